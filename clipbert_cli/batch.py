@@ -1,0 +1,129 @@
+"""The words that travel between rooms: Example, VideoInfo, Batch, Outputs, Prediction.
+
+Legend: B media items, K clips, T frames, S canvas side in pixels, Q examples, N text rows (Q times the texts of an
+example), L text tokens, V visual tokens, D width, C classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One text record that belongs to one media item.
+
+    `texts` has one entry per text row the model reads: the question, or one per option. `target` is what the task
+    learns from and scores against (an answer string, an option index, soft labels); None where it is not known.
+    """
+
+    example_id: str
+    media_id: str
+    texts: tuple[str, ...]
+    target: Any = None
+    answer_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Up to `max_examples_per_group` examples that share one media item, so that it is decoded and encoded once."""
+
+    media_id: str
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VideoInfo:
+    """What sampling needs to know of a video. Header values are kept as the container states them, right or wrong.
+
+    `num_frames` is the header's frame count (0 = not stated), `duration` the header's stream duration in units of
+    `time_base` (None = not stated), `average_rate` frames per second (None = not stated). `pts` are the presentation
+    times of the frames that really decode, in display order and units of `time_base`. `complete` is False where
+    decoding the whole stream ends in an error.
+    """
+
+    width: int
+    height: int
+    num_frames: int
+    duration: int | None
+    average_rate: Fraction | None
+    time_base: Fraction
+    pts: tuple[int, ...] = field(repr=False)
+    complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the model and the task see of one step.
+
+    Shapes:
+        frames: (B, K, T, 3, S, S) uint8 RGB, zero where padded
+        text_ids: (N, L) int64, 0 where padded
+        text_mask: (N, L) bool, True = real token
+        text_item: (N,) int64, the media item (0..B-1) that each text row reads
+        targets: what the task's `collate_targets` made of the examples, tensors by name; empty where unknown
+    """
+
+    frames: torch.Tensor
+    text_ids: torch.Tensor
+    text_mask: torch.Tensor
+    text_item: torch.Tensor
+    examples: tuple[Example, ...]
+    targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; copies overlap with compute where the memory is pinned."""
+        return dataclasses.replace(
+            self,
+            **{
+                name: getattr(self, name).to(device, non_blocking=True)
+                for name in ("frames", "text_ids", "text_mask", "text_item")
+            },
+            targets={name: tensor.to(device, non_blocking=True) for name, tensor in self.targets.items()},
+        )
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (the hook torch's DataLoader calls)."""
+        return dataclasses.replace(
+            self,
+            **{
+                name: getattr(self, name).pin_memory() for name in ("frames", "text_ids", "text_mask", "text_item")
+            },
+            targets={name: tensor.pin_memory() for name, tensor in self.targets.items()},
+        )
+
+    def __repr__(self) -> str:
+        shapes = {"frames": self.frames, "text_ids": self.text_ids, **self.targets}
+        listed = ", ".join(f"{name}={tuple(tensor.shape)}" for name, tensor in shapes.items())
+        return f"Batch({len(self.examples)} examples, {listed})"
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the model makes of a batch, per text row and clip.
+
+    `logits` is (N, K, C), the head's raw output. The pretraining head fills `mlm_logits` (N, K, L, vocabulary) and
+    its `logits` are the (N, K, 2) image-text matching scores.
+    """
+
+    logits: torch.Tensor
+    mlm_logits: torch.Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the task says of one example; `fields` are JSON values and become the rest of the prediction's line."""
+
+    example_id: str
+    media_id: str
+    fields: Mapping[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"example_id": self.example_id, "media_id": self.media_id, **self.fields}

@@ -1,0 +1,67 @@
+"""The errors a person can meet.
+
+    ClipbertError            exit 1   failed
+    ├── UsageError           exit 2   a wrong option, or options that do not go together
+    ├── RecipeError          exit 2   every mistake of a recipe at once
+    ├── AnnotationError      exit 1   a record of a JSONL file: file, line, field, value
+    ├── StoreError           exit 1   a media store: missing, unfinished, missing media id
+    ├── DecodeError          exit 1   media that cannot be decoded
+    ├── WeightsError         exit 1   weights that do not fit the model
+    ├── RunError             exit 1   a run folder: exists, missing, incomplete
+    ├── PredictionsError     exit 1   predictions that do not fit their ground truth
+    └── OutputError          exit 1   a place that cannot be written
+
+Every message names the field or file, its value and what was expected; `hint` says what to do next.
+Exit 0 is done, 130 is interrupted. `commands/app.py` is the one place that turns these into terminal text.
+"""
+
+
+class ClipbertError(Exception):
+    """A failure with a message for the person at the terminal.
+
+    Args:
+        message: field or file, its value, what was expected.
+        hint: what to do next, one sentence; printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+class UsageError(ClipbertError):
+    exit_code = 2
+
+
+class RecipeError(ClipbertError):
+    exit_code = 2
+
+
+class AnnotationError(ClipbertError):
+    pass
+
+
+class StoreError(ClipbertError):
+    pass
+
+
+class DecodeError(ClipbertError):
+    pass
+
+
+class WeightsError(ClipbertError):
+    pass
+
+
+class RunError(ClipbertError):
+    pass
+
+
+class PredictionsError(ClipbertError):
+    pass
+
+
+class OutputError(ClipbertError):
+    pass

@@ -1,0 +1,195 @@
+"""What a recipe may say: one frozen model per section, every field with its unit, default and meaning.
+
+A room reads its own section only. Unknown keys are errors; `load.py` reports all mistakes of a file together.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction01 = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Section(BaseModel):
+    """A part of a recipe: frozen, and strict about keys and about types (`"8"` is not 8)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class SplitConfig(Section):
+    """Where one split's records and media are."""
+
+    annotations: str = Field(description="JSONL file, one record a line; relative to data.root")
+    media: str = Field(description="media store, or a folder of media files; relative to data.root")
+
+
+class DataConfig(Section):
+    """The records, their media, and how clips are taken."""
+
+    root: str = Field(".", description="folder that relative data and weight paths start from (--data-root)")
+    splits: dict[str, SplitConfig] = Field(
+        default_factory=dict, description="split name -> files; finetune reads `train` and `val`"
+    )
+    answers: str | None = Field(None, description="answer vocabulary: a JSON object {answer: label}, or a list")
+    media: Literal["video", "image"] = Field("video", description="an image is one clip of one frame")
+    frame_size: Annotated[int, Field(ge=64)] = Field(448, description="side of the square canvas in pixels")
+    sampling: Literal["random", "uniform", "start", "middle", "end", "clips"] = Field(
+        "random", description="where training clips start; `clips` are num_clips spread evenly"
+    )
+    num_clips: PositiveInt = Field(8, description="clips of a video in training")
+    num_frames: PositiveInt = Field(2, description="frames of a clip")
+    fps: Annotated[float, Field(gt=0, strict=False)] = Field(2.0, description="frames per second inside a clip")
+    black_frames: bool = Field(False, description="blind baseline: every frame is replaced by a black one")
+    max_text_length: Annotated[int, Field(ge=3, le=512)] = Field(100, description="tokens, [CLS] and [SEP] included")
+    max_examples_per_group: PositiveInt = Field(1, description="examples of one media item that share its encoding")
+    workers: Annotated[int, Field(ge=0)] = Field(4, description="loading processes; 0 loads in the main process")
+
+
+class CnnConfig(Section):
+    """The residual network, as detectron2 builds it, and the grid layer on top."""
+
+    layer_type: Literal["bottleneck", "basic"] = Field("bottleneck", description="kind of residual block")
+    depths: Annotated[list[PositiveInt], Field(min_length=4, max_length=4)] = Field(
+        [3, 4, 6, 3], description="blocks of res2..res5; [3, 4, 23, 3] is ResNet-101"
+    )
+    stem_size: PositiveInt = Field(64, description="channels of the first convolution")
+    hidden_sizes: Annotated[list[PositiveInt], Field(min_length=4, max_length=4)] = Field(
+        [256, 512, 1024, 2048], description="output channels of res2..res5"
+    )
+    freeze_at: Annotated[int, Field(ge=0, le=5)] = Field(
+        2, description="stages that are not trained, counted from the stem: 0 none, 1 the stem, 2 stem and res2"
+    )
+    pixel_mean: Annotated[list[float], Field(min_length=3, max_length=3)] = Field(
+        [123.675, 116.28, 103.53], description="subtracted from R, G, B"
+    )
+    pixel_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = Field(
+        [1.0, 1.0, 1.0], description="R, G, B are divided by it"
+    )
+
+
+class BertConfigSection(Section):
+    """The transformer; defaults are BERT-base, uncased."""
+
+    vocab_size: PositiveInt = Field(30522, description="WordPiece entries; must be the tokenizer's")
+    hidden_size: PositiveInt = Field(768, description="width D")
+    num_hidden_layers: PositiveInt = Field(12, description="transformer layers")
+    num_attention_heads: PositiveInt = Field(12, description="must divide hidden_size")
+    intermediate_size: PositiveInt = Field(3072, description="width of the feed-forward layer")
+    max_position_embeddings: PositiveInt = Field(512, description="longest text in tokens")
+    type_vocab_size: PositiveInt = Field(2, description="token types of the text embedding; row 0 is used")
+    layer_norm_eps: Annotated[float, Field(gt=0)] = Field(1e-12, description="epsilon of every LayerNorm")
+    initializer_range: Annotated[float, Field(gt=0)] = Field(0.02, description="deviation of initial weights")
+    hidden_dropout: Decay = Field(0.1, description="dropout after embeddings, layers and before the head")
+    attention_dropout: Decay = Field(0.1, description="dropout of attention probabilities")
+    max_grid_rows: PositiveInt = Field(100, description="rows of the grid that have a position embedding")
+    max_grid_columns: PositiveInt = Field(100, description="columns of the grid that have a position embedding")
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> BertConfigSection:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads is {self.num_attention_heads}: it must divide hidden_size ({self.hidden_size})"
+            )
+        return self
+
+
+class HeadConfig(Section):
+    """The classifier on the pooled first token: D -> hidden_scale * D -> ReLU -> outputs, or one linear layer."""
+
+    kind: Literal["mlp", "linear"] = Field("mlp", description="`linear` has no hidden layer")
+    hidden_scale: PositiveInt = Field(2, description="width of the hidden layer, in multiples of D")
+
+
+class WeightsConfig(Section):
+    """Where training starts; what is null starts from random numbers. Paths are relative to data.root."""
+
+    checkpoint: str | None = Field(
+        None, description="a whole model: an original ClipBERT .pt, or a folder or file of this project"
+    )
+    bert: str | None = Field(None, description="Hugging Face BERT folder, used when checkpoint is null")
+    cnn: str | None = Field(None, description="detectron2 or grid-feats-vqa file, used when checkpoint is null")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> WeightsConfig:
+        if self.checkpoint and (self.bert or self.cnn):
+            raise ValueError("checkpoint holds the whole model: set bert and cnn to null, or checkpoint to null")
+        return self
+
+
+class ModelConfig(Section):
+    """Size, starting weights and tokenizer."""
+
+    tokenizer: str = Field("pretrained/bert-base-uncased", description="vocab.txt, or a folder that holds it")
+    weights: WeightsConfig = Field(default_factory=WeightsConfig)
+    cnn: CnnConfig = Field(default_factory=CnnConfig)
+    bert: BertConfigSection = Field(default_factory=BertConfigSection)
+    head: HeadConfig = Field(default_factory=HeadConfig)
+    pixel_random_sampling_size: Annotated[int, Field(ge=0)] = Field(
+        0, description="visual tokens kept at random in training (pretraining: 100); 0 keeps all"
+    )
+
+
+class ObjectiveConfig(Section):
+    """What the task optimises and how clips are merged."""
+
+    pool: Literal["mean", "max", "lse"] = Field("lse", description="how the clips' predictions become one")
+    num_labels: PositiveInt | None = Field(
+        None, description="size of the answer layer; default: the answer vocabulary's. Unused labels are never answers"
+    )
+
+
+class TrainConfig(Section):
+    """Optimisation. One step is one optimiser update."""
+
+    batch_size: PositiveInt = Field(16, description="groups a process and forward pass")
+    gradient_accumulation_steps: PositiveInt = Field(1, description="forward passes of one update; gradients average")
+    epochs: PositiveInt = Field(10, description="passes over the training split")
+    max_steps: PositiveInt | None = Field(None, description="stop after this many updates, whatever epochs says")
+    learning_rate: Annotated[float, Field(gt=0)] = Field(5e-5, description="peak rate of the transformer")
+    cnn_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="peak rate of the CNN; default: learning_rate"
+    )
+    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field([0.9, 0.98], description="AdamW")
+    eps: Annotated[float, Field(gt=0)] = Field(1e-6, description="AdamW")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(
+        1e-3, description="decoupled; biases and LayerNorms have none"
+    )
+    warmup_ratio: Fraction01 = Field(0.1, description="share of the steps in which the rate rises from 0")
+    schedule: Literal["linear", "constant"] = Field("linear", description="what follows the warmup")
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(5.0, description="global L2 norm; null: no clipping")
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
+        "auto", description="auto: bf16 where the GPU has it, else fp32"
+    )
+    validate_every_steps: PositiveInt | None = Field(None, description="default: once an epoch")
+    log_every_steps: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
+    keep_last: Annotated[int, Field(ge=1)] = Field(2, description="checkpoints kept beside the best one")
+    tensorboard: bool = Field(False, description="also write TensorBoard events (pip install 'clipbert[tensorboard]')")
+
+
+class InferConfig(Section):
+    """How predictions are made, in validation and by `infer`."""
+
+    batch_size: PositiveInt = Field(16, description="groups a forward pass")
+    num_clips: PositiveInt = Field(16, description="clips of a video, spread evenly")
+    num_frames: PositiveInt | None = Field(None, description="frames of a clip; default: data.num_frames")
+    sampling: Literal["uniform", "start", "middle", "end", "clips"] = Field(
+        "clips", description="where clips start; with one clip, `clips` is the video's start"
+    )
+    top: PositiveInt = Field(5, description="answers listed per example")
+
+
+class Recipe(Section):
+    """Everything about one run."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(description="names the run folder")
+    task: str = Field(description="which task of the registry")
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="of weights, data order, frame sampling")
+    data: DataConfig = Field(default_factory=DataConfig)
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    infer: InferConfig = Field(default_factory=InferConfig)

@@ -1,0 +1,77 @@
+"""The `clipbert` command: its subcommands, and the one place where errors become terminal text and exit codes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from clipbert_cli.errors import ClipbertError
+
+OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+class ClipbertGroup(TyperGroup):
+    """Turns errors of any subcommand into one message and the documented exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ClipbertError as exc:
+            if ctx.params.get("debug"):
+                raise
+            _fail(str(exc), hint=exc.hint, code=exc.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted", code=130)
+        except BrokenPipeError:
+            # The reader of a pipe (`| head`) has what it wanted: leave quietly, and let no buffer complain at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except OSError as exc:
+            if ctx.params.get("debug"):
+                raise
+            hint = "free some space, or write elsewhere" if exc.errno in OUT_OF_SPACE else None
+            _fail(f"{exc.filename or 'writing'}: {exc.strerror or exc}", hint=hint, code=1)
+
+
+def _fail(message: str, *, hint: str | None = None, code: int) -> None:
+    from clipbert_cli.commands.terminal import error
+
+    error(message, hint=hint)
+    raise typer.Exit(code)
+
+
+app = typer.Typer(
+    cls=ClipbertGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Answer questions about videos and images, from raw files to a score.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from clipbert_cli import __version__
+
+        typer.echo(f"clipbert {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Options before the subcommand."""
+
+
+def main() -> None:
+    """Run the command line (the entry point `clipbert`)."""
+    app()

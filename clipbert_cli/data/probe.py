@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,6 +34,20 @@ MAX_PIXELS = 178_956_970
 
 _FORWARD = {PictureType.P, PictureType.S}
 _PREDICTED = _FORWARD | {PictureType.B}
+
+# What Pillow's parsers let through on damaged files, besides the errors it documents.
+_PILLOW_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
 
 # A playlist must not make FFmpeg open other files or URLs.
 _FORMAT_OPTIONS = {"protocol_whitelist": "none"}
@@ -63,7 +79,7 @@ def open_video(data: bytes) -> Iterator[Video]:
     """A video file held in memory, ready to decode from its start.
 
     Raises:
-        DecodeError: empty, not a video file, no video stream; and in place of FFmpeg's errors in the body.
+        DecodeError: empty, not a video file, or no video stream.
     """
     if not data:
         raise DecodeError("the file is empty")
@@ -274,8 +290,7 @@ def open_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.I
         raise DecodeError(f"it has more than {max_pixels} pixels") from exc
     except MemoryError as exc:
         raise DecodeError("there is not enough memory to decode it") from exc
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, KeyError, TypeError, OverflowError) as exc:
-        # Pillow's plugins let their parsers' errors through on damaged files.
+    except _PILLOW_ERRORS as exc:
         raise DecodeError(f"Pillow cannot read it: {exc}") from exc
 
 

@@ -1,0 +1,143 @@
+"""`finetune` as a person runs it, wrong turns included."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import TINY, Clipbert, as_options
+
+
+def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:
+    options = as_options([*TINY, *overrides])
+    return ["finetune", "-r", "demo_qa", "--run", str(run), "--data-root", str(made_data), *options]
+
+
+def test_the_result_is_json_on_stdout_and_progress_on_stderr(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    done = clipbert(*arguments(made_data, tmp_path / "run"), "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["run"] == str(tmp_path / "run")
+    assert result["steps"] == 4
+    assert result["last"]["step"] == 4
+    assert "step 2/4  loss" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_a_run_folder_that_exists_is_refused_and_kept(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes.txt").write_text("precious")
+    done = clipbert(*arguments(made_data, tmp_path / "run"))
+    assert done.returncode == 1
+    assert f"run folder {tmp_path / 'run'} exists already" in done.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("override", "code", "message"),
+    [
+        ("train.bacth_size=3", 2, "did you mean batch_size"),
+        ("train.batch_size=0", 2, "train.batch_size is 0"),
+        ("data.sampling=start", 2, ""),
+        ("data.splits.train.media=absent", 1, "absent does not exist"),
+        ("data.splits.train.annotations=absent.jsonl", 1, "absent.jsonl: no such annotation file"),
+        ("data.answers=absent.json", 1, "absent.json: no such answer vocabulary"),
+    ],
+)
+def test_a_wrong_setting_is_one_message_and_leaves_nothing(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, override: str, code: int, message: str
+) -> None:
+    overrides = [override, "data.num_clips=2"] if override == "data.sampling=start" else [override]
+    done = clipbert(*arguments(made_data, tmp_path / "run", *overrides))
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_training_records_are_named_with_file_line_field_and_value(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    lines = (made_data / "txt_db" / "train.jsonl").read_text().splitlines()
+    bad = tmp_path / "train.jsonl"
+    outside = json.dumps({**json.loads(lines[0]), "answer": "elephant"})
+    nameless = json.dumps({key: value for key, value in json.loads(lines[1]).items() if key != "question"})
+    bad.write_text("\n".join([*lines[2:5], outside, nameless, lines[0][:25]]) + "\n")
+    done = clipbert(*arguments(made_data, tmp_path / "run", f"data.splits.train.annotations={bad}"))
+    assert done.returncode == 1
+    assert f'{bad}:4: answer is "elephant": it must be one of the 15 of data.answers' in done.stderr
+    assert f"{bad}:5: question is missing" in done.stderr
+    assert f"{bad}:6: not a whole JSON object" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_unreadable_video_stops_the_run_with_its_name(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for video in (made_data / "videos").glob("*.mp4"):
+        (videos / video.name).symlink_to(video)
+    (videos / "train0003.mp4").unlink()
+    (videos / "train0003.mp4").write_bytes((made_data / "videos" / "train0003.mp4").read_bytes()[:900])
+    media = [f"data.splits.{split}.media={videos}" for split in ("train", "val")]
+    done = clipbert(*arguments(made_data, tmp_path / "run", *media))
+    assert done.returncode == 1
+    assert "train0003" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def started(made_data: Path, run: Path, *overrides: str) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clipbert_cli", *arguments(made_data, run, *overrides)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not list((run / "checkpoints").glob("step_*")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_ctrl_c_leaves_whole_checkpoints_and_exits_with_130(made_data: Path, tmp_path: Path, workers: int) -> None:
+    run = tmp_path / "run"
+    process = started(made_data, run, "train.epochs=10000", f"data.workers={workers}")
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert stderr.rstrip().endswith("error: interrupted")
+    assert "Traceback" not in stderr
+    assert stdout == ""
+    assert {path.name for path in run.iterdir()} >= {"latest", "best", "recipe.yaml"}
+    for checkpoint in (run / "checkpoints").glob("step_*"):
+        assert (checkpoint / "model.safetensors").exists()
+        assert (checkpoint / "state.json").exists()
+
+
+def test_no_space_left_is_one_message_and_leaves_no_half_checkpoint(made_data: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands in for a full disk: both fail while the weights are written."""
+    run = tmp_path / "run"
+    script = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
+        "from clipbert_cli.commands.app import main; sys.argv[0] = 'clipbert'; main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments(made_data, run, "train.epochs=1")],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "File too large" in done.stderr or "cannot be written" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((run / "checkpoints").glob("step_*"))

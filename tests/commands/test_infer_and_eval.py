@@ -1,0 +1,192 @@
+"""`infer` and `eval` as a person runs them: in a process of their own, without a terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Clipbert
+
+
+@pytest.fixture(scope="module")
+def predictions(trained_run: Path, clipbert: Clipbert, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("predictions") / "preds.jsonl"
+    done = clipbert("infer", "--run", trained_run, "--split", "test", "--num-clips", 3, "-o", path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr == f"24 predictions written to {path}\n"
+    return path
+
+
+def evaluate(clipbert: Clipbert, made_data: Path, *arguments: object, **options: str):
+    return clipbert("eval", *arguments, "-r", "demo_qa", "--data-root", made_data, "--split", "test", **options)
+
+
+def test_predictions_are_scored_as_json_on_stdout(clipbert: Clipbert, made_data: Path, predictions: Path) -> None:
+    done = evaluate(clipbert, made_data, predictions, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    metrics = json.loads(done.stdout)
+    truth = [json.loads(line) for line in (made_data / "txt_db" / "test.jsonl").read_text().splitlines()]
+    rows = {row["example_id"]: row for row in map(json.loads, predictions.read_text().splitlines())}
+    right = [rows[str(number)]["answer"] == record["answer"] for number, record in enumerate(truth)]
+    assert metrics["accuracy"] == sum(right) / 24
+    assert {kind: row["count"] for kind, row in metrics["by_type"].items()} == {"what": 16, "where": 8}
+
+
+def test_the_table_goes_to_stderr(clipbert: Clipbert, made_data: Path, predictions: Path) -> None:
+    done = evaluate(clipbert, made_data, predictions)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "answer type" in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_predictions_pass_through_a_pipe(clipbert: Clipbert, made_data: Path, trained_run: Path) -> None:
+    done = clipbert("infer", "--run", trained_run, "--split", "test", "-o", "-")
+    assert (done.returncode, done.stderr) == (0, "")
+    scored = evaluate(clipbert, made_data, "-", "--json", stdin=done.stdout)
+    assert json.loads(scored.stdout)["count"] == 24
+
+
+def test_missing_predictions_are_named_unless_partial_is_allowed(
+    clipbert: Clipbert, made_data: Path, predictions: Path, tmp_path: Path
+) -> None:
+    part = tmp_path / "part.jsonl"
+    part.write_text("".join(predictions.read_text().splitlines(keepends=True)[:22]))
+    left_out = [json.loads(line)["example_id"] for line in predictions.read_text().splitlines()[22:]]
+    done = evaluate(clipbert, made_data, part)
+    assert done.returncode == 1
+    assert f"2 of 24 examples have no prediction: {', '.join(sorted(left_out, key=int))}" in done.stderr
+    allowed = evaluate(clipbert, made_data, part, "--allow-partial", "--json")
+    assert allowed.returncode == 0
+    assert {name: json.loads(allowed.stdout)[name] for name in ("count", "missing")} == {"count": 22, "missing": 2}
+    assert "scored 22 of 24 examples" in evaluate(clipbert, made_data, part, "--allow-partial").stderr
+
+
+def test_every_bad_line_of_a_predictions_file_is_named(
+    clipbert: Clipbert, made_data: Path, predictions: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.jsonl"
+    lines = predictions.read_text().splitlines()
+    bad.write_text("\n".join([*lines, lines[0], '{"example_id": "999"}', '{"example_id": 3}', lines[1][:30]]) + "\n")
+    done = evaluate(clipbert, made_data, bad)
+    first = json.loads(lines[0])["example_id"]
+    assert done.returncode == 1
+    assert f'{bad}:25: example_id is "{first}": it stands twice' in done.stderr
+    assert f'{bad}:26: example_id is "999": no example of the split has it' in done.stderr
+    assert f"{bad}:27: example_id is 3: it must be text" in done.stderr
+    assert f"{bad}:28: not a whole JSON object" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_table_or_json_answers_questions_about_files(clipbert: Clipbert, made_data: Path, trained_run: Path) -> None:
+    videos = [made_data / "videos" / "test0000.mp4", made_data / "videos" / "test0001.mp4"]
+    ask = ["infer", "--run", trained_run, "--video", videos[0], "--video", videos[1]]
+    ask += ["--question", "what shape is red ?", "--question", "where is the circle ?"]
+    done = clipbert(*ask, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = json.loads(done.stdout)
+    assert [(row["video"], row["question"]) for row in rows] == [
+        (str(video), question) for video in videos for question in ("what shape is red ?", "where is the circle ?")
+    ]
+    table = clipbert(*ask)
+    assert table.returncode == 0
+    for row in rows:
+        assert row["answer"] in table.stdout
+    assert table.stderr == ""
+
+
+def test_images_are_answered_too(clipbert: Clipbert, trained_run: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    picture = tmp_path / "cat.png"
+    Image.new("RGB", (90, 60), (200, 30, 30)).save(picture)
+    done = clipbert("infer", "--run", trained_run, "--image", picture, "--question", "what shape is red ?", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)[0]["image"] == str(picture)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([], 2, "give either --split, or --video/--image with --question"),
+        (["--split", "test", "--question", "?"], 2, "give either --split"),
+        (["--question", "what?"], 2, "--video or --image is missing"),
+        (["--video", "absent.mp4"], 2, "--question is missing"),
+        (["--video", "absent.mp4", "--question", "what?"], 2, "no such video file: absent.mp4"),
+        (["--split", "dev"], 2, "no split 'dev'; it has train, val, test"),
+        (["--split", "test", "--checkpoint", "step_9"], 1, "no checkpoint 'step_9'; it has step_2, step_4"),
+        (["--split", "test", "--set", "infer.clips=3"], 2, "infer.clips: unknown key"),
+        (["--split", "test", "--num-clips", "0"], 2, "--num-clips"),
+        (["--split", "test", "-o", "/absent/preds.jsonl"], 1, "/absent/preds.jsonl cannot be written"),
+        (["--split", "test", "--data-root", "/absent"], 1, "no such annotation file"),
+        (["--split", "test", "--device", "cuda:99"], 2, "cuda:99"),
+        (["--split", "test", "--device", "toaster"], 2, "toaster"),
+    ],
+)
+def test_wrong_usage_is_one_message_with_the_documented_exit_code(
+    clipbert: Clipbert, trained_run: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    done = clipbert("infer", "--run", trained_run, *arguments, cwd=tmp_path)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_no_video_is_named_with_the_reason(
+    clipbert: Clipbert, trained_run: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_text("this is text")
+    done = clipbert("infer", "--run", trained_run, "--video", bad, "--question", "what?")
+    assert done.returncode == 1
+    assert str(bad) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_output_file_that_exists_is_kept_unless_overwriting(
+    clipbert: Clipbert, trained_run: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "preds.jsonl"
+    path.write_text("precious\n")
+    done = clipbert("infer", "--run", trained_run, "--split", "test", "-o", path)
+    assert done.returncode == 1
+    assert f"{path} exists already" in done.stderr
+    assert path.read_text() == "precious\n"
+    assert clipbert("infer", "--run", trained_run, "--split", "test", "-o", path, "--overwrite").returncode == 0
+    assert len(path.read_text().splitlines()) == 24
+    assert [each.name for each in tmp_path.iterdir()] == ["preds.jsonl"]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_message(clipbert: Clipbert, trained_run: Path) -> None:
+    done = clipbert("infer", "--run", trained_run, "--split", "test", "-o", "/dev/full")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_that_is_none_and_one_that_is_damaged_are_named(
+    clipbert: Clipbert, trained_run: Path, tmp_path: Path
+) -> None:
+    done = clipbert("infer", "--run", tmp_path, "--split", "test")
+    assert done.returncode == 1
+    assert "is not a run folder" in done.stderr
+    import shutil
+
+    damaged = tmp_path / "damaged"
+    shutil.copytree(trained_run, damaged, symlinks=True)
+    weights = damaged / "best" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = clipbert("infer", "--run", damaged, "--split", "test")
+    assert done.returncode == 1
+    assert "model.safetensors" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_debug_shows_the_traceback(clipbert: Clipbert, tmp_path: Path) -> None:
+    done = clipbert("--debug", "infer", "--run", tmp_path, "--split", "test")
+    assert done.returncode != 0
+    assert "Traceback" in done.stderr

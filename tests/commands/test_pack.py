@@ -1,0 +1,113 @@
+"""`clipbert pack` as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from data.made_media import image, marked_frame, video
+
+from clipbert_cli.data.store import open_media
+
+COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
+
+
+def clipbert_pack(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    data = video(6)
+    for index in range(4):
+        (folder / f"video{index}.mp4").write_bytes(data)
+    return folder
+
+
+def test_the_store_is_on_stdout_and_the_summary_on_stderr(videos: Path, tmp_path: Path) -> None:
+    (videos / "empty.mp4").touch()
+    result = clipbert_pack(videos, tmp_path / "store")
+    assert result.returncode == 0
+    assert result.stdout == f"{tmp_path / 'store'}\n"
+    assert "packed 4 videos" in result.stderr
+    assert "skipped 1" in result.stderr
+    assert "empty.mp4: the file is empty" in " ".join(result.stderr.split())
+    assert "\x1b" not in result.stderr
+    assert len(open_media(tmp_path / "store", kind="video")) == 4
+
+
+def test_json_is_one_document(videos: Path, tmp_path: Path) -> None:
+    (videos / "empty.mp4").touch()
+    result = clipbert_pack(videos, tmp_path / "store", "--json")
+    document = json.loads(result.stdout)
+    assert document["store"] == str(tmp_path / "store")
+    assert (document["kind"], document["packed"]) == ("video", 4)
+    assert document["skipped"] == [{"file": str(videos / "empty.mp4"), "reason": "the file is empty"}]
+
+
+def test_strict_fails_after_packing_the_rest(videos: Path, tmp_path: Path) -> None:
+    (videos / "empty.mp4").touch()
+    result = clipbert_pack(videos, tmp_path / "store", "--strict")
+    assert result.returncode == 1
+    assert "--strict" in result.stderr
+    assert len(open_media(tmp_path / "store", kind="video")) == 4
+
+
+def test_strict_is_content_with_whole_files(videos: Path, tmp_path: Path) -> None:
+    assert clipbert_pack(videos, tmp_path / "store", "--strict").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["{0}/videos", "{0}/videos"], 1, "exists"),
+        (["{0}/nowhere", "{0}/store"], 2, "nowhere does not exist"),
+        (["{0}/videos"], 2, "STORE"),
+        (["{0}/videos", "{0}/store", "--kind", "sound"], 2, "--kind"),
+        (["{0}/mixed", "{0}/store"], 2, "1 videos and 1 images"),
+        (["{0}/videos", "{0}/no/store"], 1, "is not a folder"),
+    ],
+)
+def test_mistakes_are_one_message_without_a_traceback(
+    arguments: list[str], code: int, message: str, videos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "mixed/a.mp4").write_bytes(video(2))
+    (tmp_path / "mixed/b.png").write_bytes(image(marked_frame(1)))
+    result = clipbert_pack(*(part.format(tmp_path) for part in arguments))
+    assert result.returncode == code
+    assert message in " ".join(result.stderr.split())
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mixed", "videos"]
+
+
+def test_an_interrupt_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    data = video(300, height=240, width=320)
+    for index in range(300):
+        (videos / f"{index}.mp4").write_bytes(data)
+    with subprocess.Popen([*COMMAND, videos, tmp_path / "store"], stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not list(tmp_path.glob(".store.partial-*/data.mdb")):
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+def test_help_has_an_example() -> None:
+    assert "Example: clipbert pack" in clipbert_pack("--help").stdout

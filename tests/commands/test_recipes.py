@@ -1,0 +1,168 @@
+"""`clipbert recipes`."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from clipbert_cli.commands.app import app
+from clipbert_cli.recipe.load import list_recipes, load_recipe, shipped_folder
+
+
+@pytest.fixture
+def clipbert(monkeypatch):
+    monkeypatch.setenv("DATA", "/data")
+    return lambda *arguments: CliRunner().invoke(app, ["recipes", *map(str, arguments)])
+
+
+def test_ls_is_a_table_of_names_tasks_and_summaries(clipbert):
+    result = clipbert("ls")
+    assert result.exit_code == 0
+    header, *rows = result.stdout.splitlines()
+    assert header.split() == ["NAME", "TASK", "WHAT"]
+    assert [row.split()[0] for row in rows] == [recipe.name for recipe in list_recipes()]
+    row = next(row for row in rows if row.startswith("msrvtt_qa "))
+    assert row.split()[1] == "open_ended_qa"
+    assert "MSRVTT-QA" in row
+
+
+def test_ls_as_json_is_one_document(clipbert):
+    (first, *_) = (entry for entry in json.loads(clipbert("ls", "--json").stdout) if entry["name"] == "msrvtt_qa")
+    assert first["task"] == "open_ended_qa"
+    assert first["summary"].startswith("MSRVTT-QA")
+
+
+def test_show_prints_the_whole_recipe(clipbert, tmp_path):
+    result = clipbert("show", "msrvtt_qa", "--set", "train.batch_size=8", "--data-root", tmp_path)
+    assert result.exit_code == 0
+    assert result.stderr == ""
+    (tmp_path / "shown.yaml").write_text(result.stdout)
+    assert load_recipe(tmp_path / "shown.yaml") == load_recipe(
+        "msrvtt_qa", overrides=["train.batch_size=8"], data_root=tmp_path
+    )
+
+
+def test_show_fills_variables(clipbert):
+    assert yaml.safe_load(clipbert("show", "msrvtt_qa").stdout)["data"]["root"] == "/data"
+
+
+def test_show_leaves_unset_variables_and_says_so(clipbert, monkeypatch):
+    monkeypatch.delenv("DATA")
+    result = clipbert("show", "msrvtt_qa")
+    assert result.exit_code == 0
+    assert yaml.safe_load(result.stdout)["data"]["root"] == "${DATA}"
+
+
+def test_copy_keeps_comments_and_loads_as_the_original(clipbert, tmp_path):
+    file = tmp_path / "mine.yaml"
+    result = clipbert("copy", "msrvtt_qa", file)
+    assert result.exit_code == 0
+    assert file.read_bytes() == (shipped_folder() / "msrvtt_qa.yaml").read_bytes()
+    assert load_recipe(file) == load_recipe("msrvtt_qa")
+    assert os.listdir(tmp_path) == ["mine.yaml"]
+
+
+def test_copy_overwrites_only_when_asked(clipbert, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("precious")
+    assert clipbert("copy", "msrvtt_qa", file).exit_code == 1
+    assert clipbert("copy", "msrvtt_qa", tmp_path).exit_code == 1
+    assert file.read_text() == "precious"
+    assert clipbert("copy", "msrvtt_qa", file, "--overwrite").exit_code == 0
+    assert load_recipe(file) == load_recipe("msrvtt_qa")
+
+
+def test_copy_to_standard_output_prints_the_file(clipbert):
+    result = clipbert("copy", "msrvtt_qa", "-")
+    assert result.stdout == (shipped_folder() / "msrvtt_qa.yaml").read_text(encoding="utf-8")
+    assert result.stderr == ""
+
+
+def test_copy_into_a_missing_folder_fails(clipbert, tmp_path):
+    assert clipbert("copy", "msrvtt_qa", tmp_path / "no" / "mine.yaml").exit_code == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_copy_that_cannot_be_written_leaves_nothing(tmp_path):
+    command = f"ulimit -f 0; {sys.executable} -m clipbert_cli recipes copy msrvtt_qa {tmp_path}/mine.yaml"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert os.listdir(tmp_path) == []
+
+
+def test_copy_of_an_unknown_recipe_leaves_nothing(clipbert, tmp_path):
+    assert clipbert("copy", "msrvtt_q", tmp_path / "mine.yaml").exit_code == 2
+    assert os.listdir(tmp_path) == []
+
+
+def test_validate_says_one_line_for_a_good_recipe(clipbert, tmp_path):
+    result = clipbert("validate", "msrvtt_qa")
+    assert result.exit_code == 0
+    assert result.stdout == "msrvtt_qa: valid (name msrvtt_qa, task open_ended_qa)\n"
+
+
+def test_validate_takes_a_missing_variable_for_no_mistake(clipbert, monkeypatch):
+    monkeypatch.delenv("DATA")
+    assert clipbert("validate", "msrvtt_qa").exit_code == 0
+
+
+def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clipbert_cli", "recipes", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_validate_tells_all_mistakes_at_once_and_exits_2(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: msrvtt_qa\nname: mine\ntrain: {bacth_size: 8, epochs: 0}\n")
+    result = run("validate", file, "--set", "infer.top=0", DATA="/data")
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert f"{file}: train.bacth_size: unknown key; did you mean batch_size?\n" in result.stderr
+    assert f"{file}: train.epochs is 0: it must be at least 1\n" in result.stderr
+    assert "--set: infer.top is 0: it must be at least 1\n" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["show", "msrvtt_q"], 2),
+        (["show", "nowhere.yaml"], 2),
+        (["show", "_published"], 2),
+        (["show", "/"], 2),
+        (["copy", "msrvtt_qa", "/nowhere/mine.yaml"], 1),
+        (["copy", "msrvtt_qa", "/proc/mine.yaml"], 1),
+        (["show"], 2),
+        (["nothing"], 2),
+    ],
+)
+def test_what_goes_wrong_is_one_message_and_its_exit_code(arguments, code):
+    result = run(*arguments, DATA="/data")
+    assert result.returncode == code
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
+    assert result.stderr
+
+
+def test_a_recipe_can_come_through_a_pipe():
+    command = f"{sys.executable} -m clipbert_cli recipes validate <(printf 'name: a\\ntask: b\\n') --data-root ."
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "valid (name a, task b)" in result.stdout
+
+
+def test_every_help_has_an_example(clipbert):
+    for command in ("ls", "show", "copy", "validate"):
+        result = clipbert(command, "--help")
+        assert result.exit_code == 0
+        assert f"clipbert recipes {command}" in result.stdout.replace("\n", " ")

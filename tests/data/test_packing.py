@@ -1,0 +1,288 @@
+"""Packing: what is written, what is left out, and what remains when it is stopped."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from data.made_media import image, marked_frame, sound, video
+
+from clipbert_cli.data.packing import PackProgress, pack_media
+from clipbert_cli.data.store import open_media
+from clipbert_cli.errors import ClipbertError, OutputError, StoreError, UsageError
+
+
+@pytest.fixture(scope="module")
+def clip() -> bytes:
+    return video(6)
+
+
+@pytest.fixture
+def videos(tmp_path: Path, clip: bytes) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for index in range(8):
+        (folder / f"video{index}.mp4").write_bytes(clip)
+    return folder
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_files_are_found_at_any_depth_and_in_any_case(tmp_path: Path, clip: bytes) -> None:
+    source = tmp_path / "in"
+    for place in ("a.mp4", "deep/b.WebM", "deep/deeper/c.name.MOV"):
+        (source / place).parent.mkdir(parents=True, exist_ok=True)
+        (source / place).write_bytes(clip)
+    (source / "readme.txt").write_text("hello")
+    (source / "deep/circle").symlink_to(source)
+    done: list[PackProgress] = []
+    summary = pack_media([source], tmp_path / "store", on_progress=done.append)
+    assert list(open_media(tmp_path / "store", kind="video")) == ["a", "b", "c.name"]
+    assert (summary.packed, summary.bytes, summary.kind) == (3, 3 * len(clip), "video")
+    assert [(progress.done, progress.total) for progress in done] == [(1, 3), (2, 3), (3, 3)]
+    assert names(tmp_path) == ["in", "store"]
+
+
+def test_what_is_learnt_is_stored_beside_the_bytes(videos: Path, tmp_path: Path, clip: bytes) -> None:
+    pack_media([videos], tmp_path / "store")
+    with lmdb.open(str(tmp_path / "store"), readonly=True, lock=False) as environment, environment.begin() as txn:
+        record = json.loads(txn.get(b"/clipbert/info/video3"))
+    assert record["bytes"] == len(clip)
+    assert record["crc32"] == zlib.crc32(clip)
+    assert (record["codec"], record["width"], record["height"], record["num_frames"]) == ("h264", 96, 64, 6)
+    assert (record["average_rate"], record["complete"], record["keyframes"]) == ("30", True, [0])
+    assert record["pts"] == {"start": 0, "steps": [[512, 5]]}
+
+
+def test_images_are_packed(tmp_path: Path) -> None:
+    for index, (name, form) in enumerate([("a.JPG", "jpeg"), ("b.png", "png"), ("c.webp", "webp")]):
+        (tmp_path / name).write_bytes(image(marked_frame(index), form))
+    (tmp_path / "cut.jpg").write_bytes(image(marked_frame(9), "jpeg")[:700])
+    summary = pack_media([tmp_path], tmp_path / "store")
+    assert (summary.kind, summary.packed) == ("image", 3)
+    assert [path.name for path, _ in summary.skipped] == ["cut.jpg"]
+
+
+def test_what_cannot_be_used_is_reported_and_the_rest_packed(videos: Path, tmp_path: Path) -> None:
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "words.avi").write_text("this is text, not a video")
+    (videos / "sound.mp4").write_bytes(sound())
+    (videos / "photo.mp4").write_bytes(image(marked_frame(1), "jpeg"))
+    (videos / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(videos / "pipe.mp4")
+    whole = video(60)
+    (videos / "damaged.mp4").write_bytes(whole[: len(whole) // 2] + bytes(200) + whole[len(whole) // 2 + 200 :])
+    summary = pack_media([videos], tmp_path / "store")
+    reasons = {path.stem: reason for path, reason in summary.skipped}
+    assert summary.packed == 9
+    assert reasons.keys() == {"empty", "words", "sound", "photo", "gone", "pipe"}
+    assert "empty" in reasons["empty"]
+    assert "only audio" in reasons["sound"]
+    assert "picture" in reasons["photo"]
+    assert "No such file" in reasons["gone"]
+    assert "regular file" in reasons["pipe"]
+    (path, damage) = summary.damaged[0]
+    assert path.stem == "damaged"
+    assert "of 60" in damage
+
+
+def test_two_files_of_one_stem_stop_everything(videos: Path, tmp_path: Path) -> None:
+    (videos / "sub").mkdir()
+    (videos / "sub/video3.mkv").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"sub/video3\.mkv and .*video3\.mp4"):
+        pack_media([videos], tmp_path / "store")
+    assert names(tmp_path) == ["videos"]
+
+
+def test_a_file_named_twice_is_packed_once(videos: Path, tmp_path: Path) -> None:
+    assert pack_media([videos, videos / "video1.mp4"], tmp_path / "store").packed == 8
+
+
+def test_a_file_named_by_itself_needs_no_usual_ending(tmp_path: Path, clip: bytes) -> None:
+    (tmp_path / "clip.bin").write_bytes(clip)
+    assert pack_media([tmp_path / "clip.bin"], tmp_path / "store", kind="video").packed == 1
+
+
+def test_mixed_kinds_have_to_be_chosen(videos: Path, tmp_path: Path) -> None:
+    (videos / "photo.png").write_bytes(image(marked_frame(1)))
+    with pytest.raises(UsageError, match="8 videos and 1 images") as caught:
+        pack_media([videos], tmp_path / "store")
+    assert "--kind" in (caught.value.hint or "")
+    assert pack_media([videos], tmp_path / "store", kind="image").packed == 1
+
+
+def test_gifs_are_videos_unless_images_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "moving.gif").write_bytes(video(5, codec="gif", container="gif"))
+    assert pack_media([tmp_path], tmp_path / "videos").kind == "video"
+    assert pack_media([tmp_path / "moving.gif"], tmp_path / "images", kind="image").packed == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda folder: None, UsageError, "does not exist"),
+        (lambda folder: folder.mkdir(), StoreError, "none of 0 files"),
+        (lambda folder: (folder.mkdir(), (folder / "a.mp4").write_bytes(b"")), StoreError, "not one of 1 files.*empty"),
+    ],
+    ids=["missing", "no media", "all unusable"],
+)
+def test_nothing_to_pack_is_an_error_and_writes_nothing(
+    make, error: type[ClipbertError], message: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "in")
+    before = names(tmp_path)
+    with pytest.raises(error, match=message):
+        pack_media([tmp_path / "in"], tmp_path / "store")
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_what_exists_is_never_touched(make, videos: Path, tmp_path: Path) -> None:
+    make(tmp_path / "store")
+    before = os.lstat(tmp_path / "store")
+    with pytest.raises(StoreError, match="exists"):
+        pack_media([videos], tmp_path / "store")
+    assert os.lstat(tmp_path / "store") == before
+
+
+def test_a_missing_parent_is_named(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is not a folder") as caught:
+        pack_media([videos], tmp_path / "no/store")
+    assert "mkdir" in (caught.value.hint or "")
+
+
+def test_a_place_that_cannot_be_written_is_named(videos: Path) -> None:
+    with pytest.raises(OutputError, match="/proc/store cannot be written"):
+        pack_media([videos], Path("/proc/store"))
+
+
+def test_the_map_grows_and_the_file_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipbert_cli.data.packing._FIRST_MAP_BYTES", 2**16)
+    monkeypatch.setattr("clipbert_cli.data.packing._COMMIT_BYTES", 2**18)
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        (tmp_path / f"{index}.bmp").write_bytes(image(rng.integers(0, 255, (200, 200, 3), dtype=np.uint8), "bmp"))
+    summary = pack_media([tmp_path], tmp_path / "store")
+    assert summary.packed == 12
+    assert (tmp_path / "store/data.mdb").stat().st_size < 1.1 * summary.bytes
+    source = open_media(tmp_path / "store", kind="image")
+    assert all(source.read(name) == (tmp_path / f"{name}.bmp").read_bytes() for name in source)
+
+
+def test_two_packs_give_the_same_bytes(videos: Path, tmp_path: Path) -> None:
+    first, second = (pack_media([videos], tmp_path / name).store / "data.mdb" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_an_interrupt_leaves_nothing(videos: Path, tmp_path: Path) -> None:
+    def interrupt(progress: PackProgress) -> None:
+        if progress.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_media([videos], tmp_path / "store", on_progress=interrupt)
+    assert names(tmp_path) == ["videos"]
+
+
+# In processes of their own: packing that waits where the test wants it, so that the test can kill it there.
+WAITING = """
+import resource, sys, time
+from pathlib import Path
+from clipbert_cli.data import packing
+where = sys.argv[3]
+packing._COMMIT_BYTES = 1
+if where == "publish":
+    finish = packing._Writer.close
+    def close(self):
+        finish(self)
+        print("here", flush=True)
+        time.sleep(60)
+    packing._Writer.close = close
+def wait(progress):
+    if where == str(progress.done):
+        print("here", flush=True)
+        time.sleep(60)
+packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]), on_progress=wait)
+"""
+
+
+def packing_until(where: str, videos: Path, store: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(videos), str(store), where], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+@pytest.mark.parametrize("where", ["1", "5", "8", "publish"])
+def test_a_killed_pack_leaves_no_store_and_the_next_one_cleans_up(where: str, videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with packing_until(where, videos, store) as process:
+        process.send_signal(signal.SIGKILL)
+    assert not store.exists()
+    leftover = tmp_path / f".store.partial-{process.pid}"
+    assert leftover.is_dir()
+    if where != "publish":
+        with pytest.raises(StoreError, match="not finished"):
+            open_media(leftover, kind="video")
+    summary = pack_media([videos], store)
+    assert summary.removed == (leftover,)
+    assert names(tmp_path) == ["store", "videos"]
+    assert len(open_media(store, kind="video")) == 8
+
+
+def test_a_second_pack_of_a_store_is_refused_while_the_first_runs(videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with packing_until("4", videos, store) as process:
+        try:
+            with pytest.raises(StoreError, match=f"another pack \\(process {process.pid}\\)"):
+                pack_media([videos], store)
+            assert (tmp_path / f".store.partial-{process.pid}").is_dir()
+        finally:
+            process.kill()
+
+
+def test_a_leftover_of_another_store_stays(videos: Path, tmp_path: Path) -> None:
+    (tmp_path / ".store2.partial-1").mkdir()
+    (tmp_path / ".store.partial-x").mkdir()
+    assert pack_media([videos], tmp_path / "store").removed == ()
+    assert names(tmp_path) == [".store.partial-x", ".store2.partial-1", "store", "videos"]
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from clipbert_cli.data import packing
+from clipbert_cli.errors import OutputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+packing._COMMIT_BYTES = 1
+try:
+    packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
+except OutputError as exc:
+    print(exc, exc.hint, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("limit", [4096, 20_000, 40_000])
+def test_a_full_disk_is_named_and_leaves_nothing(limit: int, videos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(videos), str(tmp_path / "store"), str(limit)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "cannot be written: there is no space left" in result.stdout
+    assert "free some space" in result.stdout
+    assert names(tmp_path) == ["videos"]
+
+
+def test_packing_loads_no_torch() -> None:
+    code = "import sys, clipbert_cli.data.packing, clipbert_cli.data.store; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,56 @@
+"""Every shipped recipe is a test case."""
+
+import pytest
+
+from clipbert_cli.recipe.load import dump_recipe, find_recipe, list_recipes, load_recipe, shipped_folder
+
+NAMES = [recipe.name for recipe in list_recipes()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_loads_and_loads_back_equal(name, tmp_path):
+    recipe = load_recipe(name, data_root=tmp_path)
+    (tmp_path / "copy.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    assert load_recipe(tmp_path / "copy.yaml") == recipe
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_called_what_its_file_is_called(name, tmp_path):
+    assert load_recipe(name, data_root=tmp_path).name == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_first_line_says_what_it_is(name):
+    first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ")
+    assert 20 <= len(first) <= 120
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_names_files_relative_to_the_data_root(name, tmp_path):
+    recipe = load_recipe(name, data_root=tmp_path)
+    assert {"train", "val"} <= recipe.data.splits.keys()
+    for split in recipe.data.splits.values():
+        assert not split.annotations.startswith(("/", "~"))
+        assert not split.media.startswith(("/", "~"))
+
+
+def test_bases_are_not_listed():
+    assert not any(name.startswith("_") for name in NAMES)
+    assert sorted(path.stem for path in shipped_folder().glob("[!_]*.yaml")) == NAMES
+
+
+def test_msrvtt_qa_has_the_published_settings(tmp_path):
+    recipe = load_recipe("msrvtt_qa", environment={"DATA": "/data"})
+    assert (recipe.task, recipe.seed, recipe.data.root) == ("open_ended_qa", 42, "/data")
+    data, train = recipe.data, recipe.train
+    assert (data.media, data.frame_size, data.num_clips, data.num_frames, data.fps) == ("video", 448, 8, 2, 2.0)
+    assert (data.max_text_length, data.max_examples_per_group) == (100, 1)
+    assert (train.batch_size, train.gradient_accumulation_steps, train.epochs) == (16, 1, 10)
+    assert (train.learning_rate, train.cnn_learning_rate, train.max_grad_norm) == (5e-5, None, 5.0)
+    assert (train.betas, train.eps, train.weight_decay) == ([0.9, 0.98], 1e-6, 1e-3)
+    assert (train.warmup_ratio, train.schedule) == (0.1, "linear")
+    assert (recipe.objective.pool, recipe.objective.num_labels, recipe.infer.num_clips) == ("lse", 1500, 16)
+    assert recipe.model.weights.checkpoint == "pretrained/clipbert_image_text_pretrained.pt"
+    assert (recipe.model.bert.hidden_dropout, recipe.model.bert.attention_dropout) == (0.1, 0.1)
+    assert recipe.model.cnn.depths == [3, 4, 6, 3]

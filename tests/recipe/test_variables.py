@@ -1,0 +1,87 @@
+"""Environment variables in recipes."""
+
+import pytest
+
+from clipbert_cli.errors import RecipeError
+from clipbert_cli.recipe.load import load_recipe, preview_recipe
+
+HEAD = "name: mine\ntask: open_ended_qa\n"
+
+
+@pytest.fixture
+def root_of(tmp_path):
+    def load(text: str, **environment: str) -> str:
+        (tmp_path / "a.yaml").write_text(HEAD + f"data:\n  root: {text}\n")
+        return load_recipe(tmp_path / "a.yaml", environment=environment).data.root
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("text", "root"),
+    [
+        ("${DATA}", "/data"),
+        ("${DATA}/x/${NAME}", "/data/x/n"),
+        ("${NOWHERE:-/else}/y", "/else/y"),
+        ("${EMPTY:-/else}", "/else"),
+        ("${DATA:-/else}", "/data"),
+        ("'${NOWHERE:-}'", ""),
+        ("$DATA", "$DATA"),
+        ("$${DATA}", "${DATA}"),
+        ("$$${DATA}", "$${DATA}"),
+        ("${NUMBER}", "5e-5"),
+    ],
+)
+def test_variables_are_filled_in_text(root_of, text, root):
+    assert root_of(text, DATA="/data", NAME="n", EMPTY="", NUMBER="5e-5") == root
+
+
+def test_what_a_variable_holds_is_not_filled_again(root_of):
+    assert root_of("${DATA}", DATA="${DATA}") == "${DATA}"
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_a_variable_that_is_not_set_is_an_error_with_key_and_name(root_of, value):
+    with pytest.raises(
+        RecipeError, match=r"data\.root is \$\{DATA\}: the environment variable DATA is not set"
+    ) as caught:
+        root_of("${DATA}", **({} if value is None else {"DATA": value}))
+    assert "export" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["${DATA", "${1}", "${A B}", "${}", "${A-x}"])
+def test_a_variable_written_wrong_is_an_error(root_of, text):
+    with pytest.raises(RecipeError, match=r"a variable is \$\{NAME\} or \$\{NAME:-default\}"):
+        root_of(f"'{text}'", DATA="x", A="x")
+
+
+def test_only_the_value_finally_used_is_filled(tmp_path):
+    (tmp_path / "base.yaml").write_text("data: {root: '${NOWHERE}', answers: '${NOWHERE}'}\n")
+    (tmp_path / "a.yaml").write_text(HEAD + "extends: base.yaml\ndata: {answers: x}\n")
+    assert load_recipe(tmp_path / "a.yaml", overrides=["data.root=y"], environment={}).data.root == "y"
+    assert load_recipe(tmp_path / "a.yaml", data_root=tmp_path, environment={}).data.root == str(tmp_path)
+
+
+def test_an_unquoted_variable_has_the_type_the_schema_wants(tmp_path):
+    (tmp_path / "a.yaml").write_text(HEAD + "train:\n  epochs: ${N}\n  betas:\n    - ${B:-0.5}\n    - 0.9\n")
+    recipe = load_recipe(tmp_path / "a.yaml", environment={"N": "7"})
+    assert recipe.train.epochs == 7
+    assert recipe.train.betas == [0.5, 0.9]
+
+
+def test_a_preview_leaves_unset_variables_as_they_were_written(tmp_path):
+    (tmp_path / "a.yaml").write_text(HEAD + "data: {root: '$${X}/${A}/${A}/${B:-b}/${SET}', answers: '$${C}'}\n")
+    preview = preview_recipe(tmp_path / "a.yaml", environment={"SET": "s"})
+    assert len(preview.unset) == 1
+    assert "data.root" in preview.unset[0]
+    (tmp_path / "b.yaml").write_text(preview.text)
+    recipe = load_recipe(tmp_path / "b.yaml", environment={"SET": "s", "A": "a"})
+    assert recipe.data.root == "${X}/a/a/b/s"
+    assert recipe.data.answers == "${C}"
+
+
+def test_a_preview_tells_every_other_mistake(tmp_path):
+    (tmp_path / "a.yaml").write_text(HEAD + "data: {root: '${A}', fps: 0}\n")
+    with pytest.raises(RecipeError, match="fps") as caught:
+        preview_recipe(tmp_path / "a.yaml", environment={})
+    assert "${A}" not in str(caught.value)

@@ -1,0 +1,201 @@
+"""The house rules of imports, read from the source, and what the command line loads."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "clipbert_cli"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "__pycache__" not in path.parts
+}
+
+# Which rooms a room may import, beside itself. What is not named here does not exist.
+MAY_IMPORT = {
+    "errors": set(),
+    "batch": {"errors"},
+    "recipe.schema": set(),
+    "recipe": {"errors", "recipe.schema"},
+    "data": {"batch", "errors", "recipe.schema"},
+    "model": {"batch", "errors", "recipe.schema"},
+    "task": {"data", "model", "batch", "errors", "recipe.schema"},
+    "engine": {"task.base", "data", "model", "batch", "errors", "recipe.schema"},
+    "runs": {"engine", "task", "data", "model", "batch", "errors", "recipe", "recipe.schema"},
+    "evaluation": {"runs", "data", "errors", "recipe.schema"},
+    "assets": {"errors"},
+    "commands": {
+        "evaluation",
+        "runs",
+        "engine",
+        "task",
+        "data",
+        "model",
+        "assets",
+        "batch",
+        "errors",
+        "recipe",
+        "recipe.schema",
+    },
+    "__main__": {"commands"},
+    "__init__": set(),
+}
+HEAVY = {"torch", "transformers", "lmdb", "av", "tokenizers", "pydantic"}
+NOT_FOR_HELP = (
+    "torch",
+    "transformers",
+    "av",
+    "lmdb",
+    "tokenizers",
+    "numpy",
+    "PIL",
+    "yaml",
+    "clipbert_cli.recipe.schema",
+)
+
+
+def room(module: str) -> str:
+    """The most exact name of MAY_IMPORT that a module belongs to."""
+    names = [name for name in MAY_IMPORT if module == name or module.startswith(name + ".")]
+    return max(names, key=len, default=module)
+
+
+def imports(tree: ast.AST, module: str) -> Iterator[tuple[int, str]]:
+    """(line, dotted name) of every import; `from a import b` gives `a.b`, relative ones are made absolute."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = ["clipbert_cli", *module.split(".")][: -node.level]
+                base = ".".join([*parents, *([base] if base else [])])
+            yield from ((node.lineno, f"{base}.{alias.name}") for alias in node.names)
+
+
+def broken_rules(module: str, source: str) -> list[str]:
+    """What a module of the package does against the rules."""
+    tree = ast.parse(source)
+    own = room(module)
+    found = [f"room {own} is not in the house"] if own not in MAY_IMPORT else []
+    for line, name in imports(tree, module):
+        inside = name.removeprefix("clipbert_cli.")
+        allowed = {own, "__version__"} | MAY_IMPORT.get(own, set())
+        if inside != name and not any(f"{inside}.".startswith(f"{entry}.") for entry in allowed):
+            found.append(f"line {line}: {own} imports {inside}")
+        if name.startswith("torch.distributed") and module != "engine.distributed":
+            found.append(f"line {line}: imports torch.distributed")
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.Attribute)
+            and ast.unparse(node) == "torch.distributed"
+            and module != "engine.distributed"
+        ):
+            found.append(f"line {node.lineno}: uses torch.distributed")
+        if isinstance(node, ast.Compare) and own != "engine" and ast.unparse(node.left).rpartition(".")[2] == "rank":
+            found.append(f"line {node.lineno}: asks for its rank")
+    if own == "commands":
+        found += [
+            f"{line}: imports {name} at its top" for line, name in top_imports(tree) if name.split(".")[0] in HEAVY
+        ]
+    for node in tree.body:
+        is_call = isinstance(node, ast.Expr) and not isinstance(node.value, ast.Constant)
+        if (is_call and own != "commands") or isinstance(node, ast.For | ast.While | ast.With | ast.Try):
+            found.append(f"line {node.lineno}: happens at import")
+    if module.rpartition(".")[2] in {"utils", "util", "misc", "common", "helpers"}:
+        found.append("a file that has not found its home")
+    return found
+
+
+def top_imports(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Imports that run when the module is imported: all but those inside functions."""
+    for node in tree.body:
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from imports(node, "")
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_keeps_the_house_rules(module):
+    assert broken_rules(module, MODULES[module].read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("data.loader", "from clipbert_cli.model.cnn import Cnn"),
+        ("data.loader", "from ..model import cnn"),
+        ("model.cnn", "import clipbert_cli.data.store"),
+        ("model.cnn", "def f():\n    from clipbert_cli.data import store"),
+        ("engine.train", "from clipbert_cli.task.video_qa import VideoQa"),
+        ("engine.train", "from clipbert_cli import runs"),
+        ("data.store", "from clipbert_cli.recipe.load import load_recipe"),
+        ("data.store", "from clipbert_cli.recipe import load"),
+        ("recipe.schema", "from clipbert_cli.recipe.load import load_recipe"),
+        ("assets.fetch", "from clipbert_cli.data.store import Store"),
+        ("errors", "from clipbert_cli.batch import Batch"),
+        ("engine.train", "import torch.distributed as dist"),
+        ("engine.train", "from torch import distributed"),
+        ("runs", "import torch\ntorch.distributed.barrier()"),
+        ("runs", "if world.rank == 0: pass"),
+        ("commands.pack", "import torch"),
+        ("commands.pack", "from av import open as o"),
+        ("commands.pack", "if True:\n    from lmdb import Environment"),
+        ("model.cnn", "print('hello')"),
+        ("data.utils", ""),
+        ("tools.x", ""),
+    ],
+)
+def test_a_broken_rule_is_seen(module, source):
+    assert broken_rules(module, source)
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("engine.train", "from clipbert_cli.task.base import Task\nfrom clipbert_cli.task import base"),
+        ("data.store", "from clipbert_cli.recipe.schema import DataConfig\nfrom clipbert_cli.recipe import schema"),
+        ("engine.distributed", "import torch.distributed as dist\nif dist.rank == 0: pass"),
+        ("commands.pack", "def pack():\n    import torch\n    from clipbert_cli.data.packing import pack"),
+        ("commands.app", "from clipbert_cli import __version__\napp.add_typer(x)"),
+        ("data.loader", "from . import store\nfrom .store import Store"),
+    ],
+)
+def test_a_kept_rule_is_left_alone(module, source):
+    assert broken_rules(module, source) == []
+
+
+HELP = """
+import sys
+from typer.main import get_command
+from typer.testing import CliRunner
+from clipbert_cli.commands.app import app
+
+seen = []
+
+def visit(command, path):
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0, (path, result.output)
+    print(" ".join(path) + ":", *sorted(name for name in sys.argv[1:] if name in sys.modules))
+    for name, inner in getattr(command, "commands", {}).items():
+        visit(inner, [*path, name])
+
+visit(get_command(app), [])
+"""
+
+
+def test_no_help_loads_what_it_does_not_need():
+    """`clipbert --help` and every subcommand's stay quick: what takes long to import is not there afterwards.
+
+    typer itself reads a subcommand's parameters with pydantic, so that only the first page does without.
+    """
+    command = [sys.executable, "-c", HELP, *NOT_FOR_HELP, "pydantic"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    first, *others = result.stdout.splitlines()
+    assert first == ":"
+    assert {"recipes", "recipes show"} <= {line.partition(":")[0] for line in others}
+    assert {line.partition(":")[2].strip() for line in others} <= {"", "pydantic"}

@@ -1,0 +1,93 @@
+"""The wheel holds the command and the recipes, and works without its checkout."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+import clipbert_cli
+from clipbert_cli.recipe.load import list_recipes
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+
+pytestmark = pytest.mark.skipif(not (CHECKOUT / "pyproject.toml").is_file(), reason="needs the checkout")
+
+
+@pytest.fixture(scope="module")
+def unpacked(tmp_path_factory) -> Path:
+    """A folder as `pip install` fills it, from a wheel built here."""
+    folder = tmp_path_factory.mktemp("wheel")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(CHECKOUT)]
+    built = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stdout + built.stderr
+    (wheel,) = folder.glob("clipbert-*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def run(unpacked: Path, folder: Path, *arguments: str) -> str:
+    """A Python that sees the unpacked wheel before any checkout, started elsewhere."""
+    environment = {**os.environ, "PYTHONPATH": str(unpacked), "DATA": "/data"}
+    command = [sys.executable, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_shipped_recipes_are_found_from_the_wheel(unpacked, tmp_path):
+    code = "from clipbert_cli.recipe.load import shipped_folder; print(shipped_folder())"
+    assert run(unpacked, tmp_path, "-c", code).strip() == str(unpacked / "clipbert_cli" / "recipes")
+    code = "from clipbert_cli.recipe.load import *; [print(r.name, load_recipe(r.name).name) for r in list_recipes()]"
+    assert run(unpacked, tmp_path, "-c", code).splitlines() == [f"{r.name} {r.name}" for r in list_recipes()]
+
+
+def test_the_command_runs_from_the_wheel(unpacked, tmp_path):
+    assert run(unpacked, tmp_path, "-m", "clipbert_cli", "--version").strip() == f"clipbert {clipbert_cli.__version__}"
+    assert "msrvtt_qa" in run(unpacked, tmp_path, "-m", "clipbert_cli", "recipes", "ls")
+
+
+def test_the_entry_point_is_the_command(unpacked, tmp_path):
+    (info,) = unpacked.glob("clipbert-*.dist-info")
+    assert (info / "entry_points.txt").read_text().split() == [
+        "[console_scripts]",
+        "clipbert",
+        "=",
+        "clipbert_cli.__main__:main",
+    ]
+    code = (
+        "from importlib.metadata import PathDistribution as D; import pathlib;"
+        f"(e,) = D(pathlib.Path({str(info)!r})).entry_points; print(e.load().__module__)"
+    )
+    assert run(unpacked, tmp_path, "-c", code).strip() == "clipbert_cli.commands.app"
+
+
+def test_the_wheel_says_what_it_is(unpacked):
+    (info,) = unpacked.glob("clipbert-*.dist-info")
+    metadata = Parser().parsestr((info / "METADATA").read_text(encoding="utf-8"))
+    assert (metadata["Name"], metadata["Version"]) == ("clipbert", clipbert_cli.__version__)
+    assert metadata["License-Expression"] == "MIT"
+    assert set(metadata.get_all("Provides-Extra")) == {"dali-cuda12", "dali-cuda13", "tensorboard", "dev"}
+    assert (info / "licenses" / "LICENSE").is_file()
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(unpacked):
+    assert {path.name.partition("-")[0] for path in unpacked.iterdir()} == {"clipbert_cli", "clipbert"}
+    modules = {path.relative_to(CHECKOUT) for path in (CHECKOUT / "clipbert_cli").rglob("*.py")}
+    assert {path.relative_to(unpacked) for path in unpacked.rglob("*.py")} == modules
+
+
+def test_the_constraints_pin_every_requirement():
+    import tomllib
+
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras = [name for extra in ("tensorboard", "dev") for name in project["optional-dependencies"][extra]]
+    wanted = {requirement.partition(">=")[0].lower() for requirement in (*project["dependencies"], *extras)}
+    lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.lower().split("==") for line in lines if not line.startswith("#"))
+    assert wanted <= pins.keys()
+    assert pins["torch"] == "2.13.0"

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))  # helpers beside this file: goldens.py
 
 from clipbert_cli.assets.demo_media import write_demo_media
 
@@ -38,7 +41,8 @@ def _has_dali() -> bool:
     return importlib.util.find_spec("nvidia.dali") is not None if importlib.util.find_spec("nvidia") else False
 
 
-Clipbert = Callable[..., "subprocess.CompletedProcess[str]"]
+Clipbert = Callable[..., "Finished"]
+ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
 
 # A model that trains in seconds; everything else is the demo's recipe.
 TINY = (
@@ -61,24 +65,55 @@ def as_options(overrides: Sequence[str]) -> list[str]:
     return [word for override in overrides for word in ("--set", override)]
 
 
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: exit code, stdout, stderr."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
 @pytest.fixture(scope="session")
 def clipbert() -> Clipbert:
-    """Runs the command in a process of its own, without a terminal; returns its exit code, stdout and stderr."""
+    """Runs the command line without a terminal, in this process: starting one costs seconds."""
 
-    def run(
-        *arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-W", "error", "-m", "clipbert_cli", *map(str, arguments)],
-            cwd=cwd,
-            input=stdin,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def run(*arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str) -> Finished:
+        from clipbert_cli.commands.app import app
+
+        stdout, stderr = io.StringIO(), io.StringIO()
+        logger = logging.getLogger("clipbert")
+        handlers, propagate = logger.handlers[:], logger.propagate
+        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            if cwd:
+                patch.chdir(cwd)
+            with pytest.raises(SystemExit) as exited:
+                app([str(argument) for argument in arguments], prog_name="clipbert")
+        logger.handlers[:], logger.propagate = handlers, propagate
+        return Finished(int(exited.value.code or 0), stdout.getvalue(), stderr.getvalue())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def clipbert_process() -> ClipbertProcess:
+    """Starts the command in a process of its own: for signals, pipes and limits."""
+
+    def start(*arguments: object, prelude: str = "", **options: Any) -> subprocess.Popen[str]:
+        code = f"{prelude}; import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
+        return subprocess.Popen(
+            [sys.executable, "-c", code.lstrip("; "), *map(str, arguments)],
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            **options,
+        )
+
+    return start
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,15 +61,10 @@ class Record:
 def read_records(path: Path) -> Iterator[Record | str]:
     """Yield the records of a JSONL file in order; a line that is none yields its mistake as text.
 
-    Blank lines are skipped with a warning that names the line. Raises AnnotationError when there is no such file.
+    Blank lines are skipped with a warning that names the line. The path `-` is standard input.
     """
-    if not path.is_file():
-        raise AnnotationError(
-            f"{path}: no such annotation file",
-            hint="check data.splits and data.root of the recipe, or give --data-root",
-        )
     index = 0
-    with path.open("rb") as stream:
+    with sys.stdin.buffer if path == Path("-") else path.open("rb") as stream:
         for line, raw in enumerate(stream, start=1):
             if not raw.strip():
                 logger.warning("%s:%d: blank line, skipped", path, line)
@@ -101,6 +97,11 @@ def read_examples(path: Path, parse: Callable[[Record], Example]) -> list[Exampl
     Raises:
         AnnotationError: for all bad lines, bad records and duplicate example ids together, or for an empty file.
     """
+    if not path.is_file():
+        raise AnnotationError(
+            f"{path}: no such annotation file",
+            hint="check data.splits and data.root of the recipe, or give --data-root",
+        )
     if not path.is_file():
         raise AnnotationError(
             f"{path}: no such annotation file",

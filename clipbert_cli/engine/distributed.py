@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from clipbert_cli.errors import UsageError
+
 
 @dataclass(frozen=True, slots=True)
 class World:
@@ -22,6 +24,14 @@ class World:
 
 
 def start_world(device: str | None = None) -> World:
-    """The world of this process: the first CUDA device where there is one, else the CPU, or the device named."""
+    """The world of this process: the first CUDA device where there is one, else the CPU, or the device named.
+
+    Raises:
+        UsageError: no such device here.
+    """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as exc:
+        raise UsageError(f"--device is {name}: {str(exc).splitlines()[0]}", hint="give cpu, cuda or cuda:N") from exc
     return World(rank=0, size=1, device=torch.device(name))

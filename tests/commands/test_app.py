@@ -9,7 +9,14 @@ import pytest
 from conftest import Clipbert
 
 COMMANDS = ["pack", "finetune", "infer", "eval", "demo", "recipes"]
-LEAVES = ["pack", "finetune", "infer", "eval", "demo", *(["recipes", name] for name in ("ls", "show", "copy", "validate"))]
+LEAVES = [
+    "pack",
+    "finetune",
+    "infer",
+    "eval",
+    "demo",
+    *(["recipes", name] for name in ("ls", "show", "copy", "validate")),
+]
 
 
 def words(command: str | list[str]) -> list[str]:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Clipbert, as_options
+from conftest import TINY, Clipbert, ClipbertProcess, as_options
 
 
 def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:
@@ -44,7 +41,7 @@ def test_a_run_folder_that_exists_is_refused_and_kept(clipbert: Clipbert, made_d
 @pytest.mark.parametrize(
     ("override", "code", "message"),
     [
-        ("train.bacth_size=3", 2, "did you mean batch_size"),
+        ("train.bacth_size=3", 2, "did you mean train.batch_size"),
         ("train.batch_size=0", 2, "train.batch_size is 0"),
         ("data.sampling=start", 2, ""),
         ("data.splits.train.media=absent", 1, "absent does not exist"),
@@ -93,51 +90,36 @@ def test_an_unreadable_video_stops_the_run_with_its_name(clipbert: Clipbert, mad
     assert "Traceback" not in done.stderr
 
 
-def started(made_data: Path, run: Path, *overrides: str) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clipbert_cli", *arguments(made_data, run, *overrides)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 120
-    while not list((run / "checkpoints").glob("step_*")) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
-    return process
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-def test_ctrl_c_leaves_whole_checkpoints_and_exits_with_130(made_data: Path, tmp_path: Path, workers: int) -> None:
+def test_ctrl_c_leaves_whole_checkpoints_and_exits_with_130(
+    clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path, workers: int
+) -> None:
     run = tmp_path / "run"
-    process = started(made_data, run, "train.epochs=10000", f"data.workers={workers}")
+    process = clipbert_process(*arguments(made_data, run, "train.epochs=10000", f"data.workers={workers}"))
+    deadline = time.monotonic() + 300
+    while not (run / "latest").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert stderr.rstrip().endswith("error: interrupted")
     assert "Traceback" not in stderr
     assert stdout == ""
-    assert {path.name for path in run.iterdir()} >= {"latest", "best", "recipe.yaml"}
+    assert {path.name for path in run.iterdir()} >= {"latest", "recipe.yaml"}
     for checkpoint in (run / "checkpoints").glob("step_*"):
         assert (checkpoint / "model.safetensors").exists()
         assert (checkpoint / "state.json").exists()
 
 
-def test_no_space_left_is_one_message_and_leaves_no_half_checkpoint(made_data: Path, tmp_path: Path) -> None:
+def test_no_space_left_is_one_message_and_leaves_no_half_checkpoint(
+    clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
+) -> None:
     """A limit on the size of files stands in for a full disk: both fail while the weights are written."""
     run = tmp_path / "run"
-    script = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000)); "
-        "from clipbert_cli.commands.app import main; sys.argv[0] = 'clipbert'; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *arguments(made_data, run, "train.epochs=1")],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "File too large" in done.stderr or "cannot be written" in done.stderr
-    assert "Traceback" not in done.stderr
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"
+    process = clipbert_process(*arguments(made_data, run, "train.epochs=1"), prelude=limit)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "File too large" in stderr or "cannot be written" in stderr
+    assert "Traceback" not in stderr
     assert not list((run / "checkpoints").glob("step_*"))

@@ -1,12 +1,13 @@
-"""`infer` and `eval` as a person runs them: in a process of their own, without a terminal."""
+"""`infer` and `eval` as a person runs them, wrong turns included."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Clipbert
+from conftest import Clipbert, ClipbertProcess, Finished
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +20,7 @@ def predictions(trained_run: Path, clipbert: Clipbert, tmp_path_factory: pytest.
     return path
 
 
-def evaluate(clipbert: Clipbert, made_data: Path, *arguments: object, **options: str):
+def evaluate(clipbert: Clipbert, made_data: Path, *arguments: object, **options: str) -> Finished:
     return clipbert("eval", *arguments, "-r", "demo_qa", "--data-root", made_data, "--split", "test", **options)
 
 
@@ -174,8 +175,6 @@ def test_a_run_that_is_none_and_one_that_is_damaged_are_named(
     done = clipbert("infer", "--run", tmp_path, "--split", "test")
     assert done.returncode == 1
     assert "is not a run folder" in done.stderr
-    import shutil
-
     damaged = tmp_path / "damaged"
     shutil.copytree(trained_run, damaged, symlinks=True)
     weights = damaged / "best" / "model.safetensors"
@@ -186,7 +185,9 @@ def test_a_run_that_is_none_and_one_that_is_damaged_are_named(
     assert "Traceback" not in done.stderr
 
 
-def test_debug_shows_the_traceback(clipbert: Clipbert, tmp_path: Path) -> None:
-    done = clipbert("--debug", "infer", "--run", tmp_path, "--split", "test")
-    assert done.returncode != 0
-    assert "Traceback" in done.stderr
+def test_debug_shows_the_traceback(clipbert_process: ClipbertProcess, tmp_path: Path) -> None:
+    process = clipbert_process("--debug", "eval", tmp_path / "absent", "-r", "absent", "--split", "test")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "Traceback" in stderr
+    assert "RecipeError" in stderr

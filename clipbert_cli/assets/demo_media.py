@@ -22,16 +22,15 @@ COLORS = {
     "blue": (31, 80, 200),
     "yellow": (240, 220, 40),
     "white": (250, 250, 250),
-    "purple": (150, 50, 190),
 }
-SHAPES = ("circle", "square", "triangle", "cross", "ring")
+SHAPES = ("circle", "ring", "bar", "pillar")
 SIDES = ("left", "right", "top", "bottom")
 SIZES = ((128, 128), (160, 120), (192, 144), (120, 160))  # width, height in pixels
 RATES = (10, 12, 15)  # frames per second
 SECONDS = (1.5, 3.0)  # shortest and longest video
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = ("what", "where", "color", "shape", "is", "the", "?", *COLORS, *SHAPES, *SIDES)
+WORDS = ("what", "where", "color", "shape", "is", "on", "the", "?", *COLORS, *SHAPES, *SIDES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +119,19 @@ def _moving_shape(rng: np.random.Generator, shape: str, color: str, side: str) -
     across = rng.uniform(0.01, 0.03)
     swing = (across, along) if side in ("left", "right") else (along, across)
     turns = rng.uniform(0.5, 1.5) * rng.choice([-1, 1])
-    return MovingShape(shape, color, side, middle, rng.uniform(0.17, 0.21), swing, turns)
+    return MovingShape(shape, color, side, middle, rng.uniform(0.19, 0.23), swing, turns)
 
 
 def questions(scene: Scene) -> Iterator[dict[str, Any]]:
-    """Three questions per shape: its colour, its kind, its side."""
+    """Six questions per shape: each of its colour, kind and side, asked by each of the other two."""
     for item in scene.shapes:
         for kind, question, answer in (
             ("what", f"what color is the {item.shape} ?", item.color),
+            ("what", f"what color is on the {item.side} ?", item.color),
             ("what", f"what shape is {item.color} ?", item.shape),
+            ("what", f"what shape is on the {item.side} ?", item.shape),
             ("where", f"where is the {item.shape} ?", item.side),
+            ("where", f"where is the {item.color} shape ?", item.side),
         ):
             yield {"question": question, "answer": answer, "video_id": scene.video_id, "answer_type": kind}
 
@@ -139,8 +141,7 @@ def render(scene: Scene) -> Iterator[np.ndarray]:
     import numpy as np
 
     rng = np.random.default_rng(scene.texture_seed)
-    coarse = rng.integers(50, 120, (scene.height // 16 + 2, scene.width // 16 + 2, 3))
-    coarse += rng.integers(-20, 21, (*coarse.shape[:2], 1))
+    coarse = rng.integers(60, 110, (scene.height // 16 + 2, scene.width // 16 + 2, 1)) + rng.integers(-8, 9, 3)
     background = coarse.repeat(16, 0).repeat(16, 1)
     y, x = np.mgrid[: scene.height, : scene.width].astype(np.float32)
     short = min(scene.height, scene.width)
@@ -160,28 +161,23 @@ def _circle(u: Any, v: Any) -> Any:
     return u * u + v * v < 1
 
 
-def _square(u: Any, v: Any) -> Any:
-    return abs(u).clip(min=abs(v)) < 0.85
-
-
-def _triangle(u: Any, v: Any) -> Any:
-    return (v < 0.8) & (abs(u) < (v + 1) * 0.6)
-
-
-def _cross(u: Any, v: Any) -> Any:
-    return (abs(u).clip(min=abs(v)) < 1) & (abs(u).clip(max=abs(v)) < 0.3)
-
-
 def _ring(u: Any, v: Any) -> Any:
-    return (u * u + v * v < 1) & (u * u + v * v > 0.36)
+    return (u * u + v * v < 1) & (u * u + v * v > 0.3)
+
+
+def _bar(u: Any, v: Any) -> Any:
+    return (abs(u) < 1) & (abs(v) < 0.4)
+
+
+def _pillar(u: Any, v: Any) -> Any:
+    return (abs(u) < 0.4) & (abs(v) < 1)
 
 
 _INSIDE: dict[str, Callable[[Any, Any], Any]] = {
     "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "cross": _cross,
     "ring": _ring,
+    "bar": _bar,
+    "pillar": _pillar,
 }
 
 

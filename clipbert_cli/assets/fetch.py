@@ -1,0 +1,428 @@
+"""One public file from the first source that really has it: resumed, checked, whole or absent.
+
+    sources, in order ── 403 404 409 410 …, wrong length, wrong checksum, a web page ──► the next source
+          │  ▲
+          │  └── time limit, 5xx, connection cut: wait, then go on where it stopped (Range + If-Range)
+          ▼
+    NAME.part + NAME.part.json ──► size and checksum ──► rename to NAME
+
+`NAME.part.json` says which address the part came from and which version of the file it was (ETag or Last-Modified), so
+that two versions are never spliced. A part is only continued under the same version, or where a published checksum
+would show the splice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clipbert_cli.assets.catalog import FileEntry, Source
+from clipbert_cli.assets.files import Stopped, link_or_copy, locked, read_json, write_json
+from clipbert_cli.errors import DownloadError
+
+if TYPE_CHECKING:
+    import httpx
+
+RETRIED = {408, 425, 429, *range(500, 600)}
+PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+MAGIC = {".zip": b"PK", ".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b"}
+
+
+class Refused(Exception):  # noqa: N818 - says what a source did, and never leaves this room
+    """This source does not give the file; the next one may."""
+
+
+class _Interrupted(Exception):  # noqa: N818
+    """The connection ended early or never began; the same source may go on."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How patient a download is. Seconds; `attempts` counts failures in a row without one new byte."""
+
+    connect: float = 15.0
+    read: float = 60.0
+    attempts: int = 5
+    backoff: float = 1.0
+    longest_wait: float = 60.0
+
+
+class Progress:
+    """What a fetch tells of itself. This one is silent; a command shows it."""
+
+    def begin(self, name: str, total: int | None, done: int) -> None:
+        """A file starts, goes on, or starts again: `done` bytes of `total` (None: unknown) are here."""
+
+    def advance(self, name: str, count: int) -> None:
+        """`count` more bytes are here."""
+
+    def end(self, name: str) -> None:
+        """The file is here, or given up."""
+
+    def say(self, message: str) -> None:
+        """A line for the person."""
+
+
+@dataclass(frozen=True)
+class Received:
+    """A file as it arrived."""
+
+    source: str
+    bytes: int
+    sha256: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Fetcher:
+    """Fetches files with one HTTP client, which is safe to share between threads."""
+
+    progress: Progress = field(default_factory=Progress)
+    policy: Policy = field(default_factory=Policy)
+    mirror: str | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._client = new_client(self.policy)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def fetch(self, name: str, entry: FileEntry, target: Path) -> Received | None:
+        """Bring `target` about; None where it is already here.
+
+        Raises:
+            DownloadError: no source gave the file as published; says what each of them did.
+            OSError: the disk is full or not writable; the part stays for the next try.
+            Stopped: the person interrupted.
+        """
+        with locked(target, self.stop):
+            if target.exists():
+                return None
+            failures = []
+            for source in self.sources(name, entry):
+                try:
+                    received = self._fetch_from(source, name, entry, target)
+                except Refused as exc:
+                    failures.append(f"{source}: {exc}")
+                    self.progress.say(f"{name}: {failures[-1]}")
+                else:
+                    return received
+                finally:
+                    self.progress.end(name)
+        tried = "".join(f"\n  {failure}" for failure in failures) or "\n  the catalogue knows no source"
+        raise DownloadError(f"{name}: no source gave the file{tried}")
+
+    def sources(self, name: str, entry: FileEntry) -> list[Source]:
+        """Where the file is looked for, in order."""
+        mirrored = [Source(url=f"{self.mirror.rstrip('/')}/{name}")] if self.mirror else []
+        return [*mirrored, *entry.sources]
+
+    def _fetch_from(self, source: Source, name: str, entry: FileEntry, target: Path) -> Received:
+        if source.url:
+            part = _Part(target)
+            try:
+                self._download(source.url, name, entry, part)
+                warnings = check_content(name, entry, part.size, part.digests(), part.path)
+                part.finish()
+            except WrongContent as exc:
+                part.discard()
+                raise Refused(str(exc)) from None
+            finally:
+                part.close()
+            return Received(str(source), part.size, part.digests()["sha256"], warnings)
+        from clipbert_cli.assets.hub import download_from_hub
+
+        path = download_from_hub(source, name, self.progress)
+        size, digests = digest_file(path, self.stop)
+        try:
+            warnings = check_content(name, entry, size, digests, path)
+        except WrongContent as exc:
+            raise Refused(str(exc)) from None
+        link_or_copy(path, target)
+        return Received(str(source), size, digests["sha256"], warnings)
+
+    def _download(self, url: str, name: str, entry: FileEntry, part: _Part) -> None:
+        """All bytes of `url` into `part`, over as many connections as it takes."""
+        part.expect(url, checksum_known=bool(entry.sha256 or entry.md5))
+        inherited = part.size > 0
+        failures = 0
+        while True:
+            if self.stop.is_set():
+                raise Stopped
+            before = part.size
+            try:
+                self._connection(url, name, entry, part)
+            except _Interrupted as exc:
+                failures = 1 if part.size > before else failures + 1
+                if failures >= self.policy.attempts:
+                    raise Refused(f"{exc} ({failures} times in a row)") from None
+                pause = min(self.policy.backoff * 2 ** (failures - 1), self.policy.longest_wait)
+                if part.size == before:
+                    self.progress.say(f"{name}: {exc}; again in {pause:.0f} s")
+                if self.stop.wait(pause):
+                    raise Stopped from None
+            else:
+                if not inherited or _right(name, entry, part):
+                    return
+                # What an earlier run left does not belong to this file: once more, from the first byte.
+                self.progress.say(f"{name}: what was here before is not part of this file; starting again")
+                part.restart()
+                inherited, failures = False, 0
+
+    def _connection(self, url: str, name: str, entry: FileEntry, part: _Part) -> None:
+        """One request and its body.
+
+        Raises:
+            Refused: this source will not give the file.
+            _Interrupted: it may, another time; `part` keeps what came.
+        """
+        import httpx
+
+        headers = {"Accept-Encoding": "identity"}
+        if not part.resumable:
+            part.restart()
+        if part.size:
+            headers["Range"] = f"bytes={part.size}-"
+            if part.validator:
+                headers["If-Range"] = part.validator
+        try:
+            with self._client.stream("GET", url, headers=headers) as response:
+                total = self._admit(response, url, name, entry, part)
+                self.progress.begin(name, total or entry.expected_bytes, part.size)
+                if total is None or part.size < total:
+                    for chunk in response.iter_raw():
+                        part.write(chunk)
+                        self.progress.advance(name, len(chunk))
+                        if self.stop.is_set():
+                            raise Stopped
+        except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as exc:
+            raise Refused(_words(exc)) from exc
+        except httpx.TransportError as exc:
+            raise _Interrupted(_words(exc)) from exc
+        if total is not None and part.size != total:
+            raise _Interrupted(f"the body ended after {part.size:,} of {total:,} bytes")
+
+    def _admit(self, response: httpx.Response, url: str, name: str, entry: FileEntry, part: _Part) -> int | None:
+        """Judge the answer's head and make `part` ready for its body; the file's whole size, None where not stated."""
+        status = response.status_code
+        if status == 416:
+            total = _total_of(response)
+            if part.size and total == part.size:
+                return total
+            if part.size:
+                part.restart()
+                raise _Interrupted("the server has no such range: starting again")
+        if status in RETRIED:
+            wait = response.headers.get("Retry-After", "")
+            if wait.isdigit() and self.stop.wait(min(int(wait), self.policy.longest_wait)):
+                raise Stopped
+            raise _Interrupted(f"answered {status} {response.reason_phrase}".rstrip())
+        if status not in (200, 206):
+            raise Refused(f"answered {status} {response.reason_phrase}".rstrip())
+        if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+            raise Refused("answered with a web page, not the file")
+        coding = response.headers.get("Content-Encoding", "identity").lower()
+        if coding != "identity" and not name.endswith((".gz", ".tgz")):
+            raise Refused(f"answered with Content-Encoding {coding}, which cannot be resumed or checked")
+        validator = _validator(response)
+        length = response.headers.get("Content-Length")
+        if status == 206:
+            start, total = _range_of(response)
+            if start != part.size or (validator and part.validator and validator != part.validator):
+                part.restart()
+                raise _Interrupted("the file changed at its source: starting again")
+        else:
+            if part.size:
+                part.restart()
+            total = int(length) if length and length.isdigit() else None
+        if total is not None and entry.bytes and entry.mark == "verified" and total != entry.bytes:
+            raise Refused(f"offers {total:,} bytes where {entry.bytes:,} were expected")
+        part.came_from(url, validator)
+        return total
+
+
+def new_client(policy: Policy) -> httpx.Client:
+    """The HTTP client of downloads and checks; proxies and certificates come from the environment."""
+    import httpx
+
+    from clipbert_cli import __version__
+
+    return httpx.Client(
+        follow_redirects=True,
+        timeout=httpx.Timeout(policy.read, connect=policy.connect),
+        headers={"User-Agent": f"clipbert/{__version__}"},
+    )
+
+
+class _Part:
+    """NAME.part, its running checksums, and where it came from. Every write is on its way to the disk at once."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target.with_name(target.name + ".part")
+        self.about = target.with_name(target.name + ".part.json")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
+        self._reset()
+        self.url: str | None = None
+        self.validator: str | None = None
+        self.checksum_known = False
+        said = read_json(self.about)
+        if isinstance(said, dict):
+            self.url, self.validator = said.get("url"), said.get("validator")
+        self._file.seek(0)
+        while block := self._file.read(1 << 20):
+            self._count(block)
+
+    def expect(self, url: str, *, checksum_known: bool) -> None:
+        """From here on bytes come from `url`; another address's version says nothing about this one's."""
+        self.checksum_known = checksum_known
+        if self.url != url:
+            self.url, self.validator = url, None
+
+    @property
+    def resumable(self) -> bool:
+        """Whether a splice of two versions would be seen."""
+        return self.validator is not None or self.checksum_known
+
+    def came_from(self, url: str, validator: str | None) -> None:
+        if (self.url, self.validator) != (url, validator) or not self.about.exists():
+            self.url, self.validator = url, validator
+            write_json(self.about, {"url": url, "validator": validator})
+
+    def write(self, chunk: bytes) -> None:
+        left = memoryview(chunk)
+        while left:
+            written = self._file.write(left) or 0
+            self._count(left[:written])
+            left = left[written:]
+
+    def restart(self) -> None:
+        self.about.unlink(missing_ok=True)
+        self.validator = None
+        self._file.truncate(0)
+        self._reset()
+
+    def finish(self) -> None:
+        os.fsync(self._file.fileno())
+        os.replace(self.path, self.target)
+        self.about.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        self.path.unlink(missing_ok=True)
+        self.about.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        self._file.close()
+        if self.size == 0 and self.path.exists():
+            self.discard()
+
+    def digests(self) -> dict[str, str]:
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
+
+    def _reset(self) -> None:
+        self.size = 0
+        self._digests = _new_digests()
+
+    def _count(self, block: bytes | memoryview) -> None:
+        self.size += len(block)
+        for digest in self._digests.values():
+            digest.update(block)
+
+
+class WrongContent(Exception):  # noqa: N818 - becomes a Refused or a DownloadError
+    """A whole file that is not the published one."""
+
+
+def check_content(name: str, entry: FileEntry, size: int, digests: dict[str, str], path: Path) -> tuple[str, ...]:
+    """Compare a whole file with what is published; warnings for figures that are not sure.
+
+    Raises:
+        WrongContent: a web page, no archive, another checksum, or another size where the size is verified.
+    """
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    if PAGE.match(start):
+        raise WrongContent("it is a web page")
+    magic = MAGIC.get(Path(name).suffix)
+    if magic and not start.startswith(magic):
+        raise WrongContent(f"it is no {Path(name).suffix} file (it starts with {start[:8]!r})")
+    for kind in ("sha256", "md5"):
+        published = getattr(entry, kind)
+        if published and digests[kind] != published:
+            raise WrongContent(f"its {kind} is {digests[kind]}, published is {published}")
+    if entry.bytes and size != entry.bytes:
+        if entry.mark == "verified":
+            raise WrongContent(f"it has {size:,} bytes, published are {entry.bytes:,}")
+        return (f"{name}: {size:,} bytes where {entry.bytes:,} were expected ({entry.mark})",)
+    return ()
+
+
+def check_handed_over(name: str, entry: FileEntry, path: Path, stop: threading.Event) -> Received:
+    """The same checks for a file that a person got by hand.
+
+    Raises:
+        DownloadError: it is not the published file.
+    """
+    size, digests = digest_file(path, stop)
+    try:
+        warnings = check_content(name, entry, size, digests, path)
+    except WrongContent as exc:
+        raise DownloadError(
+            f"{path}: not the file {name}: {exc}", hint="get the file again, then hand it over"
+        ) from None
+    return Received(str(path), size, digests["sha256"], warnings)
+
+
+def digest_file(path: Path, stop: threading.Event) -> tuple[int, dict[str, str]]:
+    """Size and checksums of a file on disk."""
+    digests, size = _new_digests(), 0
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            size += len(block)
+            for digest in digests.values():
+                digest.update(block)
+            if stop.is_set():
+                raise Stopped
+    return size, {name: digest.hexdigest() for name, digest in digests.items()}
+
+
+def _new_digests() -> dict[str, hashlib._Hash]:
+    return {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
+
+
+def _right(name: str, entry: FileEntry, part: _Part) -> bool:
+    try:
+        check_content(name, entry, part.size, part.digests(), part.path)
+    except WrongContent:
+        return False
+    return True
+
+
+def _validator(response: httpx.Response) -> str | None:
+    """What names this version of the file: a strong ETag, else Last-Modified."""
+    tag = response.headers.get("ETag", "")
+    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+
+
+def _range_of(response: httpx.Response) -> tuple[int, int | None]:
+    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", response.headers.get("Content-Range", "").strip())
+    if not match:
+        raise Refused(f"answered 206 with Content-Range {response.headers.get('Content-Range')!r}")
+    return int(match[1]), None if match[3] == "*" else int(match[3])
+
+
+def _total_of(response: httpx.Response) -> int | None:
+    match = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", "").strip())
+    return int(match[1]) if match else None
+
+
+def _words(exc: Exception) -> str:
+    text = str(exc)
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__

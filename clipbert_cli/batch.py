@@ -93,9 +93,7 @@ class Batch:
         """The same batch in page-locked memory (the hook torch's DataLoader calls)."""
         return dataclasses.replace(
             self,
-            **{
-                name: getattr(self, name).pin_memory() for name in ("frames", "text_ids", "text_mask", "text_item")
-            },
+            **{name: getattr(self, name).pin_memory() for name in ("frames", "text_ids", "text_mask", "text_item")},
             targets={name: tensor.pin_memory() for name, tensor in self.targets.items()},
         )
 

@@ -107,12 +107,12 @@ class Part(Entry):
 
     @model_validator(mode="after")
     def _whole(self) -> Part:
-        needs = {
-            "annotations": {"folder": self.folder, "convert": self.convert, "outputs": self.outputs},
-            "media": {"folder": self.folder, "store": self.store, "media_kind": self.media_kind},
-            "weights": {"folder": self.folder, "place": self.place},
-        }[self.kind]
-        missing = [name for name, value in needs.items() if not value]
+        every: dict[str, tuple[str, ...]] = {
+            "annotations": ("folder", "convert", "outputs"),
+            "media": ("folder", "store", "media_kind"),
+            "weights": ("folder", "place"),
+        }
+        missing = [name for name in every[self.kind] if not getattr(self, name)]
         if missing:
             raise ValueError(f"a part of kind {self.kind} needs {', '.join(missing)}")
         for name in (*self.outputs, *self.place.values()):

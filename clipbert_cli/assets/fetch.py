@@ -105,7 +105,7 @@ class Fetcher:
             if target.exists():
                 return None
             failures = []
-            for source in self.sources(name, entry):
+            for source in sources_of(name, entry, self.mirror):
                 try:
                     received = self._fetch_from(source, name, entry, target)
                 except Refused as exc:
@@ -117,11 +117,6 @@ class Fetcher:
                     self.progress.end(name)
         tried = "".join(f"\n  {failure}" for failure in failures) or "\n  the catalogue knows no source"
         raise DownloadError(f"{name}: no source gave the file{tried}")
-
-    def sources(self, name: str, entry: FileEntry) -> list[Source]:
-        """Where the file is looked for, in order."""
-        mirrored = [Source(url=f"{self.mirror.rstrip('/')}/{name}")] if self.mirror else []
-        return [*mirrored, *entry.sources]
 
     def _fetch_from(self, source: Source, name: str, entry: FileEntry, target: Path) -> Received:
         if source.url:
@@ -245,6 +240,12 @@ class Fetcher:
             raise Refused(f"offers {total:,} bytes where {entry.bytes:,} were expected")
         part.came_from(url, validator)
         return total
+
+
+def sources_of(name: str, entry: FileEntry, mirror: str | None) -> list[Source]:
+    """Where a file is looked for, in order."""
+    mirrored = [Source(url=f"{mirror.rstrip('/')}/{name}")] if mirror else []
+    return [*mirrored, *entry.sources]
 
 
 def new_client(policy: Policy) -> httpx.Client:
@@ -407,8 +408,9 @@ def _right(name: str, entry: FileEntry, part: _Part) -> bool:
 
 def _validator(response: httpx.Response) -> str | None:
     """What names this version of the file: a strong ETag, else Last-Modified."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified")
+    tag: str = response.headers.get("ETag", "")
+    modified: str | None = response.headers.get("Last-Modified")
+    return tag if tag and not tag.startswith("W/") else modified
 
 
 def _range_of(response: httpx.Response) -> tuple[int, int | None]:

@@ -1,4 +1,4 @@
-"""Files of Hugging Face repositories, through its own library: cache (HF_HOME), token (HF_TOKEN), proxies, resumption."""
+"""Files of Hugging Face repositories, through its own library: HF_HOME, HF_TOKEN, proxies, resumption."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def download_from_hub(source: Source, name: str, progress: Progress) -> Path:
 
 def _bar(name: str, progress: Progress) -> type[Any]:
     """A progress bar class for the library that hands its counts to ours."""
-    from tqdm import tqdm
+    from tqdm import tqdm  # type: ignore[import-untyped]
 
-    class Bar(tqdm):  # type: ignore[misc, type-arg, unused-ignore]
+    class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{**{k: v for k, v in options.items() if k != "name"}, "disable": True})
             progress.begin(name, options.get("total"), options.get("initial") or 0)

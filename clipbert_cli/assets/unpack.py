@@ -174,4 +174,4 @@ def _members(tarred: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     """The members one by one; tarfile's own list of them is emptied, or a million names would fill the memory."""
     while (member := tarred.next()) is not None:
         yield member
-        tarred.members = []
+        tarred.members = []  # type: ignore[attr-defined]

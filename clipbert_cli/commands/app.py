@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from clipbert_cli.commands.download import download_app
 from clipbert_cli.errors import ClipbertError
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -70,6 +71,9 @@ def options(
     ] = False,
 ) -> None:
     """Options before the subcommand."""
+
+
+app.add_typer(download_app, name="download")
 
 
 def main() -> None:

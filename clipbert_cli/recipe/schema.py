@@ -155,9 +155,7 @@ class TrainConfig(Section):
     )
     betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field([0.9, 0.98], description="AdamW")
     eps: Annotated[float, Field(gt=0)] = Field(1e-6, description="AdamW")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(
-        1e-3, description="decoupled; biases and LayerNorms have none"
-    )
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-3, description="decoupled; biases and LayerNorms have none")
     warmup_ratio: Fraction01 = Field(0.1, description="share of the steps in which the rate rises from 0")
     schedule: Literal["linear", "constant"] = Field("linear", description="what follows the warmup")
     max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(5.0, description="global L2 norm; null: no clipping")

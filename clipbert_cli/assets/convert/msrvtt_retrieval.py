@@ -35,7 +35,7 @@ def convert(raw: Path, output: Output) -> None:
     test = [
         {
             "caption": one_line(field(row, where, "sentence", "sentences")),
-            "clip_name": video_name(row["video_id"], where),
+            "clip_name": video_name(field(row, where, "video_id"), where),
         }
         for where, row in read_table(find(raw, "MSRVTT_JSFUSION_test.csv"), separator=",")
     ]

@@ -46,7 +46,8 @@ def convert(raw: Path, output: Output) -> None:
             dropped = [record for record in train if record["answer"] not in vocabulary]
             if dropped:
                 output.warn(
-                    f"frameqa: {len(dropped):,} training questions have an answer outside the {FRAME_ANSWERS:,}: left out"
+                    f"frameqa: {len(dropped):,} training questions have an answer outside the "
+                    f"{FRAME_ANSWERS:,}: left out"
                 )
                 train = [record for record in train if record["answer"] in vocabulary]
             output.vocabulary("frameqa_trainval_ans2label.json", vocabulary)

@@ -10,6 +10,7 @@ validates (about 2,100).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from clipbert_cli.assets.convert.base import (
@@ -35,7 +36,7 @@ def convert(raw: Path, output: Output) -> None:
     validation = {image for image in usable if share(f"vg:{image}", HELD_OUT) == 0}
     for name, images in (("vg_train_captions.jsonl", usable - validation), ("vg_val_captions.jsonl", validation)):
 
-        def regions(images: set[int] = images) -> object:
+        def regions(images: set[int] = images) -> Iterator[dict[str, str]]:
             nonlocal empty
             for where, image in stream_records(path):
                 image_id = field(image, where, "id", "image_id", kind=int)

@@ -1,8 +1,8 @@
 """VQA v2: questions with soft answers on the Karpathy split, and the official test questions.
 
-Input: v2_OpenEnded_mscoco_{train,val}2014_questions.json, v2_mscoco_{train,val}2014_annotations.json, dataset_coco.json;
-where they are there: v2_OpenEnded_mscoco_{test,test-dev}2015_questions.json, and trainval_ans2label.json, whose order of
-the same answers is then kept. The media id is the image file's stem.
+Input: v2_OpenEnded_mscoco_{train,val}2014_questions.json, v2_mscoco_{train,val}2014_annotations.json,
+dataset_coco.json; where they are there: v2_OpenEnded_mscoco_{test,test-dev}2015_questions.json, and
+trainval_ans2label.json, whose order of the same answers is then kept. The media id is the image file's stem.
 
 An answer belongs to the vocabulary if at least 9 questions have it as their normalised main answer. A question's labels
 are those of its ten raw answers that are in the vocabulary; 1, 2, 3, more of them score 0.3, 0.6, 0.9, 1.
@@ -78,7 +78,8 @@ def _ordered_vocabulary(raw: Path, output: Output, counts: Counter[str]) -> dict
     if set(published) != set(own):
         both = len(set(published) & set(own))
         output.warn(
-            f"{path.name} has {len(published):,} answers, these files give {len(own):,}, {both:,} in common: its order is not used"
+            f"{path.name} has {len(published):,} answers, these files give {len(own):,}, {both:,} in common: "
+            "its order is not used"
         )
         return own
     return dict(sorted(published.items(), key=lambda item: item[1]))
@@ -88,9 +89,10 @@ def _questions(raw: Path, file: str, year: str) -> Iterator[dict[str, Any]]:
     path = find(raw, f"v2_OpenEnded_mscoco_{file}_questions.json")
     for index, question in enumerate(field(read_json(path), str(path), "questions", kind=list)):
         where = f"{path}, question {index}"
+        image = integer(field(question, where, "image_id", kind=(int, str)), where, "image_id")
         yield {
             "question": field(question, where, "question"),
-            "image_id": f"COCO_{year}_{integer(field(question, where, 'image_id', kind=(int, str)), where, 'image_id'):012d}",
+            "image_id": f"COCO_{year}_{image:012d}",
             "question_id": field(question, where, "question_id", kind=int),
         }
 

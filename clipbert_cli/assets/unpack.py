@@ -112,11 +112,11 @@ class _Wanted:
 
     def copy(self, source: IO[bytes], target: Path, name: str, size: int) -> None:
         """Write one member, of exactly `size` bytes, whatever the archive's header promised."""
-        target.parent.mkdir(parents=True, exist_ok=True)
         left = size
         try:
-            file = open(target, "xb")  # noqa: SIM115 - closed below; only its opening may say "twice"
-        except (FileExistsError, IsADirectoryError):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file = open(target, "xb")  # noqa: SIM115 - closed below; only making it may say "twice"
+        except (FileExistsError, IsADirectoryError, NotADirectoryError):
             raise self.refuse(name, "is there twice") from None
         with file:
             while block := source.read(1 << 20):

@@ -10,7 +10,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from clipbert_cli.commands.demo import demo
 from clipbert_cli.commands.download import download_app
+from clipbert_cli.commands.evaluate import evaluate
+from clipbert_cli.commands.finetune import finetune
+from clipbert_cli.commands.infer import infer
+from clipbert_cli.commands.pack import pack
+from clipbert_cli.commands.recipes import recipes_app
 from clipbert_cli.errors import ClipbertError
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -73,6 +79,12 @@ def options(
     """Options before the subcommand."""
 
 
+app.command()(pack)
+app.command()(finetune)
+app.command()(infer)
+app.command("eval")(evaluate)
+app.command()(demo)
+app.add_typer(recipes_app, name="recipes")
 app.add_typer(download_app, name="download")
 
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-RecipeOption = Annotated[
-    str | None,
+RecipeArgument = Annotated[
+    str,
     typer.Option("--recipe", "-r", metavar="NAME|FILE", help="Recipe: a shipped name (clipbert recipes ls) or a file."),
 ]
 SetOption = Annotated[
@@ -20,3 +20,7 @@ DataRootOption = Annotated[
     typer.Option("--data-root", metavar="DIR", help="Folder that the recipe's relative paths start from."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Default: the first GPU, or the CPU.")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from functools import cache
 from typing import Any
@@ -31,6 +32,19 @@ def error(message: str, *, hint: str | None = None) -> None:
     stderr().print(f"[bold red]error:[/bold red] {_plain(message)}")
     if hint:
         stderr().print(f"[cyan]next:[/cyan] {_plain(hint)}")
+
+
+def show_logs() -> None:
+    """Show what the package's rooms log: warnings and above, as warnings."""
+    logger = logging.getLogger("clipbert")
+    if not any(isinstance(handler, _WarningHandler) for handler in logger.handlers):
+        logger.addHandler(_WarningHandler(logging.WARNING))
+        logger.propagate = False
+
+
+class _WarningHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        warn(record.getMessage())
 
 
 def print_json(value: Any) -> None:

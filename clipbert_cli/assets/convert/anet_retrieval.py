@@ -36,6 +36,8 @@ def _sentences(path: Path) -> Iterator[tuple[str, str, float]]:
         if len(sentences) != len(timestamps):
             raise AnnotationError(f"{where}: {len(sentences)} sentences and {len(timestamps)} timestamps")
         for sentence, times in zip(sentences, timestamps, strict=True):
-            if not isinstance(sentence, str) or not (isinstance(times, list) and len(times) == 2):
-                raise AnnotationError(f"{where}: a sentence with [start, end] was expected, not {sentence!r} {times!r}")
-            yield video, sentence, float(times[0])
+            if not isinstance(sentence, str):
+                raise AnnotationError(f"{where}: a sentence is {sentence!r}: text was expected")
+            if not (isinstance(times, list) and len(times) == 2 and isinstance(times[0], int | float)):
+                raise AnnotationError(f"{where}: a timestamp is {times!r}: [start, end] was expected")
+            yield video, sentence, times[0]

@@ -1,0 +1,198 @@
+"""Makes the demo's data: short H.264 videos of two moving coloured shapes, and questions about them.
+
+Every answer is drawn independently of its question's words, so a model that does not look scores no better than the
+share of the most frequent answer. The files have MSRVTT-QA's form: `{"question", "answer", "video_id", "answer_type"}`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+COLORS = {
+    "red": (214, 39, 40),
+    "green": (44, 160, 44),
+    "blue": (31, 80, 200),
+    "yellow": (240, 220, 40),
+    "white": (250, 250, 250),
+    "purple": (150, 50, 190),
+}
+SHAPES = ("circle", "square", "triangle", "cross", "ring")
+SIDES = ("left", "right", "top", "bottom")
+SIZES = ((128, 128), (160, 120), (192, 144), (120, 160))  # width, height in pixels
+RATES = (10, 12, 15)  # frames per second
+SECONDS = (1.5, 3.0)  # shortest and longest video
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = ("what", "where", "color", "shape", "is", "the", "?", *COLORS, *SHAPES, *SIDES)
+
+
+@dataclass(frozen=True, slots=True)
+class MovingShape:
+    """One shape of a scene. `center` is in shares of width and height, `radius` and `swing` of the shorter side;
+    `turns` are the swings in the whole video."""
+
+    shape: str
+    color: str
+    side: str
+    center: tuple[float, float]
+    radius: float
+    swing: tuple[float, float]
+    turns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Everything that decides one video's pixels."""
+
+    video_id: str
+    width: int
+    height: int
+    rate: int
+    num_frames: int
+    shapes: tuple[MovingShape, MovingShape]
+    texture_seed: int
+
+
+def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progress: Callable[[], None]) -> None:
+    """Write `videos/`, `txt_db/` and `vocab.txt` under `folder`.
+
+    Args:
+        videos: how many videos each split has, e.g. {"train": 400, "val": 60, "test": 100}.
+        seed: of everything; the same seed gives the same scenes and questions.
+        progress: called after each video.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    (folder / "videos").mkdir(parents=True)
+    (folder / "txt_db").mkdir()
+    for split, count in videos.items():
+        records = []
+        for number in range(count):
+            scene = draw_scene(rng, f"{split}{number:04d}")
+            encode(folder / "videos" / f"{scene.video_id}.mp4", scene)
+            records += list(questions(scene))
+            progress()
+        text = "".join(json.dumps(record) + "\n" for record in records)
+        (folder / "txt_db" / f"{split}.jsonl").write_text(text, encoding="utf-8")
+    answers = {answer: label for label, answer in enumerate([*COLORS, *SHAPES, *SIDES])}
+    (folder / "txt_db" / "answers.json").write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS]) + "\n", encoding="utf-8")
+
+
+def draw_scene(rng: np.random.Generator, video_id: str) -> Scene:
+    """Two shapes of different kind and colour on opposite sides, all choices uniform and independent."""
+    width, height = SIZES[rng.integers(len(SIZES))]
+    rate = RATES[rng.integers(len(RATES))]
+    first, second = rng.permutation(len(SHAPES))[:2]
+    one, other = rng.permutation(len(COLORS))[:2]
+    sides = (SIDES[0], SIDES[1]) if rng.random() < 0.5 else (SIDES[2], SIDES[3])
+    if rng.random() < 0.5:
+        sides = sides[::-1]
+    names = list(COLORS)
+    shapes = tuple(
+        _moving_shape(rng, SHAPES[shape], names[color], side)
+        for shape, color, side in zip((first, second), (one, other), sides, strict=True)
+    )
+    return Scene(
+        video_id=video_id,
+        width=width,
+        height=height,
+        rate=rate,
+        num_frames=int(rate * rng.uniform(*SECONDS)),
+        shapes=(shapes[0], shapes[1]),
+        texture_seed=int(rng.integers(2**31)),
+    )
+
+
+def _moving_shape(rng: np.random.Generator, shape: str, color: str, side: str) -> MovingShape:
+    """A shape that swings around the middle of its side and never leaves it."""
+    middle = {"left": (0.25, 0.5), "right": (0.75, 0.5), "top": (0.5, 0.25), "bottom": (0.5, 0.75)}[side]
+    along = rng.uniform(0.1, 0.2)
+    across = rng.uniform(0.01, 0.03)
+    swing = (across, along) if side in ("left", "right") else (along, across)
+    turns = rng.uniform(0.5, 1.5) * rng.choice([-1, 1])
+    return MovingShape(shape, color, side, middle, rng.uniform(0.17, 0.21), swing, turns)
+
+
+def questions(scene: Scene) -> Iterator[dict[str, Any]]:
+    """Three questions per shape: its colour, its kind, its side."""
+    for item in scene.shapes:
+        for kind, question, answer in (
+            ("what", f"what color is the {item.shape} ?", item.color),
+            ("what", f"what shape is {item.color} ?", item.shape),
+            ("where", f"where is the {item.shape} ?", item.side),
+        ):
+            yield {"question": question, "answer": answer, "video_id": scene.video_id, "answer_type": kind}
+
+
+def render(scene: Scene) -> Iterator[np.ndarray]:
+    """The scene's frames, (height, width, 3) uint8 RGB."""
+    import numpy as np
+
+    rng = np.random.default_rng(scene.texture_seed)
+    coarse = rng.integers(50, 120, (scene.height // 16 + 2, scene.width // 16 + 2, 3))
+    coarse += rng.integers(-20, 21, (*coarse.shape[:2], 1))
+    background = coarse.repeat(16, 0).repeat(16, 1)
+    y, x = np.mgrid[: scene.height, : scene.width].astype(np.float32)
+    short = min(scene.height, scene.width)
+    for index in range(scene.num_frames):
+        drift = index % 16
+        frame = background[drift : drift + scene.height, drift : drift + scene.width].astype(np.uint8)
+        for item in scene.shapes:
+            angle = 2 * np.pi * item.turns * index / scene.num_frames
+            center_x = item.center[0] * scene.width + item.swing[0] * short * np.sin(angle)
+            center_y = item.center[1] * scene.height + item.swing[1] * short * np.cos(angle)
+            u, v = (x - center_x) / (item.radius * short), (y - center_y) / (item.radius * short)
+            frame[_INSIDE[item.shape](u, v)] = COLORS[item.color]
+        yield frame
+
+
+def _circle(u: Any, v: Any) -> Any:
+    return u * u + v * v < 1
+
+
+def _square(u: Any, v: Any) -> Any:
+    return abs(u).clip(min=abs(v)) < 0.85
+
+
+def _triangle(u: Any, v: Any) -> Any:
+    return (v < 0.8) & (abs(u) < (v + 1) * 0.6)
+
+
+def _cross(u: Any, v: Any) -> Any:
+    return (abs(u).clip(min=abs(v)) < 1) & (abs(u).clip(max=abs(v)) < 0.3)
+
+
+def _ring(u: Any, v: Any) -> Any:
+    return (u * u + v * v < 1) & (u * u + v * v > 0.36)
+
+
+_INSIDE: dict[str, Callable[[Any, Any], Any]] = {
+    "circle": _circle,
+    "square": _square,
+    "triangle": _triangle,
+    "cross": _cross,
+    "ring": _ring,
+}
+
+
+def encode(path: Path, scene: Scene) -> None:
+    """Encode the scene as H.264 in MP4."""
+    import av
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=Fraction(scene.rate), options={"crf": "20", "preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
+        stream.codec_context.thread_count = 1
+        for picture in render(scene):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())

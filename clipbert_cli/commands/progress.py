@@ -1,0 +1,68 @@
+"""Progress bars on stderr; nothing is drawn where stderr is no terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from clipbert_cli.commands.terminal import note, stderr
+
+
+class RateColumn(ProgressColumn):
+    """Finished units a second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:.1f} {self.unit}/s", style="progress.data.speed")
+
+
+def progress_bar(unit: str) -> Progress:
+    """A bar with count, rate and time left, for the terminal alone."""
+    console = stderr()
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        RateColumn(unit),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
+    )
+
+
+class TrainingProgress:
+    """The training loop's sink for a person: a bar with loss, rate and time left, and a line per validation."""
+
+    def __init__(self, total_steps: int, *, metric: str) -> None:
+        self.metric = metric
+        self.total = total_steps
+        self._bar = progress_bar("step")
+        self._task = self._bar.add_task("loss    -", total=total_steps)
+
+    def __enter__(self) -> TrainingProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, step: int) -> None:
+        self._bar.update(self._task, completed=step)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        if record["event"] == "train":
+            self._loss = record["loss"]
+            self._bar.update(self._task, description=f"loss {self._loss:.3f}")
+        else:
+            note(f"step {record['step']}/{self.total}  loss {self._loss:.3f}  {self.metric} {record[self.metric]:.4f}")
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,40 @@
+"""The one predict path: validation during training, `infer` over a split and ad hoc questions all come through here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+
+from clipbert_cli.batch import Batch, Prediction
+from clipbert_cli.engine.distributed import World
+from clipbert_cli.engine.precision import Precision
+from clipbert_cli.model import ClipBert
+from clipbert_cli.task.base import Task
+
+
+@torch.inference_mode()
+def predict(
+    model: ClipBert,
+    batches: Iterable[Batch],
+    task: Task,
+    *,
+    world: World,
+    precision: Precision,
+    progress: Callable[[int], None] = lambda examples: None,
+) -> Iterator[Prediction]:
+    """Yield one prediction per example of `batches`, in their order.
+
+    Args:
+        progress: called with the number of examples after each batch.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        for batch in batches:
+            with precision.autocast(world.device):
+                outputs = model(batch.to(world.device))
+            yield from task.predict(outputs, batch.examples)
+            progress(len(batch.examples))
+    finally:
+        model.train(was_training)

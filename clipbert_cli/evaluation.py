@@ -1,0 +1,78 @@
+"""Predictions against ground truth: `clipbert eval`. No model is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clipbert_cli.data.annotations import listed, read_records
+from clipbert_cli.errors import PredictionsError
+from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runs import build_task, read_split
+
+
+def evaluate(predictions: Path, recipe: Recipe, split: str, *, allow_partial: bool = False) -> dict[str, Any]:
+    """Score a predictions file against a split's ground truth. No model is loaded.
+
+    Args:
+        allow_partial: score the examples that have a prediction, and say how many have none.
+
+    Returns:
+        what the task's `score` returns, and with `allow_partial` also `missing`, the number of examples left out.
+
+    Raises:
+        PredictionsError: bad lines, and example ids that are missing, there twice, or unknown to the split.
+    """
+    task = build_task(recipe, None)
+    examples = read_split(recipe, split, task.parse)
+    fields = read_predictions(predictions, known={example.example_id for example in examples})
+    scored = [example for example in examples if example.example_id in fields]
+    missing = len(examples) - len(scored)
+    if missing and not allow_partial:
+        names = [example.example_id for example in examples if example.example_id not in fields]
+        raise PredictionsError(
+            f"{predictions}: {missing} of {len(examples)} examples have no prediction: {shortened(names)}",
+            hint="predict the whole split, or score what is there with --allow-partial",
+        )
+    if not scored:
+        raise PredictionsError(f"{predictions}: no predictions in it")
+    metrics = task.score(fields, scored)
+    return {**metrics, "missing": missing} if allow_partial else metrics
+
+
+def read_predictions(path: Path, *, known: set[str]) -> dict[str, Mapping[str, Any]]:
+    """Prediction fields by example id.
+
+    Raises:
+        PredictionsError: all torn lines, lines without an id, duplicate and unknown ids together.
+    """
+    if path != Path("-") and not path.is_file():
+        raise PredictionsError(
+            f"{path}: no such predictions file", hint="clipbert infer --run RUN --split SPLIT -o FILE"
+        )
+    fields: dict[str, Mapping[str, Any]] = {}
+    mistakes: list[str] = []
+    for record in read_records(path):
+        if isinstance(record, str):
+            mistakes.append(record)
+            continue
+        example_id = record.fields.get("example_id")
+        where = f"{path}:{record.line}: example_id is {json.dumps(example_id)}"
+        if not isinstance(example_id, str):
+            mistakes.append(f"{where}: it must be text")
+        elif example_id in fields:
+            mistakes.append(f"{where}: it stands twice")
+        elif example_id not in known:
+            mistakes.append(f"{where}: no example of the split has it")
+        else:
+            fields[example_id] = record.fields
+    if mistakes:
+        raise PredictionsError(listed(mistakes), hint="are these the predictions of this recipe and split?")
+    return fields
+
+
+def shortened(names: Sequence[str], limit: int = 20) -> str:
+    """The first names, and how many more there are."""
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -36,9 +36,7 @@ def fetch(tmp_path):
     fetchers = []
 
     def run(what, *, name="x/file.bin", target=None, policy=QUICK, mirror=None, progress=None, stop=None):
-        fetcher = Fetcher(
-            policy=policy, mirror=mirror, progress=progress or Progress(), stop=stop or threading.Event()
-        )
+        fetcher = Fetcher(policy=policy, mirror=mirror, progress=progress or Progress(), stop=stop or threading.Event())
         fetchers.append(fetcher)
         return fetcher.fetch(name, what, target or tmp_path / name)
 
@@ -307,7 +305,7 @@ def test_a_web_page_is_refused(site, fetch, tmp_path, body, content_type, name):
 
 @pytest.mark.parametrize("name", ["x/a.zip", "x/a.tar.gz"])
 def test_what_is_no_archive_is_refused(site, fetch, tmp_path, name):
-    with pytest.raises(DownloadError, match="it is no .(zip|gz) file"):
+    with pytest.raises(DownloadError, match=r"it is no \.(zip|gz) file"):
         fetch(entry(site.add("/file", b"Quota exceeded").url), name=name)
 
 

@@ -135,7 +135,8 @@ def test_devices_and_pipes_in_a_tar_are_refused(tmp_path, out, kind):
 
 
 @pytest.mark.parametrize(
-    ("mode", "why"), [(stat.S_IFLNK, "is a link"), (stat.S_IFCHR, "is no plain file"), (stat.S_IFIFO, "is no plain file")]
+    ("mode", "why"),
+    [(stat.S_IFLNK, "is a link"), (stat.S_IFCHR, "is no plain file"), (stat.S_IFIFO, "is no plain file")],
 )
 def test_links_and_devices_in_a_zip_are_refused(tmp_path, out, mode, why):
     path = make_zip(tmp_path / "x.zip", FILES)
@@ -223,7 +224,7 @@ def test_a_million_entries_are_refused(tmp_path, out, kind):
 def test_a_cut_archive_leaves_nothing(tmp_path, out, suffix, make, cut):
     path = make(tmp_path / f"x.{suffix}", {f"{n}": os.urandom(10_000) for n in range(20)})
     path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
-    with pytest.raises(DownloadError, match="damaged|shorter"):
+    with pytest.raises(DownloadError, match=r"damaged|shorter"):
         unpack(path, out, kind=suffix)
     assert not any(out.parent.iterdir())
 

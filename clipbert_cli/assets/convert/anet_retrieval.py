@@ -17,7 +17,7 @@ from clipbert_cli.errors import AnnotationError
 def convert(raw: Path, output: Output, order: Order = "file") -> None:
     for source, split in (("train", "train"), ("val_1", "dev")):
         path = find(raw, f"{source}.json")
-        output.records(f"{split}.jsonl", paragraphs(_sentences(path), order), media="clip_name")
+        output.records(f"{split}.jsonl", paragraphs(_sentences(path), order), media="clip_name", words=("caption",))
     overlap = output.media["train.jsonl"] & output.media["dev.jsonl"]
     if overlap:
         output.warn(f"{len(overlap):,} videos are in train and in dev, {min(overlap)} among them")

@@ -167,8 +167,8 @@ def share(key: str, parts: int) -> int:
 
 
 def answer_vocabulary(answers: Iterable[str], size: int | None = None) -> dict[str, int]:
-    """answer -> label, the most frequent first; of equally frequent ones the first seen."""
-    return {answer: label for label, (answer, _) in enumerate(Counter(answers).most_common(size))}
+    """answer -> label, the most frequent first; of equally frequent ones the first seen. Empty ones are no answers."""
+    return {answer: label for label, (answer, _) in enumerate(Counter(filter(str.strip, answers)).most_common(size))}
 
 
 class Output:
@@ -199,16 +199,21 @@ class Output:
         finally:
             shutil.rmtree(self._aside, ignore_errors=True)
 
-    def records(self, name: str, records: Iterable[Mapping[str, Any]], *, media: str) -> None:
-        """Write JSON lines; `media` is the field that holds the media id."""
+    def records(self, name: str, records: Iterable[Mapping[str, Any]], *, media: str, words: tuple[str, ...]) -> None:
+        """Write JSON lines; `media` is the field of the media id. A record without words in `words` is left out."""
         seen: set[str] = set()
-        count = 0
+        count = empty = 0
         # A lone surrogate, which JSON can spell and UTF-8 cannot, becomes a question mark.
         with open(self._aside / name, "w", encoding="utf-8", errors="replace", newline="\n") as file:
             for record in records:
+                if not all(record[field].strip() for field in words):
+                    empty += 1
+                    continue
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 seen.add(record[media])
                 count += 1
+        if empty:
+            self.warn(f"{name}: {empty:,} records have no {' or no '.join(words)}: left out")
         self.counts[name] = (count, len(seen))
         self.media[name] = seen
 

@@ -20,7 +20,7 @@ def convert(raw: Path, output: Output) -> None:
         output.warn(f"{unknown:,} captions belong to no image of dataset_coco.json: left out")
     for name, splits in (("coco_train_captions.jsonl", TRAINING), ("coco_val_captions.jsonl", {"val"})):
         kept = ({"coco_id": stem, "caption": text} for stem, text in captions if split.get(stem) in splits)
-        output.records(name, kept, media="coco_id")
+        output.records(name, kept, media="coco_id", words=("caption",))
 
 
 def _captions(raw: Path) -> Iterator[tuple[str, str]]:

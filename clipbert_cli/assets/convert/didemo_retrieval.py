@@ -18,7 +18,7 @@ from clipbert_cli.errors import AnnotationError
 def convert(raw: Path, output: Output, order: Order = "file") -> None:
     for split in ("train", "val", "test"):
         path = find(raw, f"{split}_data.json")
-        output.records(f"{split}.jsonl", paragraphs(_sentences(path), order), media="clip_name")
+        output.records(f"{split}.jsonl", paragraphs(_sentences(path), order), media="clip_name", words=("caption",))
     for split in ("val", "test"):
         overlap = output.media["train.jsonl"] & output.media[f"{split}.jsonl"]
         if overlap:

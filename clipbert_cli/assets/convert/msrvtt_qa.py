@@ -41,7 +41,7 @@ def convert(raw: Path, output: Output) -> None:
         vocabulary = answer_vocabulary((record["answer"] for record in splits["train"]), ANSWERS)
     for name, records in splits.items():
         kept = [record for record in records if name != "train" or record["answer"] in vocabulary]
-        output.records(f"{name}.jsonl", kept, media="video_id")
+        output.records(f"{name}.jsonl", kept, media="video_id", words=("question", "answer"))
         strange = sorted({record["answer_type"] for record in kept} - ANSWER_TYPES)
         if strange:
             output.warn(f"{name}: questions begin with {', '.join(strange[:5])}: no answer type of MSRVTT-QA")

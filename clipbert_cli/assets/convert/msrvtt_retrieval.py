@@ -41,12 +41,15 @@ def convert(raw: Path, output: Output) -> None:
     ]
     held_out = {record["clip_name"] for record in test}
     seven_k = (record for record in captions if number(record["clip_name"]) in SEVEN_K)
-    output.records("train.jsonl", seven_k, media="clip_name")
+    output.records("train.jsonl", seven_k, media="clip_name", words=("caption",))
     output.records(
-        "train_9k.jsonl", (record for record in captions if record["clip_name"] not in held_out), media="clip_name"
+        "train_9k.jsonl",
+        (record for record in captions if record["clip_name"] not in held_out),
+        media="clip_name",
+        words=("caption",),
     )
-    output.records("val.jsonl", _validation(raw, output, captions, held_out), media="clip_name")
-    output.records("test.jsonl", test, media="clip_name")
+    output.records("val.jsonl", _validation(raw, output, captions, held_out), media="clip_name", words=("caption",))
+    output.records("test.jsonl", test, media="clip_name", words=("caption",))
     overlap = output.media["val.jsonl"] & (output.media["train.jsonl"] | output.media["test.jsonl"])
     if overlap:
         output.warn(f"{len(overlap):,} validation videos are also in train or test, {min(overlap)} among them")

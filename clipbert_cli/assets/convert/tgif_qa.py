@@ -52,7 +52,8 @@ def convert(raw: Path, output: Output) -> None:
                 train = [record for record in train if record["answer"] in vocabulary]
             output.vocabulary("frameqa_trainval_ans2label.json", vocabulary)
         for split, records in (("train", train), ("val", validation), ("test", test)):
-            output.records(f"{task}_{split}.jsonl", records, media="gif_name")
+            words = ("question", "answer") if task == "frameqa" else ("question",)
+            output.records(f"{task}_{split}.jsonl", records, media="gif_name", words=words)
 
 
 def _rows(raw: Path, split: str, task: str) -> Any:

@@ -32,26 +32,18 @@ HELD_OUT = 50  # one in fifty
 def convert(raw: Path, output: Output) -> None:
     usable = _usable_images(raw, output)
     path = find(raw, "region_descriptions.json")
-    empty = 0
     validation = {image for image in usable if share(f"vg:{image}", HELD_OUT) == 0}
     for name, images in (("vg_train_captions.jsonl", usable - validation), ("vg_val_captions.jsonl", validation)):
 
         def regions(images: set[int] = images) -> Iterator[dict[str, str]]:
-            nonlocal empty
             for where, image in stream_records(path):
                 image_id = field(image, where, "id", "image_id", kind=int)
                 if image_id not in images:
                     continue
                 for region in field(image, where, "regions", kind=list):
-                    phrase = one_line(field(region, where, "phrase"))
-                    if phrase:
-                        yield {"vg_id": str(image_id), "caption": phrase}
-                    else:
-                        empty += 1
+                    yield {"vg_id": str(image_id), "caption": one_line(field(region, where, "phrase"))}
 
-        output.records(name, regions(), media="vg_id")
-    if empty:
-        output.warn(f"{empty:,} regions have no words: left out")
+        output.records(name, regions(), media="vg_id", words=("caption",))
 
 
 def _usable_images(raw: Path, output: Output) -> set[int]:

@@ -34,10 +34,12 @@ def convert(raw: Path, output: Output) -> None:
     if unknown:
         output.warn(f"{unknown:,} questions are on no image of dataset_coco.json: left out")
     for name, splits in (("vqa_k_trainval.jsonl", {"train", "restval", "val"}), ("vqa_k_test.jsonl", {"test"})):
-        output.records(name, (r for r in records if split.get(r["image_id"]) in splits), media="image_id")
+        output.records(
+            name, (r for r in records if split.get(r["image_id"]) in splits), media="image_id", words=("question",)
+        )
     for name, file in (("vqa_test2015.jsonl", "test2015"), ("vqa_test_dev2015.jsonl", "test-dev2015")):
         if find_optional(raw, f"v2_OpenEnded_mscoco_{file}_questions.json"):
-            output.records(name, _questions(raw, file, "test2015"), media="image_id")
+            output.records(name, _questions(raw, file, "test2015"), media="image_id", words=("question",))
         else:
             output.warn(f"no v2_OpenEnded_mscoco_{file}_questions.json: {name} is not written")
     output.vocabulary("trainval_ans2label.json", vocabulary)

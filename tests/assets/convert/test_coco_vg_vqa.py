@@ -49,19 +49,21 @@ def test_coco_captions_follow_the_karpathy_split(raw, convert):
             "annotations": [{"image_id": image, "id": n, "caption": text} for n, (image, text) in enumerate(items)],
         }
 
-    raw("annotations/captions_train2014.json", captions((9, "A dog. "), (9, "Two\ndogs\r\n run"), (77, "unknown")))
-    raw("annotations/captions_val2014.json", captions((6, "test"), (5, " é \"quoted\""), (401092, "rest")))
+    raw(
+        "annotations/captions_train2014.json",
+        captions((9, "A dog. "), (9, "Two\ndogs\r\n run"), (9, " \n"), (77, "unknown")),
+    )
+    raw("annotations/captions_val2014.json", captions((6, "test"), (5, ' é "quoted"'), (401092, "rest")))
     done = convert("coco_captions", part_of(load_catalog(), "coco_captions"))
     assert done.read("coco_train_captions.jsonl") == [
         {"coco_id": "COCO_train2014_000000000009", "caption": "A dog."},
         {"coco_id": "COCO_train2014_000000000009", "caption": "Two dogs run"},
         {"coco_id": "COCO_val2014_000000401092", "caption": "rest"},
     ]
-    assert done.read("coco_val_captions.jsonl") == [
-        {"coco_id": "COCO_val2014_000000000005", "caption": 'é "quoted"'}
-    ]
+    assert done.read("coco_val_captions.jsonl") == [{"coco_id": "COCO_val2014_000000000005", "caption": 'é "quoted"'}]
     assert done.warnings == [
         "1 captions belong to no image of dataset_coco.json: left out",
+        "coco_train_captions.jsonl: 1 records have no caption: left out",
         "coco_train_captions.jsonl: 3 records where 566,747 were expected (verified)",
         "coco_train_captions.jsonl: 2 media where 113,287 were expected (verified)",
         "coco_val_captions.jsonl: 1 records where 25,010 were expected (verified)",
@@ -125,10 +127,11 @@ def test_vg_captions_leave_out_what_other_datasets_test_on(raw, convert):
         {"vg_id": str(in_train), "caption": f"phrase of {in_train}"},
         {"vg_id": str(free), "caption": f"phrase of {free}"},
     ]
-    assert done.read("vg_val_captions.jsonl") == [
-        {"vg_id": str(validation), "caption": f"phrase of {validation}"}
+    assert done.read("vg_val_captions.jsonl") == [{"vg_id": str(validation), "caption": f"phrase of {validation}"}]
+    assert done.warnings == [
+        "vg_train_captions.jsonl: 2 records have no caption: left out",
+        "vg_val_captions.jsonl: 1 records have no caption: left out",
     ]
-    assert done.warnings == ["3 regions have no words: left out"]
 
 
 def test_vg_validation_is_about_one_image_in_fifty():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from clipbert_cli import __version__
 from clipbert_cli.assets.catalog import Source
 from clipbert_cli.assets.fetch import Progress, Refused
 
@@ -33,6 +34,7 @@ def download_from_hub(source: Source, name: str, progress: Progress) -> Path:
             revision=source.revision,
             repo_type=source.repo_type,
             library_name="clipbert",
+            library_version=__version__,
             tqdm_class=_bar(name, progress),
         )
     except GatedRepoError as exc:

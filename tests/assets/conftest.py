@@ -99,6 +99,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.end_headers()
         if self.command == "HEAD":
+            page.requests.append((status, first, 0, dict(self.headers)))
             return
         cut = page.cuts.pop(0) if page.cuts else None
         body = body if cut is None else body[:cut]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, JsonOption, SetOption
+from clipbert_cli.commands.options import DataRootOption, JsonOption, OverwriteOption, SetOption
 
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped recipe's name, or a file.")]
 
 
-@recipes_app.command("ls", epilog="Example: clipbert recipes ls")
+@recipes_app.command("ls")
 def list_command(as_json: JsonOption = False) -> None:
-    """List the shipped recipes."""
+    """List the shipped recipes.
+
+    Example: clipbert recipes ls
+    """
     from clipbert_cli.commands.terminal import print_json
     from clipbert_cli.recipe.load import list_recipes
 
@@ -30,11 +32,13 @@ def list_command(as_json: JsonOption = False) -> None:
         typer.echo(f"{name:{name_width}}  {task:{task_width}}  {summary}")
 
 
-@recipes_app.command("show", epilog="Example: clipbert recipes show msrvtt_qa --set train.batch_size=8 > mine.yaml")
+@recipes_app.command("show")
 def show_command(name: NameArgument, overrides: SetOption = None, data_root: DataRootOption = None) -> None:
     """Print the whole recipe, every setting with its value, as YAML.
 
     Environment variables that are not set stay as ${NAME} and are named on stderr.
+
+    Example: clipbert recipes show msrvtt_qa --set train.batch_size=8
     """
     from clipbert_cli.commands.terminal import warn
     from clipbert_cli.recipe.load import preview_recipe
@@ -45,23 +49,35 @@ def show_command(name: NameArgument, overrides: SetOption = None, data_root: Dat
         warn(sentence)
 
 
-@recipes_app.command("copy", epilog="Example: clipbert recipes copy msrvtt_qa mine.yaml")
+@recipes_app.command("copy")
 def copy_command(
     name: NameArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new file; it must not exist.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="The new file; - is standard output.")],
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Copy a recipe, with its comments, as the start of your own."""
+    """Copy a recipe, with its comments, as the start of your own.
+
+    Example: clipbert recipes copy msrvtt_qa mine.yaml
+    """
+    from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.terminal import note
+    from clipbert_cli.recipe.load import find_recipe
+    from clipbert_cli.recipe.source import read_text
 
-    copy_recipe(name, file)
-    note(f"wrote {file}: change it, then run: clipbert recipes validate {file}")
+    text = read_text(find_recipe(name))
+    with writing(file, overwrite=overwrite) as out:
+        out.write(text)
+    if file != "-":
+        note(f"wrote {file}: change it, then run: clipbert recipes validate {file}")
 
 
-@recipes_app.command("validate", epilog="Example: clipbert recipes validate mine.yaml")
+@recipes_app.command("validate")
 def validate_command(name: NameArgument, overrides: SetOption = None, data_root: DataRootOption = None) -> None:
     """Check a recipe and tell all its mistakes at once (exit code 2).
 
     Environment variables that are not set are no mistake here; they are named on stderr.
+
+    Example: clipbert recipes validate mine.yaml
     """
     from clipbert_cli.commands.terminal import warn
     from clipbert_cli.recipe.load import preview_recipe
@@ -70,29 +86,3 @@ def validate_command(name: NameArgument, overrides: SetOption = None, data_root:
     for sentence in preview.unset:
         warn(sentence)
     typer.echo(f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task})")
-
-
-def copy_recipe(name: str, file: Path) -> None:
-    """Copy a recipe's file: whole or not at all, and never over something that exists.
-
-    Raises:
-        RecipeError: no such recipe, or one that cannot be read.
-        OutputError: `file` exists, or its folder does not.
-    """
-    from clipbert_cli.errors import OutputError
-    from clipbert_cli.recipe.load import find_recipe
-    from clipbert_cli.recipe.source import read_text
-
-    text = read_text(find_recipe(name))
-    try:
-        with file.open("x", encoding="utf-8") as out:
-            try:
-                out.write(text)
-                out.flush()
-            except BaseException:
-                file.unlink()
-                raise
-    except FileExistsError:
-        raise OutputError(f"{file} exists already", hint="choose another name, or remove it first") from None
-    except FileNotFoundError:
-        raise OutputError(f"{file}: there is no folder {file.parent}", hint=f"mkdir -p {file.parent}") from None

@@ -29,7 +29,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
         {
             "name": f"{part}/{'decay' if decayed else 'no_decay'}",
             "params": groups[part, decayed],
-            "weight_decay": config.weight_decay if decayed else 0.0,
+            "decay": config.weight_decay if decayed else 0.0,
             "lr": rates[part],
             "peak_lr": rates[part],
         }
@@ -40,27 +40,38 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
 
 class AdamW(torch.optim.AdamW):
-    """PyTorch's AdamW, with epsilon added to the uncorrected root of the second moment, as BERT's optimiser does.
+    """PyTorch's Adam with the two details of BERT's optimiser that differ from it.
 
-    p -= lr * sqrt(1-b2^t)/(1-b1^t) * m/(sqrt(v) + eps), which is PyTorch's rule with eps / sqrt(1-b2^t) at step t.
-    At t = 1 and b2 = 0.98 the two differ by a factor of 7 in epsilon.
+    m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr * sqrt(1-b2^t)/(1-b1^t) * m/(sqrt(v) + eps);  p -= lr*decay*p
+
+    Epsilon is added to the uncorrected root of the second moment, which is PyTorch's rule with eps / sqrt(1-b2^t) at
+    step t (at t = 1 and b2 = 0.98 the two differ by a factor of 7); and the decay acts on the updated parameter.
+
+    Args:
+        groups: each with `params`, `lr`, `decay`, `name` and `peak_lr`, see `parameter_groups`.
     """
 
     def __init__(self, groups: Iterable[dict[str, Any]], *, betas: tuple[float, float], eps: float) -> None:
         groups = list(groups)
         devices = {parameter.device.type for group in groups for parameter in group["params"]}
-        super().__init__(groups, betas=betas, eps=eps, fused=devices == {"cuda"} or None)
+        super().__init__(groups, betas=betas, eps=eps, weight_decay=0.0, fused=devices == {"cuda"} or None)
         # The fused kernel would count a step that GradScaler skips; without this flag the scaler skips the call.
         self._step_supports_amp_scaling = False
         self.uncorrected_eps = eps
         self.steps = 0
 
+    @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update; learning rates are those that `set_rates` left in the groups."""
         self.steps += 1
         for group in self.param_groups:
             group["eps"] = self.uncorrected_eps / (1 - group["betas"][1] ** self.steps) ** 0.5
-        return super().step(closure)
+        result = super().step(closure)
+        for group in self.param_groups:
+            if group["decay"]:
+                updated = [parameter for parameter in group["params"] if parameter.grad is not None]
+                torch._foreach_mul_(updated, 1 - group["lr"] * group["decay"])
+        return result
 
 
 def rate_factor(step: int, *, total: int, warmup_ratio: float, schedule: str) -> float:

@@ -5,9 +5,10 @@ A room reads its own section only. Unknown keys are errors; `load.py` reports al
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction01 = Annotated[float, Field(ge=0, le=1)]
@@ -18,6 +19,16 @@ class Section(BaseModel):
     """A part of a recipe: frozen, and strict about keys and about types (`"8"` is not 8)."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+Checked = TypeVar("Checked", bound=Section)
+
+
+def check_one_place(section: Checked, sampling: str, num_clips: int) -> Checked:
+    """`start`, `middle`, `end` and `uniform` name one place of a video: several clips there would be the same."""
+    if num_clips > 1 and sampling not in ("random", "clips"):
+        raise ValueError(f"num_clips is {num_clips}: with sampling {sampling} it must be 1")
+    return section
 
 
 class SplitConfig(Section):
@@ -42,11 +53,15 @@ class DataConfig(Section):
     )
     num_clips: PositiveInt = Field(8, description="clips of a video in training")
     num_frames: PositiveInt = Field(2, description="frames of a clip")
-    fps: Annotated[float, Field(gt=0, strict=False)] = Field(2.0, description="frames per second inside a clip")
+    fps: Annotated[float, Field(gt=0)] = Field(2.0, description="frames per second inside a clip")
     black_frames: bool = Field(False, description="blind baseline: every frame is replaced by a black one")
     max_text_length: Annotated[int, Field(ge=3, le=512)] = Field(100, description="tokens, [CLS] and [SEP] included")
     max_examples_per_group: PositiveInt = Field(1, description="examples of one media item that share its encoding")
     workers: Annotated[int, Field(ge=0)] = Field(4, description="loading processes; 0 loads in the main process")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> DataConfig:
+        return check_one_place(self, self.sampling, self.num_clips)
 
 
 class CnnConfig(Section):
@@ -177,13 +192,24 @@ class InferConfig(Section):
     sampling: Literal["uniform", "start", "middle", "end", "clips"] = Field(
         "clips", description="where clips start; with one clip, `clips` is the video's start"
     )
+    max_examples_per_group: PositiveInt = Field(8, description="examples of one media item that share its encoding")
     top: PositiveInt = Field(5, description="answers listed per example")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> InferConfig:
+        return check_one_place(self, self.sampling, self.num_clips)
+
+
+def _run_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ValueError("it must be made of letters, digits, `_`, `.` and `-`, and start with a letter or digit")
+    return name
 
 
 class Recipe(Section):
     """Everything about one run."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")] = Field(description="names the run folder")
+    name: Annotated[str, AfterValidator(_run_name)] = Field(description="names the run folder")
     task: str = Field(description="which task of the registry")
     seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="of weights, data order, frame sampling")
     data: DataConfig = Field(default_factory=DataConfig)

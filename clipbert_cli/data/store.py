@@ -1,0 +1,260 @@
+"""Where media are read from: one LMDB, or a folder of files.
+
+A store written by `clipbert pack` knows its items (see `records.py`). One in the original layout, or a folder, does
+not: its videos are probed when they are first used, which decodes each once more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import weakref
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import lmdb
+
+from clipbert_cli.batch import VideoInfo
+from clipbert_cli.data import records
+from clipbert_cli.data.media_files import PLURAL, by_stem, find_files, has_suffix
+from clipbert_cli.data.probe import Kind, inspect_video
+from clipbert_cli.errors import StoreError
+
+DATA_FILE = "data.mdb"
+_MAX_KEY_BYTES = 511  # LMDB as it is built everywhere
+
+
+def open_media(path: Path, *, kind: Kind) -> MediaSource:
+    """The media at `path`: an LMDB folder, a single-file LMDB, or a folder of media files.
+
+    Raises:
+        StoreError: nothing there, neither of them, damaged, not finished by its pack, or of the other kind.
+    """
+    pack = f"make it with: clipbert pack <folder of {PLURAL[kind]}> {path}"
+    if not path.exists():
+        raise StoreError(f"media store {path} does not exist", hint=pack)
+    if path.is_file() or (path / DATA_FILE).exists():
+        return LmdbStore(path, kind=kind)
+    files = [file for file in find_files([path]) if has_suffix(file, kind)]
+    if not files:
+        raise StoreError(f"{path} is neither a store (no {DATA_FILE}) nor a folder of {PLURAL[kind]}", hint=pack)
+    return MediaFolder(path, kind=kind, files=by_stem(files))
+
+
+class MediaSource(ABC):
+    """Media by id. Iteration is over the ids, sorted; each process that uses a source opens its own handles."""
+
+    def __init__(self, path: Path, *, kind: Kind) -> None:
+        self.path = path
+        self.kind = kind
+        self._probed: dict[str, bytes] = {}  # records: smaller than the times they hold
+
+    indexed: bool
+    """Whether what sampling needs is stored: False means that videos are probed on first use."""
+
+    @abstractmethod
+    def __contains__(self, media_id: object) -> bool: ...
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[str]: ...
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def read(self, media_id: str) -> bytes:
+        """The media file's bytes.
+
+        Raises:
+            StoreError: no such id, or it cannot be read.
+        """
+
+    def info(self, media_id: str) -> VideoInfo | None:
+        """What sampling needs to know of a video (None of an image); where it is not stored, probed and remembered.
+
+        Raises:
+            StoreError: as `read`.
+            DecodeError: the video has to be probed and cannot be decoded.
+        """
+        if self.kind == "image":
+            return None
+        record = self._probed.get(media_id)
+        if record is None:
+            record = self._probed[media_id] = records.video_record(inspect_video(self.read(media_id)))
+        return records.video_info(record)
+
+    def missing(self, media_ids: Iterable[str]) -> list[str]:
+        """Those ids that are not here, each once, in their order."""
+        return [media_id for media_id in dict.fromkeys(media_ids) if media_id not in self]
+
+    def locate(self, media_id: str) -> str:
+        """A media item as messages name it, e.g. `video 'cat' in vis_db/pets`."""
+        return f"{self.kind} {media_id!r} in {self.path}"
+
+    def _unknown(self, media_id: str) -> StoreError:
+        return StoreError(
+            f"{self.path} has no {self.kind} {media_id!r}",
+            hint=f"pack the folder that holds it, or correct the id (the store has {len(self)} {PLURAL[self.kind]})",
+        )
+
+
+class MediaFolder(MediaSource):
+    """A folder of media files, found when it was opened: id = stem, at any depth."""
+
+    indexed = False
+
+    def __init__(self, path: Path, *, kind: Kind, files: dict[str, Path]) -> None:
+        super().__init__(path, kind=kind)
+        self._files = dict(sorted(files.items()))
+
+    def __contains__(self, media_id: object) -> bool:
+        return media_id in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, media_id: str) -> bytes:
+        file = self._files.get(media_id)
+        if file is None:
+            raise self._unknown(media_id)
+        try:
+            return file.read_bytes()
+        except OSError as exc:
+            raise StoreError(f"{self.kind} {media_id!r} cannot be read from {file}: {exc.strerror}") from exc
+
+
+class LmdbStore(MediaSource):
+    """One LMDB, by `clipbert pack` or in the original layout. Opened read-only and without a lock file."""
+
+    def __init__(self, path: Path, *, kind: Kind) -> None:
+        super().__init__(path, kind=kind)
+        manifest = self._get(records.MANIFEST_KEY)
+        self.indexed = manifest is not None
+        if manifest is not None:
+            self._check(manifest)
+
+    def _check(self, record: bytes) -> None:
+        try:
+            manifest: dict[str, Any] = json.loads(record)
+            version, complete, held = int(manifest["format"]), bool(manifest["complete"]), str(manifest["kind"])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise self._damaged("its manifest cannot be read") from exc
+        if version > records.FORMAT:
+            raise StoreError(
+                f"{self.path} has store format {version}; this clipbert reads up to {records.FORMAT}",
+                hint="update clipbert, or pack the media again",
+            )
+        if not complete:
+            raise StoreError(
+                f"{self.path} is not finished: its pack was stopped", hint="remove it and run its clipbert pack again"
+            )
+        if held != self.kind:
+            raise StoreError(f"{self.path} is a store of kind {held!r}, and {self.kind!r} is expected (data.media)")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_environment", "_probed")} | {
+            "_probed": {}
+        }
+
+    def __contains__(self, media_id: object) -> bool:
+        return isinstance(media_id, str) and self._get(_key(media_id)) is not None
+
+    def __iter__(self) -> Iterator[str]:
+        with self._reading() as txn, txn.cursor() as cursor:
+            for key in cursor.iternext(keys=True, values=False):
+                if not bytes(key).startswith(records.PREFIX):
+                    yield bytes(key).decode(errors="surrogateescape")
+
+    def __len__(self) -> int:
+        with self._reading() as txn:
+            total = int(txn.stat()["entries"])
+            if self.indexed:
+                with txn.cursor() as cursor:
+                    found = cursor.set_range(records.PREFIX)
+                    while found and bytes(cursor.key()).startswith(records.PREFIX):
+                        total -= 1
+                        found = cursor.next()
+            return total
+
+    def read(self, media_id: str) -> bytes:
+        data = self._get(_key(media_id))
+        if data is None:
+            raise self._unknown(media_id)
+        return data
+
+    def info(self, media_id: str) -> VideoInfo | None:
+        record = None
+        if self.kind == "video" and self.indexed:
+            record = self._get(records.info_key(media_id))
+        if record is None:
+            return super().info(media_id)
+        try:
+            return records.video_info(record)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise self._damaged(f"what it knows of {media_id!r} cannot be read") from exc
+
+    def _get(self, key: bytes) -> bytes | None:
+        if not 0 < len(key) <= _MAX_KEY_BYTES:
+            return None
+        try:
+            with self._reading() as txn:
+                value = txn.get(key)
+                return None if value is None else bytes(value)
+        except lmdb.Error as exc:
+            raise self._damaged(str(exc)) from exc
+
+    def _reading(self) -> lmdb.Transaction:
+        """A read transaction of this process's environment (opened here on first use, after a fork anew)."""
+        environment: _Environment | None = self.__dict__.get("_environment")
+        if environment is None or environment.process != os.getpid():
+            try:
+                environment = self._environment = _open_environment(self.path)
+            except (lmdb.Error, OSError) as exc:
+                raise self._damaged(str(exc)) from exc
+        return environment.lmdb.begin()
+
+    def _damaged(self, why: str) -> StoreError:
+        return StoreError(
+            f"{self.path} cannot be read as a media store: {why}",
+            hint=f"pack it again: clipbert pack <folder of {PLURAL[self.kind]}> <new store>",
+        )
+
+
+def _key(media_id: str) -> bytes:
+    return media_id.encode(errors="surrogateescape")
+
+
+class _Environment:
+    """An open LMDB environment; closed when nothing holds it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.process = os.getpid()
+        # Read-ahead is on: media are large values, and cold ones are read three times as fast with it.
+        self.lmdb = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, create=False, max_dbs=0)
+        # LMDB maps the file and trusts its size: reading beyond the end would kill the process (SIGBUS).
+        file = path / DATA_FILE if path.is_dir() else path
+        pages, page = self.lmdb.info()["last_pgno"] + 1, self.lmdb.stat()["psize"]
+        if file.stat().st_size < pages * page:
+            self.lmdb.close()
+            raise lmdb.CorruptedError(f"{file} is cut off: {file.stat().st_size} of {pages * page} bytes are there")
+
+
+# LMDB allows one environment per file and process, and two splits may share a store.
+_environments: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()
+
+
+def _open_environment(path: Path) -> _Environment:
+    status = (path / DATA_FILE if path.is_dir() else path).stat()
+    identity = (status.st_dev, status.st_ino)
+    environment = _environments.get(identity)
+    if environment is not None and environment.process != os.getpid():
+        environment.lmdb.close()  # the parent's, inherited by a fork
+        environment = None
+    if environment is None:
+        environment = _environments[identity] = _Environment(path)
+    return environment

@@ -1,0 +1,73 @@
+"""Frames on a square canvas: the longer side becomes the canvas side, the rest is zero at the right and bottom.
+
+M frames, h w native size, S canvas side.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.nn.functional import interpolate
+
+from clipbert_cli.errors import DecodeError
+
+MAX_ASPECT_RATIO = 5
+"""Video frames longer than this many times their other side are refused, as the original does; exactly 5 is kept."""
+
+
+def is_extreme_aspect_ratio(height: int, width: int) -> bool:
+    """Whether a video frame is too long for the canvas: h/w above 5 or below 0.2."""
+    return height > MAX_ASPECT_RATIO * width or width > MAX_ASPECT_RATIO * height
+
+
+def check_aspect_ratio(height: int, width: int) -> None:
+    """Refuses extreme video frames.
+
+    Raises:
+        DecodeError: see `is_extreme_aspect_ratio`.
+    """
+    if is_extreme_aspect_ratio(height, width):
+        raise DecodeError(f"its frames are {width} x {height}: one side is over {MAX_ASPECT_RATIO} times the other")
+
+
+def resize_size(height: int, width: int, size: int) -> tuple[int, int]:
+    """(height, width) after resizing: the longer side becomes `size`, the other is truncated in float64.
+
+    Truncating may lose a pixel to a ratio just below the exact one (golden/transforms, `float_pitfalls`). A side that
+    would vanish keeps one pixel.
+    """
+    if height >= width:
+        return size, max(1, int(size * (width / height)))
+    return max(1, int(size * (height / width))), size
+
+
+def resize_pad(frames: np.ndarray | torch.Tensor, size: int, *, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+    """Frames resized with their aspect ratio kept, then padded with zeros at the right and bottom.
+
+    Bilinear in float32, half-pixel centres, no antialiasing (the original's `F.interpolate`, `align_corners=False`).
+
+    Args:
+        frames: (M, h, w, 3) uint8.
+        size: side S of the canvas, in pixels.
+        dtype: float32 keeps the interpolated values 0..255; uint8 rounds them to the nearest (half to even).
+
+    Returns:
+        (M, 3, S, S) of `dtype`.
+    """
+    if dtype not in (torch.uint8, torch.float32):
+        raise ValueError(f"dtype is {dtype}: it must be torch.uint8 or torch.float32")
+    if isinstance(frames, np.ndarray):
+        frames = torch.from_numpy(np.require(frames, requirements="W"))
+    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
+        raise ValueError(f"frames are {frames.dtype} {tuple(frames.shape)}: they must be uint8 (M, h, w, 3)")
+    count, height, width, _ = frames.shape
+    resized = resize_size(height, width, size)
+    canvas = torch.zeros((count, 3, size, size), dtype=dtype)
+    pixels = frames.permute(0, 3, 1, 2)  # (M, 3, h, w), channels last in memory: interpolation is fastest so
+    for place, frame in zip(canvas.split(1), pixels.split(1), strict=True):  # one frame stays in the CPU's cache
+        if resized != (height, width):
+            frame = interpolate(frame.to(torch.float32), size=resized, mode="bilinear", align_corners=False)
+            if dtype == torch.uint8:
+                frame = frame.round_().to(torch.uint8)
+        place[..., : resized[0], : resized[1]] = frame
+    return canvas

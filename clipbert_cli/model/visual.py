@@ -1,0 +1,64 @@
+"""From grid features to visual tokens.
+
+Legend: C clips (items times clips), T frames, h w grid, V visual tokens, D width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from clipbert_cli.recipe.schema import BertConfigSection
+
+
+class VisualEmbeddings(nn.Module):
+    """Mean over a clip's frames, plus where a cell is in the grid (ClipBERT section 3.1, "2D position embedding").
+
+    Args:
+        config: width, largest grid, epsilon and dropout.
+        sample_size: cells kept at random in training (Pixel-BERT's pixel random sampling); 0 keeps all.
+    """
+
+    def __init__(self, config: BertConfigSection, *, sample_size: int = 0) -> None:
+        super().__init__()
+        self.sample_size = sample_size
+        self.row_embeddings = nn.Embedding(config.max_grid_rows, config.hidden_size)
+        self.column_embeddings = nn.Embedding(config.max_grid_columns, config.hidden_size)
+        self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, grid: Tensor, *, cells: Tensor | None = None) -> Tensor:
+        """(C, T, h, w, D) -> (C, V, D); tokens go through the grid row by row.
+
+        Args:
+            grid: what the CNN made of every frame.
+            cells: (V,) int64, the cells to keep, instead of a random draw.
+
+        Raises:
+            ValueError: the grid has more rows or columns than there are embeddings for.
+        """
+        rows, columns = grid.shape[2:4]
+        max_rows, max_columns = self.row_embeddings.num_embeddings, self.column_embeddings.num_embeddings
+        if rows > max_rows or columns > max_columns:
+            raise ValueError(
+                f"the grid is {rows} x {columns} (rows x columns), model.bert.max_grid_rows x max_grid_columns is "
+                f"{max_rows} x {max_columns}: use smaller frames, or a model with more position embeddings"
+            )
+        features = grid.mean(dim=1)  # (C, h, w, D)
+        features = features + self.row_embeddings.weight[:rows, None]  # + (h, 1, D)
+        features = features + self.column_embeddings.weight[:columns]  # + (w, D)
+        tokens = features.flatten(1, 2)  # (C, h*w, D)
+        if cells is None:
+            cells = self.draw_cells(tokens.shape[1], device=tokens.device)
+        if cells is not None:
+            tokens = tokens[:, cells]  # (C, V, D)
+        tokens = tokens + self.token_type_embeddings.weight[0]
+        out: Tensor = self.dropout(self.LayerNorm(tokens))  # (C, V, D)
+        return out
+
+    def draw_cells(self, num_cells: int, *, device: torch.device) -> Tensor | None:
+        """(V,) int64 sorted cells for the whole batch; None where all are kept: in evaluation, or if there are few."""
+        if not self.training or not 0 < self.sample_size < num_cells:
+            return None
+        return torch.randperm(num_cells, device=device)[: self.sample_size].sort().values  # (V,)

@@ -1,0 +1,236 @@
+"""Files of weights, read without ever running what they hold.
+
+safetensors as they are; torch files with `weights_only=True`; detectron2's pickles through an unpickler that knows
+NumPy arrays and plain containers and nothing else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy._core import multiarray, numeric
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from clipbert_cli.errors import WeightsError
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+FOLDER_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
+
+WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "blobs")
+"""Entries under which training programs put the weights, beside their optimiser and counters."""
+
+NOT_WEIGHTS = {
+    b"<": "a web page (HTML or XML), not weights",
+    b"version https://git-lfs": "a Git LFS pointer, not the file it points to",
+    b"{": "JSON text, not weights",
+}
+DOWNLOAD_AGAIN = "the file is damaged or was not downloaded completely: download it again and compare its checksum"
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """Weights by their names in the file, and who wrote it where the file says so."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    author: str | None = None
+
+
+def read_weights(source: Path) -> WeightFile:
+    """The tensors of a file, or of `model.safetensors` or `pytorch_model.bin` in a folder; on the CPU.
+
+    A wrapping entry (`model`, `state_dict`, ...) is opened; a prefix `module.` of all names is taken off.
+
+    Raises:
+        WeightsError: nothing there, another kind of file, a damaged file, or a pickle that wants to run code.
+    """
+    path = find_file(source)
+    with path.open("rb") as file:
+        start = file.read(64)
+    if not start:
+        raise WeightsError(f"{path}: the file is empty", hint=DOWNLOAD_AGAIN)
+    for magic, what in NOT_WEIGHTS.items():
+        if start.lstrip().startswith(magic):
+            raise WeightsError(f"{path}: this is {what}", hint="download the file itself, and compare its checksum")
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise WeightsError(f"{path}: unknown kind of file {path.suffix!r}, expected one of {', '.join(READERS)}")
+    content = reader(path)
+    author = content.get("__author__")
+    for name in WRAPPERS:
+        if isinstance(content.get(name), Mapping):
+            content = content[name]
+            break
+    return WeightFile(path, as_tensors(path, content), author if isinstance(author, str) else None)
+
+
+def find_file(source: Path) -> Path:
+    if source.is_dir():
+        for name in FOLDER_FILES:
+            if (source / name).is_file():
+                return source / name
+        names = sorted(path.name for path in source.iterdir())[:10]
+        raise WeightsError(f"{source}: holds {', '.join(names) or 'nothing'}; expected {' or '.join(FOLDER_FILES)}")
+    if not source.is_file():
+        raise WeightsError(
+            f"{source}: no such file or folder", hint="check the path; in a recipe it starts from data.root"
+        )
+    return source
+
+
+def as_tensors(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """The entries as tensors, without momentum (Caffe2) and batch counters (PyTorch)."""
+    tensors: dict[str, Tensor] = {}
+    for name, value in content.items():
+        if str(name).endswith(("_momentum", "num_batches_tracked")):
+            continue
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
+            value = torch.from_numpy(np.array(value))
+        if isinstance(name, str) and isinstance(value, Tensor):
+            tensors[name] = value
+        elif name != "__author__":
+            raise WeightsError(
+                f"{path}: entry {name!r} is of type {type(value).__name__}, expected a tensor or an array",
+                hint=f"weights are entries of the file itself, or of one of its entries {', '.join(WRAPPERS)}",
+            )
+    if not tensors:
+        raise WeightsError(f"{path}: holds no tensors")
+    if all(name.startswith("module.") for name in tensors):
+        tensors = {name.removeprefix("module."): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def read_safetensors(path: Path) -> Mapping[Any, Any]:
+    try:
+        tensors: Mapping[Any, Any] = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise WeightsError(f"{path}: cannot be read as safetensors: {error}", hint=DOWNLOAD_AGAIN) from error
+    return tensors
+
+
+def read_torch(path: Path) -> Mapping[Any, Any]:
+    try:
+        with torch.serialization.safe_globals(ARRAY_GLOBALS), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it loads, or is refused below
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path}: holds more than tensors, arrays and plain containers, or is damaged: {first_line(error)}",
+            hint="only weights are read, nothing is unpickled freely: save the state dict alone",
+        ) from error
+    except (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+        raise WeightsError(
+            f"{path}: cannot be read as a torch file: {first_line(error)}", hint=DOWNLOAD_AGAIN
+        ) from error
+    return expect_mapping(path, content)
+
+
+def read_pickle(path: Path) -> Mapping[Any, Any]:
+    try:
+        with path.open("rb") as file:
+            content = ArrayUnpickler(file, encoding="latin1").load()
+    except ForbiddenGlobalError as error:
+        raise WeightsError(
+            f"{path}: the pickle names {error}: refused, as only NumPy arrays and plain containers are admitted",
+            hint="do not open this file with other programs unless you trust who made it",
+        ) from error
+    except UNPICKLING_FAILURES as error:
+        raise WeightsError(f"{path}: cannot be read as a pickle: {first_line(error)}", hint=DOWNLOAD_AGAIN) from error
+    return expect_mapping(path, content)
+
+
+def expect_mapping(path: Path, content: object) -> Mapping[Any, Any]:
+    if not isinstance(content, Mapping):
+        raise WeightsError(f"{path}: holds a {type(content).__name__}, expected weights by name")
+    return content
+
+
+def first_line(error: BaseException) -> str:
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
+READERS: dict[str, Callable[[Path], Mapping[Any, Any]]] = {
+    ".safetensors": read_safetensors,
+    ".pt": read_torch,
+    ".pth": read_torch,
+    ".bin": read_torch,
+    ".pkl": read_pickle,
+}
+
+
+class ForbiddenGlobalError(pickle.UnpicklingError):
+    """The pickle names something that is neither a NumPy array nor a plain container."""
+
+
+UNPICKLING_FAILURES = (
+    pickle.UnpicklingError,
+    EOFError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    ImportError,
+    OverflowError,
+    MemoryError,
+    SystemError,
+)
+
+
+def encode_latin1(text: str, encoding: str) -> bytes:
+    """What NumPy's pickles of protocol 2 call to make bytes; no other codec is admitted."""
+    if encoding != "latin1":
+        raise ForbiddenGlobalError(f"the codec {encoding!r}")
+    return text.encode("latin1")
+
+
+ADMITTED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("_codecs", "encode"): encode_latin1,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+    **{
+        (f"numpy.{core}.{module}", name): value
+        for core in ("core", "_core")  # NumPy 1, NumPy 2
+        for module, name, value in (
+            ("multiarray", "_reconstruct", multiarray._reconstruct),
+            ("multiarray", "scalar", multiarray.scalar),
+            ("numeric", "_frombuffer", numeric._frombuffer),  # type: ignore[attr-defined]
+        )
+    },
+}
+
+
+class ArrayUnpickler(pickle.Unpickler):
+    """Admits NumPy arrays and plain containers; whatever else a pickle names is refused before it is imported."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return ADMITTED[module, name]
+        except KeyError:
+            raise ForbiddenGlobalError(f"{module}.{name}") from None
+
+
+def array_globals() -> Iterator[Any]:
+    """The same arrays for `torch.load(weights_only=True)`, under the names of NumPy 1 and 2."""
+    for (module, name), value in ADMITTED.items():
+        if module.startswith("numpy"):
+            yield value, f"{module}.{name}"
+    with contextlib.suppress(AttributeError):
+        yield from {type(np.dtype(kind)) for kind in ("float32", "float64", "float16", "int32", "int64")}
+
+
+ARRAY_GLOBALS = list(array_globals())

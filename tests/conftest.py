@@ -1,0 +1,103 @@
+"""Fixtures that several rooms share: a small made data set, packed, and a run trained on it."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # helpers beside this file: goldens.py
+
+from clipbert_cli.assets.demo_media import write_demo_media
+
+REQUIRE = "CLIPBERT_REQUIRE"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what this machine cannot run; `CLIPBERT_REQUIRE=cuda,dali` turns such a skip into a failure."""
+    required = os.environ.get(REQUIRE, "").split(",")
+    for name, is_there in (("cuda", _has_cuda), ("dali", _has_dali)):
+        if item.get_closest_marker(name) and not is_there():
+            if name in required:
+                pytest.fail(f"{REQUIRE} asks for {name}, and it is not here")
+            pytest.skip(f"no {name} here")
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _has_dali() -> bool:
+    return importlib.util.find_spec("nvidia.dali") is not None if importlib.util.find_spec("nvidia") else False
+
+
+Clipbert = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# A model that trains in seconds; everything else is the demo's recipe.
+TINY = (
+    "model.cnn.stem_size=8",
+    "model.cnn.hidden_sizes=[8,8,16,16]",
+    "model.bert.hidden_size=16",
+    "model.bert.num_attention_heads=2",
+    "model.bert.intermediate_size=32",
+    "model.bert.num_hidden_layers=1",
+    "data.frame_size=64",
+    "data.workers=0",
+    "train.batch_size=4",
+    "train.epochs=2",
+    "train.log_every_steps=1",
+)
+
+
+def as_options(overrides: Sequence[str]) -> list[str]:
+    """`--set` for each of them."""
+    return [word for override in overrides for word in ("--set", override)]
+
+
+@pytest.fixture(scope="session")
+def clipbert() -> Clipbert:
+    """Runs the command in a process of its own, without a terminal; returns its exit code, stdout and stderr."""
+
+    def run(
+        *arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-W", "error", "-m", "clipbert_cli", *map(str, arguments)],
+            cwd=cwd,
+            input=stdin,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's data in its smallest form: 8 + 3 + 4 videos, packed. Not to be changed."""
+    from clipbert_cli.data.packing import pack_media
+
+    folder = tmp_path_factory.mktemp("made")
+    write_demo_media(folder, videos={"train": 8, "val": 3, "test": 4}, seed=1, progress=lambda: None)
+    pack_media([folder / "videos"], folder / "vis_db", kind="video")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on `made_data`. Not to be changed."""
+    from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.runs import prepare_training
+
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    prepare_training(load_recipe("demo_qa", overrides=TINY, data_root=made_data), run).run()
+    return run

@@ -1,0 +1,279 @@
+"""The model's properties: shapes, clips, gradients, frozen parts, saving."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from small_models import small_config
+
+from clipbert_cli.batch import Batch
+from clipbert_cli.errors import OutputError, WeightsError
+from clipbert_cli.model import ClipBert, HeadSpec, from_pretrained
+from clipbert_cli.model.cnn import FrozenBatchNorm2d, GridCnn
+from clipbert_cli.recipe.schema import CnnConfig, HeadConfig, ModelConfig
+
+BACKBONE_STAGES = ["stem", "res2", "res3", "res4", "res5"]
+
+
+def test_every_text_row_has_scores_for_every_clip(classifier: ClipBert, pretraining: ClipBert, batch: Batch) -> None:
+    outputs = classifier(batch)
+    assert outputs.logits.shape == (3, 3, 7)
+    assert outputs.mlm_logits is None
+    outputs = pretraining(batch)
+    assert outputs.logits.shape == (3, 3, 2)
+    assert outputs.mlm_logits.shape == (3, 3, 9, 60)
+
+
+def test_batched_clips_equal_a_loop_over_clips_and_rows(classifier: ClipBert, batch: Batch) -> None:
+    with torch.no_grad():
+        together = classifier(batch).logits
+        for row, item in enumerate(batch.text_item.tolist()):
+            for clip in range(3):
+                alone = dataclasses.replace(
+                    batch,
+                    frames=batch.frames[item : item + 1, clip : clip + 1],
+                    text_ids=batch.text_ids[row : row + 1],
+                    text_mask=batch.text_mask[row : row + 1],
+                    text_item=torch.tensor([0]),
+                )
+                assert torch.allclose(classifier(alone).logits[0, 0], together[row, clip], atol=1e-6)
+
+
+def test_each_row_reads_its_own_media_item(classifier: ClipBert, batch: Batch) -> None:
+    changed = batch.frames.clone()
+    changed[0] = 255 - changed[0]  # item 0 is read by row 0 alone
+    with torch.no_grad():
+        before = classifier(batch).logits
+        after = classifier(dataclasses.replace(batch, frames=changed)).logits
+    assert torch.equal(before[1:], after[1:])
+    assert not torch.allclose(before[0], after[0])
+
+
+def test_padding_has_no_influence(pretraining: ClipBert, batch: Batch) -> None:
+    with torch.no_grad():
+        before = pretraining(batch)
+        other_ids = torch.where(batch.text_mask, batch.text_ids, 7)
+        after = pretraining(dataclasses.replace(batch, text_ids=other_ids))
+        shorter = pretraining(
+            dataclasses.replace(
+                batch, text_ids=batch.text_ids[2:, :4], text_mask=batch.text_mask[2:, :4], text_item=batch.text_item[2:]
+            )
+        )
+    assert torch.equal(before.logits, after.logits)
+    assert torch.allclose(before.logits[2:], shorter.logits, atol=1e-6)
+
+
+def test_gradients_reach_everything_that_is_trained_and_nothing_else(config: ModelConfig, batch: Batch) -> None:
+    for spec in (HeadSpec("classifier", 7), HeadSpec("pretraining", 2)):
+        torch.manual_seed(0)
+        model = ClipBert(config, spec).train()
+        outputs = model(batch)
+        loss = outputs.logits.square().sum()
+        if outputs.mlm_logits is not None:
+            loss = loss + outputs.mlm_logits.square().sum()
+        loss.backward()
+        frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+        assert frozen == {name for name in model.state_dict() if name.startswith(("cnn.stem", "cnn.stages.0"))} & {
+            name for name, _ in model.named_parameters()
+        }
+        for name, parameter in model.named_parameters():
+            if name in frozen:
+                assert parameter.grad is None, name
+            elif not name.endswith("key.bias"):  # attention does not depend on it: softmax takes the shift out
+                assert parameter.grad.abs().max() > 0, name
+
+
+@pytest.mark.parametrize("freeze_at", range(6))
+def test_freezing_counts_stages_from_the_stem(freeze_at: int) -> None:
+    cnn = GridCnn(small_config().cnn.model_copy(update={"freeze_at": freeze_at}), 8)
+    trained = [
+        name for name, stage in cnn.named_stages().items() if any(each.requires_grad for each in stage.parameters())
+    ]
+    assert trained == BACKBONE_STAGES[freeze_at:]
+    assert cnn.grid.weight.requires_grad
+
+
+def test_no_norm_adapts_to_the_data(classifier: ClipBert, batch: Batch) -> None:
+    buffers = {name: buffer.clone() for name, buffer in classifier.named_buffers()}
+    assert any(name.endswith("running_var") for name in buffers)
+    classifier.train()(batch)
+    assert all(torch.equal(buffer, buffers[name]) for name, buffer in classifier.named_buffers())
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in classifier.modules())
+
+
+def test_the_norm_is_the_same_with_and_without_gradients() -> None:
+    norm = FrozenBatchNorm2d(5)
+    for buffer in norm.buffers():
+        buffer.copy_(torch.rand(5) + 0.5)
+    x = torch.randn(2, 5, 3, 4)
+    expected = (x - norm.running_mean.view(-1, 1, 1)) / (norm.running_var + 1e-5).sqrt().view(-1, 1, 1)
+    expected = expected * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+    assert torch.allclose(norm(x), expected, atol=1e-6)
+    assert torch.allclose(norm(x.clone().requires_grad_()), expected, atol=1e-6)
+
+
+def test_a_fresh_norm_is_the_identity() -> None:
+    x = torch.randn(2, 3, 4, 4)
+    assert torch.allclose(FrozenBatchNorm2d(3)(x), x, atol=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{}, {"layer_type": "basic", "depths": [2, 2, 2, 2]}, {"depths": [2, 3, 8, 2]}])
+def test_a_fresh_network_keeps_activations_in_range(changes: dict) -> None:
+    torch.manual_seed(0)
+    config = CnnConfig(**{"stem_size": 32, "hidden_sizes": [64, 96, 128, 160], "depths": [1, 1, 1, 1], **changes})
+    frames = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
+    frames = torch.nn.functional.interpolate(frames[..., ::16, ::16].float(), scale_factor=16)
+    with torch.no_grad():
+        grid = GridCnn(config, 64)(frames)
+    assert 0.1 < grid.square().mean().sqrt() < 10
+
+
+def test_random_cells_are_sorted_distinct_and_for_training_only() -> None:
+    model = ClipBert(small_config(pixel_random_sampling_size=5), HeadSpec("pretraining", 2))
+    frames = torch.randint(0, 256, (2, 1, 1, 3, 256, 256), dtype=torch.uint8)  # 16 cells
+    assert model.eval().encode_visual(frames).shape[2] == 16
+    assert model.train().encode_visual(frames).shape[2] == 5
+    draws = [model.visual_embeddings.draw_cells(16, device=frames.device) for _ in range(20)]
+    assert all(draw.tolist() == sorted(set(draw.tolist())) and len(draw) == 5 for draw in draws)
+    assert len({tuple(draw.tolist()) for draw in draws}) > 1
+    assert {cell for draw in draws for cell in draw.tolist()} == set(range(16))
+    assert model.visual_embeddings.draw_cells(5, device=frames.device) is None
+    chosen = torch.tensor([1, 4, 15])
+    with torch.no_grad():
+        assert torch.equal(model.encode_visual(frames, cells=chosen), model.eval().encode_visual(frames)[:, :, chosen])
+
+
+def test_a_grid_larger_than_its_position_embeddings_is_refused(classifier: ClipBert) -> None:
+    with pytest.raises(ValueError, match=r"5 x 2 .*max_grid_rows x max_grid_columns is 4 x 4"):
+        classifier.encode_visual(torch.zeros(1, 1, 1, 3, 320, 128, dtype=torch.uint8))
+
+
+def test_a_text_longer_than_its_position_embeddings_is_refused(classifier: ClipBert) -> None:
+    with pytest.raises(ValueError, match=r"25 tokens.*max_position_embeddings is 24"):
+        classifier.embed_text(torch.ones(1, 25, dtype=torch.long))
+
+
+@pytest.mark.parametrize(
+    ("kind", "num_outputs", "message"),
+    [
+        ("regression", 1, "kind is 'regression'.*classifier, pretraining"),
+        ("classifier", 0, "num_outputs is 0.*at least 1"),
+        ("pretraining", 3, "num_outputs is 3"),
+    ],
+)
+def test_an_impossible_head_is_refused(kind: str, num_outputs: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        HeadSpec(kind, num_outputs)  # type: ignore[arg-type]
+
+
+def test_a_linear_head_has_one_layer(batch: Batch) -> None:
+    model = ClipBert(small_config(head=HeadConfig(kind="linear")), HeadSpec("classifier", 7))
+    assert [name for name in model.state_dict() if name.startswith("head.")] == [
+        "head.layers.0.weight",
+        "head.layers.0.bias",
+    ]
+    assert model(batch).logits.shape == (3, 3, 7)
+
+
+def test_the_masked_word_head_shares_the_word_embeddings(pretraining: ClipBert, batch: Batch) -> None:
+    assert not any("decoder" in name for name in pretraining.state_dict())
+    with torch.no_grad():
+        before = pretraining(batch).mlm_logits
+        pretraining.text_embeddings.word_embeddings.weight[59] += 1  # a word that the batch may hold or not
+        after = pretraining(batch).mlm_logits
+    assert not torch.allclose(before[..., 59], after[..., 59])
+
+
+def test_the_transformer_starts_as_bert_does(config: ModelConfig) -> None:
+    wide = config.model_copy(update={"bert": config.bert.model_copy(update={"hidden_size": 128})})
+    for name, parameter in ClipBert(wide, HeadSpec("pretraining", 2)).named_parameters():
+        if name.startswith("cnn."):
+            continue
+        if name.endswith("LayerNorm.weight"):
+            assert (parameter == 1).all(), name
+        elif name.endswith("bias"):
+            assert (parameter == 0).all(), name
+        else:
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.25), name
+
+
+def test_dropout_acts_in_training_only(batch: Batch) -> None:
+    bert = small_config().bert.model_copy(update={"hidden_dropout": 0.5, "attention_dropout": 0.5})
+    model = ClipBert(small_config(bert=bert), HeadSpec("classifier", 7))
+    with torch.no_grad():
+        assert not torch.equal(model.train()(batch).logits, model(batch).logits)
+        assert torch.equal(model.eval()(batch).logits, model(batch).logits)
+
+
+def test_it_runs_in_bfloat16_autocast_with_gradients(classifier: ClipBert, batch: Batch) -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = classifier.train()(batch).logits
+    logits.float().sum().backward()
+    assert logits.isfinite().all()
+    with torch.no_grad():
+        assert torch.allclose(logits.float(), classifier(batch).logits, atol=0.05)
+
+
+@pytest.mark.parametrize("spec", [HeadSpec("classifier", 7), HeadSpec("pretraining", 2)])
+def test_saved_models_come_back_bitwise(spec: HeadSpec, config: ModelConfig, batch: Batch, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    model = ClipBert(config, spec).eval()
+    model.save_pretrained(tmp_path / "model")
+    assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    again = from_pretrained(tmp_path / "model")
+    assert again.head_spec == spec
+    assert again.config == config
+    assert not again.training
+    for (name, ours), (other_name, theirs) in zip(model.state_dict().items(), again.state_dict().items(), strict=True):
+        assert name == other_name
+        assert torch.equal(ours, theirs), name
+    with torch.no_grad():
+        assert torch.equal(model(batch).logits, again(batch).logits)
+
+
+def test_saving_again_replaces_the_weights(classifier: ClipBert, tmp_path: Path) -> None:
+    classifier.save_pretrained(tmp_path)
+    with torch.no_grad():
+        classifier.pooler.dense.bias.fill_(5)
+    classifier.save_pretrained(tmp_path)
+    assert (from_pretrained(tmp_path).pooler.dense.bias == 5).all()
+
+
+def test_saving_where_nothing_can_be_written_is_an_output_error(classifier: ClipBert, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="file"):
+        classifier.save_pretrained(tmp_path / "file")
+
+
+def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"config\.json: not found"):
+        from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "format is None"),
+        ('{"model_type": "bert"}', "format is None"),
+        ('{"format": "clipbert", "format_version": 99}', "format_version is 99"),
+        ('{"format": "clipbert", "format_version": 1}', "does not describe a model"),
+    ],
+)
+def test_a_config_of_another_kind_is_refused(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(WeightsError, match=message):
+        from_pretrained(tmp_path)
+
+
+def test_weights_that_do_not_fit_their_config_are_refused(classifier: ClipBert, tmp_path: Path) -> None:
+    classifier.save_pretrained(tmp_path)
+    description = json.loads((tmp_path / "config.json").read_text())
+    description["head"]["num_outputs"] = 8
+    (tmp_path / "config.json").write_text(json.dumps(description))
+    with pytest.raises(WeightsError, match=r"head\.layers\.2\.weight: \(7, 32\) in the file, \(8, 32\) in the model"):
+        from_pretrained(tmp_path)

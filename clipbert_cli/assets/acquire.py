@@ -7,6 +7,7 @@ from __future__ import annotations
 import queue
 import shutil
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -56,6 +57,8 @@ def acquire(plan: Plan, catalog: Catalog, fetcher: Fetcher, *, workers: int, kee
             for planned in [p for p in waiting if all(file.name in outcomes for file in p.files)]:
                 waiting.remove(planned)
                 _finish(planned, plan.layout, catalog, outcomes, results[planned.name], fetcher.stop)
+                if not keep:
+                    _remove_used(planned, plan, results)
             if waiting:
                 name, outcome = _next(finished)
                 outcomes[name] = outcome
@@ -64,8 +67,6 @@ def acquire(plan: Plan, catalog: Catalog, fetcher: Fetcher, *, workers: int, kee
         for thread in threads:
             thread.join(timeout=3)
         raise
-    if not keep:
-        _remove_used(plan, results)
     return list(results.values())
 
 
@@ -91,7 +92,7 @@ def _start_fetching(
             except queue.Empty:
                 return
             try:
-                finished.put((file.name, _get(file, plan.layout, fetcher)))
+                finished.put((file.name, _get(file, plan, fetcher)))
             except (ClipbertError, OSError) as exc:
                 finished.put((file.name, exc))
             except Stopped:
@@ -104,13 +105,19 @@ def _start_fetching(
     return threads
 
 
-def _get(file: PlannedFile, layout: Layout, fetcher: Fetcher) -> Received | None:
+def _get(file: PlannedFile, plan: Plan, fetcher: Fetcher) -> Received | None:
     """One file: handed over, already here, or fetched; its receipt is kept."""
+    layout = plan.layout
+    users = [planned.part for planned in plan.parts if file in planned.files]
+
+    def is_used_up() -> bool:  # another process was first, and has removed the file already
+        return all(layout.state(part) == "complete" for part in users)
+
     before = read_json(layout.receipt(file.name))
     if file.handed_over:
         received: Received | None = check_handed_over(file.name, file.entry, file.handed_over, fetcher.stop)
     else:
-        received = fetcher.fetch(file.name, file.entry, file.target)
+        received = fetcher.fetch(file.name, file.entry, file.target, unless=is_used_up)
     if received is None:
         return None
     published = file.entry.sha256 or file.entry.md5
@@ -255,11 +262,11 @@ def _take_folder(source: Path, target: Path, stop: threading.Event) -> None:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _remove_used(plan: Plan, results: dict[str, PartResult]) -> None:
-    """Remove downloaded files that no unfinished part of the plan needs."""
+def _remove_used(done: PlannedPart, plan: Plan, results: dict[str, PartResult]) -> None:
+    """Remove the downloads of a complete part that no other part of the plan still needs."""
     needed = {file.name for p in plan.parts if results[p.name].state != "complete" for file in p.files}
-    for name, file in plan.files().items():
-        if name not in needed and file.target.is_relative_to(plan.layout.downloads):
+    for file in done.files:
+        if file.name not in needed and file.target.is_relative_to(plan.layout.downloads):
             file.target.unlink(missing_ok=True)
-            if file.target.parent.is_dir() and not any(file.target.parent.iterdir()):
+            with suppress(OSError):  # not empty, or gone
                 file.target.parent.rmdir()

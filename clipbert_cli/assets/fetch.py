@@ -17,6 +17,7 @@ import hashlib
 import os
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,8 +94,10 @@ class Fetcher:
     def close(self) -> None:
         self._client.close()
 
-    def fetch(self, name: str, entry: FileEntry, target: Path) -> Received | None:
-        """Bring `target` about; None where it is already here.
+    def fetch(
+        self, name: str, entry: FileEntry, target: Path, *, unless: Callable[[], bool] = lambda: False
+    ) -> Received | None:
+        """Bring `target` about; None where it is already here, or where `unless`, asked under the file's lock, is true.
 
         Raises:
             DownloadError: no source gave the file as published; says what each of them did.
@@ -102,7 +105,7 @@ class Fetcher:
             Stopped: the person interrupted.
         """
         with locked(target, self.stop):
-            if target.exists():
+            if target.exists() or unless():
                 return None
             failures = []
             for source in sources_of(name, entry, self.mirror):

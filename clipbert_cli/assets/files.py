@@ -21,9 +21,12 @@ class Stopped(Exception):  # noqa: N818 - a signal between threads, not an error
 def locked(path: Path, stop: threading.Event) -> Iterator[None]:
     """Hold `path`.lock against other threads and processes; the lock goes with its holder, however that ends."""
     lock = path.with_name(path.name + ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # another process removed the empty folder just now
+            continue
         try:
             while not _try_lock(descriptor):
                 if stop.wait(0.1):

@@ -137,7 +137,13 @@ def test_a_catalogue_laid_over_adds_assets_and_recipes(tmp_path):
         title: our clips
         licence: internal
         parts:
-          videos: {kind: media, title: clips, files: [ours/clips.zip], folder: media/ours, store: vis_db/ours, media_kind: video}
+          videos:
+            kind: media
+            title: clips
+            files: [ours/clips.zip]
+            folder: media/ours
+            store: vis_db/ours
+            media_kind: video
     recipes:
       our_qa: [bert-base-uncased, ours]
     """
@@ -195,5 +201,3 @@ def test_all_mistakes_are_told_at_once(tmp_path):
 def test_a_catalogue_that_cannot_be_read_is_told(tmp_path):
     with pytest.raises(CatalogError, match=r"none\.yaml: No such file or directory"):
         load_catalog(tmp_path / "none.yaml")
-
-

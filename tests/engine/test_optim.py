@@ -43,9 +43,7 @@ def test_learning_rates_are_the_originals() -> None:
         for step, expected in zip(case["steps"], case["lr"], strict=True):
             if expected is None:  # the original divides by zero: nothing is left to decay over
                 continue
-            factor = rate_factor(
-                step, total=case["total"], warmup_ratio=case["warmup_ratio"], schedule=case["decay"]
-            )
+            factor = rate_factor(step, total=case["total"], warmup_ratio=case["warmup_ratio"], schedule=case["decay"])
             assert set_rates(optimizer, factor)["cnn"] == pytest.approx(expected, rel=1e-9), case
 
 

@@ -116,11 +116,16 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
 
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request, client_address):
+        """A client that goes away, or is killed, is what these tests are about."""
+
+
 class Site:
     """The server: `site.add("/a/b.zip", body, ...)` gives the address."""
 
     def __init__(self):
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = _Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._server.pages, self._server.missing = {}, []
         self._server.closing = threading.Event()

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from clipbert_cli.assets.catalog import Catalog, Part
+from clipbert_cli.assets.convert.base import remove_leftovers
 from clipbert_cli.assets.convert.registry import run_converter
 from clipbert_cli.assets.fetch import Fetcher, Received, check_handed_over
-from clipbert_cli.assets.files import Stopped, link_or_copy, locked, read_json, write_json
+from clipbert_cli.assets.files import Stopped, link_or_copy, locked, read_json, sweep_lock, write_json
 from clipbert_cli.assets.plan import Layout, Plan, PlannedFile, PlannedPart
 from clipbert_cli.assets.unpack import unpack
 from clipbert_cli.errors import ClipbertError, DownloadError, OutputError
@@ -49,6 +50,8 @@ def acquire(plan: Plan, catalog: Catalog, fetcher: Fetcher, *, workers: int, kee
     """
     results = {p.name: PartResult(p.name, p.part, was_complete=p.state == "complete") for p in plan.parts}
     waiting = list(plan.parts)
+    for part in plan.parts:
+        _sweep(part, plan.layout)
     outcomes: dict[str, Outcome] = {}
     finished: queue.Queue[tuple[str, Outcome]] = queue.Queue()
     threads = _start_fetching(plan, fetcher, finished, workers)
@@ -165,13 +168,30 @@ def _finish(
         if not isinstance(outcomes[file.name], Exception)
     }
     try:
-        with locked(layout.downloads / planned.name.replace("/", "."), stop):
+        with locked(_lock_of(planned, layout), stop):
             if layout.state(planned.part) != "complete":  # another process may have been first
                 _MAKE[planned.part.kind](planned, layout, catalog, paths, result, stop)
     except (ClipbertError, OSError) as exc:
         result.errors.append(_say(exc))
     else:
         result.state = "complete"
+
+
+def _lock_of(planned: PlannedPart, layout: Layout) -> Path:
+    return layout.downloads / planned.name.replace("/", ".")
+
+
+def _raw_of(planned: PlannedPart, layout: Layout) -> Path:
+    return layout.downloads / f".raw.{planned.name.replace('/', '.')}"
+
+
+def _sweep(planned: PlannedPart, layout: Layout) -> None:
+    """Remove what a killed download left behind at the very end of a part."""
+    for path in (*(layout.file(name, planned.part) for name in planned.part.files), _lock_of(planned, layout)):
+        sweep_lock(path)
+    if planned.part.kind == "annotations" and planned.state == "complete":
+        shutil.rmtree(_raw_of(planned, layout), ignore_errors=True)
+        remove_leftovers(layout.data / str(planned.part.folder))
 
 
 def _say(exc: ClipbertError | OSError) -> str:
@@ -203,7 +223,7 @@ def _make_annotations(
     stop: threading.Event,
 ) -> None:
     part = planned.part
-    raw = layout.downloads / f".raw.{planned.name.replace('/', '.')}"
+    raw = _raw_of(planned, layout)
     shutil.rmtree(raw, ignore_errors=True)
     raw.mkdir(parents=True)
     try:

@@ -42,6 +42,20 @@ def locked(path: Path, stop: threading.Event) -> Iterator[None]:
             os.close(descriptor)
 
 
+def sweep_lock(path: Path) -> None:
+    """Remove `path`.lock where its holder was killed."""
+    lock = path.with_name(path.name + ".lock")
+    try:
+        descriptor = os.open(lock, os.O_RDWR)
+    except OSError:
+        return
+    try:
+        if _try_lock(descriptor):
+            lock.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
 def _try_lock(descriptor: int) -> bool:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -171,6 +171,14 @@ def answer_vocabulary(answers: Iterable[str], size: int | None = None) -> dict[s
     return {answer: label for label, (answer, _) in enumerate(Counter(filter(str.strip, answers)).most_common(size))}
 
 
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed conversions left in an output folder; another process that lives keeps its own."""
+    for aside in folder.glob(".converting.*"):
+        process = aside.name.rpartition(".")[2]
+        if process == str(os.getpid()) or not Path(f"/proc/{process}").exists():
+            shutil.rmtree(aside, ignore_errors=True)
+
+
 class Output:
     """The outputs of one conversion: written aside, put in place together, or not at all.
 
@@ -185,7 +193,7 @@ class Output:
         self._aside = folder / f".converting.{os.getpid()}"
 
     def __enter__(self) -> Output:
-        shutil.rmtree(self._aside, ignore_errors=True)
+        remove_leftovers(self.folder)
         self._aside.mkdir(parents=True)
         return self
 

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from clipbert_cli.assets.catalog import Catalog, Part
+from clipbert_cli.assets.content import Received, WrongContent, check_file
 from clipbert_cli.assets.convert.base import remove_leftovers
 from clipbert_cli.assets.convert.registry import run_converter
-from clipbert_cli.assets.fetch import Fetcher, Received, check_handed_over
+from clipbert_cli.assets.fetch import Fetcher
 from clipbert_cli.assets.files import Stopped, link_or_copy, locked, read_json, sweep_lock, write_json
 from clipbert_cli.assets.plan import Layout, Plan, PlannedFile, PlannedPart
 from clipbert_cli.assets.unpack import unpack
@@ -118,7 +119,7 @@ def _get(file: PlannedFile, plan: Plan, fetcher: Fetcher) -> Received | None:
 
     before = read_json(layout.receipt(file.name))
     if file.handed_over:
-        received: Received | None = check_handed_over(file.name, file.entry, file.handed_over, fetcher.stop)
+        received: Received | None = _check_handed_over(file, file.handed_over, fetcher.stop)
     else:
         received = fetcher.fetch(file.name, file.entry, file.target, unless=is_used_up)
     if received is None:
@@ -135,6 +136,15 @@ def _get(file: PlannedFile, plan: Plan, fetcher: Fetcher) -> Received | None:
         {"source": received.source, "bytes": received.bytes, "sha256": received.sha256},
     )
     return received
+
+
+def _check_handed_over(file: PlannedFile, path: Path, stop: threading.Event) -> Received:
+    try:
+        return check_file(file.name, file.entry, path, stop, source=str(path))
+    except WrongContent as exc:
+        raise DownloadError(
+            f"{path}: not the file {file.name}: {exc}", hint="get the file again, then hand it over"
+        ) from None
 
 
 def _finish(
@@ -170,7 +180,7 @@ def _finish(
     try:
         with locked(_lock_of(planned, layout), stop):
             if layout.state(planned.part) != "complete":  # another process may have been first
-                _MAKE[planned.part.kind](planned, layout, catalog, paths, result, stop)
+                _MAKE[planned.part.kind](_Work(planned, layout, catalog, paths, result, stop))
     except (ClipbertError, OSError) as exc:
         result.errors.append(_say(exc))
     else:
@@ -200,61 +210,56 @@ def _say(exc: ClipbertError | OSError) -> str:
     return str(exc) + (f" ({exc.hint})" if exc.hint else "")
 
 
-def _make_weights(
-    planned: PlannedPart,
-    layout: Layout,
-    catalog: Catalog,
-    paths: dict[str, Path],
-    result: PartResult,
-    stop: threading.Event,
-) -> None:
-    for name, path in paths.items():
-        target = layout.file(name, planned.part)
+@dataclass(frozen=True)
+class _Work:
+    """A part whose files are here: `paths` says where each of them is."""
+
+    planned: PlannedPart
+    layout: Layout
+    catalog: Catalog
+    paths: dict[str, Path]
+    result: PartResult
+    stop: threading.Event
+
+    @property
+    def part(self) -> Part:
+        return self.planned.part
+
+
+def _make_weights(work: _Work) -> None:
+    for name, path in work.paths.items():
+        target = work.layout.file(name, work.part)
         if path != target:
             link_or_copy(path, target)
 
 
-def _make_annotations(
-    planned: PlannedPart,
-    layout: Layout,
-    catalog: Catalog,
-    paths: dict[str, Path],
-    result: PartResult,
-    stop: threading.Event,
-) -> None:
-    part = planned.part
-    raw = _raw_of(planned, layout)
+def _make_annotations(work: _Work) -> None:
+    raw = _raw_of(work.planned, work.layout)
     shutil.rmtree(raw, ignore_errors=True)
     raw.mkdir(parents=True)
     try:
-        for name, path in paths.items():
-            entry, base = catalog.files[name], name.rsplit("/", 1)[1]
+        for name, path in work.paths.items():
+            entry, base = work.catalog.files[name], name.rsplit("/", 1)[1]
             if entry.unpack:
-                unpack(path, raw / f"{base}.d", kind=entry.unpack, members=entry.members, stop=stop)
+                unpack(path, raw / f"{base}.d", kind=entry.unpack, members=entry.members, stop=work.stop)
             else:
                 link_or_copy(path, raw / base)
-        converted = run_converter(str(part.convert), raw, layout.data / str(part.folder), part)
+        folder = work.layout.data / str(work.part.folder)
+        converted = run_converter(str(work.part.convert), raw, folder, work.part)
     finally:
         shutil.rmtree(raw, ignore_errors=True)
-    result.counts = converted.counts
-    result.warnings += converted.warnings
+    work.result.counts = converted.counts
+    work.result.warnings += converted.warnings
 
 
-def _make_media(
-    planned: PlannedPart,
-    layout: Layout,
-    catalog: Catalog,
-    paths: dict[str, Path],
-    result: PartResult,
-    stop: threading.Event,
-) -> None:
-    if planned.media_folder:
-        _take_folder(planned.media_folder, layout.handed_over(planned.part), stop)
-    for name, path in paths.items():
-        entry, target = catalog.files[name], layout.unpacked(name, planned.part)
+def _make_media(work: _Work) -> None:
+    if work.planned.media_folder:
+        _take_folder(work.planned.media_folder, work.layout.handed_over(work.part), work.stop)
+    for name, path in work.paths.items():
+        entry, target = work.catalog.files[name], work.layout.unpacked(name, work.part)
         assert entry.unpack is not None
         if not target.exists():
-            unpack(path, target, kind=entry.unpack, members=entry.members, stop=stop)
+            unpack(path, target, kind=entry.unpack, members=entry.members, stop=work.stop)
 
 
 _MAKE = {"weights": _make_weights, "annotations": _make_annotations, "media": _make_media}

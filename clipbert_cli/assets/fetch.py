@@ -13,8 +13,6 @@ would show the splice.
 
 from __future__ import annotations
 
-import hashlib
-import os
 import re
 import threading
 from collections.abc import Callable
@@ -23,15 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipbert_cli.assets.catalog import FileEntry, Source
-from clipbert_cli.assets.files import Stopped, link_or_copy, locked, read_json, write_json
+from clipbert_cli.assets.content import Received, WrongContent, check_content, check_file
+from clipbert_cli.assets.files import Stopped, link_or_copy, locked
+from clipbert_cli.assets.part import Part
 from clipbert_cli.errors import DownloadError
 
 if TYPE_CHECKING:
     import httpx
 
 RETRIED = {408, 425, 429, *range(500, 600)}
-PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-MAGIC = {".zip": b"PK", ".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b"}
 
 
 class Refused(Exception):  # noqa: N818 - says what a source did, and never leaves this room
@@ -67,16 +65,6 @@ class Progress:
 
     def say(self, message: str) -> None:
         """A line for the person."""
-
-
-@dataclass(frozen=True)
-class Received:
-    """A file as it arrived."""
-
-    source: str
-    bytes: int
-    sha256: str
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass
@@ -123,7 +111,7 @@ class Fetcher:
 
     def _fetch_from(self, source: Source, name: str, entry: FileEntry, target: Path) -> Received:
         if source.url:
-            part = _Part(target)
+            part = Part(target)
             try:
                 self._download(source.url, name, entry, part)
                 warnings = check_content(name, entry, part.size, part.digests(), part.path)
@@ -137,15 +125,14 @@ class Fetcher:
         from clipbert_cli.assets.hub import download_from_hub
 
         path = download_from_hub(source, name, self.progress)
-        size, digests = digest_file(path, self.stop)
         try:
-            warnings = check_content(name, entry, size, digests, path)
+            received = check_file(name, entry, path, self.stop, source=str(source))
         except WrongContent as exc:
             raise Refused(str(exc)) from None
         link_or_copy(path, target)
-        return Received(str(source), size, digests["sha256"], warnings)
+        return received
 
-    def _download(self, url: str, name: str, entry: FileEntry, part: _Part) -> None:
+    def _download(self, url: str, name: str, entry: FileEntry, part: Part) -> None:
         """All bytes of `url` into `part`, over as many connections as it takes."""
         part.expect(url, checksum_known=bool(entry.sha256 or entry.md5))
         inherited = part.size > 0
@@ -173,7 +160,7 @@ class Fetcher:
                 part.restart()
                 inherited, failures = False, 0
 
-    def _connection(self, url: str, name: str, entry: FileEntry, part: _Part) -> None:
+    def _connection(self, url: str, name: str, entry: FileEntry, part: Part) -> None:
         """One request and its body.
 
         Raises:
@@ -206,7 +193,7 @@ class Fetcher:
         if total is not None and part.size != total:
             raise _Interrupted(f"the body ended after {part.size:,} of {total:,} bytes")
 
-    def _admit(self, response: httpx.Response, url: str, name: str, entry: FileEntry, part: _Part) -> int | None:
+    def _admit(self, response: httpx.Response, url: str, name: str, entry: FileEntry, part: Part) -> int | None:
         """Judge the answer's head and make `part` ready for its body; the file's whole size, None where not stated."""
         status = response.status_code
         if status == 416:
@@ -264,144 +251,7 @@ def new_client(policy: Policy) -> httpx.Client:
     )
 
 
-class _Part:
-    """NAME.part, its running checksums, and where it came from. Every write is on its way to the disk at once."""
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.path = target.with_name(target.name + ".part")
-        self.about = target.with_name(target.name + ".part.json")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
-        self._reset()
-        self.url: str | None = None
-        self.validator: str | None = None
-        self.checksum_known = False
-        said = read_json(self.about)
-        if isinstance(said, dict):
-            self.url, self.validator = said.get("url"), said.get("validator")
-        self._file.seek(0)
-        while block := self._file.read(1 << 20):
-            self._count(block)
-
-    def expect(self, url: str, *, checksum_known: bool) -> None:
-        """From here on bytes come from `url`; another address's version says nothing about this one's."""
-        self.checksum_known = checksum_known
-        if self.url != url:
-            self.url, self.validator = url, None
-
-    @property
-    def resumable(self) -> bool:
-        """Whether a splice of two versions would be seen."""
-        return self.validator is not None or self.checksum_known
-
-    def came_from(self, url: str, validator: str | None) -> None:
-        if (self.url, self.validator) != (url, validator) or not self.about.exists():
-            self.url, self.validator = url, validator
-            write_json(self.about, {"url": url, "validator": validator})
-
-    def write(self, chunk: bytes) -> None:
-        left = memoryview(chunk)
-        while left:
-            written = self._file.write(left) or 0
-            self._count(left[:written])
-            left = left[written:]
-
-    def restart(self) -> None:
-        self.about.unlink(missing_ok=True)
-        self.validator = None
-        self._file.truncate(0)
-        self._reset()
-
-    def finish(self) -> None:
-        os.fsync(self._file.fileno())
-        os.replace(self.path, self.target)
-        self.about.unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.about.unlink(missing_ok=True)
-
-    def close(self) -> None:
-        self._file.close()
-        if self.size == 0 and self.path.exists():
-            self.discard()
-
-    def digests(self) -> dict[str, str]:
-        return {name: digest.hexdigest() for name, digest in self._digests.items()}
-
-    def _reset(self) -> None:
-        self.size = 0
-        self._digests = _new_digests()
-
-    def _count(self, block: bytes | memoryview) -> None:
-        self.size += len(block)
-        for digest in self._digests.values():
-            digest.update(block)
-
-
-class WrongContent(Exception):  # noqa: N818 - becomes a Refused or a DownloadError
-    """A whole file that is not the published one."""
-
-
-def check_content(name: str, entry: FileEntry, size: int, digests: dict[str, str], path: Path) -> tuple[str, ...]:
-    """Compare a whole file with what is published; warnings for figures that are not sure.
-
-    Raises:
-        WrongContent: a web page, no archive, another checksum, or another size where the size is verified.
-    """
-    with open(path, "rb") as file:
-        start = file.read(4096)
-    if PAGE.match(start):
-        raise WrongContent("it is a web page")
-    magic = MAGIC.get(Path(name).suffix)
-    if magic and not start.startswith(magic):
-        raise WrongContent(f"it is no {Path(name).suffix} file (it starts with {start[:8]!r})")
-    for kind in ("sha256", "md5"):
-        published = getattr(entry, kind)
-        if published and digests[kind] != published:
-            raise WrongContent(f"its {kind} is {digests[kind]}, published is {published}")
-    if entry.bytes and size != entry.bytes:
-        if entry.mark == "verified":
-            raise WrongContent(f"it has {size:,} bytes, published are {entry.bytes:,}")
-        return (f"{name}: {size:,} bytes where {entry.bytes:,} were expected ({entry.mark})",)
-    return ()
-
-
-def check_handed_over(name: str, entry: FileEntry, path: Path, stop: threading.Event) -> Received:
-    """The same checks for a file that a person got by hand.
-
-    Raises:
-        DownloadError: it is not the published file.
-    """
-    size, digests = digest_file(path, stop)
-    try:
-        warnings = check_content(name, entry, size, digests, path)
-    except WrongContent as exc:
-        raise DownloadError(
-            f"{path}: not the file {name}: {exc}", hint="get the file again, then hand it over"
-        ) from None
-    return Received(str(path), size, digests["sha256"], warnings)
-
-
-def digest_file(path: Path, stop: threading.Event) -> tuple[int, dict[str, str]]:
-    """Size and checksums of a file on disk."""
-    digests, size = _new_digests(), 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            size += len(block)
-            for digest in digests.values():
-                digest.update(block)
-            if stop.is_set():
-                raise Stopped
-    return size, {name: digest.hexdigest() for name, digest in digests.items()}
-
-
-def _new_digests() -> dict[str, hashlib._Hash]:
-    return {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
-
-
-def _right(name: str, entry: FileEntry, part: _Part) -> bool:
+def _right(name: str, entry: FileEntry, part: Part) -> bool:
     try:
         check_content(name, entry, part.size, part.digests(), part.path)
     except WrongContent:

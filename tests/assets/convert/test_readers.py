@@ -11,7 +11,7 @@ from clipbert_cli.task.video_qa import OpenEndedQa
 WORDS = ["cat", "dog", 'say "hi', "é", "", " ", "it's", "1,000", "a\tb", "two\nlines", "\u2028", "日本", "\ud83d"]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(6))
 def test_msrvtt_questions_pass_the_reader(raw, convert, seed):
     draw = random.Random(seed)
     for split, videos in (("train", range(6513)), ("val", range(6513, 7010)), ("test", range(7010, 10000))):

@@ -3,12 +3,14 @@
     ClipbertError            exit 1   failed
     ├── UsageError           exit 2   a wrong option, or options that do not go together
     ├── RecipeError          exit 2   every mistake of a recipe at once
+    ├── CatalogError         exit 2   every mistake of a download catalogue at once
     ├── AnnotationError      exit 1   a record of a JSONL file: file, line, field, value
     ├── StoreError           exit 1   a media store: missing, unfinished, missing media id
     ├── DecodeError          exit 1   media that cannot be decoded
     ├── WeightsError         exit 1   weights that do not fit the model
     ├── RunError             exit 1   a run folder: exists, missing, incomplete
     ├── PredictionsError     exit 1   predictions that do not fit their ground truth
+    ├── DownloadError        exit 1   a file that no source gives, or not as published; an archive that is not safe
     └── OutputError          exit 1   a place that cannot be written
 
 Every message names the field or file, its value and what was expected; `hint` says what to do next.
@@ -39,6 +41,10 @@ class RecipeError(ClipbertError):
     exit_code = 2
 
 
+class CatalogError(ClipbertError):
+    exit_code = 2
+
+
 class AnnotationError(ClipbertError):
     pass
 
@@ -60,6 +66,10 @@ class RunError(ClipbertError):
 
 
 class PredictionsError(ClipbertError):
+    pass
+
+
+class DownloadError(ClipbertError):
     pass
 
 

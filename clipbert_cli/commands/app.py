@@ -11,6 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from clipbert_cli.commands.demo import demo
+from clipbert_cli.commands.download import download_app
 from clipbert_cli.commands.evaluate import evaluate
 from clipbert_cli.commands.finetune import finetune
 from clipbert_cli.commands.infer import infer
@@ -84,6 +85,7 @@ app.command()(infer)
 app.command("eval")(evaluate)
 app.command()(demo)
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(download_app, name="download")
 
 
 def main() -> None:

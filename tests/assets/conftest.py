@@ -1,0 +1,38 @@
+"""What the tests of the assets room share."""
+
+import hashlib
+import time
+
+import pytest
+from http_site import Site
+
+
+@pytest.fixture
+def site():
+    server = Site()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch):
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def sha256():
+    return lambda data: hashlib.sha256(data).hexdigest()
+
+
+@pytest.fixture
+def eventually():
+    """Wait for something that another process or thread does."""
+
+    def wait(condition, seconds=20):
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "it did not happen in time"
+            time.sleep(0.02)
+
+    return wait

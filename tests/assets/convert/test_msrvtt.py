@@ -1,0 +1,268 @@
+"""MSR-VTT captions, multiple choice and questions."""
+
+import pytest
+
+from clipbert_cli.assets.catalog import load_catalog
+from clipbert_cli.assets.convert.registry import part_of
+from clipbert_cli.errors import AnnotationError
+
+
+def sentences(*items):
+    """(video number, sen_id, caption) in the original file's form."""
+    numbers = dict.fromkeys(n for n, _, _ in items)
+    return {
+        "info": {"year": "2016"},
+        "videos": [
+            {
+                "category": 9,
+                "url": "https://www.youtube.com/watch?v=x",
+                "video_id": f"video{n}",
+                "start time": 1.5,
+                "end time": 9.0,
+                "split": "train",
+                "id": n,
+            }
+            for n in numbers
+        ],
+        "sentences": [{"caption": text, "video_id": f"video{n}", "sen_id": s} for n, s, text in items],
+    }
+
+
+FIRST = "a cartoon animals runs through an ice cave in a video game"
+ITEMS = [
+    (2960, 0, FIRST),
+    (2960, 1, "a man\nplays "),
+    (6512, 2, "last of train"),
+    (7009, 3, "last of val"),
+    (7010, 4, "first of test"),
+    (7010, 5, "first of test again"),
+    (9770, 6, "in 1k-A"),
+    (9999, 7, "last of test"),
+]
+HEADER = "key,vid_key,video_id,{}\n"
+ROW = "ret0,msr9770,video9770,a person is connecting something to system\n"
+
+
+def make_retrieval(raw, *, column="sentence", whole=True):
+    if whole:
+        raw("msrvtt_data/MSRVTT_data.json", sentences(*ITEMS))
+    else:
+        raw("train_val_videodatainfo.json", sentences(*ITEMS[:4]))
+        raw("test_videodatainfo.json", sentences(*ITEMS[4:]))
+    raw("msrvtt_data/MSRVTT_JSFUSION_test.csv", HEADER.format(column) + ROW)
+    raw("msrvtt_data/MSRVTT_train.7k.csv", "video_id\nvideo2960\n")
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("column", ["sentence", "sentences"])
+def test_retrieval_splits(raw, convert, whole, column):
+    make_retrieval(raw, column=column, whole=whole)
+    done = convert("msrvtt_retrieval")
+    train = done.read("train.jsonl")
+    assert train[0] == {"caption": FIRST, "clip_name": "video2960", "sen_id": 0}
+    assert train[1]["caption"] == "a man plays"
+    assert [record["sen_id"] for record in train] == [0, 1, 2, 3]
+    assert [record["sen_id"] for record in done.read("train_9k.jsonl")] == [0, 1, 2, 3, 4, 5, 7]
+    assert done.read("test.jsonl") == [
+        {"caption": "a person is connecting something to system", "clip_name": "video9770"}
+    ]
+
+
+def test_retrieval_without_the_published_pairs_draws_one_caption_a_video(raw, convert):
+    make_retrieval(raw)
+    done = convert("msrvtt_retrieval")
+    validation = done.read("val.jsonl")
+    assert [record["clip_name"] for record in validation] == ["video7010", "video9999"]
+    assert {"first of test", "first of test again"} > {validation[0]["caption"]}
+    assert done.warnings == ["no retrieval_val.json: validation pairs are chosen here, they are not the published ones"]
+
+
+def test_retrieval_takes_the_published_pairs(raw, convert):
+    make_retrieval(raw)
+    raw("retrieval_val.json", [{"video": "video7010.mp4", "caption": "published", "image_id": 0}])
+    done = convert("msrvtt_retrieval")
+    assert done.read("val.jsonl") == [{"caption": "published", "clip_name": "video7010"}]
+    assert done.warnings == []
+
+
+def test_retrieval_says_when_validation_videos_are_trained_on(raw, convert):
+    make_retrieval(raw)
+    raw("retrieval_val.json", [{"video": "video2960", "caption": "x"}])
+    assert convert("msrvtt_retrieval").warnings == [
+        "1 validation videos are also in train or test, video2960 among them"
+    ]
+
+
+def test_retrieval_counts_are_compared(raw, convert):
+    make_retrieval(raw)
+    warnings = convert("msrvtt_retrieval", part_of(load_catalog(), "msrvtt_retrieval")).warnings
+    assert "train.jsonl: 4 records where 140,200 were expected (verified)" in warnings
+    assert "train_9k.jsonl: 5 media where 9,000 were expected (verified)" in warnings
+
+
+@pytest.mark.parametrize(
+    ("sentence", "message"),
+    [
+        ({"video_id": "video1", "sen_id": 0}, "sentence 0: no field caption: it has video_id, sen_id"),
+        ({"caption": 5, "video_id": "video1", "sen_id": 0}, "caption is 5: str was expected"),
+        ({"caption": "x", "video_id": "clip1", "sen_id": 0}, "video is 'clip1': video0 to video9999 was expected"),
+        ({"caption": "x", "video_id": "video10000", "sen_id": 0}, "video0 to video9999 was expected"),
+        ("text", "an object with caption was expected, not 'text'"),
+    ],
+)
+def test_a_bad_record_is_named(raw, convert, tmp_path, sentence, message):
+    raw("MSRVTT_data.json", {"videos": [], "sentences": [sentence]})
+    raw("MSRVTT_JSFUSION_test.csv", HEADER.format("sentence") + ROW)
+    with pytest.raises(AnnotationError, match=r"MSRVTT_data\.json") as caught:
+        convert("msrvtt_retrieval")
+    assert message in str(caught.value)
+    assert not any((tmp_path / "out").iterdir())
+
+
+OPTIONS = ["a cat", 'a "dog"', "a cow", "a pig", "a man"]
+
+
+def mc_table(answers, column="vid_key", prefix="msr"):
+    rows = ["\t".join([str(n), f"{prefix}{7010 + n}", *OPTIONS, str(answer)]) for n, answer in enumerate(answers)]
+    return "\n".join(["\t".join(["key", column, "a1", "a2", "a3", "a4", "a5", "answer"]), *rows, ""])
+
+
+@pytest.mark.parametrize(("column", "prefix"), [("vid_key", "msr"), ("video_id", "video")])
+@pytest.mark.parametrize("first", [0, 1])
+def test_multiple_choice_from_the_original_table(raw, convert, column, prefix, first):
+    raw("MSR_MC_test.csv", mc_table([first, first + 4, first + 2], column, prefix))
+    done = convert("msrvtt_mc")
+    assert done.read("test.jsonl")[:2] == [
+        {"qid": 0, "clip_name": "video7010", "options": OPTIONS, "answer": 0},
+        {"qid": 1, "clip_name": "video7011", "options": OPTIONS, "answer": 4},
+    ]
+    assert done.warnings == []
+
+
+def test_multiple_choice_counted_from_0_and_from_1_is_an_error(raw, convert):
+    raw("MSR_MC_test.csv", mc_table([0, 5]))
+    with pytest.raises(AnnotationError, match="counted from 0 or from 1, not both"):
+        convert("msrvtt_mc")
+
+
+def test_multiple_choice_says_when_the_base_is_not_to_be_seen(raw, convert):
+    raw("MSR_MC_test.csv", mc_table([1, 2]))
+    done = convert("msrvtt_mc")
+    assert [record["answer"] for record in done.read("test.jsonl")] == [1, 2]
+    assert "taken as counted from 0" in done.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"video": "video7010.mp4", "caption": OPTIONS, "answer": 3},
+        {"qid": 9, "clip_name": "video7010", "options": OPTIONS, "answer": 3},
+    ],
+)
+def test_multiple_choice_from_other_copies(raw, convert, record):
+    raw("msrvtt_mc_test.json", [record])
+    expected = [{"qid": 0, "clip_name": "video7010", "options": OPTIONS, "answer": 3}]
+    assert convert("msrvtt_mc").read("test.jsonl") == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"answer": 5}, "answer is 5: 0 to 4 was expected"),
+        ({"answer": True}, "answer is True: int was expected"),
+        ({"caption": OPTIONS[:4]}, "5 captions were expected"),
+    ],
+)
+def test_multiple_choice_refuses_bad_records(raw, convert, changes, message):
+    raw("msrvtt_mc_test.json", [{"video": "video7010.mp4", "caption": OPTIONS, "answer": 3, **changes}])
+    with pytest.raises(AnnotationError, match="record 0") as caught:
+        convert("msrvtt_mc")
+    assert message in str(caught.value)
+
+
+def original_qa(first_id, *items):
+    return [
+        {"answer": answer, "category_id": 14, "id": first_id + n, "question": question, "video_id": video}
+        for n, (video, question, answer) in enumerate(items)
+    ]
+
+
+COUCH = (6513, "what are three people sitting on?", "couch")
+
+
+def make_qa(raw, train):
+    raw("train_qa.json", original_qa(0, *train))
+    raw("val_qa.json", original_qa(158581, COUCH))
+    raw(
+        "test_qa.json",
+        original_qa(170859, (7010, "Who sings?", "nobody before"), (9999, " how many ?", "2"), (9999, "what ?", "")),
+    )
+
+
+def test_questions_from_the_original(raw, convert):
+    make_qa(raw, [(0, "what is it ?", "cat"), (1, "where is it ?", "dog"), (6512, "when is it ?", "dog")])
+    done = convert("msrvtt_qa")
+    assert done.read("val.jsonl") == [
+        {"question": COUCH[1], "answer": "couch", "video_id": "video6513", "answer_type": "what"}
+    ]
+    assert [(r["answer_type"], r["question"], r["answer"]) for r in done.read("test.jsonl")] == [
+        ("who", "Who sings?", "nobody before"),
+        ("how", "how many ?", "2"),
+    ]
+    assert done.read("train_ans2label.json") == {"dog": 0, "cat": 1}
+    assert [r["video_id"] for r in done.read("train.jsonl")] == ["video0", "video1", "video6512"]
+    assert done.warnings == ["test.jsonl: 1 records have no question or no answer: left out"]
+
+
+def test_questions_keep_the_1500_most_frequent_answers_and_drop_training_on_others(raw, convert):
+    rare = [(n, "what ?", f"answer {n:04}") for n in range(1600)]
+    make_qa(raw, [*rare, (5, "what ?", "answer 1599")])
+    done = convert("msrvtt_qa")
+    vocabulary = done.read("train_ans2label.json")
+    # The most frequent first, then as first seen; 1,499 of the once-seen ones fit.
+    assert list(vocabulary) == ["answer 1599", *(f"answer {n:04}" for n in range(1499))]
+    assert list(vocabulary.values()) == list(range(1500))
+    train = done.read("train.jsonl")
+    assert len(train) == 1501
+    assert {r["answer"] for r in train} == set(vocabulary)
+    assert len(done.read("test.jsonl")) == 2
+
+
+def test_questions_from_copies_keep_their_vocabulary(raw, convert):
+    def copy(*items):
+        return [
+            {"video": f"video{video}.mp4", "question": question, "answer": answer, "question_id": n}
+            for n, (video, question, answer) in enumerate(items)
+        ]
+
+    raw("qa_train.json", copy((0, "what ?", "cat"), (1, "what ?", "dog"), (2, "what ?", "dog")))
+    raw("qa_val.json", copy(COUCH))
+    raw("qa_test.json", copy((7010, "who ?", "man")))
+    raw("train_ans2label.json", {"cat": 0, "dog": 1})
+    done = convert("msrvtt_qa")
+    assert done.read("train_ans2label.json") == {"cat": 0, "dog": 1}
+    assert done.read("val.jsonl")[0]["video_id"] == "video6513"
+
+
+def test_questions_say_what_is_odd(raw, convert):
+    make_qa(raw, [(0, "is it ?", "yes"), (7500, "what ?", "no")])
+    assert convert("msrvtt_qa").warnings[:2] == [
+        "train: questions begin with is: no answer type of MSRVTT-QA",
+        "train: 1 videos belong to another split, video7500 among them",
+    ]
+
+
+def test_missing_and_doubled_files_are_named(raw, convert):
+    with pytest.raises(AnnotationError, match=r"no file train_qa.json or qa_train.json or train.jsonl"):
+        convert("msrvtt_qa")
+    raw("a/train_qa.json", [])
+    raw("b/train_qa.json", [])
+    with pytest.raises(AnnotationError, match=r"train_qa.json is there 2 times"):
+        convert("msrvtt_qa")
+
+
+@pytest.mark.parametrize("content", ["[{", "<html>", b"\xff\xfe", "{}"])
+def test_a_file_that_is_no_list_of_records_is_named(raw, convert, content):
+    raw("train_qa.json", content)
+    with pytest.raises(AnnotationError, match=r"train_qa.json: (not JSON|a list of records was expected)"):
+        convert("msrvtt_qa")

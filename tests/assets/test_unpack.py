@@ -1,0 +1,280 @@
+"""Archives of strangers: what is safe is unpacked whole, what is not leaves nothing behind."""
+
+import io
+import os
+import stat
+import subprocess
+import tarfile
+import zipfile
+import zlib
+
+import pytest
+
+from clipbert_cli.assets.unpack import Limits, unpack
+from clipbert_cli.errors import DownloadError
+
+FILES = {"a/one.txt": b"one", "a/b/two.txt": b"two" * 1000, "three.txt": b""}
+
+
+def make_zip(path, files):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return path
+
+
+def make_tar(path, members):
+    """`members`: TarInfo with content, or name -> content."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in members.items() if isinstance(members, dict) else members:
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if info.isreg():
+                info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def link(name, target, kind=tarfile.SYMTYPE):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def special(name, kind):
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    return info
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "place").mkdir()
+    return tmp_path / "place" / "out"
+
+
+def assert_refused(archive, out, member, why, **options):
+    before = sorted(archive.parent.rglob("*"))
+    with pytest.raises(DownloadError) as caught:
+        unpack(archive, out, kind="zip" if archive.suffix == ".zip" else "tar", **options)
+    assert repr(member) in str(caught.value)
+    assert why in str(caught.value)
+    assert sorted(archive.parent.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("kind", "make"), [("zip", make_zip), ("tar", make_tar)])
+def test_an_archive_becomes_a_folder(tmp_path, out, kind, make):
+    archive = make(tmp_path / "x", {"a/": b"", **FILES} if kind == "zip" else FILES)
+    assert unpack(archive, out, kind=kind) == 3
+    assert tree(out) == FILES
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(("kind", "make"), [("zip", make_zip), ("tar", make_tar)])
+def test_only_wanted_members_are_unpacked(tmp_path, out, kind, make):
+    assert unpack(make(tmp_path / "x", FILES), out, kind=kind, members=["*/two.txt"]) == 1
+    assert tree(out) == {"a/b/two.txt": FILES["a/b/two.txt"]}
+
+
+@pytest.mark.parametrize(("kind", "make"), [("zip", make_zip), ("tar", make_tar)])
+def test_an_archive_without_the_wanted_members_is_an_error(tmp_path, out, kind, make):
+    with pytest.raises(DownloadError, match=r"none of its 3 files matches \*\.mp4"):
+        unpack(make(tmp_path / "x", FILES), out, kind=kind, members=["*.mp4"])
+    assert not any(out.parent.iterdir())
+
+
+def test_what_a_killed_unpacking_left_does_not_matter(tmp_path, out):
+    leftover = out.with_name(".out.unpacking")
+    leftover.mkdir()
+    (leftover / "half.txt").write_bytes(b"half")
+    unpack(make_zip(tmp_path / "x", FILES), out, kind="zip")
+    assert tree(out) == FILES
+
+
+BAD_NAMES = [
+    ("../escape.txt", "reaches outside"),
+    ("a/../../escape.txt", "reaches outside"),
+    ("/tmp/escape.txt", "absolute"),
+    ("..\\escape.txt", "reaches outside"),
+    ("C:\\escape.txt", "absolute"),
+    ("\\escape.txt", "absolute"),
+]
+
+
+@pytest.mark.parametrize(("name", "why"), BAD_NAMES)
+def test_a_zip_name_that_reaches_outside_is_refused(tmp_path, out, name, why):
+    assert_refused(make_zip(tmp_path / "x.zip", {**FILES, name: b"bad"}), out, name, why)
+
+
+@pytest.mark.parametrize(("name", "why"), BAD_NAMES)
+def test_a_tar_name_that_reaches_outside_is_refused(tmp_path, out, name, why):
+    assert_refused(make_tar(tmp_path / "x.tar", {**FILES, name: b"bad"}), out, name, why)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "a/one.txt"])
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+def test_links_in_a_tar_are_refused(tmp_path, out, target, kind):
+    members = [*FILES.items(), (link("a/link", target, kind), b"")]
+    assert_refused(make_tar(tmp_path / "x.tar", members), out, "a/link", "is ")
+
+
+def test_a_file_written_through_a_link_is_refused(tmp_path, out):
+    (tmp_path / "outside").mkdir()
+    members = [(link("a", str(tmp_path / "outside")), b""), ("a/escape.txt", b"bad")]
+    assert_refused(make_tar(tmp_path / "x.tar", members), out, "a", "is ")
+    assert not any((tmp_path / "outside").iterdir())
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_devices_and_pipes_in_a_tar_are_refused(tmp_path, out, kind):
+    members = [*FILES.items(), (special("a/device", kind), b"")]
+    assert_refused(make_tar(tmp_path / "x.tar", members), out, "a/device", "is unsafe")
+
+
+@pytest.mark.parametrize(
+    ("mode", "why"),
+    [(stat.S_IFLNK, "is a link"), (stat.S_IFCHR, "is no plain file"), (stat.S_IFIFO, "is no plain file")],
+)
+def test_links_and_devices_in_a_zip_are_refused(tmp_path, out, mode, why):
+    path = make_zip(tmp_path / "x.zip", FILES)
+    info = zipfile.ZipInfo("a/odd")
+    info.create_system, info.external_attr = 3, (mode | 0o777) << 16
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(info, "/etc/passwd")
+    assert_refused(path, out, "a/odd", why)
+
+
+def test_a_zip_bomb_is_refused_by_what_it_states(tmp_path, out):
+    path = make_zip(tmp_path / "x.zip", {"zeros": bytes(200_000_000)})
+    assert path.stat().st_size < 250_000
+    assert_refused(path, out, "zeros", "unpacks to more than")
+
+
+def test_a_tar_bomb_is_refused_by_what_it_states(tmp_path, out):
+    path = make_tar(tmp_path / "x.tar", {"zeros": bytes(200_000_000)})
+    assert_refused(path, out, "zeros", "unpacks to more than")
+
+
+def test_a_zip_bomb_that_states_less_is_refused_while_it_grows(tmp_path, out):
+    """Sizes in the headers say 10 bytes; the data unpacks to 50 MB, with the right checksum for all of it."""
+    path = make_zip(tmp_path / "x.zip", {"zeros": bytes(50_000_000)})
+    data = path.read_bytes()
+    assert data.count((50_000_000).to_bytes(4, "little")) == 2  # local header and directory
+    path.write_bytes(data.replace((50_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    with pytest.raises(DownloadError) as caught:
+        unpack(path, out, kind="zip")
+    assert "zeros" in str(caught.value)
+    assert not any(out.parent.iterdir())
+
+
+def test_many_small_bombs_are_added_up(tmp_path, out):
+    path = make_zip(tmp_path / "x.zip", {f"{n}.bin": bytes(1_000_000) for n in range(5)})
+    assert_refused(path, out, "3.bin", "unpacks to more than", limits=Limits(free_bytes=3_000_000, max_ratio=0))
+
+
+@pytest.mark.parametrize(("suffix", "make"), [("zip", make_zip), ("tar", make_tar)])
+def test_too_many_files_are_refused(tmp_path, out, suffix, make):
+    path = make(tmp_path / f"x.{suffix}", {f"{n:04}": b"" for n in range(101)})
+    assert_refused(path, out, "0100", "one of more than 100 files", limits=Limits(max_files=100))
+
+
+def _million(path, kind):
+    """A million empty members, written without the libraries' help: they would take minutes."""
+    if kind == "tar":
+        block = bytearray(tarfile.TarInfo("0000000").tobuf())
+        block[148:156] = b" " * 8
+        base = sum(block) - sum(b"0000000")
+        with open(path, "wb") as file:
+            for n in range(1_000_000):
+                name = b"%07d" % n
+                file.write(b"".join((name, block[7:148], b"%06o\0 " % (base + sum(name)), block[156:])))
+            file.write(bytes(1024))
+        return path
+    make_zip(path, {"0000000": b""})
+    data = path.read_bytes()
+    directory = data.index(b"PK\x01\x02")
+    local, entry = data[:directory], bytearray(data[directory : data.index(b"PK\x05\x06")])
+    at = entry.index(b"0000000")
+    with open(path, "wb") as file:
+        file.write(local)
+        for n in range(1_000_000):
+            entry[at : at + 7] = b"%07d" % n
+            file.write(entry)
+        size, offset = len(entry) * 1_000_000, len(local)
+        end64 = b"PK\x06\x06" + (44).to_bytes(8, "little") + (45).to_bytes(2, "little") * 2 + bytes(8)
+        end64 += (1_000_000).to_bytes(8, "little") * 2 + size.to_bytes(8, "little") + offset.to_bytes(8, "little")
+        file.write(end64)
+        file.write(b"PK\x06\x07" + bytes(4) + (offset + size).to_bytes(8, "little") + (1).to_bytes(4, "little"))
+        file.write(b"PK\x05\x06" + bytes(4) + b"\xff" * 12 + bytes(2))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_million_entries_are_refused(tmp_path, out, kind):
+    archive = _million(tmp_path / f"x.{kind}", kind)
+    limits = Limits(max_files=10_000)  # a smaller number than the default, for the test's own sake
+    assert_refused(archive, out, "0010000", "one of more than 10,000 files", limits=limits)
+
+
+@pytest.mark.parametrize(("suffix", "make"), [("zip", make_zip), ("tar", make_tar)])
+@pytest.mark.parametrize("cut", [0.3, 0.7, 0.95])
+def test_a_cut_archive_leaves_nothing(tmp_path, out, suffix, make, cut):
+    path = make(tmp_path / f"x.{suffix}", {f"{n}": os.urandom(10_000) for n in range(20)})
+    path.write_bytes(path.read_bytes()[: int(cut * path.stat().st_size)])
+    with pytest.raises(DownloadError, match=r"damaged|shorter"):
+        unpack(path, out, kind=suffix)
+    assert not any(out.parent.iterdir())
+
+
+def test_a_damaged_member_leaves_nothing(tmp_path, out):
+    path = make_zip(tmp_path / "x.zip", {"good": b"good", "bad": b"bad" * 100})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"bad") + 3 + 10] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(DownloadError, match="damaged"):
+        unpack(path, out, kind="zip")
+    assert not any(out.parent.iterdir())
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path, out):
+    path = tmp_path / "x.tar"
+    assert_refused(make_tar(path, [("same", b"1"), ("same", b"2")]), out, "same", "is there twice")
+
+
+def test_a_file_under_a_file_is_refused(tmp_path, out):
+    archive = make_tar(tmp_path / "x.tar", [("a", b"1"), ("a/b", b"2")])
+    assert_refused(archive, out, "a/b", "is there twice")
+
+
+def test_an_encrypted_member_is_refused(tmp_path, out):
+    path = make_zip(tmp_path / "x.zip", {"secret": b"x"})
+    data = bytearray(path.read_bytes())
+    data[6] |= 1
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(data)
+    assert_refused(path, out, "secret", "is encrypted")
+
+
+def test_what_is_no_archive_is_an_error(tmp_path, out):
+    path = tmp_path / "x"
+    path.write_bytes(zlib.compress(b"x"))
+    for kind in ("zip", "tar"):
+        with pytest.raises(DownloadError, match=f"damaged, or no {kind} archive"):
+            unpack(path, out, kind=kind)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_leaves_nothing(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:
+        pytest.skip("mounting is not allowed here")
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            unpack(make_zip(tmp_path / "x.zip", {"big": os.urandom(3_000_000)}), disk / "out", kind="zip")
+        assert not any(disk.iterdir())
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)

@@ -1,0 +1,261 @@
+"""`clipbert download WHAT` from its command line to its files, against a real server."""
+
+import re
+
+import pytest
+from download_world import EVERYTHING, IMAGES, RECEIPTS, WEIGHTS, World, picture, zipped
+from http_site import Site
+
+
+@pytest.fixture
+def world(tmp_path):
+    server = Site()
+    yield World(server, tmp_path)
+    server.close()
+
+
+def test_a_recipe_means_all_that_it_needs(world):
+    result = world.json("lab_qa")
+    assert [(part["part"], part["state"]) for part in result["parts"]] == [
+        ("msrvtt/qa", "complete"),
+        ("lab/weights", "complete"),
+        ("lab/images", "complete"),
+    ]
+    assert (result["complete"], result["partial"], result["manual"]) == (3, 0, 0)
+    assert world.tree() == EVERYTHING
+    assert (world.data / "pretrained/w.pth").read_bytes() == WEIGHTS
+    counts = result["parts"][0]["counts"]
+    assert counts["train.jsonl"] == {"records": 2, "media": 2}
+    assert "train.jsonl: 2 records where 149,075 were expected (unverified)" in result["parts"][0]["warnings"]
+
+
+def test_what_is_complete_is_not_asked_for_again(world):
+    world.run("lab_qa")
+    before = world.requests()
+    done = world.run("lab_qa")
+    assert world.requests() == before
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["complete"] * 3
+
+
+def test_results_are_on_stdout_and_the_rest_on_stderr_without_colour(world):
+    done = world.run("lab_qa")
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["complete", "msrvtt/qa", str(world.data / "txt_db/msrvtt_qa/train.jsonl")],
+        ["complete", "lab/weights", str(world.data / "pretrained/w.pth")],
+        ["complete", "lab/images", str(world.data / "media/lab")],
+    ]
+    assert "warning: train.jsonl: 2 records where 149,075 were expected" in done.stderr
+    assert f"next: clipbert pack {world.data}/media/lab {world.data}/vis_db/lab" in done.stderr
+    assert "\x1b" not in done.stdout + done.stderr
+
+
+def test_archives_are_kept_on_request(world):
+    world.run("lab_qa", "--keep-archives")
+    kept = ["downloads/lab/a.zip", "downloads/lab/b.zip", *(f"downloads/{n}" for n in world.pages if "msrvtt" in n)]
+    assert world.tree() == sorted([*EVERYTHING, *kept])
+
+
+def test_only_one_kind(world):
+    assert world.states("lab_qa", "--only", "media") == {"lab/images": "complete"}
+    assert world.tree() == sorted([*RECEIPTS[:2], *IMAGES])
+
+
+def test_a_part_that_fails_stops_no_other_and_goes_on_later(world):
+    world.pages["lab/b.zip"].statuses = [404] * 3
+    world.pages["msrvtt/qa_val.json"].statuses = [404]
+    result = world.json("lab_qa", code=1)
+    assert {part["part"]: part["state"] for part in result["parts"]} == {
+        "msrvtt/qa": "manual",
+        "lab/weights": "complete",
+        "lab/images": "manual",
+    }
+    assert "answered 404 Not Found" in result["parts"][2]["errors"][0]
+    assert "downloads/lab/a.zip" in world.tree()
+    world.pages["lab/b.zip"].statuses = []
+    asked = len(world.pages["lab/a.zip"].requests)
+    assert set(world.states("lab_qa").values()) == {"complete"}
+    assert len(world.pages["lab/a.zip"].requests) == asked
+    assert world.tree() == EVERYTHING
+
+
+def test_an_optional_file_may_be_absent(world):
+    world.pages["msrvtt/train_ans2label.json"].statuses = [404]
+    result = world.json("msrvtt/qa")
+    assert result["parts"][0]["state"] == "complete"
+    assert "msrvtt/train_ans2label.json could not be had" in result["parts"][0]["warnings"][0]
+
+
+def test_a_damaged_file_of_records_is_partial_and_named(world):
+    world.pages["msrvtt/qa_val.json"].body = b'[{"video": "video6513.mp4"}]'
+    done = world.run("msrvtt/qa", code=1)
+    assert "msrvtt/qa is not complete" in done.stderr
+    assert "qa_val.json, record 0: no field question" in done.stderr
+    assert done.stdout.startswith("partial ")
+    assert not (world.data / "txt_db/msrvtt_qa").exists() or not any((world.data / "txt_db/msrvtt_qa").iterdir())
+    assert "downloads/.raw" not in str(world.tree())
+
+
+def test_a_hostile_archive_is_refused_and_leaves_nothing(world):
+    world.pages["lab/b.zip"].body = zipped({"../../escape.jpg": b"bad"})
+    done = world.run("lab/images", code=1)
+    assert "refused: member '../../escape.jpg' reaches outside" in done.stderr
+    assert not any(path.name == "escape.jpg" for path in world.data.parent.rglob("*"))
+    assert not (world.data / "media/lab/b").exists()
+
+
+def test_a_file_that_changed_at_its_source_is_a_warning(world):
+    world.run("lab/weights")
+    (world.data / "pretrained/w.pth").unlink()
+    world.pages["lab/w.pth"].body = b"other"
+    warnings = world.json("lab/weights")["parts"][0]["warnings"]
+    assert "lab/w.pth: its sha256 is" in warnings[0]
+    assert "the file changed at its source" in warnings[0]
+
+
+def test_what_no_program_may_fetch_ends_in_a_page(world):
+    done = world.run("lab", code=1)
+    page = done.stderr[done.stderr.index("To be got by hand") :]
+    assert page.splitlines() == [
+        "To be got by hand: 1 of 3 parts",
+        "",
+        "== lab/closed: photographs on request",
+        "   Fill in the form at http://lab/form.",
+        "   Then unpack what they send.",
+        f"   Hand over: clipbert download lab/closed --to {world.data} --source FOLDER",
+        f"next: clipbert pack {world.data}/media/lab {world.data}/vis_db/lab",
+    ]
+    result = world.json("lab", code=1)
+    assert (result["complete"], result["partial"], result["manual"]) == (2, 0, 1)
+    assert result["parts"][2]["manual"].startswith("Fill in the form")
+
+
+def test_a_folder_of_media_is_handed_over(world, tmp_path):
+    folder = tmp_path / "by hand"
+    (folder / "x/.cache").mkdir(parents=True)
+    (folder / "x/photo.jpg").write_bytes(picture(9))
+    (folder / "x/.cache/hidden.jpg").write_bytes(b"hidden")
+    assert world.states("lab/closed", "--source", folder) == {"lab/closed": "complete"}
+    assert world.tree() == ["media/closed/handed-over/x/photo.jpg"]
+    assert (folder / "x/photo.jpg").exists()
+    assert world.states("lab/closed") == {"lab/closed": "complete"}
+
+
+def test_an_archive_is_handed_over_in_a_folder_or_alone(world, tmp_path):
+    for page in world.pages.values():
+        page.statuses = [403] * 9
+    (tmp_path / "got/lab").mkdir(parents=True)
+    (tmp_path / "got/lab/a.zip").write_bytes(world.pages["lab/a.zip"].body)
+    (tmp_path / "got/b.zip").write_bytes(world.pages["lab/b.zip"].body)
+    assert world.states("lab/images", "--source", tmp_path / "got") == {"lab/images": "complete"}
+    assert world.tree() == sorted([*RECEIPTS[:2], *IMAGES])
+    assert (tmp_path / "got/b.zip").exists()
+    (tmp_path / "w.pth").write_bytes(WEIGHTS)
+    assert world.states("lab/weights", "--source", tmp_path / "w.pth") == {"lab/weights": "complete"}
+    assert (world.data / "pretrained/w.pth").read_bytes() == WEIGHTS
+    assert world.requests() == 0
+
+
+def test_a_wrong_file_handed_over_is_refused(world, tmp_path):
+    (tmp_path / "w.pth").write_bytes(b"<html>")
+    done = world.run("lab/weights", "--source", tmp_path / "w.pth", code=1)
+    assert "w.pth: not the file lab/w.pth: it is a web page" in done.stderr
+    world.document["files"]["lab/w.pth"]["md5"] = "0" * 32
+    (tmp_path / "w.pth").write_bytes(WEIGHTS)
+    done = world.run("lab/weights", "--source", tmp_path / "w.pth", code=1)
+    assert "its md5 is" in done.stderr
+    assert not (world.data / "pretrained/w.pth").exists()
+
+
+def test_media_that_could_belong_to_several_parts_are_not_guessed(world, tmp_path):
+    (tmp_path / "got").mkdir()
+    (tmp_path / "got/photo.jpg").write_bytes(picture(1))
+    done = world.run("lab", "--source", tmp_path / "got", code=2)
+    assert "these could be the media of lab/images or lab/closed" in done.stderr
+
+
+def test_pack_makes_the_store(world):
+    import lmdb
+
+    result = world.json("lab_qa", "--pack")
+    assert result["parts"][2]["packed"] == "packed 3, skipped 0"
+    assert result["parts"][2]["products"] == [str(world.data / "vis_db/lab")]
+    with lmdb.open(str(world.data / "vis_db/lab"), readonly=True, lock=False) as store, store.begin() as reading:
+        assert {b"one", b"two", b"three"} <= {key for key, _ in reading.cursor()}
+    assert world.json("lab_qa", "--pack")["parts"][2]["packed"] is None
+    # The store stands for the media: the folder may go.
+    for path in sorted((world.data / "media").rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    before = world.requests()
+    assert set(world.states("lab_qa").values()) == {"complete"}
+    assert world.requests() == before
+
+
+def test_media_that_do_not_pack_are_partial_and_stay(world):
+    world.pages["lab/b.zip"].body = zipped({"two.jpg": picture(3)})
+    done = world.run("lab/images", "--pack", code=1)
+    assert "not packed: two files have one media id 'two'" in done.stderr
+    assert (world.data / "media/lab/b/two.jpg").exists()
+    assert not (world.data / "vis_db/lab").exists()
+
+
+def test_a_dry_run_says_everything_and_does_nothing(world):
+    world.document["files"]["lab/a.zip"]["about_bytes"] = 2_000_000
+    done = world.run("lab", "--dry-run", "--mirror", "http://mirror/x")
+    lines = done.stdout.splitlines()
+    assert "lab/images: fetch and unpack" in lines
+    assert "  lab/a.zip, about 2.0 MB" in lines
+    assert "    http://mirror/x/lab/a.zip" in lines
+    assert f"    {world.pages['lab/a.zip'].url}" in lines
+    assert f"  -> {world.data}/media/lab" in lines
+    assert "lab/closed: must be got by hand (run without --dry-run for the instructions)" in lines
+    assert lines[-2] == "to download: 2.0 MB and 2 files of unknown size"
+    assert re.fullmatch(r"disk needed at most: 4.0 MB; free: .*: suffices for what is known", lines[-1])
+    assert not world.data.exists()
+    assert world.requests() == 0
+
+
+def test_a_dry_run_in_json(world):
+    world.document["files"]["lab/w.pth"]["bytes"] = 10**18
+    plan = world.json("lab/weights", "--dry-run")
+    assert plan["parts"][0]["files"][0]["sources"] == [world.pages["lab/w.pth"].url]
+    assert plan["parts"][0]["files"][0]["target"] == str(world.data / "pretrained/w.pth")
+    assert (plan["download_bytes"], plan["suffices"]) == (10**18, False)
+
+
+def test_what_cannot_fit_is_refused_before_it_starts(world):
+    world.document["files"]["lab/w.pth"]["bytes"] = 10**18
+    done = world.run("lab/weights", code=1)
+    assert "1,000,000,000,000,000,000 bytes are to come" in done.stderr
+    assert world.requests() == 0
+
+
+def test_a_mirror_is_asked_first(world):
+    mirrored = world.site.add("/mirror/lab/w.pth", WEIGHTS)
+    world.run("lab/weights", "--mirror", f"{world.site.url}/mirror")
+    assert len(mirrored.requests) == 1
+    assert world.requests() == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "'nothing': no asset, part or recipe of this name"),
+        (["lab", "--mirror", "lab.example"], "--mirror is 'lab.example'"),
+        (["lab", "--source", "/none/such"], "--source /none/such: no such file or folder"),
+        (["lab/weights", "--source", "/etc/hostname"], "nothing here that is wanted: w.pth were expected"),
+        (["lab/weights", "--only", "media"], "--only media: lab/weights has none"),
+        (["lab", "--workers", "0"], "workers"),
+        (["--dry-run"], "WHAT"),
+    ],
+)
+def test_wrong_usage_exits_2(world, arguments, message):
+    done = world.run(*arguments, code=2)
+    assert message in done.stderr
+    assert done.stdout == ""
+
+
+def test_a_data_folder_that_cannot_be_made_is_said(world, tmp_path):
+    (tmp_path / "data").write_text("a file")
+    done = world.run("lab/weights", code=1)
+    assert "data" in done.stderr
+    assert "error:" in done.stderr

@@ -1,0 +1,132 @@
+"""`clipbert download` interrupted, killed, twice at once, and on a terminal: in processes of its own."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import time
+
+import pytest
+from download_world import EVERYTHING, World
+from http_site import Site
+
+
+@pytest.fixture
+def world(tmp_path):
+    server = Site()
+    yield World(server, tmp_path)
+    server.close()
+
+
+def part_size(world):
+    part = world.data / "pretrained/w.pth.part"
+    return part.stat().st_size if part.exists() else 0
+
+
+def wait_for(condition, seconds=30):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_ctrl_c_exits_130_at_once_and_the_part_goes_on(world):
+    page = world.pages["lab/w.pth"]
+    page.body, page.pause = os.urandom(3_000_000), 0.1
+    process = world.start("lab/weights")
+    wait_for(lambda: part_size(world) > 300_000)
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert "interrupted" in stderr
+    assert "Traceback" not in stderr
+    assert stdout == ""
+    here = part_size(world)
+    assert here > 300_000
+    page.pause = 0
+    world.run("lab/weights")
+    assert page.requests[-1][:2] == (206, here)
+    assert (world.data / "pretrained/w.pth").read_bytes() == page.body
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server(world):
+    world.pages["lab/w.pth"].stall = 9
+    process = world.start("lab/weights")
+    wait_for(lambda: world.pages["lab/w.pth"].requests)
+    started = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert time.monotonic() - started < 6
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.2, 0.4])
+def test_a_killed_download_is_finished_by_the_next(world, after):
+    for page in world.pages.values():
+        page.pause = 0.05
+    process = world.start("lab_qa", "--workers", "2")
+    wait_for(lambda: world.requests() > 0)
+    time.sleep(after)
+    process.kill()
+    process.communicate()
+    for page in world.pages.values():
+        page.pause = 0
+    assert set(world.states("lab_qa").values()) == {"complete"}
+    # Killed between a part's completion and the removal of its archives, the archives stay; nothing else may.
+    archives = {f"downloads/{name}" for name in world.pages}
+    assert sorted(set(world.tree()) - archives) == EVERYTHING
+
+
+def test_two_downloads_at_once_end_well(world):
+    for page in world.pages.values():
+        page.pause = 0.05
+    processes = [world.start("lab_qa", "--json") for _ in range(2)]
+    for process in processes:
+        stdout, stderr = process.communicate(timeout=100)
+        assert process.returncode == 0, stderr
+        assert json.loads(stdout)["complete"] == 3
+    assert all(len(page.requests) == 1 for page in world.pages.values())
+    assert world.tree() == EVERYTHING
+
+
+def on_a_terminal(command, **environment):
+    """What the command writes to stderr where that is a terminal of 80 columns."""
+    parent, child = pty.openpty()
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=child, env={**os.environ, "COLUMNS": "80", **environment}
+    )
+    os.close(child)
+    shown = b""
+    while True:
+        ready, _, _ = select.select([parent], [], [], 60)
+        try:
+            block = os.read(parent, 65536) if ready else b""
+        except OSError:
+            block = b""
+        if not block:
+            break
+        shown += block
+    os.close(parent)
+    assert process.wait() == 0
+    return shown.decode()
+
+
+def test_a_terminal_sees_a_bar_a_file_with_rate_and_time_left(world):
+    world.pages["lab/w.pth"].body = os.urandom(1_500_000)
+    world.pages["lab/w.pth"].pause = 0.1
+    shown = on_a_terminal(world.command("lab/weights", "--to", world.data), TERM="xterm-256color")
+    assert "w.pth" in shown
+    assert "/1.5 MB" in shown
+    assert re.search(r"\d [kM]B/s", shown)
+    assert re.search(r"0:00:0\d", shown)
+
+
+def test_no_color_is_respected(world):
+    world.document["files"]["lab/w.pth"]["bytes"] = 5  # a warning, which has a colour
+    command = world.command("lab/weights", "--to", world.data)
+    assert "\x1b[33m" in on_a_terminal(command, TERM="xterm-256color")
+    (world.data / "pretrained/w.pth").unlink()
+    assert not re.search(r"\x1b\[3\dm", on_a_terminal(command, TERM="xterm-256color", NO_COLOR="1"))

@@ -8,16 +8,10 @@ from pathlib import Path
 import pytest
 from conftest import Clipbert
 
-COMMANDS = ["pack", "finetune", "infer", "eval", "demo", "recipes"]
-LEAVES: list[list[str]] = [[name] for name in COMMANDS if name != "recipes"]
+COMMANDS = ["pack", "finetune", "infer", "eval", "demo", "download", "recipes"]
+LEAVES: list[list[str]] = [[name] for name in COMMANDS if name not in ("download", "recipes")]
 LEAVES += [["recipes", name] for name in ("ls", "show", "copy", "validate")]
-    "pack",
-    "finetune",
-    "infer",
-    "eval",
-    "demo",
-    *(["recipes", name] for name in ("ls", "show", "copy", "validate")),
-]
+LEAVES += [["download", name] for name in ("ls", "check", "convert")]
 
 
 @pytest.mark.parametrize("command", LEAVES, ids=" ".join)

@@ -16,7 +16,7 @@ def predictions(trained_run: Path, clipbert: Clipbert, tmp_path_factory: pytest.
     done = clipbert("infer", "--run", trained_run, "--split", "test", "--num-clips", 3, "-o", path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
-    assert done.stderr == f"24 predictions written to {path}\n"
+    assert done.stderr == f"48 predictions written to {path}\n"
     return path
 
 
@@ -31,8 +31,8 @@ def test_predictions_are_scored_as_json_on_stdout(clipbert: Clipbert, made_data:
     truth = [json.loads(line) for line in (made_data / "txt_db" / "test.jsonl").read_text().splitlines()]
     rows = {row["example_id"]: row for row in map(json.loads, predictions.read_text().splitlines())}
     right = [rows[str(number)]["answer"] == record["answer"] for number, record in enumerate(truth)]
-    assert metrics["accuracy"] == sum(right) / 24
-    assert {kind: row["count"] for kind, row in metrics["by_type"].items()} == {"what": 16, "where": 8}
+    assert metrics["accuracy"] == sum(right) / 48
+    assert {kind: row["count"] for kind, row in metrics["by_type"].items()} == {"what": 32, "where": 16}
 
 
 def test_the_table_goes_to_stderr(clipbert: Clipbert, made_data: Path, predictions: Path) -> None:
@@ -46,22 +46,22 @@ def test_predictions_pass_through_a_pipe(clipbert: Clipbert, made_data: Path, tr
     done = clipbert("infer", "--run", trained_run, "--split", "test", "-o", "-")
     assert (done.returncode, done.stderr) == (0, "")
     scored = evaluate(clipbert, made_data, "-", "--json", stdin=done.stdout)
-    assert json.loads(scored.stdout)["count"] == 24
+    assert json.loads(scored.stdout)["count"] == 48
 
 
 def test_missing_predictions_are_named_unless_partial_is_allowed(
     clipbert: Clipbert, made_data: Path, predictions: Path, tmp_path: Path
 ) -> None:
     part = tmp_path / "part.jsonl"
-    part.write_text("".join(predictions.read_text().splitlines(keepends=True)[:22]))
-    left_out = [json.loads(line)["example_id"] for line in predictions.read_text().splitlines()[22:]]
+    part.write_text("".join(predictions.read_text().splitlines(keepends=True)[:46]))
+    left_out = [json.loads(line)["example_id"] for line in predictions.read_text().splitlines()[46:]]
     done = evaluate(clipbert, made_data, part)
     assert done.returncode == 1
-    assert f"2 of 24 examples have no prediction: {', '.join(sorted(left_out, key=int))}" in done.stderr
+    assert f"2 of 48 examples have no prediction: {', '.join(sorted(left_out, key=int))}" in done.stderr
     allowed = evaluate(clipbert, made_data, part, "--allow-partial", "--json")
     assert allowed.returncode == 0
-    assert {name: json.loads(allowed.stdout)[name] for name in ("count", "missing")} == {"count": 22, "missing": 2}
-    assert "scored 22 of 24 examples" in evaluate(clipbert, made_data, part, "--allow-partial").stderr
+    assert {name: json.loads(allowed.stdout)[name] for name in ("count", "missing")} == {"count": 46, "missing": 2}
+    assert "scored 22 of 48 examples" in evaluate(clipbert, made_data, part, "--allow-partial").stderr
 
 
 def test_every_bad_line_of_a_predictions_file_is_named(
@@ -73,10 +73,10 @@ def test_every_bad_line_of_a_predictions_file_is_named(
     done = evaluate(clipbert, made_data, bad)
     first = json.loads(lines[0])["example_id"]
     assert done.returncode == 1
-    assert f'{bad}:25: example_id is "{first}": it stands twice' in done.stderr
-    assert f'{bad}:26: example_id is "999": no example of the split has it' in done.stderr
-    assert f"{bad}:27: example_id is 3: it must be text" in done.stderr
-    assert f"{bad}:28: not a whole JSON object" in done.stderr
+    assert f'{bad}:49: example_id is "{first}": it stands twice' in done.stderr
+    assert f'{bad}:50: example_id is "999": no example of the split has it' in done.stderr
+    assert f"{bad}:51: example_id is 3: it must be text" in done.stderr
+    assert f"{bad}:52: not a whole JSON object" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -157,7 +157,7 @@ def test_an_output_file_that_exists_is_kept_unless_overwriting(
     assert f"{path} exists already" in done.stderr
     assert path.read_text() == "precious\n"
     assert clipbert("infer", "--run", trained_run, "--split", "test", "-o", path, "--overwrite").returncode == 0
-    assert len(path.read_text().splitlines()) == 24
+    assert len(path.read_text().splitlines()) == 48
     assert [each.name for each in tmp_path.iterdir()] == ["preds.jsonl"]
 
 

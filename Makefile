@@ -21,7 +21,7 @@ help:
 	@echo 'Without a GPU, the small CPU build of torch will do: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make demo'
 
 demo: $(READY)
-	$(VENV)/bin/clipbert demo $(ARGS)
+	$(VENV)/bin/clipbert demo --force $(ARGS)
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)

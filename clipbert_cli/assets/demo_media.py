@@ -73,6 +73,7 @@ def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progres
     rng = np.random.default_rng(seed)
     (folder / "videos").mkdir(parents=True)
     (folder / "txt_db").mkdir()
+    (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS]) + "\n", encoding="utf-8")
     for split, count in videos.items():
         records = []
         for number in range(count):
@@ -84,7 +85,6 @@ def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progres
         (folder / "txt_db" / f"{split}.jsonl").write_text(text, encoding="utf-8")
     answers = {answer: label for label, answer in enumerate([*COLORS, *SHAPES, *SIDES])}
     (folder / "txt_db" / "answers.json").write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
-    (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS]) + "\n", encoding="utf-8")
 
 
 def draw_scene(rng: np.random.Generator, video_id: str) -> Scene:

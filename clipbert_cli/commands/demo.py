@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import shutil
 import sys
@@ -78,8 +79,7 @@ def demo(
     note(f"\naccuracy        {sighted:.3f}   on {amount.test} videos that training never saw")
     note(f"blind baseline  {blind:.3f}   same model, frames blacked out")
     note(f"{seconds:.0f} seconds; everything is in {folder}. Ask it something:")
-    example = next((folder / "videos").glob("test*.mp4"))
-    note(f'  clipbert infer --run {run} --video {example} --question "what shape is red ?"')
+    note(f"  {example_question(folder, run)}")
     if as_json:
         print_json({"accuracy": sighted, "blind_accuracy": blind, "seconds": round(seconds, 1), "folder": str(folder)})
 
@@ -118,6 +118,13 @@ def answer(folder: Path, run: Path, name: str, options: list[str]) -> float:
     call("eval", str(predictions), "--recipe", RECIPE, "--data-root", str(folder), "--split", "test")
     accuracy: float = evaluate(predictions, load_recipe(RECIPE, data_root=folder), "test")["accuracy"]
     return accuracy
+
+
+def example_question(folder: Path, run: Path) -> str:
+    """A command that asks a question of the test split about its video."""
+    record = json.loads((folder / "txt_db" / "test.jsonl").read_text(encoding="utf-8").partition("\n")[0])
+    video = folder / "videos" / f"{record['video_id']}.mp4"
+    return shlex.join(["clipbert", "infer", "--run", str(run), "--video", str(video), "--question", record["question"]])
 
 
 def call(*arguments: str) -> None:

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import Clipbert
+
+from clipbert_cli.commands import demo
+
+
+def test_the_demo_is_one_json_document_and_shows_its_commands(
+    clipbert: Clipbert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(demo.AMOUNTS, demo.Size.smallest, demo.Amount(train=6, val=2, test=2, epochs=1))
+    folder = tmp_path / "my demo"
+    done = clipbert("demo", "--size", "smallest", "--json", folder)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert list(result) == ["accuracy", "blind_accuracy", "seconds", "folder"]
+    assert result["folder"] == str(folder)
+    assert 0 <= result["blind_accuracy"] <= 1
+    for command in ("pack", "finetune", "infer", "eval"):
+        assert f"$ clipbert {command} " in done.stderr
+    assert f"'{folder}/videos'" in done.stderr  # quoted: the line can be pasted
+    again = clipbert("demo", "--size", "smallest", folder)
+    assert again.returncode == 1
+    assert "is not empty" in again.stderr
+    assert clipbert("demo", "--size", "smallest", "--force", folder).returncode == 0
+
+
+def test_the_demo_never_removes_a_folder_that_is_none_of_its_own(clipbert: Clipbert, tmp_path: Path) -> None:
+    (tmp_path / "precious.txt").write_text("x")
+    done = clipbert("demo", "--size", "smallest", "--force", tmp_path)
+    assert done.returncode == 1
+    assert "is not empty" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]

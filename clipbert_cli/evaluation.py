@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.data.annotations import listed, read_records
+from clipbert_cli.data.annotations import listed, read_records, shortened
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs import build_task, read_split
@@ -48,7 +48,7 @@ def read_predictions(path: Path, *, known: set[str]) -> dict[str, Mapping[str, A
     Raises:
         PredictionsError: all torn lines, lines without an id, duplicate and unknown ids together.
     """
-    if path != Path("-") and not path.is_file():
+    if path != Path("-") and (path.is_dir() or not path.exists()):
         raise PredictionsError(
             f"{path}: no such predictions file", hint="clipbert infer --run RUN --split SPLIT -o FILE"
         )
@@ -71,8 +71,3 @@ def read_predictions(path: Path, *, known: set[str]) -> dict[str, Mapping[str, A
     if mistakes:
         raise PredictionsError(listed(mistakes), hint="are these the predictions of this recipe and split?")
     return fields
-
-
-def shortened(names: Sequence[str], limit: int = 20) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")

@@ -8,7 +8,8 @@ eval      predictions + recipe ─► evaluate ─► metrics
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,15 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
-from clipbert_cli.batch import Example, Group, Prediction
-from clipbert_cli.data.annotations import Record, group_by_media, listed, read_answers, read_examples
+from clipbert_cli.batch import Example, Group
+from clipbert_cli.data.annotations import Record, RecordError, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, Position
 from clipbert_cli.data.loader import BatchLoader, OrderedBatches, TrainingBatches
 from clipbert_cli.data.sampling import ClipSampling
-from clipbert_cli.data.store import MediaFolder, MediaSource, open_media
+from clipbert_cli.data.store import MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
-from clipbert_cli.engine.checkpoint import remove_old_checkpoints, save_checkpoint
+from clipbert_cli.engine.checkpoint import mark_best, remove_old_checkpoints, save_checkpoint
 from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.logging import JsonLines, Sink, TensorBoard
 from clipbert_cli.engine.precision import Precision
@@ -34,7 +35,7 @@ from clipbert_cli.engine.train import Plan, train
 from clipbert_cli.errors import RecipeError, StoreError, UsageError
 from clipbert_cli.model import ClipBert, LoadReport, load_weights
 from clipbert_cli.model.weights import Part
-from clipbert_cli.recipe.load import dump_recipe, load_recipe, resolve
+from clipbert_cli.recipe.load import dump_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.video_qa import OpenEndedQa
@@ -74,6 +75,13 @@ def read_split(recipe: Recipe, split: str, parse: Callable[[Record], Example]) -
     return read_examples(resolve(recipe, recipe.data.splits[split].annotations), parse)
 
 
+def with_target(example: Example) -> Example:
+    """The example, if it can be scored. Raises RecordError."""
+    if example.target is None:
+        raise RecordError("the record has no answer: validation needs one in every record")
+    return example
+
+
 def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) -> MediaSource:
     """The media of one split, checked to hold every example's item.
 
@@ -88,7 +96,7 @@ def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) ->
             + listed([f"  {media_id}" for media_id in missing]),
             hint="pack the missing files, or take their records out of the annotations",
         )
-    if not source.indexed:
+    if source.kind == "video" and not source.indexed:
         logger.warning(
             "%s has no index: each video is decoded once more on first use (clipbert pack writes an index)", source.path
         )
@@ -117,7 +125,7 @@ def build_model(recipe: Recipe, task: Task, tokenizer: Tokenizer) -> tuple[ClipB
 
 
 def training_loader(
-    recipe: Recipe, task: Task, examples: Sequence[Example], source: MediaSource, tokenizer: Tokenizer
+    recipe: Recipe, task: Task, examples: Sequence[Example], source: MediaSource, tokenizer: Tokenizer, *, world: World
 ) -> tuple[Plan, BatchLoader]:
     """How long training runs, and its batches: shuffled anew each epoch, clips as `data` says."""
     data = recipe.data
@@ -125,11 +133,13 @@ def training_loader(
     plan = Plan.make(recipe.train, groups=len(groups))
     order = TrainingBatches(len(groups), batch_size=recipe.train.batch_size, epochs=plan.epochs, seed=recipe.seed)
     sampling = ClipSampling(strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps)
-    return plan, build_loader(recipe, groups, source, sampling, Collate(tokenizer, task.collate_targets), order)
+    return plan, build_loader(
+        recipe, groups, source, sampling, Collate(tokenizer, task.collate_targets), order, world=world
+    )
 
 
 def evaluation_loader(
-    recipe: Recipe, examples: Sequence[Example], source: MediaSource, tokenizer: Tokenizer
+    recipe: Recipe, examples: Sequence[Example], source: MediaSource, tokenizer: Tokenizer, *, world: World
 ) -> BatchLoader:
     """Every example once, media item by media item, clips as `infer` says.
 
@@ -145,7 +155,7 @@ def evaluation_loader(
         safeguard=True,
     )
     order = OrderedBatches(len(groups), batch_size=infer.batch_size)
-    return build_loader(recipe, groups, source, sampling, Collate(tokenizer, None), order)
+    return build_loader(recipe, groups, source, sampling, Collate(tokenizer, None), order, world=world)
 
 
 def build_loader(
@@ -155,6 +165,8 @@ def build_loader(
     sampling: ClipSampling,
     collate: Collate,
     order: Sampler[list[Position]],
+    *,
+    world: World,
 ) -> BatchLoader:
     """Batches of `groups` in the order given."""
     data = recipe.data
@@ -166,7 +178,7 @@ def build_loader(
         seed=recipe.seed,
         black_frames=data.black_frames,
     )
-    return BatchLoader(dataset, collate, order, workers=data.workers, pin_memory=torch.cuda.is_available())
+    return BatchLoader(dataset, collate, order, workers=data.workers, pin_memory=world.device.type == "cuda")
 
 
 # ---------------------------------------------------------------------------------------------- finetune
@@ -222,47 +234,43 @@ class Training:
         self.folder.create(
             recipe=dump_recipe(self.recipe), vocabulary=self.tokenizer.vocabulary_file, answers=self.answers
         )
-        own: list[Sink] = []
         try:
-            own.append(JsonLines(self.folder.metrics))
-            if self.recipe.train.tensorboard:
-                own.append(TensorBoard(self.folder.tensorboard))
-            self.model.to(self.world.device)
-            train(
-                self.model,
-                self.task,
-                self.train_loader,
-                config=self.recipe.train,
-                plan=self.plan,
-                world=self.world,
-                sinks=[*own, *sinks],
-                validate=lambda step: self._validate(step, [*own, *sinks]),
-            )
+            with ExitStack() as stack:
+                sinks = [*sinks, stack.enter_context(closing(JsonLines(self.folder.metrics)))]
+                if self.recipe.train.tensorboard:
+                    sinks.append(stack.enter_context(closing(TensorBoard(self.folder.tensorboard))))
+                self.model.to(self.world.device)
+                train(
+                    self.model,
+                    self.task,
+                    self.train_loader,
+                    config=self.recipe.train,
+                    plan=self.plan,
+                    world=self.world,
+                    sinks=sinks,
+                    validate=lambda step: self._save_and_validate(step, sinks),
+                )
         finally:
-            for sink in own:
-                sink.close()
-            self.folder.remove_if_empty()
+            self.folder.remove_without_checkpoint()
         return {"run": str(self.folder.path), "steps": self.plan.total_steps, "best": self.best, "last": self.last}
 
-    def _validate(self, step: int, sinks: Sequence[Sink]) -> None:
-        """Score the validation split, log, save, and keep what is best."""
-        precision = Precision.choose(self.recipe.train.precision, self.world.device)
-        predictions = predict(self.model, self.val_loader, self.task, world=self.world, precision=precision)
-        fields = {prediction.example_id: prediction.fields for prediction in predictions}
-        metrics = self.task.score(fields, self.val_examples)
-        self.last = {"step": step, **metrics}
-        improved = not self.best or metrics[self.task.main_metric] > self.best[self.task.main_metric]
-        if improved:
-            self.best = self.last
-        for sink in sinks:
-            sink.write({"event": "validation", **self.last})
+    def _save_and_validate(self, step: int, sinks: Sequence[Sink]) -> None:
+        """Save first: nothing that goes wrong in validation costs the weights. Then score, log, mark the best."""
         save_checkpoint(
             self.folder.checkpoints,
             step=step,
             write_model=self.model.save_pretrained,
-            state={"metrics": metrics},
-            best=improved,
+            state={"epoch": self.plan.epoch(step)},
         )
+        precision = Precision.choose(self.recipe.train.precision, self.world.device)
+        predictions = predict(self.model, self.val_loader, self.task, world=self.world, precision=precision)
+        fields = {prediction.example_id: prediction.fields for prediction in predictions}
+        self.last = {"step": step, **self.task.score(fields, self.val_examples)}
+        if not self.best or self.last[self.task.main_metric] > self.best[self.task.main_metric]:
+            self.best = self.last
+            mark_best(self.folder.checkpoints, step=step)
+        for sink in sinks:
+            sink.write({"event": "validation", **self.last})
         remove_old_checkpoints(self.folder.checkpoints, keep_last=self.recipe.train.keep_last)
 
 
@@ -273,6 +281,7 @@ def prepare_training(recipe: Recipe, run: Path, *, device: str | None = None) ->
         ClipbertError: whatever of the recipe's files, media or weights is missing or wrong.
     """
     folder = RunFolder.absent(run)
+    world = start_world(device)
     if recipe.data.answers is None:
         raise RecipeError("data.answers is null: it must name the answer vocabulary", hint="set data.answers")
     root = str(resolve(recipe, ".").absolute())  # the run's own recipe works from any folder
@@ -280,12 +289,12 @@ def prepare_training(recipe: Recipe, run: Path, *, device: str | None = None) ->
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
     task = build_task(recipe, answers)
     train_examples = read_split(recipe, "train", task.parse_training)
-    val_examples = read_split(recipe, "val", task.parse)
+    val_examples = read_split(recipe, "val", lambda record: with_target(task.parse(record)))
     train_media = open_split_media(recipe, "train", train_examples)
     val_media = open_split_media(recipe, "val", val_examples)
     tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
     model, reports = build_model(recipe, task, tokenizer)
-    plan, train_loader = training_loader(recipe, task, train_examples, train_media, tokenizer)
+    plan, train_loader = training_loader(recipe, task, train_examples, train_media, tokenizer, world=world)
     return Training(
         recipe=recipe,
         folder=folder,
@@ -294,97 +303,9 @@ def prepare_training(recipe: Recipe, run: Path, *, device: str | None = None) ->
         model=model,
         reports=reports,
         tokenizer=tokenizer,
-        world=start_world(device),
+        world=world,
         plan=plan,
         train_loader=train_loader,
-        val_loader=evaluation_loader(recipe, val_examples, val_media, tokenizer),
+        val_loader=evaluation_loader(recipe, val_examples, val_media, tokenizer, world=world),
         val_examples=val_examples,
     )
-
-
-# ---------------------------------------------------------------------------------------------- infer
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A trained model and what it needs to answer."""
-
-    recipe: Recipe
-    task: Task
-    model: ClipBert
-    tokenizer: Tokenizer
-    world: World
-
-    def predict(
-        self, examples: Sequence[Example], source: MediaSource, progress: Callable[[int], None]
-    ) -> Iterator[Prediction]:
-        """One prediction per example, media item by media item."""
-        loader = evaluation_loader(self.recipe, examples, source, self.tokenizer)
-        precision = Precision.choose(self.recipe.train.precision, self.world.device)
-        return predict(self.model, loader, self.task, world=self.world, precision=precision, progress=progress)
-
-
-def open_run(
-    run: Path,
-    *,
-    checkpoint: str = "best",
-    recipe: str | None = None,
-    overrides: Sequence[str] = (),
-    data_root: Path | None = None,
-    device: str | None = None,
-) -> LoadedRun:
-    """Load a run's model.
-
-    Args:
-        checkpoint: `best`, `latest` or `step_N`.
-        recipe: other data and inference settings than the run's own; sizes and vocabularies stay the run's.
-
-    Raises:
-        ClipbertError: the run, the checkpoint or the recipe is missing or wrong.
-    """
-    folder = RunFolder.existing(run)
-    weights = folder.checkpoint(checkpoint)
-    settings = load_recipe(recipe or folder.recipe, overrides=overrides, data_root=data_root)
-    task = build_task(settings, read_answers(folder.answers))
-    world = start_world(device)
-    return LoadedRun(
-        recipe=settings,
-        task=task,
-        model=ClipBert.from_pretrained(weights).to(world.device),
-        tokenizer=Tokenizer(folder.vocabulary, max_length=settings.data.max_text_length),
-        world=world,
-    )
-
-
-@dataclass(frozen=True)
-class Answering:
-    """Predictions to come, and how many."""
-
-    total: int
-    predictions: Iterator[Prediction]
-
-
-def predict_split(loaded: LoadedRun, split: str, progress: Callable[[int], None]) -> Answering:
-    """Predictions for every example of a split, media item by media item."""
-    examples = read_split(loaded.recipe, split, loaded.task.parse)
-    source = open_split_media(loaded.recipe, split, examples)
-    return Answering(len(examples), loaded.predict(examples, source, progress))
-
-
-def predict_media(
-    loaded: LoadedRun, files: Sequence[Path], texts: Sequence[str], *, kind: str, progress: Callable[[int], None]
-) -> Answering:
-    """Predictions for every text on every media file, without a store or annotations; the path is the media id.
-
-    Raises:
-        UsageError: a file does not exist.
-    """
-    if absent := [str(file) for file in files if not file.is_file()]:
-        raise UsageError(f"no such {kind} file: {', '.join(absent)}")
-    examples = [
-        Example(example_id=f"{file}#{number}", media_id=str(file), texts=(text,))
-        for file in dict.fromkeys(files)
-        for number, text in enumerate(texts)
-    ]
-    source = MediaFolder(Path("."), kind=kind, files={str(file): file for file in files})  # type: ignore[arg-type]
-    return Answering(len(examples), loaded.predict(examples, source, progress))

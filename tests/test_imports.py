@@ -27,9 +27,11 @@ MAY_IMPORT = {
     "engine": {"task.base", "data", "model", "batch", "errors", "recipe.schema"},
     "runs": {"engine", "task", "data", "model", "batch", "errors", "recipe", "recipe.schema"},
     "evaluation": {"runs", "data", "errors", "recipe.schema"},
+    "inference": {"runs", "engine", "task", "data", "model", "batch", "errors", "recipe"},
     "assets": {"errors"},
     "commands": {
         "evaluation",
+        "inference",
         "runs",
         "engine",
         "task",

@@ -11,9 +11,10 @@ from conftest import TINY
 
 from clipbert_cli.data.packing import pack_media
 from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError
+from clipbert_cli.inference import open_run, predict_media, predict_split
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runs import open_run, predict_media, predict_split, prepare_training
+from clipbert_cli.runs import prepare_training
 
 
 def tiny(made_data: Path, *overrides: str) -> Recipe:

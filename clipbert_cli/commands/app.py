@@ -38,6 +38,14 @@ class ClipbertGroup(TyperGroup):
             # The reader of a pipe (`| head`) has what it wanted: leave quietly, and let no buffer complain at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
+        except RuntimeError as exc:
+            if type(exc).__name__ != "OutOfMemoryError" or ctx.params.get("debug"):  # torch's; torch stays unimported
+                raise
+            _fail(
+                f"the GPU's memory is full: {str(exc).splitlines()[0]}",
+                hint="lower train.batch_size, infer.batch_size or num_clips; raise train.gradient_accumulation_steps",
+                code=1,
+            )
         except OSError as exc:
             if ctx.params.get("debug"):
                 raise

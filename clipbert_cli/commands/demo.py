@@ -19,6 +19,7 @@ from clipbert_cli.commands.options import DeviceOption, JsonOption
 from clipbert_cli.errors import OutputError
 
 RECIPE = "demo_qa"
+MARK = ".clipbert-demo"  # what only a demo's folder holds, so that --force removes nothing else
 
 
 class Size(StrEnum):
@@ -87,12 +88,13 @@ def demo(
 def prepare(folder: Path, *, force: bool) -> None:
     """Make sure that `folder` is free; `force` removes a demo, and nothing else."""
     if folder.exists() and any(folder.iterdir()):
-        if not (folder / "vocab.txt").exists() or not force:
+        if not (force and (folder / MARK).exists()):
             raise OutputError(
                 f"{folder} is not empty", hint="name another folder, or give --force where it holds an earlier demo"
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / MARK).touch()
 
 
 def make_media(folder: Path, amount: Amount, seed: int) -> None:

@@ -42,6 +42,7 @@ def evaluate(
 
 def _show(metrics: dict[str, Any]) -> None:
     from rich.table import Table
+    from rich.text import Text
 
     from clipbert_cli.commands.terminal import note, stderr
 
@@ -50,7 +51,7 @@ def _show(metrics: dict[str, Any]) -> None:
     for name in ("accuracy %", "count"):
         table.add_column(name, justify="right")
     for kind, row in metrics["by_type"].items():
-        table.add_row(kind, f"{100 * row['accuracy']:.2f}", str(row["count"]))
+        table.add_row(Text(kind), f"{100 * row['accuracy']:.2f}", str(row["count"]))
     table.add_row("all", f"{100 * metrics['accuracy']:.2f}", str(metrics["count"]), style="bold")
     stderr().print(table)
     if metrics.get("missing"):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from clipbert_cli.commands.options import DataRootOption, DeviceOption, JsonOption, OverwriteOption, SetOption
 from clipbert_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipbert_cli.data.probe import Kind
 
 
 def infer(
@@ -20,14 +23,15 @@ def infer(
     ] = "best",
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", "-r", metavar="NAME|FILE", help="Other data and settings than the run's own recipe."),
+        typer.Option("--recipe", "-r", metavar="NAME|FILE", help="Take splits and infer settings from this recipe."),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", metavar="NAME", help="Answer every example of this split.")
     ] = None,
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="Predictions of the split; `-` is standard output.")
-    ] = "-",
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Predictions of the split; default `-`, standard output."),
+    ] = None,
     num_clips: Annotated[
         int | None, typer.Option("--num-clips", min=1, help="Clips of a video; default: the recipe's infer.num_clips.")
     ] = None,
@@ -54,11 +58,16 @@ def infer(
     """
     from clipbert_cli.commands.terminal import show_logs
 
-    files = [("video", file) for file in video or ()] + [("image", file) for file in image or ()]
+    files: list[tuple[Kind, Path]] = [("video", file) for file in video or ()]
+    files += [("image", file) for file in image or ()]
     if bool(split) == bool(files or question):
         raise UsageError("give either --split, or --video/--image with --question", hint="clipbert infer --help")
     if not split and not (files and question):
         raise UsageError(f"{'--question' if files else '--video or --image'} is missing", hint="clipbert infer --help")
+    if files and (output is not None or overwrite):
+        raise UsageError("--output and --overwrite go with --split", hint="answers about files: --json > FILE")
+    if split and as_json:
+        raise UsageError("--json goes with --video and --image", hint="predictions of a split are JSON lines already")
     show_logs()
     settings = [*(overrides or ()), *([f"infer.num_clips={num_clips}"] if num_clips else [])]
     options: dict[str, Any] = {
@@ -69,7 +78,7 @@ def infer(
         "device": device,
     }
     if split:
-        _answer_split(run, options, split, output, overwrite=overwrite)
+        _answer_split(run, options, split, output or "-", overwrite=overwrite)
     else:
         _answer_files(run, options, files, question or [], as_json=as_json)
 
@@ -78,7 +87,7 @@ def _answer_split(run: Path, options: dict[str, Any], split: str, output: str, *
     from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.commands.terminal import note
-    from clipbert_cli.runs import open_run, predict_split
+    from clipbert_cli.inference import open_run, predict_split
 
     with writing(output, overwrite=overwrite) as stream, progress_bar("example") as bar:
         task = bar.add_task(f"{split}", total=None)
@@ -91,13 +100,14 @@ def _answer_split(run: Path, options: dict[str, Any], split: str, output: str, *
 
 
 def _answer_files(
-    run: Path, options: dict[str, Any], files: Sequence[tuple[str, Path]], questions: Sequence[str], *, as_json: bool
+    run: Path, options: dict[str, Any], files: Sequence[tuple[Kind, Path]], questions: Sequence[str], *, as_json: bool
 ) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.runs import open_run, predict_media
+    from clipbert_cli.inference import open_run, predict_media
 
     loaded = open_run(run, **options)
     answers = []
@@ -111,6 +121,7 @@ def _answer_files(
         print_json(answers)
         return
     table = Table("file", "question", "answer", "score", box=None, pad_edge=False)
-    for (_, file), row in zip([each for each in files for _ in questions], answers, strict=True):
-        table.add_row(str(file), row["question"], row["answer"], f"{row['score']:.3f}")
-    Console(highlight=False).print(table)
+    for row in answers:
+        name = str(row.get("video") or row.get("image"))
+        table.add_row(*map(Text, (name, row["question"], row["answer"], f"{row['score']:.3f}")))
+    Console(highlight=False, emoji=False).print(table)

@@ -27,7 +27,9 @@ def writing(path: str, *, overwrite: bool = False) -> Iterator[TextIO]:
         yield sys.stdout
         sys.stdout.flush()
         return
-    if target.exists() and not target.is_file() and not target.is_dir():
+    if target.is_dir():
+        raise OutputError(f"{path} is a folder", hint="name a file in it")
+    if target.exists() and not target.is_file():
         with target.open("w", encoding="utf-8") as stream:
             yield stream
         return
@@ -42,8 +44,10 @@ def writing(path: str, *, overwrite: bool = False) -> Iterator[TextIO]:
             yield stream
         os.chmod(name, 0o666 & ~_umask())
         os.replace(name, target)
-    except BaseException:
+    except BaseException as exc:
         Path(name).unlink(missing_ok=True)
+        if isinstance(exc, OSError) and not isinstance(exc, BrokenPipeError):
+            raise OutputError(f"{path} cannot be written: {exc.strerror}", hint="nothing was kept") from exc
         raise
 
 

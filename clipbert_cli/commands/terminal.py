@@ -9,29 +9,30 @@ from functools import cache
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 
 @cache
 def stderr() -> Console:
     """The console for messages, tables and progress; rich itself respects NO_COLOR and missing terminals."""
-    return Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+    return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
 def note(message: str) -> None:
     """One line for the person, on stderr."""
-    stderr().print(message, markup=False)
+    stderr().print(message)
 
 
 def warn(message: str) -> None:
     """One warning for the person, on stderr."""
-    stderr().print(f"[yellow]warning:[/yellow] {_plain(message)}")
+    stderr().print(Text.assemble(("warning: ", "yellow"), message))
 
 
 def error(message: str, *, hint: str | None = None) -> None:
     """An error and what to do next, on stderr."""
-    stderr().print(f"[bold red]error:[/bold red] {_plain(message)}")
+    stderr().print(Text.assemble(("error: ", "bold red"), message))
     if hint:
-        stderr().print(f"[cyan]next:[/cyan] {_plain(hint)}")
+        stderr().print(Text.assemble(("next: ", "cyan"), hint))
 
 
 def show_logs() -> None:
@@ -49,11 +50,7 @@ class _WarningHandler(logging.Handler):
 
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    # A file name that is no UTF-8 is shown with escapes.
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    sys.stdout.write(text + "\n")
     sys.stdout.flush()
-
-
-def _plain(text: str) -> str:
-    from rich.markup import escape
-
-    return escape(text)

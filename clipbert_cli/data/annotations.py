@@ -34,28 +34,36 @@ class Record:
     fields: Mapping[str, Any]
 
     def text(self, *names: str) -> str:
-        """The first field of `names` that is there, as non-empty text. Raises RecordError."""
-        value = self._value(*names)
+        """The first field of `names` that is there and not null, as non-empty text. Raises RecordError."""
+        name, value = self._value(names)
         if not isinstance(value, str) or not value.strip():
-            raise RecordError(f"{names[0]} is {json.dumps(value)}: it must be text")
-        return value
+            raise RecordError(f"{name} is {json.dumps(value)}: it must be text")
+        return _encodable(name, value)
 
     def identifier(self, *names: str) -> str:
-        """The first field of `names` that is there, text or an integer, as text. Raises RecordError."""
-        value = self._value(*names)
+        """The first field of `names` that is there and not null, text or an integer, as text. Raises RecordError."""
+        name, value = self._value(names)
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise RecordError(f"{names[0]} is {json.dumps(value)}: it must be text or an integer")
-        return str(value)
+            raise RecordError(f"{name} is {json.dumps(value)}: it must be text or an integer")
+        return _encodable(name, str(value))
 
     def has(self, *names: str) -> bool:
         """Whether one of `names` is there and not null."""
         return any(self.fields.get(name) is not None for name in names)
 
-    def _value(self, *names: str) -> Any:
+    def _value(self, names: tuple[str, ...]) -> tuple[str, Any]:
         for name in names:
-            if name in self.fields:
-                return self.fields[name]
+            if self.fields.get(name) is not None:
+                return name, self.fields[name]
         raise RecordError(f"{' or '.join(names)} is missing; the record has {', '.join(self.fields) or 'no fields'}")
+
+
+def _encodable(name: str, value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise RecordError(f"{name} is {json.dumps(value)}: half a character is in it ({exc.reason})") from exc
+    return value
 
 
 def read_records(path: Path) -> Iterator[Record | str]:
@@ -102,11 +110,6 @@ def read_examples(path: Path, parse: Callable[[Record], Example]) -> list[Exampl
             f"{path}: no such annotation file",
             hint="check data.splits and data.root of the recipe, or give --data-root",
         )
-    if not path.is_file():
-        raise AnnotationError(
-            f"{path}: no such annotation file",
-            hint="check data.splits and data.root of the recipe, or give --data-root",
-        )
     examples: list[Example] = []
     mistakes: list[str] = []
     line_of: dict[str, int] = {}
@@ -127,6 +130,11 @@ def read_examples(path: Path, parse: Callable[[Record], Example]) -> list[Exampl
     if not examples:
         raise AnnotationError(f"{path}: no records in it", hint="expected one JSON object a line")
     return examples
+
+
+def shortened(names: Sequence[str]) -> str:
+    """The first names in one line, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def listed(mistakes: Sequence[str]) -> str:
@@ -151,7 +159,9 @@ def read_answers(path: Path) -> dict[str, int]:
     except (UnicodeDecodeError, json.JSONDecodeError) as exc:
         raise AnnotationError(f"{path}: not JSON: {exc}") from exc
     if isinstance(content, list):
-        if len(set(map(str, content))) != len(content):
+        if any(not isinstance(answer, str) for answer in content):
+            raise AnnotationError(f"{path}: an answer is not text")
+        if len(set(content)) != len(content):
             raise AnnotationError(f"{path}: an answer stands twice in the list")
         content = {answer: label for label, answer in enumerate(content)}
     if not isinstance(content, dict) or not content:

@@ -68,14 +68,23 @@ class BatchLoader:
             collate_fn=collate,
             num_workers=workers,
             pin_memory=pin_memory,
+            persistent_workers=workers > 0,
             worker_init_fn=_ignore_interrupts if workers else None,
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._loader:
-            if isinstance(batch, ClipbertError):
-                raise batch
-            yield batch
+        try:
+            for batch in self._loader:
+                if isinstance(batch, ClipbertError):
+                    raise batch
+                yield batch
+        except RuntimeError as exc:
+            if "DataLoader worker" not in str(exc):
+                raise
+            raise ClipbertError(
+                f"a loading process died: {str(exc).splitlines()[0]}",
+                hint="lower data.workers (0 loads in the main process), or give more memory (docker: --shm-size)",
+            ) from exc
 
 
 def _ignore_interrupts(_worker: int) -> None:

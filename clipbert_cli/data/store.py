@@ -162,7 +162,10 @@ class LmdbStore(MediaSource):
         }
 
     def __contains__(self, media_id: object) -> bool:
-        return isinstance(media_id, str) and self._get(_key(media_id)) is not None
+        if not isinstance(media_id, str) or not 0 < len(_key(media_id)) <= _MAX_KEY_BYTES:
+            return False
+        with self._reading() as txn, txn.cursor() as cursor:  # no value is read: a store may hold terabytes
+            return bool(cursor.set_key(_key(media_id)))
 
     def __iter__(self) -> Iterator[str]:
         with self._reading() as txn, txn.cursor() as cursor:

@@ -31,7 +31,7 @@ class Tokenizer:
                 hint="set model.tokenizer to a vocab.txt or to a folder that holds one",
             )
         try:
-            entries = self.vocabulary_file.read_text(encoding="utf-8").splitlines()
+            entries = self.vocabulary_file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         except UnicodeDecodeError as exc:
             raise WeightsError(f"{self.vocabulary_file}: not UTF-8 text ({exc.reason})") from exc
         if missing := [token for token in SPECIAL_TOKENS if token not in entries]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,14 +19,13 @@ def step_folder(checkpoints: Path, step: int) -> Path:
 
 
 def save_checkpoint(
-    checkpoints: Path, *, step: int, write_model: Callable[[Path], None], state: Mapping[str, Any], best: bool
+    checkpoints: Path, *, step: int, write_model: Callable[[Path], None], state: Mapping[str, Any]
 ) -> Path:
-    """Write one checkpoint under a temporary name, flush it to disk, give it its name, then move the links.
+    """Write one checkpoint under a temporary name, flush it to disk, give it its name, then move the `latest` link.
 
     Args:
         write_model: writes the model's files into the folder it is given.
         state: plain values, written as JSON beside the model.
-        best: whether the `best` link moves too.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     final = step_folder(checkpoints, step)
@@ -43,16 +43,25 @@ def save_checkpoint(
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
     _flush(checkpoints)
-    for name in ("latest", "best") if best else ("latest",):
-        _point(checkpoints.parent / name, final)
+    _point(checkpoints.parent / "latest", final)
     return final
+
+
+def mark_best(checkpoints: Path, *, step: int) -> None:
+    """Move the `best` link to the checkpoint of update `step`."""
+    _point(checkpoints.parent / "best", step_folder(checkpoints, step))
+
+
+def saved_steps(checkpoints: Path) -> list[int]:
+    """The steps that have a checkpoint, ascending; folders of other names are not ours."""
+    names = (re.fullmatch(r"step_(\d+)", folder.name) for folder in checkpoints.glob("step_*"))
+    return sorted(int(name[1]) for name in names if name)
 
 
 def remove_old_checkpoints(checkpoints: Path, *, keep_last: int) -> None:
     """Remove all but the last `keep_last` checkpoints and the best."""
     best = (checkpoints.parent / "best").resolve()
-    steps = sorted(int(folder.name.removeprefix("step_")) for folder in checkpoints.glob("step_*"))
-    for step in steps[:-keep_last]:
+    for step in saved_steps(checkpoints)[:-keep_last]:
         folder = step_folder(checkpoints, step)
         if folder.resolve() != best:
             # Rename first: a removal that is cut short must not leave half a checkpoint under a checkpoint's name.

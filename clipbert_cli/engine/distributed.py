@@ -17,11 +17,6 @@ class World:
     size: int
     device: torch.device
 
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes files and speaks to the person."""
-        return self.rank == 0
-
 
 def start_world(device: str | None = None) -> World:
     """The world of this process: the first CUDA device where there is one, else the CPU, or the device named.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
@@ -30,7 +31,7 @@ class JsonLines:
         pass
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps(record) + "\n")
+        self._stream.write(json.dumps(_finite(record), allow_nan=False) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -64,6 +65,13 @@ class TensorBoard:
 
     def close(self) -> None:
         self._writer.close()
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity: the gradient norm of a step that fp16 skips is null."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert_cli.engine.checkpoint import STATE_FILE, step_folder
+from clipbert_cli.engine.checkpoint import STATE_FILE, saved_steps
 from clipbert_cli.errors import RunError
 
 
@@ -95,9 +95,9 @@ class RunFolder:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
 
-    def remove_if_empty(self) -> None:
-        """Take the folder away again where training has left nothing in it: no record and no checkpoint."""
-        if not self.checkpoints.exists() and not (self.metrics.exists() and self.metrics.stat().st_size):
+    def remove_without_checkpoint(self) -> None:
+        """Take the folder away again where training ended before its first checkpoint."""
+        if not saved_steps(self.checkpoints):
             shutil.rmtree(self.path, ignore_errors=True)
 
     def checkpoint(self, name: str) -> Path:
@@ -108,13 +108,9 @@ class RunFolder:
         """
         folder = self.path / name if name in ("best", "latest") else self.checkpoints / name
         if not (folder / STATE_FILE).is_file():
-            there = sorted(step.name for step in self.checkpoints.glob("step_*"))
+            there = [f"step_{step}" for step in saved_steps(self.checkpoints)]
             raise RunError(
                 f"run {self.path} has no checkpoint {name!r}; it has {', '.join(there) or 'none yet'}",
                 hint="give --checkpoint best, latest or step_N",
             )
         return folder.resolve()
-
-    def step(self, step: int) -> Path:
-        """Where the checkpoint of update `step` is or will be."""
-        return step_folder(self.checkpoints, step)

@@ -116,7 +116,7 @@ def train(
             if not math.isfinite(record["loss"]):
                 ids = ", ".join(example.example_id for batch in fetched for example in batch.examples)
                 raise RunError(
-                    f"the loss is {record['loss']} at step {step}; examples of its batch: {ids}",
+                    f"the loss is {record['loss']} at step {step} or just before; examples of step {step}: {ids}",
                     hint="lower train.learning_rate, or train with train.precision=fp32",
                 )
             for sink in sinks:

@@ -125,8 +125,8 @@ class WeightsConfig(Section):
     checkpoint: str | None = Field(
         None, description="a whole model: an original ClipBERT .pt, or a folder or file of this project"
     )
-    bert: str | None = Field(None, description="Hugging Face BERT folder, used when checkpoint is null")
-    cnn: str | None = Field(None, description="detectron2 or grid-feats-vqa file, used when checkpoint is null")
+    bert: str | None = Field(None, description="Hugging Face BERT folder; checkpoint must be null")
+    cnn: str | None = Field(None, description="detectron2 or grid-feats-vqa file; checkpoint must be null")
 
     @model_validator(mode="after")
     def _one_source(self) -> WeightsConfig:
@@ -172,7 +172,9 @@ class TrainConfig(Section):
     eps: Annotated[float, Field(gt=0)] = Field(1e-6, description="AdamW")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-3, description="decoupled; biases and LayerNorms have none")
     warmup_ratio: Fraction01 = Field(0.1, description="share of the steps in which the rate rises from 0")
-    schedule: Literal["linear", "constant"] = Field("linear", description="what follows the warmup")
+    schedule: Literal["linear", "constant"] = Field(
+        "linear", description="linear: up over the warmup, down to 0; constant: the peak"
+    )
     max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(5.0, description="global L2 norm; null: no clipping")
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp32"
@@ -217,3 +219,18 @@ class Recipe(Section):
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     infer: InferConfig = Field(default_factory=InferConfig)
+
+    @model_validator(mode="after")
+    def _positions_suffice(self) -> Recipe:
+        bert, cells = self.model.bert, -(-self.data.frame_size // 64)  # the grid has a cell for every 64 pixels
+        if self.data.max_text_length > bert.max_position_embeddings:
+            raise ValueError(
+                f"data.max_text_length is {self.data.max_text_length}: model.bert.max_position_embeddings allows "
+                f"{bert.max_position_embeddings}"
+            )
+        if cells > min(bert.max_grid_rows, bert.max_grid_columns):
+            raise ValueError(
+                f"data.frame_size is {self.data.frame_size}, a grid of {cells} x {cells} cells: "
+                f"model.bert.max_grid_rows and max_grid_columns allow {bert.max_grid_rows} and {bert.max_grid_columns}"
+            )
+        return self

@@ -15,8 +15,7 @@ from clipbert_cli.model.heads import HeadSpec
 class Task(Protocol):
     """Owns a record's meaning, the head, the loss, the prediction and the score. No other room asks which task it is.
 
-    `main_metric` names the score (a dotted path into what `score` returns) that decides the best checkpoint; larger
-    is better.
+    `main_metric` names the score, a key of what `score` returns, that decides the best checkpoint; larger is better.
     """
 
     main_metric: str

@@ -41,16 +41,20 @@ def test_every_bad_line_is_told_with_file_line_field_and_value(tmp_path: Path) -
         '{"question": "what?"}',
         '{"video_id": "v1", "question": 3}',
         '{"video_id": true, "question": "what?"}',
+        '{"video_id": null, "question": "what?"}',
+        '{"video_id": "v1", "question": "what \\ud83d?"}',
     )
     with pytest.raises(AnnotationError) as caught:
         read_examples(path, parse)
     lines = str(caught.value).splitlines()
-    assert len(lines) == 6
+    assert len(lines) == 8
     assert lines[0].startswith(f"{path}:2: not a whole JSON object")
     assert lines[1] == f"{path}:3: not UTF-8 text (byte 14 is 0xff)"
     assert lines[2].startswith(f"{path}:4: a JSON list, expected an object")
     assert lines[3] == f"{path}:5: video_id is missing; the record has question"
     assert lines[4] == f"{path}:6: question is 3: it must be text"
+    assert lines[6] == f"{path}:8: video_id is missing; the record has video_id, question"
+    assert lines[7].startswith(f'{path}:9: question is "what \\ud83d?": half a character')
     assert lines[5] == f"{path}:7: video_id is true: it must be text or an integer"
 
 
@@ -108,6 +112,8 @@ def test_answers_come_in_label_order(tmp_path: Path, content: object) -> None:
         ('{"a": 0, "b": 2}', "labels must be the integers 0 to 1"),
         ('{"a": true}', "labels must be"),
         ('["a", "a"]', "stands twice"),
+        ('[{"answer": "a"}]', "not text"),
+        ("[1, 2]", "not text"),
         ("{}", "expected an object"),
         ("3", "expected an object"),
         ('{"a": ', "not JSON"),

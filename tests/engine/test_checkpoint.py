@@ -5,19 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from clipbert_cli.engine.checkpoint import remove_old_checkpoints, save_checkpoint
+from clipbert_cli.engine.checkpoint import mark_best, remove_old_checkpoints, save_checkpoint
 from clipbert_cli.engine.run_folder import RunFolder
 from clipbert_cli.errors import RunError
 
 
 def save(run: Path, step: int, *, best: bool = False) -> Path:
-    return save_checkpoint(
+    folder = save_checkpoint(
         run / "checkpoints",
         step=step,
         write_model=lambda folder: (folder / "model").write_text(f"weights of {step}") and None,
-        state={"metrics": {"accuracy": 0.5}},
-        best=best,
+        state={"epoch": 3},
     )
+    if best:
+        mark_best(run / "checkpoints", step=step)
+    return folder
 
 
 def run_folder(path: Path) -> RunFolder:
@@ -33,10 +35,7 @@ def test_links_follow_the_latest_and_the_best(tmp_path: Path) -> None:
     assert run.checkpoint("latest").name == "step_10"
     assert run.checkpoint("best").name == "step_5"
     assert run.checkpoint("step_5").name == "step_5"
-    assert json.loads((run.checkpoint("best") / "state.json").read_text()) == {
-        "step": 5,
-        "metrics": {"accuracy": 0.5},
-    }
+    assert json.loads((run.checkpoint("best") / "state.json").read_text()) == {"step": 5, "epoch": 3}
 
 
 def test_a_run_folder_can_be_moved(tmp_path: Path) -> None:
@@ -48,10 +47,11 @@ def test_a_run_folder_can_be_moved(tmp_path: Path) -> None:
 
 def test_old_checkpoints_go_and_the_best_stays(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run")
+    (run.checkpoints / "step_10_mine").mkdir(parents=True)  # a person's own copy
     for step in (5, 10, 20, 100):
         save(run.path, step, best=step == 5)
         remove_old_checkpoints(run.checkpoints, keep_last=2)
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step_100", "step_20", "step_5"]
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step_100", "step_10_mine", "step_20", "step_5"]
 
 
 def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_save_that_fails_leaves_no_checkpoint(tmp_path: Path) -> None:
         raise OSError("no space left")
 
     with pytest.raises(OSError, match="no space left"):
-        save_checkpoint(run.checkpoints, step=10, write_model=fail, state={}, best=True)
+        save_checkpoint(run.checkpoints, step=10, write_model=fail, state={})
     assert [path.name for path in run.checkpoints.iterdir()] == ["step_5"]
     assert run.checkpoint("latest").name == "step_5"
 

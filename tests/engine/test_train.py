@@ -140,7 +140,7 @@ def test_clipping_bounds_the_update_but_not_the_reported_norm() -> None:
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_step_and_examples() -> None:
     config = TrainConfig(batch_size=1, epochs=1, log_every_steps=1)
-    with pytest.raises(RunError, match="the loss is nan at step 2; examples of its batch: enan"):
+    with pytest.raises(RunError, match="the loss is nan at step 2 or just before; examples of step 2: enan"):
         run(config, Plan.make(config, groups=3), batch(1.0), batch(math.nan), batch(1.0))
 
 

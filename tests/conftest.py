@@ -56,6 +56,7 @@ TINY = (
     "data.workers=0",
     "train.batch_size=4",
     "train.epochs=2",
+    "train.validate_every_steps=null",
     "train.log_every_steps=1",
 )
 

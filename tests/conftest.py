@@ -8,13 +8,12 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import TINY, Clipbert, ClipbertProcess, Finished
 
 from clipbert_cli.assets.demo_media import write_demo_media
 
@@ -39,40 +38,6 @@ def _has_cuda() -> bool:
 
 def _has_dali() -> bool:
     return importlib.util.find_spec("nvidia.dali") is not None if importlib.util.find_spec("nvidia") else False
-
-
-Clipbert = Callable[..., "Finished"]
-ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
-
-# A model that trains in seconds; everything else is the demo's recipe.
-TINY = (
-    "model.cnn.stem_size=8",
-    "model.cnn.hidden_sizes=[8,8,16,16]",
-    "model.bert.hidden_size=16",
-    "model.bert.num_attention_heads=2",
-    "model.bert.intermediate_size=32",
-    "model.bert.num_hidden_layers=1",
-    "data.frame_size=64",
-    "data.workers=0",
-    "train.batch_size=4",
-    "train.epochs=2",
-    "train.validate_every_steps=null",
-    "train.log_every_steps=1",
-)
-
-
-def as_options(overrides: Sequence[str]) -> list[str]:
-    """`--set` for each of them."""
-    return [word for override in overrides for word in ("--set", override)]
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What a command left: exit code, stdout, stderr."""
-
-    returncode: int
-    stdout: str
-    stderr: str
 
 
 @pytest.fixture(scope="session")

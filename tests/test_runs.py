@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
+from running import TINY
 
 from clipbert_cli.data.packing import pack_media
 from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError

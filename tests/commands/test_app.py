@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import Clipbert
+from running import Clipbert
 
 COMMANDS = ["pack", "finetune", "infer", "eval", "demo", "download", "recipes"]
 LEAVES: list[list[str]] = [[name] for name in COMMANDS if name not in ("download", "recipes")]

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import Clipbert
+from running import Clipbert
 
 from clipbert_cli.commands import demo
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY, Clipbert, ClipbertProcess, as_options
+from running import TINY, Clipbert, ClipbertProcess, as_options
 
 
 def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:

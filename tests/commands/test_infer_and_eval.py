@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import Clipbert, ClipbertProcess, Finished
+from running import Clipbert, ClipbertProcess, Finished
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,40 @@
+"""What tests that run commands share: a model that trains in seconds, and how a finished command looks."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+Clipbert = Callable[..., "Finished"]
+ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
+
+# A model that trains in seconds; everything else is the demo's recipe.
+TINY = (
+    "model.cnn.stem_size=8",
+    "model.cnn.hidden_sizes=[8,8,16,16]",
+    "model.bert.hidden_size=16",
+    "model.bert.num_attention_heads=2",
+    "model.bert.intermediate_size=32",
+    "model.bert.num_hidden_layers=1",
+    "data.frame_size=64",
+    "data.workers=0",
+    "train.batch_size=4",
+    "train.epochs=2",
+    "train.validate_every_steps=null",
+    "train.log_every_steps=1",
+)
+
+
+def as_options(overrides: Sequence[str]) -> list[str]:
+    """`--set` for each of them."""
+    return [word for override in overrides for word in ("--set", override)]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: exit code, stdout, stderr."""
+
+    returncode: int
+    stdout: str
+    stderr: str

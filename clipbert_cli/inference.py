@@ -12,6 +12,7 @@ from clipbert_cli.data.probe import Kind
 from clipbert_cli.data.store import MediaFolder, MediaSource
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.distributed import World, start_world
+from clipbert_cli.engine.interrupts import Interrupts
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.engine.predict import predict
 from clipbert_cli.engine.run_folder import RunFolder
@@ -39,7 +40,15 @@ class LoadedRun:
         """One prediction per example, media item by media item."""
         loader = evaluation_loader(self.recipe, examples, source, self.tokenizer, world=self.world)
         precision = Precision.choose(self.recipe.train.precision, self.world.device)
-        return predict(self.model, loader, self.task, world=self.world, precision=precision, progress=progress)
+        with Interrupts() as interrupts:
+
+            def after_batch(count: int) -> None:
+                progress(count)
+                interrupts.check()
+
+            yield from predict(
+                self.model, loader, self.task, world=self.world, precision=precision, progress=after_batch
+            )
 
 
 def open_run(

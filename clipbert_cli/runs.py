@@ -27,6 +27,7 @@ from clipbert_cli.data.store import MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.checkpoint import mark_best, remove_old_checkpoints, save_checkpoint
 from clipbert_cli.engine.distributed import World, start_world
+from clipbert_cli.engine.interrupts import Interrupts
 from clipbert_cli.engine.logging import JsonLines, Sink, TensorBoard
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.engine.predict import predict
@@ -236,7 +237,8 @@ class Training:
         )
         try:
             with ExitStack() as stack:
-                sinks = [*sinks, stack.enter_context(closing(JsonLines(self.folder.metrics)))]
+                interrupts = stack.enter_context(Interrupts())
+                sinks = [*sinks, interrupts, stack.enter_context(closing(JsonLines(self.folder.metrics)))]
                 if self.recipe.train.tensorboard:
                     sinks.append(stack.enter_context(closing(TensorBoard(self.folder.tensorboard))))
                 self.model.to(self.world.device)
@@ -248,13 +250,13 @@ class Training:
                     plan=self.plan,
                     world=self.world,
                     sinks=sinks,
-                    validate=lambda step: self._save_and_validate(step, sinks),
+                    validate=lambda step: self._save_and_validate(step, sinks, interrupts),
                 )
         finally:
             self.folder.remove_without_checkpoint()
         return {"run": str(self.folder.path), "steps": self.plan.total_steps, "best": self.best, "last": self.last}
 
-    def _save_and_validate(self, step: int, sinks: Sequence[Sink]) -> None:
+    def _save_and_validate(self, step: int, sinks: Sequence[Sink], interrupts: Interrupts) -> None:
         """Save first: nothing that goes wrong in validation costs the weights. Then score, log, mark the best."""
         save_checkpoint(
             self.folder.checkpoints,
@@ -263,7 +265,14 @@ class Training:
             state={"epoch": self.plan.epoch(step)},
         )
         precision = Precision.choose(self.recipe.train.precision, self.world.device)
-        predictions = predict(self.model, self.val_loader, self.task, world=self.world, precision=precision)
+        predictions = predict(
+            self.model,
+            self.val_loader,
+            self.task,
+            world=self.world,
+            precision=precision,
+            progress=lambda examples: interrupts.check(),
+        )
         fields = {prediction.example_id: prediction.fields for prediction in predictions}
         self.last = {"step": step, **self.task.score(fields, self.val_examples)}
         if not self.best or self.last[self.task.main_metric] > self.best[self.task.main_metric]:

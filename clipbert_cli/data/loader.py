@@ -1,4 +1,4 @@
-"""Batches in a decided order, from loading processes that start once."""
+"""Batches in a decided order, from loading processes."""
 
 from __future__ import annotations
 
@@ -68,7 +68,6 @@ class BatchLoader:
             collate_fn=collate,
             num_workers=workers,
             pin_memory=pin_memory,
-            persistent_workers=workers > 0,
             worker_init_fn=_ignore_interrupts if workers else None,
         )
 

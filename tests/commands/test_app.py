@@ -18,7 +18,7 @@ LEAVES += [["download", name] for name in ("ls", "check", "convert")]
 def test_every_commands_help_has_an_example(clipbert: Clipbert, command: list[str]) -> None:
     done = clipbert(*command, "--help", COLUMNS="200")
     assert done.returncode == 0
-    assert re.search(rf"clipbert {' '.join(command)} [^\[\s]", done.stdout), done.stdout
+    assert re.search(rf"Example[^:]*: clipbert {' '.join(command)}\b", done.stdout), done.stdout
 
 
 def test_help_lists_the_commands(clipbert: Clipbert) -> None:

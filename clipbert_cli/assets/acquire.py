@@ -18,6 +18,7 @@ from clipbert_cli.assets.convert.base import remove_leftovers
 from clipbert_cli.assets.convert.registry import run_converter
 from clipbert_cli.assets.fetch import Fetcher
 from clipbert_cli.assets.files import Stopped, link_or_copy, locked, read_json, sweep_lock, write_json
+from clipbert_cli.assets.part import sweep_part
 from clipbert_cli.assets.plan import Layout, Plan, PlannedFile, PlannedPart
 from clipbert_cli.assets.unpack import unpack
 from clipbert_cli.errors import ClipbertError, DownloadError, OutputError
@@ -117,11 +118,16 @@ def _get(file: PlannedFile, plan: Plan, fetcher: Fetcher) -> Received | None:
     def is_used_up() -> bool:  # another process was first, and has removed the file already
         return all(layout.state(part) == "complete" for part in users)
 
+    def record(received: Received) -> None:
+        receipt = {"source": received.source, "bytes": received.bytes, "sha256": received.sha256}
+        write_json(layout.receipt(file.name), receipt)
+
     before = read_json(layout.receipt(file.name))
     if file.handed_over:
         received: Received | None = _check_handed_over(file, file.handed_over, fetcher.stop)
+        record(received)
     else:
-        received = fetcher.fetch(file.name, file.entry, file.target, unless=is_used_up)
+        received = fetcher.fetch(file.name, file.entry, file.target, unless=is_used_up, record=record)
     if received is None:
         return None
     published = file.entry.sha256 or file.entry.md5
@@ -131,10 +137,6 @@ def _get(file: PlannedFile, plan: Plan, fetcher: Fetcher) -> Received | None:
             "the file changed at its source"
         )
         received = Received(received.source, received.bytes, received.sha256, (*received.warnings, changed))
-    write_json(
-        layout.receipt(file.name),
-        {"source": received.source, "bytes": received.bytes, "sha256": received.sha256},
-    )
     return received
 
 
@@ -199,6 +201,7 @@ def _sweep(planned: PlannedPart, layout: Layout) -> None:
     """Remove what a killed download left behind at the very end of a part."""
     for path in (*(layout.file(name, planned.part) for name in planned.part.files), _lock_of(planned, layout)):
         sweep_lock(path)
+        sweep_part(path)
     if planned.part.kind == "annotations" and planned.state == "complete":
         shutil.rmtree(_raw_of(planned, layout), ignore_errors=True)
         remove_leftovers(layout.data / str(planned.part.folder))

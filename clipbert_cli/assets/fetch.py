@@ -83,9 +83,17 @@ class Fetcher:
         self._client.close()
 
     def fetch(
-        self, name: str, entry: FileEntry, target: Path, *, unless: Callable[[], bool] = lambda: False
+        self,
+        name: str,
+        entry: FileEntry,
+        target: Path,
+        *,
+        unless: Callable[[], bool] = lambda: False,
+        record: Callable[[Received], None] = lambda received: None,
     ) -> Received | None:
         """Bring `target` about; None where it is already here, or where `unless`, asked under the file's lock, is true.
+
+        `record` is told of the file just before it gets its name: no file is ever here without its record.
 
         Raises:
             DownloadError: no source gave the file as published; says what each of them did.
@@ -98,7 +106,7 @@ class Fetcher:
             failures = []
             for source in sources_of(name, entry, self.mirror):
                 try:
-                    received = self._fetch_from(source, name, entry, target)
+                    received = self._fetch_from(source, name, entry, target, record)
                 except Refused as exc:
                     failures.append(f"{source}: {exc}")
                     self.progress.say(f"{name}: {failures[-1]}")
@@ -109,19 +117,23 @@ class Fetcher:
         tried = "".join(f"\n  {failure}" for failure in failures) or "\n  the catalogue knows no source"
         raise DownloadError(f"{name}: no source gave the file{tried}")
 
-    def _fetch_from(self, source: Source, name: str, entry: FileEntry, target: Path) -> Received:
+    def _fetch_from(
+        self, source: Source, name: str, entry: FileEntry, target: Path, record: Callable[[Received], None]
+    ) -> Received:
         if source.url:
             part = Part(target)
             try:
                 self._download(source.url, name, entry, part)
                 warnings = check_content(name, entry, part.size, part.digests(), part.path)
+                received = Received(str(source), part.size, part.digests()["sha256"], warnings)
+                record(received)
                 part.finish()
             except WrongContent as exc:
                 part.discard()
                 raise Refused(str(exc)) from None
             finally:
                 part.close()
-            return Received(str(source), part.size, part.digests()["sha256"], warnings)
+            return received
         from clipbert_cli.assets.hub import download_from_hub
 
         path = download_from_hub(source, name, self.progress)
@@ -129,6 +141,7 @@ class Fetcher:
             received = check_file(name, entry, path, self.stop, source=str(source))
         except WrongContent as exc:
             raise Refused(str(exc)) from None
+        record(received)
         link_or_copy(path, target)
         return received
 

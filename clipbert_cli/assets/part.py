@@ -87,3 +87,9 @@ class Part:
         self.size += len(block)
         for digest in self._digests.values():
             digest.update(block)
+
+
+def sweep_part(target: Path) -> None:
+    """Remove what says where `target` came from, if a killed download left it beside the finished file."""
+    if target.exists() and not target.with_name(target.name + ".part").exists():
+        target.with_name(target.name + ".part.json").unlink(missing_ok=True)

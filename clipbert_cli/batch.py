@@ -69,6 +69,7 @@ class Batch:
         text_mask: (N, L) bool, True = real token
         text_item: (N,) int64, the media item (0..B-1) that each text row reads
         targets: what the task's `collate_targets` made of the examples, tensors by name; empty where unknown
+        failed: examples whose media cannot be used, and why; they are in no tensor and not in `examples`
     """
 
     frames: torch.Tensor
@@ -77,6 +78,7 @@ class Batch:
     text_item: torch.Tensor
     examples: tuple[Example, ...]
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    failed: tuple[tuple[Example, str], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; copies overlap with compute where the memory is pinned."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,8 @@ def with_other_data(own: Recipe, other: Recipe) -> Recipe:
     """
     if other.task != own.task:
         raise RecipeError(f"recipe {other.name} has task {other.task!r}, the run was trained for {own.task!r}")
-    taken = {name: getattr(other.data, name) for name in ("root", "splits", "media", "workers", "black_frames")}
+    names = ("root", "splits", "media", "workers", "black_frames", "on_bad_media", "max_pixels", "exif_rotation")
+    taken = {name: getattr(other.data, name) for name in names}
     return own.model_copy(update={"data": own.data.model_copy(update=taken), "infer": other.infer})
 
 
@@ -128,4 +130,7 @@ def predict_media(
         for number, text in enumerate(texts)
     ]
     source = MediaFolder(Path("."), kind=kind, files={str(file): file for file in files})
+    # A person who asks about one file wants to know at once what is wrong with it.
+    data = loaded.recipe.data.model_copy(update={"on_bad_media": "error"})
+    loaded = dataclasses.replace(loaded, recipe=loaded.recipe.model_copy(update={"data": data}))
     return Answering(len(examples), loaded.predict(examples, source, progress))

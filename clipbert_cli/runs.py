@@ -20,7 +20,7 @@ from torch.utils.data import Sampler
 from clipbert_cli.batch import Example, Group
 from clipbert_cli.data.annotations import Record, RecordError, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.data.collate import Collate
-from clipbert_cli.data.dataset import GroupDataset, Position
+from clipbert_cli.data.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
 from clipbert_cli.data.loader import BatchLoader, OrderedBatches, TrainingBatches
 from clipbert_cli.data.sampling import ClipSampling
 from clipbert_cli.data.store import MediaSource, open_media
@@ -99,7 +99,9 @@ def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) ->
         )
     if source.kind == "video" and not source.indexed:
         logger.warning(
-            "%s has no index: each video is decoded once more on first use (clipbert pack writes an index)", source.path
+            "%s has no index: each video is decoded once more on first use (add one: clipbert pack index %s)",
+            source.path,
+            source.path,
         )
     return source
 
@@ -134,8 +136,9 @@ def training_loader(
     plan = Plan.make(recipe.train, groups=len(groups))
     order = TrainingBatches(len(groups), batch_size=recipe.train.batch_size, epochs=plan.epochs, seed=recipe.seed)
     sampling = ClipSampling(strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps)
+    collate = Collate(tokenizer, task.collate_targets)
     return plan, build_loader(
-        recipe, groups, source, sampling, Collate(tokenizer, task.collate_targets), order, world=world
+        recipe, groups, source, sampling, collate, order, on_bad_media=data.on_bad_media, world=world
     )
 
 
@@ -144,7 +147,8 @@ def evaluation_loader(
 ) -> BatchLoader:
     """Every example once, media item by media item, clips as `infer` says.
 
-    How examples are grouped changes speed and memory, never a prediction.
+    How examples are grouped changes speed and memory, never a prediction. Bad media are never replaced or left out:
+    unless `data.on_bad_media` says `error`, their examples are reported in the batch.
     """
     infer = recipe.infer
     groups = group_by_media(examples, max_examples=infer.max_examples_per_group)
@@ -156,7 +160,10 @@ def evaluation_loader(
         safeguard=True,
     )
     order = OrderedBatches(len(groups), batch_size=infer.batch_size)
-    return build_loader(recipe, groups, source, sampling, Collate(tokenizer, None), order, world=world)
+    on_bad_media: OnBadMedia = "error" if recipe.data.on_bad_media == "error" else "report"
+    return build_loader(
+        recipe, groups, source, sampling, Collate(tokenizer, None), order, on_bad_media=on_bad_media, world=world
+    )
 
 
 def build_loader(
@@ -167,19 +174,27 @@ def build_loader(
     collate: Collate,
     order: Sampler[list[Position]],
     *,
+    on_bad_media: OnBadMedia,
     world: World,
 ) -> BatchLoader:
     """Batches of `groups` in the order given."""
     data = recipe.data
-    dataset = GroupDataset(
-        groups,
-        source,
-        sampling=sampling,
+    settings = MediaSettings(
+        sampling,
         frame_size=data.frame_size,
-        seed=recipe.seed,
+        max_pixels=data.max_pixels,
+        exif_rotation=data.exif_rotation,
         black_frames=data.black_frames,
     )
-    return BatchLoader(dataset, collate, order, workers=data.workers, pin_memory=world.device.type == "cuda")
+    dataset = GroupDataset(groups, source, settings, seed=recipe.seed, on_bad_media=on_bad_media)
+    return BatchLoader(
+        dataset,
+        collate,
+        order,
+        workers=data.workers,
+        pin_memory=world.device.type == "cuda",
+        max_bad_fraction=data.max_bad_fraction,
+    )
 
 
 # ---------------------------------------------------------------------------------------------- finetune

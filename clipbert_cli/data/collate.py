@@ -9,7 +9,6 @@ import torch
 from clipbert_cli.batch import Batch, Example
 from clipbert_cli.data.dataset import Item
 from clipbert_cli.data.tokenizer import Tokenizer
-from clipbert_cli.errors import ClipbertError
 
 CollateTargets = Callable[[Sequence[Example]], Mapping[str, torch.Tensor]]
 
@@ -26,13 +25,8 @@ class Collate:
         self.tokenizer = tokenizer
         self.targets = targets
 
-    def __call__(self, items: Sequence[Item | ClipbertError]) -> Batch | ClipbertError:
-        """A batch of B items, or the first item's error."""
-        good: list[Item] = []
-        for item in items:
-            if isinstance(item, ClipbertError):
-                return item
-            good.append(item)
+    def __call__(self, good: Sequence[Item]) -> Batch:
+        """A batch of B items."""
         examples = tuple(example for item in good for example in item.group.examples)
         text_item = [
             number for number, item in enumerate(good) for example in item.group.examples for _ in example.texts

@@ -23,7 +23,8 @@ def predict(
     precision: Precision,
     progress: Callable[[int], None] = lambda examples: None,
 ) -> Iterator[Prediction]:
-    """Yield one prediction per example of `batches`, in their order.
+    """Yield one prediction per example of `batches`, in their order; of examples whose media failed, the prediction's
+    only field is `media_error`, the reason.
 
     Args:
         progress: called with the number of examples after each batch.
@@ -32,9 +33,12 @@ def predict(
     model.eval()
     try:
         for batch in batches:
-            with precision.autocast(world.device):
-                outputs = model(batch.to(world.device))
-            yield from task.predict(outputs, batch.examples)
-            progress(len(batch.examples))
+            if batch.examples:
+                with precision.autocast(world.device):
+                    outputs = model(batch.to(world.device))
+                yield from task.predict(outputs, batch.examples)
+            for example, reason in batch.failed:
+                yield Prediction(example.example_id, example.media_id, {"media_error": reason})
+            progress(len(batch.examples) + len(batch.failed))
     finally:
         model.train(was_training)

@@ -95,7 +95,7 @@ class OpenEndedQa:
 
     @staticmethod
     def score(fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Accuracy overall and by answer type. Answers are compared as text."""
+        """Accuracy overall and by answer type. Answers are compared as text; a `media_error` is wrong."""
         correct = []
         for example in examples:
             if example.target is None:
@@ -104,6 +104,9 @@ class OpenEndedQa:
                     hint="score a split with answers",
                 )
             answer = fields[example.example_id].get("answer")
+            if answer is None and "media_error" in fields[example.example_id]:
+                correct.append(0.0)
+                continue
             if not isinstance(answer, str):
                 raise PredictionsError(
                     f"example {example.example_id!r}: answer is {json.dumps(answer)}: it must be text"

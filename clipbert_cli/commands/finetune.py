@@ -41,5 +41,5 @@ def finetune(
         print_json(result)
     else:
         best = result["best"]
-        note(f"best checkpoint: step {best['step']}, {training.task.main_metric} {best[training.task.main_metric]:.4f}")
+        note(f"best checkpoint: step {best['step']}, {training.task.main_metric} {best[training.task.main_metric]:.2f}")
         typer.echo(result["run"])

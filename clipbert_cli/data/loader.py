@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.batch import Batch
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, Position
+from clipbert_cli.data.mixture import MixedDataset, Mixture
 from clipbert_cli.errors import ClipbertError
 
 
-def epoch_order(count: int, *, seed: int, epoch: int) -> Sequence[int]:
-    """A permutation of 0..count-1 that depends on (seed, epoch) alone."""
-    order: list[int] = np.random.default_rng((seed, epoch)).permutation(count).tolist()
-    return order
-
-
 class TrainingBatches(Sampler[list[Position]]):
-    """The positions of `epochs` shuffled epochs, cut into batches; an epoch's last batch may be smaller."""
+    """The positions of `epochs` epochs of `mixture`, cut into batches; an epoch's last batch may be smaller."""
 
-    def __init__(self, count: int, *, batch_size: int, epochs: int, seed: int) -> None:
-        self.count, self.batch_size, self.epochs, self.seed = count, batch_size, epochs, seed
+    def __init__(self, mixture: Mixture, *, batch_size: int, epochs: int, seed: int) -> None:
+        self.mixture, self.batch_size, self.epochs, self.seed = mixture, batch_size, epochs, seed
 
     def __iter__(self) -> Iterator[list[Position]]:
         for epoch in range(self.epochs):
-            order = epoch_order(self.count, seed=self.seed, epoch=epoch)
-            for start in range(0, self.count, self.batch_size):
+            order = self.mixture.order(seed=self.seed, epoch=epoch)
+            for start in range(0, len(order), self.batch_size):
                 yield [Position(epoch, index) for index in order[start : start + self.batch_size]]
 
 
@@ -54,7 +48,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: GroupDataset,
+        dataset: GroupDataset | MixedDataset,
         collate: Collate,
         order: Sampler[list[Position]],
         *,

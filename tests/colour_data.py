@@ -124,7 +124,7 @@ def write_colour_data(root: Path) -> None:
         _lines(root, f"vqa/{ {'train': 'unused', 'val': 'vqa_test_dev2015', 'test': 'vqa_test2015'}[split] }", unknown)
         for name, key in (("coco", "coco_id"), ("vg", "vg_id")):
             texts = [{"caption": f"the {colour} thing is {colour}", key: media_id} for media_id, colour in items]
-            _lines(root, f"pretrain/{name}_{split}_captions", texts)
+            _lines(root, f"pretrain/{name}_{split}_captions", texts if split == "train" else texts * 12)
     answers = {colour: label for label, colour in enumerate(NAMES)}
     for path in (
         "msrvtt_qa/train_ans2label.json",

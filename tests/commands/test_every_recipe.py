@@ -26,7 +26,11 @@ RUNS: dict[str, tuple[tuple[str, ...], str, float]] = {
     "tgif_frameqa": (("train.epochs=20",), "accuracy", CHANCE),
     "msrvtt_qa": (("train.epochs=20", *FEW_CLIPS), "accuracy", CHANCE),
     "vqa": (("train.epochs=40", f"objective.num_labels={len(NAMES)}"), "accuracy", 2 * CHANCE),
-    "pretrain_coco_vg": (("train.epochs=40", "train.gradient_accumulation_steps=1", "model.pixel_random_sampling_size=1"), "mlm_accuracy", 50),
+    "pretrain_coco_vg": (
+        ("train.epochs=40", "train.gradient_accumulation_steps=1", "model.pixel_random_sampling_size=1"),
+        "mlm_accuracy",
+        50,
+    ),
 }
 TEST_SPLIT = {"anet_retrieval": "val", "vqa": "val", "pretrain_coco_vg": "val_vg"}
 

@@ -7,6 +7,8 @@ eval      predictions + recipe ─► evaluate ─► metrics
 
 from __future__ import annotations
 
+import difflib
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -17,11 +19,12 @@ from typing import Any
 import torch
 from torch.utils.data import Sampler
 
-from clipbert_cli.batch import Example, Group
-from clipbert_cli.data.annotations import Record, RecordError, group_by_media, listed, read_answers, read_examples
+from clipbert_cli.batch import Example, Group, Texts
+from clipbert_cli.data.annotations import FIELDS, Record, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
 from clipbert_cli.data.loader import BatchLoader, OrderedBatches, TrainingBatches
+from clipbert_cli.data.mixture import MixedDataset, Mixture
 from clipbert_cli.data.sampling import ClipSampling
 from clipbert_cli.data.store import MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
@@ -30,7 +33,7 @@ from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.interrupts import Interrupts
 from clipbert_cli.engine.logging import JsonLines, Sink, TensorBoard
 from clipbert_cli.engine.precision import Precision
-from clipbert_cli.engine.predict import predict
+from clipbert_cli.engine.predict import SharedTexts, predict
 from clipbert_cli.engine.run_folder import RunFolder
 from clipbert_cli.engine.train import Plan, train
 from clipbert_cli.errors import RecipeError, StoreError, UsageError
@@ -38,30 +41,75 @@ from clipbert_cli.model import ClipBert, LoadReport, load_weights
 from clipbert_cli.model.weights import Part
 from clipbert_cli.recipe.load import dump_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.task.base import Task
+from clipbert_cli.task.base import Draw, Task
+from clipbert_cli.task.image_qa import ImageQa
+from clipbert_cli.task.multiple_choice import MultipleChoice
+from clipbert_cli.task.pretrain import Pretraining
+from clipbert_cli.task.retrieval import Retrieval
 from clipbert_cli.task.video_qa import OpenEndedQa
 
 logger = logging.getLogger("clipbert")
 
-TASKS = {"open_ended_qa": OpenEndedQa}
+TASKS: dict[str, type[Task]] = {
+    "open_ended_qa": OpenEndedQa,
+    "image_qa": ImageQa,
+    "multiple_choice": MultipleChoice,
+    "retrieval": Retrieval,
+    "pretraining": Pretraining,
+}
 
 
 # ---------------------------------------------------------------------------------------------- recipe to objects
 
 
-def build_task(recipe: Recipe, answers: Mapping[str, int] | None) -> Task:
-    """The recipe's task. Without `answers` it reads and scores, but does not train or predict.
+def task_class(name: str) -> type[Task]:
+    """The task of this name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{guess}")
+    return TASKS[name]
+
+
+def build_task(recipe: Recipe, answers: Mapping[str, int] | None = None) -> Task:
+    """The recipe's task. Without `answers` it reads and scores; a task that needs them then does not train or predict.
 
     Raises:
         RecipeError: no such task.
     """
-    if recipe.task not in TASKS:
-        raise RecipeError(f"task is {recipe.task!r}: it must be one of {', '.join(TASKS)}")
-    return TASKS[recipe.task](recipe.objective, recipe.infer, answers)
+    return task_class(recipe.task)(recipe.objective, recipe.infer, answers)
 
 
-def read_split(recipe: Recipe, split: str, parse: Callable[[Record], Example]) -> list[Example]:
+def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
+    """The recipe's answers, where its task needs them.
+
+    Raises:
+        RecipeError: the task needs them and the recipe names none, or the other way round.
+        AnnotationError: the file is missing or wrong.
+    """
+    needed, named = task_class(recipe.task).needs_answers, recipe.data.answers
+    if needed and named is None:
+        raise RecipeError(
+            f"data.answers is null: task {recipe.task} needs an answer vocabulary", hint="set data.answers"
+        )
+    if named is not None and not needed:
+        raise RecipeError(
+            f"data.answers is {named!r}: task {recipe.task} has no answer vocabulary", hint="leave it out"
+        )
+    return None if named is None else read_answers(resolve(recipe, named))
+
+
+def read_split(
+    recipe: Recipe, split: str, task: Task, check: Callable[[Example], None] = lambda example: None
+) -> list[Example]:
     """The checked examples of one split.
+
+    Args:
+        check: raises RecordError where an example is not fit for its purpose.
 
     Raises:
         UsageError: the recipe has no such split.
@@ -73,14 +121,16 @@ def read_split(recipe: Recipe, split: str, parse: Callable[[Record], Example]) -
             f"recipe {recipe.name} has no split {split!r}; it has {known}",
             hint=f"add data.splits.{split} to the recipe, or name another split",
         )
-    return read_examples(resolve(recipe, recipe.data.splits[split].annotations), parse)
+    for neutral, own in recipe.data.fields.items():
+        if neutral not in FIELDS:
+            raise RecipeError(f"data.fields.{neutral} is {own!r}: the neutral names are {', '.join(FIELDS)}")
 
+    def parse(record: Record) -> Example:
+        example = task.parse(record)
+        check(example)
+        return example
 
-def with_target(example: Example) -> Example:
-    """The example, if it can be scored. Raises RecordError."""
-    if example.target is None:
-        raise RecordError("the record has no answer: validation needs one in every record")
-    return example
+    return read_examples(resolve(recipe, recipe.data.splits[split].annotations), parse, names=recipe.data.fields)
 
 
 def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) -> MediaSource:
@@ -127,73 +177,116 @@ def build_model(recipe: Recipe, task: Task, tokenizer: Tokenizer) -> tuple[ClipB
     return model, reports
 
 
-def training_loader(
-    recipe: Recipe, task: Task, examples: Sequence[Example], source: MediaSource, tokenizer: Tokenizer, *, world: World
-) -> tuple[Plan, BatchLoader]:
-    """How long training runs, and its batches: shuffled anew each epoch, clips as `data` says."""
+def training_loader(recipe: Recipe, task: Task, tokenizer: Tokenizer, *, world: World) -> tuple[Plan, BatchLoader]:
+    """How long training runs, and its batches: shuffled anew each epoch, clips as `data` says.
+
+    Raises:
+        ClipbertError: what is missing or wrong in a split's annotations or media.
+    """
     data = recipe.data
-    groups = group_by_media(examples, max_examples=data.max_examples_per_group)
-    plan = Plan.make(recipe.train, groups=len(groups))
-    order = TrainingBatches(len(groups), batch_size=recipe.train.batch_size, epochs=plan.epochs, seed=recipe.seed)
     sampling = ClipSampling(strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps)
-    collate = Collate(tokenizer, task.collate_targets)
-    return plan, build_loader(
-        recipe, groups, source, sampling, collate, order, on_bad_media=data.on_bad_media, world=world
-    )
+    parts = []
+    for split in data.train_splits:
+        examples = read_split(recipe, split, task, task.check_training)
+        source = open_split_media(recipe, split, examples)
+        groups = group_by_media(examples, max_examples=data.max_examples_per_group)
+        draw = task.draw(groups, training=True)
+        parts.append(group_dataset(recipe, groups, source, sampling, draw, on_bad_media=data.on_bad_media))
+    step_size = recipe.train.batch_size * recipe.train.gradient_accumulation_steps * world.size
+    mixture = Mixture([len(part) for part in parts], step_size, data.train_ratios)
+    plan = Plan.make(recipe.train, groups=len(mixture))
+    order = TrainingBatches(mixture, batch_size=recipe.train.batch_size, epochs=plan.epochs, seed=recipe.seed)
+    texts = functools.partial(task.collate, tokenizer=tokenizer, labelled=True)
+    return plan, batch_loader(recipe, MixedDataset(parts), texts, order, world=world)
 
 
-def evaluation_loader(
-    recipe: Recipe, examples: Sequence[Example], source: MediaSource, tokenizer: Tokenizer, *, world: World
-) -> BatchLoader:
-    """Every example once, media item by media item, clips as `infer` says.
+@dataclass(frozen=True)
+class Evaluation:
+    """Batches to predict, the texts that all their media meet (of some tasks), and how many predictions come."""
+
+    batches: BatchLoader
+    shared: SharedTexts | None
+    total: int
+
+
+def evaluation(
+    recipe: Recipe,
+    task: Task,
+    examples: Sequence[Example],
+    source: MediaSource,
+    tokenizer: Tokenizer,
+    *,
+    world: World,
+    media_ids: Sequence[str] = (),
+) -> Evaluation:
+    """Every example once, media item by media item, clips as `infer` says; or every text with every media item.
 
     How examples are grouped changes speed and memory, never a prediction. Bad media are never replaced or left out:
-    unless `data.on_bad_media` says `error`, their examples are reported in the batch.
+    unless `data.on_bad_media` says `error`, the batch reports them.
+
+    Args:
+        media_ids: media beside those of the examples, where every text meets every item.
     """
     infer = recipe.infer
-    groups = group_by_media(examples, max_examples=infer.max_examples_per_group)
     sampling = ClipSampling(
-        strategy=infer.sampling,
+        strategy=infer.single_clip if (infer.sampling, infer.num_clips) == ("clips", 1) else infer.sampling,
         num_clips=infer.num_clips,
         num_frames=infer.num_frames or recipe.data.num_frames,
         fps=recipe.data.fps,
         safeguard=True,
     )
-    order = OrderedBatches(len(groups), batch_size=infer.batch_size)
+    texts = functools.partial(task.collate, tokenizer=tokenizer, labelled=False)
+    shared, draw = None, None
+    if task.every_pair:
+        gallery = dict.fromkeys([*(example.media_id for example in examples if example.media_id), *media_ids])
+        groups = [Group(media_id, ()) for media_id in gallery]
+        shared = SharedTexts(tuple(examples), texts(examples))
+    else:
+        groups = group_by_media(examples, max_examples=infer.max_examples_per_group)
+        draw = task.draw(groups, training=False)
     on_bad_media: OnBadMedia = "error" if recipe.data.on_bad_media == "error" else "report"
-    return build_loader(
-        recipe, groups, source, sampling, Collate(tokenizer, None), order, on_bad_media=on_bad_media, world=world
-    )
+    dataset = group_dataset(recipe, groups, source, sampling, draw, on_bad_media=on_bad_media)
+    order = OrderedBatches(len(groups), batch_size=infer.batch_size)
+    batches = batch_loader(recipe, dataset, texts, order, world=world)
+    return Evaluation(batches, shared, len(groups) if shared else len(examples))
 
 
-def build_loader(
+def group_dataset(
     recipe: Recipe,
     groups: Sequence[Group],
     source: MediaSource,
     sampling: ClipSampling,
-    collate: Collate,
-    order: Sampler[list[Position]],
+    draw: Draw | None,
     *,
     on_bad_media: OnBadMedia,
-    world: World,
-) -> BatchLoader:
-    """Batches of `groups` in the order given."""
-    data = recipe.data
+) -> GroupDataset:
+    """The groups with their clips."""
     settings = MediaSettings(
         sampling,
-        frame_size=data.frame_size,
-        max_pixels=data.max_pixels,
-        exif_rotation=data.exif_rotation,
-        black_frames=data.black_frames,
+        frame_size=recipe.data.frame_size,
+        max_pixels=recipe.data.max_pixels,
+        exif_rotation=recipe.data.exif_rotation,
+        black_frames=recipe.data.black_frames,
     )
-    dataset = GroupDataset(groups, source, settings, seed=recipe.seed, on_bad_media=on_bad_media)
+    return GroupDataset(groups, source, settings, seed=recipe.seed, on_bad_media=on_bad_media, draw=draw)
+
+
+def batch_loader(
+    recipe: Recipe,
+    dataset: GroupDataset | MixedDataset,
+    texts: Callable[[Sequence[Example]], Texts],
+    order: Sampler[list[Position]],
+    *,
+    world: World,
+) -> BatchLoader:
+    """Batches of the dataset in the order given."""
     return BatchLoader(
         dataset,
-        collate,
+        Collate(texts),
         order,
-        workers=data.workers,
+        workers=recipe.data.workers,
         pin_memory=world.device.type == "cuda",
-        max_bad_fraction=data.max_bad_fraction,
+        max_bad_fraction=recipe.data.max_bad_fraction,
     )
 
 
@@ -207,14 +300,14 @@ class Training:
     recipe: Recipe
     folder: RunFolder
     task: Task
-    answers: Mapping[str, int]
+    answers: Mapping[str, int] | None
     model: ClipBert
     reports: list[LoadReport]
     tokenizer: Tokenizer
     world: World
     plan: Plan
     train_loader: BatchLoader
-    val_loader: BatchLoader
+    validation: Evaluation
     val_examples: list[Example]
     best: dict[str, Any] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
@@ -282,11 +375,13 @@ class Training:
         precision = Precision.choose(self.recipe.train.precision, self.world.device)
         predictions = predict(
             self.model,
-            self.val_loader,
+            self.validation.batches,
             self.task,
             world=self.world,
             precision=precision,
-            progress=lambda examples: interrupts.check(),
+            shared=self.validation.shared,
+            text_rows=self.recipe.infer.text_rows,
+            progress=lambda done: interrupts.check(),
         )
         fields = {prediction.example_id: prediction.fields for prediction in predictions}
         self.last = {"step": step, **self.task.score(fields, self.val_examples)}
@@ -306,19 +401,15 @@ def prepare_training(recipe: Recipe, run: Path, *, device: str | None = None) ->
     """
     folder = RunFolder.absent(run)
     world = start_world(device)
-    if recipe.data.answers is None:
-        raise RecipeError("data.answers is null: it must name the answer vocabulary", hint="set data.answers")
     root = str(resolve(recipe, ".").absolute())  # the run's own recipe works from any folder
-    answers = read_answers(resolve(recipe, recipe.data.answers))
+    answers = read_vocabulary(recipe)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
     task = build_task(recipe, answers)
-    train_examples = read_split(recipe, "train", task.parse_training)
-    val_examples = read_split(recipe, "val", lambda record: with_target(task.parse(record)))
-    train_media = open_split_media(recipe, "train", train_examples)
-    val_media = open_split_media(recipe, "val", val_examples)
     tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
+    plan, train_loader = training_loader(recipe, task, tokenizer, world=world)
+    val_examples = read_split(recipe, "val", task, task.check_truth)
+    val_media = open_split_media(recipe, "val", val_examples)
     model, reports = build_model(recipe, task, tokenizer)
-    plan, train_loader = training_loader(recipe, task, train_examples, train_media, tokenizer, world=world)
     return Training(
         recipe=recipe,
         folder=folder,
@@ -330,6 +421,6 @@ def prepare_training(recipe: Recipe, run: Path, *, device: str | None = None) ->
         world=world,
         plan=plan,
         train_loader=train_loader,
-        val_loader=evaluation_loader(recipe, val_examples, val_media, tokenizer, world=world),
+        validation=evaluation(recipe, task, val_examples, val_media, tokenizer, world=world),
         val_examples=val_examples,
     )

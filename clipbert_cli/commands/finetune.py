@@ -1,4 +1,4 @@
-"""`clipbert finetune`: train a model on a task."""
+"""`clipbert finetune` and `clipbert pretrain`: train a model on a task. One loop, one command line."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands.options import DataRootOption, DeviceOption, JsonOption, RecipeArgument, SetOption
+
+PRETRAIN_HELP = """Train on image-text pairs: masked words, and whether image and text belong together.
+
+    Example: clipbert pretrain --recipe pretrain_coco_vg --data-root ~/data
+    """
 
 
 def finetune(
@@ -41,5 +46,5 @@ def finetune(
         print_json(result)
     else:
         best = result["best"]
-        note(f"best checkpoint: step {best['step']}, {training.task.main_metric} {best[training.task.main_metric]:.4f}")
+        note(f"best checkpoint: step {best['step']}, {training.task.main_metric} {best[training.task.main_metric]:.2f}")
         typer.echo(result["run"])

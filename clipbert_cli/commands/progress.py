@@ -62,7 +62,7 @@ class TrainingProgress:
             self._loss = record["loss"]
             self._bar.update(self._task, description=f"loss {self._loss:.3f}")
         else:
-            note(f"step {record['step']}/{self.total}  loss {self._loss:.3f}  {self.metric} {record[self.metric]:.4f}")
+            note(f"step {record['step']}/{self.total}  loss {self._loss:.3f}  {self.metric} {record[self.metric]:.2f}")
 
     def close(self) -> None:
         pass

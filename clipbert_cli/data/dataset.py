@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 import numpy as np
 import torch
@@ -110,6 +110,8 @@ def load_frames(
 class GroupDataset(Dataset[Item | Failed]):
     """Decodes a group's media item and samples its clips.
 
+    `draw` is what the task draws anew of a group's texts each time it is read.
+
     A media item that fails is returned as `Failed`, not raised: an exception that crosses a process boundary loses
     its type, and `loader.py` decides what becomes of it. With `on_bad_media="replace"` another group takes its place,
     drawn by (seed, epoch, index) alone.
@@ -123,12 +125,19 @@ class GroupDataset(Dataset[Item | Failed]):
         *,
         seed: int,
         on_bad_media: OnBadMedia = "error",
+        draw: Callable[[Group, np.random.Generator], Group] | None = None,
     ) -> None:
         self.groups = groups
         self.source = source
         self.settings = settings
         self.seed = seed
         self.on_bad_media = on_bad_media
+        self.draw = draw
+
+    @property
+    def parts(self) -> Sequence[GroupDataset]:
+        """This one alone, see `mixture.MixedDataset`."""
+        return (self,)
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -136,18 +145,20 @@ class GroupDataset(Dataset[Item | Failed]):
     def __getitem__(self, position: Position) -> Item | Failed:
         drawn = (self.seed, position.epoch, position.index)
         item = self._load(self.groups[position.index], np.random.default_rng(drawn))
-        if self.on_bad_media != "replace":
-            return item
         bad: list[BadMedia] = []
-        for attempt in range(1, _REPLACEMENTS + 1):
-            if isinstance(item, Item):
-                return Item(item.group, item.frames, tuple(bad))
-            if not isinstance(item.error, DecodeError):
-                break
+        while isinstance(item, Failed) and self._replaces(item.error) and len(bad) < _REPLACEMENTS:
             bad.append(BadMedia(item.group.media_id, item.error))
-            rng = np.random.default_rng((*drawn, attempt))
+            rng = np.random.default_rng((*drawn, 2, len(bad)))
             item = self._load(self.groups[int(rng.integers(len(self.groups)))], rng)
-        return item
+        if isinstance(item, Failed):
+            return item
+        group = item.group
+        if self.draw is not None:
+            group = self.draw(group, np.random.default_rng((*drawn, 1)))
+        return Item(group, item.frames, tuple(bad))
+
+    def _replaces(self, error: ClipbertError) -> TypeGuard[DecodeError]:
+        return self.on_bad_media == "replace" and isinstance(error, DecodeError)
 
     def _load(self, group: Group, rng: np.random.Generator) -> Item | Failed:
         try:

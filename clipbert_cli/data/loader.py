@@ -8,34 +8,28 @@ import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.batch import Batch
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import BadMedia, Failed, GroupDataset, Item, MediaSettings, Position
+from clipbert_cli.data.mixture import MixedDataset, Mixture
 from clipbert_cli.errors import ClipbertError, DecodeError
 
 logger = logging.getLogger("clipbert")
 
 
-def epoch_order(count: int, *, seed: int, epoch: int) -> Sequence[int]:
-    """A permutation of 0..count-1 that depends on (seed, epoch) alone."""
-    order: list[int] = np.random.default_rng((seed, epoch)).permutation(count).tolist()
-    return order
-
-
 class TrainingBatches(Sampler[list[Position]]):
-    """The positions of `epochs` shuffled epochs, cut into batches; an epoch's last batch may be smaller."""
+    """The positions of `epochs` epochs of `mixture`, cut into batches; an epoch's last batch may be smaller."""
 
-    def __init__(self, count: int, *, batch_size: int, epochs: int, seed: int) -> None:
-        self.count, self.batch_size, self.epochs, self.seed = count, batch_size, epochs, seed
+    def __init__(self, mixture: Mixture, *, batch_size: int, epochs: int, seed: int) -> None:
+        self.mixture, self.batch_size, self.epochs, self.seed = mixture, batch_size, epochs, seed
 
     def __iter__(self) -> Iterator[list[Position]]:
         for epoch in range(self.epochs):
-            order = epoch_order(self.count, seed=self.seed, epoch=epoch)
-            for start in range(0, self.count, self.batch_size):
+            order = self.mixture.order(seed=self.seed, epoch=epoch)
+            for start in range(0, len(order), self.batch_size):
                 yield [Position(epoch, index) for index in order[start : start + self.batch_size]]
 
 
@@ -56,7 +50,7 @@ class BatchLoader:
         error     the first one is raised
         skip      its group is left out of the batch
         replace   another group has taken its place; of `bad` each is logged once, as with `skip`
-        report    its examples stand in `Batch.failed` (evaluation)
+        report    its group stands in `Batch.failed` (evaluation)
 
     Args:
         workers: loading processes; 0 loads in this one. They leave Ctrl-C to this process.
@@ -66,7 +60,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: GroupDataset,
+        dataset: GroupDataset | MixedDataset,
         collate: Collate,
         order: Sampler[list[Position]],
         *,
@@ -77,11 +71,12 @@ class BatchLoader:
         self.dataset = dataset
         self.bad: dict[str, str] = {}
         """Media that could not be used so far, by id, and why."""
-        self._max_bad = max_bad_fraction * len({group.media_id for group in dataset.groups})
+        self._on_bad_media = dataset.parts[0].on_bad_media
+        self._max_bad = max_bad_fraction * sum(len({group.media_id for group in part.groups}) for part in dataset.parts)
         self._loader = DataLoader(
             dataset,
             batch_sampler=order,
-            collate_fn=_CollateGood(collate, dataset.settings),
+            collate_fn=_CollateGood(collate, dataset.parts[0].settings),
             num_workers=workers,
             pin_memory=pin_memory,
             worker_init_fn=_ignore_interrupts if workers else None,
@@ -105,7 +100,7 @@ class BatchLoader:
             ) from exc
 
     def _checked(self, loaded: Loaded) -> Batch:
-        policy = self.dataset.on_bad_media
+        policy = self._on_bad_media
         for failed in loaded.failed:
             if policy in ("error", "replace") or not isinstance(failed.error, DecodeError):
                 raise failed.error
@@ -113,9 +108,9 @@ class BatchLoader:
         for bad in loaded.replaced:
             self._note(bad)
         if policy == "report":
-            reported = [(example, str(failed.error)) for failed in loaded.failed for example in failed.group.examples]
-            return dataclasses.replace(loaded.batch, failed=tuple(reported))
-        if not loaded.batch.examples:
+            reported = tuple((failed.group, str(failed.error)) for failed in loaded.failed)
+            return dataclasses.replace(loaded.batch, failed=reported)
+        if not loaded.batch.media_ids:
             raise DecodeError(
                 f"no media item of a batch can be used; the first: {loaded.failed[0].error}",
                 hint="set data.on_bad_media=replace, or take the items out of the annotations",
@@ -126,8 +121,8 @@ class BatchLoader:
         if bad.media_id in self.bad:
             return
         self.bad[bad.media_id] = str(bad.error)
-        logger.warning("%s (%s)", bad.error, _NOTED[self.dataset.on_bad_media])
-        if self.dataset.on_bad_media != "report" and len(self.bad) > self._max_bad:
+        logger.warning("%s (%s)", bad.error, _NOTED[self._on_bad_media])
+        if self._on_bad_media != "report" and len(self.bad) > self._max_bad:
             raise DecodeError(
                 f"{len(self.bad)} media items cannot be used, more than data.max_bad_fraction allows "
                 f"({self._max_bad:g}); the last: {bad.error}",

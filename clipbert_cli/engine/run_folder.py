@@ -2,7 +2,7 @@
 
 runs/<name>/
     recipe.yaml             fully resolved
-    vocab.txt, answers.json what the model reads and answers with, so that the folder stands alone
+    vocab.txt, answers.json what the model reads and (of some tasks) answers with, so that the folder stands alone
     checkpoints/step_N/     config.json, model.safetensors, state.json
     latest, best            links to checkpoints
     metrics.jsonl           one record a line
@@ -80,7 +80,7 @@ class RunFolder:
             )
         return run
 
-    def create(self, *, recipe: str, vocabulary: Path, answers: Mapping[str, int]) -> None:
+    def create(self, *, recipe: str, vocabulary: Path, answers: Mapping[str, int] | None) -> None:
         """Make the folder with what the run stands on; it appears whole or not at all."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self.path.with_name(f".{self.path.name}.unfinished-{os.getpid()}")
@@ -89,7 +89,8 @@ class RunFolder:
             fresh = RunFolder(unfinished)
             fresh.recipe.write_text(recipe, encoding="utf-8")
             shutil.copyfile(vocabulary, fresh.vocabulary)
-            fresh.answers.write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            if answers is not None:
+                fresh.answers.write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
             os.rename(unfinished, self.path)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)

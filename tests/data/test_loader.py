@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import os
 import signal
 from collections import Counter
@@ -14,10 +15,13 @@ from clipbert_cli.data.annotations import group_by_media
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, Item, MediaSettings, OnBadMedia, Position
 from clipbert_cli.data.loader import BatchLoader, OrderedBatches, TrainingBatches
+from clipbert_cli.data.mixture import Mixture
 from clipbert_cli.data.sampling import ClipSampling
 from clipbert_cli.data.store import MediaFolder, MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.errors import ClipbertError, DecodeError, StoreError
+from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.task.video_qa import OpenEndedQa
 
 RANDOM = ClipSampling(strategy="random", num_clips=2, num_frames=2, fps=2)
 
@@ -38,16 +42,22 @@ def frames(data: GroupDataset, position: Position) -> torch.Tensor:
     return item.frames
 
 
+def collate_texts(made_data: Path) -> Collate:
+    tokenizer = Tokenizer(made_data / "vocab.txt", max_length=20)
+    task = OpenEndedQa(ObjectiveConfig(), InferConfig(), None)
+    return Collate(functools.partial(task.collate, tokenizer=tokenizer, labelled=False))
+
+
 def batches(made_data: Path, *, workers: int) -> list[Batch]:
     data = dataset(made_data)
-    collate = Collate(Tokenizer(made_data / "vocab.txt", max_length=20), None)
-    order = TrainingBatches(len(data), batch_size=2, epochs=2, seed=3)
+    collate = collate_texts(made_data)
+    order = TrainingBatches(Mixture([len(data)], 2), batch_size=2, epochs=2, seed=3)
     return list(BatchLoader(data, collate, order, workers=workers))
 
 
 def test_a_group_is_decoded_once_for_its_texts(made_data: Path) -> None:
     data = dataset(made_data)
-    collate = Collate(Tokenizer(made_data / "vocab.txt", max_length=20), None)
+    collate = collate_texts(made_data)
     (batch,) = BatchLoader(data, collate, OrderedBatches(3, batch_size=3), workers=0)
     assert batch.frames.shape == (3, 2, 2, 3, 64, 64)
     assert batch.frames.dtype == torch.uint8
@@ -74,11 +84,11 @@ def test_worker_processes_make_the_same_batches(made_data: Path) -> None:
 
 
 def test_each_epoch_has_every_group_once_in_an_order_of_its_own() -> None:
-    positions = [each for batch in TrainingBatches(10, batch_size=4, epochs=3, seed=1) for each in batch]
+    positions = [each for batch in TrainingBatches(Mixture([10], 4), batch_size=4, epochs=3, seed=1) for each in batch]
     assert Counter(positions) == Counter(Position(epoch, index) for epoch in range(3) for index in range(10))
     orders = [[each.index for each in positions if each.epoch == epoch] for epoch in range(3)]
     assert orders[0] != orders[1] != orders[2]
-    assert [len(batch) for batch in TrainingBatches(10, batch_size=4, epochs=1, seed=1)] == [4, 4, 2]
+    assert [len(batch) for batch in TrainingBatches(Mixture([10], 4), batch_size=4, epochs=1, seed=1)] == [4, 4, 2]
 
 
 def test_black_frames_are_black(made_data: Path) -> None:
@@ -93,7 +103,7 @@ def test_a_video_that_cannot_be_decoded_is_named_by_the_loader(made_data: Path, 
     source = MediaFolder(tmp_path, kind="video", files={"bad": bad})
     groups = group_by_media([Example("0", "bad", ("?",))], max_examples=1)
     data = GroupDataset(groups, source, MediaSettings(RANDOM, 64), seed=0)
-    collate = Collate(Tokenizer(made_data / "vocab.txt", max_length=20), None)
+    collate = collate_texts(made_data)
     with pytest.raises(DecodeError, match="'bad'"):
         list(BatchLoader(data, collate, OrderedBatches(1, batch_size=1), workers=workers))
 
@@ -124,8 +134,8 @@ def mixed_loader(
     source = open_media(folder, kind="video")
     groups = group_by_media([Example(f"q{name}", name, ("?",)) for name in source], max_examples=1)
     data = GroupDataset(groups, source, MediaSettings(RANDOM, 64), seed=5, on_bad_media=policy)
-    collate = Collate(Tokenizer(made_data / "vocab.txt", max_length=20), None)
-    order = TrainingBatches(len(data), batch_size=4, epochs=epochs, seed=3)
+    collate = collate_texts(made_data)
+    order = TrainingBatches(Mixture([len(data)], 4), batch_size=4, epochs=epochs, seed=3)
     return BatchLoader(data, collate, order, workers=workers, max_bad_fraction=max_bad_fraction)
 
 
@@ -146,7 +156,9 @@ def test_bad_media_are_replaced_by_others_always_the_same(
     assert media_of(again) == media_of(batches)
     assert all(torch.equal(one.frames, other.frames) for one, other in zip(batches, again, strict=True))
     # Whatever is not replaced is what it would be without bad media around.
-    whole = [position for batch in TrainingBatches(12, batch_size=4, epochs=2, seed=3) for position in batch]
+    whole = [
+        position for batch in TrainingBatches(Mixture([12], 4), batch_size=4, epochs=2, seed=3) for position in batch
+    ]
     names = list(open_media(mixed, kind="video"))
     flat = [media for batch in media_of(batches) for media in batch]
     assert all(
@@ -172,7 +184,9 @@ def test_training_stops_when_too_many_media_are_bad(mixed: Path, made_data: Path
 
 def test_evaluation_reports_every_bad_example_and_loses_none(mixed: Path, made_data: Path) -> None:
     batches = list(mixed_loader(mixed, made_data, "report", workers=1))
-    failed = {example.example_id: reason for batch in batches for example, reason in batch.failed}
+    failed = {
+        example.example_id: reason for batch in batches for group, reason in batch.failed for example in group.examples
+    }
     assert failed.keys() == {"qbad3", "qbad7"}
     assert all("'bad" in reason for reason in failed.values())
     answered = {example.example_id for batch in batches for example in batch.examples}
@@ -186,7 +200,7 @@ def test_a_batch_of_bad_media_alone_is_empty_in_evaluation_and_an_error_in_train
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     (batch,) = mixed_loader(tmp_path, made_data, "report")
     assert (batch.examples, batch.frames.shape) == ((), (0, 2, 2, 3, 64, 64))
-    assert [example.example_id for example, _ in batch.failed] == ["qbad"]
+    assert [group.media_id for group, _ in batch.failed] == ["bad"]
     for policy in ("skip", "replace", "error"):
         with pytest.raises(DecodeError, match="'bad'"):
             list(mixed_loader(tmp_path, made_data, policy))

@@ -2,6 +2,9 @@
 
 A converter is `convert(raw, output)`: it reads the original files anywhere under the folder `raw`, by name, and writes
 its outputs through `Output`, which puts them in place together at the end. The same input gives the same bytes.
+
+What a converter writes, the reader of its task takes: records that lack words are left out and counted, and what is
+not as documented is an error that names file and record.
 """
 
 from __future__ import annotations

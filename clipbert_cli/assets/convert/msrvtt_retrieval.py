@@ -6,6 +6,8 @@ retrieval_val.json where it is there.
 train.jsonl has all captions of the official train and val videos ("7k"), train_9k.jsonl those of every video outside
 the 1k-A test, test.jsonl the 1,000 pairs of 1k-A. val.jsonl are the 1,000 published pairs; without their list, 1,000 of
 the other official test videos with one caption each, chosen by a fixed hash.
+
+Where the original files' sen_id names several captions it is left out: readers know captions by it, or by their line.
 """
 
 from __future__ import annotations

@@ -41,6 +41,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield one prediction per example of `batches`, in their order; with `shared` one per media item.
 
+    Where a media item failed, the predictions' only field is `media_error`, the reason.
+
     Every media item is encoded once, every text of a batch embedded once (of `shared` once and for all).
 
     Args:
@@ -55,6 +57,10 @@ def predict(
             text = None if shared is None else model.embed_text(shared.texts.ids.to(world.device))  # (N, L, D)
         mask = None if shared is None else shared.texts.mask.to(world.device)  # (N, L)
         for batch in batches:
+            yield from (failures := _failures(batch, every_pair=shared is not None))
+            progress(len(failures))
+            if not batch.media_ids:
+                continue
             moved = batch.to(world.device)
             with precision.autocast(world.device):
                 visual = model.encode_visual(moved.frames)  # (B, K, V, D)
@@ -76,6 +82,15 @@ def predict(
             progress(len(predictions))
     finally:
         model.train(was_training)
+
+
+def _failures(batch: Batch, *, every_pair: bool) -> list[Prediction]:
+    """The predictions of what failed: one an example, or (`every_pair`) one a media item."""
+    return [
+        Prediction(key, group.media_id, {"media_error": reason})
+        for group, reason in batch.failed
+        for key in ([group.media_id] if every_pair else [example.example_id for example in group.examples])
+    ]
 
 
 def answer_rows(

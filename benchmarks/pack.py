@@ -75,12 +75,17 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, int]:
     whole = time.perf_counter() - start
     killed = 0
     while killed < count:
-        process = subprocess.Popen([*COMMAND, folder, store, "--workers", "2"], env=ENVIRONMENT, stderr=subprocess.PIPE)
+        process = subprocess.Popen(
+            [*COMMAND, folder, store, "--workers", "2"],
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
         try:
-            process.communicate(timeout=rng.uniform(0.1, whole))
+            process.wait(timeout=rng.uniform(0.1, whole))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
-            process.communicate()
+            process.wait()
             killed += 1
         else:
             assert process.returncode == 0
@@ -108,7 +113,12 @@ def tiny(folder: Path, count: int) -> dict[str, float]:
         (folder / f"{number}.png").write_bytes(data)
     store = folder.with_name("tiny.store")
     start = time.perf_counter()
-    process = subprocess.Popen([*COMMAND, folder, store, "--workers", "2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [*COMMAND, folder, store, "--workers", "2"],
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     peak = 0
     while process.poll() is None:
         peak = max(peak, memory_of_family(process.pid))
@@ -155,7 +165,7 @@ def main() -> None:
             report["kills"] = kills(folder, arguments.kills, arguments.seed)
         if arguments.tiny:
             report["tiny"] = tiny(Path(temporary) / "tiny", arguments.tiny)
-    print(json.dumps(report, indent=1))
+        print(json.dumps(report, indent=1), flush=True)
 
 
 if __name__ == "__main__":

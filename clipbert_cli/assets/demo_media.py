@@ -7,6 +7,7 @@ questions with options, VQA's soft labels, MSRVTT's captions.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -180,13 +181,10 @@ def captions(scene: Scene) -> Iterator[dict[str, Any]]:
 
 
 def statements(scene: Scene) -> Iterator[dict[str, Any]]:
-    """Three sentences about each shape, which say in other words what the questions ask."""
-    for item in scene.shapes:
-        for text in (
-            f"the {item.shape} on the {item.side} is {item.color}",
-            f"the {item.color} shape on the {item.side} is a {item.shape}",
-            f"the {item.color} {item.shape} is on the {item.side}",
-        ):
+    """Colour, kind and side of both shapes, in all orders: almost every word of them has to be seen."""
+    for order in itertools.permutations(("color", "shape", "side")):
+        parts = [" ".join(getattr(item, name) for name in order) for item in scene.shapes]
+        for text in (" and ".join(parts), " and ".join(parts[::-1])):
             yield {"caption": text, "clip_name": scene.video_id}
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.batch import Batch
@@ -14,41 +13,12 @@ from clipbert_cli.data.dataset import GroupDataset, Position
 from clipbert_cli.errors import ClipbertError
 
 
-def epoch_order(count: int, *, seed: int, epoch: int) -> Sequence[int]:
-    """A permutation of 0..count-1 that depends on (seed, epoch) alone."""
-    order: list[int] = np.random.default_rng((seed, epoch)).permutation(count).tolist()
-    return order
-
-
-class TrainingBatches(Sampler[list[Position]]):
-    """The positions of `epochs` shuffled epochs, cut into batches; an epoch's last batch may be smaller."""
-
-    def __init__(self, count: int, *, batch_size: int, epochs: int, seed: int) -> None:
-        self.count, self.batch_size, self.epochs, self.seed = count, batch_size, epochs, seed
-
-    def __iter__(self) -> Iterator[list[Position]]:
-        for epoch in range(self.epochs):
-            order = epoch_order(self.count, seed=self.seed, epoch=epoch)
-            for start in range(0, self.count, self.batch_size):
-                yield [Position(epoch, index) for index in order[start : start + self.batch_size]]
-
-
-class OrderedBatches(Sampler[list[Position]]):
-    """Every position once, in order."""
-
-    def __init__(self, count: int, *, batch_size: int) -> None:
-        self.count, self.batch_size = count, batch_size
-
-    def __iter__(self) -> Iterator[list[Position]]:
-        for start in range(0, self.count, self.batch_size):
-            yield [Position(0, index) for index in range(start, min(start + self.batch_size, self.count))]
-
-
 class BatchLoader:
     """Iterates over the batches of `order`; raises the first item's error.
 
     Args:
-        workers: loading processes; 0 loads in this one. They leave Ctrl-C to this process.
+        workers: loading processes; 0 loads in this one. They leave Ctrl-C and other
+            requests to stop (SIGTERM, SIGUSR1) to this process.
         pin_memory: put batches into page-locked memory, for copies that overlap with compute on a GPU.
     """
 
@@ -87,4 +57,5 @@ class BatchLoader:
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

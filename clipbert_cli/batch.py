@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 class Example:
     """One text record that belongs to one media item.
 
-    `texts` has one entry per text row the model reads: the question, or one per option. `target` is what the task
-    learns from and scores against (an answer string, an option index, soft labels); None where it is not known.
+    `texts` has one entry per text row the model reads: the question, the caption, or one per option; `context` is read
+    before each of them (the question that options answer). `target` is what the task learns from and scores against
+    (an answer string, an option index, soft labels); None where it is not known.
     """
 
     example_id: str
@@ -29,6 +30,7 @@ class Example:
     texts: tuple[str, ...]
     target: Any = None
     answer_type: str | None = None
+    context: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,16 @@ class VideoInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Texts:
+    """Text rows as the model reads them: `ids` (N, L) int64, 0 where padded; `mask` (N, L) bool, True = real token;
+    `targets`, tensors by name, what the task learns or counts against them."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """What the model and the task see of one step.
 
@@ -68,7 +80,8 @@ class Batch:
         text_ids: (N, L) int64, 0 where padded
         text_mask: (N, L) bool, True = real token
         text_item: (N,) int64, the media item (0..B-1) that each text row reads
-        targets: what the task's `collate_targets` made of the examples, tensors by name; empty where unknown
+        targets: what the task's `collate` made of the examples, tensors by name; empty where unknown
+        media_ids: the B items' names
     """
 
     frames: torch.Tensor
@@ -77,6 +90,7 @@ class Batch:
     text_item: torch.Tensor
     examples: tuple[Example, ...]
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    media_ids: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; copies overlap with compute where the memory is pinned."""
@@ -117,11 +131,19 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the task says of one example; `fields` are JSON values and become the rest of the prediction's line."""
+    """What the task says of one example, or of one media item where every text is scored with every item.
+
+    `fields` are JSON values, or float32 arrays, and become the rest of the prediction's line.
+    """
 
     example_id: str
     media_id: str
     fields: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        return {"example_id": self.example_id, "media_id": self.media_id, **self.fields}
+        """The prediction's line. Arrays become lists of the shortest numbers that read back as the same float32."""
+        fields = {
+            name: [float(str(number)) for number in value] if hasattr(value, "dtype") else value
+            for name, value in self.fields.items()
+        }
+        return {"example_id": self.example_id, "media_id": self.media_id, **fields}

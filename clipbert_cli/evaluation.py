@@ -25,21 +25,24 @@ def evaluate(predictions: Path, recipe: Recipe, split: str, *, allow_partial: bo
     Raises:
         PredictionsError: bad lines, and example ids that are missing, there twice, or unknown to the split.
     """
-    task = build_task(recipe, None)
-    examples = read_split(recipe, split, task.parse)
-    fields = read_predictions(predictions, known={example.example_id for example in examples})
-    scored = [example for example in examples if example.example_id in fields]
-    missing = len(examples) - len(scored)
-    if missing and not allow_partial:
-        names = [example.example_id for example in examples if example.example_id not in fields]
+    task = build_task(recipe)
+    examples = read_split(recipe, split, task, task.check_truth)
+    keys = task.keys(examples)
+    fields = read_predictions(predictions, known=set(keys))
+    missing = [key for key in keys if key not in fields]
+    if missing and (task.every_pair or not allow_partial):
+        what = "media items" if task.every_pair else "examples"
         raise PredictionsError(
-            f"{predictions}: {missing} of {len(examples)} examples have no prediction: {shortened(names)}",
-            hint="predict the whole split, or score what is there with --allow-partial",
+            f"{predictions}: {len(missing)} of {len(keys)} {what} have no prediction: {shortened(missing)}",
+            hint="ranks need them all: predict the whole split"
+            if task.every_pair
+            else "predict the whole split, or score what is there with --allow-partial",
         )
-    if not scored:
+    if not fields:
         raise PredictionsError(f"{predictions}: no predictions in it")
+    scored = [example for example in examples if task.every_pair or example.example_id in fields]
     metrics = task.score(fields, scored)
-    return {**metrics, "missing": missing} if allow_partial else metrics
+    return {**metrics, "missing": len(missing)} if allow_partial else metrics
 
 
 def read_predictions(path: Path, *, known: set[str]) -> dict[str, Mapping[str, Any]]:

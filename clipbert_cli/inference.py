@@ -1,15 +1,18 @@
-"""A run becomes predictions: `clipbert infer`, for a split or for single files."""
+"""A run becomes predictions: `clipbert infer`, for a split, for single files, or for a search among media."""
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from clipbert_cli.batch import Example, Prediction
 from clipbert_cli.data.annotations import read_answers
 from clipbert_cli.data.probe import Kind
-from clipbert_cli.data.store import MediaFolder, MediaSource
+from clipbert_cli.data.store import MediaFolder, MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.interrupts import Interrupts
@@ -20,8 +23,12 @@ from clipbert_cli.errors import RecipeError, UsageError
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runs import build_task, evaluation_loader, open_split_media, read_split
+from clipbert_cli.runs import Evaluation, build_task, evaluation, open_split_media, read_split, task_class
 from clipbert_cli.task.base import Task
+
+TAKEN = ("root", "splits", "fields", "media", "workers", "black_frames")  # of another recipe's `data`
+
+Progress = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,14 @@ class LoadedRun:
     tokenizer: Tokenizer
     world: World
 
-    def predict(
-        self, examples: Sequence[Example], source: MediaSource, progress: Callable[[int], None]
-    ) -> Iterator[Prediction]:
-        """One prediction per example, media item by media item."""
-        loader = evaluation_loader(self.recipe, examples, source, self.tokenizer, world=self.world)
+    def evaluation(self, examples: Sequence[Example], source: MediaSource, media_ids: Sequence[str] = ()) -> Evaluation:
+        """What the model is to answer."""
+        return evaluation(
+            self.recipe, self.task, examples, source, self.tokenizer, world=self.world, media_ids=media_ids
+        )
+
+    def predict(self, questions: Evaluation, progress: Progress) -> Iterator[Prediction]:
+        """Its answers, media item by media item."""
         precision = Precision.choose(self.recipe.train.precision, self.world.device)
         with Interrupts() as interrupts:
 
@@ -47,7 +57,14 @@ class LoadedRun:
                 interrupts.check()
 
             yield from predict(
-                self.model, loader, self.task, world=self.world, precision=precision, progress=after_batch
+                self.model,
+                questions.batches,
+                self.task,
+                world=self.world,
+                precision=precision,
+                shared=questions.shared,
+                text_rows=self.recipe.infer.text_rows,
+                progress=after_batch,
             )
 
 
@@ -74,11 +91,12 @@ def open_run(
     world = start_world(device)
     settings = load_recipe(folder.recipe, overrides=() if recipe else overrides, data_root=data_root)
     if recipe:
+        _refuse_without_effect(overrides)
         settings = with_other_data(settings, load_recipe(recipe, overrides=overrides, data_root=data_root))
-    task = build_task(settings, read_answers(folder.answers))
+    answers = read_answers(folder.answers) if task_class(settings.task).needs_answers else None
     return LoadedRun(
         recipe=settings,
-        task=task,
+        task=build_task(settings, answers),
         model=ClipBert.from_pretrained(weights).to(world.device),
         tokenizer=Tokenizer(folder.vocabulary, max_length=settings.data.max_text_length),
         world=world,
@@ -86,15 +104,37 @@ def open_run(
 
 
 def with_other_data(own: Recipe, other: Recipe) -> Recipe:
-    """The run's own recipe with the splits and the inference settings of another; what was trained stays.
+    """The run's own recipe with the task, the splits and the inference settings of another; what was trained stays.
 
     Raises:
-        RecipeError: the other recipe is of another task.
+        RecipeError: the other recipe's task cannot use the run's model.
     """
-    if other.task != own.task:
-        raise RecipeError(f"recipe {other.name} has task {other.task!r}, the run was trained for {own.task!r}")
-    taken = {name: getattr(other.data, name) for name in ("root", "splits", "media", "workers", "black_frames")}
-    return own.model_copy(update={"data": own.data.model_copy(update=taken), "infer": other.infer})
+    if other.task != own.task and own.task not in task_class(other.task).also_answers_runs_of:
+        raise RecipeError(
+            f"recipe {other.name} has task {other.task!r}, the run was trained for {own.task!r}",
+            hint="name a recipe of the run's task",
+        )
+    taken = {name: getattr(other.data, name) for name in TAKEN}
+    objective = own.objective.model_copy(update={"num_options": other.objective.num_options})
+    return own.model_copy(
+        update={
+            "task": other.task,
+            "data": own.data.model_copy(update=taken),
+            "objective": objective,
+            "infer": other.infer,
+        }
+    )
+
+
+def _refuse_without_effect(overrides: Sequence[str]) -> None:
+    """Raise UsageError for a setting that `with_other_data` does not take."""
+    taken = ("infer.", "objective.num_options", *(f"data.{name}" for name in TAKEN))
+    for override in overrides:
+        if not override.strip().startswith(taken):
+            raise UsageError(
+                f"--set {override}: with --recipe it has no effect, what was trained stays the run's own",
+                hint="leave it out; settings of infer, data.splits, data.media and the like can be changed",
+            )
 
 
 @dataclass(frozen=True)
@@ -105,27 +145,85 @@ class Answering:
     predictions: Iterator[Prediction]
 
 
-def predict_split(loaded: LoadedRun, split: str, progress: Callable[[int], None]) -> Answering:
-    """Predictions for every example of a split, media item by media item."""
-    examples = read_split(loaded.recipe, split, loaded.task.parse)
+def predict_split(loaded: LoadedRun, split: str, progress: Progress) -> Answering:
+    """Predictions for every example of a split (of a retrieval run: for every media item), media item by media item."""
+    examples = read_split(loaded.recipe, split, loaded.task)
     source = open_split_media(loaded.recipe, split, examples)
-    return Answering(len(examples), loaded.predict(examples, source, progress))
+    questions = loaded.evaluation(examples, source)
+    return Answering(questions.total, loaded.predict(questions, progress))
 
 
 def predict_media(
-    loaded: LoadedRun, files: Sequence[Path], texts: Sequence[str], *, kind: Kind, progress: Callable[[int], None]
+    loaded: LoadedRun,
+    files: Sequence[Path],
+    texts: Sequence[str],
+    *,
+    options: Sequence[str] = (),
+    kind: Kind,
+    progress: Progress,
 ) -> Answering:
     """Predictions for every text on every media file, without a store or annotations; the path is the media id.
 
     Raises:
-        UsageError: a file does not exist.
+        UsageError: a file does not exist, or the run's task takes no such questions.
     """
     if absent := [str(file) for file in files if not file.is_file()]:
         raise UsageError(f"no such {kind} file: {', '.join(absent)}")
+    if loaded.task.every_pair:
+        raise UsageError(
+            f"the run's task is {loaded.recipe.task}: it finds media by text", hint="give --text and --videos"
+        )
     examples = [
-        Example(example_id=f"{file}#{number}", media_id=str(file), texts=(text,))
+        loaded.task.ask(f"{file}#{number}", str(file), text, options)
         for file in dict.fromkeys(files)
         for number, text in enumerate(texts)
     ]
     source = MediaFolder(Path("."), kind=kind, files={str(file): file for file in files})
-    return Answering(len(examples), loaded.predict(examples, source, progress))
+    questions = loaded.evaluation(examples, source)
+    return Answering(questions.total, loaded.predict(questions, progress))
+
+
+@dataclass(frozen=True)
+class Found:
+    """A media item and how well it matches, 0..1."""
+
+    media_id: str
+    score: float
+
+
+def search(
+    loaded: LoadedRun, media: Path, texts: Sequence[str], *, kind: Kind, progress: Callable[[int, int], None]
+) -> list[list[Found]]:
+    """The `infer.top` best media items of a store or folder for each text, best first.
+
+    Args:
+        progress: called with the finished and the total number of media items.
+
+    Raises:
+        UsageError: the run's task does not score every text with every media item.
+        StoreError: no media there.
+    """
+    if not loaded.task.every_pair:
+        raise UsageError(
+            f"the run's task is {loaded.recipe.task}: it does not find media by text",
+            hint="give the folder of a retrieval run",
+        )
+    source = open_media(media, kind=kind)
+    settings = loaded.recipe.model_copy(update={"data": loaded.recipe.data.model_copy(update={"media": kind})})
+    loaded = dataclasses.replace(loaded, recipe=settings)
+    examples = [Example(str(number), "", (text,)) for number, text in enumerate(texts)]
+    questions = loaded.evaluation(examples, source, media_ids=list(source))
+    done = 0
+
+    def after(count: int) -> None:
+        nonlocal done
+        done += count
+        progress(done, questions.total)
+
+    predictions = list(loaded.predict(questions, after))
+    scores = np.stack([prediction.fields["scores"] for prediction in predictions])  # (media, texts)
+    best = np.argsort(-scores, axis=0, kind="stable")[: loaded.recipe.infer.top].T  # (texts, top)
+    return [
+        [Found(predictions[row].media_id, float(str(scores[row, text]))) for row in rows]
+        for text, rows in enumerate(best.tolist())
+    ]

@@ -7,6 +7,8 @@ eval      predictions + recipe ─► evaluate ─► metrics
 
 from __future__ import annotations
 
+import difflib
+import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,17 +17,19 @@ from pathlib import Path
 import torch
 from torch.utils.data import Sampler
 
-from clipbert_cli.batch import Example, Group
-from clipbert_cli.data.annotations import Record, RecordError, group_by_media, listed, read_answers, read_examples
+from clipbert_cli.batch import Example, Group, Texts
+from clipbert_cli.data.annotations import FIELDS, Record, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, Position
 from clipbert_cli.data.loader import BatchLoader
+from clipbert_cli.data.mixture import MixedDataset, Mixture
 from clipbert_cli.data.order import OrderedBatches, TrainingBatches
 from clipbert_cli.data.sampling import ClipSampling
 from clipbert_cli.data.store import MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.plan import Plan
+from clipbert_cli.engine.predict import SharedTexts
 from clipbert_cli.engine.resume import Resumption, find_resumption
 from clipbert_cli.engine.run_folder import RunFolder
 from clipbert_cli.errors import RecipeError, StoreError, UsageError
@@ -33,31 +37,76 @@ from clipbert_cli.model import ClipBert, LoadReport, load_weights
 from clipbert_cli.model.weights import Part
 from clipbert_cli.recipe.load import load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe, WeightsConfig
-from clipbert_cli.task.base import Task
+from clipbert_cli.task.base import Draw, Task
+from clipbert_cli.task.image_qa import ImageQa
+from clipbert_cli.task.multiple_choice import MultipleChoice
+from clipbert_cli.task.pretrain import Pretraining
+from clipbert_cli.task.retrieval import Retrieval
 from clipbert_cli.task.video_qa import OpenEndedQa
-from clipbert_cli.training import Training
+from clipbert_cli.training import Evaluation, Training
 
 logger = logging.getLogger("clipbert")
 
-TASKS = {"open_ended_qa": OpenEndedQa}
+TASKS: dict[str, type[Task]] = {
+    "open_ended_qa": OpenEndedQa,
+    "image_qa": ImageQa,
+    "multiple_choice": MultipleChoice,
+    "retrieval": Retrieval,
+    "pretraining": Pretraining,
+}
 
 
 # ---------------------------------------------------------------------------------------------- recipe to objects
 
 
-def build_task(recipe: Recipe, answers: Mapping[str, int] | None) -> Task:
-    """The recipe's task. Without `answers` it reads and scores, but does not train or predict.
+def task_class(name: str) -> type[Task]:
+    """The task of this name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{guess}")
+    return TASKS[name]
+
+
+def build_task(recipe: Recipe, answers: Mapping[str, int] | None = None) -> Task:
+    """The recipe's task. Without `answers` it reads and scores; a task that needs them then does not train or predict.
 
     Raises:
         RecipeError: no such task.
     """
-    if recipe.task not in TASKS:
-        raise RecipeError(f"task is {recipe.task!r}: it must be one of {', '.join(TASKS)}")
-    return TASKS[recipe.task](recipe.objective, recipe.infer, answers)
+    return task_class(recipe.task)(recipe.objective, recipe.infer, answers)
 
 
-def read_split(recipe: Recipe, split: str, parse: Callable[[Record], Example]) -> list[Example]:
+def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
+    """The recipe's answers, where its task needs them.
+
+    Raises:
+        RecipeError: the task needs them and the recipe names none, or the other way round.
+        AnnotationError: the file is missing or wrong.
+    """
+    needed, named = task_class(recipe.task).needs_answers, recipe.data.answers
+    if needed and named is None:
+        raise RecipeError(
+            f"data.answers is null: task {recipe.task} needs an answer vocabulary", hint="set data.answers"
+        )
+    if named is not None and not needed:
+        raise RecipeError(
+            f"data.answers is {named!r}: task {recipe.task} has no answer vocabulary", hint="leave it out"
+        )
+    return None if named is None else read_answers(resolve(recipe, named))
+
+
+def read_split(
+    recipe: Recipe, split: str, task: Task, check: Callable[[Example], None] = lambda example: None
+) -> list[Example]:
     """The checked examples of one split.
+
+    Args:
+        check: raises RecordError where an example is not fit for its purpose.
 
     Raises:
         UsageError: the recipe has no such split.
@@ -69,14 +118,16 @@ def read_split(recipe: Recipe, split: str, parse: Callable[[Record], Example]) -
             f"recipe {recipe.name} has no split {split!r}; it has {known}",
             hint=f"add data.splits.{split} to the recipe, or name another split",
         )
-    return read_examples(resolve(recipe, recipe.data.splits[split].annotations), parse)
+    for neutral, own in recipe.data.fields.items():
+        if neutral not in FIELDS:
+            raise RecipeError(f"data.fields.{neutral} is {own!r}: the neutral names are {', '.join(FIELDS)}")
 
+    def parse(record: Record) -> Example:
+        example = task.parse(record)
+        check(example)
+        return example
 
-def with_target(example: Example) -> Example:
-    """The example, if it can be scored. Raises RecordError."""
-    if example.target is None:
-        raise RecordError("the record has no answer: validation needs one in every record")
-    return example
+    return read_examples(resolve(recipe, recipe.data.splits[split].annotations), parse, names=recipe.data.fields)
 
 
 def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) -> MediaSource:
@@ -122,6 +173,39 @@ def build_model(recipe: Recipe, task: Task, tokenizer: Tokenizer) -> tuple[ClipB
 
 
 def training_loader(
+    recipe: Recipe, task: Task, tokenizer: Tokenizer, *, world: World, resumption: Resumption | None
+) -> tuple[Plan, list[Group], BatchLoader]:
+    """How long training runs, its groups, and this process's batches: shuffled anew each epoch, clips as `data` says.
+
+    Raises:
+        ClipbertError: what is missing or wrong in a split's annotations or media.
+    """
+    data = recipe.data
+    sampling = ClipSampling(strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps)
+    parts, all_groups = [], []
+    for split in data.train_splits:
+        examples = read_split(recipe, split, task, task.check_training)
+        source = open_split_media(recipe, split, examples)
+        groups = group_by_media(examples, max_examples=data.max_examples_per_group)
+        all_groups += groups
+        parts.append(group_dataset(recipe, groups, source, sampling, task.draw(groups, training=True)))
+    begun = resumption.global_batch if resumption else None  # with however many processes
+    step_size = begun or recipe.train.batch_size * recipe.train.gradient_accumulation_steps * world.size
+    mixture = Mixture([len(part) for part in parts], step_size, data.train_ratios)
+    plan = Plan.make(recipe.train, groups=len(mixture), global_batch=step_size)
+    order = TrainingBatches(
+        mixture,
+        batch_size=recipe.train.batch_size,
+        epochs=plan.epochs,
+        seed=recipe.seed,
+        shard=world.shard,
+        after=resumption.step if resumption else 0,
+    )
+    texts = functools.partial(task.collate, tokenizer=tokenizer, labelled=True)
+    return plan, all_groups, batch_loader(recipe, MixedDataset(parts), texts, order, world=world)
+
+
+def evaluation(
     recipe: Recipe,
     task: Task,
     examples: Sequence[Example],
@@ -129,41 +213,17 @@ def training_loader(
     tokenizer: Tokenizer,
     *,
     world: World,
-    resumption: Resumption | None,
-) -> tuple[Plan, BatchLoader]:
-    """How long training runs, and this process's batches: shuffled anew each epoch, clips as `data` says."""
-    data = recipe.data
-    groups = group_by_media(examples, max_examples=data.max_examples_per_group)
-    plan = Plan.make(
-        recipe.train,
-        groups=len(groups),
-        processes=world.size,
-        global_batch=resumption.global_batch if resumption else None,
-    )
-    order = TrainingBatches(
-        len(groups),
-        batch_size=recipe.train.batch_size,
-        epochs=plan.epochs,
-        seed=recipe.seed,
-        global_batch=plan.cut.global_batch,
-        shard=world.shard,
-        after=resumption.step if resumption else 0,
-    )
-    sampling = ClipSampling(strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps)
-    return plan, build_loader(
-        recipe, groups, source, sampling, Collate(tokenizer, task.collate_targets), order, world=world
-    )
-
-
-def evaluation_loader(
-    recipe: Recipe, examples: Sequence[Example], source: MediaSource, tokenizer: Tokenizer, *, world: World
-) -> BatchLoader:
-    """This process's share of the examples, media item by media item, clips as `infer` says.
+    media_ids: Sequence[str] = (),
+) -> Evaluation:
+    """This process's share of the examples, media item by media item, clips as `infer` says; or of the media, where
+    every text meets every item.
 
     How examples are grouped changes speed and memory, never a prediction.
+
+    Args:
+        media_ids: media beside those of the examples, where every text meets every item.
     """
     infer = recipe.infer
-    groups = group_by_media(examples, max_examples=infer.max_examples_per_group)
     sampling = ClipSampling(
         strategy=infer.sampling,
         num_clips=infer.num_clips,
@@ -171,31 +231,47 @@ def evaluation_loader(
         fps=recipe.data.fps,
         safeguard=True,
     )
+    texts = functools.partial(task.collate, tokenizer=tokenizer, labelled=False)
+    shared, draw = None, None
+    if task.every_pair:
+        gallery = dict.fromkeys([*(example.media_id for example in examples if example.media_id), *media_ids])
+        groups = [Group(media_id, ()) for media_id in gallery]
+        shared = SharedTexts(tuple(examples), texts(examples))
+    else:
+        groups = group_by_media(examples, max_examples=infer.max_examples_per_group)
+        draw = task.draw(groups, training=False)
+    dataset = group_dataset(recipe, groups, source, sampling, draw)
     order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=world.shard)
-    return build_loader(recipe, groups, source, sampling, Collate(tokenizer, None), order, world=world)
+    batches = batch_loader(recipe, dataset, texts, order, world=world)
+    return Evaluation(batches, shared, len(groups) if shared else len(examples))
 
 
-def build_loader(
+def group_dataset(
+    recipe: Recipe, groups: Sequence[Group], source: MediaSource, sampling: ClipSampling, draw: Draw | None
+) -> GroupDataset:
+    """The groups with their clips."""
+    return GroupDataset(
+        groups,
+        source,
+        sampling=sampling,
+        frame_size=recipe.data.frame_size,
+        seed=recipe.seed,
+        black_frames=recipe.data.black_frames,
+        draw=draw,
+    )
+
+
+def batch_loader(
     recipe: Recipe,
-    groups: Sequence[Group],
-    source: MediaSource,
-    sampling: ClipSampling,
-    collate: Collate,
+    dataset: GroupDataset | MixedDataset,
+    texts: Callable[[Sequence[Example]], Texts],
     order: Sampler[list[Position]],
     *,
     world: World,
 ) -> BatchLoader:
-    """Batches of `groups` in the order given."""
-    data = recipe.data
-    dataset = GroupDataset(
-        groups,
-        source,
-        sampling=sampling,
-        frame_size=data.frame_size,
-        seed=recipe.seed,
-        black_frames=data.black_frames,
-    )
-    return BatchLoader(dataset, collate, order, workers=data.workers, pin_memory=world.device.type == "cuda")
+    """Batches of the dataset in the order given."""
+    pin_memory = world.device.type == "cuda"
+    return BatchLoader(dataset, Collate(texts), order, workers=recipe.data.workers, pin_memory=pin_memory)
 
 
 # ---------------------------------------------------------------------------------------------- finetune
@@ -218,22 +294,16 @@ def prepare_training(recipe: Recipe, run: Path, *, world: World | None = None, r
     if resume:
         own = load_recipe(folder.recipe)
         resumption = world.main_first(lambda: find_resumption(folder, own=own, given=recipe))
-    if recipe.data.answers is None:
-        raise RecipeError("data.answers is null: it must name the answer vocabulary", hint="set data.answers")
     root = str(resolve(recipe, ".").absolute())  # the run's own recipe works from any folder
-    answers = read_answers(resolve(recipe, recipe.data.answers))
+    answers = read_vocabulary(recipe)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
     task = build_task(recipe, answers)
-    train_examples = read_split(recipe, "train", task.parse_training)
-    val_examples = read_split(recipe, "val", lambda record: with_target(task.parse(record)))
-    train_media = open_split_media(recipe, "train", train_examples)
-    val_media = open_split_media(recipe, "val", val_examples)
     tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
-    started = resumption is not None and resumption.checkpoint is not None
-    model, reports = build_model(without_weights(recipe) if started else recipe, task, tokenizer)
-    plan, train_loader = training_loader(
-        recipe, task, train_examples, train_media, tokenizer, world=world, resumption=resumption
-    )
+    plan, groups, train_loader = training_loader(recipe, task, tokenizer, world=world, resumption=resumption)
+    val_examples = read_split(recipe, "val", task, task.check_truth)
+    val_media = open_split_media(recipe, "val", val_examples)
+    has_weights = resumption is not None and resumption.checkpoint is not None
+    model, reports = build_model(without_weights(recipe) if has_weights else recipe, task, tokenizer)
     return Training(
         recipe=recipe,
         folder=folder,
@@ -245,8 +315,9 @@ def prepare_training(recipe: Recipe, run: Path, *, world: World | None = None, r
         tokenizer=tokenizer,
         world=world,
         plan=plan,
+        groups=groups,
         train_loader=train_loader,
-        val_loader=evaluation_loader(recipe, val_examples, val_media, tokenizer, world=world),
+        validation=evaluation(recipe, task, val_examples, val_media, tokenizer, world=world),
         val_examples=val_examples,
         begin=begin,
     )

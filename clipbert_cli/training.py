@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli import __version__
-from clipbert_cli.batch import Example
+from clipbert_cli.batch import Example, Group
 from clipbert_cli.data.loader import BatchLoader
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.checkpoint import (
@@ -29,7 +29,7 @@ from clipbert_cli.engine.logging import JsonLines, Sink, TensorBoard
 from clipbert_cli.engine.model_options import apply_options
 from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.precision import Precision
-from clipbert_cli.engine.predict import predict
+from clipbert_cli.engine.predict import SharedTexts, predict
 from clipbert_cli.engine.resume import Resumption, groups_digest, recipe_digest
 from clipbert_cli.engine.run_folder import RunFolder
 from clipbert_cli.engine.slurm import requeue
@@ -85,6 +85,15 @@ class FirstStep:
         pass
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """Batches to predict, the texts that all their media meet (of some tasks), and how many predictions come."""
+
+    batches: BatchLoader
+    shared: SharedTexts | None
+    total: int
+
+
 @dataclass
 class Training:
     """Everything of a run, checked and ready to start or to go on."""
@@ -93,14 +102,15 @@ class Training:
     folder: RunFolder
     resumption: Resumption | None
     task: Task
-    answers: Mapping[str, int]
+    answers: Mapping[str, int] | None
     model: ClipBert
     reports: list[LoadReport]
     tokenizer: Tokenizer
     world: World
     plan: Plan
+    groups: Sequence[Group]
     train_loader: BatchLoader
-    val_loader: BatchLoader
+    validation: Evaluation
     val_examples: list[Example]
     begin: float = field(default_factory=time.monotonic)
     best: dict[str, Any] = field(default_factory=dict)
@@ -112,7 +122,7 @@ class Training:
     def __post_init__(self) -> None:
         apply_options(self.model, self.recipe.train)
         self.devices = self.world.gather(device_name(self.world.device))
-        self.data_digest = groups_digest(self.train_loader.dataset.groups)
+        self.data_digest = groups_digest(self.groups)
         if self.resumption:
             self.resumption.check_data(self.data_digest)
 
@@ -121,13 +131,12 @@ class Training:
         config, plan, cut = self.recipe.train, self.plan, self.plan.cut
         parameters = sum(parameter.numel() for parameter in self.model.parameters())
         trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-        groups = self.train_loader.dataset.groups
-        examples = sum(len(group.examples) for group in groups)
+        examples = sum(len(group.examples) for group in self.groups)
         lines = [report.summary() for report in self.reports]
         lines.append(f"model      {parameters:,} parameters, {trained:,} trained")
         if config.ema_decay is not None:
             lines[-1] += f", averaged with decay {config.ema_decay}"
-        lines.append(f"data       {examples:,} training examples in {len(groups):,} groups")
+        lines.append(f"data       {examples:,} training examples in {len(self.groups):,} groups")
         lines[-1] += f", {len(self.val_examples):,} validation examples"
         lines.append(f"training   {plan.total_steps:,} steps, {plan.epochs} epochs")
         lines[-1] += f", {plan.validations} validations, one every {plan.validate_every:,} steps"
@@ -143,7 +152,7 @@ class Training:
         """Load one batch of training and one of validation, and describe them; nothing is written."""
         return [
             f"{name:10} {next(iter(loader))} in {time.monotonic() - begin:.1f} s"
-            for name, loader in (("training", self.train_loader), ("validation", self.val_loader))
+            for name, loader in (("training", self.train_loader), ("validation", self.validation.batches))
             for begin in [time.monotonic()]
         ]
 
@@ -274,11 +283,13 @@ class Training:
             predictions = list(
                 predict(
                     self.model,
-                    self.val_loader,
+                    self.validation.batches,
                     self.task,
                     world=self.world,
                     precision=trainer.precision,
-                    progress=lambda examples: interrupts.check(),
+                    shared=self.validation.shared,
+                    text_rows=self.recipe.infer.text_rows,
+                    progress=lambda done: interrupts.check(),
                 )
             )
         fields = {prediction.example_id: prediction.fields for prediction in predictions}

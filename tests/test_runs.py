@@ -37,7 +37,7 @@ def test_a_run_folder_holds_all_that_inference_needs(trained_run: Path) -> None:
     records = [json.loads(line) for line in (trained_run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if record["event"] == "train"] == [1, 2, 3, 4]
     assert [record["step"] for record in records if record["event"] == "validation"] == [2, 4]
-    assert all(0 <= record["accuracy"] <= 1 for record in records if record["event"] == "validation")
+    assert all(0 <= record["accuracy"] <= 100 for record in records if record["event"] == "validation")
 
 
 def test_a_split_gets_one_prediction_per_example_with_the_top_answers(trained_run: Path, made_data: Path) -> None:

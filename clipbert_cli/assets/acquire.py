@@ -124,8 +124,9 @@ def _get(file: PlannedFile, plan: Plan, fetcher: Fetcher) -> Received | None:
 
     before = read_json(layout.receipt(file.name))
     if file.handed_over:
-        received: Received | None = _check_handed_over(file, file.handed_over, fetcher.stop)
-        record(received)
+        handed = _check_handed_over(file, file.handed_over, fetcher.stop)
+        record(handed)
+        received: Received | None = handed
     else:
         received = fetcher.fetch(file.name, file.entry, file.target, unless=is_used_up, record=record)
     if received is None:

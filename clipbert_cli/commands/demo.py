@@ -118,7 +118,7 @@ def answer(folder: Path, run: Path, name: str, options: list[str]) -> float:
     predictions = folder / name
     call("infer", "--run", str(run), "--split", "test", "-o", str(predictions), *options)
     call("eval", str(predictions), "--recipe", RECIPE, "--data-root", str(folder), "--split", "test")
-    accuracy: float = evaluate(predictions, load_recipe(RECIPE, data_root=folder), "test")["accuracy"]
+    accuracy: float = evaluate(predictions, load_recipe(RECIPE, data_root=folder), "test")["accuracy"] / 100
     return accuracy
 
 

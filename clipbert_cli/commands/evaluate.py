@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,27 +33,26 @@ def evaluate(
     loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root)
 
     from clipbert_cli.evaluation import evaluate as score
+    from clipbert_cli.runs import build_task
 
     metrics = score(predictions, loaded, split, allow_partial=allow_partial)
     if as_json:
         print_json(metrics)
     else:
-        _show(metrics)
+        _show(build_task(loaded).table(metrics), metrics)
 
 
-def _show(metrics: dict[str, Any]) -> None:
+def _show(rows: Sequence[tuple[str, ...]], metrics: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 
     from clipbert_cli.commands.terminal import note, stderr
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("answer type")
-    for name in ("accuracy %", "count"):
-        table.add_column(name, justify="right")
-    for kind, row in metrics["by_type"].items():
-        table.add_row(Text(kind), f"{100 * row['accuracy']:.2f}", str(row["count"]))
-    table.add_row("all", f"{100 * metrics['accuracy']:.2f}", str(metrics["count"]), style="bold")
+    for number, name in enumerate(rows[0]):
+        table.add_column(name, justify="right" if number else "left")
+    for row in rows[1:]:
+        table.add_row(*map(Text, row))
     stderr().print(table)
     if metrics.get("missing"):
         total = metrics["count"] + metrics["missing"]

@@ -155,7 +155,7 @@ def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:
         print_json(result)
         return
     best = result["best"]
-    note(f"best checkpoint: step {best['step']}, {metric} {best[metric]:.4f}")
+    note(f"best checkpoint: step {best['step']}, {metric} {best[metric]:.2f}")
     print_result(result["run"])
 
 

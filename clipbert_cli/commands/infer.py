@@ -1,4 +1,4 @@
-"""`clipbert infer`: answers from a trained run, for a split or for single files."""
+"""`clipbert infer`: answers from a trained run, for a split, about single files, or by searching."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.data.probe import Kind
+
+JSONL = "jsonl"
 
 
 def infer(
@@ -32,8 +34,15 @@ def infer(
         str | None,
         typer.Option("--output", "-o", metavar="FILE", help="Predictions of the split; default `-`, standard output."),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="Form of the split's predictions: jsonl or vqa-submission."),
+    ] = None,
     num_clips: Annotated[
         int | None, typer.Option("--num-clips", min=1, help="Clips of a video; default: the recipe's infer.num_clips.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, help="Answers or media listed; default: the recipe's infer.top.")
     ] = None,
     video: Annotated[
         list[Path] | None, typer.Option("--video", metavar="FILE", help="Ask about this video. Repeatable.")
@@ -44,32 +53,49 @@ def infer(
     question: Annotated[
         list[str] | None, typer.Option("--question", metavar="TEXT", help="What to ask. Repeatable.")
     ] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--option", metavar="TEXT", help="An answer to choose from. Repeatable.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option("--text", metavar="TEXT", help="Find media that show this. Repeatable.")
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option("--videos", metavar="DIR", help="Folder or store of videos to search in.")
+    ] = None,
+    images: Annotated[
+        Path | None, typer.Option("--images", metavar="DIR", help="Folder or store of images to search in.")
+    ] = None,
     overrides: SetOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Answer a split's questions, or questions about single files.
+    """Answer a split's questions, ask about single files, or find videos by text.
 
     Example, a split: clipbert infer --run runs/msrvtt_qa --split test --num-clips 16 -o preds.jsonl
 
     Example, a file: clipbert infer --run runs/msrvtt_qa --video cat.mp4 --question "what is the cat doing?"
+
+    Example, a search: clipbert infer --run runs/msrvtt_retrieval --text "a dog catches a frisbee" --videos clips/
     """
     from clipbert_cli.commands.terminal import show_logs
 
     files: list[tuple[Kind, Path]] = [("video", file) for file in video or ()]
     files += [("image", file) for file in image or ()]
-    if bool(split) == bool(files or question):
-        raise UsageError("give either --split, or --video/--image with --question", hint="clipbert infer --help")
-    if not split and not (files and question):
-        raise UsageError(f"{'--question' if files else '--video or --image'} is missing", hint="clipbert infer --help")
-    if files and (output is not None or overwrite):
-        raise UsageError("--output and --overwrite go with --split", hint="answers about files: --json > FILE")
+    folders: list[tuple[Kind, Path]] = [("video", videos)] if videos else []
+    folders += [("image", images)] if images else []
+    _check_mode(bool(split), files, question or option, text, folders)
+    if not split and (output is not None or overwrite or form):
+        raise UsageError("--output, --overwrite and --format go with --split", hint="other answers: --json > FILE")
     if split and as_json:
-        raise UsageError("--json goes with --video and --image", hint="predictions of a split are JSON lines already")
+        raise UsageError(
+            "--json goes with --video, --image and --text", hint="predictions of a split are JSON lines already"
+        )
     show_logs()
     settings = [*(overrides or ()), *([f"infer.num_clips={num_clips}"] if num_clips else [])]
+    settings += [f"infer.top={top}"] if top else []
+    settings += [f"objective.num_options={len(option)}"] if option else []
     options: dict[str, Any] = {
         "checkpoint": checkpoint,
         "recipe": recipe,
@@ -78,34 +104,63 @@ def infer(
         "device": device,
     }
     if split:
-        _answer_split(run, options, split, output or "-", overwrite=overwrite)
+        _answer_split(run, options, split, output or "-", form=form or JSONL, overwrite=overwrite)
+    elif folders:
+        _search(run, options, folders[0], text or [], as_json=as_json)
     else:
-        _answer_files(run, options, files, question or [], as_json=as_json)
+        _answer_files(run, options, files, question or [], option or [], as_json=as_json)
 
 
-def _answer_split(run: Path, options: dict[str, Any], split: str, output: str, *, overwrite: bool) -> None:
+def _check_mode(split: bool, files: Any, question: Any, text: Any, folders: Any) -> None:
+    """Raise UsageError unless the options belong to exactly one way of asking, and all of it is there."""
+    modes = {
+        "--split": split,
+        "--video or --image with --question": bool(files or question),
+        "--text with --videos or --images": bool(text or folders),
+    }
+    if sum(modes.values()) != 1:
+        raise UsageError(f"give one of: {'; '.join(modes)}", hint="clipbert infer --help")
+    if (files or question) and not (files and question):
+        raise UsageError(f"{'--question' if files else '--video or --image'} is missing", hint="clipbert infer --help")
+    if (text or folders) and not (text and folders):
+        raise UsageError(f"{'--videos or --images' if text else '--text'} is missing", hint="clipbert infer --help")
+    if len(folders) > 1:
+        raise UsageError("--videos and --images: one search is in one of them", hint="search twice")
+
+
+def _answer_split(run: Path, options: dict[str, Any], split: str, output: str, *, form: str, overwrite: bool) -> None:
     from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.commands.terminal import note
     from clipbert_cli.inference import open_run, predict_split
 
-    with writing(output, overwrite=overwrite) as stream, progress_bar("example") as bar:
+    with writing(output, overwrite=overwrite) as stream, progress_bar("item") as bar:
         task = bar.add_task(f"{split}", total=None)
-        answering = predict_split(open_run(run, **options), split, lambda count: bar.advance(task, count))
+        loaded = open_run(run, **options)
+        forms = loaded.task.formats()
+        if form not in (JSONL, *forms):
+            known = " or ".join([JSONL, *forms])
+            raise UsageError(f"--format is {form}: predictions of task {loaded.recipe.task} are written as {known}")
+        answering = predict_split(loaded, split, lambda count: bar.advance(task, count))
         bar.update(task, total=answering.total)
-        for prediction in answering.predictions:
-            stream.write(json.dumps(prediction.to_json(), ensure_ascii=False) + "\n")
+        if form == JSONL:
+            for prediction in answering.predictions:
+                stream.write(json.dumps(prediction.to_json(), ensure_ascii=False) + "\n")
+        else:
+            stream.write(json.dumps([forms[form](prediction) for prediction in answering.predictions]) + "\n")
     if output != "-":
         note(f"{answering.total} predictions written to {output}")
 
 
 def _answer_files(
-    run: Path, options: dict[str, Any], files: Sequence[tuple[Kind, Path]], questions: Sequence[str], *, as_json: bool
+    run: Path,
+    options: dict[str, Any],
+    files: Sequence[tuple[Kind, Path]],
+    questions: Sequence[str],
+    choices: Sequence[str],
+    *,
+    as_json: bool,
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
     from clipbert_cli.commands.terminal import print_json
     from clipbert_cli.inference import open_run, predict_media
 
@@ -113,15 +168,60 @@ def _answer_files(
     answers = []
     for kind in dict.fromkeys(kind for kind, _ in files):
         of_kind = list(dict.fromkeys(file for each, file in files if each == kind))
-        predictions = predict_media(loaded, of_kind, questions, kind=kind, progress=lambda count: None).predictions
+        answering = predict_media(loaded, of_kind, questions, options=choices, kind=kind, progress=lambda count: None)
         asked = [(file, question) for file in of_kind for question in questions]
-        for (file, question), prediction in zip(asked, predictions, strict=True):
+        for (file, question), prediction in zip(asked, answering.predictions, strict=True):
             answers.append({kind: str(file), "question": question, **prediction.fields})
     if as_json:
         print_json(answers)
         return
-    table = Table("file", "question", "answer", "score", box=None, pad_edge=False)
-    for row in answers:
-        name = str(row.get("video") or row.get("image"))
-        table.add_row(*map(Text, (name, row["question"], row["answer"], f"{row['score']:.3f}")))
+    rows = []
+    for answer in answers:
+        name = str(answer.get("video") or answer.get("image"))
+        rows.append((name, answer["question"], loaded.task.answer_text(answer), f"{answer['score']:.3f}"))
+    _print_table(("file", "question", "answer", "score"), rows)
+
+
+def _search(
+    run: Path, options: dict[str, Any], folder: tuple[Kind, Path], texts: Sequence[str], *, as_json: bool
+) -> None:
+    from clipbert_cli.commands.progress import progress_bar
+    from clipbert_cli.commands.terminal import print_json
+    from clipbert_cli.inference import open_run, search
+
+    kind, path = folder
+    loaded = open_run(run, **options)
+    with progress_bar(kind) as bar:
+        task = bar.add_task("search", total=None)
+        found = search(
+            loaded,
+            path,
+            texts,
+            kind=kind,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if as_json:
+        print_json(
+            [
+                {"text": text, "top": [{"media_id": item.media_id, "score": item.score} for item in items]}
+                for text, items in zip(texts, found, strict=True)
+            ]
+        )
+        return
+    rows = [
+        (text, str(rank), item.media_id, f"{item.score:.3f}")
+        for text, items in zip(texts, found, strict=True)
+        for rank, item in enumerate(items, start=1)
+    ]
+    _print_table(("text", "rank", kind, "score"), rows)
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*map(Text, row))
     Console(highlight=False, emoji=False).print(table)

@@ -71,7 +71,7 @@ class TrainingProgress:
         self._last = f"loss {loss}  {record['data_wait']:.0%} waiting for data"
 
     def _validated(self, record: Mapping[str, Any]) -> None:
-        note(f"step {record['step']}/{self.total}  {self._last}  {self.metric} {record[self.metric]:.4f}")
+        note(f"step {record['step']}/{self.total}  {self._last}  {self.metric} {record[self.metric]:.2f}")
 
     def close(self) -> None:
         pass

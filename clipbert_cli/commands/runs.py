@@ -59,7 +59,7 @@ def list_runs(
     for run in found:
         step = f"{run.step}/{run.total_steps}" if run.total_steps else "-"
         best = (
-            f"{(run.metric or '').removeprefix('-')} {run.best:.4f} at step {run.best_step}"
+            f"{(run.metric or '').removeprefix('-')} {run.best:.2f} at step {run.best_step}"
             if run.best is not None
             else "-"
         )

@@ -1,21 +1,23 @@
-"""Reads annotation files: JSON lines into checked examples, answer vocabularies, examples into groups.
+"""Reads annotation files: JSON lines or CSV into checked examples, answer vocabularies, examples into groups.
 
 Every bad record of a file is collected and reported together, with file, line, field and value, before anything runs.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from clipbert_cli.batch import Example, Group
 from clipbert_cli.errors import AnnotationError
 
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SHOWN = 20  # mistakes of a file that are printed; the rest is counted
 
 logger = logging.getLogger("clipbert")
@@ -25,37 +27,102 @@ class RecordError(ValueError):
     """One mistake in one record: what a task's parser raises. The message names field, value and requirement."""
 
 
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "example_id": ("example_id", "question_id", "qid", "sen_id"),
+    "media_id": ("media_id", "video_id", "clip_name", "gif_name", "image_id", "coco_id", "vg_id"),
+    "caption": ("caption", "text"),
+    "question": ("question",),
+    "options": ("options",),
+    "answer": ("answer",),
+    "labels": ("labels",),
+    "answer_type": ("answer_type",),
+}
+"""Neutral field name -> the names that public annotations use for it; the first that is there counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One JSON object of a file. `line` counts from 1, `index` counts the records from 0 (blank lines have none)."""
+    """One record of a file, asked for its fields by their neutral names (`FIELDS`).
+
+    `line` counts from 1, `index` counts the records from 0 (blank lines have none). `names` says which of the record's
+    own fields a neutral name means, where the recipe does (`data.fields`). `typed` is False for a CSV file, in which
+    every value is text.
+    """
 
     line: int
     index: int
     fields: Mapping[str, Any]
+    names: Mapping[str, str] = field(default_factory=dict)
+    typed: bool = True
 
-    def text(self, *names: str) -> str:
-        """The first field of `names` that is there and not null, as non-empty text. Raises RecordError."""
-        name, value = self._value(names)
+    def text(self, name: str) -> str:
+        """Non-empty text. Raises RecordError."""
+        own, value = self._value(name)
         if not isinstance(value, str) or not value.strip():
-            raise RecordError(f"{name} is {json.dumps(value)}: it must be text")
-        return _encodable(name, value)
+            raise RecordError(f"{own} is {json.dumps(value)}: it must be text")
+        return _encodable(own, value)
 
-    def identifier(self, *names: str) -> str:
-        """The first field of `names` that is there and not null, text or an integer, as text. Raises RecordError."""
-        name, value = self._value(names)
+    def identifier(self, name: str) -> str:
+        """Text or an integer, as text. Raises RecordError."""
+        own, value = self._value(name)
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
-            raise RecordError(f"{name} is {json.dumps(value)}: it must be text or an integer")
-        return _encodable(name, str(value))
+            raise RecordError(f"{own} is {json.dumps(value)}: it must be text or an integer")
+        return _encodable(own, str(value))
 
-    def has(self, *names: str) -> bool:
-        """Whether one of `names` is there and not null."""
-        return any(self.fields.get(name) is not None for name in names)
+    def integer(self, name: str, *, below: int) -> int:
+        """An integer in 0..below-1. Raises RecordError."""
+        own, value = self._value(name)
+        if not self.typed and isinstance(value, str) and value.strip().isdecimal():
+            value = int(value)
+        if type(value) is not int or not 0 <= value < below:
+            raise RecordError(f"{own} is {json.dumps(value)}: it must be an integer from 0 to {below - 1}")
+        return value
 
-    def _value(self, names: tuple[str, ...]) -> tuple[str, Any]:
-        for name in names:
-            if self.fields.get(name) is not None:
-                return name, self.fields[name]
-        raise RecordError(f"{' or '.join(names)} is missing; the record has {', '.join(self.fields) or 'no fields'}")
+    def texts(self, name: str, *, count: int) -> tuple[str, ...]:
+        """A list of exactly `count` non-empty texts (in CSV: a JSON list). Raises RecordError."""
+        own, value = self._structured(name)
+        if not isinstance(value, list) or any(not isinstance(item, str) or not item.strip() for item in value):
+            raise RecordError(f"{own} is {json.dumps(value)}: it must be a list of texts")
+        if len(value) != count:
+            raise RecordError(f"{own} has {len(value)} entries, {json.dumps(value)}: there must be {count}")
+        return tuple(_encodable(own, item) for item in value)
+
+    def shares(self, name: str) -> dict[str, float]:
+        """An object of numbers in 0..1 by text (in CSV: a JSON object). Raises RecordError."""
+        own, value = self._structured(name)
+        if not isinstance(value, dict):
+            raise RecordError(f'{own} is {json.dumps(value)}: it must be an object such as {{"cat": 1.0}}')
+        for key, share in value.items():
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise RecordError(f"{own}[{json.dumps(key)}] is {json.dumps(share)}: it must be a number from 0 to 1")
+        return {_encodable(own, key): float(share) for key, share in value.items()}
+
+    def has(self, name: str) -> bool:
+        """Whether the field is there and not null (in CSV: not empty)."""
+        return any(self._is_there(own) for own in self._own(name))
+
+    def _own(self, name: str) -> tuple[str, ...]:
+        return (self.names[name],) if name in self.names else FIELDS[name]
+
+    def _is_there(self, own: str) -> bool:
+        value = self.fields.get(own)
+        return value is not None and (self.typed or value != "")
+
+    def _value(self, name: str) -> tuple[str, Any]:
+        own = self._own(name)
+        for each in own:
+            if self._is_there(each):
+                return each, self.fields[each]
+        raise RecordError(f"{' or '.join(own)} is missing; the record has {', '.join(self.fields) or 'no fields'}")
+
+    def _structured(self, name: str) -> tuple[str, Any]:
+        own, value = self._value(name)
+        if not self.typed:
+            try:
+                value = json.loads(value)
+            except ValueError:
+                raise RecordError(f"{own} is {json.dumps(value)}: in a CSV file it must be JSON") from None
+        return own, value
 
 
 def _encodable(name: str, value: str) -> str:
@@ -66,11 +133,18 @@ def _encodable(name: str, value: str) -> str:
     return value
 
 
-def read_records(path: Path) -> Iterator[Record | str]:
-    """Yield the records of a JSONL file in order; a line that is none yields its mistake as text.
+def read_records(path: Path, *, names: Mapping[str, str] | None = None) -> Iterator[Record | str]:
+    """Yield the records of a JSONL, CSV (.csv) or tab-separated (.tsv) file in order.
 
-    Blank lines are skipped with a warning that names the line. The path `-` is standard input.
+    A line that is no record yields its mistake as text. Blank lines are skipped with a warning that names the line.
+    The path `-` is standard input, JSONL.
+
+    Args:
+        names: what `data.fields` says; see `Record`.
     """
+    if path.suffix.lower() in SEPARATORS:
+        yield from _read_table(path, SEPARATORS[path.suffix.lower()], names or {})
+        return
     index = 0
     with sys.stdin.buffer if path == Path("-") else path.open("rb") as stream:
         for line, raw in enumerate(stream, start=1):
@@ -85,10 +159,32 @@ def read_records(path: Path) -> Iterator[Record | str]:
                 yield f"{path}:{line}: not a whole JSON object ({exc.msg} at column {exc.colno}): {_shorten(raw)}"
             else:
                 if isinstance(fields, dict):
-                    yield Record(line, index, fields)
+                    yield Record(line, index, fields, names or {})
                 else:
                     yield f"{path}:{line}: a JSON {type(fields).__name__}, expected an object: {_shorten(raw)}"
             index += 1
+
+
+def _read_table(path: Path, separator: str, names: Mapping[str, str]) -> Iterator[Record | str]:
+    """Records of a table with a row of headings; cells may be quoted and hold line breaks."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = csv.reader(stream, delimiter=separator, strict=True)
+            headings = next(rows, [])
+            index = 0
+            for row in rows:
+                if not row:
+                    logger.warning("%s:%d: blank line, skipped", path, rows.line_num)
+                    continue
+                if len(row) != len(headings):
+                    yield f"{path}:{rows.line_num}: {len(row)} cells, expected {len(headings)}: {', '.join(headings)}"
+                else:
+                    yield Record(rows.line_num, index, dict(zip(headings, row, strict=True)), names, typed=False)
+                index += 1
+    except UnicodeDecodeError as exc:
+        yield f"{path}: not UTF-8 text (byte 0x{exc.object[exc.start]:02x})"
+    except csv.Error as exc:
+        yield f"{path}:{rows.line_num}: not a whole CSV row ({exc})"
 
 
 def _shorten(raw: bytes, limit: int = 60) -> str:
@@ -96,11 +192,14 @@ def _shorten(raw: bytes, limit: int = 60) -> str:
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
-def read_examples(path: Path, parse: Callable[[Record], Example]) -> list[Example]:
+def read_examples(
+    path: Path, parse: Callable[[Record], Example], *, names: Mapping[str, str] | None = None
+) -> list[Example]:
     """Read and check a whole annotation file.
 
     Args:
         parse: makes an example of a record, or raises RecordError.
+        names: what `data.fields` says; see `Record`.
 
     Raises:
         AnnotationError: for all bad lines, bad records and duplicate example ids together, or for an empty file.
@@ -113,7 +212,7 @@ def read_examples(path: Path, parse: Callable[[Record], Example]) -> list[Exampl
     examples: list[Example] = []
     mistakes: list[str] = []
     line_of: dict[str, int] = {}
-    for record in read_records(path):
+    for record in read_records(path, names=names):
         if isinstance(record, str):
             mistakes.append(record)
             continue
@@ -128,7 +227,9 @@ def read_examples(path: Path, parse: Callable[[Record], Example]) -> list[Exampl
     if mistakes:
         raise AnnotationError(listed(mistakes), hint="mend or remove these lines; nothing was started")
     if not examples:
-        raise AnnotationError(f"{path}: no records in it", hint="expected one JSON object a line")
+        raise AnnotationError(
+            f"{path}: no records in it", hint="expected one JSON object a line, or a row of headings and rows"
+        )
     return examples
 
 

@@ -1,30 +1,25 @@
-"""Items to one Batch: frames stacked, texts tokenised and padded to the longest, every text row tied to its media."""
+"""Items to one Batch: frames stacked, texts as the task makes them, every text row tied to its media."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
-from clipbert_cli.batch import Batch, Example
+from clipbert_cli.batch import Batch, Example, Texts
 from clipbert_cli.data.dataset import Item
-from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.errors import ClipbertError
-
-CollateTargets = Callable[[Sequence[Example]], Mapping[str, torch.Tensor]]
 
 
 class Collate:
     """Callable for the loading processes.
 
     Args:
-        tokenizer: makes ids of texts.
-        targets: the task's `collate_targets`, or None where there are no targets to learn from.
+        texts: makes the text rows of a batch's examples: the task's `collate`.
     """
 
-    def __init__(self, tokenizer: Tokenizer, targets: CollateTargets | None) -> None:
-        self.tokenizer = tokenizer
-        self.targets = targets
+    def __init__(self, texts: Callable[[Sequence[Example]], Texts]) -> None:
+        self.texts = texts
 
     def __call__(self, items: Sequence[Item | ClipbertError]) -> Batch | ClipbertError:
         """A batch of B items, or the first item's error."""
@@ -37,12 +32,13 @@ class Collate:
         text_item = [
             number for number, item in enumerate(good) for example in item.group.examples for _ in example.texts
         ]
-        ids, mask = self.tokenizer([text for example in examples for text in example.texts])
+        texts = self.texts(examples)
         return Batch(
             frames=torch.stack([item.frames for item in good]),  # (B, K, T, 3, S, S)
-            text_ids=torch.from_numpy(ids),
-            text_mask=torch.from_numpy(mask),
-            text_item=torch.tensor(text_item),
+            text_ids=texts.ids,
+            text_mask=texts.mask,
+            text_item=torch.tensor(text_item, dtype=torch.long),
             examples=examples,
-            targets=self.targets(examples) if self.targets else {},
+            targets=texts.targets,
+            media_ids=tuple(item.group.media_id for item in good),
         )

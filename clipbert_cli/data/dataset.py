@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -36,6 +36,8 @@ class Position:
 class GroupDataset(Dataset[Item | ClipbertError]):
     """Decodes a group's media item and samples its clips.
 
+    `draw` is what the task draws anew of a group's texts each time it is read.
+
     A media item that fails is returned as its error, not raised: an exception that crosses a process boundary loses
     its type, and `loader.py` decides what becomes of it.
     """
@@ -49,6 +51,7 @@ class GroupDataset(Dataset[Item | ClipbertError]):
         frame_size: int,
         seed: int,
         black_frames: bool = False,
+        draw: Callable[[Group, np.random.Generator], Group] | None = None,
     ) -> None:
         self.groups = groups
         self.source = source
@@ -56,6 +59,7 @@ class GroupDataset(Dataset[Item | ClipbertError]):
         self.frame_size = frame_size
         self.seed = seed
         self.black_frames = black_frames
+        self.draw = draw
 
     def __len__(self) -> int:
         return len(self.groups)
@@ -68,6 +72,8 @@ class GroupDataset(Dataset[Item | ClipbertError]):
             return DecodeError(f"{self.source.locate(group.media_id)}: {exc}", hint=exc.hint)
         except ClipbertError as exc:
             return exc
+        if self.draw is not None:
+            group = self.draw(group, np.random.default_rng((self.seed, position.epoch, position.index, 1)))
         return Item(group, clips)
 
     def _clips(self, media_id: str, rng: np.random.Generator) -> torch.Tensor:

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 from clipbert_cli.batch import Batch
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, Position
+from clipbert_cli.data.mixture import MixedDataset
 from clipbert_cli.errors import ClipbertError
 
 
@@ -17,14 +18,13 @@ class BatchLoader:
     """Iterates over the batches of `order`; raises the first item's error.
 
     Args:
-        workers: loading processes; 0 loads in this one. They leave Ctrl-C and other
-            requests to stop (SIGTERM, SIGUSR1) to this process.
+        workers: loading processes; 0 loads in this one. They leave Ctrl-C, SIGTERM and SIGUSR1 to this process.
         pin_memory: put batches into page-locked memory, for copies that overlap with compute on a GPU.
     """
 
     def __init__(
         self,
-        dataset: GroupDataset,
+        dataset: GroupDataset | MixedDataset,
         collate: Collate,
         order: Sampler[list[Position]],
         *,

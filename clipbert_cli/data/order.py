@@ -11,13 +11,13 @@ of them, and every step still learns from the same groups.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
 from torch.utils.data import Sampler
 
 from clipbert_cli.data.dataset import Position
+from clipbert_cli.data.mixture import Mixture
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +29,6 @@ class Shard:
 
 
 ALONE = Shard()
-
-
-def epoch_order(count: int, *, seed: int, epoch: int) -> Sequence[int]:
-    """A permutation of 0..count-1 that depends on (seed, epoch) alone."""
-    order: list[int] = np.random.default_rng((seed, epoch)).permutation(count).tolist()
-    return order
 
 
 def part(whole: range, number: int, parts: int) -> range:
@@ -76,36 +70,33 @@ class Cut:
 
 
 class TrainingBatches(Sampler[list[Position]]):
-    """One process's batches of shuffled epochs, step by step.
+    """One process's batches of the epochs of `mixture`, step by step; a step is `mixture.step_size` groups.
 
     A process without a group in a step gets the step's first group, so that it has a batch to take part with; what
     it computes counts nothing (`engine/train.py`).
 
     Args:
-        count: groups of an epoch.
         batch_size: most groups of a batch.
-        global_batch: groups of a step, all processes together; default: one batch.
         after: steps that are done already.
     """
 
     def __init__(
         self,
-        count: int,
+        mixture: Mixture,
         *,
         batch_size: int,
         epochs: int,
         seed: int,
-        global_batch: int | None = None,
         shard: Shard = ALONE,
         after: int = 0,
     ) -> None:
-        self.cut = Cut(count, global_batch or batch_size, batch_size)
+        self.mixture, self.cut = mixture, Cut(len(mixture), mixture.step_size, batch_size)
         self.epochs, self.seed, self.shard, self.after = epochs, seed, shard, after
 
     def __iter__(self) -> Iterator[list[Position]]:
         per_epoch = self.cut.steps_per_epoch
         for epoch in range(self.after // per_epoch, self.epochs):
-            order = epoch_order(self.cut.groups, seed=self.seed, epoch=epoch)
+            order = self.mixture.order(seed=self.seed, epoch=epoch)
             for step in range(max(self.after, epoch * per_epoch) + 1, (epoch + 1) * per_epoch + 1):
                 for batch in self.cut.batches(step, self.shard) or [self.cut.step(step)[:1]]:
                     yield [Position(epoch, order[place]) for place in batch]

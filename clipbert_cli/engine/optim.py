@@ -43,8 +43,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
             groups.setdefault(key, []).append(parameter)
     if unused:
         raise RecipeError(
-            f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}: no trained parameter's name starts so,"
-            " or longer prefixes take them all",
+            f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}: no trained name starts so, "
+            "or longer prefixes take them all",
             hint="names start like head, encoder.layer.0, cnn.grid",
         )
     return [

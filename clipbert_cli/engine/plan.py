@@ -23,21 +23,13 @@ class Plan:
     save_every: int | None
 
     @classmethod
-    def make(cls, config: TrainConfig, *, groups: int, processes: int = 1, global_batch: int | None = None) -> Plan:
-        """The plan for a training split of `groups` groups.
-
-        Args:
-            global_batch: groups of a step, where a run that goes on has decided it already, with however many
-                processes; default: what `config` asks of this many `processes`.
+    def make(cls, config: TrainConfig, *, groups: int, global_batch: int) -> Plan:
+        """The plan for epochs of `groups` groups, `global_batch` of them a step.
 
         Raises:
             RecipeError: a schedule that needs a warmup has none.
         """
-        cut = Cut(
-            groups,
-            global_batch or config.batch_size * config.gradient_accumulation_steps * processes,
-            config.batch_size,
-        )
+        cut = Cut(groups, global_batch, config.batch_size)
         total = config.max_steps or cut.steps_per_epoch * config.epochs
         if "invsqrt" in (config.schedule, config.cnn_schedule) and int(config.warmup_ratio * total) == 0:
             raise RecipeError(

@@ -102,7 +102,7 @@ class RunFolder:
             )
         return run
 
-    def create(self, *, recipe: str, vocabulary: Path, answers: Mapping[str, int]) -> None:
+    def create(self, *, recipe: str, vocabulary: Path, answers: Mapping[str, int] | None) -> None:
         """Make the folder with what the run stands on; it appears whole or not at all.
 
         Raises:
@@ -115,7 +115,8 @@ class RunFolder:
             fresh = RunFolder(unfinished)
             fresh.recipe.write_text(recipe, encoding="utf-8")
             shutil.copyfile(vocabulary, fresh.vocabulary)
-            fresh.answers.write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+            if answers is not None:
+                fresh.answers.write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
             RunFolder.absent(self.path)
             os.rename(unfinished, self.path)
         except BaseException:

@@ -45,6 +45,15 @@ class DataConfig(Section):
     splits: dict[str, SplitConfig] = Field(
         default_factory=dict, description="split name -> files; finetune reads `train` and `val`"
     )
+    train_splits: Annotated[list[str], Field(min_length=1)] = Field(
+        ["train"], description="splits that training mixes; every batch comes from one of them"
+    )
+    train_ratios: list[Annotated[float, Field(gt=0)]] | None = Field(
+        None, description="how often each of train_splits is drawn; default: in proportion to their sizes"
+    )
+    fields: dict[str, str] = Field(
+        default_factory=dict, description="neutral field name -> the name that your annotations use"
+    )
     answers: str | None = Field(None, description="answer vocabulary: a JSON object {answer: label}, or a list")
     media: Literal["video", "image"] = Field("video", description="an image is one clip of one frame")
     frame_size: Annotated[int, Field(ge=64)] = Field(448, description="side of the square canvas in pixels")
@@ -62,6 +71,14 @@ class DataConfig(Section):
     @model_validator(mode="after")
     def _one_place(self) -> DataConfig:
         return check_one_place(self, self.sampling, self.num_clips)
+
+    @model_validator(mode="after")
+    def _one_ratio_a_split(self) -> DataConfig:
+        if self.train_ratios is not None and len(self.train_ratios) != len(self.train_splits):
+            raise ValueError(
+                f"train_ratios has {len(self.train_ratios)} entries: train_splits has {len(self.train_splits)}"
+            )
+        return self
 
 
 class CnnConfig(Section):
@@ -149,11 +166,32 @@ class ModelConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """What the task optimises and how clips are merged."""
+    """What the task optimises and how clips are merged; each task reads its own."""
 
     pool: Literal["mean", "max", "lse"] = Field("lse", description="how the clips' predictions become one")
     num_labels: PositiveInt | None = Field(
         None, description="size of the answer layer; default: the answer vocabulary's. Unused labels are never answers"
+    )
+    num_options: Annotated[int, Field(ge=2)] = Field(5, description="multiple choice: options of every question")
+    cut_options: bool = Field(
+        False,
+        description="multiple choice: cut the end of a question and option that are too long together, as the original "
+        "does; otherwise the question is cut first",
+    )
+    loss: Literal["cross_entropy", "margin"] = Field(
+        "cross_entropy", description="retrieval: two classes, or one score ranked above that of other texts"
+    )
+    margin: Annotated[float, Field(gt=0)] = Field(0.2, description="retrieval: of the margin loss, scores in 0..1")
+    num_negatives: PositiveInt = Field(1, description="retrieval: captions of other media items for each caption")
+    one_text_per_media: bool = Field(
+        False, description="retrieval: video to text counts a video's last caption alone, as the original does"
+    )
+    mlm_average: Literal["all", "labelled"] = Field(
+        "labelled",
+        description="pretraining: masked-word loss per masked word, or per position of the text (`all`, the original)",
+    )
+    mlm_on_mismatched: bool = Field(
+        False, description="pretraining: also predict masked words of texts that belong to another image"
     )
 
 
@@ -253,6 +291,9 @@ class InferConfig(Section):
         "clips", description="where clips start; with one clip, `clips` is the video's start"
     )
     max_examples_per_group: PositiveInt = Field(8, description="examples of one media item that share its encoding")
+    text_rows: PositiveInt = Field(
+        256, description="text rows, each times the clips, that go through the transformer together"
+    )
     top: PositiveInt = Field(5, description="answers listed per example")
 
     @model_validator(mode="after")
@@ -277,6 +318,12 @@ class Recipe(Section):
     objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
     train: TrainConfig = Field(default_factory=TrainConfig)
     infer: InferConfig = Field(default_factory=InferConfig)
+
+    @model_validator(mode="after")
+    def _margin_pools(self) -> Recipe:
+        if self.objective.loss == "margin" and self.objective.pool == "lse":
+            raise ValueError("objective.pool is lse: with objective.loss margin it must be mean or max")
+        return self
 
     @model_validator(mode="after")
     def _positions_suffice(self) -> Recipe:

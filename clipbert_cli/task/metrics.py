@@ -1,29 +1,126 @@
-"""Scores of finished predictions. Plain numbers in, plain numbers out; no model, no tensors."""
+"""Scores of finished predictions, in the literature's units: shares are percentages. No model, no tensors.
+
+Legend: N texts, M media items.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 
-def accuracy_by_type(correct: Sequence[float], types: Sequence[str | None]) -> dict[str, Any]:
-    """Mean of `correct` (1 right, 0 wrong, or a soft score between) over all examples and over each answer type.
+RECALLS = (1, 5, 10)
+
+# --------------------------------------------------------------------------------------------------------- accuracy
+
+
+def accuracy_by_type(credits: Sequence[float], types: Sequence[str | None]) -> dict[str, Any]:
+    """Mean of `credits` (1 right, 0 wrong, or a soft score between) over all examples and over each answer type.
 
     Returns:
-        {"accuracy": fraction, "count": examples, "by_type": {type: {"accuracy": fraction, "count": examples}}};
-        types in alphabetical order; examples without a type count in the overall accuracy alone. Fractions are exact
-        means, 0.0 when there is nothing to average.
+        {"accuracy": percent, "count": examples, "by_type": {type: {"accuracy": percent, "count": examples}}};
+        types in alphabetical order; examples without a type count in the overall accuracy alone. Percentages are
+        exact means, 0.0 when there is nothing to average.
     """
     of_type: dict[str, list[float]] = {}
-    for value, kind in zip(correct, types, strict=True):
+    for value, kind in zip(credits, types, strict=True):
         if kind is not None:
             of_type.setdefault(kind, []).append(value)
     return {
-        "accuracy": _mean(correct),
-        "count": len(correct),
-        "by_type": {kind: {"accuracy": _mean(of_type[kind]), "count": len(of_type[kind])} for kind in sorted(of_type)},
+        "accuracy": _mean_percent(credits),
+        "count": len(credits),
+        "by_type": {
+            kind: {"accuracy": _mean_percent(of_type[kind]), "count": len(of_type[kind])} for kind in sorted(of_type)
+        },
     }
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0
+def _mean_percent(values: Sequence[float]) -> float:
+    return 100 * sum(values) / len(values) if values else 0.0
+
+
+def accuracy_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """`accuracy_by_type` as rows of text, headings first, all examples last."""
+    rows = [(kind, percent(row["accuracy"]), str(row["count"])) for kind, row in metrics["by_type"].items()]
+    return [
+        ("answer type", "accuracy %", "count"),
+        *rows,
+        ("all", percent(metrics["accuracy"]), str(metrics["count"])),
+    ]
+
+
+def percent(value: float) -> str:
+    """One decimal."""
+    return f"{value:.1f}"
+
+
+# -------------------------------------------------------------------------------------------------------- retrieval
+
+
+def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Where each row's right entry stands in its row, sorted from the largest score, counted from 1.
+
+    Of equal scores the one with the lower index stands first, as in a stable sort.
+
+    Args:
+        scores: (rows, entries) of finite numbers.
+        right: (rows,) index of the right entry.
+
+    Returns:
+        (rows,) int64.
+    """
+    own = scores[np.arange(len(scores)), right][:, None]  # (rows, 1)
+    before = np.arange(scores.shape[1])[None] < right[:, None]  # (rows, entries)
+    result: np.ndarray = 1 + (scores > own).sum(axis=1) + ((scores == own) & before).sum(axis=1)
+    return result
+
+
+def rank_summary(found: np.ndarray) -> dict[str, Any]:
+    """Recall in percent at 1, 5, 10; median (mean of the middle two of an even number) and mean rank; how many."""
+    recalls = {f"recall_at_{k}": 100 * float(np.mean(found <= k)) for k in RECALLS}
+    return {
+        **recalls,
+        "median_rank": float(np.median(found)),
+        "mean_rank": float(np.mean(found)),
+        "count": len(found),
+    }
+
+
+def retrieval_metrics(
+    scores: np.ndarray, media_of_text: Sequence[int], *, one_text_per_media: bool = False
+) -> dict[str, Any]:
+    """Text to media and media to text.
+
+    A text is right for the media item it belongs to. A media item with several texts is given the rank of the best of
+    them; with `one_text_per_media` that of the last one, as the original counts.
+
+    Args:
+        scores: (N, M).
+        media_of_text: the media item, 0..M-1, of each text; every item has a text.
+
+    Returns:
+        `rank_summary` of text to media, and under `video_to_text` that of media to text.
+    """
+    owner = np.asarray(media_of_text)
+    texts_of: list[list[int]] = [[] for _ in range(scores.shape[1])]
+    for text, media in enumerate(media_of_text):
+        texts_of[media].append(text)
+    counted = [
+        texts[-1] if one_text_per_media else texts[int(np.argmax(scores[texts, media]))]
+        for media, texts in enumerate(texts_of)
+    ]
+    return {
+        **rank_summary(ranks(scores, owner)),
+        "video_to_text": rank_summary(ranks(scores.T, np.asarray(counted))),
+    }
+
+
+def recall_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """`retrieval_metrics` as rows of text, headings first."""
+    rows = []
+    for direction, summary in (("text to video", metrics), ("video to text", metrics["video_to_text"])):
+        recalls = (percent(summary[f"recall_at_{k}"]) for k in RECALLS)
+        others = (percent(summary["median_rank"]), percent(summary["mean_rank"]), str(summary["count"]))
+        rows.append((direction, *recalls, *others))
+    return [("direction", *(f"R@{k} %" for k in RECALLS), "median rank", "mean rank", "count"), *rows]

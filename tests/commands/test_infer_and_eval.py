@@ -31,7 +31,7 @@ def test_predictions_are_scored_as_json_on_stdout(clipbert: Clipbert, made_data:
     truth = [json.loads(line) for line in (made_data / "txt_db" / "test.jsonl").read_text().splitlines()]
     rows = {row["example_id"]: row for row in map(json.loads, predictions.read_text().splitlines())}
     right = [rows[str(number)]["answer"] == record["answer"] for number, record in enumerate(truth)]
-    assert metrics["accuracy"] == sum(right) / 48
+    assert metrics["accuracy"] == 100 * sum(right) / 48
     assert {kind: row["count"] for kind, row in metrics["by_type"].items()} == {"what": 32, "where": 16}
 
 
@@ -110,8 +110,8 @@ def test_images_are_answered_too(clipbert: Clipbert, trained_run: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "give either --split, or --video/--image with --question"),
-        (["--split", "test", "--question", "?"], 2, "give either --split"),
+        ([], 2, "give one of: --split; --video or --image"),
+        (["--split", "test", "--question", "?"], 2, "give one of: --split"),
         (["--question", "what?"], 2, "--video or --image is missing"),
         (["--video", "absent.mp4"], 2, "--question is missing"),
         (["--video", "absent.mp4", "--question", "what?"], 2, "no such video file: absent.mp4"),

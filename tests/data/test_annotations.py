@@ -12,7 +12,7 @@ from clipbert_cli.errors import AnnotationError
 
 
 def parse(record: Record) -> Example:
-    return Example(str(record.index), record.identifier("video_id"), (record.text("question"),))
+    return Example(str(record.index), record.identifier("media_id"), (record.text("question"),))
 
 
 def write(path: Path, *lines: str | bytes) -> Path:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from pathlib import Path
 
@@ -11,11 +12,14 @@ from clipbert_cli.data.annotations import group_by_media
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, Item, Position
 from clipbert_cli.data.loader import BatchLoader
+from clipbert_cli.data.mixture import Mixture
 from clipbert_cli.data.order import OrderedBatches, TrainingBatches
 from clipbert_cli.data.sampling import ClipSampling
 from clipbert_cli.data.store import MediaFolder, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.errors import DecodeError
+from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.task.video_qa import OpenEndedQa
 
 RANDOM = ClipSampling(strategy="random", num_clips=2, num_frames=2, fps=2)
 
@@ -36,16 +40,22 @@ def frames(data: GroupDataset, position: Position) -> torch.Tensor:
     return item.frames
 
 
+def collate_texts(made_data: Path) -> Collate:
+    tokenizer = Tokenizer(made_data / "vocab.txt", max_length=20)
+    task = OpenEndedQa(ObjectiveConfig(), InferConfig(), None)
+    return Collate(functools.partial(task.collate, tokenizer=tokenizer, labelled=False))
+
+
 def batches(made_data: Path, *, workers: int) -> list[Batch]:
     data = dataset(made_data)
-    collate = Collate(Tokenizer(made_data / "vocab.txt", max_length=20), None)
-    order = TrainingBatches(len(data), batch_size=2, epochs=2, seed=3)
+    collate = collate_texts(made_data)
+    order = TrainingBatches(Mixture([len(data)], 2), batch_size=2, epochs=2, seed=3)
     return list(BatchLoader(data, collate, order, workers=workers))
 
 
 def test_a_group_is_decoded_once_for_its_texts(made_data: Path) -> None:
     data = dataset(made_data)
-    collate = Collate(Tokenizer(made_data / "vocab.txt", max_length=20), None)
+    collate = collate_texts(made_data)
     (batch,) = BatchLoader(data, collate, OrderedBatches(3, batch_size=3), workers=0)
     assert batch.frames.shape == (3, 2, 2, 3, 64, 64)
     assert batch.frames.dtype == torch.uint8
@@ -72,11 +82,11 @@ def test_worker_processes_make_the_same_batches(made_data: Path) -> None:
 
 
 def test_each_epoch_has_every_group_once_in_an_order_of_its_own() -> None:
-    positions = [each for batch in TrainingBatches(10, batch_size=4, epochs=3, seed=1) for each in batch]
+    positions = [each for batch in TrainingBatches(Mixture([10], 4), batch_size=4, epochs=3, seed=1) for each in batch]
     assert Counter(positions) == Counter(Position(epoch, index) for epoch in range(3) for index in range(10))
     orders = [[each.index for each in positions if each.epoch == epoch] for epoch in range(3)]
     assert orders[0] != orders[1] != orders[2]
-    assert [len(batch) for batch in TrainingBatches(10, batch_size=4, epochs=1, seed=1)] == [4, 4, 2]
+    assert [len(batch) for batch in TrainingBatches(Mixture([10], 4), batch_size=4, epochs=1, seed=1)] == [4, 4, 2]
 
 
 def test_black_frames_are_black(made_data: Path) -> None:
@@ -91,6 +101,6 @@ def test_a_video_that_cannot_be_decoded_is_named_by_the_loader(made_data: Path, 
     source = MediaFolder(tmp_path, kind="video", files={"bad": bad})
     groups = group_by_media([Example("0", "bad", ("?",))], max_examples=1)
     data = GroupDataset(groups, source, sampling=RANDOM, frame_size=64, seed=0)
-    collate = Collate(Tokenizer(made_data / "vocab.txt", max_length=20), None)
+    collate = collate_texts(made_data)
     with pytest.raises(DecodeError, match="'bad'"):
         list(BatchLoader(data, collate, OrderedBatches(1, batch_size=1), workers=workers))

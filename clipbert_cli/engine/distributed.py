@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -21,6 +23,13 @@ from clipbert_cli.errors import ClipbertError, UsageError
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others. One that dies is noticed by the launcher at once; this is for hangs."""
+
+FORWARD_SYNC = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")  # newer releases of torch, older ones
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
+"""DDP's switch for sending buffers before every forward pass. Ours never change."""
 
 T = TypeVar("T")
 
@@ -91,8 +100,10 @@ class World:
         """The model as training calls it: gradients are averaged over the processes in the backward pass."""
         if self.size == 1:
             return model
+        # Of a 1x1 convolution's weights, which are the same in every layout, only the names of the strides differ.
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
         return DistributedDataParallel(
-            model, broadcast_buffers=False, find_unused_parameters=False, gradient_as_bucket_view=True
+            model, find_unused_parameters=False, gradient_as_bucket_view=True, **{FORWARD_SYNC: False}
         )
 
     def accumulating(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[None]:
@@ -153,23 +164,23 @@ class Ended:
     rank: int | None = None
 
 
-def launch_processes(arguments: Sequence[str]) -> Ended:
-    """Run torchrun's launcher in this process.
+def launch_processes(module: str, arguments: Sequence[str], options: Sequence[str]) -> Ended:
+    """Run `python -m MODULE ARGUMENTS` in several processes, by torchrun's launcher in this one.
 
     Args:
-        arguments: torchrun's command line: its options, then the command with its own.
+        options: torchrun's own.
     """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
-    config, program, rest = torchrun.config_from_args(torchrun.parse_args(list(arguments)))
+    config, program, rest = torchrun.config_from_args(torchrun.parse_args([*options, "-m", module]))
     # SIGUSR1 is passed on like the others: it would end the launcher, and its processes with it.
     config.signals_to_handle = ",".join(sig.name for sig in (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT))
     handlers = {sig: signal.getsignal(sig) for sig in (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
     try:
-        elastic_launch(config, entrypoint=program)(*rest)
+        elastic_launch(config, entrypoint=program)(*rest, *arguments)
     except SignalException as exc:
         return Ended(signal=exc.sigval)
     except ChildFailedError as exc:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,6 @@ from pathlib import Path
 from clipbert_cli.engine.distributed import Ended, launch_processes
 from clipbert_cli.engine.failure import LAUNCHED, Failure, first_failure
 from clipbert_cli.errors import ClipbertError, UsageError
-
-ONE_NODE = "--standalone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +46,12 @@ class Processes:
                 f"--nnodes is {self.nodes}: the machines need a place to meet",
                 hint="give --rdzv-endpoint host:port and --rdzv-id, the same on every machine",
             )
-        options = ["--nproc-per-node", self.per_node, "--nnodes", str(self.nodes)]
-        if not self.endpoint:
-            return [*options, ONE_NODE]
-        meeting = ["--rdzv-id", self.meeting] if self.meeting else []
-        return [*options, "--rdzv-backend", "c10d", "--rdzv-endpoint", self.endpoint, *meeting]
+        endpoint = self.endpoint or "localhost:0"  # any free port
+        meeting = self.meeting or ("clipbert" if self.endpoint else str(uuid.uuid4()))
+        return [
+            *("--nproc-per-node", self.per_node, "--nnodes", str(self.nodes)),
+            *("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", meeting),
+        ]
 
 
 def is_launched() -> bool:
@@ -71,7 +71,7 @@ def launch(arguments: Sequence[str], processes: Processes) -> None:
     with tempfile.TemporaryDirectory(prefix="clipbert-") as folder:
         os.environ[LAUNCHED] = "1"
         try:
-            ended = launch_processes([*options, "--log-dir", folder, "-m", "clipbert_cli", *arguments])
+            ended = launch_processes("clipbert_cli", arguments, [*options, "--log-dir", folder])
         finally:
             del os.environ[LAUNCHED]
         if ended != Ended():

@@ -37,7 +37,7 @@ class Window:
         self._examples += examples
 
     def close(self) -> dict[str, Any]:
-        """Means over the window's updates (no loss if all were skipped), examples a second, share of waiting for data."""
+        """Means over the window's updates (no loss if all were skipped), examples a second, share of data waits."""
         means: dict[str, Any] = {name: (total / self._steps).item() for name, total in self._sums.items()}
         seconds = time.perf_counter() - self._begin
         speed = {"examples_per_second": self._examples / seconds, "data_wait": self.data_seconds / seconds}

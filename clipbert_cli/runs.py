@@ -225,7 +225,7 @@ def evaluation(
     """
     infer = recipe.infer
     sampling = ClipSampling(
-        strategy=infer.sampling,
+        strategy=infer.single_clip if (infer.sampling, infer.num_clips) == ("clips", 1) else infer.sampling,
         num_clips=infer.num_clips,
         num_frames=infer.num_frames or recipe.data.num_frames,
         fps=recipe.data.fps,

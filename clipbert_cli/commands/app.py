@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from clipbert_cli.commands.demo import demo
 from clipbert_cli.commands.download import download_app
 from clipbert_cli.commands.evaluate import evaluate
-from clipbert_cli.commands.finetune import finetune
+from clipbert_cli.commands.finetune import PRETRAIN_HELP, finetune
 from clipbert_cli.commands.infer import infer
 from clipbert_cli.commands.pack import pack
 from clipbert_cli.commands.recipes import recipes_app
@@ -82,7 +82,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Answer questions about videos and images, from raw files to a score.",
+    help="Find videos by text and answer questions about videos and images, from raw files to a score.",
 )
 
 
@@ -105,6 +105,7 @@ def options(
 
 
 app.command()(pack)
+app.command("pretrain", help=PRETRAIN_HELP)(finetune)
 app.command()(finetune)
 app.command()(infer)
 app.command("eval")(evaluate)

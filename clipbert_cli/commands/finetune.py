@@ -1,4 +1,4 @@
-"""`clipbert finetune`: train a model on a task."""
+"""`clipbert finetune` and `clipbert pretrain`: train a model on a task. One loop, one command line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 PROCESSES = "Several processes"
 LAUNCHER_OPTIONS = ("nproc_per_node", "nnodes", "rdzv_endpoint", "rdzv_id")
+
+PRETRAIN_HELP = """Train on image-text pairs: masked words, and whether image and text belong together.
+
+    Example: clipbert pretrain --recipe pretrain_coco_vg --data-root ~/data
+    """
 
 
 def finetune(

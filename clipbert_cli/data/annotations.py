@@ -113,7 +113,8 @@ class Record:
         for each in own:
             if self._is_there(each):
                 return each, self.fields[each]
-        raise RecordError(f"{' or '.join(own)} is missing; the record has {', '.join(self.fields) or 'no fields'}")
+        others = f" (or {', '.join(own[1:])})" if own[1:] else ""
+        raise RecordError(f"{own[0]}{others} is missing; the record has {', '.join(self.fields) or 'no fields'}")
 
     def _structured(self, name: str) -> tuple[str, Any]:
         own, value = self._value(name)

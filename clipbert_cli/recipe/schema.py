@@ -288,7 +288,10 @@ class InferConfig(Section):
     num_clips: PositiveInt = Field(16, description="clips of a video, spread evenly")
     num_frames: PositiveInt | None = Field(None, description="frames of a clip; default: data.num_frames")
     sampling: Literal["uniform", "start", "middle", "end", "clips"] = Field(
-        "clips", description="where clips start; with one clip, `clips` is the video's start"
+        "clips", description="where clips start; `clips` are num_clips spread evenly"
+    )
+    single_clip: Literal["start", "middle", "end"] = Field(
+        "start", description="where the clip starts if there is only one, with sampling `clips`"
     )
     max_examples_per_group: PositiveInt = Field(8, description="examples of one media item that share its encoding")
     text_rows: PositiveInt = Field(

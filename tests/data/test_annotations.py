@@ -47,13 +47,14 @@ def test_every_bad_line_is_told_with_file_line_field_and_value(tmp_path: Path) -
     with pytest.raises(AnnotationError) as caught:
         read_examples(path, parse)
     lines = str(caught.value).splitlines()
+    others = " (or video_id, clip_name, gif_name, image_id, coco_id, vg_id)"
     assert len(lines) == 8
     assert lines[0].startswith(f"{path}:2: not a whole JSON object")
     assert lines[1] == f"{path}:3: not UTF-8 text (byte 14 is 0xff)"
     assert lines[2].startswith(f"{path}:4: a JSON list, expected an object")
-    assert lines[3] == f"{path}:5: video_id is missing; the record has question"
+    assert lines[3] == f"{path}:5: media_id{others} is missing; the record has question"
     assert lines[4] == f"{path}:6: question is 3: it must be text"
-    assert lines[6] == f"{path}:8: video_id is missing; the record has video_id, question"
+    assert lines[6] == f"{path}:8: media_id{others} is missing; the record has video_id, question"
     assert lines[7].startswith(f'{path}:9: question is "what \\ud83d?": half a character')
     assert lines[5] == f"{path}:7: video_id is true: it must be text or an integer"
 

@@ -1,0 +1,160 @@
+"""Every shipped recipe, shrunk by `--set` alone, through train, infer and eval on data in its own format."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from colour_data import NAMES, SMALL, write_colour_data
+from running import Clipbert, as_options
+
+from clipbert_cli.recipe.load import list_recipes
+
+CHANCE = 100 / len(NAMES)
+FEW_CLIPS = ("data.num_clips=2",)
+
+# recipe -> more settings, the metric, and what it must beat; chance is one colour of eight unless said otherwise.
+RUNS: dict[str, tuple[tuple[str, ...], str, float]] = {
+    "msrvtt_retrieval": (("train.epochs=40", *FEW_CLIPS), "recall_at_1", CHANCE),
+    "didemo_retrieval": (("train.epochs=40", "train.gradient_accumulation_steps=1", *FEW_CLIPS), "recall_at_1", CHANCE),
+    "anet_retrieval": (("train.epochs=60", *FEW_CLIPS), "recall_at_1", CHANCE),
+    "tgif_action": (("train.epochs=30",), "accuracy", 20),
+    "tgif_transition": (("train.epochs=30",), "accuracy", 20),
+    "tgif_frameqa": (("train.epochs=20",), "accuracy", CHANCE),
+    "msrvtt_qa": (("train.epochs=20", *FEW_CLIPS), "accuracy", CHANCE),
+    "vqa": (("train.epochs=40", f"objective.num_labels={len(NAMES)}"), "accuracy", 2 * CHANCE),
+    "pretrain_coco_vg": (
+        ("train.epochs=40", "train.gradient_accumulation_steps=1", "model.pixel_random_sampling_size=1"),
+        "mlm_accuracy",
+        50,
+    ),
+}
+TEST_SPLIT = {"anet_retrieval": "val", "vqa": "val", "pretrain_coco_vg": "val_vg"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("colours")
+    write_colour_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, clipbert: Clipbert, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of a recipe, trained once for all tests of this file."""
+    runs: dict[str, Path] = {}
+
+    def run_of(recipe: str) -> Path:
+        if recipe not in runs:
+            run = tmp_path_factory.mktemp(recipe) / "run"
+            settings, _, _ = RUNS[recipe]
+            command = "pretrain" if recipe.startswith("pretrain") else "finetune"
+            options = as_options([*SMALL, "train.validate_every_steps=1000", *settings])
+            done = clipbert(command, "--recipe", recipe, "--data-root", data, "--run", run, "--json", *options)
+            assert done.returncode == 0, done.stderr
+            runs[recipe] = run
+        return runs[recipe]
+
+    return run_of
+
+
+def scores(clipbert: Clipbert, data: Path, run: Path, recipe: str, split: str, folder: Path) -> dict[str, Any]:
+    """Infer, then eval."""
+    predictions = folder / f"{recipe}.jsonl"
+    common = ["--recipe", recipe, "--split", split, "--data-root", data]
+    settings = as_options(["data.workers=0", "infer.num_clips=2"])
+    done = clipbert("infer", "--run", run, *common, "-o", predictions, *settings)
+    assert done.returncode == 0, done.stderr
+    done = clipbert("eval", predictions, *common, "--json")
+    assert done.returncode == 0, done.stderr
+    metrics: dict[str, Any] = json.loads(done.stdout)
+    table = clipbert("eval", predictions, *common)
+    assert table.returncode == 0, table.stderr
+    assert "%" in table.stderr
+    return metrics
+
+
+@pytest.mark.parametrize("recipe", sorted(RUNS))
+def test_a_recipe_learns(
+    recipe: str, data: Path, trained: Callable[[str], Path], clipbert: Clipbert, tmp_path: Path
+) -> None:
+    run = trained(recipe)
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [record.get("mlm", record["loss"]) for record in records if record["event"] == "train"]
+    # Of pretraining the masked words: that few steps do not teach what matches.
+    tenth = max(1, len(losses) // 10)
+    assert sum(losses[-tenth:]) < 0.7 * sum(losses[:tenth])
+    _, metric, chance = RUNS[recipe]
+    metrics = scores(clipbert, data, run, recipe, TEST_SPLIT.get(recipe, "test"), tmp_path)
+    assert metrics[metric] > 2 * chance if chance < 50 else metrics[metric] > chance
+    assert metrics[metric] == pytest.approx(
+        next(record[metric] for record in reversed(records) if record["event"] == "validation"), abs=40
+    )
+
+
+def test_multiple_choice_is_answered_by_a_retrieval_run(
+    data: Path, trained: Callable[[str], Path], clipbert: Clipbert, tmp_path: Path
+) -> None:
+    metrics = scores(clipbert, data, trained("msrvtt_retrieval"), "msrvtt_mc", "test", tmp_path)
+    assert metrics["accuracy"] > 40
+    assert metrics["count"] == len(NAMES)
+
+
+def test_every_shipped_recipe_is_tested_here() -> None:
+    shipped = {recipe.name for recipe in list_recipes() if not recipe.name.startswith("demo_")}
+    assert shipped == {*RUNS, "msrvtt_mc"}
+
+
+def test_a_submission_has_a_number_and_an_answer_for_every_question(
+    data: Path, trained: Callable[[str], Path], clipbert: Clipbert
+) -> None:
+    run = trained("vqa")
+    done = clipbert("infer", "--run", run, "--split", "test_std", "--format", "vqa-submission")
+    assert done.returncode == 0, done.stderr
+    submission = json.loads(done.stdout)
+    assert [row["question_id"] for row in submission] == list(range(len(NAMES)))
+    assert all(set(row) == {"question_id", "answer"} and row["answer"] in NAMES for row in submission)
+    wrong = clipbert("infer", "--run", trained("msrvtt_qa"), "--split", "test", "--format", "vqa-submission")
+    assert wrong.returncode == 2
+    assert "--format is vqa-submission: predictions of task open_ended_qa are written as jsonl" in wrong.stderr
+
+
+def test_a_search_lists_the_best_videos_of_a_folder(
+    data: Path, trained: Callable[[str], Path], clipbert: Clipbert
+) -> None:
+    """No annotations, no store: a folder of files, and any text."""
+    texts = [f"the {colour} thing" for colour in NAMES]
+    arguments = [word for text in texts for word in ("--text", text)]
+    folder = data / "vis_db" / "msrvtt"
+    run = trained("msrvtt_retrieval")
+    done = clipbert("infer", "--run", run, *arguments, "--videos", folder, "--top", 3, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [row["text"] for row in found] == texts
+    for row in found:
+        ranked = [item["score"] for item in row["top"]]
+        assert len(ranked) == 3
+        assert ranked == sorted(ranked, reverse=True)
+    right = [row["top"][0]["media_id"].endswith(colour) for row, colour in zip(found, NAMES, strict=True)]
+    assert sum(right) > len(NAMES) / 4
+    table = clipbert("infer", "--run", run, *arguments[:2], "--videos", folder, "--top", 1)
+    assert len(table.stdout.splitlines()) == 2
+    assert "the red thing" in table.stdout
+
+
+def test_one_question_with_options_about_one_file(
+    data: Path, trained: Callable[[str], Path], clipbert: Clipbert
+) -> None:
+    file = data / "vis_db" / "tgif" / "test_0_red.gif"
+    options = [word for colour in ("green", "red", "blue") for word in ("--option", colour)]
+    asked = ["--video", file, "--question", "what color is it ?", *options, "--num-clips", 1, "--json"]
+    done = clipbert("infer", "--run", trained("tgif_action"), *asked)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["option"] == ("green", "red", "blue")[row["answer"]]
+    assert sum(row["scores"]) == pytest.approx(1, abs=1e-5)
+    wrong = clipbert("infer", "--run", trained("msrvtt_qa"), *asked)
+    assert (wrong.returncode, "--option" in wrong.stderr) == (2, True)

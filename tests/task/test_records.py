@@ -1,0 +1,138 @@
+"""Bad records: each is told with file, line, field and value, all together, before anything starts."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipbert_cli.batch import Example
+from clipbert_cli.data.annotations import Record, read_examples
+from clipbert_cli.errors import AnnotationError
+from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.runs import TASKS
+
+GOOD: dict[str, dict[str, Any]] = {
+    "open_ended_qa": {"video_id": "v", "question": "what?", "answer": "cat"},
+    "image_qa": {"image_id": "v", "question": "what?", "question_id": 1, "labels": {"cat": 0.3}},
+    "multiple_choice": {"gif_name": "v", "question": "what?", "options": ["a", "b", "c", "d", "e"], "answer": 4},
+    "retrieval": {"clip_name": "v", "caption": "a cat"},
+    "pretraining": {"coco_id": "v", "caption": "a cat"},
+}
+
+# task, what is changed (None: taken out), what is said of it
+BAD: list[tuple[str, dict[str, Any], str]] = [
+    ("open_ended_qa", {"question": None}, "question is missing"),
+    ("open_ended_qa", {"video_id": 1.5}, "video_id is 1.5: it must be text or an integer"),
+    ("open_ended_qa", {"answer": "dog"}, 'answer is "dog": it must be one of the 2'),
+    ("open_ended_qa", {"answer": None}, "answer is null: it must be one of the 2"),
+    ("open_ended_qa", {"answer": ["cat"]}, 'answer is ["cat"]: it must be text'),
+    ("image_qa", {"labels": {"dog": 1.0}}, 'labels["dog"]: the answer must be one of the 2'),
+    ("image_qa", {"labels": {"cat": 1.5}}, 'labels["cat"] is 1.5: it must be a number from 0 to 1'),
+    ("image_qa", {"labels": {"cat": "1"}}, 'labels["cat"] is "1": it must be a number from 0 to 1'),
+    ("image_qa", {"labels": ["cat"]}, 'labels is ["cat"]: it must be an object'),
+    ("image_qa", {"labels": None}, "the record has no answer"),
+    ("multiple_choice", {"options": ["a", "b"]}, "options has 2 entries"),
+    ("multiple_choice", {"options": "abcde"}, 'options is "abcde": it must be a list of texts'),
+    ("multiple_choice", {"options": ["a", "b", "c", "d", 5]}, "it must be a list of texts"),
+    ("multiple_choice", {"options": ["a", "b", "c", "d", " "]}, "it must be a list of texts"),
+    ("multiple_choice", {"options": None}, "options is missing"),
+    ("multiple_choice", {"answer": 5}, "answer is 5: it must be an integer from 0 to 4"),
+    ("multiple_choice", {"answer": -1}, "answer is -1: it must be an integer from 0 to 4"),
+    ("multiple_choice", {"answer": "4"}, 'answer is "4": it must be an integer from 0 to 4'),
+    ("multiple_choice", {"answer": True}, "answer is true: it must be an integer from 0 to 4"),
+    ("retrieval", {"caption": ""}, 'caption is "": it must be text'),
+    ("retrieval", {"caption": None}, "caption (or text) is missing"),
+    ("retrieval", {"clip_name": None}, "media_id (or video_id"),
+    ("pretraining", {"caption": 3}, "caption is 3: it must be text"),
+]
+
+
+def read(task: str, path: Path, names: dict[str, str] | None = None) -> list[Example]:
+    built = TASKS[task](ObjectiveConfig(), InferConfig(), {"cat": 0, "man": 1})
+
+    def parse(record: Record) -> Example:
+        example = built.parse(record)
+        built.check_training(example)
+        return example
+
+    return read_examples(path, parse, names=names)
+
+
+def changed(task: str, change: dict[str, Any]) -> dict[str, Any]:
+    record = {**GOOD[task], **change}
+    return {name: value for name, value in record.items() if value is not None or name not in change}
+
+
+@pytest.mark.parametrize(("task", "change", "message"), BAD)
+def test_a_bad_record_is_told_with_line_field_and_value(
+    tmp_path: Path, task: str, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps(changed(task, change)) + "\n")
+    with pytest.raises(AnnotationError) as caught:
+        read(task, path)
+    assert f"{path}:1: " in str(caught.value)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("task", GOOD)
+def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path, task: str) -> None:
+    """Torn, not UTF-8, blank, of another type, and an id that stands twice: one report, good lines between them."""
+    path = tmp_path / "a.jsonl"
+    good = json.dumps({**GOOD[task], "question_id": None, "example_id": "x"}).encode()
+    path.write_bytes(b"\n".join([good, b"{", b"", b'{"a": "\xff"}', b"[]", good]) + b"\n")
+    with pytest.raises(AnnotationError) as caught:
+        read(task, path)
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[1] for line in lines] == ["2", "4", "5", "6"]
+    assert "example id 'x' is also that of line 1" in lines[-1]
+
+
+@pytest.mark.parametrize("task", GOOD)
+def test_an_empty_file_is_refused(tmp_path: Path, task: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n")
+    with pytest.raises(AnnotationError, match="no records in it"):
+        read(task, path)
+
+
+@pytest.mark.parametrize("task", GOOD)
+def test_other_names_are_mapped(tmp_path: Path, task: str) -> None:
+    """Every field renamed, and the mapping that says so, gives the same example."""
+    neutral = {"clip_name": "media_id", "video_id": "media_id", "image_id": "media_id", "gif_name": "media_id"}
+    neutral |= {"coco_id": "media_id", "question_id": "example_id"}
+    names = {neutral.get(name, name): f"my {name}" for name in GOOD[task]}
+    plain, renamed = tmp_path / "a.jsonl", tmp_path / "b.jsonl"
+    plain.write_text(json.dumps(GOOD[task]) + "\n")
+    renamed.write_text(json.dumps({f"my {name}": value for name, value in GOOD[task].items()}) + "\n")
+    assert read(task, renamed, names) == read(task, plain)
+
+
+def test_csv_gives_the_examples_of_jsonl(tmp_path: Path) -> None:
+    for task, record in GOOD.items():
+        lines, table = tmp_path / f"{task}.jsonl", tmp_path / f"{task}.csv"
+        lines.write_text(json.dumps(record) + "\n")
+        cells = [value if isinstance(value, str) else json.dumps(value) for value in record.values()]
+        quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
+        table.write_text(",".join(record) + "\n" + ",".join(quoted) + "\n")
+        assert read(task, table) == read(task, lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"video_id,question,answer\nv,what?\n", ":2: 2 cells, expected 3: video_id, question, answer"),
+        (b'video_id,question,answer\nv,"what?,cat\n', "not a whole CSV row"),
+        (b"video_id,question,answer\nv,wh\xff?,cat\n", "not UTF-8"),
+        (b"video_id,question,answer\n", "no records in it"),
+        (b"video_id,question,answer\nv,,cat\n", ":2: question is missing"),
+    ],
+)
+def test_a_bad_table_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    with pytest.raises(AnnotationError, match=message.replace("?", "[?]")):
+        read("open_ended_qa", path)

@@ -144,14 +144,12 @@ def forked(work: Callable[[], None]) -> int:
     child = os.fork()
     if child:
         return child
-    code = 1
     try:
         work()
-        code = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - a copy must never go on as its parent
         traceback.print_exc()
-    finally:
-        os._exit(code)
+        os._exit(1)
+    os._exit(0)
 
 
 def finish(child: int) -> None:

@@ -16,9 +16,11 @@ from clipbert_cli.data.loader import BatchLoader
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.checkpoint import (
     mark_best,
+    point,
     remove_leftovers,
     remove_old_checkpoints,
     save_checkpoint,
+    saved_steps,
     set_aside,
 )
 from clipbert_cli.engine.distributed import World
@@ -201,6 +203,8 @@ class Training:
         for damaged, problem in self.resumption.damaged.items():
             logger.warning("%s: %s; it is now %s", damaged, problem, set_aside(damaged).name)
         self.folder.forget_after(self.resumption.step)
+        if self.resumption.checkpoint:  # the interruption may have come between its naming and the link
+            point(self.folder.path / "latest", self.resumption.checkpoint)
 
     def _open_sinks(self, stack: ExitStack, given: Sequence[Sink]) -> list[Sink]:
         """The main process's sinks; the others have none."""
@@ -239,10 +243,17 @@ class Training:
 
     def _recall(self, trainer: Trainer, sinks: list[Sink], interrupts: Interrupts) -> None:
         """Find out what validation said so far; make up for one that the interruption cut short."""
-        for record in self.world.main_first(self.folder.validations):
+        for record in self.world.main_first(self._validations):
             self._judge({name: value for name, value in record.items() if name != "event"})
+        if self.best:  # the interruption may have come between the record and the link
+            self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=self.best["step"]))
         if self.plan.validates(trainer.step) and self.last.get("step") != trainer.step:
             self._validate(trainer, sinks, interrupts)
+
+    def _validations(self) -> list[dict[str, Any]]:
+        """Records of validations whose checkpoint is there: the best one's always is, unless it was damaged."""
+        there = saved_steps(self.folder.checkpoints)
+        return [record for record in self.folder.validations() if record["step"] in there]
 
     def _save(self, trainer: Trainer) -> None:
         """A checkpoint of this step, unless there is one."""
@@ -303,7 +314,8 @@ class Training:
     def _judge(self, scores: dict[str, Any]) -> bool:
         """Take in a validation's scores; whether they are the best so far."""
         self.last = scores
-        if self.best and merit(scores, self.metric) <= merit(self.best, self.metric):
+        value = merit(scores, self.metric)
+        if self.best and value <= merit(self.best, self.metric):
             return False
         self.best = scores
         return True

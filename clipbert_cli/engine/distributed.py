@@ -102,9 +102,8 @@ class World:
             return model
         # Of a 1x1 convolution's weights, which are the same in every layout, only the names of the strides differ.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        return DistributedDataParallel(
-            model, find_unused_parameters=False, gradient_as_bucket_view=True, **{FORWARD_SYNC: False}
-        )
+        options: Any = {FORWARD_SYNC: False}
+        return DistributedDataParallel(model, find_unused_parameters=False, gradient_as_bucket_view=True, **options)
 
     def accumulating(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[None]:
         """The context of one forward and backward pass; only an update's last one speaks to the other processes."""

@@ -32,7 +32,7 @@ CHANGEABLE = frozenset(
         "infer.max_examples_per_group",
     }
 )
-"""Settings that change nothing of what is learned beyond rounding, so that a run may go on with others."""
+"""Settings that change nothing of what is learned but rounding (and, cut otherwise, a batch's draw of dropout)."""
 
 
 @dataclass(frozen=True)

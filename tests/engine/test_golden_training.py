@@ -37,8 +37,8 @@ STRICT = 5  # updates; training amplifies rounding afterwards
 LOSS, NORM, VALUE = 1e-5, 1e-4, 5e-6
 ONE_GRADIENT = 1e-3  # of a single parameter: one ReLU or maximum that switches shows
 DRIFTING = ("retrieval_lse_without_preliminary_steps", "retrieval_rank_mean", "vqa_bce")
-"""Runs whose later float32 numbers depend on the machine, as the set's README says: about 1e-3 in a loss of order 1.
-They are run in float64 as well, where nothing drifts."""
+"""Runs whose later float32 numbers depend on the machine, as the set's README says: about 1e-3 in a loss of order 1, a
+tenth and more in a gradient norm. They are run in float64 as well, where nothing drifts."""
 GROUPS = (  # the original's eight, in its order
     *("transformer/decay/head", "transformer/no_decay/head", "transformer/decay", "transformer/no_decay"),
     *("cnn/decay/cnn.grid", "cnn/no_decay/cnn.grid", "cnn/decay", "cnn/no_decay"),
@@ -246,7 +246,8 @@ def check_losses_and_norms(name: str, watch: Watch) -> None:
         if not run["grad_norm"]:  # not kept where clipping is off
             continue
         norm = run["grad_norm"][step] / accumulated
-        assert record["grad_norm"] == pytest.approx(norm, rel=NORM if strict else 0.1), step
+        relative = NORM if strict else 0.25 if name in DRIFTING else 0.1
+        assert record["grad_norm"] == pytest.approx(norm, rel=relative), step
         for part in ("mlm", "itm"):
             if part in run:
                 assert record[part] == pytest.approx(run[part][step], abs=tolerance), (step, part)

@@ -82,6 +82,7 @@ class Batch:
         text_item: (N,) int64, the media item (0..B-1) that each text row reads
         targets: what the task's `collate` made of the examples, tensors by name; empty where unknown
         media_ids: the B items' names
+        failed: groups whose media item cannot be used, and why; they are in nothing else of the batch
     """
 
     frames: torch.Tensor
@@ -91,6 +92,7 @@ class Batch:
     examples: tuple[Example, ...]
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
     media_ids: tuple[str, ...] = ()
+    failed: tuple[tuple[Group, str], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; copies overlap with compute where the memory is pinned."""

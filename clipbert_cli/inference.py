@@ -19,14 +19,18 @@ from clipbert_cli.engine.interrupts import Interrupts
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.engine.predict import predict
 from clipbert_cli.engine.run_folder import RunFolder
-from clipbert_cli.errors import RecipeError, UsageError
+from clipbert_cli.errors import DecodeError, RecipeError, UsageError
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs import Evaluation, build_task, evaluation, open_split_media, read_split, task_class
 from clipbert_cli.task.base import Task
 
-TAKEN = ("root", "splits", "fields", "media", "workers", "black_frames")  # of another recipe's `data`
+# Of another recipe's `data`.
+TAKEN = (
+    *("root", "splits", "fields", "media", "workers", "black_frames"),
+    *("on_bad_media", "max_pixels", "exif_rotation"),
+)
 
 Progress = Callable[[int], None]
 
@@ -179,6 +183,9 @@ def predict_media(
         for number, text in enumerate(texts)
     ]
     source = MediaFolder(Path("."), kind=kind, files={str(file): file for file in files})
+    # A person who asks about one file wants to know at once what is wrong with it.
+    data = loaded.recipe.data.model_copy(update={"on_bad_media": "error"})
+    loaded = dataclasses.replace(loaded, recipe=loaded.recipe.model_copy(update={"data": data}))
     questions = loaded.evaluation(examples, source)
     return Answering(questions.total, loaded.predict(questions, progress))
 
@@ -220,7 +227,10 @@ def search(
         done += count
         progress(done, questions.total)
 
-    predictions = list(loaded.predict(questions, after))
+    answered = list(loaded.predict(questions, after))
+    predictions = [prediction for prediction in answered if "scores" in prediction.fields]
+    if not predictions:
+        raise DecodeError(f"no media item can be used; the first: {answered[0].fields['media_error']}")
     scores = np.stack([prediction.fields["scores"] for prediction in predictions])  # (media, texts)
     best = np.argsort(-scores, axis=0, kind="stable")[: loaded.recipe.infer.top].T  # (texts, top)
     return [

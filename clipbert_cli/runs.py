@@ -20,7 +20,7 @@ from torch.utils.data import Sampler
 from clipbert_cli.batch import Example, Group, Texts
 from clipbert_cli.data.annotations import FIELDS, Record, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.data.collate import Collate
-from clipbert_cli.data.dataset import GroupDataset, Position
+from clipbert_cli.data.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
 from clipbert_cli.data.loader import BatchLoader
 from clipbert_cli.data.mixture import MixedDataset, Mixture
 from clipbert_cli.data.order import OrderedBatches, TrainingBatches
@@ -146,7 +146,9 @@ def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) ->
         )
     if source.kind == "video" and not source.indexed:
         logger.warning(
-            "%s has no index: each video is decoded once more on first use (clipbert pack writes an index)", source.path
+            "%s has no index: each video is decoded once more on first use (add one: clipbert pack index %s)",
+            source.path,
+            source.path,
         )
     return source
 
@@ -188,7 +190,8 @@ def training_loader(
         source = open_split_media(recipe, split, examples)
         groups = group_by_media(examples, max_examples=data.max_examples_per_group)
         all_groups += groups
-        parts.append(group_dataset(recipe, groups, source, sampling, task.draw(groups, training=True)))
+        draw = task.draw(groups, training=True)
+        parts.append(group_dataset(recipe, groups, source, sampling, draw, on_bad_media=data.on_bad_media))
     begun = resumption.global_batch if resumption else None  # with however many processes
     step_size = begun or recipe.train.batch_size * recipe.train.gradient_accumulation_steps * world.size
     mixture = Mixture([len(part) for part in parts], step_size, data.train_ratios)
@@ -218,7 +221,8 @@ def evaluation(
     """This process's share of the examples, media item by media item, clips as `infer` says; or of the media, where
     every text meets every item.
 
-    How examples are grouped changes speed and memory, never a prediction.
+    How examples are grouped changes speed and memory, never a prediction. Bad media are never replaced or left out:
+    unless `data.on_bad_media` says `error`, the batch reports them.
 
     Args:
         media_ids: media beside those of the examples, where every text meets every item.
@@ -240,25 +244,31 @@ def evaluation(
     else:
         groups = group_by_media(examples, max_examples=infer.max_examples_per_group)
         draw = task.draw(groups, training=False)
-    dataset = group_dataset(recipe, groups, source, sampling, draw)
+    on_bad_media: OnBadMedia = "error" if recipe.data.on_bad_media == "error" else "report"
+    dataset = group_dataset(recipe, groups, source, sampling, draw, on_bad_media=on_bad_media)
     order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=world.shard)
     batches = batch_loader(recipe, dataset, texts, order, world=world)
     return Evaluation(batches, shared, len(groups) if shared else len(examples))
 
 
 def group_dataset(
-    recipe: Recipe, groups: Sequence[Group], source: MediaSource, sampling: ClipSampling, draw: Draw | None
+    recipe: Recipe,
+    groups: Sequence[Group],
+    source: MediaSource,
+    sampling: ClipSampling,
+    draw: Draw | None,
+    *,
+    on_bad_media: OnBadMedia,
 ) -> GroupDataset:
     """The groups with their clips."""
-    return GroupDataset(
-        groups,
-        source,
-        sampling=sampling,
+    settings = MediaSettings(
+        sampling,
         frame_size=recipe.data.frame_size,
-        seed=recipe.seed,
+        max_pixels=recipe.data.max_pixels,
+        exif_rotation=recipe.data.exif_rotation,
         black_frames=recipe.data.black_frames,
-        draw=draw,
     )
+    return GroupDataset(groups, source, settings, seed=recipe.seed, on_bad_media=on_bad_media, draw=draw)
 
 
 def batch_loader(
@@ -270,8 +280,14 @@ def batch_loader(
     world: World,
 ) -> BatchLoader:
     """Batches of the dataset in the order given."""
-    pin_memory = world.device.type == "cuda"
-    return BatchLoader(dataset, Collate(texts), order, workers=recipe.data.workers, pin_memory=pin_memory)
+    return BatchLoader(
+        dataset,
+        Collate(texts),
+        order,
+        workers=recipe.data.workers,
+        pin_memory=world.device.type == "cuda",
+        max_bad_fraction=recipe.data.max_bad_fraction,
+    )
 
 
 # ---------------------------------------------------------------------------------------------- finetune

@@ -78,6 +78,7 @@ SMALL = (
 
 def write_colour_data(root: Path) -> None:
     """Annotations, vocabularies, and folders of media for every recipe, under `root`."""
+    root.mkdir(exist_ok=True)
     (root / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     for name in ("msrvtt", "didemo", "anet"):
         _media(root / "vis_db" / name, "mp4")

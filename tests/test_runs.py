@@ -135,7 +135,7 @@ def test_missing_media_are_named_before_anything_starts(made_data: Path, tmp_pat
     [
         ("task=open_qa", RecipeError, "task is 'open_qa': it must be one of open_ended_qa"),
         ("data.answers=null", RecipeError, "data.answers is null"),
-        ("model.bert.vocab_size=30", RecipeError, "vocab_size is 30: .* has 26 entries"),
+        ("model.bert.vocab_size=30", RecipeError, "vocab_size is 30: .* has 28 entries"),
         ("model.tokenizer=absent.txt", ClipbertError, "absent.txt: no such vocabulary"),
         ("data.splits.val.media=absent", StoreError, "absent does not exist"),
         ("model.weights.checkpoint=absent.pt", ClipbertError, "absent.pt"),

@@ -1,13 +1,14 @@
-"""Makes the demo's data: short H.264 videos of two moving coloured shapes, and questions about them.
+"""Makes the demo's data: short H.264 videos of two moving coloured shapes, pictures of them, and texts about them.
 
 Every answer is drawn independently of its question's words, so a model that does not look scores no better than the
-share of the most frequent answer. The files have MSRVTT-QA's form: `{"question", "answer", "video_id", "answer_type"}`.
+share of the most frequent answer. Each kind of text has the form of a public data set: MSRVTT-QA's questions, TGIF-QA's
+questions with options, VQA's soft labels, MSRVTT's captions.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -30,7 +31,7 @@ RATES = (10, 12, 15)  # frames per second
 SECONDS = (1.5, 3.0)  # shortest and longest video
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-WORDS = ("what", "where", "color", "shape", "is", "on", "the", "?", *COLORS, *SHAPES, *SIDES)
+WORDS = ("what", "where", "color", "shape", "is", "on", "the", "?", *COLORS, *SHAPES, *SIDES, "a", "and")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,10 @@ class Scene:
 
 
 def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progress: Callable[[], None]) -> None:
-    """Write `videos/`, `txt_db/` and `vocab.txt` under `folder`.
+    """Write `videos/`, `images/`, `txt_db/` and `vocab.txt` under `folder`.
+
+    `images/` has a picture of the middle of each video, and `txt_db/` for each kind of text a file a split:
+    questions at the top, the others (`TEXTS`) in folders of their own.
 
     Args:
         videos: how many videos each split has, e.g. {"train": 400, "val": 60, "test": 100}.
@@ -71,18 +75,20 @@ def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progres
     import numpy as np
 
     rng = np.random.default_rng(seed)
-    (folder / "videos").mkdir(parents=True)
-    (folder / "txt_db").mkdir()
+    for name in ("videos", "images", *(f"txt_db/{kind}" for kind in TEXTS)):
+        (folder / name).mkdir(parents=True)
     (folder / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *WORDS]) + "\n", encoding="utf-8")
     for split, count in videos.items():
-        records = []
+        scenes = []
         for number in range(count):
-            scene = draw_scene(rng, f"{split}{number:04d}")
-            encode(folder / "videos" / f"{scene.video_id}.mp4", scene)
-            records += list(questions(scene))
+            scenes.append(draw_scene(rng, f"{split}{number:04d}"))
+            frames = list(render(scenes[-1]))
+            encode(folder / "videos" / f"{scenes[-1].video_id}.mp4", scenes[-1], frames)
+            save_picture(folder / "images" / f"{scenes[-1].video_id}.jpg", frames[len(frames) // 2])
             progress()
-        text = "".join(json.dumps(record) + "\n" for record in records)
-        (folder / "txt_db" / f"{split}.jsonl").write_text(text, encoding="utf-8")
+        for kind, texts in TEXTS.items():
+            lines = "".join(json.dumps(record) + "\n" for scene in scenes for record in texts(scene))
+            (folder / "txt_db" / kind / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     answers = {answer: label for label, answer in enumerate([*COLORS, *SHAPES, *SIDES])}
     (folder / "txt_db" / "answers.json").write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
 
@@ -136,6 +142,63 @@ def questions(scene: Scene) -> Iterator[dict[str, Any]]:
             yield {"question": question, "answer": answer, "video_id": scene.video_id, "answer_type": kind}
 
 
+def soft_questions(scene: Scene) -> Iterator[dict[str, Any]]:
+    """The same questions with soft labels: of a bar or pillar some people would say the other."""
+    for record in questions(scene):
+        answer = record["answer"]
+        doubt = {"bar": "pillar", "pillar": "bar"}.get(answer)
+        labels = {answer: 1.0} if doubt is None else {answer: 1.0, doubt: 0.3}
+        yield {
+            "question": record["question"],
+            "image_id": scene.video_id,
+            "labels": labels,
+            "answer_type": record["answer_type"],
+        }
+
+
+def choices(scene: Scene) -> Iterator[dict[str, Any]]:
+    """Two questions per shape about its colour; the options are all colours, in an order drawn from the scene."""
+    import numpy as np
+
+    rng = np.random.default_rng(scene.texture_seed)
+    for item in scene.shapes:
+        for question in (f"what color is the {item.shape} ?", f"what color is on the {item.side} ?"):
+            options = [list(COLORS)[number] for number in rng.permutation(len(COLORS))]
+            yield {
+                "gif_name": scene.video_id,
+                "question": question,
+                "options": options,
+                "answer": options.index(item.color),
+            }
+
+
+def captions(scene: Scene) -> Iterator[dict[str, Any]]:
+    """Both shapes in one sentence, either of them first."""
+    parts = [f"a {item.color} {item.shape} on the {item.side}" for item in scene.shapes]
+    for text in (" and ".join(parts), " and ".join(parts[::-1])):
+        yield {"caption": text, "clip_name": scene.video_id}
+
+
+def statements(scene: Scene) -> Iterator[dict[str, Any]]:
+    """Three sentences about each shape, which say in other words what the questions ask."""
+    for item in scene.shapes:
+        for text in (
+            f"the {item.shape} on the {item.side} is {item.color}",
+            f"the {item.color} shape on the {item.side} is a {item.shape}",
+            f"the {item.color} {item.shape} is on the {item.side}",
+        ):
+            yield {"caption": text, "clip_name": scene.video_id}
+
+
+TEXTS: dict[str, Callable[[Scene], Iterator[dict[str, Any]]]] = {
+    ".": questions,
+    "vqa": soft_questions,
+    "mc": choices,
+    "retrieval": captions,
+    "pretrain": statements,
+}
+
+
 def render(scene: Scene) -> Iterator[np.ndarray]:
     """The scene's frames, (height, width, 3) uint8 RGB."""
     import numpy as np
@@ -181,14 +244,21 @@ _INSIDE: dict[str, Callable[[Any, Any], Any]] = {
 }
 
 
-def encode(path: Path, scene: Scene) -> None:
-    """Encode the scene as H.264 in MP4."""
+def encode(path: Path, scene: Scene, frames: Iterable[np.ndarray]) -> None:
+    """Encode the scene's frames as H.264 in MP4."""
     import av
 
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(scene.rate), options={"crf": "20", "preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.codec_context.thread_count = 1
-        for picture in render(scene):
+        for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
+
+
+def save_picture(path: Path, frame: np.ndarray) -> None:
+    """Save a frame as JPEG."""
+    from PIL import Image
+
+    Image.fromarray(frame).save(path, quality=95)

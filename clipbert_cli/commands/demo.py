@@ -7,19 +7,29 @@ import shlex
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from clipbert_cli.commands.options import DeviceOption, JsonOption
 from clipbert_cli.errors import OutputError
 
-RECIPE = "demo_qa"
 MARK = ".clipbert-demo"  # what only a demo's folder holds, so that --force removes nothing else
+
+
+class DemoTask(StrEnum):
+    """What is shown."""
+
+    qa = "qa"
+    retrieval = "retrieval"
+    mc = "mc"
+    vqa = "vqa"
+    pretrain = "pretrain"
 
 
 class Size(StrEnum):
@@ -32,57 +42,124 @@ class Size(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Videos of each split, and epochs over the training split."""
+    """Videos of each split, and steps over the training split in epochs; pretraining takes `pretraining` of them."""
 
     train: int
     val: int
     test: int
     epochs: int
+    pretraining: int = 1
 
 
 AMOUNTS = {
-    Size.smallest: Amount(train=48, val=8, test=16, epochs=2),
-    Size.small: Amount(train=300, val=20, test=40, epochs=20),
-    Size.full: Amount(train=700, val=40, test=120, epochs=28),
+    Size.smallest: Amount(train=48, val=8, test=16, epochs=2, pretraining=2),
+    Size.small: Amount(train=300, val=20, test=40, epochs=20, pretraining=20),
+    Size.full: Amount(train=700, val=40, test=120, epochs=28, pretraining=20),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a demo happens, and with what."""
+
+    folder: Path
+    amount: Amount
+    seed: int
+    device: str | None
+
+    @property
+    def on_device(self) -> list[str]:
+        return ["--device", self.device] if self.device else []
 
 
 def demo(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Everything goes into this new folder.")] = Path(
         "demo"
     ),
+    task: Annotated[DemoTask, typer.Option("--task", help="What is learnt and scored.")] = DemoTask.qa,
     size: Annotated[
         Size, typer.Option("--size", help="`smallest` shows that it runs; `full` that it learns.")
     ] = Size.full,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the videos, the questions and the training.")] = 42,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the videos, the texts and the training.")] = 42,
     force: Annotated[bool, typer.Option("--force", help="Remove a demo that is in the folder first.")] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make real videos, pack them, finetune, answer questions about held-out videos, score the answers.
+    """Make real videos, pack them, train, predict on held-out videos, score the predictions.
 
-    Example: clipbert demo --size small my-demo
+    Example: clipbert demo --task retrieval --size small my-demo
     """
     from clipbert_cli.commands.terminal import note, print_json
 
     begin = time.monotonic()
     prepare(folder, force=force)
-    amount = AMOUNTS[size]
-    make_media(folder, amount, seed)
-    store, run = folder / "vis_db", folder / "runs" / RECIPE
-    common = ["--data-root", str(folder), "--set", f"seed={seed}", "--set", f"train.epochs={amount.epochs}"]
-    on_device = ["--device", device] if device else []
-    call("pack", str(folder / "videos"), str(store))
-    call("finetune", "--recipe", RECIPE, "--run", str(run), *common, *on_device)
-    sighted = answer(folder, run, "preds.jsonl", on_device)
-    blind = answer(folder, run, "preds_blind.jsonl", [*on_device, "--set", "data.black_frames=true"])
+    stage = Stage(folder, AMOUNTS[size], seed, device)
+    make_media(stage)
+    call("pack", str(folder / ("images" if task is DemoTask.vqa else "videos")), str(folder / "vis_db"))
+    result = SHOWS[task](stage)
     seconds = time.monotonic() - begin
-    note(f"\naccuracy        {sighted:.3f}   on {amount.test} videos that training never saw")
-    note(f"blind baseline  {blind:.3f}   same model, frames blacked out")
-    note(f"{seconds:.0f} seconds; everything is in {folder}. Ask it something:")
-    note(f"  {example_question(folder, run)}")
+    note(f"{seconds:.0f} seconds; everything is in {folder}")
     if as_json:
-        print_json({"accuracy": sighted, "blind_accuracy": blind, "seconds": round(seconds, 1), "folder": str(folder)})
+        print_json({**result, "seconds": round(seconds, 1), "folder": str(folder)})
+
+
+# ----------------------------------------------------------------------------------------------------- what is shown
+
+
+def show_questions(stage: Stage, recipe: str = "demo_qa") -> dict[str, Any]:
+    """Questions about videos or images, and the same with the frames blacked out."""
+    from clipbert_cli.commands.terminal import note
+
+    run = train(stage, recipe, f"train.epochs={stage.amount.epochs}")
+    sighted = score(stage, run, recipe, "preds.jsonl")["accuracy"] / 100
+    blind = score(stage, run, recipe, "preds_blind.jsonl", "data.black_frames=true")["accuracy"] / 100
+    note(f"\naccuracy        {sighted:.3f}   on {stage.amount.test} videos that training never saw")
+    note(f"blind baseline  {blind:.3f}   same model, frames blacked out")
+    if recipe == "demo_qa":
+        note(f"Ask it something:\n  {example_question(stage.folder, run)}")
+    return {"accuracy": sighted, "blind_accuracy": blind}
+
+
+def show_retrieval(stage: Stage) -> dict[str, Any]:
+    """Every caption of the test split against every video."""
+    from clipbert_cli.commands.terminal import note
+
+    run = train(stage, "demo_retrieval", f"train.epochs={stage.amount.epochs}")
+    metrics = score(stage, run, "demo_retrieval", "scores.jsonl")
+    chance = 100 / stage.amount.test
+    note(f"\nR@1     {metrics['recall_at_1']:.1f} %   among {stage.amount.test} videos that training never saw")
+    note(f"chance  {chance:.1f} %")
+    search = ["infer", "--run", str(run), "--text", "a red circle on the left and a blue bar on the right"]
+    note(f"Search it:\n  {shlex.join(['clipbert', *search, '--videos', str(stage.folder / 'vis_db')])}")
+    return {"recall_at_1": metrics["recall_at_1"], "chance": chance}
+
+
+def show_pretraining(stage: Stage) -> dict[str, Any]:
+    """Questions answered after pretraining, and after the same finetuning steps without it."""
+    from clipbert_cli.commands.terminal import note
+
+    epochs = f"train.epochs={-(-stage.amount.epochs // 3)}"
+    pretrained = train(stage, "demo_pretrain", f"train.epochs={stage.amount.pretraining}", command="pretrain")
+    start = f"model.weights.checkpoint={(pretrained / 'latest').absolute()}"
+    after = train(stage, "demo_qa", epochs, start, name="demo_qa_pretrained")
+    scratch = train(stage, "demo_qa", epochs, name="demo_qa_from_scratch")
+    with_it = score(stage, after, "demo_qa", "preds_pretrained.jsonl")["accuracy"] / 100
+    without = score(stage, scratch, "demo_qa", "preds_from_scratch.jsonl")["accuracy"] / 100
+    note(f"\nafter pretraining  {with_it:.3f}   accuracy on {stage.amount.test} videos that training never saw")
+    note(f"from scratch       {without:.3f}   as many finetuning steps, no pretraining")
+    return {"accuracy": with_it, "accuracy_from_scratch": without}
+
+
+SHOWS: dict[DemoTask, Callable[[Stage], dict[str, Any]]] = {
+    DemoTask.qa: show_questions,
+    DemoTask.mc: lambda stage: show_questions(stage, "demo_mc"),
+    DemoTask.vqa: lambda stage: show_questions(stage, "demo_vqa"),
+    DemoTask.retrieval: show_retrieval,
+    DemoTask.pretrain: show_pretraining,
+}
+
+
+# ------------------------------------------------------------------------------------------------------------- steps
 
 
 def prepare(folder: Path, *, force: bool) -> None:
@@ -97,29 +174,47 @@ def prepare(folder: Path, *, force: bool) -> None:
     (folder / MARK).touch()
 
 
-def make_media(folder: Path, amount: Amount, seed: int) -> None:
-    """Made videos, questions, answers and vocabulary."""
+def make_media(stage: Stage) -> None:
+    """Made videos and pictures, texts, answers and vocabulary."""
     from clipbert_cli.assets.demo_media import write_demo_media
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.commands.terminal import note
 
-    videos = {"train": amount.train, "val": amount.val, "test": amount.test}
-    note(f"making {sum(videos.values())} videos in {folder / 'videos'}")
+    videos = {"train": stage.amount.train, "val": stage.amount.val, "test": stage.amount.test}
+    note(f"making {sum(videos.values())} videos in {stage.folder / 'videos'}")
     with progress_bar("video") as bar:
         task = bar.add_task("encode", total=sum(videos.values()))
-        write_demo_media(folder, videos=videos, seed=seed, progress=lambda: bar.advance(task))
+        write_demo_media(stage.folder, videos=videos, seed=stage.seed, progress=lambda: bar.advance(task))
 
 
-def answer(folder: Path, run: Path, name: str, options: list[str]) -> float:
-    """Predict the test split into `name`, score it, and return the accuracy."""
+def train(stage: Stage, recipe: str, *settings: str, command: str = "finetune", name: str | None = None) -> Path:
+    """Train with `recipe`; the run's folder."""
+    run = stage.folder / "runs" / (name or recipe)
+    chosen = [word for setting in (f"seed={stage.seed}", *settings) for word in ("--set", setting)]
+    call(
+        command,
+        "--recipe",
+        recipe,
+        "--run",
+        str(run),
+        "--data-root",
+        str(stage.folder),
+        *chosen,
+        *stage.on_device,
+    )
+    return run
+
+
+def score(stage: Stage, run: Path, recipe: str, name: str, *settings: str) -> dict[str, Any]:
+    """Predict the test split into the file `name`, score it, and return the metrics."""
     from clipbert_cli.evaluation import evaluate
     from clipbert_cli.recipe.load import load_recipe
 
-    predictions = folder / name
-    call("infer", "--run", str(run), "--split", "test", "-o", str(predictions), *options)
-    call("eval", str(predictions), "--recipe", RECIPE, "--data-root", str(folder), "--split", "test")
-    accuracy: float = evaluate(predictions, load_recipe(RECIPE, data_root=folder), "test")["accuracy"] / 100
-    return accuracy
+    predictions = stage.folder / name
+    chosen = [word for setting in settings for word in ("--set", setting)]
+    call("infer", "--run", str(run), "--split", "test", "-o", str(predictions), *stage.on_device, *chosen)
+    call("eval", str(predictions), "--recipe", recipe, "--data-root", str(stage.folder), "--split", "test")
+    return evaluate(predictions, load_recipe(recipe, data_root=stage.folder), "test")
 
 
 def example_question(folder: Path, run: Path) -> str:

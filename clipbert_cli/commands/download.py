@@ -6,13 +6,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from clipbert_cli.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
     from clipbert_cli.assets.plan import Plan
+
+
+class GetContext(typer.Context):
+    """Help and usage errors of `get` name the command as it is meant to be given: without `get`."""
+
+    @property
+    def command_path(self) -> str:
+        return super().command_path.removesuffix(" get")
+
+
+class GetCommand(TyperCommand):
+    """`clipbert download WHAT`."""
+
+    context_class = GetContext
 
 
 class DownloadGroup(TyperGroup):
@@ -40,6 +54,7 @@ OnlyOption = Annotated[
 
 @download_app.command(
     "get",
+    cls=GetCommand,
     epilog="Example: clipbert download msrvtt_qa --to $DATA --pack\n\n"
     "See also: clipbert download ls, clipbert download check WHAT, clipbert download convert NAME RAW_DIR OUT_DIR",
 )

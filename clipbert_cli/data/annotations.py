@@ -252,7 +252,7 @@ def read_answers(path: Path) -> dict[str, int]:
         answer -> label in 0..len-1, in label order. Several answers never share a label.
 
     Raises:
-        AnnotationError: no such file, not JSON, or labels that are not exactly 0..len-1.
+        AnnotationError: no such file, not JSON, labels that are not exactly 0..len-1, or half a character.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -273,6 +273,11 @@ def read_answers(path: Path) -> dict[str, int]:
     ):
         raise AnnotationError(f"{path}: the labels must be the integers 0 to {len(content) - 1}, each once")
     answers = cast("dict[str, int]", content)
+    for answer in answers:
+        try:
+            _encodable("an answer", answer)
+        except RecordError as exc:
+            raise AnnotationError(f"{path}: {exc}") from exc
     return dict(sorted(answers.items(), key=lambda item: item[1]))
 
 

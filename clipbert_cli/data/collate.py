@@ -8,7 +8,6 @@ import torch
 
 from clipbert_cli.batch import Batch, Example, Texts
 from clipbert_cli.data.dataset import Item
-from clipbert_cli.errors import ClipbertError
 
 
 class Collate:
@@ -21,13 +20,8 @@ class Collate:
     def __init__(self, texts: Callable[[Sequence[Example]], Texts]) -> None:
         self.texts = texts
 
-    def __call__(self, items: Sequence[Item | ClipbertError]) -> Batch | ClipbertError:
-        """A batch of B items, or the first item's error."""
-        good: list[Item] = []
-        for item in items:
-            if isinstance(item, ClipbertError):
-                return item
-            good.append(item)
+    def __call__(self, good: Sequence[Item]) -> Batch:
+        """A batch of B items."""
         examples = tuple(example for item in good for example in item.group.examples)
         text_item = [
             number for number, item in enumerate(good) for example in item.group.examples for _ in example.texts

@@ -1,19 +1,28 @@
 """Encoded media and a choice of frames -> pixels: PyAV for videos, Pillow for images.
 
-K clips, T frames, h w native size.
+A video with a packet table is decoded through it, in one pass over what the wanted frames need; any other one from its
+start up to the last wanted frame. Both ways give the same pixels.
+
+K clips, T frames, h w native size, S canvas side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing
+
 import numpy as np
+import torch
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
-from PIL import Image
 
 from clipbert_cli.batch import VideoInfo
-from clipbert_cli.data.probe import MAX_PIXELS, Kind, open_image, open_video, probe_video
+from clipbert_cli.data.images import decode_image
+from clipbert_cli.data.packets import PacketTable, decode_packets
+from clipbert_cli.data.probe import Kind, inspect_video
 from clipbert_cli.data.sampling import ClipSampling, FrameIndices, select
-from clipbert_cli.data.transforms import check_aspect_ratio
+from clipbert_cli.data.transforms import check_aspect_ratio, resize_into
+from clipbert_cli.data.video import MAX_PIXELS, check_pixels, open_video
 from clipbert_cli.errors import DecodeError
 
 # Every video is converted with BT.601 whatever its tags say, as the original's decoder did (and DALI does), and by the
@@ -22,13 +31,16 @@ from clipbert_cli.errors import DecodeError
 # differs from these by one level on average and by 24 at sharp coloured edges.
 _COLOUR = {"src_colorspace": Colorspace.ITU601, "dst_colorspace": Colorspace.ITU601}
 
+Encoded = bytes | memoryview
+
 
 def decode_clips(
-    data: bytes,
+    data: Encoded,
     sampling: ClipSampling,
     *,
     kind: Kind,
     info: VideoInfo | None = None,
+    packets: PacketTable | None = None,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
     """The pixels of a media item's clips.
@@ -36,7 +48,7 @@ def decode_clips(
     Args:
         data: the media file's bytes.
         sampling: which clips of a video; an image is one clip of one frame, whatever it says.
-        info: of a video; probed where it is None, which decodes the video once more.
+        info, packets: of a video; probed where `info` is None, which decodes the video once more.
         rng: for random clips, see `sampling.select`.
 
     Returns:
@@ -48,87 +60,135 @@ def decode_clips(
     if kind == "image":
         return decode_image(data)[None, None]
     if info is None:
-        info = probe_video(data)
+        probed = inspect_video(bytes(data))
+        info, packets = probed.info, probed.packets
     check_aspect_ratio(info.height, info.width)
-    return decode_frames(data, select(info, sampling, rng), info=info)
+    return decode_frames(data, select(info, sampling, rng), info=info, packets=packets)
 
 
-def decode_frames(data: bytes, clips: FrameIndices, *, info: VideoInfo) -> np.ndarray:
-    """The source frames `clips` of a video, in one pass that stops at the last wanted frame.
-
-    Colours are converted with BT.601 (limited range unless the stream says full). Each frame is converted once,
-    however many clips want it.
+def decode_frames(
+    data: Encoded, clips: FrameIndices, *, info: VideoInfo, packets: PacketTable | None = None
+) -> np.ndarray:
+    """The source frames `clips` of a video in native size. Each is decoded and converted once, however many clips
+    want it.
 
     Args:
         clips: K tuples of T source frame indices, as `sampling.select` gives them.
-        info: of this video; the frames' times are compared with it.
+        info: of this video.
+        packets: the video's packet table, where it has one.
 
     Returns:
         (K, T, h, w, 3) uint8 RGB.
 
     Raises:
-        DecodeError: an index out of range, an error before the last wanted frame, or frames that are not those of
-            `info` (which then belongs to other bytes).
+        DecodeError: see `rgb_frames`.
     """
     wanted = sorted({index for clip in clips for index in clip})
-    if wanted[0] < 0 or wanted[-1] >= len(info.pts):
-        raise DecodeError(f"frame {wanted[-1]} is wanted, and {len(info.pts)} frames decode")
-    slots = {index: slot for slot, index in enumerate(wanted)}
     pixels = np.empty((len(wanted), info.height, info.width, 3), dtype=np.uint8)
-    filled = 0
+    slots = {index: slot for slot, index in enumerate(wanted)}
+    for index, frame in rgb_frames(data, wanted, info=info, packets=packets):
+        pixels[slots[index]] = frame
+    return pixels[[[slots[index] for index in clip] for clip in clips]]
+
+
+def decode_canvas(
+    data: Encoded,
+    clips: FrameIndices,
+    size: int,
+    *,
+    info: VideoInfo,
+    packets: PacketTable | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> torch.Tensor:
+    """`decode_frames`, resized and padded to the square canvas as `transforms.resize_pad` does it.
+
+    Returns:
+        (K, T, 3, S, S) uint8 RGB.
+
+    Raises:
+        DecodeError: see `rgb_frames`.
+    """
+    canvas = torch.zeros((len(clips), len(clips[0]), 3, size, size), dtype=torch.uint8)
+    places: dict[int, list[torch.Tensor]] = {}
+    for k, clip in enumerate(clips):
+        for t, index in enumerate(clip):
+            places.setdefault(index, []).append(canvas[k, t])
+    for index, frame in rgb_frames(data, places, info=info, packets=packets, max_pixels=max_pixels):
+        first, *others = places[index]
+        resize_into(first, frame)
+        for other in others:
+            other.copy_(first)
+    return canvas
+
+
+def rgb_frames(
+    data: Encoded,
+    wanted: Collection[int],
+    *,
+    info: VideoInfo,
+    packets: PacketTable | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(index, (h, w, 3) uint8 RGB) of every wanted frame, each once, in decoding order.
+
+    Colours are converted with BT.601 (limited range unless the stream says full). A frame's array is valid until the
+    next one is asked for.
+
+    Raises:
+        DecodeError: an index out of range, an error before the last wanted frame, more than `max_pixels`, or frames
+            that are not those of `info` (which then belongs to other bytes).
+    """
+    check_pixels(info.width, info.height, max_pixels)
+    if wanted and not 0 <= min(wanted) <= max(wanted) < len(info.pts):
+        raise DecodeError(f"frames {min(wanted)} to {max(wanted)} are wanted, and {len(info.pts)} frames decode")
     reformatter = VideoReformatter()  # keeps its conversion tables from frame to frame
-    with open_video(data) as video:
-        for index, (time, frame) in enumerate(video.frames()):
-            slot = slots.get(index)
-            if slot is None:
-                continue
-            if time != info.pts[index] or (frame.height, frame.width) != (info.height, info.width):
+    with closing(_frames(data, wanted, info=info, packets=packets, max_pixels=max_pixels)) as frames:
+        for index, frame in frames:
+            if (frame.height, frame.width) != (info.height, info.width):
                 raise DecodeError(
                     f"frame {index} is not the one that was probed: the stored information is of other data"
                 )
-            pixels[slot] = _to_rgb(reformatter, frame)
-            filled += 1
-            if filled == len(wanted):
-                break
-    if filled < len(wanted):
-        raise DecodeError(f"frame {wanted[filled]} is wanted, and decoding ends before it")
-    if len(clips) == 1 and len(wanted) == len(clips[0]) and tuple(wanted) == clips[0]:
-        return pixels[None]
-    return pixels[[[slots[index] for index in clip] for clip in clips]]
+            yield index, _to_rgb(reformatter, frame)
+
+
+def _frames(
+    data: Encoded, wanted: Collection[int], *, info: VideoInfo, packets: PacketTable | None, max_pixels: int
+) -> Generator[tuple[int, VideoFrame], None, None]:
+    """The wanted frames through the packet table; what it does not give (another FFmpeg packed it), the plain way."""
+    left = set(wanted)
+    if packets is not None:
+        try:
+            for index, frame in decode_packets(data, packets, wanted, max_pixels=max_pixels):
+                left.discard(index)
+                yield index, frame
+        except DecodeError:
+            pass
+    if left:
+        yield from _linear(data, left, info=info, max_pixels=max_pixels)
+
+
+def _linear(
+    data: Encoded, wanted: Collection[int], *, info: VideoInfo, max_pixels: int
+) -> Iterator[tuple[int, VideoFrame]]:
+    """The wanted frames by decoding from the start; their times are compared with those of `info`."""
+    left = set(wanted)
+    with open_video(bytes(data), max_pixels=max_pixels) as video:
+        for index, (time, frame) in enumerate(video.frames()):
+            if index not in left:
+                continue
+            if time != info.pts[index]:
+                raise DecodeError(
+                    f"frame {index} is not the one that was probed: the stored information is of other data"
+                )
+            yield index, frame
+            left.remove(index)
+            if not left:
+                return
+    if left:
+        raise DecodeError(f"frame {min(left)} is wanted, and decoding ends before it")
 
 
 def _to_rgb(reformatter: VideoReformatter, frame: VideoFrame) -> np.ndarray:
     """(h, w, 3) uint8."""
-    return reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR, **_COLOUR).to_ndarray()
-
-
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-    """A picture's pixels.
-
-    EXIF rotation is ignored, as in the original. Grey and palette pictures become RGB; what is transparent lies on
-    white; CMYK and other colour spaces are converted by Pillow without profiles; 16-bit grey keeps its high byte
-    (rounded); of an animated picture the first frame is taken.
-
-    Returns:
-        (h, w, 3) uint8 RGB.
-
-    Raises:
-        DecodeError: not a picture, damaged, more than `max_pixels`, or pixels that are floating point numbers.
-    """
-    with open_image(data, max_pixels=max_pixels) as image:
-        return np.array(_rgb_image(image))
-
-
-def _rgb_image(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F":
-        raise DecodeError("its pixels are floating point numbers, and what is white is not known")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-        return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layered).convert("RGB")
-    return image.convert("RGB")
+    converted = reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1, **_COLOUR)
+    return converted.to_ndarray()

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.batch import Batch
 from clipbert_cli.data.collate import Collate
-from clipbert_cli.data.dataset import GroupDataset, Position
+from clipbert_cli.data.dataset import BadMedia, Failed, GroupDataset, Item, MediaSettings, Position
 from clipbert_cli.data.mixture import MixedDataset
-from clipbert_cli.errors import ClipbertError
+from clipbert_cli.errors import ClipbertError, DecodeError
+
+logger = logging.getLogger("clipbert")
 
 
 class BatchLoader:
-    """Iterates over the batches of `order`; raises the first item's error.
+    """Iterates over the batches of `order`. What becomes of bad media says the dataset's `on_bad_media`:
+
+        error     the first one is raised
+        skip      its group is left out of the batch
+        replace   another group has taken its place; of `bad` each is logged once, as with `skip`
+        report    its group stands in `Batch.failed` (evaluation)
 
     Args:
         workers: loading processes; 0 loads in this one. They leave Ctrl-C, SIGTERM and SIGUSR1 to this process.
         pin_memory: put batches into page-locked memory, for copies that overlap with compute on a GPU.
+        max_bad_fraction: of the data's media; when more were bad, `skip` and `replace` stop with an error.
     """
 
     def __init__(
@@ -30,23 +42,31 @@ class BatchLoader:
         *,
         workers: int,
         pin_memory: bool = False,
+        max_bad_fraction: float = 1.0,
     ) -> None:
         self.dataset = dataset
+        self.bad: dict[str, str] = {}
+        """Media that could not be used so far, by id, and why."""
+        self._on_bad_media = dataset.parts[0].on_bad_media
+        self._max_bad = max_bad_fraction * sum(len({group.media_id for group in part.groups}) for part in dataset.parts)
         self._loader = DataLoader(
             dataset,
             batch_sampler=order,
-            collate_fn=collate,
+            collate_fn=_CollateGood(collate, dataset.parts[0].settings),
             num_workers=workers,
             pin_memory=pin_memory,
             worker_init_fn=_ignore_interrupts if workers else None,
         )
 
     def __iter__(self) -> Iterator[Batch]:
+        """
+        Raises:
+            DecodeError: bad media, see `on_bad_media`.
+            ClipbertError: the store cannot be read, or a loading process died.
+        """
         try:
-            for batch in self._loader:
-                if isinstance(batch, ClipbertError):
-                    raise batch
-                yield batch
+            for loaded in self._loader:
+                yield self._checked(loaded)
         except RuntimeError as exc:
             if "DataLoader worker" not in str(exc):
                 raise
@@ -54,6 +74,79 @@ class BatchLoader:
                 f"a loading process died: {str(exc).splitlines()[0]}",
                 hint="lower data.workers (0 loads in the main process), or give more memory (docker: --shm-size)",
             ) from exc
+
+    def _checked(self, loaded: Loaded) -> Batch:
+        policy = self._on_bad_media
+        for failed in loaded.failed:
+            if policy in ("error", "replace") or not isinstance(failed.error, DecodeError):
+                raise failed.error
+            self._note(BadMedia(failed.group.media_id, failed.error))
+        for bad in loaded.replaced:
+            self._note(bad)
+        if policy == "report":
+            reported = tuple((failed.group, str(failed.error)) for failed in loaded.failed)
+            return dataclasses.replace(loaded.batch, failed=reported)
+        if not loaded.batch.media_ids:
+            raise DecodeError(
+                f"no media item of a batch can be used; the first: {loaded.failed[0].error}",
+                hint="set data.on_bad_media=replace, or take the items out of the annotations",
+            )
+        return loaded.batch
+
+    def _note(self, bad: BadMedia) -> None:
+        if bad.media_id in self.bad:
+            return
+        self.bad[bad.media_id] = str(bad.error)
+        logger.warning("%s (%s)", bad.error, _NOTED[self._on_bad_media])
+        if self._on_bad_media != "report" and len(self.bad) > self._max_bad:
+            raise DecodeError(
+                f"{len(self.bad)} media items cannot be used, more than data.max_bad_fraction allows "
+                f"({self._max_bad:g}); the last: {bad.error}",
+                hint="see what is wrong with them: clipbert pack verify STORE; or raise data.max_bad_fraction",
+            ) from bad.error
+
+
+_NOTED = {"skip": "left out", "replace": "replaced by another", "report": "its predictions are media_error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a loading process hands over: the batch of what is good, and what is not."""
+
+    batch: Batch
+    failed: tuple[Failed, ...]
+    replaced: tuple[BadMedia, ...]
+
+    def pin_memory(self) -> Loaded:
+        """The hook torch's DataLoader calls."""
+        return dataclasses.replace(self, batch=self.batch.pin_memory())
+
+
+class _CollateGood:
+    """Collates the items that did not fail. A batch of nothing has frames of shape (0, K, T, 3, S, S)."""
+
+    def __init__(self, collate: Collate, settings: MediaSettings) -> None:
+        self.collate = collate
+        self.settings = settings
+
+    def __call__(self, items: Sequence[Item | Failed]) -> Loaded:
+        good = [item for item in items if isinstance(item, Item)]
+        return Loaded(
+            self.collate(good) if good else self._empty(),
+            tuple(item for item in items if isinstance(item, Failed)),
+            tuple(bad for item in good for bad in item.instead_of),
+        )
+
+    def _empty(self) -> Batch:
+        sampling, size = self.settings.sampling, self.settings.frame_size
+        none = torch.zeros((0, 1), dtype=torch.int64)
+        return Batch(
+            frames=torch.zeros((0, sampling.num_clips, sampling.num_frames, 3, size, size), dtype=torch.uint8),
+            text_ids=none,
+            text_mask=none.bool(),
+            text_item=none[:, 0],
+            examples=(),
+        )
 
 
 def _ignore_interrupts(_worker: int) -> None:

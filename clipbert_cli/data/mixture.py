@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Dataset
 
-from clipbert_cli.data.dataset import GroupDataset, Item, Position
-from clipbert_cli.errors import ClipbertError
+from clipbert_cli.data.dataset import Failed, GroupDataset, Item, Position
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Mixture:
         return [int(position) for number in shuffled for position in steps[number]]
 
 
-class MixedDataset(Dataset[Item | ClipbertError]):
+class MixedDataset(Dataset[Item | Failed]):
     """The splits behind each other, each with its own media."""
 
     def __init__(self, parts: Sequence[GroupDataset]) -> None:
@@ -76,6 +75,6 @@ class MixedDataset(Dataset[Item | ClipbertError]):
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def __getitem__(self, position: Position) -> Item | ClipbertError:
+    def __getitem__(self, position: Position) -> Item | Failed:
         part = bisect.bisect_right(self.starts, position.index) - 1
         return self.parts[part][Position(position.epoch, position.index - self.starts[part])]

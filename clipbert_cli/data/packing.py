@@ -13,9 +13,10 @@ from pathlib import Path
 import lmdb
 
 from clipbert_cli.data import records
+from clipbert_cli.data.images import probe_image
 from clipbert_cli.data.media_files import PLURAL, by_stem, find_files, guess_kind, has_suffix
 from clipbert_cli.data.partial import partial_folder, remove_leftovers
-from clipbert_cli.data.probe import Kind, inspect_video, probe_image
+from clipbert_cli.data.probe import Kind, inspect_video
 from clipbert_cli.data.store import DATA_FILE
 from clipbert_cli.errors import DecodeError, OutputError, StoreError
 
@@ -115,11 +116,11 @@ def _write(
             try:
                 key, data = _media_key(media_id), _read(path)
                 read_bytes += len(data)
-                record, damage = _learn(data, kind)
+                known, damage = _learn(media_id, data, kind)
             except DecodeError as exc:
                 skipped.append((path, str(exc)))
             else:
-                writer.put({key: data, records.info_key(media_id): record})
+                writer.put({key: data, **known})
                 packed, packed_bytes = packed + 1, packed_bytes + len(data)
                 if damage:
                     damaged.append((path, damage))
@@ -151,18 +152,21 @@ def _read(path: Path) -> bytes:
         raise DecodeError(f"it cannot be read: {exc.strerror}") from exc
 
 
-def _learn(data: bytes, kind: Kind) -> tuple[bytes, str | None]:
-    """An item's record, and what is wrong with an item that can be used nevertheless."""
+def _learn(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, bytes], str | None]:
+    """An item's records, and what is wrong with an item that can be used nevertheless."""
     of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
     if kind == "image":
-        return records.image_record(probe_image(data), **of_the_file), None
+        return {records.info_key(media_id): records.image_record(probe_image(data), **of_the_file)}, None
     probed = inspect_video(data)
     damage = None
     if not probed.info.complete:
         damage = f"decoding fails after frame {len(probed.info.pts)}"
         if probed.info.num_frames:
             damage += f" of {probed.info.num_frames}"
-    return records.video_record(probed, **of_the_file), damage
+    known = {records.info_key(media_id): records.video_record(probed, **of_the_file)}
+    if probed.packets:
+        known[records.packets_key(media_id)] = records.packets_record(probed.packets)
+    return known, damage
 
 
 class _Writer:

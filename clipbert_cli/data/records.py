@@ -2,30 +2,47 @@
 
     <media_id>                   the media file's bytes                 (the original's layout; media_id = file stem)
     /clipbert/manifest           what the store is, and whether it is complete
-    /clipbert/info/<media_id>    what was learnt of one item
+    /clipbert/info/<media_id>    what was learnt of one item (JSON)
+    /clipbert/packets/<media_id> where a video's packets are, for items that are decoded without their container:
+                                 zlib(JSON line, then five arrays in little-endian order)
 
 A file stem cannot hold a slash, so these keys never meet a media id.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import zlib
 from fractions import Fraction
 from itertools import groupby, pairwise
 from typing import Any
 
+import numpy as np
+
 from clipbert_cli.batch import VideoInfo
-from clipbert_cli.data.probe import ProbedImage, ProbedVideo
+from clipbert_cli.data.images import ProbedImage
+from clipbert_cli.data.packets import PacketTable
+from clipbert_cli.data.probe import ProbedVideo
 
 FORMAT = 1
 PREFIX = b"/clipbert/"
 MANIFEST_KEY = PREFIX + b"manifest"
 _INFO_PREFIX = PREFIX + b"info/"
+_PACKETS_PREFIX = PREFIX + b"packets/"
+
+_ARRAYS = ("<i8", "<u4", "<i4", "?", "?")  # gaps, sizes, distances, entry, skippable
+_NO_FRAME = -(2**31)
 
 
 def info_key(media_id: str) -> bytes:
     """Where the record of an item is."""
     return _INFO_PREFIX + media_id.encode()
+
+
+def packets_key(media_id: str) -> bytes:
+    """Where the packet table of an item is."""
+    return _PACKETS_PREFIX + media_id.encode()
 
 
 def manifest_record(*, kind: str, complete: bool, items: int = 0, size: int = 0) -> bytes:
@@ -50,6 +67,7 @@ def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
             "time_base": str(info.time_base),
             "complete": info.complete,
             "keyframes": probed.keyframes,
+            "decode": "linear" if probed.packets is None else "packets",
             "pts": {
                 "start": info.pts[0],
                 "steps": [[step, sum(1 for _ in run)] for step, run in groupby(steps)],
@@ -92,6 +110,57 @@ def video_info(record: bytes) -> VideoInfo:
         time_base=Fraction(fields["time_base"]),
         pts=tuple(pts),
         complete=fields["complete"],
+    )
+
+
+def packets_record(table: PacketTable) -> bytes:
+    """A packet table. Offsets are kept as gaps to the end of the packet before, frames as distances from their place
+    in decoding order, so that both are mostly small and equal."""
+    ends = np.concatenate([[0], (table.offsets + table.sizes)[:-1]])
+    header = {
+        "packets": len(table.sizes),
+        "codec": table.codec,
+        "tag": table.tag,
+        "extradata": base64.b64encode(table.extradata).decode(),
+        "bits": table.bits,
+        "data_size": table.data_size,
+    }
+    arrays = (
+        table.offsets - ends,
+        table.sizes,
+        np.where(table.shows < 0, _NO_FRAME, table.shows - np.arange(len(table.shows))),
+        table.entry,
+        table.skippable,
+    )
+    body = b"".join(array.astype(form).tobytes() for array, form in zip(arrays, _ARRAYS, strict=True))
+    return zlib.compress(_json(header) + b"\n" + body)
+
+
+def packet_table(record: bytes) -> PacketTable:
+    """The table, from `packets_record`.
+
+    Raises:
+        ValueError, KeyError, TypeError, zlib.error: the record is damaged.
+    """
+    line, _, body = zlib.decompress(record).partition(b"\n")
+    header = json.loads(line)
+    count, start, arrays = header["packets"], 0, []
+    for form in _ARRAYS:
+        arrays.append(np.frombuffer(body, dtype=form, count=count, offset=start))
+        start += arrays[-1].nbytes
+    gaps, sizes, distances, entry, skippable = arrays
+    sizes = sizes.astype(np.int64)
+    return PacketTable(
+        codec=header["codec"],
+        tag=header["tag"],
+        extradata=base64.b64decode(header["extradata"]),
+        bits=header["bits"],
+        data_size=header["data_size"],
+        offsets=np.cumsum(gaps + np.concatenate([[0], sizes[:-1]])),
+        sizes=sizes,
+        shows=np.where(distances == _NO_FRAME, -1, distances + np.arange(count)),
+        entry=entry,
+        skippable=skippable,
     )
 
 

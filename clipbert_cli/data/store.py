@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import os
 import weakref
+import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,15 @@ import lmdb
 from clipbert_cli.batch import VideoInfo
 from clipbert_cli.data import records
 from clipbert_cli.data.media_files import PLURAL, by_stem, find_files, has_suffix
+from clipbert_cli.data.packets import PacketTable
 from clipbert_cli.data.probe import Kind, inspect_video
 from clipbert_cli.errors import StoreError
 
 DATA_FILE = "data.mdb"
 _MAX_KEY_BYTES = 511  # LMDB as it is built everywhere
+_REMEMBERED_BYTES = 2**28  # of what was probed, a process: about 30,000 videos
+
+_Records = tuple[bytes, bytes | None]
 
 
 def open_media(path: Path, *, kind: Kind) -> MediaSource:
@@ -49,7 +55,8 @@ class MediaSource(ABC):
     def __init__(self, path: Path, *, kind: Kind) -> None:
         self.path = path
         self.kind = kind
-        self._probed: dict[str, bytes] = {}  # records: smaller than the times they hold
+        self._probed: dict[str, _Records] = {}
+        self._probed_bytes = 0
 
     indexed: bool
     """Whether what sampling needs is stored: False means that videos are probed on first use."""
@@ -71,6 +78,15 @@ class MediaSource(ABC):
             StoreError: no such id, or it cannot be read.
         """
 
+    @contextmanager
+    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
+        """The media file's bytes while the block lasts; where the store can, without copying them.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        yield self.read(media_id)
+
     def info(self, media_id: str) -> VideoInfo | None:
         """What sampling needs to know of a video (None of an image); where it is not stored, probed and remembered.
 
@@ -80,10 +96,30 @@ class MediaSource(ABC):
         """
         if self.kind == "image":
             return None
-        record = self._probed.get(media_id)
-        if record is None:
-            record = self._probed[media_id] = records.video_record(inspect_video(self.read(media_id)))
-        return records.video_info(record)
+        return records.video_info(self._probe(media_id)[0])
+
+    def packets(self, media_id: str) -> PacketTable | None:
+        """Where a video's packets are; None of an image, and of a video that has to be decoded from its start.
+
+        Raises:
+            StoreError, DecodeError: as `info`.
+        """
+        if self.kind == "image":
+            return None
+        record = self._probe(media_id)[1]
+        return None if record is None else records.packet_table(record)
+
+    def _probe(self, media_id: str) -> _Records:
+        found = self._probed.get(media_id)
+        if found is None:
+            probed = inspect_video(self.read(media_id))
+            table = None if probed.packets is None else records.packets_record(probed.packets)
+            found = records.video_record(probed), table
+            size = len(found[0]) + len(table or b"")
+            if self._probed_bytes + size <= _REMEMBERED_BYTES:
+                self._probed[media_id] = found
+                self._probed_bytes += size
+        return found
 
     def missing(self, media_ids: Iterable[str]) -> list[str]:
         """Those ids that are not here, each once, in their order."""
@@ -157,9 +193,8 @@ class LmdbStore(MediaSource):
             raise StoreError(f"{self.path} is a store of kind {held!r}, and {self.kind!r} is expected (data.media)")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_environment", "_probed")} | {
-            "_probed": {}
-        }
+        state = {name: value for name, value in self.__dict__.items() if name != "_environment"}
+        return state | {"_probed": {}, "_probed_bytes": 0}
 
     def __contains__(self, media_id: object) -> bool:
         if not isinstance(media_id, str) or not 0 < len(_key(media_id)) <= _MAX_KEY_BYTES:
@@ -190,16 +225,39 @@ class LmdbStore(MediaSource):
             raise self._unknown(media_id)
         return data
 
+    @contextmanager
+    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
+        key = _key(media_id)
+        try:
+            txn = self._opened().begin(buffers=True)
+            data = txn.get(key) if 0 < len(key) <= _MAX_KEY_BYTES else None
+        except lmdb.Error as exc:
+            raise self._damaged(str(exc)) from exc
+        with txn:
+            if data is None:
+                raise self._unknown(media_id)
+            yield data
+
     def info(self, media_id: str) -> VideoInfo | None:
-        record = None
-        if self.kind == "video" and self.indexed:
-            record = self._get(records.info_key(media_id))
+        record = self._stored(records.info_key, media_id)
         if record is None:
             return super().info(media_id)
         try:
             return records.video_info(record)
         except (ValueError, KeyError, TypeError) as exc:
             raise self._damaged(f"what it knows of {media_id!r} cannot be read") from exc
+
+    def packets(self, media_id: str) -> PacketTable | None:
+        if self._stored(records.info_key, media_id) is None:
+            return super().packets(media_id)
+        record = self._stored(records.packets_key, media_id)
+        try:
+            return None if record is None else records.packet_table(record)
+        except (ValueError, KeyError, TypeError, zlib.error) as exc:
+            raise self._damaged(f"its packet table of {media_id!r} cannot be read") from exc
+
+    def _stored(self, key: Callable[[str], bytes], media_id: str) -> bytes | None:
+        return self._get(key(media_id)) if self.kind == "video" and self.indexed else None
 
     def _get(self, key: bytes) -> bytes | None:
         if not 0 < len(key) <= _MAX_KEY_BYTES:
@@ -212,14 +270,18 @@ class LmdbStore(MediaSource):
             raise self._damaged(str(exc)) from exc
 
     def _reading(self) -> lmdb.Transaction:
-        """A read transaction of this process's environment (opened here on first use, after a fork anew)."""
+        """A read transaction."""
+        return self._opened().begin()
+
+    def _opened(self) -> lmdb.Environment:
+        """This process's environment (opened here on first use, after a fork anew)."""
         environment: _Environment | None = self.__dict__.get("_environment")
         if environment is None or environment.process != os.getpid():
             try:
                 environment = self._environment = _open_environment(self.path)
             except (lmdb.Error, OSError) as exc:
                 raise self._damaged(str(exc)) from exc
-        return environment.lmdb.begin()
+        return environment.lmdb
 
     def _damaged(self, why: str) -> StoreError:
         return StoreError(

@@ -43,6 +43,7 @@ def predict(
 
     Every process yields those of all processes, each exactly once, whatever their number. One process yields as it
     computes; several gather at the end.
+    Where a media item failed, the predictions' only field is `media_error`, the reason.
 
     Args:
         batches: this process's: every `world.size`-th (`OrderedBatches`).
@@ -92,6 +93,11 @@ def predict_batches(
             text = None if shared is None else model.embed_text(shared.texts.ids.to(device))  # (N, L, D)
         mask = None if shared is None else shared.texts.mask.to(device)  # (N, L)
         for batch in batches:
+            failures = _failures(batch, every_pair=shared is not None)
+            if not batch.media_ids:
+                yield failures
+                progress(len(failures))
+                continue
             moved = batch.to(device)
             with precision.autocast(device):
                 visual = model.encode_visual(moved.frames)  # (B, K, V, D)
@@ -108,11 +114,20 @@ def predict_batches(
                 outputs = answer_rows(
                     model, text, mask, visual, row_text=row_text, row_item=row_item, text_rows=text_rows
                 )
-            predictions = task.predict(outputs, moved)
+            predictions = [*failures, *task.predict(outputs, moved)]
             yield predictions
             progress(len(predictions))
     finally:
         model.train(was_training)
+
+
+def _failures(batch: Batch, *, every_pair: bool) -> list[Prediction]:
+    """The predictions of what failed: one an example, or (`every_pair`) one a media item."""
+    return [
+        Prediction(key, group.media_id, {"media_error": reason})
+        for group, reason in batch.failed
+        for key in ([group.media_id] if every_pair else [example.example_id for example in group.examples])
+    ]
 
 
 def answer_rows(

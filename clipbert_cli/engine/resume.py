@@ -19,6 +19,7 @@ CHANGEABLE = frozenset(
     {
         "data.root",
         "data.workers",
+        "data.max_bad_fraction",
         "train.batch_size",  # the global batch stays what it was
         "train.gradient_accumulation_steps",
         "train.activation_checkpointing",

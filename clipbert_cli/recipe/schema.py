@@ -67,6 +67,14 @@ class DataConfig(Section):
     max_text_length: Annotated[int, Field(ge=3, le=512)] = Field(100, description="tokens, [CLS] and [SEP] included")
     max_examples_per_group: PositiveInt = Field(1, description="examples of one media item that share its encoding")
     workers: Annotated[int, Field(ge=0)] = Field(4, description="loading processes; 0 loads in the main process")
+    on_bad_media: Literal["error", "skip", "replace"] = Field(
+        "replace",
+        description="what training does with media that cannot be decoded. Evaluation never skips or replaces: "
+        "unless this is error, such predictions say media_error and count as wrong",
+    )
+    max_bad_fraction: Fraction01 = Field(0.01, description="training stops when more of the split's media were bad")
+    max_pixels: PositiveInt = Field(178_956_970, description="larger pictures and video frames count as bad")
+    exif_rotation: bool = Field(False, description="turn pictures as EXIF says; the original ignores it")
 
     @model_validator(mode="after")
     def _one_place(self) -> DataConfig:

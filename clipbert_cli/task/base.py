@@ -114,7 +114,8 @@ class Task(ABC):
 
     @abstractmethod
     def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Metrics of predictions against ground truth; loads no model. Shares are percentages.
+        """Metrics of predictions against ground truth; loads no model. Shares are percentages. What has `media_error`
+        in place of a prediction counts as wrong.
 
         Args:
             fields: the predictions' fields by example id (by media id with `every_pair`), for all of `examples`.

@@ -79,4 +79,4 @@ def _submission(prediction: Prediction) -> dict[str, Any]:
             f"example {prediction.example_id!r}: the evaluation server knows questions by number",
             hint="give the records a question_id",
         )
-    return {"question_id": int(prediction.example_id), "answer": prediction.fields["answer"]}
+    return {"question_id": int(prediction.example_id), "answer": prediction.fields.get("answer", "")}

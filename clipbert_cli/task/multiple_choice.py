@@ -90,6 +90,9 @@ class MultipleChoice(Task):
                     f"example {example.example_id!r} has no answer in the ground truth",
                     hint="score a split with answers",
                 )
+            if "media_error" in fields[example.example_id]:
+                credits.append(0.0)
+                continue
             answer = fields[example.example_id].get("answer")
             if type(answer) is not int or not 0 <= answer < len(example.texts):
                 raise PredictionsError(

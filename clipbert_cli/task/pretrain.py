@@ -114,6 +114,8 @@ class Pretraining(Task):
         names = ("words", "words_right", "pairs", "pairs_right")
         sums = dict.fromkeys(names, 0)
         for example in examples:
+            if "media_error" in fields[example.example_id]:
+                continue  # how many words were to be masked is not known
             for name in names:
                 value = fields[example.example_id].get(name)
                 if type(value) is not int or value < 0:

@@ -87,6 +87,9 @@ class Retrieval(Task):
         expected = checksum(examples)
         scores = np.empty((len(examples), len(media)), dtype=np.float32)
         for column, media_id in enumerate(media):
+            if "media_error" in fields[media_id]:  # behind all others, and its own texts behind those
+                scores[:, column] = [-2.0 if example.media_id == media_id else -1.0 for example in examples]
+                continue
             if fields[media_id].get("texts") != expected:
                 raise PredictionsError(
                     f"media item {media_id!r}: its scores are of other texts than those of the split",

@@ -59,6 +59,9 @@ class VocabularyTask(Task):
                     f"example {example.example_id!r} has no answer in the ground truth",
                     hint="score a split with answers",
                 )
+            if "media_error" in fields[example.example_id]:
+                credits.append(0.0)
+                continue
             answer = fields[example.example_id].get("answer")
             if not isinstance(answer, str):
                 raise PredictionsError(f"example {example.example_id!r}: answer is {answer!r}: it must be text")

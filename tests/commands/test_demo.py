@@ -29,6 +29,31 @@ def test_the_demo_is_one_json_document_and_shows_its_commands(
     assert clipbert("demo", "--size", "smallest", "--force", folder).returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("task", "keys", "commands"),
+    [
+        ("retrieval", ["recall_at_1", "chance"], ["pack", "finetune", "infer", "eval"]),
+        ("mc", ["accuracy", "blind_accuracy"], ["pack", "finetune", "infer", "eval"]),
+        ("vqa", ["accuracy", "blind_accuracy"], ["pack", "finetune", "infer", "eval"]),
+        ("pretrain", ["accuracy", "accuracy_from_scratch"], ["pack", "pretrain", "finetune", "infer", "eval"]),
+    ],
+)
+def test_every_task_has_a_demo(
+    clipbert: Clipbert,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    task: str,
+    keys: list[str],
+    commands: list[str],
+) -> None:
+    monkeypatch.setitem(demo.AMOUNTS, demo.Size.smallest, demo.Amount(train=6, val=2, test=3, epochs=1))
+    done = clipbert("demo", "--task", task, "--size", "smallest", "--json", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)) == [*keys, "seconds", "folder"]
+    for command in commands:
+        assert f"$ clipbert {command} " in done.stderr
+
+
 def test_the_demo_never_removes_a_folder_that_is_none_of_its_own(clipbert: Clipbert, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
     done = clipbert("demo", "--size", "smallest", "--force", tmp_path)

@@ -147,6 +147,24 @@ def test_a_file_that_is_no_video_is_named_with_the_reason(
     assert "Traceback" not in done.stderr
 
 
+def test_media_that_cannot_be_used_are_predictions_that_count_as_wrong(
+    clipbert: Clipbert, made_data: Path, trained_run: Path
+) -> None:
+    split = ["infer", "--run", trained_run, "--split", "test", "-o", "-", "--set", "data.max_pixels=100"]
+    done = clipbert(*split)
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 48
+    assert all("more than 100 pixels" in row["media_error"] and "answer" not in row for row in rows)
+    assert done.stderr.count("its predictions are media_error") == 4  # each video once
+    scored = evaluate(clipbert, made_data, "-", "--json", stdin=done.stdout)
+    assert json.loads(scored.stdout)["accuracy"] == 0
+    assert json.loads(scored.stdout)["count"] == 48
+    stopped = clipbert(*split, "--set", "data.on_bad_media=error")
+    assert stopped.returncode == 1
+    assert "more than 100 pixels" in stopped.stderr
+
+
 def test_an_output_file_that_exists_is_kept_unless_overwriting(
     clipbert: Clipbert, trained_run: Path, tmp_path: Path
 ) -> None:

@@ -43,11 +43,13 @@ def test_the_first_error_of_a_process_is_what_is_said(
     (videos / "train0003.mp4").unlink()
     (videos / "train0003.mp4").write_bytes((made_data / "videos" / "train0003.mp4").read_bytes()[:900])
     media = [f"data.splits.{split}.media={videos}" for split in ("train", "val")]
+    media.append("data.on_bad_media=error")
     process = clipbert_process(*arguments(made_data, tmp_path / "a run", *media), *TWO)
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 1, stderr
     assert stderr.count("error: ") == 1
-    assert f"{videos}/train0003.mp4" in stderr
+    assert "my videos" in stderr
+    assert "FFmpeg cannot read it" in stderr
     for word in ("Traceback", "ChildFailedError", "Root Cause", "rendezvous"):
         assert word not in stderr
     assert stdout == ""

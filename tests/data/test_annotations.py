@@ -118,6 +118,8 @@ def test_answers_come_in_label_order(tmp_path: Path, content: object) -> None:
         ("{}", "expected an object"),
         ("3", "expected an object"),
         ('{"a": ', "not JSON"),
+        ('{"a": 0, "b\\ud83d": 1}', r'an answer is "b\\ud83d": half a character'),
+        ('["\\udc00"]', "half a character"),
     ],
 )
 def test_a_bad_answer_vocabulary_is_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -11,7 +11,8 @@ import pytest
 from data.made_media import image, marked_frame, read_index, video
 from PIL import Image
 
-from clipbert_cli.data.decode import decode_clips, decode_frames, decode_image
+from clipbert_cli.data.decode import decode_clips, decode_frames
+from clipbert_cli.data.images import decode_image
 from clipbert_cli.data.probe import probe_video
 from clipbert_cli.data.sampling import ClipSampling, select
 from clipbert_cli.errors import DecodeError

@@ -12,9 +12,9 @@ import pytest
 from data.made_media import image, marked_frame, read_index, sound, video
 from PIL import Image
 
-from clipbert_cli.data import probe
 from clipbert_cli.data.decode import decode_frames
-from clipbert_cli.data.probe import inspect_video, probe_image, probe_video
+from clipbert_cli.data.images import probe_image
+from clipbert_cli.data.probe import inspect_video, probe_video
 from clipbert_cli.errors import DecodeError
 
 
@@ -136,11 +136,11 @@ def test_a_change_of_the_frame_size_ends_the_video() -> None:
     assert len(info.pts) <= 10
 
 
-def test_frames_beyond_the_pixel_cap_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_beyond_the_pixel_cap_are_refused() -> None:
     data = video(2)
-    monkeypatch.setattr(probe, "MAX_PIXELS", 96 * 64 - 1)
+    assert inspect_video(data, max_pixels=96 * 64).info.complete
     with pytest.raises(DecodeError, match="96 x 64"):
-        probe_video(data)
+        inspect_video(data, max_pixels=96 * 64 - 1)
 
 
 def test_damaged_videos_neither_crash_nor_hang() -> None:

@@ -14,8 +14,9 @@ from goldens import golden_folder
 
 from clipbert_cli.batch import VideoInfo
 from clipbert_cli.data.decode import decode_frames
+from clipbert_cli.data.packets import PacketTable
 from clipbert_cli.data.probe import inspect_video, probe_video
-from clipbert_cli.data.records import video_info, video_record
+from clipbert_cli.data.records import packet_table, packets_record, video_info, video_record
 from clipbert_cli.data.sampling import ClipSampling, _positions, clip_frames, safeguard_duration, select
 from clipbert_cli.errors import DecodeError
 
@@ -84,6 +85,12 @@ def mistakes(info: VideoInfo | None, selected: dict[str, Any]) -> list[str]:
     return wrong
 
 
+def stored_packets(data: bytes) -> PacketTable | None:
+    """The packet table as a store gives it back."""
+    packets = inspect_video(data).packets
+    return packets and packet_table(packets_record(packets))
+
+
 @pytest.mark.golden
 @pytest.mark.parametrize("name", [name for name in golden_videos() if name not in INFORMATIVE])
 def test_frames_are_those_of_the_original(name: str) -> None:
@@ -101,8 +108,9 @@ def test_frames_are_those_of_the_original(name: str) -> None:
     assert list(info.pts) == container["decoded_pts"]
     # What pack stores gives the same choice, and the chosen frames are the wanted ones by the index that they show.
     assert video_info(video_record(inspect_video(data))) == info
-    frames = decode_frames(data, (tuple(range(len(info.pts))),), info=info)[0]
-    assert [read_index(frame) for frame in frames] == container["decoded_index"]
+    for packets in (None, stored_packets(data)):
+        frames = decode_frames(data, (tuple(range(len(info.pts))),), info=info, packets=packets)[0]
+        assert [read_index(frame) for frame in frames] == container["decoded_index"]
 
 
 @pytest.mark.golden
@@ -112,13 +120,14 @@ def test_every_golden_clip_is_decoded_to_the_frames_it_names() -> None:
         if golden["group"] == "broken":
             continue
         data = (golden_folder() / "sampling/videos" / name).read_bytes()
-        info = probe_video(data)
+        info, packets = probe_video(data), stored_packets(data)
         for combo in golden["selected"].values():
             for clips in combo["clips_safeguard"].values():
                 if isinstance(clips, list) and clips and None not in clips and isinstance(clips[0], list):
                     last = clips[-3:]
-                    frames = decode_frames(data, tuple(map(tuple, last)), info=info)
-                    assert [[read_index(frame) for frame in clip] for clip in frames] == last
+                    for way in (None, packets):
+                        frames = decode_frames(data, tuple(map(tuple, last)), info=info, packets=way)
+                        assert [[read_index(frame) for frame in clip] for clip in frames] == last
                     checked += 1
     assert checked
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipbert_cli.assets.convert.base import Output, field, find, read_json
+from clipbert_cli.assets.convert.base import Output, field, find, media_name, read_json
 from clipbert_cli.assets.convert.paragraphs import Order, paragraphs
 from clipbert_cli.errors import AnnotationError
 
@@ -40,4 +40,4 @@ def _sentences(path: Path) -> Iterator[tuple[str, str, float]]:
                 raise AnnotationError(f"{where}: a sentence is {sentence!r}: text was expected")
             if not (isinstance(times, list) and len(times) == 2 and isinstance(times[0], int | float)):
                 raise AnnotationError(f"{where}: a timestamp is {times!r}: [start, end] was expected")
-            yield video, sentence, times[0]
+            yield media_name(video, where), sentence, times[0]

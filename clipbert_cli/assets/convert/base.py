@@ -2,6 +2,9 @@
 
 A converter is `convert(raw, output)`: it reads the original files anywhere under the folder `raw`, by name, and writes
 its outputs through `Output`, which puts them in place together at the end. The same input gives the same bytes.
+
+What a converter writes, the reader of its task takes: records that lack words are left out and counted, and what is
+not as documented is an error that names file and record.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from clipbert_cli.errors import AnnotationError
 
 MISSING = object()
 BETWEEN = re.compile(r"[,\s]*")
+HALF = re.compile(r"\\u[dD][89a-fA-F]")  # how JSON spells half a character; two halves that belong together are whole
 
 
 def find(raw: Path, *names: str) -> Path:
@@ -55,8 +59,7 @@ def find_optional(raw: Path, *names: str) -> Path | None:
 def read_json(path: Path) -> Any:
     """A whole JSON file."""
     try:
-        with open(path, encoding="utf-8") as file:
-            return json.load(file)
+        return _parsed(path.read_text(encoding="utf-8"))
     except ValueError as exc:
         raise _not_json(path, exc) from exc
 
@@ -68,7 +71,7 @@ def read_records(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             try:
                 for number, line in enumerate(file, start=1):
                     if line.strip():
-                        yield _record(json.loads(line), f"{path}, line {number}")
+                        yield _record(_parsed(line), f"{path}, line {number}")
             except ValueError as exc:
                 raise _not_json(path, exc) from exc
         return
@@ -92,27 +95,49 @@ def stream_records(path: Path, *, block: int = 1 << 20) -> Iterator[tuple[str, d
             if text.startswith("]", at):
                 return
             try:
-                record, at = decoder.raw_decode(text, at)
+                record, end = decoder.raw_decode(text, at)
             except ValueError as exc:
                 more = file.read(max(block, len(text) - at))
                 if not more:
                     raise _not_json(path, exc) from exc
                 text, at = text[at:] + more, 0
                 continue
-            yield _record(record, f"{path}, record {index}")
-            index += 1
+            yield _record(whole(record) if HALF.search(text, at, end) else record, f"{path}, record {index}")
+            at, index = end, index + 1
+
+
+def read_vocabulary(path: Path) -> dict[str, int]:
+    """A published answer vocabulary, in label order.
+
+    Raises:
+        AnnotationError: it is none that training can use.
+    """
+    labels = read_json(path)
+    if (
+        not isinstance(labels, dict)
+        or not labels
+        or any(type(label) is not int for label in labels.values())
+        or sorted(labels.values()) != list(range(len(labels)))
+    ):
+        raise AnnotationError(
+            f"{path}: an object of answers and the labels 0, 1, 2, ... was expected",
+            hint="get the file again, or do without it: the answers are then counted",
+        )
+    return dict(sorted(labels.items(), key=lambda item: item[1]))
 
 
 def read_table(path: Path, *, separator: str) -> Iterator[tuple[str, dict[str, str]]]:
     """The rows of a table with a header, each with its line number; quotes mean nothing where tabs separate.
 
     Raises:
-        AnnotationError: a row of another length than the header.
+        AnnotationError: no header, or a row of another length.
     """
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL)
         try:
             header = next(rows, [])
+            if not header:
+                raise AnnotationError(f"{path}: empty: a table with a header was expected", hint="get the file again")
             for row in filter(None, rows):
                 where = f"{path}, line {rows.line_num}"
                 if len(row) != len(header):
@@ -140,6 +165,17 @@ def field(record: Mapping[str, Any], where: str, *names: str, kind: type | tuple
     raise AnnotationError(f"{where}: no field {' or '.join(names)}: it has {', '.join(record) or 'none'}")
 
 
+def media_name(name: str, where: str) -> str:
+    """A media id that can be one.
+
+    Raises:
+        AnnotationError: it is blank.
+    """
+    if not name.strip():
+        raise AnnotationError(f"{where}: the name of its media is {name!r}: text was expected")
+    return name
+
+
 def integer(text: str | int, where: str, name: str, *, allowed: range | None = None) -> int:
     """A whole number, in a range."""
     try:
@@ -154,6 +190,17 @@ def integer(text: str | int, where: str, name: str, *, allowed: range | None = N
 def one_line(text: str) -> str:
     """Text without stray line breaks and outer blanks; nothing else is touched."""
     return re.sub(r"[ \t]*[\r\n]+[ \t]*", " ", text.strip())
+
+
+def whole(value: Any) -> Any:
+    """A JSON value without half characters, which JSON can spell and UTF-8 cannot: each becomes a question mark."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    if isinstance(value, dict):
+        return {whole(key): whole(item) for key, item in value.items()}
+    return value
 
 
 def stem(name: str) -> str:
@@ -207,27 +254,49 @@ class Output:
         finally:
             shutil.rmtree(self._aside, ignore_errors=True)
 
-    def records(self, name: str, records: Iterable[Mapping[str, Any]], *, media: str, words: tuple[str, ...]) -> None:
-        """Write JSON lines; `media` is the field of the media id. A record without words in `words` is left out."""
+    def records(
+        self,
+        name: str,
+        records: Iterable[Mapping[str, Any]],
+        *,
+        media: str,
+        words: tuple[str, ...],
+        unique: str | None = None,
+    ) -> None:
+        """Write JSON lines, all but those that no reader takes.
+
+        Args:
+            media: the field of the media id.
+            words: fields, of one text or a list of texts; a record without words in each of them is left out.
+            unique: the field of the record's id; of several with the same one the first is kept.
+        """
         seen: set[str] = set()
-        count = empty = 0
-        # A lone surrogate, which JSON can spell and UTF-8 cannot, becomes a question mark.
-        with open(self._aside / name, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+        ids: set[Any] = set()
+        count = empty = repeated = 0
+        with open(self._aside / name, "w", encoding="utf-8", newline="\n") as file:
             for record in records:
-                if not all(record[field].strip() for field in words):
+                if not all(_has_words(record[field]) for field in words):
                     empty += 1
+                    continue
+                if unique is not None and record[unique] in ids:
+                    repeated += 1
                     continue
                 file.write(json.dumps(record, ensure_ascii=False) + "\n")
                 seen.add(record[media])
+                if unique is not None:
+                    ids.add(record[unique])
                 count += 1
         if empty:
-            self.warn(f"{name}: {empty:,} records have no {' or no '.join(words)}: left out")
+            lacks = " or ".join("a blank option" if field == "options" else f"no {field}" for field in words)
+            self.warn(f"{name}: {empty:,} records have {lacks}: left out")
+        if repeated:
+            self.warn(f"{name}: {repeated:,} records have the {unique} of an earlier one: left out")
         self.counts[name] = (count, len(seen))
         self.media[name] = seen
 
     def vocabulary(self, name: str, labels: Mapping[str, int]) -> None:
         """Write an answer vocabulary."""
-        with open(self._aside / name, "w", encoding="utf-8", errors="replace", newline="\n") as file:
+        with open(self._aside / name, "w", encoding="utf-8", newline="\n") as file:
             file.write(json.dumps(labels, ensure_ascii=False) + "\n")
         self.counts[name] = (len(labels), None)
 
@@ -239,6 +308,15 @@ def _record(value: Any, where: str) -> tuple[str, dict[str, Any]]:
     if not isinstance(value, dict):
         raise AnnotationError(f"{where}: an object was expected, not {value!r}")
     return where, value
+
+
+def _has_words(value: str | list[str]) -> bool:
+    return all(text.strip() for text in ([value] if isinstance(value, str) else value))
+
+
+def _parsed(text: str) -> Any:
+    value = json.loads(text)
+    return whole(value) if HALF.search(text) else value
 
 
 def _not_json(path: Path, exc: ValueError) -> AnnotationError:

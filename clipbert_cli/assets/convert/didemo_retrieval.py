@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
-from clipbert_cli.assets.convert.base import Output, field, find, read_records, stem
+from clipbert_cli.assets.convert.base import Output, field, find, media_name, read_records, stem
 from clipbert_cli.assets.convert.paragraphs import Order, paragraphs
 from clipbert_cli.errors import AnnotationError
 
@@ -32,4 +32,5 @@ def _sentences(path: Path) -> Iterator[tuple[str, str, float]]:
             start = fmean(float(begin) for begin, _ in times)
         except (TypeError, ValueError) as exc:
             raise AnnotationError(f"{where}: times is {times!r}: [start, end] pairs were expected") from exc
-        yield stem(field(record, where, "video")), field(record, where, "description"), start
+        video = media_name(stem(field(record, where, "video")), where)
+        yield video, field(record, where, "description"), start

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from clipbert_cli.assets.convert.base import field, find, read_json
 from clipbert_cli.errors import AnnotationError
 
 TRAINING = {"train", "restval"}
+FILE_NAME = re.compile(r"(COCO_(?:train|val)2014_[0-9]{12})\.jpg")
 
 
 def karpathy_split(raw: Path) -> dict[str, str]:
@@ -22,7 +24,13 @@ def karpathy_split(raw: Path) -> dict[str, str]:
         name = field(image, where, "split")
         if name not in {*TRAINING, "val", "test"}:
             raise AnnotationError(f"{where}: split is {name!r}: train, restval, val or test was expected")
-        split[field(image, where, "filename").removesuffix(".jpg")] = name
+        match = FILE_NAME.fullmatch(field(image, where, "filename"))
+        if match is None:
+            raise AnnotationError(
+                f"{where}: filename is {image['filename']!r}: COCO_train2014_ or COCO_val2014_, twelve digits and .jpg "
+                "were expected"
+            )
+        split[match[1]] = name
     return split
 
 

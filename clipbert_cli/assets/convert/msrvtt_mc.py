@@ -22,7 +22,7 @@ def convert(raw: Path, output: Output) -> None:
         {"qid": qid, "clip_name": video, "options": options, "answer": answer}
         for qid, (video, options, answer) in enumerate(rows)
     ]
-    output.records("test.jsonl", records, media="clip_name", words=())
+    output.records("test.jsonl", records, media="clip_name", words=("options",))
 
 
 def _records(path: Path) -> list[tuple[str, list[str], int]]:

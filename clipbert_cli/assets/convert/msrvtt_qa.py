@@ -20,11 +20,10 @@ from clipbert_cli.assets.convert.base import (
     field,
     find,
     find_optional,
-    read_json,
     read_records,
+    read_vocabulary,
 )
 from clipbert_cli.assets.convert.msrvtt import SPLITS, number, video_name
-from clipbert_cli.errors import AnnotationError
 
 ANSWERS = 1500
 ANSWER_TYPES = {"what", "who", "how", "where", "when"}
@@ -34,9 +33,7 @@ def convert(raw: Path, output: Output) -> None:
     splits = {name: list(_records(raw, name)) for name in SPLITS}
     path = find_optional(raw, "train_ans2label.json")
     if path:
-        vocabulary = read_json(path)
-        if not isinstance(vocabulary, dict) or not all(type(label) is int for label in vocabulary.values()):
-            raise AnnotationError(f"{path}: an object of answers and labels was expected")
+        vocabulary = read_vocabulary(path)
     else:
         vocabulary = answer_vocabulary((record["answer"] for record in splits["train"]), ANSWERS)
     for name, records in splits.items():

@@ -18,6 +18,7 @@ from clipbert_cli.assets.convert.base import (
     find,
     find_optional,
     integer,
+    media_name,
     read_records,
     read_table,
     share,
@@ -52,7 +53,7 @@ def convert(raw: Path, output: Output) -> None:
                 train = [record for record in train if record["answer"] in vocabulary]
             output.vocabulary("frameqa_trainval_ans2label.json", vocabulary)
         for split, records in (("train", train), ("val", validation), ("test", test)):
-            words = ("question", "answer") if task == "frameqa" else ("question",)
+            words = ("question", "answer") if task == "frameqa" else ("question", "options")
             output.records(f"{task}_{split}.jsonl", records, media="gif_name", words=words)
 
 
@@ -62,7 +63,7 @@ def _rows(raw: Path, split: str, task: str) -> Any:
 
 def _choice(row: dict[str, str], where: str) -> dict[str, Any]:
     return {
-        "gif_name": field(row, where, "gif_name"),
+        "gif_name": media_name(field(row, where, "gif_name"), where),
         "question": field(row, where, "question"),
         "options": [field(row, where, f"a{n}") for n in range(1, OPTIONS + 1)],
         "answer": integer(field(row, where, "answer"), where, "answer", allowed=range(OPTIONS)),
@@ -72,7 +73,7 @@ def _choice(row: dict[str, str], where: str) -> dict[str, Any]:
 def _frame(row: dict[str, str], where: str) -> dict[str, Any]:
     kind = integer(field(row, where, "type"), where, "type", allowed=range(len(FRAME_TYPES)))
     return {
-        "gif_name": field(row, where, "gif_name"),
+        "gif_name": media_name(field(row, where, "gif_name"), where),
         "question": field(row, where, "question"),
         "answer": field(row, where, "answer"),
         "answer_type": FRAME_TYPES[kind],

@@ -40,4 +40,4 @@ def convert(raw: Path, output: Output) -> None:
                         "answer_type": "other",
                     }
 
-    output.records("vg_k_trainval.jsonl", records(), media="image_id", words=("question",))
+    output.records("vg_k_trainval.jsonl", records(), media="image_id", words=("question",), unique="question_id")

@@ -16,17 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.assets.convert.answers import normalize_answer
-from clipbert_cli.assets.convert.base import Output, field, find, find_optional, integer, read_json
+from clipbert_cli.assets.convert.base import Output, field, find, find_optional, integer, read_json, read_vocabulary
 from clipbert_cli.assets.convert.karpathy import karpathy_split
 from clipbert_cli.errors import AnnotationError
 
 MIN_QUESTIONS = 9
 SCORES = {1: 0.3, 2: 0.6, 3: 0.9}  # more: 1
+ANSWER_TYPES = {"yes/no", "number", "other"}
 
 
 def convert(raw: Path, output: Output) -> None:
     split = karpathy_split(raw)
     annotations = {year: read_annotations(raw, year) for year in ("train2014", "val2014")}
+    if both := annotations["train2014"].keys() & annotations["val2014"].keys():
+        raise AnnotationError(f"{len(both):,} question ids are in train2014 and in val2014, {min(both)} among them")
     counts = count_answers(annotation for whole in annotations.values() for annotation in whole.values())
     vocabulary = _ordered_vocabulary(raw, output, counts)
     records = [record for year, whole in annotations.items() for record in _records(raw, year, whole, vocabulary)]
@@ -74,9 +77,7 @@ def _ordered_vocabulary(raw: Path, output: Output, counts: Counter[str]) -> dict
     path = find_optional(raw, "trainval_ans2label.json")
     if path is None:
         return own
-    published = read_json(path)
-    if not isinstance(published, dict) or sorted(published.values()) != list(range(len(published))):
-        raise AnnotationError(f"{path}: an object of answers and the labels 0, 1, 2, ... was expected")
+    published = read_vocabulary(path)
     if set(published) != set(own):
         both = len(set(published) & set(own))
         output.warn(
@@ -84,18 +85,23 @@ def _ordered_vocabulary(raw: Path, output: Output, counts: Counter[str]) -> dict
             "its order is not used"
         )
         return own
-    return dict(sorted(published.items(), key=lambda item: item[1]))
+    return published
 
 
 def _questions(raw: Path, file: str, year: str) -> Iterator[dict[str, Any]]:
     path = find(raw, f"v2_OpenEnded_mscoco_{file}_questions.json")
+    seen: set[int] = set()
     for index, question in enumerate(field(read_json(path), str(path), "questions", kind=list)):
         where = f"{path}, question {index}"
         image = integer(field(question, where, "image_id", kind=(int, str)), where, "image_id")
+        question_id = field(question, where, "question_id", kind=int)
+        if question_id in seen:
+            raise AnnotationError(f"{where}: question_id {question_id} is there twice")
+        seen.add(question_id)
         yield {
             "question": field(question, where, "question"),
             "image_id": f"COCO_{year}_{image:012d}",
-            "question_id": field(question, where, "question_id", kind=int),
+            "question_id": question_id,
         }
 
 
@@ -108,5 +114,7 @@ def _records(
         if annotation is None:
             raise AnnotationError(f"{where}: no annotation has this question_id")
         answers = [field(answer, where, "answer") for answer in field(annotation, where, "answers", kind=list)]
-        labels = soft_labels(answers, vocabulary)
-        yield {**question, "labels": labels, "answer_type": field(annotation, where, "answer_type")}
+        kind = field(annotation, where, "answer_type")
+        if kind not in ANSWER_TYPES:
+            raise AnnotationError(f"{where}: answer_type is {kind!r}: {', '.join(sorted(ANSWER_TYPES))} was expected")
+        yield {**question, "labels": soft_labels(answers, vocabulary), "answer_type": kind}

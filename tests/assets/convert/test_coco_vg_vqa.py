@@ -1,35 +1,12 @@
 """COCO captions, Visual Genome regions and questions, VQA v2."""
 
 import pytest
+from originals import TRAIN, VAL, coco_captions, genome, genome_questions, karpathy, vqa_year
 
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.base import share
 from clipbert_cli.assets.convert.registry import part_of
 from clipbert_cli.errors import AnnotationError
-
-TRAIN, VAL = "COCO_train2014_{:012d}", "COCO_val2014_{:012d}"
-
-
-def karpathy(raw, *images):
-    """(stem, split) of dataset_coco.json, with all fields of the original."""
-    raw(
-        "caption_datasets/dataset_coco.json",
-        {
-            "images": [
-                {
-                    "filepath": stem.split("_")[1],
-                    "filename": f"{stem}.jpg",
-                    "split": split,
-                    "cocoid": int(stem[-12:]),
-                    "imgid": n,
-                    "sentids": [n],
-                    "sentences": [{"tokens": ["a"], "raw": "a", "imgid": n, "sentid": n}],
-                }
-                for n, (stem, split) in enumerate(images)
-            ],
-            "dataset": "coco",
-        },
-    )
 
 
 def test_coco_captions_follow_the_karpathy_split(raw, convert):
@@ -41,19 +18,11 @@ def test_coco_captions_follow_the_karpathy_split(raw, convert):
         (VAL.format(6), "test"),
     )
 
-    def captions(*items):
-        return {
-            "info": {},
-            "licenses": [],
-            "images": [{"id": image, "file_name": "x.jpg", "height": 1, "width": 1} for image, _ in items],
-            "annotations": [{"image_id": image, "id": n, "caption": text} for n, (image, text) in enumerate(items)],
-        }
-
     raw(
         "annotations/captions_train2014.json",
-        captions((9, "A dog. "), (9, "Two\ndogs\r\n run"), (9, " \n"), (77, "unknown")),
+        coco_captions((9, "A dog. "), (9, "Two\ndogs\r\n run"), (9, " \n"), (77, "unknown")),
     )
-    raw("annotations/captions_val2014.json", captions((6, "test"), (5, ' é "quoted"'), (401092, "rest")))
+    raw("annotations/captions_val2014.json", coco_captions((6, "test"), (5, ' é "quoted"'), (401092, "rest")))
     done = convert("coco_captions", part_of(load_catalog(), "coco_captions"))
     assert done.read("coco_train_captions.jsonl") == [
         {"coco_id": "COCO_train2014_000000000009", "caption": "A dog."},
@@ -71,6 +40,13 @@ def test_coco_captions_follow_the_karpathy_split(raw, convert):
     ]
 
 
+@pytest.mark.parametrize("name", ["5.jpg", "COCO_train2014_5.jpg", "COCO_val2014_000000000005.png", ""])
+def test_an_image_that_is_not_named_as_in_coco_is_an_error(raw, convert, name):
+    raw("dataset_coco.json", {"images": [{"filename": name, "split": "train"}]})
+    with pytest.raises(AnnotationError, match=r"dataset_coco.json, image 0: filename is"):
+        convert("coco_captions")
+
+
 def test_counts_as_published_give_no_warning(raw, convert):
     karpathy(raw, (TRAIN.format(9), "train"), (VAL.format(5), "val"))
     one = {"annotations": [{"image_id": 9, "id": 1, "caption": "x"}]}
@@ -79,29 +55,6 @@ def test_counts_as_published_give_no_warning(raw, convert):
     part = part_of(load_catalog(), "coco_captions")
     right = {name: expect.model_copy(update={"records": 1, "media": 1}) for name, expect in part.outputs.items()}
     assert convert("coco_captions", part.model_copy(update={"outputs": right})).warnings == []
-
-
-def genome(raw, images, regions):
-    raw(
-        "image_data.json",
-        [
-            {"image_id": n, "url": "https://x", "width": 8, "height": 6, "coco_id": coco, "flickr_id": flickr}
-            for n, coco, flickr in images
-        ],
-    )
-    raw(
-        "region_descriptions.json",
-        [
-            {
-                "id": n,
-                "regions": [
-                    {"region_id": 10 * n + k, "image_id": n, "phrase": p, "x": 0, "y": 0, "width": 1, "height": 1}
-                    for k, p in enumerate(phrases)
-                ],
-            }
-            for n, phrases in regions
-        ],
-    )
 
 
 def test_vg_captions_leave_out_what_other_datasets_test_on(raw, convert):
@@ -142,38 +95,6 @@ def test_vg_captions_say_when_flickr30k_is_not_known(raw, convert):
     karpathy(raw, (TRAIN.format(1), "train"))
     genome(raw, [(1, None, None)], [(1, ["a"])])
     assert convert("vg_captions").warnings == ["no dataset_flickr30k.json: images that are also in Flickr30k stay"]
-
-
-def vqa_year(raw, year, items):
-    """(image, question_id, question, ten answers, main answer, type)."""
-    raw(
-        f"v2_OpenEnded_mscoco_{year}_questions.json",
-        {
-            "info": {},
-            "task_type": "Open-Ended",
-            "data_type": "mscoco",
-            "questions": [{"image_id": i, "question": text, "question_id": q} for i, q, text, *_ in items],
-        },
-    )
-    raw(
-        f"v2_mscoco_{year}_annotations.json",
-        {
-            "info": {},
-            "annotations": [
-                {
-                    "question_type": "what is",
-                    "multiple_choice_answer": main,
-                    "answers": [
-                        {"answer": a, "answer_confidence": "yes", "answer_id": n} for n, a in enumerate(answers, 1)
-                    ],
-                    "image_id": i,
-                    "answer_type": kind,
-                    "question_id": q,
-                }
-                for i, q, _, answers, main, kind in items
-            ],
-        },
-    )
 
 
 DOCSTRING_ANSWERS = ["down", "down", "at table", "skateboard", "down", "table", "down", "other", "elsewhere", "far"]
@@ -291,6 +212,44 @@ def test_vqa_without_an_annotation_for_a_question_is_an_error(raw, convert):
         convert("vqa")
 
 
+def test_vqa_question_ids_are_told_when_there_twice(raw, convert):
+    small_vqa(raw)
+    one = (3, 3000, "Is it?", ["net"] * 10, "net", "yes/no")
+    vqa_year(raw, "val2014", [one, (3, 1_000_000, "And this?", *one[3:])])
+    with pytest.raises(AnnotationError, match="1 question ids are in train2014 and in val2014, 1000000 among them"):
+        convert("vqa")
+    vqa_year(raw, "val2014", [one])
+    question = {"image_id": 3, "question": "Is it?", "question_id": 3000}
+    raw("v2_OpenEnded_mscoco_val2014_questions.json", {"questions": [question, question]})
+    with pytest.raises(AnnotationError, match=r"val2014_questions.json, question 1: question_id 3000 is there twice"):
+        convert("vqa")
+
+
+def test_vqa_refuses_another_answer_type(raw, convert):
+    small_vqa(raw)
+    vqa_year(raw, "val2014", [(3, 3000, "Is it?", ["net"] * 10, "net", "")])
+    with pytest.raises(AnnotationError, match="question 3000 of val2014: answer_type is '': number, other, yes/no was"):
+        convert("vqa")
+
+
+@pytest.mark.parametrize("labels", [["down"], {}, {"down": 1}, {"down": 0, "net": "1"}, {"down": 0, "net": None}])
+def test_vqa_refuses_published_labels_that_are_none(raw, convert, labels):
+    small_vqa(raw)
+    raw("trainval_ans2label.json", labels)
+    with pytest.raises(AnnotationError, match=r"trainval_ans2label.json: an object of answers and the labels 0, 1"):
+        convert("vqa")
+
+
+def test_vg_questions_that_repeat_an_id_are_left_out_and_counted(raw, convert):
+    small_vqa(raw)
+    genome(raw, [(10, 262148, None)], [])
+    repeated = [(7, "First?", "Net."), (7, "Second?", "Net."), (8, "Third?", "Net.")]
+    raw("question_answers.json", [genome_questions(10, *repeated)])
+    done = convert("vg_qa")
+    assert [record["question"] for record in done.read("vg_k_trainval.jsonl")] == ["First?", "Third?"]
+    assert done.warnings == ["vg_k_trainval.jsonl: 1 records have the question_id of an earlier one: left out"]
+
+
 def test_vg_questions_on_coco_images_with_a_known_answer(raw, convert):
     small_vqa(raw)
     raw(
@@ -303,21 +262,18 @@ def test_vg_questions_on_coco_images_with_a_known_answer(raw, convert):
         ],
     )
 
-    def qa(image, number, answer, key="qa_id"):
-        return {key: number, "image_id": image, "question": "What?", "answer": answer, "a_objects": [], "q_objects": []}
-
     raw(
         "question_answers.json",
         [
-            {"id": 10, "qas": [qa(10, 986768, "A net."), qa(10, 986769, "Unheard of."), qa(10, 5, "Down.", key="id")]},
-            {"id": 11, "qas": [qa(11, 986770, "Net.")]},
-            {"id": 12, "qas": [qa(12, 986771, "Net.")]},
-            {"id": 13, "qas": [qa(13, 986772, "Net.")]},
+            genome_questions(10, (986768, "What?", "A net."), (986769, "What?", "Unheard of.")),
+            {"id": 10, "qas": [{"id": 5, "image_id": 10, "question": "What?", "answer": "Down."}]},
+            genome_questions(11, (986770, "What?", "Net.")),
+            genome_questions(12, (986771, "What?", "Net.")),
+            genome_questions(13, (986772, "What?", "Net.")),
         ],
     )
-    done = convert("vg_qa")
-    image = "COCO_val2014_000000262148"
-    assert [(r["question_id"], r["image_id"], r["labels"]) for r in done.read("vg_k_trainval.jsonl")] == [
-        (986768, image, {"net": 1.0}),
-        (5, image, {"down": 1.0}),
+    same = {"question": "What?", "image_id": "COCO_val2014_000000262148", "answer_type": "other"}
+    assert convert("vg_qa").read("vg_k_trainval.jsonl") == [
+        {**same, "question_id": 986768, "labels": {"net": 1.0}},
+        {**same, "question_id": 5, "labels": {"down": 1.0}},
     ]

@@ -1,32 +1,11 @@
 """MSR-VTT captions, multiple choice and questions."""
 
 import pytest
+from originals import original_qa, sentences
 
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.registry import part_of
 from clipbert_cli.errors import AnnotationError
-
-
-def sentences(*items):
-    """(video number, sen_id, caption) in the original file's form."""
-    numbers = dict.fromkeys(n for n, _, _ in items)
-    return {
-        "info": {"year": "2016"},
-        "videos": [
-            {
-                "category": 9,
-                "url": "https://www.youtube.com/watch?v=x",
-                "video_id": f"video{n}",
-                "start time": 1.5,
-                "end time": 9.0,
-                "split": "train",
-                "id": n,
-            }
-            for n in numbers
-        ],
-        "sentences": [{"caption": text, "video_id": f"video{n}", "sen_id": s} for n, s, text in items],
-    }
-
 
 FIRST = "a cartoon animals runs through an ice cave in a video game"
 ITEMS = [
@@ -85,6 +64,28 @@ def test_retrieval_takes_the_published_pairs(raw, convert):
     assert done.warnings == []
 
 
+def test_retrieval_draws_no_caption_without_words(raw, convert):
+    make_retrieval(raw)
+    blank = [(7010, 100 + n, " \n") for n in range(20)]
+    raw("msrvtt_data/MSRVTT_data.json", sentences(*blank, *ITEMS, (8000, 200, "")))
+    validation = convert("msrvtt_retrieval").read("val.jsonl")
+    assert [record["clip_name"] for record in validation] == ["video7010", "video9999"]
+    assert validation[0]["caption"].startswith("first of test")
+
+
+def test_retrieval_leaves_sen_id_out_where_it_names_no_single_caption(raw, convert):
+    make_retrieval(raw, whole=False)
+    raw("test_videodatainfo.json", sentences(*((n, sen_id - 4, text) for n, sen_id, text in ITEMS[4:])))
+    done = convert("msrvtt_retrieval")
+    assert [record["caption"] for record in done.read("train_9k.jsonl")] == [
+        *(" ".join(text.split()) for _, _, text in ITEMS[:6]),
+        "last of test",
+    ]
+    for name in ("train.jsonl", "train_9k.jsonl", "val.jsonl"):
+        assert all(set(record) == {"caption", "clip_name"} for record in done.read(name))
+    assert "4 captions have the sen_id of another: sen_id is left out, lines count instead" in done.warnings
+
+
 def test_retrieval_says_when_validation_videos_are_trained_on(raw, convert):
     make_retrieval(raw)
     raw("retrieval_val.json", [{"video": "video2960", "caption": "x"}])
@@ -139,6 +140,14 @@ def test_multiple_choice_from_the_original_table(raw, convert, column, prefix, f
     assert done.warnings == []
 
 
+def test_multiple_choice_leaves_out_what_has_a_blank_option_and_keeps_the_numbers(raw, convert):
+    blank = {"video": "video7010.mp4", "caption": [*OPTIONS[:4], " \n"], "answer": 3}
+    raw("msrvtt_mc_test.json", [blank, {**blank, "caption": OPTIONS}])
+    done = convert("msrvtt_mc")
+    assert [record["qid"] for record in done.read("test.jsonl")] == [1]
+    assert done.warnings == ["test.jsonl: 1 records have a blank option: left out"]
+
+
 def test_multiple_choice_counted_from_0_and_from_1_is_an_error(raw, convert):
     raw("MSR_MC_test.csv", mc_table([0, 5]))
     with pytest.raises(AnnotationError, match="counted from 0 or from 1, not both"):
@@ -178,13 +187,6 @@ def test_multiple_choice_refuses_bad_records(raw, convert, changes, message):
     with pytest.raises(AnnotationError, match="record 0") as caught:
         convert("msrvtt_mc")
     assert message in str(caught.value)
-
-
-def original_qa(first_id, *items):
-    return [
-        {"answer": answer, "category_id": 14, "id": first_id + n, "question": question, "video_id": video}
-        for n, (video, question, answer) in enumerate(items)
-    ]
 
 
 COUCH = (6513, "what are three people sitting on?", "couch")
@@ -242,6 +244,23 @@ def test_questions_from_copies_keep_their_vocabulary(raw, convert):
     done = convert("msrvtt_qa")
     assert done.read("train_ans2label.json") == {"cat": 0, "dog": 1}
     assert done.read("val.jsonl")[0]["video_id"] == "video6513"
+
+
+@pytest.mark.parametrize("labels", [[], {}, {"cat": 1}, {"cat": 0, "dog": 2}, {"cat": False}, {"cat": "0"}])
+def test_questions_refuse_a_vocabulary_that_cannot_be_trained_on(raw, convert, labels):
+    make_qa(raw, [(0, "what ?", "cat")])
+    raw("train_ans2label.json", labels)
+    with pytest.raises(AnnotationError, match=r"train_ans2label.json: an object of answers and the labels 0, 1, 2, "):
+        convert("msrvtt_qa")
+
+
+def test_answers_that_differ_in_half_a_character_are_one_answer(raw, convert):
+    make_qa(
+        raw, [(0, "what ?", "a\ud83d"), (1, "what ?", "a\ude00"), (2, "what ?", "a?"), (3, "what ?", "a\ud83d\ude00")]
+    )
+    done = convert("msrvtt_qa")
+    assert done.read("train_ans2label.json") == {"a?": 0, "a😀": 1}
+    assert [record["answer"] for record in done.read("train.jsonl")] == ["a?", "a?", "a?", "a😀"]
 
 
 def test_questions_say_what_is_odd(raw, convert):

@@ -1,6 +1,7 @@
 """Paragraph retrieval (DiDeMo, ActivityNet) and TGIF-QA."""
 
 import pytest
+from originals import didemo, table
 
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.base import share, stream_records
@@ -8,17 +9,6 @@ from clipbert_cli.assets.convert.registry import part_of
 from clipbert_cli.errors import AnnotationError, UsageError
 
 CLIP = "35034348999@N01_6060447507_dc1a90b8ef"
-
-
-def didemo(video, text, *times, number=32434):
-    return {
-        "annotation_id": number,
-        "description": text,
-        "video": video,
-        "times": [list(pair) for pair in times] or [[0, 0]],
-        "dl_link": "https://www.flickr.com/video_download.gne?id=6060447507",
-        "num_segments": 6,
-    }
 
 
 def make_didemo(raw):
@@ -74,6 +64,14 @@ def test_didemo_refuses_times_that_are_none(raw, convert, times):
         convert("didemo_retrieval")
 
 
+@pytest.mark.parametrize("video", ["", " ", "folder/", " .mov"])
+def test_didemo_refuses_a_video_without_a_name(raw, convert, video):
+    make_didemo(raw)
+    raw("data/val_data.json", [didemo(video, "x")])
+    with pytest.raises(AnnotationError, match=r"val_data.json, record 0: the name of its media is"):
+        convert("didemo_retrieval")
+
+
 def make_anet(raw):
     raw(
         "train.json",
@@ -126,6 +124,13 @@ def test_anet_refuses_bad_entries(raw, convert, entry):
         convert("anet_retrieval")
 
 
+def test_anet_refuses_a_video_without_a_name(raw, convert):
+    make_anet(raw)
+    raw("train.json", {" ": {"duration": 5, "timestamps": [[4, 5]], "sentences": ["x"]}})
+    with pytest.raises(AnnotationError, match=r"train.json,  : the name of its media is ' '"):
+        convert("anet_retrieval")
+
+
 def test_an_order_where_nothing_is_joined_is_wrong_usage(raw, convert):
     with pytest.raises(UsageError, match="--order: tgif_qa joins no sentences"):
         convert("tgif_qa", order="time")
@@ -142,10 +147,6 @@ CONE = (
     "a cookie is placed in the white ice cream cone ."
 )
 QUOTED = 'tumblr_q_250\tWhat does the man do before say "hi ?\ta "b\tc"\t"d"\te\tf\t2\tID9\t7'
-
-
-def table(*rows):
-    return ("\r\n".join(rows) + "\r\n").encode()
 
 
 def kept(start, *, held_out):
@@ -199,6 +200,14 @@ def test_tgif_quotes_mean_nothing(raw, convert):
     assert record["options"] == ['a "b', 'c"', '"d"', "e", "f"]
 
 
+def test_tgif_leaves_out_what_has_a_blank_option(raw, convert):
+    make_tgif(raw)
+    raw("dataset/Test_action_question.csv", table(CHOICE, BUTTERFLY, BUTTERFLY.replace("\ttalk\t", "\t \t")))
+    done = convert("tgif_qa")
+    assert len(done.read("action_test.jsonl")) == 1
+    assert "action_test.jsonl: 1 records have no question or a blank option: left out" in done.warnings
+
+
 def test_tgif_holds_out_whole_gifs(raw, convert):
     make_tgif(raw)
     done = convert("tgif_qa")
@@ -243,6 +252,7 @@ def test_tgif_totals_of_train_and_val_are_compared(raw, convert):
         (f"{TRAIN_GIF}\tq\ta\tb\tc\td\te\t5\tI\t1", "line 2: answer is 5: 0 to 4 was expected"),
         (f"{TRAIN_GIF}\tq\ta\tb\tc\td\te\t\tI\t1", "line 2: answer is '': a whole number was expected"),
         (f"{TRAIN_GIF}\tq\ta\tb\tc\td\t4\tI\t1", "line 2: 9 columns where the header has 10"),
+        ("\tq\ta\tb\tc\td\te\t4\tI\t1", "line 2: the name of its media is '': text was expected"),
     ],
 )
 def test_tgif_refuses_bad_rows(raw, convert, row, message):
@@ -260,10 +270,11 @@ def test_tgif_refuses_another_type(raw, convert):
         convert("tgif_qa")
 
 
-def test_an_empty_table_is_named(raw, convert):
+@pytest.mark.parametrize(("content", "message"), [(b"\xff\xff\xff", "no table of text"), (b"", "empty")])
+def test_what_is_no_table_is_named(raw, convert, content, message):
     make_tgif(raw)
-    raw("dataset/Test_frameqa_question.csv", b"\xff\xff\xff")
-    with pytest.raises(AnnotationError, match=r"Test_frameqa_question.csv: no table of text"):
+    raw("dataset/Test_frameqa_question.csv", content)
+    with pytest.raises(AnnotationError, match=rf"Test_frameqa_question.csv: {message}"):
         convert("tgif_qa")
 
 
@@ -272,6 +283,13 @@ def test_a_long_list_is_read_record_by_record_whatever_the_block(raw, block):
     records = [{"id": n, "text": f"é ]}},[ {n}"} for n in range(50)]
     path = raw("long.json", records)
     assert [record for _, record in stream_records(path, block=block)] == records
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_half_characters_in_a_long_list_become_question_marks(raw, block):
+    path = raw("long.json", [{"text": "a\ud83d"}, {"\ude00b": ["\ud83d\ude00", 1, None]}, {"text": "é"}])
+    records = [record for _, record in stream_records(path, block=block)]
+    assert records == [{"text": "a?"}, {"?b": ["😀", 1, None]}, {"text": "é"}]
 
 
 @pytest.mark.parametrize("content", ['[{"a": 1}, {"b": ', '[{"a": 1}', "{}", "", "[1]", '[{"a": 1} x]'])

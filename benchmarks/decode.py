@@ -1,0 +1,261 @@
+"""How fast frames come out of H.264 videos: this loader against decoding clip by clip, and against the lower bound.
+
+    python benchmarks/decode.py [--json] [--plot FILE] [--videos 8] [--repeats 2]
+
+Videos are made by this script. Everything runs in this process, on one thread, one way after the other on each video
+(interleaved, so that a busy machine slows all ways alike); the best of the repeats counts, in CPU time.
+
+    train   8 random clips of 2 frames at 2 a second
+    eval    16 clips spread evenly, 2 frames at 2 a second, with the check of the duration
+
+    baseline   per clip: open, seek, decode, RGB; eval also decodes the whole video once for its end, as ClipBERT's
+               code did; frames resized in float32 and padded
+    loader     this project: the packet table, one pass, uint8 canvas
+    decode     the same without resizing: packets to RGB
+    bound      only the packets that have to be decoded, no RGB
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib.util
+import io
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch.nn.functional import interpolate
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from clipbert_cli.batch import VideoInfo
+from clipbert_cli.data.decode import decode_canvas, rgb_frames
+from clipbert_cli.data.packets import PacketTable, decode_packets
+from clipbert_cli.data.probe import inspect_video
+from clipbert_cli.data.sampling import ClipSampling, FrameIndices, select
+from clipbert_cli.data.transcode import Transcode, transcode_video
+from clipbert_cli.data.transforms import resize_size
+
+SIDE = 448
+POLICIES = {
+    "train": ClipSampling("random", 8, 2, 2.0),
+    "eval": ClipSampling("clips", 16, 2, 2.0, safeguard=True),
+}
+
+
+def make_video(number: int) -> bytes:
+    """10 to 30 s of shapes that move over a background that moves, 320x240 or 640x360, GOP 60 or 250, three B-frames
+    for every P (of which one is a reference: half of all frames can be skipped)."""
+    rng = np.random.default_rng(number)
+    width, height, rate = ((320, 240, 25), (640, 360, 30))[number % 2]
+    seconds, gop, kilobits = int(rng.integers(10, 31)), (60, 250)[number // 2 % 2], int(rng.integers(370, 920))
+    coarse = Image.fromarray(rng.integers(0, 255, (height // 20, width // 20, 3), dtype=np.uint8))
+    texture = np.asarray(coarse.resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        stream = output.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.bit_rate = kilobits * 1000
+        stream.options = {"g": str(gop), "bf": "3", "b_strategy": "0", "preset": "fast"}
+        for index in range(seconds * rate):
+            top, left = int(height / 2 * (1 + math.sin(index / 50))), int(width / 2 * (1 + math.cos(index / 70)))
+            picture = texture[top : top + height, left : left + width].copy()
+            for ball in range(4):
+                y = int((height - 40) * (0.5 + 0.5 * math.sin(index / (9 + ball))))
+                x = int((width - 40) * (0.5 + 0.5 * math.cos(index / (13 + ball))))
+                picture[y : y + 40, x : x + 40] = (60 * ball, 255 - 60 * ball, 128)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, rate)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    return file.getvalue()
+
+
+# ------------------------------------------------------------------------------------------------ ways to decode
+
+
+class Item:
+    """One video, and what a store knows of it."""
+
+    def __init__(self, data: bytes) -> None:
+        probed = inspect_video(data)
+        assert probed.packets is not None
+        self.data = data
+        self.info: VideoInfo = probed.info
+        self.packets: PacketTable = probed.packets
+
+
+def baseline(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
+    """Clip by clip, each from a container of its own."""
+    if whole:
+        with av.open(io.BytesIO(item.data)) as container:
+            _single_thread(container)
+            for _ in container.decode(video=0):
+                pass
+    return torch.stack([_float_canvas(list(_clip(item, clip))) for clip in clips])
+
+
+def _clip(item: Item, clip: tuple[int, ...]) -> Iterator[np.ndarray]:
+    times = item.info.pts
+    with av.open(io.BytesIO(item.data)) as container:
+        _single_thread(container)
+        stream = container.streams.video[0]
+        container.seek(times[min(clip)], stream=stream, backward=True)
+        frames = {}
+        for frame in container.decode(stream):
+            if times[min(clip)] <= frame.pts <= times[max(clip)]:
+                frames[frame.pts] = frame
+            if frame.pts >= times[max(clip)]:
+                break
+        for index in clip:
+            yield frames[times[index]].to_ndarray(format="rgb24")
+
+
+def _single_thread(container: av.container.InputContainer) -> None:
+    container.streams.video[0].codec_context.thread_type = "NONE"
+
+
+def _float_canvas(frames: list[np.ndarray]) -> torch.Tensor:
+    pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()
+    resized = resize_size(pixels.shape[2], pixels.shape[3], SIDE)
+    canvas = torch.zeros((len(frames), 3, SIDE, SIDE))
+    canvas[..., : resized[0], : resized[1]] = interpolate(pixels, size=resized, mode="bilinear", align_corners=False)
+    return canvas
+
+
+def loader(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
+    return decode_canvas(item.data, clips, SIDE, info=item.info, packets=item.packets)
+
+
+def decode(item: Item, clips: FrameIndices, *, whole: bool) -> None:
+    for _ in rgb_frames(item.data, {index for clip in clips for index in clip}, info=item.info, packets=item.packets):
+        pass
+
+
+def bound(item: Item, clips: FrameIndices, *, whole: bool) -> None:
+    for _ in decode_packets(item.data, item.packets, {index for clip in clips for index in clip}):
+        pass
+
+
+def torchcodec(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
+    from torchcodec.decoders import VideoDecoder
+
+    frames = VideoDecoder(item.data, num_ffmpeg_threads=1).get_frames_at([index for clip in clips for index in clip])
+    return _float_canvas(list(frames.data.permute(0, 2, 3, 1).numpy()))
+
+
+def decord(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
+    from decord import VideoReader
+
+    frames = VideoReader(io.BytesIO(item.data), num_threads=1).get_batch([index for clip in clips for index in clip])
+    return _float_canvas(list(frames.asnumpy()))
+
+
+WAYS: dict[str, Callable[..., object]] = {"baseline": baseline, "loader": loader, "decode": decode, "bound": bound}
+
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+def measure(sets: dict[str, list[Item]], *, repeats: int) -> dict[str, dict[str, float]]:
+    """policy -> {"way on set": CPU seconds}; the clips of a video are the same for every way."""
+    seconds: dict[str, dict[str, float]] = {}
+    for policy, sampling in POLICIES.items():
+        best = {}
+        for number in range(len(sets["plain"])):
+            for kind, items in sets.items():
+                item = items[number]
+                clips = select(item.info, sampling, np.random.default_rng(number))
+                for name, way in WAYS.items():
+                    if kind != "plain" and name != "loader":
+                        continue
+                    for _ in range(repeats):
+                        gc.collect()
+                        start = time.process_time()
+                        way(item, clips, whole=policy == "eval")
+                        spent = time.process_time() - start
+                        key = (name if kind == "plain" else f"{name}, {kind}", number)
+                        best[key] = min(spent, best.get(key, math.inf))
+        seconds[policy] = {}
+        for (name, _), spent in best.items():
+            seconds[policy][name] = seconds[policy].get(name, 0.0) + spent
+    return seconds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser.add_argument("--plot", metavar="FILE", help="a bar chart of the speedups, PNG")
+    parser.add_argument("--videos", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=2)
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    for peer in (torchcodec, decord):
+        if importlib.util.find_spec(peer.__name__):
+            WAYS[peer.__name__] = peer
+    videos = [make_video(number) for number in range(arguments.videos)]
+    print(f"made {len(videos)} videos, {[len(data) // 1000 for data in videos]} kB", file=sys.stderr)
+    sets = {
+        "plain": [Item(data) for data in videos],
+        "transcoded": [Item(transcode_video(data, Transcode())) for data in videos],
+    }
+    seconds = measure(sets, repeats=arguments.repeats)
+    report = {policy: summary(policy, spent, videos) for policy, spent in seconds.items()}
+    if arguments.json:
+        print(json.dumps(report, indent=1))
+    else:
+        for policy, ways in report.items():
+            for name, row in ways.items():
+                print(
+                    f"{policy:6} {name:20} {row['ms_per_video']:8.1f} ms a video  x{row['speedup']:5.2f}  "
+                    f"{row['clips_per_second']:7.1f} clips/s {row['megabytes_per_second']:6.1f} MB/s"
+                )
+            print(
+                f"{policy:6} decode / bound      {ways['decode']['ms_per_video'] / ways['bound']['ms_per_video']:8.2f}"
+            )
+    if arguments.plot:
+        plot(report, arguments.plot)
+
+
+def summary(policy: str, spent: dict[str, float], videos: list[bytes]) -> dict[str, dict[str, float]]:
+    clips = POLICIES[policy].num_clips * len(videos)
+    return {
+        name: {
+            "ms_per_video": 1000 * seconds / len(videos),
+            "speedup": spent["baseline"] / seconds,
+            "clips_per_second": clips / seconds,
+            "megabytes_per_second": sum(map(len, videos)) / 1e6 / seconds,
+        }
+        for name, seconds in spent.items()
+    }
+
+
+def plot(report: dict[str, dict[str, dict[str, float]]], file: str) -> None:
+    """Bars drawn with Pillow: one more dependency for a chart is one too many."""
+    rows = [(policy, name, row["speedup"]) for policy, ways in report.items() for name, row in ways.items()]
+    longest = max(speedup for *_, speedup in rows)
+    image = Image.new("RGB", (760, 30 + 24 * len(rows)), "white")
+    draw = ImageDraw.Draw(image)
+    draw.text((10, 8), "times as fast as decoding clip by clip (CPU time, one thread)", fill="black")
+    for number, (policy, name, speedup) in enumerate(rows):
+        top = 30 + 24 * number
+        draw.text((10, top + 4), f"{policy}  {name}", fill="black")
+        draw.rectangle(
+            (180, top, 180 + 500 * speedup / longest, top + 18), fill="#3b6ea5" if policy == "train" else "#c46d2c"
+        )
+        draw.text((186 + 500 * speedup / longest, top + 4), f"{speedup:.1f}", fill="black")
+    image.save(file)
+
+
+if __name__ == "__main__":
+    main()

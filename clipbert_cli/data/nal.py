@@ -1,0 +1,64 @@
+"""What the NAL units of H.264 and HEVC packets say: is the picture an IDR, and does another one refer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """`is_idr`: nothing after it refers to anything before it. `is_unreferenced`: no picture refers to it."""
+
+    is_idr: bool
+    is_unreferenced: bool
+
+
+@dataclass(frozen=True, slots=True)
+class NalFormat:
+    """How NAL units lie in the packets of one stream: each after its length in `length_size` bytes, or (0) each after
+    a start code."""
+
+    codec: str
+    length_size: int
+
+    @classmethod
+    def of(cls, codec: str, extradata: bytes) -> NalFormat | None:
+        """None for codecs without NAL units (ISO/IEC 14496-15, 5.3.3.1 and 8.3.3.1: where the length's size stands)."""
+        if codec not in ("h264", "hevc"):
+            return None
+        place = 4 if codec == "h264" else 21
+        if len(extradata) <= place or extradata[0] != 1:
+            return cls(codec, 0)
+        return cls(codec, (extradata[place] & 3) + 1)
+
+    def picture(self, packet: bytes) -> Picture | None:
+        """The picture whose slices the packet holds; None where it has none (ITU-T H.264 and H.265, tables 7-1).
+
+        That an HEVC picture is not referred to is not looked for.
+        """
+        slices = [head for head in self._heads(packet) if self._is_slice(head)]
+        if not slices:
+            return None
+        if self.codec == "h264":
+            return Picture(
+                is_idr=all(head & 31 == 5 for head in slices), is_unreferenced=not any(head >> 5 & 3 for head in slices)
+            )
+        return Picture(is_idr=all(head >> 1 & 63 in (19, 20) for head in slices), is_unreferenced=False)
+
+    def _is_slice(self, head: int) -> bool:
+        return 1 <= head & 31 <= 5 if self.codec == "h264" else head >> 1 & 63 < 32
+
+    def _heads(self, packet: bytes) -> Iterator[int]:
+        """The first byte of every NAL unit."""
+        if not self.length_size:
+            place = packet.find(b"\0\0\1")
+            while 0 <= place < len(packet) - 3:
+                yield packet[place + 3]
+                place = packet.find(b"\0\0\1", place + 3)
+            return
+        place = 0
+        while place + self.length_size < len(packet):
+            start = place + self.length_size
+            yield packet[start]
+            place = start + int.from_bytes(packet[place:start], "big")

@@ -1,0 +1,215 @@
+"""A video file held in memory, opened as a container and decoded from its start: the plain way, right for every file.
+
+Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
+an error, a frame that FFmpeg itself calls corrupt, and a change of the frame size all end the video there. Rotation
+marks are ignored, as the original ignores them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterator
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
+from av.video.frame import PictureType, VideoFrame
+from av.video.stream import VideoStream
+
+from clipbert_cli.errors import DecodeError
+
+MAX_PIXELS = 178_956_970
+"""Largest picture or video frame that is decoded, in pixels: where Pillow too suspects a decompression bomb."""
+
+_FORWARD = {PictureType.P, PictureType.S}
+_PREDICTED = _FORWARD | {PictureType.B}
+
+# A playlist must not make FFmpeg open other files or URLs.
+_FORMAT_OPTIONS = {"protocol_whitelist": "none"}
+
+
+@contextlib.contextmanager
+def open_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Video]:
+    """A video file held in memory, ready to decode from its start.
+
+    Raises:
+        DecodeError: empty, not a video file, no video stream, or frames of more than `max_pixels`.
+    """
+    if not data:
+        raise DecodeError("the file is empty")
+    with Video(data, max_pixels=max_pixels) as video:
+        yield video
+
+
+class Video:
+    """An open video stream; `stream` holds the header values."""
+
+    def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
+        self._data = data
+        self._max_pixels = max_pixels
+        self._open()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._container.close()
+
+    @property
+    def container_format(self) -> str:
+        """FFmpeg's name of the container, e.g. `mov,mp4,m4a,3gp,3g2,mj2`."""
+        return str(self._container.format.name)
+
+    def frames(self) -> Iterator[tuple[int, VideoFrame]]:
+        """(presentation time, frame) of every frame from the start, in the order they are shown.
+
+        A missing time is one frame after the one before, and a time that runs backwards is the one before, so that
+        times never decrease.
+
+        Errors in the bitstream are not concealed: FFmpeg's default shows a guess in most cases. A stream that was cut
+        off inside a group of pictures (a broadcast) cannot begin without error: what belongs to pictures before the
+        cut is left out, and the first frame is the first one that is whole.
+
+        Raises:
+            DecodeError: at the first error (see the module's docstring).
+        """
+        shown = False
+        try:
+            for timed in self._frames():
+                shown = True
+                yield timed
+        except DecodeError:
+            if shown:
+                raise
+        else:
+            return
+        self.rewind()
+        yield from self._frames(began_inside=True)
+
+    def packets(self) -> Iterator[Packet]:
+        """The stream's packets in decoding order, not decoded.
+
+        Raises:
+            DecodeError: at the first error of the container, and where a packet inside the stream is empty.
+        """
+        ended = False
+        with reading_video():
+            for packet in self._container.demux(self.stream):
+                if ended:
+                    raise DecodeError("an empty packet stands inside the stream")
+                if packet.size:
+                    yield packet
+                else:
+                    ended = True  # the demuxer's mark of the end
+
+    def rewind(self) -> None:
+        """Back to the start, as if just opened."""
+        self._container.close()
+        self._open()
+
+    def _open(self) -> None:
+        with reading_video():
+            self._container: InputContainer = av.open(
+                io.BytesIO(self._data), mode="r", options=_FORMAT_OPTIONS, metadata_errors="replace"
+            )
+            try:
+                self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
+            except BaseException:
+                self._container.close()
+                raise
+
+    def _frames(self, *, began_inside: bool = False) -> Iterator[tuple[int, VideoFrame]]:
+        time, size, lost = None, None, False
+        with reading_video():
+            for frame in self._whole_frames() if began_inside else self._container.decode(self.stream):
+                if frame.is_corrupt:
+                    raise DecodeError("the decoder calls a frame corrupt")
+                if time is None and not frame.key_frame and frame.pict_type in (_PREDICTED if lost else _FORWARD):
+                    lost = True  # MPEG-4 shows what it predicts from a first frame that is lost
+                    continue
+                size = size or (frame.width, frame.height)
+                if (frame.width, frame.height) != size:
+                    raise DecodeError(
+                        f"the frame size changes from {size[0]} x {size[1]} to {frame.width} x {frame.height}"
+                    )
+                time = next_time(time, frame.pts, frame_step(self.stream))
+                yield time, frame
+
+    def _whole_frames(self) -> Iterator[VideoFrame]:
+        """Frames from the first key frame on, without those that are decoded after it and shown before it."""
+        begun, start = False, None
+        for packet in self._container.demux(self.stream):
+            begun = begun or packet.is_keyframe
+            if not begun:
+                continue
+            try:
+                yield from packet.decode()
+            except av.InvalidDataError:
+                if start is None or packet.pts is None or packet.pts >= start:
+                    raise
+            if packet.is_keyframe and start is None:
+                start = packet.pts
+
+
+@contextlib.contextmanager
+def reading_video() -> Iterator[None]:
+    """Turns FFmpeg's errors into `DecodeError`."""
+    try:
+        yield
+    except av.FFmpegError as exc:
+        raise DecodeError(f"FFmpeg cannot read it: {exc.strerror or exc}") from exc
+    except MemoryError as exc:
+        raise DecodeError("there is not enough memory to decode it") from exc
+
+
+def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:
+    name = container.format.name
+    if name.endswith("_pipe") or name == "image2":
+        raise DecodeError("it is a picture, not a video")
+    # Cover art of an audio file is no video.
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        kinds = sorted({s.type for s in container.streams if s.type not in ("video", "unknown")})
+        raise DecodeError(f"it has no video stream (only {', '.join(kinds)})" if kinds else "it has no video stream")
+    stream = streams[0]
+    context = stream.codec_context
+    if context is None:
+        raise DecodeError("FFmpeg here has no decoder for its video stream")
+    check_pixels(context.width, context.height, max_pixels)
+    set_decoding(context, max_pixels=max_pixels)
+    return stream
+
+
+def check_pixels(width: int, height: int, max_pixels: int) -> None:
+    """Refuses frames that are too large.
+
+    Raises:
+        DecodeError: more than `max_pixels`.
+    """
+    if width * height > max_pixels:
+        raise DecodeError(f"its frames are {width} x {height}: more than {max_pixels} pixels")
+
+
+def set_decoding(context: VideoCodecContext, *, max_pixels: int) -> None:
+    """How this project decodes: in this thread, and with every error an error."""
+    context.thread_type = "NONE"  # frame threads would swallow the error of a cut-off last packet
+    context.thread_count = 1
+    # FFmpeg counts the padding of its buffers too, so this is only a bound; the exact check is the callers'.
+    context.options = {"err_detect": "explode", "max_pixels": str(2 * max_pixels + 2**20)}
+
+
+def next_time(before: int | None, stated: int | None, step: int) -> int:
+    """The presentation time of a frame, given the frame's before it (None: it is the first) and its own stated one."""
+    if before is None:
+        return stated or 0
+    return max(before, before + step if stated is None else stated)
+
+
+def frame_step(stream: VideoStream) -> int:
+    """One frame at the average rate, in units of the time base; at least 1."""
+    if not stream.average_rate or not stream.time_base:
+        return 1
+    return max(1, round(1 / (stream.average_rate * stream.time_base)))

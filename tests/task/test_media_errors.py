@@ -1,0 +1,39 @@
+"""A prediction that says `media_error` counts as wrong in every task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from clipbert_cli.batch import Example
+from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.task.multiple_choice import MultipleChoice
+from clipbert_cli.task.retrieval import Retrieval, checksum
+from clipbert_cli.task.video_qa import OpenEndedQa
+
+FAILED: dict[str, Any] = {"media_error": "video 'b' cannot be read"}
+
+
+def test_it_is_a_wrong_answer() -> None:
+    questions = [Example("1", "a", ("?",), target="cat"), Example("2", "b", ("?",), target="cat")]
+    task = OpenEndedQa(ObjectiveConfig(), InferConfig(), None)
+    metrics = task.score({"1": {"answer": "cat"}, "2": FAILED}, questions)
+    assert (metrics["accuracy"], metrics["count"]) == (50, 2)
+
+
+def test_it_is_a_wrong_choice() -> None:
+    questions = [Example("1", "a", ("x", "y"), target=1), Example("2", "b", ("x", "y"), target=0)]
+    task = MultipleChoice(ObjectiveConfig(), InferConfig(), None)
+    assert task.score({"1": {"answer": 1}, "2": FAILED}, questions)["accuracy"] == 50
+
+
+def test_it_ranks_last_in_both_directions() -> None:
+    examples = [Example(name, name, (name,)) for name in "abc"]
+    scores = {"a": [0.9, 0.1, 0.1], "c": [0.2, 0.1, 0.8]}
+    fields: dict[str, Any] = {
+        key: {"texts": checksum(examples), "scores": np.array(row)} for key, row in scores.items()
+    }
+    metrics = Retrieval(ObjectiveConfig(), InferConfig(), None).score(fields | {"b": FAILED}, examples)
+    assert metrics["mean_rank"] == (1 + 3 + 1) / 3
+    assert metrics["video_to_text"]["mean_rank"] == (1 + 3 + 1) / 3

@@ -13,6 +13,7 @@ from running import TINY, Clipbert
 
 from clipbert_cli.engine.ema import read_average
 from clipbert_cli.engine.run_folder import RunFolder
+from clipbert_cli.inference import open_run
 from clipbert_cli.model import from_pretrained
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs import prepare_training
@@ -95,6 +96,15 @@ def test_an_export_is_what_from_pretrained_reads(
     assert average.keys() == plain.keys()
     assert any(not torch.equal(average[name], plain[name]) for name in plain)
     expected = plain if weights == "plain" else average  # validation scored the average
+    assert all(torch.equal(found[name], expected[name]) for name in plain)
+
+
+@pytest.mark.parametrize("weights", ["plain", "ema", "auto"])
+def test_inference_takes_either_set_of_weights(averaged: Path, weights: str) -> None:
+    found = dict(open_run(averaged, checkpoint="latest", weights=weights).model.named_parameters())
+    plain = dict(from_pretrained(averaged / "latest").named_parameters())
+    average = read_average(averaged / "latest" / "average.safetensors")
+    expected = plain if weights == "plain" else average
     assert all(torch.equal(found[name], expected[name]) for name in plain)
 
 

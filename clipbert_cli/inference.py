@@ -24,8 +24,9 @@ from clipbert_cli.errors import DecodeError, RecipeError, UsageError
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runs import Evaluation, build_task, evaluation, open_split_media, read_split, task_class
+from clipbert_cli.runs import Evaluation, build_task, evaluation, open_split_media, read_split
 from clipbert_cli.task.base import Task
+from clipbert_cli.task.registry import task_class
 
 # Of another recipe's `data`.
 TAKEN = (

@@ -7,7 +7,6 @@ eval      predictions + recipe ─► evaluate ─► metrics
 
 from __future__ import annotations
 
-import difflib
 import functools
 import logging
 import time
@@ -38,38 +37,13 @@ from clipbert_cli.model.weights import Part
 from clipbert_cli.recipe.load import load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe, WeightsConfig
 from clipbert_cli.task.base import Draw, Task
-from clipbert_cli.task.image_qa import ImageQa
-from clipbert_cli.task.multiple_choice import MultipleChoice
-from clipbert_cli.task.pretrain import Pretraining
-from clipbert_cli.task.retrieval import Retrieval
-from clipbert_cli.task.video_qa import OpenEndedQa
+from clipbert_cli.task.registry import task_class
 from clipbert_cli.training import Evaluation, Training
 
 logger = logging.getLogger("clipbert")
 
-TASKS: dict[str, type[Task]] = {
-    "open_ended_qa": OpenEndedQa,
-    "image_qa": ImageQa,
-    "multiple_choice": MultipleChoice,
-    "retrieval": Retrieval,
-    "pretraining": Pretraining,
-}
-
 
 # ---------------------------------------------------------------------------------------------- recipe to objects
-
-
-def task_class(name: str) -> type[Task]:
-    """The task of this name.
-
-    Raises:
-        RecipeError: there is none.
-    """
-    if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{guess}")
-    return TASKS[name]
 
 
 def build_task(recipe: Recipe, answers: Mapping[str, int] | None = None) -> Task:

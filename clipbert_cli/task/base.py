@@ -1,4 +1,4 @@
-"""What a task is. One file, one line of the registry in `runs.py` and one recipe add a task."""
+"""What a task is. One file, one line of the registry (`registry.py`) and one recipe add a task."""
 
 from __future__ import annotations
 

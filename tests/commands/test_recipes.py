@@ -133,6 +133,15 @@ def test_validate_tells_all_mistakes_at_once_and_exits_2(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_validate_knows_the_tasks(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("extends: msrvtt_qa\nname: mine\ntask: retreival\n")
+    result = run("validate", file, DATA="/data")
+    assert result.returncode == 2
+    assert "task is 'retreival': it must be one of open_ended_qa" in result.stderr
+    assert "did you mean retrieval?" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [
@@ -155,10 +164,12 @@ def test_what_goes_wrong_is_one_message_and_its_exit_code(arguments, code):
 
 
 def test_a_recipe_can_come_through_a_pipe():
-    command = f"{sys.executable} -m clipbert_cli recipes validate <(printf 'name: a\\ntask: b\\n') --data-root ."
+    command = (
+        f"{sys.executable} -m clipbert_cli recipes validate <(printf 'name: a\\ntask: retrieval\\n') --data-root ."
+    )
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert "valid (name a, task b)" in result.stdout
+    assert "valid (name a, task retrieval)" in result.stdout
 
 
 def test_every_help_has_an_example(clipbert):

@@ -21,7 +21,7 @@ from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.train import Trainer
 from clipbert_cli.model.weight_formats import original
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig, TrainConfig
-from clipbert_cli.runs import TASKS
+from clipbert_cli.task.registry import TASKS
 
 pytestmark = pytest.mark.golden
 

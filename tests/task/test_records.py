@@ -12,7 +12,7 @@ from clipbert_cli.batch import Example
 from clipbert_cli.data.annotations import Record, read_examples
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
-from clipbert_cli.runs import TASKS
+from clipbert_cli.task.registry import TASKS, task_class
 
 GOOD: dict[str, dict[str, Any]] = {
     "open_ended_qa": {"video_id": "v", "question": "what?", "answer": "cat"},
@@ -51,7 +51,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
 
 
 def read(task: str, path: Path, names: dict[str, str] | None = None) -> list[Example]:
-    built = TASKS[task](ObjectiveConfig(), InferConfig(), {"cat": 0, "man": 1})
+    built = task_class(task)(ObjectiveConfig(), InferConfig(), {"cat": 0, "man": 1})
 
     def parse(record: Record) -> Example:
         example = built.parse(record)
@@ -136,3 +136,7 @@ def test_a_bad_table_is_told(tmp_path: Path, content: bytes, message: str) -> No
     path.write_bytes(content)
     with pytest.raises(AnnotationError, match=message.replace("?", "[?]")):
         read("open_ended_qa", path)
+
+
+def test_every_task_has_good_and_bad_records_here() -> None:
+    assert set(GOOD) == set(TASKS) == {task for task, _, _ in BAD}

@@ -1,0 +1,40 @@
+"""Which tasks there are. Names alone are known here, so that a recipe's task can be checked without loading torch."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from clipbert_cli.errors import RecipeError
+
+if TYPE_CHECKING:
+    from clipbert_cli.task.base import Task
+
+TASKS = {
+    "open_ended_qa": "video_qa.OpenEndedQa",
+    "image_qa": "image_qa.ImageQa",
+    "multiple_choice": "multiple_choice.MultipleChoice",
+    "retrieval": "retrieval.Retrieval",
+    "pretraining": "pretrain.Pretraining",
+}
+"""A recipe's `task` -> the file in this folder, and the class in it."""
+
+
+def check_task(name: str) -> None:
+    """Raise RecipeError if there is no task of this name."""
+    if name not in TASKS:
+        near = difflib.get_close_matches(name, TASKS, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ""
+        raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{guess}")
+
+
+def task_class(name: str) -> type[Task]:
+    """The task of this name.
+
+    Raises:
+        RecipeError: there is none.
+    """
+    check_task(name)
+    module, _, attribute = TASKS[name].partition(".")
+    return cast("type[Task]", getattr(import_module(f"clipbert_cli.task.{module}"), attribute))

@@ -1,0 +1,94 @@
+"""Where training starts: a published-format checkpoint, and this project's own pretraining, for every task."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from colour_data import SMALL, write_colour_data
+from goldens import golden_folder, golden_json, weight, weights_salt
+from running import Clipbert, as_options
+from safetensors.torch import load_file
+
+from clipbert_cli.recipe.load import list_recipes
+
+RECIPES = [recipe.name for recipe in list_recipes() if not recipe.name.startswith(("demo_", "msrvtt_mc"))]
+WORD_EMBEDDINGS = "transformer.bert.embeddings.word_embeddings.weight"
+
+# The data is small, the model of a golden size, and nothing moves: what is saved is what was loaded.
+SHORT = (
+    "model.tokenizer=vocab.txt",
+    "model.weights.bert=null",
+    "model.weights.cnn=null",
+    "data.frame_size=64",
+    "data.num_clips=1",
+    "data.workers=0",
+    "train.batch_size=2",
+    "train.max_steps=1",
+    "train.learning_rate=1.0e-12",
+    "train.precision=fp32",
+    "infer.num_clips=1",
+    "infer.sampling=clips",
+)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("colours")
+    write_colour_data(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def published(data: Path) -> tuple[Path, list[str]]:
+    """A whole checkpoint of the original's pretraining, from the documented generator, and the sizes it needs."""
+    keys = golden_json("model/keys_pretrain_tiny.json")
+    salt = golden_json("model/forward_tiny.json").get("salt", weights_salt())
+    state = {
+        name: torch.zeros(shape) if "cell_anchors" in name else torch.from_numpy(weight(name, shape, salt=salt))
+        for name, shape, *_ in keys["entries"]
+    }
+    path = data / "clipbert_image_text_pretrained.pt"
+    torch.save(state, path)
+    shutil.copy(golden_folder() / "text" / "vocab.txt", data / "vocab.txt")
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    return path, [f"model.bert.{name}={keys['model_config'][name]}" for name in names]
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_published_checkpoint_starts_every_task(
+    clipbert: Clipbert, data: Path, published: tuple[Path, list[str]], tmp_path: Path, recipe: str
+) -> None:
+    checkpoint, sizes = published
+    command = "pretrain" if recipe.startswith("pretrain") else "finetune"
+    options = as_options([*SHORT, *sizes, f"model.weights.checkpoint={checkpoint}"])
+    done = clipbert(command, "--recipe", recipe, "--data-root", data, "--run", tmp_path / "run", *options)
+    assert done.returncode == 0, done.stderr
+    report = done.stderr.partition("\nmodel ")[0]
+    assert "ignored" in report  # the detector heads
+    assert ("head." in report) == (command == "finetune")  # new, but for pretraining itself
+    saved = load_file(tmp_path / "run" / "latest" / "model.safetensors")
+    words = saved["text_embeddings.word_embeddings.weight"]
+    expected = torch.from_numpy(weight(WORD_EMBEDDINGS, list(words.shape), salt=weights_salt()))
+    torch.testing.assert_close(words, expected, rtol=0, atol=1e-7)
+
+
+def test_our_own_pretraining_starts_every_task(clipbert: Clipbert, tmp_path: Path) -> None:
+    write_colour_data(tmp_path / "data")
+    common = ["--data-root", tmp_path / "data"]
+    short = as_options([*SMALL, "data.num_clips=1", "train.max_steps=1", "train.learning_rate=1.0e-12"])
+    done = clipbert("pretrain", "--recipe", "pretrain_coco_vg", *common, "--run", tmp_path / "pretrained", *short)
+    assert done.returncode == 0, done.stderr
+    first = load_file(tmp_path / "pretrained" / "best" / "model.safetensors")
+    start = as_options([f"model.weights.checkpoint={tmp_path / 'pretrained' / 'best'}"])
+    for recipe in RECIPES:
+        if recipe.startswith("pretrain"):
+            continue
+        done = clipbert("finetune", "--recipe", recipe, *common, "--run", tmp_path / recipe, *short, *start)
+        assert done.returncode == 0, done.stderr
+        saved = load_file(tmp_path / recipe / "best" / "model.safetensors")
+        shared = [name for name in first if not name.startswith("head.")]
+        assert all(torch.allclose(saved[name], first[name], rtol=0, atol=1e-7) for name in shared)

@@ -247,7 +247,8 @@ def encode(path: Path, scene: Scene, frames: Iterable[np.ndarray]) -> None:
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(scene.rate), options={"crf": "20", "preset": "veryfast"})
+        options = {"crf": "20", "preset": "veryfast", "g": "8"}  # few frames to decode before any wanted one
+        stream = container.add_stream("libx264", rate=Fraction(scene.rate), options=options)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.codec_context.thread_count = 1
         for picture in frames:

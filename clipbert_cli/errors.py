@@ -11,11 +11,17 @@
     ├── RunError             exit 1   a run folder: exists, missing, incomplete
     ├── PredictionsError     exit 1   predictions that do not fit their ground truth
     ├── DownloadError        exit 1   a file that no source gives, or not as published; an archive that is not safe
+    ├── InterruptionError    exit 130 stopped by Ctrl-C; exit 143 by SIGTERM or SIGUSR1
     └── OutputError          exit 1   a place that cannot be written
 
 Every message names the field or file, its value and what was expected; `hint` says what to do next.
-Exit 0 is done, 130 is interrupted. `commands/app.py` is the one place that turns these into terminal text.
+Exit 0 is done. `commands/app.py` is the one place that turns these into terminal text.
 """
+
+from __future__ import annotations
+
+import signal
+from typing import Any
 
 
 class ClipbertError(Exception):
@@ -71,6 +77,27 @@ class PredictionsError(ClipbertError):
 
 class DownloadError(ClipbertError):
     pass
+
+
+class InterruptionError(ClipbertError):
+    """Work that was asked to stop and did so at a safe moment.
+
+    Args:
+        number: the signal; Ctrl-C is SIGINT.
+        message: what was reached, and what is kept.
+    """
+
+    def __init__(self, number: signal.Signals, message: str = "interrupted", *, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.signal = number
+        self.exit_code = 130 if number is signal.SIGINT else 143
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _interrupted, (self.signal, str(self), self.hint)
+
+
+def _interrupted(number: signal.Signals, message: str, hint: str | None) -> InterruptionError:
+    return InterruptionError(number, message, hint=hint)
 
 
 class OutputError(ClipbertError):

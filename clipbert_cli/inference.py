@@ -15,6 +15,7 @@ from clipbert_cli.data.probe import Kind
 from clipbert_cli.data.store import MediaFolder, MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.distributed import World, start_world
+from clipbert_cli.engine.export import load_model
 from clipbert_cli.engine.interrupts import Interrupts
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.engine.predict import predict
@@ -77,6 +78,7 @@ def open_run(
     run: Path,
     *,
     checkpoint: str = "best",
+    weights: str = "auto",
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     data_root: Path | None = None,
@@ -86,13 +88,14 @@ def open_run(
 
     Args:
         checkpoint: `best`, `latest` or `step_N`.
+        weights: `plain`, `ema` (the moving average), or `auto` for those that validation scored.
         recipe: whose splits and inference settings are taken; everything else stays the run's.
 
     Raises:
         ClipbertError: the run, the checkpoint or the recipe is missing or wrong.
     """
     folder = RunFolder.existing(run)
-    weights = folder.checkpoint(checkpoint)
+    model = load_model(folder, checkpoint=checkpoint, weights=weights)
     world = start_world(device)
     settings = load_recipe(folder.recipe, overrides=() if recipe else overrides, data_root=data_root)
     if recipe:
@@ -102,7 +105,7 @@ def open_run(
     return LoadedRun(
         recipe=settings,
         task=build_task(settings, answers),
-        model=ClipBert.from_pretrained(weights).to(world.device),
+        model=model.to(world.device),
         tokenizer=Tokenizer(folder.vocabulary, max_length=settings.data.max_text_length),
         world=world,
     )

@@ -1,6 +1,6 @@
 """Read first: a recipe becomes objects, the objects a run, a run predictions, predictions a score.
 
-finetune  recipe ─► prepare_training ─► Training.run ─► run folder
+finetune  recipe ─► prepare_training ─► Training.run (training.py) ─► run folder
 infer     run folder ─► open_run ─► predict_split | predict_media ─► predictions
 eval      predictions + recipe ─► evaluate ─► metrics
 """
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch.utils.data import Sampler
@@ -22,26 +20,25 @@ from clipbert_cli.batch import Example, Group, Texts
 from clipbert_cli.data.annotations import FIELDS, Record, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
-from clipbert_cli.data.loader import BatchLoader, OrderedBatches, TrainingBatches
+from clipbert_cli.data.loader import BatchLoader
 from clipbert_cli.data.mixture import MixedDataset, Mixture
+from clipbert_cli.data.order import OrderedBatches, TrainingBatches
 from clipbert_cli.data.sampling import ClipSampling
 from clipbert_cli.data.store import MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
-from clipbert_cli.engine.checkpoint import mark_best, remove_old_checkpoints, save_checkpoint
 from clipbert_cli.engine.distributed import World, start_world
-from clipbert_cli.engine.interrupts import Interrupts
-from clipbert_cli.engine.logging import JsonLines, Sink, TensorBoard
-from clipbert_cli.engine.precision import Precision
-from clipbert_cli.engine.predict import SharedTexts, predict
+from clipbert_cli.engine.plan import Plan
+from clipbert_cli.engine.predict import SharedTexts
+from clipbert_cli.engine.resume import Resumption, find_resumption
 from clipbert_cli.engine.run_folder import RunFolder
-from clipbert_cli.engine.train import Plan, train
 from clipbert_cli.errors import RecipeError, StoreError, UsageError
 from clipbert_cli.model import ClipBert, LoadReport, load_weights
 from clipbert_cli.model.weights import Part
-from clipbert_cli.recipe.load import dump_recipe, resolve
-from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.recipe.load import load_recipe, resolve
+from clipbert_cli.recipe.schema import Recipe, WeightsConfig
 from clipbert_cli.task.base import Draw, Task
 from clipbert_cli.task.registry import task_class
+from clipbert_cli.training import Evaluation, Training
 
 logger = logging.getLogger("clipbert")
 
@@ -151,36 +148,38 @@ def build_model(recipe: Recipe, task: Task, tokenizer: Tokenizer) -> tuple[ClipB
     return model, reports
 
 
-def training_loader(recipe: Recipe, task: Task, tokenizer: Tokenizer, *, world: World) -> tuple[Plan, BatchLoader]:
-    """How long training runs, and its batches: shuffled anew each epoch, clips as `data` says.
+def training_loader(
+    recipe: Recipe, task: Task, tokenizer: Tokenizer, *, world: World, resumption: Resumption | None
+) -> tuple[Plan, list[Group], BatchLoader]:
+    """How long training runs, its groups, and this process's batches: shuffled anew each epoch, clips as `data` says.
 
     Raises:
         ClipbertError: what is missing or wrong in a split's annotations or media.
     """
     data = recipe.data
     sampling = ClipSampling(strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps)
-    parts = []
+    parts, all_groups = [], []
     for split in data.train_splits:
         examples = read_split(recipe, split, task, task.check_training)
         source = open_split_media(recipe, split, examples)
         groups = group_by_media(examples, max_examples=data.max_examples_per_group)
+        all_groups += groups
         draw = task.draw(groups, training=True)
         parts.append(group_dataset(recipe, groups, source, sampling, draw, on_bad_media=data.on_bad_media))
-    step_size = recipe.train.batch_size * recipe.train.gradient_accumulation_steps * world.size
+    begun = resumption.global_batch if resumption else None  # with however many processes
+    step_size = begun or recipe.train.batch_size * recipe.train.gradient_accumulation_steps * world.size
     mixture = Mixture([len(part) for part in parts], step_size, data.train_ratios)
-    plan = Plan.make(recipe.train, groups=len(mixture))
-    order = TrainingBatches(mixture, batch_size=recipe.train.batch_size, epochs=plan.epochs, seed=recipe.seed)
+    plan = Plan.make(recipe.train, groups=len(mixture), global_batch=step_size)
+    order = TrainingBatches(
+        mixture,
+        batch_size=recipe.train.batch_size,
+        epochs=plan.epochs,
+        seed=recipe.seed,
+        shard=world.shard,
+        after=resumption.step if resumption else 0,
+    )
     texts = functools.partial(task.collate, tokenizer=tokenizer, labelled=True)
-    return plan, batch_loader(recipe, MixedDataset(parts), texts, order, world=world)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Batches to predict, the texts that all their media meet (of some tasks), and how many predictions come."""
-
-    batches: BatchLoader
-    shared: SharedTexts | None
-    total: int
+    return plan, all_groups, batch_loader(recipe, MixedDataset(parts), texts, order, world=world)
 
 
 def evaluation(
@@ -193,7 +192,8 @@ def evaluation(
     world: World,
     media_ids: Sequence[str] = (),
 ) -> Evaluation:
-    """Every example once, media item by media item, clips as `infer` says; or every text with every media item.
+    """This process's share of the examples, media item by media item, clips as `infer` says; or of the media, where
+    every text meets every item.
 
     How examples are grouped changes speed and memory, never a prediction. Bad media are never replaced or left out:
     unless `data.on_bad_media` says `error`, the batch reports them.
@@ -220,7 +220,7 @@ def evaluation(
         draw = task.draw(groups, training=False)
     on_bad_media: OnBadMedia = "error" if recipe.data.on_bad_media == "error" else "report"
     dataset = group_dataset(recipe, groups, source, sampling, draw, on_bad_media=on_bad_media)
-    order = OrderedBatches(len(groups), batch_size=infer.batch_size)
+    order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=world.shard)
     batches = batch_loader(recipe, dataset, texts, order, world=world)
     return Evaluation(batches, shared, len(groups) if shared else len(examples))
 
@@ -267,126 +267,37 @@ def batch_loader(
 # ---------------------------------------------------------------------------------------------- finetune
 
 
-@dataclass
-class Training:
-    """Everything of a run, checked and ready to start."""
-
-    recipe: Recipe
-    folder: RunFolder
-    task: Task
-    answers: Mapping[str, int] | None
-    model: ClipBert
-    reports: list[LoadReport]
-    tokenizer: Tokenizer
-    world: World
-    plan: Plan
-    train_loader: BatchLoader
-    validation: Evaluation
-    val_examples: list[Example]
-    best: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
-
-    def describe(self) -> str:
-        """What will run, for the person, before it runs."""
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-        precision = Precision.choose(self.recipe.train.precision, self.world.device).name
-        train_size = len(self.train_loader.dataset)
-        return "\n".join(
-            [
-                *(report.summary() for report in self.reports),
-                f"model      {parameters:,} parameters, {trained:,} trained",
-                f"data       {train_size:,} training groups, {len(self.val_examples):,} validation examples",
-                f"training   {self.plan.total_steps:,} steps, {self.plan.epochs} epochs, batch {self.global_batch}",
-                f"device     {self.world.device}, {precision}",
-                f"run        {self.folder.path}",
-            ]
-        )
-
-    @property
-    def global_batch(self) -> int:
-        """Groups of one update."""
-        return self.recipe.train.batch_size * self.recipe.train.gradient_accumulation_steps * self.world.size
-
-    def run(self, sinks: Sequence[Sink] = ()) -> dict[str, Any]:
-        """Train to the end.
-
-        Returns:
-            {"run", "steps", "best": {"step", ...metrics}, "last": {"step", ...metrics}}.
-        """
-        self.folder.create(
-            recipe=dump_recipe(self.recipe), vocabulary=self.tokenizer.vocabulary_file, answers=self.answers
-        )
-        try:
-            with ExitStack() as stack:
-                interrupts = stack.enter_context(Interrupts())
-                sinks = [*sinks, interrupts, stack.enter_context(closing(JsonLines(self.folder.metrics)))]
-                if self.recipe.train.tensorboard:
-                    sinks.append(stack.enter_context(closing(TensorBoard(self.folder.tensorboard))))
-                self.model.to(self.world.device)
-                train(
-                    self.model,
-                    self.task,
-                    self.train_loader,
-                    config=self.recipe.train,
-                    plan=self.plan,
-                    world=self.world,
-                    sinks=sinks,
-                    validate=lambda step: self._save_and_validate(step, sinks, interrupts),
-                )
-        finally:
-            self.folder.remove_without_checkpoint()
-        return {"run": str(self.folder.path), "steps": self.plan.total_steps, "best": self.best, "last": self.last}
-
-    def _save_and_validate(self, step: int, sinks: Sequence[Sink], interrupts: Interrupts) -> None:
-        """Save first: nothing that goes wrong in validation costs the weights. Then score, log, mark the best."""
-        save_checkpoint(
-            self.folder.checkpoints,
-            step=step,
-            write_model=self.model.save_pretrained,
-            state={"epoch": self.plan.epoch(step)},
-        )
-        precision = Precision.choose(self.recipe.train.precision, self.world.device)
-        predictions = predict(
-            self.model,
-            self.validation.batches,
-            self.task,
-            world=self.world,
-            precision=precision,
-            shared=self.validation.shared,
-            text_rows=self.recipe.infer.text_rows,
-            progress=lambda done: interrupts.check(),
-        )
-        fields = {prediction.example_id: prediction.fields for prediction in predictions}
-        self.last = {"step": step, **self.task.score(fields, self.val_examples)}
-        if not self.best or self.last[self.task.main_metric] > self.best[self.task.main_metric]:
-            self.best = self.last
-            mark_best(self.folder.checkpoints, step=step)
-        for sink in sinks:
-            sink.write({"event": "validation", **self.last})
-        remove_old_checkpoints(self.folder.checkpoints, keep_last=self.recipe.train.keep_last)
-
-
-def prepare_training(recipe: Recipe, run: Path, *, device: str | None = None) -> Training:
+def prepare_training(recipe: Recipe, run: Path, *, world: World | None = None, resume: bool = False) -> Training:
     """Read and check everything a run needs; nothing is written.
+
+    Args:
+        world: the processes that train together; default: this one, or those that its launcher started.
+        resume: go on with the run that is there.
 
     Raises:
         ClipbertError: whatever of the recipe's files, media or weights is missing or wrong.
     """
-    folder = RunFolder.absent(run)
-    world = start_world(device)
+    begin = time.monotonic()
+    world = world or start_world()
+    folder = RunFolder.existing(run) if resume else RunFolder.absent(run)
+    resumption = None
+    if resume:
+        own = load_recipe(folder.recipe)
+        resumption = world.main_first(lambda: find_resumption(folder, own=own, given=recipe))
     root = str(resolve(recipe, ".").absolute())  # the run's own recipe works from any folder
     answers = read_vocabulary(recipe)
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
     task = build_task(recipe, answers)
     tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
-    plan, train_loader = training_loader(recipe, task, tokenizer, world=world)
+    plan, groups, train_loader = training_loader(recipe, task, tokenizer, world=world, resumption=resumption)
     val_examples = read_split(recipe, "val", task, task.check_truth)
     val_media = open_split_media(recipe, "val", val_examples)
-    model, reports = build_model(recipe, task, tokenizer)
+    has_weights = resumption is not None and resumption.checkpoint is not None
+    model, reports = build_model(without_weights(recipe) if has_weights else recipe, task, tokenizer)
     return Training(
         recipe=recipe,
         folder=folder,
+        resumption=resumption,
         task=task,
         answers=answers,
         model=model,
@@ -394,7 +305,14 @@ def prepare_training(recipe: Recipe, run: Path, *, device: str | None = None) ->
         tokenizer=tokenizer,
         world=world,
         plan=plan,
+        groups=groups,
         train_loader=train_loader,
         validation=evaluation(recipe, task, val_examples, val_media, tokenizer, world=world),
         val_examples=val_examples,
+        begin=begin,
     )
+
+
+def without_weights(recipe: Recipe) -> Recipe:
+    """The recipe with random starting weights: a run that goes on has its own."""
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": WeightsConfig()})})

@@ -71,7 +71,7 @@ def test_the_wheel_says_what_it_is(unpacked):
     metadata = Parser().parsestr((info / "METADATA").read_text(encoding="utf-8"))
     assert (metadata["Name"], metadata["Version"]) == ("clipbert", clipbert_cli.__version__)
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra")) == {"dali-cuda12", "dali-cuda13", "tensorboard", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"dali-cuda12", "dali-cuda13", "tensorboard", "plot", "dev"}
     assert (info / "licenses" / "LICENSE").is_file()
 
 
@@ -85,7 +85,7 @@ def test_the_constraints_pin_every_requirement():
     import tomllib
 
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    extras = [name for extra in ("tensorboard", "dev") for name in project["optional-dependencies"][extra]]
+    extras = [name for extra in ("tensorboard", "plot", "dev") for name in project["optional-dependencies"][extra]]
     wanted = {requirement.partition(">=")[0].lower() for requirement in (*project["dependencies"], *extras)}
     lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
     pins = dict(line.lower().split("==") for line in lines if not line.startswith("#"))

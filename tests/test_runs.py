@@ -28,11 +28,15 @@ def predictions(run: Path, **options: object) -> list[dict]:
 
 def test_a_run_folder_holds_all_that_inference_needs(trained_run: Path) -> None:
     names = {path.name for path in trained_run.iterdir()}
-    assert names == {"recipe.yaml", "vocab.txt", "answers.json", "checkpoints", "latest", "best", "metrics.jsonl"}
+    assert names == {
+        *("recipe.yaml", "vocab.txt", "answers.json", "checkpoints", "latest", "best", "metrics.jsonl"),
+        *("environment.json", ".lock"),
+    }
     assert {path.name for path in (trained_run / "latest").iterdir()} == {
         "config.json",
         "model.safetensors",
         "state.json",
+        "training.pt",
     }
     records = [json.loads(line) for line in (trained_run / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if record["event"] == "train"] == [1, 2, 3, 4]

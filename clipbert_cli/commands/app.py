@@ -17,6 +17,8 @@ from clipbert_cli.commands.finetune import PRETRAIN_HELP, finetune
 from clipbert_cli.commands.infer import infer
 from clipbert_cli.commands.pack import pack_app
 from clipbert_cli.commands.recipes import recipes_app
+from clipbert_cli.commands.runs import runs_app
+from clipbert_cli.engine.failure import report
 from clipbert_cli.errors import ClipbertError
 
 OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -30,6 +32,7 @@ class ClipbertGroup(TyperGroup):
             return super().invoke(ctx)
         except ClipbertError as exc:
             if ctx.params.get("debug"):
+                _report_unforeseen(exc)
                 raise
             _fail(str(exc), hint=exc.hint, code=exc.exit_code)
         except KeyboardInterrupt:
@@ -40,6 +43,7 @@ class ClipbertGroup(TyperGroup):
             raise typer.Exit(0) from None
         except RuntimeError as exc:
             if type(exc).__name__ != "OutOfMemoryError" or ctx.params.get("debug"):  # torch's; torch stays unimported
+                _report_unforeseen(exc)
                 raise
             _fail(
                 f"the GPU's memory is full: {str(exc).splitlines()[0]}",
@@ -48,15 +52,28 @@ class ClipbertGroup(TyperGroup):
             )
         except OSError as exc:
             if ctx.params.get("debug"):
+                _report_unforeseen(exc)
                 raise
             hint = "free some space, or write elsewhere" if exc.errno in OUT_OF_SPACE else None
             _fail(f"{exc.filename or 'writing'}: {exc.strerror or exc}", hint=hint, code=1)
+        except Exception as exc:
+            _report_unforeseen(exc)
+            raise
+
+
+def _report_unforeseen(exc: Exception) -> None:
+    """As one of several processes, give the traceback to the launcher, which shows the first one alone."""
+    is_exit = hasattr(exc, "exit_code") and not isinstance(exc, ClipbertError)  # the command line's own way out
+    if not is_exit and report(f"{type(exc).__name__}: {exc}", hint=None, code=1, unforeseen=True):
+        raise typer.Exit(1) from exc
 
 
 def _fail(message: str, *, hint: str | None = None, code: int) -> None:
+    """Say it here, or, as one of several processes, to the launcher."""
     from clipbert_cli.commands.terminal import error
 
-    error(message, hint=hint)
+    if not report(message, hint=hint, code=code):
+        error(message, hint=hint)
     raise typer.Exit(code)
 
 
@@ -94,6 +111,7 @@ app.command()(infer)
 app.command("eval")(evaluate)
 app.command()(demo)
 app.add_typer(recipes_app, name="recipes")
+app.add_typer(runs_app, name="runs")
 app.add_typer(download_app, name="download")
 
 

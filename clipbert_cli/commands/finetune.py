@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, DeviceOption, JsonOption, RecipeArgument, SetOption
+from clipbert_cli.commands.options import DataRootOption, DeviceOption, JsonOption, SetOption
+from clipbert_cli.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from clipbert_cli.recipe.schema import Recipe
+    from clipbert_cli.training import Training
+
+PROCESSES = "Several processes"
+LAUNCHER_OPTIONS = ("nproc_per_node", "nnodes", "rdzv_endpoint", "rdzv_id")
 
 PRETRAIN_HELP = """Train on image-text pairs: masked words, and whether image and text belong together.
 
@@ -16,35 +25,156 @@ PRETRAIN_HELP = """Train on image-text pairs: masked words, and whether image an
 
 
 def finetune(
-    recipe: RecipeArgument,
+    context: typer.Context,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="NAME|FILE",
+            help="Recipe: a shipped name (clipbert recipes ls) or a file. With --resume, the run's own.",
+        ),
+    ] = None,
     run: Annotated[
         Path | None, typer.Option("--run", metavar="DIR", help="Run folder to make; default: runs/<recipe's name>.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in the folder, where its last checkpoint left it.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check data and weights, load one batch, print the plan, and stop.")
+    ] = False,
     overrides: SetOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = None,
+    nproc_per_node: Annotated[
+        str | None,
+        typer.Option("--nproc-per-node", metavar="N|gpu", help="Processes on this machine.", rich_help_panel=PROCESSES),
+    ] = None,
+    nnodes: Annotated[
+        int | None,
+        typer.Option(
+            "--nnodes",
+            min=1,
+            help="Machines; give the same command on each.",
+            rich_help_panel=PROCESSES,
+        ),
+    ] = None,
+    rdzv_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet.", rich_help_panel=PROCESSES
+        ),
+    ] = None,
+    rdzv_id: Annotated[
+        str | None,
+        typer.Option("--rdzv-id", metavar="NAME", help="What they call this job.", rich_help_panel=PROCESSES),
+    ] = None,
+    requeue: Annotated[
+        bool,
+        typer.Option(
+            "--requeue",
+            help="When stopped by a signal, ask SLURM to start this job again; it then goes on by itself.",
+            rich_help_panel=PROCESSES,
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train on a task, from raw videos.
 
     Example: clipbert finetune --recipe msrvtt_qa --data-root ~/data --set train.batch_size=8
-    """
-    from clipbert_cli.commands.progress import TrainingProgress
-    from clipbert_cli.commands.terminal import note, print_json, show_logs
-    from clipbert_cli.recipe.load import load_recipe
 
+    Example, four GPUs: clipbert finetune --recipe msrvtt_qa --nproc-per-node 4
+
+    Example, after an interruption: clipbert finetune --run runs/msrvtt_qa --resume
+    """
+    from clipbert_cli.engine.launch import Processes, is_launched, launch
+
+    if any((nproc_per_node, nnodes, rdzv_endpoint, rdzv_id)) and not is_launched():
+        processes = Processes(
+            per_node=nproc_per_node or "1", nodes=nnodes or 1, endpoint=rdzv_endpoint, meeting=rdzv_id
+        )
+        launch(same_command(context), processes)
+        return
+
+    from clipbert_cli.commands.terminal import mute, note, show_logs
+    from clipbert_cli.engine.distributed import start_world
+    from clipbert_cli.engine.slurm import check_requeue, was_requeued
+
+    if requeue:
+        check_requeue()
     show_logs()
-    loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root)
+    folder = run
+    if recipe and folder is None:
+        folder = Path("runs") / _load(recipe, overrides, data_root).name
+    if folder is None:
+        raise UsageError("--recipe is missing", hint="name a recipe, or give --run with --resume to go on with a run")
+    resume = resume or (requeue and was_requeued() and folder.exists())
+    loaded = _recipe(recipe, folder, overrides, data_root, resume=resume)
 
     from clipbert_cli.runs import prepare_training
 
-    training = prepare_training(loaded, run or Path("runs") / loaded.name, device=device)
-    note(training.describe())
-    with TrainingProgress(training.plan.total_steps, metric=training.task.main_metric) as progress:
-        result = training.run([progress])
+    with start_world(device) as world:
+        if not world.is_main:
+            mute()
+        training = prepare_training(loaded, folder, world=world, resume=resume)
+        note(training.describe())
+        if dry_run:
+            for line in training.load_one_batch():
+                note(line)
+            note("dry run: nothing was written")
+            return
+        _train(training, ask_requeue=requeue, as_json=as_json)
+
+
+def _load(recipe: str | Path, overrides: Sequence[str] | None, data_root: Path | None) -> Recipe:
+    from clipbert_cli.recipe.load import load_recipe
+
+    return load_recipe(recipe, overrides=overrides or (), data_root=data_root)
+
+
+def _recipe(
+    recipe: str | None, folder: Path, overrides: Sequence[str] | None, data_root: Path | None, *, resume: bool
+) -> Recipe:
+    """The recipe given, or the one of the run that goes on."""
+    if recipe:
+        return _load(recipe, overrides, data_root)
+    if not resume:
+        raise UsageError("--recipe is missing", hint="name a recipe, or give --resume to go on with the run")
+    own = folder / "recipe.yaml"
+    if not own.is_file():
+        raise RunError(
+            f"--resume: there is no run in {folder}", hint="begin one with --recipe, or name its folder with --run"
+        )
+    return _load(own, overrides, data_root)
+
+
+def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:
+    from clipbert_cli.commands.progress import TrainingProgress
+    from clipbert_cli.commands.terminal import note, print_json, print_result
+
+    metric = training.metric.removeprefix("-")
+    with TrainingProgress(training.plan.total_steps, metric=metric) as progress:
+        result = training.run([progress], ask_requeue=ask_requeue)
     if as_json:
         print_json(result)
-    else:
-        best = result["best"]
-        note(f"best checkpoint: step {best['step']}, {training.task.main_metric} {best[training.task.main_metric]:.2f}")
-        typer.echo(result["run"])
+        return
+    best = result["best"]
+    note(f"best checkpoint: step {best['step']}, {metric} {best[metric]:.2f}")
+    print_result(result["run"])
+
+
+def same_command(context: typer.Context) -> list[str]:
+    """The command line that was given, without the launcher's options, one word an option and its value."""
+    words = ["--debug"] if context.parent and context.parent.params.get("debug") else []
+    words.append(str(context.info_name))
+    for option in context.command.params:
+        value = context.params.get(str(option.name))
+        if option.name in LAUNCHER_OPTIONS or value is None or value is False:
+            continue
+        flag = option.opts[0]
+        if value is True:
+            words.append(flag)
+        else:
+            words += [f"{flag}={each}" for each in (value if isinstance(value, list | tuple) else [value])]
+    return words

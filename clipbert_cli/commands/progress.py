@@ -46,6 +46,8 @@ class TrainingProgress:
         self.total = total_steps
         self._bar = progress_bar("step")
         self._task = self._bar.add_task("loss    -", total=total_steps)
+        self._last = ""
+        self._events = {"first_step": self._first_step, "train": self._trained, "validation": self._validated}
 
     def __enter__(self) -> TrainingProgress:
         self._bar.start()
@@ -58,11 +60,18 @@ class TrainingProgress:
         self._bar.update(self._task, completed=step)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        if record["event"] == "train":
-            self._loss = record["loss"]
-            self._bar.update(self._task, description=f"loss {self._loss:.3f}")
-        else:
-            note(f"step {record['step']}/{self.total}  loss {self._loss:.3f}  {self.metric} {record[self.metric]:.2f}")
+        self._events[record["event"]](record)
+
+    def _first_step(self, record: Mapping[str, Any]) -> None:
+        note(f"step {record['step']} done after {record['seconds']:.1f} seconds")
+
+    def _trained(self, record: Mapping[str, Any]) -> None:
+        loss = "-" if record["loss"] is None else f"{record['loss']:.3f}"
+        self._bar.update(self._task, description=f"loss {loss}")
+        self._last = f"loss {loss}  {record['data_wait']:.0%} waiting for data"
+
+    def _validated(self, record: Mapping[str, Any]) -> None:
+        note(f"step {record['step']}/{self.total}  {self._last}  {self.metric} {record[self.metric]:.2f}")
 
     def close(self) -> None:
         pass

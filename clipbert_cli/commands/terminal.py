@@ -18,14 +18,25 @@ def stderr() -> Console:
     return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
+_muted = False
+
+
+def mute() -> None:
+    """From now on only errors: of several processes that do the same, one tells of it."""
+    global _muted
+    _muted = True
+
+
 def note(message: str) -> None:
     """One line for the person, on stderr."""
-    stderr().print(message)
+    if not _muted:
+        stderr().print(message)
 
 
 def warn(message: str) -> None:
     """One warning for the person, on stderr."""
-    stderr().print(Text.assemble(("warning: ", "yellow"), message))
+    if not _muted:
+        stderr().print(Text.assemble(("warning: ", "yellow"), message))
 
 
 def error(message: str, *, hint: str | None = None) -> None:
@@ -48,8 +59,17 @@ class _WarningHandler(logging.Handler):
         warn(record.getMessage())
 
 
+def print_result(line: str) -> None:
+    """One line of a result, on stdout."""
+    if not _muted:
+        sys.stdout.write(f"{line}\n")
+        sys.stdout.flush()
+
+
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
+    if _muted:
+        return
     # A file name that is no UTF-8 is shown with escapes.
     text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
     sys.stdout.write(text + "\n")

@@ -14,34 +14,10 @@ from torch.utils.data import DataLoader, Sampler
 from clipbert_cli.batch import Batch
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import BadMedia, Failed, GroupDataset, Item, MediaSettings, Position
-from clipbert_cli.data.mixture import MixedDataset, Mixture
+from clipbert_cli.data.mixture import MixedDataset
 from clipbert_cli.errors import ClipbertError, DecodeError
 
 logger = logging.getLogger("clipbert")
-
-
-class TrainingBatches(Sampler[list[Position]]):
-    """The positions of `epochs` epochs of `mixture`, cut into batches; an epoch's last batch may be smaller."""
-
-    def __init__(self, mixture: Mixture, *, batch_size: int, epochs: int, seed: int) -> None:
-        self.mixture, self.batch_size, self.epochs, self.seed = mixture, batch_size, epochs, seed
-
-    def __iter__(self) -> Iterator[list[Position]]:
-        for epoch in range(self.epochs):
-            order = self.mixture.order(seed=self.seed, epoch=epoch)
-            for start in range(0, len(order), self.batch_size):
-                yield [Position(epoch, index) for index in order[start : start + self.batch_size]]
-
-
-class OrderedBatches(Sampler[list[Position]]):
-    """Every position once, in order."""
-
-    def __init__(self, count: int, *, batch_size: int) -> None:
-        self.count, self.batch_size = count, batch_size
-
-    def __iter__(self) -> Iterator[list[Position]]:
-        for start in range(0, self.count, self.batch_size):
-            yield [Position(0, index) for index in range(start, min(start + self.batch_size, self.count))]
 
 
 class BatchLoader:
@@ -53,7 +29,7 @@ class BatchLoader:
         report    its group stands in `Batch.failed` (evaluation)
 
     Args:
-        workers: loading processes; 0 loads in this one. They leave Ctrl-C to this process.
+        workers: loading processes; 0 loads in this one. They leave Ctrl-C, SIGTERM and SIGUSR1 to this process.
         pin_memory: put batches into page-locked memory, for copies that overlap with compute on a GPU.
         max_bad_fraction: of the data's media; when more were bad, `skip` and `replace` stop with an error.
     """
@@ -174,4 +150,5 @@ class _CollateGood:
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,50 +1,53 @@
-"""Ctrl-C at a safe moment: between two steps, never inside the starting or stopping of loading processes."""
+"""Ctrl-C and other requests to stop, at a safe moment: between steps, never while loading processes start or stop."""
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
+from clipbert_cli.errors import InterruptionError
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Ctrl-C; what schedulers, `kill` and torchrun send; what SLURM sends ahead of a time limit (`--signal=USR1@120`)."""
+
 
 class Interrupts:
-    """While it is entered, the first Ctrl-C is only noted and `check` raises it; a second one leaves at once.
+    """While it is entered, a signal is only noted; whoever works asks for it at a safe moment.
 
-    It is a sink of the training loop, which thereby checks after every update. Outside the main thread, where Python
-    lets no one handle signals, it does nothing.
+    A second Ctrl-C, or SIGTERM after Ctrl-C (which is how torchrun passes the second one on), leaves at once with
+    KeyboardInterrupt. A repeated SIGTERM does not: schedulers and launchers both send it. Outside the main thread,
+    where Python lets no one handle signals, this does nothing.
+
+    Args:
+        signals: which ones; default Ctrl-C.
     """
 
-    def __init__(self) -> None:
-        self._noted = False
-        self._previous: Any = None
+    def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> None:
+        self.signals = signals
+        self.noted: signal.Signals | None = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interrupts:
         try:
-            self._previous = signal.signal(signal.SIGINT, self._note)
+            for number in self.signals:
+                self._previous[number] = signal.signal(number, self._note)
         except ValueError:  # not the main thread
-            self._previous = None
+            pass
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
 
-    def _note(self, _signal: int, _frame: FrameType | None) -> None:
-        if self._noted:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
+        if self.noted is signal.SIGINT and number in (signal.SIGINT, signal.SIGTERM):
             raise KeyboardInterrupt
-        self._noted = True
+        self.noted = signal.Signals(number)
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
-        if self._noted:
-            raise KeyboardInterrupt
-
-    def advance(self, step: int) -> None:
-        self.check()
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+        """Raises InterruptionError if a signal was noted."""
+        if self.noted is not None:
+            raise InterruptionError(self.noted)

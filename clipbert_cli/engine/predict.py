@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -27,7 +28,6 @@ class SharedTexts:
     texts: Texts
 
 
-@torch.inference_mode()
 def predict(
     model: ClipBert,
     batches: Iterable[Batch],
@@ -39,46 +39,83 @@ def predict(
     text_rows: int,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Iterator[Prediction]:
-    """Yield one prediction per example of `batches`, in their order; with `shared` one per media item.
+    """Yield one prediction per example, in order of the examples; with `shared` one per media item.
 
+    Every process yields those of all processes, each exactly once, whatever their number. One process yields as it
+    computes; several gather at the end.
     Where a media item failed, the predictions' only field is `media_error`, the reason.
 
-    Every media item is encoded once, every text of a batch embedded once (of `shared` once and for all).
-
     Args:
+        batches: this process's: every `world.size`-th (`OrderedBatches`).
         shared: where every text meets every media item; the batches then hold media alone.
         text_rows: most text rows that go through the transformer together, each with all its clips.
-        progress: called with the number of predictions after each batch.
+        progress: called with the number of predictions after each of this process's batches.
+    """
+    own = predict_batches(
+        model,
+        batches,
+        task,
+        device=world.device,
+        precision=precision,
+        shared=shared,
+        text_rows=text_rows,
+        progress=progress,
+    )
+    if world.size == 1:
+        for predictions in own:
+            yield from predictions
+        return
+    for turn in zip_longest(*world.gather(list(own)), fillvalue=()):  # a batch of every process
+        for predictions in turn:
+            yield from predictions
+
+
+@torch.inference_mode()
+def predict_batches(
+    model: ClipBert,
+    batches: Iterable[Batch],
+    task: Task,
+    *,
+    device: torch.device,
+    precision: Precision,
+    shared: SharedTexts | None,
+    text_rows: int,
+    progress: Callable[[int], None],
+) -> Iterator[Sequence[Prediction]]:
+    """Yield the predictions of each batch.
+
+    Every media item is encoded once, every text of a batch embedded once (of `shared` once and for all).
     """
     was_training = model.training
     model.eval()
     try:
-        with precision.autocast(world.device):
-            text = None if shared is None else model.embed_text(shared.texts.ids.to(world.device))  # (N, L, D)
-        mask = None if shared is None else shared.texts.mask.to(world.device)  # (N, L)
+        with precision.autocast(device):
+            text = None if shared is None else model.embed_text(shared.texts.ids.to(device))  # (N, L, D)
+        mask = None if shared is None else shared.texts.mask.to(device)  # (N, L)
         for batch in batches:
-            yield from (failures := _failures(batch, every_pair=shared is not None))
-            progress(len(failures))
+            failures = _failures(batch, every_pair=shared is not None)
             if not batch.media_ids:
+                yield failures
+                progress(len(failures))
                 continue
-            moved = batch.to(world.device)
-            with precision.autocast(world.device):
+            moved = batch.to(device)
+            with precision.autocast(device):
                 visual = model.encode_visual(moved.frames)  # (B, K, V, D)
                 if shared is None:
                     text, mask = model.embed_text(moved.text_ids), moved.text_mask  # (N, L, D), (N, L)
-                    row_text = torch.arange(len(text), device=world.device)
+                    row_text = torch.arange(len(text), device=device)
                     row_item = moved.text_item
                 else:
                     moved = dataclasses.replace(moved, examples=shared.examples)
-                    row_text = torch.arange(len(shared.texts.ids), device=world.device).repeat(len(visual))
-                    row_item = torch.arange(len(visual), device=world.device).repeat_interleave(len(shared.texts.ids))
+                    row_text = torch.arange(len(shared.texts.ids), device=device).repeat(len(visual))
+                    row_item = torch.arange(len(visual), device=device).repeat_interleave(len(shared.texts.ids))
                 assert text is not None
                 assert mask is not None
                 outputs = answer_rows(
                     model, text, mask, visual, row_text=row_text, row_item=row_item, text_rows=text_rows
                 )
-            predictions = task.predict(outputs, moved)
-            yield from predictions
+            predictions = [*failures, *task.predict(outputs, moved)]
+            yield predictions
             progress(len(predictions))
     finally:
         model.train(was_training)

@@ -2,205 +2,264 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from clipbert_cli.batch import Batch
+from clipbert_cli.engine.checkpoint import AVERAGE_FILE, TRAINING_FILE
 from clipbert_cli.engine.distributed import World
+from clipbert_cli.engine.ema import WeightAverage
+from clipbert_cli.engine.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.engine.logging import Sink
-from clipbert_cli.engine.optim import AdamW, parameter_groups, rate_factor, set_rates
+from clipbert_cli.engine.optim import build_optimizers, rates, set_rates
+from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.precision import Precision
-from clipbert_cli.errors import RunError
+from clipbert_cli.engine.window import Window, peak_memory
+from clipbert_cli.errors import InterruptionError, RunError
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.task.base import Task
 
+logger = logging.getLogger("clipbert")
+
+RATE_NAMES = {"transformer": "learning_rate", "cnn": "cnn_learning_rate"}
+
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """How long training runs: computed once, before it starts.
+class Update:
+    """What one step computed: the global batch's mean losses by name, the gradient's L2 norm before clipping."""
 
-    `batches_per_epoch` forward passes make `steps_per_epoch` updates; the last update of an epoch may take fewer than
-    `accumulation` of them. Validation follows every `validate_every` updates and the last one.
-    """
-
-    batches_per_epoch: int
-    accumulation: int
-    total_steps: int
-    validate_every: int
-
-    @classmethod
-    def make(cls, config: TrainConfig, *, groups: int) -> Plan:
-        """The plan for a training split of `groups` groups."""
-        batches = math.ceil(groups / config.batch_size)
-        steps = math.ceil(batches / config.gradient_accumulation_steps)
-        return cls(
-            batches_per_epoch=batches,
-            accumulation=config.gradient_accumulation_steps,
-            total_steps=config.max_steps or steps * config.epochs,
-            validate_every=config.validate_every_steps or steps,
-        )
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(self.batches_per_epoch / self.accumulation)
-
-    @property
-    def epochs(self) -> int:
-        """Epochs that are begun."""
-        return math.ceil(self.total_steps / self.steps_per_epoch)
-
-    def epoch(self, step: int) -> int:
-        """The epoch, from 0, that update `step` (from 1) belongs to."""
-        return (step - 1) // self.steps_per_epoch
-
-    def batches(self, step: int) -> int:
-        """How many forward passes update `step` takes."""
-        before = (step - 1) % self.steps_per_epoch * self.accumulation
-        return min(self.accumulation, self.batches_per_epoch - before)
-
-    def validates(self, step: int) -> bool:
-        """Whether validation follows update `step`."""
-        return step % self.validate_every == 0 or step == self.total_steps
+    losses: Mapping[str, Tensor]
+    norm: Tensor
+    finite: bool
 
 
-def train(
-    model: nn.Module,
-    task: Task,
-    batches: Iterable[Batch],
-    *,
-    config: TrainConfig,
-    plan: Plan,
-    world: World,
-    sinks: Sequence[Sink],
-    validate: Callable[[int], None],
-) -> None:
-    """Train `model` in place for `plan.total_steps` updates.
+class Trainer:
+    """Everything that a step changes, and the step.
 
     Args:
-        batches: at least as many as the plan takes.
-        validate: called with the step where the plan says so; scores and saves.
-
-    Raises:
-        RunError: the loss is no longer a finite number.
+        model: on the world's device; trained in place.
+        seed: with step and rank it decides dropout and the random choice of visual tokens, so that going on after an
+            interruption needs no state of a random generator.
     """
-    precision = Precision.choose(config.precision, world.device)
-    optimizer = AdamW(parameter_groups(model, config), betas=(config.betas[0], config.betas[1]), eps=config.eps)
-    scaler = precision.scaler(world.device)
-    window = Window()
-    stream = iter(batches)
-    model.train()
-    for step in range(1, plan.total_steps + 1):
-        factor = rate_factor(step, total=plan.total_steps, warmup_ratio=config.warmup_ratio, schedule=config.schedule)
-        rates = set_rates(optimizer, factor)
-        fetched = fetch(stream, plan.batches(step), window)
-        losses, norm = train_step(
-            model,
-            task,
-            fetched,
-            optimizer=optimizer,
-            scaler=scaler,
-            precision=precision,
-            max_grad_norm=config.max_grad_norm,
-            device=world.device,
-        )
-        window.add(losses, norm, examples=sum(len(batch.examples) for batch in fetched))
-        validates = plan.validates(step)
-        if step % config.log_every_steps == 0 or validates:
-            record = {"event": "train", "step": step, "epoch": plan.epoch(step), **window.close(), **_named(rates)}
-            if not math.isfinite(record["loss"]):
-                ids = ", ".join(example.example_id for batch in fetched for example in batch.examples)
-                raise RunError(
-                    f"the loss is {record['loss']} at step {step} or just before; examples of step {step}: {ids}",
-                    hint="lower train.learning_rate, or train with train.precision=fp32",
-                )
+
+    def __init__(
+        self, model: nn.Module, task: Task, *, config: TrainConfig, plan: Plan, world: World, seed: int
+    ) -> None:
+        self.model, self.task, self.config, self.plan, self.world, self.seed = model, task, config, plan, world, seed
+        self.precision = Precision.choose(config.precision, world.device)
+        self.optimizers = build_optimizers(model, config)
+        self.scaler = self.precision.scaler(world.device)
+        self.average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
+        self.window = Window(world.device)
+        self.step = 0  # updates done, skipped ones included
+        self.skipped = 0  # updates skipped for numbers that were not finite
+        self.skipped_in_row = 0
+        self._wrapped = world.wrap(model)
+        self._parameters = [
+            parameter
+            for optimizer in self.optimizers
+            for group in optimizer.param_groups
+            for parameter in group["params"]
+        ]
+
+    def train(
+        self,
+        batches: Iterable[Batch],
+        *,
+        sinks: Sequence[Sink],
+        interrupts: Interrupts,
+        save: Callable[[], None],
+        validate: Callable[[], None],
+    ) -> None:
+        """Go on from `step` to the end of the plan.
+
+        Args:
+            batches: this process's, from the step after `step` on.
+            save: called where the plan says so, and before stopping on request; the state is this object's.
+            validate: called where the plan says so, after `save`.
+
+        Raises:
+            InterruptionError: a signal asked to stop; everything up to `step` is saved.
+            RunError: too many steps in a row had numbers that were not finite.
+        """
+        stream = iter(batches)
+        self.model.train()
+        self.window.start()
+        while self.step < self.plan.total_steps:
+            step = self.step + 1
+            fetched = self._fetch(stream, step)
+            examples = self._agree(fetched, step, interrupts, save)
+            by_part = rates(self.config, step, total=self.plan.total_steps, epoch=self.plan.cut.epoch(step))
+            set_rates(self.optimizers, by_part)
+            update = self.update(fetched, examples=examples)
+            self._book(update, fetched, step, examples)
+            if step % self.config.log_every_steps == 0 or self.plan.validates(step):
+                record = {"event": "train", "step": step, "epoch": self.plan.cut.epoch(step), **self._report(by_part)}
+                for sink in sinks:
+                    sink.write(record)
             for sink in sinks:
-                sink.write(record)
-        for sink in sinks:
-            sink.advance(step)
-        if validates:
-            validate(step)
-            window.restart()
+                sink.advance(step)
+            if self.plan.saves(step):
+                save()
+            if self.plan.validates(step):
+                validate()
+                self.window.start()
 
+    def update(self, batches: Sequence[Batch], *, examples: int) -> Update:
+        """One update from the mean gradient over the global batch's examples.
 
-def train_step(
-    model: nn.Module,
-    task: Task,
-    batches: Sequence[Batch],
-    *,
-    optimizer: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    precision: Precision,
-    max_grad_norm: float | None,
-    device: torch.device,
-) -> tuple[Mapping[str, Tensor], Tensor]:
-    """One update from the average gradient of `batches`.
+        Each batch's loss is a mean over its examples, so it counts with its share of them; that makes the update the
+        same however the global batch is cut, in time or over processes.
 
-    Returns:
-        the mean losses by name and the global L2 norm of the gradient before clipping, as tensors on the device.
-    """
-    sums: dict[str, Tensor] = {}
-    for batch in batches:
-        moved = batch.to(device)
-        with precision.autocast(device):
-            losses = task.loss(model(moved), moved)
-        scaler.scale(losses["loss"] / len(batches)).backward()
-        for name, value in losses.items():
-            sums[name] = sums.get(name, torch.zeros((), device=device)) + value.detach() / len(batches)
-    scaler.unscale_(optimizer)
-    # An infinite bound only measures. The factor is max/(norm + 1e-6), and clips only below 1.
-    norm = nn.utils.clip_grad_norm_(
-        [parameter for group in optimizer.param_groups for parameter in group["params"]], max_grad_norm or math.inf
-    )
-    scaler.step(optimizer)
-    scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    return sums, norm
+        Args:
+            batches: this process's, at least one.
+            examples: of all processes' batches that count.
+        """
+        self._seed()
+        sums: dict[str, Tensor] = {}
+        counts = self._counts(batches, self.step + 1)
+        for number, (batch, count) in enumerate(zip(batches, counts, strict=True), start=1):
+            with self.world.accumulating(self._wrapped, last=number == len(batches)):
+                moved = batch.to(self.world.device)
+                with self.precision.autocast(self.world.device):
+                    losses = self.task.loss(self._wrapped(moved), moved)
+                # The processes' gradients are averaged: times their number gives the sum.
+                weight = count / examples
+                self.scaler.scale(losses["loss"] * (weight * self.world.size)).backward()
+            for name, value in losses.items():
+                share = value.detach().float() * weight
+                sums[name] = sums[name] + share if name in sums else share
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        # An infinite bound only measures. The factor is max/(norm + 1e-6), and clips only below 1.
+        norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm or math.inf).detach()
+        names = sorted(sums)
+        means = self.world.reduce(torch.stack([sums[name] for name in names]))
+        finite = bool(torch.isfinite(means.sum() + norm))
+        if finite:
+            for optimizer in self.optimizers:
+                self.scaler.step(optimizer)
+            if self.average:
+                self.average.update()
+        self.scaler.update()
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        return Update(dict(zip(names, means, strict=True)), norm, finite)
 
+    def _fetch(self, stream: Iterator[Batch], step: int) -> list[Batch]:
+        """This process's batches of a step; the wait for them is booked as waiting for data."""
+        begin = time.perf_counter()
+        fetched = [next(stream) for _ in range(max(1, len(self.plan.cut.batches(step, self.world.shard))))]
+        self.window.data_seconds += time.perf_counter() - begin
+        return fetched
 
-def fetch(stream: Iterator[Batch], count: int, window: Window) -> list[Batch]:
-    """The next `count` batches; the wait for them is booked as waiting for data."""
-    begin = time.perf_counter()
-    fetched = [next(stream) for _ in range(count)]
-    window.data_seconds += time.perf_counter() - begin
-    return fetched
+    def _agree(self, batches: Sequence[Batch], step: int, interrupts: Interrupts, save: Callable[[], None]) -> int:
+        """Examples of the step over all processes, unless one of them was asked to stop: then all save and stop."""
+        flags = [float(interrupts.noted is number) for number in STOP_SIGNALS]
+        own = torch.tensor([float(sum(self._counts(batches, step))), *flags], dtype=torch.float64)
+        examples, *noted = self.world.reduce(own).tolist()
+        for number, votes in zip(STOP_SIGNALS, noted, strict=True):
+            if votes:
+                if self.step:
+                    save()
+                raise InterruptionError(number)
+        return int(examples)
 
+    def _counts(self, batches: Sequence[Batch], step: int) -> list[int]:
+        """Examples by batch; 0 for what a process without a share of the step was given to take part with."""
+        counts_at_all = bool(self.plan.cut.batches(step, self.world.shard))
+        return [len(batch.examples) if counts_at_all else 0 for batch in batches]
 
-class Window:
-    """Averages between two log records. Values stay on the device until `close`, so that steps do not wait for it."""
+    def _seed(self) -> None:
+        entropy = np.random.SeedSequence((self.seed, self.step + 1, self.world.rank))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 
-    def __init__(self) -> None:
-        self.restart()
+    def _book(self, update: Update, batches: Sequence[Batch], step: int, examples: int) -> None:
+        """Count a step as done, or as skipped.
 
-    def restart(self) -> None:
-        """Forget everything and start the clock."""
-        self._sums: dict[str, Tensor] = {}
-        self._steps = 0
-        self._examples = 0
-        self._begin = time.perf_counter()
-        self.data_seconds = 0.0
+        Raises:
+            RunError: too many were skipped in a row.
+        """
+        self.step = step
+        if update.finite:
+            self.skipped_in_row = 0
+            self.window.add(update.losses, update.norm, examples=examples)
+            return
+        self.skipped += 1
+        self.skipped_in_row += 1
+        if self.precision.name != "fp16":  # whose scale is found by such steps
+            loss, norm = update.losses["loss"].item(), update.norm.item()
+            logger.warning("step %d is skipped: its loss is %s, its gradient's norm %s", step, loss, norm)
+        if self.skipped_in_row >= self.config.max_bad_steps:
+            ids = [
+                example.example_id
+                for own in self.world.gather([example for batch in batches for example in batch.examples])
+                for example in own
+            ]
+            raise RunError(
+                f"{self.skipped_in_row} steps in a row had a loss or gradient that was no finite number, the last "
+                f"at step {step}: loss {update.losses['loss'].item()}, gradient norm {update.norm.item()}; "
+                f"examples of step {step}: {', '.join(dict.fromkeys(ids))}"
+            )
 
-    def add(self, losses: Mapping[str, Tensor], norm: Tensor, *, examples: int) -> None:
-        """Book one update."""
-        for name, value in {**losses, "grad_norm": norm.detach()}.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-        self._steps += 1
-        self._examples += examples
+    def _report(self, by_part: Mapping[str, float]) -> dict[str, Any]:
+        """What a log record says of the steps since the last one."""
+        parts = {group["part"] for optimizer in self.optimizers for group in optimizer.param_groups}
+        report: dict[str, Any] = {
+            **self.window.close(),
+            **{RATE_NAMES[part]: rate for part, rate in by_part.items() if part in parts},
+            "skipped_steps": self.skipped,
+            "peak_memory_mib": peak_memory(self.world.device),
+        }
+        if self.scaler.is_enabled():
+            report["loss_scale"] = self.scaler.get_scale()
+        return report
 
-    def close(self) -> dict[str, Any]:
-        """Means over the window's updates, examples a second, and the share of the time spent waiting for data."""
-        means = {name: (total / self._steps).item() for name, total in self._sums.items()}
-        seconds = time.perf_counter() - self._begin
-        speed = {"examples_per_second": self._examples / seconds, "data_wait": self.data_seconds / seconds}
-        self.restart()
-        return {**means, **speed}
+    def write(self, folder: Path) -> None:
+        """Write what going on needs into `folder`: averaged weights and everything else but the model."""
+        if self.average:
+            self.average.save(folder / AVERAGE_FILE)
+        torch.save(self.state_dict(), folder / TRAINING_FILE)
 
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors. Position in the data, rates and randomness follow from step, plan and seed."""
+        return {
+            "step": self.step,
+            "skipped": self.skipped,
+            "skipped_in_row": self.skipped_in_row,
+            "seed": self.seed,
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": self.scaler.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "window": self.window.state_dict(),
+        }
 
-def _named(rates: Mapping[str, float]) -> dict[str, float]:
-    names = {"transformer": "learning_rate", "cnn": "cnn_learning_rate"}
-    return {names[part]: rate for part, rate in rates.items()}
+    def read(self, folder: Path) -> None:
+        """Go on from what `write` wrote; the model has been loaded already.
+
+        Raises:
+            RunError: the file does not fit this training.
+        """
+        file = folder / TRAINING_FILE
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.scaler.load_state_dict(state["scaler"])
+            self.window.load_state_dict(state["window"])
+            self.step, self.skipped, self.skipped_in_row = state["step"], state["skipped"], state["skipped_in_row"]
+        except Exception as exc:
+            raise RunError(
+                f"{file} does not fit this training: {exc}", hint="go on with the recipe and release that wrote it"
+            ) from exc
+        if self.average:
+            self.average.load(folder / AVERAGE_FILE, state["average"])

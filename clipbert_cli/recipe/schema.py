@@ -203,32 +203,90 @@ class ObjectiveConfig(Section):
     )
 
 
+ScheduleName = Literal["linear", "invsqrt", "constant", "multi_step"]
+
+
 class TrainConfig(Section):
     """Optimisation. One step is one optimiser update."""
 
     batch_size: PositiveInt = Field(16, description="groups a process and forward pass")
-    gradient_accumulation_steps: PositiveInt = Field(1, description="forward passes of one update; gradients average")
+    gradient_accumulation_steps: PositiveInt = Field(
+        1, description="forward passes of one update; gradients average over examples"
+    )
     epochs: PositiveInt = Field(10, description="passes over the training split")
     max_steps: PositiveInt | None = Field(None, description="stop after this many updates, whatever epochs says")
+    optimizer: Literal["adamw", "adam", "adamax"] = Field(
+        "adamw",
+        description="adamw: BERT's, with decoupled decay; adam, adamax: PyTorch's, the decay is part of the gradient",
+    )
+    cnn_optimizer: Literal["adamw", "adam", "adamax", "sgd"] | None = Field(
+        None, description="of the CNN; default: optimizer"
+    )
+    cnn_momentum: Decay = Field(0.9, description="of sgd")
     learning_rate: Annotated[float, Field(gt=0)] = Field(5e-5, description="peak rate of the transformer")
     cnn_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
         None, description="peak rate of the CNN; default: learning_rate"
     )
-    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field([0.9, 0.98], description="AdamW")
-    eps: Annotated[float, Field(gt=0)] = Field(1e-6, description="AdamW")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-3, description="decoupled; biases and LayerNorms have none")
-    warmup_ratio: Fraction01 = Field(0.1, description="share of the steps in which the rate rises from 0")
-    schedule: Literal["linear", "constant"] = Field(
-        "linear", description="linear: up over the warmup, down to 0; constant: the peak"
+    learning_rate_multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict,
+        description="start of parameter names -> factor on their rate, e.g. {head: 10, cnn.grid: 2}; the longest wins",
+    )
+    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field(
+        [0.9, 0.98], description="adamw, adam, adamax"
+    )
+    eps: Annotated[float, Field(gt=0)] = Field(1e-6, description="adamw, adam, adamax")
+    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-3, description="biases and LayerNorms have none")
+    cnn_weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="of the CNN; default: weight_decay"
+    )
+    freeze_cnn: bool = Field(False, description="train nothing of the CNN, its grid layer included")
+    warmup_ratio: Fraction01 = Field(
+        0.1, description="share of the steps in which the rate of linear and invsqrt rises from 0"
+    )
+    schedule: ScheduleName = Field(
+        "linear",
+        description="linear: up over the warmup, down to 0; invsqrt: up, then down with the root of the step; "
+        "constant: the peak; multi_step: halved at each of milestones",
+    )
+    cnn_schedule: ScheduleName | None = Field(None, description="of the CNN; default: schedule")
+    milestones: list[PositiveInt] = Field(
+        default_factory=list, description="epochs, counted from 0, at whose start multi_step halves the rate"
     )
     max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(5.0, description="global L2 norm; null: no clipping")
+    ema_decay: Decay | None = Field(
+        None, description="keep a moving average of the weights, e.g. 0.999; null keeps none"
+    )
+    validate_with: Literal["ema", "plain"] = Field(
+        "ema", description="weights that validation scores and infer uses, where a moving average is kept"
+    )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
         "auto", description="auto: bf16 where the GPU has it, else fp32"
     )
+    activation_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass: less memory, about a third more time"
+    )
+    compile: bool = Field(False, description="compile the model with torch.compile; needs a C++ compiler")
+    max_bad_steps: PositiveInt = Field(
+        20,
+        description="updates in a row skipped for a loss or gradient that is not finite, at which the run stops",
+    )
     validate_every_steps: PositiveInt | None = Field(None, description="default: once an epoch")
+    save_every_steps: PositiveInt | None = Field(None, description="checkpoints beside those of every validation")
     log_every_steps: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
-    keep_last: Annotated[int, Field(ge=1)] = Field(2, description="checkpoints kept beside the best one")
+    keep_last: Annotated[int, Field(ge=2)] = Field(2, description="checkpoints kept beside the best one")
+    best_metric: str | None = Field(
+        None, description="metric of validation that decides the best checkpoint; default: the task's own"
+    )
     tensorboard: bool = Field(False, description="also write TensorBoard events (pip install 'clipbert[tensorboard]')")
+
+    @model_validator(mode="after")
+    def _milestones_for_multi_step(self) -> TrainConfig:
+        stepped = "multi_step" in (self.schedule, self.cnn_schedule)
+        if stepped and not self.milestones:
+            raise ValueError("milestones is empty: multi_step needs the epochs at which the rate is halved")
+        if self.milestones and not stepped:
+            raise ValueError(f"milestones is {self.milestones}: only schedule or cnn_schedule multi_step has any")
+        return self
 
 
 class InferConfig(Section):

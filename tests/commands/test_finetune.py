@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
 from pathlib import Path
@@ -102,7 +103,9 @@ def test_ctrl_c_leaves_whole_checkpoints_and_exits_with_130(
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
-    assert stderr.rstrip().endswith("error: interrupted")
+    step = os.readlink(run / "latest").removeprefix("checkpoints/step_")
+    assert f"error: interrupted by SIGINT after step {step} of" in stderr
+    assert stderr.rstrip().endswith(f"next: go on with: clipbert finetune --run {run} --resume")
     assert "Traceback" not in stderr
     assert stdout == ""
     assert {path.name for path in run.iterdir()} >= {"latest", "recipe.yaml"}
@@ -123,3 +126,47 @@ def test_no_space_left_is_one_message_and_leaves_no_half_checkpoint(
     assert "File too large" in stderr or "cannot be written" in stderr
     assert "Traceback" not in stderr
     assert not list((run / "checkpoints").glob("step_*"))
+
+
+def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    done = clipbert(*arguments(made_data, tmp_path / "run", "train.gradient_accumulation_steps=2"), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for line in (
+        "data       96 training examples in 8 groups, 36 validation examples",
+        "training   2 steps, 2 epochs, 2 validations, one every 1 steps",
+        "batch      8 groups a step: 1 process, 2 forward passes of up to 4 groups",
+        "device     1 x cpu, fp32",
+        "training   Batch(48 examples, frames=(4, 1, 1, 3, 64, 64)",
+        "validation Batch(",
+        "dry run: nothing was written",
+    ):
+        assert line in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["train.freeze_cnn=true"],
+        ["train.activation_checkpointing=true"],
+        ["train.precision=bf16", "train.ema_decay=0.99", "train.validate_with=plain"],
+        ["train.cnn_optimizer=sgd", "train.optimizer=adamax", "train.schedule=multi_step", "train.milestones=[1]"],
+        ["train.best_metric=-count", "train.learning_rate_multipliers={head: 10}"],
+    ],
+)
+def test_settings_of_training_are_heard(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, overrides: list[str]
+) -> None:
+    done = clipbert(*arguments(made_data, tmp_path / "run", *overrides), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 4
+
+
+def test_a_metric_that_validation_does_not_give_is_named_with_those_it_gives(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    done = clipbert(*arguments(made_data, tmp_path / "run", "train.best_metric=recall"))
+    assert done.returncode == 2
+    assert "train.best_metric is 'recall': validation gives accuracy, count" in done.stderr

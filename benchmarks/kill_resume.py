@@ -1,0 +1,201 @@
+"""Kill a training again and again, let it go on each time, and compare with one that was left alone, bit by bit.
+
+    python benchmarks/kill_resume.py                 50 kills
+    python benchmarks/kill_resume.py --kills 10 --json
+
+Half of the kills come at a random time, half at a random moment inside the saving of a checkpoint. A run that ends
+before its kill is compared, and the next one begins. Processes are forked from one that has torch in memory already,
+so that a start costs tenths of a second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipbert_cli.assets.demo_media import write_demo_media
+from clipbert_cli.data.packing import pack_media
+from clipbert_cli.engine import checkpoint
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.runs import prepare_training
+
+SETTINGS = (
+    "model.cnn.stem_size=8",
+    "model.cnn.hidden_sizes=[8,8,16,16]",
+    "model.bert.hidden_size=16",
+    "model.bert.num_attention_heads=2",
+    "model.bert.intermediate_size=32",
+    "model.bert.num_hidden_layers=1",
+    "model.bert.hidden_dropout=0.1",
+    "model.bert.attention_dropout=0.1",
+    "data.frame_size=64",
+    "data.workers=0",
+    "train.batch_size=4",
+    "train.gradient_accumulation_steps=2",
+    "train.ema_decay=0.9",
+    "train.validate_every_steps=7",
+    "train.save_every_steps=2",
+    "train.log_every_steps=3",
+)
+TIMED = ("examples_per_second", "data_wait", "peak_memory_mib")  # of a log record; all else must be the same
+SAVING = ("_crc32", "flush", "_remove", "point")  # what a save calls, in engine/checkpoint.py
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--steps", type=int, default=24)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    folder = Path(tempfile.mkdtemp(prefix="clipbert-kill-"))
+    try:
+        result = kill_and_compare(folder, kills=options.kills, steps=options.steps, rng=random.Random(options.seed))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if options.json:
+        print(json.dumps(result))
+    else:
+        print("  ".join(f"{name} {value}" for name, value in result.items()))
+    return 0 if not result["differences"] else 1
+
+
+def kill_and_compare(folder: Path, *, kills: int, steps: int, rng: random.Random) -> dict[str, Any]:
+    """Runs with `kills` kills in all, compared with one that was left alone."""
+    finish(forked(lambda: make_data(folder)))
+    whole = folder / "whole"
+    begin = time.monotonic()
+    finish(forked(lambda: train(folder, whole, steps)))
+    seconds = time.monotonic() - begin
+    killed = in_saves = runs = 0
+    differences: list[str] = []
+    while killed < kills:
+        runs += 1
+        run = folder / f"run{runs}"
+        while True:
+            inside = killed % 2 == 1
+            calls = rng.randrange(1, 30) if inside and killed < kills else None
+            child = forked(lambda run=run, calls=calls: train(folder, run, steps, die_at_call=calls))
+            if killed < kills and not inside:
+                time.sleep(rng.uniform(0, seconds / 2))
+                os.kill(child, signal.SIGKILL)
+            _, status = os.waitpid(child, 0)
+            if os.WIFSIGNALED(status):
+                killed += 1
+                in_saves += inside or any(run.glob("checkpoints/.step_*"))
+            elif os.waitstatus_to_exitcode(status):
+                raise SystemExit(f"a training failed with exit code {os.waitstatus_to_exitcode(status)}")
+            else:
+                break
+        differences += [f"run {runs}: {each}" for each in compare(whole, run)]
+        shutil.rmtree(run)
+    return {"kills": killed, "inside_saves": in_saves, "runs": runs, "differences": differences}
+
+
+def make_data(folder: Path) -> None:
+    """Made videos and questions, packed."""
+    write_demo_media(folder, videos={"train": 22, "val": 3, "test": 1}, seed=1, progress=lambda: None)
+    pack_media([folder / "videos"], folder / "vis_db", kind="video")
+
+
+def train(folder: Path, run: Path, steps: int, *, die_at_call: int | None = None) -> None:
+    """Begin the run, or go on with it; with `die_at_call` kill this process inside a save."""
+    if die_at_call is not None:
+        die_inside_a_save(die_at_call)
+    overrides = [*SETTINGS, f"train.max_steps={steps}"]
+    recipe = load_recipe("demo_qa", overrides=overrides, data_root=folder)
+    prepare_training(recipe, run, resume=run.exists()).run()
+
+
+def die_inside_a_save(calls: int) -> None:
+    """Let the `calls`-th call of what a save is made of be this process's last."""
+    left = [calls]
+
+    def counting(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            left[0] -= 1
+            if not left[0]:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments)
+
+        return call
+
+    for name in SAVING:
+        setattr(checkpoint, name, counting(getattr(checkpoint, name)))
+
+
+def forked(work: Callable[[], None]) -> int:
+    """The process id of a copy of this process that does `work` and ends."""
+    sys.stdout.flush()
+    child = os.fork()
+    if child:
+        return child
+    try:
+        work()
+    except BaseException:  # noqa: BLE001 - a copy must never go on as its parent
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+def finish(child: int) -> None:
+    """Wait for a process that must end well."""
+    _, status = os.waitpid(child, 0)
+    if status:
+        raise SystemExit(f"a process failed: status {status}")
+
+
+def compare(whole: Path, run: Path) -> list[str]:
+    """What differs between two finished runs: weights, averages, optimiser state, links, records."""
+    found = []
+    for name in ("latest", "best"):
+        if os.readlink(whole / name) != os.readlink(run / name):
+            found.append(f"{name} is {os.readlink(run / name)}, not {os.readlink(whole / name)}")
+    for name in ("model.safetensors", "average.safetensors"):
+        if (whole / "latest" / name).read_bytes() != (run / "latest" / name).read_bytes():
+            found.append(f"{name} differs")
+    states = [torch.load(each / "latest" / "training.pt", weights_only=True) for each in (whole, run)]
+    if not same(*states):
+        found.append("training.pt differs")
+    if records(whole) != records(run):
+        found.append("metrics.jsonl differs")
+    return found
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, tensors bit by bit."""
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return bool(one == other)
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    """What training and validation logged, without what depends on the clock."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        {name: value for name, value in line.items() if name not in TIMED}
+        for line in lines
+        if line["event"] in ("train", "validation")
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

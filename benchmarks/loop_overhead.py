@@ -1,0 +1,141 @@
+"""How much of a training step is the loop's own: everything but data, forward and loss, backward, optimiser.
+
+    python benchmarks/loop_overhead.py               the demo's model and data, 60 steps on the CPU
+    python benchmarks/loop_overhead.py --json
+
+Every part is timed inside the real training loop. What is left of a step after them is the loop's own: moving and
+weighing batches, the gradient's norm, clipping, booking, logging. The exit code is 1 where it is 3% or more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clipbert_cli.assets.demo_media import write_demo_media
+from clipbert_cli.data.packing import pack_media
+from clipbert_cli.engine.interrupts import Interrupts
+from clipbert_cli.engine.train import Trainer
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.runs import prepare_training
+
+LIMIT = 0.03
+WARM_UP = 5  # steps that are not counted
+
+
+class Clock:
+    """Seconds by part of a step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, its time booked for `part`."""
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            begin = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
+
+        return call
+
+    def fetching(self, batches: Any) -> Iterator[Any]:
+        """The same batches, the wait for them booked as `data`."""
+        stream = iter(batches)
+        fetch = self.timed("data", lambda: next(stream))
+        while True:
+            yield fetch()
+
+
+class Steps:
+    """A sink that starts the clock after the warm-up and stops it at the end."""
+
+    def __init__(self, clock: Clock, last: int) -> None:
+        self.clock, self.last = clock, last
+        self.begin = self.total = 0.0
+
+    def advance(self, step: int) -> None:
+        if step == WARM_UP:
+            self.clock.seconds.clear()
+            self.begin = time.perf_counter()
+        if step == self.last:
+            self.total = time.perf_counter() - self.begin
+
+    def write(self, record: Any) -> None:
+        json.dumps(record)
+
+    def close(self) -> None:
+        pass
+
+
+def measure(folder: Path, steps: int) -> dict[str, Any]:
+    """Milliseconds of a step by part, and the loop's share of it."""
+    write_demo_media(folder, videos={"train": 40, "val": 2, "test": 1}, seed=1, progress=lambda: None)
+    pack_media([folder / "videos"], folder / "vis_db", kind="video")
+    recipe = load_recipe("demo_qa", overrides=[f"train.max_steps={steps + WARM_UP}"], data_root=folder)
+    training = prepare_training(recipe, folder / "run")
+    clock = Clock()
+    training.model.forward = clock.timed("forward", training.model.forward)  # type: ignore[method-assign]
+    training.task.loss = clock.timed("forward", training.task.loss)  # type: ignore[method-assign]
+    trainer = Trainer(
+        training.model,
+        training.task,
+        config=recipe.train,
+        plan=training.plan,
+        world=training.world,
+        seed=recipe.seed,
+    )
+    for optimizer in trainer.optimizers:
+        optimizer.step = clock.timed("optimizer", optimizer.step)  # type: ignore[method-assign]
+    sink = Steps(clock, steps + WARM_UP)
+    backward = torch.Tensor.backward
+    torch.Tensor.backward = clock.timed("backward", backward)  # type: ignore[method-assign]
+    try:
+        trainer.train(
+            clock.fetching(training.train_loader),
+            sinks=[sink],
+            interrupts=Interrupts(),
+            save=lambda: None,
+            validate=lambda: None,
+        )
+    finally:
+        torch.Tensor.backward = backward  # type: ignore[method-assign]
+    parts = {part: seconds / steps * 1000 for part, seconds in clock.seconds.items()}
+    whole = sink.total / steps * 1000
+    own = whole - sum(parts.values())
+    return {
+        "step_ms": round(whole, 2),
+        **{f"{part}_ms": round(milliseconds, 2) for part, milliseconds in parts.items()},
+        "loop_ms": round(own, 2),
+        "loop_share": round(own / whole, 4),
+        "data_wait_share": round(parts["data"] / whole, 4),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="clipbert-loop-"))
+    try:
+        result = measure(folder, options.steps)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
+    return int(result["loop_share"] >= LIMIT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

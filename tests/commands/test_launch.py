@@ -1,0 +1,102 @@
+"""Several processes from one command: one voice, one exit code, nothing left running."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from running import TINY, Clipbert, ClipbertProcess, as_options
+
+TWO = ("--nproc-per-node", "2")
+
+
+def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:
+    options = as_options([*TINY, "train.batch_size=2", *overrides])
+    return ["finetune", "-r", "demo_qa", "--run", str(run), "--data-root", str(made_data), *options]
+
+
+def running(session_of: int) -> list[int]:
+    """Children of a process, by id."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == session_of:
+                found.append(int(entry.name))
+    return found
+
+
+def test_the_first_error_of_a_process_is_what_is_said(
+    clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
+) -> None:
+    """A process that cannot read a video ends all, with its message and no launcher's around it; spaces survive."""
+    videos = tmp_path / "my videos"
+    videos.mkdir()
+    for video in (made_data / "videos").glob("*.mp4"):
+        (videos / video.name).symlink_to(video)
+    (videos / "train0003.mp4").unlink()
+    (videos / "train0003.mp4").write_bytes((made_data / "videos" / "train0003.mp4").read_bytes()[:900])
+    media = [f"data.splits.{split}.media={videos}" for split in ("train", "val")]
+    media.append("data.on_bad_media=error")
+    process = clipbert_process(*arguments(made_data, tmp_path / "a run", *media), *TWO)
+    stdout, stderr = process.communicate(timeout=300)
+    assert process.returncode == 1, stderr
+    assert stderr.count("error: ") == 1
+    assert "my videos" in stderr
+    assert "FFmpeg cannot read it" in stderr
+    for word in ("Traceback", "ChildFailedError", "Root Cause", "rendezvous"):
+        assert word not in stderr
+    assert stdout == ""
+
+
+def test_a_wrong_setting_is_told_once_with_its_own_exit_code(
+    clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
+) -> None:
+    process = clipbert_process(*arguments(made_data, tmp_path / "run", "train.bacth_size=3"), *TWO)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 2, stderr
+    assert stderr.count("did you mean train.batch_size") == 1
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_to_the_launcher_stops_all_processes_which_save_first(
+    clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    run = tmp_path / "run"
+    process = clipbert_process(*arguments(made_data, run, "train.epochs=10000", "data.workers=1"), *TWO)
+    deadline = time.monotonic() + 300
+    while not (run / "latest").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    children = running(process.pid)
+    assert len(children) == 2
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == code, stderr
+    assert f"error: interrupted by {number.name} after step " in stderr
+    assert stderr.count("error: ") == 1
+    assert "Traceback" not in stderr
+    step = os.readlink(run / "latest").removeprefix("checkpoints/step_")
+    assert f"after step {step} of" in stderr
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--nproc-per-node", "many"], "--nproc-per-node is many: it must be a number from 1, or gpu"),
+        (["--nproc-per-node", "0"], "--nproc-per-node is 0"),
+        (["--nnodes", "2"], "--nnodes is 2: the machines need a place to meet"),
+    ],
+)
+def test_wrong_options_of_the_launcher_are_wrong_usage(
+    clipbert: Clipbert, tmp_path: Path, options: list[str], message: str
+) -> None:
+    done = clipbert("finetune", "-r", "demo_qa", "--run", tmp_path / "run", *options)
+    assert done.returncode == 2
+    assert message in done.stderr

@@ -1,0 +1,358 @@
+"""Going on with a run: after signals, kills, damage and mistakes; and what must be refused."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from running import TINY, Clipbert, as_options
+
+from clipbert_cli.batch import Batch
+from clipbert_cli.engine import checkpoint
+from clipbert_cli.errors import InterruptionError
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runs import prepare_training
+
+SETTINGS = (
+    *TINY,
+    "model.bert.hidden_dropout=0.1",
+    "train.batch_size=2",
+    "train.epochs=3",
+    "train.save_every_steps=1",
+    "train.keep_last=4",
+    "train.ema_decay=0.9",
+)
+STEPS = 12
+
+
+def recipe(made_data: Path, *more: str) -> Recipe:
+    return load_recipe("demo_qa", overrides=[*SETTINGS, *more], data_root=made_data)
+
+
+@pytest.fixture(scope="module")
+def whole(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that was left alone. Not to be changed."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    prepare_training(recipe(made_data), run).run()
+    return run
+
+
+@pytest.fixture
+def stopped(made_data: Path, tmp_path: Path) -> Path:
+    """A run that SIGTERM stopped after step 6."""
+    run = tmp_path / "stopped"
+    stop(made_data, run, after=6)
+    return run
+
+
+class Signal:
+    """A sink that sends this process a signal after a step."""
+
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
+
+    def advance(self, step: int) -> None:
+        if step == self.step:
+            signal.raise_signal(self.number)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def stop(made_data: Path, run: Path, *, after: int, number: signal.Signals = signal.SIGTERM) -> InterruptionError:
+    with pytest.raises(InterruptionError) as interrupted:
+        prepare_training(recipe(made_data), run, resume=run.exists()).run([Signal(after, number)])
+    return interrupted.value
+
+
+def resume(clipbert: Clipbert, run: Path, *more: object) -> str:
+    """Go on to the end as a person does, and what was said."""
+    done = clipbert("finetune", "--run", run, "--resume", *more)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def assert_same(whole: Path, run: Path) -> None:
+    """The last checkpoint, bit by bit, the best one's name, and the log without what depends on the clock."""
+    for name in ("model.safetensors", "average.safetensors"):
+        assert (run / "latest" / name).read_bytes() == (whole / "latest" / name).read_bytes(), name
+    one, other = (torch.load(each / "latest" / "training.pt", weights_only=True) for each in (whole, run))
+    assert flat(one) == flat(other)
+    for name in ("latest", "best"):
+        assert os.readlink(run / name) == os.readlink(whole / name)
+    assert records(run) == records(whole)
+
+
+def flat(state: Any, name: str = "") -> dict[str, Any]:
+    """Every value of a nested state by its place, tensors as lists."""
+    if isinstance(state, torch.Tensor):
+        return {name: state.tolist()}
+    if isinstance(state, dict | list | tuple):
+        places = state.items() if isinstance(state, dict) else enumerate(state)
+        return {key: value for place, each in places for key, value in flat(each, f"{name}/{place}").items()}
+    return {name: state}
+
+
+def records(run: Path) -> list[dict[str, Any]]:
+    timed = {"examples_per_second", "data_wait", "peak_memory_mib"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [
+        {name: value for name, value in line.items() if name not in timed}
+        for line in lines
+        if line["event"] != "first_step"
+    ]
+
+
+# ------------------------------------------------------------------------------------------------ interruptions
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
+def test_a_signal_loses_no_step_and_the_result_is_bitwise_the_same(
+    number: signal.Signals, clipbert: Clipbert, made_data: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    error = stop(made_data, run, after=5, number=number)
+    assert str(error) == f"interrupted by {number.name} after step 5 of {STEPS}; all of it is saved in {run}"
+    assert error.hint == f"go on with: clipbert finetune --run {run} --resume"
+    assert error.exit_code == (130 if number is signal.SIGINT else 143)
+    assert os.readlink(run / "latest") == "checkpoints/step_5"
+    assert [record["step"] for record in records(run) if record["event"] == "train"] == [1, 2, 3, 4, 5]
+    stop(made_data, run, after=9)
+    assert "going on after step 9" in resume(clipbert, run)
+    assert_same(whole, run)
+    starts = json.loads((run / "environment.json").read_text())
+    assert [start["step"] for start in starts] == [0, 5, 9]
+    assert {"torch", "transformers"} <= starts[0]["libraries"].keys()
+    assert [each["device"] for each in starts[0]["processes"]] == ["cpu"]
+
+
+def test_an_interruption_before_the_first_step_leaves_nothing(made_data: Path, tmp_path: Path) -> None:
+    training = prepare_training(recipe(made_data), tmp_path / "run")
+    loader = training.train_loader
+
+    def batches() -> Iterator[Batch]:
+        signal.raise_signal(signal.SIGTERM)
+        yield from loader
+
+    training.train_loader = batches()  # type: ignore[assignment]
+    with pytest.raises(InterruptionError, match="interrupted by SIGTERM before the first step: nothing is kept"):
+        training.run()
+    assert not (tmp_path / "run").exists()
+
+
+def test_kill_at_ten_random_moments_saves_included() -> None:
+    """SIGKILL, in processes of their own; benchmarks/kill_resume.py says how."""
+    script = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--kills", "10", "--json"],
+        env={**os.environ, "PYTHONPATH": str(script.parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(done.stdout)
+    assert result["kills"] == 10
+    assert result["inside_saves"] >= 3
+    assert result["differences"] == []
+
+
+def test_a_validation_that_was_cut_short_is_made_up_for(
+    clipbert: Clipbert, made_data: Path, whole: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    training = prepare_training(recipe(made_data), run)
+
+    def interrupt(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    training.task.score = interrupt  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        training.run()
+    assert os.readlink(run / "latest") == "checkpoints/step_4"
+    assert not (run / "best").exists()
+    resume(clipbert, run)
+    assert_same(whole, run)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
+    clipbert: Clipbert, whole: Path, stopped: Path
+) -> None:
+    shutil.rmtree(stopped / "checkpoints")
+    assert "beginning again: it has no checkpoint yet" in resume(clipbert, stopped)
+    assert_same(whole, stopped)
+
+
+def test_a_finished_run_is_finished(clipbert: Clipbert, whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, symlinks=True)
+    done = clipbert("finetune", "--run", run, "--resume", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["last"]["step"] == STEPS
+    assert_same(whole, run)
+
+
+# ------------------------------------------------------------------------------------------------ damage
+
+
+def test_a_truncated_checkpoint_is_told_set_aside_and_the_one_before_is_used(
+    clipbert: Clipbert, whole: Path, stopped: Path
+) -> None:
+    weights = stopped / "checkpoints" / "step_6" / "model.safetensors"
+    os.truncate(weights, weights.stat().st_size // 2)
+    said = resume(clipbert, stopped)
+    assert "going on after step 5" in said
+    assert f"warning: {weights.parent}: model.safetensors has" in said
+    assert "it is now step_6.damaged1" in said
+    assert (stopped / "checkpoints" / "step_6.damaged1" / "model.safetensors").exists()
+    assert_same(whole, stopped)
+
+
+def test_nothing_but_damage_is_an_error_that_changes_nothing(clipbert: Clipbert, stopped: Path) -> None:
+    for file in stopped.glob("checkpoints/*/training.pt"):
+        file.write_bytes(b"")
+    before = sorted(stopped.rglob("*"))
+    done = clipbert("finetune", "--run", stopped, "--resume")
+    assert done.returncode == 1
+    assert "every checkpoint is damaged" in done.stderr
+    assert "step_6: training.pt has 0 bytes" in done.stderr
+    assert sorted(stopped.rglob("*")) == before
+
+
+def test_a_disk_that_fills_up_while_saving_costs_nothing(
+    clipbert: Clipbert, whole: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "flush", full)
+        done = clipbert("finetune", "--run", stopped, "--resume")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert "free some space" in done.stderr
+    assert os.readlink(stopped / "latest") == "checkpoints/step_6"
+    assert not list(stopped.glob("checkpoints/.*"))
+    resume(clipbert, stopped)
+    assert_same(whole, stopped)
+
+
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+def test_another_recipe_is_refused_with_every_difference(clipbert: Clipbert, stopped: Path) -> None:
+    other = as_options(["train.learning_rate=0.1", "model.bert.num_hidden_layers=2", "data.workers=1"])
+    done = clipbert("finetune", "--run", stopped, "--resume", *other)
+    assert done.returncode == 1
+    assert "train.learning_rate was 0.0005, now 0.1" in done.stderr
+    assert "model.bert.num_hidden_layers was 1, now 2" in done.stderr
+    assert "data.workers" not in done.stderr
+    assert os.readlink(stopped / "latest") == "checkpoints/step_6"
+
+
+def test_how_a_step_is_cut_and_loaded_may_change(clipbert: Clipbert, whole: Path, stopped: Path) -> None:
+    said = resume(clipbert, stopped, *as_options(["train.batch_size=1", "data.workers=1", "train.keep_last=3"]))
+    assert "2 groups a step: 1 process, 2 forward passes of up to 1 groups" in said
+    losses = [[record["loss"] for record in records(run) if record["event"] == "train"] for run in (whole, stopped)]
+    assert losses[1][:6] == losses[0][:6]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)  # dropout is drawn batch by batch
+
+
+def test_a_checkpoint_of_another_run_is_refused(
+    clipbert: Clipbert, made_data: Path, stopped: Path, tmp_path: Path
+) -> None:
+    larger = tmp_path / "larger"
+    prepare_training(recipe(made_data, "model.bert.num_hidden_layers=2"), larger).run()
+    shutil.copytree(larger / "checkpoints" / f"step_{STEPS}", stopped / "checkpoints" / f"step_{STEPS}")
+    done = clipbert("finetune", "--run", stopped, "--resume")
+    assert done.returncode == 1
+    assert f"step_{STEPS} was not made with this run's recipe.yaml" in done.stderr
+
+
+def test_other_training_records_are_refused(clipbert: Clipbert, made_data: Path, stopped: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "data"
+    shutil.copytree(made_data, moved)
+    train = moved / "txt_db" / "train.jsonl"
+    train.write_text("".join(train.read_text().splitlines(keepends=True)[:-1]))
+    done = clipbert("finetune", "--run", stopped, "--resume", "--data-root", moved)
+    assert done.returncode == 1
+    assert "the training records are not those that" in done.stderr
+
+
+def test_a_run_folder_in_use_is_refused(clipbert: Clipbert, stopped: Path) -> None:
+    code = (
+        "import sys, pathlib; from clipbert_cli.engine.run_folder import RunFolder\n"
+        "with RunFolder(pathlib.Path(sys.argv[1])).held():\n    print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(stopped)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as other:
+        assert other.stdout
+        other.stdout.readline()
+        done = clipbert("finetune", "--run", stopped, "--resume")
+        other.kill()
+    assert done.returncode == 1
+    assert f"run folder {stopped} is in use by another process" in done.stderr
+
+
+@pytest.mark.parametrize("given", [[], ["--recipe", "demo_qa"]])
+def test_resume_without_a_run_says_so(clipbert: Clipbert, tmp_path: Path, given: list[str]) -> None:
+    done = clipbert("finetune", "--run", tmp_path / "absent", "--resume", *given)
+    assert done.returncode == 1
+    assert str(tmp_path / "absent") in done.stderr
+    assert "run" in done.stderr
+    assert not (tmp_path / "absent").exists()
+
+
+def test_neither_recipe_nor_run_is_a_wrong_usage(clipbert: Clipbert) -> None:
+    done = clipbert("finetune", "--resume")
+    assert done.returncode == 2
+    assert "--recipe is missing" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ SLURM
+
+
+def test_a_preempted_job_asks_slurm_for_another_turn_and_goes_on_by_itself(
+    clipbert: Clipbert, made_data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    (tools / "scontrol").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/asked\n')
+    (tools / "scontrol").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    run = tmp_path / "run"
+    with pytest.raises(InterruptionError) as stopped:
+        prepare_training(recipe(made_data), run).run([Signal(3, signal.SIGUSR1)], ask_requeue=True)
+    assert stopped.value.hint == "SLURM was asked to start the job again"
+    assert (tmp_path / "asked").read_text() == "requeue 4711\n"
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    common = ["--recipe", "demo_qa", "--run", run, "--data-root", made_data, *as_options(SETTINGS)]
+    done = clipbert("finetune", *common, "--requeue")
+    assert done.returncode == 0, done.stderr
+    assert "going on after step 3" in done.stderr
+    assert_same(whole, run)
+
+
+def test_requeue_outside_slurm_is_a_wrong_usage(
+    clipbert: Clipbert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    done = clipbert("finetune", "--recipe", "demo_qa", "--run", tmp_path / "run", "--requeue")
+    assert done.returncode == 2
+    assert "SLURM_JOB_ID is not set" in done.stderr

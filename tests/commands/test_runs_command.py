@@ -1,0 +1,119 @@
+"""`clipbert runs`: lists, pictures, exports."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from running import TINY, Clipbert
+
+from clipbert_cli.engine.ema import read_average
+from clipbert_cli.engine.run_folder import RunFolder
+from clipbert_cli.inference import open_run
+from clipbert_cli.model import from_pretrained
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.runs import prepare_training
+
+
+@pytest.fixture(scope="module")
+def averaged(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run that kept a moving average. Not to be changed."""
+    run = tmp_path_factory.mktemp("runs") / "averaged"
+    overrides = [*TINY, "train.ema_decay=0.9", "train.learning_rate=0.01"]
+    prepare_training(load_recipe("demo_qa", overrides=overrides, data_root=made_data), run).run()
+    return run
+
+
+def test_runs_are_listed_with_state_step_and_best(clipbert: Clipbert, averaged: Path, tmp_path: Path) -> None:
+    shutil.copytree(averaged, tmp_path / "done", symlinks=True)
+    shutil.copytree(averaged, tmp_path / "half", symlinks=True)
+    shutil.rmtree(tmp_path / "half" / "checkpoints" / "step_4")
+    (tmp_path / "notes").mkdir()
+    found = json.loads(clipbert("runs", "ls", tmp_path, "--json").stdout)
+    assert [(Path(run["run"]).name, run["state"], run["step"]) for run in found] == [
+        ("done", "finished", 4),
+        ("half", "stopped", 2),
+    ]
+    assert {run["metric"] for run in found} == {"accuracy"}
+    records = [json.loads(line) for line in (averaged / "metrics.jsonl").read_text().splitlines()]
+    best = max(record["accuracy"] for record in records if record["event"] == "validation")
+    assert found[0]["best"] == best
+    shown = clipbert("runs", "ls", tmp_path)
+    assert "finished" in shown.stdout
+    assert "4/4" in shown.stdout
+    assert f"accuracy {best:.2f} at step {found[0]['best_step']}" in shown.stdout
+    with RunFolder(tmp_path / "half").held():
+        pass  # a lock that is let go of leaves the run stopped
+    assert json.loads(clipbert("runs", "ls", tmp_path, "--json").stdout)[1]["state"] == "stopped"
+
+
+def test_no_runs_are_no_error(clipbert: Clipbert, tmp_path: Path) -> None:
+    done = clipbert("runs", "ls", tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "no runs in" in done.stderr
+
+
+def test_curves_are_drawn(clipbert: Clipbert, averaged: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    picture = tmp_path / "curves.png"
+    done = clipbert("runs", "plot", averaged, "-o", picture)
+    assert done.returncode == 0, done.stderr
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        assert image.format == "PNG"
+        assert image.width > 400
+        assert len(image.convert("RGB").getcolors(1 << 24)) > 10  # type: ignore[arg-type]
+
+
+def test_without_matplotlib_the_message_says_what_to_install(
+    clipbert: Clipbert, averaged: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
+    done = clipbert("runs", "plot", averaged)
+    assert done.returncode == 2
+    assert "pip install 'clipbert[plot]'" in done.stderr
+
+
+@pytest.mark.parametrize("weights", ["plain", "ema", "auto"])
+def test_an_export_is_what_from_pretrained_reads(
+    clipbert: Clipbert, averaged: Path, tmp_path: Path, weights: str
+) -> None:
+    out = tmp_path / "model"
+    done = clipbert("runs", "export", averaged, out, "--checkpoint", "latest", "--weights", weights)
+    assert done.returncode == 0, done.stderr
+    assert {"config.json", "model.safetensors", "vocab.txt", "answers.json", "recipe.yaml"} == {
+        path.name for path in out.iterdir()
+    }
+    found = dict(from_pretrained(out).named_parameters())
+    plain = dict(from_pretrained(averaged / "latest").named_parameters())
+    average = read_average(averaged / "latest" / "average.safetensors")
+    assert average.keys() == plain.keys()
+    assert any(not torch.equal(average[name], plain[name]) for name in plain)
+    expected = plain if weights == "plain" else average  # validation scored the average
+    assert all(torch.equal(found[name], expected[name]) for name in plain)
+
+
+@pytest.mark.parametrize("weights", ["plain", "ema", "auto"])
+def test_inference_takes_either_set_of_weights(averaged: Path, weights: str) -> None:
+    found = dict(open_run(averaged, checkpoint="latest", weights=weights).model.named_parameters())
+    plain = dict(from_pretrained(averaged / "latest").named_parameters())
+    average = read_average(averaged / "latest" / "average.safetensors")
+    expected = plain if weights == "plain" else average
+    assert all(torch.equal(found[name], expected[name]) for name in plain)
+
+
+def test_what_cannot_be_exported_is_refused(clipbert: Clipbert, trained_run: Path, tmp_path: Path) -> None:
+    done = clipbert("runs", "export", trained_run, tmp_path)
+    assert (done.returncode, "exists already" in done.stderr) == (1, True)
+    done = clipbert("runs", "export", trained_run, tmp_path / "out", "--weights", "ema")
+    assert done.returncode == 1
+    assert "has no averaged weights" in done.stderr
+    done = clipbert("runs", "export", trained_run, tmp_path / "out", "--checkpoint", "step_99")
+    assert "it has step_2, step_4" in done.stderr
+    assert not (tmp_path / "out").exists()

@@ -21,7 +21,7 @@ from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.train import Trainer
 from clipbert_cli.model.weight_formats import original
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig, TrainConfig
-from clipbert_cli.task.registry import TASKS
+from clipbert_cli.task.registry import task_class
 
 pytestmark = pytest.mark.golden
 
@@ -90,7 +90,7 @@ def task(run: Mapping[str, Any]) -> Any:
         mlm_average="all",
         mlm_on_mismatched=True,
     )
-    return TASKS[TASK_OF_HEAD[run["head"]]](objective, InferConfig(), {})
+    return task_class(TASK_OF_HEAD[run["head"]])(objective, InferConfig(), {})
 
 
 def batch(run: Mapping[str, Any], stored: Mapping[str, Any]) -> Batch:

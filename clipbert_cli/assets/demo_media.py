@@ -7,6 +7,7 @@ questions with options, VQA's soft labels, MSRVTT's captions.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -180,13 +181,10 @@ def captions(scene: Scene) -> Iterator[dict[str, Any]]:
 
 
 def statements(scene: Scene) -> Iterator[dict[str, Any]]:
-    """Three sentences about each shape, which say in other words what the questions ask."""
-    for item in scene.shapes:
-        for text in (
-            f"the {item.shape} on the {item.side} is {item.color}",
-            f"the {item.color} shape on the {item.side} is a {item.shape}",
-            f"the {item.color} {item.shape} is on the {item.side}",
-        ):
+    """Colour, kind and side of both shapes, in all orders: almost every word of them has to be seen."""
+    for order in itertools.permutations(("color", "shape", "side")):
+        parts = [" ".join(getattr(item, name) for name in order) for item in scene.shapes]
+        for text in (" and ".join(parts), " and ".join(parts[::-1])):
             yield {"caption": text, "clip_name": scene.video_id}
 
 
@@ -249,7 +247,8 @@ def encode(path: Path, scene: Scene, frames: Iterable[np.ndarray]) -> None:
     import av
 
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=Fraction(scene.rate), options={"crf": "20", "preset": "veryfast"})
+        options = {"crf": "20", "preset": "veryfast", "g": "8"}  # few frames to decode before any wanted one
+        stream = container.add_stream("libx264", rate=Fraction(scene.rate), options=options)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
         stream.codec_context.thread_count = 1
         for picture in frames:

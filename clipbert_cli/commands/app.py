@@ -15,7 +15,7 @@ from clipbert_cli.commands.download import download_app
 from clipbert_cli.commands.evaluate import evaluate
 from clipbert_cli.commands.finetune import PRETRAIN_HELP, finetune
 from clipbert_cli.commands.infer import infer
-from clipbert_cli.commands.pack import pack
+from clipbert_cli.commands.pack import pack_app
 from clipbert_cli.commands.recipes import recipes_app
 from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.engine.failure import report
@@ -104,7 +104,7 @@ def options(
     """Options before the subcommand."""
 
 
-app.command()(pack)
+app.add_typer(pack_app, name="pack")
 app.command("pretrain", help=PRETRAIN_HELP)(finetune)
 app.command()(finetune)
 app.command()(infer)

@@ -258,7 +258,9 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         offsets.append(offset)
         sizes.append(len(payload))
         keys.append(packet.is_keyframe)
-        certain.append(packet.is_keyframe and (picture.is_idr if picture else nal_format is None))
+        # A VP8 key frame may keep the segments of the frame before; of a damaged file they differ.
+        by_rule = picture.is_idr if picture else nal_format is None and context.name != "vp8"
+        certain.append(packet.is_keyframe and by_rule)
         skippable.append(picture is not None and picture.is_unreferenced)
         times.append(packet.pts)
         discarded.append(packet.is_discard)

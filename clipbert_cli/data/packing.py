@@ -1,36 +1,34 @@
-"""Media files -> one LMDB store, all or nothing."""
+"""Media files -> one LMDB store: whole or not at all, and resumed where a pack was stopped."""
 
 from __future__ import annotations
 
-import errno
+import dataclasses
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import lmdb
+from typing import Any, Literal
 
 from clipbert_cli.data import records
-from clipbert_cli.data.images import probe_image
-from clipbert_cli.data.media_files import PLURAL, by_stem, find_files, guess_kind, has_suffix
-from clipbert_cli.data.partial import partial_folder, remove_leftovers
-from clipbert_cli.data.probe import Kind, inspect_video
-from clipbert_cli.data.store import DATA_FILE
-from clipbert_cli.errors import DecodeError, OutputError, StoreError
+from clipbert_cli.data.journal import Entry, Journal
+from clipbert_cli.data.learning import Learned, Unit, learn, read_file, seconds_of
+from clipbert_cli.data.media_files import PLURAL, find_files, guess_kind, has_suffix
+from clipbert_cli.data.partial import Workplace, workplace
+from clipbert_cli.data.probe import Kind
+from clipbert_cli.data.store import stored_manifest
+from clipbert_cli.data.store_writer import StoreWriter, writing_to
+from clipbert_cli.data.transcode import Transcode
+from clipbert_cli.data.worker_pool import Died, in_order
+from clipbert_cli.errors import DecodeError, StoreError, UsageError
 
-MAX_ITEM_BYTES = 2**32 - 1
-"""Largest value of LMDB."""
-
-_FIRST_MAP_BYTES = 2**28
-_COMMIT_BYTES = 2**26
-_OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+OnDuplicate = Literal["error", "first", "longest"]
 
 
 @dataclass(frozen=True, slots=True)
 class PackProgress:
-    """How far a pack is: files done of `total`, and bytes read so far."""
+    """How far a pack is: files done of `total`, and bytes packed so far."""
 
     done: int
     total: int
@@ -42,7 +40,7 @@ class PackSummary:
     """What a pack did.
 
     `skipped` are files that were left out and `damaged` are videos that were packed but do not decode to their end,
-    each with the reason; `removed` are folders that a killed earlier pack had left.
+    each with the reason; `resumed` counts the media ids that an earlier pack, which was stopped, had done.
     """
 
     store: Path
@@ -51,7 +49,7 @@ class PackSummary:
     bytes: int
     skipped: tuple[tuple[Path, str], ...] = field(repr=False)
     damaged: tuple[tuple[Path, str], ...] = field(repr=False)
-    removed: tuple[Path, ...] = ()
+    resumed: int = 0
 
 
 def pack_media(
@@ -59,173 +57,246 @@ def pack_media(
     store: Path,
     *,
     kind: Kind | None = None,
+    add: bool = False,
+    on_duplicate: OnDuplicate = "error",
+    transcode: Transcode | None = None,
+    workers: int = 0,
     on_progress: Callable[[PackProgress], None] | None = None,
 ) -> PackSummary:
-    """Pack media files into a new store; every item is decoded once, fully, on the way.
+    """Pack media files into a store; every file is decoded once, fully, on the way.
+
+    What a pack that was stopped had done is kept: the same call goes on from there.
 
     Args:
         sources: files, which are tried whatever their name; and folders, searched for names with a usual ending.
-        store: the store's folder; must not exist yet.
+        store: the store's folder; must not exist yet, and must with `add`.
         kind: what the files hold; by default what their names' endings say.
-        on_progress: called after each file.
+        add: add to a store. Nobody should read it meanwhile.
+        on_duplicate: of files with one media id, `error` takes none, `first` the first by path (with `add` what the
+            store has), `longest` the video that is shown longest.
+        transcode: re-encode videos.
+        workers: decoding processes; 0 decodes in this one.
+        on_progress: called after each media id.
 
     Raises:
-        UsageError: a source does not exist, or videos and images are mixed and `kind` is None.
-        StoreError: the store exists, another pack is writing it, no file is of this kind, two files have one stem, or
-            not one file could be packed.
+        UsageError: a source does not exist, videos and images are mixed and `kind` is None, or settings that do not
+            go together.
+        StoreError: the store exists (does not, with `add`), another pack is writing it, no file is of this kind, two
+            files have one stem, or not one file could be packed.
         OutputError: the store's place cannot be written, or its disk is full.
     """
-    if os.path.lexists(store):
-        raise StoreError(f"{store} exists, and packing never changes a store", hint="remove it, or choose another name")
-    files = find_files(sources)
-    kind = kind or guess_kind(files)
-    named = {os.path.realpath(source) for source in sources if source.is_file()}
-    media = by_stem(path for path in files if has_suffix(path, kind) or os.path.realpath(path) in named)
-    if not media:
-        raise StoreError(f"there are no {PLURAL[kind]} in {', '.join(map(str, sources))} ({len(files)} other files)")
-    with _writing_to(store):
-        removed = remove_leftovers(store)
-        with partial_folder(store) as (folder, publish):
-            summary = _write(media, folder, store=store, kind=kind, removed=removed, on_progress=on_progress)
-            if not summary.packed:
-                path, reason = summary.skipped[0]
-                raise StoreError(
-                    f"not one of {len(media)} files could be packed; the first: {path}: {reason}",
-                    hint=f"check that these are {PLURAL[kind]} (--kind)",
-                )
-            publish()
+    _check_store(store, add=add)
+    media, kind = _find_media(sources, kind)
+    if kind == "image" and (transcode or on_duplicate == "longest"):
+        raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
+    units = _units(media, kind, on_duplicate, transcode)
+    settings = {
+        "kind": kind,
+        "on_duplicate": on_duplicate,
+        "transcode": None if transcode is None else dataclasses.asdict(transcode),
+    }
+    with writing_to(store), workplace(store, add=add) as place:
+        journal = Journal(place.journal, settings)
+        writer = StoreWriter(place.folder)
+        try:
+            packer = _Packer(place, writer, journal, kind=kind, add=add, on_duplicate=on_duplicate)
+            packer.run(units, workers=workers, on_progress=on_progress)
+            summary = packer.finish(units, transcode)
+        except Exception:
+            if add:  # what was added so far is whole: the store stays as usable as it was
+                packer.complete(None)
+                place.publish()
+            raise
+        finally:
+            writer.close()
+            journal.close()
+        place.publish()
     return summary
 
 
-def _write(
-    media: dict[str, Path],
-    folder: Path,
-    *,
-    store: Path,
-    kind: Kind,
-    removed: tuple[Path, ...],
-    on_progress: Callable[[PackProgress], None] | None,
-) -> PackSummary:
-    skipped: list[tuple[Path, str]] = []
-    damaged: list[tuple[Path, str]] = []
-    packed = packed_bytes = read_bytes = 0
-    writer = _Writer(folder)
-    try:
-        writer.put({records.MANIFEST_KEY: records.manifest_record(kind=kind, complete=False)})
-        for done, (media_id, path) in enumerate(sorted(media.items()), start=1):
-            try:
-                key, data = _media_key(media_id), _read(path)
-                read_bytes += len(data)
-                known, damage = _learn(media_id, data, kind)
-            except DecodeError as exc:
-                skipped.append((path, str(exc)))
-            else:
-                writer.put({key: data, **known})
-                packed, packed_bytes = packed + 1, packed_bytes + len(data)
-                if damage:
-                    damaged.append((path, damage))
+def _check_store(store: Path, *, add: bool) -> None:
+    if not add:
+        if os.path.lexists(store):
+            raise StoreError(f"{store} exists", hint="add to it with --add, remove it, or choose another name")
+        return
+    if not store.is_dir():
+        raise StoreError(f"{store} is not a store to add to", hint="leave --add out to make a new one")
+    if stored_manifest(store) is None:
+        raise StoreError(f"{store} has no index", hint=f"add one first: clipbert pack index {store}")
+
+
+def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], Kind]:
+    files = find_files(sources)
+    kind = kind or guess_kind(files)
+    named = {os.path.realpath(source) for source in sources if source.is_file()}
+    media = [path for path in files if has_suffix(path, kind) or os.path.realpath(path) in named]
+    if not media:
+        raise StoreError(f"there are no {PLURAL[kind]} in {', '.join(map(str, sources))} ({len(files)} other files)")
+    return media, kind
+
+
+def _units(media: Iterable[Path], kind: Kind, on_duplicate: OnDuplicate, transcode: Transcode | None) -> list[Unit]:
+    """The media ids in order, each with its files."""
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in media:
+        by_stem[path.stem].append(path)
+    if on_duplicate == "error":
+        clashes = [files for files in by_stem.values() if len(files) > 1]
+        if clashes:
+            more = f" (and {len(clashes) - 1} more such media ids)" if len(clashes) > 1 else ""
+            raise StoreError(
+                f"two files have one media id {clashes[0][0].stem!r}: {clashes[0][0]} and {clashes[0][1]}{more}",
+                hint="rename or leave out one of them, or say which to take: --on-duplicate first or longest",
+            )
+    longest = on_duplicate == "longest"
+    return [Unit(media_id, tuple(files), kind, longest, transcode) for media_id, files in sorted(by_stem.items())]
+
+
+class _Packer:
+    """Writes what became of each unit, in their order, whatever the number of processes."""
+
+    def __init__(
+        self,
+        place: Workplace,
+        writer: StoreWriter,
+        journal: Journal,
+        *,
+        kind: Kind,
+        add: bool,
+        on_duplicate: OnDuplicate,
+    ) -> None:
+        self.place, self.writer, self.journal = place, writer, journal
+        self.kind, self.add, self.on_duplicate = kind, add, on_duplicate
+        self.resumed = 0
+        self.bytes = 0
+
+    def run(self, units: Sequence[Unit], *, workers: int, on_progress: Callable[[PackProgress], None] | None) -> None:
+        """Pack every unit that is not done."""
+        if not self.journal.resumed:
+            held = self._manifest()
+            if held and held["kind"] != self.kind:
+                raise StoreError(f"{self.place.store} is a store of kind {held['kind']!r}, not {self.kind!r}")
+            self._check_duplicates(units)
+            how = held and held.get("transcode")
+            manifest = records.manifest_record(kind=self.kind, complete=False, transcode=how)
+            self.writer.put({records.MANIFEST_KEY: manifest})
+            self.writer.commit()
+            self.journal.write()
+        todo = (unit for unit in units if not self._is_done(unit))
+        learned_in_order = in_order(learn, todo, workers=min(workers, len(units)))
+        for done, (unit, learned) in enumerate(learned_in_order, start=1):
+            self._take(unit, learned)
+            if self.writer.is_full:
+                self._commit()
             if on_progress:
-                on_progress(PackProgress(done, len(media), read_bytes))
-        manifest = records.manifest_record(kind=kind, complete=True, items=packed, size=packed_bytes)
-        writer.put({records.MANIFEST_KEY: manifest})
-        writer.finish()
-    finally:
-        writer.close()
-    return PackSummary(store, kind, packed, packed_bytes, tuple(skipped), tuple(damaged), removed)
-
-
-def _media_key(media_id: str) -> bytes:
-    try:
-        return media_id.encode()
-    except UnicodeEncodeError as exc:
-        raise DecodeError("its name is not valid UTF-8") from exc
-
-
-def _read(path: Path) -> bytes:
-    try:
-        if path.stat().st_size > MAX_ITEM_BYTES:
-            raise DecodeError("it is larger than 4 GiB, the most a store's item can be")
-        if not path.is_file():
-            raise DecodeError("it is not a regular file")
-        return path.read_bytes()
-    except OSError as exc:
-        raise DecodeError(f"it cannot be read: {exc.strerror}") from exc
-
-
-def _learn(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, bytes], str | None]:
-    """An item's records, and what is wrong with an item that can be used nevertheless."""
-    of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
-    if kind == "image":
-        return {records.info_key(media_id): records.image_record(probe_image(data), **of_the_file)}, None
-    probed = inspect_video(data)
-    damage = None
-    if not probed.info.complete:
-        damage = f"decoding fails after frame {len(probed.info.pts)}"
-        if probed.info.num_frames:
-            damage += f" of {probed.info.num_frames}"
-    known = {records.info_key(media_id): records.video_record(probed, **of_the_file)}
-    if probed.packets:
-        known[records.packets_key(media_id)] = records.packets_record(probed.packets)
-    return known, damage
-
-
-class _Writer:
-    """A new LMDB that grows as needed and is on the disk after `finish`."""
-
-    def __init__(self, folder: Path) -> None:
-        self._data_file = folder / DATA_FILE
-        self._map_bytes = _FIRST_MAP_BYTES
-        # One writer in a folder of its own needs no lock file; durability is made once, in `finish`.
-        self._environment = lmdb.open(
-            str(folder), map_size=self._map_bytes, mode=0o644, lock=False, sync=False, max_dbs=0
-        )
-        self._pending: dict[bytes, bytes] = {}
-        self._pending_bytes = 0
-
-    def put(self, items: dict[bytes, bytes]) -> None:
-        self._pending |= items
-        self._pending_bytes += sum(map(len, items.values()))
-        if self._pending_bytes >= _COMMIT_BYTES:
-            self._commit()
-
-    def finish(self) -> None:
+                on_progress(PackProgress(done + self.resumed, len(units), self.bytes))
         self._commit()
-        self._environment.sync(True)
 
-    def close(self) -> None:
-        self._environment.close()
+    def finish(self, units: Sequence[Unit], transcode: Transcode | None) -> PackSummary:
+        """Mark the store complete."""
+        entries = [self.journal.done[unit.media_id] for unit in units]
+        packed = [entry for entry in entries if entry.bytes is not None]
+        skipped = [(Path(path), reason) for entry in entries for path, reason in entry.skipped]
+        if not packed and not self.add:
+            path, reason = skipped[0]
+            raise StoreError(
+                f"not one of {len(skipped)} files could be packed; the first: {path}: {reason}",
+                hint=f"check that these are {PLURAL[self.kind]} (--kind)",
+            )
+        self.complete(transcode)
+        damaged = [(Path(entry.damage[0]), entry.damage[1]) for entry in packed if entry.damage]
+        total = sum(entry.bytes or 0 for entry in packed)
+        return PackSummary(
+            self.place.store, self.kind, len(packed), total, tuple(skipped), tuple(damaged), self.resumed
+        )
+
+    def complete(self, transcode: Transcode | None) -> None:
+        """Write the manifest of a finished store; what is not committed is forgotten."""
+        self.writer.discard()
+        held = self._manifest()
+        items, size = self.writer.count_media(without=records.PREFIX)
+        how = dataclasses.asdict(transcode) if transcode else held and held.get("transcode")
+        manifest = records.manifest_record(kind=self.kind, complete=True, items=items, size=size, transcode=how)
+        self.writer.put({records.MANIFEST_KEY: manifest})
+        self.writer.commit()
+
+    def _manifest(self) -> dict[str, Any] | None:
+        record = self.writer.get(records.MANIFEST_KEY)
+        return None if record is None else records.manifest(record)
+
+    def _check_duplicates(self, units: Sequence[Unit]) -> None:
+        """Of what the store has already."""
+        if self.on_duplicate != "error" or not self.add:
+            return
+        for unit in units:
+            if self._held(unit):
+                raise StoreError(
+                    f"{self.place.store} has {unit.media_id!r} already, and {unit.files[0]} has the same media id",
+                    hint="leave it out, or say which to take: --on-duplicate first or longest",
+                )
+
+    def _held(self, unit: Unit) -> bool:
+        try:
+            return unit.media_id.encode() in self.writer
+        except UnicodeEncodeError:
+            return False
+
+    def _is_done(self, unit: Unit) -> bool:
+        """Whether an earlier pack did it, from these very files."""
+        entry = self.journal.done.get(unit.media_id)
+        if entry is None or entry.files != tuple(_identity(file) for file in unit.files):
+            return False
+        self.resumed += 1
+        self.bytes += entry.bytes or 0
+        return True
+
+    def _take(self, unit: Unit, learned: Learned | Died) -> None:
+        files = tuple(_identity(file) for file in unit.files)
+        if isinstance(learned, Died):
+            self.journal.add(Entry(unit.media_id, files, None, tuple((str(file), str(learned)) for file in unit.files)))
+            return
+        skipped = [(str(file), reason) for file, reason in learned.skipped]
+        size = None
+        try:
+            if learned.file is not None and (reason := self._not_taken(unit, learned)):
+                skipped.append((str(learned.file), reason))
+            elif learned.file is not None:
+                size = self._put(unit, learned, learned.file)
+        except DecodeError as exc:
+            skipped.append((str(learned.file), str(exc)))
+        damage = (str(learned.file), learned.damage) if size is not None and learned.damage else None
+        self.bytes += size or 0
+        self.journal.add(Entry(unit.media_id, files, size, tuple(skipped), damage))
+
+    def _not_taken(self, unit: Unit, learned: Learned) -> str | None:
+        """Why a store's own item stays (`add`)."""
+        if not self.add or unit.media_id in self.journal.done or not self._held(unit):
+            return None
+        if self.on_duplicate == "longest":
+            record = self.writer.get(records.info_key(unit.media_id))
+            if record is not None and seconds_of(records.video_info(record)) < learned.length:
+                return None
+        return "the store has this media id already"
+
+    def _put(self, unit: Unit, learned: Learned, file: Path) -> int:
+        data = read_file(file) if learned.data is None else learned.data
+        if zlib.crc32(data) != learned.crc32:
+            raise DecodeError("it changed while it was packed")
+        try:
+            key = unit.media_id.encode()
+        except UnicodeEncodeError as exc:
+            raise DecodeError("its name is not valid UTF-8") from exc
+        self.writer.put({key: data, records.packets_key(unit.media_id): None, **learned.records})
+        return len(data)
 
     def _commit(self) -> None:
-        while True:
-            try:
-                with self._environment.begin(write=True) as txn:
-                    for key, value in self._pending.items():
-                        txn.put(key, value)
-            except lmdb.MapFullError:
-                self._map_bytes = 2 * max(self._map_bytes, self._pending_bytes)
-                self._environment.set_mapsize(self._map_bytes)
-            except lmdb.Error:
-                self._check_space()
-                raise
-            else:
-                self._pending, self._pending_bytes = {}, 0
-                return
-
-    def _check_space(self) -> None:
-        """Raises the OSError that stopped a write: LMDB calls a write that was cut short an input/output error."""
-        with self._data_file.open("ab") as file:
-            os.posix_fallocate(file.fileno(), file.tell(), max(1, self._pending_bytes))
+        self.writer.commit()
+        self.journal.write()
 
 
-@contextmanager
-def _writing_to(store: Path) -> Iterator[None]:
-    """Turns what goes wrong while writing into `OutputError`."""
+def _identity(file: Path) -> tuple[str, int, int]:
     try:
-        yield
-    except (lmdb.Error, OSError) as exc:
-        full = isinstance(exc, lmdb.DiskError) or getattr(exc, "errno", None) in _OUT_OF_SPACE
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise OutputError(
-            f"{store} cannot be written: {'there is no space left' if full else reason}",
-            hint="free some space, or write elsewhere" if full else "choose a folder that you can write",
-        ) from exc
+        status = file.stat()
+    except OSError:
+        return str(file), -1, -1
+    return str(file), status.st_size, status.st_mtime_ns

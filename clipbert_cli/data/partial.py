@@ -1,7 +1,10 @@
-"""A folder that appears whole or not at all.
+"""Where a pack works until its store is finished.
 
-It is written in a hidden folder beside its place (`.<name>.partial-<process>`) and moved there when it is complete and
-on the disk. What a killed process leaves is such a hidden folder; the next one that writes the same place removes it.
+A new store is written in a hidden folder beside its place (`.<name>.partial`) and moved there when it is complete and
+on the disk, so it appears whole or not at all. What a killed or interrupted pack leaves is that folder, and the next
+pack of the same store goes on in it. `--add` works in the store itself, which says meanwhile that it is not finished.
+
+One pack at a time holds the folder's lock, which ends with its process.
 """
 
 from __future__ import annotations
@@ -9,42 +12,100 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert_cli.errors import OutputError, StoreError
 
-_LOCK_FILE = "pack.lock"
+LOCK_FILE = "pack.lock"
+JOURNAL_FILE = "pack.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """The folder to write in, and the store that it becomes."""
+
+    store: Path
+    folder: Path
+
+    @property
+    def journal(self) -> Path:
+        """What is done so far, see `journal.py`."""
+        return self.folder / JOURNAL_FILE
+
+    def publish(self) -> None:
+        """Make the store appear, or in the store itself, take away what only a pack needs."""
+        self.journal.unlink(missing_ok=True)
+        (self.folder / LOCK_FILE).unlink()
+        _sync_folder(self.folder)
+        if self.folder == self.store:
+            return
+        if os.path.lexists(self.store):
+            raise StoreError(f"{self.store} has appeared while it was being packed", hint="choose another name")
+        self.folder.rename(self.store)
+        _sync_folder(self.store.parent)
+
+
+def partial_folder(store: Path) -> Path:
+    """Where a new store is written."""
+    return store.with_name(f".{store.name}.partial")
 
 
 @contextlib.contextmanager
-def partial_folder(store: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """(the hidden folder to write in, the function that moves it to its place); removed unless it was moved."""
+def workplace(store: Path, *, add: bool) -> Iterator[Workplace]:
+    """The place to write a new store in, or (`add`) the store itself.
+
+    An error takes a new store's folder away; Ctrl-C leaves it, so that the next pack can go on.
+
+    Raises:
+        StoreError: another pack is writing this store, or it exists (it does not, for `add`).
+        OutputError: its parent is no folder.
+    """
+    folder = store if add else partial_folder(store)
     if not store.parent.is_dir():
         raise OutputError(f"{store} cannot be written: {store.parent} is not a folder", hint=f"mkdir -p {store.parent}")
-    folder = store.with_name(f".{store.name}.partial-{os.getpid()}")
-    folder.mkdir()
-    lock = None
+    if not add:
+        folder.mkdir(exist_ok=True)
+    lock = os.open(folder / LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o644)
     try:
-        lock = os.open(folder / _LOCK_FILE, os.O_CREAT | os.O_RDWR, 0o600)
-        with contextlib.suppress(OSError):
-            _lock(lock)
-
-        def publish() -> None:
-            (folder / _LOCK_FILE).unlink()
-            _sync_folder(folder)
-            if os.path.lexists(store):
-                raise StoreError(f"{store} has appeared while it was being packed", hint="choose another name")
-            folder.rename(store)
-            _sync_folder(store.parent)
-
-        yield folder, publish
+        _take(lock, folder / LOCK_FILE, store)
+        place = Workplace(store, folder)
+        try:
+            yield place
+        except Exception:
+            if not add:
+                shutil.rmtree(folder, ignore_errors=True)
+            elif not place.journal.exists():
+                (folder / LOCK_FILE).unlink(missing_ok=True)
+            raise
     finally:
-        if lock is not None:
-            os.close(lock)
-        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _take(lock: int, file: Path, store: Path) -> None:
+    """Take the lock and write the process in it.
+
+    Raises:
+        StoreError: another pack holds it.
+    """
+    other = os.pread(lock, 20, 0).decode(errors="replace")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        taken = True
+    except BlockingIOError:
+        taken = False
+    except OSError:  # this file system has no locks
+        taken = not (other.isdigit() and int(other) != os.getpid() and Path(f"/proc/{other}").exists())
+    with contextlib.suppress(FileNotFoundError):
+        if taken and os.path.samestat(os.fstat(lock), os.stat(file)):
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
+            return
+    raise StoreError(
+        f"{store} is being written by another pack (process {other or 'unknown'})", hint="wait for it to end"
+    )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -53,51 +114,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_leftovers(store: Path) -> tuple[Path, ...]:
-    """Removes what killed packs of this store left.
-
-    Raises:
-        StoreError: a pack that still runs is writing this store.
-    """
-    if not store.parent.is_dir():
-        return ()
-    pattern = re.compile(re.escape(f".{store.name}.partial-") + r"(\d+)")
-    removed = []
-    for folder in sorted(store.parent.iterdir()):
-        match = pattern.fullmatch(folder.name)
-        if match and folder.is_dir():
-            if _is_alive(folder, process=int(match[1])):
-                raise StoreError(f"{store} is being written by another pack (process {match[1]})", hint="wait for it")
-            shutil.rmtree(folder)
-            removed.append(folder)
-    return tuple(removed)
-
-
-def _is_alive(folder: Path, *, process: int) -> bool:
-    """Whether the pack that made the folder still runs: then it holds the lock."""
-    running = Path(f"/proc/{process}").exists() and process != os.getpid()
-    try:
-        descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR)
-    except FileNotFoundError:
-        return running  # in the first or the last moment of a pack
-    try:
-        return not _lock(descriptor)
-    except OSError:
-        return running
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int) -> bool:
-    """Takes the lock, which ends with the process. False where another process has it.
-
-    Raises:
-        OSError: this file system has no locks.
-    """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

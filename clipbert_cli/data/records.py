@@ -45,9 +45,23 @@ def packets_key(media_id: str) -> bytes:
     return _PACKETS_PREFIX + media_id.encode()
 
 
-def manifest_record(*, kind: str, complete: bool, items: int = 0, size: int = 0) -> bytes:
-    """The store's manifest; `size` is the media's bytes altogether."""
-    return _json({"format": FORMAT, "complete": complete, "kind": kind, "items": items, "bytes": size})
+def manifest_record(
+    *, kind: str, complete: bool, items: int = 0, size: int = 0, transcode: dict[str, int] | None = None
+) -> bytes:
+    """The store's manifest; `size` is the media's bytes altogether, `transcode` how its videos were re-encoded."""
+    fields = {"format": FORMAT, "complete": complete, "kind": kind, "items": items, "bytes": size}
+    return _json(fields | ({"transcode": transcode} if transcode else {}))
+
+
+def manifest(record: bytes) -> dict[str, Any]:
+    """The fields of `manifest_record`.
+
+    Raises:
+        ValueError, KeyError, TypeError: the record is damaged.
+    """
+    fields: dict[str, Any] = json.loads(record)
+    int(fields["format"]), bool(fields["complete"]), str(fields["kind"])
+    return fields
 
 
 def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
@@ -88,6 +102,12 @@ def image_record(probed: ProbedImage, **of_the_file: int) -> bytes:
             "frames": probed.frames,
         }
     )
+
+
+def fields(record: bytes) -> dict[str, Any]:
+    """What `video_record` or `image_record` hold, by name."""
+    found: dict[str, Any] = json.loads(record)
+    return found
 
 
 def video_info(record: bytes) -> VideoInfo:

@@ -6,7 +6,6 @@ not: its videos are probed when they are first used, which decodes each once mor
 
 from __future__ import annotations
 
-import json
 import os
 import weakref
 import zlib
@@ -23,9 +22,9 @@ from clipbert_cli.data import records
 from clipbert_cli.data.media_files import PLURAL, by_stem, find_files, has_suffix
 from clipbert_cli.data.packets import PacketTable
 from clipbert_cli.data.probe import Kind, inspect_video
+from clipbert_cli.data.store_writer import DATA_FILE
 from clipbert_cli.errors import StoreError
 
-DATA_FILE = "data.mdb"
 _MAX_KEY_BYTES = 511  # LMDB as it is built everywhere
 _REMEMBERED_BYTES = 2**28  # of what was probed, a process: about 30,000 videos
 
@@ -169,15 +168,18 @@ class LmdbStore(MediaSource):
 
     def __init__(self, path: Path, *, kind: Kind) -> None:
         super().__init__(path, kind=kind)
-        manifest = self._get(records.MANIFEST_KEY)
+        # An index may stand beside a store that is not to be written to.
+        beside = index_beside(path)
+        self._index = LmdbStore(beside, kind=kind) if (beside / DATA_FILE).exists() else None
+        manifest = self._records_in()._get(records.MANIFEST_KEY)
         self.indexed = manifest is not None
         if manifest is not None:
             self._check(manifest)
 
     def _check(self, record: bytes) -> None:
         try:
-            manifest: dict[str, Any] = json.loads(record)
-            version, complete, held = int(manifest["format"]), bool(manifest["complete"]), str(manifest["kind"])
+            manifest = records.manifest(record)
+            version, complete, held = int(manifest["format"]), manifest["complete"], manifest["kind"]
         except (ValueError, KeyError, TypeError) as exc:
             raise self._damaged("its manifest cannot be read") from exc
         if version > records.FORMAT:
@@ -187,7 +189,8 @@ class LmdbStore(MediaSource):
             )
         if not complete:
             raise StoreError(
-                f"{self.path} is not finished: its pack was stopped", hint="remove it and run its clipbert pack again"
+                f"{self.path} is not finished: a pack is adding to it, or was stopped",
+                hint="give its clipbert pack command again: it goes on where it stopped",
             )
         if held != self.kind:
             raise StoreError(f"{self.path} is a store of kind {held!r}, and {self.kind!r} is expected (data.media)")
@@ -211,12 +214,11 @@ class LmdbStore(MediaSource):
     def __len__(self) -> int:
         with self._reading() as txn:
             total = int(txn.stat()["entries"])
-            if self.indexed:
-                with txn.cursor() as cursor:
-                    found = cursor.set_range(records.PREFIX)
-                    while found and bytes(cursor.key()).startswith(records.PREFIX):
-                        total -= 1
-                        found = cursor.next()
+            with txn.cursor() as cursor:
+                found = cursor.set_range(records.PREFIX)
+                while found and bytes(cursor.key()).startswith(records.PREFIX):
+                    total -= 1
+                    found = cursor.next()
             return total
 
     def read(self, media_id: str) -> bytes:
@@ -257,7 +259,19 @@ class LmdbStore(MediaSource):
             raise self._damaged(f"its packet table of {media_id!r} cannot be read") from exc
 
     def _stored(self, key: Callable[[str], bytes], media_id: str) -> bytes | None:
-        return self._get(key(media_id)) if self.kind == "video" and self.indexed else None
+        return self.raw(key(media_id)) if self.kind == "video" and self.indexed else None
+
+    def raw(self, key: bytes) -> bytes | None:
+        """A record of the index."""
+        return self._records_in()._get(key) if self.indexed else None
+
+    def _records_in(self) -> LmdbStore:
+        return self if self._index is None else self._index
+
+    def record(self, media_id: str) -> dict[str, Any] | None:
+        """What is known of an item, as it is stored; None where it was not packed here."""
+        record = self.raw(records.info_key(media_id))
+        return None if record is None else records.fields(record)
 
     def _get(self, key: bytes) -> bytes | None:
         if not 0 < len(key) <= _MAX_KEY_BYTES:
@@ -288,6 +302,25 @@ class LmdbStore(MediaSource):
             f"{self.path} cannot be read as a media store: {why}",
             hint=f"pack it again: clipbert pack <folder of {PLURAL[self.kind]}> <new store>",
         )
+
+
+def index_beside(store: Path) -> Path:
+    """Where the index of a store is that holds none itself."""
+    return store.with_name(f"{store.name}.index")
+
+
+def stored_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of an LMDB; None where it has none (the original's layout).
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    try:
+        with _open_environment(path).lmdb.begin() as txn:
+            record = txn.get(records.MANIFEST_KEY)
+            return None if record is None else records.manifest(bytes(record))
+    except (lmdb.Error, OSError, ValueError, KeyError, TypeError) as exc:
+        raise StoreError(f"{path} cannot be read as a media store: {exc}", hint="pack it again") from exc
 
 
 def _key(media_id: str) -> bytes:

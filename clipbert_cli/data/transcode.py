@@ -29,6 +29,10 @@ class Transcode:
     gop: int = 16
     crf: int = 20
 
+    def __post_init__(self) -> None:
+        if self.long_side < 16 or self.gop < 1 or not 0 <= self.crf <= 51:
+            raise ValueError(f"{self}: long_side must be at least 16, gop at least 1, crf from 0 to 51")
+
 
 def transcode_video(data: bytes, settings: Transcode) -> bytes:
     """The video re-encoded; its frames keep their times, from the first one on.

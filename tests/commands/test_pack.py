@@ -9,8 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import lmdb
 import pytest
 from data.made_media import image, marked_frame, video
+from PIL import Image
+from running import Clipbert
 
 from clipbert_cli.data.store import open_media
 
@@ -89,7 +92,7 @@ def test_mistakes_are_one_message_without_a_traceback(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mixed", "videos"]
 
 
-def test_an_interrupt_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
+def test_an_interrupt_exits_130_and_the_same_command_goes_on(tmp_path: Path) -> None:
     videos = tmp_path / "videos"
     videos.mkdir()
     data = video(300, height=240, width=320)
@@ -97,7 +100,7 @@ def test_an_interrupt_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
         (videos / f"{index}.mp4").write_bytes(data)
     with subprocess.Popen([*COMMAND, videos, tmp_path / "store"], stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".store.partial-*/data.mdb")):
+        while not list(tmp_path.glob(".store.partial/data.mdb")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -106,8 +109,71 @@ def test_an_interrupt_exits_130_and_leaves_nothing(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".store.partial", "videos"]
 
 
 def test_help_has_an_example() -> None:
     assert "Example: clipbert pack" in clipbert_pack("--help").stdout
+
+
+def test_a_store_is_verified_listed_and_shown(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    assert clipbert("pack", videos, store, "--workers", 1).returncode == 0
+    done = clipbert("pack", "verify", store, "--workers", 0)
+    assert (done.returncode, done.stdout) == (0, "")
+    assert "checked 4 items: 0 wrong, 0 damaged" in done.stderr
+    listed = clipbert("pack", "ls", store).stdout.splitlines()
+    assert len(listed) == 4
+    assert listed[0].split("\t")[2:] == ["96x64", "h264", "30 fps", "6 frames", "packets"]
+    rows = json.loads(clipbert("pack", "ls", store, "--json").stdout)
+    assert [row["media_id"] for row in rows] == ["video0", "video1", "video2", "video3"]
+    sheet = tmp_path / "contact.png"
+    done = clipbert("pack", "show", store, "video2", "-o", sheet)
+    assert (done.returncode, done.stdout) == (0, f"{sheet}\n")
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG"
+    assert "exists already" in clipbert("pack", "show", store, "video2", "-o", sheet).stderr
+    assert "no video 'nowhere'" in clipbert("pack", "show", store, "nowhere", "-o", tmp_path / "b.png").stderr
+
+
+def test_a_store_that_is_not_what_was_packed_fails_to_verify(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    clipbert("pack", videos, store, "--workers", 0)
+    with lmdb.open(str(store), map_size=2**28, lock=False) as environment, environment.begin(write=True) as txn:
+        txn.put(b"video1", video(9))
+    done = clipbert("pack", "verify", store, "--workers", 0, "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["wrong"] == [
+        {"media_id": "video1", "reason": "its bytes are not those that were packed"}
+    ]
+
+
+def test_a_store_from_elsewhere_gets_an_index(clipbert: Clipbert, tmp_path: Path) -> None:
+    store = tmp_path / "theirs"
+    with lmdb.open(str(store), map_size=2**28) as environment, environment.begin(write=True) as txn:
+        txn.put(b"one", video(9))
+    done = clipbert("pack", "index", store, "--workers", 1)
+    assert done.returncode == 0, done.stderr
+    assert "indexed 1 items" in done.stderr
+    assert open_media(store, kind="video").indexed
+    assert clipbert("pack", "index", store).returncode == 1
+
+
+def test_options_of_packing_reach_it(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
+    (videos / "sub").mkdir()
+    (videos / "sub/video0.mkv").write_bytes(video(12))
+    store = tmp_path / "store"
+    options = ["--workers", 1, "--on-duplicate", "longest", "--transcode", "64:4:30", "--json"]
+    done = clipbert("pack", videos, store, *options)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["packed"] == 4
+    source = open_media(store, kind="video")
+    assert (source.info("video0").width, len(source.info("video0").pts)) == (64, 12)
+    del source
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more/new.mp4").write_bytes(video(3))
+    assert clipbert("pack", "--add", tmp_path / "more", store, "--workers", 0).returncode == 0
+    assert len(open_media(store, kind="video")) == 5
+    wrong = clipbert("pack", videos, tmp_path / "other", "--transcode", "448")
+    assert wrong.returncode == 2
+    assert "LONG_SIDE:GOP:CRF" in wrong.stderr

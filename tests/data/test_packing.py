@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 from data.made_media import image, marked_frame, sound, video
 
+from clipbert_cli.data.learning import Learned, Unit, learn
 from clipbert_cli.data.packing import PackProgress, pack_media
 from clipbert_cli.data.store import open_media
+from clipbert_cli.data.transcode import Transcode
 from clipbert_cli.errors import ClipbertError, OutputError, StoreError, UsageError
 
 
@@ -167,8 +169,8 @@ def test_a_place_that_cannot_be_written_is_named(videos: Path) -> None:
 
 
 def test_the_map_grows_and_the_file_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipbert_cli.data.packing._FIRST_MAP_BYTES", 2**16)
-    monkeypatch.setattr("clipbert_cli.data.packing._COMMIT_BYTES", 2**18)
+    monkeypatch.setattr("clipbert_cli.data.store_writer._FIRST_MAP_BYTES", 2**16)
+    monkeypatch.setattr("clipbert_cli.data.store_writer._COMMIT_BYTES", 2**18)
     rng = np.random.default_rng(0)
     for index in range(12):
         (tmp_path / f"{index}.bmp").write_bytes(image(rng.integers(0, 255, (200, 200, 3), dtype=np.uint8), "bmp"))
@@ -184,30 +186,32 @@ def test_two_packs_give_the_same_bytes(videos: Path, tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_an_interrupt_leaves_nothing(videos: Path, tmp_path: Path) -> None:
+def test_an_interrupt_keeps_what_is_done_and_the_next_pack_goes_on(videos: Path, tmp_path: Path) -> None:
     def interrupt(progress: PackProgress) -> None:
         if progress.done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         pack_media([videos], tmp_path / "store", on_progress=interrupt)
-    assert names(tmp_path) == ["videos"]
+    assert names(tmp_path) == [".store.partial", "videos"]
+    assert pack_media([videos], tmp_path / "store").packed == 8
+    assert names(tmp_path) == ["store", "videos"]
 
 
 # In processes of their own: packing that waits where the test wants it, so that the test can kill it there.
 WAITING = """
-import resource, sys, time
+import sys, time
 from pathlib import Path
-from clipbert_cli.data import packing
+from clipbert_cli.data import packing, store_writer
 where = sys.argv[3]
-packing._COMMIT_BYTES = 1
+store_writer._COMMIT_KEYS = 1
 if where == "publish":
-    finish = packing._Writer.close
+    finish = store_writer.StoreWriter.close
     def close(self):
         finish(self)
         print("here", flush=True)
         time.sleep(60)
-    packing._Writer.close = close
+    store_writer.StoreWriter.close = close
 def wait(progress):
     if where == str(progress.done):
         print("here", flush=True)
@@ -225,21 +229,44 @@ def packing_until(where: str, videos: Path, store: Path) -> subprocess.Popen[str
     return process
 
 
-@pytest.mark.parametrize("where", ["1", "5", "8", "publish"])
-def test_a_killed_pack_leaves_no_store_and_the_next_one_cleans_up(where: str, videos: Path, tmp_path: Path) -> None:
+def content(store: Path) -> dict[bytes, bytes]:
+    with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as txn:
+        return {bytes(key): bytes(value) for key, value in txn.cursor()}
+
+
+@pytest.mark.parametrize(("where", "resumed"), [("1", 1), ("5", 5), ("8", 8), ("publish", 8)])
+def test_a_killed_pack_leaves_no_store_and_the_next_one_goes_on(
+    where: str, resumed: int, videos: Path, tmp_path: Path
+) -> None:
     store = tmp_path / "store"
     with packing_until(where, videos, store) as process:
         process.send_signal(signal.SIGKILL)
-    assert not store.exists()
-    leftover = tmp_path / f".store.partial-{process.pid}"
-    assert leftover.is_dir()
+    assert names(tmp_path) == [".store.partial", "videos"]
     if where != "publish":
         with pytest.raises(StoreError, match="not finished"):
-            open_media(leftover, kind="video")
+            open_media(tmp_path / ".store.partial", kind="video")
     summary = pack_media([videos], store)
-    assert summary.removed == (leftover,)
+    assert (summary.packed, summary.resumed) == (8, resumed)
     assert names(tmp_path) == ["store", "videos"]
-    assert len(open_media(store, kind="video")) == 8
+    assert names(store) == ["data.mdb"]
+    assert content(store) == content(pack_media([videos], tmp_path / "undisturbed").store)
+
+
+def test_what_changed_since_a_pack_was_stopped_is_packed_again(videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with packing_until("5", videos, store) as process:
+        process.send_signal(signal.SIGKILL)
+    changed = video(9)
+    (videos / "video1.mp4").write_bytes(changed)
+    assert pack_media([videos], store).resumed == 4
+    assert open_media(store, kind="video").read("video1") == changed
+
+
+def test_a_stopped_pack_goes_on_only_with_its_own_settings(videos: Path, tmp_path: Path) -> None:
+    with packing_until("5", videos, tmp_path / "store") as process:
+        process.send_signal(signal.SIGKILL)
+    with pytest.raises(StoreError, match="other settings"):
+        pack_media([videos], tmp_path / "store", transcode=Transcode())
 
 
 def test_a_second_pack_of_a_store_is_refused_while_the_first_runs(videos: Path, tmp_path: Path) -> None:
@@ -248,25 +275,126 @@ def test_a_second_pack_of_a_store_is_refused_while_the_first_runs(videos: Path, 
         try:
             with pytest.raises(StoreError, match=f"another pack \\(process {process.pid}\\)"):
                 pack_media([videos], store)
-            assert (tmp_path / f".store.partial-{process.pid}").is_dir()
+            assert (tmp_path / ".store.partial").is_dir()
         finally:
             process.kill()
 
 
-def test_a_leftover_of_another_store_stays(videos: Path, tmp_path: Path) -> None:
-    (tmp_path / ".store2.partial-1").mkdir()
-    (tmp_path / ".store.partial-x").mkdir()
-    assert pack_media([videos], tmp_path / "store").removed == ()
-    assert names(tmp_path) == [".store.partial-x", ".store2.partial-1", "store", "videos"]
+def test_processes_write_the_same_store(videos: Path, tmp_path: Path) -> None:
+    (videos / "words.avi").write_text("this is text, not a video")
+    alone = pack_media([videos], tmp_path / "alone")
+    together = pack_media([videos], tmp_path / "together", workers=2)
+    assert (together.packed, together.skipped) == (alone.packed, alone.skipped)
+    assert (tmp_path / "alone/data.mdb").read_bytes() == (tmp_path / "together/data.mdb").read_bytes()
+
+
+def test_of_two_files_with_one_stem_the_first_or_the_longest_is_taken(videos: Path, tmp_path: Path) -> None:
+    (videos / "sub").mkdir()
+    longer = video(20)
+    (videos / "sub/video3.mkv").write_bytes(video(12))
+    (videos / "video3.mov").write_bytes(longer)
+    first = pack_media([videos], tmp_path / "first", on_duplicate="first")
+    assert open_media(tmp_path / "first", kind="video").read("video3") == (videos / "sub/video3.mkv").read_bytes()
+    assert [path.name for path, _ in first.skipped] == ["video3.mov", "video3.mp4"]
+    pack_media([videos], tmp_path / "longest", on_duplicate="longest")
+    assert open_media(tmp_path / "longest", kind="video").read("video3") == longer
+
+
+def test_files_are_added_to_a_store(videos: Path, tmp_path: Path, clip: bytes) -> None:
+    store = pack_media([videos], tmp_path / "store").store
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "new.mp4").write_bytes(video(9))
+    summary = pack_media([more], store, add=True)
+    assert summary.packed == 1
+    source = open_media(store, kind="video")
+    assert len(source) == 9
+    assert source.packets("new") is not None
+    del source  # LMDB allows one environment a process
+    assert json.loads(content(store)[b"/clipbert/manifest"])["items"] == 9
+    assert names(store) == ["data.mdb"]
+    longer = video(20)
+    (more / "video3.mp4").write_bytes(longer)
+    (more / "new.mp4").unlink()
+    with pytest.raises(StoreError, match="has 'video3' already"):
+        pack_media([more], store, add=True)
+    assert pack_media([more], store, add=True, on_duplicate="first").packed == 0
+    assert open_media(store, kind="video").read("video3") == clip
+    assert pack_media([more], store, add=True, on_duplicate="longest").packed == 1
+    assert open_media(store, kind="video").read("video3") == longer
+    assert json.loads(content(store)[b"/clipbert/manifest"])["bytes"] == 7 * len(clip) + len(longer) + len(video(9))
+
+
+def test_a_killed_addition_is_not_finished_and_goes_on(videos: Path, tmp_path: Path) -> None:
+    store, more = tmp_path / "store", tmp_path / "more"
+    more.mkdir()
+    for index in range(3):
+        (more / f"new{index}.mp4").write_bytes(video(7))
+    pack_media([videos], store)
+    script = WAITING.replace("Path(sys.argv[2]), ", "Path(sys.argv[2]), add=True, ")
+    arguments = [sys.executable, "-c", script, str(more), str(store), "2"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+    with pytest.raises(StoreError, match="not finished"):
+        open_media(store, kind="video")
+    summary = pack_media([more], store, add=True)
+    assert (summary.packed, summary.resumed) == (3, 2)
+    assert len(open_media(store, kind="video")) == 11
+
+
+def test_adding_needs_a_store_with_an_index_and_of_the_same_kind(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="not a store to add to"):
+        pack_media([videos], tmp_path / "store", add=True)
+    picture = tmp_path / "a.png"
+    picture.write_bytes(image(marked_frame(1)))
+    pack_media([picture], tmp_path / "pictures")
+    with pytest.raises(StoreError, match="of kind 'image'"):
+        pack_media([videos], tmp_path / "pictures", add=True)
+    assert names(tmp_path / "pictures") == ["data.mdb"]
+
+
+def test_transcoded_videos_are_small_and_keep_their_times(tmp_path: Path) -> None:
+    (tmp_path / "long.mp4").write_bytes(video(50, height=240, width=640, times=[*range(0, 50, 2), *range(60, 85)]))
+    pack_media([tmp_path], tmp_path / "store", transcode=Transcode(long_side=320, gop=10))
+    source = open_media(tmp_path / "store", kind="video")
+    info, packets = source.info("long"), source.packets("long")
+    assert (info.width, info.height) == (320, 120)
+    assert [round(pts * info.time_base * 30) for pts in info.pts] == [*range(0, 50, 2), *range(60, 85)]
+    assert packets.entries == [0, 10, 20, 30, 40]
+    del source
+    assert json.loads(content(tmp_path / "store")[b"/clipbert/manifest"])["transcode"] == {
+        "long_side": 320,
+        "gop": 10,
+        "crf": 20,
+    }
+
+
+def test_a_file_that_kills_its_process_is_skipped(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipbert_cli.data.packing.learn", learn_or_die)
+    summary = pack_media([videos], tmp_path / "store", workers=2)
+    assert summary.packed == 7
+    ((path, reason),) = summary.skipped
+    assert path.name == "video3.mp4"
+    assert "SIGKILL" in reason
+
+
+def learn_or_die(unit: Unit) -> Learned:
+    if unit.media_id == "video3":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return learn(unit)
 
 
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from clipbert_cli.data import packing
+from clipbert_cli.data import packing, store_writer
 from clipbert_cli.errors import OutputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-packing._COMMIT_BYTES = 1
+store_writer._COMMIT_BYTES = 1
 try:
     packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
 except OutputError as exc:

@@ -1,0 +1,161 @@
+"""Damaged media: every one is decoded or reported, none crashes, hangs or gives a silent wrong frame.
+
+    python benchmarks/damaged.py [--items 1000] [--seed 0] [--memory-items 5000]
+
+Good videos and pictures are made, then cut, bit-flipped, zeroed in blocks or their halves swapped, by a seeded
+generator. Video frames carry their own index, so a wrong frame is seen: a frame that decodes must show an index that
+the video has, later frames later ones, and no black. Each item is probed and its first, middle and last frames are
+decoded, both ways; then all of them go through `pack`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from data.made_media import image, marked_frame, read_index, video
+
+from clipbert_cli.data.decode import decode_frames
+from clipbert_cli.data.images import decode_image
+from clipbert_cli.data.packing import pack_media
+from clipbert_cli.data.probe import inspect_video
+from clipbert_cli.errors import DecodeError
+
+FRAMES = 48
+LIMIT_S = 10.0
+
+
+def good_media() -> dict[str, bytes]:
+    """Some 25 files by name; videos of FRAMES frames."""
+    x264 = [{}, {"g": "48"}, {"g": "1"}, {"bf": "0"}, {"x264-params": "open-gop=1:bframes=3:keyint=12"}]
+    media = {
+        f"h264_{number}.mp4": video(FRAMES, options={"crf": "20"} | options) for number, options in enumerate(x264)
+    }
+    for container, ending in (("matroska", "mkv"), ("mpegts", "ts"), ("flv", "flv"), ("avi", "avi")):
+        media[f"h264.{ending}"] = video(FRAMES, container=container)
+    media["intra_refresh.mp4"] = video(FRAMES, options={"x264-params": "intra-refresh=1:keyint=12"})
+    media["hevc.mp4"] = video(FRAMES, codec="libx265", options={"x265-params": "keyint=12:log-level=none"})
+    for number, bframes in enumerate(("0", "2")):
+        media[f"mpeg4_{number}.avi"] = video(FRAMES, codec="mpeg4", container="avi", options={"bf": bframes, "g": "12"})
+    media["vp8.webm"] = video(FRAMES, codec="libvpx", container="webm", options={"g": "12", "cpu-used": "8"})
+    media["vp9.webm"] = video(FRAMES, codec="libvpx-vp9", container="webm", options={"g": "12", "cpu-used": "8"})
+    media["moving.gif"] = video(FRAMES, codec="gif", container="gif")
+    media["mpeg2.vob"] = video(FRAMES, codec="mpeg2video", container="vob", options={"g": "12"})
+    for form in ("jpeg", "png", "webp", "bmp", "tiff", "gif"):
+        media[f"picture_{form}.{form}"] = image(marked_frame(7), form)
+    return media
+
+
+def damage(data: bytes, rng: np.random.Generator) -> bytes:
+    """One of the four kinds of damage."""
+    kind = int(rng.integers(4))
+    size = len(data)
+    if kind == 0:
+        return data[: int(rng.integers(0, size))]
+    if kind == 3:
+        middle = int(rng.integers(size // 4, 3 * size // 4))
+        return data[middle:] + data[:middle]
+    changed = bytearray(data)
+    for _ in range(int(rng.integers(1, 9))):
+        place = int(rng.integers(0, size))
+        if kind == 1:
+            changed[place] ^= 1 << int(rng.integers(8))
+        else:
+            length = len(changed[place : place + int(rng.integers(8, 400))])
+            changed[place : place + length] = bytes(length)
+    return bytes(changed)
+
+
+def outcome(name: str, data: bytes) -> str:
+    """`decoded`, `decoded up to damage`, `reported`, or `wrong picture`: damage that the codec cannot notice.
+
+    Raises:
+        AssertionError: a frame that is black, or that the two ways of decoding do not agree on.
+    """
+    try:
+        if name.startswith("picture"):
+            assert decode_image(data).shape[2] == 3
+            return "decoded"
+        probed = inspect_video(data)
+        count = len(probed.info.pts)
+        wanted = sorted({0, count // 2, count - 1})
+        shown = []
+        for packets in {id(table): table for table in (None, probed.packets)}.values():
+            frames = decode_frames(data, (tuple(wanted),), info=probed.info, packets=packets)[0]
+            assert all(frame.max() > 32 for frame in frames), f"{name}: a black frame"
+            shown.append([read_index(frame) for frame in frames])
+        assert all(indices == shown[0] for indices in shown), f"{name}: two ways, two pictures: {shown}"
+    except DecodeError:
+        return "reported"
+    if sorted(shown[0]) != shown[0] or not set(shown[0]) <= set(range(FRAMES)):
+        return f"wrong picture: {probed.codec}"
+    return "decoded" if probed.info.complete else "decoded up to damage"
+
+
+def run(items: int, seed: int) -> dict[str, object]:
+    """Damage and decode; returns counts, the slowest item and memory."""
+    media = list(good_media().items())
+    rng = np.random.default_rng(seed)
+    counts: Counter[str] = Counter()
+    slowest = (0.0, "")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        for number in range(items):
+            name, data = media[number % len(media)]
+            data = damage(data, rng)
+            start = time.perf_counter()
+            counts[outcome(name, data)] += 1
+            slowest = max(slowest, (time.perf_counter() - start, f"{number} {name}"))
+            kind = "images" if name.startswith("picture") else "videos"
+            (folder / kind).mkdir(exist_ok=True)
+            (folder / kind / f"{number}_{name}").write_bytes(data)
+        packed = {}
+        for kind in ("videos", "images"):
+            summary = pack_media([folder / kind], folder / f"{kind}.store", kind=kind.removesuffix("s"), workers=2)  # type: ignore[arg-type]
+            files = len(list((folder / kind).iterdir()))
+            assert summary.packed + len(summary.skipped) == files, f"{files} files, {summary}"
+            packed[kind] = {"packed": summary.packed, "skipped": len(summary.skipped), "damaged": len(summary.damaged)}
+    assert slowest[0] < LIMIT_S, slowest
+    return {"outcomes": dict(counts), "slowest": slowest, "pack": packed}
+
+
+def memory_growth(media: list[tuple[str, bytes]], rng: np.random.Generator, *, items: int) -> float:
+    """Growth of memory over many items after a warm-up, as a share."""
+    for number in range(items // 5):
+        outcome(media[number % len(media)][0], damage(media[number % len(media)][1], rng))
+    before = resident()
+    for number in range(items):
+        outcome(media[number % len(media)][0], damage(media[number % len(media)][1], rng))
+    return resident() / before - 1
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--items", type=int, default=1000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--memory-items", type=int, default=5000, help="items over which memory must stay flat")
+    arguments = parser.parse_args()
+    report = run(arguments.items, arguments.seed)
+    report["memory_growth"] = memory_growth(
+        list(good_media().items()), np.random.default_rng(arguments.seed + 1), items=arguments.memory_items
+    )
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

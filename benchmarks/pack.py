@@ -1,0 +1,162 @@
+"""Packing: speed against processes that only decode, kills at random moments, and memory over many tiny files.
+
+python benchmarks/pack.py [--videos 24] [--kills 20] [--tiny 100000]
+
+speed    the same files by `pack` with 2 processes, and by two processes that decode and do nothing else; the two
+         ways take turns, the best of the repeats counts
+kills    a pack killed with SIGKILL at a random moment and started again, until it ends: the content must equal
+         that of an undisturbed pack, byte for byte
+tiny     that many pictures of a few hundred bytes; the memory of the process and its children
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import lmdb
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parent))
+
+COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
+def decode_only(files: list[Path]) -> None:
+    """Read and decode, as plainly as it goes."""
+    import av
+
+    for file in files:
+        with av.open(str(file)) as container:
+            container.streams.video[0].codec_context.thread_type = "NONE"
+            for _ in container.decode(video=0):
+                pass
+
+
+def speed(folder: Path, repeats: int) -> dict[str, float]:
+    """Seconds of both ways, start of the processes included, and how much of the decoders' speed pack has."""
+    files = sorted(folder.iterdir())
+    best = {"pack": float("inf"), "decode_only": float("inf")}
+    for _ in range(repeats):
+        context = multiprocessing.get_context("spawn")
+        start = time.perf_counter()
+        team = [context.Process(target=decode_only, args=(files[part::2],)) for part in range(2)]
+        for process in team:
+            process.start()
+        for process in team:
+            process.join()
+        best["decode_only"] = min(best["decode_only"], time.perf_counter() - start)
+        store = folder.with_name("speed.store")
+        start = time.perf_counter()
+        subprocess.run([*COMMAND, folder, store, "--workers", "2"], check=True, env=ENVIRONMENT, capture_output=True)
+        best["pack"] = min(best["pack"], time.perf_counter() - start)
+        shutil.rmtree(store)
+    return {**best, "share": best["decode_only"] / best["pack"]}
+
+
+def kills(folder: Path, count: int, seed: int) -> dict[str, int]:
+    """Kill a pack `count` times, then compare."""
+    rng = random.Random(seed)
+    undisturbed, store = folder.with_name("undisturbed.store"), folder.with_name("killed.store")
+    start = time.perf_counter()
+    subprocess.run([*COMMAND, folder, undisturbed, "--workers", "2"], check=True, env=ENVIRONMENT, capture_output=True)
+    whole = time.perf_counter() - start
+    killed = 0
+    while killed < count:
+        process = subprocess.Popen([*COMMAND, folder, store, "--workers", "2"], env=ENVIRONMENT, stderr=subprocess.PIPE)
+        try:
+            process.communicate(timeout=rng.uniform(0.1, whole))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            killed += 1
+        else:
+            assert process.returncode == 0
+            assert content(store) == content(undisturbed), "another content"
+            shutil.rmtree(store)
+    if not store.exists():
+        subprocess.run([*COMMAND, folder, store, "--workers", "2"], check=True, env=ENVIRONMENT, capture_output=True)
+    assert content(store) == content(undisturbed), "another content"
+    return {"killed": killed, "items": len(content(store))}
+
+
+def content(store: Path) -> dict[bytes, bytes]:
+    with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as txn:
+        return {bytes(key): bytes(value) for key, value in txn.cursor()}
+
+
+def tiny(folder: Path, count: int) -> dict[str, float]:
+    """Pack many tiny pictures; megabytes of the largest of its processes, and of all of them at most."""
+    from PIL import Image
+
+    folder.mkdir()
+    Image.new("RGB", (16, 16), "red").save(folder / "0.png")
+    data = (folder / "0.png").read_bytes()
+    for number in range(1, count):
+        (folder / f"{number}.png").write_bytes(data)
+    store = folder.with_name("tiny.store")
+    start = time.perf_counter()
+    process = subprocess.Popen([*COMMAND, folder, store, "--workers", "2"], env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    peak = 0
+    while process.poll() is None:
+        peak = max(peak, memory_of_family(process.pid))
+        time.sleep(0.2)
+    assert process.returncode == 0
+    largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    return {"files": count, "seconds": time.perf_counter() - start, "all_mb": peak / 1e6, "largest_process_mb": largest}
+
+
+def memory_of_family(parent: int) -> int:
+    """Bytes in memory of a process and its children; pages that they share count once in each."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+            if int(folder.name) == parent or int(fields[1]) == parent:
+                total += int(fields[21]) * resource.getpagesize()
+        except (OSError, IndexError):
+            continue
+    return total
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--videos", type=int, default=24)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--tiny", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    from decode import make_video
+
+    report: dict[str, object] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "videos"
+        folder.mkdir()
+        for number in range(min(arguments.videos, 8)):
+            data = make_video(number)
+            for copy in range(number, arguments.videos, 8):
+                (folder / f"video{copy}.mp4").write_bytes(data)
+        if arguments.repeats:
+            report["speed"] = speed(folder, arguments.repeats)
+        if arguments.kills:
+            report["kills"] = kills(folder, arguments.kills, arguments.seed)
+        if arguments.tiny:
+            report["tiny"] = tiny(Path(temporary) / "tiny", arguments.tiny)
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == "__main__":
+    main()

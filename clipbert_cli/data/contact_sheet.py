@@ -1,0 +1,50 @@
+"""The sampled clips of a media item as one picture: a row a clip, the time under each frame."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from clipbert_cli.data.decode import decode_frames
+from clipbert_cli.data.images import decode_image
+from clipbert_cli.data.sampling import ClipSampling, select
+from clipbert_cli.data.store import MediaSource
+
+_SIDE = 224
+_GAP = 6
+_LABEL = 16
+
+
+def contact_sheet(source: MediaSource, media_id: str, sampling: ClipSampling, *, seed: int = 0) -> Image.Image:
+    """The clips that `sampling` takes of an item; random ones are drawn from `seed`.
+
+    Raises:
+        StoreError: no such item.
+        DecodeError: it does not give these clips.
+    """
+    info = source.info(media_id)
+    with source.reading(media_id) as data:
+        if info is None:
+            frames = decode_image(data)[None, None]
+            labels = [[f"{frames.shape[3]} x {frames.shape[2]}"]]
+        else:
+            clips = select(info, sampling, np.random.default_rng(seed))
+            frames = decode_frames(data, clips, info=info, packets=source.packets(media_id))
+            base = info.time_base
+            labels = [[f"frame {index}, {float(info.pts[index] * base):.2f} s" for index in clip] for clip in clips]
+    rows = [[Image.fromarray(frame) for frame in clip] for clip in frames]
+    scale = _SIDE / max(rows[0][0].size)
+    width, height = (max(1, round(length * scale)) for length in rows[0][0].size)
+    sheet = Image.new(
+        "RGB",
+        (_GAP + len(rows[0]) * (max(width, 130) + _GAP), _GAP + len(rows) * (height + _LABEL + _GAP)),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    for row, (pictures, texts) in enumerate(zip(rows, labels, strict=True)):
+        for column, (picture, text) in enumerate(zip(pictures, texts, strict=True)):
+            left = _GAP + column * (max(width, 130) + _GAP)
+            top = _GAP + row * (height + _LABEL + _GAP)
+            sheet.paste(picture.resize((width, height)), (left, top))
+            draw.text((left, top + height + 2), text, fill="black")
+    return sheet

@@ -21,7 +21,7 @@ from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.train import Trainer
 from clipbert_cli.model.weight_formats import original
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig, TrainConfig
-from clipbert_cli.task.registry import TASKS
+from clipbert_cli.task.registry import task_class
 
 pytestmark = pytest.mark.golden
 
@@ -90,7 +90,7 @@ def task(run: Mapping[str, Any]) -> Any:
         mlm_average="all",
         mlm_on_mismatched=True,
     )
-    return TASKS[TASK_OF_HEAD[run["head"]]](objective, InferConfig(), {})
+    return task_class(TASK_OF_HEAD[run["head"]])(objective, InferConfig(), {})
 
 
 def batch(run: Mapping[str, Any], stored: Mapping[str, Any]) -> Batch:
@@ -246,8 +246,8 @@ def check_losses_and_norms(name: str, watch: Watch) -> None:
         if not run["grad_norm"]:  # not kept where clipping is off
             continue
         norm = run["grad_norm"][step] / accumulated
-        relative = NORM if strict else 0.25 if name in DRIFTING else 0.1
-        assert record["grad_norm"] == pytest.approx(norm, rel=relative), step
+        if strict or name not in DRIFTING:  # those are compared in float64, update by update
+            assert record["grad_norm"] == pytest.approx(norm, rel=NORM if strict else 0.1), step
         for part in ("mlm", "itm"):
             if part in run:
                 assert record[part] == pytest.approx(run[part][step], abs=tolerance), (step, part)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -23,6 +23,10 @@ def infer(
     checkpoint: Annotated[
         str, typer.Option("--checkpoint", metavar="best|latest|step_N", help="Which checkpoint.")
     ] = "best",
+    weights: Annotated[
+        Literal["auto", "plain", "ema"],
+        typer.Option("--weights", help="Of a run with train.ema_decay; auto: those that validation scored."),
+    ] = "auto",
     recipe: Annotated[
         str | None,
         typer.Option("--recipe", "-r", metavar="NAME|FILE", help="Take splits and infer settings from this recipe."),
@@ -98,6 +102,7 @@ def infer(
     settings += [f"objective.num_options={len(option)}"] if option else []
     options: dict[str, Any] = {
         "checkpoint": checkpoint,
+        "weights": weights,
         "recipe": recipe,
         "overrides": settings,
         "data_root": data_root,

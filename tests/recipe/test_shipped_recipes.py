@@ -29,7 +29,8 @@ def test_its_first_line_says_what_it_is(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_names_files_relative_to_the_data_root(name, tmp_path):
     recipe = load_recipe(name, data_root=tmp_path)
-    assert {"train", "val"} <= recipe.data.splits.keys()
+    trained = name != "msrvtt_mc"  # answered by a run of msrvtt_retrieval
+    assert {*recipe.data.train_splits, "val"} <= recipe.data.splits.keys() or not trained
     for split in recipe.data.splits.values():
         assert not split.annotations.startswith(("/", "~"))
         assert not split.media.startswith(("/", "~"))

@@ -12,6 +12,9 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of one would only wait for those of another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 from running import TINY, Clipbert, ClipbertProcess, Finished
 

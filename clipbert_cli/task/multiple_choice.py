@@ -17,9 +17,9 @@ from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.errors import PredictionsError, UsageError
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.task.base import Task
-from clipbert_cli.task.metrics import accuracy_by_type, accuracy_table
+from clipbert_cli.task.metrics import accuracy_table
 from clipbert_cli.task.pooling import match_probability, multiple_choice, option_probabilities
-from clipbert_cli.task.vocabulary import answer_type, example_id
+from clipbert_cli.task.vocabulary import answer_accuracy, answer_type, example_id
 
 
 class MultipleChoice(Task):
@@ -83,24 +83,16 @@ class MultipleChoice(Task):
 
     def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Accuracy overall and by answer type."""
-        credits = []
-        for example in examples:
-            if example.target is None:
-                raise PredictionsError(
-                    f"example {example.example_id!r} has no answer in the ground truth",
-                    hint="score a split with answers",
-                )
-            if "media_error" in fields[example.example_id]:
-                credits.append(0.0)
-                continue
-            answer = fields[example.example_id].get("answer")
+
+        def worth(answer: Any, example: Example) -> float:
             if type(answer) is not int or not 0 <= answer < len(example.texts):
                 raise PredictionsError(
                     f"example {example.example_id!r}: answer is {answer!r}: it must be an integer from 0 to "
                     f"{len(example.texts) - 1}"
                 )
-            credits.append(float(answer == example.target))
-        return accuracy_by_type(credits, [example.answer_type for example in examples])
+            return float(answer == example.target)
+
+        return answer_accuracy(fields, examples, worth)
 
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """One row an answer type, and all together."""

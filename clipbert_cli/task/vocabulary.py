@@ -52,25 +52,39 @@ class VocabularyTask(Task):
         credit: Callable[[str, Any], float],
     ) -> dict[str, Any]:
         """Accuracy overall and by answer type; `credit` is what an answer, as text, is worth against a target."""
-        credits = []
-        for example in examples:
-            if example.target is None:
-                raise PredictionsError(
-                    f"example {example.example_id!r} has no answer in the ground truth",
-                    hint="score a split with answers",
-                )
-            if "media_error" in fields[example.example_id]:
-                credits.append(0.0)
-                continue
-            answer = fields[example.example_id].get("answer")
+
+        def worth(answer: Any, example: Example) -> float:
             if not isinstance(answer, str):
                 raise PredictionsError(f"example {example.example_id!r}: answer is {answer!r}: it must be text")
-            credits.append(credit(answer, example.target))
-        return accuracy_by_type(credits, [example.answer_type for example in examples])
+            return credit(answer, example.target)
+
+        return answer_accuracy(fields, examples, worth)
 
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """One row an answer type, and all together."""
         return accuracy_table(metrics)
+
+
+def answer_accuracy(
+    fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example], worth: Callable[[Any, Example], float]
+) -> dict[str, Any]:
+    """Accuracy overall and by answer type of predictions with an `answer`; a media error is worth nothing.
+
+    Args:
+        worth: of an answer, 0..1; raises PredictionsError where it is none.
+
+    Raises:
+        PredictionsError: the ground truth has no answer, or `worth` does.
+    """
+    credits = []
+    for example in examples:
+        if example.target is None:
+            raise PredictionsError(
+                f"example {example.example_id!r} has no answer in the ground truth", hint="score a split with answers"
+            )
+        found = fields[example.example_id]
+        credits.append(0.0 if "media_error" in found else worth(found.get("answer"), example))
+    return accuracy_by_type(credits, [example.answer_type for example in examples])
 
 
 def answer_type(record: Record) -> str | None:

@@ -35,7 +35,7 @@ def wait_for(condition, seconds=30):
 
 def test_ctrl_c_exits_130_at_once_and_the_part_goes_on(world):
     page = world.pages["lab/w.pth"]
-    page.body, page.pause = os.urandom(3_000_000), 0.1
+    page.body, page.pause = os.urandom(3_000_000), 0.4  # slow enough not to end before the signal comes
     process = world.start("lab/weights")
     wait_for(lambda: part_size(world) > 300_000)
     process.send_signal(signal.SIGINT)

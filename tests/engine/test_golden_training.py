@@ -38,7 +38,7 @@ LOSS, NORM, VALUE = 1e-5, 1e-4, 5e-6
 ONE_GRADIENT = 1e-3  # of a single parameter: one ReLU or maximum that switches shows
 DRIFTING = ("retrieval_lse_without_preliminary_steps", "retrieval_rank_mean", "vqa_bce")
 """Runs whose later float32 numbers depend on the machine, as the set's README says: 1e-3 and more in a loss of order 1,
-a tenth and more in a gradient norm. They are run in float64 as well, where nothing drifts and every update is strict."""
+a tenth and more in a gradient norm. They are run in float64 as well, strictly at every update."""
 GROUPS = (  # the original's eight, in its order
     *("transformer/decay/head", "transformer/no_decay/head", "transformer/decay", "transformer/no_decay"),
     *("cnn/decay/cnn.grid", "cnn/no_decay/cnn.grid", "cnn/decay", "cnn/no_decay"),

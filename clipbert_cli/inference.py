@@ -71,6 +71,7 @@ class LoadedRun:
                 shared=questions.shared,
                 text_rows=self.recipe.infer.text_rows,
                 progress=after_batch,
+                alive=interrupts.check,
             )
 
 

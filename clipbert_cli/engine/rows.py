@@ -142,7 +142,8 @@ def encode(model: ClipBert, frames: Tensor, budget: Budget) -> Tensor:
         parts.append(model.encode_visual(clips[None, start:stop])[0])  # (s, V, D)
 
     budget.parts(len(clips), clips.shape[1], work)
-    return torch.cat(parts).unflatten(0, frames.shape[:2])
+    tokens = torch.cat(parts)  # (B*K, V, D)
+    return tokens.view(*frames.shape[:2], *tokens.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def make_model() -> ClipBert:
     torch.manual_seed(0)
     model = ClipBert(ModelConfig(), HeadSpec("classifier", 2)).eval()
     for part in model.head.layers[::2]:
-        torch.nn.init.normal_(part.weight, std=0.3)
+        torch.nn.init.normal_(part.weight, std=0.08)
     return model
 
 

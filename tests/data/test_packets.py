@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from data.made_media import marked_frame, read_index, video
 
-from clipbert_cli.data import packets
+from clipbert_cli.data import scan
 from clipbert_cli.data.decode import rgb_frames
 from clipbert_cli.data.packets import PacketTable, decode_packets, plan
 from clipbert_cli.data.probe import ProbedVideo, inspect_video
@@ -106,14 +106,14 @@ def test_a_closed_group_is_entered_at_its_idr_and_an_open_one_where_the_pixels_a
 
 def test_an_entry_whose_pixels_differ_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container that calls P pictures key frames; FFmpeg's own muxers cannot be made to write one."""
-    read = packets._read_packets
+    read = scan._read_packets
 
     def lying(*arguments: Any) -> Any:
         table, stated = read(*arguments)
         table.entry[::12] = True
         return table, stated
 
-    monkeypatch.setattr(packets, "_read_packets", lying)
+    monkeypatch.setattr(scan, "_read_packets", lying)
     assert inspect_video(video(48, options={"g": "48", "bf": "0"})).packets.entries == [0]
     assert inspect_video(video(48, options={"g": "24", "bf": "0"})).packets.entries == [0, 24]
     assert inspect_video(video(48, options={"g": "12", "bf": "0"})).packets.entries == [0, 12, 24, 36]

@@ -11,11 +11,11 @@ Tables are made in `scan.py`; a video without one is decoded from its start, as 
 
 from __future__ import annotations
 
+import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import av
 import numpy as np
@@ -26,8 +26,12 @@ from av.video.frame import VideoFrame
 from clipbert_cli.data.video import MAX_PIXELS, reading_video, set_decoding
 from clipbert_cli.errors import DecodeError
 
-if TYPE_CHECKING:
-    Buffer = bytes | memoryview
+Buffer = bytes | memoryview
+
+
+class OtherBytesError(DecodeError):
+    """A packet's bytes are not those that its table was made of: they were damaged since, and no other way of decoding
+    them can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class PacketTable:
         shows: (P,) int64, the frame (in the order they are shown) that the packet gives, -1 for none.
         entry: (P,) bool, decoding may start here: right for every frame not shown before the packet's own.
         skippable: (P,) bool, no other packet needs this one.
+        checksums: (P,) uint32, CRC-32 of each packet; None in tables of stores that have none.
     """
 
     codec: str
@@ -53,6 +58,7 @@ class PacketTable:
     shows: np.ndarray = field(repr=False)
     entry: np.ndarray = field(repr=False)
     skippable: np.ndarray = field(repr=False)
+    checksums: np.ndarray | None = field(default=None, repr=False)
 
     @cached_property
     def packet_of(self) -> np.ndarray:
@@ -67,6 +73,28 @@ class PacketTable:
         """The packets at which decoding may start, in order."""
         found: list[int] = np.flatnonzero(self.entry).tolist()
         return found
+
+    def check_size(self, data: Buffer) -> None:
+        """
+        Raises:
+            DecodeError: the table is of a file of another length.
+        """
+        if len(data) != self.data_size:
+            raise DecodeError(
+                f"it has {len(data)} bytes, and the stored information is of {self.data_size}: of other data"
+            )
+
+    def packet(self, data: Buffer, number: int) -> bytes:
+        """The bytes of a packet.
+
+        Raises:
+            OtherBytesError: they have changed since the table was made.
+        """
+        start, size = int(self.offsets[number]), int(self.sizes[number])
+        payload = bytes(data[start : start + size])
+        if self.checksums is not None and zlib.crc32(payload) != self.checksums[number]:
+            raise OtherBytesError(f"its bytes from {start} to {start + size} are not those that were packed")
+        return payload
 
     def entry_for(self, frame: int) -> int:
         """The latest packet from which decoding gives this frame."""
@@ -145,6 +173,8 @@ class PacketDecoder:
             for packet in run.packets:
                 try:
                     yield from self._decode(self._packet(data, packet))
+                except OtherBytesError:
+                    raise
                 except DecodeError:
                     if not 0 <= shows[packet] < shows[entry]:
                         raise  # otherwise it belongs to pictures before the entry, which are not here
@@ -153,9 +183,9 @@ class PacketDecoder:
             self._context.flush_buffers()
 
     def _packet(self, data: Buffer, number: int) -> Packet:
-        start, size = int(self.table.offsets[number]), int(self.table.sizes[number])
-        packet = Packet(size)  # FFmpeg's own memory: decoders read some bytes beyond the end
-        packet.update(bytes(data[start : start + size]))
+        payload = self.table.packet(data, number)
+        packet = Packet(len(payload))  # FFmpeg's own memory: decoders read some bytes beyond the end
+        packet.update(payload)
         packet.pts = packet.dts = number
         return packet
 
@@ -176,12 +206,10 @@ def decode_packets(
     """(frame number, frame) of every wanted frame, each once, in the decoder's order.
 
     Raises:
-        DecodeError: an error in the bitstream on the way, a frame that does not come, or data that the table is not of.
+        DecodeError: an error in the bitstream on the way, a frame that does not come, or data that the table is not of
+            (OtherBytesError: a packet has changed).
     """
-    if len(data) != table.data_size:
-        raise DecodeError(
-            f"it has {len(data)} bytes, and the stored information is of {table.data_size}: of other data"
-        )
+    table.check_size(data)
     decoder = PacketDecoder(table, max_pixels=max_pixels)
     for run in plan(table, wanted):
         missing = set(run.frames)

@@ -67,7 +67,7 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         return None
     extradata = context.extradata or b""
     nal_format = NalFormat.of(context.name, extradata)
-    offsets, sizes, keys, certain, skippable = [], [], [], [], []
+    offsets, sizes, keys, certain, skippable, checksums = [], [], [], [], [], []
     times: list[int | None] = []
     discarded = []
     for packet in video.packets():
@@ -78,6 +78,7 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         picture = nal_format.picture(payload) if nal_format else None
         offsets.append(offset)
         sizes.append(len(payload))
+        checksums.append(zlib.crc32(payload))
         keys.append(packet.is_keyframe)
         # A VP8 key frame may keep the segments of the frame before; of a damaged file they differ.
         by_rule = picture.is_idr if picture else nal_format is None and context.name != "vp8"
@@ -102,6 +103,7 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         shows=np.full(len(sizes), -1, dtype=np.int64),
         entry=np.array(keys),
         skippable=np.array(skippable),
+        checksums=np.array(checksums, dtype=np.uint32),
     )
     return table, _Stated(times, discarded, np.array(certain))
 

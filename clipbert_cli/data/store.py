@@ -108,6 +108,14 @@ class MediaSource(ABC):
         record = self._probe(media_id)[1]
         return None if record is None else records.packet_table(record)
 
+    def checksum(self, media_id: str) -> int | None:
+        """CRC-32 of the media file's bytes as they were packed; None where it is not known.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        return None
+
     def _probe(self, media_id: str) -> _Records:
         found = self._probed.get(media_id)
         if found is None:
@@ -272,6 +280,13 @@ class LmdbStore(MediaSource):
         """What is known of an item, as it is stored; None where it was not packed here."""
         record = self.raw(records.info_key(media_id))
         return None if record is None else records.fields(record)
+
+    def checksum(self, media_id: str) -> int | None:
+        try:
+            found = (self.record(media_id) or {}).get("crc32")
+        except (ValueError, AttributeError) as exc:
+            raise self._damaged(f"what it knows of {media_id!r} cannot be read") from exc
+        return found if isinstance(found, int) else None
 
     def _get(self, key: bytes) -> bytes | None:
         if not 0 < len(key) <= _MAX_KEY_BYTES:

@@ -160,9 +160,29 @@ def test_a_table_of_other_bytes_is_noticed() -> None:
 def test_where_a_table_fails_decoding_from_the_start_answers() -> None:
     data = video(30)
     probed = inspect_video(data)
-    broken = dataclasses.replace(probed.packets, offsets=probed.packets.offsets + 1)
+    broken = dataclasses.replace(probed.packets, offsets=probed.packets.offsets + 1, checksums=None)
     ((index, frame),) = rgb_frames(data, [7], info=probed.info, packets=broken)
     assert (index, read_index(frame)) == (7, 7)
+
+
+def test_bytes_that_changed_are_no_frames() -> None:
+    """Whatever the decoder would make of them: a flipped bit in a picture is often none of its errors."""
+    data = bytearray(video(30))
+    probed = inspect_video(bytes(data))
+    place = int(probed.packets.offsets[7] + probed.packets.sizes[7] // 2)
+    data[place] ^= 1
+    frame = int(probed.packets.shows[7])
+    with pytest.raises(DecodeError, match="not those that were packed"):
+        list(rgb_frames(bytes(data), [frame], info=probed.info, packets=probed.packets))
+    list(rgb_frames(bytes(data), [0], info=probed.info, packets=probed.packets))  # which does not need them
+
+
+def test_tables_without_checksums_are_read() -> None:
+    """As the first stores had them."""
+    table = dataclasses.replace(inspect_video(video(30)).packets, checksums=None)
+    read = packet_table(packets_record(table))
+    assert read.checksums is None
+    assert np.array_equal(read.offsets, table.offsets)
 
 
 def test_frames_outside_of_the_edit_list_are_left_out() -> None:

@@ -28,7 +28,7 @@ from clipbert_cli.task.registry import task_class
 
 # Of another recipe's `data`.
 TAKEN = (
-    *("root", "splits", "fields", "media", "workers", "black_frames"),
+    *("root", "splits", "fields", "media", "workers", "decoder", "black_frames"),
     *("on_bad_media", "max_pixels", "exif_rotation"),
 )
 

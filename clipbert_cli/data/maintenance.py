@@ -13,7 +13,7 @@ import lmdb
 
 from clipbert_cli.data import records
 from clipbert_cli.data.images import probe_image
-from clipbert_cli.data.learning import damage, learn_data
+from clipbert_cli.data.learning import damage, learn_data, seconds_allowed
 from clipbert_cli.data.partial import workplace
 from clipbert_cli.data.probe import Kind
 from clipbert_cli.data.store import LmdbStore, index_beside, open_media, stored_manifest
@@ -52,7 +52,7 @@ def verify_store(store: Path, *, workers: int = 0, on_progress: Progress | None 
     wrong: list[tuple[str, str]] = []
     damaged: list[tuple[str, str]] = []
     total = len(source)
-    for done, (job, found) in enumerate(in_order(_verify, _jobs(source), workers=workers), start=1):
+    for done, (job, found) in enumerate(in_order(_verify, _jobs(source), workers=workers, limit=_seconds_for), start=1):
         reason, damage_found = (str(found), None) if isinstance(found, Died) else found
         if reason:
             wrong.append((job.media_id, reason))
@@ -68,6 +68,14 @@ def verify_store(store: Path, *, workers: int = 0, on_progress: Progress | None 
 
 def _jobs(source: LmdbStore) -> Iterator[_Job]:
     return (_Job(source.path, media_id, source.kind) for media_id in source)
+
+
+def _seconds_for(job: _Job) -> float:
+    try:
+        with LmdbStore(job.store, kind=job.kind).reading(job.media_id) as data:
+            return seconds_allowed(len(data))
+    except StoreError:
+        return seconds_allowed(0)
 
 
 def _verify(job: _Job) -> tuple[str | None, str | None]:
@@ -145,7 +153,7 @@ def index_store(store: Path, *, beside: bool = False, workers: int = 0, on_progr
     with writing_to(target), workplace(target, add=False) as place:
         writer = StoreWriter(place.folder)
         try:
-            for done, (job, found) in enumerate(in_order(_learn, jobs, workers=workers), start=1):
+            for done, (job, found) in enumerate(in_order(_learn, jobs, workers=workers, limit=_seconds_for), start=1):
                 if isinstance(found, Died | str):
                     wrong.append((job.media_id, str(found)))
                 else:

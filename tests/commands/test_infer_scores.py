@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,8 @@ def test_killed_runs_go_on_and_end_with_the_same_bytes(
     for count in (random.randint(1, 3), random.randint(4, 6)):
         process = clipbert_process(*asked, prelude=SLOW)
         until_lines(process, folder, count)
+        second = clipbert(*asked)
+        assert (second.returncode, "another process writes these scores" in second.stderr) == (1, True)
         process.kill()
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
@@ -127,99 +130,58 @@ def test_killed_runs_go_on_and_end_with_the_same_bytes(
         assert (folder / name).read_bytes() == (scores / name).read_bytes()
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_keeps_what_is_done_and_says_how_to_go_on(
-    run: Path, clipbert_process: ClipbertProcess, clipbert: Clipbert, tmp_path: Path, number: signal.Signals, code: int
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+    run: Path, made_data: Path, clipbert_process: ClipbertProcess, clipbert: Clipbert, tmp_path: Path
 ) -> None:
     folder = tmp_path / "scores"
     process = clipbert_process(*command(run, "--format", "scores", "-o", folder), prelude=SLOW)
     until_lines(process, folder, 2)
-    process.send_signal(number)
+    process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
-    assert process.returncode == code, stderr
-    assert f"interrupted by {number.name}: the scores so far are kept in {folder}" in stderr
+    assert process.returncode == 130, stderr
+    assert f"interrupted by SIGINT: the scores so far are kept in {folder}" in stderr
     assert "the same command goes on from here" in stderr
     assert "Traceback" not in stderr
     assert 2 <= lines_written(folder) < 8
-    done = clipbert("eval", folder, "-r", "demo_retrieval", "--split", "train")
-    assert (done.returncode, "unfinished" in done.stderr) == (1, True)
-
-
-def test_two_commands_do_not_write_one_folder(
-    run: Path, clipbert_process: ClipbertProcess, clipbert: Clipbert, tmp_path: Path
-) -> None:
-    folder = tmp_path / "scores"
-    asked = command(run, "--format", "scores", "-o", folder)
-    process = clipbert_process(*asked, prelude=SLOW)
-    until_lines(process, folder, 1)
-    second = clipbert(*asked)
-    assert (second.returncode, "another process writes these scores" in second.stderr) == (1, True)
-    _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 0, stderr
+    done = evaluate(clipbert, made_data, folder)
+    assert (done.returncode, "these scores are unfinished" in done.stderr) == (1, True)
 
 
 # ------------------------------------------------------------------------------------------------ several processes
 
 
-def test_several_processes_give_the_predictions_of_one(
-    run: Path,
-    trained_run: Path,
-    clipbert_process: ClipbertProcess,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Scores, JSON lines of questions, and a search; to the last digit, with as many threads each."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    results = {}
-    for processes in ([], ["--nproc-per-node", 2]):
-        folder = tmp_path / f"scores{len(processes)}"
-        preds = tmp_path / f"preds{len(processes)}.jsonl"
-        asked = [
-            command(run, "--format", "scores", "-o", folder, *processes),
-            ["infer", "--run", trained_run, "--split", "test", "-o", preds, *processes],
-        ]
-        for each in asked:
-            process = clipbert_process(*each)
-            stdout, stderr = process.communicate(timeout=200)
-            assert process.returncode == 0, stderr
-            assert (stdout, stderr.count("written to")) == ("", 1)
-        results[len(processes)] = [
-            (folder / "scores.npy").read_bytes(),
-            (folder / "ids.json").read_bytes(),
-            preds.read_text(),
-        ]
-    assert results[2] == results[0]
-
-
-def test_a_failure_of_several_processes_is_told_once(
-    run: Path, clipbert_process: ClipbertProcess, tmp_path: Path
-) -> None:
-    (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "thesis.tex").write_text("precious")
-    process = clipbert_process(*command(run, "--format", "scores", "-o", tmp_path / "mine", "--nproc-per-node", 2))
-    _, stderr = process.communicate(timeout=200)
-    assert process.returncode == 1
-    assert stderr.count("error: ") == 1
-    assert "holds no scores" in stderr
-    assert "Traceback" not in stderr
-
-
-def test_torchrun_starts_it_as_well(run: Path, scores: Path, tmp_path: Path) -> None:
-    import sys
-
-    folder = tmp_path / "scores"
-    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 3, "-m", "--", "clipbert_cli"]
+def one_thread(tmp_path: Path, name: str, *words: object) -> str:
+    """Runs Python to its end; what it says on stderr."""
     done = subprocess.run(
-        [sys.executable, *map(str, [*words, *command(run, "--format", "scores", "-o", folder)])],
+        [sys.executable, *map(str, words)],
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         check=False,
         timeout=300,
+        cwd=tmp_path,
     )
-    assert done.returncode == 0, done.stderr
-    np.testing.assert_allclose(np.load(folder / "scores.npy"), np.load(scores / "scores.npy"), atol=1e-5)
-    assert ids(folder) == ids(scores)
+    assert done.returncode == 0, f"{name}: {done.stderr}"
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_several_processes_give_the_scores_of_one(run: Path, tmp_path: Path) -> None:
+    """To the last digit, with as many threads each; started by torchrun."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 3, "-m", "--", "clipbert_cli"]
+    for name, start in (("one", ["-m", "clipbert_cli"]), ("three", torchrun)):
+        said = one_thread(tmp_path, name, *start, *command(run, "--format", "scores", "-o", name))
+        assert said.count("written to") == 1
+    for name in ("scores.npy", "ids.json"):
+        assert (tmp_path / "three" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_several_processes_give_the_answers_of_one(trained_run: Path, tmp_path: Path) -> None:
+    asked = ["-m", "clipbert_cli", "infer", "--run", trained_run, "--split", "test", "-o"]
+    one_thread(tmp_path, "one", *asked, "one.jsonl")
+    said = one_thread(tmp_path, "two", *asked, "two.jsonl", "--nproc-per-node", 2)
+    assert said.count("48 predictions written to two.jsonl") == 1
+    assert (tmp_path / "two.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
 
 
 # ------------------------------------------------------------------------------------------------ shortlists

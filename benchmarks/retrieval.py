@@ -379,6 +379,7 @@ def linear(model: ClipBert, case: Case) -> list[dict[str, Any]]:
     torch.manual_seed(2)
     quarter = replace(case, texts=max(4, case.texts // 4))
     texts, frames = make_texts(quarter), make_frames(case)
+    Engine(model, replace(quarter, clips=1), texts)(frames[:, :1])  # the first call gets its memory from the system
     rows = []
     for times_texts, clips in ((1, case.clips // 2), (1, case.clips), (2, case.clips), (4, case.clips)):
         own = replace(case, texts=quarter.texts * times_texts, clips=max(1, clips))

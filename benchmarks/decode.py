@@ -2,8 +2,8 @@
 
     python benchmarks/decode.py [--json] [--plot FILE] [--videos 8] [--repeats 2] [--keep FOLDER]
 
-Videos are made by this script (`--keep` keeps them for the next run). Everything runs in this process, on one thread, one
-way after the other on each video (interleaved, so that a busy machine slows all ways alike); the best of the repeats
+Videos are made by this script (`--keep` keeps them for the next run). Everything runs in this process, on one thread,
+one way after the other on each video (interleaved, so that a busy machine slows all ways alike); the best repeat
 counts, in CPU time.
 
     train   8 random clips of 2 frames at 2 a second

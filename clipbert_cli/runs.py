@@ -1,7 +1,8 @@
 """Read first: a recipe becomes objects, the objects a run, a run predictions, predictions a score.
 
 finetune  recipe ─► prepare_training ─► Training.run (training.py) ─► run folder
-infer     run folder ─► open_run ─► predict_split | predict_media ─► predictions
+infer     run folder ─► open_run ─► predict_split | predict_media (inference.py) ─► predictions
+          of retrieval also        SplitScoring | search (ranking.py) ─► scores
 eval      predictions + recipe ─► evaluate ─► metrics
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -192,6 +193,7 @@ def evaluation(
     *,
     world: World,
     media_ids: Sequence[str] = (),
+    done: Collection[int] = frozenset(),
 ) -> Evaluation:
     """This process's share of the examples, media item by media item, clips as `infer` says; or of the media, where
     every text meets every item.
@@ -201,6 +203,7 @@ def evaluation(
 
     Args:
         media_ids: media beside those of the examples, where every text meets every item.
+        done: numbers of batches that are left out.
     """
     infer = recipe.infer
     sampling = ClipSampling(
@@ -221,7 +224,7 @@ def evaluation(
         draw = task.draw(groups, training=False)
     on_bad_media: OnBadMedia = "error" if recipe.data.on_bad_media == "error" else "report"
     dataset = group_dataset(recipe, groups, source, sampling, draw, on_bad_media=on_bad_media, world=world)
-    order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=world.shard)
+    order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=world.shard, done=done)
     batches = batch_loader(recipe, dataset, texts, order, world=world)
     return Evaluation(batches, shared, len(groups) if shared else len(examples))
 

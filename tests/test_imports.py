@@ -28,10 +28,12 @@ MAY_IMPORT = {
     "engine": {"disk", "task.base", "data", "model", "batch", "errors", "recipe.schema"},
     "training": {"engine", "task.base", "data", "model", "batch", "errors", "recipe", "recipe.schema"},
     "runs": {"training", "engine", "task", "data", "model", "batch", "errors", "recipe", "recipe.schema"},
-    "evaluation": {"runs", "data", "errors", "recipe.schema"},
+    "evaluation": {"runs", "engine", "data", "errors", "recipe.schema"},
     "inference": {"runs", "engine", "task", "data", "model", "batch", "errors", "recipe"},
+    "ranking": {"inference", "runs", "engine", "task", "data", "batch", "errors"},
     "assets": {"errors"},
     "commands": {
+        "ranking",
         "evaluation",
         "inference",
         "runs",

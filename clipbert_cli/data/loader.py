@@ -22,6 +22,9 @@ from clipbert_cli.errors import ClipbertError, DecodeError
 
 logger = logging.getLogger("clipbert")
 
+LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that loading processes take no notice of."""
+
 
 class BatchLoader:
     """Iterates over the batches of `order`. What becomes of bad media says the dataset's `on_bad_media`:
@@ -80,6 +83,15 @@ class BatchLoader:
                 hint="lower data.workers (0 loads in the main process), or give more memory (docker: --shm-size)",
             ) from exc
 
+    def _started(self) -> Iterator[Loaded]:
+        """The loader's stream, its processes started. They inherit that signals are blocked: one that comes before they
+        ignore it (torchrun's goes to whole process groups) would end them, and the run with them."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_PARENT)
+        try:
+            return iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     @property
     def decoder(self) -> Decoder:
         """What decodes the media, and why."""
@@ -87,10 +99,10 @@ class BatchLoader:
 
     def _decoded(self) -> Iterator[Loaded]:
         if self.decoder.name == "pyav":
-            yield from self._loader
+            yield from self._started()
             return
         self._decoder = self._decoder or BatchDecoder(self.dataset, self._collate)
-        for loaded in ahead(map(self._decoder, iter(self._loader))):
+        for loaded in ahead(map(self._decoder, self._started())):
             frames = loaded.batch.frames
             if frames.is_cuda:  # made on the decoder's stream and used on this one
                 frames.record_stream(torch.cuda.current_stream(frames.device))
@@ -131,5 +143,5 @@ _NOTED = {"skip": "left out", "replace": "replaced by another", "report": "its p
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in LEFT_TO_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)

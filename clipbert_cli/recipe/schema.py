@@ -306,8 +306,10 @@ class InferConfig(Section):
         "start", description="where the clip starts if there is only one, with sampling `clips`"
     )
     max_examples_per_group: PositiveInt = Field(8, description="examples of one media item that share its encoding")
-    text_rows: PositiveInt = Field(
-        256, description="text rows, each times the clips, that go through the transformer together"
+    text_rows: PositiveInt | None = Field(
+        None,
+        description="most text rows, each times the clips, that go through the transformer together; "
+        "default: as many as are fast and fit into memory",
     )
     top: PositiveInt = Field(5, description="answers listed per example")
 

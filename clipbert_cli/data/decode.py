@@ -114,7 +114,8 @@ def decode_canvas(
     Raises:
         DecodeError: see `rgb_frames`.
     """
-    canvas = torch.zeros((len(clips), len(clips[0]), 3, size, size), dtype=torch.uint8)
+    # NumPy's zeros cost nothing until they are written to.
+    canvas = torch.from_numpy(np.zeros((len(clips), len(clips[0]), 3, size, size), dtype=np.uint8))
     places: dict[int, list[torch.Tensor]] = {}
     for k, clip in enumerate(clips):
         for t, index in enumerate(clip):

@@ -16,6 +16,8 @@ from clipbert_cli.data.mixture import MixedDataset
 from clipbert_cli.data.pieces import EncodedClips
 from clipbert_cli.errors import ClipbertError, DecodeError
 
+_MOST_AT_FIRST = 8  # media that fail before one does not
+
 logger = logging.getLogger("clipbert")
 
 
@@ -24,7 +26,8 @@ class BatchDecoder:
 
     One item that DALI cannot decode fails a whole batch of it. The batch is then done item by item, and what fails
     alone is decoded by PyAV; what PyAV cannot decode either is read again as if there were no DALI, so that
-    `on_bad_media` means the same.
+    `on_bad_media` means the same. A DALI that decodes nothing at all (a driver without NVDEC, say) stops the run
+    instead.
 
     Raises:
         ClipbertError: DALI cannot be started.
@@ -40,11 +43,16 @@ class BatchDecoder:
         self._by_pyav = dataset.with_pyav_only()
         self._collate = collate
         self._warned: set[str] = set()
+        self._works = False
         device = self._dali.device
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
     def __call__(self, loaded: Loaded) -> Loaded:
-        """The same with `batch.frames`, (B, K, T, 3, S, S)."""
+        """The same with `batch.frames`, (B, K, T, 3, S, S).
+
+        Raises:
+            ClipbertError: DALI has failed on several media and decoded none.
+        """
         if not loaded.clips:
             return loaded
         with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
@@ -63,6 +71,7 @@ class BatchDecoder:
         """(B, K, T, 3, S, S) of B items, some of which may be decoded already."""
         encoded = [number for number, each in enumerate(clips) if isinstance(each, EncodedClips)]
         decoded = self._dali.decode([each for each in clips if isinstance(each, EncodedClips)])
+        self._works = True
         if len(encoded) == len(clips):
             return decoded
         frames = decoded.new_empty((len(clips), *decoded.shape[1:]))
@@ -82,8 +91,14 @@ class BatchDecoder:
                 frames.append(clips.to(self._dali.device))
                 continue
             try:
-                frames.append(self._dali.decode([clips])[0])
+                frames.append(self._decode([clips])[0])
             except DecodeError as exc:
+                if not self._works and len(self._warned) >= _MOST_AT_FIRST:
+                    raise ClipbertError(
+                        f"DALI has decoded none of the first {len(self._warned)} media; the last: {exc}",
+                        hint="set data.decoder=pyav, or give the driver NVDEC (in a container: "
+                        "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video)",
+                    ) from exc
                 if media_id not in self._warned:
                     self._warned.add(media_id)
                     logger.warning("%s: %s; PyAV is asked instead", media_id, exc)

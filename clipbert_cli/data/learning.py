@@ -71,8 +71,8 @@ def learn(unit: Unit) -> Learned:
 
 
 def seconds_allowed(size: int) -> float:
-    """Processor time in which media of `size` bytes must be decoded: ten seconds, and a minute a megabyte, which the
-    slowest of real videos needs a tenth of."""
+    """Processor time in which media of `size` bytes must be decoded: ten seconds, and a minute a megabyte (the videos
+    of benchmarks/decode.py need less than a second a megabyte)."""
     return 10 + size * 60e-6
 
 

@@ -101,8 +101,9 @@ class BatchLoader:
         if self.decoder.name == "pyav":
             yield from self._started()
             return
+        started = self._started()  # before there are DALI's threads and a GPU's context, which do not survive a fork
         self._decoder = self._decoder or BatchDecoder(self.dataset, self._collate)
-        for loaded in ahead(map(self._decoder, self._started())):
+        for loaded in ahead(map(self._decoder, started)):
             frames = loaded.batch.frames
             if frames.is_cuda:  # made on the decoder's stream and used on this one
                 frames.record_stream(torch.cuda.current_stream(frames.device))

@@ -30,8 +30,6 @@ MAX_PIXELS = 178_956_970
 _BARE = {"h264", "hevc", "m4v", "mpegvideo"}
 _START_CODE = re.compile(rb"\x00\x00+\x01")
 
-_CORRUPT_PACKET = "the container says that a packet is damaged"
-
 _FORWARD = {PictureType.P, PictureType.S}
 _PREDICTED = _FORWARD | {PictureType.B}
 
@@ -105,11 +103,9 @@ class Video:
         """
         ended = False
         with reading_video():
-            for packet in self._container.demux(self.stream):
+            for packet in self._demux():
                 if ended:
                     raise DecodeError("an empty packet stands inside the stream")
-                if packet.is_corrupt:
-                    raise DecodeError(_CORRUPT_PACKET)
                 if packet.size:
                     yield packet
                 else:
@@ -150,22 +146,29 @@ class Video:
                 time = next_time(time, frame.pts, frame_step(self.stream))
                 yield time, frame
 
-    def _all_frames(self) -> Iterator[VideoFrame]:
-        """Every frame up to the first packet that is not as it was written; those that wait for it to be shown before
-        them, too."""
+    def _demux(self) -> Iterator[Packet]:
+        """The container's packets; the empty one that marks the end is the last.
+
+        Raises:
+            DecodeError: a packet is not as it was written, or times run backwards.
+        """
         before: int | None = None
         for packet in self._container.demux(self.stream):
-            runs_back = before is not None and packet.dts is not None and packet.dts < before
-            if packet.is_corrupt or runs_back:
-                yield from self.stream.codec_context.decode(None)
-                raise DecodeError("times run backwards" if runs_back else _CORRUPT_PACKET)
+            if packet.is_corrupt:
+                raise DecodeError("the container says that a packet is damaged")
+            if before is not None and packet.dts is not None and packet.dts < before:
+                raise DecodeError("times run backwards")
             before = before if packet.dts is None else packet.dts
+            yield packet
+
+    def _all_frames(self) -> Iterator[VideoFrame]:
+        for packet in self._demux():
             yield from packet.decode()
 
     def _whole_frames(self) -> Iterator[VideoFrame]:
         """Frames from the first key frame on, without those that are decoded after it and shown before it."""
         begun, start = False, None
-        for packet in self._container.demux(self.stream):
+        for packet in self._demux():
             begun = begun or packet.is_keyframe
             if not begun:
                 continue

@@ -31,7 +31,7 @@ from clipbert_cli.data.probe import Kind, ProbedVideo, inspect_video
 from clipbert_cli.data.sampling import ClipSampling, FrameIndices
 from clipbert_cli.data.store import open_media
 from clipbert_cli.data.transforms import resize_size
-from clipbert_cli.errors import DecodeError, RecipeError
+from clipbert_cli.errors import ClipbertError, DecodeError, RecipeError
 
 VP9: dict[str, Any] = {"codec": "libvpx-vp9", "container": "webm", "options": {"g": "12", "cpu-used": "8"}}
 OPEN_GOP: dict[str, Any] = {
@@ -347,6 +347,15 @@ def test_what_dali_fails_on_pyav_decodes(
         assert one.media_ids == other.media_ids
         assert torch.equal(one.frames, other.frames)
     assert caplog.text.count("PyAV is asked instead") == 1
+
+
+@pytest.mark.dali
+def test_a_dali_that_decodes_nothing_stops_the_run(some_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipbert_cli.data.pieces.write_mp4", lambda *_, **__: b"no file at all")
+    monkeypatch.setattr("clipbert_cli.data.decoding._MOST_AT_FIRST", 3)
+    with pytest.raises(ClipbertError, match="decoded none of the first 3 media") as caught:
+        batches(some_videos, "video", ON_CPU)
+    assert "data.decoder=pyav" in str(caught.value.hint)
 
 
 @pytest.mark.dali

@@ -95,7 +95,7 @@ def make_model() -> ClipBert:
     torch.manual_seed(0)
     model = ClipBert(ModelConfig(), HeadSpec("classifier", 2)).eval()
     for part in model.head.layers[::2]:
-        torch.nn.init.normal_(part.weight, std=0.3)
+        torch.nn.init.normal_(part.weight, std=0.08)
     return model
 
 
@@ -425,13 +425,15 @@ def main() -> int:
     device = torch.device(options.device)
     model = make_model().to(device)
     rows: list[dict[str, Any]] = []
+    text = ""
     for case in cases(options.case, device, options):
         rows += linear(model, case) if case.name == "linear" else [compare(model, case)]
-        print("\n".join(map(line, rows if case.name == "linear" else rows[-1:])), file=sys.stderr)
-    document = {"benchmark": "retrieval", "machine": machine(device), "rows": rows}
-    if options.json:
-        text = json.dumps(document, indent=1)
-        print(text) if options.json == "-" else Path(options.json).write_text(text + "\n", encoding="utf-8")
+        print(f"{case.name} is done", file=sys.stderr)
+        text = json.dumps({"benchmark": "retrieval", "machine": machine(device), "rows": rows}, indent=1)
+        if options.json and options.json != "-":  # after every case: they take minutes
+            Path(options.json).write_text(text + "\n", encoding="utf-8")
+    if options.json == "-":
+        print(text)
     if options.plot:
         plot(rows, options.plot)
     if options.json != "-":

@@ -246,12 +246,14 @@ def _no_texts(examples: Sequence[Example]) -> Texts:
     return Texts(torch.zeros((len(examples), 1), dtype=torch.long), torch.ones((len(examples), 1), dtype=torch.bool))
 
 
-def kept_videos(count: int, folder: Path | None) -> list[bytes]:
+def kept_videos(
+    count: int, folder: Path | None, make: Callable[[int], bytes] = make_video, *, name: str = ""
+) -> list[bytes]:
     """The made videos, from `folder` where they are there."""
     videos = []
     for number in range(count):
-        file = None if folder is None else folder / f"{number}.mp4"
-        videos.append(file.read_bytes() if file is not None and file.exists() else make_video(number))
+        file = None if folder is None else folder / f"{name}{number}.mp4"
+        videos.append(file.read_bytes() if file is not None and file.exists() else make(number))
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(videos[-1])
@@ -275,7 +277,15 @@ def main() -> None:
     print(f"made {len(videos)} videos, {[len(data) // 1000 for data in videos]} kB", file=sys.stderr)
     sets = {
         "plain": [Item(data) for data in videos],
-        "transcoded": [Item(transcode_video(data, Transcode())) for data in videos],
+        "transcoded": [
+            Item(data)
+            for data in kept_videos(
+                len(videos),
+                arguments.keep,
+                lambda number: transcode_video(videos[number], Transcode()),
+                name="transcoded",
+            )
+        ],
     }
     seconds = measure(sets, repeats=arguments.repeats)
     report = {policy: summary(policy, spent, videos) for policy, spent in seconds.items()}

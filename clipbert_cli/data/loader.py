@@ -19,6 +19,9 @@ from clipbert_cli.errors import ClipbertError, DecodeError
 
 logger = logging.getLogger("clipbert")
 
+LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that loading processes take no notice of."""
+
 
 class BatchLoader:
     """Iterates over the batches of `order`. What becomes of bad media says the dataset's `on_bad_media`:
@@ -65,7 +68,7 @@ class BatchLoader:
             ClipbertError: the store cannot be read, or a loading process died.
         """
         try:
-            for loaded in self._loader:
+            for loaded in self._started():
                 yield self._checked(loaded)
         except RuntimeError as exc:
             if "DataLoader worker" not in str(exc):
@@ -74,6 +77,15 @@ class BatchLoader:
                 f"a loading process died: {str(exc).splitlines()[0]}",
                 hint="lower data.workers (0 loads in the main process), or give more memory (docker: --shm-size)",
             ) from exc
+
+    def _started(self) -> Iterator[Loaded]:
+        """The loader's stream, its processes started. They inherit that signals are blocked: one that comes before they
+        ignore it (torchrun's goes to whole process groups) would end them, and the run with them."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_PARENT)
+        try:
+            return iter(self._loader)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def _checked(self, loaded: Loaded) -> Batch:
         policy = self._on_bad_media
@@ -150,5 +162,5 @@ class _CollateGood:
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in LEFT_TO_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)

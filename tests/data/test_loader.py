@@ -233,6 +233,26 @@ def test_a_loading_process_that_is_killed_is_named(mixed: Path, made_data: Path)
         list(loader)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_a_loading_process_that_is_just_starting_does_not_end_it(
+    made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """A launcher's signal goes to whole process groups, at any moment."""
+    data, set_num_threads = dataset(made_data), torch.set_num_threads
+
+    def signalled(threads: int) -> None:
+        """What a loading process calls before anything of ours runs in it."""
+        (tmp_path / "started").touch()
+        os.kill(os.getpid(), number)
+        set_num_threads(threads)
+
+    monkeypatch.setattr(torch, "set_num_threads", signalled)
+    loader = BatchLoader(data, collate_texts(made_data), OrderedBatches(3, batch_size=3), workers=1)
+    assert len(list(loader)) == 1
+    assert (tmp_path / "started").exists()
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
 class Killing:
     """A source that kills the process which reads it."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 Clipbert = Callable[..., "Finished"]
 ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
@@ -29,6 +30,17 @@ TINY = (
 def as_options(overrides: Sequence[str]) -> list[str]:
     """`--set` for each of them."""
     return [word for override in overrides for word in ("--set", override)]
+
+
+def link_videos(source: Path, folder: Path, *, cut: str) -> Path:
+    """A new folder with the videos of another, of which the one named `cut` ends after 900 bytes."""
+    folder.mkdir()
+    for video in source.iterdir():
+        if video.name == cut:
+            (folder / cut).write_bytes(video.read_bytes()[:900])
+        else:
+            (folder / video.name).symlink_to(video)
+    return folder
 
 
 @dataclass(frozen=True)

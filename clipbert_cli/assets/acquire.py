@@ -125,7 +125,8 @@ def _get(file: PlannedFile, plan: Plan, fetcher: Fetcher) -> Received | None:
     before = read_json(layout.receipt(file.name))
     if file.handed_over:
         handed = _check_handed_over(file, file.handed_over, fetcher.stop)
-        record(handed)
+        with locked(layout.receipt(file.name), fetcher.stop):
+            record(handed)
         received: Received | None = handed
     else:
         received = fetcher.fetch(file.name, file.entry, file.target, unless=is_used_up, record=record)

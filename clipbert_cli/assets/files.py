@@ -65,9 +65,12 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON document that is whole or absent."""
+    """Write a JSON document that is whole or absent; one writer at a time (`locked`).
+
+    What a killed writer leaves has the same name every time, so that the next one takes it away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    temporary = path.with_name(f".{path.name}.unfinished")
     try:
         temporary.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
         os.replace(temporary, path)

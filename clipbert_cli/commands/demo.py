@@ -54,7 +54,7 @@ class Amount:
 AMOUNTS = {
     Size.smallest: Amount(train=48, val=8, test=16, epochs=2, pretraining=2),
     Size.small: Amount(train=300, val=20, test=40, epochs=20, pretraining=20),
-    Size.full: Amount(train=700, val=40, test=120, epochs=28, pretraining=20),
+    Size.full: Amount(train=700, val=40, test=120, epochs=25, pretraining=20),
 }
 
 

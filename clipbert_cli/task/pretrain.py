@@ -22,8 +22,7 @@ from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.task.base import Draw, Task
 from clipbert_cli.task.metrics import percent
 from clipbert_cli.task.pooling import NO_LABEL, masked_words, matching
-from clipbert_cli.task.retrieval import NegativeCaptions
-from clipbert_cli.task.vocabulary import example_id
+from clipbert_cli.task.retrieval import NegativeCaptions, caption_example
 
 MASKED_SHARE = 0.15  # of the words; BERT (Devlin et al., NAACL 2019, section 3.1)
 BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.1  # of those; the rest stays
@@ -48,9 +47,7 @@ class Pretraining(Task):
 
     def parse(self, record: Record) -> Example:
         """An example of any split."""
-        return Example(
-            example_id=example_id(record), media_id=record.identifier("media_id"), texts=(record.text("caption"),)
-        )
+        return caption_example(record)
 
     def check_truth(self, example: Example) -> None:
         """The caption itself is what is learnt."""

@@ -25,6 +25,13 @@ from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_mar
 from clipbert_cli.task.vocabulary import example_id
 
 
+def caption_example(record: Record) -> Example:
+    """A text that belongs to a media item; which one it is, is the truth."""
+    return Example(
+        example_id=example_id(record), media_id=record.identifier("media_id"), texts=(record.text("caption"),)
+    )
+
+
 class Retrieval(Task):
     """Records have `media_id` and `caption`, and may have `example_id`."""
 
@@ -37,9 +44,7 @@ class Retrieval(Task):
 
     def parse(self, record: Record) -> Example:
         """An example of any split; the truth is its media item."""
-        return Example(
-            example_id=example_id(record), media_id=record.identifier("media_id"), texts=(record.text("caption"),)
-        )
+        return caption_example(record)
 
     def check_truth(self, example: Example) -> None:
         """A caption's truth is the media item it belongs to, so it is always there."""

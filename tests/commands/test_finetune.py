@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import TINY, Clipbert, ClipbertProcess, as_options
+from running import TINY, Clipbert, ClipbertProcess, as_options, link_videos
 
 
 def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:
@@ -78,12 +78,7 @@ def test_bad_training_records_are_named_with_file_line_field_and_value(
 
 
 def test_an_unreadable_video_stops_the_run_with_its_name(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
-    videos = tmp_path / "videos"
-    videos.mkdir()
-    for video in (made_data / "videos").glob("*.mp4"):
-        (videos / video.name).symlink_to(video)
-    (videos / "train0003.mp4").unlink()
-    (videos / "train0003.mp4").write_bytes((made_data / "videos" / "train0003.mp4").read_bytes()[:900])
+    videos = link_videos(made_data / "videos", tmp_path / "videos", cut="train0003.mp4")
     media = [f"data.splits.{split}.media={videos}" for split in ("train", "val")]
     done = clipbert(*arguments(made_data, tmp_path / "run", *media))
     assert done.returncode == 1

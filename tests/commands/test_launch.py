@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import TINY, Clipbert, ClipbertProcess, as_options
+from running import TINY, Clipbert, ClipbertProcess, as_options, link_videos
 
 TWO = ("--nproc-per-node", "2")
 
@@ -36,12 +36,7 @@ def test_the_first_error_of_a_process_is_what_is_said(
     clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
 ) -> None:
     """A process that cannot read a video ends all, with its message and no launcher's around it; spaces survive."""
-    videos = tmp_path / "my videos"
-    videos.mkdir()
-    for video in (made_data / "videos").glob("*.mp4"):
-        (videos / video.name).symlink_to(video)
-    (videos / "train0003.mp4").unlink()
-    (videos / "train0003.mp4").write_bytes((made_data / "videos" / "train0003.mp4").read_bytes()[:900])
+    videos = link_videos(made_data / "videos", tmp_path / "my videos", cut="train0003.mp4")
     media = [f"data.splits.{split}.media={videos}" for split in ("train", "val")]
     media.append("data.on_bad_media=error")
     process = clipbert_process(*arguments(made_data, tmp_path / "a run", *media), *TWO)

@@ -77,6 +77,7 @@ def predictions(world: World, count: int) -> Any:
             text_mask=torch.ones(len(indices), 1, dtype=torch.bool),
             text_item=torch.arange(len(indices)),
             examples=tuple(Example(f"e{index}", f"m{index}", ("?",)) for index in indices),
+            media_ids=tuple(f"m{index}" for index in indices),
         )
 
     order = OrderedBatches(count, batch_size=2, shard=world.shard)

@@ -5,7 +5,7 @@
     help       clipbert --help
     recipes    clipbert recipes ls
     dry_run    clipbert finetune --recipe demo_qa --dry-run, on data that this script makes
-    first_step from the start of clipbert finetune to its first step done, as the run itself reports it
+    first_step the part of a training's start that comes after the imports: data, model, first step, as the run reports
     eager      the plain way: `clipbert --help` after every module of the package was imported
 
 Commands run in processes of their own, the ways in turns; the fastest of the repeats counts, in seconds by the clock.

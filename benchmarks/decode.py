@@ -1,9 +1,10 @@
 """How fast frames come out of H.264 videos: this loader against decoding clip by clip, and against the lower bound.
 
-    python benchmarks/decode.py [--json] [--plot FILE] [--videos 8] [--repeats 2]
+    python benchmarks/decode.py [--json] [--plot FILE] [--videos 8] [--repeats 2] [--keep FOLDER]
 
-Videos are made by this script. Everything runs in this process, on one thread, one way after the other on each video
-(interleaved, so that a busy machine slows all ways alike); the best of the repeats counts, in CPU time.
+Videos are made by this script (`--keep` keeps them for the next run). Everything runs in this process, on one thread,
+one way after the other on each video (interleaved, so that a busy machine slows all ways alike); the best repeat
+counts, in CPU time.
 
     train   8 random clips of 2 frames at 2 a second
     eval    16 clips spread evenly, 2 frames at 2 a second, with the check of the duration
@@ -13,19 +14,23 @@ Videos are made by this script. Everything runs in this process, on one thread, 
     loader     this project: the packet table, one pass, uint8 canvas
     decode     the same without resizing: packets to RGB
     bound      only the packets that have to be decoded, no RGB
+
+torchcodec and decord take part where they can be loaded. At last, batches a second of training clips with two loading
+processes against one, by the clock: for a machine with two idle cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
-import importlib.util
+import importlib
 import io
 import json
 import math
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -37,11 +42,17 @@ from torch.nn.functional import interpolate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from clipbert_cli.batch import VideoInfo
+from clipbert_cli.batch import Example, Group, Texts, VideoInfo
+from clipbert_cli.data.collate import Collate
+from clipbert_cli.data.dataset import GroupDataset, MediaSettings
 from clipbert_cli.data.decode import decode_canvas, rgb_frames
+from clipbert_cli.data.loader import BatchLoader
+from clipbert_cli.data.order import OrderedBatches
 from clipbert_cli.data.packets import PacketTable, decode_packets
+from clipbert_cli.data.packing import pack_media
 from clipbert_cli.data.probe import inspect_video
 from clipbert_cli.data.sampling import ClipSampling, FrameIndices, select
+from clipbert_cli.data.store import open_media
 from clipbert_cli.data.transcode import Transcode, transcode_video
 from clipbert_cli.data.transforms import resize_size
 
@@ -191,19 +202,76 @@ def measure(sets: dict[str, list[Item]], *, repeats: int) -> dict[str, dict[str,
     return seconds
 
 
+def peers() -> dict[str, Callable[..., object]]:
+    """Those that can be loaded here."""
+    found = {}
+    for peer in (torchcodec, decord):
+        try:
+            importlib.import_module(peer.__name__)
+        except (ImportError, OSError, RuntimeError) as exc:
+            print(f"without {peer.__name__}: {type(exc).__name__}", file=sys.stderr)
+        else:
+            found[peer.__name__] = peer
+    return found
+
+
+def measure_workers(videos: list[bytes], *, repeats: int) -> dict[str, float]:
+    """Items a second through the loader with one and with two processes, and their ratio."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "videos"
+        folder.mkdir()
+        for number, data in enumerate(videos):
+            (folder / f"{number}.mp4").write_bytes(data)
+        pack_media([folder], Path(temporary) / "store", workers=2)
+        source = open_media(Path(temporary) / "store", kind="video")
+        groups = [Group(media_id, (Example("", media_id, ("",)),)) for media_id in source] * 6
+        dataset = GroupDataset(groups, source, MediaSettings(POLICIES["train"], SIDE), seed=0)
+        seconds = {1: math.inf, 2: math.inf}
+        for _ in range(repeats):
+            for workers in seconds:
+                batches = BatchLoader(
+                    dataset, Collate(_no_texts), OrderedBatches(len(groups), batch_size=4), workers=workers
+                )
+                start = time.perf_counter()
+                assert sum(len(batch.media_ids) for batch in batches) == len(groups)
+                seconds[workers] = min(seconds[workers], time.perf_counter() - start)
+    return {
+        "one_worker_items_per_second": len(groups) / seconds[1],
+        "two_workers_items_per_second": len(groups) / seconds[2],
+        "two_against_one": seconds[1] / seconds[2],
+    }
+
+
+def _no_texts(examples: Sequence[Example]) -> Texts:
+    return Texts(torch.zeros((len(examples), 1), dtype=torch.long), torch.ones((len(examples), 1), dtype=torch.bool))
+
+
+def kept_videos(count: int, folder: Path | None) -> list[bytes]:
+    """The made videos, from `folder` where they are there."""
+    videos = []
+    for number in range(count):
+        file = None if folder is None else folder / f"{number}.mp4"
+        videos.append(file.read_bytes() if file is not None and file.exists() else make_video(number))
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(videos[-1])
+    return videos
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
     parser.add_argument("--plot", metavar="FILE", help="a bar chart of the speedups, PNG")
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the made videos here, and take them from here"
+    )
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    for peer in (torchcodec, decord):
-        if importlib.util.find_spec(peer.__name__):
-            WAYS[peer.__name__] = peer
-    videos = [make_video(number) for number in range(arguments.videos)]
+    WAYS.update(peers())
+    videos = kept_videos(arguments.videos, arguments.keep)
     print(f"made {len(videos)} videos, {[len(data) // 1000 for data in videos]} kB", file=sys.stderr)
     sets = {
         "plain": [Item(data) for data in videos],
@@ -211,8 +279,9 @@ def main() -> None:
     }
     seconds = measure(sets, repeats=arguments.repeats)
     report = {policy: summary(policy, spent, videos) for policy, spent in seconds.items()}
+    workers = measure_workers(videos, repeats=arguments.repeats)
     if arguments.json:
-        print(json.dumps(report, indent=1))
+        print(json.dumps({**report, "workers": workers}, indent=1))
     else:
         for policy, ways in report.items():
             for name, row in ways.items():
@@ -223,6 +292,7 @@ def main() -> None:
             print(
                 f"{policy:6} decode / bound      {ways['decode']['ms_per_video'] / ways['bound']['ms_per_video']:8.2f}"
             )
+        print(f"workers 2 / 1 {workers['two_against_one']:21.2f}  {workers}")
     if arguments.plot:
         plot(report, arguments.plot)
 

@@ -1,6 +1,6 @@
 """Packing: speed against processes that only decode, kills at random moments, and memory over many tiny files.
 
-python benchmarks/pack.py [--videos 24] [--kills 20] [--tiny 100000]
+    python benchmarks/pack.py [--videos 24] [--repeats 3] [--kills 20] [--tiny 100000] [--keep FOLDER]
 
 speed    the same files by `pack` with 2 processes, and by two processes that decode and do nothing else; the two
          ways take turns, the best of the repeats counts
@@ -148,15 +148,17 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--tiny", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--keep", type=Path, metavar="FOLDER", help="keep the made videos here, and take them from here"
+    )
     arguments = parser.parse_args()
-    from decode import make_video
+    from decode import kept_videos
 
     report: dict[str, object] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "videos"
         folder.mkdir()
-        for number in range(min(arguments.videos, 8)):
-            data = make_video(number)
+        for number, data in enumerate(kept_videos(min(arguments.videos, 8), arguments.keep)):
             for copy in range(number, arguments.videos, 8):
                 (folder / f"video{copy}.mp4").write_bytes(data)
         if arguments.repeats:

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.data.annotations import listed, read_records, shortened
+from clipbert_cli.engine.score_folder import is_score_folder, read_scores
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs import build_task, read_split
 
 
 def evaluate(predictions: Path, recipe: Recipe, split: str, *, allow_partial: bool = False) -> dict[str, Any]:
-    """Score a predictions file against a split's ground truth. No model is loaded.
+    """Score a predictions file, or a folder of scores, against a split's ground truth. No model is loaded.
 
     Args:
         allow_partial: score the examples that have a prediction, and say how many have none.
@@ -48,14 +49,25 @@ def evaluate(predictions: Path, recipe: Recipe, split: str, *, allow_partial: bo
 def read_predictions(path: Path, *, known: set[str]) -> dict[str, Mapping[str, Any]]:
     """Prediction fields by example id.
 
+    Args:
+        path: JSON lines, or a folder of scores.
+
     Raises:
         PredictionsError: all torn lines, lines without an id, duplicate and unknown ids together.
     """
+    if is_score_folder(path):
+        fields = read_scores(path)
+        if unknown := [media_id for media_id in fields if media_id not in known]:
+            raise PredictionsError(
+                f"{path}: {len(unknown)} media items are not the split's: {shortened(unknown)}",
+                hint="are these the scores of this recipe and split?",
+            )
+        return fields
     if path != Path("-") and (path.is_dir() or not path.exists()):
         raise PredictionsError(
             f"{path}: no such predictions file", hint="clipbert infer --run RUN --split SPLIT -o FILE"
         )
-    fields: dict[str, Mapping[str, Any]] = {}
+    fields = {}
     mistakes: list[str] = []
     for record in read_records(path):
         if isinstance(record, str):

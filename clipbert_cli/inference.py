@@ -1,26 +1,24 @@
-"""A run becomes predictions: `clipbert infer`, for a split, for single files, or for a search among media."""
+"""A run becomes predictions: `clipbert infer`, for a split or for single files; `ranking.py` searches among media."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
 
 from clipbert_cli.batch import Example, Prediction
 from clipbert_cli.data.annotations import read_answers
 from clipbert_cli.data.probe import Kind
-from clipbert_cli.data.store import MediaFolder, MediaSource, open_media
+from clipbert_cli.data.store import MediaFolder, MediaSource
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.export import load_model
-from clipbert_cli.engine.interrupts import Interrupts
+from clipbert_cli.engine.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.engine.precision import Precision
-from clipbert_cli.engine.predict import predict
+from clipbert_cli.engine.predict import predict, predict_batches
 from clipbert_cli.engine.run_folder import RunFolder
-from clipbert_cli.errors import DecodeError, RecipeError, UsageError
+from clipbert_cli.errors import RecipeError, UsageError
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
@@ -30,7 +28,7 @@ from clipbert_cli.task.registry import task_class
 
 # Of another recipe's `data`.
 TAKEN = (
-    *("root", "splits", "fields", "media", "workers", "black_frames"),
+    *("root", "splits", "fields", "media", "workers", "decoder", "black_frames"),
     *("on_bad_media", "max_pixels", "exif_rotation"),
 )
 
@@ -47,31 +45,53 @@ class LoadedRun:
     tokenizer: Tokenizer
     world: World
 
-    def evaluation(self, examples: Sequence[Example], source: MediaSource, media_ids: Sequence[str] = ()) -> Evaluation:
-        """What the model is to answer."""
+    def evaluation(
+        self,
+        examples: Sequence[Example],
+        source: MediaSource,
+        media_ids: Sequence[str] = (),
+        *,
+        done: Collection[int] = frozenset(),
+    ) -> Evaluation:
+        """What the model is to answer; numbers of batches that are `done` are left out."""
         return evaluation(
-            self.recipe, self.task, examples, source, self.tokenizer, world=self.world, media_ids=media_ids
+            self.recipe, self.task, examples, source, self.tokenizer, world=self.world, media_ids=media_ids, done=done
         )
 
     def predict(self, questions: Evaluation, progress: Progress) -> Iterator[Prediction]:
-        """Its answers, media item by media item."""
-        precision = Precision.choose(self.recipe.train.precision, self.world.device)
+        """Its answers, media item by media item; every process yields those of all."""
         with Interrupts() as interrupts:
-
-            def after_batch(count: int) -> None:
-                progress(count)
-                interrupts.check()
-
             yield from predict(
                 self.model,
                 questions.batches,
                 self.task,
                 world=self.world,
-                precision=precision,
+                precision=self.precision,
                 shared=questions.shared,
                 text_rows=self.recipe.infer.text_rows,
-                progress=after_batch,
+                progress=progress,
+                alive=interrupts.check,
             )
+
+    def predict_own(self, questions: Evaluation, progress: Progress) -> Iterator[Sequence[Prediction]]:
+        """This process's answers, batch by batch."""
+        with Interrupts(STOP_SIGNALS) as interrupts:
+            yield from predict_batches(
+                self.model,
+                questions.batches,
+                self.task,
+                device=self.world.device,
+                precision=self.precision,
+                shared=questions.shared,
+                text_rows=self.recipe.infer.text_rows,
+                progress=progress,
+                alive=interrupts.check,
+            )
+
+    @property
+    def precision(self) -> Precision:
+        """The training's, as far as the device has it."""
+        return Precision.choose(self.recipe.train.precision, self.world.device)
 
 
 def open_run(
@@ -82,13 +102,14 @@ def open_run(
     recipe: str | None = None,
     overrides: Sequence[str] = (),
     data_root: Path | None = None,
-    device: str | None = None,
+    world: World | None = None,
 ) -> LoadedRun:
     """Load a run's model.
 
     Args:
         checkpoint: `best`, `latest` or `step_N`.
         weights: `plain`, `ema` (the moving average), or `auto` for those that validation scored.
+        world: the processes that answer together; default: this one, or those that its launcher started.
         recipe: whose splits and inference settings are taken; everything else stays the run's.
 
     Raises:
@@ -96,7 +117,7 @@ def open_run(
     """
     folder = RunFolder.existing(run)
     model = load_model(folder, checkpoint=checkpoint, weights=weights)
-    world = start_world(device)
+    world = world or start_world()
     settings = load_recipe(folder.recipe, overrides=() if recipe else overrides, data_root=data_root)
     if recipe:
         _refuse_without_effect(overrides)
@@ -192,52 +213,3 @@ def predict_media(
     loaded = dataclasses.replace(loaded, recipe=loaded.recipe.model_copy(update={"data": data}))
     questions = loaded.evaluation(examples, source)
     return Answering(questions.total, loaded.predict(questions, progress))
-
-
-@dataclass(frozen=True)
-class Found:
-    """A media item and how well it matches, 0..1."""
-
-    media_id: str
-    score: float
-
-
-def search(
-    loaded: LoadedRun, media: Path, texts: Sequence[str], *, kind: Kind, progress: Callable[[int, int], None]
-) -> list[list[Found]]:
-    """The `infer.top` best media items of a store or folder for each text, best first.
-
-    Args:
-        progress: called with the finished and the total number of media items.
-
-    Raises:
-        UsageError: the run's task does not score every text with every media item.
-        StoreError: no media there.
-    """
-    if not loaded.task.every_pair:
-        raise UsageError(
-            f"the run's task is {loaded.recipe.task}: it does not find media by text",
-            hint="give the folder of a retrieval run",
-        )
-    source = open_media(media, kind=kind)
-    settings = loaded.recipe.model_copy(update={"data": loaded.recipe.data.model_copy(update={"media": kind})})
-    loaded = dataclasses.replace(loaded, recipe=settings)
-    examples = [Example(str(number), "", (text,)) for number, text in enumerate(texts)]
-    questions = loaded.evaluation(examples, source, media_ids=list(source))
-    done = 0
-
-    def after(count: int) -> None:
-        nonlocal done
-        done += count
-        progress(done, questions.total)
-
-    answered = list(loaded.predict(questions, after))
-    predictions = [prediction for prediction in answered if "scores" in prediction.fields]
-    if not predictions:
-        raise DecodeError(f"no media item can be used; the first: {answered[0].fields['media_error']}")
-    scores = np.stack([prediction.fields["scores"] for prediction in predictions])  # (media, texts)
-    best = np.argsort(-scores, axis=0, kind="stable")[: loaded.recipe.infer.top].T  # (texts, top)
-    return [
-        [Found(predictions[row].media_id, float(str(scores[row, text]))) for row in rows]
-        for text, rows in enumerate(best.tolist())
-    ]

@@ -1,7 +1,8 @@
 """Read first: a recipe becomes objects, the objects a run, a run predictions, predictions a score.
 
 finetune  recipe ─► prepare_training ─► Training.run (training.py) ─► run folder
-infer     run folder ─► open_run ─► predict_split | predict_media ─► predictions
+infer     run folder ─► open_run ─► predict_split | predict_media (inference.py) ─► predictions
+          of retrieval also        SplitScoring | search (ranking.py) ─► scores
 eval      predictions + recipe ─► evaluate ─► metrics
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +21,7 @@ from clipbert_cli.batch import Example, Group, Texts
 from clipbert_cli.data.annotations import FIELDS, Record, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
+from clipbert_cli.data.decoder import choose_decoder
 from clipbert_cli.data.loader import BatchLoader
 from clipbert_cli.data.mixture import MixedDataset, Mixture
 from clipbert_cli.data.order import OrderedBatches, TrainingBatches
@@ -165,7 +167,7 @@ def training_loader(
         groups = group_by_media(examples, max_examples=data.max_examples_per_group)
         all_groups += groups
         draw = task.draw(groups, training=True)
-        parts.append(group_dataset(recipe, groups, source, sampling, draw, on_bad_media=data.on_bad_media))
+        parts.append(group_dataset(recipe, groups, source, sampling, draw, on_bad_media=data.on_bad_media, world=world))
     begun = resumption.global_batch if resumption else None  # with however many processes
     step_size = begun or recipe.train.batch_size * recipe.train.gradient_accumulation_steps * world.size
     mixture = Mixture([len(part) for part in parts], step_size, data.train_ratios)
@@ -191,6 +193,7 @@ def evaluation(
     *,
     world: World,
     media_ids: Sequence[str] = (),
+    done: Collection[int] = frozenset(),
 ) -> Evaluation:
     """This process's share of the examples, media item by media item, clips as `infer` says; or of the media, where
     every text meets every item.
@@ -200,6 +203,7 @@ def evaluation(
 
     Args:
         media_ids: media beside those of the examples, where every text meets every item.
+        done: numbers of batches that are left out.
     """
     infer = recipe.infer
     sampling = ClipSampling(
@@ -219,8 +223,8 @@ def evaluation(
         groups = group_by_media(examples, max_examples=infer.max_examples_per_group)
         draw = task.draw(groups, training=False)
     on_bad_media: OnBadMedia = "error" if recipe.data.on_bad_media == "error" else "report"
-    dataset = group_dataset(recipe, groups, source, sampling, draw, on_bad_media=on_bad_media)
-    order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=world.shard)
+    dataset = group_dataset(recipe, groups, source, sampling, draw, on_bad_media=on_bad_media, world=world)
+    order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=world.shard, done=done)
     batches = batch_loader(recipe, dataset, texts, order, world=world)
     return Evaluation(batches, shared, len(groups) if shared else len(examples))
 
@@ -233,14 +237,20 @@ def group_dataset(
     draw: Draw | None,
     *,
     on_bad_media: OnBadMedia,
+    world: World,
 ) -> GroupDataset:
-    """The groups with their clips."""
+    """The groups with their clips.
+
+    Raises:
+        RecipeError: `data.decoder` asks for what is not here.
+    """
     settings = MediaSettings(
         sampling,
         frame_size=recipe.data.frame_size,
         max_pixels=recipe.data.max_pixels,
         exif_rotation=recipe.data.exif_rotation,
         black_frames=recipe.data.black_frames,
+        decoder=choose_decoder(recipe.data.decoder, world.device),
     )
     return GroupDataset(groups, source, settings, seed=recipe.seed, on_bad_media=on_bad_media, draw=draw)
 

@@ -300,7 +300,7 @@ class Training:
                     precision=trainer.precision,
                     shared=self.validation.shared,
                     text_rows=self.recipe.infer.text_rows,
-                    progress=lambda done: interrupts.check(),
+                    alive=interrupts.check,
                 )
             )
         fields = {prediction.example_id: prediction.fields for prediction in predictions}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -18,10 +17,9 @@ from clipbert_cli.commands.infer import infer
 from clipbert_cli.commands.pack import pack_app
 from clipbert_cli.commands.recipes import recipes_app
 from clipbert_cli.commands.runs import runs_app
+from clipbert_cli.disk import OUT_OF_SPACE
 from clipbert_cli.engine.failure import report
 from clipbert_cli.errors import ClipbertError
-
-OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class ClipbertGroup(TyperGroup):

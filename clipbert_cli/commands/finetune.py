@@ -8,15 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, DeviceOption, JsonOption, SetOption
+from clipbert_cli.commands.options import (
+    PROCESSES,
+    DataRootOption,
+    DeviceOption,
+    EndpointOption,
+    JsonOption,
+    MeetingOption,
+    NodesOption,
+    ProcessesOption,
+    SetOption,
+    launched,
+)
 from clipbert_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
     from clipbert_cli.training import Training
-
-PROCESSES = "Several processes"
-LAUNCHER_OPTIONS = ("nproc_per_node", "nnodes", "rdzv_endpoint", "rdzv_id")
 
 PRETRAIN_HELP = """Train on image-text pairs: masked words, and whether image and text belong together.
 
@@ -47,29 +55,10 @@ def finetune(
     overrides: SetOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = None,
-    nproc_per_node: Annotated[
-        str | None,
-        typer.Option("--nproc-per-node", metavar="N|gpu", help="Processes on this machine.", rich_help_panel=PROCESSES),
-    ] = None,
-    nnodes: Annotated[
-        int | None,
-        typer.Option(
-            "--nnodes",
-            min=1,
-            help="Machines; give the same command on each.",
-            rich_help_panel=PROCESSES,
-        ),
-    ] = None,
-    rdzv_endpoint: Annotated[
-        str | None,
-        typer.Option(
-            "--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet.", rich_help_panel=PROCESSES
-        ),
-    ] = None,
-    rdzv_id: Annotated[
-        str | None,
-        typer.Option("--rdzv-id", metavar="NAME", help="What they call this job.", rich_help_panel=PROCESSES),
-    ] = None,
+    nproc_per_node: ProcessesOption = None,
+    nnodes: NodesOption = None,
+    rdzv_endpoint: EndpointOption = None,
+    rdzv_id: MeetingOption = None,
     requeue: Annotated[
         bool,
         typer.Option(
@@ -88,13 +77,7 @@ def finetune(
 
     Example, after an interruption: clipbert finetune --run runs/msrvtt_qa --resume
     """
-    from clipbert_cli.engine.launch import Processes, is_launched, launch
-
-    if any((nproc_per_node, nnodes, rdzv_endpoint, rdzv_id)) and not is_launched():
-        processes = Processes(
-            per_node=nproc_per_node or "1", nodes=nnodes or 1, endpoint=rdzv_endpoint, meeting=rdzv_id
-        )
-        launch(same_command(context), processes)
+    if launched(context):
         return
 
     from clipbert_cli.commands.terminal import mute, note, show_logs
@@ -162,19 +145,3 @@ def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:
     best = result["best"]
     note(f"best checkpoint: step {best['step']}, {metric} {best[metric]:.2f}")
     print_result(result["run"])
-
-
-def same_command(context: typer.Context) -> list[str]:
-    """The command line that was given, without the launcher's options, one word an option and its value."""
-    words = ["--debug"] if context.parent and context.parent.params.get("debug") else []
-    words.append(str(context.info_name))
-    for option in context.command.params:
-        value = context.params.get(str(option.name))
-        if option.name in LAUNCHER_OPTIONS or value is None or value is False:
-            continue
-        flag = option.opts[0]
-        if value is True:
-            words.append(flag)
-        else:
-            words += [f"{flag}={each}" for each in (value if isinstance(value, list | tuple) else [value])]
-    return words

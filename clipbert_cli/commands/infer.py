@@ -3,22 +3,37 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, DeviceOption, JsonOption, OverwriteOption, SetOption
+from clipbert_cli.commands.options import (
+    DataRootOption,
+    DeviceOption,
+    EndpointOption,
+    JsonOption,
+    MeetingOption,
+    NodesOption,
+    OverwriteOption,
+    ProcessesOption,
+    SetOption,
+    launched,
+)
 from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipbert_cli.data.probe import Kind
+    from rich.progress import Progress, TaskID
 
-JSONL = "jsonl"
+    from clipbert_cli.data.probe import Kind
+    from clipbert_cli.ranking import SplitScoring
+
+JSONL, SCORES = "jsonl", "scores"
 
 
 def infer(
+    context: typer.Context,
     run: Annotated[Path, typer.Option("--run", metavar="DIR", help="Run folder that clipbert finetune made.")],
     checkpoint: Annotated[
         str, typer.Option("--checkpoint", metavar="best|latest|step_N", help="Which checkpoint.")
@@ -36,11 +51,21 @@ def infer(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Predictions of the split; default `-`, standard output."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Predictions of the split; default `-`, standard output. A folder of scores.",
+        ),
     ] = None,
     form: Annotated[
         str | None,
-        typer.Option("--format", metavar="NAME", help="Form of the split's predictions: jsonl or vqa-submission."),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="Form of the split's predictions: jsonl, vqa-submission, or scores (of retrieval: scores.npy in a "
+            "folder; the same command goes on after an interruption).",
+        ),
     ] = None,
     num_clips: Annotated[
         int | None, typer.Option("--num-clips", min=1, help="Clips of a video; default: the recipe's infer.num_clips.")
@@ -69,9 +94,22 @@ def infer(
     images: Annotated[
         Path | None, typer.Option("--images", metavar="DIR", help="Folder or store of images to search in.")
     ] = None,
+    shortlist: Annotated[
+        int | None,
+        typer.Option(
+            "--shortlist",
+            min=1,
+            metavar="N",
+            help="Retrieval: look at all media cheaply first, and score the N best of each text alone with all clips.",
+        ),
+    ] = None,
     overrides: SetOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = None,
+    nproc_per_node: ProcessesOption = None,
+    nnodes: NodesOption = None,
+    rdzv_endpoint: EndpointOption = None,
+    rdzv_id: MeetingOption = None,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -83,8 +121,6 @@ def infer(
 
     Example, a search: clipbert infer --run runs/msrvtt_retrieval --text "a dog catches a frisbee" --videos clips/
     """
-    from clipbert_cli.commands.terminal import show_logs
-
     files: list[tuple[Kind, Path]] = [("video", file) for file in video or ()]
     files += [("image", file) for file in image or ()]
     folders: list[tuple[Kind, Path]] = [("video", videos)] if videos else []
@@ -96,24 +132,41 @@ def infer(
         raise UsageError(
             "--json goes with --video, --image and --text", hint="predictions of a split are JSON lines already"
         )
+    if shortlist and not (split or folders):
+        raise UsageError("--shortlist goes with --split and --text", hint="leave it out")
+    if form == SCORES and (output is None or output == "-"):
+        raise UsageError("--format is scores: they are written into a folder", hint="name it: -o FOLDER")
+    if launched(context):
+        return
+
+    from clipbert_cli.commands.terminal import mute, show_logs
+    from clipbert_cli.engine.distributed import start_world
+
     show_logs()
     settings = [*(overrides or ()), *([f"infer.num_clips={num_clips}"] if num_clips else [])]
     settings += [f"infer.top={top}"] if top else []
     settings += [f"objective.num_options={len(option)}"] if option else []
-    options: dict[str, Any] = {
-        "checkpoint": checkpoint,
-        "weights": weights,
-        "recipe": recipe,
-        "overrides": settings,
-        "data_root": data_root,
-        "device": device,
-    }
-    if split:
-        _answer_split(run, options, split, output or "-", form=form or JSONL, overwrite=overwrite)
-    elif folders:
-        _search(run, options, folders[0], text or [], as_json=as_json)
-    else:
-        _answer_files(run, options, files, question or [], option or [], as_json=as_json)
+    with start_world(device) as world:
+        if not world.is_main:
+            mute()
+        options: dict[str, Any] = {
+            "checkpoint": checkpoint,
+            "weights": weights,
+            "recipe": recipe,
+            "overrides": settings,
+            "data_root": data_root,
+            "world": world,
+        }
+        if split and form == SCORES:
+            _score_split(run, options, split, Path(output or ""), shortlist=shortlist, overwrite=overwrite)
+        elif split:
+            _answer_split(
+                run, options, split, output or "-", form=form or JSONL, shortlist=shortlist, overwrite=overwrite
+            )
+        elif folders:
+            _search(run, options, folders[0], text or [], shortlist=shortlist, as_json=as_json)
+        else:
+            _answer_files(run, options, files, question or [], option or [], as_json=as_json)
 
 
 def _check_mode(split: bool, files: Any, question: Any, text: Any, folders: Any) -> None:
@@ -133,20 +186,37 @@ def _check_mode(split: bool, files: Any, question: Any, text: Any, folders: Any)
         raise UsageError("--videos and --images: one search is in one of them", hint="search twice")
 
 
-def _answer_split(run: Path, options: dict[str, Any], split: str, output: str, *, form: str, overwrite: bool) -> None:
-    from clipbert_cli.commands.output import writing
+def _answer_split(
+    run: Path,
+    options: dict[str, Any],
+    split: str,
+    output: str,
+    *,
+    form: str,
+    shortlist: int | None,
+    overwrite: bool,
+) -> None:
+    from clipbert_cli.commands.output import nowhere, writing
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.commands.terminal import note
     from clipbert_cli.inference import open_run, predict_split
+    from clipbert_cli.ranking import SplitScoring
 
-    with writing(output, overwrite=overwrite) as stream, progress_bar("item") as bar:
+    world = options["world"]
+    with writing(output, overwrite=overwrite) if world.is_main else nowhere() as stream, progress_bar("item") as bar:
         task = bar.add_task(f"{split}", total=None)
         loaded = open_run(run, **options)
         forms = loaded.task.formats()
         if form not in (JSONL, *forms):
-            known = " or ".join([JSONL, *forms])
+            known = " or ".join([JSONL, *([SCORES] if loaded.task.every_pair else []), *forms])
             raise UsageError(f"--format is {form}: predictions of task {loaded.recipe.task} are written as {known}")
-        answering = predict_split(loaded, split, lambda count: bar.advance(task, count))
+        advance = _advance(bar, task, world.size)
+        if shortlist:
+            answering = _shortlisted(SplitScoring.prepare(loaded, split, shortlist, advance), bar, task).predictions(
+                advance
+            )
+        else:
+            answering = predict_split(loaded, split, advance)
         bar.update(task, total=answering.total)
         if form == JSONL:
             for prediction in answering.predictions:
@@ -155,6 +225,47 @@ def _answer_split(run: Path, options: dict[str, Any], split: str, output: str, *
             stream.write(json.dumps([forms[form](prediction) for prediction in answering.predictions]) + "\n")
     if output != "-":
         note(f"{answering.total} predictions written to {output}")
+
+
+def _score_split(
+    run: Path, options: dict[str, Any], split: str, folder: Path, *, shortlist: int | None, overwrite: bool
+) -> None:
+    from clipbert_cli.commands.progress import progress_bar
+    from clipbert_cli.commands.terminal import note
+    from clipbert_cli.inference import open_run
+    from clipbert_cli.ranking import SplitScoring
+
+    with progress_bar("item") as bar:
+        task = bar.add_task(f"{split}", total=None)
+        loaded = open_run(run, **options)
+        advance = _advance(bar, task, loaded.world.size)
+        scoring = _shortlisted(SplitScoring.prepare(loaded, split, shortlist, advance), bar, task)
+        bar.update(task, total=scoring.total)
+        already = scoring.write(folder, overwrite=overwrite, progress=advance)
+    texts = len(scoring.questions.examples)
+    note(f"scores of {texts} texts with {scoring.total} media items written to {folder}")
+    if already:
+        note(f"{already} of the media items were there already")
+
+
+def _advance(bar: Progress, task: TaskID, processes: int) -> Callable[[int], None]:
+    """Moves the bar by what all processes have done, which is some times what this one has."""
+    return lambda count: bar.advance(task, count * processes)
+
+
+def _shortlisted(scoring: SplitScoring, bar: Progress, task: TaskID) -> SplitScoring:
+    """The same; says what a shortlist costs, and starts the bar again."""
+    from clipbert_cli.commands.terminal import note
+
+    bar.reset(task)
+    if scoring.missed is not None and scoring.shortlist is None:
+        note(f"the shortlist would hold all {scoring.total} media items: all of them are scored with all clips")
+    elif scoring.missed is not None and scoring.shortlist:
+        note(
+            f"shortlist of {scoring.shortlist.size} of {scoring.total} media items: {scoring.missed:.1f} % of the "
+            "texts do not have their own on it; recall is at most that much lower"
+        )
+    return scoring
 
 
 def _answer_files(
@@ -188,11 +299,18 @@ def _answer_files(
 
 
 def _search(
-    run: Path, options: dict[str, Any], folder: tuple[Kind, Path], texts: Sequence[str], *, as_json: bool
+    run: Path,
+    options: dict[str, Any],
+    folder: tuple[Kind, Path],
+    texts: Sequence[str],
+    *,
+    shortlist: int | None,
+    as_json: bool,
 ) -> None:
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.inference import open_run, search
+    from clipbert_cli.inference import open_run
+    from clipbert_cli.ranking import search
 
     kind, path = folder
     loaded = open_run(run, **options)
@@ -203,7 +321,8 @@ def _search(
             path,
             texts,
             kind=kind,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            shortlist=shortlist,
+            progress=lambda done, total: bar.update(task, completed=done * loaded.world.size, total=total),
         )
     if as_json:
         print_json(
@@ -226,7 +345,10 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
     from rich.table import Table
     from rich.text import Text
 
+    from clipbert_cli.commands.terminal import is_muted
+
     table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(highlight=False, emoji=False).print(table)
+    if not is_muted():
+        Console(highlight=False, emoji=False).print(table)

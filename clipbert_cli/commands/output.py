@@ -51,6 +51,13 @@ def writing(path: str, *, overwrite: bool = False) -> Iterator[TextIO]:
         raise
 
 
+@contextmanager
+def nowhere() -> Iterator[TextIO]:
+    """A text stream that keeps nothing: of several processes one writes."""
+    with open(os.devnull, "w", encoding="utf-8") as stream:
+        yield stream
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

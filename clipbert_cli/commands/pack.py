@@ -177,9 +177,11 @@ def show_command(
     fps: Annotated[float, typer.Option("--fps", min=0.01, help="Frames per second inside a clip.")] = 2.0,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of random clips.")] = 0,
     overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Draw the sampled clips of one item as a contact sheet, with each frame's number and time."""
-    from clipbert_cli.data.contact_sheet import contact_sheet
+    from clipbert_cli.commands.terminal import print_json
+    from clipbert_cli.data.contact_sheet import contact_sheet, sampled_frames
     from clipbert_cli.data.maintenance import open_store
     from clipbert_cli.data.sampling import ClipSampling
     from clipbert_cli.errors import OutputError, UsageError
@@ -190,12 +192,20 @@ def show_command(
         raise UsageError(str(exc)) from exc
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists already", hint="name another file, or give --overwrite")
-    sheet = contact_sheet(open_store(store), media_id, clips, seed=seed)
+    source = open_store(store)
+    sheet = contact_sheet(source, media_id, clips, seed=seed)
     try:
         sheet.save(output)
     except (OSError, ValueError) as exc:
         raise OutputError(f"{output} cannot be written: {exc}", hint="name a .png file in a writable folder") from exc
-    typer.echo(output)
+    if not as_json:
+        typer.echo(output)
+        return
+    sampled = [
+        [{"frame": index, "seconds": seconds} for index, seconds in clip]
+        for clip in sampled_frames(source, media_id, clips, seed=seed)
+    ]
+    print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": sampled})
 
 
 def _workers(workers: int | None) -> int:

@@ -27,6 +27,11 @@ def mute() -> None:
     _muted = True
 
 
+def is_muted() -> bool:
+    """Whether another process speaks for this one."""
+    return _muted
+
+
 def note(message: str) -> None:
     """One line for the person, on stderr."""
     if not _muted:

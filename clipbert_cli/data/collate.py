@@ -9,6 +9,8 @@ import torch
 from clipbert_cli.batch import Batch, Example, Texts
 from clipbert_cli.data.dataset import Item
 
+_NO_FRAMES = torch.zeros(0, dtype=torch.uint8)
+
 
 class Collate:
     """Callable for the loading processes.
@@ -21,14 +23,15 @@ class Collate:
         self.texts = texts
 
     def __call__(self, good: Sequence[Item]) -> Batch:
-        """A batch of B items."""
+        """A batch of B items; without frames, (0,), where not all of them are decoded."""
         examples = tuple(example for item in good for example in item.group.examples)
         text_item = [
             number for number, item in enumerate(good) for example in item.group.examples for _ in example.texts
         ]
         texts = self.texts(examples)
+        frames = [item.frames for item in good if isinstance(item.frames, torch.Tensor)]
         return Batch(
-            frames=torch.stack([item.frames for item in good]),  # (B, K, T, 3, S, S)
+            frames=torch.stack(frames) if len(frames) == len(good) else _NO_FRAMES,  # (B, K, T, 3, S, S)
             text_ids=texts.ids,
             text_mask=texts.mask,
             text_item=torch.tensor(text_item, dtype=torch.long),

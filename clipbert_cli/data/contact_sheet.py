@@ -15,6 +15,21 @@ _GAP = 6
 _LABEL = 16
 
 
+def sampled_frames(
+    source: MediaSource, media_id: str, sampling: ClipSampling, *, seed: int = 0
+) -> list[list[tuple[int, float]]]:
+    """(frame, seconds) of each frame of each clip that `contact_sheet` draws; of an image its one frame at 0.
+
+    Raises:
+        StoreError, DecodeError: as `contact_sheet`.
+    """
+    info = source.info(media_id)
+    if info is None:
+        return [[(0, 0.0)]]
+    clips = select(info, sampling, np.random.default_rng(seed))
+    return [[(index, float(info.pts[index] * info.time_base)) for index in clip] for clip in clips]
+
+
 def contact_sheet(source: MediaSource, media_id: str, sampling: ClipSampling, *, seed: int = 0) -> Image.Image:
     """The clips that `sampling` takes of an item; random ones are drawn from `seed`.
 
@@ -23,15 +38,15 @@ def contact_sheet(source: MediaSource, media_id: str, sampling: ClipSampling, *,
         DecodeError: it does not give these clips.
     """
     info = source.info(media_id)
+    sampled = sampled_frames(source, media_id, sampling, seed=seed)
     with source.reading(media_id) as data:
         if info is None:
             frames = decode_image(data)[None, None]
             labels = [[f"{frames.shape[3]} x {frames.shape[2]}"]]
         else:
-            clips = select(info, sampling, np.random.default_rng(seed))
+            clips = tuple(tuple(index for index, _ in clip) for clip in sampled)
             frames = decode_frames(data, clips, info=info, packets=source.packets(media_id))
-            base = info.time_base
-            labels = [[f"frame {index}, {float(info.pts[index] * base):.2f} s" for index in clip] for clip in clips]
+            labels = [[f"frame {index}, {seconds:.2f} s" for index, seconds in clip] for clip in sampled]
     rows = [[Image.fromarray(frame) for frame in clip] for clip in frames]
     scale = _SIDE / max(rows[0][0].size)
     width, height = (max(1, round(length * scale)) for length in rows[0][0].size)

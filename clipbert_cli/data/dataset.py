@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
@@ -10,19 +13,30 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from clipbert_cli.batch import Group
-from clipbert_cli.data.decode import decode_canvas
-from clipbert_cli.data.images import decode_image
+from clipbert_cli.batch import Group, VideoInfo
+from clipbert_cli.data.decode import Encoded, decode_canvas
+from clipbert_cli.data.decoder import PYAV, Decoder
+from clipbert_cli.data.images import decode_image, jpeg_size
+from clipbert_cli.data.packets import PacketTable
+from clipbert_cli.data.pieces import EncodedClips, image_piece, video_pieces
 from clipbert_cli.data.sampling import ClipSampling, select
 from clipbert_cli.data.store import MediaSource
 from clipbert_cli.data.transforms import check_aspect_ratio, resize_pad
-from clipbert_cli.data.video import MAX_PIXELS
+from clipbert_cli.data.video import MAX_PIXELS, check_pixels
 from clipbert_cli.errors import ClipbertError, DecodeError
 
 OnBadMedia = Literal["error", "skip", "replace", "report"]
 
 _REPLACEMENTS = 20
 """Draws before a position is given up: more than that many bad ones in a row are no accident."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Which group in which epoch; together with the seed it decides every random draw."""
+
+    epoch: int
+    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +49,12 @@ class BadMedia:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One group and its clips, (K, T, 3, S, S) uint8 RGB; `instead_of` names those that it replaces."""
+    """One group and its clips, (K, T, 3, S, S) uint8 RGB, or what DALI is to decode; `instead_of` names those that it
+    replaces at its `position`."""
 
+    position: Position
     group: Group
-    frames: torch.Tensor
+    frames: torch.Tensor | EncodedClips
     instead_of: tuple[BadMedia, ...] = ()
 
 
@@ -46,16 +62,9 @@ class Item:
 class Failed:
     """One group whose media item failed."""
 
+    position: Position
     group: Group
     error: ClipbertError
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Which group in which epoch; together with the seed it decides every random draw."""
-
-    epoch: int
-    index: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,8 @@ class MediaSettings:
         max_pixels: larger pictures and frames are refused.
         exif_rotation: turn pictures as their EXIF data say (the original does not).
         black_frames: every frame is black, for a baseline that sees nothing.
+        decoder: of the run; decides colours, and what is handed over undecoded.
+        pyav_only: hand nothing over.
     """
 
     sampling: ClipSampling
@@ -75,12 +86,20 @@ class MediaSettings:
     max_pixels: int = MAX_PIXELS
     exif_rotation: bool = False
     black_frames: bool = False
+    decoder: Decoder = PYAV
+    pyav_only: bool = False
+
+    @property
+    def hands_over(self) -> bool:
+        """Whether DALI decodes what it can."""
+        return self.decoder.name == "dali" and not self.pyav_only and not self.black_frames
 
 
-def load_frames(
+def load_clips(
     source: MediaSource, media_id: str, settings: MediaSettings, rng: np.random.Generator | None
-) -> torch.Tensor:
-    """A media item's clips, (K, T, 3, S, S) uint8 RGB; an image is one clip of one frame.
+) -> torch.Tensor | EncodedClips:
+    """A media item's clips, (K, T, 3, S, S) uint8 RGB; an image is one clip of one frame. Not decoded yet where
+    `settings.decoder` is DALI and takes them.
 
     Raises:
         DecodeError: the item cannot be used; the message names it.
@@ -90,21 +109,62 @@ def load_frames(
         info = source.info(media_id)
         with source.reading(media_id) as data:
             if info is None:
-                pixels = decode_image(data, max_pixels=settings.max_pixels, exif_rotation=settings.exif_rotation)
-                frames = resize_pad(pixels[None], settings.frame_size)[None]
+                clips = _image_clips(data, settings, checksum=source.checksum(media_id))
             else:
-                check_aspect_ratio(info.height, info.width)
-                frames = decode_canvas(
-                    data,
-                    select(info, settings.sampling, rng),
-                    settings.frame_size,
-                    info=info,
-                    packets=source.packets(media_id),
-                    max_pixels=settings.max_pixels,
-                )
+                table = source.packets(media_id)
+                if table is None:  # the table has checksums of its own
+                    _check_bytes(data, source.checksum(media_id))
+                clips = _video_clips(data, settings, rng, info=info, table=table)
     except DecodeError as exc:
         raise DecodeError(f"{source.locate(media_id)}: {exc}", hint=exc.hint) from exc
-    return torch.zeros_like(frames) if settings.black_frames else frames
+    if isinstance(clips, torch.Tensor) and settings.black_frames:
+        return torch.zeros_like(clips)
+    return clips
+
+
+def _image_clips(data: Encoded, settings: MediaSettings, *, checksum: int | None) -> torch.Tensor | EncodedClips:
+    _check_bytes(data, checksum)
+    limit, turn = settings.max_pixels, settings.exif_rotation
+    # DALI shows damaged files in silence, so it gets those alone that decoded when they were packed.
+    if settings.hands_over and checksum is not None and (size := jpeg_size(data, max_pixels=limit, exif_rotation=turn)):
+        return image_piece(data, height=size[0], width=size[1])
+    pixels = decode_image(data, max_pixels=limit, exif_rotation=turn)
+    return resize_pad(pixels[None], settings.frame_size)[None]
+
+
+def _video_clips(
+    data: Encoded,
+    settings: MediaSettings,
+    rng: np.random.Generator | None,
+    *,
+    info: VideoInfo,
+    table: PacketTable | None,
+) -> torch.Tensor | EncodedClips:
+    check_aspect_ratio(info.height, info.width)
+    check_pixels(info.width, info.height, settings.max_pixels)
+    clips = select(info, settings.sampling, rng)
+    if settings.hands_over and table is not None:
+        pieces = video_pieces(data, clips, info=info, table=table, place=settings.decoder.place)
+        if pieces is not None:
+            return pieces
+    return decode_canvas(
+        data,
+        clips,
+        settings.frame_size,
+        info=info,
+        packets=table,
+        max_pixels=settings.max_pixels,
+        colours=settings.decoder.colours,
+    )
+
+
+def _check_bytes(data: Encoded, checksum: int | None) -> None:
+    """
+    Raises:
+        DecodeError: the bytes are not those that had this checksum.
+    """
+    if checksum is not None and zlib.crc32(data) != checksum:
+        raise DecodeError("its bytes are not those that were packed")
 
 
 class GroupDataset(Dataset[Item | Failed]):
@@ -144,24 +204,30 @@ class GroupDataset(Dataset[Item | Failed]):
 
     def __getitem__(self, position: Position) -> Item | Failed:
         drawn = (self.seed, position.epoch, position.index)
-        item = self._load(self.groups[position.index], np.random.default_rng(drawn))
+        item = self._load(position, self.groups[position.index], np.random.default_rng(drawn))
         bad: list[BadMedia] = []
         while isinstance(item, Failed) and self._replaces(item.error) and len(bad) < _REPLACEMENTS:
             bad.append(BadMedia(item.group.media_id, item.error))
             rng = np.random.default_rng((*drawn, 2, len(bad)))
-            item = self._load(self.groups[int(rng.integers(len(self.groups)))], rng)
+            item = self._load(position, self.groups[int(rng.integers(len(self.groups)))], rng)
         if isinstance(item, Failed):
             return item
         group = item.group
         if self.draw is not None:
             group = self.draw(group, np.random.default_rng((*drawn, 1)))
-        return Item(group, item.frames, tuple(bad))
+        return Item(position, group, item.frames, tuple(bad))
+
+    def with_pyav_only(self) -> GroupDataset:
+        """The same data, everything decoded where it is read."""
+        other = copy.copy(self)
+        other.settings = dataclasses.replace(self.settings, pyav_only=True)
+        return other
 
     def _replaces(self, error: ClipbertError) -> TypeGuard[DecodeError]:
         return self.on_bad_media == "replace" and isinstance(error, DecodeError)
 
-    def _load(self, group: Group, rng: np.random.Generator) -> Item | Failed:
+    def _load(self, position: Position, group: Group, rng: np.random.Generator) -> Item | Failed:
         try:
-            return Item(group, load_frames(self.source, group.media_id, self.settings, rng))
+            return Item(position, group, load_clips(self.source, group.media_id, self.settings, rng))
         except ClipbertError as exc:
-            return Failed(group, exc)
+            return Failed(position, group, exc)

@@ -17,18 +17,23 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from clipbert_cli.batch import VideoInfo
+from clipbert_cli.data.decoder import Colours
 from clipbert_cli.data.images import decode_image
-from clipbert_cli.data.packets import PacketTable, decode_packets
+from clipbert_cli.data.packets import OtherBytesError, PacketTable, decode_packets
 from clipbert_cli.data.probe import Kind, inspect_video
 from clipbert_cli.data.sampling import ClipSampling, FrameIndices, select
 from clipbert_cli.data.transforms import check_aspect_ratio, resize_into
 from clipbert_cli.data.video import MAX_PIXELS, check_pixels, open_video
 from clipbert_cli.errors import DecodeError
 
-# Every video is converted with BT.601 whatever its tags say, as the original's decoder did (and DALI does), and by the
-# scaler's default arithmetic, which gives the original's pixels to the bit (golden/transforms, `video_raw_rgb`).
-# Interpolated chroma with exact rounding, FULL_CHR_H_INT | ACCURATE_RND, would give DALI's CPU pixels to the bit, and
-# differs from these by one level on average and by 24 at sharp coloured edges.
+# Every video is converted with BT.601 whatever its tags say, as the original's decoder did (and DALI does). The
+# scaler's default arithmetic gives the original's pixels to the bit (golden/transforms, `video_raw_rgb`); interpolated
+# chroma with exact rounding gives those of DALI on CPU, in nine times the time. They differ by one level on average,
+# and by 24 at sharp coloured edges.
+_SCALER: dict[Colours, int] = {
+    "original": Interpolation.BILINEAR,
+    "dali": Interpolation.BILINEAR | 0x2000 | 0x40000,  # SWS_FULL_CHR_H_INT, SWS_ACCURATE_RND
+}
 _COLOUR = {"src_colorspace": Colorspace.ITU601, "dst_colorspace": Colorspace.ITU601}
 
 Encoded = bytes | memoryview
@@ -99,6 +104,7 @@ def decode_canvas(
     info: VideoInfo,
     packets: PacketTable | None = None,
     max_pixels: int = MAX_PIXELS,
+    colours: Colours = "original",
 ) -> torch.Tensor:
     """`decode_frames`, resized and padded to the square canvas as `transforms.resize_pad` does it.
 
@@ -108,12 +114,13 @@ def decode_canvas(
     Raises:
         DecodeError: see `rgb_frames`.
     """
-    canvas = torch.zeros((len(clips), len(clips[0]), 3, size, size), dtype=torch.uint8)
+    # NumPy's zeros cost nothing until they are written to.
+    canvas = torch.from_numpy(np.zeros((len(clips), len(clips[0]), 3, size, size), dtype=np.uint8))
     places: dict[int, list[torch.Tensor]] = {}
     for k, clip in enumerate(clips):
         for t, index in enumerate(clip):
             places.setdefault(index, []).append(canvas[k, t])
-    for index, frame in rgb_frames(data, places, info=info, packets=packets, max_pixels=max_pixels):
+    for index, frame in rgb_frames(data, places, info=info, packets=packets, max_pixels=max_pixels, colours=colours):
         first, *others = places[index]
         resize_into(first, frame)
         for other in others:
@@ -128,6 +135,7 @@ def rgb_frames(
     info: VideoInfo,
     packets: PacketTable | None = None,
     max_pixels: int = MAX_PIXELS,
+    colours: Colours = "original",
 ) -> Iterator[tuple[int, np.ndarray]]:
     """(index, (h, w, 3) uint8 RGB) of every wanted frame, each once, in decoding order.
 
@@ -148,7 +156,7 @@ def rgb_frames(
                 raise DecodeError(
                     f"frame {index} is not the one that was probed: the stored information is of other data"
                 )
-            yield index, _to_rgb(reformatter, frame)
+            yield index, _to_rgb(reformatter, frame, colours)
 
 
 def _frames(
@@ -161,6 +169,8 @@ def _frames(
             for index, frame in decode_packets(data, packets, wanted, max_pixels=max_pixels):
                 left.discard(index)
                 yield index, frame
+        except OtherBytesError:
+            raise
         except DecodeError:
             pass
     if left:
@@ -188,7 +198,7 @@ def _linear(
         raise DecodeError(f"frame {min(left)} is wanted, and decoding ends before it")
 
 
-def _to_rgb(reformatter: VideoReformatter, frame: VideoFrame) -> np.ndarray:
+def _to_rgb(reformatter: VideoReformatter, frame: VideoFrame, colours: Colours) -> np.ndarray:
     """(h, w, 3) uint8."""
-    converted = reformatter.reformat(frame, format="rgb24", interpolation=Interpolation.BILINEAR, threads=1, **_COLOUR)
+    converted = reformatter.reformat(frame, format="rgb24", interpolation=_SCALER[colours], threads=1, **_COLOUR)
     return converted.to_ndarray()

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipbert_cli.data.video import MAX_PIXELS
 from clipbert_cli.errors import DecodeError
@@ -69,6 +69,22 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
         raise DecodeError("there is not enough memory to decode it") from exc
     except _PILLOW_ERRORS as exc:
         raise DecodeError(f"Pillow cannot read it: {exc}") from exc
+
+
+def jpeg_size(
+    data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, exif_rotation: bool = False
+) -> tuple[int, int] | None:
+    """(height, width) of a picture that any JPEG decoder shows as `decode_image` does, from its header alone: a grey or
+    three-channel JPEG that needs no turning. None for others.
+
+    Raises:
+        DecodeError: as `open_image`.
+    """
+    with open_image(data, max_pixels=max_pixels) as image:
+        turned = exif_rotation and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        if image.format != "JPEG" or image.mode not in ("RGB", "L") or turned:
+            return None
+        return image.height, image.width
 
 
 def probe_image(data: bytes) -> ProbedImage:

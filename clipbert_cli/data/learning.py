@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import zlib
 from dataclasses import dataclass, field
@@ -67,6 +68,21 @@ def learn(unit: Unit) -> Learned:
         return Learned(None, skipped=tuple(skipped))
     skipped += [(file, f"{best.file} has the same media id and is packed") for file in usable if file != best.file]
     return dataclasses.replace(best, skipped=tuple(skipped))
+
+
+def seconds_allowed(size: int) -> float:
+    """Processor time in which media of `size` bytes must be decoded: ten seconds, and a minute a megabyte (the videos
+    of benchmarks/decode.py need less than a second a megabyte)."""
+    return 10 + size * 60e-6
+
+
+def seconds_for(unit: Unit) -> float:
+    """`seconds_allowed` for all files of a unit; encoding them again takes longer."""
+    total = 0
+    for file in unit.files:
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size
+    return seconds_allowed(total) * (1 if unit.transcode is None else 5)
 
 
 def read_file(path: Path) -> bytes:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.batch import Batch
+from clipbert_cli.data.ahead import ahead
 from clipbert_cli.data.collate import Collate
-from clipbert_cli.data.dataset import BadMedia, Failed, GroupDataset, Item, MediaSettings, Position
+from clipbert_cli.data.dataset import BadMedia, GroupDataset, Position
+from clipbert_cli.data.decoder import Decoder
+from clipbert_cli.data.decoding import BatchDecoder
+from clipbert_cli.data.loaded import CollateGood, Loaded
 from clipbert_cli.data.mixture import MixedDataset
 from clipbert_cli.errors import ClipbertError, DecodeError
 
@@ -52,10 +55,12 @@ class BatchLoader:
         """Media that could not be used so far, by id, and why."""
         self._on_bad_media = dataset.parts[0].on_bad_media
         self._max_bad = max_bad_fraction * sum(len({group.media_id for group in part.groups}) for part in dataset.parts)
+        self._collate = CollateGood(collate, dataset.parts[0].settings)
+        self._decoder: BatchDecoder | None = None
         self._loader = DataLoader(
             dataset,
             batch_sampler=order,
-            collate_fn=_CollateGood(collate, dataset.parts[0].settings),
+            collate_fn=self._collate,
             num_workers=workers,
             pin_memory=pin_memory,
             worker_init_fn=_ignore_interrupts if workers else None,
@@ -68,7 +73,7 @@ class BatchLoader:
             ClipbertError: the store cannot be read, or a loading process died.
         """
         try:
-            for loaded in self._started():
+            for loaded in self._decoded():
                 yield self._checked(loaded)
         except RuntimeError as exc:
             if "DataLoader worker" not in str(exc):
@@ -86,6 +91,23 @@ class BatchLoader:
             return iter(self._loader)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @property
+    def decoder(self) -> Decoder:
+        """What decodes the media, and why."""
+        return self.dataset.parts[0].settings.decoder
+
+    def _decoded(self) -> Iterator[Loaded]:
+        if self.decoder.name == "pyav":
+            yield from self._started()
+            return
+        started = self._started()  # before there are DALI's threads and a GPU's context, which do not survive a fork
+        self._decoder = self._decoder or BatchDecoder(self.dataset, self._collate)
+        for loaded in ahead(map(self._decoder, started)):
+            frames = loaded.batch.frames
+            if frames.is_cuda:  # made on the decoder's stream and used on this one
+                frames.record_stream(torch.cuda.current_stream(frames.device))
+            yield loaded
 
     def _checked(self, loaded: Loaded) -> Batch:
         policy = self._on_bad_media
@@ -119,46 +141,6 @@ class BatchLoader:
 
 
 _NOTED = {"skip": "left out", "replace": "replaced by another", "report": "its predictions are media_error"}
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """What a loading process hands over: the batch of what is good, and what is not."""
-
-    batch: Batch
-    failed: tuple[Failed, ...]
-    replaced: tuple[BadMedia, ...]
-
-    def pin_memory(self) -> Loaded:
-        """The hook torch's DataLoader calls."""
-        return dataclasses.replace(self, batch=self.batch.pin_memory())
-
-
-class _CollateGood:
-    """Collates the items that did not fail. A batch of nothing has frames of shape (0, K, T, 3, S, S)."""
-
-    def __init__(self, collate: Collate, settings: MediaSettings) -> None:
-        self.collate = collate
-        self.settings = settings
-
-    def __call__(self, items: Sequence[Item | Failed]) -> Loaded:
-        good = [item for item in items if isinstance(item, Item)]
-        return Loaded(
-            self.collate(good) if good else self._empty(),
-            tuple(item for item in items if isinstance(item, Failed)),
-            tuple(bad for item in good for bad in item.instead_of),
-        )
-
-    def _empty(self) -> Batch:
-        sampling, size = self.settings.sampling, self.settings.frame_size
-        none = torch.zeros((0, 1), dtype=torch.int64)
-        return Batch(
-            frames=torch.zeros((0, sampling.num_clips, sampling.num_frames, 3, size, size), dtype=torch.uint8),
-            text_ids=none,
-            text_mask=none.bool(),
-            text_item=none[:, 0],
-            examples=(),
-        )
 
 
 def _ignore_interrupts(_worker: int) -> None:

@@ -8,6 +8,7 @@ A split whose groups do not fill its last step starts over (b1', a0'); one split
 from __future__ import annotations
 
 import bisect
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,4 +78,9 @@ class MixedDataset(Dataset[Item | Failed]):
 
     def __getitem__(self, position: Position) -> Item | Failed:
         part = bisect.bisect_right(self.starts, position.index) - 1
-        return self.parts[part][Position(position.epoch, position.index - self.starts[part])]
+        item = self.parts[part][Position(position.epoch, position.index - self.starts[part])]
+        return dataclasses.replace(item, position=position)
+
+    def with_pyav_only(self) -> MixedDataset:
+        """The same data, everything decoded where it is read."""
+        return MixedDataset([part.with_pyav_only() for part in self.parts])

@@ -11,7 +11,7 @@ of them, and every step still learns from the same groups.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from torch.utils.data import Sampler
@@ -106,11 +106,23 @@ class OrderedBatches(Sampler[list[Position]]):
     """Every position once, in order. Of several processes each takes every `size`-th batch.
 
     The batches are those of one process, so that a prediction is the same to the last digit however many there are.
+
+    Args:
+        done: numbers of batches, from 0, that are left out.
     """
 
-    def __init__(self, count: int, *, batch_size: int, shard: Shard = ALONE) -> None:
-        self.count, self.batch_size, self.shard = count, batch_size, shard
+    def __init__(
+        self, count: int, *, batch_size: int, shard: Shard = ALONE, done: Collection[int] = frozenset()
+    ) -> None:
+        self.count, self.batch_size, self.shard, self.done = count, batch_size, shard, done
+
+    @property
+    def numbers(self) -> list[int]:
+        """Of this process's batches."""
+        rest = [number for number in range(-(-self.count // self.batch_size)) if number not in self.done]
+        return rest[self.shard.rank :: self.shard.size]
 
     def __iter__(self) -> Iterator[list[Position]]:
-        for start in range(self.shard.rank * self.batch_size, self.count, self.shard.size * self.batch_size):
+        for number in self.numbers:
+            start = number * self.batch_size
             yield [Position(0, index) for index in range(start, min(start + self.batch_size, self.count))]

@@ -6,20 +6,16 @@ packets no other one needs. `plan` makes of it and the wanted frames what has to
     packets, decoding order      I0 P3 b1 b2 P6 b4 b5 I7 P10 b8 b9     number = frame it shows, b = nothing refers to it
     frames 5 and 8 are wanted    I0 P3 -- -- P6 -- b5 I7 P10 b8        two runs, one from each entry
 
-A table is made only where decoding through it showed every frame, in order and without an error; an entry that is not
-one by the codec's own rules (H.264 without IDR: an open group of pictures, an intra refresh) counts only if decoding
-from it gave the very pixels. Everything else is decoded from its start, as `video.py` does it.
+Tables are made in `scan.py`; a video without one is decoded from its start, as `video.py` does it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
 from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
 
 import av
 import numpy as np
@@ -27,18 +23,15 @@ from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from clipbert_cli.data.nal import NalFormat
-from clipbert_cli.data.video import MAX_PIXELS, Video, frame_step, next_time, reading_video, set_decoding
+from clipbert_cli.data.video import MAX_PIXELS, reading_video, set_decoding
 from clipbert_cli.errors import DecodeError
 
-if TYPE_CHECKING:
-    Buffer = bytes | memoryview
+Buffer = bytes | memoryview
 
-# Codecs whose decoders need nothing of a container but extradata and tag.
-_CODECS = {"h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "libdav1d", "mjpeg"}
-_REORDERED = {"h264", "hevc"}  # how far these reorder frames may be guessed wrongly, so their order is checked by times
-_SIDE_DATA: Final = ("new_extradata", "param_change", "palette")  # what a bare packet would lose
-_SLACK = 64  # bytes between where a demuxer says that a packet starts and where its payload does
+
+class OtherBytesError(DecodeError):
+    """A packet's bytes are not those that its table was made of: they were damaged since, and no other way of decoding
+    them can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +45,7 @@ class PacketTable:
         shows: (P,) int64, the frame (in the order they are shown) that the packet gives, -1 for none.
         entry: (P,) bool, decoding may start here: right for every frame not shown before the packet's own.
         skippable: (P,) bool, no other packet needs this one.
+        checksums: (P,) uint32, CRC-32 of each packet; None in tables of stores that have none.
     """
 
     codec: str
@@ -64,6 +58,7 @@ class PacketTable:
     shows: np.ndarray = field(repr=False)
     entry: np.ndarray = field(repr=False)
     skippable: np.ndarray = field(repr=False)
+    checksums: np.ndarray | None = field(default=None, repr=False)
 
     @cached_property
     def packet_of(self) -> np.ndarray:
@@ -78,6 +73,28 @@ class PacketTable:
         """The packets at which decoding may start, in order."""
         found: list[int] = np.flatnonzero(self.entry).tolist()
         return found
+
+    def check_size(self, data: Buffer) -> None:
+        """
+        Raises:
+            DecodeError: the table is of a file of another length.
+        """
+        if len(data) != self.data_size:
+            raise DecodeError(
+                f"it has {len(data)} bytes, and the stored information is of {self.data_size}: of other data"
+            )
+
+    def packet(self, data: Buffer, number: int) -> bytes:
+        """The bytes of a packet.
+
+        Raises:
+            OtherBytesError: they have changed since the table was made.
+        """
+        start, size = int(self.offsets[number]), int(self.sizes[number])
+        payload = bytes(data[start : start + size])
+        if self.checksums is not None and zlib.crc32(payload) != self.checksums[number]:
+            raise OtherBytesError(f"its bytes from {start} to {start + size} are not those that were packed")
+        return payload
 
     def entry_for(self, frame: int) -> int:
         """The latest packet from which decoding gives this frame."""
@@ -156,6 +173,8 @@ class PacketDecoder:
             for packet in run.packets:
                 try:
                     yield from self._decode(self._packet(data, packet))
+                except OtherBytesError:
+                    raise
                 except DecodeError:
                     if not 0 <= shows[packet] < shows[entry]:
                         raise  # otherwise it belongs to pictures before the entry, which are not here
@@ -164,9 +183,9 @@ class PacketDecoder:
             self._context.flush_buffers()
 
     def _packet(self, data: Buffer, number: int) -> Packet:
-        start, size = int(self.table.offsets[number]), int(self.table.sizes[number])
-        packet = Packet(size)  # FFmpeg's own memory: decoders read some bytes beyond the end
-        packet.update(bytes(data[start : start + size]))
+        payload = self.table.packet(data, number)
+        packet = Packet(len(payload))  # FFmpeg's own memory: decoders read some bytes beyond the end
+        packet.update(payload)
         packet.pts = packet.dts = number
         return packet
 
@@ -187,12 +206,10 @@ def decode_packets(
     """(frame number, frame) of every wanted frame, each once, in the decoder's order.
 
     Raises:
-        DecodeError: an error in the bitstream on the way, a frame that does not come, or data that the table is not of.
+        DecodeError: an error in the bitstream on the way, a frame that does not come, or data that the table is not of
+            (OtherBytesError: a packet has changed).
     """
-    if len(data) != table.data_size:
-        raise DecodeError(
-            f"it has {len(data)} bytes, and the stored information is of {table.data_size}: of other data"
-        )
+    table.check_size(data)
     decoder = PacketDecoder(table, max_pixels=max_pixels)
     for run in plan(table, wanted):
         missing = set(run.frames)
@@ -202,160 +219,3 @@ def decode_packets(
                 yield run.frames[packet], frame
         if missing:
             raise DecodeError(f"frame {run.frames[min(missing)]} does not decode")
-
-
-# ---------------------------------------------------------------------------------------------- making a table
-
-
-@dataclass(frozen=True, slots=True)
-class Scan:
-    """What decoding a whole video showed: size, presentation times and key frames; and a table, where it has one."""
-
-    width: int
-    height: int
-    times: tuple[int, ...]
-    keyframes: tuple[int, ...]
-    table: PacketTable | None
-
-
-def scan_packets(video: Video, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Scan | None:
-    """Decode all of a video through its packets. None where anything is unusual: then the plain way decides.
-
-    `video` is just opened; its packets are used up.
-    """
-    try:
-        found = _read_packets(video, data)
-        return None if found is None else _decode_all(video, data, *found, max_pixels=max_pixels)
-    except DecodeError:
-        return None
-
-
-@dataclass(frozen=True, slots=True)
-class _Stated:
-    """What the container says of each packet."""
-
-    times: list[int | None]
-    discarded: list[bool]
-    certain: np.ndarray  # (P,) bool, entries by the codec's rules, once their frames are seen to be key frames
-
-
-def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | None:
-    """The table as the container and the packets' first bytes tell it; `shows` is still unknown."""
-    context = video.stream.codec_context
-    if context.name not in _CODECS:
-        return None
-    extradata = context.extradata or b""
-    nal_format = NalFormat.of(context.name, extradata)
-    offsets, sizes, keys, certain, skippable = [], [], [], [], []
-    times: list[int | None] = []
-    discarded = []
-    for packet in video.packets():
-        payload = bytes(packet)
-        offset = -1 if packet.pos is None else data.find(payload, packet.pos, packet.pos + len(payload) + _SLACK)
-        if offset < 0 or any(packet.has_sidedata(kind) for kind in _SIDE_DATA):
-            return None
-        picture = nal_format.picture(payload) if nal_format else None
-        offsets.append(offset)
-        sizes.append(len(payload))
-        keys.append(packet.is_keyframe)
-        # A VP8 key frame may keep the segments of the frame before; of a damaged file they differ.
-        by_rule = picture.is_idr if picture else nal_format is None and context.name != "vp8"
-        certain.append(packet.is_keyframe and by_rule)
-        skippable.append(picture is not None and picture.is_unreferenced)
-        times.append(packet.pts)
-        discarded.append(packet.is_discard)
-    if not sizes or not keys[0]:
-        return None
-    try:
-        tag = context.codec_tag
-    except UnicodeDecodeError:
-        return None
-    table = PacketTable(
-        codec=context.name,
-        tag=tag if tag.strip("\0") else "",
-        extradata=extradata,
-        bits=context.bits_per_coded_sample,
-        data_size=len(data),
-        offsets=np.array(offsets, dtype=np.int64),
-        sizes=np.array(sizes, dtype=np.int64),
-        shows=np.full(len(sizes), -1, dtype=np.int64),
-        entry=np.array(keys),
-        skippable=np.array(skippable),
-    )
-    return table, _Stated(times, discarded, np.array(certain))
-
-
-def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, *, max_pixels: int) -> Scan | None:
-    """Decode every packet in order, and complete the table by what that shows."""
-    count = len(table.sizes)
-    needs_pixels = bool((table.entry[1:] & ~stated.certain[1:]).any())
-    decoder = PacketDecoder(table, max_pixels=max_pixels)
-    step = frame_step(video.stream)
-    size = time = before = None
-    times: list[int] = []
-    order: list[int] = []
-    keyframes: list[int] = []
-    checksums: dict[int, int | None] = {}
-    for packet, frame in decoder.run(data, Run(tuple(range(count)), {})):
-        if stated.discarded[packet]:
-            continue
-        size = size or (frame.width, frame.height)
-        stated_time = stated.times[packet]
-        if (frame.width, frame.height) != size:
-            return None
-        if table.codec in _REORDERED:
-            if stated_time is None or (before is not None and stated_time <= before):
-                return None
-            before = stated_time
-        time = next_time(time, stated_time, step)
-        if frame.key_frame:
-            keyframes.append(len(times))
-        elif stated.certain[packet]:
-            stated.certain[packet] = False
-            needs_pixels = True
-        if needs_pixels:
-            checksums[packet] = _checksum(frame)
-        order.append(packet)
-        times.append(time)
-    if size is None or len(set(order)) != len(order) or order[0] != 0 or keyframes[:1] != [0]:
-        return None
-    table.shows[order] = np.arange(len(order))
-    hidden = [packet for packet in np.flatnonzero(table.shows < 0).tolist() if not stated.discarded[packet]]
-    if hidden:
-        if table.codec in _REORDERED:
-            return None  # fields in packets of their own, or a frame that got lost
-        table.skippable[:] = False
-    table.entry[:] &= table.shows >= 0
-    decoder = PacketDecoder(table, max_pixels=max_pixels)
-    # Backwards: which frames an entry has to give depends on the entries that come after it.
-    for entry in np.flatnonzero(table.entry & ~stated.certain)[::-1].tolist():
-        if entry and not _gives_the_same(data, decoder, entry, checksums):
-            table.entry[entry] = False
-    return Scan(*size, tuple(times), tuple(keyframes), dataclasses.replace(table))  # without what is cached
-
-
-def _gives_the_same(data: bytes, decoder: PacketDecoder, entry: int, checksums: dict[int, int | None]) -> bool:
-    """Whether decoding from this entry gives the frames that decoding from the start gave."""
-    table = dataclasses.replace(decoder.table)  # its entries as they are now
-    later = table.entries[bisect_right(table.entries, entry) :]
-    # Its own frames end where those of the next entry begin; the latter's pictures before it are decoded from here.
-    ends = len(table.packet_of) if not later else int(table.shows[later[0]])
-    frames = [frame for frame in range(int(table.shows[entry]), ends) if table.entry_for(frame) == entry]
-    missing = {int(table.packet_of[frame]) for frame in frames}
-    try:
-        for packet, frame in decoder.run(data, Run(tuple(range(entry, max(missing) + 1)), {})):
-            if packet in missing:
-                missing.remove(packet)
-                if checksums.get(packet) is None or _checksum(frame) != checksums[packet]:
-                    return False
-    except DecodeError:
-        return False
-    return not missing
-
-
-def _checksum(frame: VideoFrame) -> int | None:
-    """Of the frame's pixels, without the padding of its rows; None for forms that cannot be read."""
-    try:
-        return zlib.crc32(frame.to_ndarray().tobytes())
-    except ValueError:
-        return None

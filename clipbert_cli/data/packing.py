@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from clipbert_cli.data import records
 from clipbert_cli.data.journal import Entry, Journal
-from clipbert_cli.data.learning import Learned, Unit, learn, read_file, seconds_of
+from clipbert_cli.data.learning import Learned, Unit, learn, read_file, seconds_for, seconds_of
 from clipbert_cli.data.media_files import PLURAL, find_files, guess_kind, has_suffix
 from clipbert_cli.data.partial import Workplace, workplace
 from clipbert_cli.data.probe import Kind
@@ -183,7 +183,7 @@ class _Packer:
             self.writer.commit()
             self.journal.write()
         todo = (unit for unit in units if not self._is_done(unit))
-        learned_in_order = in_order(learn, todo, workers=min(workers, len(units)))
+        learned_in_order = in_order(learn, todo, workers=min(workers, len(units)), limit=seconds_for)
         for done, (unit, learned) in enumerate(learned_in_order, start=1):
             self._take(unit, learned)
             if self.writer.is_full:

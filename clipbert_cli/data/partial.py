@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipbert_cli.disk import flush
 from clipbert_cli.errors import OutputError, StoreError
 
 LOCK_FILE = "pack.lock"
@@ -39,13 +40,13 @@ class Workplace:
         """Make the store appear, or in the store itself, take away what only a pack needs."""
         self.journal.unlink(missing_ok=True)
         (self.folder / LOCK_FILE).unlink()
-        _sync_folder(self.folder)
+        flush(self.folder)
         if self.folder == self.store:
             return
         if os.path.lexists(self.store):
             raise StoreError(f"{self.store} has appeared while it was being packed", hint="choose another name")
         self.folder.rename(self.store)
-        _sync_folder(self.store.parent)
+        flush(self.store.parent)
 
 
 def partial_folder(store: Path) -> Path:
@@ -106,11 +107,3 @@ def _take(lock: int, file: Path, store: Path) -> None:
     raise StoreError(
         f"{store} is being written by another pack (process {other or 'unknown'})", hint="wait for it to end"
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -4,7 +4,7 @@
     /clipbert/manifest           what the store is, and whether it is complete
     /clipbert/info/<media_id>    what was learnt of one item (JSON)
     /clipbert/packets/<media_id> where a video's packets are, for items that are decoded without their container:
-                                 zlib(JSON line, then five arrays in little-endian order)
+                                 zlib(JSON line, then six arrays in little-endian order)
 
 A file stem cannot hold a slash, so these keys never meet a media id.
 """
@@ -31,7 +31,8 @@ MANIFEST_KEY = PREFIX + b"manifest"
 _INFO_PREFIX = PREFIX + b"info/"
 _PACKETS_PREFIX = PREFIX + b"packets/"
 
-_ARRAYS = ("<i8", "<u4", "<i4", "?", "?")  # gaps, sizes, distances, entry, skippable
+_ARRAYS = ("<i8", "<u4", "<i4", "?", "?", "<u4")  # gaps, sizes, distances, entry, skippable, checksums
+_ARRAYS_AT_FIRST = 5  # the first stores had no checksums
 _NO_FRAME = -(2**31)
 
 
@@ -144,6 +145,7 @@ def packets_record(table: PacketTable) -> bytes:
         "extradata": base64.b64encode(table.extradata).decode(),
         "bits": table.bits,
         "data_size": table.data_size,
+        "arrays": len(_ARRAYS) if table.checksums is not None else _ARRAYS_AT_FIRST,
     }
     arrays = (
         table.offsets - ends,
@@ -151,8 +153,9 @@ def packets_record(table: PacketTable) -> bytes:
         np.where(table.shows < 0, _NO_FRAME, table.shows - np.arange(len(table.shows))),
         table.entry,
         table.skippable,
+        *(() if table.checksums is None else (table.checksums,)),
     )
-    body = b"".join(array.astype(form).tobytes() for array, form in zip(arrays, _ARRAYS, strict=True))
+    body = b"".join(array.astype(form).tobytes() for array, form in zip(arrays, _ARRAYS, strict=False))
     return zlib.compress(_json(header) + b"\n" + body)
 
 
@@ -165,10 +168,10 @@ def packet_table(record: bytes) -> PacketTable:
     line, _, body = zlib.decompress(record).partition(b"\n")
     header = json.loads(line)
     count, start, arrays = header["packets"], 0, []
-    for form in _ARRAYS:
+    for form in _ARRAYS[: header.get("arrays", _ARRAYS_AT_FIRST)]:
         arrays.append(np.frombuffer(body, dtype=form, count=count, offset=start))
         start += arrays[-1].nbytes
-    gaps, sizes, distances, entry, skippable = arrays
+    gaps, sizes, distances, entry, skippable, *checksums = arrays
     sizes = sizes.astype(np.int64)
     return PacketTable(
         codec=header["codec"],
@@ -181,6 +184,7 @@ def packet_table(record: bytes) -> PacketTable:
         shows=np.where(distances == _NO_FRAME, -1, distances + np.arange(count)),
         entry=entry,
         skippable=skippable,
+        checksums=checksums[0] if checksums else None,
     )
 
 

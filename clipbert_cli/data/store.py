@@ -7,7 +7,6 @@ not: its videos are probed when they are first used, which decodes each once mor
 from __future__ import annotations
 
 import os
-import weakref
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -19,6 +18,7 @@ import lmdb
 
 from clipbert_cli.batch import VideoInfo
 from clipbert_cli.data import records
+from clipbert_cli.data.environment import Environment, open_environment
 from clipbert_cli.data.media_files import PLURAL, by_stem, find_files, has_suffix
 from clipbert_cli.data.packets import PacketTable
 from clipbert_cli.data.probe import Kind, inspect_video
@@ -107,6 +107,14 @@ class MediaSource(ABC):
             return None
         record = self._probe(media_id)[1]
         return None if record is None else records.packet_table(record)
+
+    def checksum(self, media_id: str) -> int | None:
+        """CRC-32 of the media file's bytes as they were packed; None where it is not known.
+
+        Raises:
+            StoreError: as `read`.
+        """
+        return None
 
     def _probe(self, media_id: str) -> _Records:
         found = self._probed.get(media_id)
@@ -273,6 +281,13 @@ class LmdbStore(MediaSource):
         record = self.raw(records.info_key(media_id))
         return None if record is None else records.fields(record)
 
+    def checksum(self, media_id: str) -> int | None:
+        try:
+            found = (self.record(media_id) or {}).get("crc32")
+        except (ValueError, AttributeError) as exc:
+            raise self._damaged(f"what it knows of {media_id!r} cannot be read") from exc
+        return found if isinstance(found, int) else None
+
     def _get(self, key: bytes) -> bytes | None:
         if not 0 < len(key) <= _MAX_KEY_BYTES:
             return None
@@ -289,10 +304,10 @@ class LmdbStore(MediaSource):
 
     def _opened(self) -> lmdb.Environment:
         """This process's environment (opened here on first use, after a fork anew)."""
-        environment: _Environment | None = self.__dict__.get("_environment")
+        environment: Environment | None = self.__dict__.get("_environment")
         if environment is None or environment.process != os.getpid():
             try:
-                environment = self._environment = _open_environment(self.path)
+                environment = self._environment = open_environment(self.path)
             except (lmdb.Error, OSError) as exc:
                 raise self._damaged(str(exc)) from exc
         return environment.lmdb
@@ -316,7 +331,7 @@ def stored_manifest(path: Path) -> dict[str, Any] | None:
         StoreError: it cannot be read.
     """
     try:
-        with _open_environment(path).lmdb.begin() as txn:
+        with open_environment(path).lmdb.begin() as txn:
             record = txn.get(records.MANIFEST_KEY)
             return None if record is None else records.manifest(bytes(record))
     except (lmdb.Error, OSError, ValueError, KeyError, TypeError) as exc:
@@ -325,34 +340,3 @@ def stored_manifest(path: Path) -> dict[str, Any] | None:
 
 def _key(media_id: str) -> bytes:
     return media_id.encode(errors="surrogateescape")
-
-
-class _Environment:
-    """An open LMDB environment; closed when nothing holds it any more."""
-
-    def __init__(self, path: Path) -> None:
-        self.process = os.getpid()
-        # Read-ahead is on: media are large values, and cold ones are read three times as fast with it.
-        self.lmdb = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, create=False, max_dbs=0)
-        # LMDB maps the file and trusts its size: reading beyond the end would kill the process (SIGBUS).
-        file = path / DATA_FILE if path.is_dir() else path
-        pages, page = self.lmdb.info()["last_pgno"] + 1, self.lmdb.stat()["psize"]
-        if file.stat().st_size < pages * page:
-            self.lmdb.close()
-            raise lmdb.CorruptedError(f"{file} is cut off: {file.stat().st_size} of {pages * page} bytes are there")
-
-
-# LMDB allows one environment per file and process, and two splits may share a store.
-_environments: weakref.WeakValueDictionary[tuple[int, int], _Environment] = weakref.WeakValueDictionary()
-
-
-def _open_environment(path: Path) -> _Environment:
-    status = (path / DATA_FILE if path.is_dir() else path).stat()
-    identity = (status.st_dev, status.st_ino)
-    environment = _environments.get(identity)
-    if environment is not None and environment.process != os.getpid():
-        environment.lmdb.close()  # the parent's, inherited by a fork
-        environment = None
-    if environment is None:
-        environment = _environments[identity] = _Environment(path)
-    return environment

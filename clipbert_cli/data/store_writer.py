@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import lmdb
 
+from clipbert_cli.disk import OUT_OF_SPACE
 from clipbert_cli.errors import OutputError
 
 DATA_FILE = "data.mdb"
@@ -20,7 +20,6 @@ MAX_ITEM_BYTES = 2**32 - 1
 _FIRST_MAP_BYTES = 2**28
 _COMMIT_BYTES = 2**26
 _COMMIT_KEYS = 1000
-_OUT_OF_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class StoreWriter:
@@ -102,7 +101,7 @@ def writing_to(store: Path) -> Iterator[None]:
     try:
         yield
     except (lmdb.Error, OSError) as exc:
-        full = isinstance(exc, lmdb.DiskError) or getattr(exc, "errno", None) in _OUT_OF_SPACE
+        full = isinstance(exc, lmdb.DiskError) or getattr(exc, "errno", None) in OUT_OF_SPACE
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise OutputError(
             f"{store} cannot be written: {'there is no space left' if full else reason}",

@@ -1,7 +1,8 @@
 """A video file held in memory, opened as a container and decoded from its start: the plain way, right for every file.
 
 Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
-an error, a frame that FFmpeg itself calls corrupt, and a change of the frame size all end the video there. Rotation
+an error, a packet or frame that FFmpeg itself calls corrupt, times that run backwards (the halves of a file in swapped
+order), and a change of the frame size all end the video there. Rotation
 marks are ignored, as the original ignores them.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from collections.abc import Iterator
 
 import av
@@ -23,6 +25,10 @@ from clipbert_cli.errors import DecodeError
 
 MAX_PIXELS = 178_956_970
 """Largest picture or video frame that is decoded, in pixels: where Pillow too suspects a decompression bomb."""
+
+# Streams without a container: what does not begin with a start code is a piece of some other file.
+_BARE = {"h264", "hevc", "m4v", "mpegvideo"}
+_START_CODE = re.compile(rb"\x00\x00+\x01")
 
 _FORWARD = {PictureType.P, PictureType.S}
 _PREDICTED = _FORWARD | {PictureType.B}
@@ -97,7 +103,7 @@ class Video:
         """
         ended = False
         with reading_video():
-            for packet in self._container.demux(self.stream):
+            for packet in self._demux():
                 if ended:
                     raise DecodeError("an empty packet stands inside the stream")
                 if packet.size:
@@ -116,6 +122,8 @@ class Video:
                 io.BytesIO(self._data), mode="r", options=_FORMAT_OPTIONS, metadata_errors="replace"
             )
             try:
+                if self.container_format in _BARE and not _START_CODE.match(self._data[:64]):
+                    raise DecodeError("it begins in the middle: a piece of a file whose beginning is missing")
                 self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
             except BaseException:
                 self._container.close()
@@ -124,7 +132,7 @@ class Video:
     def _frames(self, *, began_inside: bool = False) -> Iterator[tuple[int, VideoFrame]]:
         time, size, lost = None, None, False
         with reading_video():
-            for frame in self._whole_frames() if began_inside else self._container.decode(self.stream):
+            for frame in self._whole_frames() if began_inside else self._all_frames():
                 if frame.is_corrupt:
                     raise DecodeError("the decoder calls a frame corrupt")
                 if time is None and not frame.key_frame and frame.pict_type in (_PREDICTED if lost else _FORWARD):
@@ -138,10 +146,29 @@ class Video:
                 time = next_time(time, frame.pts, frame_step(self.stream))
                 yield time, frame
 
+    def _demux(self) -> Iterator[Packet]:
+        """The container's packets; the empty one that marks the end is the last.
+
+        Raises:
+            DecodeError: a packet is not as it was written, or times run backwards.
+        """
+        before: int | None = None
+        for packet in self._container.demux(self.stream):
+            if packet.is_corrupt:
+                raise DecodeError("the container says that a packet is damaged")
+            if before is not None and packet.dts is not None and packet.dts < before:
+                raise DecodeError("times run backwards")
+            before = before if packet.dts is None else packet.dts
+            yield packet
+
+    def _all_frames(self) -> Iterator[VideoFrame]:
+        for packet in self._demux():
+            yield from packet.decode()
+
     def _whole_frames(self) -> Iterator[VideoFrame]:
         """Frames from the first key frame on, without those that are decoded after it and shown before it."""
         begun, start = False, None
-        for packet in self._container.demux(self.stream):
+        for packet in self._demux():
             begun = begun or packet.is_keyframe
             if not begun:
                 continue

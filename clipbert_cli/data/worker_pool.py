@@ -4,7 +4,9 @@ failed job."""
 from __future__ import annotations
 
 import contextlib
+import math
 import multiprocessing
+import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
@@ -21,12 +23,12 @@ class Died(Exception):  # noqa: N818
 
 
 class _Worker(Generic[Job, Result]):
-    def __init__(self, work: Callable[[Job], Result]) -> None:
+    def __init__(self, work: Callable[[Job], Result], limit: Callable[[Job], float] | None) -> None:
         # Not forked: the parent may have threads (a progress bar) and an open LMDB.
         context = multiprocessing.get_context("spawn")
         self._work = work
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(work, theirs), daemon=True)
+        self.process = context.Process(target=_serve, args=(work, limit, theirs), daemon=True)
         # Ctrl-C is the parent's to answer: the child inherits that the signal is blocked, and no start is half done.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
@@ -48,6 +50,8 @@ class _Worker(Generic[Job, Result]):
         except (EOFError, ConnectionResetError):
             self.process.join()
             code = self.process.exitcode or 0
+            if code == -signal.SIGXCPU:
+                return Died("it takes too long: it is broken, or far larger than its bytes tell")
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             return Died(f"it kills the process that decodes it ({how})")
         return result
@@ -58,19 +62,36 @@ class _Worker(Generic[Job, Result]):
         self.process.join()
 
 
-def _serve(work: Callable[[Job], Result], connection: Connection) -> None:
+def _serve(work: Callable[[Job], Result], limit: Callable[[Job], float] | None, connection: Connection) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
-            connection.send(work(connection.recv()))
+            job = connection.recv()
+            if limit is not None:
+                _allow(limit(job))
+            connection.send(work(job))
+
+
+def _allow(seconds: float) -> None:
+    """Let the system end this process after so much more processor time: an endless loop in C hears nothing else."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    soft = math.ceil(used.ru_utime + used.ru_stime + seconds)
+    resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
 def in_order(
-    work: Callable[[Job], Result], jobs: Iterable[Job], *, workers: int
+    work: Callable[[Job], Result],
+    jobs: Iterable[Job],
+    *,
+    workers: int,
+    limit: Callable[[Job], float] | None = None,
 ) -> Iterator[tuple[Job, Result | Died]]:
     """(job, its result) in the order of the jobs, made by `workers` processes; by this one where it is 0.
 
     Args:
         work: a function of a module. What it raises ends its process: return what can go wrong.
+        limit: a function of a module: seconds of processor time after which a job's process is ended. It is no limit to
+            this process (`workers` 0).
     """
     if not workers:
         for job in jobs:
@@ -84,7 +105,7 @@ def in_order(
     try:
         exhausted = False
         while True:
-            while not exhausted and len(given) < workers * _AHEAD and (idle := _idle(team, work, workers)):
+            while not exhausted and len(given) < workers * _AHEAD and (idle := _idle(team, work, limit, workers)):
                 try:
                     number, job = next(pending)
                 except StopIteration:
@@ -113,11 +134,16 @@ def in_order(
             worker.stop()
 
 
-def _idle(team: list[_Worker[Job, Result]], work: Callable[[Job], Result], workers: int) -> _Worker[Job, Result] | None:
+def _idle(
+    team: list[_Worker[Job, Result]],
+    work: Callable[[Job], Result],
+    limit: Callable[[Job], float] | None,
+    workers: int,
+) -> _Worker[Job, Result] | None:
     for worker in team:
         if worker.number is None:
             return worker
     if len(team) < workers:
-        team.append(_Worker(work))
+        team.append(_Worker(work, limit))
         return team[-1]
     return None

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from clipbert_cli.disk import flush
+
 STATE_FILE = "state.json"
 TRAINING_FILE = "training.pt"
 AVERAGE_FILE = "average.safetensors"
@@ -150,15 +152,6 @@ def _crc32(file: Path) -> int:
         while block := stream.read(1 << 20):
             value = zlib.crc32(block, value)
     return value
-
-
-def flush(path: Path) -> None:
-    """Make sure that a file or folder is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def point(link: Path, target: Path) -> None:

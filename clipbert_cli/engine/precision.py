@@ -25,6 +25,11 @@ class Precision:
             "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
         )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of activations."""
+        return DTYPES[self.name]
+
     def autocast(self, device: torch.device) -> AbstractContextManager[object]:
         """The context in which forward passes run."""
         return torch.autocast(device.type, dtype=DTYPES[self.name], enabled=self.name != "fp32")

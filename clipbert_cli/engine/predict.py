@@ -1,6 +1,6 @@
 """The one predict path: validation during training, `infer` over a split and ad hoc questions all come through here.
 
-Legend: B media items, K clips, V visual tokens, N texts, L text tokens, R text rows, D width.
+Legend: B media items, K clips, V visual tokens, N texts, R text rows, D width.
 """
 
 from __future__ import annotations
@@ -16,16 +16,25 @@ from torch import Tensor
 from clipbert_cli.batch import Batch, Example, Outputs, Prediction, Texts
 from clipbert_cli.engine.distributed import World
 from clipbert_cli.engine.precision import Precision
+from clipbert_cli.engine.rows import Answers, Budgets, TextBuckets, encode
 from clipbert_cli.model import ClipBert
 from clipbert_cli.task.base import Task
+
+Wanted = Callable[[Sequence[str]], Tensor]
+"""Media ids of B items -> (B, N) bool: which texts are scored with them."""
 
 
 @dataclass(frozen=True)
 class SharedTexts:
-    """The texts of a split that every media item is scored with, in the order of `examples`."""
+    """The texts of a split that every media item is scored with, in the order of `examples`.
+
+    Args:
+        wanted: default: every text with every item. What is not wanted has logits of 0.
+    """
 
     examples: tuple[Example, ...]
     texts: Texts
+    wanted: Wanted | None = None
 
 
 def predict(
@@ -36,8 +45,9 @@ def predict(
     world: World,
     precision: Precision,
     shared: SharedTexts | None = None,
-    text_rows: int,
+    text_rows: int | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Prediction]:
     """Yield one prediction per example, in order of the examples; with `shared` one per media item.
 
@@ -48,8 +58,10 @@ def predict(
     Args:
         batches: this process's: every `world.size`-th (`OrderedBatches`).
         shared: where every text meets every media item; the batches then hold media alone.
-        text_rows: most text rows that go through the transformer together, each with all its clips.
+        text_rows: most text rows that go through the transformer together, each with all its clips; default: as many
+            as are fast and fit into memory.
         progress: called with the number of predictions after each of this process's batches.
+        alive: called several times within a batch; it may raise.
     """
     own = predict_batches(
         model,
@@ -60,6 +72,7 @@ def predict(
         shared=shared,
         text_rows=text_rows,
         progress=progress,
+        alive=alive,
     )
     if world.size == 1:
         for predictions in own:
@@ -78,9 +91,10 @@ def predict_batches(
     *,
     device: torch.device,
     precision: Precision,
-    shared: SharedTexts | None,
-    text_rows: int,
-    progress: Callable[[int], None],
+    shared: SharedTexts | None = None,
+    text_rows: int | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Sequence[Prediction]]:
     """Yield the predictions of each batch.
 
@@ -89,36 +103,45 @@ def predict_batches(
     was_training = model.training
     model.eval()
     try:
-        with precision.autocast(device):
-            text = None if shared is None else model.embed_text(shared.texts.ids.to(device))  # (N, L, D)
-        mask = None if shared is None else shared.texts.mask.to(device)  # (N, L)
+        answerer = model.answerer(precision.dtype)
+        texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
+        budgets: Budgets | None = None
         for batch in batches:
             failures = _failures(batch, every_pair=shared is not None)
             if not batch.media_ids:
                 yield failures
                 progress(len(failures))
                 continue
+            if budgets is None:
+                budgets = Budgets.of(model, device, frame_size=batch.frames.shape[-1], dtype=precision.dtype)
             moved = batch.to(device)
             with precision.autocast(device):
-                visual = model.encode_visual(moved.frames)  # (B, K, V, D)
-                if shared is None:
-                    text, mask = model.embed_text(moved.text_ids), moved.text_mask  # (N, L, D), (N, L)
-                    row_text = torch.arange(len(text), device=device)
-                    row_item = moved.text_item
-                else:
-                    moved = dataclasses.replace(moved, examples=shared.examples)
-                    row_text = torch.arange(len(shared.texts.ids), device=device).repeat(len(visual))
-                    row_item = torch.arange(len(visual), device=device).repeat_interleave(len(shared.texts.ids))
-                assert text is not None
-                assert mask is not None
-                outputs = answer_rows(
-                    model, text, mask, visual, row_text=row_text, row_item=row_item, text_rows=text_rows
-                )
+                visual = encode(model, moved.frames, budgets.frames)  # (B, K, V, D)
+            alive()
+            most = None if text_rows is None else text_rows * visual.shape[1]
+            of_batch = texts or TextBuckets.of(model, Texts(batch.text_ids, batch.text_mask), device)
+            answers = Answers(answerer, of_batch, budgets.tokens, most_sequences=most, after=alive)
+            if shared is None:
+                rows = torch.arange(len(batch.text_item))
+                outputs = answers.rows(visual, row_text=rows, row_item=batch.text_item)
+            else:
+                moved = dataclasses.replace(moved, examples=shared.examples)
+                outputs = _wanted_pairs(answers, visual, shared, batch.media_ids)
             predictions = [*failures, *task.predict(outputs, moved)]
             yield predictions
             progress(len(predictions))
     finally:
         model.train(was_training)
+
+
+def _wanted_pairs(answers: Answers, visual: Tensor, shared: SharedTexts, media_ids: Sequence[str]) -> Outputs:
+    """A row for every text of every item, item by item; visual tokens are (B, K, V, D)."""
+    count = len(shared.examples)
+    if shared.wanted is None:
+        pairs = torch.arange(len(visual) * count)  # (R,)
+        return answers.rows(visual, row_text=pairs % count, row_item=pairs // count)
+    pairs = shared.wanted(media_ids).flatten().nonzero()[:, 0]  # (R,)
+    return answers.rows(visual, row_text=pairs % count, row_item=pairs // count, place=pairs, total=len(visual) * count)
 
 
 def _failures(batch: Batch, *, every_pair: bool) -> list[Prediction]:
@@ -128,34 +151,3 @@ def _failures(batch: Batch, *, every_pair: bool) -> list[Prediction]:
         for group, reason in batch.failed
         for key in ([group.media_id] if every_pair else [example.example_id for example in group.examples])
     ]
-
-
-def answer_rows(
-    model: ClipBert,
-    text: Tensor,
-    mask: Tensor,
-    visual: Tensor,
-    *,
-    row_text: Tensor,
-    row_item: Tensor,
-    text_rows: int,
-) -> Outputs:
-    """The outputs of R rows, row r being text `row_text[r]` with media item `row_item[r]`, `text_rows` at a time.
-
-    Args:
-        text: (N, L, D) embeddings; mask: (N, L); visual: (B, K, V, D).
-    """
-    parts = [
-        model.answer(text[texts], mask[texts], visual[items])
-        for texts, items in zip(row_text.split(text_rows), row_item.split(text_rows), strict=True)
-    ]
-    return parts[0] if len(parts) == 1 else Outputs(_joined([part.logits for part in parts]), _mlm(parts))
-
-
-def _mlm(parts: Sequence[Outputs]) -> Tensor | None:
-    logits = [part.mlm_logits for part in parts if part.mlm_logits is not None]
-    return _joined(logits) if logits else None
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat(list(parts))

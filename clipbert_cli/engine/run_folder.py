@@ -24,11 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipbert_cli.disk import flush
 from clipbert_cli.engine.checkpoint import (
     AVERAGE_FILE,
     STATE_FILE,
     damage,
-    flush,
     read_state,
     saved_steps,
     step_folder,

@@ -27,6 +27,7 @@ from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, 
 
 from clipbert_cli.batch import Batch, Outputs
 from clipbert_cli.errors import OutputError, WeightsError
+from clipbert_cli.model.answering import Answerer
 from clipbert_cli.model.cnn import GridCnn
 from clipbert_cli.model.heads import HEADS, Fused, HeadSpec
 from clipbert_cli.model.visual import VisualEmbeddings
@@ -116,6 +117,10 @@ class ClipBert(nn.Module):
             logits=scores.logits.unflatten(0, (rows, clips)),  # (N, K, C)
             mlm_logits=None if scores.mlm_logits is None else scores.mlm_logits.unflatten(0, (rows, clips)),
         )
+
+    def answerer(self, dtype: torch.dtype = torch.float32) -> Answerer:
+        """`answer` for inference, with the weights as they are now."""
+        return Answerer(self, dtype)
 
     def forward(self, batch: Batch) -> Outputs:
         """All clips of a batch at once; each media item is encoded once, each text embedded once."""

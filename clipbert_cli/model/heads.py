@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,9 @@ class Scores(NamedTuple):
 class ClassifierHead(nn.Module):
     """Dropout on the pooled first token, then D -> scale * D -> ReLU -> C, or D -> C where `kind` is linear."""
 
+    reads_words: ClassVar[bool] = False
+    """Whether other tokens than the first are looked at: the text's."""
+
     def __init__(self, config: ModelConfig, bert: BertConfig, num_outputs: int) -> None:
         super().__init__()
         width, hidden = config.bert.hidden_size, config.head.hidden_scale * config.bert.hidden_size
@@ -71,6 +74,8 @@ class ClassifierHead(nn.Module):
 
 class PretrainingHead(nn.Module):
     """Masked words at the text positions (BERT's head, its output weights are the word embeddings), and matching."""
+
+    reads_words: ClassVar[bool] = True
 
     def __init__(self, config: ModelConfig, bert: BertConfig, num_outputs: int) -> None:
         super().__init__()

@@ -67,6 +67,10 @@ class DataConfig(Section):
     max_text_length: Annotated[int, Field(ge=3, le=512)] = Field(100, description="tokens, [CLS] and [SEP] included")
     max_examples_per_group: PositiveInt = Field(1, description="examples of one media item that share its encoding")
     workers: Annotated[int, Field(ge=0)] = Field(4, description="loading processes; 0 loads in the main process")
+    decoder: Literal["auto", "pyav", "dali"] = Field(
+        "auto",
+        description="auto: DALI where it is installed and a GPU is there, else PyAV",
+    )
     on_bad_media: Literal["error", "skip", "replace"] = Field(
         "replace",
         description="what training does with media that cannot be decoded. Evaluation never skips or replaces: "
@@ -302,8 +306,10 @@ class InferConfig(Section):
         "start", description="where the clip starts if there is only one, with sampling `clips`"
     )
     max_examples_per_group: PositiveInt = Field(8, description="examples of one media item that share its encoding")
-    text_rows: PositiveInt = Field(
-        256, description="text rows, each times the clips, that go through the transformer together"
+    text_rows: PositiveInt | None = Field(
+        None,
+        description="most text rows, each times the clips, that go through the transformer together; "
+        "default: as many as are fast and fit into memory",
     )
     top: PositiveInt = Field(5, description="answers listed per example")
 

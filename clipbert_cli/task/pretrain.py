@@ -17,7 +17,7 @@ import torch
 from clipbert_cli.batch import Batch, Example, Group, Outputs, Prediction, Texts
 from clipbert_cli.data.annotations import Record
 from clipbert_cli.data.tokenizer import Tokenizer
-from clipbert_cli.errors import PredictionsError
+from clipbert_cli.errors import PredictionsError, UsageError
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.task.base import Draw, Task
 from clipbert_cli.task.metrics import percent
@@ -105,6 +105,13 @@ class Pretraining(Task):
             )
             for example, (total, right, pairs) in zip(batch.examples, counts, strict=True)
         ]
+
+    def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
+        """Raises UsageError: there is nothing to ask."""
+        raise UsageError(
+            "the run's task is pretraining: it has learnt to answer no questions",
+            hint="finetune it for a task: clipbert finetune --recipe NAME --set model.weights.checkpoint=RUN/best",
+        )
 
     def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """`mlm_accuracy` over masked words, `itm_accuracy` over texts and clips, and their counts."""

@@ -132,6 +132,9 @@ def test_a_store_is_verified_listed_and_shown(clipbert: Clipbert, videos: Path, 
     assert (done.returncode, done.stdout) == (0, f"{sheet}\n")
     with Image.open(sheet) as picture:
         assert picture.format == "PNG"
+    shown = json.loads(clipbert("pack", "show", store, "video2", "-o", sheet, "--overwrite", "--json").stdout)
+    assert (shown["media_id"], shown["output"], len(shown["clips"])) == ("video2", str(sheet), 4)
+    assert shown["clips"][0] == [{"frame": 0, "seconds": 0.0}, {"frame": 5, "seconds": 5 / 30}]
     assert "exists already" in clipbert("pack", "show", store, "video2", "-o", sheet).stderr
     assert "no video 'nowhere'" in clipbert("pack", "show", store, "nowhere", "-o", tmp_path / "b.png").stderr
 

@@ -44,13 +44,14 @@ def video(
     width: int = WIDTH,
     options: dict[str, str] | None = None,
     times: Sequence[int] | None = None,
+    pix_fmt: str = "yuv420p",
 ) -> bytes:
     """A video file's bytes; `times` are presentation times in frames of `rate`."""
     file = io.BytesIO()
     with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.width, stream.height = width, height
-        stream.pix_fmt = "rgb8" if codec == "gif" else "yuv420p"
+        stream.pix_fmt = "rgb8" if codec == "gif" else pix_fmt
         if options is None:
             options = {"crf": "12", "g": "12", "bf": "2"} if codec == "libx264" else {}
         stream.options = options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import lmdb
@@ -116,3 +117,14 @@ def test_a_contact_sheet_shows_the_sampled_frames(videos: Path, tmp_path: Path) 
             label = pixels[top + height : top + height + 16, left : left + 130]
             assert (label < 128).any()
     assert found == [index for clip in select(source.info("c"), sampling) for index in clip]
+
+
+def test_a_store_from_before_there_were_checksums_is_read_and_verifies(videos: Path, tmp_path: Path) -> None:
+    store = pack_media([videos], tmp_path / "store").store
+    table = open_media(store, kind="video").packets("a")
+    assert table is not None
+    old = records.packets_record(dataclasses.replace(table, checksums=None))
+    with lmdb.open(str(store), map_size=2**28, lock=False) as environment, environment.begin(write=True) as txn:
+        txn.put(records.packets_key("a"), old)
+    assert verify_store(store).wrong == ()
+    assert open_media(store, kind="video").packets("a").checksums is None

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from data.made_media import marked_frame, read_index, video
 
-from clipbert_cli.data import packets
+from clipbert_cli.data import scan
 from clipbert_cli.data.decode import rgb_frames
 from clipbert_cli.data.packets import PacketTable, decode_packets, plan
 from clipbert_cli.data.probe import ProbedVideo, inspect_video
@@ -106,14 +106,14 @@ def test_a_closed_group_is_entered_at_its_idr_and_an_open_one_where_the_pixels_a
 
 def test_an_entry_whose_pixels_differ_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """A container that calls P pictures key frames; FFmpeg's own muxers cannot be made to write one."""
-    read = packets._read_packets
+    read = scan._read_packets
 
     def lying(*arguments: Any) -> Any:
         table, stated = read(*arguments)
         table.entry[::12] = True
         return table, stated
 
-    monkeypatch.setattr(packets, "_read_packets", lying)
+    monkeypatch.setattr(scan, "_read_packets", lying)
     assert inspect_video(video(48, options={"g": "48", "bf": "0"})).packets.entries == [0]
     assert inspect_video(video(48, options={"g": "24", "bf": "0"})).packets.entries == [0, 24]
     assert inspect_video(video(48, options={"g": "12", "bf": "0"})).packets.entries == [0, 12, 24, 36]
@@ -160,9 +160,29 @@ def test_a_table_of_other_bytes_is_noticed() -> None:
 def test_where_a_table_fails_decoding_from_the_start_answers() -> None:
     data = video(30)
     probed = inspect_video(data)
-    broken = dataclasses.replace(probed.packets, offsets=probed.packets.offsets + 1)
+    broken = dataclasses.replace(probed.packets, offsets=probed.packets.offsets + 1, checksums=None)
     ((index, frame),) = rgb_frames(data, [7], info=probed.info, packets=broken)
     assert (index, read_index(frame)) == (7, 7)
+
+
+def test_bytes_that_changed_are_no_frames() -> None:
+    """Whatever the decoder would make of them: a flipped bit in a picture is often none of its errors."""
+    data = bytearray(video(30))
+    probed = inspect_video(bytes(data))
+    place = int(probed.packets.offsets[7] + probed.packets.sizes[7] // 2)
+    data[place] ^= 1
+    frame = int(probed.packets.shows[7])
+    with pytest.raises(DecodeError, match="not those that were packed"):
+        list(rgb_frames(bytes(data), [frame], info=probed.info, packets=probed.packets))
+    list(rgb_frames(bytes(data), [0], info=probed.info, packets=probed.packets))  # which does not need them
+
+
+def test_tables_without_checksums_are_read() -> None:
+    """As the first stores had them."""
+    table = dataclasses.replace(inspect_video(video(30)).packets, checksums=None)
+    read = packet_table(packets_record(table))
+    assert read.checksums is None
+    assert np.array_equal(read.offsets, table.offsets)
 
 
 def test_frames_outside_of_the_edit_list_are_left_out() -> None:

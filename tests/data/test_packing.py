@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -414,3 +415,55 @@ def test_a_full_disk_is_named_and_leaves_nothing(limit: int, videos: Path, tmp_p
 def test_packing_loads_no_torch() -> None:
     code = "import sys, clipbert_cli.data.packing, clipbert_cli.data.store; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+TINY = """
+import sys
+from pathlib import Path
+from clipbert_cli.data import packing
+packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]), kind="image")
+print(int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))))
+"""
+
+
+def test_memory_does_not_grow_with_tiny_files(tmp_path: Path) -> None:
+    """The long form, 100,000 files, is benchmarks/pack.py."""
+    data = image(np.zeros((4, 4, 3), np.uint8))
+    kilobytes = []
+    for count in (100, 3100):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number}.png").write_bytes(data)
+        command = [sys.executable, "-c", TINY, str(folder), str(tmp_path / f"{count}.store")]
+        kilobytes.append(int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout))
+    assert kilobytes[1] - kilobytes[0] < 3000 * 5  # 5 kB a file, as 500 MB for 100,000
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from clipbert_cli.data import packing, store_writer
+store_writer._COMMIT_KEYS = 1
+print("here", flush=True)
+packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
+"""
+
+
+def test_packs_killed_at_random_moments_end_as_an_undisturbed_one(videos: Path, tmp_path: Path) -> None:
+    """The long form, 20 kills, is benchmarks/pack.py."""
+    store, random = tmp_path / "store", np.random.default_rng(0)
+    start = time.perf_counter()
+    undisturbed = pack_media([videos], tmp_path / "undisturbed").store
+    seconds = time.perf_counter() - start
+    for _ in range(3):
+        command = [sys.executable, "-c", KILLED, str(videos), str(store)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "here\n"
+            time.sleep(random.uniform(0, 1.5 * seconds))
+            process.kill()
+    if not store.exists():
+        pack_media([videos], store)
+    assert content(store) == content(undisturbed)
+    assert names(store) == ["data.mdb"]

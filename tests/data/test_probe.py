@@ -183,3 +183,27 @@ def test_an_image_is_known_by_size_mode_and_format() -> None:
 def test_what_is_no_image_is_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
         probe_image(data)
+
+
+@pytest.mark.parametrize("container", ["mpegts", "vob"])
+def test_halves_in_swapped_order_end_where_they_meet(container: str) -> None:
+    codec = "libx264" if container == "mpegts" else "mpeg2video"
+    data = video(48, container=container, codec=codec, options={"g": "12"})
+    middle = len(data) // 2
+    try:
+        info = probe_video(data[middle:] + data[:middle])
+    except DecodeError:
+        return
+    assert not info.complete
+    assert len(info.pts) < 40
+
+
+def test_a_piece_of_a_stream_without_its_container_is_no_video() -> None:
+    data = video(48, container="avi", options={"g": "12", "bf": "0"})
+    for middle in range(len(data) // 4, 3 * len(data) // 4, 101):
+        with pytest.raises(DecodeError):
+            probe_video(data[middle:] + data[:middle])
+
+
+def test_a_bare_stream_from_its_beginning_is_a_video() -> None:
+    assert len(probe_video(video(30, container="h264", options={"g": "12", "bf": "0"})).pts) == 30

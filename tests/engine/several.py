@@ -19,6 +19,7 @@ from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.engine.predict import predict
 from clipbert_cli.errors import RunError
+from clipbert_cli.model.heads import Scores
 
 
 def words(world: World) -> Any:
@@ -53,8 +54,20 @@ class Doubling(nn.Module):
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         return torch.zeros(*ids.shape, 1)
 
-    def answer(self, text: torch.Tensor, mask: torch.Tensor, visual: torch.Tensor) -> Outputs:
-        return Outputs(2 * visual[..., 0])
+    def answerer(self, dtype: torch.dtype) -> Answering:
+        return Answering()
+
+
+class Answering:
+    """Scores (S, 1) of sequences with one visual token."""
+
+    num_outputs = 1
+
+    def first(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens
+
+    def __call__(self, text: torch.Tensor, visual: torch.Tensor) -> Scores:
+        return Scores(2 * visual[:, 0])
 
 
 class ScoreTask:

@@ -14,7 +14,7 @@ from goldens import golden_folder, golden_json
 from clipbert_cli.batch import Example, Group, Texts
 from clipbert_cli.data.annotations import group_by_media
 from clipbert_cli.data.tokenizer import Tokenizer
-from clipbert_cli.errors import AnnotationError
+from clipbert_cli.errors import AnnotationError, UsageError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.image_qa import ImageQa
@@ -196,3 +196,9 @@ def test_words_of_mismatched_texts_are_masked_but_not_learnt_unless_asked_for() 
     assert (both.targets["words"][1::2] != NO_LABEL).any()
     assert torch.equal(usual.targets["words"][::2], both.targets["words"][::2])
     assert usual.targets["matches"].tolist() == [1, 0] * 20
+
+
+def test_a_pretrained_model_has_nothing_to_answer() -> None:
+    with pytest.raises(UsageError, match="pretraining: it has learnt to answer no questions") as raised:
+        Pretraining(OBJECTIVE, INFER, None).ask("0", "cat.mp4", "what is it ?", ())
+    assert "clipbert finetune" in str(raised.value.hint)

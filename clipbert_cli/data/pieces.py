@@ -1,0 +1,111 @@
+"""Encoded parts of media, for DALI to decode: for each group of pictures that holds wanted frames, an MP4 of just the
+packets that must be decoded; of an image, its JPEG file.
+
+What DALI 2.4 makes of files: its work grows with the largest frame number that it is asked for, a frame that is named
+twice is decoded twice, and one bad item costs the whole batch. So frames are counted, sorted and checked here, where
+the pieces are made, and what is in doubt stays with PyAV.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from clipbert_cli.batch import VideoInfo
+from clipbert_cli.data.decoder import Place
+from clipbert_cli.data.mp4 import write_mp4
+from clipbert_cli.data.nal import NalFormat
+from clipbert_cli.data.packets import Buffer, PacketTable, Run, plan
+from clipbert_cli.data.sampling import FrameIndices
+
+_DECODED_ON: dict[Place, set[str]] = {"cpu": {"vp8", "vp9"}, "cuda": {"vp8", "vp9", "h264", "hevc"}}
+_H264_PROFILES = {66, 77, 88, 100}  # Baseline, Main, Extended, High: 8 bits, 4:2:0
+_HEVC_MAIN = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """`data` holds one file, of which `frames` are wanted, by their places in it, rising. `slots` says for each of them
+    which clips and frames k * T + t it becomes."""
+
+    data: bytes
+    frames: tuple[int, ...]
+    slots: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedClips:
+    """K clips of T frames of one media item, h x w pixels, not decoded yet. The pieces' frames fill every place."""
+
+    pieces: tuple[Piece, ...]
+    num_clips: int
+    num_frames: int
+    height: int
+    width: int
+
+
+def video_pieces(
+    data: Buffer, clips: FrameIndices, *, info: VideoInfo, table: PacketTable, place: Place
+) -> EncodedClips | None:
+    """The pieces that give the source frames `clips`; None where DALI on `place` does not take this video.
+
+    Raises:
+        DecodeError: a frame that the video does not have, or bytes that are not those of the table.
+    """
+    if not takes(data, table, place):
+        return None
+    table.check_size(data)
+    slots: dict[int, list[int]] = {}
+    for k, clip in enumerate(clips):
+        for t, frame in enumerate(clip):
+            slots.setdefault(frame, []).append(k * len(clip) + t)
+    pieces = []
+    for run in plan(table, slots):
+        packets = _shown_from_entry(table, run)
+        if packets is None:
+            return None
+        order = np.argsort(np.argsort(table.shows[packets])).tolist()  # place of each packet's frame
+        place_of = dict(zip(packets, order, strict=True))
+        wanted = sorted((place_of[packet], frame) for packet, frame in run.frames.items())
+        file = write_mp4(
+            [table.packet(data, packet) for packet in packets],
+            order,
+            codec=table.codec,
+            extradata=table.extradata,
+            width=info.width,
+            height=info.height,
+        )
+        pieces.append(
+            Piece(file, tuple(number for number, _ in wanted), tuple(tuple(slots[frame]) for _, frame in wanted))
+        )
+    return EncodedClips(tuple(pieces), len(clips), len(clips[0]), info.height, info.width)
+
+
+def _shown_from_entry(table: PacketTable, run: Run) -> list[int] | None:
+    """The run's packets without those of pictures before its entry, which nothing after it needs; None where one shows
+    no frame of its own, for then places in the file are not those of frames."""
+    first = table.shows[run.packets[0]]
+    packets = [packet for packet in run.packets if table.shows[packet] >= first or table.shows[packet] < 0]
+    return None if (table.shows[packets] < 0).any() else packets
+
+
+def image_piece(data: Buffer, *, height: int, width: int) -> EncodedClips:
+    """A JPEG file as one clip of one frame."""
+    return EncodedClips((Piece(bytes(data), (0,), ((0,),)),), 1, 1, height, width)
+
+
+def takes(data: Buffer, table: PacketTable, place: Place) -> bool:
+    """Whether DALI on `place` decodes such a video: its codec, 8 bits, 4:2:0."""
+    if table.codec not in _DECODED_ON[place]:
+        return False
+    if table.codec == "vp9":
+        return table.packet(data, 0)[0] & 0x30 == 0  # profile 0 (VP9 bitstream, 6.2: uncompressed_header)
+    if table.codec == "vp8":
+        return True
+    form = NalFormat.of(table.codec, table.extradata)
+    if form is None or not form.length_size:
+        return False
+    if table.codec == "h264":
+        return table.extradata[1] in _H264_PROFILES
+    return table.extradata[1] & 31 == _HEVC_MAIN

@@ -1,0 +1,288 @@
+"""Retrieval over a split as a person runs it: score folders, interruptions, several processes, shortlists."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from running import TINY, Clipbert, ClipbertProcess, Finished
+
+RETRIEVAL = ("train.max_steps=2", "train.batch_size=2", "model.bert.initializer_range=0.3")
+
+
+@pytest.fixture(scope="module")
+def run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A retrieval run of two steps: its scores are no good, but they differ."""
+    from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.runs import prepare_training
+
+    folder = tmp_path_factory.mktemp("runs") / "retrieval"
+    prepare_training(load_recipe("demo_retrieval", overrides=[*TINY, *RETRIEVAL], data_root=made_data), folder).run()
+    return folder
+
+
+def command(run: Path, *more: object) -> list[object]:
+    return ["infer", "--run", run, "--split", "train", "--set", "infer.batch_size=1", *more]
+
+
+@pytest.fixture(scope="module")
+def scores(run: Path, clipbert: Clipbert, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("written") / "scores"
+    done = clipbert(*command(run, "--format", "scores", "-o", folder))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == f"scores of {len(ids(folder)['texts'])} texts with 8 media items written to {folder}\n"
+    assert done.stdout == ""
+    return folder
+
+
+def ids(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "ids.json").read_text())
+    return found
+
+
+def matrix(lines: str) -> np.ndarray:
+    return np.array([json.loads(line)["scores"] for line in lines.splitlines()], dtype=np.float32)
+
+
+def evaluate(clipbert: Clipbert, made_data: Path, what: Path) -> Finished:
+    return clipbert("eval", what, "-r", "demo_retrieval", "--data-root", made_data, "--split", "train", "--json")
+
+
+def test_a_score_folder_holds_what_json_lines_do(
+    run: Path, scores: Path, made_data: Path, clipbert: Clipbert, tmp_path: Path
+) -> None:
+    done = clipbert(*command(run, "-o", tmp_path / "preds.jsonl"))
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "preds.jsonl").read_text()
+    assert np.array_equal(matrix(lines), np.load(scores / "scores.npy"))
+    assert np.ptp(matrix(lines)) > 0.01
+    assert [json.loads(line)["media_id"] for line in lines.splitlines()] == ids(scores)["media"]
+    one, other = (evaluate(clipbert, made_data, path) for path in (tmp_path / "preds.jsonl", scores))
+    assert (one.returncode, other.returncode) == (0, 0), other.stderr
+    assert json.loads(one.stdout) == json.loads(other.stdout)
+
+
+def test_a_split_that_is_not_the_scores_is_told(scores: Path, made_data: Path, clipbert: Clipbert) -> None:
+    done = clipbert("eval", scores, "-r", "demo_retrieval", "--data-root", made_data, "--split", "test")
+    assert done.returncode == 1
+    assert "8 media items are not the split's" in done.stderr
+
+
+def test_failed_media_have_no_scores_and_count_as_wrong(
+    run: Path, made_data: Path, clipbert: Clipbert, tmp_path: Path
+) -> None:
+    limit = ["--set", "data.max_pixels=100"]
+    done = clipbert(*command(run, "--format", "scores", "-o", tmp_path / "scores", *limit))
+    assert done.returncode == 0, done.stderr
+    assert np.isnan(np.load(tmp_path / "scores" / "scores.npy")).all()
+    assert len(ids(tmp_path / "scores")["errors"]) == 8
+    metrics = json.loads(evaluate(clipbert, made_data, tmp_path / "scores").stdout)
+    assert metrics["recall_at_1"] == 0
+
+
+# ------------------------------------------------------------------------------------------------ interruptions
+
+
+def lines_written(folder: Path) -> int:
+    return sum(len(file.read_bytes().splitlines()) for file in (folder / "unfinished").glob("rows-*.jsonl"))
+
+
+def until_lines(process: subprocess.Popen[str], folder: Path, count: int) -> None:
+    deadline = time.monotonic() + 200
+    while process.poll() is None and lines_written(folder) < count and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+SLOW = "import time, clipbert_cli.engine.score_folder as f; add = f.Part.add; "
+SLOW += "f.Part.add = lambda self, *rest: (add(self, *rest), time.sleep(0.2))[0]"
+
+
+def test_killed_runs_go_on_and_end_with_the_same_bytes(
+    run: Path, scores: Path, clipbert_process: ClipbertProcess, clipbert: Clipbert, tmp_path: Path
+) -> None:
+    folder = tmp_path / "scores"
+    asked = command(run, "--format", "scores", "-o", folder)
+    for count in (random.randint(1, 3), random.randint(4, 6)):
+        process = clipbert_process(*asked, prelude=SLOW)
+        until_lines(process, folder, count)
+        second = clipbert(*asked)
+        assert (second.returncode, "another process writes these scores" in second.stderr) == (1, True)
+        process.kill()
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+        assert not (folder / "scores.npy").exists()
+    there = lines_written(folder)
+    assert there >= 4
+    done = clipbert(*asked)
+    assert done.returncode == 0, done.stderr
+    assert f"{there} of the media items were there already" in done.stderr
+    assert sorted(file.name for file in folder.iterdir()) == ["ids.json", "scores.npy"]
+    for name in ("ids.json", "scores.npy"):
+        assert (folder / name).read_bytes() == (scores / name).read_bytes()
+
+
+def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+    run: Path, made_data: Path, clipbert_process: ClipbertProcess, clipbert: Clipbert, tmp_path: Path
+) -> None:
+    folder = tmp_path / "scores"
+    process = clipbert_process(*command(run, "--format", "scores", "-o", folder), prelude=SLOW)
+    until_lines(process, folder, 2)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert f"interrupted by SIGINT: the scores so far are kept in {folder}" in stderr
+    assert "the same command goes on from here" in stderr
+    assert "Traceback" not in stderr
+    assert 2 <= lines_written(folder) < 8
+    done = evaluate(clipbert, made_data, folder)
+    assert (done.returncode, "these scores are unfinished" in done.stderr) == (1, True)
+
+
+# ------------------------------------------------------------------------------------------------ several processes
+
+
+def one_thread(tmp_path: Path, name: str, *words: object) -> str:
+    """Runs Python to its end; what it says on stderr."""
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, f"{name}: {done.stderr}"
+    assert done.stdout == ""
+    return done.stderr
+
+
+def test_several_processes_give_the_scores_of_one(run: Path, tmp_path: Path) -> None:
+    """To the last digit, with as many threads each; started by torchrun."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 3, "-m", "--", "clipbert_cli"]
+    for name, start in (("one", ["-m", "clipbert_cli"]), ("three", torchrun)):
+        said = one_thread(tmp_path, name, *start, *command(run, "--format", "scores", "-o", name))
+        assert said.count("written to") == 1
+    for name in ("scores.npy", "ids.json"):
+        assert (tmp_path / "three" / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
+
+
+def test_several_processes_give_the_answers_of_one(trained_run: Path, tmp_path: Path) -> None:
+    asked = ["-m", "clipbert_cli", "infer", "--run", trained_run, "--split", "test", "-o"]
+    one_thread(tmp_path, "one", *asked, "one.jsonl")
+    said = one_thread(tmp_path, "two", *asked, "two.jsonl", "--nproc-per-node", 2)
+    assert said.count("48 predictions written to two.jsonl") == 1
+    assert (tmp_path / "two.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
+
+
+# ------------------------------------------------------------------------------------------------ shortlists
+
+
+@pytest.mark.parametrize("size", [8, 100])
+def test_a_shortlist_of_everything_changes_nothing(run: Path, scores: Path, clipbert: Clipbert, size: int) -> None:
+    done = clipbert(*command(run, "-o", "-", "--shortlist", size))
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(matrix(done.stdout), np.load(scores / "scores.npy"))
+    assert "the shortlist would hold all 8 media items" in done.stderr
+
+
+def test_a_shortlist_keeps_true_scores_and_puts_the_rest_behind(
+    run: Path, scores: Path, clipbert: Clipbert, tmp_path: Path
+) -> None:
+    done = clipbert(*command(run, "-o", "-", "--shortlist", 3))
+    assert done.returncode == 0, done.stderr
+    found, full = matrix(done.stdout), np.load(scores / "scores.npy")
+    listed = found >= 0
+    assert (listed.sum(axis=0) == 3).all()  # of every text
+    np.testing.assert_allclose(found[listed], full[listed], atol=1e-6)
+    assert (found[~listed] >= -1).all()
+    own = [ids(scores)["media"].index(name) for name in texts_media(run)]
+    missed = 100 * (1 - np.mean([listed[row, text] for text, row in enumerate(own)]))
+    assert f"shortlist of 3 of 8 media items: {missed:.1f} % of the texts do not have their own on it" in done.stderr
+    folder = tmp_path / "scores"
+    assert clipbert(*command(run, "-o", folder, "--format", "scores", "--shortlist", 3)).returncode == 0
+    assert np.array_equal(np.load(folder / "scores.npy"), found)
+
+
+def texts_media(run: Path) -> list[str]:
+    """The media item of every text of the split."""
+    from clipbert_cli.inference import open_run
+    from clipbert_cli.runs import read_split
+
+    loaded = open_run(run)
+    return [example.media_id for example in read_split(loaded.recipe, "train", loaded.task)]
+
+
+def test_the_cheap_look_is_a_single_frame_of_half_the_side(
+    run: Path, clipbert: Clipbert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipbert_cli.model import ClipBert
+
+    seen, right = set(), ClipBert.encode_visual
+
+    def encode(self: ClipBert, frames: Any) -> Any:
+        seen.add((frames.shape[1:3], frames.shape[-1]))
+        return right(self, frames)
+
+    monkeypatch.setattr(ClipBert, "encode_visual", encode)
+    sizes = ["--set", "data.frame_size=128", "--set", "infer.num_clips=3", "--set", "infer.num_frames=2"]
+    done = clipbert(*command(run, "-o", "-", "--shortlist", 2, *sizes))
+    assert done.returncode == 0, done.stderr
+    assert ((1, 1), 64) in seen
+    assert all(side == 128 for (_, frames), side in seen if frames == 2)
+    assert len({side for _, side in seen}) == 2
+
+
+def test_a_search_takes_a_shortlist_too(run: Path, made_data: Path, clipbert: Clipbert) -> None:
+    asked = ["infer", "--run", run, "--text", "a red circle", "--videos", made_data / "vis_db", "--json"]
+    full, short = clipbert(*asked, "--top", 2), clipbert(*asked, "--top", 2, "--shortlist", 2)
+    assert (full.returncode, short.returncode) == (0, 0), short.stderr
+    every = clipbert(*asked, "--top", 100)
+    score_of = {item["media_id"]: item["score"] for item in json.loads(every.stdout)[0]["top"]}
+    found = json.loads(short.stdout)[0]["top"]
+    assert len(found) == 2
+    for item in found:
+        assert item["score"] == pytest.approx(score_of[item["media_id"]], abs=1e-6)
+    same = clipbert(*asked, "--top", 2, "--shortlist", 1000)
+    assert json.loads(same.stdout) == json.loads(full.stdout)
+
+
+# ------------------------------------------------------------------------------------------------ wrong usage
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--split", "train", "--shortlist", "0"], "--shortlist"),
+        (["--split", "train", "--shortlist", "-3"], "--shortlist"),
+        (["--split", "train", "--shortlist", "many"], "--shortlist"),
+        (["--video", "x.mp4", "--question", "?", "--shortlist", "3"], "--shortlist goes with --split and --text"),
+        (["--split", "train", "--format", "scores"], "they are written into a folder"),
+        (["--split", "train", "--format", "scores", "-o", "-"], "they are written into a folder"),
+        (["--split", "train", "--format", "csv"], "predictions of task retrieval are written as jsonl or scores"),
+        (["--split", "train", "--nproc-per-node", "0"], "--nproc-per-node is 0"),
+    ],
+)
+def test_wrong_usage_is_told(run: Path, clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str) -> None:
+    done = clipbert("infer", "--run", run, *arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", [["--format", "scores", "-o", "folder"], ["--shortlist", "3"]])
+def test_other_tasks_have_neither(trained_run: Path, clipbert: Clipbert, tmp_path: Path, option: list[str]) -> None:
+    done = clipbert("infer", "--run", trained_run, "--split", "test", *option, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert "the run's task is open_ended_qa" in done.stderr
+    assert not list(tmp_path.iterdir())

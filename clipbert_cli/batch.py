@@ -113,6 +113,10 @@ class Batch:
             targets={name: tensor.pin_memory() for name, tensor in self.targets.items()},
         )
 
+    def tensors(self) -> list[torch.Tensor]:
+        """All that moves between devices."""
+        return [self.frames, self.text_ids, self.text_mask, self.text_item, *self.targets.values()]
+
     def __repr__(self) -> str:
         shapes = {"frames": self.frames, "text_ids": self.text_ids, **self.targets}
         listed = ", ".join(f"{name}={tuple(tensor.shape)}" for name, tensor in shapes.items())

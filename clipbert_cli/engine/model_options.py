@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from clipbert_cli.batch import Batch, Outputs
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.schema import TrainConfig
+
+BUCKET = 8
+"""Tokens by which the lengths of texts differ for a compiled model."""
 
 
 def apply_options(model: ClipBert, config: TrainConfig) -> None:
@@ -25,7 +31,25 @@ def apply_options(model: ClipBert, config: TrainConfig) -> None:
         for block in [*model.encoder.layer, *(block for stage in model.cnn.stages for block in stage.layers)]:
             block.forward = functools.partial(_recomputed, block.forward)
     if config.compile:
-        model.compile()
+        longest = model.config.bert.max_position_embeddings
+        compiled = _in_buckets(torch.compile(model.forward), longest=longest)
+        model.forward = compiled  # type: ignore[method-assign, assignment]
+
+
+def _in_buckets(forward: Callable[[Batch], Outputs], *, longest: int) -> Callable[[Batch], Outputs]:
+    """Texts padded to a multiple of `BUCKET` tokens, outputs as without: compiled code is made for lengths."""
+
+    def call(batch: Batch) -> Outputs:
+        length = batch.text_ids.shape[1]
+        room = (0, min(-(-length // BUCKET) * BUCKET, longest) - length)
+        padded = dataclasses.replace(
+            batch, text_ids=F.pad(batch.text_ids, room), text_mask=F.pad(batch.text_mask, room)
+        )
+        outputs = forward(padded)
+        words = outputs.mlm_logits  # (N, K, L, W)
+        return outputs if words is None else dataclasses.replace(outputs, mlm_logits=words[:, :, :length])
+
+    return call
 
 
 def _recomputed(forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:

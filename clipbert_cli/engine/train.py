@@ -23,6 +23,7 @@ from clipbert_cli.engine.logging import Sink
 from clipbert_cli.engine.optim import build_optimizers, rates, set_rates
 from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.precision import Precision
+from clipbert_cli.engine.prefetch import on_device
 from clipbert_cli.engine.window import Window, peak_memory
 from clipbert_cli.errors import InterruptionError, RunError
 from clipbert_cli.recipe.schema import TrainConfig
@@ -91,7 +92,7 @@ class Trainer:
             InterruptionError: a signal asked to stop; everything up to `step` is saved.
             RunError: too many steps in a row had numbers that were not finite.
         """
-        stream = iter(batches)
+        stream = on_device(batches, self.world.device)
         self.model.train()
         self.window.start()
         while self.step < self.plan.total_steps:

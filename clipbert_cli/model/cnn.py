@@ -15,7 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.models.resnet.configuration_resnet import ResNetConfig
-from transformers.models.resnet.modeling_resnet import ResNetEmbeddings, ResNetEncoder
+from transformers.models.resnet.modeling_resnet import (
+    ResNetConvLayer,
+    ResNetEmbeddings,
+    ResNetEncoder,
+    ResNetShortCut,
+)
 
 from clipbert_cli.recipe.schema import CnnConfig
 
@@ -29,8 +34,7 @@ PIXEL_DEVIATION = 0.225
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose four vectors are buffers: y = (x - running_mean) / sqrt(running_var + eps) * weight + bias.
 
-    Starts as the identity (`running_var` is 1 - eps), as detectron2's does. Where the input needs a gradient, the
-    arithmetic is written out in the input's dtype: that keeps nothing for the backward pass.
+    Starts as the identity (`running_var` is 1 - eps), as detectron2's does.
     """
 
     weight: Tensor
@@ -46,16 +50,32 @@ class FrozenBatchNorm2d(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.full((channels,), 1 - eps))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(M, C, H, W) -> the same shape and dtype."""
-        if not x.requires_grad:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+    def affine(self) -> tuple[Tensor, Tensor]:
+        """Scale and shift (C,): y = x * scale + shift."""
         scale = self.weight * (self.running_var + self.eps).rsqrt()  # (C,)
-        shift = self.bias - self.running_mean * scale  # (C,)
-        return torch.addcmul(shift.to(x.dtype).view(-1, 1, 1), x, scale.to(x.dtype).view(-1, 1, 1))
+        return scale, self.bias - self.running_mean * scale
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"
+
+
+class ConvNorm(nn.Module):
+    """Convolution, fixed norm and perhaps ReLU. The norm's scale goes into the weights and its shift becomes the bias:
+    one pass over the activations, and nothing of the norm is kept for the backward pass."""
+
+    def __init__(self, convolution: nn.Conv2d, *, relu: bool) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self.normalization = FrozenBatchNorm2d(convolution.out_channels)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, C, H, W) -> (M, C', H', W')."""
+        scale, shift = self.normalization.affine()
+        weight = self.convolution.weight * scale.view(-1, 1, 1, 1)
+        own = self.convolution
+        x = F.conv2d(x, weight, shift, stride=own.stride, padding=own.padding, dilation=own.dilation)
+        return x.relu_() if self.relu else x
 
 
 def normalise(frames: Tensor, mean: Tensor, std: Tensor, *, unit_range: bool | None = None) -> Tensor:
@@ -111,7 +131,7 @@ class GridCnn(nn.Module):
         self.stages = ResNetEncoder(resnet).stages
         self.grid = nn.Conv2d(config.hidden_sizes[-1], width, kernel_size=3, padding=1, bias=False)
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
-        freeze_norms(self)
+        fold_norms(self)
         self.reset_parameters()
         for stage in list(self.named_stages().values())[: config.freeze_at]:
             stage.requires_grad_(False)
@@ -126,7 +146,7 @@ class GridCnn(nn.Module):
         x = x.flip(1).contiguous(memory_format=torch.channels_last)  # RGB -> BGR, in the layout convolutions like
         for stage in self.named_stages().values():
             x = stage(x)  # (M, C, H/4, W/4) ... (M, C, H/32, W/32)
-        x = self.pool(self.grid(x)).relu()  # (M, D, h, w)
+        x = self.pool(self.grid(x)).relu_()  # (M, D, h, w)
         grid: Tensor = x.permute(0, 2, 3, 1)  # (M, h, w, D)
         return grid
 
@@ -149,10 +169,13 @@ class GridCnn(nn.Module):
                 block.layer[-1].convolution.weight.div_(math.sqrt(sum(self.config.depths)))
 
 
-def freeze_norms(module: nn.Module) -> None:
-    """Put a `FrozenBatchNorm2d` in the place of every `BatchNorm2d` below `module`."""
+def fold_norms(module: nn.Module) -> None:
+    """Put a `ConvNorm` in the place of every convolution with a norm below `module`; ReLUs overwrite their input."""
     for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, FrozenBatchNorm2d(child.num_features))
+        if isinstance(child, ResNetConvLayer | ResNetShortCut):
+            relu = isinstance(getattr(child, "activation", None), nn.ReLU)
+            setattr(module, name, ConvNorm(child.convolution, relu=relu))
+        elif isinstance(child, nn.ReLU):
+            child.inplace = True
         else:
-            freeze_norms(child)
+            fold_norms(child)

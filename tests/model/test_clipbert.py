@@ -13,7 +13,7 @@ from small_models import small_config
 from clipbert_cli.batch import Batch
 from clipbert_cli.errors import OutputError, WeightsError
 from clipbert_cli.model import ClipBert, HeadSpec, from_pretrained
-from clipbert_cli.model.cnn import FrozenBatchNorm2d, GridCnn
+from clipbert_cli.model.cnn import ConvNorm, FrozenBatchNorm2d, GridCnn
 from clipbert_cli.recipe.schema import CnnConfig, HeadConfig, ModelConfig
 
 BACKBONE_STAGES = ["stem", "res2", "res3", "res4", "res5"]
@@ -105,20 +105,43 @@ def test_no_norm_adapts_to_the_data(classifier: ClipBert, batch: Batch) -> None:
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in classifier.modules())
 
 
-def test_the_norm_is_the_same_with_and_without_gradients() -> None:
-    norm = FrozenBatchNorm2d(5)
-    for buffer in norm.buffers():
+@pytest.mark.parametrize("relu", [True, False])
+def test_a_norm_in_the_weights_is_a_norm_after_the_convolution(relu: bool) -> None:
+    """Values, and the gradients of weights and input."""
+    torch.manual_seed(0)
+    folded = ConvNorm(torch.nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False), relu=relu).double()
+    for buffer in folded.normalization.buffers():
         buffer.copy_(torch.rand(5) + 0.5)
-    x = torch.randn(2, 5, 3, 4)
-    expected = (x - norm.running_mean.view(-1, 1, 1)) / (norm.running_var + 1e-5).sqrt().view(-1, 1, 1)
-    expected = expected * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
-    assert torch.allclose(norm(x), expected, atol=1e-6)
-    assert torch.allclose(norm(x.clone().requires_grad_()), expected, atol=1e-6)
+    norm = folded.normalization
+    x, weight = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True), folded.convolution.weight
+    y = torch.nn.functional.conv2d(x, weight, stride=2, padding=1)
+    y = (y - norm.running_mean.view(-1, 1, 1)) / (norm.running_var + 1e-5).sqrt().view(-1, 1, 1)
+    y = y * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
+    expected = y.relu() if relu else y
+    torch.testing.assert_close(folded(x), expected)
+    ours = torch.autograd.grad(folded(x).square().sum(), (x, weight))
+    torch.testing.assert_close(ours, torch.autograd.grad(expected.square().sum(), (x, weight)))
 
 
 def test_a_fresh_norm_is_the_identity() -> None:
-    x = torch.randn(2, 3, 4, 4)
-    assert torch.allclose(FrozenBatchNorm2d(3)(x), x, atol=1e-6)
+    scale, shift = FrozenBatchNorm2d(3).affine()
+    assert torch.allclose(scale, torch.ones(3), atol=1e-6)
+    assert not shift.any()
+
+
+def test_frozen_stages_keep_nothing_for_the_backward_pass() -> None:
+    config = small_config().cnn.model_copy(update={"freeze_at": 2})
+    kept: list[torch.Size] = []
+    cnn = GridCnn(config, 8)
+    shapes = {}
+    cnn.stages[0].register_forward_hook(lambda _module, _inputs, output: shapes.update(res2=len(kept), out=output))
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda tensor: kept.append(tensor.shape) or tensor, lambda kept: kept
+    ):
+        cnn(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+    assert shapes["res2"] == 0
+    assert not shapes["out"].requires_grad
+    assert kept
 
 
 @pytest.mark.parametrize("changes", [{}, {"layer_type": "basic", "depths": [2, 2, 2, 2]}, {"depths": [2, 3, 8, 2]}])

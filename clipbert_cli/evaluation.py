@@ -30,6 +30,8 @@ def evaluate(predictions: Path, recipe: Recipe, split: str, *, allow_partial: bo
     examples = read_split(recipe, split, task, task.check_truth)
     keys = task.keys(examples)
     fields = read_predictions(predictions, known=set(keys))
+    if not fields:
+        raise PredictionsError(f"{predictions}: no predictions in it")
     missing = [key for key in keys if key not in fields]
     if missing and (task.every_pair or not allow_partial):
         what = "media items" if task.every_pair else "examples"
@@ -39,8 +41,6 @@ def evaluate(predictions: Path, recipe: Recipe, split: str, *, allow_partial: bo
             if task.every_pair
             else "predict the whole split, or score what is there with --allow-partial",
         )
-    if not fields:
-        raise PredictionsError(f"{predictions}: no predictions in it")
     scored = [example for example in examples if task.every_pair or example.example_id in fields]
     metrics = task.score(fields, scored)
     return {**metrics, "missing": len(missing)} if allow_partial else metrics

@@ -26,7 +26,7 @@ from clipbert_cli.data.loader import BatchLoader
 from clipbert_cli.data.mixture import MixedDataset, Mixture
 from clipbert_cli.data.order import OrderedBatches, TrainingBatches
 from clipbert_cli.data.sampling import ClipSampling
-from clipbert_cli.data.store import MediaSource, open_media
+from clipbert_cli.data.store import MediaFolder, MediaSource, open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.plan import Plan
@@ -121,10 +121,12 @@ def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) ->
             hint="pack the missing files, or take their records out of the annotations",
         )
     if source.kind == "video" and not source.indexed:
+        folder = isinstance(source, MediaFolder)
         logger.warning(
-            "%s has no index: each video is decoded once more on first use (add one: clipbert pack index %s)",
+            "%s %s: each video is decoded once more on first use (%s)",
             source.path,
-            source.path,
+            "is a folder of files" if folder else "has no index",
+            "clipbert pack makes a store of it" if folder else f"add one: clipbert pack index {source.path}",
         )
     return source
 

@@ -140,15 +140,36 @@ class Training:
             lines[-1] += f", averaged with decay {config.ema_decay}"
         lines.append(f"data       {examples:,} training examples in {len(self.groups):,} groups")
         lines[-1] += f", {len(self.val_examples):,} validation examples"
-        lines.append(f"training   {plan.total_steps:,} steps, {plan.epochs} epochs")
-        lines[-1] += f", {plan.validations} validations, one every {plan.validate_every:,} steps"
+        lines.append(f"training   {plan.total_steps:,} steps, {plural(plan.epochs, 'epoch', 'epochs')}")
+        lines[-1] += f", {plural(plan.validations, 'validation', 'validations')}"
+        if plan.validate_every < plan.total_steps:
+            lines[-1] += f", one every {plan.validate_every:,} steps"
         lines.append(f"batch      {cut.global_batch} groups a step: {plural(self.world.size, 'process', 'processes')}")
         passes = len(cut.batches(1, self.world.shard))  # of the main process, which has the longest share
         lines[-1] += f", {plural(passes, 'forward pass', 'forward passes')} of up to {cut.batch_size} groups"
         devices = ", ".join(f"{self.devices.count(name)} x {name}" for name in dict.fromkeys(self.devices))
         lines.append(f"device     {devices}, {Precision.choose(config.precision, self.world.device).name}")
+        lines.append(f"decoder    {self.train_loader.decoder.describe()}")
         lines.append(f"run        {self.folder.path}{self.resumption.describe() if self.resumption else ''}")
         return "\n".join(lines)
+
+    def facts(self) -> dict[str, Any]:
+        """What `describe` says, for programs."""
+        plan = self.plan
+        return {
+            "run": str(self.folder.path),
+            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
+            "training_examples": sum(len(group.examples) for group in self.groups),
+            "validation_examples": len(self.val_examples),
+            "steps": plan.total_steps,
+            "epochs": plan.epochs,
+            "validations": plan.validations,
+            "global_batch": plan.cut.global_batch,
+            "processes": self.world.size,
+            "devices": list(self.devices),
+            "precision": Precision.choose(self.recipe.train.precision, self.world.device).name,
+            "decoder": self.train_loader.decoder.describe(),
+        }
 
     def load_one_batch(self) -> list[str]:
         """Load one batch of training and one of validation, and describe them; nothing is written."""
@@ -209,6 +230,7 @@ class Training:
     def _open_sinks(self, stack: ExitStack, given: Sequence[Sink]) -> list[Sink]:
         """The main process's sinks; the others have none."""
         record = environment(self.world, step=self.resumption.step if self.resumption else 0)
+        record["decoder"] = self.train_loader.decoder.describe()
         sinks: list[Sink] = []
         if self.world.is_main:
             self.folder.add_environment(record)

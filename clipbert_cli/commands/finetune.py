@@ -80,7 +80,7 @@ def finetune(
     if launched(context):
         return
 
-    from clipbert_cli.commands.terminal import mute, note, show_logs
+    from clipbert_cli.commands.terminal import mute, note, print_json, show_logs
     from clipbert_cli.engine.distributed import start_world
     from clipbert_cli.engine.slurm import check_requeue, was_requeued
 
@@ -106,6 +106,8 @@ def finetune(
             for line in training.load_one_batch():
                 note(line)
             note("dry run: nothing was written")
+            if as_json and world.is_main:
+                print_json(training.facts())
             return
         _train(training, ask_requeue=requeue, as_json=as_json)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
+import warnings
 from collections.abc import Iterator
 
 import torch
@@ -57,14 +58,16 @@ class BatchLoader:
         self._max_bad = max_bad_fraction * sum(len({group.media_id for group in part.groups}) for part in dataset.parts)
         self._collate = CollateGood(collate, dataset.parts[0].settings)
         self._decoder: BatchDecoder | None = None
-        self._loader = DataLoader(
-            dataset,
-            batch_sampler=order,
-            collate_fn=self._collate,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            worker_init_fn=_ignore_interrupts if workers else None,
-        )
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than cores: they also wait
+            self._loader = DataLoader(
+                dataset,
+                batch_sampler=order,
+                collate_fn=self._collate,
+                num_workers=workers,
+                pin_memory=pin_memory,
+                worker_init_fn=_ignore_interrupts if workers else None,
+            )
 
     def __iter__(self) -> Iterator[Batch]:
         """

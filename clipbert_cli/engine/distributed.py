@@ -34,6 +34,10 @@ FORWARD_SYNC = next(
 T = TypeVar("T")
 
 
+_left: list[Any] = []
+"""The process groups that this process was in."""
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """This process's place: its rank among `size` processes, and its device. Alone, every method does the plain thing.
@@ -51,6 +55,9 @@ class World:
     def __exit__(self, failure: object, *_: object) -> None:
         # After a failure the others may not answer any more, and leaving does not ask them.
         if self.size > 1 and failure is None:
+            # Whoever lets go of the group last waits for its threads. A wrapped model (DDP) does so with Python's lock
+            # in hand, which those threads may be waiting for: both would wait forever. So this reference outlives it.
+            _left.append(dist.group.WORLD)
             dist.destroy_process_group()
 
     @property

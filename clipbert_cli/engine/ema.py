@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch_ema import ExponentialMovingAverage
 
+from clipbert_cli.disk import open_to_others
 from clipbert_cli.errors import WeightsError
 
 
@@ -42,6 +43,7 @@ class WeightAverage:
         """Write the averaged weights by name."""
         state = zip(self._names, self._average.shadow_params, strict=True)
         save_file({name: value.cpu().contiguous() for name, value in state}, path, metadata={"format": "pt"})
+        open_to_others(path)
 
     def state_dict(self) -> dict[str, Any]:
         """Counters; the weights are in the file that `save` writes."""

@@ -106,7 +106,9 @@ class ScoreFolder:
     def _make(self) -> None:
         state, described = self.unfinished / STATE, json.dumps(asdict(self.scoring))
         if (self.path / SCORES).exists() and not self.unfinished.exists():
-            raise OutputError(f"{self.path} exists already", hint="name another folder, or give --overwrite")
+            raise OutputError(
+                f"{self.path} exists already, with all its scores", hint="name another folder, or give --overwrite"
+            )
         if self.path.exists() and not state.exists():
             others = [] if not self.path.is_dir() else [each.name for each in self.path.iterdir()]
             if not self.path.is_dir() or set(others) - {UNFINISHED, FINISHED}:

@@ -26,6 +26,7 @@ from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertPooler
 
 from clipbert_cli.batch import Batch, Outputs
+from clipbert_cli.disk import open_to_others
 from clipbert_cli.errors import OutputError, WeightsError
 from clipbert_cli.model.answering import Answerer
 from clipbert_cli.model.cnn import GridCnn
@@ -148,6 +149,7 @@ class ClipBert(nn.Module):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
             save_file(state, unfinished, metadata={"format": "pt"})
+            open_to_others(unfinished)
             os.replace(unfinished, weights)
         except (OSError, SafetensorError) as error:
             with contextlib.suppress(OSError):

@@ -126,13 +126,17 @@ def test_no_space_left_is_one_message_and_leaves_no_half_checkpoint(
 def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
     clipbert: Clipbert, made_data: Path, tmp_path: Path
 ) -> None:
-    done = clipbert(*arguments(made_data, tmp_path / "run", "train.gradient_accumulation_steps=2"), "--dry-run")
+    settings = arguments(made_data, tmp_path / "run", "train.gradient_accumulation_steps=2")
+    done = clipbert(*settings, "--dry-run", "--json")
     assert done.returncode == 0, done.stderr
+    facts = json.loads(done.stdout)
+    assert (facts["steps"], facts["global_batch"], facts["training_examples"]) == (2, 8, 96)
     for line in (
         "data       96 training examples in 8 groups, 36 validation examples",
         "training   2 steps, 2 epochs, 2 validations, one every 1 steps",
         "batch      8 groups a step: 1 process, 2 forward passes of up to 4 groups",
         "device     1 x cpu, fp32",
+        "decoder    pyav on cpu (data.decoder is auto: no GPU)",
         "training   Batch(48 examples, frames=(4, 1, 1, 3, 64, 64)",
         "validation Batch(",
         "dry run: nothing was written",

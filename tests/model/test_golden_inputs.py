@@ -7,11 +7,11 @@ import pytest
 import reference
 import torch
 from goldens import golden_arrays, golden_json, picture_batch, text
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert, HeadSpec
-from clipbert_cli.model.cnn import GridCnn, normalise
+from clipbert_cli.model.cnn import ConvNorm, GridCnn, normalise
 from clipbert_cli.recipe.schema import CnnConfig
 from clipbert_cli.task import pooling
 
@@ -24,7 +24,7 @@ def small_cnn(**changes: object) -> GridCnn:
 
 def first_convolution_input(cnn: GridCnn, frames: Tensor) -> Tensor:
     seen: list[Tensor] = []
-    first = next(module for module in cnn.modules() if isinstance(module, nn.Conv2d))
+    first = next(module for module in cnn.modules() if isinstance(module, ConvNorm))
     first.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
     cnn(frames)
     return seen[0]

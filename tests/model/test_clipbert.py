@@ -247,6 +247,8 @@ def test_saved_models_come_back_bitwise(spec: HeadSpec, config: ModelConfig, bat
     model = ClipBert(config, spec).eval()
     model.save_pretrained(tmp_path / "model")
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["config.json", "model.safetensors"]
+    modes = {path.stat().st_mode for path in (tmp_path / "model").iterdir()}
+    assert len(modes) == 1, "whoever may read the one may read the other"
     again = from_pretrained(tmp_path / "model")
     assert again.head_spec == spec
     assert again.config == config

@@ -26,6 +26,10 @@ from typing import Any
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "RESULTS.md"
 OWN = ("all",)
+SAID_ABOVE = ("benchmark", "machine")
+"""Keys of reports that a section's head repeats."""
+WIDEST = 8
+"""Columns of a table."""
 LIBRARIES = ("torch", "transformers", "av", "lmdb", "numpy")
 INTRODUCTION = """# Measured
 
@@ -92,8 +96,8 @@ def rendered(report: Any, label: str = "") -> str:
         report = {str(number): row for number, row in enumerate(report, start=1)}
     if not isinstance(report, Mapping):
         return f"{report}\n"
-    plain = {name: value for name, value in report.items() if not isinstance(value, Mapping | list)}
-    nested = {name: value for name, value in report.items() if name not in plain}
+    plain = {name: value for name, value in report.items() if is_plain(value) and name not in SAID_ABOVE}
+    nested = {name: value for name, value in report.items() if name not in plain and name not in SAID_ABOVE}
     parts = [f"{label}:\n"] if label else []
     if plain:
         parts.append(table(["what", "measured"], [[name, number(value)] for name, value in plain.items()]))
@@ -101,7 +105,10 @@ def rendered(report: Any, label: str = "") -> str:
     if rows:
         columns = list(dict.fromkeys(column for row in rows.values() for column in row))
         body = [[name, *(number(row.get(column, "")) for column in columns)] for name, row in rows.items()]
-        parts.append(table(["", *columns], body))
+        cells = [["", *columns], *body]
+        if len(columns) > WIDEST:  # too wide to read: a column for each row
+            cells = [list(column) for column in zip(*cells, strict=True)]
+        parts.append(table(cells[0], cells[1:]))
     parts += [
         rendered(value, f"{label}, {name}" if label else name) for name, value in nested.items() if name not in rows
     ]
@@ -110,7 +117,14 @@ def rendered(report: Any, label: str = "") -> str:
 
 def is_row(value: Mapping[str, Any]) -> bool:
     """Whether an object holds plain values alone."""
-    return not any(isinstance(each, Mapping | list) for each in value.values())
+    return all(map(is_plain, value.values()))
+
+
+def is_plain(value: Any) -> bool:
+    """Whether it is a single value, or a list of such."""
+    if isinstance(value, list):
+        return not any(isinstance(each, Mapping | list) for each in value)
+    return not isinstance(value, Mapping)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -120,6 +134,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def number(value: Any) -> str:
     """Four digits are enough; counts are whole."""
+    if isinstance(value, list):
+        return ", ".join(map(number, value))
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value}"
 
 

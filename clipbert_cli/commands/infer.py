@@ -263,7 +263,7 @@ def _shortlisted(scoring: SplitScoring, bar: Progress, task: TaskID) -> SplitSco
     elif scoring.missed is not None and scoring.shortlist:
         note(
             f"shortlist of {scoring.shortlist.size} of {scoring.total} media items: {scoring.missed:.1f} % of the "
-            "texts do not have their own on it; recall is at most that much lower"
+            "texts do not have their own on it; text-to-video recall can lose that much"
         )
     return scoring
 

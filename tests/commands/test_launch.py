@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -79,6 +81,23 @@ def test_a_signal_to_the_launcher_stops_all_processes_which_save_first(
     step = os.readlink(run / "latest").removeprefix("checkpoints/step_")
     assert f"after step {step} of" in stderr
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def test_two_machines_meet_and_train_together(
+    clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
+) -> None:
+    """Each with a launcher of its own, as on two machines with one disk."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        place = f"localhost:{free.getsockname()[1]}"
+    together = ["--nnodes", 2, "--rdzv-endpoint", place, "--rdzv-id", "test", "--json"]
+    command = [*arguments(made_data, tmp_path / "run"), *together]
+    machines = [clipbert_process(*command) for _ in range(2)]
+    ended = [(*machine.communicate(timeout=300), machine.returncode) for machine in machines]
+    assert [code for *_, code in ended] == [0, 0], ended
+    (answer,) = [json.loads(stdout) for stdout, *_ in ended if stdout]  # one process speaks for all
+    assert answer["steps"] > 0
+    assert sum("2 processes" in stderr for _, stderr, _ in ended) == 1
 
 
 @pytest.mark.parametrize(

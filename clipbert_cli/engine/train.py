@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -141,12 +140,12 @@ class Trainer:
                 sums[name] = sums[name] + share if name in sums else share
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
-        # An infinite bound only measures. The factor is max/(norm + 1e-6), and clips only below 1.
-        norm = nn.utils.clip_grad_norm_(self._parameters, self.config.max_grad_norm or math.inf).detach()
+        norm = nn.utils.get_total_norm([each.grad for each in self._parameters if each.grad is not None]).detach()
         names = sorted(sums)
         means = self.world.reduce(torch.stack([sums[name] for name in names]))
         finite = bool(torch.isfinite(means.sum() + norm))
         if finite:
+            self._clip(norm)
             for optimizer in self.optimizers:
                 self.scaler.step(optimizer)
             if self.average:
@@ -155,6 +154,12 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         return Update(dict(zip(names, means, strict=True)), norm, finite)
+
+    def _clip(self, norm: Tensor) -> None:
+        """Scale gradients of this norm by bound / (norm + 1e-6), where that is below 1: a pass over all of them."""
+        bound = self.config.max_grad_norm
+        if bound is not None and bool(bound / (norm + 1e-6) < 1):
+            nn.utils.clip_grads_with_norm_(self._parameters, bound, norm)
 
     def _fetch(self, stream: Iterator[Batch], step: int) -> list[Batch]:
         """This process's batches of a step; the wait for them is booked as waiting for data."""

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "recipe.schema": set(),
     "recipe": {"errors", "recipe.schema"},
     "data": {"disk", "batch", "errors", "recipe.schema"},
-    "model": {"batch", "errors", "recipe.schema"},
+    "model": {"disk", "batch", "errors", "recipe.schema"},
     "task": {"data", "model", "batch", "errors", "recipe.schema"},
     "engine": {"disk", "task.base", "data", "model", "batch", "errors", "recipe.schema"},
     "training": {"engine", "task.base", "data", "model", "batch", "errors", "recipe", "recipe.schema"},

@@ -18,6 +18,7 @@ import torch
 from running import TINY, Clipbert, as_options
 
 from clipbert_cli.batch import Batch
+from clipbert_cli.data.loader import BatchLoader
 from clipbert_cli.engine import checkpoint
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.recipe.load import load_recipe
@@ -140,15 +141,17 @@ def test_a_signal_loses_no_step_and_the_result_is_bitwise_the_same(
     assert [each["device"] for each in starts[0]["processes"]] == ["cpu"]
 
 
-def test_an_interruption_before_the_first_step_leaves_nothing(made_data: Path, tmp_path: Path) -> None:
+def test_an_interruption_before_the_first_step_leaves_nothing(
+    made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     training = prepare_training(recipe(made_data), tmp_path / "run")
-    loader = training.train_loader
+    batches = BatchLoader.__iter__
 
-    def batches() -> Iterator[Batch]:
+    def interrupted(loader: BatchLoader) -> Iterator[Batch]:
         signal.raise_signal(signal.SIGTERM)
-        yield from loader
+        yield from batches(loader)
 
-    training.train_loader = batches()  # type: ignore[assignment]
+    monkeypatch.setattr(BatchLoader, "__iter__", interrupted)
     with pytest.raises(InterruptionError, match="interrupted by SIGTERM before the first step: nothing is kept"):
         training.run()
     assert not (tmp_path / "run").exists()

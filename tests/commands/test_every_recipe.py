@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from colour_data import NAMES, SMALL, write_colour_data
 from running import Clipbert, as_options
+from torch._dynamo.backends.debugging import aot_eager
 
 from clipbert_cli.recipe.load import list_recipes
 
@@ -101,6 +104,34 @@ def test_multiple_choice_is_answered_by_a_retrieval_run(
     metrics = scores(clipbert, data, trained("msrvtt_retrieval"), "msrvtt_mc", "test", tmp_path)
     assert metrics["accuracy"] > 40
     assert metrics["count"] == len(NAMES)
+
+
+@pytest.mark.parametrize("recipe", ["msrvtt_retrieval", "tgif_action", "msrvtt_qa", "vqa", "pretrain_coco_vg"])
+def test_a_compiled_model_takes_the_same_steps(
+    recipe: str, data: Path, clipbert: Clipbert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recipe of every task, its model in one graph; making machine code of the graphs would take too long."""
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[torch.Tensor]) -> Callable[..., Any]:
+        graphs.append(len(graph.graph.nodes))
+        return aot_eager(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend, fullgraph=True))
+    losses = {}
+    for compiled in (False, True):
+        run = tmp_path / f"compiled_{compiled}"
+        settings = [*SMALL, *FEW_CLIPS, "model.bert.num_hidden_layers=1", "train.max_steps=4"]
+        settings += ["train.validate_every_steps=4", f"train.compile={compiled}"]
+        command = "pretrain" if recipe.startswith("pretrain") else "finetune"
+        more = ["model.pixel_random_sampling_size=1"] if command == "pretrain" else []
+        done = clipbert(command, "--recipe", recipe, "--data-root", data, "--run", run, *as_options(settings + more))
+        assert done.returncode == 0, done.stderr
+        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        losses[compiled] = [record["loss"] for record in records if record["event"] == "train"]
+    assert len(losses[True]) == 4
+    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    assert graphs
 
 
 def test_every_shipped_recipe_is_tested_here() -> None:

@@ -69,6 +69,7 @@ class LoadedRun:
                 precision=self.precision,
                 shared=questions.shared,
                 text_rows=self.recipe.infer.text_rows,
+                compiled=self.recipe.infer.compile,
                 progress=progress,
                 alive=interrupts.check,
             )
@@ -84,6 +85,7 @@ class LoadedRun:
                 precision=self.precision,
                 shared=questions.shared,
                 text_rows=self.recipe.infer.text_rows,
+                compiled=self.recipe.infer.compile,
                 progress=progress,
                 alive=interrupts.check,
             )

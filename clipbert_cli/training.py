@@ -322,6 +322,7 @@ class Training:
                     precision=trainer.precision,
                     shared=self.validation.shared,
                     text_rows=self.recipe.infer.text_rows,
+                    compiled=self.recipe.infer.compile,
                     alive=interrupts.check,
                 )
             )

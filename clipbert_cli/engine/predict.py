@@ -46,6 +46,7 @@ def predict(
     precision: Precision,
     shared: SharedTexts | None = None,
     text_rows: int | None = None,
+    compiled: bool = False,
     progress: Callable[[int], None] = lambda done: None,
     alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Prediction]:
@@ -60,6 +61,7 @@ def predict(
         shared: where every text meets every media item; the batches then hold media alone.
         text_rows: most text rows that go through the transformer together, each with all its clips; default: as many
             as are fast and fit into memory.
+        compiled: the transformer's layers through `torch.compile`.
         progress: called with the number of predictions after each of this process's batches.
         alive: called several times within a batch; it may raise.
     """
@@ -71,6 +73,7 @@ def predict(
         precision=precision,
         shared=shared,
         text_rows=text_rows,
+        compiled=compiled,
         progress=progress,
         alive=alive,
     )
@@ -93,6 +96,7 @@ def predict_batches(
     precision: Precision,
     shared: SharedTexts | None = None,
     text_rows: int | None = None,
+    compiled: bool = False,
     progress: Callable[[int], None] = lambda done: None,
     alive: Callable[[], None] = lambda: None,
 ) -> Iterator[Sequence[Prediction]]:
@@ -103,7 +107,7 @@ def predict_batches(
     was_training = model.training
     model.eval()
     try:
-        answerer = model.answerer(precision.dtype)
+        answerer = model.answerer(precision.dtype, compiled=compiled)
         texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
         budgets: Budgets | None = None
         for batch in batches:

@@ -30,6 +30,7 @@ CHANGEABLE = frozenset(
         "train.keep_last",
         "train.tensorboard",
         "infer.batch_size",
+        "infer.compile",
         "infer.max_examples_per_group",
     }
 )

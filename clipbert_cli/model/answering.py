@@ -12,6 +12,8 @@ In the last layer only the tokens that the head reads are computed; their keys a
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -30,12 +32,17 @@ class Answerer:
 
     Args:
         dtype: of the layers' weights and activations; LayerNorms, softmax, pooler and classifier compute in float32.
+        compiled: the layers but the last through `torch.compile`.
     """
 
-    def __init__(self, model: ClipBert, dtype: torch.dtype) -> None:
+    def __init__(self, model: ClipBert, dtype: torch.dtype, *, compiled: bool = False) -> None:
         self.dtype = dtype
         last = len(model.encoder.layer) - 1
-        self.layers = [Layer(layer, dtype, last=0 < number == last) for number, layer in enumerate(model.encoder.layer)]
+        self.layers = [
+            Layer(layer, dtype, last=0 < number == last, packed=not compiled)
+            for number, layer in enumerate(model.encoder.layer)
+        ]
+        self.through = _compiled_layer() if compiled else Layer.through
         self.width = model.config.bert.hidden_size
         self.pooler, self.head = model.pooler, model.head
         self.num_outputs = model.head_spec.num_outputs
@@ -54,7 +61,7 @@ class Answerer:
         tokens, projected = torch.cat([text, visual], dim=1).tensor_split((self.width,), dim=-1)
         tokens = first(tokens, projected, reads=tokens.shape[1] if others else reads)  # (S, T, D)
         for layer in others[:-1]:
-            tokens = layer(tokens, layer.project(tokens))  # (S, T, D)
+            tokens = self.through(layer, tokens)  # (S, T, D)
         if others:
             tokens = others[-1].first_tokens(tokens, reads)  # (S, reads, D)
         with self._head_precision(tokens.device):
@@ -76,12 +83,13 @@ class Product:
 
     Args:
         linear: several have their outputs one after the other.
+        packed: use oneDNN so where that is possible; a compiler does as much by itself.
     """
 
-    def __init__(self, *linear: nn.Linear, dtype: torch.dtype) -> None:
+    def __init__(self, *linear: nn.Linear, dtype: torch.dtype, packed: bool) -> None:
         self.weight = torch.cat([each.weight.detach() for each in linear]).to(dtype)  # (out, in)
         self.bias = torch.cat([each.bias.detach() for each in linear]).to(dtype)  # (out,)
-        self.packed = _packed(self.weight)
+        self.packed = _packed(self.weight) if packed else None
 
     def __call__(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
@@ -124,15 +132,15 @@ class Layer:
         last: `first_tokens` will be called, not the layer itself.
     """
 
-    def __init__(self, layer: Any, dtype: torch.dtype, *, last: bool) -> None:
+    def __init__(self, layer: Any, dtype: torch.dtype, *, last: bool, packed: bool = True) -> None:
         attention = layer.attention.self
         self.heads = attention.num_attention_heads
         parts = (attention.query, attention.key, attention.value)
         products = (parts[:1], parts[1:]) if last else (parts,)
-        self.projections = [Product(*each, dtype=dtype) for each in products]
-        self.output = Product(layer.attention.output.dense, dtype=dtype)
-        self.inner = Product(layer.intermediate.dense, dtype=dtype)
-        self.outer = Product(layer.output.dense, dtype=dtype)
+        product = functools.partial(Product, dtype=dtype, packed=packed)
+        self.projections = [product(*each) for each in products]
+        self.output, self.inner = product(layer.attention.output.dense), product(layer.intermediate.dense)
+        self.outer = product(layer.output.dense)
         self.norms: tuple[nn.LayerNorm, nn.LayerNorm] = (layer.attention.output.LayerNorm, layer.output.LayerNorm)
 
     def project(self, tokens: Tensor) -> Tensor:
@@ -144,6 +152,10 @@ class Layer:
         """Tokens (S, T, D) and their projections (S, T, 3D) -> the next layer's tokens, all or the first `reads`."""
         query, key, value = projected.chunk(3, dim=-1)
         return self._mix(tokens[:, :reads], query[:, :reads], key, value)
+
+    def through(self, tokens: Tensor) -> Tensor:
+        """(S, T, D) -> the next layer's tokens (S, T, D)."""
+        return self(tokens, self.project(tokens))
 
     def first_tokens(self, tokens: Tensor, reads: int) -> Tensor:
         """(S, T, D) -> the first of the next layer's (S, reads, D); of the others only keys and values are computed."""
@@ -159,6 +171,12 @@ class Layer:
         mixed = mixed.transpose(1, 2).flatten(2)  # (S, t, D)
         tokens = normed(self.output.add(mixed, tokens), self.norms[0])
         return normed(self.outer.add(self.inner.gelu(tokens), tokens), self.norms[1])
+
+
+@functools.cache
+def _compiled_layer() -> Callable[[Layer, Tensor], Tensor]:
+    """`Layer.through` compiled once, for all layers and all S and T."""
+    return torch.compile(Layer.through, dynamic=True)
 
 
 def normed(tokens: Tensor, norm: nn.LayerNorm) -> Tensor:

@@ -119,9 +119,9 @@ class ClipBert(nn.Module):
             mlm_logits=None if scores.mlm_logits is None else scores.mlm_logits.unflatten(0, (rows, clips)),
         )
 
-    def answerer(self, dtype: torch.dtype = torch.float32) -> Answerer:
+    def answerer(self, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> Answerer:
         """`answer` for inference, with the weights as they are now."""
-        return Answerer(self, dtype)
+        return Answerer(self, dtype, compiled=compiled)
 
     def forward(self, batch: Batch) -> Outputs:
         """All clips of a batch at once; each media item is encoded once, each text embedded once."""

@@ -311,6 +311,9 @@ class InferConfig(Section):
         description="most text rows, each times the clips, that go through the transformer together; "
         "default: as many as are fast and fit into memory",
     )
+    compile: bool = Field(
+        False, description="compile the transformer's layers with torch.compile; needs a C++ compiler"
+    )
     top: PositiveInt = Field(5, description="answers listed per example")
 
     @model_validator(mode="after")

@@ -114,20 +114,24 @@ class Pretraining(Task):
         )
 
     def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """`mlm_accuracy` over masked words, `itm_accuracy` over texts and clips, and their counts."""
+        """`mlm_accuracy` over masked words, `itm_accuracy` over texts and clips, and their counts.
+
+        An example whose media item failed is all wrong, with as many words and clips as the others have on average:
+        how many it would have had is not known.
+        """
         names = ("words", "words_right", "pairs", "pairs_right")
         sums = dict.fromkeys(names, 0)
-        for example in examples:
-            if "media_error" in fields[example.example_id]:
-                continue  # how many words were to be masked is not known
+        answered = [example for example in examples if "media_error" not in fields[example.example_id]]
+        for example in answered:
             for name in names:
                 value = fields[example.example_id].get(name)
                 if type(value) is not int or value < 0:
                     raise PredictionsError(f"example {example.example_id!r}: {name} is {value!r}: it must be a count")
                 sums[name] += value
+        share = len(answered) / len(examples)
         return {
-            "mlm_accuracy": 100 * sums["words_right"] / max(sums["words"], 1),
-            "itm_accuracy": 100 * sums["pairs_right"] / max(sums["pairs"], 1),
+            "mlm_accuracy": 100 * share * sums["words_right"] / max(sums["words"], 1),
+            "itm_accuracy": 100 * share * sums["pairs_right"] / max(sums["pairs"], 1),
             "masked_words": sums["words"],
             "count": len(examples),
         }

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 
 from clipbert_cli.batch import Example
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.multiple_choice import MultipleChoice
+from clipbert_cli.task.pretrain import Pretraining
 from clipbert_cli.task.retrieval import Retrieval, checksum
 from clipbert_cli.task.video_qa import OpenEndedQa
 
@@ -26,6 +28,17 @@ def test_it_is_a_wrong_choice() -> None:
     questions = [Example("1", "a", ("x", "y"), target=1), Example("2", "b", ("x", "y"), target=0)]
     task = MultipleChoice(ObjectiveConfig(), InferConfig(), None)
     assert task.score({"1": {"answer": 1}, "2": FAILED}, questions)["accuracy"] == 50
+
+
+def test_it_is_as_many_wrong_words_and_pairs_as_others_have() -> None:
+    examples = [Example(name, name, ("?",)) for name in "abc"]
+    counts = {"words": 4, "words_right": 3, "pairs": 2, "pairs_right": 1}
+    fields: dict[str, Any] = {"a": counts, "b": FAILED, "c": counts}
+    metrics = Pretraining(ObjectiveConfig(), InferConfig(), None).score(fields, examples)
+    assert metrics["mlm_accuracy"] == pytest.approx(100 * 6 / 12)
+    assert metrics["itm_accuracy"] == pytest.approx(100 * 2 / 6)
+    nothing = Pretraining(ObjectiveConfig(), InferConfig(), None).score(dict.fromkeys("abc", FAILED), examples)
+    assert (nothing["mlm_accuracy"], nothing["itm_accuracy"]) == (0, 0)
 
 
 def test_it_ranks_last_in_both_directions() -> None:

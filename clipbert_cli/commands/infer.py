@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from clipbert_cli.commands.ad_hoc import answer_files, search_folder
 from clipbert_cli.commands.options import (
     DataRootOption,
     DeviceOption,
@@ -164,9 +165,9 @@ def infer(
                 run, options, split, output or "-", form=form or JSONL, shortlist=shortlist, overwrite=overwrite
             )
         elif folders:
-            _search(run, options, folders[0], text or [], shortlist=shortlist, as_json=as_json)
+            search_folder(run, options, folders[0], text or [], shortlist=shortlist, as_json=as_json)
         else:
-            _answer_files(run, options, files, question or [], option or [], as_json=as_json)
+            answer_files(run, options, files, question or [], option or [], as_json=as_json)
 
 
 def _check_mode(split: bool, files: Any, question: Any, text: Any, folders: Any) -> None:
@@ -266,89 +267,3 @@ def _shortlisted(scoring: SplitScoring, bar: Progress, task: TaskID) -> SplitSco
             "texts do not have their own on it; text-to-video recall can lose that much"
         )
     return scoring
-
-
-def _answer_files(
-    run: Path,
-    options: dict[str, Any],
-    files: Sequence[tuple[Kind, Path]],
-    questions: Sequence[str],
-    choices: Sequence[str],
-    *,
-    as_json: bool,
-) -> None:
-    from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.inference import open_run, predict_media
-
-    loaded = open_run(run, **options)
-    answers = []
-    for kind in dict.fromkeys(kind for kind, _ in files):
-        of_kind = list(dict.fromkeys(file for each, file in files if each == kind))
-        answering = predict_media(loaded, of_kind, questions, options=choices, kind=kind, progress=lambda count: None)
-        asked = [(file, question) for file in of_kind for question in questions]
-        for (file, question), prediction in zip(asked, answering.predictions, strict=True):
-            answers.append({kind: str(file), "question": question, **prediction.fields})
-    if as_json:
-        print_json(answers)
-        return
-    rows = []
-    for answer in answers:
-        name = str(answer.get("video") or answer.get("image"))
-        rows.append((name, answer["question"], loaded.task.answer_text(answer), f"{answer['score']:.3f}"))
-    _print_table(("file", "question", "answer", "score"), rows)
-
-
-def _search(
-    run: Path,
-    options: dict[str, Any],
-    folder: tuple[Kind, Path],
-    texts: Sequence[str],
-    *,
-    shortlist: int | None,
-    as_json: bool,
-) -> None:
-    from clipbert_cli.commands.progress import progress_bar
-    from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.inference import open_run
-    from clipbert_cli.ranking import search
-
-    kind, path = folder
-    loaded = open_run(run, **options)
-    with progress_bar(kind) as bar:
-        task = bar.add_task("search", total=None)
-        found = search(
-            loaded,
-            path,
-            texts,
-            kind=kind,
-            shortlist=shortlist,
-            progress=lambda done, total: bar.update(task, completed=done * loaded.world.size, total=total),
-        )
-    if as_json:
-        print_json(
-            [
-                {"text": text, "top": [{"media_id": item.media_id, "score": item.score} for item in items]}
-                for text, items in zip(texts, found, strict=True)
-            ]
-        )
-        return
-    rows = [
-        (text, str(rank), item.media_id, f"{item.score:.3f}")
-        for text, items in zip(texts, found, strict=True)
-        for rank, item in enumerate(items, start=1)
-    ]
-    _print_table(("text", "rank", kind, "score"), rows)
-
-
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    from clipbert_cli.commands.terminal import is_muted
-
-    table = Table(*headings, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    if not is_muted():
-        Console(highlight=False, emoji=False).print(table)

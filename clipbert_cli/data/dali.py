@@ -17,7 +17,7 @@ import torch
 from clipbert_cli.data.decoder import Decoder
 from clipbert_cli.data.pieces import EncodedClips, Piece
 from clipbert_cli.data.probe import Kind
-from clipbert_cli.data.transforms import resize_size
+from clipbert_cli.data.transforms import channels_last, empty_canvas, resize_size
 from clipbert_cli.errors import DecodeError
 
 _PIECES_AT_ONCE = 64
@@ -48,14 +48,14 @@ class DaliDecoder:
             items: B items of K clips of T frames each; one size of K and T.
 
         Returns:
-            (B, K, T, 3, S, S) RGB on the device, zero where padded.
+            (B, K, T, 3, S, S) RGB on the device, zero where padded, channels last in memory.
 
         Raises:
             DecodeError: an item cannot be decoded; the pipeline works on.
         """
         first, side = items[0], self.frame_size
         places = len(items) * first.num_clips * first.num_frames
-        canvas = torch.zeros((places, 3, side, side), dtype=self.dtype, device=self.device)  # (B*K*T, 3, S, S)
+        canvas = empty_canvas(places, size=side, dtype=self.dtype, device=self.device)  # (B*K*T, 3, S, S)
         work = [
             (item, number * first.num_clips * first.num_frames, piece)
             for number, item in enumerate(items)
@@ -79,7 +79,7 @@ class DaliDecoder:
                 raise DecodeError(f"DALI gives {tuple(frames.shape)} for {len(piece.frames)} frames")
             for frame, slots in zip(frames, piece.slots, strict=True):
                 for slot in slots:
-                    canvas[base + slot, :, :height, :width] = frame.permute(2, 0, 1)
+                    channels_last(canvas[base + slot])[:height, :width] = frame
         if self.device.type == "cuda":  # before DALI takes its memory back
             torch.cuda.current_stream(self.device).synchronize()
 

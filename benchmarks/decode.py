@@ -17,8 +17,7 @@ them alike; of each way and video the best repeat counts.
 
 torchcodec and decord take part where they can be loaded. At last, items a second of training clips with two loading
 processes against one, by the clock, from when every process is at work: for a machine with two idle cores. Videos are
-shuffled, so that both processes get as much to do. `processes` is the same for two processes that decode the bound and
-share nothing: what two cores of this machine give at most.
+shuffled, so that both processes get as much to do.
 """
 
 from __future__ import annotations
@@ -29,14 +28,12 @@ import importlib
 import io
 import json
 import math
-import multiprocessing
 import sys
 import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import av
@@ -216,7 +213,7 @@ def peers() -> dict[str, Callable[..., object]]:
     return found
 
 
-def measure_workers(videos: list[bytes], items: list[Item], *, repeats: int) -> dict[str, float]:
+def measure_workers(videos: list[bytes], *, repeats: int) -> dict[str, float]:
     """Items a second through the loader with one and with two processes, and their ratio."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "videos"
@@ -232,13 +229,10 @@ def measure_workers(videos: list[bytes], items: list[Item], *, repeats: int) -> 
         for _ in range(repeats):
             for workers in rates:
                 rates[workers] = max(rates[workers], _steady_rate(dataset, workers))
-    alone = min(_seconds_of_processes(items, 1) for _ in range(repeats))
-    together = min(_seconds_of_processes(items, 2) for _ in range(repeats))
     return {
         "one_worker_items_per_second": rates[1],
         "two_workers_items_per_second": rates[2],
         "two_against_one": rates[2] / rates[1],
-        "processes": 2 * alone / together,
     }
 
 
@@ -251,26 +245,6 @@ def _steady_rate(dataset: GroupDataset, workers: int) -> float:
     start = time.perf_counter()
     count = sum(len(batch.media_ids) for batch in batches)
     return count / (time.perf_counter() - start)
-
-
-def _seconds_of_processes(items: list[Item], processes: int) -> float:
-    """How long that many processes need that each decode all items' bound, without their start."""
-    context = multiprocessing.get_context("fork")
-    ready = context.Barrier(processes + 1)
-    team = [context.Process(target=_decode_bound, args=(items, ready)) for _ in range(processes)]
-    for process in team:
-        process.start()
-    ready.wait()
-    start = time.perf_counter()
-    for process in team:
-        process.join()
-    return time.perf_counter() - start
-
-
-def _decode_bound(items: list[Item], ready: Barrier) -> None:
-    ready.wait()
-    for number, item in enumerate(items):
-        bound(item, select(item.info, POLICIES["train"], np.random.default_rng(number)), whole=False)
 
 
 def _no_texts(examples: Sequence[Example]) -> Texts:
@@ -320,7 +294,7 @@ def main() -> None:
     }
     seconds = measure(sets, repeats=arguments.repeats)
     report = {policy: summary(policy, spent, videos) for policy, spent in seconds.items()}
-    workers = measure_workers(videos, sets["plain"], repeats=arguments.repeats)
+    workers = measure_workers(videos, repeats=arguments.repeats)
     if arguments.json:
         print(json.dumps({**report, "workers": workers}, indent=1))
     else:

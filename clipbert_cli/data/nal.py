@@ -1,4 +1,4 @@
-"""What the NAL units of H.264 and HEVC packets say: is the picture an IDR, and does another one refer to it."""
+"""What the NAL units of H.264 and HEVC packets say: is a picture an IDR, is it referred to, is it damaged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class NalFormat:
 
         That an HEVC picture is not referred to is not looked for.
         """
-        slices = [head for head in self._heads(packet) if self._is_slice(head)]
+        slices = [packet[start] for start, _ in self._units(packet) if self._is_slice(packet[start])]
         if not slices:
             return None
         if self.codec == "h264":
@@ -46,19 +46,33 @@ class NalFormat:
             )
         return Picture(is_idr=all(head >> 1 & 63 in (19, 20) for head in slices), is_unreferenced=False)
 
+    def is_damaged(self, packet: bytes) -> bool:
+        """Whether a slice holds bytes that no encoder writes: 00 00 00, 00 00 01 and 00 00 02 stand in no NAL unit, for
+        03 is put between them (ITU-T H.264 and H.265, 7.4.1 and 7.4.2). Zeros that follow a unit do no harm.
+
+        Decoders read on over a block of zeros, and may find no error in the picture that it gives.
+        """
+        for start, end in self._units(packet):
+            if self._is_slice(packet[start]):
+                unit = packet[start:end].rstrip(b"\0")
+                if any(bytes((0, 0, last)) in unit for last in (0, 1, 2)):
+                    return True
+        return False
+
     def _is_slice(self, head: int) -> bool:
         return 1 <= head & 31 <= 5 if self.codec == "h264" else head >> 1 & 63 < 32
 
-    def _heads(self, packet: bytes) -> Iterator[int]:
-        """The first byte of every NAL unit."""
+    def _units(self, packet: bytes) -> Iterator[tuple[int, int]]:
+        """Where every NAL unit begins and ends."""
         if not self.length_size:
             place = packet.find(b"\0\0\1")
             while 0 <= place < len(packet) - 3:
-                yield packet[place + 3]
-                place = packet.find(b"\0\0\1", place + 3)
+                following = packet.find(b"\0\0\1", place + 3)
+                yield place + 3, len(packet) if following < 0 else following
+                place = following
             return
         place = 0
         while place + self.length_size < len(packet):
             start = place + self.length_size
-            yield packet[start]
             place = start + int.from_bytes(packet[place:start], "big")
+            yield start, min(place, len(packet))

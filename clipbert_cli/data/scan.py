@@ -70,7 +70,8 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         return None
     extradata = context.extradata or b""
     nal_format = NalFormat.of(context.name, extradata)
-    offsets, sizes, keys, certain, skippable, checksums = [], [], [], [], [], []
+    offsets, keys, certain, skippable, checksums = [], [], [], [], []
+    sizes: list[int] = []
     times: list[int | None] = []
     discarded = []
     decoder, key_pictures = context.name, []

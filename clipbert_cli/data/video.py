@@ -191,7 +191,7 @@ class Video:
         bare.pts, bare.dts, bare.time_base = packet.pts, packet.dts, packet.time_base
         frames = self._checking.decode(bare)
         for frame in frames:
-            frame.key_frame = is_key_picture(payload)
+            frame.key_frame = is_key_picture(payload)  # type: ignore[misc]  # the stubs call it read-only
         return frames
 
     def _whole_frames(self) -> Iterator[VideoFrame]:

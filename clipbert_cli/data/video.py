@@ -2,7 +2,7 @@
 
 Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
 an error, a packet or frame that FFmpeg itself calls corrupt, times that run backwards (the halves of a file in swapped
-order), a change of the frame size, and damage that FFmpeg passes over (see `matroska.py` and `nal.py`) all end the
+order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py` and `nal.py`) all end the
 video there. Rotation marks are ignored, as the original ignores them.
 """
 
@@ -21,8 +21,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from clipbert_cli.data.matroska import first_damage
 from clipbert_cli.data.nal import NalFormat
+from clipbert_cli.data.structure import first_damage
 from clipbert_cli.data.vp9 import checking_decoder, is_key_picture
 from clipbert_cli.errors import DecodeError
 
@@ -129,8 +129,7 @@ class Video:
                 if self.container_format in _BARE and not _START_CODE.match(self._data[:64]):
                     raise DecodeError("it begins in the middle: a piece of a file whose beginning is missing")
                 self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
-                is_matroska = self.container_format.startswith("matroska")
-                self._damaged_from = first_damage(self._data) if is_matroska else None
+                self._damaged_from = first_damage(self._data, self.container_format)
             except BaseException:
                 self._container.close()
                 raise

@@ -1,9 +1,13 @@
-"""Where a Matroska or WebM file is damaged. FFmpeg looks for the next readable place in silence, and frames go missing.
+"""Where the structure of a video file is damaged. FFmpeg looks for the next readable place in silence, and frames go
+missing.
 
-A file is a tree of elements (RFC 8794, EBML; RFC 9559, Matroska): a name, the content's size, the content. Those that
-hold others must be filled by them, without a gap:
+A Matroska or WebM file is a tree of elements (RFC 8794, EBML; RFC 9559, Matroska): a name, the content's size, the
+content. Those that hold others must be filled by them, without a gap:
 
     EBML | Segment [ SeekHead | Info | Tracks | Cluster [ Timestamp | SimpleBlock | BlockGroup [ Block ... ] ... ] ... ]
+
+An FLV file is a chain of tags, after each of which its size stands once more (Adobe Flash Video File Format 10.1,
+annex E): header | 0 | tag | size | tag | size ...
 """
 
 from __future__ import annotations
@@ -29,6 +33,10 @@ _CHILDREN = {
 }
 
 
+_TAG_HEAD = 11
+_TAG_KINDS = {8, 9, 18}  # sound, pictures, data; bits above are flags
+
+
 class _DamagedError(Exception):
     """At the place that is its argument."""
 
@@ -39,32 +47,6 @@ class _Element(NamedTuple):
     name: int
     start: int
     end: int | None
-
-
-def first_damage(data: bytes) -> int | None:
-    """The place in bytes from which on a file cannot be trusted; None where its structure is whole.
-
-    That means: every element fits into the one that holds it and is of a kind that belongs there, and checksums are
-    right. A file that is cut off is whole up to its end, and what follows the segment is not looked at. Zeros before
-    the place belong to it: a block that was lost may begin inside a frame.
-    """
-    place = _first_break(data)
-    return None if place is None else len(data[: place + 1].rstrip(b"\0"))
-
-
-def _first_break(data: bytes) -> int | None:
-    place = 0
-    try:
-        while (element := _element(data, place)) is not None:
-            if element.name == _SEGMENT:
-                _check(data, element)
-                return None
-            if element.name not in (_EBML, _VOID) or element.end is None:
-                return place
-            place = element.end
-    except _DamagedError as exc:
-        return int(exc.args[0])
-    return None
 
 
 def _check(data: bytes, parent: _Element) -> int:
@@ -111,3 +93,47 @@ def _element(data: bytes, place: int) -> _Element | None:
     unknown = (1 << 7 * size_length) - 1
     size = int.from_bytes(data[size_place:start], "big") & unknown
     return _Element(int.from_bytes(data[place:size_place], "big"), start, None if size == unknown else start + size)
+
+
+def _break_in_matroska(data: bytes) -> int | None:
+    """Where an element does not fit into the one that holds it, or is of a kind that does not belong there, or its
+    checksum is wrong. What follows the segment is not looked at."""
+    place = 0
+    try:
+        while (element := _element(data, place)) is not None:
+            if element.name == _SEGMENT:
+                _check(data, element)
+                return None
+            if element.name not in (_EBML, _VOID) or element.end is None:
+                return place
+            place = element.end
+    except _DamagedError as exc:
+        return int(exc.args[0])
+    return None
+
+
+def _break_in_flv(data: bytes) -> int | None:
+    """Where a tag's size is not the one that stands after it, or its kind is unknown. Not looked for in files whose
+    writer states other sizes."""
+    start = place = int.from_bytes(data[5:9], "big") + 4
+    while place + _TAG_HEAD <= len(data):
+        end = place + _TAG_HEAD + int.from_bytes(data[place + 1 : place + 4], "big")
+        if end + 4 > len(data):
+            return None
+        if data[place] & 31 not in _TAG_KINDS or int.from_bytes(data[end : end + 4], "big") != end - place:
+            return None if place == start else place
+        place = end + 4
+    return None
+
+
+_BREAKS = {"matroska,webm": _break_in_matroska, "flv": _break_in_flv}
+
+
+def first_damage(data: bytes, container: str) -> int | None:
+    """The place in bytes from which on a file cannot be trusted; None where its structure is whole, or of a container
+    (by FFmpeg's name) that is not looked at. A file that is cut off is whole up to its end.
+
+    Zeros before the place belong to it: a block that was lost may begin inside a frame.
+    """
+    place = _BREAKS[container](data) if container in _BREAKS else None
+    return None if place is None else len(data[: place + 1].rstrip(b"\0"))

@@ -1,9 +1,19 @@
-"""What the NAL units of H.264 and HEVC packets say: is a picture an IDR, is it referred to, is it damaged."""
+"""What the packets of H.264, HEVC and older MPEG say: is a picture an IDR, is it referred to, is it damaged."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+_START_CODED = {"mpeg1video", "mpeg2video", "mpeg4"}
+_ZEROS = re.compile(rb"\0\0\0+[^\0\1]")  # before a start code any number may stand
+
+
+def has_lost_bytes(codec: str, packet: bytes) -> bool:
+    """Whether an MPEG packet holds more zeros in a row than its codes can make, not at its end and not before a start
+    code (ISO/IEC 13818-2 and 14496-2: 23 zero bits begin a start code, and stand nowhere else)."""
+    return codec in _START_CODED and _ZEROS.search(packet) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,15 @@ content. Those that hold others must be filled by them, without a gap:
 
 An FLV file is a chain of tags, after each of which its size stands once more (Adobe Flash Video File Format 10.1,
 annex E): header | 0 | tag | size | tag | size ...
+
+A GIF file is a chain of blocks (GIF89a, 17 to 27): header, colours | extension | picture, colours, data | trailer.
+
+An AVI file is a list of chunks (RIFF): four letters, the content's size, the content, at even places.
 """
 
 from __future__ import annotations
 
+import re
 import zlib
 from typing import NamedTuple
 
@@ -35,6 +40,11 @@ _CHILDREN = {
 
 _TAG_HEAD = 11
 _TAG_KINDS = {8, 9, 18}  # sound, pictures, data; bits above are flags
+
+_EXTENSION, _PICTURE, _TRAILER = 0x21, 0x2C, 0x3B
+
+_LETTERS = re.compile(rb"[ -~]{4}")
+_LISTS_OF_PICTURES = (b"AVI ", b"AVIX", b"movi", b"rec ")
 
 
 class _DamagedError(Exception):
@@ -126,7 +136,60 @@ def _break_in_flv(data: bytes) -> int | None:
     return None
 
 
-_BREAKS = {"matroska,webm": _break_in_matroska, "flv": _break_in_flv}
+def _break_in_gif(data: bytes) -> int | None:
+    """Where something else than a picture, an extension or the trailer begins. Zeros between them do no harm."""
+    place = 13 + _colours(data, 10)
+    while place < len(data):
+        kind, start = data[place], place
+        if kind == _TRAILER:
+            return None
+        if kind == _EXTENSION:
+            place = _end_of_data(data, place + 2)
+        elif kind == _PICTURE:
+            place = _end_of_data(data, place + 11 + _colours(data, place + 9))
+        elif kind == 0:
+            place += 1
+        else:
+            return start
+    return None
+
+
+def _colours(data: bytes, place: int) -> int:
+    """Bytes of the table of colours that the flags at this place announce."""
+    flags = data[place] if place < len(data) else 0
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _end_of_data(data: bytes, place: int) -> int:
+    """Where a chain of pieces, each after its length in a byte, ends with an empty one."""
+    while place < len(data) and data[place]:
+        place += 1 + data[place]
+    return place + 1
+
+
+def _break_in_avi(data: bytes) -> int | None:
+    """Where no four letters begin a chunk. Some writers leave out the byte after a chunk of odd size."""
+    place, is_odd = 0, False
+    while place + 8 <= len(data):
+        if is_odd and not _LETTERS.match(data, place) and _LETTERS.match(data, place - 1):
+            place -= 1
+        if not _LETTERS.match(data, place):
+            return place
+        size = int.from_bytes(data[place + 4 : place + 8], "little")
+        is_odd = bool(size & 1)
+        if data[place : place + 4] in (b"RIFF", b"LIST") and data[place + 8 : place + 12] in _LISTS_OF_PICTURES:
+            place, is_odd = place + 12, False
+        else:
+            place += 8 + size + is_odd
+    return None
+
+
+_BREAKS = {
+    "matroska,webm": _break_in_matroska,
+    "flv": _break_in_flv,
+    "gif": _break_in_gif,
+    "avi": _break_in_avi,
+}
 
 
 def first_damage(data: bytes, container: str) -> int | None:

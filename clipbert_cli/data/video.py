@@ -21,7 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
-from clipbert_cli.data.nal import NalFormat
+from clipbert_cli.data.nal import NalFormat, has_lost_bytes
 from clipbert_cli.data.structure import first_damage
 from clipbert_cli.data.vp9 import checking_decoder, is_key_picture
 from clipbert_cli.errors import DecodeError
@@ -165,7 +165,8 @@ class Video:
                 raise DecodeError("the container says that a packet is damaged")
             if self._damaged_from is not None and (packet.pos or 0) + packet.size > self._damaged_from:
                 raise DecodeError(f"the container is damaged at byte {self._damaged_from}")
-            if nal_format and nal_format.is_damaged(bytes(packet)):
+            payload = bytes(packet)
+            if has_lost_bytes(context.name, payload) or (nal_format and nal_format.is_damaged(payload)):
                 raise DecodeError("a packet is damaged: it holds what no encoder writes")
             if before is not None and packet.dts is not None and packet.dts < before:
                 raise DecodeError("times run backwards")

@@ -171,7 +171,7 @@ def _break_in_avi(data: bytes) -> int | None:
     """Where no four letters begin a chunk. Some writers leave out the byte after a chunk of odd size."""
     place, is_odd = 0, False
     while place + 8 <= len(data):
-        if is_odd and not _LETTERS.match(data, place) and _LETTERS.match(data, place - 1):
+        if is_odd and _LETTERS.match(data, place - 1):
             place -= 1
         if not _LETTERS.match(data, place):
             return place

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+from torch.utils.data import default_collate
 
 from clipbert_cli.batch import Batch, Example, Texts
 from clipbert_cli.data.dataset import Item
+from clipbert_cli.data.transforms import channels_first, channels_last
 
 _NO_FRAMES = torch.zeros(0, dtype=torch.uint8)
 
@@ -31,7 +33,7 @@ class Collate:
         texts = self.texts(examples)
         frames = [item.frames for item in good if isinstance(item.frames, torch.Tensor)]
         return Batch(
-            frames=torch.stack(frames) if len(frames) == len(good) else _NO_FRAMES,  # (B, K, T, 3, S, S)
+            frames=stack_frames(frames) if len(frames) == len(good) else _NO_FRAMES,  # (B, K, T, 3, S, S)
             text_ids=texts.ids,
             text_mask=texts.mask,
             text_item=torch.tensor(text_item, dtype=torch.long),
@@ -39,3 +41,10 @@ class Collate:
             targets=texts.targets,
             media_ids=tuple(item.group.media_id for item in good),
         )
+
+
+def stack_frames(frames: Sequence[torch.Tensor]) -> torch.Tensor:
+    """B times (K, T, 3, S, S) -> (B, K, T, 3, S, S), channels last in memory as theirs are; in a loading process the
+    memory is one that can be handed over as it is."""
+    stacked: torch.Tensor = default_collate([channels_last(each) for each in frames])
+    return channels_first(stacked)

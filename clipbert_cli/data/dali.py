@@ -1,6 +1,7 @@
 """Decoding with NVIDIA DALI: NVDEC and nvJPEG on a GPU; VP8, VP9 and JPEG on a CPU. Reached through `loader.py`.
 
-One pipeline a process: encoded pieces -> frames -> resized on the device -> torch without a copy -> the canvas.
+One pipeline a process: encoded pieces -> frames -> torch without a copy -> the canvas. On a GPU DALI resizes them too;
+on a CPU that is done by the code that resizes PyAV's frames, so that the pixels are the same.
 
 B items, K clips, T frames, F frames of a piece, S canvas side.
 """
@@ -17,7 +18,7 @@ import torch
 from clipbert_cli.data.decoder import Decoder
 from clipbert_cli.data.pieces import EncodedClips, Piece
 from clipbert_cli.data.probe import Kind
-from clipbert_cli.data.transforms import resize_size
+from clipbert_cli.data.transforms import channels_last, empty_canvas, resize_into, resize_size
 from clipbert_cli.errors import DecodeError
 
 _PIECES_AT_ONCE = 64
@@ -39,6 +40,7 @@ class DaliDecoder:
         self.kind = kind
         self.frame_size = frame_size
         self.dtype = dtype
+        self._resizes = self.device.type == "cuda"
         self._pipeline = self._build()
         self._failures = 0
 
@@ -48,14 +50,14 @@ class DaliDecoder:
             items: B items of K clips of T frames each; one size of K and T.
 
         Returns:
-            (B, K, T, 3, S, S) RGB on the device, zero where padded.
+            (B, K, T, 3, S, S) RGB on the device, zero where padded, channels last in memory.
 
         Raises:
             DecodeError: an item cannot be decoded; the pipeline works on.
         """
         first, side = items[0], self.frame_size
         places = len(items) * first.num_clips * first.num_frames
-        canvas = torch.zeros((places, 3, side, side), dtype=self.dtype, device=self.device)  # (B*K*T, 3, S, S)
+        canvas = empty_canvas(places, size=side, dtype=self.dtype, device=self.device)  # (B*K*T, 3, S, S)
         work = [
             (item, number * first.num_clips * first.num_frames, piece)
             for number, item in enumerate(items)
@@ -68,7 +70,9 @@ class DaliDecoder:
 
     def _decode_some(self, work: Sequence[tuple[EncodedClips, int, Piece]], canvas: torch.Tensor) -> None:
         """Put the frames of these pieces (item, its first place on the canvas, piece) onto the canvas."""
-        sizes = [resize_size(item.height, item.width, self.frame_size) for item, *_ in work]
+        sizes = [(item.height, item.width) for item, *_ in work]
+        if self._resizes:
+            sizes = [resize_size(*size, self.frame_size) for size in sizes]
         outputs = self._run([piece for *_, piece in work], sizes)
         for number, (_, base, piece) in enumerate(work):
             frames = torch.from_dlpack(outputs[number])  # (F, h, w, 3), DALI's own memory
@@ -78,17 +82,21 @@ class DaliDecoder:
             if frames.shape != (len(piece.frames), height, width, 3):
                 raise DecodeError(f"DALI gives {tuple(frames.shape)} for {len(piece.frames)} frames")
             for frame, slots in zip(frames, piece.slots, strict=True):
-                for slot in slots:
-                    canvas[base + slot, :, :height, :width] = frame.permute(2, 0, 1)
+                first, *others = (canvas[base + slot] for slot in slots)
+                if self._resizes:
+                    channels_last(first)[:height, :width] = frame
+                else:
+                    resize_into(first, frame)
+                for other in others:
+                    other.copy_(first)
         if self.device.type == "cuda":  # before DALI takes its memory back
             torch.cuda.current_stream(self.device).synchronize()
 
     def _run(self, pieces: Sequence[Piece], sizes: Sequence[tuple[int, int]]) -> Any:
-        """DALI's output of a batch, (F, h, w, 3) or (h, w, 3) each."""
-        inputs = {
-            "encoded": [np.frombuffer(piece.data, dtype=np.uint8) for piece in pieces],
-            "size": [np.array(size, dtype=np.float32) for size in sizes],
-        }
+        """DALI's output of a batch, (F, h, w, 3) or (h, w, 3) each; `sizes` (h, w) are used where it resizes."""
+        inputs = {"encoded": [np.frombuffer(piece.data, dtype=np.uint8) for piece in pieces]}
+        if self._resizes:
+            inputs["size"] = [np.array(size, dtype=np.float32) for size in sizes]
         if self.kind == "video":
             inputs["frames"] = [np.array(piece.frames, dtype=np.int32) for piece in pieces]
         try:
@@ -116,7 +124,6 @@ class DaliDecoder:
         where = "mixed" if on_gpu else "cpu"
         with pipeline:
             encoded = fn.external_source(name="encoded", device="cpu", dtype=types.UINT8, ndim=1)
-            size = fn.external_source(name="size", device="cpu", dtype=types.FLOAT, ndim=1)
             if self.kind == "video":
                 frames = fn.external_source(name="frames", device="cpu", dtype=types.INT32, ndim=1)
                 # Any other `pad_mode` gives black frames in silence where the file has fewer.
@@ -129,15 +136,15 @@ class DaliDecoder:
                     adjust_orientation=False,
                     jpeg_fancy_upsampling=True,
                 )
-            # As `transforms.resize_into`: bilinear, half-pixel centres, no antialiasing, sizes truncated by us.
-            resized = fn.resize(
-                pixels,
-                size=size,
-                interp_type=types.INTERP_LINEAR,
-                antialias=False,
-                dtype=types.UINT8 if self.dtype == torch.uint8 else types.FLOAT,
-            )
-            pipeline.set_outputs(resized)
+            if self._resizes:  # as `transforms.resize_into`: bilinear, half-pixel centres, no antialiasing, our sizes
+                pixels = fn.resize(
+                    pixels,
+                    size=fn.external_source(name="size", device="cpu", dtype=types.FLOAT, ndim=1),
+                    interp_type=types.INTERP_LINEAR,
+                    antialias=False,
+                    dtype=types.UINT8 if self.dtype == torch.uint8 else types.FLOAT,
+                )
+            pipeline.set_outputs(pixels)
         pipeline.build()
         return pipeline
 

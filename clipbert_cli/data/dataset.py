@@ -49,8 +49,8 @@ class BadMedia:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One group and its clips, (K, T, 3, S, S) uint8 RGB, or what DALI is to decode; `instead_of` names those that it
-    replaces at its `position`."""
+    """One group and its clips, (K, T, 3, S, S) uint8 RGB, channels last in memory, or what DALI is to decode;
+    `instead_of` names those that it replaces at its `position`."""
 
     position: Position
     group: Group

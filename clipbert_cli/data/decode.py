@@ -22,7 +22,7 @@ from clipbert_cli.data.images import decode_image
 from clipbert_cli.data.packets import OtherBytesError, PacketTable, decode_packets
 from clipbert_cli.data.probe import Kind, inspect_video
 from clipbert_cli.data.sampling import ClipSampling, FrameIndices, select
-from clipbert_cli.data.transforms import check_aspect_ratio, resize_into
+from clipbert_cli.data.transforms import check_aspect_ratio, empty_canvas, resize_into
 from clipbert_cli.data.video import MAX_PIXELS, check_pixels, open_video
 from clipbert_cli.errors import DecodeError
 
@@ -109,13 +109,12 @@ def decode_canvas(
     """`decode_frames`, resized and padded to the square canvas as `transforms.resize_pad` does it.
 
     Returns:
-        (K, T, 3, S, S) uint8 RGB.
+        (K, T, 3, S, S) uint8 RGB, channels last in memory.
 
     Raises:
         DecodeError: see `rgb_frames`.
     """
-    # NumPy's zeros cost nothing until they are written to.
-    canvas = torch.from_numpy(np.zeros((len(clips), len(clips[0]), 3, size, size), dtype=np.uint8))
+    canvas = empty_canvas(len(clips), len(clips[0]), size=size)
     places: dict[int, list[torch.Tensor]] = {}
     for k, clip in enumerate(clips):
         for t, index in enumerate(clip):

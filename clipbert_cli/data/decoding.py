@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch
 
+from clipbert_cli.data.collate import stack_frames
 from clipbert_cli.data.dali import DaliDecoder
 from clipbert_cli.data.dataset import GroupDataset, Item
 from clipbert_cli.data.loaded import CollateGood, Loaded
@@ -69,17 +70,14 @@ class BatchDecoder:
 
     def _decode(self, clips: Sequence[torch.Tensor | EncodedClips]) -> torch.Tensor:
         """(B, K, T, 3, S, S) of B items, some of which may be decoded already."""
-        encoded = [number for number, each in enumerate(clips) if isinstance(each, EncodedClips)]
         decoded = self._dali.decode([each for each in clips if isinstance(each, EncodedClips)])
         self._works = True
-        if len(encoded) == len(clips):
+        if len(decoded) == len(clips):
             return decoded
-        frames = decoded.new_empty((len(clips), *decoded.shape[1:]))
-        frames[encoded] = decoded
-        for number, each in enumerate(clips):
-            if isinstance(each, torch.Tensor):
-                frames[number] = each.to(frames.device)
-        return frames
+        by_dali = iter(decoded)
+        return stack_frames(
+            [each.to(decoded.device) if isinstance(each, torch.Tensor) else next(by_dali) for each in clips]
+        )
 
     def _decode_one_by_one(self, loaded: Loaded) -> torch.Tensor | None:
         """The same, PyAV helping; None where it cannot."""
@@ -107,4 +105,4 @@ class BatchDecoder:
                     return None
                 assert isinstance(item.frames, torch.Tensor)
                 frames.append(item.frames.to(self._dali.device))
-        return torch.stack(frames)
+        return stack_frames(frames)

@@ -1,9 +1,19 @@
-"""What the NAL units of H.264 and HEVC packets say: is the picture an IDR, and does another one refer to it."""
+"""What the packets of H.264, HEVC and older MPEG say: is a picture an IDR, is it referred to, is it damaged."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+_START_CODED = {"mpeg1video", "mpeg2video", "mpeg4"}
+_ZEROS = re.compile(rb"\0\0\0+[^\0\1]")  # before a start code any number may stand
+
+
+def has_lost_bytes(codec: str, packet: bytes) -> bool:
+    """Whether an MPEG packet holds more zeros in a row than its codes can make, not at its end and not before a start
+    code (ISO/IEC 13818-2 and 14496-2: 23 zero bits begin a start code, and stand nowhere else)."""
+    return codec in _START_CODED and _ZEROS.search(packet) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class NalFormat:
 
         That an HEVC picture is not referred to is not looked for.
         """
-        slices = [head for head in self._heads(packet) if self._is_slice(head)]
+        slices = [packet[start] for start, _ in self._units(packet) if self._is_slice(packet[start])]
         if not slices:
             return None
         if self.codec == "h264":
@@ -46,19 +56,33 @@ class NalFormat:
             )
         return Picture(is_idr=all(head >> 1 & 63 in (19, 20) for head in slices), is_unreferenced=False)
 
+    def is_damaged(self, packet: bytes) -> bool:
+        """Whether a slice holds bytes that no encoder writes: 00 00 00, 00 00 01 and 00 00 02 stand in no NAL unit, for
+        03 is put between them (ITU-T H.264 and H.265, 7.4.1 and 7.4.2). Zeros that follow a unit do no harm.
+
+        Decoders read on over a block of zeros, and may find no error in the picture that it gives.
+        """
+        for start, end in self._units(packet):
+            if self._is_slice(packet[start]):
+                unit = packet[start:end].rstrip(b"\0")
+                if any(bytes((0, 0, last)) in unit for last in (0, 1, 2)):
+                    return True
+        return False
+
     def _is_slice(self, head: int) -> bool:
         return 1 <= head & 31 <= 5 if self.codec == "h264" else head >> 1 & 63 < 32
 
-    def _heads(self, packet: bytes) -> Iterator[int]:
-        """The first byte of every NAL unit."""
+    def _units(self, packet: bytes) -> Iterator[tuple[int, int]]:
+        """Where every NAL unit begins and ends."""
         if not self.length_size:
             place = packet.find(b"\0\0\1")
             while 0 <= place < len(packet) - 3:
-                yield packet[place + 3]
-                place = packet.find(b"\0\0\1", place + 3)
+                following = packet.find(b"\0\0\1", place + 3)
+                yield place + 3, len(packet) if following < 0 else following
+                place = following
             return
         place = 0
         while place + self.length_size < len(packet):
             start = place + self.length_size
-            yield packet[start]
             place = start + int.from_bytes(packet[place:start], "big")
+            yield start, min(place, len(packet))

@@ -17,13 +17,11 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import av
 import numpy as np
 from av.packet import Packet
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 
-from clipbert_cli.data.video import MAX_PIXELS, reading_video, set_decoding
+from clipbert_cli.data.video import MAX_PIXELS, create_decoder, reading_video
 from clipbert_cli.errors import DecodeError
 
 Buffer = bytes | memoryview
@@ -145,20 +143,19 @@ def _run(table: PacketTable, start: int, stop: int, frames: list[int]) -> Run:
 
 
 class PacketDecoder:
-    """Decodes packets of one video; every frame comes with the packet that it is of."""
+    """Decodes packets of one video; every frame comes with the packet that it is of. `decoder` is FFmpeg's name of
+    another one for the same codec."""
 
-    def __init__(self, table: PacketTable, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, table: PacketTable, *, max_pixels: int = MAX_PIXELS, decoder: str | None = None) -> None:
         self.table = table
         with reading_video():
-            context = av.CodecContext.create(table.codec, "r")
-            assert isinstance(context, VideoCodecContext)
+            context = create_decoder(decoder or table.codec, max_pixels=max_pixels)
             if table.extradata:
                 context.extradata = table.extradata
             if table.tag:
                 context.codec_tag = table.tag
             if table.bits:
                 context.bits_per_coded_sample = table.bits
-            set_decoding(context, max_pixels=max_pixels)
         self._context = context
 
     def run(self, data: Buffer, run: Run) -> Iterator[tuple[int, VideoFrame]]:

@@ -19,6 +19,7 @@ from av.video.frame import VideoFrame
 from clipbert_cli.data.nal import NalFormat
 from clipbert_cli.data.packets import PacketDecoder, PacketTable, Run
 from clipbert_cli.data.video import MAX_PIXELS, Video, frame_step, next_time
+from clipbert_cli.data.vp9 import checking_decoder, is_key_picture
 from clipbert_cli.errors import DecodeError
 
 # Codecs whose decoders need nothing of a container but extradata and tag.
@@ -58,6 +59,8 @@ class _Stated:
     times: list[int | None]
     discarded: list[bool]
     certain: np.ndarray  # (P,) bool, entries by the codec's rules, once their frames are seen to be key frames
+    decoder: str  # that checks it
+    key_pictures: list[bool]  # what the packets say where that decoder does not
 
 
 def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | None:
@@ -67,11 +70,14 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         return None
     extradata = context.extradata or b""
     nal_format = NalFormat.of(context.name, extradata)
-    offsets, sizes, keys, certain, skippable, checksums = [], [], [], [], [], []
+    offsets, keys, certain, skippable, checksums = [], [], [], [], []
+    sizes: list[int] = []
     times: list[int | None] = []
     discarded = []
+    decoder, key_pictures = context.name, []
     for packet in video.packets():
         payload = bytes(packet)
+        decoder = decoder if sizes else checking_decoder(context.name, payload)
         offset = -1 if packet.pos is None else data.find(payload, packet.pos, packet.pos + len(payload) + _SLACK)
         if offset < 0 or any(packet.has_sidedata(kind) for kind in _SIDE_DATA):
             return None
@@ -84,6 +90,7 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         by_rule = picture.is_idr if picture else nal_format is None and context.name != "vp8"
         certain.append(packet.is_keyframe and by_rule)
         skippable.append(picture is not None and picture.is_unreferenced)
+        key_pictures.append(decoder != context.name and is_key_picture(payload))
         times.append(packet.pts)
         discarded.append(packet.is_discard)
     if not sizes or not keys[0]:
@@ -105,14 +112,14 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         skippable=np.array(skippable),
         checksums=np.array(checksums, dtype=np.uint32),
     )
-    return table, _Stated(times, discarded, np.array(certain))
+    return table, _Stated(times, discarded, np.array(certain), decoder, key_pictures)
 
 
 def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, *, max_pixels: int) -> Scan | None:
     """Decode every packet in order, and complete the table by what that shows."""
     count = len(table.sizes)
     needs_pixels = bool((table.entry[1:] & ~stated.certain[1:]).any())
-    decoder = PacketDecoder(table, max_pixels=max_pixels)
+    decoder = PacketDecoder(table, max_pixels=max_pixels, decoder=stated.decoder)
     step = frame_step(video.stream)
     size = time = before = None
     times: list[int] = []
@@ -131,7 +138,7 @@ def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, 
                 return None
             before = stated_time
         time = next_time(time, stated_time, step)
-        if frame.key_frame:
+        if frame.key_frame or stated.key_pictures[packet]:
             keyframes.append(len(times))
         elif stated.certain[packet]:
             stated.certain[packet] = False

@@ -1,5 +1,8 @@
 """Frames on a square canvas: the longer side becomes the canvas side, the rest is zero at the right and bottom.
 
+A canvas is (..., 3, S, S) and lies in memory as (..., S, S, 3): so frames come out of decoders, and so convolutions
+like them. On the way from one to the other nothing is transposed.
+
 M frames, h w native size, S canvas side.
 """
 
@@ -41,6 +44,26 @@ def resize_size(height: int, width: int, size: int) -> tuple[int, int]:
     return max(1, int(size * (height / width))), size
 
 
+def empty_canvas(
+    *shape: int, size: int, dtype: torch.dtype = torch.uint8, device: torch.device | None = None
+) -> torch.Tensor:
+    """Zeros of shape (*shape, 3, S, S), channels last in memory."""
+    if dtype == torch.uint8 and (device is None or device.type == "cpu"):
+        # NumPy's zeros cost nothing until they are written to.
+        return channels_first(torch.from_numpy(np.zeros((*shape, size, size, 3), dtype=np.uint8)))
+    return channels_first(torch.zeros((*shape, size, size, 3), dtype=dtype, device=device))
+
+
+def channels_first(pixels: torch.Tensor) -> torch.Tensor:
+    """(..., h, w, 3) -> (..., 3, h, w), the same memory."""
+    return pixels.movedim(-1, -3)
+
+
+def channels_last(canvas: torch.Tensor) -> torch.Tensor:
+    """(..., 3, h, w) -> (..., h, w, 3), the same memory."""
+    return canvas.movedim(-3, -1)
+
+
 def resize_pad(frames: np.ndarray | torch.Tensor, size: int, *, dtype: torch.dtype = torch.uint8) -> torch.Tensor:
     """Frames resized with their aspect ratio kept, then padded with zeros at the right and bottom.
 
@@ -53,7 +76,7 @@ def resize_pad(frames: np.ndarray | torch.Tensor, size: int, *, dtype: torch.dty
             is at most one level off their rounding.
 
     Returns:
-        (M, 3, S, S) of `dtype`.
+        (M, 3, S, S) of `dtype`, channels last in memory.
     """
     if dtype not in (torch.uint8, torch.float32):
         raise ValueError(f"dtype is {dtype}: it must be torch.uint8 or torch.float32")
@@ -61,7 +84,7 @@ def resize_pad(frames: np.ndarray | torch.Tensor, size: int, *, dtype: torch.dty
         frames = torch.from_numpy(np.require(frames, requirements="W"))
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
         raise ValueError(f"frames are {frames.dtype} {tuple(frames.shape)}: they must be uint8 (M, h, w, 3)")
-    canvas = torch.zeros((len(frames), 3, size, size), dtype=dtype)
+    canvas = empty_canvas(len(frames), size=size, dtype=dtype)
     for place, frame in zip(canvas, frames, strict=True):  # one frame stays in the CPU's cache
         resize_into(place, frame)
     return canvas
@@ -73,9 +96,8 @@ def resize_into(place: torch.Tensor, frame: np.ndarray | torch.Tensor) -> None:
         frame = torch.from_numpy(frame)
     height, width = frame.shape[:2]
     resized = resize_size(height, width, place.shape[-1])
-    pixels = frame[None].permute(0, 3, 1, 2)  # (1, 3, h, w), and torch sees that channels are last: twice as fast
+    # Of a batch of one torch sees that channels are last only if it was one before they moved: twice as fast.
+    pixels = channels_first(frame[None])  # (1, 3, h, w)
     if resized != (height, width):
         pixels = interpolate(pixels.to(place.dtype), size=resized, mode="bilinear", align_corners=False)
-    target, source = place.numpy(), pixels[0].numpy()
-    for channel in range(3):  # NumPy takes channels apart faster than torch
-        target[channel, : resized[0], : resized[1]] = source[channel]
+    channels_last(place)[: resized[0], : resized[1]] = channels_last(pixels[0])

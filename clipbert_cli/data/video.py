@@ -2,8 +2,8 @@
 
 Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
 an error, a packet or frame that FFmpeg itself calls corrupt, times that run backwards (the halves of a file in swapped
-order), and a change of the frame size all end the video there. Rotation
-marks are ignored, as the original ignores them.
+order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py` and `nal.py`) all end the
+video there. Rotation marks are ignored, as the original ignores them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
+from clipbert_cli.data.nal import NalFormat, has_lost_bytes
+from clipbert_cli.data.structure import first_damage
+from clipbert_cli.data.vp9 import checking_decoder, is_key_picture
 from clipbert_cli.errors import DecodeError
 
 MAX_PIXELS = 178_956_970
@@ -117,6 +120,7 @@ class Video:
         self._open()
 
     def _open(self) -> None:
+        self._checking: VideoCodecContext | None = None
         with reading_video():
             self._container: InputContainer = av.open(
                 io.BytesIO(self._data), mode="r", options=_FORMAT_OPTIONS, metadata_errors="replace"
@@ -125,6 +129,7 @@ class Video:
                 if self.container_format in _BARE and not _START_CODE.match(self._data[:64]):
                     raise DecodeError("it begins in the middle: a piece of a file whose beginning is missing")
                 self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
+                self._damaged_from = first_damage(self._data, self.container_format)
             except BaseException:
                 self._container.close()
                 raise
@@ -153,9 +158,16 @@ class Video:
             DecodeError: a packet is not as it was written, or times run backwards.
         """
         before: int | None = None
+        context = self.stream.codec_context
+        nal_format = NalFormat.of(context.name, context.extradata or b"")
         for packet in self._container.demux(self.stream):
             if packet.is_corrupt:
                 raise DecodeError("the container says that a packet is damaged")
+            if self._damaged_from is not None and (packet.pos or 0) + packet.size > self._damaged_from:
+                raise DecodeError(f"the container is damaged at byte {self._damaged_from}")
+            payload = bytes(packet)
+            if has_lost_bytes(context.name, payload) or (nal_format and nal_format.is_damaged(payload)):
+                raise DecodeError("a packet is damaged: it holds what no encoder writes")
             if before is not None and packet.dts is not None and packet.dts < before:
                 raise DecodeError("times run backwards")
             before = before if packet.dts is None else packet.dts
@@ -163,7 +175,24 @@ class Video:
 
     def _all_frames(self) -> Iterator[VideoFrame]:
         for packet in self._demux():
-            yield from packet.decode()
+            yield from self._decode(packet)
+
+    def _decode(self, packet: Packet) -> list[VideoFrame]:
+        """By the decoder that notices most."""
+        codec, payload = self.stream.codec_context.name, bytes(packet)
+        name = self._checking.name if self._checking else checking_decoder(codec, payload)
+        if name == codec:
+            return packet.decode()
+        if self._checking is None:
+            self._checking = create_decoder(name, max_pixels=self._max_pixels)
+        if not payload:
+            return self._checking.decode(None)
+        bare = Packet(payload)  # with a layer of transparency the pixels would have another form
+        bare.pts, bare.dts, bare.time_base = packet.pts, packet.dts, packet.time_base
+        frames = self._checking.decode(bare)
+        for frame in frames:
+            frame.key_frame = is_key_picture(payload)  # type: ignore[misc]  # the stubs call it read-only
+        return frames
 
     def _whole_frames(self) -> Iterator[VideoFrame]:
         """Frames from the first key frame on, without those that are decoded after it and shown before it."""
@@ -173,7 +202,7 @@ class Video:
             if not begun:
                 continue
             try:
-                yield from packet.decode()
+                yield from self._decode(packet)
             except av.InvalidDataError:
                 if start is None or packet.pts is None or packet.pts >= start:
                     raise
@@ -218,6 +247,14 @@ def check_pixels(width: int, height: int, max_pixels: int) -> None:
     """
     if width * height > max_pixels:
         raise DecodeError(f"its frames are {width} x {height}: more than {max_pixels} pixels")
+
+
+def create_decoder(name: str, *, max_pixels: int) -> VideoCodecContext:
+    """A decoder without a container, set as `set_decoding` does it."""
+    context = av.CodecContext.create(name, "r")
+    assert isinstance(context, VideoCodecContext)
+    set_decoding(context, max_pixels=max_pixels)
+    return context
 
 
 def set_decoding(context: VideoCodecContext, *, max_pixels: int) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 from clipbert_cli.engine.environment import environment
 from clipbert_cli.engine.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.engine.logging import Sink
-from clipbert_cli.engine.profile import TRACED, Profiler
+from clipbert_cli.engine.profile import AFTERWARDS, TRACED, Profiler
 from clipbert_cli.errors import InterruptionError, OutputError, UsageError
 from clipbert_cli.training import Training
 
@@ -50,7 +50,7 @@ class Profiling:
         self.folder = profile_folder(training.folder.path)
         ahead = READY * training.recipe.data.workers
         self.warm_up = WARM_UP + math.ceil(ahead / training.facts.forward_passes)
-        besides, total = self.warm_up + 1 + TRACED, training.plan.total_steps
+        besides, total = self.warm_up + AFTERWARDS, training.plan.total_steps
         if total <= besides:
             raise UsageError(
                 f"--profile is {steps}: this training has {total} steps, and a profile takes {besides} besides those "
@@ -64,13 +64,13 @@ class Profiling:
     @property
     def total_steps(self) -> int:
         """All that will be done."""
-        return self.warm_up + self.steps + 1 + TRACED
+        return self.warm_up + self.steps + AFTERWARDS
 
     def describe(self) -> str:
         """For the person, a line more of what will run."""
         return (
-            f"profile    {self.folder}: {self.warm_up} steps to warm up, {self.steps} timed, "
-            f"1 counted, {TRACED} traced; nothing else is written"
+            f"profile    {self.folder}: {self.steps} steps timed after {self.warm_up} that warm up, then "
+            f"{TRACED} traced; nothing else is written"
         )
 
     def run(self, sinks: Sequence[Sink] = ()) -> dict[str, Any]:

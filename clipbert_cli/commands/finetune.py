@@ -20,6 +20,7 @@ from clipbert_cli.commands.options import (
     SetOption,
     launched,
 )
+from clipbert_cli.commands.profile import measure, silence_tracer
 from clipbert_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -91,8 +92,9 @@ def finetune(
     _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
     if launched(context):
         return
+    if profile:
+        silence_tracer()
 
-    from clipbert_cli.commands.profile import profile as measure
     from clipbert_cli.commands.terminal import mute, note, print_json, show_logs
     from clipbert_cli.engine.distributed import start_world
     from clipbert_cli.engine.slurm import check_requeue, was_requeued

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
 OTHER = "seeds, rates, counting, logs"
 
 
-def profile(training: Training, steps: int, *, as_json: bool) -> None:
+def measure(training: Training, steps: int, *, as_json: bool) -> None:
     """Measure, and say it: a table on stderr; on stdout the folder, or everything as JSON."""
     from clipbert_cli.commands.progress import TrainingProgress
     from clipbert_cli.commands.terminal import note, print_json, print_result
@@ -31,6 +32,11 @@ def profile(training: Training, steps: int, *, as_json: bool) -> None:
         print_result(str(profiling.folder))
 
 
+def silence_tracer() -> None:
+    """Keep torch's tracer from telling of its own start and stop; to be called before torch is imported."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+
+
 def print_table(result: Mapping[str, Any]) -> None:
     """A row a phase: mean milliseconds of a step, share of its time."""
     from rich.table import Table
@@ -42,14 +48,14 @@ def print_table(result: Mapping[str, Any]) -> None:
         return
     table = Table(box=None, pad_edge=False)
     table.add_column("phase")
+    table.add_column("")
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
-    table.add_column("")
     for name, what in (*PHASES.items(), ("other", OTHER)):
         spent = result["phases"][name]
-        table.add_row(name, f"{spent['ms']:.2f}", f"{spent['share']:.1%}", what)
-    steps = f"mean of {result['steps']}, median {result['median_step_ms']:.2f}"
-    table.add_row("step", f"{result['step_ms']:.2f}", "100.0%", steps)
+        table.add_row(name, what, f"{spent['ms']:.2f}", f"{spent['share']:.1%}")
+    steps = f"mean of {result['steps']}; their median is {result['median_step_ms']:.2f} ms"
+    table.add_row("step", steps, f"{result['step_ms']:.2f}", "100.0%")
     stderr().print(table)
 
 

@@ -12,10 +12,10 @@ Phase = Literal["data", "copy", "forward", "backward", "communication", "optimiz
 
 PHASES: dict[Phase, str] = {
     "data": "waiting for the next batch",
-    "copy": "to the device, where computing waits for it",
+    "copy": "to the device, where computing waits",
     "forward": "forward passes and loss",
     "backward": "backward passes",
-    "communication": "sums over processes, where computing waits for them",
+    "communication": "sums over processes, where computing waits",
     "optimizer": "unscaling, clipping, update, moving average",
 }
 """Every part with what it is, in the order of a step."""

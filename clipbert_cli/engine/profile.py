@@ -1,7 +1,6 @@
 """A look at training steps while they run: some to warm up, some timed, one counted, some traced.
 
-    1 ... warm_up | steps that are timed | 1 whose FLOPs are counted | TRACED
-                                                                     first one: the tracer's own warm-up
+    warm_up | steps that are timed | 1 whose FLOPs are counted | 1 that warms the tracer up | TRACED
 
 What slows the loop down comes after the steps that are timed.
 """
@@ -24,7 +23,11 @@ from clipbert_cli.engine.timeline import Timeline, clock_of
 from clipbert_cli.engine.train import Trainer
 from clipbert_cli.engine.window import peak_memory
 
-TRACED = 3
+TRACED = 2
+"""Few, so that the file stays small."""
+
+AFTERWARDS = 2 + TRACED
+"""Steps after those that are timed."""
 
 
 class Traced:
@@ -45,7 +48,7 @@ class Profiler:
 
     def __init__(self, trainer: Trainer, *, warm_up: int, steps: int) -> None:
         self.trainer, self.warm_up, self.steps = trainer, warm_up, steps
-        self.last_step = warm_up + steps + 1 + TRACED
+        self.last_step = warm_up + steps + AFTERWARDS
         self._world = trainer.world
         self._listener: Phases = Unwatched()
         self._timeline = Timeline(clock_of(self._world.device), alone=self._world.size == 1)
@@ -116,7 +119,7 @@ class Profiler:
             return
         self._listener = Traced()
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._world.device.type == "cuda" else [])]
-        turns = schedule(wait=0, warmup=1, active=TRACED - 1, repeat=1)
+        turns = schedule(wait=0, warmup=1, active=TRACED, repeat=1)
         self._tracer = self._stage.enter_context(profile(activities=kinds, schedule=turns))
 
     def _finish(self) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
 """Large enough that a product of two such matrices is bound by arithmetic."""
+
+LONGEST = 1.0
+"""Seconds that a product may take; where it takes longer (fp16 on most CPUs), smaller ones tell as much."""
 
 
 def flop_counter() -> FlopCounterMode:
@@ -53,20 +55,29 @@ def matrix_product_rate(device: torch.device, dtype: torch.dtype, *, repeats: in
     Args:
         dtype: of the matrices; under autocast, that of activations.
     """
-    side = MATRIX_SIDE.get(device.type, MATRIX_SIDE["cpu"])
-    left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-    seconds = [_product_seconds(left, right) for _ in range(repeats + 1)]
-    del left, right
+    largest = MATRIX_SIDE.get(device.type, MATRIX_SIDE["cpu"])
+    side = largest // 8
+    while side < largest and 8 * min(_product_seconds(device, dtype, side, repeats=1)) < LONGEST:
+        side *= 2
+    seconds = _product_seconds(device, dtype, side, repeats=repeats)
     if device.type == "cuda":
         torch.cuda.empty_cache()
-    return float(2 * side**3 / min(seconds[1:]))
+    return float(2 * side**3 / min(seconds))
 
 
-def _product_seconds(left: Any, right: Any) -> float:
-    if left.device.type == "cuda":
-        torch.cuda.synchronize(left.device)
-    begin = time.perf_counter()
-    left @ right
-    if left.device.type == "cuda":
-        torch.cuda.synchronize(left.device)
-    return time.perf_counter() - begin
+def _product_seconds(device: torch.device, dtype: torch.dtype, side: int, *, repeats: int) -> list[float]:
+    """Seconds of each of some products, after one that is not counted."""
+    left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    for _ in range(repeats + 1):
+        _wait(device)
+        begin = time.perf_counter()
+        left @ right
+        _wait(device)
+        seconds.append(time.perf_counter() - begin)
+    return seconds[1:]
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -26,6 +26,7 @@ from clipbert_cli.engine.checkpoint import (
 from clipbert_cli.engine.distributed import World
 from clipbert_cli.engine.ema import WeightAverage
 from clipbert_cli.engine.environment import device_name, environment
+from clipbert_cli.engine.facts import DataFacts, ModelFacts, TrainingFacts
 from clipbert_cli.engine.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.engine.logging import JsonLines, Sink, TensorBoard
 from clipbert_cli.engine.model_options import apply_options
@@ -35,36 +36,15 @@ from clipbert_cli.engine.predict import SharedTexts, predict
 from clipbert_cli.engine.resume import Resumption, groups_digest, recipe_digest
 from clipbert_cli.engine.run_folder import RunFolder
 from clipbert_cli.engine.slurm import requeue
+from clipbert_cli.engine.standing import Standing
 from clipbert_cli.engine.train import Trainer
-from clipbert_cli.errors import InterruptionError, RecipeError
+from clipbert_cli.errors import InterruptionError
 from clipbert_cli.model import ClipBert, LoadReport, load_weights
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.task.base import Task
 
 logger = logging.getLogger("clipbert")
-
-
-def merit(scores: Mapping[str, Any], metric: str) -> float:
-    """The number that decides which checkpoint is best: more is better, unless `-` stands before the name.
-
-    Raises:
-        RecipeError: validation gives no such number.
-    """
-    name = metric.removeprefix("-")
-    value = scores.get(name)
-    if not isinstance(value, int | float):
-        known = [key for key, each in scores.items() if isinstance(each, int | float) and key != "step"]
-        raise RecipeError(
-            f"train.best_metric is {metric!r}: validation gives {', '.join(known)}",
-            hint="name one of these, with - before it where less is better",
-        )
-    return -value if metric.startswith("-") else value
-
-
-def plural(count: int, one: str, more: str) -> str:
-    """`1 process`, `2 processes`."""
-    return f"{count} {one if count == 1 else more}"
 
 
 class FirstStep:
@@ -115,8 +95,6 @@ class Training:
     validation: Evaluation
     val_examples: list[Example]
     begin: float = field(default_factory=time.monotonic)
-    best: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
     seconds_to_first_step: float | None = None
     trainer: Trainer | None = None
     _saved_step: int = 0
@@ -125,51 +103,24 @@ class Training:
         apply_options(self.model, self.recipe.train)
         self.devices = self.world.gather(device_name(self.world.device))
         self.data_digest = groups_digest(self.groups)
+        self.standing = Standing(self.recipe.train.best_metric or self.task.main_metric)
         if self.resumption:
             self.resumption.check_data(self.data_digest)
 
-    def describe(self) -> str:
-        """What will run, for the person, before it runs."""
-        config, plan, cut = self.recipe.train, self.plan, self.plan.cut
-        parameters = sum(parameter.numel() for parameter in self.model.parameters())
-        trained = sum(parameter.numel() for parameter in self.model.parameters() if parameter.requires_grad)
-        examples = sum(len(group.examples) for group in self.groups)
-        lines = [report.summary() for report in self.reports]
-        lines.append(f"model      {parameters:,} parameters, {trained:,} trained")
-        if config.ema_decay is not None:
-            lines[-1] += f", averaged with decay {config.ema_decay}"
-        lines.append(f"data       {examples:,} training examples in {len(self.groups):,} groups")
-        lines[-1] += f", {len(self.val_examples):,} validation examples"
-        lines.append(f"training   {plan.total_steps:,} steps, {plural(plan.epochs, 'epoch', 'epochs')}")
-        lines[-1] += f", {plural(plan.validations, 'validation', 'validations')}"
-        if plan.validate_every < plan.total_steps:
-            lines[-1] += f", one every {plan.validate_every:,} steps"
-        lines.append(f"batch      {cut.global_batch} groups a step: {plural(self.world.size, 'process', 'processes')}")
-        passes = len(cut.batches(1, self.world.shard))  # of the main process, which has the longest share
-        lines[-1] += f", {plural(passes, 'forward pass', 'forward passes')} of up to {cut.batch_size} groups"
-        devices = ", ".join(f"{self.devices.count(name)} x {name}" for name in dict.fromkeys(self.devices))
-        lines.append(f"device     {devices}, {Precision.choose(config.precision, self.world.device).name}")
-        lines.append(f"decoder    {self.train_loader.decoder.describe()}")
-        lines.append(f"run        {self.folder.path}{self.resumption.describe() if self.resumption else ''}")
-        return "\n".join(lines)
-
-    def facts(self) -> dict[str, Any]:
-        """What `describe` says, for programs."""
-        plan = self.plan
-        return {
-            "run": str(self.folder.path),
-            "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
-            "training_examples": sum(len(group.examples) for group in self.groups),
-            "validation_examples": len(self.val_examples),
-            "steps": plan.total_steps,
-            "epochs": plan.epochs,
-            "validations": plan.validations,
-            "global_batch": plan.cut.global_batch,
-            "processes": self.world.size,
-            "devices": list(self.devices),
-            "precision": Precision.choose(self.recipe.train.precision, self.world.device).name,
-            "decoder": self.train_loader.decoder.describe(),
-        }
+    @property
+    def facts(self) -> TrainingFacts:
+        """What will run."""
+        config, cut = self.recipe.train, self.plan.cut
+        return TrainingFacts(
+            run=str(self.folder.path),
+            model=ModelFacts.of(self.model, ema_decay=config.ema_decay, reports=self.reports),
+            data=DataFacts.of(self.groups, self.val_examples, decoder=self.train_loader.decoder.describe()),
+            plan=self.plan,
+            forward_passes=len(cut.batches(1, self.world.shard)),
+            devices=tuple(self.devices),
+            precision=Precision.choose(config.precision, self.world.device),
+            going_on=self.resumption.describe() if self.resumption else "",
+        )
 
     def load_one_batch(self) -> list[str]:
         """Load one batch of training and one of validation, and describe them; nothing is written."""
@@ -178,6 +129,17 @@ class Training:
             for name, loader in (("training", self.train_loader), ("validation", self.validation.batches))
             for begin in [time.monotonic()]
         ]
+
+    def new_trainer(self) -> Trainer:
+        """A trainer of the model, before its first step."""
+        return Trainer(
+            self.model.to(self.world.device),
+            self.task,
+            config=self.recipe.train,
+            plan=self.plan,
+            world=self.world,
+            seed=self.recipe.seed,
+        )
 
     def run(self, sinks: Sequence[Sink] = (), *, ask_requeue: bool = False) -> dict[str, Any]:
         """Train to the end.
@@ -206,8 +168,8 @@ class Training:
         return {
             "run": str(self.folder.path),
             "steps": self.plan.total_steps,
-            "best": self.best,
-            "last": self.last,
+            "best": self.standing.best,
+            "last": self.standing.last,
             "seconds_to_first_step": self.seconds_to_first_step,
         }
 
@@ -243,14 +205,7 @@ class Training:
         checkpoint = self.resumption.checkpoint if self.resumption else None
         if checkpoint:
             load_weights(self.model, checkpoint, parts="all", allow_new_head=False)
-        trainer = self.trainer = Trainer(
-            self.model.to(self.world.device),
-            self.task,
-            config=self.recipe.train,
-            plan=self.plan,
-            world=self.world,
-            seed=self.recipe.seed,
-        )
+        trainer = self.trainer = self.new_trainer()
         if checkpoint:
             trainer.read(checkpoint)
             self._saved_step = trainer.step
@@ -266,10 +221,11 @@ class Training:
     def _recall(self, trainer: Trainer, sinks: list[Sink], interrupts: Interrupts) -> None:
         """Find out what validation said so far; make up for one that the interruption cut short."""
         for record in self.world.main_first(self._validations):
-            self._judge({name: value for name, value in record.items() if name != "event"})
-        if self.best:  # the interruption may have come between the record and the link
-            self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=self.best["step"]))
-        if self.plan.validates(trainer.step) and self.last.get("step") != trainer.step:
+            self.standing.take({name: value for name, value in record.items() if name != "event"})
+        best, last = self.standing.best, self.standing.last
+        if best:  # the interruption may have come between the record and the link
+            self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=best["step"]))
+        if self.plan.validates(trainer.step) and last.get("step") != trainer.step:
             self._validate(trainer, sinks, interrupts)
 
     def _validations(self) -> list[dict[str, Any]]:
@@ -297,7 +253,7 @@ class Training:
                 "total_steps": self.plan.total_steps,
                 "global_batch": self.plan.cut.global_batch,
                 "validated_with": "ema" if self._average(trainer) else "plain",
-                "metric": self.metric,
+                "metric": self.standing.metric,
                 "data": self.data_digest,
                 "recipe": recipe_digest(self.recipe),
                 "clipbert": __version__,
@@ -328,25 +284,11 @@ class Training:
             )
         fields = {prediction.example_id: prediction.fields for prediction in predictions}
         scores = {"step": step, **self.world.main_first(lambda: self.task.score(fields, self.val_examples))}
-        is_best = self._judge(scores)
+        is_best = self.standing.take(scores)
         for sink in sinks:
             sink.write({"event": "validation", **scores})
         if is_best:
             self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=step))
-
-    def _judge(self, scores: dict[str, Any]) -> bool:
-        """Take in a validation's scores; whether they are the best so far."""
-        self.last = scores
-        value = merit(scores, self.metric)
-        if self.best and value <= merit(self.best, self.metric):
-            return False
-        self.best = scores
-        return True
-
-    @property
-    def metric(self) -> str:
-        """Name of the metric that decides, with `-` before it where less is better."""
-        return self.recipe.train.best_metric or self.task.main_metric
 
     def _explained(self, exc: InterruptionError, ask_requeue: bool) -> InterruptionError:
         """The same, with what was reached and how to go on."""

@@ -28,11 +28,13 @@ MAY_IMPORT = {
     "engine": {"disk", "task.base", "data", "model", "batch", "errors", "recipe.schema"},
     "training": {"engine", "task.base", "data", "model", "batch", "errors", "recipe", "recipe.schema"},
     "runs": {"training", "engine", "task", "data", "model", "batch", "errors", "recipe", "recipe.schema"},
+    "profiling": {"training", "engine", "errors"},
     "evaluation": {"runs", "engine", "data", "errors", "recipe.schema"},
     "inference": {"runs", "engine", "task", "data", "model", "batch", "errors", "recipe"},
     "ranking": {"inference", "runs", "engine", "task", "data", "batch", "errors"},
     "assets": {"errors"},
     "commands": {
+        "profiling",
         "ranking",
         "evaluation",
         "inference",

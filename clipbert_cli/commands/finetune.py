@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +20,7 @@ from clipbert_cli.commands.options import (
     SetOption,
     launched,
 )
+from clipbert_cli.commands.profile import measure, silence_tracer
 from clipbert_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ def finetune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check data and weights, load one batch, print the plan, and stop.")
     ] = False,
+    profile: Annotated[
+        int | None,
+        typer.Option(
+            "--profile",
+            min=1,
+            metavar="N",
+            help="Time N steps part by part and trace some, into <run folder>-profile; keep nothing else.",
+        ),
+    ] = None,
     overrides: SetOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = None,
@@ -75,10 +85,15 @@ def finetune(
 
     Example, four GPUs: clipbert finetune --recipe msrvtt_qa --nproc-per-node 4
 
+    Example, where the time of a step goes: clipbert finetune --recipe msrvtt_qa --profile 20
+
     Example, after an interruption: clipbert finetune --run runs/msrvtt_qa --resume
     """
+    _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
     if launched(context):
         return
+    if profile:
+        silence_tracer()
 
     from clipbert_cli.commands.terminal import mute, note, print_json, show_logs
     from clipbert_cli.engine.distributed import start_world
@@ -100,16 +115,28 @@ def finetune(
     with start_world(device) as world:
         if not world.is_main:
             mute()
-        training = prepare_training(loaded, folder, world=world, resume=resume)
-        note(training.describe())
+        training = prepare_training(loaded, folder, world=world, resume=resume, takes_folder=profile is None)
+        note(training.facts.describe())
         if dry_run:
             for line in training.load_one_batch():
                 note(line)
             note("dry run: nothing was written")
             if as_json and world.is_main:
-                print_json(training.facts())
+                print_json(training.facts.values())
+            return
+        if profile:
+            measure(training, profile, as_json=as_json)
             return
         _train(training, ask_requeue=requeue, as_json=as_json)
+
+
+def _check_profile(profile: int | None, others: Mapping[str, bool]) -> None:
+    given = [name for name, is_given in others.items() if is_given]
+    if profile and given:
+        raise UsageError(
+            f"--profile and {given[0]} do not go together: a profile is a run of its own that is not kept",
+            hint=f"leave {given[0]} out",
+        )
 
 
 def _load(recipe: str | Path, overrides: Sequence[str] | None, data_root: Path | None) -> Recipe:
@@ -138,7 +165,7 @@ def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:
     from clipbert_cli.commands.progress import TrainingProgress
     from clipbert_cli.commands.terminal import note, print_json, print_result
 
-    metric = training.metric.removeprefix("-")
+    metric = training.standing.metric.removeprefix("-")
     with TrainingProgress(training.plan.total_steps, metric=metric) as progress:
         result = training.run([progress], ask_requeue=ask_requeue)
     if as_json:

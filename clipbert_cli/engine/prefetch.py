@@ -8,26 +8,39 @@ from itertools import chain
 import torch
 
 from clipbert_cli.batch import Batch
+from clipbert_cli.engine.phases import Phases, Unwatched
 
 
-def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    """The same batches, in order. On a GPU each is asked for one batch ahead, and its copy overlaps with compute where
-    its memory is pinned; elsewhere they are handed on as they are."""
-    return _copied_ahead(batches, device) if device.type == "cuda" else (batch.to(device) for batch in batches)
+def on_device(batches: Iterable[Batch], device: torch.device, phases: Phases | None = None) -> Iterator[Batch]:
+    """The same batches, in order, on `device`: the one place where training's batches are moved. On a GPU each is asked
+    for one batch ahead, and its copy overlaps with compute where its memory is pinned.
+
+    Args:
+        phases: told of every copy.
+    """
+    return (_copied_ahead if device.type == "cuda" else _copied)(batches, device, phases or Unwatched())
 
 
-def _copied_ahead(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
+def _copied(batches: Iterable[Batch], device: torch.device, phases: Phases) -> Iterator[Batch]:
+    for batch in batches:
+        with phases.phase("copy"):
+            moved = batch.to(device)
+        yield moved
+
+
+def _copied_ahead(batches: Iterable[Batch], device: torch.device, phases: Phases) -> Iterator[Batch]:
     copies = torch.cuda.Stream(device)
     ahead: Batch | None = None
     for batch in chain(batches, (None,)):
         moved = None
         if batch is not None:
-            with torch.cuda.stream(copies):
+            with phases.phase("copy"), torch.cuda.stream(copies):
                 moved = batch.to(device)
         if ahead is not None:
             yield ahead
         if moved is not None:
-            _hand_over(moved, copies, device)
+            with phases.phase("copy"):
+                _hand_over(moved, copies, device)
         ahead = moved
 
 

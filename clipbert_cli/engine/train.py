@@ -20,6 +20,7 @@ from clipbert_cli.engine.ema import WeightAverage
 from clipbert_cli.engine.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.engine.logging import Sink
 from clipbert_cli.engine.optim import build_optimizers, rates, set_rates
+from clipbert_cli.engine.phases import Phases, Unwatched
 from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.engine.prefetch import on_device
@@ -60,7 +61,9 @@ class Trainer:
         self.scaler = self.precision.scaler(world.device)
         self.average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
         self.window = Window(world.device)
+        self.phases: Phases = Unwatched()  # told of the parts of every step
         self.step = 0  # updates done, skipped ones included
+        self.examples = 0  # in the updates that this object did, over all processes
         self.skipped = 0  # updates skipped for numbers that were not finite
         self.skipped_in_row = 0
         self._wrapped = world.wrap(model)
@@ -79,22 +82,25 @@ class Trainer:
         interrupts: Interrupts,
         save: Callable[[], None],
         validate: Callable[[], None],
+        last_step: int | None = None,
     ) -> None:
-        """Go on from `step` to the end of the plan.
+        """Go on from `step` to the end of the plan, or to an earlier step.
 
         Args:
             batches: this process's, from the step after `step` on.
             save: called where the plan says so, and before stopping on request; the state is this object's.
             validate: called where the plan says so, after `save`.
+            last_step: where to stop; default: the plan's end.
 
         Raises:
             InterruptionError: a signal asked to stop; everything up to `step` is saved.
             RunError: too many steps in a row had numbers that were not finite.
         """
-        stream = on_device(batches, self.world.device)
+        stream = on_device(batches, self.world.device, self.phases)
+        last_step = self.plan.total_steps if last_step is None else last_step
         self.model.train()
         self.window.start()
-        while self.step < self.plan.total_steps:
+        while self.step < last_step:
             step = self.step + 1
             fetched = self._fetch(stream, step)
             examples = self._agree(fetched, step, interrupts, save)
@@ -121,28 +127,38 @@ class Trainer:
         same however the global batch is cut, in time or over processes.
 
         Args:
-            batches: this process's, at least one.
+            batches: this process's, at least one, on the world's device.
             examples: of all processes' batches that count.
         """
         self._seed()
+        sums = self._learn(batches, examples)
+        with self.phases.phase("optimizer"):
+            return self._apply(sums)
+
+    def _learn(self, batches: Sequence[Batch], examples: int) -> dict[str, Tensor]:
+        """Leave the step's mean gradient, times the loss scale; this process's shares of the mean losses, by name."""
         sums: dict[str, Tensor] = {}
         counts = self._counts(batches, self.step + 1)
         for number, (batch, count) in enumerate(zip(batches, counts, strict=True), start=1):
+            weight = count / examples
             with self.world.accumulating(self._wrapped, last=number == len(batches)):
-                moved = batch.to(self.world.device)
-                with self.precision.autocast(self.world.device):
-                    losses = self.task.loss(self._wrapped(moved), moved)
-                # The processes' gradients are averaged: times their number gives the sum.
-                weight = count / examples
-                self.scaler.scale(losses["loss"] * (weight * self.world.size)).backward()
+                with self.phases.phase("forward"), self.precision.autocast(self.world.device):
+                    losses = self.task.loss(self._wrapped(batch), batch)
+                with self.phases.phase("backward"):
+                    # The processes' gradients are averaged: times their number gives the sum.
+                    self.scaler.scale(losses["loss"] * (weight * self.world.size)).backward()
             for name, value in losses.items():
                 share = value.detach().float() * weight
                 sums[name] = sums[name] + share if name in sums else share
+        return sums
+
+    def _apply(self, sums: Mapping[str, Tensor]) -> Update:
+        """Change the weights by the gradient that is there, unless it or the loss is not finite; forget it."""
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([each.grad for each in self._parameters if each.grad is not None]).detach()
         names = sorted(sums)
-        means = self.world.reduce(torch.stack([sums[name] for name in names]))
+        means = self._summed(torch.stack([sums[name] for name in names]))
         finite = bool(torch.isfinite(means.sum() + norm))
         if finite:
             self._clip(norm)
@@ -164,7 +180,8 @@ class Trainer:
     def _fetch(self, stream: Iterator[Batch], step: int) -> list[Batch]:
         """This process's batches of a step; the wait for them is booked as waiting for data."""
         begin = time.perf_counter()
-        fetched = [next(stream) for _ in range(max(1, len(self.plan.cut.batches(step, self.world.shard))))]
+        with self.phases.phase("data"):
+            fetched = [next(stream) for _ in range(max(1, len(self.plan.cut.batches(step, self.world.shard))))]
         self.window.data_seconds += time.perf_counter() - begin
         return fetched
 
@@ -172,13 +189,18 @@ class Trainer:
         """Examples of the step over all processes, unless one of them was asked to stop: then all save and stop."""
         flags = [float(interrupts.noted is number) for number in STOP_SIGNALS]
         own = torch.tensor([float(sum(self._counts(batches, step))), *flags], dtype=torch.float64)
-        examples, *noted = self.world.reduce(own).tolist()
+        examples, *noted = self._summed(own).tolist()
         for number, votes in zip(STOP_SIGNALS, noted, strict=True):
             if votes:
                 if self.step:
                     save()
                 raise InterruptionError(number)
         return int(examples)
+
+    def _summed(self, tensor: Tensor) -> Tensor:
+        """The sum over all processes."""
+        with self.phases.phase("communication"):
+            return self.world.reduce(tensor)
 
     def _counts(self, batches: Sequence[Batch], step: int) -> list[int]:
         """Examples by batch; 0 for what a process without a share of the step was given to take part with."""
@@ -196,6 +218,7 @@ class Trainer:
             RunError: too many were skipped in a row.
         """
         self.step = step
+        self.examples += examples
         if update.finite:
             self.skipped_in_row = 0
             self.window.add(update.losses, update.norm, examples=examples)

@@ -4,7 +4,8 @@ import copy
 import logging
 import math
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from clipbert_cli.batch import Batch, Example, Outputs
 from clipbert_cli.engine.distributed import World
 from clipbert_cli.engine.interrupts import Interrupts
+from clipbert_cli.engine.phases import Phase
 from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.engine.train import Trainer
@@ -76,7 +78,7 @@ def trainer(config: TrainConfig, *, groups: int, global_batch: int = 1, dropout:
 
 
 def run(
-    training: Trainer, *batches: Batch, interrupts: Interrupts | None = None
+    training: Trainer, *batches: Batch, interrupts: Interrupts | None = None, last_step: int | None = None
 ) -> tuple[Recorder, list[int], list[int]]:
     """What was recorded, and the steps at which it was saved and validated."""
     recorder, saved, validated = Recorder(), list[int](), list[int]()
@@ -86,6 +88,7 @@ def run(
         interrupts=interrupts or Interrupts(),
         save=lambda: saved.append(training.step),
         validate=lambda: validated.append(training.step),
+        last_step=last_step,
     )
     return recorder, saved, validated
 
@@ -137,6 +140,53 @@ def test_clipping_bounds_the_update_but_not_the_reported_norm() -> None:
     (optimizer,) = training.optimizers
     ((state,),) = [list(optimizer.state.values())]
     assert state["exp_avg"].item() == pytest.approx(0.1 * 0.5, rel=1e-4)  # betas[0] is 0.9
+
+
+# ------------------------------------------------------------------------------------------------ phases
+
+
+class Listener:
+    """What it is told: a phase's name when it begins, `/name` when it is over."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        self.told.append(name)
+        yield
+        self.told.append(f"/{name}")
+
+
+def test_a_step_tells_its_phases_in_order() -> None:
+    training = trainer(config(batch_size=2), groups=8, global_batch=4)
+    training.phases = listener = Listener()
+    run(training, *[batch(1.0, 2.0)] * 4)
+    passes = ["forward", "/forward", "backward", "/backward"]
+    copies = ["copy", "/copy"]
+    one = [
+        *("data", *copies, *copies, "/data", "communication", "/communication", *passes, *passes),
+        *("optimizer", "communication", "/communication", "/optimizer"),
+    ]
+    assert listener.told == one * 2
+    assert training.examples == 8
+
+
+def test_listening_changes_nothing_of_what_is_learned() -> None:
+    plain, heard = (trainer(config(learning_rate=0.05), groups=4, dropout=0.5) for _ in range(2))
+    heard.phases = Listener()
+    for each in (plain, heard):
+        run(each, *[batch(1.0, 2.0, 3.0)] * 4)
+    assert weight(plain) == weight(heard)
+
+
+def test_training_can_stop_at_a_step_before_the_plan_s_end() -> None:
+    training, whole = (trainer(config(schedule="linear", warmup_ratio=0.1), groups=10) for _ in range(2))
+    recorder, _, _ = run(training, *[batch(1.0)] * 10, last_step=4)
+    assert recorder.steps == [1, 2, 3, 4]
+    reference, _, _ = run(whole, *[batch(1.0)] * 10)
+    rates = [[record["learning_rate"] for record in each.records[:4]] for each in (recorder, reference)]
+    assert rates[0] == rates[1]
 
 
 # ------------------------------------------------------------------------------------------------ bad numbers

@@ -105,7 +105,7 @@ def main() -> None:
         f"{row['pairs_per_second']:.1f} pairs/s  x{row['speedup']:.2f}"
         for name, row in rows.items()
     ]
-    said = [f"{name} x{row['speedup']:.2f}, R@1 {-row['lost_at_1']:+.1f}" for name, row in rows.items()][1:]
+    said = [f"{name} x{row['speedup']:.2f}, R@1 {0.0 - row['lost_at_1']:+.1f}" for name, row in rows.items()][1:]
     result = f"against every video: {'; '.join(said)}"
     show(options, {"benchmark": "shortlist", "ways": rows}, lines=lines, result=result)
 

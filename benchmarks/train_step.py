@@ -1,18 +1,17 @@
 """A training step of this project's engine against the plain way, both from the same weights on the same batches.
 
-    python benchmarks/train_step.py [--case cpu cuda recomputed] [--json] [--plot FILE] [--steps 5]
+    python benchmarks/train_step.py [--case cpu cuda] [--steps 5] [--json] [--plot FILE]
 
 The recipe is msrvtt_qa: ResNet-50 and BERT-base at random weights, questions of 7 to 13 tokens. Each side runs in a
 process of its own; they take turns step by step, so that a busy machine slows all alike. One step comes first to warm
 up; the median of the --steps others counts. Losses are compared over all of them.
 
-    cpu         2 videos x 2 clips x 2 frames of 448 pixels in float32
-    cuda        16 x 8 x 2 in bf16, the plain way in fp16; where there is a GPU
-    recomputed  1 x 16 x 2 frames of 224 pixels on the CPU: the engine without and with train.activation_checkpointing
+    cpu     2 videos x 2 clips x 2 frames of 448 pixels in float32
+    cuda    16 x 8 x 2 in bf16, the plain way in fp16; where there is a GPU
 
-    plain       plain torch: clips in a loop, frames normalised in float32 on the CPU, questions padded to the recipe's
-                100 tokens, BatchNorm2d in evaluation mode, attention written out, BERT's AdamW written out, in 8 groups
-    engine      clipbert_cli.engine.train.Trainer
+    plain   plain torch: clips in a loop, frames normalised in float32 on the CPU, questions padded to the recipe's 100
+            tokens, BatchNorm2d in evaluation mode, attention written out, BERT's AdamW written out, in 8 groups
+    engine  clipbert_cli.engine.train.Trainer
 
 `plain, 20 tokens` pads to 20: what remains when padding is not the point. FLOPs are counted by torch; the machine's
 rate is that of a product of two large matrices, measured between the steps; MFU is the share of it that a step reaches.
@@ -189,9 +188,9 @@ def main() -> int:
     parser = command_line(__doc__, chart="step times and their floor by operations")
     parser.add_argument("--steps", type=int, default=5, help="steps that are timed, after one that is not")
     parser.add_argument("--case", choices=CASES, nargs="+", help="default: those that this machine has")
-    parser.add_argument("--side", choices=SIDES, help="internal: serve this side's steps on stdin and stdout")
+    parser.add_argument("--side", choices=SIDES, help="internal: take this side's steps for another process")
     options = parser.parse_args()
-    here = options.case or [name for name in CASES if name != "cuda" or torch.cuda.is_available()]
+    here = options.case or ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     if options.side:
         serve(options.side, CASES[here[0]])
         return 0

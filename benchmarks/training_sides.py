@@ -1,4 +1,4 @@
-"""The sides that train_step.py compares: what each is given, and its step.
+"""The sides that train_step.py and recomputation.py compare: what each is given, and its step.
 
 Legend: B videos, K clips, T frames, L text tokens, C answers.
 """
@@ -28,19 +28,18 @@ from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.schema import BertConfigSection, InferConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from clipbert_cli.task.video_qa import OpenEndedQa
 
-ANSWERS, MAXIMUM = 1500, 100
+ANSWERS, MAXIMUM, SIDE = 1500, 100, 448
 
 
 @dataclass(frozen=True)
 class Case:
-    """B videos x K clips x T frames of `side` pixels; the last of `sides` is what the others are compared with."""
+    """B videos x K clips x T frames on a device; the last of `sides` is what the others are compared with."""
 
     device: str
     precision: str
     videos: int
     clips: int
     frames: int
-    side: int = 448
     sides: tuple[str, ...] = ("plain", "plain, 20 tokens", "engine")
 
     @property
@@ -51,7 +50,7 @@ class Case:
 CASES = {
     "cpu": Case("cpu", "fp32", 2, 2, 2),
     "cuda": Case("cuda", "bf16", 16, 8, 2),
-    "recomputed": Case("cpu", "fp32", 1, 16, 2, side=224, sides=("engine", "engine, recomputed")),
+    "recomputed": Case("cpu", "fp32", 1, 16, 2, sides=("engine", "engine, recomputed")),
 }
 
 
@@ -89,12 +88,12 @@ def batches(case: Case) -> Iterator[Batch]:
     generator = torch.Generator().manual_seed(1)
     while True:
         coarse = torch.randint(0, 256, (case.videos * case.clips * case.frames, 3, 14, 14), generator=generator)
-        frames = F.interpolate(coarse.float(), size=(case.side, case.side), mode="bilinear").to(torch.uint8)
+        frames = F.interpolate(coarse.float(), size=(SIDE, SIDE), mode="bilinear").to(torch.uint8)
         lengths = torch.randint(7, 14, (case.videos,), generator=generator)
         ids = torch.randint(1000, 30000, (case.videos, int(lengths.max())), generator=generator)
         mask = torch.arange(ids.shape[1]) < lengths[:, None]
         yield Batch(
-            frames=frames.view(case.videos, case.clips, case.frames, 3, case.side, case.side),
+            frames=frames.view(case.videos, case.clips, case.frames, 3, SIDE, SIDE),
             text_ids=ids * mask,
             text_mask=mask,
             text_item=torch.arange(case.videos),

@@ -190,7 +190,7 @@ def main() -> int:
     parser.add_argument("--case", choices=CASES, nargs="+", help="default: those that this machine has")
     parser.add_argument("--side", choices=SIDES, help="internal: take this side's steps for another process")
     options = parser.parse_args()
-    here = options.case or ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    here = options.case or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     if options.side:
         serve(options.side, CASES[here[0]])
         return 0

@@ -1,11 +1,12 @@
 """How the cost of scoring every text with every video grows with texts, videos and clips.
 
-    python benchmarks/linear.py [--repeats 3] [--json] [--plot FILE] [--device cuda]
+    python benchmarks/linear.py [--repeats 2] [--json] [--plot FILE] [--device cuda]
 
 This project's inference alone, on 448 pixels, clips of 2 frames that are decoded already, texts of 11 tokens in the
 mean. Each size has twice the sequences (a text with a clip) of the one before: twice the clips, then the videos, then
-the texts. The texts of the largest are those of the others twice, so that all have the same mixture of lengths. The
-sizes take turns in each repeat, and the fastest repeat of a size counts.
+the texts. The texts of the largest are those of the others twice, so that all have the same mixture of lengths. In each
+repeat a size runs as often as it takes to score as many sequences as the largest, in turns with the others, and all of
+its runs count: the fastest of some short runs would be compared with the mean of a long one on a noisy machine.
 
 `growth` is how much more a sequence costs the transformer at the largest size than at the cheapest of the others;
 `overhead` is the share of the time that neither the CNN nor the transformer nor packing its weights took. The exit code
@@ -14,6 +15,7 @@ is 1 where either reaches 5%.
 
 from __future__ import annotations
 
+import statistics
 import sys
 from dataclasses import replace
 from typing import Any
@@ -34,41 +36,38 @@ SIZES = {"cpu": (32, 2, 2), "cuda": (256, 16, 16)}
 
 @torch.inference_mode()
 def measure(model: ClipBert, largest: Case, repeats: int) -> list[dict[str, Any]]:
-    """A row a size, the fastest repeat of each."""
+    """A row a size, over all of its runs."""
     torch.manual_seed(2)
     half = replace(largest, texts=largest.texts // 2)
     texts, frames = make_texts(half), make_frames(largest)
     doubled = Texts(texts.ids.repeat(2, 1), texts.mask.repeat(2, 1))
     small = replace(half, videos=largest.videos // 2, clips=largest.clips // 2)
-    sizes = [
-        (small, texts),
-        (replace(small, clips=largest.clips), texts),
-        (half, texts),
-        (largest, doubled),
-    ]
+    cases = [(small, texts), (replace(small, clips=largest.clips), texts), (half, texts), (largest, doubled)]
+    engines = [Engine(model, case, own) for case, own in cases]
     Engine(model, small, texts)(frames[: small.videos, : small.clips])  # the first gets its memory from the system
-    best: dict[int, Engine] = {}
-    rates = [largest.product_rate()]
-    for _ in range(repeats):
-        for number, (case, own) in enumerate(sizes):
-            engine = Engine(model, case, own)
-            engine(frames[: case.videos, : case.clips])
-            if number not in best or engine.seconds["transformer"] < best[number].seconds["transformer"]:
-                best[number] = engine
-        rates.append(largest.product_rate())
-    return [row(model, engine, max(rates)) for engine in best.values()]
+    rates, most = [largest.product_rate()], largest.sequences // small.sequences
+    for number in range(1, repeats * most + 1):
+        for engine in engines:
+            if number % (engine.case.sequences // small.sequences) == 0:
+                engine(frames[: engine.case.videos, : engine.case.clips])
+        if number % most == 0:
+            rates.append(largest.product_rate())
+    return [row(model, engine, repeats * largest.sequences, statistics.mean(rates)) for engine in engines]
 
 
-def row(model: ClipBert, engine: Engine, rate: float) -> dict[str, Any]:
+def row(model: ClipBert, engine: Engine, sequences: int, rate: float) -> dict[str, Any]:
+    """What `sequences` in all took at one size."""
     case, transformer = engine.case, engine.seconds["transformer"]
+    runs = sequences // case.sequences
     return {
         "texts": case.texts,
         "videos": case.videos,
         "clips": case.clips,
         "sequences": case.sequences,
-        "seconds": engine.seconds["whole"],
-        "ms_per_sequence": 1000 * transformer / case.sequences,
-        "transformer_mfu": engine_work(model, case, engine.texts)[1] / transformer / rate,
+        "runs": runs,
+        "seconds": engine.seconds["whole"] / runs,
+        "ms_per_sequence": 1000 * transformer / sequences,
+        "transformer_mfu": runs * engine_work(model, case, engine.texts)[1] / transformer / rate,
         "overhead": engine.overhead,
     }
 
@@ -76,7 +75,7 @@ def row(model: ClipBert, engine: Engine, rate: float) -> dict[str, Any]:
 def main() -> int:
     parser = command_line(__doc__, chart="milliseconds a sequence at each size")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
     device = torch.device(options.device)
     texts, videos, clips = SIZES[device.type]
@@ -88,7 +87,7 @@ def main() -> int:
         bars(options.plot, "ms a sequence", [(said(each), each["ms_per_sequence"]) for each in rows])
     report = {"benchmark": "linear", "device": name_of(device), "growth": growth, "overhead": overhead, "rows": rows}
     lines = [
-        f"{said(each)}  {each['seconds']:6.1f} s  {each['ms_per_sequence']:6.2f} ms a sequence  "
+        f"{said(each)}  {each['seconds']:6.1f} s a run  {each['ms_per_sequence']:6.2f} ms a sequence  "
         f"MFU {each['transformer_mfu']:.2f}  overhead {each['overhead']:.1%}"
         for each in rows
     ]

@@ -165,9 +165,9 @@ def main() -> None:
         f"pack of {kind}: " + ", ".join(f"{n} {what}" for what, n in row.items())
         for kind, row in report["pack"].items()
     ]
-    wrong = sum(count for name, count in outcomes.items() if name.startswith("wrong picture"))
+    wrong = sum(count for name, count in outcomes.items() if name.startswith("wrong picture:"))
     result = (
-        f"{arguments.items} damaged files: none crashed or hung, {wrong} showed a wrong picture; memory grew by "
+        f"{arguments.items} damaged files: none crashed or hung, {wrong} showed a wrong picture unnoticed; memory grew by "
         f"{report['memory_growth']:.1%} over {arguments.memory_items} more"
     )
     show(arguments, report, lines=lines, result=result)

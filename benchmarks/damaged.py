@@ -167,8 +167,8 @@ def main() -> None:
     ]
     wrong = sum(count for name, count in outcomes.items() if name.startswith("wrong picture:"))
     result = (
-        f"{arguments.items} damaged files: none crashed or hung, {wrong} showed a wrong picture unnoticed; memory grew by "
-        f"{report['memory_growth']:.1%} over {arguments.memory_items} more"
+        f"{arguments.items} damaged files: none crashed or hung, {wrong} showed a wrong picture unnoticed; memory "
+        f"grew by {report['memory_growth']:.1%} over {arguments.memory_items} more"
     )
     show(arguments, report, lines=lines, result=result)
 

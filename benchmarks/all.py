@@ -4,8 +4,9 @@
     python benchmarks/all.py --only train_step startup    these; the other sections stay as they are
     python benchmarks/all.py --only train_step -- --steps 3    with options of the script
 
-A section says when, on which machine and with which command its numbers were measured. A script that fails is said to
-have failed, with its last words; a number that was not measured is not written.
+A section says when, on which machine and with which command its numbers were measured, begins with the script's line of
+result, and is written as soon as its script ends. A script that fails is named at the end, with its last words, and the
+exit code is 1; its section stays what it was. A number that was not measured is not written.
 """
 
 from __future__ import annotations
@@ -13,33 +14,36 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import re
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from device import machine
+
 FOLDER = Path(__file__).parent
 RESULTS = FOLDER / "RESULTS.md"
-OWN = ("all",)
-SAID_ABOVE = ("benchmark", "machine")
+SAID_ABOVE = ("benchmark", "machine", "result")
 """Keys of reports that a section's head repeats."""
 WIDEST = 8
 """Columns of a table."""
-LIBRARIES = ("torch", "transformers", "av", "lmdb", "numpy")
 INTRODUCTION = """# Measured
 
 Written by `benchmarks/all.py`. What each number means stands at the top of its script.
 """
 
 
-def scripts() -> list[str]:
-    """Names of the benchmarks beside this file."""
-    return sorted(file.stem for file in FOLDER.glob("*.py") if file.stem not in OWN)
+class FailedError(Exception):
+    """A script gave no numbers."""
+
+
+def scripts(folder: Path = FOLDER) -> list[str]:
+    """Names of the benchmarks: what can be started, other than this; the other files are their parts."""
+    files = [file for file in folder.glob("*.py") if file.name != Path(__file__).name]
+    return sorted(file.stem for file in files if "__main__" in file.read_text(encoding="utf-8"))
 
 
 def sections(text: str) -> dict[str, str]:
@@ -48,46 +52,32 @@ def sections(text: str) -> dict[str, str]:
     return {name: f"## {name}\n{body.rstrip()}\n" for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def machine() -> str:
-    """Processor, cores, GPU and versions."""
-    cpu = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else ():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
-    import torch
+def measured(file: Path, options: Sequence[str]) -> str:
+    """One script's section.
 
-    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    found = [f"{name} {each}" for name in LIBRARIES if (each := _version(name))]
-    return f"{cpu}, {len(os.sched_getaffinity(0))} cores{gpu}; Python {platform.python_version()}, {', '.join(found)}"
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def measured(name: str, options: Sequence[str]) -> tuple[str, bool]:
-    """One script's section, and whether it gave numbers."""
-    command = [f"benchmarks/{name}.py", "--json", *options]
+    Raises:
+        FailedError: it printed no report; with its last words.
+    """
+    command = [f"{file.parent.name}/{file.name}", "--json", *options]
     done = subprocess.run(
         [sys.executable, *command],
-        cwd=FOLDER.parent,
+        cwd=file.parent.parent,
         env={**os.environ, "PYTHONPATH": str(FOLDER.parent)},
         capture_output=True,
         text=True,
         check=False,
     )
-    head = f"## {name}\n\n{time.strftime('%Y-%m-%d')}, {machine()}. `python {' '.join(command)}`\n\n"
     try:
         report = json.loads(done.stdout)
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        return f"{head}Failed with exit code {done.returncode}: {last}\n", False
-    limit = "" if done.returncode == 0 else f"What the script wants is not reached (exit code {done.returncode}).\n\n"
-    return head + limit + rendered(report), True
+        raise FailedError(f"{file.stem} failed with exit code {done.returncode}: {last}") from None
+    head = f"## {file.stem}\n\n{time.strftime('%Y-%m-%d')}, {machine()}. `python {' '.join(command)}`\n\n"
+    if "result" in report:
+        head += f"{report['result'][:1].upper()}{report['result'][1:]}.\n\n"
+    if done.returncode:
+        head += f"What the script wants is not reached (exit code {done.returncode}).\n\n"
+    return head + rendered(report)
 
 
 def rendered(report: Any, label: str = "") -> str:
@@ -139,28 +129,36 @@ def number(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value}"
 
 
+def run(names: Sequence[str], options: Sequence[str], output: Path, folder: Path = FOLDER) -> list[str]:
+    """Run scripts and write their sections; what those that failed said."""
+    kept = sections(output.read_text(encoding="utf-8")) if output.is_file() else {}
+    failures = []
+    for name in names:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        try:
+            kept[name] = measured(folder / f"{name}.py", options)
+        except FailedError as exc:
+            failures.append(str(exc))
+            continue
+        unfinished = output.with_suffix(".unfinished")
+        unfinished.write_text("\n".join([INTRODUCTION, *(kept[each] for each in sorted(kept))]), encoding="utf-8")
+        os.replace(unfinished, output)  # what a long run has measured so far is there
+    return failures
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=scripts(), help="run these; other sections stay")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=scripts(), help=f"of {', '.join(scripts())}")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("options", nargs="*", help="after `--`: options of the one script that --only names")
     options = parser.parse_args()
     names = options.only or scripts()
     if options.options and len(names) != 1:
         parser.error("options of a script need --only with its name alone")
-    kept = sections(options.output.read_text(encoding="utf-8")) if options.output.is_file() else {}
-    failed = []
-    for name in names:
-        print(f"{name} ...", file=sys.stderr, flush=True)
-        kept[name], well = measured(name, options.options)
-        failed += [] if well else [name]
-        text = "\n".join([INTRODUCTION, *(kept[each] for each in sorted(kept))])
-        unfinished = options.output.with_suffix(".unfinished")
-        unfinished.write_text(text, encoding="utf-8")
-        os.replace(unfinished, options.output)  # what a long run has measured so far is there
-    if failed:
-        print(f"failed: {', '.join(failed)}", file=sys.stderr)
-    return int(bool(failed))
+    failures = run(names, options.options, options.output)
+    print(*failures, sep="\n", end="\n" if failures else "", file=sys.stderr)
+    print(f"{len(names) - len(failures)} of {len(names)} benchmarks measured: {options.output}")
+    return int(bool(failures))
 
 
 if __name__ == "__main__":

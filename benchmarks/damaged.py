@@ -1,6 +1,6 @@
 """Damaged media: every one is decoded or reported, none crashes or hangs; how many give a wrong frame in silence.
 
-    python benchmarks/damaged.py [--json] [--items 1000] [--seed 0] [--memory-items 5000]
+    python benchmarks/damaged.py [--items 1000] [--seed 0] [--memory-items 5000] [--json] [--plot FILE]
 
 Good videos and pictures are made, then cut, bit-flipped, zeroed in blocks or their halves swapped, by a seeded
 generator. Video frames carry their own index, so a wrong frame is seen: a frame that decodes must show an index that
@@ -13,21 +13,23 @@ that have none. They are counted, by codec, and apart from those of files that a
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parent))
 
+from charts import bars
 from data.made_media import image, marked_frame, read_index, video
+from reporting import command_line, show
 
 from clipbert_cli.data.decode import decode_frames
 from clipbert_cli.data.images import decode_image
@@ -107,7 +109,7 @@ def outcome(name: str, data: bytes) -> str:
     return "decoded" if probed.info.complete else "decoded up to damage"
 
 
-def run(items: int, seed: int) -> dict[str, object]:
+def run(items: int, seed: int) -> dict[str, Any]:
     """Damage and decode; returns counts, the slowest item and memory."""
     media = list(good_media().items())
     rng = np.random.default_rng(seed)
@@ -149,8 +151,7 @@ def resident() -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout, as without it")
+    parser = command_line(__doc__, chart="how many files had which outcome")
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory-items", type=int, default=5000, help="items over which memory must stay flat")
@@ -159,7 +160,21 @@ def main() -> None:
     report["memory_growth"] = memory_growth(
         list(good_media().items()), np.random.default_rng(arguments.seed + 1), items=arguments.memory_items
     )
-    print(json.dumps(report, indent=1))
+    outcomes, (seconds, slowest) = report["outcomes"], report["slowest"]
+    if arguments.plot:
+        bars(arguments.plot, "files", sorted(outcomes.items()), digits=0)
+    lines = [f"{count:6} {name}" for name, count in sorted(outcomes.items())]
+    lines += [f"slowest: {seconds:.2f} s, {slowest}"]
+    lines += [
+        f"pack of {kind}: " + ", ".join(f"{n} {what}" for what, n in row.items())
+        for kind, row in report["pack"].items()
+    ]
+    wrong = sum(count for name, count in outcomes.items() if name.startswith("wrong picture:"))
+    result = (
+        f"{arguments.items} damaged files: none crashed or hung, {wrong} showed a wrong picture unnoticed; memory "
+        f"grew by {report['memory_growth']:.1%} over {arguments.memory_items} more"
+    )
+    show(arguments, report, lines=lines, result=result)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Kill a training again and again, let it go on each time, and compare with one that was left alone, bit by bit.
 
-    python benchmarks/kill_resume.py                 50 kills
-    python benchmarks/kill_resume.py --kills 10 --json
+    python benchmarks/kill_resume.py [--kills 50] [--steps 24] [--json]
 
 Half of the kills come at a random time, half at a random moment inside the saving of a checkpoint. A run that ends
 before its kill is compared, and the next one begins. Processes are forked from one that has torch in memory already,
@@ -10,7 +9,6 @@ so that a start costs tenths of a second.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -25,6 +23,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from reporting import command_line, show
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clipbert_cli.assets.demo_media import write_demo_media
 from clipbert_cli.data.packing import pack_media
@@ -55,23 +56,24 @@ SAVING = ("_crc32", "flush", "_remove", "point")  # what a save calls, in engine
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp(prefix="clipbert-kill-"))
     try:
-        result = kill_and_compare(folder, kills=options.kills, steps=options.steps, rng=random.Random(options.seed))
+        report = kill_and_compare(folder, kills=options.kills, steps=options.steps, rng=random.Random(options.seed))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print("  ".join(f"{name} {value}" for name, value in result.items()))
-    return 0 if not result["differences"] else 1
+    found = report["differences"]
+    result = (
+        f"{report['kills']} kills in {report['runs']} runs, {report['inside_saves']} of them inside a save: "
+        f"{len(found) or 'no'} differences from a run that was left alone"
+    )
+    show(options, report, lines=found, result=result)
+    return int(bool(found))
 
 
 def kill_and_compare(folder: Path, *, kills: int, steps: int, rng: random.Random) -> dict[str, Any]:

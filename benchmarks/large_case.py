@@ -1,7 +1,8 @@
 """What a large retrieval job costs on many GPUs: an extrapolation from measured rates, and which term dominates.
 
-    python benchmarks/large_case.py --rates retrieval.json [--json [FILE]] [--plot FILE]
-    python benchmarks/large_case.py --matrix-tflops 790 --transformer-mfu 0.5 --cnn-mfu 0.4
+    python benchmarks/large_case.py [--json] [--plot FILE]                          rates measured here, in a minute
+    python benchmarks/large_case.py --rates retrieval.json --decode-ms 310          rates of another run or machine
+    python benchmarks/large_case.py --matrix-tflops 790 --transformer-mfu 0.5 --cnn-mfu 0.4 --decode-ms 310
 
 Nothing large is run here. FLOPs are counted by torch on one clip and one text; each term is FLOPs divided by a rate:
 
@@ -10,29 +11,37 @@ Nothing large is run here. FLOPs are counted by torch on one clip and one text; 
     transformer   every text with every clip
     write         4 bytes a text and video
 
-`--rates` takes the machine's matrix rate and the shares of it (MFU) from what `benchmarks/retrieval.py --json` wrote;
-where that is a CPU's, the times are those of so many such CPUs. Options replace single rates. A number that is neither
-measured nor given is not assumed: the script asks for it. Scaling over GPUs is taken as perfect, which the work allows:
-nobody waits for anybody.
+A device's rates are the rate of a large matrix product and the shares of it (MFU) that CNN and transformer reach. They
+are measured here on a few texts and clips, and decoding on a few made videos; or they come from what
+`benchmarks/retrieval.py --json` printed (`--rates`), or from an option each. Where the device is a CPU, the times are
+those of so many such CPUs. Scaling over devices is taken as perfect, which the work allows: nobody waits for anybody.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
+import math
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from charts import shares
+from device import name_of
+from reporting import command_line, show
+from scoring import SIDE, Case, Engine, counted, engine_work, make_frames, make_model, make_texts
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from retrieval import FRAMES, SIDE, counted, make_model
+from clipbert_cli.data.decode import decode_canvas
+from clipbert_cli.data.probe import inspect_video
+from clipbert_cli.data.sampling import ClipSampling, select
 
 GPUS = (1, 8, 64)
+FRAMES = 2
+SAMPLING = ClipSampling("clips", 16, FRAMES, 2.0, safeguard=True)
+VIDEOS = 2  # that decoding is measured on
 DISK = 200e6  # bytes a second of a plain disk or network file system; --disk
 
 
@@ -122,76 +131,96 @@ def row(job: Job, counts: Counts, rates: Rates, gpus: int) -> dict[str, Any]:
     return {"job": job.name, "gpus": gpus, "seconds": longest[bound], "dominates": dominates, "terms": seconds}
 
 
-def measured(path: str | None) -> dict[str, float]:
-    """Rates of a document of retrieval.py: means over its cases."""
-    if path is None:
-        return {}
-    document = json.loads(Path(path).read_text(encoding="utf-8"))
-    rows = [each for each in document["rows"] if each["case"] != "linear"]
-    if not rows:
-        raise SystemExit(f"{path}: no compared case in it; run benchmarks/retrieval.py --case short --json {path}")
-    rates = [rate for each in rows for rate in each["matrix_gflops"]]
+def measured_rates(device: torch.device) -> dict[str, float]:
+    """Of this project's inference on a few texts and clips: the second of two runs."""
+    case = Case("rates", device, *((256, 4, 4) if device.type == "cuda" else (16, 1, 2)))
+    with torch.inference_mode():
+        model, texts, frames = make_model().to(device), make_texts(case), make_frames(case)
+        Engine(model, case, texts)(frames)
+        before, engine = case.product_rate(), Engine(model, case, texts)
+        engine(frames)
+        matrix = (before + case.product_rate()) / 2
+        cnn, transformer = engine_work(model, case, texts)
     return {
+        "matrix": matrix,
+        "transformer": transformer / engine.seconds["transformer"] / matrix,
+        "cnn": cnn / engine.seconds["cnn"] / matrix,
+    }
+
+
+def measured_decoding() -> float:
+    """CPU seconds of a core for the clips of a video, the mean over made videos of 10 to 30 s, best of two each."""
+    from decode import kept_videos
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    total = 0.0
+    for data in kept_videos(VIDEOS, None):
+        probed = inspect_video(data)
+        clips = select(probed.info, SAMPLING, np.random.default_rng(0))
+        best = math.inf
+        for _ in range(2):
+            begin = time.process_time()
+            decode_canvas(data, clips, SIDE, info=probed.info, packets=probed.packets)
+            best = min(best, time.process_time() - begin)
+        total += best
+    torch.set_num_threads(threads)
+    return total / VIDEOS
+
+
+def read_rates(file: str) -> tuple[dict[str, float], str]:
+    """Rates of a document of retrieval.py, means over its cases, and the device that they are of."""
+    document = json.loads(Path(file).read_text(encoding="utf-8"))
+    rows = document["rows"]
+    rates = [rate for each in rows for rate in each["matrix_gflops"]]
+    found = {
         "matrix": 1e9 * sum(rates) / len(rates),
         "transformer": sum(each["transformer_mfu"] for each in rows) / len(rows),
         "cnn": sum(each["cnn_mfu"] for each in rows) / len(rows),
     }
+    return found, document["machine"]["device"]
 
 
-def source(path: str | None) -> str:
-    """Where the rates are from."""
-    if path is None:
-        return "as given"
-    return f"measured on {json.loads(Path(path).read_text(encoding='utf-8'))['machine']['device']}"
-
-
-def read_rates(options: argparse.Namespace) -> Rates:
-    found = measured(options.rates)
+def rates_of(options: argparse.Namespace) -> tuple[Rates, str]:
+    """The rates, given or measured, and where they are from."""
     given = {"transformer": options.transformer_mfu, "cnn": options.cnn_mfu}
     given["matrix"] = options.matrix_tflops and 1e12 * options.matrix_tflops
-    found |= {name: value for name, value in given.items() if value}
-    if missing := {"matrix", "transformer", "cnn"} - found.keys():
-        raise SystemExit(
-            f"not known: the rates of {', '.join(sorted(missing))}\n"
-            "next: give --rates FILE of benchmarks/retrieval.py --json, or each by its option"
-        )
-    return Rates(**found, decode=options.decode_ms / 1000, cores=options.cores, disk=options.disk)
+    given = {name: value for name, value in given.items() if value}
+    found, source = dict(given), "as given"
+    if options.rates:
+        found, device = read_rates(options.rates)
+        source = f"measured on {device}"
+    elif len(given) < 3:
+        here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found, source = measured_rates(here), f"measured on {name_of(here)}"
+    decode = measured_decoding() if options.decode_ms is None else options.decode_ms / 1000
+    return Rates(**{**found, **given}, decode=decode, cores=options.cores, disk=options.disk), source
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rates", metavar="FILE", help="what retrieval.py --json wrote")
+    parser = command_line(__doc__, chart="shares of the terms of every job on one device, and their sum")
+    parser.add_argument("--rates", metavar="FILE", help="what retrieval.py --json printed; default: measured here")
     parser.add_argument("--matrix-tflops", type=float, help="rate of a large matrix product")
     parser.add_argument("--transformer-mfu", type=float, help="share of it that the transformer reaches")
     parser.add_argument("--cnn-mfu", type=float, help="share of it that the CNN reaches")
-    parser.add_argument(
-        "--decode-ms", type=float, required=True, help="of a core, 16 clips of a video: decode.py, eval"
-    )
-    parser.add_argument("--cores", type=int, default=16, help="that decode for a GPU; default: 16")
+    parser.add_argument("--decode-ms", type=float, help="of a core, 16 clips of a video; default: measured here")
+    parser.add_argument("--cores", type=int, default=16, help="that decode for a device; default: 16")
     parser.add_argument("--disk", type=float, default=DISK, help="bytes a second; default: 200e6")
-    parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE", help="one JSON document, on stdout without FILE"
-    )
-    parser.add_argument("--plot", metavar="FILE", help="the terms of every job on one GPU, PNG")
     options = parser.parse_args()
-    rates = read_rates(options)
+    rates, source = rates_of(options)
     counts = {length: Counts.of(length) for length in {job.length for job in JOBS}}
     rows = [row(job, counts[job.length], rates, gpus) for job in JOBS for gpus in GPUS]
-    document = {
-        "benchmark": "large_case",
-        "extrapolated_from": {"rates": asdict(rates), "file": options.rates},
-        "rows": rows,
-    }
-    if options.json:
-        text = json.dumps(document, indent=1)
-        print(text) if options.json == "-" else Path(options.json).write_text(text + "\n", encoding="utf-8")
-    if options.json != "-":
-        print(
-            f"a device: {rates.matrix / 1e12:.3g} TFLOP/s, {source(options.rates)}; {rates.cores} cores decode for it"
-        )
-        print("\n".join(map(line, rows)))
     if options.plot:
-        plot([each for each in rows if each["gpus"] == 1], options.plot)
+        shares(options.plot, {each["job"]: each["terms"] for each in rows if each["gpus"] == 1}, readable)
+    device = f"a device: {rates.matrix / 1e12:.3g} TFLOP/s, {source}; {rates.cores} cores decode for it"
+    first = rows[0]
+    report = {"benchmark": "large_case", "extrapolated_from": {**asdict(rates), "source": source}, "rows": rows}
+    show(
+        options,
+        report,
+        lines=[device, *map(line, rows)],
+        result=f"{first['job']} on one device: {readable(first['seconds'])}, {first['dominates']} dominates",
+    )
 
 
 def line(result: dict[str, Any]) -> str:
@@ -206,24 +235,6 @@ def readable(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.1f} {unit}"
     return f"{seconds:.2g} s"
-
-
-def plot(rows: list[dict[str, Any]], file: str) -> None:
-    """Shares of the terms, a bar a job, drawn with Pillow."""
-    colours = {"decode": "#7a7a7a", "CNN": "#c46d2c", "transformer": "#3b6ea5", "write": "#5a9a5a"}
-    image = Image.new("RGB", (860, 50 + 30 * len(rows)), "white")
-    draw = ImageDraw.Draw(image)
-    for number, (name, colour) in enumerate(colours.items()):
-        draw.text((280 + 120 * number, 8), name, fill=colour)
-    for number, result in enumerate(rows):
-        top, left, whole = 34 + 30 * number, 280.0, sum(result["terms"].values())
-        draw.text((10, top + 5), result["job"], fill="black")
-        for name, seconds in result["terms"].items():
-            right = left + 480 * seconds / whole
-            draw.rectangle((left, top, right, top + 22), fill=colours[name])
-            left = right
-        draw.text((left + 8, top + 5), readable(result["seconds"]), fill="black")
-    image.save(file)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """How much of a training step is the loop's own: everything but data, forward and loss, backward, optimiser.
 
-    python benchmarks/loop_overhead.py               the demo's model and data, 60 steps on the CPU
-    python benchmarks/loop_overhead.py --json
+    python benchmarks/loop_overhead.py [--steps 60] [--json] [--plot FILE]      the demo's model and data, on the CPU
 
 Every part is timed inside the real training loop. What is left of a step after them is the loop's own: moving and
 weighing batches, the gradient's norm, clipping, booking, logging. The exit code is 1 where it is 3% or more.
@@ -9,7 +8,6 @@ weighing batches, the gradient's norm, clipping, booking, logging. The exit code
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -20,6 +18,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from charts import shares
+from reporting import command_line, show
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clipbert_cli.assets.demo_media import write_demo_media
 from clipbert_cli.data.packing import pack_media
@@ -124,17 +126,24 @@ def measure(folder: Path, steps: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = command_line(__doc__, chart="the parts of a step")
     parser.add_argument("--steps", type=int, default=60)
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="clipbert-loop-"))
     try:
-        result = measure(folder, options.steps)
+        report = measure(folder, max(1, options.steps))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
-    return int(result["loop_share"] >= LIMIT)
+    parts = {name.removesuffix("_ms"): report[name] for name in report if name.endswith("_ms") and name != "step_ms"}
+    if options.plot:
+        shares(options.plot, {"a step": parts}, lambda milliseconds: f"{milliseconds:.0f} ms")
+    lines = [f"{name:10} {milliseconds:8.2f} ms" for name, milliseconds in parts.items()]
+    result = (
+        f"the loop's own is {report['loop_share']:.1%} of a step of {report['step_ms']:.0f} ms (limit {LIMIT:.0%}), "
+        f"waiting for data {report['data_wait_share']:.1%}"
+    )
+    show(options, report, lines=lines, result=result)
+    return int(report["loop_share"] >= LIMIT)
 
 
 if __name__ == "__main__":

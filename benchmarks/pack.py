@@ -1,18 +1,19 @@
 """Packing: speed against processes that only decode, kills at random moments, and memory over many tiny files.
 
     python benchmarks/pack.py [--videos 24] [--repeats 3] [--kills 20] [--tiny 100000] [--keep FOLDER]
+                              [--json] [--plot FILE]
 
 speed    the same files by `pack` with 2 processes, and by two processes that decode and do nothing else; the two
          ways take turns, the best of the repeats counts
 kills    a pack killed with SIGKILL at a random moment and started again, until it ends: the content must equal
          that of an undisturbed pack, byte for byte
 tiny     that many pictures of a few hundred bytes; the memory of the process and its children
+
+0 leaves a part out.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
 import multiprocessing
 import os
 import random
@@ -23,12 +24,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import lmdb
+from charts import bars
+from reporting import command_line, show
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-sys.path.insert(0, str(Path(__file__).parent))
 
 COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
@@ -142,7 +146,7 @@ def memory_of_family(parent: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__, chart="seconds of packing and of decoding alone")
     parser.add_argument("--videos", type=int, default=24)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
@@ -154,7 +158,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from decode import kept_videos
 
-    report: dict[str, object] = {}
+    report: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "videos"
         folder.mkdir()
@@ -167,7 +171,25 @@ def main() -> None:
             report["kills"] = kills(folder, arguments.kills, arguments.seed)
         if arguments.tiny:
             report["tiny"] = tiny(Path(temporary) / "tiny", arguments.tiny)
-        print(json.dumps(report, indent=1), flush=True)
+    if arguments.plot and "speed" in report:
+        rows = [(name, report["speed"][name]) for name in ("pack", "decode_only")]
+        bars(arguments.plot, f"seconds for {arguments.videos} videos", rows)
+    lines = [f"{part:6} {readable(row)}" for part, row in report.items()]
+    show(arguments, report, lines=lines, result=result(report))
+
+
+def readable(row: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4g}" for name, value in row.items())
+
+
+def result(report: Mapping[str, Mapping[str, float]]) -> str:
+    """What was measured, in a line."""
+    said = {
+        "speed": lambda row: f"{row['share']:.0%} of the speed of decoding alone",
+        "kills": lambda row: f"the same {row['items']} items after {row['killed']} kills",
+        "tiny": lambda row: f"{row['files']} tiny files in {row['all_mb']:.0f} MB of memory",
+    }
+    return f"pack: {', '.join(said[part](row) for part, row in report.items()) or 'nothing was asked for'}"
 
 
 if __name__ == "__main__":

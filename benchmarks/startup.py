@@ -1,6 +1,6 @@
 """How long the command takes to begin: help, a list, a dry run; against importing everything first.
 
-    python benchmarks/startup.py [--json] [--repeats 3]
+    python benchmarks/startup.py [--repeats 3] [--json] [--plot FILE]
 
     help       clipbert --help
     recipes    clipbert recipes ls
@@ -14,7 +14,6 @@ The exit code is 1 where `clipbert --help` takes half a second or more.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -23,6 +22,9 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from charts import bars
+from reporting import command_line, show
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -82,17 +84,24 @@ def measure(folder: Path, repeats: int) -> dict[str, float]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
+    parser = command_line(__doc__, chart="seconds of each")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="clipbert-startup-"))
     try:
-        result = measure(folder, max(1, options.repeats))
+        report = measure(folder, max(1, options.repeats))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(result) if options.json else "  ".join(f"{name} {value}" for name, value in result.items()))
-    return int(result["help_seconds"] >= LIMIT)
+    rows = [(name.removesuffix("_seconds"), value) for name, value in report.items() if name.endswith("_seconds")]
+    if options.plot:
+        bars(options.plot, "seconds", rows)
+    lines = [f"{name:10} {value:7.3f} s" for name, value in rows]
+    result = (
+        f"clipbert --help takes {report['help_seconds']:.2f} s (limit {LIMIT}), {report['speedup_of_help']} times as "
+        "fast as with all imports first"
+    )
+    show(options, report, lines=lines, result=result)
+    return int(report["help_seconds"] >= LIMIT)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,174 @@
+"""The model as one writes it down in plain torch: what the engine's training and inference are measured against.
+
+Convolutions and batch norms one by one, attention written out with its mask, all tokens of every layer. Parameters
+have the names of `clipbert_cli.model.ClipBert`, so that its weights go in. No dropout.
+
+Legend: B items, T frames, n texts, L text tokens, V visual tokens, h w grid, D width, C outputs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from clipbert_cli.model import ClipBert
+from clipbert_cli.recipe.schema import CnnConfig, ModelConfig
+
+
+def normalised(frames: Tensor, config: ModelConfig) -> Tensor:
+    """(..., 3, H, W) uint8 RGB -> float32 BGR without the mean."""
+    return (frames.float() - torch.tensor(config.cnn.pixel_mean).view(-1, 1, 1)).flip(-3)
+
+
+# ------------------------------------------------------------------------------------------------ the CNN
+
+
+class ConvNorm(nn.Module):
+    """Convolution, fixed batch norm, ReLU."""
+
+    def __init__(self, inputs: int, outputs: int, size: int = 1, stride: int = 1, *, relu: bool = True) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+        self.normalization = nn.BatchNorm2d(outputs).requires_grad_(False)
+        self.relu = relu
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.normalization(self.convolution(x))
+        return F.relu(x) if self.relu else x
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1, and the way around them; the first convolution strides."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        inner = outputs // 4
+        self.layer = nn.Sequential(
+            ConvNorm(inputs, inner, 1, stride), ConvNorm(inner, inner, 3), ConvNorm(inner, outputs, relu=False)
+        )
+        self.shortcut = ConvNorm(inputs, outputs, 1, stride, relu=False) if inputs != outputs else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.layer(x) + self.shortcut(x))
+
+
+def stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.ModuleDict:
+    """`depth` blocks, the first of which strides and widens."""
+    others = [Bottleneck(outputs, outputs, 1) for _ in range(depth - 1)]
+    return nn.ModuleDict({"layers": nn.Sequential(Bottleneck(inputs, outputs, stride), *others)})
+
+
+class PlainCnn(nn.Module):
+    """(M, 3, H, W) normalised -> (M, h, w, D)."""
+
+    def __init__(self, config: CnnConfig, width: int) -> None:
+        super().__init__()
+        self.stem = nn.ModuleDict({"embedder": ConvNorm(3, config.stem_size, 7, 2)})
+        widths = [config.stem_size, *config.hidden_sizes]
+        self.stages = nn.ModuleList(
+            stage(widths[number], widths[number + 1], depth, 2 if number else 1)
+            for number, depth in enumerate(config.depths)
+        )
+        self.grid = nn.Conv2d(widths[-1], width, 3, padding=1, bias=False)
+        for part in [self.stem, *self.stages][: config.freeze_at]:
+            part.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.max_pool2d(self.stem["embedder"](x), 3, 2, 1)
+        for each in self.stages:
+            x = each["layers"](x)
+        return F.relu(F.max_pool2d(self.grid(x), 2)).permute(0, 2, 3, 1)
+
+
+# ------------------------------------------------------------------------------------------------ the whole
+
+
+class PlainModel(nn.Module):
+    """The CNN, the transformer and a classifier of `outputs` classes."""
+
+    def __init__(self, config: ModelConfig, outputs: int) -> None:
+        super().__init__()
+        self.config = config
+        bert = config.bert
+        width = bert.hidden_size
+
+        def norm() -> nn.LayerNorm:
+            return nn.LayerNorm(width, eps=bert.layer_norm_eps)
+
+        def layer() -> nn.ModuleDict:
+            projections = {name: nn.Linear(width, width) for name in ("query", "key", "value")}
+            attended = nn.ModuleDict({"dense": nn.Linear(width, width), "LayerNorm": norm()})
+            attention = nn.ModuleDict({"self": nn.ModuleDict(projections), "output": attended})
+            wide = nn.ModuleDict({"dense": nn.Linear(width, bert.intermediate_size)})
+            narrow = nn.ModuleDict({"dense": nn.Linear(bert.intermediate_size, width), "LayerNorm": norm()})
+            return nn.ModuleDict({"attention": attention, "intermediate": wide, "output": narrow})
+
+        self.cnn = PlainCnn(config.cnn, width)
+        self.text_embeddings = nn.ModuleDict(
+            {
+                "word_embeddings": nn.Embedding(bert.vocab_size, width, padding_idx=0),
+                "position_embeddings": nn.Embedding(bert.max_position_embeddings, width),
+                "token_type_embeddings": nn.Embedding(bert.type_vocab_size, width),
+                "LayerNorm": norm(),
+            }
+        )
+        self.visual_embeddings = nn.ModuleDict(
+            {
+                "row_embeddings": nn.Embedding(bert.max_grid_rows, width),
+                "column_embeddings": nn.Embedding(bert.max_grid_columns, width),
+                "token_type_embeddings": nn.Embedding(1, width),
+                "LayerNorm": norm(),
+            }
+        )
+        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layer() for _ in range(bert.num_hidden_layers))})
+        self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)})
+        hidden = config.head.hidden_scale * width
+        self.head = nn.ModuleDict(
+            {"layers": nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, outputs))}
+        )
+
+    @classmethod
+    def of(cls, model: ClipBert) -> PlainModel:
+        """With the weights of `model`, batch norms fixed."""
+        plain = cls(model.config, model.head_spec.num_outputs).eval()
+        missing, unexpected = plain.load_state_dict(model.state_dict(), strict=False)
+        assert not unexpected, unexpected
+        assert all(name.endswith("num_batches_tracked") for name in missing), missing
+        return plain
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """A clip of each item, (B, T, 3, H, W) normalised -> visual tokens (B, V, D)."""
+        places = self.visual_embeddings
+        grid = self.cnn(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)  # (B, h, w, D)
+        grid = grid + places["row_embeddings"].weight[: grid.shape[1], None]
+        grid = grid + places["column_embeddings"].weight[: grid.shape[2]]
+        return places["LayerNorm"](grid.flatten(1, 2) + places["token_type_embeddings"].weight[0])
+
+    def answer(self, ids: Tensor, mask: Tensor, visual: Tensor) -> Tensor:
+        """Padded texts (n, L), each with its visual tokens (n, V, D) -> logits (n, C)."""
+        words = self.text_embeddings
+        text = words["word_embeddings"](ids) + words["position_embeddings"].weight[: ids.shape[1]]
+        text = words["LayerNorm"](text + words["token_type_embeddings"].weight[0])
+        x = torch.cat([text, visual], dim=1)  # (n, L+V, D)
+        seen = torch.cat([mask, mask.new_ones(visual.shape[:2])], dim=1)
+        bias = torch.where(seen, 0.0, -10000.0)[:, None, None]  # (n, 1, 1, L+V), as BERT's code does it
+        for layer in self.encoder["layer"]:
+            x = self._transform(layer, x, bias)
+        return self.head["layers"](self.pooler["dense"](x[:, 0]).tanh())
+
+    def _transform(self, layer: Any, x: Tensor, bias: Tensor) -> Tensor:
+        heads = self.config.bert.num_attention_heads
+        query, key, value = (
+            layer["attention"]["self"][name](x).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for name in ("query", "key", "value")
+        )
+        scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias
+        mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
+        attended = layer["attention"]["output"]
+        x = attended["LayerNorm"](attended["dense"](mixed) + x)
+        wide = F.gelu(layer["intermediate"]["dense"](x))
+        return layer["output"]["LayerNorm"](layer["output"]["dense"](wide) + x)

@@ -1,0 +1,123 @@
+"""What `infer --shortlist` saves and what it loses, against scoring every text with every video, on one split.
+
+    python benchmarks/shortlist.py [--size smallest] [--lists 2 4 8] [--json] [--plot FILE]    the demo's retrieval run
+    python benchmarks/shortlist.py --run runs/msrvtt_retrieval --split val --lists 50 100      a run of one's own
+
+Without --run, `clipbert demo --task retrieval` trains a model first; its test split is scored with 4 clips a video.
+Recall is text to video, in percent, on the split's ground truth. `missed` is what the shortlist itself says: percent of
+the texts whose own video is not on it. `pairs_per_second` counts all texts times all videos, whether or not a pair was
+looked at with all clips; decoding is in it, and the cheap look too. The ways take turns in each repeat; the fastest
+repeat of a way counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from charts import bars
+from reporting import command_line, show
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from clipbert_cli.inference import LoadedRun, open_run
+from clipbert_cli.ranking import SplitScoring
+
+ROOT = Path(__file__).parents[1]
+RECALLS = ("recall_at_1", "recall_at_5", "recall_at_10")
+
+
+def made_run(folder: Path, size: str) -> Path:
+    """The demo's retrieval run, trained in `folder`."""
+    command = [sys.executable, "-m", "clipbert_cli", "demo", str(folder), "--task", "retrieval", "--size", size]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"the demo failed with exit code {done.returncode}:\n{done.stderr}")
+    return folder / "runs" / "demo_retrieval"
+
+
+def scored(loaded: LoadedRun, split: str, size: int | None) -> dict[str, float]:
+    """One way: recalls, what its list misses, and its time; `size` None is without a shortlist."""
+    begin = time.perf_counter()
+    scoring = SplitScoring.prepare(loaded, split, size, lambda count: None)
+    predictions = list(scoring.predictions(lambda count: None).predictions)
+    seconds = time.perf_counter() - begin
+    examples = scoring.questions.examples
+    metrics = loaded.task.score({each.media_id: each.fields for each in predictions}, examples)
+    return {
+        **{recall: metrics[recall] for recall in RECALLS},
+        "missed": scoring.missed or 0.0,
+        "texts": len(examples),
+        "videos": scoring.total,
+        "seconds": seconds,
+    }
+
+
+def measure(loaded: LoadedRun, split: str, lists: list[int], repeats: int) -> dict[str, dict[str, float]]:
+    """A row for the way without a shortlist, and one for each length of it."""
+    ways: dict[str, int | None] = {"every video": None} | {f"shortlist of {size}": size for size in lists}
+    scored(loaded, split, None)  # the first reads the files and gets memory from the system
+    rows: dict[str, dict[str, float]] = {}
+    for _ in range(repeats):
+        for name, size in ways.items():
+            row = scored(loaded, split, size)
+            if name not in rows or row["seconds"] < rows[name]["seconds"]:
+                rows[name] = row
+    whole = rows["every video"]
+    return {name: row | against(row, whole) for name, row in rows.items()}
+
+
+def against(row: dict[str, float], whole: dict[str, float]) -> dict[str, float]:
+    """Speeds, and the recall lost against scoring everything."""
+    lost = {f"lost_{recall.removeprefix('recall_')}": whole[recall] - row[recall] for recall in RECALLS}
+    speeds = {"pairs_per_second": row["texts"] * row["videos"] / row["seconds"]}
+    return lost | speeds | {"speedup": whole["seconds"] / row["seconds"]}
+
+
+def main() -> None:
+    parser = command_line(__doc__, chart="recall at 1 and pairs a second of each way")
+    parser.add_argument("--run", type=Path, help="a retrieval run; default: the demo's, made now")
+    parser.add_argument("--data-root", type=Path, help="of --run")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--size", choices=("smallest", "small", "full"), default="smallest", help="of the demo")
+    parser.add_argument("--lists", type=int, nargs="+", default=[2, 4, 8], help="videos on a text's shortlist")
+    parser.add_argument("--clips", type=int, help="of a video; default: the run's own, with the demo 4")
+    parser.add_argument("--repeats", type=int, default=2)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="clipbert-shortlist-"))
+    try:
+        rows = measure(opened(options, folder), options.split, options.lists, max(1, options.repeats))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    if options.plot:
+        marks = (("R@1", "recall_at_1"), ("pairs a second", "pairs_per_second"))
+        bars(options.plot, "", [(f"{said}, {name}", row[key]) for said, key in marks for name, row in rows.items()])
+    lines = [
+        f"{name:16} R@1/5/10 {'/'.join(f'{row[recall]:.1f}' for recall in RECALLS)} %  lost "
+        f"{row['lost_at_1']:+.1f}/{row['lost_at_5']:+.1f}/{row['lost_at_10']:+.1f}  missed {row['missed']:.1f} %  "
+        f"{row['pairs_per_second']:.1f} pairs/s  x{row['speedup']:.2f}"
+        for name, row in rows.items()
+    ]
+    said = [f"{name} x{row['speedup']:.2f}, R@1 {0.0 - row['lost_at_1']:+.1f}" for name, row in rows.items()][1:]
+    result = f"against every video: {'; '.join(said)}"
+    show(options, {"benchmark": "shortlist", "ways": rows}, lines=lines, result=result)
+
+
+def opened(options: argparse.Namespace, folder: Path) -> LoadedRun:
+    """The run that is asked for, or the demo's."""
+    clips = options.clips if options.run or options.clips else 4
+    overrides = [f"infer.num_clips={clips}"] if clips else []
+    if options.run:
+        return open_run(options.run, overrides=overrides, data_root=options.data_root)
+    return open_run(made_run(folder / "demo", options.size), overrides=overrides, data_root=folder / "demo")
+
+
+if __name__ == "__main__":
+    main()

@@ -34,13 +34,14 @@ from typing import Any
 
 import torch
 from charts import bars
-from device import name_of, synchronize
+from device import name_of
 from plain_model import PlainModel, normalised
 from reporting import command_line, show
 from scoring import LONG, SHORT, Case, Engine, engine_work, make_frames, make_model, make_texts, plain_work
 from torch import Tensor
 
 from clipbert_cli.batch import Texts
+from clipbert_cli.engine.flops import synchronize
 from clipbert_cli.model import ClipBert
 
 

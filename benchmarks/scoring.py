@@ -23,11 +23,11 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from device import counter, product_rate, synchronize
 from plain_model import PlainModel
 
 from clipbert_cli.batch import Batch, Example, Texts
 from clipbert_cli.engine import predict as engine
+from clipbert_cli.engine.flops import flop_counter, matrix_product_rate, synchronize
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.model.answering import Answerer
@@ -62,7 +62,7 @@ class Case:
 
     def product_rate(self) -> float:
         """FLOPs a second of a large matrix product in this case's precision."""
-        return product_rate(self.device, self.precision.dtype)
+        return matrix_product_rate(self.device, self.precision.dtype)
 
 
 def make_texts(case: Case) -> Texts:
@@ -169,7 +169,7 @@ class Engine:
 
 def counted(work: Callable[[], Any]) -> float:
     """Floating-point operations of `work`."""
-    with torch.no_grad(), counter() as operations:
+    with torch.no_grad(), flop_counter() as operations:
         work()
     return float(operations.get_total_flops())
 

@@ -33,10 +33,10 @@ from typing import Any
 
 import torch
 from charts import bars
-from device import counter, product_rate, synchronize
 from reporting import command_line, show
 from training_sides import CASES, SIDES, Case, batches
 
+from clipbert_cli.engine.flops import flop_counter, matrix_product_rate, synchronize
 from clipbert_cli.engine.precision import Precision
 
 WANTED = {"speedup": 1.3, "memory": 0.8, "loss_difference": 1e-5}
@@ -49,7 +49,7 @@ def serve(side: str, case: Case) -> None:
         batch = next(stream)
         if case.device == "cuda":
             batch = batch.pin_memory()
-        operations = counter() if order.strip() == "count" else None
+        operations = flop_counter() if order.strip() == "count" else None
         synchronize(case.place)
         begin = time.perf_counter()
         with operations or nullcontext():
@@ -106,12 +106,12 @@ def measure(name: str, steps: int) -> dict[str, Any]:
     case = CASES[name]
     dtype = Precision(case.precision).dtype
     sides = [Side(side, name) for side in case.sides]
-    rates = [product_rate(case.place, dtype)]
+    rates = [matrix_product_rate(case.place, dtype)]
     try:
         for number in range(1 + steps):
             for side in sides:
                 side.step("step" if number else "count")
-            rates.append(product_rate(case.place, dtype))
+            rates.append(matrix_product_rate(case.place, dtype))
     finally:
         for side in sides:
             side.close()

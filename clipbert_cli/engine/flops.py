@@ -26,14 +26,18 @@ def flop_counter() -> FlopCounterMode:
     Recomputation counts where it is done (`activation_checkpointing`). Element-wise work and the optimiser are left
     out.
     """
-    aten = torch.ops.aten
-    return FlopCounterMode(
-        display=False,
-        custom_mapping={  # torch itself counts none of the CPU's attention
-            aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-            aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-        },
-    )
+    aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
+    own = {  # torch itself counts none of the CPU's attention, nor the linear layers of `model/answering.py`
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    }
+    if hasattr(mkldnn, "_linear_pointwise"):
+        own[mkldnn._linear_pointwise] = _linear
+    return FlopCounterMode(display=False, custom_mapping=own)
+
+
+def _linear(x: Sequence[int], *_: object, out_shape: Sequence[int], **__: object) -> int:
+    return 2 * math.prod(out_shape) * x[-1]
 
 
 def _attention(query: Sequence[int], key: Sequence[int], *_: object, **__: object) -> int:
@@ -70,14 +74,15 @@ def _product_seconds(device: torch.device, dtype: torch.dtype, side: int, *, rep
     left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(repeats + 1):
-        _wait(device)
+        synchronize(device)
         begin = time.perf_counter()
         left @ right
-        _wait(device)
+        synchronize(device)
         seconds.append(time.perf_counter() - begin)
     return seconds[1:]
 
 
-def _wait(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

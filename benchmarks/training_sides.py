@@ -153,7 +153,7 @@ def engine_step(case: Case, *, recompute: bool = False) -> Callable[[Batch], flo
     set_rates(trainer.optimizers, {"transformer": config.learning_rate, "cnn": config.learning_rate})
 
     def step(batch: Batch) -> float:
-        update = trainer.update([batch], examples=case.videos)
+        update = trainer.update([batch.to(world.device)], examples=case.videos)
         trainer.step += 1
         return update.losses["loss"].item()
 

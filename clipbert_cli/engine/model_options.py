@@ -28,8 +28,9 @@ def apply_options(model: ClipBert, config: TrainConfig) -> None:
         if isinstance(module, nn.Conv2d):  # the layout that convolutions like; frames come in it already
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     if config.activation_checkpointing:
-        for block in [*model.encoder.layer, *(block for stage in model.cnn.stages for block in stage.layers)]:
-            block.forward = functools.partial(_recomputed, block.forward)
+        # Of the CNN whole stages: a block's input is most of what the block keeps.
+        for part in [*model.encoder.layer, *model.cnn.stages]:
+            part.forward = functools.partial(_recomputed, part.forward)
     if config.compile:
         longest = model.config.bert.max_position_embeddings
         compiled = _in_buckets(torch.compile(model.forward), longest=longest)
@@ -53,7 +54,7 @@ def _in_buckets(forward: Callable[[Batch], Outputs], *, longest: int) -> Callabl
 
 
 def _recomputed(forward: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
-    """A block's forward pass that keeps its inputs alone, and is done again in the backward pass."""
+    """A part's forward pass that keeps its inputs alone, and is done again in the backward pass."""
     if not torch.is_grad_enabled():
         return forward(*arguments, **options)
     return checkpoint(forward, *arguments, use_reentrant=False, **options)

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from clipbert_cli.batch import Batch, Example, Outputs
 from clipbert_cli.engine.model_options import _in_buckets, apply_options
@@ -55,12 +56,27 @@ def test_recomputed_activations_give_the_same_gradients_dropout_included() -> No
     recomputing = model(TrainConfig(activation_checkpointing=True))
     calls: list[int] = []
     recomputing.encoder.layer[0].attention.register_forward_hook(lambda *_: calls.append(1))
+    recomputing.cnn.stages[1].layers[0].layer[0].register_forward_hook(lambda *_: calls.append(1))
     recomputed = gradients(recomputing)
-    assert len(calls) == 2  # forward, and again in the backward pass
+    assert len(calls) == 4  # each forward, and again in the backward pass
     assert plain.keys() == recomputed.keys()
     for name, value in plain.items():
         torch.testing.assert_close(recomputed[name], value, rtol=1e-5, atol=1e-7, msg=name)
     assert recomputing.state_dict().keys() == model(TrainConfig()).state_dict().keys()
+
+
+@pytest.mark.filterwarnings("ignore")  # the profiler's
+def test_recomputation_keeps_less_than_half_of_the_activations() -> None:
+    assert 0 < held_bytes(TrainConfig(activation_checkpointing=True)) < held_bytes(TrainConfig()) / 2
+
+
+def held_bytes(config: TrainConfig) -> int:
+    """What the forward pass allocates and does not give back before the backward pass."""
+    made, given = model(config), batch()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        logits = made(given).logits
+    assert logits.requires_grad
+    return sum(event.self_cpu_memory_usage for event in profiler.events())
 
 
 def test_a_frozen_cnn_has_no_gradient_and_everything_else_has_one() -> None:

@@ -9,14 +9,10 @@ content. Those that hold others must be filled by them, without a gap:
 An FLV file is a chain of tags, after each of which its size stands once more (Adobe Flash Video File Format 10.1,
 annex E): header | 0 | tag | size | tag | size ...
 
-A GIF file is a chain of blocks (GIF89a, 17 to 27): header, colours | extension | picture, colours, data | trailer.
-
-An AVI file is a list of chunks (RIFF): four letters, the content's size, the content, at even places.
-"""
+A GIF file is a chain of blocks (GIF89a, 17 to 27): header, colours | extension | picture, colours, data | trailer."""
 
 from __future__ import annotations
 
-import re
 import zlib
 from typing import NamedTuple
 
@@ -42,9 +38,6 @@ _TAG_HEAD = 11
 _TAG_KINDS = {8, 9, 18}  # sound, pictures, data; bits above are flags
 
 _EXTENSION, _PICTURE, _TRAILER = 0x21, 0x2C, 0x3B
-
-_LETTERS = re.compile(rb"[ -~]{4}")
-_LISTS_OF_PICTURES = (b"AVI ", b"AVIX", b"movi", b"rec ")
 
 
 class _DamagedError(Exception):
@@ -167,29 +160,7 @@ def _end_of_data(data: bytes, place: int) -> int:
     return place + 1
 
 
-def _break_in_avi(data: bytes) -> int | None:
-    """Where no four letters begin a chunk. Some writers leave out the byte after a chunk of odd size."""
-    place, is_odd = 0, False
-    while place + 8 <= len(data):
-        if is_odd and _LETTERS.match(data, place - 1):
-            place -= 1
-        if not _LETTERS.match(data, place):
-            return place
-        size = int.from_bytes(data[place + 4 : place + 8], "little")
-        is_odd = bool(size & 1)
-        if data[place : place + 4] in (b"RIFF", b"LIST") and data[place + 8 : place + 12] in _LISTS_OF_PICTURES:
-            place, is_odd = place + 12, False
-        else:
-            place += 8 + size + is_odd
-    return None
-
-
-_BREAKS = {
-    "matroska,webm": _break_in_matroska,
-    "flv": _break_in_flv,
-    "gif": _break_in_gif,
-    "avi": _break_in_avi,
-}
+_BREAKS = {"matroska,webm": _break_in_matroska, "flv": _break_in_flv, "gif": _break_in_gif}
 
 
 def first_damage(data: bytes, container: str) -> int | None:

@@ -46,16 +46,14 @@ def video(
     times: Sequence[int] | None = None,
     pix_fmt: str = "yuv420p",
 ) -> bytes:
-    """A video file's bytes, always the same; `times` are presentation times in frames of `rate`."""
+    """A video file's bytes; `times` are presentation times in frames of `rate`."""
     file = io.BytesIO()
-    with av.open(file, "w", format=container, options={"fflags": "bitexact"}) as output:  # no random names inside
+    with av.open(file, "w", format=container) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.width, stream.height = width, height
         stream.pix_fmt = "rgb8" if codec == "gif" else pix_fmt
         if options is None:
             options = {"crf": "12", "g": "12", "bf": "2"} if codec == "libx264" else {}
-        if codec == "libx264":  # of pictures this small its macroblock tree differs from run to run
-            options = {"mbtree": "0"} | options
         stream.options = options
         stream.codec_context.time_base = Fraction(1, rate)
         for index in range(frames):

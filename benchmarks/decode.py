@@ -22,11 +22,9 @@ shuffled, so that both processes get as much to do.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import importlib
 import io
-import json
 import math
 import sys
 import tempfile
@@ -39,10 +37,13 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch.nn.functional import interpolate
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from charts import bars
+from reporting import command_line, show
 
 from clipbert_cli.batch import Example, Group, Texts, VideoInfo
 from clipbert_cli.data.collate import Collate
@@ -266,9 +267,7 @@ def kept_videos(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON document on stdout")
-    parser.add_argument("--plot", metavar="FILE", help="a bar chart of the speedups, PNG")
+    parser = command_line(__doc__, chart="times as fast as decoding clip by clip")
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
@@ -295,21 +294,22 @@ def main() -> None:
     seconds = measure(sets, repeats=arguments.repeats)
     report = {policy: summary(policy, spent, videos) for policy, spent in seconds.items()}
     workers = measure_workers(videos, repeats=arguments.repeats)
-    if arguments.json:
-        print(json.dumps({**report, "workers": workers}, indent=1))
-    else:
-        for policy, ways in report.items():
-            for name, row in ways.items():
-                print(
-                    f"{policy:6} {name:20} {row['ms_per_video']:8.1f} ms a video  x{row['speedup']:5.2f}  "
-                    f"{row['clips_per_second']:7.1f} clips/s {row['megabytes_per_second']:6.1f} MB/s"
-                )
-            print(
-                f"{policy:6} decode / bound      {ways['decode']['ms_per_video'] / ways['bound']['ms_per_video']:8.2f}"
-            )
-        print(f"workers 2 / 1 {workers['two_against_one']:21.2f}  {workers}")
+    rows = [(policy, name, row) for policy, ways in report.items() for name, row in ways.items()]
     if arguments.plot:
-        plot(report, arguments.plot)
+        bars(arguments.plot, "times as fast", [(f"{policy}, {name}", row["speedup"]) for policy, name, row in rows])
+    lines = [
+        f"{policy:6} {name:20} {row['ms_per_video']:8.1f} ms a video  x{row['speedup']:5.2f}  "
+        f"{row['clips_per_second']:7.1f} clips/s {row['megabytes_per_second']:6.1f} MB/s"
+        for policy, name, row in rows
+    ]
+    lines += [f"workers {workers}"]
+    results = [
+        f"{policy} x{ways['loader']['speedup']:.2f}, transcoded x{ways['loader, transcoded']['speedup']:.2f}, "
+        f"decode / bound {ways['decode']['ms_per_video'] / ways['bound']['ms_per_video']:.2f}"
+        for policy, ways in report.items()
+    ]
+    results += [f"two loading processes x{workers['two_against_one']:.2f}"]
+    show(arguments, {**report, "workers": workers}, lines=lines, result="; ".join(results))
 
 
 def summary(policy: str, spent: Mapping[str, float], videos: list[bytes]) -> dict[str, dict[str, float]]:
@@ -323,23 +323,6 @@ def summary(policy: str, spent: Mapping[str, float], videos: list[bytes]) -> dic
         }
         for name, seconds in spent.items()
     }
-
-
-def plot(report: dict[str, dict[str, dict[str, float]]], file: str) -> None:
-    """Bars drawn with Pillow: one more dependency for a chart is one too many."""
-    rows = [(policy, name, row["speedup"]) for policy, ways in report.items() for name, row in ways.items()]
-    longest = max(speedup for *_, speedup in rows)
-    image = Image.new("RGB", (760, 30 + 24 * len(rows)), "white")
-    draw = ImageDraw.Draw(image)
-    draw.text((10, 8), "times as fast as decoding clip by clip (CPU time, one thread)", fill="black")
-    for number, (policy, name, speedup) in enumerate(rows):
-        top = 30 + 24 * number
-        draw.text((10, top + 4), f"{policy}  {name}", fill="black")
-        draw.rectangle(
-            (180, top, 180 + 500 * speedup / longest, top + 18), fill="#3b6ea5" if policy == "train" else "#c46d2c"
-        )
-        draw.text((186 + 500 * speedup / longest, top + 4), f"{speedup:.1f}", fill="black")
-    image.save(file)
 
 
 if __name__ == "__main__":

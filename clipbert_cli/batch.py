@@ -76,7 +76,7 @@ class Batch:
     """What the model and the task see of one step.
 
     Shapes:
-        frames: (B, K, T, 3, S, S) uint8 RGB, zero where padded
+        frames: (B, K, T, 3, S, S) uint8 RGB, zero where padded; channels are last in memory
         text_ids: (N, L) int64, 0 where padded
         text_mask: (N, L) bool, True = real token
         text_item: (N,) int64, the media item (0..B-1) that each text row reads

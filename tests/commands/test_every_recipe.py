@@ -130,7 +130,8 @@ def test_a_compiled_model_takes_the_same_steps(
         records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         losses[compiled] = [record["loss"] for record in records if record["event"] == "train"]
     assert len(losses[True]) == 4
-    assert losses[True] == pytest.approx(losses[False], rel=1e-5)
+    assert losses[True][0] == pytest.approx(losses[False][0], rel=1e-6)
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # Adam's first updates have the size of the rate
     assert graphs
 
 

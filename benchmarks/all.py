@@ -72,7 +72,8 @@ def measured(file: Path, options: Sequence[str]) -> str:
     except ValueError:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
         raise FailedError(f"{file.stem} failed with exit code {done.returncode}: {last}") from None
-    head = f"## {file.stem}\n\n{time.strftime('%Y-%m-%d')}, {machine()}. `python {' '.join(command)}`\n\n"
+    shown = ["FOLDER" if Path(word).is_absolute() else word for word in command]
+    head = f"## {file.stem}\n\n{time.strftime('%Y-%m-%d')}, {machine()}. `python {' '.join(shown)}`\n\n"
     if "result" in report:
         head += f"{report['result'][:1].upper()}{report['result'][1:]}.\n\n"
     if done.returncode:

@@ -108,9 +108,9 @@ def measure(name: str, steps: int) -> dict[str, Any]:
     sides = [Side(side, name) for side in case.sides]
     rates = [matrix_product_rate(case.place, dtype)]
     try:
-        for number in range(1 + steps):
+        for order in ["step"] * (1 + steps) + ["count"]:
             for side in sides:
-                side.step("step" if number else "count")
+                side.step(order)
             rates.append(matrix_product_rate(case.place, dtype))
     finally:
         for side in sides:
@@ -127,13 +127,15 @@ def measure(name: str, steps: int) -> dict[str, Any]:
 
 
 def summary(steps: list[dict[str, float]], rate: float) -> dict[str, Any]:
-    seconds, flops = statistics.median(step["seconds"] for step in steps[1:]), steps[0]["flops"]
+    """Of a step to warm up, those that are timed, and one whose operations are counted, which takes more memory."""
+    _, *timed, counted = steps
+    seconds, flops = statistics.median(step["seconds"] for step in timed), counted["flops"]
     return {
         "step_ms": round(1000 * seconds),
         "gflops": round(flops / 1e9),
         "floor_ms": round(1000 * flops / rate),
         "mfu": round(flops / rate / seconds, 3),
-        "memory_mib": steps[-1]["memory_mib"],
+        "memory_mib": timed[-1]["memory_mib"],
     }
 
 

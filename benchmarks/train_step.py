@@ -4,7 +4,8 @@
 
 The recipe is msrvtt_qa: ResNet-50 and BERT-base at random weights, questions of 7 to 13 tokens. Each side runs in a
 process of its own; they take turns step by step, so that a busy machine slows all alike. One step comes first to warm
-up; the median of the --steps others counts. Losses are compared over all of them.
+up, one whose FLOPs are counted comes last; of the --steps between them the median counts, and memory is the most up to
+their end. Losses are compared over all of them.
 
     cpu     2 videos x 2 clips x 2 frames of 448 pixels in float32
     cuda    16 x 8 x 2 in bf16, the plain way in fp16; where there is a GPU

@@ -9,7 +9,8 @@ content. Those that hold others must be filled by them, without a gap:
 An FLV file is a chain of tags, after each of which its size stands once more (Adobe Flash Video File Format 10.1,
 annex E): header | 0 | tag | size | tag | size ...
 
-A GIF file is a chain of blocks (GIF89a, 17 to 27): header, colours | extension | picture, colours, data | trailer."""
+A GIF file is a chain of blocks (GIF89a, 17 to 27): header, colours | extension | picture, colours, data | trailer.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +33,6 @@ _CHILDREN = {
     _CLUSTER: _IN_CLUSTER | {_BLOCK_GROUP, _CRC, _VOID},
     _BLOCK_GROUP: _IN_BLOCK_GROUP | {_CRC, _VOID},
 }
-
 
 _TAG_HEAD = 11
 _TAG_KINDS = {8, 9, 18}  # sound, pictures, data; bits above are flags
@@ -81,7 +81,7 @@ def _element(data: bytes, place: int) -> _Element | None:
     """The element that begins here; None where the file ends before its content does."""
     if place >= len(data):
         return None
-    name_length, size_length = 9 - data[place].bit_length(), 0
+    name_length = 9 - data[place].bit_length()
     if name_length > 4:
         raise _DamagedError(place)
     size_place = place + name_length

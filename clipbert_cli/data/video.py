@@ -12,6 +12,7 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
+from functools import cached_property
 
 import av
 from av.container import InputContainer
@@ -72,6 +73,11 @@ class Video:
         """FFmpeg's name of the container, e.g. `mov,mp4,m4a,3gp,3g2,mj2`."""
         return str(self._container.format.name)
 
+    @cached_property
+    def _damaged_from(self) -> int | None:
+        """The first byte that is not to be trusted; looked for once, however often the video is rewound."""
+        return first_damage(self._data, self.container_format)
+
     def frames(self) -> Iterator[tuple[int, VideoFrame]]:
         """(presentation time, frame) of every frame from the start, in the order they are shown.
 
@@ -129,7 +135,6 @@ class Video:
                 if self.container_format in _BARE and not _START_CODE.match(self._data[:64]):
                     raise DecodeError("it begins in the middle: a piece of a file whose beginning is missing")
                 self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
-                self._damaged_from = first_damage(self._data, self.container_format)
             except BaseException:
                 self._container.close()
                 raise

@@ -33,10 +33,12 @@ from charts import shares
 from device import name_of
 from reporting import command_line, show
 from scoring import SIDE, Case, Engine, counted, engine_work, make_frames, make_model, make_texts
+from turns import lengths
 
 from clipbert_cli.data.decode import decode_canvas
 from clipbert_cli.data.probe import inspect_video
 from clipbert_cli.data.sampling import ClipSampling, select
+from clipbert_cli.engine.flops import matrix_product_rate
 
 GPUS = (1, 8, 64)
 FRAMES = 2
@@ -137,14 +139,15 @@ def measured_rates(device: torch.device) -> dict[str, float]:
     with torch.inference_mode():
         model, texts, frames = make_model().to(device), make_texts(case), make_frames(case)
         Engine(model, case, texts)(frames)
-        before, engine = case.product_rate(), Engine(model, case, texts)
+        before, engine = matrix_product_rate(device, case.precision.dtype), Engine(model, case, texts)
         engine(frames)
-        matrix = (before + case.product_rate()) / 2
+        matrix = (before + matrix_product_rate(device, case.precision.dtype)) / 2
         cnn, transformer = engine_work(model, case, texts)
+    seconds = lengths(engine.clock.spans)
     return {
         "matrix": matrix,
-        "transformer": transformer / engine.seconds["transformer"] / matrix,
-        "cnn": cnn / engine.seconds["cnn"] / matrix,
+        "transformer": transformer / seconds["transformer"] / matrix,
+        "cnn": cnn / seconds["cnn"] / matrix,
     }
 
 

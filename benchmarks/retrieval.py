@@ -14,20 +14,18 @@ CPU float32; on a GPU bf16 against the plain way in fp16, with more texts, video
              by one, texts padded to the maximum, attention written out with its mask, all tokens of the last layer
     engine   clipbert_cli.engine.predict
 
-Plain and engine take turns, the plain way video by video. FLOPs are counted by torch; `flop_ratio` is how many times
-as many operations the plain way has, so what leaving out work alone can bring. The machine's rate is that of a product
-of two large matrices, measured before, between and after; MFU is the share of it that the arithmetic reaches that is
-really done. The exit code is 1 where the engine is not as many times as fast as wanted on a CPU. How the cost grows
-with texts, videos and clips is another script, linear.py.
+Plain and engine are processes that take turns of half a second, so that a busy machine slows both alike (turns.py).
+FLOPs are counted by torch; `flop_ratio` is how many times as many operations the plain way has, so what leaving out
+work alone can bring. The machine's rate is that of products of two large matrices, measured between the turns; MFU is
+the share of it that the arithmetic reaches that is really done. The exit code is 1 where the engine is not as many
+times as fast as wanted on a CPU. How the cost grows with texts, videos and clips is another script, linear.py.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from typing import Any
@@ -37,12 +35,11 @@ from charts import bars
 from device import name_of
 from plain_model import PlainModel, normalised
 from reporting import command_line, show
-from scoring import LONG, SHORT, Case, Engine, engine_work, make_frames, make_model, make_texts, plain_work
+from scoring import LONG, SHORT, Case, Engine, engine_work, make_frames, make_model, make_texts, overhead, plain_work
 from torch import Tensor
+from turns import MACHINE, Clock, Turns, serve, serve_products
 
 from clipbert_cli.batch import Texts
-from clipbert_cli.engine.flops import synchronize
-from clipbert_cli.model import ClipBert
 
 
 @dataclass(frozen=True)
@@ -84,31 +81,43 @@ def plain_scores(model: PlainModel, frames: Tensor, texts: Texts, minibatch: int
     return torch.stack(scores).cpu()
 
 
+SIDES = ("plain", "engine")
+
+
 @torch.inference_mode()
-def compare(model: ClipBert, case: Case, kind: Kind) -> dict[str, Any]:
-    """Plain and engine in turns: half of the videos plain, all with the engine, the other half plain."""
+def score(side: str, case: Case, kind: Kind) -> Callable[[str], dict[str, Any]]:
+    """One side: all scores, and when it was at work on what."""
     torch.manual_seed(2)
     texts, frames, minibatch = make_texts(case), make_frames(case), kind.minibatch or case.texts
+    model = make_model().to(case.device)
+    engine, clock = Engine(model, case, texts), Clock(case.device)
     plain = PlainModel.of(model).to(case.device)
-    engine = Engine(model, case, texts)
+
+    @torch.inference_mode()
+    def run(_: str) -> dict[str, Any]:
+        if side == "engine":
+            return {"scores": engine(frames).tolist(), "spans": engine.clock.spans}
+        with clock.timed("whole"):
+            scores = plain_scores(plain, frames, texts, minibatch)
+        return {"scores": scores.tolist(), "spans": clock.spans}
+
     few = Texts(texts.ids[:2], texts.mask[:2])
-    Engine(model, replace(case, texts=2, videos=1, clips=1), few)(frames[:1, :1])
+    Engine(model, replace(case, texts=2, videos=1, clips=1), few)(frames[:1, :1])  # memory from the system
     plain_scores(plain, frames[:1, :1], few, 2)
-    rates, scores, seconds = [case.product_rate()], [], 0.0
-    half = max(1, case.videos // 2)
-    found = None
-    for part in (frames[:half], frames[half:]):
-        synchronize(case.device)
-        begin = time.perf_counter()
-        scores += [plain_scores(plain, video[None], texts, minibatch) for video in part]
-        synchronize(case.device)
-        seconds += time.perf_counter() - begin
-        rates.append(case.product_rate())
-        if found is None:
-            found = engine(frames)
-            rates.append(case.product_rate())
-    assert found is not None
-    work = (*engine_work(model, case, texts), plain_work(plain, case, texts, minibatch))
+    return run
+
+
+def compare(case: Case, kind: Kind, options: Sequence[str]) -> dict[str, Any]:
+    """Plain and engine in turns, as they have operations."""
+    model, texts, minibatch = make_model().to(case.device), make_texts(case), kind.minibatch or case.texts
+    with torch.inference_mode():
+        cnn, transformer = engine_work(model, case, texts)
+        plain = plain_work(PlainModel.of(model).to(case.device), case, texts, minibatch)
+    work = {"plain": plain, "engine": cnn + transformer}
+    with Turns(__file__, SIDES, ["--case", case.name, *options], device=case.device) as turns:
+        answers = turns.take(dict.fromkeys(SIDES, "score"), work)
+        rate = turns.rate()
+    scores = {side: torch.tensor(answers[side].fields["scores"]) for side in SIDES}
     return {
         "case": case.name,
         "texts": case.texts,
@@ -119,49 +128,50 @@ def compare(model: ClipBert, case: Case, kind: Kind) -> dict[str, Any]:
         "tokens_max": texts.ids.shape[1],
         "minibatch": minibatch,
         "precision": case.precision.name,
-        **speeds(case, engine, seconds, work, rates),
+        **speeds(case, {side: answers[side].parts() for side in SIDES}, (cnn, transformer, plain), rate),
         "wanted": kind.wanted,
-        "largest_difference": float((torch.cat(scores) - found).abs().max()),
-        "scores": [float(found.min()), float(found.max())],
+        "largest_difference": float((scores["plain"] - scores["engine"]).abs().max()),
+        "scores": [float(scores["engine"].min()), float(scores["engine"].max())],
     }
 
 
 def speeds(
-    case: Case, engine: Engine, plain_seconds: float, work: tuple[float, float, float], rates: list[float]
+    case: Case, seconds: Mapping[str, Mapping[str, float]], work: tuple[float, float, float], rate: float
 ) -> dict[str, Any]:
-    """Pairs a second and shares of the machine's rate, which is the mean of the measured ones.
+    """Pairs a second, and shares of the machine's `rate`.
 
     Args:
+        seconds: of a side and part.
         work: FLOPs of the CNN, of the transformer, and of the plain way.
     """
     cnn, transformer, plain = work
-    pairs, machine, whole = case.texts * case.videos, statistics.mean(rates), engine.seconds["whole"]
+    pairs, engine = case.texts * case.videos, seconds["engine"]
+    whole, plain_whole = engine["whole"], seconds["plain"]["whole"]
     return {
         "pairs_per_second": pairs / whole,
-        "plain_pairs_per_second": pairs / plain_seconds,
-        "speedup": plain_seconds / whole,
+        "plain_pairs_per_second": pairs / plain_whole,
+        "speedup": plain_whole / whole,
         "flop_ratio": plain / (cnn + transformer),
         "plain_tflop": plain / 1e12,
         "tflop": (cnn + transformer) / 1e12,
-        "mfu": (cnn + transformer) / whole / machine,
-        "plain_mfu": plain / plain_seconds / machine,
-        "transformer_mfu": transformer / engine.seconds["transformer"] / machine,
-        "cnn_mfu": cnn / engine.seconds["cnn"] / machine,
-        "overhead": engine.overhead,
-        "weights_seconds": engine.seconds["weights"],
-        "matrix_gflops": [each / 1e9 for each in rates],
+        "mfu": (cnn + transformer) / whole / rate,
+        "plain_mfu": plain / plain_whole / rate,
+        "transformer_mfu": transformer / engine["transformer"] / rate,
+        "cnn_mfu": cnn / engine["cnn"] / rate,
+        "overhead": overhead(engine),
+        "weights_seconds": engine["weights"],
+        "matrix_gflops": rate / 1e9,
     }
 
 
 # ------------------------------------------------------------------------------------------------ the command
 
 
-def cases(options: argparse.Namespace, device: torch.device) -> Iterator[tuple[Case, Kind]]:
-    for name in options.case:
-        kind = KINDS[name]
-        texts, videos, clips = kind.size or SIZES[device.type]
-        size = (options.texts or texts, options.videos or videos, options.clips or clips)
-        yield Case(name, device, *size, options.frames or kind.frames, kind.lengths), kind
+def case_of(name: str, options: argparse.Namespace) -> tuple[Case, Kind]:
+    kind, device = KINDS[name], torch.device(options.device)
+    texts, videos, clips = kind.size or SIZES[device.type]
+    size = (options.texts or texts, options.videos or videos, options.clips or clips)
+    return Case(name, device, *size, options.frames or kind.frames, kind.lengths), kind
 
 
 def main() -> int:
@@ -171,13 +181,22 @@ def main() -> int:
     for name in ("texts", "videos", "clips"):
         parser.add_argument(f"--{name}", type=int, help="default: 64, 4, 2 on a CPU, 256, 16, 16 on a GPU")
     parser.add_argument("--frames", type=int, help="of a clip; default: 2, in the case `frames` 16")
+    parser.add_argument("--side", choices=(*SIDES, MACHINE), help="internal: work on what another process orders")
     options = parser.parse_args()
-    device = torch.device(options.device)
-    model = make_model().to(device)
+    if options.side:
+        case, kind = case_of(options.case[0], options)
+        if options.side == MACHINE:
+            serve_products(case.device, case.precision.dtype)
+        else:
+            serve(score(options.side, case, kind))
+        return 0
     rows: list[dict[str, Any]] = []
-    for case, kind in cases(options, device):
-        rows.append(compare(model, case, kind))
-        print(line(rows[-1]), file=sys.stderr, flush=True)  # a case takes a minute
+    sizes = {name: getattr(options, name) for name in ("device", "texts", "videos", "clips", "frames")}
+    for name in options.case:
+        given = [word for key, value in sizes.items() if value is not None for word in (f"--{key}", str(value))]
+        rows.append(compare(*case_of(name, options), given))
+        print(line(rows[-1]), file=sys.stderr, flush=True)  # a case takes minutes
+    device = torch.device(options.device)
     machine = {"device": name_of(device), "threads": torch.get_num_threads(), "torch": torch.__version__}
     report = {"benchmark": "retrieval", "machine": {**machine, "date": date.today().isoformat()}, "rows": rows}
     if options.plot:
@@ -199,7 +218,7 @@ def line(row: dict[str, Any]) -> str:
         f"{row['case']:6} {row['texts']:4} x {row['videos']} x {row['clips']}  {short_line(row)}  "
         f"{row['pairs_per_second']:.2f} pairs/s  MFU {row['mfu']:.2f} (plain {row['plain_mfu']:.2f}, transformer "
         f"{row['transformer_mfu']:.2f}, CNN {row['cnn_mfu']:.2f})  overhead {row['overhead']:.1%}  "
-        f"matrices {statistics.mean(row['matrix_gflops']):.0f} GFLOP/s  scores differ {row['largest_difference']:.1e}"
+        f"matrices {row['matrix_gflops']:.0f} GFLOP/s  scores differ {row['largest_difference']:.1e}"
     )
 
 

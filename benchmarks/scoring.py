@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,11 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from plain_model import PlainModel
+from turns import Clock
 
 from clipbert_cli.batch import Batch, Example, Texts
 from clipbert_cli.engine import predict as engine
-from clipbert_cli.engine.flops import flop_counter, matrix_product_rate, synchronize
+from clipbert_cli.engine.flops import flop_counter
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.model.answering import Answerer
@@ -59,10 +59,6 @@ class Case:
     def sequences(self) -> int:
         """Texts times clips."""
         return self.texts * self.videos * self.clips
-
-    def product_rate(self) -> float:
-        """FLOPs a second of a large matrix product in this case's precision."""
-        return matrix_product_rate(self.device, self.precision.dtype)
 
 
 def make_texts(case: Case) -> Texts:
@@ -96,16 +92,18 @@ def make_model() -> ClipBert:
 
 @dataclass
 class Engine:
-    """The project's inference, and where its time goes.
+    """The project's inference, and when it did what.
 
     Attributes:
-        seconds: of the `whole`, and of it of the `cnn`, the `transformer`, and packing its `weights`.
+        clock: of the `whole`, and of it of the `cnn`, the `transformer`, and packing its `weights`.
     """
 
     model: ClipBert
     case: Case
     texts: Texts
-    seconds: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = Clock(self.case.device)
 
     def __call__(self, frames: Tensor) -> Tensor:
         """(M, K, T, 3, H, W) -> scores (M, N)."""
@@ -113,7 +111,7 @@ class Engine:
         names = tuple(f"video{number}" for number in range(len(frames)))
         batch = Batch(frames, none, none.bool(), none[:, 0], (), media_ids=names)
         examples = tuple(Example(str(number), names[0], ("",)) for number in range(len(self.texts.ids)))
-        with self.timed("whole"), self.parts():
+        with self.clock.timed("whole"), self.parts():
             found = engine.predict_batches(
                 self.model,
                 [batch],
@@ -124,19 +122,6 @@ class Engine:
             )
             (predictions,) = found
         return torch.stack([torch.from_numpy(each.fields["scores"]) for each in predictions])
-
-    @property
-    def overhead(self) -> float:
-        """The share of the time that neither the CNN nor the transformer nor its weights took."""
-        return 1 - sum(self.seconds[part] for part in ("cnn", "transformer", "weights")) / self.seconds["whole"]
-
-    @contextmanager
-    def timed(self, part: str) -> Iterator[None]:
-        synchronize(self.case.device)
-        begin = time.perf_counter()
-        yield
-        synchronize(self.case.device)
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
 
     @contextmanager
     def parts(self) -> Iterator[None]:
@@ -158,10 +143,15 @@ class Engine:
 
     def _noted(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            with self.timed(part):
+            with self.clock.timed(part):
                 return function(*arguments, **options)
 
         return call
+
+
+def overhead(seconds: Mapping[str, float]) -> float:
+    """The share of the whole that neither the CNN nor the transformer nor its weights took."""
+    return 1 - sum(seconds[part] for part in ("cnn", "transformer", "weights")) / seconds["whole"]
 
 
 # ------------------------------------------------------------------------------------------------ operations

@@ -3,9 +3,9 @@
     python benchmarks/train_step.py [--case cpu cuda] [--steps 5] [--json] [--plot FILE]
 
 The recipe is msrvtt_qa: ResNet-50 and BERT-base at random weights, questions of 7 to 13 tokens. Each side runs in a
-process of its own; they take turns step by step, so that a busy machine slows all alike. One step comes first to warm
-up, one whose FLOPs are counted comes last; of the --steps between them the median counts, and memory is the most up to
-their end. Losses are compared over all of them.
+process of its own; they take turns of half a second, so that a busy machine slows all alike (turns.py). One step comes
+first to warm up, one whose FLOPs are counted comes last; of the --steps between them the mean counts, and memory is the
+most up to their end. Losses are compared over all of them.
 
     cpu     2 videos x 2 clips x 2 frames of 448 pixels in float32
     cuda    16 x 8 x 2 in bf16, the plain way in fp16; where there is a GPU
@@ -15,20 +15,16 @@ their end. Losses are compared over all of them.
     engine  clipbert_cli.engine.train.Trainer
 
 `plain, 20 tokens` pads to 20: what remains when padding is not the point. FLOPs are counted by torch; the machine's
-rate is that of a product of two large matrices, measured between the steps; MFU is the share of it that a step reaches.
+rate is that of products of two large matrices, measured between the turns; MFU is the share of it that a step reaches.
 The exit code is 1 where the CPU's case does not reach what WANTED says.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import resource
 import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -36,30 +32,30 @@ import torch
 from charts import bars
 from reporting import command_line, show
 from training_sides import CASES, SIDES, Case, batches
+from turns import MACHINE, Answer, Clock, Turns, serve, serve_products
 
-from clipbert_cli.engine.flops import flop_counter, matrix_product_rate, synchronize
+from clipbert_cli.engine.flops import flop_counter
 from clipbert_cli.engine.precision import Precision
 
 WANTED = {"speedup": 1.3, "memory": 0.8, "loss_difference": 1e-5}
 
 
-def serve(side: str, case: Case) -> None:
-    """One side: a step for every line on stdin, answered by a line of JSON."""
-    step, stream = SIDES[side](case), batches(case)
-    for order in sys.stdin:
+def steps_of(side: str, case: Case) -> Callable[[str], dict[str, Any]]:
+    """One side: a step for every order."""
+    step, stream, clock = SIDES[side](case), batches(case), Clock(case.place)
+
+    def work(order: str) -> dict[str, Any]:
         batch = next(stream)
         if case.device == "cuda":
             batch = batch.pin_memory()
-        operations = flop_counter() if order.strip() == "count" else None
-        synchronize(case.place)
-        begin = time.perf_counter()
-        with operations or nullcontext():
+        operations = flop_counter() if order == "count" else None
+        clock.spans.clear()
+        with clock.timed("step"), operations or nullcontext():
             loss = step(batch)
-        synchronize(case.place)
-        answer = {"loss": loss, "seconds": time.perf_counter() - begin, "memory_mib": peak_memory(case)}
-        if operations:
-            answer["flops"] = operations.get_total_flops()
-        print(json.dumps(answer), flush=True)
+        flops = operations.get_total_flops() if operations else None
+        return {"loss": loss, "spans": clock.spans, "memory_mib": peak_memory(case), "flops": flops}
+
+    return work
 
 
 def peak_memory(case: Case) -> int:
@@ -72,71 +68,38 @@ def peak_memory(case: Case) -> int:
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-class Side:
-    """A process that takes one side's steps."""
-
-    def __init__(self, name: str, case: str) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, __file__, "--side", name, "--case", case],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            env=os.environ,
-        )
-        self.steps: list[dict[str, float]] = []
-
-    def step(self, order: str = "step") -> None:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(order + "\n")
-        self.process.stdin.flush()
-        line = self.process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self.name}: its process ended with exit code {self.process.wait()}")
-        self.steps.append(json.loads(line))
-
-    def close(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
-
 def measure(name: str, steps: int) -> dict[str, Any]:
     """Everything of one case: a row a side, and the machine's rate."""
     case = CASES[name]
-    dtype = Precision(case.precision).dtype
-    sides = [Side(side, name) for side in case.sides]
-    rates = [matrix_product_rate(case.place, dtype)]
-    try:
-        for order in ["step"] * (1 + steps) + ["count"]:
-            for side in sides:
-                side.step(order)
-            rates.append(matrix_product_rate(case.place, dtype))
-    finally:
-        for side in sides:
-            side.close()
-    rate, last = max(rates), sides[-1]
-    rows = {side.name: summary(side.steps, rate) for side in sides}
-    for side in sides:
-        row = rows[side.name]
-        row["speedup"] = round(row["step_ms"] / rows[last.name]["step_ms"], 2)
-        row["memory"] = round(rows[last.name]["memory_mib"] / row["memory_mib"], 2)
-        pairs = zip(last.steps, side.steps, strict=True)
-        row["loss_difference"] = max(abs(one["loss"] / other["loss"] - 1) for one, other in pairs)
+    with Turns(__file__, case.sides, ["--case", name], device=case.place) as turns:
+        turns.take(dict.fromkeys(case.sides, "step"))
+        since = len(turns.machine.answers)
+        for _ in range(steps):
+            last = {side.name: side.answers[-1].parts()["step"] for side in turns.sides}
+            turns.take(dict.fromkeys(case.sides, "step"), last)
+        rate = turns.rate(since=since)
+        turns.take(dict.fromkeys(case.sides, "count"))
+    answers = {side.name: side.answers for side in turns.sides}
+    rows = {side: summary(own, rate) for side, own in answers.items()}
+    compared = case.sides[-1]
+    for side, row in rows.items():
+        row["speedup"] = round(row["step_ms"] / rows[compared]["step_ms"], 2)
+        row["memory"] = round(rows[compared]["memory_mib"] / row["memory_mib"], 2)
+        pairs = zip(answers[compared], answers[side], strict=True)
+        row["loss_difference"] = max(abs(one.fields["loss"] / other.fields["loss"] - 1) for one, other in pairs)
     return {"product_gflops": round(rate / 1e9, 1), "steps": steps, "warm_up_steps": 1, "sides": rows}
 
 
-def summary(steps: list[dict[str, float]], rate: float) -> dict[str, Any]:
+def summary(steps: list[Answer], rate: float) -> dict[str, Any]:
     """Of a step to warm up, those that are timed, and one whose operations are counted, which takes more memory."""
     _, *timed, counted = steps
-    seconds, flops = statistics.median(step["seconds"] for step in timed), counted["flops"]
+    seconds, flops = statistics.mean(step.parts()["step"] for step in timed), counted.fields["flops"]
     return {
         "step_ms": round(1000 * seconds),
         "gflops": round(flops / 1e9),
         "floor_ms": round(1000 * flops / rate),
         "mfu": round(flops / rate / seconds, 3),
-        "memory_mib": timed[-1]["memory_mib"],
+        "memory_mib": timed[-1].fields["memory_mib"],
     }
 
 
@@ -191,11 +154,15 @@ def main() -> int:
     parser = command_line(__doc__, chart="step times and their floor by operations")
     parser.add_argument("--steps", type=int, default=5, help="steps that are timed, after one that is not")
     parser.add_argument("--case", choices=CASES, nargs="+", help="default: those that this machine has")
-    parser.add_argument("--side", choices=SIDES, help="internal: take this side's steps for another process")
+    parser.add_argument("--side", choices=(*SIDES, MACHINE), help="internal: work on what another process orders")
     options = parser.parse_args()
     here = options.case or (["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"])
     if options.side:
-        serve(options.side, CASES[here[0]])
+        case = CASES[here[0]]
+        if options.side == MACHINE:
+            serve_products(case.place, Precision(case.precision).dtype)
+        else:
+            serve(steps_of(options.side, case))
         return 0
     report = {name: measure(name, max(1, options.steps)) for name in here}
     if options.plot:

@@ -6,7 +6,7 @@ This project's inference alone, on 448 pixels, clips of 2 frames that are decode
 mean. Each size has twice the sequences (a text with a clip) of the one before: twice the clips, then the videos, then
 the texts. The texts of the largest are those of the others twice, so that all have the same mixture of lengths. In each
 repeat a size runs as often as it takes to score as many sequences as the largest, and all of its runs count. The sizes
-are processes that take turns of half a second (turns.py), so that a busy machine slows all alike.
+are processes that take turns of a second (turns.py), so that a busy machine slows all alike.
 
 `growth` is how much more a sequence costs the transformer at the largest size than at the cheapest of the others;
 `overhead` is the share of the time that neither the CNN nor the transformer nor packing its weights took. The exit code

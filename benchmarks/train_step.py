@@ -3,7 +3,7 @@
     python benchmarks/train_step.py [--case cpu cuda] [--steps 5] [--json] [--plot FILE]
 
 The recipe is msrvtt_qa: ResNet-50 and BERT-base at random weights, questions of 7 to 13 tokens. Each side runs in a
-process of its own; they take turns of half a second, so that a busy machine slows all alike (turns.py). One step comes
+process of its own; they take turns of a second, so that a busy machine slows all alike (turns.py). One step comes
 first to warm up, one whose FLOPs are counted comes last; of the --steps between them the mean counts, and memory is the
 most up to their end. Losses are compared over all of them.
 

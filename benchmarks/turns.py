@@ -1,4 +1,4 @@
-"""Sides of a benchmark, each in a process of its own, that work in turns of a fraction of a second.
+"""Sides of a benchmark, each in a process of its own, that work in turns of a second.
 
 How fast a machine is changes from one second to the next, with what its neighbours do. So that all sides meet the same
 machine, each is stopped (SIGSTOP) when its slice of time is over and the next goes on; slices are as long, one against
@@ -23,7 +23,7 @@ import torch
 
 from clipbert_cli.engine.flops import MATRIX_SIDE, matrix_product_rate, synchronize
 
-SLICE = 0.5
+SLICE = 1.0
 """Seconds of the side with the most work; long against stopping and going on, short against the changes."""
 
 MACHINE = "machine"

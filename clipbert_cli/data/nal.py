@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _START_CODED = {"mpeg1video", "mpeg2video", "mpeg4"}
-_ZEROS = re.compile(rb"\0\0\0+[^\0\1]")  # before a start code any number may stand
+# Before a start code any number may stand. A run is looked at once, from its beginning: writers of a constant rate fill
+# their packets with zeros, and a run that is tried from each of them takes the square of its length.
+_ZEROS = re.compile(rb"(?<!\0)\0\0\0++[^\1]")
 
 
 def has_lost_bytes(codec: str, packet: bytes) -> bool:

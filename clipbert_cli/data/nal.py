@@ -36,11 +36,15 @@ class NalFormat:
 
     @classmethod
     def of(cls, codec: str, extradata: bytes) -> NalFormat | None:
-        """None for codecs without NAL units (ISO/IEC 14496-15, 5.3.3.1 and 8.3.3.1: where the length's size stands)."""
+        """None for codecs without NAL units (ISO/IEC 14496-15, 5.3.3.1 and 8.3.3.1: where the length's size stands).
+
+        HEVC's first writers stated version 0, which FFmpeg reads too: it begins like no start code.
+        """
         if codec not in ("h264", "hevc"):
             return None
         place = 4 if codec == "h264" else 21
-        if len(extradata) <= place or extradata[0] != 1:
+        is_coded = extradata[:1] != b"\1" if codec == "h264" else extradata[:3] in (b"\0\0\0", b"\0\0\1")
+        if len(extradata) <= place or is_coded:
             return cls(codec, 0)
         return cls(codec, (extradata[place] & 3) + 1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from fractions import Fraction
 from typing import Any
 
@@ -149,6 +150,29 @@ def test_zeros_before_a_start_code_do_no_harm() -> None:
     assert not has_lost_bytes("mpeg4", b"\0\0\1\xb6\x12\0\0\0\0\1\xb6\x34\0\0\0\0")
     assert has_lost_bytes("mpeg4", b"\0\0\1\xb6\x12\0\0\0\x34")
     assert not has_lost_bytes("vp8", b"\x12\0\0\0\x34")
+
+
+def test_packets_that_are_filled_with_zeros_are_looked_through_once() -> None:
+    filled = b"\0\0\1\xb8\x12" + bytes(500_000)
+    start = time.process_time()
+    assert not has_lost_bytes("mpeg2video", filled + b"\1\xb3")
+    assert not has_lost_bytes("mpeg2video", filled)
+    assert has_lost_bytes("mpeg2video", filled + b"\2")
+    assert time.process_time() - start < 5
+
+
+def test_hevc_of_the_first_writers_is_read_by_its_lengths() -> None:
+    options = {"x265-params": "keyint=12:log-level=none"}
+    data = bytearray(video(24, codec="libx265", options=options, height=192, width=256))
+    version = data.index(b"hvcC") + 4
+    assert data[version] == 1
+    data[version] = 0
+    with open_video(bytes(data)) as opened:
+        nal_format = NalFormat.of("hevc", opened.stream.codec_context.extradata or b"")
+    assert nal_format == NalFormat("hevc", 4)
+    assert NalFormat.of("hevc", b"\0\0\0\1\x40" + bytes(30)) == NalFormat("hevc", 0)
+    info = inspect_video(bytes(data)).info
+    assert (len(info.pts), info.complete) == (24, True)
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "mpeg4", "mpeg2video"])

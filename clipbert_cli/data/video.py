@@ -1,9 +1,9 @@
 """A video file held in memory, opened as a container and decoded from its start: the plain way, right for every file.
 
 Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
-an error, a packet or frame that FFmpeg itself calls corrupt, times that run backwards (the halves of a file in swapped
-order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py` and `nal.py`) all end the
-video there. Rotation marks are ignored, as the original ignores them.
+an error, a packet or frame that FFmpeg itself calls corrupt, times that run far backwards (the halves of a file in
+swapped order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py` and `nal.py`) all
+end the video there. Rotation marks are ignored, as the original ignores them.
 """
 
 from __future__ import annotations
@@ -33,6 +33,10 @@ MAX_PIXELS = 178_956_970
 # Streams without a container: what does not begin with a start code is a piece of some other file.
 _BARE = {"h264", "hevc", "m4v", "mpegvideo"}
 _START_CODE = re.compile(rb"\x00\x00+\x01")
+
+# Frames by which decoding times may step back: as many as decoders hold back to bring them into order. Writers that
+# leave out a time (where it would lie before the file's first), and writers that state none, make FFmpeg guess wrongly.
+_HELD_BACK = 16
 
 _FORWARD = {PictureType.P, PictureType.S}
 _PREDICTED = _FORWARD | {PictureType.B}
@@ -162,7 +166,8 @@ class Video:
         Raises:
             DecodeError: a packet is not as it was written, or times run backwards.
         """
-        before: int | None = None
+        latest: int | None = None
+        slack = _HELD_BACK * frame_step(self.stream)
         context = self.stream.codec_context
         nal_format = NalFormat.of(context.name, context.extradata or b"")
         for packet in self._container.demux(self.stream):
@@ -173,9 +178,10 @@ class Video:
             payload = bytes(packet)
             if has_lost_bytes(context.name, payload) or (nal_format and nal_format.is_damaged(payload)):
                 raise DecodeError("a packet is damaged: it holds what no encoder writes")
-            if before is not None and packet.dts is not None and packet.dts < before:
-                raise DecodeError("times run backwards")
-            before = before if packet.dts is None else packet.dts
+            if packet.dts is not None:
+                if latest is not None and packet.dts < latest - slack:
+                    raise DecodeError("times run backwards")
+                latest = packet.dts if latest is None else max(latest, packet.dts)
             yield packet
 
     def _all_frames(self) -> Iterator[VideoFrame]:

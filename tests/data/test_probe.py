@@ -127,6 +127,22 @@ def test_a_stream_that_starts_inside_a_group_of_pictures_is_decoded() -> None:
     assert [read_index(frame) for frame in frames] == list(range(80 - len(frames), 80))
 
 
+@pytest.mark.parametrize(("late", "is_whole"), [(4, True), (40, False)])
+def test_a_time_that_is_some_frames_late_does_not_end_the_video(late: int, is_whole: bool) -> None:
+    data = bytearray(video(30, container="flv", rate=25, options={"g": "30", "bf": "2"}))
+    place, pictures = 13, 0
+    while pictures < 3:  # the first is the decoder's set-up
+        pictures += data[place] == 9
+        place += 15 + int.from_bytes(data[place + 1 : place + 4], "big")
+    time = int.from_bytes(data[place + 4 : place + 7], "big") + late * 40
+    data[place + 4 : place + 7] = time.to_bytes(3, "big")
+    info = probe_video(bytes(data))
+    assert info.complete == is_whole
+    if is_whole:
+        frames = decode_frames(bytes(data), (tuple(range(30)),), info=info)[0]
+        assert [read_index(frame) for frame in frames] == list(range(30))
+
+
 def test_a_change_of_the_frame_size_ends_the_video() -> None:
     data = video(10, container="mpegts", options={"g": "5"}) + video(
         10, container="mpegts", options={"g": "5"}, height=80

@@ -90,14 +90,15 @@ class Video:
 
         Errors in the bitstream are not concealed: FFmpeg's default shows a guess in most cases. A stream that was cut
         off inside a group of pictures (a broadcast) cannot begin without error: what belongs to pictures before the
-        cut is left out, and the first frame is the first one that is whole.
+        cut is left out, and the first frame is the first one that is whole (of H.264 that begins with an open group,
+        one of the first group that decodes without error).
 
         Raises:
             DecodeError: at the first error (see the module's docstring).
         """
         shown = False
         try:
-            for timed in self._frames():
+            for timed in self._frames(self._all_frames()):
                 shown = True
                 yield timed
         except DecodeError:
@@ -106,7 +107,9 @@ class Video:
         else:
             return
         self.rewind()
-        yield from self._frames(began_inside=True)
+        lost = self._lost_groups()
+        self.rewind()
+        yield from self._frames(self._whole_frames(lost))
 
     def packets(self) -> Iterator[Packet]:
         """The stream's packets in decoding order, not decoded.
@@ -143,10 +146,10 @@ class Video:
                 self._container.close()
                 raise
 
-    def _frames(self, *, began_inside: bool = False) -> Iterator[tuple[int, VideoFrame]]:
+    def _frames(self, decoded: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
         time, size, lost = None, None, False
         with reading_video():
-            for frame in self._whole_frames() if began_inside else self._all_frames():
+            for frame in decoded:
                 if frame.is_corrupt:
                     raise DecodeError("the decoder calls a frame corrupt")
                 if time is None and not frame.key_frame and frame.pict_type in (_PREDICTED if lost else _FORWARD):
@@ -205,20 +208,49 @@ class Video:
             frame.key_frame = is_key_picture(payload)  # type: ignore[misc]  # the stubs call it read-only
         return frames
 
-    def _whole_frames(self) -> Iterator[VideoFrame]:
-        """Frames from the first key frame on, without those that are decoded after it and shown before it."""
-        begun, start = False, None
+    def _lost_groups(self) -> int:
+        """How many groups of pictures do not decode in H.264 that begins inside one, before the first that does.
+
+        After an open group's first picture another may end the use of pictures that lie before the cut, and FFmpeg
+        calls it an error that they are not there. The next group ends the use of what is here.
+        """
+        context = self.stream.codec_context
+        if context.name != "h264":
+            return 0
+        nal_format = NalFormat.of(context.name, context.extradata or b"")
+        assert nal_format is not None
+        groups, start, is_whole = 0, None, False
+        with contextlib.suppress(DecodeError), reading_video():
+            for packet in self._demux():
+                if packet.is_keyframe:
+                    picture = nal_format.picture(bytes(packet))
+                    if is_whole or picture is None or picture.is_idr:
+                        return groups - is_whole
+                    groups, start, is_whole = groups + 1, packet.pts, True
+                if groups:
+                    try:
+                        self._decode(packet)
+                    except av.InvalidDataError:
+                        is_whole = is_whole and _is_before(packet, start)
+        return groups - 1 if is_whole else 0
+
+    def _whole_frames(self, lost: int) -> Iterator[VideoFrame]:
+        """Frames from the first key frame on after `lost` groups of pictures, without those that are decoded after it
+        and shown before it."""
+        groups, start = 0, None
         for packet in self._demux():
-            begun = begun or packet.is_keyframe
-            if not begun:
+            groups += packet.is_keyframe
+            if packet.is_keyframe and groups == lost + 1:
+                start = packet.pts
+            if not groups:
                 continue
             try:
-                yield from self._decode(packet)
+                for frame in self._decode(packet):
+                    if not lost or (groups > lost and not _is_before(frame, start)):
+                        yield frame
             except av.InvalidDataError:
-                if start is None or packet.pts is None or packet.pts >= start:
+                if groups > lost and not _is_before(packet, start):
                     raise
-            if packet.is_keyframe and start is None:
-                start = packet.pts
 
 
 @contextlib.contextmanager
@@ -230,6 +262,11 @@ def reading_video() -> Iterator[None]:
         raise DecodeError(f"FFmpeg cannot read it: {exc.strerror or exc}") from exc
     except MemoryError as exc:
         raise DecodeError("there is not enough memory to decode it") from exc
+
+
+def _is_before(item: Packet | VideoFrame, start: int | None) -> bool:
+    """Whether it is shown before this time; False where one of them is not known."""
+    return start is not None and item.pts is not None and item.pts < start
 
 
 def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:

@@ -15,6 +15,7 @@ from PIL import Image
 from clipbert_cli.data.decode import decode_frames
 from clipbert_cli.data.images import probe_image
 from clipbert_cli.data.probe import inspect_video, probe_video
+from clipbert_cli.data.video import open_video
 from clipbert_cli.errors import DecodeError
 
 
@@ -125,6 +126,38 @@ def test_a_stream_that_starts_inside_a_group_of_pictures_is_decoded() -> None:
     assert info.complete
     frames = decode_frames(cut, (tuple(range(len(info.pts))),), info=info)[0]
     assert [read_index(frame) for frame in frames] == list(range(80 - len(frames), 80))
+
+
+@pytest.mark.parametrize("container", ["mpegts", "matroska"])
+def test_open_groups_that_end_the_use_of_lost_pictures_are_decoded(container: str) -> None:
+    options = {"x264-params": "open-gop=1:bframes=3:keyint=12:crf=10"}
+    data = video(80, container="mpegts", options=options)
+    with av.open(io.BytesIO(data)) as source:
+        starts = [packet.pos for packet in source.demux(video=0) if packet.is_keyframe and packet.size]
+    cut = data[: 3 * 188] + data[starts[1] :]
+    cut = cut if container == "mpegts" else remuxed(cut, container)
+    with open_video(cut) as opened:
+        packets = list(opened.packets())
+        with pytest.raises(av.InvalidDataError):
+            sum(len(packet.decode()) for packet in packets)
+    info, whole = probe_video(cut), probe_video(data)
+    assert info.complete
+    left = len(info.pts)
+    assert 40 < left < 70
+    frames = decode_frames(cut, (tuple(range(left)),), info=info)[0]
+    assert (frames == decode_frames(data, (tuple(range(80 - left, 80)),), info=whole)[0]).all()
+
+
+def remuxed(data: bytes, container: str) -> bytes:
+    """The packets of a video in another container."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=container) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    return file.getvalue()
 
 
 @pytest.mark.parametrize(("late", "is_whole"), [(4, True), (40, False)])

@@ -14,6 +14,7 @@ import torch
 from torch.utils.data import Dataset
 
 from clipbert_cli.batch import Group, VideoInfo
+from clipbert_cli.data.codec import MAX_PIXELS, check_pixels
 from clipbert_cli.data.decode import Encoded, decode_canvas
 from clipbert_cli.data.decoder import PYAV, Decoder
 from clipbert_cli.data.images import decode_image, jpeg_size
@@ -22,7 +23,6 @@ from clipbert_cli.data.pieces import EncodedClips, image_piece, video_pieces
 from clipbert_cli.data.sampling import ClipSampling, select
 from clipbert_cli.data.store import MediaSource
 from clipbert_cli.data.transforms import check_aspect_ratio, resize_pad
-from clipbert_cli.data.video import MAX_PIXELS, check_pixels
 from clipbert_cli.errors import ClipbertError, DecodeError
 
 OnBadMedia = Literal["error", "skip", "replace", "report"]

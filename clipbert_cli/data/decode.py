@@ -17,13 +17,14 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 
 from clipbert_cli.batch import VideoInfo
+from clipbert_cli.data.codec import MAX_PIXELS, check_pixels
 from clipbert_cli.data.decoder import Colours
 from clipbert_cli.data.images import decode_image
 from clipbert_cli.data.packets import OtherBytesError, PacketTable, decode_packets
 from clipbert_cli.data.probe import Kind, inspect_video
 from clipbert_cli.data.sampling import ClipSampling, FrameIndices, select
 from clipbert_cli.data.transforms import check_aspect_ratio, empty_canvas, resize_into
-from clipbert_cli.data.video import MAX_PIXELS, check_pixels, open_video
+from clipbert_cli.data.video import open_video
 from clipbert_cli.errors import DecodeError
 
 # Every video is converted with BT.601 whatever its tags say, as the original's decoder did (and DALI does). The

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from clipbert_cli.data.video import MAX_PIXELS
+from clipbert_cli.data.codec import MAX_PIXELS
 from clipbert_cli.errors import DecodeError
 
 # What Pillow's parsers let through on damaged files, besides the errors it documents.

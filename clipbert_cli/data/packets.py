@@ -21,7 +21,7 @@ import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from clipbert_cli.data.video import MAX_PIXELS, create_decoder, reading_video
+from clipbert_cli.data.codec import MAX_PIXELS, create_decoder, reading_video
 from clipbert_cli.errors import DecodeError
 
 Buffer = bytes | memoryview

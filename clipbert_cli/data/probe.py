@@ -11,9 +11,10 @@ from fractions import Fraction
 from typing import Literal
 
 from clipbert_cli.batch import VideoInfo
+from clipbert_cli.data.codec import MAX_PIXELS, check_pixels
 from clipbert_cli.data.packets import PacketTable
 from clipbert_cli.data.scan import Scan, scan_packets
-from clipbert_cli.data.video import MAX_PIXELS, Video, check_pixels, open_video
+from clipbert_cli.data.video import Video, open_video
 from clipbert_cli.errors import DecodeError
 
 Kind = Literal["video", "image"]

@@ -16,9 +16,10 @@ from typing import Final
 import numpy as np
 from av.video.frame import VideoFrame
 
+from clipbert_cli.data.codec import MAX_PIXELS
 from clipbert_cli.data.nal import NalFormat
 from clipbert_cli.data.packets import PacketDecoder, PacketTable, Run
-from clipbert_cli.data.video import MAX_PIXELS, Video, frame_step, next_time
+from clipbert_cli.data.video import Video, frame_step, next_time
 from clipbert_cli.data.vp9 import checking_decoder, is_key_picture
 from clipbert_cli.errors import DecodeError
 

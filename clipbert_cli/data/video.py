@@ -22,13 +22,11 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
+from clipbert_cli.data.codec import MAX_PIXELS, check_pixels, create_decoder, reading_video, set_decoding
 from clipbert_cli.data.nal import NalFormat, has_lost_bytes
 from clipbert_cli.data.structure import first_damage
 from clipbert_cli.data.vp9 import checking_decoder, is_key_picture
 from clipbert_cli.errors import DecodeError
-
-MAX_PIXELS = 178_956_970
-"""Largest picture or video frame that is decoded, in pixels: where Pillow too suspects a decompression bomb."""
 
 # Streams without a container: what does not begin with a start code is a piece of some other file.
 _BARE = {"h264", "hevc", "m4v", "mpegvideo"}
@@ -253,17 +251,6 @@ class Video:
                     raise
 
 
-@contextlib.contextmanager
-def reading_video() -> Iterator[None]:
-    """Turns FFmpeg's errors into `DecodeError`."""
-    try:
-        yield
-    except av.FFmpegError as exc:
-        raise DecodeError(f"FFmpeg cannot read it: {exc.strerror or exc}") from exc
-    except MemoryError as exc:
-        raise DecodeError("there is not enough memory to decode it") from exc
-
-
 def _is_before(item: Packet | VideoFrame, start: int | None) -> bool:
     """Whether it is shown before this time; False where one of them is not known."""
     return start is not None and item.pts is not None and item.pts < start
@@ -285,32 +272,6 @@ def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:
     check_pixels(context.width, context.height, max_pixels)
     set_decoding(context, max_pixels=max_pixels)
     return stream
-
-
-def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Refuses frames that are too large.
-
-    Raises:
-        DecodeError: more than `max_pixels`.
-    """
-    if width * height > max_pixels:
-        raise DecodeError(f"its frames are {width} x {height}: more than {max_pixels} pixels")
-
-
-def create_decoder(name: str, *, max_pixels: int) -> VideoCodecContext:
-    """A decoder without a container, set as `set_decoding` does it."""
-    context = av.CodecContext.create(name, "r")
-    assert isinstance(context, VideoCodecContext)
-    set_decoding(context, max_pixels=max_pixels)
-    return context
-
-
-def set_decoding(context: VideoCodecContext, *, max_pixels: int) -> None:
-    """How this project decodes: in this thread, and with every error an error."""
-    context.thread_type = "NONE"  # frame threads would swallow the error of a cut-off last packet
-    context.thread_count = 1
-    # FFmpeg counts the padding of its buffers too, so this is only a bound; the exact check is the callers'.
-    context.options = {"err_detect": "explode", "max_pixels": str(2 * max_pixels + 2**20)}
 
 
 def next_time(before: int | None, stated: int | None, step: int) -> int:

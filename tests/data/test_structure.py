@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import time
 from fractions import Fraction
 from typing import Any
 
@@ -154,11 +153,9 @@ def test_zeros_before_a_start_code_do_no_harm() -> None:
 
 def test_packets_that_are_filled_with_zeros_are_looked_through_once() -> None:
     filled = b"\0\0\1\xb8\x12" + bytes(500_000)
-    start = time.process_time()
-    assert not has_lost_bytes("mpeg2video", filled + b"\1\xb3")
+    assert not has_lost_bytes("mpeg2video", filled + b"\1\xb3")  # looked through from each zero it would take hours
     assert not has_lost_bytes("mpeg2video", filled)
     assert has_lost_bytes("mpeg2video", filled + b"\2")
-    assert time.process_time() - start < 5
 
 
 def test_hevc_of_the_first_writers_is_read_by_its_lengths() -> None:

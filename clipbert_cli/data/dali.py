@@ -9,7 +9,7 @@ B items, K clips, T frames, F frames of a piece, S canvas side.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from clipbert_cli.data.transforms import channels_last, empty_canvas, resize_int
 from clipbert_cli.errors import DecodeError
 
 _PIECES_AT_ONCE = 64
+_BYTES_AT_ONCE = 1 << 30
+_KEPT_FRAMES = 8  # that DALI's decoder of a piece keeps on a GPU
 _THREADS = 4
 
 logger = logging.getLogger("clipbert")
@@ -64,8 +66,8 @@ class DaliDecoder:
             for piece in item.pieces
         ]
         work.sort(key=lambda part: (part[0].height, part[0].width))  # a decoder is kept for each size of frames
-        for start in range(0, len(work), _PIECES_AT_ONCE):
-            self._decode_some(work[start : start + _PIECES_AT_ONCE], canvas)
+        for some in _cut(work):
+            self._decode_some(some, canvas)
         return canvas.view(len(items), first.num_clips, first.num_frames, 3, side, side)
 
     def _decode_some(self, work: Sequence[tuple[EncodedClips, int, Piece]], canvas: torch.Tensor) -> None:
@@ -147,6 +149,21 @@ class DaliDecoder:
             pipeline.set_outputs(pixels)
         pipeline.build()
         return pipeline
+
+
+def _cut(work: Sequence[tuple[EncodedClips, int, Piece]]) -> Iterator[list[tuple[EncodedClips, int, Piece]]]:
+    """The same in parts that DALI decodes together; it takes memory for all of a part before it decodes any."""
+    some: list[tuple[EncodedClips, int, Piece]] = []
+    size = 0
+    for item, base, piece in work:
+        needed = 3 * item.height * item.width * (_KEPT_FRAMES + len(piece.frames))
+        if some and (len(some) == _PIECES_AT_ONCE or size + needed > _BYTES_AT_ONCE):
+            yield some
+            some, size = [], 0
+        some.append((item, base, piece))
+        size += needed
+    if some:
+        yield some
 
 
 def _reason(error: RuntimeError) -> str:

@@ -62,6 +62,14 @@ class NalFormat:
             )
         return Picture(is_idr=all(head >> 1 & 63 in (19, 20) for head in slices), is_unreferenced=False)
 
+    def fields(self, packet: bytes) -> int:
+        """Coded pictures of H.264 in the packet, 2 where its fields are coded each on its own: slices that begin at the
+        first macroblock (ITU-T H.264, 7.3.3: `first_mb_in_slice` is 0, which is coded as a bit of 1)."""
+        return sum(
+            packet[start] & 31 in (1, 2, 5) and start + 1 < end and packet[start + 1] >> 7
+            for start, end in self._units(packet)
+        )
+
     def is_damaged(self, packet: bytes) -> bool:
         """Whether a slice holds bytes that no encoder writes: 00 00 00, 00 00 01 and 00 00 02 stand in no NAL unit, for
         03 is put between them (ITU-T H.264 and H.265, 7.4.1 and 7.4.2). Zeros that follow a unit do no harm.

@@ -8,6 +8,7 @@ the pieces are made, and what is in doubt stays with PyAV.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +19,12 @@ from clipbert_cli.data.mp4 import write_mp4
 from clipbert_cli.data.nal import NalFormat
 from clipbert_cli.data.packets import Buffer, PacketTable, Run, plan
 from clipbert_cli.data.sampling import FrameIndices
+from clipbert_cli.data.vp9 import is_one_picture
 
 _DECODED_ON: dict[Place, set[str]] = {"cpu": {"vp8", "vp9"}, "cuda": {"vp8", "vp9", "h264", "hevc"}}
-_H264_PROFILES = {66, 77, 88, 100}  # Baseline, Main, Extended, High: 8 bits, 4:2:0
+_GPU_SIZES = {"h264": (48, 16, 4096), "vp8": (48, 16, 4096), "hevc": (144, 144, 8192), "vp9": (128, 128, 8192)}
+"""Least width, least height and most of either that NVDEC decodes."""
+_H264_PROFILES = {66, 77, 100}  # Baseline, Main, High: 8 bits, 4:2:0
 _HEVC_MAIN = 1
 
 
@@ -53,7 +57,7 @@ def video_pieces(
     Raises:
         DecodeError: a frame that the video does not have, or bytes that are not those of the table.
     """
-    if not takes(data, table, place):
+    if not takes(data, table, place) or (place == "cuda" and not _has_gpu_size(table.codec, info)):
         return None
     table.check_size(data)
     slots: dict[int, list[int]] = {}
@@ -65,11 +69,14 @@ def video_pieces(
         packets = _shown_from_entry(table, run)
         if packets is None:
             return None
+        payloads = [table.packet(data, packet) for packet in packets]
+        if place == "cuda" and not _is_simple(table, payloads):
+            return None
         order = np.argsort(np.argsort(table.shows[packets])).tolist()  # place of each packet's frame
         place_of = dict(zip(packets, order, strict=True))
         wanted = sorted((place_of[packet], frame) for packet, frame in run.frames.items())
         file = write_mp4(
-            [table.packet(data, packet) for packet in packets],
+            payloads,
             order,
             codec=table.codec,
             extradata=table.extradata,
@@ -88,6 +95,30 @@ def _shown_from_entry(table: PacketTable, run: Run) -> list[int] | None:
     first = table.shows[run.packets[0]]
     packets = [packet for packet in run.packets if table.shows[packet] >= first or table.shows[packet] < 0]
     return None if (table.shows[packets] < 0).any() else packets
+
+
+def _has_gpu_size(codec: str, info: VideoInfo) -> bool:
+    """Whether NVDEC decodes frames of this size, and whether they are coded without padding.
+
+    DALI 2.4 keeps NVDEC's decoders by the size that is shown and looks for them by the size that is coded, a multiple
+    of 16. For 640 x 360 it finds none and makes one for each piece (some 60 ms, and memory for 100 of them), or it
+    finds that of a video of 640 x 368, and reads colours from the wrong rows, in silence.
+    """
+    width, height, most = _GPU_SIZES[codec]
+    return width <= info.width <= most and height <= info.height <= most and not (info.width | info.height) % 16
+
+
+def _is_simple(table: PacketTable, payloads: Sequence[bytes]) -> bool:
+    """Whether the GPU half of DALI 2.4 gives one frame for each packet: it takes every picture that NVDEC decodes for a
+    shown one, hidden ones and single fields too, and H.264 gets its parameter sets before an IDR picture alone. What
+    it does not decode it leaves unwritten, in silence."""
+    if table.codec == "vp9":
+        return all(map(is_one_picture, payloads))
+    form = NalFormat.of(table.codec, table.extradata)
+    if form is None or table.codec == "hevc":
+        return True
+    first = form.picture(payloads[0])
+    return first is not None and first.is_idr and all(form.fields(payload) == 1 for payload in payloads)
 
 
 def image_piece(data: Buffer, *, height: int, width: int) -> EncodedClips:

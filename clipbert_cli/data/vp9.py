@@ -16,6 +16,15 @@ def checking_decoder(codec: str, packet: bytes) -> str:
     return _LIBVPX if is_simple and _LIBVPX in av.codec.codecs_available else codec
 
 
+def is_one_picture(packet: bytes) -> bool:
+    """Whether a packet of 8 bits holds one frame that is decoded and shown: neither several, hidden ones among them
+    (VP9 bitstream, annex B: the index at the end begins and ends with the same byte), nor a frame shown again."""
+    marker = packet[-1]
+    index = 2 + ((marker >> 3 & 3) + 1) * ((marker & 7) + 1)
+    is_several = marker & 0xE0 == 0xC0 and len(packet) >= index and packet[-index] == marker
+    return not is_several and not packet[0] & 0x08
+
+
 def is_key_picture(packet: bytes) -> bool:
     """Whether a packet of 8 bits shows a key frame, which libvpx does not tell."""
     return packet[0] & _KEY_MASK == _KEY

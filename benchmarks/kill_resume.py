@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from clipbert_cli.assets.demo_media import write_demo_media
 from clipbert_cli.data.packing import pack_media
 from clipbert_cli.engine import checkpoint
+from clipbert_cli.engine.distributed import start_world
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs import prepare_training
 
@@ -120,7 +121,7 @@ def train(folder: Path, run: Path, steps: int, *, die_at_call: int | None = None
         die_inside_a_save(die_at_call)
     overrides = [*SETTINGS, f"train.max_steps={steps}"]
     recipe = load_recipe("demo_qa", overrides=overrides, data_root=folder)
-    prepare_training(recipe, run, resume=run.exists()).run()
+    prepare_training(recipe, run, world=start_world("cpu"), resume=run.exists()).run()
 
 
 def die_inside_a_save(calls: int) -> None:

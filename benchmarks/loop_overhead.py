@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clipbert_cli.assets.demo_media import write_demo_media
 from clipbert_cli.data.packing import pack_media
+from clipbert_cli.engine.distributed import start_world
 from clipbert_cli.engine.interrupts import Interrupts
 from clipbert_cli.engine.train import Trainer
 from clipbert_cli.recipe.load import load_recipe
@@ -86,7 +87,7 @@ def measure(folder: Path, steps: int) -> dict[str, Any]:
     write_demo_media(folder, videos={"train": 40, "val": 2, "test": 1}, seed=1, progress=lambda: None)
     pack_media([folder / "videos"], folder / "vis_db", kind="video")
     recipe = load_recipe("demo_qa", overrides=[f"train.max_steps={steps + WARM_UP}"], data_root=folder)
-    training = prepare_training(recipe, folder / "run")
+    training = prepare_training(recipe, folder / "run", world=start_world("cpu"))
     clock = Clock()
     training.model.forward = clock.timed("forward", training.model.forward)  # type: ignore[method-assign]
     training.task.loss = clock.timed("forward", training.task.loss)  # type: ignore[method-assign]

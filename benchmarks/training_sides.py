@@ -113,7 +113,8 @@ def plain_step(case: Case, maximum: int) -> Callable[[Batch], float]:
     optimizer = PlainAdamW(model, config)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     dtype = {"fp32": None, "bf16": torch.float16}[case.precision]  # on a GPU the plain way is fp16
-    scaler = torch.amp.GradScaler(case.device, enabled=dtype is not None)
+    # Not scaled up so far that a gradient is infinite: then this side would train on what is no number.
+    scaler = torch.amp.GradScaler(case.device, init_scale=2.0**10, enabled=dtype is not None)
 
     def step(batch: Batch) -> float:
         frames = normalised(batch.frames, model_config()).to(case.place)  # (B, K, T, 3, H, W)
@@ -125,8 +126,9 @@ def plain_step(case: Case, maximum: int) -> Callable[[Batch], float]:
             loss = F.cross_entropy(logits.float().logsumexp(dim=1), batch.targets["labels"].to(case.place))
         scaler.scale(loss).backward()
         if scaler.is_enabled():  # by hand: the optimiser is not torch's
+            scale = scaler.get_scale()
             for parameter in parameters:
-                parameter.grad.div_(scaler.get_scale())
+                parameter.grad.div_(scale)
         nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
         optimizer.step()
         for parameter in parameters:

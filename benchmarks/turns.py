@@ -37,7 +37,8 @@ Span = tuple[float, float]
 
 
 def serve(work: Callable[[str], Mapping[str, Any]]) -> None:
-    """Do what each line on stdin orders, and answer with a line of JSON."""
+    """Say that work can begin; then do what each line on stdin orders, and answer with a line of JSON."""
+    print("{}", flush=True)
     for order in sys.stdin:
         print(json.dumps(work(order.strip())), flush=True)
 
@@ -105,21 +106,24 @@ class Side:
         self.name = name
         self.answers: list[Answer] = []
         self._slices: list[Span] = []
+        self._order = ""
         self._process = subprocess.Popen(
             [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def give(self, order: str) -> None:
-        """Tell it what to do; `work` lets it."""
-        assert self._process.stdin
-        self._process.stdin.write(order + "\n")
-        self._process.stdin.flush()
+        """What it is to do. It is told so in its first slice: a process that waits for orders begins at once."""
+        self._order = order + "\n"
 
     def work(self, seconds: float | None = None) -> bool:
         """Let it work for so long, or until it has answered; whether it has."""
+        assert self._process.stdin
         assert self._process.stdout
         begin = time.perf_counter()
         self._process.send_signal(signal.SIGCONT)
+        self._process.stdin.write(self._order)
+        self._process.stdin.flush()
+        self._order = ""
         answered = bool(select.select([self._process.stdout], [], [], seconds)[0])
         if not answered:
             self._process.send_signal(signal.SIGSTOP)
@@ -150,6 +154,9 @@ class Turns:
         self.machine = Side(MACHINE, [script, "--side", MACHINE, *options])
 
     def __enter__(self) -> Turns:
+        for side in (*self.sides, self.machine):  # while one still begins, nothing is measured
+            side.work()
+            side.answers.clear()
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import logging
 import os
+import re
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
@@ -21,6 +22,12 @@ from running import TINY, Clipbert, ClipbertProcess, Finished
 from clipbert_cli.assets.demo_media import write_demo_media
 
 REQUIRE = "CLIPBERT_REQUIRE"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide GPUs where no tests of them are asked for: the numbers of the others are a CPU's."""
+    if not re.search(r"(?<!not )\bcuda\b", f"{os.environ.get(REQUIRE, '')} {config.option.markexpr}"):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -126,6 +126,9 @@ def test_one_side_works_at_a_time(turns: Any, tmp_path: Path) -> None:
     assert all(len(each.slices) > 1 for each in answers.values()), "not one stop"
     slices = sorted(span for each in answers.values() for span in each.slices)
     assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(slices)), "two at a time"
+    for each in answers.values():
+        (begin, end) = each.fields["spans"]["busy"][-1]
+        assert each.slices[0][0] <= begin < end <= each.slices[-1][1], "it worked before its turn"
     # What a side is at work, it computes: about what it was told to (on a busy machine it may take longer).
     assert answers["short"].parts()["busy"] >= 1.1
     assert taking.rate() > 0

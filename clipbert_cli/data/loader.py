@@ -106,11 +106,18 @@ class BatchLoader:
             return
         started = self._started()  # before there are DALI's threads and a GPU's context, which do not survive a fork
         self._decoder = self._decoder or BatchDecoder(self.dataset, self._collate)
-        for loaded in ahead(map(self._decoder, started)):
+        for loaded in ahead(self._on_own_device(started)):
             frames = loaded.batch.frames
             if frames.is_cuda:  # made on the decoder's stream and used on this one
                 frames.record_stream(torch.cuda.current_stream(frames.device))
             yield loaded
+
+    def _on_own_device(self, started: Iterator[Loaded]) -> Iterator[Loaded]:
+        """Decode in a thread of its own, which begins on the first GPU, whatever its process computes on."""
+        assert self._decoder is not None
+        if self.decoder.place == "cuda":
+            torch.cuda.set_device(torch.device(self.decoder.device))
+        yield from map(self._decoder, started)
 
     def _checked(self, loaded: Loaded) -> Batch:
         policy = self._on_bad_media

@@ -132,8 +132,8 @@ def start_world(device: str | None = None) -> World:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if size > 1 and name.startswith("cuda:"):
         raise UsageError(f"--device is {name}: each of several processes has its own", hint="give --device cuda or cpu")
-    if name == "cuda" and size > 1:
-        name = f"cuda:{local_rank}"
+    if name == "cuda":
+        name = f"cuda:{local_rank}"  # with a number, as `set_device` wants it
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as exc:

@@ -15,6 +15,9 @@ from torch.utils.flop_counter import FlopCounterMode
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
 """Large enough that a product of two such matrices is bound by arithmetic."""
 
+REPEATS = {"cuda": 50, "cpu": 5}
+"""Products of which the best counts; a GPU does one within 2 ms, and takes longer to settle on a clock."""
+
 LONGEST = 1.0
 """Seconds that a product may take; where it takes longer (fp16 on most CPUs), smaller ones tell as much."""
 
@@ -50,10 +53,10 @@ def _attention_backward(_gradient: object, query: Sequence[int], key: Sequence[i
     return 2 * _attention(query, key)
 
 
-def matrix_product_rate(device: torch.device, dtype: torch.dtype, *, repeats: int = 5) -> float:
+def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
     """FLOPs a second of the product of two large square matrices: what a training step could reach at most.
 
-    The best of `repeats` after one that is not counted, so that a moment's other load does not lower the rate. It is
+    The best of some after one that is not counted, so that a moment's other load does not lower the rate. It is
     the machine as it is set up: threads, TF32, clocks. On a GPU it needs up to 800 MiB, which go back to it.
 
     Args:
@@ -63,7 +66,7 @@ def matrix_product_rate(device: torch.device, dtype: torch.dtype, *, repeats: in
     side = largest // 8
     while side < largest and 8 * min(_product_seconds(device, dtype, side, repeats=1)) < LONGEST:
         side *= 2
-    seconds = _product_seconds(device, dtype, side, repeats=repeats)
+    seconds = _product_seconds(device, dtype, side, repeats=REPEATS.get(device.type, REPEATS["cpu"]))
     if device.type == "cuda":
         torch.cuda.empty_cache()
     return float(2 * side**3 / min(seconds))

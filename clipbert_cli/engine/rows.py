@@ -25,6 +25,15 @@ CPU_TOKENS, CPU_FRAMES = 1024, 4
 GPU_TOKENS, GPU_FRAMES = 65_536, 512
 """More at a time than this is not faster."""
 
+_MOST_NUMBERS = 2**31 - 1
+"""In what the stem gives at a time: operations of some versions of torch and cuDNN count in 32 bits."""
+
+_OUT_OF_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+
 
 class Budget:
     """How many units (tokens, frames) go through the model at a time; half as many from when memory runs out."""
@@ -61,8 +70,8 @@ class Budget:
 
 
 def is_out_of_memory(exc: RuntimeError) -> bool:
-    """Whether it was memory that an operation lacked; the CPU's allocator has no type of its own for that."""
-    return isinstance(exc, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(exc)
+    """Whether it was memory that an operation lacked; only torch's allocator of GPUs has a type of its own for that."""
+    return isinstance(exc, torch.OutOfMemoryError) or any(words in str(exc) for words in _OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True)
@@ -78,13 +87,15 @@ class Budgets:
         if device.type != "cuda":
             return cls(Budget(CPU_TOKENS), Budget(CPU_FRAMES))
         config = model.config
-        room, bytes_each = torch.cuda.mem_get_info(device)[0] // 2, dtype.itemsize
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's, to be used again
+        room, bytes_each = (torch.cuda.mem_get_info(device)[0] + cached) // 2, dtype.itemsize
         per_token = bytes_each * (12 * config.bert.hidden_size + 2 * config.bert.intermediate_size)
         # Pixels in uint8 and twice in float32; the first two stages' activations are the largest.
         per_frame = frame_size**2 * (27 + bytes_each * (config.cnn.stem_size + config.cnn.hidden_sizes[0]) // 4)
+        most = min(GPU_FRAMES, _MOST_NUMBERS // (config.cnn.stem_size * frame_size**2 // 4))
         return cls(
             Budget(power_of_two(room // per_token, at_most=GPU_TOKENS)),
-            Budget(power_of_two(room // per_frame, at_most=GPU_FRAMES)),
+            Budget(power_of_two(room // per_frame, at_most=most)),
         )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 Clipbert = Callable[..., "Finished"]
 ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
@@ -41,6 +43,23 @@ def link_videos(source: Path, folder: Path, *, cut: str) -> Path:
         else:
             (folder / video.name).symlink_to(video)
     return folder
+
+
+class Signal:
+    """A sink that sends this process a signal after a step."""
+
+    def __init__(self, step: int, number: signal.Signals) -> None:
+        self.step, self.number = step, number
+
+    def advance(self, step: int) -> None:
+        if step == self.step:
+            signal.raise_signal(self.number)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from running import TINY, Clipbert, as_options
+from running import TINY, Clipbert, Signal, as_options
 
 from clipbert_cli.batch import Batch
 from clipbert_cli.data.loader import BatchLoader
@@ -55,23 +55,6 @@ def stopped(made_data: Path, tmp_path: Path) -> Path:
     run = tmp_path / "stopped"
     stop(made_data, run, after=6)
     return run
-
-
-class Signal:
-    """A sink that sends this process a signal after a step."""
-
-    def __init__(self, step: int, number: signal.Signals) -> None:
-        self.step, self.number = step, number
-
-    def advance(self, step: int) -> None:
-        if step == self.step:
-            signal.raise_signal(self.number)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
 
 
 def stop(made_data: Path, run: Path, *, after: int, number: signal.Signals = signal.SIGTERM) -> InterruptionError:

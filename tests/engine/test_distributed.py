@@ -16,6 +16,8 @@ from colour_data import NAMES, SMALL, write_colour_data
 from running import TINY, as_options
 from safetensors.torch import load_file
 
+from clipbert_cli.engine.distributed import start_world
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -161,3 +163,15 @@ def test_a_run_goes_on_with_another_number_of_processes(made_data: Path, tmp_pat
     assert "4 groups a step: 1 process, 2 forward passes of up to 2 groups" in done.stderr
     assert "going on after step 7" in done.stderr
     check_same_training(whole, broken, steps=8)
+
+
+@pytest.mark.parametrize(("named", "number"), [(None, 0), ("cuda", 0), ("cuda:2", 2)])
+def test_a_process_alone_has_a_gpu_with_a_number(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, number: int
+) -> None:
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    monkeypatch.setattr(torch, "empty", lambda *_, device: None)
+    assert start_world(named).device == torch.device("cuda", number)
+    assert chosen == [torch.device("cuda", number)]  # of "cuda" alone torch says that it expects an index

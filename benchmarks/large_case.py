@@ -175,7 +175,7 @@ def read_rates(file: str) -> tuple[dict[str, float], str]:
     """Rates of a document of retrieval.py, means over its cases, and the device that they are of."""
     document = json.loads(Path(file).read_text(encoding="utf-8"))
     rows = document["rows"]
-    rates = [rate for each in rows for rate in each["matrix_gflops"]]
+    rates = [each["matrix_gflops"] for each in rows]
     found = {
         "matrix": 1e9 * sum(rates) / len(rates),
         "transformer": sum(each["transformer_mfu"] for each in rows) / len(rows),

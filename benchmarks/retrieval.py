@@ -90,9 +90,13 @@ def score(side: str, case: Case, kind: Kind) -> Callable[[str], dict[str, Any]]:
     """One side: all scores, and when it was at work on what."""
     torch.manual_seed(2)
     texts, frames, minibatch = make_texts(case), make_frames(case), kind.minibatch or case.texts
-    model = make_model().to(case.device)
+    model, few = make_model().to(case.device), Texts(texts.ids[:2], texts.mask[:2])
     engine, clock = Engine(model, case, texts), Clock(case.device)
-    plain = PlainModel.of(model).to(case.device)
+    if side == "plain":
+        plain = PlainModel.of(model).to(case.device)
+        plain_scores(plain, frames[:1, :1], few, 2)  # the first gets its memory from the system
+    else:
+        Engine(model, replace(case, texts=2, videos=1, clips=1), few)(frames[:1, :1])
 
     @torch.inference_mode()
     def run(_: str) -> dict[str, Any]:
@@ -102,9 +106,6 @@ def score(side: str, case: Case, kind: Kind) -> Callable[[str], dict[str, Any]]:
             scores = plain_scores(plain, frames, texts, minibatch)
         return {"scores": scores.tolist(), "spans": clock.spans}
 
-    few = Texts(texts.ids[:2], texts.mask[:2])
-    Engine(model, replace(case, texts=2, videos=1, clips=1), few)(frames[:1, :1])  # memory from the system
-    plain_scores(plain, frames[:1, :1], few, 2)
     return run
 
 
@@ -130,7 +131,7 @@ def compare(case: Case, kind: Kind, options: Sequence[str]) -> dict[str, Any]:
         "minibatch": minibatch,
         "precision": case.precision.name,
         **speeds(case, {side: answers[side].parts() for side in SIDES}, (cnn, transformer, plain), rate),
-        "wanted": kind.wanted,
+        "wanted": min(kind.wanted, plain / (cnn + transformer)),
         "largest_difference": float((scores["plain"] - scores["engine"]).abs().max()),
         "scores": [float(scores["engine"].min()), float(scores["engine"].max())],
     }
@@ -205,12 +206,12 @@ def main() -> int:
         pairs = [(f"{row['case']}, {what}", row[key]) for row in rows for what, key in marks]
         bars(options.plot, "times as fast as the plain way", pairs)
     show(options, report, result=f"times as fast as the plain way: {'; '.join(map(short_line, rows))}")
-    return int(device.type == "cpu" and any(row["speedup"] < min(row["wanted"], row["flop_ratio"]) for row in rows))
+    return int(device.type == "cpu" and any(row["speedup"] < row["wanted"] for row in rows))
 
 
 def short_line(row: dict[str, Any]) -> str:
     """The ratio, what operations allow, what is wanted."""
-    return f"{row['case']} x{row['speedup']:.2f} (operations x{row['flop_ratio']:.2f}, wanted x{row['wanted']})"
+    return f"{row['case']} x{row['speedup']:.2f} (operations x{row['flop_ratio']:.2f}, wanted x{row['wanted']:.2f})"
 
 
 def line(row: dict[str, Any]) -> str:

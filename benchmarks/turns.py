@@ -8,6 +8,8 @@ products of large matrices: the mean over the same time. A GPU is not stopped: t
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
 import select
 import signal
@@ -15,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,20 +38,29 @@ Span = tuple[float, float]
 
 
 def serve(work: Callable[[str], Mapping[str, Any]]) -> None:
-    """Say that work can begin; then do what each line on stdin orders, and answer with a line of JSON."""
+    """Say that work can begin; then do what each line on stdin orders, and answer with a line of JSON.
+
+    The process ends with the benchmark that started it, also while it is stopped (Linux: PR_SET_PDEATHSIG).
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
     print("{}", flush=True)
     for order in sys.stdin:
         print(json.dumps(work(order.strip())), flush=True)
 
 
 def serve_products(device: torch.device, dtype: torch.dtype) -> None:
-    """Answer each order with the rate of some matrix products: {"flops": of them, "seconds": that they took}."""
+    """Answer each order with what some matrix products take: {"flops": of them, "seconds": that they took}.
+
+    On a GPU, whose clocks rise in the first of them, it is what the best take in a second.
+    """
+    if device.type == "cuda":
+        serve(lambda _: {"flops": matrix_product_rate(device, dtype), "seconds": 1.0})
+        return
     side, count = MATRIX_SIDE["cpu"], 2
     pair = [torch.rand(side, side).to(dtype) for _ in range(2)]
 
     def products(_: str) -> dict[str, float]:
-        if device.type == "cuda":
-            return {"flops": matrix_product_rate(device, dtype), "seconds": 1.0}
         begin = time.perf_counter()
         for _ in range(count):
             torch.mm(*pair)
@@ -66,7 +76,7 @@ class Clock:
     device: torch.device
     spans: dict[str, list[Span]] = field(default_factory=dict)
 
-    @contextmanager
+    @contextlib.contextmanager
     def timed(self, part: str) -> Iterator[None]:
         synchronize(self.device)
         begin = time.perf_counter()
@@ -121,8 +131,9 @@ class Side:
         assert self._process.stdout
         begin = time.perf_counter()
         self._process.send_signal(signal.SIGCONT)
-        self._process.stdin.write(self._order)
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as reading says
+            self._process.stdin.write(self._order)
+            self._process.stdin.flush()
         self._order = ""
         answered = bool(select.select([self._process.stdout], [], [], seconds)[0])
         if not answered:
@@ -136,9 +147,13 @@ class Side:
             self._slices.clear()
         return answered
 
-    def close(self) -> None:
+    def kill(self) -> None:
         self._process.kill()
-        self._process.communicate()
+
+    def close(self) -> None:
+        """Wait until it has ended."""
+        with contextlib.suppress(BrokenPipeError):
+            self._process.communicate()
 
 
 class Turns:
@@ -154,12 +169,20 @@ class Turns:
         self.machine = Side(MACHINE, [script, "--side", MACHINE, *options])
 
     def __enter__(self) -> Turns:
-        for side in (*self.sides, self.machine):  # while one still begins, nothing is measured
-            side.work()
-            side.answers.clear()
+        try:
+            for side in (*self.sides, self.machine):  # while one still begins, nothing is measured
+                side.work()
+                side.answers.clear()
+            self._measure_machine()  # the first is the slowest
+            self.machine.answers.clear()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        for side in (*self.sides, self.machine):
+            side.kill()
         for side in (*self.sides, self.machine):
             side.close()
 
@@ -184,6 +207,6 @@ class Turns:
         self.machine.work()
 
     def rate(self, *, since: int = 0) -> float:
-        """FLOPs a second of matrix products, from the `since`th measurement on; the first one is the slowest."""
+        """FLOPs a second of matrix products, from the `since`th measurement on."""
         answers = [answer.fields for answer in self.machine.answers[since:]]
         return sum(each["flops"] for each in answers) / sum(each["seconds"] for each in answers)

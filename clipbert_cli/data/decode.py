@@ -202,7 +202,7 @@ def _to_rgb(reformatter: VideoReformatter, frame: VideoFrame, colours: Colours) 
     """(h, w, 3) uint8."""
     if colours == "dali" and frame.format.name in ("yuv420p", "yuvj420p") and not (frame.width | frame.height) & 1:
         # DALI takes chroma to lie in the middle of its four pixels; FFmpeg would believe H.264 and HEVC, which say
-        # otherwise. Frames made of their pixels alone say nothing.
+        # otherwise. Frames made of their pixels alone (of even sides: `from_ndarray` takes no others) say nothing.
         bare = VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
         bare.color_range = frame.color_range
         frame = bare

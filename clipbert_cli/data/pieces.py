@@ -19,6 +19,7 @@ from clipbert_cli.data.mp4 import write_mp4
 from clipbert_cli.data.nal import NalFormat
 from clipbert_cli.data.packets import Buffer, PacketTable, Run, plan
 from clipbert_cli.data.sampling import FrameIndices
+from clipbert_cli.data.sps import coded_size
 from clipbert_cli.data.vp9 import is_one_picture
 
 _DECODED_ON: dict[Place, set[str]] = {"cpu": {"vp8", "vp9"}, "cuda": {"vp8", "vp9", "h264", "hevc"}}
@@ -57,7 +58,7 @@ def video_pieces(
     Raises:
         DecodeError: a frame that the video does not have, or bytes that are not those of the table.
     """
-    if not takes(data, table, place) or (place == "cuda" and not _has_gpu_size(table.codec, info)):
+    if not takes(data, table, place) or (place == "cuda" and not _has_gpu_size(table, info)):
         return None
     table.check_size(data)
     slots: dict[int, list[int]] = {}
@@ -97,14 +98,16 @@ def _shown_from_entry(table: PacketTable, run: Run) -> list[int] | None:
     return None if (table.shows[packets] < 0).any() else packets
 
 
-def _has_gpu_size(codec: str, info: VideoInfo) -> bool:
+def _has_gpu_size(table: PacketTable, info: VideoInfo) -> bool:
     """Whether NVDEC decodes frames of this size, and whether they are coded without padding.
 
-    DALI 2.4 keeps NVDEC's decoders by the size that is shown and looks for them by the size that is coded, a multiple
-    of 16. For 640 x 360 it finds none and makes one for each piece (some 60 ms, and memory for 100 of them), or it
-    finds that of a video of 640 x 368, and reads colours from the wrong rows, in silence.
+    By its code, DALI 2.4 keeps NVDEC's decoders by the size that is shown and looks for them by the size that is coded,
+    a multiple of 16. For 640 x 360 it finds none and makes one for each piece, with the memory of up to 100 of them; or
+    it finds that of a video of 640 x 368, and reads colours from the wrong rows, in silence.
     """
-    width, height, most = _GPU_SIZES[codec]
+    width, height, most = _GPU_SIZES[table.codec]
+    if table.codec == "h264" and coded_size(table.extradata) != (info.height, info.width):
+        return False
     return width <= info.width <= most and height <= info.height <= most and not (info.width | info.height) % 16
 
 

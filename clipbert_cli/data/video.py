@@ -105,8 +105,10 @@ class Video:
         else:
             return
         self.rewind()
-        lost = self._lost_groups()
-        self.rewind()
+        lost = 0
+        if self.stream.codec_context.name == "h264":
+            lost = self._lost_groups()
+            self.rewind()
         yield from self._frames(self._whole_frames(lost))
 
     def packets(self) -> Iterator[Packet]:
@@ -212,10 +214,7 @@ class Video:
         After an open group's first picture another may end the use of pictures that lie before the cut, and FFmpeg
         calls it an error that they are not there. The next group ends the use of what is here.
         """
-        context = self.stream.codec_context
-        if context.name != "h264":
-            return 0
-        nal_format = NalFormat.of(context.name, context.extradata or b"")
+        nal_format = NalFormat.of("h264", self.stream.codec_context.extradata or b"")
         assert nal_format is not None
         groups, start, is_whole = 0, None, False
         with contextlib.suppress(DecodeError), reading_video():
@@ -227,15 +226,16 @@ class Video:
                     groups, start, is_whole = groups + 1, packet.pts, True
                 if groups:
                     try:
-                        self._decode(packet)
+                        is_good = not any(frame.is_corrupt for frame in self._decode(packet))
                     except av.InvalidDataError:
-                        is_whole = is_whole and _is_before(packet, start)
+                        is_good = False
+                    is_whole = is_whole and (is_good or _is_before(packet, start))
         return groups - 1 if is_whole else 0
 
     def _whole_frames(self, lost: int) -> Iterator[VideoFrame]:
         """Frames from the first key frame on after `lost` groups of pictures, without those that are decoded after it
         and shown before it."""
-        groups, start = 0, None
+        groups, start, begun = 0, None, not lost
         for packet in self._demux():
             groups += packet.is_keyframe
             if packet.is_keyframe and groups == lost + 1:
@@ -244,7 +244,9 @@ class Video:
                 continue
             try:
                 for frame in self._decode(packet):
-                    if not lost or (groups > lost and not _is_before(frame, start)):
+                    if groups > lost:  # a lost group's last frames come later than its packets
+                        begun = begun or (frame.key_frame if start is None else not _is_before(frame, start))
+                    if begun:
                         yield frame
             except av.InvalidDataError:
                 if groups > lost and not _is_before(packet, start):

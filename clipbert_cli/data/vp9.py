@@ -22,7 +22,7 @@ def is_one_picture(packet: bytes) -> bool:
     marker = packet[-1]
     index = 2 + ((marker >> 3 & 3) + 1) * ((marker & 7) + 1)
     is_several = marker & 0xE0 == 0xC0 and len(packet) >= index and packet[-index] == marker
-    return not is_several and not packet[0] & 0x08
+    return not is_several and packet[0] & 0x0A == 0x02  # it is shown, and not one that was decoded before
 
 
 def is_key_picture(packet: bytes) -> bool:

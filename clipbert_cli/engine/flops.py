@@ -16,7 +16,7 @@ MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
 """Large enough that a product of two such matrices is bound by arithmetic."""
 
 REPEATS = {"cuda": 50, "cpu": 5}
-"""Products of which the best counts; a GPU does one within 2 ms, and takes longer to settle on a clock."""
+"""Products of which the best counts; a GPU does one within milliseconds, and takes longer to settle on a clock."""
 
 LONGEST = 1.0
 """Seconds that a product may take; where it takes longer (fp16 on most CPUs), smaller ones tell as much."""

@@ -28,6 +28,7 @@ from clipbert_cli.data.packing import pack_media
 from clipbert_cli.data.pieces import EncodedClips, Piece, image_piece, takes, video_pieces
 from clipbert_cli.data.probe import Kind, ProbedVideo, inspect_video
 from clipbert_cli.data.sampling import ClipSampling, FrameIndices
+from clipbert_cli.data.sps import coded_size
 from clipbert_cli.data.store import open_media
 from clipbert_cli.data.transforms import resize_pad
 from clipbert_cli.errors import ClipbertError, DecodeError, RecipeError
@@ -93,12 +94,34 @@ def test_a_piece_holds_no_more_packets_than_its_frames_need() -> None:
         OPEN_GOP | {"height": 144, "width": 192},  # parameter sets reach NVDEC with IDR pictures alone
         VP9,  # 96 x 64 is too small for NVDEC
         {"height": 152, "width": 192},  # coded with padding: DALI could take the decoder of 160 rows for it
+        {"height": 144, "width": 192, "options": {"x264-params": "interlaced=1"}},  # coded in 160 rows
     ],
 )
 def test_what_goes_wrong_on_a_gpu_in_silence_stays_with_pyav(settings: dict[str, Any]) -> None:
     data = video(48, **settings)
     known = probed(data)
     assert video_pieces(data, CLIPS, info=known.info, table=known.packets, place="cuda") is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "size"),
+    [
+        ({"height": 144, "width": 192}, (144, 192)),
+        ({"height": 90, "width": 132}, (96, 144)),
+        ({"height": 90, "width": 132, "options": {"profile": "baseline"}}, (96, 144)),
+        ({"height": 144, "width": 192, "options": {"x264-params": "interlaced=1:bframes=3"}}, (160, 192)),
+        ({"height": 144, "width": 192, "options": {"x264-params": "bframes=0:keyint=1"}}, (144, 192)),
+    ],
+)
+def test_the_size_of_coded_pictures_is_read(settings: dict[str, Any], size: tuple[int, int]) -> None:
+    known = probed(video(12, **settings))
+    assert known.packets is not None
+    assert coded_size(known.packets.extradata) == size
+    for length in range(8, len(known.packets.extradata)):  # cut short it is read as far, or says nothing
+        assert coded_size(known.packets.extradata[:length]) in (None, size)
+    other = bytearray(known.packets.extradata)
+    other[9] = 122  # High 4:2:2
+    assert coded_size(bytes(other)) is None
 
 
 def test_what_dali_does_not_take_is_left_alone() -> None:

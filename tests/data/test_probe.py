@@ -128,7 +128,7 @@ def test_a_stream_that_starts_inside_a_group_of_pictures_is_decoded() -> None:
     assert [read_index(frame) for frame in frames] == list(range(80 - len(frames), 80))
 
 
-@pytest.mark.parametrize("container", ["mpegts", "matroska"])
+@pytest.mark.parametrize("container", ["mpegts", "matroska", "avi", "h264"])
 def test_open_groups_that_end_the_use_of_lost_pictures_are_decoded(container: str) -> None:
     options = {"x264-params": "open-gop=1:bframes=3:keyint=12:crf=10"}
     data = video(80, container="mpegts", options=options)

@@ -19,8 +19,8 @@ FLOPs are counted by torch; `flop_ratio` is how many times as many operations th
 work alone can bring. The machine's rate is that of products of two large matrices, measured between the turns; MFU is
 the share of it that the arithmetic reaches that is really done. The exit code is 1 where the engine is not as many
 times as fast as wanted on a CPU; of `small` and `frames`, as operations allow where that is less: with 2 frames a clip
-no way of computing is 4 times as fast as `small`'s plain way. How the cost grows with texts, videos and clips is another
-script, linear.py.
+no way of computing is 4 times as fast as `small`'s plain way. How the cost grows with texts, videos and clips is
+another script, linear.py.
 """
 
 from __future__ import annotations

@@ -23,6 +23,7 @@ from clipbert_cli.data.dataset import GroupDataset, MediaSettings, OnBadMedia
 from clipbert_cli.data.decode import rgb_frames
 from clipbert_cli.data.decoder import Decoder, Place, choose_decoder
 from clipbert_cli.data.loader import BatchLoader
+from clipbert_cli.data.nal import NalFormat
 from clipbert_cli.data.order import OrderedBatches
 from clipbert_cli.data.packing import pack_media
 from clipbert_cli.data.pieces import EncodedClips, Piece, image_piece, takes, video_pieces
@@ -31,6 +32,7 @@ from clipbert_cli.data.sampling import ClipSampling, FrameIndices
 from clipbert_cli.data.sps import coded_size
 from clipbert_cli.data.store import open_media
 from clipbert_cli.data.transforms import resize_pad
+from clipbert_cli.data.vp9 import is_one_picture
 from clipbert_cli.errors import ClipbertError, DecodeError, RecipeError
 
 VP9: dict[str, Any] = {"codec": "libvpx-vp9", "container": "webm", "options": {"g": "12", "cpu-used": "8"}}
@@ -101,6 +103,14 @@ def test_what_goes_wrong_on_a_gpu_in_silence_stays_with_pyav(settings: dict[str,
     data = video(48, **settings)
     known = probed(data)
     assert video_pieces(data, CLIPS, info=known.info, table=known.packets, place="cuda") is None
+
+
+def test_packets_of_hidden_pictures_and_of_fields_are_known() -> None:
+    shown, hidden, again = b"\x82" + bytes(9), b"\x80" + bytes(9), b"\x88"
+    several = hidden + shown + b"\xc1\x0a\x0a\xc1"  # with an index at the end
+    assert [is_one_picture(packet) for packet in (shown, hidden, again, several)] == [True, False, False, False]
+    first, later = b"\0\0\0\4\x41\x9a\1\1", b"\0\0\0\4\x41\x5a\1\1"  # slices that begin at macroblock 0, and at 1
+    assert [NalFormat("h264", 4).fields(packet) for packet in (first, first + later, first + first)] == [1, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -429,6 +439,7 @@ def test_a_corrupt_batch_on_a_gpu_is_done_by_pyav(
 ) -> None:
     from clipbert_cli.data import pieces
 
+    (tmp_path / "d.mp4").write_bytes(video(40, height=144, width=192, **OPEN_GOP))  # PyAV's, in the same colours
     some_videos = pack_videos(tmp_path, height=144, width=192)  # NVDEC takes no smaller VP9 than 128 x 128
     write, written = pieces.write_mp4, 0
 

@@ -2,8 +2,8 @@
 
 Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
 an error, a packet or frame that FFmpeg itself calls corrupt, times that run far backwards (the halves of a file in
-swapped order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py` and `nal.py`) all
-end the video there. Rotation marks are ignored, as the original ignores them.
+swapped order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py`, `nal.py` and
+`vp8.py`) all end the video there. Rotation marks are ignored, as the original ignores them.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from av.video.stream import VideoStream
 from clipbert_cli.data.codec import MAX_PIXELS, check_pixels, create_decoder, reading_video, set_decoding
 from clipbert_cli.data.nal import NalFormat, has_lost_bytes
 from clipbert_cli.data.structure import first_damage
+from clipbert_cli.data.vp8.stream import first_damaged
 from clipbert_cli.data.vp9 import checking_decoder, is_key_picture
 from clipbert_cli.errors import DecodeError
 
@@ -62,6 +63,7 @@ class Video:
     def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
         self._data = data
         self._max_pixels = max_pixels
+        self._damaged_packet: int | None = None
         self._open()
 
     def __enter__(self) -> Video:
@@ -127,6 +129,16 @@ class Video:
                 else:
                     ended = True  # the demuxer's mark of the end
 
+    def check_packets(self) -> None:
+        """Look for the first VP8 packet that is not as it was written: from now on the video ends before it.
+
+        Such packets decode to wrong frames without an error. Takes longer than to decode the video; once is enough, as
+        nobody asks for frames that this leaves out. Of a video just opened, or rewound.
+        """
+        if self.stream.codec_context.name == "vp8":
+            self._damaged_packet = first_damaged(bytes(packet) for packet in self.packets())
+            self.rewind()
+
     def rewind(self) -> None:
         """Back to the start, as if just opened."""
         self._container.close()
@@ -173,7 +185,9 @@ class Video:
         slack = _HELD_BACK * frame_step(self.stream)
         context = self.stream.codec_context
         nal_format = NalFormat.of(context.name, context.extradata or b"")
-        for packet in self._container.demux(self.stream):
+        for number, packet in enumerate(self._container.demux(self.stream)):
+            if number == self._damaged_packet:
+                raise DecodeError("a packet is damaged: it does not end where its frame does")
             if packet.is_corrupt:
                 raise DecodeError("the container says that a packet is damaged")
             if self._damaged_from is not None and (packet.pos or 0) + packet.size > self._damaged_from:

@@ -1,0 +1,122 @@
+"""Damaged VP8 packets are told from whole ones, of all that libvpx writes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cache
+
+import av
+import numpy as np
+import pytest
+from data.made_media import video
+
+from clipbert_cli.data.probe import inspect_video
+from clipbert_cli.data.vp8.stream import first_damaged
+from clipbert_cli.errors import DecodeError
+
+FRAMES = 24
+WRITERS: dict[str, dict[str, str]] = {
+    "plain": {"cpu-used": "8", "g": "8"},
+    "searched": {"cpu-used": "0", "deadline": "good", "crf": "4", "b": "4M"},
+    "hidden frames": {"auto-alt-ref": "1", "lag-in-frames": "16", "arnr-maxframes": "7", "arnr-strength": "5"},
+    "eight partitions": {"slices": "8", "cpu-used": "4"},
+    "resilient": {"error-resilient": "default+partitions", "deadline": "realtime", "cpu-used": "4"},
+    "profile 1": {"profile": "1", "cpu-used": "4"},
+    "profile 3": {"profile": "3", "cpu-used": "4", "b": "40k"},
+    "segments": {"deadline": "realtime", "cpu-used": "8", "static-thresh": "1000", "noise-sensitivity": "4", "b": "30k"},
+}
+
+
+@cache
+def packets(writer: str) -> tuple[bytes, ...]:
+    """A stream's packets: noise in parts that move apart, so that the modes and motions of VP8 occur."""
+    file = io.BytesIO()
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (160, 240, 3)).astype(np.uint8)
+    noise = noise.repeat(2, axis=0).repeat(2, axis=1)
+    with av.open(file, "w", format="webm") as output:
+        stream = output.add_stream("libvpx", rate=25)
+        stream.width, stream.height, stream.pix_fmt, stream.options = 139, 101, "yuv420p", WRITERS[writer]
+        for index in range(FRAMES):
+            picture = noise[index : index + 101, 2 * index : 2 * index + 139].copy()
+            picture[30:70, 40:90] = noise[100 - 3 * index : 140 - 3 * index, 100 + index : 150 + index]
+            picture[:20] = 40 * (index % 5)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+    with av.open(io.BytesIO(file.getvalue())) as container:
+        return tuple(bytes(packet) for packet in container.demux(video=0) if packet.size)
+
+
+def flipped(packet: bytes, bit: int) -> bytes:
+    changed = bytearray(packet)
+    changed[bit // 8] ^= 128 >> bit % 8
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_what_libvpx_writes_is_whole_and_cut_packets_are_not(writer: str) -> None:
+    stream = packets(writer)
+    assert len(stream) >= FRAMES
+    assert first_damaged(stream) is None
+    for number in (1, len(stream) // 2, len(stream) - 1):
+        for damaged in (stream[number][:-5], stream[number][:4], stream[number] + bytes(5), b""):
+            assert first_damaged([*stream[:number], damaged, *stream[number + 1 :]]) == number
+
+
+@pytest.mark.parametrize("writer", ["searched", "hidden frames", "eight partitions"])
+def test_nearly_every_flipped_bit_is_noticed_where_it_is(writer: str) -> None:
+    """Not those that are numbers as they stand: the quantizer's, the loop filter's, some signs."""
+    stream = packets(writer)
+    rng = np.random.default_rng(0)
+    noticed = 0
+    for _ in range(40):
+        number = int(rng.integers(1, 8))
+        bit = int(rng.integers(8 * 12, 8 * len(stream[number])))
+        found = first_damaged([*stream[:number], flipped(stream[number], bit)])
+        assert found in (None, number)
+        noticed += found == number
+    assert noticed >= 36
+
+
+def test_frames_of_another_size_or_version_are_noticed() -> None:
+    first, second, *_ = packets("plain")
+    assert first_damaged([first, second, flipped(second, 6)]) == 2
+    huge = first[:6] + b"\xff\x3f\xff\x3f" + first[10:]
+    assert first_damaged([first, huge]) == 1
+    empty = first[:6] + bytes(4) + first[10:]
+    assert first_damaged([first, empty]) == 1
+    assert first_damaged([first, first[:3] + b"\0" + first[4:]]) == 1
+
+
+def test_streams_of_writers_that_end_packets_otherwise_are_not_judged() -> None:
+    longer = [packet + bytes(9) for packet in packets("plain")]
+    assert first_damaged(longer) is None
+    assert first_damaged([*longer[:5], longer[5][:20], *longer[6:]]) is None
+
+    def in_a_damaged_container() -> Iterator[bytes]:
+        yield from longer[:3]
+        raise DecodeError("a gap")
+
+    assert first_damaged(in_a_damaged_container()) == 0
+
+
+def test_nothing_is_damaged_without_packets_and_nothing_can_be_read_before_a_key_frame() -> None:
+    assert first_damaged([]) is None
+    first, *others = packets("plain")
+    assert first_damaged([*others[:3], first]) == 0
+
+
+def test_a_video_ends_before_a_damaged_packet() -> None:
+    data = video(48, codec="libvpx", container="webm", options={"g": "12", "cpu-used": "8"})
+    with av.open(io.BytesIO(data)) as container:
+        stream = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    assert inspect_video(data).info.complete
+    damaged = data.replace(stream[30], flipped(stream[30], 8 * 30))
+    info = inspect_video(damaged).info
+    assert (len(info.pts), info.complete) == (30, False)
+    with pytest.raises(DecodeError, match="not one frame decodes: a packet is damaged"):
+        inspect_video(data.replace(stream[0], flipped(stream[0], 8 * 100)))

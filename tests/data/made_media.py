@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -63,6 +64,16 @@ def video(
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return file.getvalue()
+
+
+def vp8_with_hidden_frames() -> bytes:
+    """A WebM file of 60 frames in 63 packets, 3 of them of frames that are only referred to, some the other way round.
+
+    FFmpeg's libvpx writes such frames in two passes alone, which PyAV cannot ask for. Made of marked frames by libvpx
+    1.12's `vpxenc --codec=vp8 -p 2 --good --cpu-used=1 --auto-alt-ref=1 --lag-in-frames=16 --arnr-maxframes=7
+    --arnr-strength=5 --kf-max-dist=30 --target-bitrate=60 --token-parts=1`.
+    """
+    return (Path(__file__).parent / "media" / "vp8_hidden_frames.webm").read_bytes()
 
 
 def sound(container: str = "mp4", *, cover: bytes | None = None) -> bytes:

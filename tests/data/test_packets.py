@@ -9,7 +9,7 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from data.made_media import marked_frame, read_index, video
+from data.made_media import marked_frame, read_index, video, vp8_with_hidden_frames
 
 from clipbert_cli.data import scan
 from clipbert_cli.data.decode import rgb_frames
@@ -42,11 +42,7 @@ WITH_TABLE: dict[str, dict[str, Any]] = {
         "codec": "libx265",
         "options": {"x265-params": "keyint=20:min-keyint=20:open-gop=1:log-level=none"},
     },
-    "vp8 with hidden frames": {
-        "codec": "libvpx",
-        "container": "webm",
-        "options": {"g": "20", "auto-alt-ref": "1", "lag-in-frames": "16", "cpu-used": "8"},
-    },
+    "vp8": {"codec": "libvpx", "container": "webm", "options": {"g": "20", "cpu-used": "8"}},
     "vp9": {"codec": "libvpx-vp9", "container": "webm", "options": {"g": "20", "cpu-used": "8"}},
     "mpeg4 avi": {"codec": "mpeg4", "container": "avi", "options": {"bf": "2", "g": "15"}},
 }
@@ -63,9 +59,9 @@ def stored(probed: ProbedVideo) -> PacketTable:
     return packet_table(packets_record(probed.packets))
 
 
-@pytest.mark.parametrize("name", WITH_TABLE)
+@pytest.mark.parametrize("name", [*WITH_TABLE, "vp8 with hidden frames"])
 def test_any_choice_of_frames_has_the_pixels_of_decoding_from_the_start(name: str) -> None:
-    data = video(**{"frames": 60} | WITH_TABLE[name])
+    data = video(**{"frames": 60} | WITH_TABLE[name]) if name in WITH_TABLE else vp8_with_hidden_frames()
     probed = inspect_video(data)
     table = stored(probed)
     everything = {index: frame.copy() for index, frame in rgb_frames(data, range(60), info=probed.info)}

@@ -30,7 +30,9 @@ def first_damaged(packets: Iterable[bytes]) -> int | None:
     first: dict[bool, int] = {}
     try:
         for number, packet in enumerate(packets):
-            first.setdefault(reader.is_whole(packet), number)
+            is_whole = reader.is_whole(packet)
+            if is_whole is not None:
+                first.setdefault(is_whole, number)
             if len(first) == 2:
                 return first[False]
     except DecodeError:
@@ -43,13 +45,15 @@ class _FrameReader:
 
     def __init__(self) -> None:
         self._version: int | None = None
-        self._size = (0, 0)  # rows and columns of macroblocks; no frame can be read before a key frame
+        self._size = (0, 0)  # rows and columns of macroblocks
         self._heads = HeadReader()
 
-    def is_whole(self, packet: bytes) -> bool:
-        """Whether the next packet is as an encoder wrote it."""
+    def is_whole(self, packet: bytes) -> bool | None:
+        """Whether the next packet is as an encoder wrote it; None of what stands before the first key frame."""
         tag = int.from_bytes(packet[:3], "little")  # 9.1
         is_key, version, size = not tag & 1, tag >> 1 & 7, tag >> 5
+        if not is_key and self._version is None:
+            return None
         start = 10 if is_key else 3
         if self._version is None:
             self._version = version

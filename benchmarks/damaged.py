@@ -7,8 +7,8 @@ generator. Video frames carry their own index, so a wrong frame is seen: a frame
 the video has, later frames later ones, and no black. Each item is probed and its first, middle and last frames are
 decoded, both ways; then all of them go through `pack`.
 
-What cannot be noticed: some flipped bits in pictures, in codecs and containers that have no checksums. They are counted,
-by codec, and apart from those of files that are reported as damaged further on.
+What cannot be noticed: some flipped bits in pictures, in codecs and containers that have no checksums. They are
+counted, by codec, and apart from those of files that are reported as damaged further on.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from clipbert_cli.batch import Example, Prediction
 from clipbert_cli.data.annotations import read_answers
+from clipbert_cli.data.media import MediaFolder, MediaSource
 from clipbert_cli.data.probe import Kind
-from clipbert_cli.data.store import MediaFolder, MediaSource
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.export import load_model

@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from clipbert_cli.batch import Example, Prediction
+from clipbert_cli.data.media import MediaSource
 from clipbert_cli.data.order import OrderedBatches
 from clipbert_cli.data.probe import Kind
-from clipbert_cli.data.store import MediaSource, open_media
+from clipbert_cli.data.store import open_media
 from clipbert_cli.engine.score_folder import ScoreFolder, Scoring
 from clipbert_cli.errors import DecodeError, InterruptionError, UsageError
 from clipbert_cli.inference import Answering, LoadedRun

@@ -23,10 +23,11 @@ from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
 from clipbert_cli.data.decoder import choose_decoder
 from clipbert_cli.data.loader import BatchLoader
+from clipbert_cli.data.media import MediaFolder, MediaSource
 from clipbert_cli.data.mixture import MixedDataset, Mixture
 from clipbert_cli.data.order import OrderedBatches, TrainingBatches
 from clipbert_cli.data.sampling import ClipSampling
-from clipbert_cli.data.store import MediaFolder, MediaSource, open_media
+from clipbert_cli.data.store import open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.engine.distributed import World, start_world
 from clipbert_cli.engine.plan import Plan

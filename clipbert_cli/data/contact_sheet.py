@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw
 
 from clipbert_cli.data.decode import decode_frames
 from clipbert_cli.data.images import decode_image
+from clipbert_cli.data.media import MediaSource
 from clipbert_cli.data.sampling import ClipSampling, select
-from clipbert_cli.data.store import MediaSource
 
 _SIDE = 224
 _GAP = 6

@@ -18,10 +18,10 @@ from clipbert_cli.data.codec import MAX_PIXELS, check_pixels
 from clipbert_cli.data.decode import Encoded, decode_canvas
 from clipbert_cli.data.decoder import PYAV, Decoder
 from clipbert_cli.data.images import decode_image, jpeg_size
+from clipbert_cli.data.media import MediaSource
 from clipbert_cli.data.packets import PacketTable
 from clipbert_cli.data.pieces import EncodedClips, image_piece, video_pieces
 from clipbert_cli.data.sampling import ClipSampling, select
-from clipbert_cli.data.store import MediaSource
 from clipbert_cli.data.transforms import check_aspect_ratio, resize_pad
 from clipbert_cli.errors import ClipbertError, DecodeError
 

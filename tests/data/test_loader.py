@@ -15,10 +15,11 @@ from clipbert_cli.data.annotations import group_by_media
 from clipbert_cli.data.collate import Collate
 from clipbert_cli.data.dataset import GroupDataset, Item, MediaSettings, OnBadMedia, Position
 from clipbert_cli.data.loader import BatchLoader
+from clipbert_cli.data.media import MediaFolder, MediaSource
 from clipbert_cli.data.mixture import Mixture
 from clipbert_cli.data.order import OrderedBatches, TrainingBatches
 from clipbert_cli.data.sampling import ClipSampling
-from clipbert_cli.data.store import MediaFolder, MediaSource, open_media
+from clipbert_cli.data.store import open_media
 from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.errors import ClipbertError, DecodeError, StoreError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig

@@ -17,9 +17,10 @@ import pytest
 from data.made_media import image, marked_frame, video
 
 from clipbert_cli.data import records
+from clipbert_cli.data.media import MediaSource
 from clipbert_cli.data.packing import pack_media
 from clipbert_cli.data.probe import ProbedVideo, inspect_video, probe_video
-from clipbert_cli.data.store import MediaSource, open_media
+from clipbert_cli.data.store import open_media
 from clipbert_cli.errors import DecodeError, StoreError
 
 

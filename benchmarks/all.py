@@ -127,7 +127,9 @@ def number(value: Any) -> str:
     """Four digits are enough; counts are whole."""
     if isinstance(value, list):
         return ", ".join(map(number, value))
-    return f"{value:.4g}" if isinstance(value, float) and abs(value) < 1e4 else f"{value}"
+    if not isinstance(value, float):
+        return f"{value}"
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
 
 
 def run(names: Sequence[str], options: Sequence[str], output: Path, folder: Path = FOLDER) -> list[str]:

@@ -105,6 +105,9 @@ class Counts:
             return cls(*both(SIDE, FRAMES), *both(SIDE // 2, 1))
 
 
+TERMS = ("decode", "CNN", "transformer", "write")
+
+
 def terms(job: Job, counts: Counts, rates: Rates, gpus: int) -> dict[str, float]:
     """Seconds of each term on `gpus` GPUs."""
     clips, pairs = job.videos * job.clips, job.texts * job.videos * job.clips
@@ -124,13 +127,13 @@ def terms(job: Job, counts: Counts, rates: Rates, gpus: int) -> dict[str, float]
 
 
 def row(job: Job, counts: Counts, rates: Rates, gpus: int) -> dict[str, Any]:
-    """What a job costs; decoding and writing overlap with the rest."""
+    """What a job costs in seconds, whole and by TERMS; decoding and writing overlap with the rest."""
     seconds = terms(job, counts, rates, gpus)
     compute = seconds["CNN"] + seconds["transformer"]
     longest = {"decode": seconds["decode"], "write": seconds["write"], "compute": compute}
     bound = max(longest, key=lambda name: longest[name])
     dominates = max(("CNN", "transformer"), key=lambda name: seconds[name]) if bound == "compute" else bound
-    return {"job": job.name, "gpus": gpus, "seconds": longest[bound], "dominates": dominates, "terms": seconds}
+    return {"job": job.name, "gpus": gpus, "seconds": longest[bound], "dominates": dominates, **seconds}
 
 
 def measured_rates(device: torch.device) -> dict[str, float]:
@@ -214,7 +217,7 @@ def main() -> None:
     counts = {length: Counts.of(length) for length in {job.length for job in JOBS}}
     rows = [row(job, counts[job.length], rates, gpus) for job in JOBS for gpus in GPUS]
     if options.plot:
-        shares(options.plot, {each["job"]: each["terms"] for each in rows if each["gpus"] == 1}, readable)
+        shares(options.plot, {each["job"]: terms_of(each) for each in rows if each["gpus"] == 1}, readable)
     device = f"a device: {rates.matrix / 1e12:.3g} TFLOP/s, {source}; {rates.cores} cores decode for it"
     first = rows[0]
     report = {"benchmark": "large_case", "extrapolated_from": {**asdict(rates), "source": source}, "rows": rows}
@@ -226,8 +229,12 @@ def main() -> None:
     )
 
 
+def terms_of(result: dict[str, Any]) -> dict[str, float]:
+    return {name: result[name] for name in TERMS}
+
+
 def line(result: dict[str, Any]) -> str:
-    parts = "  ".join(f"{name} {readable(seconds)}" for name, seconds in result["terms"].items())
+    parts = "  ".join(f"{name} {readable(seconds)}" for name, seconds in terms_of(result).items())
     total = readable(result["seconds"])
     return f"{result['job']:42} {result['gpus']:3} devices  {total:>11}  {result['dominates']:11} dominates   ({parts})"
 

@@ -3,7 +3,7 @@
 Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
 an error, a packet or frame that FFmpeg itself calls corrupt, times that run far backwards (the halves of a file in
 swapped order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py`, `nal.py` and
-`vp8.py`) all end the video there. Rotation marks are ignored, as the original ignores them.
+`vp8/`) all end the video there. Rotation marks are ignored, as the original ignores them.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class Video:
     def check_packets(self) -> None:
         """Look for the first VP8 packet that is not as it was written: from now on the video ends before it.
 
-        Such packets decode to wrong frames without an error. Takes longer than to decode the video; once is enough, as
-        nobody asks for frames that this leaves out. Of a video just opened, or rewound.
+        Such packets decode to wrong frames without an error. Takes some ten times as long as to decode the video; who
+        decodes frames that a probe has found need not do it again. Of a video just opened, or rewound.
         """
         if self.stream.codec_context.name == "vp8":
             self._damaged_packet = first_damaged(bytes(packet) for packet in self.packets())

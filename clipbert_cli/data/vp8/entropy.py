@@ -19,7 +19,9 @@ HAS_Y2, IS_CODED = 1, 2
 """Flags of a macroblock: it has a block of the luma blocks' averages; it has coefficients."""
 
 _SHIFTS = bytes(8 - max(1, number).bit_length() for number in range(256))  # that bring a width back to 128 or more
-_UNSURE = 2  # bytes by which a writer may end a partition otherwise than libvpx does
+# Bytes that a partition may have less than what libvpx would have written, and zeros that may follow: no encoder is
+# known to do so, but some may align.
+_FEWER, _MORE = 2, 15
 
 _BANDS = (0, 1, 2, 3, 6, 4, 5, 6, 6, 6, 6, 6, 6, 6, 6, 7)  # of the 16 positions of a block (13.3)
 # Probabilities of the bits that complete a number, by category (13.2).
@@ -31,7 +33,7 @@ _EXTRA_BITS = (
     (180, 157, 141, 134, 130),
     (254, 254, 243, 230, 196, 177, 153, 140, 133, 130, 129),
 )
-_END, _ZERO, _ONE, _MORE = -1, -2, -3, -4  # what a token is in the end; all but the first say the next one's context
+_END, _ZERO, _ONE, _LARGER = -1, -2, -3, -4  # what a token is in the end; all but the first say the next one's context
 
 
 def _places() -> tuple[list[int], list[int], bytes]:
@@ -46,8 +48,8 @@ def _places() -> tuple[list[int], list[int], bytes]:
         after += [first + len(after) + number for number in range(1, len(bits))] + [sign_of_more]
         fixed += bits
     a, b, c, d, e, f = categories
-    on_zero = [_END, _ZERO, sign_of_one, 4, sign_of_more, sign_of_more, 7, a, 9, c, e, _ONE, _MORE]
-    on_one = [1, 2, 3, 6, 5, sign_of_more, 8, b, 10, d, f, _ONE, _MORE]
+    on_zero = [_END, _ZERO, sign_of_one, 4, sign_of_more, sign_of_more, 7, a, 9, c, e, _ONE, _LARGER]
+    on_one = [1, 2, 3, 6, 5, sign_of_more, 8, b, 10, d, f, _ONE, _LARGER]
     return on_zero + after, on_one + after, bytes(fixed)
 
 
@@ -68,14 +70,14 @@ class Partition:
     The encoder's code lies `value` above the bottom of an interval that is `width` << `bits` wide.
     """
 
-    __slots__ = ("bits", "shifts", "size", "value", "width", "words")
+    __slots__ = ("bits", "read_bits", "size", "value", "width", "words")
 
     def __init__(self, data: bytes) -> None:
         self.size = len(data)
         padded = data + bytes(self.size % 2)
         self.words = chain(struct.unpack(f">{len(padded) // 2}H", padded), repeat(0))
         self.value, self.width, self.bits = next(self.words), 255, 8
-        self.shifts = 8  # bits that were read, less those that `value` still has more than `width`
+        self.read_bits = 8  # after the first byte
 
     def flag(self, probability: int = 128) -> bool:
         """A boolean that is 0 in `probability` of 256 cases."""
@@ -109,21 +111,22 @@ class Partition:
     @property
     def is_overrun(self) -> bool:
         """Whether more was read than an encoder wrote."""
-        return self.shifts - self.bits > 8 * (self.size + _UNSURE)
+        return self._bytes_written() > self.size + _FEWER
 
-    @property
-    def is_used_up(self) -> bool:
-        """Whether this is where the encoder stopped.
+    def ends_here(self) -> bool:
+        """Whether this is where the encoder stopped: its code is the bottom of the interval. Reads on."""
+        written = self._bytes_written()
+        is_near = written - _FEWER <= self.size <= written + _MORE
+        return is_near and not self.value and not any(islice(self.words, _MORE))
 
-        libvpx stops with 32 zeros, so that its code is the bottom of the interval, and leaves out the last two bytes.
-        """
-        is_end = abs(self.size - (self.shifts - self.bits) // 8 - 2) <= _UNSURE
-        return is_end and not self.value and not any(islice(self.words, _UNSURE))
+    def _bytes_written(self) -> int:
+        """By libvpx, if this is the end: it adds 32 zeros, and leaves out the last 16 bits."""
+        return (self.read_bits - self.bits + 32 - 16) // 8
 
     def _read_on(self) -> None:
         self.value = self.value << 16 | next(self.words)
         self.bits += 16
-        self.shifts += 16
+        self.read_bits += 16
 
     def coefficients(self, macroblocks: Iterable[int], above: list[int], nodes: Nodes) -> None:
         """A row of macroblocks (13). They are given by their flags; `above`, (TOLD * columns,), is what the row above
@@ -161,7 +164,7 @@ class Partition:
                         if bits < 0:
                             value = value << 16 | next(words)
                             bits += 16
-                            self.shifts += 16
+                            self.read_bits += 16
                     if node < 0:
                         if node == _END:
                             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 
 from clipbert_cli.data.vp8.entropy import HAS_Y2, IS_CODED, Partition
@@ -52,58 +53,59 @@ _SHORT_TREE = (2, 8, 4, 6, ~0, ~1, ~2, ~3, 10, 12, ~4, ~5, ~6, ~7)  # 17.2
 _LONG_BITS = (0, 1, 2, 9, 8, 7, 6, 5, 4)  # in the order they are written; the fourth comes last
 
 _STILL: Vector = (0, 0)
+_SIDE = 4 * 16  # of a macroblock, in quarters of a pixel
 
 
-def read_flags(first: Partition, head: Head, rows: int, columns: int) -> Iterator[list[int]]:
+def read_flags(partition: Partition, head: Head, rows: int, columns: int) -> Iterator[list[int]]:
     """The flags of the macroblocks, a row at a time: what it takes to read their coefficients."""
-    motion = _Motion(first, head, rows, columns)
+    motion = None if head.is_key else _Motion(partition, head, rows, columns)
     above = [0] * (4 * columns)
     for row in range(rows):
         left = [0] * 4
         flags = []
         for column in range(columns):
             if head.segments:
-                first.leaf(_SEGMENT_TREE, head.segments)
-            is_coded = head.skipped is None or not first.flag(head.skipped)
-            if head.is_key:
-                has_y2 = _read_key_modes(first, above, left, 4 * column)
-            elif first.flag(head.references[0]):
+                partition.leaf(_SEGMENT_TREE, head.segments)
+            is_coded = head.coded is None or not partition.flag(head.coded)
+            if motion is None:
+                has_y2 = _read_key_modes(partition, above, left, 4 * column)
+            elif partition.flag(head.references[0]):
                 has_y2 = motion.read(row, column)
             else:
-                has_y2 = _read_modes(first, head.probabilities)
+                has_y2 = _read_modes(partition, head.probabilities)
             flags.append(HAS_Y2 * has_y2 | IS_CODED * is_coded)
         yield flags
 
 
-def _read_key_modes(first: Partition, above: list[int], left: list[int], place: int) -> bool:
+def _read_key_modes(partition: Partition, above: list[int], left: list[int], place: int) -> bool:
     """A macroblock's in a key frame (11.2, 11.3); `above` and `left` are the modes of the subblocks there."""
-    mode = first.leaf(*_KEY_MODES)
+    mode = partition.leaf(*_KEY_MODES)
     if mode == _BY_SUBBLOCK:
         for side in range(4):
             for upper in range(place, place + 4):
                 start = 9 * (10 * above[upper] + left[side])
-                above[upper] = left[side] = first.leaf(_SUBBLOCK_TREE, KEY_SUBBLOCK_MODES[start : start + 9])
+                above[upper] = left[side] = partition.leaf(_SUBBLOCK_TREE, KEY_SUBBLOCK_MODES[start : start + 9])
     else:
         left[:] = above[place : place + 4] = [_SAME_SUBBLOCK_MODE[mode]] * 4
-    first.leaf(_COLOUR_TREE, _KEY_COLOUR_MODES)
+    partition.leaf(_COLOUR_TREE, _KEY_COLOUR_MODES)
     return mode != _BY_SUBBLOCK
 
 
-def _read_modes(first: Partition, probabilities: Probabilities) -> bool:
+def _read_modes(partition: Partition, probabilities: Probabilities) -> bool:
     """Those of a macroblock that is not predicted from another frame, in a frame where others are (16.1)."""
-    mode = first.leaf(_MODE_TREE, probabilities.modes)
+    mode = partition.leaf(_MODE_TREE, probabilities.modes)
     if mode == _BY_SUBBLOCK:
         for _ in range(16):
-            first.leaf(_SUBBLOCK_TREE, _SUBBLOCK_MODES)
-    first.leaf(_COLOUR_TREE, probabilities.colour_modes)
+            partition.leaf(_SUBBLOCK_TREE, _SUBBLOCK_MODES)
+    partition.leaf(_COLOUR_TREE, probabilities.colour_modes)
     return mode != _BY_SUBBLOCK
 
 
 class _Motion:
     """The motion of a frame's macroblocks, with a border above and to the left of them."""
 
-    def __init__(self, first: Partition, head: Head, rows: int, columns: int) -> None:
-        self._first, self._head, self._rows, self._columns = first, head, rows, columns
+    def __init__(self, partition: Partition, head: Head, rows: int, columns: int) -> None:
+        self._partition, self._head, self._rows, self._columns = partition, head, rows, columns
         self._stride = columns + 1
         count = (rows + 1) * self._stride
         self._references = [0] * count  # 0: of no other frame
@@ -112,22 +114,23 @@ class _Motion:
 
     def read(self, row: int, column: int) -> bool:
         """A macroblock's (16.3)."""
-        first, (_, last, golden) = self._first, self._head.references
+        partition, (_, last, golden) = self._partition, self._head.references
         here = (row + 1) * self._stride + column + 1
-        self._references[here] = reference = (2 + first.flag(golden)) if first.flag(last) else 1
+        self._references[here] = reference = (2 + partition.flag(golden)) if partition.flag(last) else 1
         counts, near = self._surroundings(here, reference)
-        mode = first.leaf(_MOTION_TREE, [_MOTION[count][node] for node, count in enumerate(counts)])
+        mode = partition.leaf(_MOTION_TREE, [_MOTION[count][node] for node, count in enumerate(counts)])
         if mode == _SAME:
             return True
         best, nearest, second = near
+        inside = functools.partial(clamped, row=row, column=column, rows=self._rows, columns=self._columns)
         if mode == _NEAREST:
-            self._vectors[here] = self._clamped(nearest, row, column)
+            self._vectors[here] = inside(nearest)
         elif mode == _NEAR:
-            self._vectors[here] = self._clamped(second, row, column)
+            self._vectors[here] = inside(second)
         elif mode == _NEW:
-            self._vectors[here] = self._read_vector(self._clamped(best, row, column))
+            self._vectors[here] = self._read_vector(inside(best))
         else:
-            self._parts[here] = parts = self._read_parts(here, self._clamped(best, row, column))
+            self._parts[here] = parts = self._read_parts(here, inside(best))
             self._vectors[here] = parts[15]
         return mode != _PARTED
 
@@ -157,23 +160,15 @@ class _Motion:
             counts[1:3], near[1:3] = counts[2:0:-1], near[2:0:-1]
         return counts, [near[1] if counts[1] >= counts[0] else _STILL, near[1], near[2]]
 
-    def _clamped(self, vector: Vector, row: int, column: int) -> Vector:
-        """So that the macroblock lies at most just outside of the frame (5: a pixel is four)."""
-        down, right = vector
-        return (
-            min(max(down, -64 * (row + 1)), 64 * (self._rows - row)),
-            min(max(right, -64 * (column + 1)), 64 * (self._columns - column)),
-        )
-
     def _read_parts(self, here: int, best: Vector) -> list[Vector]:
         """The vectors of the 16 subblocks."""
-        first = self._first
+        partition = self._partition
         parts = [_STILL] * 16
-        for blocks in _PARTINGS[first.leaf(_PARTING_TREE, _PARTING)]:
+        for blocks in _PARTINGS[partition.leaf(_PARTING_TREE, _PARTING)]:
             block = blocks[0]
             left = parts[block - 1] if block % 4 else self._vector(here - 1, block + 3)
             above = parts[block - 4] if block > 3 else self._vector(here - self._stride, block + 12)
-            kind = first.leaf(_PART_TREE, _part_probabilities(left, above))
+            kind = partition.leaf(_PART_TREE, _part_probabilities(left, above))
             vector = (left, above, _STILL, None)[kind]
             vector = self._read_vector(best) if vector is None else vector
             for block in blocks:
@@ -186,8 +181,17 @@ class _Motion:
 
     def _read_vector(self, best: Vector) -> Vector:
         """One that is written as a difference (17)."""
-        down, right = (_read_length(self._first, each) for each in self._head.probabilities.vectors)
+        down, right = (_read_length(self._partition, each) for each in self._head.probabilities.vectors)
         return best[0] + down, best[1] + right
+
+
+def clamped(vector: Vector, *, row: int, column: int, rows: int, columns: int) -> Vector:
+    """The nearest vector that leaves a macroblock at most just outside of a frame of `rows` x `columns` (5)."""
+    down, right = vector
+    return (
+        min(max(down, -_SIDE * (row + 1)), _SIDE * (rows - row)),
+        min(max(right, -_SIDE * (column + 1)), _SIDE * (columns - column)),
+    )
 
 
 def _part_probabilities(left: Vector, above: Vector) -> tuple[int, int, int]:
@@ -198,13 +202,13 @@ def _part_probabilities(left: Vector, above: Vector) -> tuple[int, int, int]:
     return _PART_ELSE if any(left) else _PART_LEFT_STILL
 
 
-def _read_length(first: Partition, probabilities: bytes) -> int:
+def _read_length(partition: Partition, probabilities: bytes) -> int:
     """One component of a vector (17.2): long or short, sign, 7 nodes of a short one, 10 bits of a long one."""
     is_long, sign, short, long = probabilities[0], probabilities[1], probabilities[2:9], probabilities[9:]
-    if first.flag(is_long):
-        length = sum(first.flag(long[bit]) << bit for bit in _LONG_BITS)
-        if length < 16 or first.flag(long[3]):
+    if partition.flag(is_long):
+        length = sum(partition.flag(long[bit]) << bit for bit in _LONG_BITS)
+        if length < 16 or partition.flag(long[3]):
             length += 8
     else:
-        length = first.leaf(_SHORT_TREE, short)
-    return -length if length and first.flag(sign) else length
+        length = partition.leaf(_SHORT_TREE, short)
+    return -length if length and partition.flag(sign) else length

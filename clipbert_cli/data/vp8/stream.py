@@ -18,68 +18,81 @@ from clipbert_cli.data.vp8.macroblocks import read_flags
 from clipbert_cli.errors import DecodeError
 
 _KEY_CODE = b"\x9d\x01\x2a"
+_MACROBLOCKS = 300_000  # that are read at most, and one more for every byte; a macroblock takes 7 us, a byte 8 us
 
 
 def first_damaged(packets: Iterable[bytes]) -> int | None:
     """The number of the first packet that is not as it was written; None where all are.
 
     Also None where none is: then they are of an encoder that ends its packets in a way of its own. Unless the container
-    turns out to be damaged too, which ends `packets` with a `DecodeError`.
+    turns out to be damaged too, which ends `packets` with a `DecodeError`. Not judged is what stands before the first
+    key frame or after a change of the size, and long videos in which next to nothing happens only in part.
     """
     reader = _FrameReader()
-    first: dict[bool, int] = {}
+    numbers: dict[bool, int] = {}  # of the first packet that is whole, and of the first one that is not
     try:
         for number, packet in enumerate(packets):
+            if reader.is_over:
+                break
             is_whole = reader.is_whole(packet)
             if is_whole is not None:
-                first.setdefault(is_whole, number)
-            if len(first) == 2:
-                return first[False]
+                numbers.setdefault(is_whole, number)
+            if len(numbers) == 2:
+                return numbers[False]
     except DecodeError:
-        return first.get(False)
+        return numbers.get(False)
     return None
 
 
 class _FrameReader:
-    """Reads the frames of a stream, one after the other."""
+    """Reads the frames of a stream, one after the other. `is_over` where they are of another size, or too much to
+    read."""
 
     def __init__(self) -> None:
-        self._version: int | None = None
-        self._size = (0, 0)  # rows and columns of macroblocks
+        self.is_over = False
+        self._version = 0
+        self._size = (0, 0)  # rows and columns of macroblocks; no key frame has come yet
         self._heads = HeadReader()
+        self._left = _MACROBLOCKS
 
     def is_whole(self, packet: bytes) -> bool | None:
-        """Whether the next packet is as an encoder wrote it; None of what stands before the first key frame."""
+        """Whether the next packet is as an encoder wrote it; None where that is not judged."""
         tag = int.from_bytes(packet[:3], "little")  # 9.1
         is_key, version, size = not tag & 1, tag >> 1 & 7, tag >> 5
-        if not is_key and self._version is None:
+        if not is_key and not any(self._size):
             return None
         start = 10 if is_key else 3
-        if self._version is None:
-            self._version = version
-        if version != self._version or start + size > len(packet) or (is_key and packet[3:6] != _KEY_CODE):
+        if start + size > len(packet) or (is_key and packet[3:6] != _KEY_CODE):
             return False
         if is_key:
             width, height = (int.from_bytes(packet[place : place + 2], "little") & 0x3FFF for place in (6, 8))
-            self._size = (height + 15) // 16, (width + 15) // 16
-        if not self._size[0] * self._size[1]:
+            frame_size = (height + 15) // 16, (width + 15) // 16
+            if not all(frame_size):
+                return False
+            self.is_over = any(self._size) and frame_size != self._size
+            self._size, self._version = frame_size, version
+        self._left += len(packet) - self._size[0] * self._size[1]
+        self.is_over = self.is_over or self._left < 0
+        if self.is_over:
+            return None
+        if version != self._version:
             return False
-        first = Partition(packet[start : start + size])
-        head = self._heads.read(first, is_key=is_key)
+        modes = Partition(packet[start : start + size])
+        head = self._heads.read(modes, is_key=is_key)
         coded = _partitions(packet[start + size :], head.partitions)
-        return coded is not None and self._ends_well(first, coded, head)
+        return coded is not None and self._ends_well(head, modes, coded)
 
-    def _ends_well(self, first: Partition, coded: list[Partition], head: Head) -> bool:
+    def _ends_well(self, head: Head, modes: Partition, coded: list[Partition]) -> bool:
         """Whether what is written of the macroblocks ends where their partitions do."""
         rows, columns = self._size
         nodes = coefficient_nodes(head.probabilities.coefficients)
         above = [0] * (TOLD * columns)
-        for row, flags in enumerate(read_flags(first, head, rows, columns)):
+        for row, flags in enumerate(read_flags(modes, head, rows, columns)):
             partition = coded[row % len(coded)]
             partition.coefficients(flags, above, nodes)
-            if first.is_overrun or partition.is_overrun:
+            if modes.is_overrun or partition.is_overrun:
                 return False
-        return all(partition.is_used_up for partition in (first, *coded))
+        return all(partition.ends_here() for partition in (modes, *coded))
 
 
 def _partitions(data: bytes, count: int) -> list[Partition] | None:

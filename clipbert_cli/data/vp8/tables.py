@@ -99,14 +99,14 @@ KEY_SUBBLOCK_MODES = bytes.fromhex("""
 """)
 """(10, 10, 9), by the modes above and to the left: probabilities of a subblock's mode in a key frame (11.5)."""
 
-VECTORS = bytes.fromhex("""
-    a280e192ac93d6279c8081844b91b2ceeffefe
-    a480ccaa77eb8ce6e48082824a94b4cbecfefe
-""")
+VECTORS = (
+    bytes.fromhex("a280e192ac93d6279c8081844b91b2ceeffefe"),
+    bytes.fromhex("a480ccaa77eb8ce6e48082824a94b4cbecfefe"),
+)
 """(2, 19), rows and columns: probabilities of a motion vector at a key frame (17.2)."""
 
-VECTOR_UPDATES = bytes.fromhex("""
-    edf6fdfdfefefefefefefefefefefafafcfefe
-    e7f3f5fdfefefefefefefefefefefbfbfefefe
-""")
+VECTOR_UPDATES = (
+    bytes.fromhex("edf6fdfdfefefefefefefefefefefafafcfefe"),
+    bytes.fromhex("e7f3f5fdfefefefefefefefefefefbfbfefefe"),
+)
 """(2, 19): how probable it is that a frame leaves each of them as it was (17.2)."""

@@ -131,7 +131,7 @@ def _break_in_flv(data: bytes) -> int | None:
 
 def _break_in_gif(data: bytes) -> int | None:
     """Where something else than a picture, an extension or the trailer begins. Zeros between them do no harm."""
-    place = 13 + _colours(data, 10)
+    place = 13 + colours_length(data, 10)
     while place < len(data):
         kind, start = data[place], place
         if kind == _TRAILER:
@@ -139,7 +139,7 @@ def _break_in_gif(data: bytes) -> int | None:
         if kind == _EXTENSION:
             place = _end_of_data(data, place + 2)
         elif kind == _PICTURE:
-            place = _end_of_data(data, place + 11 + _colours(data, place + 9))
+            place = _end_of_data(data, place + 11 + colours_length(data, place + 9))
         elif kind == 0:
             place += 1
         else:
@@ -147,7 +147,7 @@ def _break_in_gif(data: bytes) -> int | None:
     return None
 
 
-def _colours(data: bytes, place: int) -> int:
+def colours_length(data: bytes, place: int) -> int:
     """Bytes of the table of colours that the flags at this place announce."""
     flags = data[place] if place < len(data) else 0
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0

@@ -3,7 +3,7 @@
 Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
 an error, a packet or frame that FFmpeg itself calls corrupt, times that run far backwards (the halves of a file in
 swapped order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py`, `nal.py` and
-`vp8/`) all end the video there. Rotation marks are ignored, as the original ignores them.
+`damage.py`) all end the video there. Rotation marks are ignored, as the original ignores them.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from clipbert_cli.data.codec import MAX_PIXELS, check_pixels, create_decoder, reading_video, set_decoding
+from clipbert_cli.data.damage import JUDGED, first_damaged
 from clipbert_cli.data.nal import NalFormat, has_lost_bytes
 from clipbert_cli.data.structure import first_damage
-from clipbert_cli.data.vp8.stream import first_damaged
 from clipbert_cli.data.vp9 import checking_decoder, is_key_picture
 from clipbert_cli.errors import DecodeError
 
@@ -130,13 +130,15 @@ class Video:
                     ended = True  # the demuxer's mark of the end
 
     def check_packets(self) -> None:
-        """Look for the first VP8 packet that is not as it was written: from now on the video ends before it.
+        """Look for the first packet that is damaged in a way that decoders pass over: from now on the video ends before
+        it (see `damage.py`).
 
-        Such packets decode to wrong frames without an error. Takes some ten times as long as to decode the video; who
-        decodes frames that a probe has found need not do it again. Of a video just opened, or rewound.
+        Of VP8 this takes some ten times as long as decoding; who decodes frames that a probe has found need not do it
+        again. Of a video just opened, or rewound.
         """
-        if self.stream.codec_context.name == "vp8":
-            self._damaged_packet = first_damaged(bytes(packet) for packet in self.packets())
+        codec = self.stream.codec_context.name
+        if codec in JUDGED:
+            self._damaged_packet = first_damaged(codec, (bytes(packet) for packet in self.packets()))
             self.rewind()
 
     def rewind(self) -> None:

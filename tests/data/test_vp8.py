@@ -5,19 +5,19 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 
 import av
 import numpy as np
 import pytest
 from data.made_media import video, vp8_with_hidden_frames
 
+from clipbert_cli.data import damage
 from clipbert_cli.data.probe import inspect_video
 from clipbert_cli.data.transcode import Transcode, transcode_video
 from clipbert_cli.data.vp8.entropy import Partition
 from clipbert_cli.data.vp8.head import Head, HeadReader, Probabilities
 from clipbert_cli.data.vp8.macroblocks import clamped
-from clipbert_cli.data.vp8.stream import first_damaged
 from clipbert_cli.errors import DecodeError
 
 FRAMES = 24
@@ -36,6 +36,9 @@ WRITERS: dict[str, dict[str, str]] = {
         "b": "30k",
     },
 }
+
+
+first_damaged = partial(damage.first_damaged, "vp8")
 
 
 def demuxed(data: bytes) -> tuple[bytes, ...]:

@@ -10,38 +10,29 @@ the modes of all macroblocks, and one or more of coefficients, in which the rows
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from clipbert_cli.data.vp8.entropy import TOLD, Partition, coefficient_nodes
 from clipbert_cli.data.vp8.head import Head, HeadReader
 from clipbert_cli.data.vp8.macroblocks import read_flags
-from clipbert_cli.errors import DecodeError
 
 _KEY_CODE = b"\x9d\x01\x2a"
 _MACROBLOCKS = 300_000  # that are read at most, and one more for every byte; a macroblock takes 7 us, a byte 8 us
 
 
-def first_damaged(packets: Iterable[bytes]) -> int | None:
-    """The number of the first packet that is not as it was written; None where all are.
+def verdicts(packets: Iterable[bytes]) -> Iterator[bool | None]:
+    """Whether each packet is as an encoder wrote it; None where that is not judged.
 
-    Also None where none is: then they are of an encoder that ends its packets in a way of its own. Unless the container
-    turns out to be damaged too, which ends `packets` with a `DecodeError`. Not judged is what stands before the first
-    key frame or after a change of the size, and long videos in which next to nothing happens only in part.
+    Not judged is what stands before the first key frame. Ends where the frames change their size, and early in long
+    videos in which next to nothing happens, of which reading every macroblock would take many times as long as
+    decoding.
     """
     reader = _FrameReader()
-    numbers: dict[bool, int] = {}  # of the first packet that is whole, and of the first one that is not
-    try:
-        for number, packet in enumerate(packets):
-            if reader.is_over:
-                break
-            is_whole = reader.is_whole(packet)
-            if is_whole is not None:
-                numbers.setdefault(is_whole, number)
-            if len(numbers) == 2:
-                return numbers[False]
-    except DecodeError:
-        return numbers.get(False)
-    return None
+    for packet in packets:
+        verdict = reader.is_whole(packet)
+        if reader.is_over:
+            return
+        yield verdict
 
 
 class _FrameReader:

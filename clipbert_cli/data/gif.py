@@ -21,7 +21,7 @@ def verdicts(packets: Iterable[bytes]) -> Iterator[bool]:
 
 
 def _is_whole(packet: bytes) -> bool:
-    """Whether a picture's codes give as many pixels as it has, and then end."""
+    """Whether a picture's codes give as many pixels as it has."""
     place = 13 + colours_length(packet, 10) if packet.startswith(b"GIF8") else 0  # the file's head
     while packet[place : place + 1] == bytes([_EXTENSION]):
         place += 2 + sum(1 + len(block) for block in _blocks(packet, place + 2)) + 1
@@ -43,7 +43,7 @@ def _blocks(data: bytes, place: int) -> list[bytes]:
 
 
 def _pixels(codes: bytes, bits: int) -> int | None:
-    """How many pixels the codes give; None where one is unknown, or they do not end with the data.
+    """How many pixels the codes give up to the one that ends them; None where one is unknown.
 
     Args:
         bits: of a colour.
@@ -55,7 +55,7 @@ def _pixels(codes: bytes, bits: int) -> int | None:
     lengths = [1] * clear + [0, 0]  # of what each code stands for
     size, limit = bits + 1, 2 * clear
     before = pixels = value = held = 0
-    for number, byte in enumerate(codes, start=1):
+    for byte in codes:
         value |= byte << held
         held += 8
         while held >= size:
@@ -67,7 +67,7 @@ def _pixels(codes: bytes, bits: int) -> int | None:
                 size, limit, before = bits + 1, 2 * clear, 0
                 continue
             if code == end:
-                return pixels if number >= len(codes) - 1 else None
+                return pixels
             if before and len(lengths) < _LARGEST:
                 lengths.append(before + 1)
                 if len(lengths) == limit < _LARGEST:
@@ -76,4 +76,4 @@ def _pixels(codes: bytes, bits: int) -> int | None:
                 return None
             before = lengths[code]
             pixels += before
-    return None
+    return pixels

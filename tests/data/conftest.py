@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from data.made_media import video
 
+pytest.register_assert_rewrite("data.dali_cases")  # a failed comparison of pixels says by how much
+
 
 @pytest.fixture(scope="module")
 def clip() -> bytes:

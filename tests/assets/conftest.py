@@ -1,10 +1,14 @@
 """What the tests of the assets room share."""
 
 import hashlib
+import threading
 import time
 
 import pytest
+from fetching import QUICK
 from http_site import Site
+
+from clipbert_cli.assets.fetch import Fetcher, Progress
 
 
 @pytest.fixture
@@ -36,3 +40,22 @@ def eventually():
             time.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture
+def fetch(tmp_path):
+    fetchers = []
+
+    def run(what, *, name="x/file.bin", target=None, policy=QUICK, mirror=None, progress=None, stop=None):
+        fetcher = Fetcher(policy=policy, mirror=mirror, progress=progress or Progress(), stop=stop or threading.Event())
+        fetchers.append(fetcher)
+        return fetcher.fetch(name, what, target or tmp_path / name)
+
+    yield run
+    for fetcher in fetchers:
+        fetcher.close()
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "x/file.bin"

@@ -1,4 +1,4 @@
-"""Packing: what is written, what is left out, and what remains when it is stopped."""
+"""Packing: what is written, what is left out, and what is refused."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import zlib
 from pathlib import Path
 
@@ -15,30 +14,13 @@ import lmdb
 import numpy as np
 import pytest
 from data.made_media import image, marked_frame, sound, video
+from data.store_content import content, names
 
 from clipbert_cli.data.learning import Learned, Unit, learn
 from clipbert_cli.data.packing import PackProgress, pack_media
 from clipbert_cli.data.store import open_media
 from clipbert_cli.data.transcode import Transcode
 from clipbert_cli.errors import ClipbertError, OutputError, StoreError, UsageError
-
-
-@pytest.fixture(scope="module")
-def clip() -> bytes:
-    return video(6)
-
-
-@pytest.fixture
-def videos(tmp_path: Path, clip: bytes) -> Path:
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    for index in range(8):
-        (folder / f"video{index}.mp4").write_bytes(clip)
-    return folder
-
-
-def names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
 
 
 def test_files_are_found_at_any_depth_and_in_any_case(tmp_path: Path, clip: bytes) -> None:
@@ -187,100 +169,6 @@ def test_two_packs_give_the_same_bytes(videos: Path, tmp_path: Path) -> None:
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_an_interrupt_keeps_what_is_done_and_the_next_pack_goes_on(videos: Path, tmp_path: Path) -> None:
-    def interrupt(progress: PackProgress) -> None:
-        if progress.done == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        pack_media([videos], tmp_path / "store", on_progress=interrupt)
-    assert names(tmp_path) == [".store.partial", "videos"]
-    assert pack_media([videos], tmp_path / "store").packed == 8
-    assert names(tmp_path) == ["store", "videos"]
-
-
-# In processes of their own: packing that waits where the test wants it, so that the test can kill it there.
-WAITING = """
-import sys, time
-from pathlib import Path
-from clipbert_cli.data import packing, store_writer
-where = sys.argv[3]
-store_writer._COMMIT_KEYS = 1
-if where == "publish":
-    finish = store_writer.StoreWriter.close
-    def close(self):
-        finish(self)
-        print("here", flush=True)
-        time.sleep(60)
-    store_writer.StoreWriter.close = close
-def wait(progress):
-    if where == str(progress.done):
-        print("here", flush=True)
-        time.sleep(60)
-packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]), on_progress=wait)
-"""
-
-
-def packing_until(where: str, videos: Path, store: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", WAITING, str(videos), str(store), where], stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline() == "here\n"
-    return process
-
-
-def content(store: Path) -> dict[bytes, bytes]:
-    with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as txn:
-        return {bytes(key): bytes(value) for key, value in txn.cursor()}
-
-
-@pytest.mark.parametrize(("where", "resumed"), [("1", 1), ("5", 5), ("8", 8), ("publish", 8)])
-def test_a_killed_pack_leaves_no_store_and_the_next_one_goes_on(
-    where: str, resumed: int, videos: Path, tmp_path: Path
-) -> None:
-    store = tmp_path / "store"
-    with packing_until(where, videos, store) as process:
-        process.send_signal(signal.SIGKILL)
-    assert names(tmp_path) == [".store.partial", "videos"]
-    if where != "publish":
-        with pytest.raises(StoreError, match="not finished"):
-            open_media(tmp_path / ".store.partial", kind="video")
-    summary = pack_media([videos], store)
-    assert (summary.packed, summary.resumed) == (8, resumed)
-    assert names(tmp_path) == ["store", "videos"]
-    assert names(store) == ["data.mdb"]
-    assert content(store) == content(pack_media([videos], tmp_path / "undisturbed").store)
-
-
-def test_what_changed_since_a_pack_was_stopped_is_packed_again(videos: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    with packing_until("5", videos, store) as process:
-        process.send_signal(signal.SIGKILL)
-    changed = video(9)
-    (videos / "video1.mp4").write_bytes(changed)
-    assert pack_media([videos], store).resumed == 4
-    assert open_media(store, kind="video").read("video1") == changed
-
-
-def test_a_stopped_pack_goes_on_only_with_its_own_settings(videos: Path, tmp_path: Path) -> None:
-    with packing_until("5", videos, tmp_path / "store") as process:
-        process.send_signal(signal.SIGKILL)
-    with pytest.raises(StoreError, match="other settings"):
-        pack_media([videos], tmp_path / "store", transcode=Transcode())
-
-
-def test_a_second_pack_of_a_store_is_refused_while_the_first_runs(videos: Path, tmp_path: Path) -> None:
-    store = tmp_path / "store"
-    with packing_until("4", videos, store) as process:
-        try:
-            with pytest.raises(StoreError, match=f"another pack \\(process {process.pid}\\)"):
-                pack_media([videos], store)
-            assert (tmp_path / ".store.partial").is_dir()
-        finally:
-            process.kill()
-
-
 def test_processes_write_the_same_store(videos: Path, tmp_path: Path) -> None:
     (videos / "words.avi").write_text("this is text, not a video")
     alone = pack_media([videos], tmp_path / "alone")
@@ -299,61 +187,6 @@ def test_of_two_files_with_one_stem_the_first_or_the_longest_is_taken(videos: Pa
     assert [path.name for path, _ in first.skipped] == ["video3.mov", "video3.mp4"]
     pack_media([videos], tmp_path / "longest", on_duplicate="longest")
     assert open_media(tmp_path / "longest", kind="video").read("video3") == longer
-
-
-def test_files_are_added_to_a_store(videos: Path, tmp_path: Path, clip: bytes) -> None:
-    store = pack_media([videos], tmp_path / "store").store
-    more = tmp_path / "more"
-    more.mkdir()
-    (more / "new.mp4").write_bytes(video(9))
-    summary = pack_media([more], store, add=True)
-    assert summary.packed == 1
-    source = open_media(store, kind="video")
-    assert len(source) == 9
-    assert source.packets("new") is not None
-    del source  # LMDB allows one environment a process
-    assert json.loads(content(store)[b"/clipbert/manifest"])["items"] == 9
-    assert names(store) == ["data.mdb"]
-    longer = video(20)
-    (more / "video3.mp4").write_bytes(longer)
-    (more / "new.mp4").unlink()
-    with pytest.raises(StoreError, match="has 'video3' already"):
-        pack_media([more], store, add=True)
-    assert pack_media([more], store, add=True, on_duplicate="first").packed == 0
-    assert open_media(store, kind="video").read("video3") == clip
-    assert pack_media([more], store, add=True, on_duplicate="longest").packed == 1
-    assert open_media(store, kind="video").read("video3") == longer
-    assert json.loads(content(store)[b"/clipbert/manifest"])["bytes"] == 7 * len(clip) + len(longer) + len(video(9))
-
-
-def test_a_killed_addition_is_not_finished_and_goes_on(videos: Path, tmp_path: Path) -> None:
-    store, more = tmp_path / "store", tmp_path / "more"
-    more.mkdir()
-    for index in range(3):
-        (more / f"new{index}.mp4").write_bytes(video(7))
-    pack_media([videos], store)
-    script = WAITING.replace("Path(sys.argv[2]), ", "Path(sys.argv[2]), add=True, ")
-    arguments = [sys.executable, "-c", script, str(more), str(store), "2"]
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "here\n"
-        process.kill()
-    with pytest.raises(StoreError, match="not finished"):
-        open_media(store, kind="video")
-    summary = pack_media([more], store, add=True)
-    assert (summary.packed, summary.resumed) == (3, 2)
-    assert len(open_media(store, kind="video")) == 11
-
-
-def test_adding_needs_a_store_with_an_index_and_of_the_same_kind(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="not a store to add to"):
-        pack_media([videos], tmp_path / "store", add=True)
-    picture = tmp_path / "a.png"
-    picture.write_bytes(image(marked_frame(1)))
-    pack_media([picture], tmp_path / "pictures")
-    with pytest.raises(StoreError, match="of kind 'image'"):
-        pack_media([videos], tmp_path / "pictures", add=True)
-    assert names(tmp_path / "pictures") == ["data.mdb"]
 
 
 def test_transcoded_videos_are_small_and_keep_their_times(tmp_path: Path) -> None:
@@ -389,29 +222,6 @@ def learn_or_die(unit: Unit) -> Learned:
     return learn(unit)
 
 
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from clipbert_cli.data import packing, store_writer
-from clipbert_cli.errors import OutputError
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-store_writer._COMMIT_BYTES = 1
-try:
-    packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
-except OutputError as exc:
-    print(exc, exc.hint, sep="\\n")
-"""
-
-
-@pytest.mark.parametrize("limit", [4096, 20_000, 40_000])
-def test_a_full_disk_is_named_and_leaves_nothing(limit: int, videos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FULL_DISK, str(videos), str(tmp_path / "store"), str(limit)]
-    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    assert "cannot be written: there is no space left" in result.stdout
-    assert "free some space" in result.stdout
-    assert names(tmp_path) == ["videos"]
-
-
 def test_packing_loads_no_torch() -> None:
     code = "import sys, clipbert_cli.data.packing, clipbert_cli.data.store; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
@@ -438,32 +248,3 @@ def test_memory_does_not_grow_with_tiny_files(tmp_path: Path) -> None:
         command = [sys.executable, "-c", TINY, str(folder), str(tmp_path / f"{count}.store")]
         kilobytes.append(int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout))
     assert kilobytes[1] - kilobytes[0] < 3000 * 5  # 5 kB a file, as 500 MB for 100,000
-
-
-KILLED = """
-import sys
-from pathlib import Path
-from clipbert_cli.data import packing, store_writer
-store_writer._COMMIT_KEYS = 1
-print("here", flush=True)
-packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
-"""
-
-
-def test_packs_killed_at_random_moments_end_as_an_undisturbed_one(videos: Path, tmp_path: Path) -> None:
-    """The long form, 20 kills, is benchmarks/pack.py."""
-    store, random = tmp_path / "store", np.random.default_rng(0)
-    start = time.perf_counter()
-    undisturbed = pack_media([videos], tmp_path / "undisturbed").store
-    seconds = time.perf_counter() - start
-    for _ in range(3):
-        command = [sys.executable, "-c", KILLED, str(videos), str(store)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "here\n"
-            time.sleep(random.uniform(0, 1.5 * seconds))
-            process.kill()
-    if not store.exists():
-        pack_media([videos], store)
-    assert content(store) == content(undisturbed)
-    assert names(store) == ["data.mdb"]

@@ -1,104 +1,20 @@
+"""Steps learn the same however they are cut into batches; bad numbers are skipped, counted and told."""
+
 from __future__ import annotations
 
-import copy
 import logging
 import math
-import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from small_training import CPU, batch, config, run, trainer, weight
 
-from clipbert_cli.batch import Batch, Example, Outputs
-from clipbert_cli.engine.distributed import World
-from clipbert_cli.engine.interrupts import Interrupts
+from clipbert_cli.batch import Batch
 from clipbert_cli.engine.phases import Phase
-from clipbert_cli.engine.plan import Plan
 from clipbert_cli.engine.precision import Precision
-from clipbert_cli.engine.train import Trainer
-from clipbert_cli.errors import InterruptionError, RunError
-from clipbert_cli.recipe.schema import TrainConfig
-
-CPU = torch.device("cpu")
-
-
-class Linear(nn.Module):
-    """Logits (N, 1, 1) from the first pixel of each item."""
-
-    def __init__(self, *, dropout: float = 0.0) -> None:
-        super().__init__()
-        self.dense = nn.Linear(1, 1, bias=False)
-        self.dropout = nn.Dropout(dropout)
-        nn.init.ones_(self.dense.weight)
-
-    def forward(self, batch: Batch) -> Outputs:
-        return Outputs(self.dense(self.dropout(batch.frames[:, 0, 0, :1, 0, 0].float()))[:, None])
-
-
-class SquareTask:
-    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
-        return {"loss": outputs.logits.square().mean()}
-
-
-def batch(*values: float) -> Batch:
-    frames = torch.tensor(values).view(-1, 1, 1, 1, 1, 1).expand(-1, 1, 1, 3, 1, 1)
-    count = len(values)
-    return Batch(
-        frames=frames,
-        text_ids=torch.zeros(count, 1, dtype=torch.long),
-        text_mask=torch.ones(count, 1, dtype=torch.bool),
-        text_item=torch.arange(count),
-        examples=tuple(Example(f"e{value}", "m", ("?",)) for value in values),
-    )
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.records: list[Mapping[str, Any]] = []
-        self.steps: list[int] = []
-
-    def advance(self, step: int) -> None:
-        self.steps.append(step)
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        self.records.append(record)
-
-    def close(self) -> None:
-        pass
-
-
-def trainer(config: TrainConfig, *, groups: int, global_batch: int = 1, dropout: float = 0.0) -> Trainer:
-    plan = Plan.make(config, groups=groups, global_batch=global_batch)
-    task: Any = SquareTask()
-    return Trainer(Linear(dropout=dropout), task, config=config, plan=plan, world=World(0, 1, CPU), seed=1)
-
-
-def run(
-    training: Trainer, *batches: Batch, interrupts: Interrupts | None = None, last_step: int | None = None
-) -> tuple[Recorder, list[int], list[int]]:
-    """What was recorded, and the steps at which it was saved and validated."""
-    recorder, saved, validated = Recorder(), list[int](), list[int]()
-    training.train(
-        batches,
-        sinks=[recorder],
-        interrupts=interrupts or Interrupts(),
-        save=lambda: saved.append(training.step),
-        validate=lambda: validated.append(training.step),
-        last_step=last_step,
-    )
-    return recorder, saved, validated
-
-
-def weight(training: Trainer) -> float:
-    return float(training.model.dense.weight.item())  # type: ignore[union-attr]
-
-
-def config(**settings: Any) -> TrainConfig:
-    return TrainConfig(**{"batch_size": 1, "epochs": 1, "log_every_steps": 1, "schedule": "constant", **settings})
+from clipbert_cli.errors import RunError
 
 
 def gradient_of(*batches: Batch) -> float:
@@ -140,6 +56,15 @@ def test_clipping_bounds_the_update_but_not_the_reported_norm() -> None:
     (optimizer,) = training.optimizers
     ((state,),) = [list(optimizer.state.values())]
     assert state["exp_avg"].item() == pytest.approx(0.1 * 0.5, rel=1e-4)  # betas[0] is 0.9
+
+
+def test_auto_precision_is_fp32_on_a_cpu() -> None:
+    assert Precision.choose("auto", CPU).name == "fp32"
+
+
+@pytest.mark.cuda
+def test_auto_precision_is_bf16_on_a_gpu_that_has_it() -> None:
+    assert Precision.choose("auto", torch.device("cuda")).name == "bf16"
 
 
 # ------------------------------------------------------------------------------------------------ phases
@@ -243,142 +168,3 @@ def test_the_moving_average_follows_the_weights_and_steps_aside() -> None:
     with training.average.applied():
         assert weight(training) == pytest.approx(expected, rel=1e-6)
     assert weight(training) == seen[-1]
-
-
-# ------------------------------------------------------------------------------------------------ going on
-
-
-class StopAfter(Recorder):
-    """Asks to stop after a step, as a signal would."""
-
-    def __init__(self, step: int, interrupts: Interrupts) -> None:
-        super().__init__()
-        self.step, self.interrupts = step, interrupts
-
-    def advance(self, step: int) -> None:
-        if step == self.step:
-            self.interrupts.noted = signal.SIGTERM
-
-
-def continued(
-    settings: TrainConfig, batches: Sequence[Batch], folder: Path, *, stop_after: int
-) -> tuple[Trainer, Recorder]:
-    """Trained to `stop_after`, written, read by a fresh trainer, and trained to the end."""
-    first, second = (trainer(settings, groups=len(batches), dropout=0.5) for _ in range(2))
-    interrupts = Interrupts()
-    with pytest.raises(InterruptionError):
-        first.train(
-            batches,
-            sinks=[StopAfter(stop_after, interrupts)],
-            interrupts=interrupts,
-            save=lambda: first.write(folder),
-            validate=lambda: None,
-        )
-    assert first.step == stop_after
-    second.model.load_state_dict(copy.deepcopy(first.model.state_dict()))
-    second.read(folder)
-    recorder, _, _ = run(second, *batches[stop_after:])
-    return second, recorder
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"ema_decay": 0.9},
-        {"precision": "fp16"},
-        {"optimizer": "adamax"},
-        {"optimizer": "adam", "schedule": "linear", "warmup_ratio": 0.5},
-    ],
-    ids=lambda settings: "-".join(map(str, settings.values())),
-)
-def test_a_trainer_goes_on_bitwise(settings: dict[str, Any], tmp_path: Path) -> None:
-    made = config(learning_rate=0.05, **settings)
-    batches = [batch(float(number), 2.0, 0.5, 1.5) for number in range(1, 9)]
-    whole = trainer(made, groups=len(batches), dropout=0.5)
-    run(whole, *batches)
-    second, _ = continued(made, batches, tmp_path, stop_after=3)
-    assert weight(second) == weight(whole)
-    assert second.scaler.state_dict() == whole.scaler.state_dict()
-    assert second.skipped == whole.skipped
-    if whole.average and second.average:
-        with whole.average.applied(), second.average.applied():
-            assert weight(second) == weight(whole)
-
-
-def test_means_of_a_log_record_span_an_interruption(tmp_path: Path) -> None:
-    settings = config(log_every_steps=4)
-    batches = [batch(float(number)) for number in range(1, 5)]
-    recorder, _, _ = run(trainer(settings, groups=4, dropout=0.5), *batches)
-    _, again = continued(settings, batches, tmp_path, stop_after=2)
-    assert [record["step"] for record in again.records] == [4]
-    for name in ("loss", "grad_norm", "learning_rate"):
-        assert again.records[-1][name] == recorder.records[-1][name]
-
-
-def test_dropout_depends_on_seed_and_step_alone() -> None:
-    def norms(*, seed: int, disturb: bool) -> list[float]:
-        training = trainer(config(learning_rate=1e-9), groups=9, dropout=0.5)
-        training.seed = seed
-        found = []
-        for number in range(6):
-            if disturb:
-                torch.manual_seed(number)
-            training.step = number
-            found.append(training.update([batch(1.0, 2.0, 4.0, 8.0)], examples=4).norm.item())
-        return found
-
-    plain = norms(seed=1, disturb=False)
-    assert plain == norms(seed=1, disturb=True)
-    assert len(set(plain)) > 1
-    assert plain != norms(seed=2, disturb=False)
-
-
-def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    trainer(config(), groups=1).write(tmp_path)
-    other = trainer(config(cnn_optimizer="sgd"), groups=1)
-    (tmp_path / "training.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(RunError, match=r"training\.pt does not fit this training"):
-        other.read(tmp_path)
-
-
-# ------------------------------------------------------------------------------------------------ stopping
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
-def test_a_signal_stops_between_steps_and_saves_first(number: signal.Signals, code: int) -> None:
-    training = trainer(config(), groups=5)
-    interrupts = Interrupts([number])
-
-    def batches() -> Any:
-        for step in range(1, 6):
-            if step == 3:
-                signal.raise_signal(number)
-            yield batch(float(step))
-
-    saved: list[int] = []
-    with interrupts, pytest.raises(InterruptionError) as stopped:
-        training.train(
-            batches(), sinks=[], interrupts=interrupts, save=lambda: saved.append(training.step), validate=lambda: None
-        )
-    assert stopped.value.exit_code == code
-    assert saved == [2]
-    assert training.step == 2
-
-
-def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not() -> None:
-    with Interrupts([signal.SIGINT, signal.SIGTERM]) as interrupts:
-        signal.raise_signal(signal.SIGTERM)
-        signal.raise_signal(signal.SIGTERM)
-        assert interrupts.noted is signal.SIGTERM
-        signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-
-
-def test_auto_precision_is_fp32_on_a_cpu() -> None:
-    assert Precision.choose("auto", CPU).name == "fp32"
-
-
-@pytest.mark.cuda
-def test_auto_precision_is_bf16_on_a_gpu_that_has_it() -> None:
-    assert Precision.choose("auto", torch.device("cuda")).name == "bf16"

@@ -1,0 +1,17 @@
+"""What tests of fetching one file share: the file's bytes, its entry, short time limits, and what stays beside it."""
+
+import random
+
+from clipbert_cli.assets.catalog import FileEntry
+from clipbert_cli.assets.fetch import Policy
+
+QUICK = Policy(connect=2, read=0.5, attempts=3, backoff=0.01)
+BODY = random.Random(1).randbytes(3_000_000)
+
+
+def entry(*urls, **facts):
+    return FileEntry.model_validate({"sources": [{"url": url} for url in urls], **facts})
+
+
+def leftovers(target):
+    return sorted(path.name for path in target.parent.glob(target.name + "*") if path != target)

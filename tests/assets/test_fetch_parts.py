@@ -1,0 +1,134 @@
+"""A part goes on where it ends: no byte is sent twice, and nothing else is spliced to it."""
+
+import random
+
+import pytest
+from fetching import BODY, entry, leftovers
+
+from clipbert_cli.assets.fetch import Policy
+from clipbert_cli.errors import DownloadError
+
+
+@pytest.mark.parametrize("facts", ["checksum", "nothing"])
+def test_a_hundred_cuts_cost_no_byte_twice(site, fetch, target, sha256, facts):
+    draw = random.Random(7)
+    page = site.add("/file", BODY, cuts=[draw.randrange(1, 50_000) for _ in range(100)])
+    fetch(entry(page.url, **({"sha256": sha256(BODY)} if facts == "checksum" else {})))
+    assert target.read_bytes() == BODY
+    assert len(page.requests) == 101
+    assert sum(sent for _, _, sent, _ in page.requests) == len(BODY)
+    firsts = [first for _, first, _, _ in page.requests]
+    assert firsts == sorted(firsts)
+
+
+def test_a_cut_before_the_first_byte_is_retried(site, fetch, target):
+    page = site.add("/file", BODY, cuts=[0, 0])
+    fetch(entry(page.url))
+    assert target.read_bytes() == BODY
+
+
+def test_it_gives_up_on_a_source_without_progress_and_keeps_the_part(site, fetch, target):
+    page = site.add("/file", BODY, cuts=[1000, *[0] * 10])
+    with pytest.raises(DownloadError, match="3 times in a row"):
+        fetch(entry(page.url))
+    assert not target.exists()
+    assert leftovers(target) == ["file.bin.part", "file.bin.part.json"]
+    page.cuts.clear()
+    fetch(entry(page.url))
+    assert target.read_bytes() == BODY
+    assert page.requests[-1][:2] == (206, 1000)
+    assert page.requests[-1][3]["If-Range"] == '"v1"'
+
+
+def test_a_stall_in_the_body_goes_on_where_it_stopped(site, fetch, target):
+    pauses = iter([0.0, 1.0])
+
+    def stall_once(page):
+        page.pause = next(pauses, 0.0)
+
+    page = site.add("/file", BODY, cuts=[100_000], hook=stall_once)
+    fetch(entry(page.url), policy=Policy(read=0.2, attempts=3, backoff=0.01))
+    assert target.read_bytes() == BODY
+
+
+def test_a_server_without_ranges_starts_again(site, fetch, target, sha256):
+    page = site.add("/file", BODY, ranges=False, cuts=[500_000, 700_000])
+    fetch(entry(page.url, sha256=sha256(BODY)))
+    assert target.read_bytes() == BODY
+    assert [request[0] for request in page.requests] == [200, 200, 200]
+
+
+def test_a_server_that_names_no_version_is_resumed_only_under_a_checksum(site, fetch, target, sha256):
+    page = site.add("/file", BODY, etag=None, cuts=[500_000])
+    fetch(entry(page.url))
+    assert target.read_bytes() == BODY
+    assert "Range" not in page.requests[1][3]
+    target.unlink()
+    page.cuts, page.requests = [500_000], []
+    fetch(entry(page.url, sha256=sha256(BODY)))
+    assert target.read_bytes() == BODY
+    assert page.requests[1][:2] == (206, 500_000)
+
+
+@pytest.mark.parametrize("honours_if_range", [True, False])
+def test_a_file_that_changes_between_the_parts_is_not_spliced(site, fetch, target, honours_if_range):
+    other = BODY[::-1]
+
+    def change(page):
+        if page.requests:
+            page.body, page.etag = other, '"v2"'
+
+    page = site.add("/file", BODY, cuts=[1_000_000], hook=change, honours_if_range=honours_if_range)
+    fetch(entry(page.url))
+    assert target.read_bytes() == other
+
+
+def test_a_part_of_another_run_is_not_spliced_either(site, fetch, target):
+    page = site.add("/file", BODY, cuts=[1_000_000, 0, 0, 0])
+    with pytest.raises(DownloadError):
+        fetch(entry(page.url))
+    page.body, page.etag, page.cuts = BODY[::-1], '"v2"', []
+    fetch(entry(page.url))
+    assert target.read_bytes() == BODY[::-1]
+
+
+def test_a_part_that_is_whole_already_is_done(site, fetch, target, sha256):
+    page = site.add("/file", BODY)
+    target.parent.mkdir()
+    target.with_name("file.bin.part").write_bytes(BODY)
+    fetch(entry(page.url, sha256=sha256(BODY)))
+    assert target.read_bytes() == BODY
+    assert [request[0] for request in page.requests] == [416]
+
+
+def test_a_part_that_is_too_long_starts_again(site, fetch, target, sha256):
+    page = site.add("/file", BODY)
+    target.parent.mkdir()
+    target.with_name("file.bin.part").write_bytes(BODY + b"more")
+    fetch(entry(page.url, sha256=sha256(BODY)))
+    assert target.read_bytes() == BODY
+    assert [request[0] for request in page.requests] == [416, 200]
+
+
+def test_a_part_of_something_else_starts_again(site, fetch, target, sha256):
+    page = site.add("/file", BODY)
+    target.parent.mkdir()
+    target.with_name("file.bin.part").write_bytes(b"?" * 1000)
+    fetch(entry(page.url, sha256=sha256(BODY)))
+    assert target.read_bytes() == BODY
+    assert [request[:2] for request in page.requests] == [(206, 1000), (200, 0)]
+
+
+def test_a_part_goes_on_at_another_source_under_a_checksum(site, fetch, target, sha256):
+    bad, good = site.add("/bad", BODY, cuts=[1_000_000, *[0] * 9]), site.add("/good", BODY, etag='"other"')
+    fetch(entry(bad.url, good.url, sha256=sha256(BODY)))
+    assert target.read_bytes() == BODY
+    assert good.requests[0][:2] == (206, 1_000_000)
+    assert "If-Range" not in good.requests[0][3]
+
+
+def test_without_a_checksum_another_source_starts_from_its_first_byte(site, fetch, target):
+    bad, good = site.add("/bad", b"x" * 2_000_000, cuts=[1_000_000, *[0] * 9]), site.add("/good", BODY)
+    fetch(entry(bad.url, good.url))
+    assert target.read_bytes() == BODY
+    assert good.requests[0][:2] == (200, 0)

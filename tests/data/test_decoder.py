@@ -1,0 +1,33 @@
+"""DALI is chosen where it is asked for and where a GPU is, and what is chosen says why."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from clipbert_cli.data import decoder as decoder_module
+from clipbert_cli.data.decoder import choose_decoder
+from clipbert_cli.errors import RecipeError
+
+
+def test_auto_is_pyav_without_a_gpu_and_says_so() -> None:
+    chosen = choose_decoder("auto", torch.device("cpu"))
+    assert (chosen.name, chosen.colours) == ("pyav", "original")
+    assert chosen.describe() == "pyav on cpu (data.decoder is auto: no GPU)"
+
+
+def test_asking_for_dali_where_it_is_not_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder_module, "_load_dali", lambda: ("", "NVIDIA DALI is not installed"))
+    with pytest.raises(RecipeError, match=r"data\.decoder is dali: NVIDIA DALI is not installed") as caught:
+        choose_decoder("dali", torch.device("cpu"))
+    assert "clipbert[dali-cuda13]" in str(caught.value.hint)
+    assert choose_decoder("auto", torch.device("cuda:0")).name == "pyav"
+
+
+@pytest.mark.dali
+def test_dali_is_chosen_where_it_is_asked_for_and_where_a_gpu_is() -> None:
+    assert (
+        choose_decoder("dali", torch.device("cpu")).describe().startswith("dali on cpu (data.decoder is dali: DALI 2")
+    )
+    chosen = choose_decoder("auto", torch.device("cuda:1"))
+    assert (chosen.name, chosen.device, chosen.place, chosen.colours) == ("dali", "cuda:1", "cuda", "dali")

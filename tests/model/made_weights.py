@@ -1,0 +1,111 @@
+"""Weights in the names of the families that exist, made from a small model, and files of them."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from small_models import small_config
+from torch import Tensor
+
+from clipbert_cli.model import ClipBert, HeadSpec
+
+State = dict[str, Tensor]
+CONFIG = small_config()
+
+
+def other_model(kind: str = "pretraining", outputs: int = 2) -> ClipBert:
+    torch.manual_seed(11)
+    model = ClipBert(CONFIG, HeadSpec(kind, outputs))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            tensor.copy_(torch.rand_like(tensor) + 0.5)
+    return model
+
+
+def to_detectron(state: State, prefix: str = "backbone.") -> State:
+    """Our CNN's entries in detectron2's names (written apart from the package's own map)."""
+    renamed = {}
+    for name, tensor in state.items():
+        name = name.removeprefix("cnn.")
+        name = name.replace("convolution.", "").replace("normalization.", "norm.")
+        name = name.replace("stem.embedder.", "stem.conv1.")
+        if match := re.match(r"stages\.(\d)\.layers\.(\d)\.(shortcut|layer\.(\d))\.(.*)", name):
+            layer = "shortcut" if match[3] == "shortcut" else f"conv{int(match[4]) + 1}"
+            name = f"res{int(match[1]) + 2}.{match[2]}.{layer}.{match[5]}"
+        renamed[prefix + name] = tensor
+    return renamed
+
+
+def backbone(model: ClipBert) -> State:
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith("cnn.st")}
+
+
+def detector_heads() -> State:
+    return {
+        "proposal_generator.rpn_head.conv.weight": torch.ones(3, 3),
+        "proposal_generator.anchor_generator.cell_anchors.0": torch.ones(15, 4),
+        "roi_heads.box_head.fc1.bias": torch.ones(4),
+    }
+
+
+def to_bert(model: ClipBert, *, prefix: str = "bert.", old_names: bool = False) -> State:
+    """Our transformer's entries in the names of Hugging Face's BertForPreTraining."""
+    renamed = {}
+    for name, tensor in model.state_dict().items():
+        if name.startswith(("encoder.", "pooler.")):
+            renamed[prefix + name] = tensor
+        elif name.startswith("text_embeddings."):
+            renamed[prefix + name.removeprefix("text_")] = tensor
+        elif name.startswith("head.transform."):
+            renamed[name.replace("head.", "cls.predictions.")] = tensor
+        elif name == "head.mlm_bias":
+            renamed["cls.predictions.bias"] = tensor
+        elif name.startswith("head.itm."):
+            renamed[name.replace("head.itm.", "cls.seq_relationship.")] = tensor
+    if "cls.predictions.bias" in renamed:
+        renamed["cls.predictions.decoder.weight"] = renamed[prefix + "embeddings.word_embeddings.weight"].clone()
+    if old_names:
+        renamed = {
+            name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+            for name, tensor in renamed.items()
+        }
+    return renamed
+
+
+def to_original(model: ClipBert) -> State:
+    """A checkpoint as the original ClipBERT wrote it, detector heads and copies of tied weights included."""
+    state = {f"transformer.{name}": tensor for name, tensor in to_bert(model).items()}
+    if "head.mlm_bias" in model.state_dict():
+        state["transformer.cls.predictions.decoder.bias"] = state["transformer.cls.predictions.bias"].clone()
+    state |= {
+        f"cnn.feature.{name}": tensor for name, tensor in (to_detectron(backbone(model)) | detector_heads()).items()
+    }
+    state["cnn.grid_encoder.0.weight"] = model.cnn.grid.weight.detach()
+    visual = "transformer.bert.visual_embeddings."
+    state[visual + "position_embeddings.weight"] = torch.ones(24, 16)
+    for name, tensor in model.visual_embeddings.state_dict().items():
+        name = name.replace("row_embeddings", "row_position_embeddings")
+        state[visual + name.replace("column_embeddings", "col_position_embeddings")] = tensor
+    for name, tensor in model.head.state_dict().items():
+        if name.startswith("layers."):
+            state[f"transformer.classifier.{name.removeprefix('layers.')}"] = tensor
+    return state
+
+
+def save_torch(content: Any, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def save_pickle(content: Any, path: Path, protocol: int = 2) -> Path:
+    path.write_bytes(pickle.dumps(content, protocol=protocol))
+    return path
+
+
+def arrays(state: State) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in state.items()}

@@ -1,0 +1,182 @@
+"""Weights that do not fit are refused by name and leave the model as it was, and no code in their files is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from made_weights import arrays, backbone, other_model, save_pickle, save_torch, to_bert, to_detectron, to_original
+from safetensors.torch import save_file
+
+from clipbert_cli.errors import WeightsError
+from clipbert_cli.model import ClipBert, load_weights
+
+# What does not fit
+
+
+def refuse(model: ClipBert, path: Path, message: str, **arguments: Any) -> WeightsError:
+    """Loading fails with `message` and leaves the model as it was."""
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with pytest.raises(WeightsError, match=message) as caught:
+        load_weights(model, path, **arguments)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert caught.value.hint
+    return caught.value
+
+
+def test_an_entry_of_another_shape_is_named_with_both_shapes(tmp_path: Path, classifier: ClipBert) -> None:
+    state = to_original(other_model())
+    state["transformer.bert.visual_embeddings.row_position_embeddings.weight"] = torch.ones(100, 16)
+    refuse(
+        classifier,
+        save_torch(state, tmp_path / "m.pt"),
+        r"visual_embeddings\.row_embeddings\.weight: \(100, 16\) in the file, \(4, 16\) in the model",
+    )
+
+
+def test_missing_and_unexpected_entries_are_named(tmp_path: Path, classifier: ClipBert) -> None:
+    state = to_original(other_model())
+    del state["transformer.bert.pooler.dense.bias"]
+    state["transformer.bert.encoder.layer.2.output.dense.bias"] = torch.ones(16)
+    error = refuse(classifier, save_torch(state, tmp_path / "m.pt"), r"missing in the file \(1\): pooler.dense.bias")
+    assert "unexpected in the file (1): transformer.bert.encoder.layer.2.output.dense.bias" in str(error)
+
+
+def test_long_lists_are_cut(tmp_path: Path, classifier: ClipBert) -> None:
+    state = {name: tensor for name, tensor in to_original(other_model()).items() if ".encoder." not in name}
+    error = refuse(classifier, save_torch(state, tmp_path / "m.pt"), r"missing in the file \(32\)")
+    assert "and 20 more" in str(error)
+
+
+def test_integers_are_not_taken_for_weights(tmp_path: Path, classifier: ClipBert) -> None:
+    state = to_original(other_model())
+    state["transformer.bert.pooler.dense.bias"] = torch.ones(16, dtype=torch.int64)
+    refuse(classifier, save_torch(state, tmp_path / "m.pt"), "pooler.dense.bias")
+
+
+def test_two_entries_for_one_place_are_refused(tmp_path: Path, classifier: ClipBert) -> None:
+    state = to_bert(other_model())
+    state["bert.embeddings.LayerNorm.gamma"] = torch.ones(16)
+    refuse(classifier, save_torch(state, tmp_path / "m.bin"), "a second text_embeddings", parts="bert")
+
+
+@pytest.mark.parametrize(
+    ("make", "parts", "message"),
+    [
+        (lambda: to_bert(other_model()), "cnn", "this is a Hugging Face BERT, expected a cnn"),
+        (lambda: to_bert(other_model()), "all", "this is a Hugging Face BERT, expected a whole model"),
+        (lambda: to_detectron(backbone(other_model())), "bert", "this is a detectron2 CNN, expected a bert"),
+        (
+            lambda: {"a.weight": torch.ones(1), "b.bias": torch.ones(1)},
+            "all",
+            "none of its 2 entries is known.*a.weight",
+        ),
+        (dict, "all", "holds no tensors"),
+        (lambda: {"epoch": 3}, "all", "entry 'epoch' is of type int"),
+        (lambda: [torch.ones(1)], "all", "holds a list"),
+    ],
+)
+def test_another_kind_of_content_is_named(
+    make: Callable, parts: str, message: str, tmp_path: Path, classifier: ClipBert
+) -> None:
+    path = save_torch(make(), tmp_path / "m.pt")
+    with pytest.raises(WeightsError, match=message):
+        load_weights(classifier, path, parts=parts)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".pth", ".bin", ".pkl", ".safetensors"])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\n<!DOCTYPE html><html>not found</html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS pointer"),
+        (b'{"message": "Not Found"}', "JSON text"),
+        (b"", "is empty"),
+        (b"\x00\x01garbage" * 20, "cannot be read as|or is damaged"),
+    ],
+)
+def test_what_is_no_weights_is_said(
+    suffix: str, content: bytes, message: str, tmp_path: Path, classifier: ClipBert
+) -> None:
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(content)
+    refuse(classifier, path, message)
+
+
+@pytest.mark.parametrize("name", ["m.pt", "old.pt", "m.pkl", "model.safetensors"])
+@pytest.mark.parametrize("share", [0.2, 0.7, 0.99])
+def test_a_truncated_file_is_refused(name: str, share: float, tmp_path: Path, classifier: ClipBert) -> None:
+    path, state = tmp_path / name, to_original(other_model())
+    if name == "m.pkl":
+        save_pickle(arrays(state), path)
+    elif name == "model.safetensors":
+        save_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=name == "m.pt")
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * share)])
+    error = refuse(classifier, path, "cannot be read as|or is damaged")
+    assert name in str(error)
+
+
+def test_places_without_weights_are_named(tmp_path: Path, classifier: ClipBert) -> None:
+    refuse(classifier, tmp_path / "absent.pt", "absent.pt: no such file")
+    (tmp_path / "vocab.txt").write_text("[PAD]")
+    with pytest.raises(WeightsError, match=r"holds vocab\.txt; expected model\.safetensors or pytorch_model\.bin"):
+        load_weights(classifier, tmp_path)
+    with pytest.raises(WeightsError, match=r"unknown kind of file '\.txt'"):
+        load_weights(classifier, tmp_path / "vocab.txt")
+
+
+# Nothing is run
+
+
+class Malicious:
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (Path.touch, (self.marker,))
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pt", ".bin"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+def test_a_file_that_wants_to_run_code_is_refused_and_nothing_runs(
+    suffix: str, protocol: int, tmp_path: Path, classifier: ClipBert
+) -> None:
+    marker, path = tmp_path / "it_ran", tmp_path / f"evil{suffix}"
+    content = {"model": {"res2.0.conv1.weight": Malicious(marker)}}
+    if suffix == ".pkl":
+        save_pickle(content, path, protocol)
+    else:
+        torch.save(content, path, pickle_protocol=max(protocol, 2))
+    refuse(classifier, path, "refused|holds more than", parts="cnn")
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"cos\nsystem\n(S'true'\ntR.",
+        b"cbuiltins\neval\n(S'1'\ntR.",
+        b"cbuiltins\ngetattr\n.",
+        b"cnumpy\nload\n.",
+        b"cnumpy.core.multiarray\nfromstring\n.",
+        b"c_codecs\nencode\n(X\x01\x00\x00\x00aX\x06\x00\x00\x00rot_13tR.",
+        b"\x80\x04\x8c\x05numpy\x8c\x0ccore.records\x93.",
+        b"\x80\x04\x8c\x0bcollections\x8c\x09abc.Sized\x93.",
+    ],
+)
+def test_the_unpickler_admits_arrays_and_containers_only(source: bytes, tmp_path: Path, classifier: ClipBert) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(source)
+    refuse(classifier, path, "the pickle names .*: refused", parts="cnn")
+
+
+def test_arrays_of_objects_are_not_weights(tmp_path: Path, classifier: ClipBert) -> None:
+    content = {"res2.0.conv1.weight": np.array([1, "two", None], dtype=object)}
+    refuse(classifier, save_pickle(content, tmp_path / "m.pkl"), "is of type ndarray", parts="cnn")

@@ -1,14 +1,14 @@
 """How fast every text is scored with every video: this project's inference against the plain way, in one run.
 
-    python benchmarks/retrieval.py [--case short long small two] [--json] [--plot FILE] [--device cuda]
+    python benchmarks/retrieval.py [--case short long small frames] [--json] [--plot FILE] [--device cuda]
 
-ResNet-50 and BERT-base at random weights, 448 pixels, clips that are decoded already, of 8 frames or --frames. On a
-CPU float32; on a GPU bf16 against the plain way in fp16, with more texts, videos and clips, of 2 frames.
+ResNet-50 and BERT-base at random weights, 448 pixels, clips that are decoded already, of 2 frames or --frames. On a
+CPU float32; on a GPU bf16 against the plain way in fp16, with more texts, videos and clips.
 
     short    MSRVTT-like texts, 11 tokens in the mean, 20 at most; the plain way takes all texts of a video together
     long     paragraphs, 50 tokens in the mean, 100 at most
     small    as short; the plain way takes 8 texts at a time, and runs the CNN again for each 8
-    two      as small, with 2 frames a clip: the plain way has only twice as many operations
+    frames   as small, with 16 frames a clip, and 2 videos x 1 clip where nothing else is said
 
     plain    plain_model.py: clips in a loop, frames normalised in float32 on the CPU, convolutions and batch norms one
              by one, texts padded to the maximum, attention written out with its mask, all tokens of the last layer
@@ -18,7 +18,8 @@ Plain and engine are processes that take turns of a second, so that a busy machi
 FLOPs are counted by torch; `flop_ratio` is how many times as many operations the plain way has, so what leaving out
 work alone can bring. The machine's rate is that of products of two large matrices, measured between the turns; MFU is
 the share of it that the arithmetic reaches that is really done. The exit code is 1 where the engine is not as many
-times as fast as wanted on a CPU. How the cost grows with texts, videos and clips is another script, linear.py.
+times as fast as wanted on a CPU, which `small` cannot be: with 2 frames a clip the plain way has only twice as many
+operations. How the cost grows with texts, videos and clips is another script, linear.py.
 """
 
 from __future__ import annotations
@@ -49,17 +50,18 @@ class Kind:
     wanted: float
     lengths: tuple[int, int] = SHORT
     minibatch: int | None = None
-    frames: int | None = None
+    size: tuple[int, int, int] | None = None
+    frames: int = 2
 
 
 KINDS = {
     "short": Kind(1.25),
     "long": Kind(1.6, lengths=LONG),
     "small": Kind(4.0, minibatch=8),
-    "two": Kind(2.0, minibatch=8, frames=2),
+    "frames": Kind(4.0, minibatch=8, size=(64, 2, 1), frames=16),
 }
-SIZES = {"cpu": (64, 4, 2, 8), "cuda": (256, 16, 16, 2)}
-"""Texts, videos, clips, frames of a clip."""
+SIZES = {"cpu": (64, 4, 2), "cuda": (256, 16, 16)}
+"""Texts, videos, clips."""
 
 
 def plain_scores(model: PlainModel, frames: Tensor, texts: Texts, minibatch: int) -> Tensor:
@@ -169,9 +171,9 @@ def speeds(
 
 def case_of(name: str, options: argparse.Namespace) -> tuple[Case, Kind]:
     kind, device = KINDS[name], torch.device(options.device)
-    texts, videos, clips, frames = SIZES[device.type]
+    texts, videos, clips = kind.size or SIZES[device.type]
     size = (options.texts or texts, options.videos or videos, options.clips or clips)
-    return Case(name, device, *size, options.frames or kind.frames or frames, kind.lengths), kind
+    return Case(name, device, *size, options.frames or kind.frames, kind.lengths), kind
 
 
 def main() -> int:
@@ -180,7 +182,7 @@ def main() -> int:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     for name in ("texts", "videos", "clips"):
         parser.add_argument(f"--{name}", type=int, help="default: 64, 4, 2 on a CPU, 256, 16, 16 on a GPU")
-    parser.add_argument("--frames", type=int, help="of a clip; default: 8 on a CPU, 2 on a GPU and in the case `two`")
+    parser.add_argument("--frames", type=int, help="of a clip; default: 2, in the case `frames` 16")
     parser.add_argument("--side", choices=(*SIDES, MACHINE), help="internal: work on what another process orders")
     options = parser.parse_args()
     if options.side:

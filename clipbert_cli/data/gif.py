@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from clipbert_cli.data.structure import colours_length
+from clipbert_cli.data.structure import colours_length, end_of_blocks
 
 _EXTENSION, _PICTURE = 0x21, 0x2C
 _LARGEST = 4096  # codes have at most 12 bits
@@ -24,7 +24,7 @@ def _is_whole(packet: bytes) -> bool:
     """Whether a picture's codes give as many pixels as it has."""
     place = 13 + colours_length(packet, 10) if packet.startswith(b"GIF8") else 0  # the file's head
     while packet[place : place + 1] == bytes([_EXTENSION]):
-        place += 2 + sum(1 + len(block) for block in _blocks(packet, place + 2)) + 1
+        place = end_of_blocks(packet, place + 2)
     if packet[place : place + 1] != bytes([_PICTURE]) or len(packet) < place + 10:
         return False
     width, height = (int.from_bytes(packet[start : start + 2], "little") for start in (place + 5, place + 7))

@@ -137,9 +137,9 @@ def _break_in_gif(data: bytes) -> int | None:
         if kind == _TRAILER:
             return None
         if kind == _EXTENSION:
-            place = _end_of_data(data, place + 2)
+            place = end_of_blocks(data, place + 2)
         elif kind == _PICTURE:
-            place = _end_of_data(data, place + 11 + colours_length(data, place + 9))
+            place = end_of_blocks(data, place + 11 + colours_length(data, place + 9))
         elif kind == 0:
             place += 1
         else:
@@ -153,7 +153,7 @@ def colours_length(data: bytes, place: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 0x80 else 0
 
 
-def _end_of_data(data: bytes, place: int) -> int:
+def end_of_blocks(data: bytes, place: int) -> int:
     """Where a chain of pieces, each after its length in a byte, ends with an empty one."""
     while place < len(data) and data[place]:
         place += 1 + data[place]

@@ -189,7 +189,7 @@ class Video:
         nal_format = NalFormat.of(context.name, context.extradata or b"")
         for number, packet in enumerate(self._container.demux(self.stream)):
             if number == self._damaged_packet:
-                raise DecodeError("a packet is damaged: it does not end where its frame does")
+                raise DecodeError("a packet is damaged: what is coded in it does not end where it should")
             if packet.is_corrupt:
                 raise DecodeError("the container says that a packet is damaged")
             if self._damaged_from is not None and (packet.pos or 0) + packet.size > self._damaged_from:

@@ -79,6 +79,11 @@ def test_every_example_is_predicted_once_and_in_order_for_any_number_of_processe
             assert answer[str(count)] == [[f"e{index}", 2.0 * index] for index in range(count)]
 
 
+def test_a_process_ends_well_while_threads_still_hold_what_they_carried(tmp_path: Path) -> None:
+    done = torchrun(2, Path(__file__).with_name("several.py"), "haste", tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 # ------------------------------------------------------------------------------------------------ training
 
 

@@ -50,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         if page.stall:
             page.stall -= 1
             page.requests.append((0, None, 0, dict(self.headers)))
-            self.server.closing.wait(5)
+            self.server.closing.wait(60)
             self.close_connection = True
             return
         if page.statuses:
@@ -99,7 +99,8 @@ class Handler(BaseHTTPRequestHandler):
             return
         cut = page.cuts.pop(0) if page.cuts else None
         body = body if cut is None else body[:cut]
-        sent = 0
+        sent, begun = 0, (status, first, 0, dict(self.headers))
+        page.requests.append(begun)  # in order of their beginnings
         try:
             for start in range(0, len(body), 65536):
                 if page.pause and self.server.closing.wait(page.pause):
@@ -109,7 +110,8 @@ class Handler(BaseHTTPRequestHandler):
         except OSError:
             self.close_connection = True
         finally:
-            page.requests.append((status, first, sent, dict(self.headers)))
+            number = next(number for number, request in enumerate(page.requests) if request is begun)
+            page.requests[number] = (status, first, sent, begun[3])
         if cut is not None or page.stated_length:
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_WR)

@@ -102,8 +102,11 @@ def until_lines(process: subprocess.Popen[str], folder: Path, count: int) -> Non
         time.sleep(0.002)
 
 
-SLOW = "import time, clipbert_cli.engine.score_folder as f; add = f.Part.add; "
-SLOW += "f.Part.add = lambda self, *rest: (add(self, *rest), time.sleep(0.2))[0]"
+def pausing(count: int, seconds: float) -> str:
+    """Code in whose process `count` rows are written as always, and then every further one takes so long."""
+    code = "import time, clipbert_cli.engine.score_folder as f; add, calls = f.Part.add, []; "
+    code += f"pause = lambda: time.sleep({seconds} if len(calls) >= {count} else 0); "
+    return code + "f.Part.add = lambda self, *rest: (add(self, *rest), calls.append(1), pause())[0]"
 
 
 def test_killed_runs_go_on_and_end_with_the_same_bytes(
@@ -111,17 +114,18 @@ def test_killed_runs_go_on_and_end_with_the_same_bytes(
 ) -> None:
     folder = tmp_path / "scores"
     asked = command(run, "--format", "scores", "-o", folder)
-    for count in (random.randint(1, 3), random.randint(4, 6)):
-        process = clipbert_process(*asked, prelude=SLOW)
-        until_lines(process, folder, count)
+    there = 0
+    for count in (random.randint(1, 3), random.randint(1, 3)):
+        there += count
+        process = clipbert_process(*asked, prelude=pausing(count, 600))
+        until_lines(process, folder, there)
         second = clipbert(*asked)
         assert (second.returncode, "another process writes these scores" in second.stderr) == (1, True)
         process.kill()
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
         assert not (folder / "scores.npy").exists()
-    there = lines_written(folder)
-    assert there >= 4
+        assert lines_written(folder) == there
     done = clipbert(*asked)
     assert done.returncode == 0, done.stderr
     assert f"{there} of the media items were there already" in done.stderr
@@ -134,7 +138,7 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
     run: Path, made_data: Path, clipbert_process: ClipbertProcess, clipbert: Clipbert, tmp_path: Path
 ) -> None:
     folder = tmp_path / "scores"
-    process = clipbert_process(*command(run, "--format", "scores", "-o", folder), prelude=SLOW)
+    process = clipbert_process(*command(run, "--format", "scores", "-o", folder), prelude=pausing(2, 5))
     until_lines(process, folder, 2)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)

@@ -18,7 +18,7 @@ import torch
 from clipbert_cli.data.decoder import Decoder
 from clipbert_cli.data.pieces import EncodedClips, Piece
 from clipbert_cli.data.probe import Kind
-from clipbert_cli.data.transforms import channels_last, empty_canvas, resize_into, resize_size
+from clipbert_cli.data.transforms import channels_first, channels_last, resize_into, resize_size
 from clipbert_cli.errors import DecodeError
 
 _PIECES_AT_ONCE = 64
@@ -59,7 +59,8 @@ class DaliDecoder:
         """
         first, side = items[0], self.frame_size
         places = len(items) * first.num_clips * first.num_frames
-        canvas = empty_canvas(places, size=side, dtype=self.dtype, device=self.device)  # (B*K*T, 3, S, S)
+        canvas = torch.zeros((places, side, side, 3), dtype=self.dtype, device=self.device)
+        canvas = channels_first(canvas)  # (B*K*T, 3, S, S)
         work = [
             (item, number * first.num_clips * first.num_frames, piece)
             for number, item in enumerate(items)

@@ -44,14 +44,16 @@ def resize_size(height: int, width: int, size: int) -> tuple[int, int]:
     return max(1, int(size * (height / width))), size
 
 
-def empty_canvas(
-    *shape: int, size: int, dtype: torch.dtype = torch.uint8, device: torch.device | None = None
-) -> torch.Tensor:
-    """Zeros of shape (*shape, 3, S, S), channels last in memory."""
-    if dtype == torch.uint8 and (device is None or device.type == "cpu"):
-        # NumPy's zeros cost nothing until they are written to.
-        return channels_first(torch.from_numpy(np.zeros((*shape, size, size, 3), dtype=np.uint8)))
-    return channels_first(torch.zeros((*shape, size, size, 3), dtype=dtype, device=device))
+def empty_canvas(*shape: int, size: int, frame: tuple[int, int], dtype: torch.dtype = torch.uint8) -> torch.Tensor:
+    """Memory for frames of native size `frame` (h, w): (*shape, 3, S, S), channels last.
+
+    It is zero where they are padded, and anything where `resize_into` will put them.
+    """
+    height, width = resize_size(*frame, size)
+    rows = torch.empty((*shape, size, size, 3), dtype=dtype)
+    rows[..., height:, :, :] = 0
+    rows[..., :height, width:, :] = 0
+    return channels_first(rows)
 
 
 def channels_first(pixels: torch.Tensor) -> torch.Tensor:
@@ -84,20 +86,27 @@ def resize_pad(frames: np.ndarray | torch.Tensor, size: int, *, dtype: torch.dty
         frames = torch.from_numpy(np.require(frames, requirements="W"))
     if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
         raise ValueError(f"frames are {frames.dtype} {tuple(frames.shape)}: they must be uint8 (M, h, w, 3)")
-    canvas = empty_canvas(len(frames), size=size, dtype=dtype)
+    _, height, width, _ = frames.shape
+    canvas = empty_canvas(len(frames), size=size, frame=(height, width), dtype=dtype)
     for place, frame in zip(canvas, frames, strict=True):  # one frame stays in the CPU's cache
         resize_into(place, frame)
     return canvas
 
 
 def resize_into(place: torch.Tensor, frame: np.ndarray | torch.Tensor) -> None:
-    """`resize_pad` of one frame, (h, w, 3) uint8, into its place on a canvas of zeros, (3, S, S)."""
+    """`resize_pad` of one frame, (h, w, 3) uint8, into its place on a canvas, (3, S, S), which is zero around it."""
     if isinstance(frame, np.ndarray):
         frame = torch.from_numpy(frame)
-    height, width = frame.shape[:2]
-    resized = resize_size(height, width, place.shape[-1])
+    native_height, native_width, _ = frame.shape
+    height, width = resize_size(native_height, native_width, place.shape[-1])
     # Of a batch of one torch sees that channels are last only if it was one before they moved: twice as fast.
     pixels = channels_first(frame[None])  # (1, 3, h, w)
-    if resized != (height, width):
-        pixels = interpolate(pixels.to(place.dtype), size=resized, mode="bilinear", align_corners=False)
-    channels_last(place)[: resized[0], : resized[1]] = channels_last(pixels[0])
+    inside = place[None, :, :height, :width]
+    if inside.shape == pixels.shape:
+        inside.copy_(pixels)
+    elif width == place.shape[-1]:
+        # What `interpolate` calls: with the target named, nothing is allocated and copied. It has to be one without
+        # gaps; torch 2.13 writes nonsense into others.
+        torch.ops.aten.upsample_bilinear2d.out(pixels.to(place.dtype), [height, width], False, out=inside)
+    else:
+        inside.copy_(interpolate(pixels.to(place.dtype), size=(height, width), mode="bilinear", align_corners=False))

@@ -1,10 +1,12 @@
-"""What tests of packing share: a folder of videos."""
+"""What tests of media share: a folder of videos, and memory that is not zero by chance."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from data.made_media import video
 
 pytest.register_assert_rewrite("data.dali_cases")  # a failed comparison of pixels says by how much
@@ -22,3 +24,12 @@ def videos(tmp_path: Path, clip: bytes) -> Path:
     for index in range(8):
         (folder / f"video{index}.mp4").write_bytes(clip)
     return folder
+
+
+@pytest.fixture
+def dirty_memory() -> Iterator[None]:
+    """New tensors hold the largest value of their type (nan for floats) until something is written."""
+    torch.use_deterministic_algorithms(True)
+    assert (torch.empty(9, dtype=torch.uint8) == 255).all()
+    yield
+    torch.use_deterministic_algorithms(False)

@@ -8,13 +8,15 @@ import io
 import av
 import numpy as np
 import pytest
+import torch
 from data.made_media import image, marked_frame, read_index, video
 from PIL import Image
 
-from clipbert_cli.data.decode import decode_clips, decode_frames
+from clipbert_cli.data.decode import decode_canvas, decode_clips, decode_frames
 from clipbert_cli.data.images import decode_image
 from clipbert_cli.data.probe import probe_video
 from clipbert_cli.data.sampling import ClipSampling, select
+from clipbert_cli.data.transforms import resize_pad
 from clipbert_cli.errors import DecodeError
 
 
@@ -102,6 +104,18 @@ def test_reading_costs_no_more_than_the_unique_frames() -> None:
     info = probe_video(data)
     clips = decode_frames(data, ((4, 4), (4, 2)), info=info)
     assert [[read_index(frame) for frame in clip] for clip in clips] == [[4, 4], [4, 2]]
+
+
+@pytest.mark.usefixtures("dirty_memory")
+@pytest.mark.parametrize("height", [64, 160])  # of landscape and portrait frames
+@pytest.mark.parametrize("bytes_at_once", [1, 50_000, 2**24])
+def test_a_canvas_holds_the_frames_resized(height: int, bytes_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipbert_cli.data.decode._BYTES_AT_ONCE", bytes_at_once)
+    data = video(30, height=height)
+    info, clips = probe_video(data), ((4, 9, 4), (4, 2, 29))
+    frames = decode_frames(data, clips, info=info)
+    canvas = decode_canvas(data, clips, 72, info=info)
+    assert torch.equal(canvas.flatten(0, 1), resize_pad(frames.reshape(6, *frames.shape[2:]), 72))
 
 
 # Images

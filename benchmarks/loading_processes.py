@@ -1,0 +1,75 @@
+"""What loading processes add: items a second with two of them against one, and what the machine allows."""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clipbert_cli.batch import Example, Group, Texts
+from clipbert_cli.data.collate import Collate
+from clipbert_cli.data.dataset import GroupDataset, MediaSettings
+from clipbert_cli.data.loader import BatchLoader
+from clipbert_cli.data.order import OrderedBatches
+from clipbert_cli.data.packing import pack_media
+from clipbert_cli.data.store import open_media
+
+
+def measure_workers(videos: list[bytes], settings: MediaSettings, *, repeats: int) -> dict[str, float]:
+    """Items a second through the loader with one and with two processes, their ratio, and what the machine gives: the
+    same ratio of processes that decode by themselves and share nothing. All take turns, the best of each counts."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "videos"
+        folder.mkdir()
+        for number, data in enumerate(videos):
+            (folder / f"{number}.mp4").write_bytes(data)
+        pack_media([folder], Path(temporary) / "store", workers=2)
+        source = open_media(Path(temporary) / "store", kind="video")
+        groups = [Group(media_id, (Example("", media_id, ("",)),)) for media_id in source] * 6
+        groups = [groups[place] for place in np.random.default_rng(0).permutation(len(groups))]
+        dataset = GroupDataset(groups, source, settings, seed=0)
+        rates = dict.fromkeys((1, 2), 0.0)
+        alone = dict.fromkeys((1, 2), 0.0)
+        for _ in range(repeats):
+            for count in rates:
+                rates[count] = max(rates[count], _steady_rate(dataset, count))
+                alone[count] = max(alone[count], _rate_alone(dataset, count))
+    return {
+        "one_worker_items_per_second": rates[1],
+        "two_workers_items_per_second": rates[2],
+        "two_against_one": rates[2] / rates[1],
+        "machine_two_against_one": alone[2] / alone[1],
+    }
+
+
+def _rate_alone(dataset: GroupDataset, processes: int) -> float:
+    """Items a second of processes that each decode all items, together."""
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    team = [context.Process(target=lambda: answers.put(_steady_rate(dataset, 0))) for _ in range(processes)]
+    for process in team:
+        process.start()
+    rate = sum(answers.get() for _ in team)
+    for process in team:
+        process.join()
+    return float(rate)
+
+
+def _steady_rate(dataset: GroupDataset, workers: int) -> float:
+    """Items a second while every process is at work: from the first batch of the last one to start, until each has one
+    batch left."""
+    order = OrderedBatches(len(dataset), batch_size=4)
+    arrived = []  # when, and how many items
+    for batch in BatchLoader(dataset, Collate(_no_texts), order, workers=workers):
+        arrived.append((time.perf_counter(), len(batch.media_ids)))
+    steady = arrived[max(workers, 1) - 1 : len(arrived) - workers]
+    return sum(count for _, count in steady[1:]) / (steady[-1][0] - steady[0][0])
+
+
+def _no_texts(examples: Sequence[Example]) -> Texts:
+    return Texts(torch.zeros((len(examples), 1), dtype=torch.long), torch.ones((len(examples), 1), dtype=torch.bool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import tempfile
 import time
@@ -19,6 +20,9 @@ from clipbert_cli.data.order import OrderedBatches
 from clipbert_cli.data.packing import pack_media
 from clipbert_cli.data.store import open_media
 
+_ITEMS = 48
+"""At least so many are loaded: each process has several batches of its own while all are at work."""
+
 
 def measure_workers(videos: list[bytes], settings: MediaSettings, *, repeats: int) -> dict[str, float]:
     """Items a second through the loader with one and with two processes, their ratio, and what the machine gives: the
@@ -30,7 +34,8 @@ def measure_workers(videos: list[bytes], settings: MediaSettings, *, repeats: in
             (folder / f"{number}.mp4").write_bytes(data)
         pack_media([folder], Path(temporary) / "store", workers=2)
         source = open_media(Path(temporary) / "store", kind="video")
-        groups = [Group(media_id, (Example("", media_id, ("",)),)) for media_id in source] * 6
+        groups = [Group(media_id, (Example("", media_id, ("",)),)) for media_id in source]
+        groups *= math.ceil(_ITEMS / len(groups))
         groups = [groups[place] for place in np.random.default_rng(0).permutation(len(groups))]
         dataset = GroupDataset(groups, source, settings, seed=0)
         rates = dict.fromkeys((1, 2), 0.0)

@@ -27,7 +27,17 @@ class Page:
         self.pause = options.get("pause", 0.0)  # seconds before each block of 64 KiB
         self.stall = options.get("stall", 0)  # that many requests are accepted and never answered
         self.hook = options.get("hook")
-        self.requests = []  # (status, first byte or None, body bytes sent, headers)
+        self.requests = []  # (status, first byte or None, body bytes sent, headers), in order of their beginnings
+
+
+class Request:
+    """(status, first byte, body bytes sent, headers) of a request whose body is on its way."""
+
+    def __init__(self, status, first, headers):
+        self.status, self.first, self.sent, self.headers = status, first, 0, headers
+
+    def __getitem__(self, place):
+        return (self.status, self.first, self.sent, self.headers)[place]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -99,19 +109,17 @@ class Handler(BaseHTTPRequestHandler):
             return
         cut = page.cuts.pop(0) if page.cuts else None
         body = body if cut is None else body[:cut]
-        sent, begun = 0, (status, first, 0, dict(self.headers))
-        page.requests.append(begun)  # in order of their beginnings
+        request = Request(status, first, dict(self.headers))
+        page.requests.append(request)
         try:
             for start in range(0, len(body), 65536):
                 if page.pause and self.server.closing.wait(page.pause):
                     return
-                self.wfile.write(body[start : start + 65536])
-                sent += len(body[start : start + 65536])
+                block = body[start : start + 65536]
+                request.sent += len(block)  # before the client can have it
+                self.wfile.write(block)
         except OSError:
             self.close_connection = True
-        finally:
-            number = next(number for number, request in enumerate(page.requests) if request is begun)
-            page.requests[number] = (status, first, sent, begun[3])
         if cut is not None or page.stated_length:
             self.wfile.flush()
             self.connection.shutdown(socket.SHUT_WR)

@@ -18,7 +18,7 @@ from clipbert_cli.commands.pack import pack_app
 from clipbert_cli.commands.recipes import recipes_app
 from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.disk import OUT_OF_SPACE
-from clipbert_cli.engine.ending import run_to_end
+from clipbert_cli.engine.ending import run_and_exit
 from clipbert_cli.engine.failure import report
 from clipbert_cli.errors import ClipbertError
 
@@ -116,4 +116,4 @@ app.add_typer(download_app, name="download")
 
 def main() -> None:
     """Run the command line (the entry point `clipbert`)."""
-    run_to_end(app)
+    run_and_exit(app)

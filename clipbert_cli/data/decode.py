@@ -132,6 +132,7 @@ def decode_canvas(
             resize_into(first, frame)
             for other in others:
                 other.copy_(first)
+        del some, frame  # before the next ones come
     return canvas
 
 

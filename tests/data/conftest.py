@@ -30,6 +30,8 @@ def videos(tmp_path: Path, clip: bytes) -> Path:
 def dirty_memory() -> Iterator[None]:
     """New tensors hold the largest value of their type (nan for floats) until something is written."""
     torch.use_deterministic_algorithms(True)
-    assert (torch.empty(9, dtype=torch.uint8) == 255).all()
-    yield
-    torch.use_deterministic_algorithms(False)
+    try:
+        assert (torch.empty(9, dtype=torch.uint8) == 255).all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

@@ -103,11 +103,11 @@ def test_uint8_is_one_level_off_the_float_values_at_most(height: int, width: int
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize(("height", "width"), [(64, 96), (96, 64), (48, 48), (30, 20), (48, 30), (30, 48)])
 def test_only_the_frame_and_zeros_are_on_a_canvas(height: int, width: int, dtype: torch.dtype) -> None:
-    white = np.full((2, height, width, 3), 255, np.uint8)
+    grey = np.full((2, height, width, 3), 200, np.uint8)
     inside = torch.zeros(2, 3, 48, 48, dtype=dtype)
     resized = resize_size(height, width, 48)
-    inside[..., : resized[0], : resized[1]] = 255
-    assert torch.equal(resize_pad(white, 48, dtype=dtype), inside)
+    inside[..., : resized[0], : resized[1]] = 200
+    assert torch.equal(resize_pad(grey, 48, dtype=dtype), inside)
 
 
 def test_tensors_and_arrays_are_the_same() -> None:

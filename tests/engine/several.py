@@ -17,7 +17,7 @@ from torch import nn
 from clipbert_cli.batch import Batch, Example, Outputs, Prediction
 from clipbert_cli.data.order import OrderedBatches
 from clipbert_cli.engine.distributed import World, start_world
-from clipbert_cli.engine.ending import run_to_end
+from clipbert_cli.engine.ending import run_and_exit
 from clipbert_cli.engine.precision import Precision
 from clipbert_cli.engine.predict import predict
 from clipbert_cli.errors import RunError
@@ -121,4 +121,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_to_end(main)
+    run_and_exit(main)

@@ -18,8 +18,7 @@ them alike; of each way and video the best repeat counts.
 torchcodec and decord take part where they can be loaded. At last, items a second of training clips with two loading
 processes against one, by the clock, from when every process is at work: for a machine with two idle cores. Videos are
 shuffled, so that both processes get as much to do. What such a machine gives is measured beside it: two processes that
-share nothing against one. The exit code is 1 where a figure is not what the constants
-WANTED say.
+share nothing against one. The exit code is 1 where a figure is not what the constants WANTED say.
 """
 
 from __future__ import annotations

@@ -115,9 +115,9 @@ def test_killed_runs_go_on_and_end_with_the_same_bytes(
     folder = tmp_path / "scores"
     asked = command(run, "--format", "scores", "-o", folder)
     there = 0
-    for count in (random.randint(1, 3), random.randint(1, 3)):
-        there += count
-        process = clipbert_process(*asked, prelude=pausing(count, 600))
+    for count in (random.randint(1, 3), random.randint(4, 6)):
+        process = clipbert_process(*asked, prelude=pausing(count - there, 600))
+        there = count
         until_lines(process, folder, there)
         second = clipbert(*asked)
         assert (second.returncode, "another process writes these scores" in second.stderr) == (1, True)

@@ -19,7 +19,6 @@ import os
 import random
 import resource
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -79,26 +78,32 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, int]:
     whole = time.perf_counter() - start
     killed = 0
     while killed < count:
-        process = subprocess.Popen(
-            [*COMMAND, folder, store, "--workers", "2"],
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        process = started(folder, store)
         try:
-            process.wait(timeout=rng.uniform(0.1, whole))
+            check(process, timeout=rng.uniform(0.1, whole))
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process.kill()
+            process.wait()  # not for its own processes, which may still be there when the next pack begins
             killed += 1
-        else:
-            assert process.returncode == 0
+        if store.exists():  # it had ended; maybe just before it was killed
             assert content(store) == content(undisturbed), "another content"
             shutil.rmtree(store)
-    if not store.exists():
-        subprocess.run([*COMMAND, folder, store, "--workers", "2"], check=True, env=ENVIRONMENT, capture_output=True)
+    check(started(folder, store))
     assert content(store) == content(undisturbed), "another content"
     return {"killed": killed, "items": len(content(store))}
+
+
+def started(folder: Path, store: Path) -> subprocess.Popen[str]:
+    """A pack by two processes."""
+    command = [*COMMAND, folder, store, "--workers", "2"]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def check(process: subprocess.Popen[str], timeout: float | None = None) -> None:
+    """Wait for its end; where it failed, raise what it said."""
+    _, said = process.communicate(timeout=timeout)
+    if process.returncode:
+        raise RuntimeError(f"pack failed with exit code {process.returncode}: {said}")
 
 
 def content(store: Path) -> dict[bytes, bytes]:
@@ -117,17 +122,12 @@ def tiny(folder: Path, count: int) -> dict[str, float]:
         (folder / f"{number}.png").write_bytes(data)
     store = folder.with_name("tiny.store")
     start = time.perf_counter()
-    process = subprocess.Popen(
-        [*COMMAND, folder, store, "--workers", "2"],
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = started(folder, store)
     peak = 0
     while process.poll() is None:
         peak = max(peak, memory_of_family(process.pid))
         time.sleep(0.2)
-    assert process.returncode == 0
+    check(process)
     largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
     return {"files": count, "seconds": time.perf_counter() - start, "all_mb": peak / 1e6, "largest_process_mb": largest}
 

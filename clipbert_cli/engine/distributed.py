@@ -126,9 +126,13 @@ def start_world(device: str | None = None) -> World:
     The device is the one named, or the process's own GPU where there are any, or the CPU.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: no such device here, or an environment that no launcher writes.
     """
-    size, rank, local_rank = (int(os.environ.get(name, default)) for name, default in ENVIRONMENT)
+    size, rank, local_rank = (_number(name, default) for name, default in ENVIRONMENT)
+    if rank >= size:
+        raise UsageError(
+            f"the environment variable RANK is {rank}, and WORLD_SIZE {size}: expected a rank below it", hint=_UNSET
+        )
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if size > 1 and name.startswith("cuda:"):
         raise UsageError(f"--device is {name}: each of several processes has its own", hint="give --device cuda or cpu")
@@ -151,6 +155,18 @@ def start_world(device: str | None = None) -> World:
         # gloo carries what lives on the CPU (counts, predictions), whatever carries the gradients.
         dist.init_process_group("cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo", timeout=TIMEOUT)
     return world
+
+
+_UNSET = "unset RANK, LOCAL_RANK and WORLD_SIZE for a process alone, or start with torchrun"
+
+
+def _number(name: str, default: str) -> int:
+    value = os.environ.get(name, default)
+    if not value.isdecimal():
+        raise UsageError(
+            f"the environment variable {name} is {value!r}: expected a whole number, as torchrun sets it", hint=_UNSET
+        )
+    return int(value)
 
 
 ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))

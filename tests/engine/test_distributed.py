@@ -17,6 +17,7 @@ from running import TINY, as_options
 from safetensors.torch import load_file
 
 from clipbert_cli.engine.distributed import start_world
+from clipbert_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
 
@@ -180,3 +181,19 @@ def test_a_process_alone_has_a_gpu_with_a_number(
     monkeypatch.setattr(torch, "empty", lambda *_, device: None)
     assert start_world(named).device == torch.device("cuda", number)
     assert chosen == [torch.device("cuda", number)]  # of "cuda" alone torch says that it expects an index
+
+
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "two"), ("RANK", ""), ("LOCAL_RANK", "-1")])
+def test_an_environment_that_no_launcher_writes_is_named(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=f"{name} is '{value}': expected a whole number"):
+        start_world("cpu")
+
+
+def test_a_rank_is_below_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="RANK is 2, and WORLD_SIZE 2"):
+        start_world("cpu")

@@ -27,7 +27,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -90,13 +90,17 @@ def score(side: str, case: Case, kind: Kind) -> Callable[[str], dict[str, Any]]:
     """One side: all scores, and when it was at work on what."""
     torch.manual_seed(2)
     texts, frames, minibatch = make_texts(case), make_frames(case), kind.minibatch or case.texts
-    model, few = make_model().to(case.device), Texts(texts.ids[:2], texts.mask[:2])
+    model = make_model().to(case.device)
     engine, clock = Engine(model, case, texts), Clock(case.device)
+    some, few = frames[:1, :1], Texts(texts.ids[:2], texts.mask[:2])  # the first get their memory from the system
+    if case.device.type == "cuda":  # and plan for every size once
+        some, few = frames, texts
+        frames = frames.pin_memory()  # as the loader's are
     if side == "plain":
         plain = PlainModel.of(model).to(case.device)
-        plain_scores(plain, frames[:1, :1], few, 2)  # the first gets its memory from the system
+        plain_scores(plain, some, few, minibatch)
     else:
-        Engine(model, replace(case, texts=2, videos=1, clips=1), few)(frames[:1, :1])
+        Engine(model, case, few)(some)
 
     @torch.inference_mode()
     def run(_: str) -> dict[str, Any]:

@@ -3,9 +3,9 @@
     python benchmarks/train_step.py [--case cpu cuda] [--steps 5] [--json] [--plot FILE]
 
 The recipe is msrvtt_qa: ResNet-50 and BERT-base at random weights, questions of 7 to 13 tokens. Each side runs in a
-process of its own; they take turns of a second, so that a busy machine slows all alike (turns.py). One step comes
-first to warm up, one whose FLOPs are counted comes last; of the --steps between them the mean counts, and memory is the
-most up to their end. Losses are compared over all of them.
+process of its own; they take turns of a second, so that a busy machine slows all alike (turns.py). One step (on a GPU
+three) comes first to warm up, one whose FLOPs are counted comes last; of the --steps between them the mean counts, and
+memory is the most up to their end. Losses are compared over all of them.
 
     cpu     2 videos x 2 clips x 2 frames of 448 pixels in float32
     cuda    16 x 8 x 2 in bf16, the plain way in fp16; where there is a GPU
@@ -36,6 +36,9 @@ from turns import MACHINE, Answer, Clock, Turns, serve, serve_products
 
 from clipbert_cli.engine.flops import flop_counter
 from clipbert_cli.engine.precision import Precision
+
+WARM_UP = {"cpu": 1, "cuda": 3}
+"""Steps; a GPU's libraries plan for every length of text that they meet."""
 
 WANTED = {"speedup": 1.3, "memory": 0.8, "loss_difference": 1e-5}
 
@@ -71,8 +74,10 @@ def peak_memory(case: Case) -> int:
 def measure(name: str, steps: int) -> dict[str, Any]:
     """Everything of one case: a row a side, and the machine's rate."""
     case = CASES[name]
+    warm_up = WARM_UP[case.device]
     with Turns(__file__, case.sides, ["--case", name], device=case.place) as turns:
-        turns.take(dict.fromkeys(case.sides, "step"))
+        for _ in range(warm_up):
+            turns.take(dict.fromkeys(case.sides, "step"))
         since = len(turns.machine.answers)
         for _ in range(steps):
             last = {side.name: side.answers[-1].parts()["step"] for side in turns.sides}
@@ -80,19 +85,19 @@ def measure(name: str, steps: int) -> dict[str, Any]:
         rate = turns.rate(since=since)
         turns.take(dict.fromkeys(case.sides, "count"))
     answers = {side.name: side.answers for side in turns.sides}
-    rows = {side: summary(own, rate) for side, own in answers.items()}
+    rows = {side: summary(own[warm_up:], rate) for side, own in answers.items()}
     compared = case.sides[-1]
     for side, row in rows.items():
         row["speedup"] = round(row["step_ms"] / rows[compared]["step_ms"], 2)
         row["memory"] = round(rows[compared]["memory_mib"] / row["memory_mib"], 2)
         pairs = zip(answers[compared], answers[side], strict=True)
         row["loss_difference"] = max(abs(one.fields["loss"] / other.fields["loss"] - 1) for one, other in pairs)
-    return {"product_gflops": round(rate / 1e9, 1), "steps": steps, "warm_up_steps": 1, "sides": rows}
+    return {"product_gflops": round(rate / 1e9, 1), "steps": steps, "warm_up_steps": warm_up, "sides": rows}
 
 
 def summary(steps: list[Answer], rate: float) -> dict[str, Any]:
-    """Of a step to warm up, those that are timed, and one whose operations are counted, which takes more memory."""
-    _, *timed, counted = steps
+    """Of steps that are timed, and one whose operations are counted, which takes more memory."""
+    *timed, counted = steps
     seconds, flops = statistics.mean(step.parts()["step"] for step in timed), counted.fields["flops"]
     return {
         "step_ms": round(1000 * seconds),

@@ -253,7 +253,7 @@ def group_dataset(
         max_pixels=recipe.data.max_pixels,
         exif_rotation=recipe.data.exif_rotation,
         black_frames=recipe.data.black_frames,
-        decoder=choose_decoder(recipe.data.decoder, world.device),
+        decoder=choose_decoder(recipe.data.decoder, world.device, source.kind),
     )
     return GroupDataset(groups, source, settings, seed=recipe.seed, on_bad_media=on_bad_media, draw=draw)
 

@@ -7,11 +7,13 @@ cannot take is decoded by PyAV in DALI's colours, so that one run has one kind o
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
+from clipbert_cli.data.probe import Kind
 from clipbert_cli.errors import RecipeError
 
 DecoderSetting = Literal["auto", "pyav", "dali"]
@@ -21,6 +23,7 @@ Colours = Literal["original", "dali"]
 
 Place = Literal["cpu", "cuda"]
 
+_NVDEC = "libnvcuvid.so.1"
 _INSTALL = "pip install 'clipbert[dali-cuda13]' (or dali-cuda12), or set data.decoder=pyav"
 
 
@@ -51,8 +54,8 @@ class Decoder:
 PYAV = Decoder()
 
 
-def choose_decoder(setting: DecoderSetting, device: torch.device) -> Decoder:
-    """The decoder for a process that computes on `device`.
+def choose_decoder(setting: DecoderSetting, device: torch.device, kind: Kind) -> Decoder:
+    """The decoder of videos or images for a process that computes on `device`.
 
     Raises:
         RecipeError: `dali` is asked for, and DALI is not here or does not load.
@@ -66,11 +69,23 @@ def choose_decoder(setting: DecoderSetting, device: torch.device) -> Decoder:
         if setting == "dali":
             raise RecipeError(f"data.decoder is dali: {missing}", hint=_INSTALL)
         return Decoder(why=f"data.decoder is auto: {missing}")
+    if setting == "auto" and kind == "video" and not _has_nvdec():
+        container = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+        return Decoder(why=f"data.decoder is auto: the driver gives no NVDEC, {_NVDEC}; {container}")
     if setting == "auto":
         return Decoder("dali", str(device), f"data.decoder is auto: a GPU and DALI {found}")
     if device.type != "cuda":
         return Decoder("dali", "cpu", f"data.decoder is dali: DALI {found}, no GPU, so VP8, VP9 and JPEG alone")
     return Decoder("dali", str(device), f"data.decoder is dali: DALI {found}")
+
+
+def _has_nvdec() -> bool:
+    """Whether DALI will find the driver's video decoder; it looks for it with the first video."""
+    try:
+        ctypes.CDLL(_NVDEC)
+    except OSError:
+        return False
+    return True
 
 
 def _load_dali() -> tuple[str, str | None]:

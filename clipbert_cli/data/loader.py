@@ -104,7 +104,7 @@ class BatchLoader:
         if self.decoder.name == "pyav":
             yield from self._started()
             return
-        started = self._started()  # before there are DALI's threads and a GPU's context, which do not survive a fork
+        started = self._started()  # its processes are forked before this loader has DALI's threads
         self._decoder = self._decoder or BatchDecoder(self.dataset, self._collate)
         for loaded in ahead(self._on_own_device(started)):
             frames = loaded.batch.frames

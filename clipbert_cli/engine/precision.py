@@ -10,6 +10,15 @@ import torch
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
+def choose_kernels() -> None:
+    """Leave attention to kernels that take every shape alike.
+
+    cuDNN's, which torch may prefer on Hopper, plans anew for each batch size and length, which takes longer than the
+    work itself where texts are batched by length; for training, it takes no dropout of 0.1 anyway.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
 @dataclass(frozen=True, slots=True)
 class Precision:
     """`bf16` and `fp16` compute under autocast with float32 weights; `fp16` also scales the loss."""

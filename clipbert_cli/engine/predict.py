@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clipbert_cli.batch import Batch, Example, Outputs, Prediction, Texts
 from clipbert_cli.engine.distributed import World
-from clipbert_cli.engine.precision import Precision
+from clipbert_cli.engine.precision import Precision, choose_kernels
 from clipbert_cli.engine.rows import Answers, Budgets, TextBuckets, encode
 from clipbert_cli.model import ClipBert
 from clipbert_cli.task.base import Task
@@ -104,6 +104,7 @@ def predict_batches(
 
     Every media item is encoded once, every text of a batch embedded once (of `shared` once and for all).
     """
+    choose_kernels()
     was_training = model.training
     model.eval()
     try:

@@ -22,7 +22,7 @@ from clipbert_cli.engine.logging import Sink
 from clipbert_cli.engine.optim import build_optimizers, rates, set_rates
 from clipbert_cli.engine.phases import Phases, Unwatched
 from clipbert_cli.engine.plan import Plan
-from clipbert_cli.engine.precision import Precision
+from clipbert_cli.engine.precision import Precision, choose_kernels
 from clipbert_cli.engine.prefetch import on_device
 from clipbert_cli.engine.window import Window, peak_memory
 from clipbert_cli.errors import InterruptionError, RunError
@@ -56,6 +56,7 @@ class Trainer:
         self, model: nn.Module, task: Task, *, config: TrainConfig, plan: Plan, world: World, seed: int
     ) -> None:
         self.model, self.task, self.config, self.plan, self.world, self.seed = model, task, config, plan, world, seed
+        choose_kernels()
         self.precision = Precision.choose(config.precision, world.device)
         self.optimizers = build_optimizers(model, config)
         self.scaler = self.precision.scaler(world.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 
@@ -32,7 +33,11 @@ def test_a_process_alone_takes_the_first_gpu(named: str | None) -> None:
         ["train.precision=fp32"],
         ["train.precision=fp16", "train.gradient_accumulation_steps=2"],
         ["train.precision=bf16", "train.activation_checkpointing=true", "train.ema_decay=0.9"],
-        ["train.precision=bf16", "train.compile=true", "infer.compile=true"],
+        ["data.workers=2", "train.validate_every_steps=2"],
+        pytest.param(
+            ["train.precision=bf16", "train.compile=true", "infer.compile=true", "model.bert.num_hidden_layers=3"],
+            marks=pytest.mark.skipif(shutil.which("gcc") is None, reason="torch.compile needs a C compiler"),
+        ),
     ],
 )
 def test_a_run_is_trained_continued_and_scored(

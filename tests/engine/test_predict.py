@@ -152,6 +152,7 @@ def test_no_padding_is_computed_and_no_text_twice(model: ClipBert, monkeypatch: 
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("GET was unable to find an engine to execute this computation"),  # of a convolution on a GPU
     ],
 )
 def test_where_memory_runs_out_half_as_much_goes_through_from_then_on(
@@ -171,6 +172,12 @@ def test_where_memory_runs_out_half_as_much_goes_through_from_then_on(
     failed = [tokens for tokens in tried if tokens > 30]
     assert len(failed) <= 3  # it is remembered, not found out again for every part
     assert failed == sorted(failed, reverse=True)
+
+
+def test_attention_takes_no_kernel_that_plans_for_every_shape(model: ClipBert) -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    predicted(model, gallery(2), captions())
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
 def test_memory_that_one_sequence_does_not_fit_into_is_an_error(

@@ -126,7 +126,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def number(value: Any) -> str:
     """Four digits are enough; counts are whole."""
     if isinstance(value, list):
-        return ", ".join(map(number, value))
+        return ", ".join(map(number, value)) or "none"
     if not isinstance(value, float):
         return f"{value}"
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

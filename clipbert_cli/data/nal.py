@@ -11,6 +11,8 @@ _START_CODED = {"mpeg1video", "mpeg2video", "mpeg4"}
 # their packets with zeros, and a run that is tried from each of them takes the square of its length.
 _ZEROS = re.compile(rb"(?<!\0)\0\0\0++[^\1]")
 
+_IN_NO_UNIT = re.compile(rb"\0\0[\0-\2]")
+
 
 def has_lost_bytes(codec: str, packet: bytes) -> bool:
     """Whether an MPEG packet holds more zeros in a row than its codes can make, not at its end and not before a start
@@ -77,10 +79,8 @@ class NalFormat:
         Decoders read on over a block of zeros, and may find no error in the picture that it gives.
         """
         for start, end in self._units(packet):
-            if self._is_slice(packet[start]):
-                unit = packet[start:end].rstrip(b"\0")
-                if any(bytes((0, 0, last)) in unit for last in (0, 1, 2)):
-                    return True
+            if self._is_slice(packet[start]) and _IN_NO_UNIT.search(packet[start:end].rstrip(b"\0")):
+                return True
         return False
 
     def _is_slice(self, head: int) -> bool:

@@ -79,8 +79,8 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
     for packet in video.packets():
         payload = bytes(packet)
         decoder = decoder if sizes else checking_decoder(context.name, payload)
-        offset = -1 if packet.pos is None else data.find(payload, packet.pos, packet.pos + len(payload) + _SLACK)
-        if offset < 0 or any(packet.has_sidedata(kind) for kind in _SIDE_DATA):
+        offset = _place(payload, data, packet.pos)
+        if offset < 0 or any(side.data_type in _SIDE_DATA for side in packet.iter_sidedata()):
             return None
         picture = nal_format.picture(payload) if nal_format else None
         offsets.append(offset)
@@ -114,6 +114,15 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         checksums=np.array(checksums, dtype=np.uint32),
     )
     return table, _Stated(times, discarded, np.array(certain), decoder, key_pictures)
+
+
+def _place(payload: bytes, data: bytes, stated: int | None) -> int:
+    """Where a packet's payload stands; -1 where that is not near the place that is stated."""
+    if stated is None:
+        return -1
+    if data.startswith(payload, stated):
+        return stated
+    return data.find(payload, stated, stated + len(payload) + _SLACK)
 
 
 def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, *, max_pixels: int) -> Scan | None:

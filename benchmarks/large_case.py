@@ -94,15 +94,15 @@ class Counts:
         model = make_model()
         answerer = model.answerer()
 
-        def both(side: int, frames: int) -> tuple[float, float]:
+        def both(frames: int) -> tuple[float, float]:
             text = torch.zeros(1, length, model.config.bert.hidden_size)
-            visual = torch.zeros(1, (side // 64) ** 2, model.config.bert.hidden_size)
-            clip = torch.zeros(1, 1, frames, 3, side, side, dtype=torch.uint8)
+            visual = torch.zeros(1, (SIDE // 64) ** 2, model.config.bert.hidden_size)
+            clip = torch.zeros(1, 1, frames, 3, SIDE, SIDE, dtype=torch.uint8)
             cnn = counted(lambda: model.encode_visual(clip))
             return cnn, counted(lambda: answerer(answerer.first(text), answerer.first(visual)))
 
         with torch.inference_mode():
-            return cls(*both(SIDE, FRAMES), *both(SIDE // 2, 1))
+            return cls(*both(FRAMES), *both(1))
 
 
 TERMS = ("decode", "CNN", "transformer", "write")

@@ -157,7 +157,7 @@ def plot(report: Mapping[str, Any], file: str) -> None:
 
 def main() -> int:
     parser = command_line(__doc__, chart="step times and their floor by operations")
-    parser.add_argument("--steps", type=int, default=5, help="steps that are timed, after one that is not")
+    parser.add_argument("--steps", type=int, default=5, help="steps that are timed, after those that warm up")
     parser.add_argument("--case", choices=CASES, nargs="+", help="default: those that this machine has")
     parser.add_argument("--side", choices=(*SIDES, MACHINE), help="internal: work on what another process orders")
     options = parser.parse_args()

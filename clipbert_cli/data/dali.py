@@ -149,9 +149,9 @@ class DaliDecoder:
                     dtype=types.UINT8 if self.dtype == torch.uint8 else types.FLOAT,
                 )
             pipeline.set_outputs(pixels)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # DALI wants libraries (NPP, cuFFT) that nothing here uses
-            pipeline.build()
+        # Of NPP and cuFFT, which nothing here uses. For good: in a thread, as this may be, no filter can be taken back.
+        warnings.filterwarnings("ignore", message="nvidia-dali-cuda120 is no longer shipped with CUDA runtime")
+        pipeline.build()
         return pipeline
 
 

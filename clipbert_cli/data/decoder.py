@@ -1,4 +1,5 @@
-"""Which decoder a run uses, decided once, from `data.decoder` and the device: PyAV on CPU, or DALI.
+"""Which decoder a run uses, decided once, from `data.decoder`, the device and its driver: PyAV on CPU, or
+DALI.
 
 The two give different pixels. PyAV alone converts colours as the original's decoder did, to the bit; DALI interpolates
 chroma, which differs by one level on average and by some 24 at sharp coloured edges. Where a run uses DALI, what DALI

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-from clipbert_cli.errors import UsageError
-
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
@@ -38,7 +36,6 @@ class _Worker(Generic[Job, Result]):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
-        self.began = False
         self.number: int | None = None
 
     def give(self, number: int, job: Job) -> None:
@@ -46,32 +43,23 @@ class _Worker(Generic[Job, Result]):
         with contextlib.suppress(BrokenPipeError):  # it died: `take` says so
             self.connection.send(job)
 
-    def begin(self) -> None:
-        """Hear that it has begun."""
-        try:
-            self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            raise UsageError(
-                f"a worker process ended before its first job ({self._how_it_ended()}); it may have said why above",
-                hint="give 0 workers; a script that calls this has to do so under `if __name__ == '__main__':`",
-            ) from None
-        self.began = True
-
     def take(self) -> Result | Died:
         self.number = None
         try:
             result: Result = self.connection.recv()
         except (EOFError, ConnectionResetError):
-            how = self._how_it_ended()
-            if self.process.exitcode == -signal.SIGXCPU:
+            self.process.join()
+            code = self.process.exitcode or 0
+            if code == -signal.SIGXCPU:
                 return Died("it takes too long: it is broken, or far larger than its bytes tell")
+            if code == 1:  # how Python ends after an error
+                return Died(
+                    "the process that was to decode it failed (its error stands above); where every one does in a "
+                    "script of yours, call this under `if __name__ == '__main__':`"
+                )
+            how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             return Died(f"it kills the process that decodes it ({how})")
         return result
-
-    def _how_it_ended(self) -> str:
-        self.process.join()
-        code = self.process.exitcode or 0
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
     def stop(self) -> None:
         self.connection.close()
@@ -81,7 +69,6 @@ class _Worker(Generic[Job, Result]):
 
 def _serve(work: Callable[[Job], Result], limit: Callable[[Job], float] | None, connection: Connection) -> None:
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        connection.send("begun")
         while True:
             job = connection.recv()
             if limit is not None:
@@ -110,9 +97,6 @@ def in_order(
         work: a function of a module. What it raises ends its process: return what can go wrong.
         limit: a function of a module: seconds of processor time after which a job's process is ended. It is no limit to
             this process (`workers` 0).
-
-    Raises:
-        UsageError: a process ends before it has begun.
     """
     if not workers:
         for job in jobs:
@@ -144,9 +128,6 @@ def in_order(
                 continue
             for connection in wait(list(busy)):
                 worker = busy[connection]  # type: ignore[index]
-                if not worker.began:
-                    worker.begin()
-                    continue
                 assert worker.number is not None
                 finished = worker.number
                 done[finished] = worker.take()

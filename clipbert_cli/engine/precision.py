@@ -14,7 +14,7 @@ def choose_kernels() -> None:
     """Leave attention to kernels that take every shape alike.
 
     cuDNN's, which torch may prefer on Hopper, plans anew for each batch size and length, which takes longer than the
-    work itself where texts are batched by length; for training, it takes no dropout of 0.1 anyway.
+    work itself where texts are batched by length.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
 

@@ -33,7 +33,7 @@ _OUT_OF_MEMORY = (
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
-    "unable to find an engine to execute this computation",  # cuDNN, when none of its ways has the memory it needs
+    "unable to find an engine to execute this computation",  # cuDNN, also when memory lacks
 )
 
 

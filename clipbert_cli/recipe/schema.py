@@ -69,7 +69,7 @@ class DataConfig(Section):
     workers: Annotated[int, Field(ge=0)] = Field(4, description="loading processes; 0 loads in the main process")
     decoder: Literal["auto", "pyav", "dali"] = Field(
         "auto",
-        description="auto: DALI where it is installed and a GPU is there, else PyAV",
+        description="auto: DALI where it is installed and a GPU is there (for videos: with NVDEC), else PyAV",
     )
     on_bad_media: Literal["error", "skip", "replace"] = Field(
         "replace",

@@ -46,10 +46,7 @@ def inputs(case: Case, texts: int) -> tuple[Texts, Tensor]:
     """`texts` texts, again and again until the case has as many as it wants, and frames."""
     torch.manual_seed(2)
     some, times = make_texts(replace(case, texts=texts)), case.texts // texts
-    frames = make_frames(case)
-    if case.device.type == "cuda":
-        frames = frames.pin_memory()  # as the loader's are
-    return Texts(some.ids.repeat(times, 1), some.mask.repeat(times, 1)), frames
+    return Texts(some.ids.repeat(times, 1), some.mask.repeat(times, 1)), make_frames(case)
 
 
 @torch.inference_mode()

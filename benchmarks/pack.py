@@ -34,12 +34,13 @@ from reporting import command_line, show
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
 WANTED = 0.8
 """Of the speed of decoding alone."""
+
 KILLED = 24
 """Videos of the pack that is killed."""
 
+COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
@@ -74,7 +75,7 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, int]:
     rng = random.Random(seed)
     undisturbed, store = folder.with_name("undisturbed.store"), folder.with_name("killed.store")
     start = time.perf_counter()
-    subprocess.run([*COMMAND, folder, undisturbed, "--workers", "2"], check=True, env=ENVIRONMENT, capture_output=True)
+    check(started(folder, undisturbed))
     whole = time.perf_counter() - start
     killed = 0
     while killed < count:

@@ -92,15 +92,14 @@ def score(side: str, case: Case, kind: Kind) -> Callable[[str], dict[str, Any]]:
     texts, frames, minibatch = make_texts(case), make_frames(case), kind.minibatch or case.texts
     model = make_model().to(case.device)
     engine, clock = Engine(model, case, texts), Clock(case.device)
-    some, few = frames[:1, :1], Texts(texts.ids[:2], texts.mask[:2])  # the first get their memory from the system
-    if case.device.type == "cuda":  # and plan for every size once
-        some, few = frames, texts
-        frames = frames.pin_memory()  # as the loader's are
+    first_frames, first_texts = frames, texts  # get their memory from the system; a GPU's libraries plan for each size
+    if case.device.type != "cuda":
+        first_frames, first_texts = frames[:1, :1], Texts(texts.ids[:2], texts.mask[:2])
     if side == "plain":
         plain = PlainModel.of(model).to(case.device)
-        plain_scores(plain, some, few, minibatch)
+        plain_scores(plain, first_frames, first_texts, minibatch)
     else:
-        Engine(model, case, few)(some)
+        Engine(model, case, first_texts)(first_frames)
 
     @torch.inference_mode()
     def run(_: str) -> dict[str, Any]:

@@ -72,10 +72,11 @@ def make_texts(case: Case) -> Texts:
 
 
 def make_frames(case: Case) -> Tensor:
-    """(M, K, T, 3, H, W) uint8: coarse squares of colour."""
+    """(M, K, T, 3, H, W) uint8: coarse squares of colour; for a GPU pinned, as the loader's are."""
     count = case.videos * case.clips * case.frames
     coarse = F.interpolate(torch.randint(0, 256, (count, 3, 14, 14)).float(), size=(SIDE, SIDE), mode="bilinear")
-    return coarse.to(torch.uint8).view(case.videos, case.clips, case.frames, 3, SIDE, SIDE)
+    frames = coarse.to(torch.uint8).view(case.videos, case.clips, case.frames, 3, SIDE, SIDE)
+    return frames.pin_memory() if case.device.type == "cuda" else frames
 
 
 def make_model() -> ClipBert:

@@ -30,8 +30,8 @@ from clipbert_cli.task.retrieval import checksum
 Progress = Callable[[int], None]
 
 CHEAP = {"num_clips": 1, "num_frames": 1, "sampling": "middle"}
-"""How a shortlist looks at a media item: one frame. Of the side that the model was trained on: of half of it, the lists
-of the demo's model are hardly better than chance, and a frame as it knows them gives nearly the lists of four clips."""
+"""How a shortlist looks at a media item: one frame, as large as those that the model was trained on. Frames of half the
+side give the demo's model lists that are hardly better than chance; a whole one, nearly those of four clips."""
 
 
 # ------------------------------------------------------------------------------------------------ shortlist

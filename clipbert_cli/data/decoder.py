@@ -1,5 +1,4 @@
-"""Which decoder a run uses, decided once, from `data.decoder`, the device and its driver: PyAV on CPU, or
-DALI.
+"""Which decoder a run uses, decided once, from `data.decoder`, the device and its driver: PyAV on CPU, or DALI.
 
 The two give different pixels. PyAV alone converts colours as the original's decoder did, to the bit; DALI interpolates
 chroma, which differs by one level on average and by some 24 at sharp coloured edges. Where a run uses DALI, what DALI
@@ -23,6 +22,9 @@ Colours = Literal["original", "dali"]
 """How YUV becomes RGB, by BT.601 in both cases: see the module's docstring."""
 
 Place = Literal["cpu", "cuda"]
+
+IN_A_CONTAINER = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+"""How a container is given the driver's NVDEC."""
 
 _NVDEC = "libnvcuvid.so.1"
 _INSTALL = "pip install 'clipbert[dali-cuda13]' (or dali-cuda12), or set data.decoder=pyav"
@@ -71,8 +73,7 @@ def choose_decoder(setting: DecoderSetting, device: torch.device, kind: Kind) ->
             raise RecipeError(f"data.decoder is dali: {missing}", hint=_INSTALL)
         return Decoder(why=f"data.decoder is auto: {missing}")
     if setting == "auto" and kind == "video" and not _has_nvdec():
-        container = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
-        return Decoder(why=f"data.decoder is auto: the driver gives no NVDEC, {_NVDEC}; {container}")
+        return Decoder(why=f"data.decoder is auto: the driver gives no NVDEC, {_NVDEC}; {IN_A_CONTAINER}")
     if setting == "auto":
         return Decoder("dali", str(device), f"data.decoder is auto: a GPU and DALI {found}")
     if device.type != "cuda":

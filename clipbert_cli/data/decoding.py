@@ -12,6 +12,7 @@ import torch
 from clipbert_cli.data.collate import stack_frames
 from clipbert_cli.data.dali import DaliDecoder
 from clipbert_cli.data.dataset import GroupDataset, Item
+from clipbert_cli.data.decoder import IN_A_CONTAINER
 from clipbert_cli.data.loaded import CollateGood, Loaded
 from clipbert_cli.data.mixture import MixedDataset
 from clipbert_cli.data.pieces import EncodedClips
@@ -94,8 +95,7 @@ class BatchDecoder:
                 if not self._works and len(self._warned) >= _MOST_AT_FIRST:
                     raise ClipbertError(
                         f"DALI has decoded none of the first {len(self._warned)} media; the last: {exc}",
-                        hint="set data.decoder=pyav, or give the driver NVDEC (in a container: "
-                        "NVIDIA_DRIVER_CAPABILITIES=compute,utility,video)",
+                        hint=f"set data.decoder=pyav, or give the driver NVDEC ({IN_A_CONTAINER})",
                     ) from exc
                 if media_id not in self._warned:
                     self._warned.add(media_id)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -21,6 +20,8 @@ def run_and_exit(work: Callable[[], object]) -> None:
     if os.environ.get("WORLD_SIZE", "1") == "1":
         work()
         return
+    import ctypes  # 4 ms that a process alone need not spend
+
     code = 1
     try:
         code = _exit_code(work)

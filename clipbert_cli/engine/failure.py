@@ -30,11 +30,11 @@ class Failure:
 
 def report(message: str, *, hint: str | None, code: int, unforeseen: bool = False) -> bool:
     """Tell the launcher why this process ends; whether it is ours, so that nothing more is to be said here."""
-    file = os.environ.get("TORCHELASTIC_ERROR_FILE")
-    if not file:
+    file, rank = os.environ.get("TORCHELASTIC_ERROR_FILE"), os.environ.get("RANK", "0")
+    if not file or not rank.isdecimal():  # no launcher writes such a rank
         return False
     trace = traceback.format_exc() if unforeseen else None
-    failure = Failure(message, hint, code, int(os.environ.get("RANK", "0")), time.time(), trace)
+    failure = Failure(message, hint, code, int(rank), time.time(), trace)
     extra = {"py_callstack": trace or message, "timestamp": str(int(failure.time))}
     content = {"message": {"message": message, "extraInfo": extra}, "clipbert": asdict(failure)}
     unfinished = Path(f"{file}.unfinished")

@@ -26,11 +26,8 @@ def test_asking_for_dali_where_it_is_not_says_how_to_get_it(monkeypatch: pytest.
 
 @pytest.mark.dali
 def test_dali_is_chosen_where_it_is_asked_for_and_where_a_gpu_is() -> None:
-    assert (
-        choose_decoder("dali", torch.device("cpu"), "video")
-        .describe()
-        .startswith("dali on cpu (data.decoder is dali: DALI 2")
-    )
+    said = choose_decoder("dali", torch.device("cpu"), "video").describe()
+    assert said.startswith("dali on cpu (data.decoder is dali: DALI 2")
     chosen = choose_decoder("auto", torch.device("cuda:1"), "image")
     assert (chosen.name, chosen.device, chosen.place, chosen.colours) == ("dali", "cuda:1", "cuda", "dali")
 

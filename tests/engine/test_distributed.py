@@ -17,6 +17,7 @@ from running import TINY, as_options
 from safetensors.torch import load_file
 
 from clipbert_cli.engine.distributed import start_world
+from clipbert_cli.engine.failure import report
 from clipbert_cli.errors import UsageError
 
 ROOT = Path(__file__).parents[2]
@@ -197,3 +198,14 @@ def test_a_rank_is_below_the_number_of_processes(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="RANK is 2, and WORLD_SIZE 2"):
         start_world("cpu")
+
+
+def test_a_failure_without_a_rank_is_for_the_process_itself_to_tell(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "error.json"
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(file))
+    for rank, is_written in (("x", False), ("1", True)):
+        monkeypatch.setenv("RANK", rank)
+        report("it failed", hint=None, code=2)
+        assert file.exists() is is_written

@@ -31,11 +31,11 @@ from charts import bars
 from data.made_media import image, marked_frame, read_index, video
 from reporting import command_line, show
 
-from clipbert_cli.data.decode import decode_frames
-from clipbert_cli.data.images import decode_image
-from clipbert_cli.data.packing import pack_media
-from clipbert_cli.data.probe import inspect_video
 from clipbert_cli.errors import DecodeError
+from clipbert_cli.media.frames import decode_frames
+from clipbert_cli.media.images import decode_image
+from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.store.pack import pack_media
 
 FRAMES = 48
 LIMIT_S = 10.0

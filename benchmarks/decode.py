@@ -46,14 +46,14 @@ from charts import bars
 from loading_processes import measure_workers
 from reporting import command_line, show
 
-from clipbert_cli.batch import VideoInfo
-from clipbert_cli.data.dataset import MediaSettings
-from clipbert_cli.data.decode import decode_canvas, rgb_frames
-from clipbert_cli.data.packets import PacketTable, decode_packets
-from clipbert_cli.data.probe import inspect_video
-from clipbert_cli.data.sampling import ClipSampling, FrameIndices, select
-from clipbert_cli.data.transcode import Transcode, transcode_video
-from clipbert_cli.data.transforms import resize_size
+from clipbert_cli.loading.dataset import MediaSettings
+from clipbert_cli.media.canvas import resize_size
+from clipbert_cli.media.frames import decode_canvas, rgb_frames
+from clipbert_cli.media.packets import PacketTable, decode_packets
+from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
+from clipbert_cli.store.transcode import Transcode, transcode_video
+from clipbert_cli.types import VideoInfo
 
 SIDE = 448
 WANTED = {"loader": {"train": 3.3, "eval": 5.5}, "loader, transcoded": {"train": 8.0, "eval": 12.0}}

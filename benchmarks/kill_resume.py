@@ -28,11 +28,10 @@ from reporting import command_line, show
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clipbert_cli.assets.demo_media import write_demo_media
-from clipbert_cli.data.packing import pack_media
-from clipbert_cli.engine import checkpoint
-from clipbert_cli.engine.distributed import start_world
+from clipbert_cli.build import checkpoint, prepare_training
 from clipbert_cli.recipe.load import load_recipe
-from clipbert_cli.runs import prepare_training
+from clipbert_cli.runtime.distributed import start_world
+from clipbert_cli.store.pack import pack_media
 
 SETTINGS = (
     "model.cnn.stem_size=8",
@@ -53,7 +52,7 @@ SETTINGS = (
     "train.log_every_steps=3",
 )
 TIMED = ("examples_per_second", "data_wait", "peak_memory_mib")  # of a log record; all else must be the same
-SAVING = ("_crc32", "flush", "_remove", "point")  # what a save calls, in engine/checkpoint.py
+SAVING = ("_crc32", "flush", "_remove", "point")  # what a save calls, in runs/checkpoint.py
 
 
 def main() -> int:

@@ -35,10 +35,10 @@ from reporting import command_line, show
 from scoring import SIDE, Case, Engine, counted, engine_work, make_frames, make_model, make_texts
 from turns import lengths
 
-from clipbert_cli.data.decode import decode_canvas
-from clipbert_cli.data.probe import inspect_video
-from clipbert_cli.data.sampling import ClipSampling, select
-from clipbert_cli.engine.flops import matrix_product_rate
+from clipbert_cli.media.frames import decode_canvas
+from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.sampling import ClipSampling, select
+from clipbert_cli.profile.flops import matrix_product_rate
 
 GPUS = (1, 8, 64)
 FRAMES = 2

@@ -28,7 +28,7 @@ from scoring import Case, Engine, engine_work, make_frames, make_model, make_tex
 from torch import Tensor
 from turns import MACHINE, Answer, Turns, serve, serve_products
 
-from clipbert_cli.batch import Texts
+from clipbert_cli.types import Texts
 
 LIMIT = 0.05
 SIZES = {"cpu": (32, 2, 2), "cuda": (256, 16, 16)}

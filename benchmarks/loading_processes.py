@@ -12,13 +12,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipbert_cli.batch import Example, Group, Texts
-from clipbert_cli.data.collate import Collate
-from clipbert_cli.data.dataset import GroupDataset, MediaSettings
-from clipbert_cli.data.loader import BatchLoader
-from clipbert_cli.data.order import OrderedBatches
-from clipbert_cli.data.packing import pack_media
-from clipbert_cli.data.store import open_media
+from clipbert_cli.loading.collate import Collate
+from clipbert_cli.loading.dataset import GroupDataset, MediaSettings
+from clipbert_cli.loading.loader import BatchLoader
+from clipbert_cli.loading.order import OrderedBatches
+from clipbert_cli.store.lmdb_store import open_media
+from clipbert_cli.store.pack import pack_media
+from clipbert_cli.types import Example, Group, Texts
 
 _ITEMS = 48
 """At least so many are loaded: each process has several batches of its own while all are at work."""

@@ -12,7 +12,7 @@ CPU float32; on a GPU bf16 against the plain way in fp16, with more texts, video
 
     plain    plain_model.py: clips in a loop, frames normalised in float32 on the CPU, convolutions and batch norms one
              by one, texts padded to the maximum, attention written out with its mask, all tokens of the last layer
-    engine   clipbert_cli.engine.predict
+    engine   clipbert_cli.infer.predict
 
 Plain and engine are processes that take turns of a second, so that a busy machine slows both alike (turns.py).
 FLOPs are counted by torch; `flop_ratio` is how many times as many operations the plain way has, so what leaving out
@@ -40,7 +40,7 @@ from scoring import LONG, SHORT, Case, Engine, engine_work, make_frames, make_mo
 from torch import Tensor
 from turns import MACHINE, Clock, Turns, serve, serve_products
 
-from clipbert_cli.batch import Texts
+from clipbert_cli.types import Texts
 
 
 @dataclass(frozen=True)

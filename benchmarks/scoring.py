@@ -25,14 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from plain_model import PlainModel
 from turns import Clock
 
-from clipbert_cli.batch import Batch, Example, Texts
-from clipbert_cli.engine import predict as engine
-from clipbert_cli.engine.flops import flop_counter
-from clipbert_cli.engine.precision import Precision
+from clipbert_cli.infer import predict as engine
 from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.model.answering import Answerer
+from clipbert_cli.profile.flops import flop_counter
 from clipbert_cli.recipe.schema import InferConfig, ModelConfig, ObjectiveConfig
+from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.retrieval import Retrieval
+from clipbert_cli.types import Batch, Example, Texts
 
 SIDE = 448
 SHORT, LONG = (11, 20), (50, 100)

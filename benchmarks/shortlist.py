@@ -26,8 +26,8 @@ from reporting import command_line, show
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from clipbert_cli.inference import LoadedRun, open_run
-from clipbert_cli.ranking import SplitScoring
+from clipbert_cli.infer.ranking import SplitScoring
+from clipbert_cli.infer.trained import LoadedRun, open_run
 
 ROOT = Path(__file__).parents[1]
 RECALLS = ("recall_at_1", "recall_at_5", "recall_at_10")

@@ -56,7 +56,7 @@ def seconds(code: str, *arguments: str) -> tuple[float, str]:
 def make_data(folder: Path) -> None:
     """Made videos and questions, packed."""
     from clipbert_cli.assets.demo_media import write_demo_media
-    from clipbert_cli.data.packing import pack_media
+    from clipbert_cli.store.pack import pack_media
 
     write_demo_media(folder, videos={"train": 16, "val": 2, "test": 1}, seed=1, progress=lambda: None)
     pack_media([folder / "videos"], folder / "vis_db", kind="video")

@@ -12,7 +12,7 @@ memory is the most up to their end. Losses are compared over all of them.
 
     plain   plain torch: clips in a loop, frames normalised in float32 on the CPU, questions padded to the recipe's 100
             tokens, BatchNorm2d in evaluation mode, attention written out, BERT's AdamW written out, in 8 groups
-    engine  clipbert_cli.engine.train.Trainer
+    engine  clipbert_cli.train.loop.Trainer
 
 `plain, 20 tokens` pads to 20: what remains when padding is not the point. FLOPs are counted by torch; the machine's
 rate is that of products of two large matrices, measured between the turns; MFU is the share of it that a step reaches.
@@ -34,8 +34,8 @@ from reporting import command_line, show
 from training_sides import CASES, SIDES, Case, batches
 from turns import MACHINE, Answer, Clock, Turns, serve, serve_products
 
-from clipbert_cli.engine.flops import flop_counter
-from clipbert_cli.engine.precision import Precision
+from clipbert_cli.profile.flops import flop_counter
+from clipbert_cli.runtime.precision import Precision
 
 WARM_UP = {"cpu": 1, "cuda": 3}
 """Steps; a GPU's libraries plan for every length of text that they meet."""

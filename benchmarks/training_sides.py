@@ -18,15 +18,15 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from clipbert_cli.batch import Batch, Example
-from clipbert_cli.engine.distributed import World
-from clipbert_cli.engine.model_options import apply_options
-from clipbert_cli.engine.optim import set_rates
-from clipbert_cli.engine.plan import Plan
-from clipbert_cli.engine.train import Trainer
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.schema import BertConfigSection, InferConfig, ModelConfig, ObjectiveConfig, TrainConfig
-from clipbert_cli.task.video_qa import OpenEndedQa
+from clipbert_cli.runtime.distributed import World
+from clipbert_cli.task.open_ended_qa import OpenEndedQa
+from clipbert_cli.train.loop import Trainer
+from clipbert_cli.train.model_options import apply_options
+from clipbert_cli.train.optim import set_rates
+from clipbert_cli.train.plan import Plan
+from clipbert_cli.types import Batch, Example
 
 ANSWERS, MAXIMUM, SIDE = 1500, 100, 448
 

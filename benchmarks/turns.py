@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from clipbert_cli.engine.flops import MATRIX_SIDE, matrix_product_rate, synchronize
+from clipbert_cli.profile.flops import MATRIX_SIDE, matrix_product_rate, synchronize
 
 SLICE = 1.0
 """Seconds of the side with the most work; long against stopping and going on, short against the changes."""

@@ -17,6 +17,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of one wo
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+
+pytest.register_assert_rewrite("dali_cases")  # a failed comparison of pixels says by how much
 from running import TINY, Clipbert, ClipbertProcess, Finished
 
 from clipbert_cli.assets.demo_media import write_demo_media
@@ -95,7 +97,7 @@ def clipbert_process() -> ClipbertProcess:
 @pytest.fixture(scope="session")
 def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's data in its smallest form: 8 + 3 + 4 videos, packed. Not to be changed."""
-    from clipbert_cli.data.packing import pack_media
+    from clipbert_cli.store.pack import pack_media
 
     folder = tmp_path_factory.mktemp("made")
     write_demo_media(folder, videos={"train": 8, "val": 3, "test": 4}, seed=1, progress=lambda: None)
@@ -106,8 +108,8 @@ def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on `made_data`. Not to be changed."""
+    from clipbert_cli.build import prepare_training
     from clipbert_cli.recipe.load import load_recipe
-    from clipbert_cli.runs import prepare_training
 
     run = tmp_path_factory.mktemp("runs") / "tiny"
     prepare_training(load_recipe("demo_qa", overrides=TINY, data_root=made_data), run).run()

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Literal
 
 from clipbert_cli.assets.catalog import Catalog, Part
-from clipbert_cli.assets.content import Received, WrongContent, check_file
+from clipbert_cli.assets.check_file import Received, WrongContent, check_file
 from clipbert_cli.assets.convert.base import remove_leftovers
 from clipbert_cli.assets.convert.registry import run_converter
+from clipbert_cli.assets.download_plan import Layout, Plan, PlannedFile, PlannedPart
 from clipbert_cli.assets.fetch import Fetcher
 from clipbert_cli.assets.files import Stopped, link_or_copy, locked, read_json, sweep_lock, write_json
-from clipbert_cli.assets.part import sweep_part
-from clipbert_cli.assets.plan import Layout, Plan, PlannedFile, PlannedPart
+from clipbert_cli.assets.partial_file import sweep_part
 from clipbert_cli.assets.unpack import unpack
 from clipbert_cli.errors import ClipbertError, DownloadError, OutputError
 

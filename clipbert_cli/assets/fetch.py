@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipbert_cli.assets.catalog import FileEntry, Source
-from clipbert_cli.assets.content import Received, WrongContent, check_content, check_file
+from clipbert_cli.assets.check_file import Received, WrongContent, check_content, check_file
 from clipbert_cli.assets.files import Stopped, link_or_copy, locked
-from clipbert_cli.assets.part import Part
+from clipbert_cli.assets.partial_file import Part
 from clipbert_cli.errors import DownloadError
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from clipbert_cli.commands.infer import infer
 from clipbert_cli.commands.pack import pack_app
 from clipbert_cli.commands.recipes import recipes_app
 from clipbert_cli.commands.runs import runs_app
-from clipbert_cli.disk import OUT_OF_SPACE
-from clipbert_cli.engine.ending import run_and_exit
-from clipbert_cli.engine.failure import report
 from clipbert_cli.errors import ClipbertError
+from clipbert_cli.files import OUT_OF_SPACE
+from clipbert_cli.runtime.ending import run_and_exit
+from clipbert_cli.runtime.process_exit import report
 
 
 class ClipbertGroup(TyperGroup):

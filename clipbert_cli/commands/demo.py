@@ -207,7 +207,7 @@ def train(stage: Stage, recipe: str, *settings: str, command: str = "finetune", 
 
 def score(stage: Stage, run: Path, recipe: str, name: str, *settings: str) -> dict[str, Any]:
     """Predict the test split into the file `name`, score it, and return the metrics."""
-    from clipbert_cli.evaluation import evaluate
+    from clipbert_cli.infer.score import evaluate
     from clipbert_cli.recipe.load import load_recipe
 
     predictions = stage.folder / name

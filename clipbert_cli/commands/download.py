@@ -12,7 +12,7 @@ from clipbert_cli.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
-    from clipbert_cli.assets.plan import Plan
+    from clipbert_cli.assets.download_plan import Plan
 
 
 class GetContext(typer.Context):
@@ -88,7 +88,7 @@ def get_command(
     Exit code 0: everything is complete. 1: something is partial, or must be got by hand. 2: wrong usage.
     """
     from clipbert_cli.assets.catalog import load_catalog
-    from clipbert_cli.assets.plan import make_plan
+    from clipbert_cli.assets.download_plan import make_plan
     from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
     from clipbert_cli.commands.terminal import print_json
 
@@ -123,7 +123,7 @@ def list_command(
 ) -> None:
     """List what can be downloaded: what it is, size, terms, sources, and what is here already."""
     from clipbert_cli.assets.catalog import load_catalog
-    from clipbert_cli.assets.plan import Layout
+    from clipbert_cli.assets.download_plan import Layout
     from clipbert_cli.commands.download_report import list_document, list_lines
     from clipbert_cli.commands.terminal import print_json
 
@@ -249,8 +249,8 @@ def _fetch(plan: Plan, catalog: Any, *, mirror: str | None, workers: int, keep: 
 def _pack(plan: Plan, results: list[PartResult]) -> dict[str, str]:
     """Pack complete media that have no store yet; part -> what happened, in words."""
     from clipbert_cli.commands.progress import progress_bar
-    from clipbert_cli.data.packing import PackProgress, pack_media
     from clipbert_cli.errors import ClipbertError
+    from clipbert_cli.store.pack import PackProgress, pack_media
 
     packed = {}
     for result in results:

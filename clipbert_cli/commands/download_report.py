@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
     from clipbert_cli.assets.catalog import Catalog, FileEntry, Part
     from clipbert_cli.assets.check import Answer
-    from clipbert_cli.assets.plan import Layout, Plan, PlannedFile, PlannedPart
+    from clipbert_cli.assets.download_plan import Layout, Plan, PlannedFile, PlannedPart
 
 Counts = Mapping[str, tuple[int, int | None]]
 

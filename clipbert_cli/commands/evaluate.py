@@ -32,8 +32,8 @@ def evaluate(
     show_logs()
     loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root)
 
-    from clipbert_cli.evaluation import evaluate as score
-    from clipbert_cli.runs import build_task
+    from clipbert_cli.build import build_task
+    from clipbert_cli.infer.score import evaluate as score
 
     metrics = score(predictions, loaded, split, allow_partial=allow_partial)
     if as_json:

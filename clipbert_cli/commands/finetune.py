@@ -25,7 +25,7 @@ from clipbert_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
-    from clipbert_cli.training import Training
+    from clipbert_cli.train.session import Training
 
 PRETRAIN_HELP = """Train on image-text pairs: masked words, and whether image and text belong together.
 
@@ -96,8 +96,8 @@ def finetune(
         silence_tracer()
 
     from clipbert_cli.commands.terminal import mute, note, print_json, show_logs
-    from clipbert_cli.engine.distributed import start_world
-    from clipbert_cli.engine.slurm import check_requeue, was_requeued
+    from clipbert_cli.runtime.distributed import start_world
+    from clipbert_cli.runtime.slurm import check_requeue, was_requeued
 
     if requeue:
         check_requeue()
@@ -110,7 +110,7 @@ def finetune(
     resume = resume or (requeue and was_requeued() and folder.exists())
     loaded = _recipe(recipe, folder, overrides, data_root, resume=resume)
 
-    from clipbert_cli.runs import prepare_training
+    from clipbert_cli.build import prepare_training
 
     with start_world(device) as world:
         if not world.is_main:

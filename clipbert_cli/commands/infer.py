@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from clipbert_cli.commands.ad_hoc import answer_files, search_folder
+from clipbert_cli.commands.ask import answer_files, search_folder
 from clipbert_cli.commands.options import (
     DataRootOption,
     DeviceOption,
@@ -27,8 +27,8 @@ from clipbert_cli.errors import UsageError
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
-    from clipbert_cli.data.probe import Kind
-    from clipbert_cli.ranking import SplitScoring
+    from clipbert_cli.infer.ranking import SplitScoring
+    from clipbert_cli.media.probe import Kind
 
 JSONL, SCORES = "jsonl", "scores"
 
@@ -141,7 +141,7 @@ def infer(
         return
 
     from clipbert_cli.commands.terminal import mute, show_logs
-    from clipbert_cli.engine.distributed import start_world
+    from clipbert_cli.runtime.distributed import start_world
 
     show_logs()
     settings = [*(overrides or ()), *([f"infer.num_clips={num_clips}"] if num_clips else [])]
@@ -200,8 +200,8 @@ def _answer_split(
     from clipbert_cli.commands.output import nowhere, writing
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.commands.terminal import note
-    from clipbert_cli.inference import open_run, predict_split
-    from clipbert_cli.ranking import SplitScoring
+    from clipbert_cli.infer.ranking import SplitScoring
+    from clipbert_cli.infer.trained import open_run, predict_split
 
     world = options["world"]
     with writing(output, overwrite=overwrite) if world.is_main else nowhere() as stream, progress_bar("item") as bar:
@@ -233,8 +233,8 @@ def _score_split(
 ) -> None:
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.commands.terminal import note
-    from clipbert_cli.inference import open_run
-    from clipbert_cli.ranking import SplitScoring
+    from clipbert_cli.infer.ranking import SplitScoring
+    from clipbert_cli.infer.trained import open_run
 
     with progress_bar("item") as bar:
         task = bar.add_task(f"{split}", total=None)

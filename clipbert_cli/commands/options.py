@@ -51,7 +51,7 @@ def launched(context: typer.Context) -> bool:
     Raises:
         ClipbertError: the first failure of a process.
     """
-    from clipbert_cli.engine.launch import Processes, is_launched, launch
+    from clipbert_cli.runtime.launch import Processes, is_launched, launch
 
     per_node, nodes, endpoint, meeting = (context.params[name] for name in LAUNCHER_OPTIONS)
     if is_launched() or not any((per_node, nodes, endpoint, meeting)):

@@ -11,8 +11,8 @@ from typer.core import TyperGroup
 from clipbert_cli.commands.options import JsonOption, OverwriteOption
 
 if TYPE_CHECKING:
-    from clipbert_cli.data.maintenance import Checked
-    from clipbert_cli.data.packing import PackSummary
+    from clipbert_cli.store.pack import PackSummary
+    from clipbert_cli.store.verify import Checked
 
 _LISTED = 20
 
@@ -73,7 +73,7 @@ def media_command(
     """
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.commands.terminal import error, print_json
-    from clipbert_cli.data.packing import PackProgress, pack_media
+    from clipbert_cli.store.pack import PackProgress, pack_media
 
     settings = _transcode(transcode)
     with progress_bar("files") as bar:
@@ -109,7 +109,7 @@ def verify_command(store: StoreArgument, workers: WorkersOption = None, as_json:
 
     Exit code 0: every item is what was packed. 1: some are not, or do not decode.
     """
-    from clipbert_cli.data.maintenance import verify_store
+    from clipbert_cli.store.verify import verify_store
 
     with _counting("checking") as show:
         checked = verify_store(store, workers=_workers(workers), on_progress=show)
@@ -131,7 +131,7 @@ def index_command(
 
     Exit code 0: every item is known now. 1: some do not decode; the others are.
     """
-    from clipbert_cli.data.maintenance import index_store
+    from clipbert_cli.store.verify import index_store
 
     with _counting("indexing") as show:
         checked = index_store(store, beside=beside, workers=_workers(workers), on_progress=show)
@@ -144,7 +144,7 @@ def index_command(
 def list_command(store: StoreArgument, as_json: JsonOption = False) -> None:
     """List the items: media id, size, width x height, codec or format, and of a video seconds and frames."""
     from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.data.maintenance import open_store
+    from clipbert_cli.store.verify import open_store
 
     source = open_store(store)
     rows = [{"media_id": media_id, **(source.record(media_id) or {})} for media_id in source]
@@ -181,10 +181,10 @@ def show_command(
 ) -> None:
     """Draw the sampled clips of one item as a contact sheet, with each frame's number and time."""
     from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.data.contact_sheet import contact_sheet, sampled_frames
-    from clipbert_cli.data.maintenance import open_store
-    from clipbert_cli.data.sampling import ClipSampling
     from clipbert_cli.errors import OutputError, UsageError
+    from clipbert_cli.media.sampling import ClipSampling
+    from clipbert_cli.store.contact_sheet import contact_sheet, sampled_frames
+    from clipbert_cli.store.verify import open_store
 
     try:
         clips = ClipSampling(sampling, num_clips, num_frames, fps, safeguard=sampling == "clips")
@@ -209,14 +209,14 @@ def show_command(
 
 
 def _workers(workers: int | None) -> int:
-    from clipbert_cli.data.maintenance import available_cores
+    from clipbert_cli.store.verify import available_cores
 
     return available_cores() if workers is None else workers
 
 
 def _transcode(value: str | None) -> Any:
-    from clipbert_cli.data.transcode import Transcode
     from clipbert_cli.errors import UsageError
+    from clipbert_cli.store.transcode import Transcode
 
     if value is None:
         return None
@@ -284,7 +284,7 @@ def _show(summary: PackSummary) -> None:
     from rich.filesize import decimal
 
     from clipbert_cli.commands.terminal import note, warn
-    from clipbert_cli.data.media_files import PLURAL
+    from clipbert_cli.store.discover import PLURAL
 
     if summary.resumed:
         note(f"went on after {summary.resumed} files that a stopped pack had done")

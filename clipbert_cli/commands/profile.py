@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipbert_cli.training import Training
+    from clipbert_cli.train.session import Training
 
 OTHER = "seeds, rates, counting, logs"
 
@@ -16,7 +16,7 @@ def measure(training: Training, steps: int, *, as_json: bool) -> None:
     """Measure, and say it: a table on stderr; on stdout the folder, or everything as JSON."""
     from clipbert_cli.commands.progress import TrainingProgress
     from clipbert_cli.commands.terminal import note, print_json, print_result
-    from clipbert_cli.profiling import Profiling
+    from clipbert_cli.profile.measure import Profiling
 
     profiling = Profiling(training, steps)
     note(profiling.describe())
@@ -42,7 +42,7 @@ def print_table(result: Mapping[str, Any]) -> None:
     from rich.table import Table
 
     from clipbert_cli.commands.terminal import is_muted, stderr
-    from clipbert_cli.engine.phases import PHASES
+    from clipbert_cli.train.phases import PHASES
 
     if is_muted():
         return

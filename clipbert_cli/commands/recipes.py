@@ -62,7 +62,7 @@ def copy_command(
     from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.terminal import note
     from clipbert_cli.recipe.load import find_recipe
-    from clipbert_cli.recipe.source import read_text
+    from clipbert_cli.recipe.yaml_nodes import read_text
 
     text = read_text(find_recipe(name))
     with writing(file, overwrite=overwrite) as out:

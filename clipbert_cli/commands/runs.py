@@ -41,7 +41,7 @@ def list_runs(
     Example: clipbert runs ls
     """
     from clipbert_cli.commands.terminal import note, print_json
-    from clipbert_cli.engine.summary import find_runs
+    from clipbert_cli.runs.summary import find_runs
 
     found = find_runs(folder)
     if as_json:
@@ -78,8 +78,8 @@ def plot(
 
     Example: clipbert runs plot runs/msrvtt_qa -o curves.png
     """
-    from clipbert_cli.engine.plot import plot_run
-    from clipbert_cli.engine.run_folder import RunFolder
+    from clipbert_cli.runs.folder import RunFolder
+    from clipbert_cli.runs.plot import plot_run
 
     folder = RunFolder.existing(run)
     target = output or run / "curves.png"
@@ -98,8 +98,8 @@ def export(
 
     Example: clipbert runs export runs/msrvtt_qa my-model --checkpoint best
     """
-    from clipbert_cli.engine.export import export_run
-    from clipbert_cli.engine.run_folder import RunFolder
+    from clipbert_cli.runs.export import export_run
+    from clipbert_cli.runs.folder import RunFolder
 
     export_run(RunFolder.existing(run), out, checkpoint=checkpoint, weights=weights.value)
     typer.echo(out)

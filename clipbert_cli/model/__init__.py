@@ -2,7 +2,7 @@
 
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import Fused, HeadSpec
-from clipbert_cli.model.weights import LoadReport, load_weights
+from clipbert_cli.model.weights.load import LoadReport, load_weights
 
 from_pretrained = ClipBert.from_pretrained
 

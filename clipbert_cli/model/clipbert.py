@@ -25,16 +25,16 @@ from torch import Tensor, nn
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertPooler
 
-from clipbert_cli.batch import Batch, Outputs
-from clipbert_cli.disk import open_to_others
 from clipbert_cli.errors import OutputError, WeightsError
+from clipbert_cli.files import open_to_others
 from clipbert_cli.model.answering import Answerer
 from clipbert_cli.model.cnn import GridCnn
 from clipbert_cli.model.heads import HEADS, Fused, HeadSpec
-from clipbert_cli.model.visual import VisualEmbeddings
-from clipbert_cli.model.weight_files import CONFIG_FILE, WEIGHTS_FILE
-from clipbert_cli.model.weights import load_weights
+from clipbert_cli.model.visual_embeddings import VisualEmbeddings
+from clipbert_cli.model.weights.load import load_weights
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, WEIGHTS_FILE
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig
+from clipbert_cli.types import Batch, Outputs
 
 FORMAT_VERSION = 1
 

@@ -17,9 +17,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.recipe.mistakes import is_nullable, sentences, type_at, unknown_key
+from clipbert_cli.recipe.messages import is_nullable, sentences, type_at, unknown_key
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.recipe.source import (
+from clipbert_cli.recipe.variables import Variables, escape, escaped, restore
+from clipbert_cli.recipe.yaml_nodes import (
     KeyPath,
     Mistake,
     Node,
@@ -29,7 +30,6 @@ from clipbert_cli.recipe.source import (
     shown,
     write_yaml,
 )
-from clipbert_cli.recipe.variables import Variables, escape, escaped, restore
 
 SET = "--set"
 DATA_ROOT = "--data-root"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from clipbert_cli.recipe.mistakes import type_at
-from clipbert_cli.recipe.source import KeyPath, Mistake, Node, plain_scalar
+from clipbert_cli.recipe.messages import type_at
+from clipbert_cli.recipe.yaml_nodes import KeyPath, Mistake, Node, plain_scalar
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
 

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from clipbert_cli.batch import Batch, Example, Group, Outputs, Prediction, Texts
-from clipbert_cli.data.annotations import Record, RecordError
-from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.errors import UsageError
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.text.annotations import Record, RecordError
+from clipbert_cli.text.tokenizer import Tokenizer
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
 
 Draw = Callable[[Group, np.random.Generator], Group]
 """What is drawn anew of a group's texts each time it is read; a function of the group and the generator alone."""

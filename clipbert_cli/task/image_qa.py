@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from clipbert_cli.batch import Batch, Example, Outputs, Prediction
-from clipbert_cli.data.annotations import Record, RecordError
 from clipbert_cli.errors import PredictionsError
+from clipbert_cli.task.answers import VocabularyTask, answer_type, example_id
 from clipbert_cli.task.pooling import binary_cross_entropy, label_probabilities
-from clipbert_cli.task.vocabulary import VocabularyTask, answer_type, example_id
+from clipbert_cli.text.annotations import Record, RecordError
+from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 
 class ImageQa(VocabularyTask):

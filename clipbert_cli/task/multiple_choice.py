@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from clipbert_cli.batch import Batch, Example, Outputs, Prediction, Texts
-from clipbert_cli.data.annotations import Record
-from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.errors import PredictionsError, UsageError
 from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.task.answers import answer_accuracy, answer_type, example_id
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.metrics import accuracy_table
 from clipbert_cli.task.pooling import match_probability, multiple_choice, option_probabilities
-from clipbert_cli.task.vocabulary import answer_accuracy, answer_type, example_id
+from clipbert_cli.text.annotations import Record
+from clipbert_cli.text.tokenizer import Tokenizer
+from clipbert_cli.types import Batch, Example, Outputs, Prediction, Texts
 
 
 class MultipleChoice(Task):

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from clipbert_cli.batch import Batch, Example, Group, Outputs, Prediction
-from clipbert_cli.data.annotations import Record
 from clipbert_cli.errors import AnnotationError, PredictionsError
 from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.task.answers import example_id
 from clipbert_cli.task.base import Draw, Task
 from clipbert_cli.task.metrics import recall_table, retrieval_metrics
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
-from clipbert_cli.task.vocabulary import example_id
+from clipbert_cli.text.annotations import Record
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction
 
 
 def caption_example(record: Record) -> Example:

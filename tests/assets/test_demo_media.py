@@ -9,10 +9,10 @@ import pytest
 
 from clipbert_cli.assets import demo_media
 from clipbert_cli.assets.demo_media import COLORS, SHAPES, SIDES, draw_scene, questions, render, write_demo_media
-from clipbert_cli.data.decode import decode_clips
-from clipbert_cli.data.probe import inspect_video
-from clipbert_cli.data.sampling import ClipSampling
-from clipbert_cli.data.tokenizer import Tokenizer
+from clipbert_cli.media.frames import decode_clips
+from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.sampling import ClipSampling
+from clipbert_cli.text.tokenizer import Tokenizer
 
 
 def test_one_seed_makes_the_same_questions_and_pixels(tmp_path: Path) -> None:

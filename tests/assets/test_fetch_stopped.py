@@ -74,7 +74,8 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from clipbert_cli.assets.catalog import FileEntry
-from clipbert_cli.assets.fetch import Fetcher, Policy
+from clipbert_cli.assets.fetch import Fetcher
+from clipbert_cli.assets.fetch import Policy
 entry = FileEntry.model_validate({"sources": [{"url": sys.argv[1]}]})
 Fetcher(policy=Policy(read=5)).fetch("x/file.bin", entry, Path(sys.argv[2]))
 """

@@ -22,8 +22,8 @@ RETRIEVAL = ("train.max_steps=2", "train.batch_size=2", "model.bert.initializer_
 @pytest.fixture(scope="module")
 def run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A retrieval run of two steps: its scores are no good, but they differ."""
+    from clipbert_cli.build import prepare_training
     from clipbert_cli.recipe.load import load_recipe
-    from clipbert_cli.runs import prepare_training
 
     folder = tmp_path_factory.mktemp("runs") / "retrieval"
     prepare_training(load_recipe("demo_retrieval", overrides=[*TINY, *RETRIEVAL], data_root=made_data), folder).run()
@@ -104,7 +104,7 @@ def until_lines(process: subprocess.Popen[str], folder: Path, count: int) -> Non
 
 def pausing(count: int, seconds: float) -> str:
     """Code in whose process `count` rows are written as always, and then every further one takes so long."""
-    code = "import time, clipbert_cli.engine.score_folder as f; add, calls = f.Part.add, []; "
+    code = "import time, clipbert_cli.infer.score_folder as f; add, calls = f.Part.add, []; "
     code += f"pause = lambda: time.sleep({seconds} if len(calls) >= {count} else 0); "
     return code + "f.Part.add = lambda self, *rest: (add(self, *rest), calls.append(1), pause())[0]"
 
@@ -219,8 +219,8 @@ def test_a_shortlist_keeps_true_scores_and_puts_the_rest_behind(
 
 def texts_media(run: Path) -> list[str]:
     """The media item of every text of the split."""
-    from clipbert_cli.inference import open_run
-    from clipbert_cli.runs import read_split
+    from clipbert_cli.build import read_split
+    from clipbert_cli.infer.trained import open_run
 
     loaded = open_run(run)
     return [example.media_id for example in read_split(loaded.recipe, "train", loaded.task)]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import lmdb
 import pytest
-from data.made_media import image, marked_frame, video
+from made_media import image, marked_frame, video
 from PIL import Image
 from running import Clipbert
 
-from clipbert_cli.data.store import open_media
+from clipbert_cli.store.lmdb_store import open_media
 
 COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
 

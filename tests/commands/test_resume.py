@@ -17,13 +17,13 @@ import pytest
 import torch
 from running import TINY, Clipbert, Signal, as_options
 
-from clipbert_cli.batch import Batch
-from clipbert_cli.data.loader import BatchLoader
-from clipbert_cli.engine import checkpoint
+from clipbert_cli.build import prepare_training
 from clipbert_cli.errors import InterruptionError
+from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runs import prepare_training
+from clipbert_cli.runs import checkpoint
+from clipbert_cli.types import Batch
 
 SETTINGS = (
     *TINY,
@@ -281,7 +281,7 @@ def test_other_training_records_are_refused(clipbert: Clipbert, made_data: Path,
 
 def test_a_run_folder_in_use_is_refused(clipbert: Clipbert, stopped: Path) -> None:
     code = (
-        "import sys, pathlib; from clipbert_cli.engine.run_folder import RunFolder\n"
+        "import sys, pathlib; from clipbert_cli.runs.folder import RunFolder\n"
         "with RunFolder(pathlib.Path(sys.argv[1])).held():\n    print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(stopped)]

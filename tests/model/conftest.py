@@ -10,9 +10,9 @@ import reference
 import torch
 from small_models import small_config
 
-from clipbert_cli.batch import Batch
 from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.recipe.schema import ModelConfig
+from clipbert_cli.types import Batch
 
 
 @pytest.fixture

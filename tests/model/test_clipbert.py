@@ -10,11 +10,11 @@ import pytest
 import torch
 from small_models import small_config
 
-from clipbert_cli.batch import Batch
 from clipbert_cli.errors import OutputError, WeightsError
 from clipbert_cli.model import ClipBert, HeadSpec, from_pretrained
 from clipbert_cli.model.cnn import ConvNorm, FrozenBatchNorm2d, GridCnn
 from clipbert_cli.recipe.schema import CnnConfig, HeadConfig, ModelConfig
+from clipbert_cli.types import Batch
 
 BACKBONE_STAGES = ["stem", "res2", "res3", "res4", "res5"]
 

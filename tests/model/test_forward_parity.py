@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import clipbert_cli.model.cnn
-from clipbert_cli.batch import Batch
 from clipbert_cli.model import ClipBert
 from clipbert_cli.model.cnn import FrozenBatchNorm2d
+from clipbert_cli.types import Batch
 
 pytestmark = pytest.mark.golden
 

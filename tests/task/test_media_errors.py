@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipbert_cli.batch import Example
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.multiple_choice import MultipleChoice
-from clipbert_cli.task.pretrain import Pretraining
+from clipbert_cli.task.open_ended_qa import OpenEndedQa
+from clipbert_cli.task.pretraining import Pretraining
 from clipbert_cli.task.retrieval import Retrieval, checksum
-from clipbert_cli.task.video_qa import OpenEndedQa
+from clipbert_cli.types import Example
 
 FAILED: dict[str, Any] = {"media_error": "video 'b' cannot be read"}
 

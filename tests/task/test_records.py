@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from clipbert_cli.batch import Example
-from clipbert_cli.data.annotations import Record, read_examples
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.registry import TASKS, task_class
+from clipbert_cli.text.annotations import Record, read_examples
+from clipbert_cli.types import Example
 
 GOOD: dict[str, dict[str, Any]] = {
     "open_ended_qa": {"video_id": "v", "question": "what?", "answer": "cat"},

@@ -11,18 +11,18 @@ import pytest
 import torch
 from goldens import golden_folder, golden_json
 
-from clipbert_cli.batch import Example, Group, Texts
-from clipbert_cli.data.annotations import group_by_media
-from clipbert_cli.data.tokenizer import Tokenizer
 from clipbert_cli.errors import AnnotationError, UsageError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.image_qa import ImageQa
 from clipbert_cli.task.multiple_choice import MultipleChoice
+from clipbert_cli.task.open_ended_qa import OpenEndedQa
 from clipbert_cli.task.pooling import NO_LABEL
-from clipbert_cli.task.pretrain import Pair, Pretraining, mask_words
+from clipbert_cli.task.pretraining import Pair, Pretraining, mask_words
 from clipbert_cli.task.retrieval import NegativeCaptions, Retrieval
-from clipbert_cli.task.video_qa import OpenEndedQa
+from clipbert_cli.text.annotations import group_by_media
+from clipbert_cli.text.tokenizer import Tokenizer
+from clipbert_cli.types import Example, Group, Texts
 
 OBJECTIVE, INFER = ObjectiveConfig(), InferConfig()
 

@@ -1,0 +1,55 @@
+"""A trained model as one folder that stands alone."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from clipbert_cli.errors import OutputError
+from clipbert_cli.model import ClipBert
+from clipbert_cli.model.ema import take_average
+from clipbert_cli.runs.folder import RunFolder
+
+
+def load_model(folder: RunFolder, *, checkpoint: str, weights: str) -> ClipBert:
+    """The model of a checkpoint, in evaluation mode on the CPU.
+
+    Args:
+        checkpoint: `best`, `latest` or `step_N`.
+        weights: `plain`, `ema`, or `auto` for those that validation scored.
+
+    Raises:
+        RunError: no such checkpoint, or it has no averaged weights.
+        WeightsError: its files are damaged.
+    """
+    place = folder.checkpoint(checkpoint)
+    average = folder.average(place, weights)
+    model = ClipBert.from_pretrained(place)
+    if average:
+        take_average(model, average)
+    return model
+
+
+def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -> None:
+    """Write weights, configuration, vocabulary and answers into a new folder, whole or not at all.
+
+    Raises:
+        OutputError: `out` exists.
+        ClipbertError: see `load_model`.
+    """
+    if os.path.lexists(out):
+        raise OutputError(f"{out} exists already", hint="name another folder")
+    model = load_model(folder, checkpoint=checkpoint, weights=weights)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = out.with_name(f".{out.name}.unfinished-{os.getpid()}")
+    unfinished.mkdir()
+    try:
+        model.save_pretrained(unfinished)
+        for file in (folder.vocabulary, folder.answers, folder.recipe):
+            if file.exists():
+                shutil.copyfile(file, unfinished / file.name)
+        os.rename(unfinished, out)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise

@@ -1,0 +1,105 @@
+"""Media files on disk: which files count as videos and images, and finding them in folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from clipbert_cli.errors import StoreError, UsageError
+from clipbert_cli.media.probe import Kind
+
+_VIDEO = """
+    .mp4 .m4v .mov .qt .avi .mkv .webm .gif .mpg .mpeg .mpe .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2
+    .ogv .ogg .ogm .rm .rmvb .divx .dv .mxf .nut .y4m .h264 .264 .hevc .h265
+"""
+_IMAGE = """
+    .jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico
+    .pcx .sgi .dds
+"""
+
+SUFFIXES: dict[Kind, frozenset[str]] = {"video": frozenset(_VIDEO.split()), "image": frozenset(_IMAGE.split())}
+"""File name endings, in lower case. A GIF counts as a video (TGIF) unless images are asked for."""
+
+PLURAL: dict[Kind, str] = {"video": "videos", "image": "images"}
+
+
+def has_suffix(path: Path, kind: Kind) -> bool:
+    """Whether the file's name says that it holds `kind`; case does not matter."""
+    return path.suffix.lower() in SUFFIXES[kind]
+
+
+def find_files(sources: Iterable[Path]) -> list[Path]:
+    """Every file in the sources, sorted, each once: folders with all that is below them, links followed.
+
+    Raises:
+        UsageError: a source does not exist.
+        OSError: a folder cannot be read.
+    """
+    found: dict[str, Path] = {}
+    for source in sources:
+        if not source.exists():
+            raise UsageError(f"{source} does not exist", hint="name folders or media files that are there")
+        for path in _walk(source) if source.is_dir() else (source,):
+            found.setdefault(os.path.realpath(path), path)
+    return sorted(found.values())
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    visited = set()  # links may lead in circles
+
+    def stop(exc: OSError) -> None:
+        raise exc
+
+    for here, folders, names in os.walk(folder, followlinks=True, onerror=stop):
+        status = os.stat(here)
+        identity = (status.st_dev, status.st_ino)
+        if identity in visited:
+            folders.clear()
+            continue
+        visited.add(identity)
+        yield from (Path(here, name) for name in names)
+
+
+def guess_kind(files: list[Path]) -> Kind:
+    """What the files' names say they hold.
+
+    Raises:
+        UsageError: both videos and images.
+        StoreError: neither.
+    """
+    videos = sum(has_suffix(path, "video") for path in files)
+    images = sum(has_suffix(path, "image") and not has_suffix(path, "video") for path in files)
+    if videos and images:
+        raise UsageError(
+            f"there are {videos} videos and {images} images: a store holds one kind",
+            hint="say which with --kind video or --kind image",
+        )
+    if not videos and not images:
+        raise StoreError(
+            f"none of {len(files)} files is a video or an image by its name's ending",
+            hint="say what the files hold with --kind, and name them one by one if their endings are unusual",
+        )
+    return "video" if videos else "image"
+
+
+def by_stem(files: Iterable[Path]) -> dict[str, Path]:
+    """media_id -> file.
+
+    Raises:
+        StoreError: two files have one stem; the message names both.
+    """
+    found: dict[str, Path] = {}
+    clashes = []
+    for path in files:
+        other = found.setdefault(path.stem, path)
+        if other is not path:
+            clashes.append((other, path))
+    if clashes:
+        first, second = clashes[0]
+        more = f" (and {len(clashes) - 1} more such pairs)" if len(clashes) > 1 else ""
+        raise StoreError(
+            f"two files have one media id {first.stem!r}: {first} and {second}{more}",
+            hint="rename or leave out one of them: the file's name without its ending is the media id",
+        )
+    return found

@@ -1,0 +1,182 @@
+"""Parameter groups, the optimisers, and the rates of every group."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from clipbert_cli.errors import RecipeError
+from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.train.schedules import LOWEST_RATE, rate_factor
+
+NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")  # parts of names whose weights are not decayed
+PARTS = ("transformer", "cnn")
+
+Group = dict[str, Any]
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
+    """Trainable parameters in named groups: transformer and CNN, by multiplier, with and without weight decay.
+
+    A name is `part/decay` or `part/no_decay`, with `/PREFIX` where a multiplier applies. Each group keeps its `part`
+    and its `multiplier`. Empty groups are left out; parameters that are tied are in one group, once.
+
+    Raises:
+        RecipeError: a multiplier's prefix is the start of no trained parameter's name.
+    """
+    decay = {
+        "transformer": config.weight_decay,
+        "cnn": config.weight_decay if config.cnn_weight_decay is None else config.cnn_weight_decay,
+    }
+    groups: dict[tuple[str, str, bool], list[nn.Parameter]] = {}
+    unused = dict.fromkeys(config.learning_rate_multipliers)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            prefixes = [prefix for prefix in config.learning_rate_multipliers if name.startswith(prefix)]
+            prefix = max(prefixes, key=len, default="")
+            unused.pop(prefix, None)
+            key = (part_of(name), prefix, not any(word in name for word in NO_DECAY))
+            groups.setdefault(key, []).append(parameter)
+    if unused:
+        raise RecipeError(
+            f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}: no trained name starts so, "
+            "or longer prefixes take them all",
+            hint="names start like head, encoder.layer.0, cnn.grid",
+        )
+    return [
+        {
+            "name": "/".join([part, "decay" if decayed else "no_decay", *([prefix] if prefix else [])]),
+            "params": groups[part, prefix, decayed],
+            "part": part,
+            "multiplier": config.learning_rate_multipliers.get(prefix, 1.0),
+            "decay": decay[part] if decayed else 0.0,
+            "lr": 0.0,
+        }
+        for part in PARTS
+        for prefix in dict.fromkeys([*config.learning_rate_multipliers, ""])
+        for decayed in (True, False)
+        if (part, prefix, decayed) in groups
+    ]
+
+
+def part_of(name: str) -> str:
+    """`cnn` or `transformer`, by a parameter's name."""
+    return "cnn" if name.startswith("cnn.") else "transformer"
+
+
+class AdamW(torch.optim.AdamW):
+    """PyTorch's Adam with the two details of BERT's optimiser that differ from it.
+
+    m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr * sqrt(1-b2^t)/(1-b1^t) * m/(sqrt(v) + eps);  p -= lr*decay*p
+
+    Epsilon is added to the uncorrected root of the second moment, which is PyTorch's rule with eps / sqrt(1-b2^t) at
+    step t (at t = 1 and b2 = 0.98 the two differ by a factor of 7); and the decay acts on the updated parameter.
+
+    Args:
+        groups: each with `params`, `lr` and `decay`, see `parameter_groups`.
+    """
+
+    def __init__(self, groups: Iterable[Group], *, betas: tuple[float, float], eps: float) -> None:
+        groups = list(groups)
+        super().__init__(groups, betas=betas, eps=eps, weight_decay=0.0, fused=_fused(groups))
+        # The fused kernel would count a step that GradScaler skips; without this flag the scaler skips the call.
+        self._step_supports_amp_scaling = False
+        self.uncorrected_eps = eps
+        self.steps = 0
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update; learning rates are those that `set_rates` left in the groups."""
+        self.steps += 1
+        for group in self.param_groups:
+            group["eps"] = self.uncorrected_eps / (1 - group["betas"][1] ** self.steps) ** 0.5
+        result = super().step(closure)
+        for group in self.param_groups:
+            if group["decay"]:
+                updated = [parameter for parameter in group["params"] if parameter.grad is not None]
+                torch._foreach_mul_(updated, 1 - group["lr"] * group["decay"])
+        return result
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where another one's `state_dict` was taken, the count of steps included."""
+        super().load_state_dict(state_dict)
+        self.steps = max((int(state["step"]) for state in self.state.values()), default=0)
+
+
+def _adamw(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
+    return AdamW(groups, betas=(config.betas[0], config.betas[1]), eps=config.eps)
+
+
+def _adam(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
+    return torch.optim.Adam(
+        _with_decay(groups), betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=_fused(groups)
+    )
+
+
+def _adamax(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
+    return torch.optim.Adamax(_with_decay(groups), betas=(config.betas[0], config.betas[1]), eps=config.eps)
+
+
+def _sgd(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
+    return torch.optim.SGD(_with_decay(groups), momentum=config.cnn_momentum, fused=_fused(groups))
+
+
+OPTIMIZERS: dict[str, Callable[[Sequence[Group], TrainConfig], Optimizer]] = {
+    "adamw": _adamw,
+    "adam": _adam,
+    "adamax": _adamax,
+    "sgd": _sgd,
+}
+
+
+def _with_decay(groups: Sequence[Group]) -> list[Group]:
+    """PyTorch's own optimisers know the decay as `weight_decay`, and add it to the gradient."""
+    return [{**group, "weight_decay": group["decay"]} for group in groups]
+
+
+def _fused(groups: Sequence[Group]) -> bool | None:
+    """One kernel for all parameters on a GPU; elsewhere PyTorch's default."""
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return devices == {"cuda"} or None
+
+
+def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
+    """One optimiser, or two where the CNN has one of its own; together they hold every trained parameter once."""
+    kinds = {"transformer": config.optimizer, "cnn": config.cnn_optimizer or config.optimizer}
+    groups: dict[str, list[Group]] = {}
+    for group in parameter_groups(model, config):
+        groups.setdefault(kinds[group["part"]], []).append(group)
+    return [OPTIMIZERS[kind](own, config) for kind, own in groups.items()]
+
+
+def peak_rates(config: TrainConfig) -> dict[str, float]:
+    """Peak learning rate by part."""
+    return {"transformer": config.learning_rate, "cnn": config.cnn_learning_rate or config.learning_rate}
+
+
+def rates(config: TrainConfig, step: int, *, total: int, epoch: int) -> dict[str, float]:
+    """Learning rate by part at update `step`, before multipliers."""
+    schedules = {"transformer": config.schedule, "cnn": config.cnn_schedule or config.schedule}
+    found = {}
+    for part, peak in peak_rates(config).items():
+        factor = rate_factor(
+            step,
+            total=total,
+            warmup_ratio=config.warmup_ratio,
+            schedule=schedules[part],
+            epoch=epoch,
+            milestones=config.milestones,
+        )
+        found[part] = factor * peak if factor > 0 else LOWEST_RATE
+    return found
+
+
+def set_rates(optimizers: Iterable[Optimizer], by_part: Mapping[str, float]) -> None:
+    """Set every group's rate to its part's times its multiplier."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = by_part[group["part"]] * group["multiplier"]

@@ -1,0 +1,189 @@
+"""Scores in a folder: whole, or exactly continued, whatever moment an interruption chose."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from clipbert_cli.errors import OutputError, PredictionsError
+from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, is_score_folder, read_scores
+from clipbert_cli.types import Prediction
+
+MEDIA, TEXTS = tuple(f"v{number}" for number in range(11)), ("a", "b", "c")
+SCORING = Scoring(MEDIA, TEXTS, checksum="c0ffee00", digest="1234abcd", batch_size=2)
+BAD = "v6"
+MATRIX = np.random.default_rng(0).random((len(MEDIA), len(TEXTS)), dtype=np.float32)
+
+
+def batch(number: int) -> list[Prediction]:
+    rows = [(MEDIA[place], MATRIX[place]) for place in SCORING.positions(number)]
+    return [
+        Prediction(name, name, {"media_error": "no frames"} if name == BAD else {"texts": "c0ffee00", "scores": row})
+        for name, row in rows
+    ]
+
+
+def write(folder: ScoreFolder, numbers: Iterable[int], process: int = 0) -> None:
+    with folder.part(process) as part:
+        for number in numbers:
+            part.add(number, batch(number))
+
+
+def finished(path: Path) -> ScoreFolder:
+    folder = ScoreFolder(path, SCORING)
+    with folder.opened(overwrite=False) as done:
+        write(folder, sorted(set(range(SCORING.batches)) - done))
+        folder.finish()
+    return folder
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_rows_are_media_and_columns_texts(tmp_path: Path) -> None:
+    finished(tmp_path / "scores")
+    assert sorted(contents(tmp_path / "scores")) == ["ids.json", "scores.npy"]
+    scores = np.load(tmp_path / "scores" / "scores.npy")
+    assert (scores.dtype, scores.shape) == (np.float32, (11, 3))
+    ids = json.loads((tmp_path / "scores" / "ids.json").read_text())
+    assert (tuple(ids["media"]), tuple(ids["texts"]), ids["errors"]) == (MEDIA, TEXTS, {BAD: "no frames"})
+    for row, name in enumerate(MEDIA):
+        assert np.isnan(scores[row]).all() if name == BAD else (scores[row] == MATRIX[row]).all()
+
+
+def test_scores_are_read_as_the_predictions_they_were(tmp_path: Path) -> None:
+    finished(tmp_path / "scores")
+    fields = read_scores(tmp_path / "scores")
+    assert list(fields) == list(MEDIA)
+    for number in range(SCORING.batches):
+        for prediction in batch(number):
+            assert fields[prediction.media_id].keys() == prediction.fields.keys()
+            for name, value in prediction.fields.items():
+                assert np.array_equal(fields[prediction.media_id][name], value)
+
+
+def test_several_processes_write_what_one_does(tmp_path: Path) -> None:
+    finished(tmp_path / "one")
+    folder = ScoreFolder(tmp_path / "three", SCORING)
+    with folder.opened(overwrite=False):
+        for process in range(3):
+            write(folder, range(process, SCORING.batches, 3), process)
+        folder.finish()
+    assert contents(tmp_path / "three") == contents(tmp_path / "one")
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_kill_at_any_moment_costs_no_score(seed: int, tmp_path: Path) -> None:
+    """What a kill leaves: files that end anywhere, rows beyond their last line; of one process and of others."""
+    rng = random.Random(seed)
+    finished(tmp_path / "whole")
+    path = tmp_path / "scores"
+    for _ in range(3):
+        folder = ScoreFolder(path, SCORING)
+        with folder.opened(overwrite=False) as done:
+            rest = sorted(set(range(SCORING.batches)) - done)
+            size = rng.randint(1, 3)
+            for process in range(size):
+                write(folder, rest[process : rng.randint(0, len(rest)) : size], process)
+        for file in (path / "unfinished").glob("rows-*.jsonl"):  # the line comes after its rows
+            cut = rng.randint(0, file.stat().st_size)
+            file.write_bytes(file.read_bytes()[:cut])
+        for file in (path / "unfinished").glob("rows-*.f32"):
+            file.write_bytes(file.read_bytes() + rng.randbytes(rng.randint(0, 30)))
+    finished(path)
+    assert contents(path) == contents(tmp_path / "whole")
+
+
+def test_rows_that_a_broken_disk_lost_are_computed_again(tmp_path: Path) -> None:
+    folder = ScoreFolder(tmp_path / "scores", SCORING)
+    with folder.opened(overwrite=False):
+        write(folder, [0, 1, 2])
+    rows = tmp_path / "scores" / "unfinished" / "rows-0.f32"
+    rows.write_bytes(rows.read_bytes()[:40])
+    with folder.opened(overwrite=False) as done:
+        assert done == {0}
+
+
+@pytest.mark.parametrize("left", ["ids.json", "scores.npy", "emptied", "renamed"])
+def test_a_kill_while_it_finishes_costs_nothing_either(left: str, tmp_path: Path) -> None:
+    finished(tmp_path / "whole")
+    path = tmp_path / "scores"
+    folder = ScoreFolder(path, SCORING)
+    with folder.opened(overwrite=False):
+        write(folder, range(SCORING.batches))
+    shutil.copy(tmp_path / "whole" / "ids.json", path)
+    if left != "ids.json":
+        shutil.copy(tmp_path / "whole" / "scores.npy", path)
+    if left in ("emptied", "renamed"):
+        (path / "unfinished").rename(path / ".finished")
+        if left == "emptied":
+            (path / ".finished" / "state.json").unlink()
+        assert read_scores(path)  # it is complete
+        with pytest.raises(OutputError, match="exists already"):
+            finished(path)
+        return
+    finished(path)
+    assert contents(path) == contents(tmp_path / "whole")
+
+
+def test_finished_scores_are_kept_unless_overwriting(tmp_path: Path) -> None:
+    folder = finished(tmp_path / "scores")
+    before = contents(tmp_path / "scores")
+    with pytest.raises(OutputError, match="exists already") as raised, folder.opened(overwrite=False):
+        pass
+    assert "--overwrite" in str(raised.value.hint)
+    assert contents(tmp_path / "scores") == before
+    with folder.opened(overwrite=True) as done:
+        assert done == set()
+
+
+@pytest.mark.parametrize("change", ["digest", "texts", "media", "batch_size"])
+def test_unfinished_scores_of_something_else_are_not_mixed(change: str, tmp_path: Path) -> None:
+    folder = ScoreFolder(tmp_path / "scores", SCORING)
+    with folder.opened(overwrite=False):
+        write(folder, [0])
+    values = {"digest": "0", "texts": ("a", "b", "d"), "media": MEDIA[::-1], "batch_size": 3}
+    other = ScoreFolder(tmp_path / "scores", Scoring(**{**vars(SCORING), change: values[change]}))
+    with pytest.raises(OutputError, match="of other weights, settings, media or texts"), other.opened(overwrite=False):
+        pass
+    with folder.opened(overwrite=False) as done:
+        assert done == {0}
+
+
+def test_what_is_no_score_folder_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    (tmp_path / "file").write_text("precious")
+    for name in ("mine", "file"):
+        for overwrite in (False, True):
+            folder = ScoreFolder(tmp_path / name, SCORING)
+            with pytest.raises(OutputError), folder.opened(overwrite=overwrite):
+                pass
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "precious"
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: (path / "unfinished").mkdir(), "unfinished"),
+        (lambda path: (path / "ids.json").unlink(), "not whole"),
+        (lambda path: (path / "ids.json").write_text("{}"), "not whole"),
+        (lambda path: (path / "scores.npy").write_bytes(b"\x93NUMPY"), "not whole"),
+        (lambda path: np.save(path / "scores.npy", MATRIX.astype(np.float64)), "float64"),
+        (lambda path: np.save(path / "scores.npy", MATRIX[:5]), r"\(5, 3\), expected float32 \(11, 3\)"),
+    ],
+)
+def test_damaged_scores_are_told(harm, message: str, tmp_path: Path) -> None:
+    finished(tmp_path / "scores")
+    harm(tmp_path / "scores")
+    assert is_score_folder(tmp_path / "scores")
+    with pytest.raises(PredictionsError, match=message):
+        read_scores(tmp_path / "scores")

@@ -1,0 +1,173 @@
+"""Batches that DALI decodes are those of PyAV, damaged media included. What needs DALI is skipped without it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dali_cases import ON_CPU, OPEN_GOP, VP9, assert_close_pixels
+from made_media import image, marked_frame, read_index, video
+
+from clipbert_cli.errors import ClipbertError
+from clipbert_cli.loading.collate import Collate
+from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia
+from clipbert_cli.loading.loader import BatchLoader
+from clipbert_cli.loading.order import OrderedBatches
+from clipbert_cli.media.backend import Decoder
+from clipbert_cli.media.probe import Kind
+from clipbert_cli.media.sampling import ClipSampling
+from clipbert_cli.store.lmdb_store import open_media
+from clipbert_cli.store.pack import pack_media
+from clipbert_cli.text.annotations import group_by_media
+from clipbert_cli.types import Batch, Example, Texts
+
+
+def no_texts(examples: Sequence[Example]) -> Texts:
+    return Texts(torch.zeros((len(examples), 1), dtype=torch.long), torch.ones((len(examples), 1), dtype=torch.bool))
+
+
+def batches(
+    store: Path,
+    kind: Kind,
+    decoder: Decoder,
+    *,
+    on_bad_media: OnBadMedia = "error",
+    pyav_only: bool = False,
+    workers: int = 0,
+) -> list[Batch]:
+    source = open_media(store, kind=kind)
+    groups = group_by_media([Example(name, name, ("?",)) for name in source], max_examples=1)
+    sampling = ClipSampling("random" if kind == "video" else "start", 3 if kind == "video" else 1, 2, 2.0)
+    settings = MediaSettings(sampling, 96, decoder=decoder, pyav_only=pyav_only)
+    data = GroupDataset(groups, source, settings, seed=7, on_bad_media=on_bad_media)
+    order = OrderedBatches(len(groups), batch_size=4)
+    return list(BatchLoader(data, Collate(no_texts), order, workers=workers))
+
+
+def pack_videos(folder: Path, **size: int) -> Path:
+    """Six videos: VP9, which DALI decodes on CPU, and H.264 in MP4 and AVI, which it does not."""
+    for number in range(4):
+        (folder / f"a{number}.webm").write_bytes(video(40 + number, **VP9, **size))
+    (folder / "b.mp4").write_bytes(video(40, **size))
+    (folder / "c.avi").write_bytes(video(40, container="avi", **size))
+    pack_media([folder], folder / "store")
+    return folder / "store"
+
+
+@pytest.fixture(scope="module")
+def some_videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pack_videos(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.mark.dali
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_are_those_of_pyav(some_videos: Path, workers: int) -> None:
+    by_dali = batches(some_videos, "video", ON_CPU, workers=workers)
+    by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
+    assert [batch.media_ids for batch in by_dali] == [("a0", "a1", "a2", "a3"), ("b", "c")]
+    for one, other in zip(by_dali, by_pyav, strict=True):
+        assert one.frames.shape == (len(one.media_ids), 3, 2, 3, 96, 96)
+        assert torch.equal(one.frames, other.frames)  # 96 wide: nothing is resized
+        assert one.examples == other.examples
+
+
+@pytest.mark.dali
+@pytest.mark.parametrize(("policy", "left"), [("replace", 6), ("skip", 5), ("report", 5)])
+def test_media_that_neither_decodes_follow_the_policy(
+    some_videos: Path, tmp_path: Path, policy: OnBadMedia, left: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = shutil.copytree(some_videos, tmp_path / "store")
+    data = (store / "data.mdb").read_bytes()
+    whole = open_media(some_videos, kind="video").read("a1")
+    place = data.find(whole[:400])
+    assert place > 0
+    changed = data[:place] + bytes(len(whole)) + data[place + len(whole) :]
+    (store / "data.mdb").write_bytes(changed)
+    options = {"on_bad_media": policy}
+    by_dali = batches(store, "video", ON_CPU, **options)
+    by_pyav = batches(store, "video", ON_CPU, pyav_only=True, **options)
+    assert sum(len(batch.media_ids) for batch in by_dali) == left
+    for one, other in zip(by_dali, by_pyav, strict=True):
+        assert one.media_ids == other.media_ids
+        assert torch.equal(one.frames, other.frames)
+        assert [group.media_id for group, _ in one.failed] == (["a1"] if one.failed else [])
+    assert "not those that were packed" in caplog.text
+
+
+@pytest.mark.dali
+def test_what_dali_fails_on_pyav_decodes(
+    some_videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from clipbert_cli.media.dali import clips as pieces
+
+    write = pieces.write_mp4
+    written = 0
+
+    def write_a_broken_one(*arguments: Any, **options: Any) -> bytes:
+        nonlocal written
+        written += 1
+        file = write(*arguments, **options)
+        return file[: len(file) - 40] + bytes(40) if written == 2 else file
+
+    monkeypatch.setattr(pieces, "write_mp4", write_a_broken_one)
+    by_dali = batches(some_videos, "video", ON_CPU)
+    by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
+    for one, other in zip(by_dali, by_pyav, strict=True):
+        assert one.media_ids == other.media_ids
+        assert torch.equal(one.frames, other.frames)
+    assert caplog.text.count("PyAV is asked instead") == 1
+
+
+@pytest.mark.dali
+def test_a_dali_that_decodes_nothing_stops_the_run(some_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipbert_cli.media.dali.clips.write_mp4", lambda *_, **__: b"no file at all")
+    monkeypatch.setattr("clipbert_cli.loading.dali_batches._MOST_AT_FIRST", 3)
+    with pytest.raises(ClipbertError, match="decoded none of the first 3 media") as caught:
+        batches(some_videos, "video", ON_CPU)
+    assert "data.decoder=pyav" in str(caught.value.hint)
+
+
+@pytest.mark.dali
+def test_pictures_that_are_jpeg_go_through_dali(tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for number in range(3):
+        (folder / f"{number}.jpg").write_bytes(image(marked_frame(number), "jpeg"))
+    (folder / "3.png").write_bytes(image(marked_frame(3), "png"))
+    pack_media([folder], tmp_path / "store", kind="image")
+    (by_dali,) = batches(tmp_path / "store", "image", ON_CPU)
+    (by_pyav,) = batches(tmp_path / "store", "image", ON_CPU, pyav_only=True)
+    assert torch.equal(by_dali.frames, by_pyav.frames)
+    assert [read_index(frame[0, 0].permute(1, 2, 0).numpy()) for frame in by_dali.frames] == [0, 1, 2, 3]
+
+
+@pytest.mark.cuda
+@pytest.mark.dali
+def test_a_corrupt_batch_on_a_gpu_is_done_by_pyav(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from clipbert_cli.media.dali import clips as pieces
+
+    (tmp_path / "d.mp4").write_bytes(video(40, height=144, width=192, **OPEN_GOP))  # PyAV's, in the same colours
+    some_videos = pack_videos(tmp_path, height=144, width=192)  # NVDEC takes no smaller VP9 than 128 x 128
+    write, written = pieces.write_mp4, 0
+
+    def write_a_broken_one(*arguments: Any, **options: Any) -> bytes:
+        nonlocal written
+        written += 1
+        file = write(*arguments, **options)
+        return b"no file at all" if written == 2 else file
+
+    monkeypatch.setattr(pieces, "write_mp4", write_a_broken_one)
+    gpu = Decoder("dali", "cuda:0", "a test")
+    for one, other in zip(
+        batches(some_videos, "video", gpu), batches(some_videos, "video", gpu, pyav_only=True), strict=True
+    ):
+        assert one.frames.is_cuda
+        assert one.media_ids == other.media_ids
+        assert_close_pixels(one.frames.cpu(), other.frames)
+    assert caplog.text.count("PyAV is asked instead") == 1

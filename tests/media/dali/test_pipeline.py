@@ -1,0 +1,140 @@
+"""DALI gives the pixels of PyAV and Pillow: the same on CPU, close ones on a GPU. Skipped without DALI."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from dali_cases import CLIPS, ON_CPU, VP9, assert_close_pixels, probed
+from made_media import image, marked_frame, read_index, video
+
+from clipbert_cli.errors import DecodeError
+from clipbert_cli.media.backend import Decoder
+from clipbert_cli.media.canvas import resize_pad
+from clipbert_cli.media.dali.clips import EncodedClips, Piece, image_piece, video_pieces
+from clipbert_cli.media.frames import rgb_frames
+from clipbert_cli.media.sampling import FrameIndices
+
+
+def decoded(data: bytes, clips: FrameIndices, size: int, dtype: torch.dtype, device: str = "cpu") -> torch.Tensor:
+    """(K, T, 3, S, S) by DALI."""
+    from clipbert_cli.media.dali.pipeline import DaliDecoder
+
+    known = probed(data)
+    decoder = Decoder("dali", device)
+    encoded = video_pieces(data, clips, info=known.info, table=known.packets, place=decoder.place)
+    assert encoded is not None
+    return DaliDecoder(decoder, kind="video", frame_size=size, dtype=dtype).decode([encoded])[0].cpu()
+
+
+def expected(data: bytes, clips: FrameIndices, size: int, dtype: torch.dtype) -> torch.Tensor:
+    """The same by PyAV and torch."""
+    known = probed(data)
+    wanted = {index for clip in clips for index in clip}
+    frames = {
+        index: torch.from_numpy(frame.copy())  # (h, w, 3)
+        for index, frame in rgb_frames(data, wanted, info=known.info, packets=known.packets, colours="dali")
+    }
+    canvas = torch.zeros((len(clips), len(clips[0]), 3, size, size), dtype=dtype)
+    for k, clip in enumerate(clips):
+        for t, index in enumerate(clip):
+            canvas[k, t] = resize_pad(frames[index][None], size, dtype=dtype)[0]
+    return canvas
+
+
+@pytest.mark.dali
+@pytest.mark.parametrize(
+    ("codec", "height", "width"), [("libvpx-vp9", 64, 96), ("libvpx-vp9", 146, 98), ("libvpx", 66, 98)]
+)
+def test_video_on_cpu_is_pyavs_exactly(codec: str, height: int, width: int) -> None:
+    data = video(48, **(VP9 | {"codec": codec, "height": height, "width": width}))
+    native = max(height, width)  # nothing is resized
+    assert torch.equal(decoded(data, CLIPS, native, torch.uint8), expected(data, CLIPS, native, torch.uint8))
+    for size in (224, 72):
+        for dtype in (torch.float32, torch.uint8):
+            assert torch.equal(decoded(data, CLIPS, size, dtype), expected(data, CLIPS, size, dtype))
+
+
+@pytest.mark.dali
+@pytest.mark.parametrize(
+    "options", [{}, {"subsampling": 0}, {"progressive": True}, {"grey": True}, {"exif": b"turned"}]
+)
+def test_jpeg_on_cpu_is_pillows_exactly(options: dict[str, object]) -> None:
+    from PIL import Image
+
+    from clipbert_cli.media.dali.pipeline import DaliDecoder
+    from clipbert_cli.media.images import decode_image
+
+    picture = Image.fromarray(marked_frame(77, 90, 130))
+    options = dict(options)
+    if options.pop("grey", False):
+        picture = picture.convert("L")
+    if options.get("exif"):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        options["exif"] = exif
+    data = image(picture, "jpeg", **options)
+    pixels = decode_image(data)[None]  # (1, 90, 130, 3)
+    for size, dtype in ((130, torch.uint8), (448, torch.float32), (448, torch.uint8)):
+        dali = DaliDecoder(ON_CPU, kind="image", frame_size=size, dtype=dtype)
+        found = dali.decode([image_piece(data, height=90, width=130)])[0, 0]
+        assert torch.equal(found, resize_pad(pixels, size, dtype=dtype))
+
+
+@pytest.mark.dali
+def test_a_bad_piece_is_reported_and_the_decoder_works_on() -> None:
+    from clipbert_cli.media.dali.pipeline import DaliDecoder
+
+    good = video_pieces_of(video(48, **VP9))
+    broken = bytearray(good.pieces[0].data)
+    broken[len(broken) // 2 :] = bytes(byte ^ 0x5A for byte in broken[len(broken) // 2 :])
+    bad = EncodedClips((Piece(bytes(broken), good.pieces[0].frames, good.pieces[0].slots),), 1, 1, 64, 96)
+    beyond = EncodedClips((Piece(good.pieces[0].data, (40,), ((0,),)),), 1, 1, 64, 96)
+    dali = DaliDecoder(ON_CPU, kind="video", frame_size=96)
+    before = dali.decode([good])
+    for wrong in (bad, beyond, bad):
+        with pytest.raises(DecodeError, match="DALI cannot decode it"):
+            dali.decode([good, wrong])
+        assert torch.equal(dali.decode([good]), before)
+    assert read_index(before[0, 0, 0].permute(1, 2, 0).numpy()) == 20
+
+
+def video_pieces_of(data: bytes) -> EncodedClips:
+    known = probed(data)
+    assert known.packets is not None
+    encoded = video_pieces(data, ((20,),), info=known.info, table=known.packets, place="cpu")
+    assert encoded is not None
+    return encoded
+
+
+# ---------------------------------------------------------------------------------------------- on a GPU
+
+
+ON_GPU: dict[str, dict[str, Any]] = {
+    "h264 with B-frames": {"options": {"g": "12", "bf": "2", "crf": "12"}},
+    "hevc": {"codec": "libx265", "options": {"x265-params": "keyint=12:bframes=3:log-level=none"}},
+    "vp9": VP9,
+}
+
+
+@pytest.mark.cuda
+@pytest.mark.dali
+@pytest.mark.parametrize("name", ON_GPU)
+def test_video_on_a_gpu_is_close_to_pyavs(name: str) -> None:
+    data = video(48, height=240, width=320, **ON_GPU[name])
+    for size in (320, 448):
+        found = decoded(data, CLIPS, size, torch.uint8, "cuda:0")
+        assert_close_pixels(found, expected(data, CLIPS, size, torch.uint8))
+
+
+@pytest.mark.cuda
+@pytest.mark.dali
+def test_jpeg_on_a_gpu_is_close_to_pillows() -> None:
+    from clipbert_cli.media.dali.pipeline import DaliDecoder
+    from clipbert_cli.media.images import decode_image
+
+    data = image(marked_frame(77, 90, 130), "jpeg")
+    dali = DaliDecoder(Decoder("dali", "cuda:0"), kind="image", frame_size=130)
+    found = dali.decode([image_piece(data, height=90, width=130)])[0, 0, 0].cpu()
+    assert_close_pixels(found[:, :90], torch.from_numpy(decode_image(data)).permute(2, 0, 1))

@@ -1,0 +1,258 @@
+"""What is learnt of media files, and why some are refused."""
+
+from __future__ import annotations
+
+import io
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from made_media import image, marked_frame, read_index, sound, video
+from PIL import Image
+
+from clipbert_cli.errors import DecodeError
+from clipbert_cli.media.container import open_video
+from clipbert_cli.media.frames import decode_frames
+from clipbert_cli.media.images import probe_image
+from clipbert_cli.media.probe import inspect_video, probe_video
+
+
+def test_a_video_is_known_by_header_and_by_decoding() -> None:
+    probed = inspect_video(video(30, rate=25))
+    info = probed.info
+    assert (info.width, info.height, info.num_frames, info.complete) == (96, 64, 30, True)
+    assert info.average_rate == 25
+    assert info.duration is not None
+    assert info.duration * info.time_base == Fraction(30, 25)
+    assert [pts * info.time_base for pts in info.pts] == [Fraction(i, 25) for i in range(30)]
+    assert (probed.codec, probed.keyframes) == ("h264", (0, 12, 24))
+    assert probed.container.startswith("mov")
+
+
+@pytest.mark.parametrize(
+    ("codec", "container"),
+    [("libvpx-vp9", "webm"), ("mpeg4", "avi"), ("gif", "gif"), ("libx264", "matroska"), ("libx264", "mpegts")],
+)
+def test_every_frame_of_usual_formats_is_found(codec: str, container: str) -> None:
+    data = video(20, codec=codec, container=container)
+    info = probe_video(data)
+    assert info.complete
+    frames = decode_frames(data, (tuple(range(20)),), info=info)[0]
+    assert [read_index(frame) for frame in frames] == list(range(20))
+
+
+def test_variable_rate_is_kept_as_true_times() -> None:
+    times = [0, 1, 5, 6, 20, 21, 40]
+    info = probe_video(video(len(times), times=times, options={"bf": "0"}))
+    assert [pts * info.time_base * 30 for pts in info.pts] == times
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"not a video at all" * 100, "cannot read it"),
+        (np.random.default_rng(0).bytes(4096), "cannot read it|no video stream"),
+        (sound(), r"no video stream \(only audio\)"),
+        (sound("mp3", cover=image(marked_frame(3), "jpeg")), "no video stream"),
+        (image(marked_frame(3), "jpeg"), "picture"),
+        (image(marked_frame(3), "png"), "picture"),
+        (video(30)[:200], "cannot read it"),
+    ],
+    ids=["empty", "text", "noise", "audio", "cover art", "jpeg", "png", "header only"],
+)
+def test_what_is_no_video_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        probe_video(data)
+
+
+def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(video(5))
+    for text in (f"ffconcat version 1.0\nfile {secret}\n", f"#EXTM3U\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n"):
+        with pytest.raises(DecodeError):
+            probe_video(text.encode())
+
+
+def test_a_cut_file_counts_up_to_the_cut(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.mp4"
+    with av.open(io.BytesIO(video(60))) as source, av.open(whole, "w", options={"movflags": "faststart"}) as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    data = whole.read_bytes()
+    info = probe_video(data[: len(data) * 6 // 10])
+    assert not info.complete
+    assert info.num_frames == 60
+    assert 10 < len(info.pts) < 60
+
+
+def test_frames_predicted_from_a_lost_first_frame_are_not_shown() -> None:
+    data = bytearray(video(60, codec="mpeg4", container="avi"))
+    first = data.index(b"00dc", data.index(b"movi"))
+    data[first : first + 200] = bytes(200)
+    info = probe_video(bytes(data))
+    frames = decode_frames(bytes(data), (tuple(range(len(info.pts))),), info=info)[0]
+    assert [read_index(frame) for frame in frames] == list(range(12, 60))
+
+
+def damaged(data: bytes, place: float) -> bytes:
+    """200 bytes are zero, from this part of the file on."""
+    start = int(len(data) * place)
+    return data[:start] + bytes(200) + data[start + 200 :]
+
+
+@pytest.mark.parametrize(("codec", "container"), [("libx264", "mp4"), ("mpeg4", "avi")])
+def test_damage_inside_ends_the_video_before_the_first_wrong_frame(codec: str, container: str) -> None:
+    data = damaged(video(60, codec=codec, container=container), 0.6)
+    info = probe_video(data)
+    assert not info.complete
+    assert 0 < len(info.pts) < 60
+    frames = decode_frames(data, (tuple(range(len(info.pts))),), info=info)[0]
+    assert [read_index(frame) for frame in frames] == list(range(len(info.pts)))
+
+
+def test_a_stream_that_starts_inside_a_group_of_pictures_is_decoded() -> None:
+    options = {"x264-params": "open-gop=1:bframes=3:keyint=20:min-keyint=20:scenecut=0:crf=10"}
+    data = video(80, container="mpegts", options=options)
+    with av.open(io.BytesIO(data)) as container:
+        starts = [packet.pos for packet in container.demux(video=0) if packet.is_keyframe and packet.size]
+    cut = data[: 3 * 188] + data[starts[1] :]
+    info = probe_video(cut)
+    assert info.complete
+    frames = decode_frames(cut, (tuple(range(len(info.pts))),), info=info)[0]
+    assert [read_index(frame) for frame in frames] == list(range(80 - len(frames), 80))
+
+
+@pytest.mark.parametrize("container", ["mpegts", "matroska", "avi", "h264"])
+def test_open_groups_that_end_the_use_of_lost_pictures_are_decoded(container: str) -> None:
+    options = {"x264-params": "open-gop=1:bframes=3:keyint=12:crf=10"}
+    data = video(80, container="mpegts", options=options)
+    with av.open(io.BytesIO(data)) as source:
+        starts = [packet.pos for packet in source.demux(video=0) if packet.is_keyframe and packet.size]
+    cut = data[: 3 * 188] + data[starts[1] :]
+    cut = cut if container == "mpegts" else remuxed(cut, container)
+    with open_video(cut) as opened:
+        packets = list(opened.packets())
+        with pytest.raises(av.InvalidDataError):
+            sum(len(packet.decode()) for packet in packets)
+    info, whole = probe_video(cut), probe_video(data)
+    assert info.complete
+    left = len(info.pts)
+    assert 40 < left < 70
+    frames = decode_frames(cut, (tuple(range(left)),), info=info)[0]
+    assert (frames == decode_frames(data, (tuple(range(80 - left, 80)),), info=whole)[0]).all()
+
+
+def remuxed(data: bytes, container: str) -> bytes:
+    """The packets of a video in another container."""
+    file = io.BytesIO()
+    with av.open(io.BytesIO(data)) as source, av.open(file, "w", format=container) as output:
+        stream = output.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                output.mux(packet)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(("late", "is_whole"), [(4, True), (40, False)])
+def test_a_time_that_is_some_frames_late_does_not_end_the_video(late: int, is_whole: bool) -> None:
+    data = bytearray(video(30, container="flv", rate=25, options={"g": "30", "bf": "2"}))
+    place, pictures = 13, 0
+    while pictures < 3:  # the first is the decoder's set-up
+        pictures += data[place] == 9
+        place += 15 + int.from_bytes(data[place + 1 : place + 4], "big")
+    time = int.from_bytes(data[place + 4 : place + 7], "big") + late * 40
+    data[place + 4 : place + 7] = time.to_bytes(3, "big")
+    info = probe_video(bytes(data))
+    assert info.complete == is_whole
+    if is_whole:
+        frames = decode_frames(bytes(data), (tuple(range(30)),), info=info)[0]
+        assert [read_index(frame) for frame in frames] == list(range(30))
+
+
+def test_a_change_of_the_frame_size_ends_the_video() -> None:
+    data = video(10, container="mpegts", options={"g": "5"}) + video(
+        10, container="mpegts", options={"g": "5"}, height=80
+    )
+    info = probe_video(data)
+    assert (info.height, info.complete) == (64, False)
+    assert len(info.pts) <= 10
+
+
+def test_frames_beyond_the_pixel_cap_are_refused() -> None:
+    data = video(2)
+    assert inspect_video(data, max_pixels=96 * 64).info.complete
+    with pytest.raises(DecodeError, match="96 x 64"):
+        inspect_video(data, max_pixels=96 * 64 - 1)
+
+
+def test_damaged_videos_neither_crash_nor_hang() -> None:
+    rng = np.random.default_rng(5)
+    good = [video(20), video(20, codec="mpeg4", container="avi"), video(12, codec="libvpx-vp9", container="webm")]
+    outcomes = set()
+    for trial in range(90):
+        data = bytearray(good[trial % len(good)])
+        for _ in range(4):
+            place = int(rng.integers(0, len(data)))
+            if trial % 2:
+                data[place] ^= 1 << int(rng.integers(0, 8))
+            else:
+                data[place : place + 40] = bytes(len(data[place : place + 40]))
+        try:
+            outcomes.add(probe_video(bytes(data)).complete)
+        except DecodeError:
+            outcomes.add(None)
+    assert outcomes == {True, False, None}
+
+
+def test_an_image_is_known_by_size_mode_and_format() -> None:
+    found = probe_image(image(marked_frame(1), "jpeg"))
+    assert (found.width, found.height, found.mode, found.format, found.frames) == (96, 64, "RGB", "JPEG", 1)
+    first, second = (Image.fromarray(marked_frame(index)) for index in (1, 2))
+    assert probe_image(image(first, "gif", save_all=True, append_images=[second])).frames == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"words", "not a picture"),
+        (image(marked_frame(1), "jpeg")[:600], "cannot read it"),
+        (image(marked_frame(1), "png")[:150], "cannot read it"),
+        (video(3), "not a picture"),
+    ],
+    ids=["empty", "text", "cut jpeg", "cut png", "video"],
+)
+def test_what_is_no_image_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        probe_image(data)
+
+
+@pytest.mark.parametrize("container", ["mpegts", "vob"])
+def test_halves_in_swapped_order_end_where_they_meet(container: str) -> None:
+    codec = "libx264" if container == "mpegts" else "mpeg2video"
+    data = video(48, container=container, codec=codec, options={"g": "12"})
+    middle = len(data) // 2
+    try:
+        info = probe_video(data[middle:] + data[:middle])
+    except DecodeError:
+        return
+    assert not info.complete
+    assert len(info.pts) < 40
+
+
+def test_a_piece_of_a_stream_without_its_container_is_no_video() -> None:
+    data = video(48, container="avi", options={"g": "12", "bf": "0"})
+    for middle in range(len(data) // 4, 3 * len(data) // 4, 101):
+        with pytest.raises(DecodeError):
+            probe_video(data[middle:] + data[:middle])
+
+
+def test_a_bare_stream_from_its_beginning_is_a_video() -> None:
+    assert len(probe_video(video(30, container="h264", options={"g": "12", "bf": "0"})).pts) == 30

@@ -1,0 +1,240 @@
+"""Frame choice: the golden numbers, and what follows from the rule."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from goldens import golden_folder
+from made_media import read_index
+
+from clipbert_cli.errors import DecodeError
+from clipbert_cli.media.frames import decode_frames
+from clipbert_cli.media.packets import PacketTable
+from clipbert_cli.media.probe import inspect_video, probe_video
+from clipbert_cli.media.sampling import ClipSampling, _positions, clip_frames, safeguard_duration, select
+from clipbert_cli.store.records import packet_table, packets_record, video_info, video_record
+from clipbert_cli.types import VideoInfo
+
+INFORMATIVE = {"bad_zeroed_middle.mp4"}  # depends on the decoder's error handling (golden/README.md, section 5)
+
+
+def golden_videos() -> dict[str, Any]:
+    return json.loads((golden_folder() / "sampling/sampling.json").read_text())["videos"]
+
+
+def or_none(choose: Any) -> Any:
+    try:
+        return choose()
+    except DecodeError:
+        return None
+
+
+def as_lists(info: VideoInfo | None, combo: str) -> dict[str, Any]:
+    """`selected[combo]` of the golden data, for the choices that this project makes."""
+    fps, num_frames = combo.removeprefix("fps").split("_frm")
+    how: dict[str, Any] = {"num_frames": int(num_frames), "fps": float(fps)}
+
+    def at(position: float, of: int, sampling: ClipSampling, *, safeguard: bool = False) -> list[int] | None:
+        if info is None:
+            return None
+        return or_none(
+            lambda: list(
+                clip_frames(
+                    info,
+                    sampling,
+                    at=position,
+                    of=of,
+                    duration=safeguard_duration(info) if safeguard else info.duration,
+                )
+            )
+        )
+
+    chosen: dict[str, Any] = {}
+    for strategy in ("uniform", "start", "middle", "end"):
+        sampling = ClipSampling(strategy, **how)
+        chosen[strategy] = None if info is None else or_none(lambda s=sampling: list(select(info, s)[0]))
+    chosen["rand"] = lambda u: at(float(u), 1, ClipSampling("random", **how))
+    for name, safeguard in (("clips_plain", False), ("clips_safeguard", True)):
+        chosen[name] = lambda count, safeguard=safeguard: [
+            at(clip, count, ClipSampling("clips", count, safeguard=safeguard, **how), safeguard=safeguard)
+            for clip in range(count)
+        ]
+    return chosen
+
+
+def mistakes(info: VideoInfo | None, selected: dict[str, Any]) -> list[str]:
+    wrong = []
+    for combo, expected in selected.items():
+        ours = as_lists(info, combo)
+        for leaf, value in expected.items():
+            if leaf == "rand":
+                pairs = [(f"rand {u}", ours["rand"](u), frames) for u, frames in value.items()]
+            elif leaf.startswith("clips"):
+                pairs = [(f"{leaf} {n}", ours[leaf](int(n)), v) for n, v in value.items() if n.isdigit()]
+                if leaf == "clips_safeguard":
+                    duration = None if info is None else or_none(lambda: safeguard_duration(info))
+                    pairs += [(f"{leaf} {n}", duration, v) for n, v in value.items() if not n.isdigit()]
+            else:
+                pairs = [(leaf, ours[leaf], value)]
+            wrong += [f"{combo} {what}: {got} instead of {want}" for what, got, want in pairs if got != want]
+    return wrong
+
+
+def stored_packets(data: bytes) -> PacketTable | None:
+    """The packet table as a store gives it back."""
+    packets = inspect_video(data).packets
+    return packets and packet_table(packets_record(packets))
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("name", [name for name in golden_videos() if name not in INFORMATIVE])
+def test_frames_are_those_of_the_original(name: str) -> None:
+    golden = golden_videos()[name]
+    data = (golden_folder() / "sampling/videos" / name).read_bytes()
+    try:
+        info = probe_video(data)
+    except DecodeError:
+        info = None
+    assert mistakes(info, golden["selected"]) == []
+    container = golden["container"]
+    assert (info is not None) == bool(container.get("decoded_pts"))
+    if info is None:
+        return
+    assert list(info.pts) == container["decoded_pts"]
+    # What pack stores gives the same choice, and the chosen frames are the wanted ones by the index that they show.
+    assert video_info(video_record(inspect_video(data))) == info
+    for packets in (None, stored_packets(data)):
+        frames = decode_frames(data, (tuple(range(len(info.pts))),), info=info, packets=packets)[0]
+        assert [read_index(frame) for frame in frames] == container["decoded_index"]
+
+
+@pytest.mark.golden
+def test_every_golden_clip_is_decoded_to_the_frames_it_names() -> None:
+    checked = 0
+    for name, golden in golden_videos().items():
+        if golden["group"] == "broken":
+            continue
+        data = (golden_folder() / "sampling/videos" / name).read_bytes()
+        info, packets = probe_video(data), stored_packets(data)
+        for combo in golden["selected"].values():
+            for clips in combo["clips_safeguard"].values():
+                if isinstance(clips, list) and clips and None not in clips and isinstance(clips[0], list):
+                    last = clips[-3:]
+                    for way in (None, packets):
+                        frames = decode_frames(data, tuple(map(tuple, last)), info=info, packets=way)
+                        assert [[read_index(frame) for frame in clip] for clip in frames] == last
+                    checked += 1
+    assert checked
+
+
+def test_positions_equal_the_linspace_of_torch() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(5000):
+        first = float(rng.choice([0, 1, 100, 3000]) * rng.random())
+        window = float(rng.choice([0.5, 1, 2, 16]) * rng.choice([24, 25, 30000 / 1001, 100 / 7]))
+        count, available = int(rng.integers(1, 33)), int(rng.choice([1, 3, 40, 500]))
+        expected = torch.linspace(first, first + window - 1, count).clamp(0, available - 1).long().tolist()
+        assert list(_positions(first, first + window - 1, count, available)) == expected
+
+
+def constant_rate(frames: int = 90, **changes: Any) -> VideoInfo:
+    fields = {
+        "width": 96,
+        "height": 64,
+        "num_frames": frames,
+        "duration": frames * 512,
+        "average_rate": Fraction(30),
+        "time_base": Fraction(1, 15360),
+        "pts": tuple(range(0, frames * 512, 512)),
+    }
+    return VideoInfo(**fields | changes)
+
+
+def test_random_clips_depend_on_the_generator_alone() -> None:
+    sampling = ClipSampling("random", 8)
+    first, again, other = (
+        select(constant_rate(), sampling, np.random.default_rng(seed)) for seed in ((1, 0, 5), (1, 0, 5), (1, 1, 5))
+    )
+    assert first == again != other
+    assert len(first) == 8
+    assert all(clip[1] - clip[0] == 29 and clip[1] < 90 for clip in first)
+
+
+def test_random_clips_cost_one_draw_each() -> None:
+    rng, reference = np.random.default_rng(3), np.random.default_rng(3)
+    select(constant_rate(), ClipSampling("random", 5), rng)
+    reference.random(5)
+    assert rng.random() == reference.random()
+
+
+def test_random_sampling_without_a_generator_is_refused() -> None:
+    with pytest.raises(ValueError, match="generator"):
+        select(constant_rate(), ClipSampling("random"))
+
+
+def test_a_clip_longer_than_the_video_repeats_its_last_frame() -> None:
+    assert select(constant_rate(10), ClipSampling("start", num_frames=4, fps=2)) == ((0, 9, 9, 9),)
+
+
+def test_one_frame_serves_every_clip() -> None:
+    assert select(constant_rate(1), ClipSampling("clips", 4)) == ((0, 0),) * 4
+
+
+def test_the_safeguard_corrects_a_duration_that_is_too_long() -> None:
+    info = constant_rate(duration=3 * 90 * 512)
+    assert safeguard_duration(info) == 89 * 512
+    plain, safe = (ClipSampling("clips", 4, safeguard=safeguard) for safeguard in (False, True))
+    with pytest.raises(DecodeError, match="ends before"):
+        select(info, plain)
+    assert select(info, safe)[-1][-1] <= 89
+
+
+def test_the_safeguard_keeps_a_duration_that_is_nearly_right() -> None:
+    info = constant_rate(duration=100 * 512)
+    assert safeguard_duration(info) == 100 * 512
+
+
+@pytest.mark.parametrize(
+    ("changes", "strategy", "reason"),
+    [
+        ({"average_rate": None}, "start", "no average frame rate"),
+        ({"num_frames": 0}, "start", "no frame count"),
+        ({"num_frames": 0}, "uniform", "no frame count"),
+        ({"complete": False, "duration": None}, "start", "needs all frames"),
+        ({"complete": False}, "uniform", "decoding fails after frame 90"),
+        ({"pts": ()}, "start", "ends before"),
+        ({"pts": (), "duration": None}, "start", "no frames"),
+    ],
+)
+def test_what_gives_no_clips_says_why(changes: dict[str, Any], strategy: Any, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        select(constant_rate(**changes), ClipSampling(strategy))
+
+
+def test_a_damaged_tail_fails_only_the_clips_that_need_it() -> None:
+    info = constant_rate(num_frames=200, duration=200 * 512, complete=False)
+    assert select(info, ClipSampling("start")) == ((0, 29),)
+    with pytest.raises(DecodeError):
+        select(info, ClipSampling("end"))
+    with pytest.raises(DecodeError, match="whole video"):
+        select(info, ClipSampling("clips", 1, safeguard=True))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"strategy": "best"}, "strategy is 'best'"),
+        ({"strategy": "clips", "num_clips": 0}, "num_clips is 0"),
+        ({"strategy": "clips", "num_frames": 0}, "num_frames is 0"),
+        ({"strategy": "clips", "fps": 0}, "fps is 0"),
+        ({"strategy": "middle", "num_clips": 4}, "the same clip every time"),
+    ],
+)
+def test_impossible_sampling_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ClipSampling(**arguments)

@@ -1,0 +1,204 @@
+"""Weights of four families: everything accounted for, nothing taken in silence."""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_weights import (
+    CONFIG,
+    arrays,
+    backbone,
+    detector_heads,
+    other_model,
+    save_pickle,
+    save_torch,
+    to_bert,
+    to_detectron,
+    to_original,
+)
+from safetensors.torch import save_file
+
+from clipbert_cli.errors import WeightsError
+from clipbert_cli.model import ClipBert, HeadSpec, load_weights
+from clipbert_cli.model.weights.formats import DETECTOR, IMAGE_CLASSIFIER, OTHER_HEAD, OTHER_PART, TIED, UNUSED
+
+
+def assert_equal(model: ClipBert, source: ClipBert, names: tuple[str, ...]) -> None:
+    assert names
+    ours, theirs = model.state_dict(), source.state_dict()
+    for name in names:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def head_names(model: ClipBert) -> set[str]:
+    return {name for name in model.state_dict() if name.startswith("head.")}
+
+
+# The original's checkpoints
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: OrderedDict(state),
+        lambda state: {"model": state, "optimizer": {"lr": 1.0}, "step": 3},
+        lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {name: tensor.half() for name, tensor in state.items()},
+    ],
+    ids=["plain", "ordered", "wrapped", "module", "half"],
+)
+def test_original_checkpoints_load_whatever_their_wrapping(wrap: Callable, tmp_path: Path) -> None:
+    source, model = other_model(), ClipBert(CONFIG, HeadSpec("pretraining", 2))
+    report = load_weights(model, save_torch(wrap(to_original(source)), tmp_path / "model.pt"))
+    assert set(report.loaded) == set(model.state_dict())
+    assert report.new == ()
+    if wrap(to_original(source)).get("transformer.bert.pooler.dense.bias", torch.ones(1)).dtype == torch.float32:
+        assert_equal(model, source, report.loaded)
+    assert model.pooler.dense.bias.dtype == torch.float32
+
+
+def test_pretraining_checkpoints_load_into_an_answering_model(tmp_path: Path, classifier: ClipBert) -> None:
+    source, before = other_model(), {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
+    state = to_original(source)
+    report = load_weights(classifier, save_torch(state, tmp_path / "model.pt"))
+    assert set(report.new) == head_names(classifier)
+    assert set(report.loaded) == set(classifier.state_dict()) - head_names(classifier)
+    assert_equal(classifier, source, report.loaded)
+    assert all(torch.equal(classifier.state_dict()[name], before[name]) for name in report.new)
+    assert set(report.ignored[DETECTOR]) == {f"cnn.feature.{name}" for name in detector_heads()}
+    assert report.ignored[UNUSED] == ("transformer.bert.visual_embeddings.position_embeddings.weight",)
+    assert {*report.ignored[TIED], *report.ignored[OTHER_HEAD]} == {name for name in state if ".cls." in name}
+    assert set(report.loaded) | set(report.new) == set(classifier.state_dict())
+    assert len(report.loaded) + len(report.ignored_keys) == len(state)
+    summary = report.summary()
+    assert all(name in summary for name in report.new)
+    assert "3 of detector heads" in summary
+
+
+def test_a_head_of_another_shape_is_new_key_by_key(tmp_path: Path, classifier: ClipBert) -> None:
+    path = save_torch(to_original(other_model("classifier", 9)), tmp_path / "model.pt")
+    report = load_weights(classifier, path)
+    assert report.new == ("head.layers.2.weight", "head.layers.2.bias")
+    assert {"head.layers.0.weight", "head.layers.0.bias"} <= set(report.loaded)
+    assert set(report.ignored[OTHER_HEAD]) == {"transformer.classifier.2.weight", "transformer.classifier.2.bias"}
+
+
+@pytest.mark.parametrize("parts", ["bert", "cnn"])
+def test_one_part_of_an_original_checkpoint_can_be_taken(parts: str, tmp_path: Path, classifier: ClipBert) -> None:
+    source = other_model()
+    report = load_weights(classifier, save_torch(to_original(source), tmp_path / "m.pt"), parts=parts)  # type: ignore[arg-type]
+    assert_equal(classifier, source, report.loaded)
+    assert all(name.startswith("cnn.") == (parts == "cnn") for name in report.loaded)
+    assert report.ignored[OTHER_PART]
+
+
+# Hugging Face BERT
+
+
+@pytest.mark.parametrize("prefix", ["bert.", ""])
+@pytest.mark.parametrize("old_names", [False, True])
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_bert_folders_load(prefix: str, old_names: bool, file: str, tmp_path: Path, classifier: ClipBert) -> None:
+    source = other_model()
+    state = to_bert(source, prefix=prefix, old_names=old_names)
+    state[f"{prefix}embeddings.position_ids"] = torch.arange(24)[None]
+    (save_file if file.endswith("safetensors") else torch.save)(state, tmp_path / file)
+    (tmp_path / "config.json").write_text("{}")
+    report = load_weights(classifier, tmp_path, parts="bert")
+    expected = {name for name in classifier.state_dict() if name.startswith(("text_embeddings", "encoder", "pooler"))}
+    assert set(report.loaded) == expected
+    assert_equal(classifier, source, report.loaded)
+    assert all(name.startswith(("head.", "visual_embeddings.")) for name in report.new)
+    assert len(report.loaded) + len(report.ignored_keys) == len(state)
+
+
+def test_the_masked_word_head_of_bert_serves_pretraining(tmp_path: Path, pretraining: ClipBert) -> None:
+    source = other_model()
+    report = load_weights(pretraining, save_torch(to_bert(source), tmp_path / "model.bin"), parts="bert")
+    assert {"head.mlm_bias", "head.transform.dense.weight"} <= set(report.loaded)
+    assert {name for name in report.new if name.startswith("head.")} == {"head.itm.weight", "head.itm.bias"}
+    assert_equal(pretraining, source, report.loaded)
+
+
+def test_a_masked_word_head_with_weights_of_its_own_is_refused(tmp_path: Path, pretraining: ClipBert) -> None:
+    state = to_bert(other_model())
+    state["cls.predictions.decoder.weight"] += 1
+    with pytest.raises(WeightsError, match=r"decoder\.weight \(not a copy"):
+        load_weights(pretraining, save_torch(state, tmp_path / "model.bin"), parts="bert")
+
+
+# CNNs
+
+
+@pytest.mark.parametrize("prefix", ["backbone.", ""])
+@pytest.mark.parametrize(("suffix", "as_arrays"), [(".pth", False), (".pth", True), (".pkl", True)])
+def test_detectron_cnns_load(prefix: str, suffix: str, as_arrays: bool, tmp_path: Path, classifier: ClipBert) -> None:
+    source = other_model()
+    state = to_detectron(backbone(source), prefix) | detector_heads() | {"pixel_mean": torch.ones(3, 1, 1)}
+    content = {"model": arrays(state) if as_arrays else state, "__author__": "somebody", "iteration": 90000}
+    path = (save_pickle if suffix == ".pkl" else save_torch)(content, tmp_path / f"R-50{suffix}")
+    report = load_weights(classifier, path, parts="cnn")
+    assert set(report.loaded) == set(backbone(classifier))
+    assert report.new == ("cnn.grid.weight",)
+    assert set(report.ignored[DETECTOR]) == set(detector_heads())
+    assert_equal(classifier, source, report.loaded)
+
+
+@pytest.mark.parametrize("protocol", [2, 4, 5])
+def test_caffe_cnns_load_with_their_folded_norms(protocol: int, tmp_path: Path, classifier: ClipBert) -> None:
+    """The form of detectron2's ImageNetPretrained/MSRA/R-50.pkl: Caffe2 names, scale and shift only."""
+    source = other_model()
+    content: dict[str, np.ndarray] = {"fc1000_w": np.ones((10, 4), "f"), "fc1000_b": np.ones(10, "f")}
+    content["conv1_w_momentum"] = np.ones(3, "f")
+    for name, array in arrays(to_detectron(backbone(source), "")).items():
+        if "running" in name:
+            continue
+        name = name.replace("stem.conv1.norm", "res_conv1_bn").replace("stem.conv1", "conv1")
+        name = re.sub(r"\.norm$|\.norm(?=\.)", "_bn", name).replace("bn.weight", "bn_s").replace("bn.bias", "bn_b")
+        name = name.replace(".shortcut", "_branch1").replace(".conv1", "_branch2a")
+        name = name.replace(".conv2", "_branch2b").replace(".conv3", "_branch2c").replace(".weight", "_w")
+        content[name.replace(".", "_")] = array
+    assert {"conv1_w", "res_conv1_bn_s", "res2_0_branch1_w", "res2_0_branch2a_bn_b"} <= set(content)
+    report = load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl", protocol), parts="cnn")
+    assert_equal(classifier, source, report.loaded)
+    assert set(report.loaded) | set(report.implied) == set(backbone(classifier))
+    assert set(report.ignored[IMAGE_CLASSIFIER]) == {"fc1000_w", "fc1000_b"}
+    norm = classifier.cnn.stem.embedder.normalization
+    scale, shift = norm.affine()
+    assert torch.allclose(scale, norm.weight, atol=1e-5)
+    assert torch.allclose(shift, norm.bias, atol=1e-5)
+    assert "folded" in report.summary()
+
+
+def test_norms_without_some_of_their_statistics_are_not_filled_in(tmp_path: Path, classifier: ClipBert) -> None:
+    state = to_detectron(backbone(other_model()))
+    del state["backbone.res3.0.conv2.norm.running_var"]
+    with pytest.raises(WeightsError, match=r"missing in the file \(1\): cnn.stages.1.layers.0.layer.1.normalization"):
+        load_weights(classifier, save_torch({"model": state}, tmp_path / "R-50.pth"), parts="cnn")
+
+
+def test_torchvisions_network_is_refused_by_name(tmp_path: Path, classifier: ClipBert) -> None:
+    content = {"model": arrays(to_detectron(backbone(other_model()), "")), "__author__": "torchvision"}
+    with pytest.raises(WeightsError, match="torchvision's weights") as error:
+        load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl"), parts="cnn")
+    assert "MSRA" in str(error.value.hint)
+
+
+# This project's own
+
+
+def test_own_models_load_into_another_head(tmp_path: Path, classifier: ClipBert) -> None:
+    source = other_model()
+    source.save_pretrained(tmp_path / "pretrained")
+    for place in (tmp_path / "pretrained", tmp_path / "pretrained" / "model.safetensors"):
+        report = load_weights(classifier, place)
+        assert_equal(classifier, source, report.loaded)
+        assert set(report.new) == head_names(classifier)
+        assert set(report.ignored[OTHER_HEAD]) == head_names(source)

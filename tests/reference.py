@@ -1,0 +1,377 @@
+"""The golden model cases: a `ClipBert` with the documented weights, its inputs, and every stored number beside ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from goldens import golden_arrays, golden_folder, golden_json, picture_batch, sample, statistics, text, weight
+from torch import Tensor
+from torch.nn import functional as F
+
+from clipbert_cli.model import ClipBert, Fused, HeadSpec
+from clipbert_cli.model.weights.formats import original
+from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig
+from clipbert_cli.task import pooling
+
+VALUE_TOLERANCE = {"logits": 2e-5, "pooled": 2e-5}
+"""Absolute, README 2.2; 5e-5 for whatever is not listed (stages, embeddings, sequence)."""
+STATISTICS_TOLERANCE = 2e-6
+"""Relative to the value, or to the root mean square where the value is the smaller one (a mean near zero)."""
+LOSS_TOLERANCE = 1e-6
+"""Relative, README 4, on top of what the logits' tolerance makes of a loss."""
+
+
+def sizes() -> list[str]:
+    """`tiny`, `base`: the sizes that the set has forward passes of."""
+    names = [path.stem.removeprefix("forward_") for path in (golden_folder() / "model").glob("forward_*.json")]
+    return sorted(names, reverse=True)
+
+
+def cases(size: str) -> list[dict[str, Any]]:
+    listed: list[dict[str, Any]] = golden_json(f"model/forward_{size}.json")["cases"]
+    return listed
+
+
+def case_named(size: str, case_id: str) -> dict[str, Any]:
+    return next(case for case in cases(size) if case["id"] == case_id)
+
+
+def heads(size: str) -> list[str]:
+    return list(golden_json(f"model/forward_{size}.json")["heads"])
+
+
+def salt(size: str) -> str:
+    value: str = golden_json(f"model/forward_{size}.json")["weights_salt"]
+    return value
+
+
+# The model
+
+
+def entries(head: str, size: str) -> dict[str, list[int]]:
+    """Names and shapes of the original's checkpoint."""
+    return {row[0]: row[1] for row in golden_json(f"model/keys_{head}_{size}.json")["entries"]}
+
+
+def model_config(size: str, **changes: Any) -> ModelConfig:
+    """The sizes of the golden model; CNN and head are the published ones. Dropout is as published."""
+    path = min((golden_folder() / "model").glob(f"keys_*_{size}.json"))
+    found = golden_json(f"model/{path.name}")["model_config"]
+    bert = BertConfigSection(
+        vocab_size=found["vocab_size"],
+        hidden_size=found["hidden_size"],
+        num_hidden_layers=found["num_hidden_layers"],
+        num_attention_heads=found["num_attention_heads"],
+        intermediate_size=found["intermediate_size"],
+        max_position_embeddings=found["max_position_embeddings"],
+        type_vocab_size=found["type_vocab_size"],
+        layer_norm_eps=found["layer_norm_eps"],
+        hidden_dropout=changes.pop("dropout", found["hidden_dropout_prob"]),
+        attention_dropout=changes.pop("attention_dropout", found["attention_probs_dropout_prob"]),
+        max_grid_rows=found["max_grid_row_position_embeddings"],
+        max_grid_columns=found["max_grid_col_position_embeddings"],
+    )
+    return ModelConfig(bert=bert, **changes)
+
+
+def head_spec(head: str, size: str) -> HeadSpec:
+    if head == "pretrain":
+        return HeadSpec("pretraining", 2)
+    outputs = [shape[0] for name, shape in entries(head, size).items() if name.startswith("transformer.classifier.")]
+    return HeadSpec("classifier", outputs[-1])
+
+
+@functools.cache
+def cached_weight(name: str, shape: tuple[int, ...], salt: str) -> Tensor:
+    return torch.from_numpy(weight(name, shape, salt=salt))
+
+
+def fill(model: ClipBert, head: str, size: str) -> ClipBert:
+    """The documented weights into the model, each exactly once; the head's are those of `head`."""
+    state = {
+        key: cached_weight(name, tuple(shape), salt(size))
+        for name, shape in entries(head, size).items()
+        if (key := original(name)) is not None
+    }
+    model.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def golden_model(head: str, size: str, **changes: Any) -> ClipBert:
+    return fill(ClipBert(model_config(size, **changes), head_spec(head, size)), head, size)
+
+
+def with_head(model: ClipBert, head: str, size: str) -> ClipBert:
+    """The same model, its head exchanged (the rest is what costs time)."""
+    spec = head_spec(head, size)
+    if model.head_spec != spec:
+        fresh = ClipBert(small(model.config), spec)
+        model.head, model.head_spec = fresh.head, spec
+    state = {
+        key.removeprefix("head."): cached_weight(name, tuple(shape), salt(size))
+        for name, shape in entries(head, size).items()
+        if (key := original(name) or "").startswith("head.")
+    }
+    model.head.load_state_dict(state, strict=True)
+    return model.eval()
+
+
+def small(config: ModelConfig) -> ModelConfig:
+    """The same head and width on a negligible CNN and transformer."""
+    cnn = config.cnn.model_copy(update={"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 8, 8], "stem_size": 8})
+    bert = config.bert.model_copy(update={"num_hidden_layers": 1})
+    return config.model_copy(update={"cnn": cnn, "bert": bert})
+
+
+# Inputs
+
+
+@functools.cache
+def frames(size: str, case_id: str) -> Tensor:
+    """(B, K, T, 3, h, w) uint8."""
+    case = case_named(size, case_id)
+    clips = case.get("clips", 1)
+    pixels = picture_batch(
+        case["image_seed"], case["B"], clips * case["T"], case["h"], case["w"], valid=case.get("valid")
+    )
+    return torch.from_numpy(pixels).unflatten(1, (clips, case["T"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    ids: Tensor
+    mask: Tensor
+    item: Tensor
+
+
+def texts(size: str, head: str, case_id: str) -> Texts:
+    stored = golden_json(f"model/forward_{size}.json")["heads"][head][case_id]
+    ids, mask = text(stored["text_seed"], stored["n_text"], stored["L"], model_config(size).bert.vocab_size)
+    assert ids.tolist() == stored["ids"], "the documented generator gives other ids than are stored"
+    assert mask.sum(1).tolist() == stored["text_lengths"]
+    item = torch.arange(len(stored["n_examples_list"])).repeat_interleave(torch.tensor(stored["n_examples_list"]))
+    return Texts(torch.from_numpy(ids), torch.from_numpy(mask), item)
+
+
+# Our numbers by the names of the stored ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Visual tokens (B, K, V, D), and what every stage gave: (B*K*T, ...)."""
+
+    visual: Tensor
+    stages: Mapping[str, Tensor]
+
+
+@torch.no_grad()
+def encode(model: ClipBert, pixels: Tensor) -> Encoded:
+    stages: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        return lambda _module, _inputs, output: stages.__setitem__(name, output)
+
+    watched = {**model.cnn.named_stages(), "grid": model.cnn}
+    hooks = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
+    visual = model.encode_visual(pixels)
+    for hook in hooks:
+        hook.remove()
+    return Encoded(visual, stages)
+
+
+def visual_values(encoded: Encoded, case: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The first clip's stages, by name."""
+    items, clips, length = case["B"], case.get("clips", 1), case["T"]
+    first = {
+        name: output.unflatten(0, (items, clips, length))[:, 0].flatten(0, 1) for name, output in encoded.stages.items()
+    }
+    first["grid"] = first["grid"].unflatten(0, (items, length))  # (B, T, h, w, D)
+    rows = torch.arange(items).repeat_interleave(torch.tensor(case["reps"]))
+    return {**first, "visual_embedding": encoded.visual[rows, 0]}  # (sum of reps, V, D)
+
+
+@torch.no_grad()
+def head_values(model: ClipBert, encoded: Encoded, texts: Texts, stored: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Everything that is stored of one head and case, by name, of the first clip; `clip_logits` is (N, K, C)."""
+    visual = encoded.visual[texts.item]  # (N, K, V, D)
+    if model.head_spec.kind == "pretraining":
+        visual = visual[:, :1]
+    embedded = model.embed_text(texts.ids)
+    seen: list[Fused] = []
+    hook = model.head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    outputs = model.answer(embedded, texts.mask, visual)
+    hook.remove()
+    sequence, pooled = (each.unflatten(0, visual.shape[:2])[:, 0] for each in seen[0])
+    values = {"text_embedding": embedded, "sequence": sequence, "pooled": pooled}
+    if outputs.mlm_logits is None:
+        return values | {"clip_logits": outputs.logits}
+    mlm_labels, itm_labels = torch.tensor(stored["mlm_labels"]), torch.tensor(stored["itm_labels"])
+    words = outputs.mlm_logits[:, 0]
+    mlm_mean, itm_mean = (
+        pooling.masked_words(outputs.mlm_logits, mlm_labels),
+        pooling.matching(outputs.logits, itm_labels),
+    )
+    return values | {
+        "itm_scores": outputs.logits[:, 0],
+        "itm_loss": F.cross_entropy(outputs.logits[:, 0], itm_labels, reduction="none"),
+        "mlm_scores": words,
+        "mlm_loss": F.cross_entropy(words.flatten(0, 1), mlm_labels.flatten(), reduction="none"),
+        "loss/mlm_mean": mlm_mean,
+        "loss/itm_mean": itm_mean,
+        "loss/total": mlm_mean + itm_mean,
+    }
+
+
+def finish(values: dict[str, Tensor], stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Pooled logits and losses of a classifier head from its logits (N, K, C)."""
+    if "clip_logits" not in values:
+        return values
+    logits = values.pop("clip_logits")
+    if len(stored.get("labels", logits)) < logits.shape[0]:  # multiple choice: several text rows a question
+        logits = pooling.options_as_classes(logits, config["num_labels"])  # (Q, K, 5)
+    values["logits"] = logits[:, 0] if logits.shape[1] == 1 else logits.transpose(0, 1)
+    for pool in pooling.POOLS:
+        values[f"logits_{pool}"] = pooling.pool_clips(logits, pool)
+    return values | dict(losses(logits, stored, config))
+
+
+def losses(logits: Tensor, stored: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    first = logits[:, :1]
+    if config["loss_type"] == "bce":
+        targets = torch.zeros(first[:, 0].shape)
+        for row, column, value in stored["labels_sparse_row_col_value"]:
+            targets[row, column] = value
+        mean = F.binary_cross_entropy_with_logits(first[:, 0], targets)
+        yield "loss_first_clip_mean", mean
+        yield "loss_first_clip_mean_times_num_labels", pooling.binary_cross_entropy(first, targets, pool="mean")
+    elif config["loss_type"] == "rank" and "labels" in stored:
+        count = 1 + stored["loss_first_clip_shape"][1]
+        scores = pooling.match_probability(first, pool="mean").view(-1, count)
+        yield "loss", (0.2 + scores[:, 1:] - scores[:, :1]).relu()
+        yield "loss_first_clip_mean", pooling.rank_margin(first, pool="mean", texts_per_item=count)
+    elif config["loss_type"] == "ce":
+        labels = torch.tensor(stored["labels"])
+        yield "loss", F.cross_entropy(first[:, 0], labels, reduction="none")
+        yield "loss_first_clip_mean", pooling.cross_entropy(first, labels, pool="mean")
+        for pool in pooling.POOLS:
+            yield f"clip_loss/{pool}", pooling.cross_entropy(logits, labels, pool=pool)
+
+
+# Comparison
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """One stored number or array that ours is further from than its tolerance; `share` is error over tolerance."""
+
+    name: str
+    share: float
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.share:.3g} times the tolerance"
+
+
+def compare_array(name: str, ours: np.ndarray, stored: np.ndarray, tolerance: float) -> Difference:
+    if ours.shape != stored.shape:
+        return Difference(f"{name} is {ours.shape}, stored {stored.shape}", np.inf)
+    error = np.abs(ours.astype(np.float64) - stored).max()
+    return Difference(name, float(error / tolerance) if np.isfinite(error) else np.inf)
+
+
+def compare_statistics(name: str, ours: Tensor, stored: Mapping[str, Any]) -> Iterator[Difference]:
+    if list(ours.shape) != stored["shape"]:
+        yield Difference(f"{name} is {list(ours.shape)}, stored {stored['shape']}", np.inf)
+        return
+    found = statistics(ours.numpy())
+    scale = found["l2"] / np.sqrt(ours.numel())
+    for what, value in found.items():
+        error = abs(value - stored[what]) / max(abs(stored[what]), scale)
+        yield Difference(f"{name}.{what}", error / STATISTICS_TOLERANCE if np.isfinite(error) else np.inf)
+
+
+def compare_visual(size: str, case: Mapping[str, Any], values: Mapping[str, Tensor]) -> list[Difference]:
+    """Every stored stage of a case: its statistics and its sampled values."""
+    arrays = golden_arrays(f"model/forward_{size}.npz")
+    differences = []
+    for stage, stored in golden_json(f"model/forward_{size}.json")["visual"][case["id"]].items():
+        ours = values[stage]
+        expected = arrays[f"visual/{case['id']}/{stage}"]
+        differences += compare_statistics(stage, ours, stored)
+        picked = sample(ours.contiguous().numpy(), stored["stride"], expected.size)
+        differences.append(compare_array(f"{stage} values", picked, expected, 5e-5))
+    return differences
+
+
+def compare_head(size: str, head: str, case_id: str, values: Mapping[str, Tensor]) -> list[Difference]:
+    """Every stored array and number of a head and case; one that has no number of ours is an error."""
+    stored = golden_json(f"model/forward_{size}.json")["heads"][head][case_id]
+    prefix = f"{head}/{case_id}/"
+    differences = []
+    for name, expected in golden_arrays(f"model/forward_{size}.npz").items():
+        if not name.startswith(prefix):
+            continue
+        what = name.removeprefix(prefix)
+        if what.endswith("_sample"):
+            what = what.removesuffix("_sample")
+            stride = stored[what].get("stride") or stored[f"{what}_stride"]
+            picked = sample(values[what].contiguous().numpy(), stride, expected.size)
+            differences.append(compare_array(f"{what} values", picked, expected, tolerance_of(what, expected)))
+        else:
+            differences.append(compare_array(what, values[what].numpy(), expected, tolerance_of(what, expected)))
+    for what, entry in stored.items():
+        if isinstance(entry, dict) and "l2" in entry:
+            differences += compare_statistics(what, values[what], entry)
+    numbers = {name: stored[name] for name in stored if name.startswith("loss_first_clip_mean")}
+    for group in ("clip_loss", "loss"):
+        numbers |= {f"{group}/{name}": value for name, value in stored.get(group, {}).items()}
+    for what, expected in numbers.items():
+        differences.append(
+            compare_array(what, values[what].numpy(), np.array(expected), tolerance_of("loss", np.array(expected)))
+        )
+    return differences
+
+
+def tolerance_of(what: str, expected: np.ndarray) -> float:
+    """Absolute tolerance of an array; a loss is a 2-Lipschitz function of its logits, and is summed over labels."""
+    kind = what.split("_")[0].split("/")[0]
+    if "loss" in what:
+        return 2 * VALUE_TOLERANCE["logits"] + LOSS_TOLERANCE * float(np.abs(expected).max(initial=0))
+    return {"mlm": VALUE_TOLERANCE["logits"], "itm": VALUE_TOLERANCE["logits"]}.get(
+        kind, VALUE_TOLERANCE.get(kind, 5e-5)
+    )
+
+
+def too_far(differences: list[Difference]) -> list[Difference]:
+    return sorted((each for each in differences if each.share > 1), key=lambda each: -each.share)
+
+
+def parity(model: ClipBert, size: str, head: str, case_id: str) -> list[Difference]:
+    """All comparisons of one head and case, stages included."""
+    case = case_named(size, case_id)
+    encoded = encode(model, frames(size, case_id))
+    return compare_visual(size, case, visual_values(encoded, case)) + head_parity(model, encoded, size, head, case_id)
+
+
+def head_parity(model: ClipBert, encoded: Encoded, size: str, head: str, case_id: str) -> list[Difference]:
+    stored_heads = golden_json(f"model/forward_{size}.json")["heads"]
+    stored, config = stored_heads[head][case_id], stored_heads[head]["_config"]
+    values = head_values(model, encoded, texts(size, head, case_id), stored)
+    return compare_head(size, head, case_id, finish(values, stored, config))
+
+
+def write_checkpoint(
+    path: Path, head: str, size: str, *, wrap: Callable[[dict[str, Tensor]], Any] = lambda x: x
+) -> Path:
+    """A checkpoint in the original's format: every entry of keys_<head>_<size>.json, from the documented generator."""
+    state = {
+        name: torch.zeros(shape) if "cell_anchors" in name else torch.from_numpy(weight(name, shape, salt=salt(size)))
+        for name, shape in entries(head, size).items()
+    }
+    torch.save(wrap(state), path)
+    return path

@@ -1,0 +1,124 @@
+"""What several processes do in tests/engine/test_distributed.py; started by torchrun, answers with files.
+
+torchrun --nproc-per-node N tests/engine/several.py WHAT FOLDER
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from clipbert_cli.errors import RunError
+from clipbert_cli.infer.predict import predict
+from clipbert_cli.loading.order import OrderedBatches
+from clipbert_cli.model.heads import Scores
+from clipbert_cli.runtime.distributed import World, start_world
+from clipbert_cli.runtime.ending import run_and_exit
+from clipbert_cli.runtime.precision import Precision
+from clipbert_cli.types import Batch, Example, Outputs, Prediction
+
+
+def words(world: World) -> Any:
+    """What each of the world's methods gives this process."""
+    calls: list[int] = []
+    told = world.main_first(lambda: calls.append(world.rank) or {"from": world.rank})
+
+    def fail() -> None:
+        raise RunError(f"rank {world.rank} fails", hint="as asked")
+
+    try:
+        world.main_first(fail)
+        failure = None
+    except RunError as exc:
+        failure = [str(exc), exc.hint]
+    return {
+        "gathered": world.gather({"rank": world.rank}),
+        "sum": world.reduce(torch.tensor([1.0, float(world.rank)])).tolist(),
+        "told": told,
+        "calls": calls,
+        "failure": failure,
+        "shard": [world.shard.rank, world.shard.size],
+    }
+
+
+class Doubling(nn.Module):
+    """Logits (N, 1, 1): the first pixel times two."""
+
+    def encode_visual(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames[:, :, 0, 0, 0, :1, None].float()  # (B, K, 1, 1)
+
+    def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(*ids.shape, 1)
+
+    def answerer(self, dtype: torch.dtype, *, compiled: bool) -> Answering:
+        return Answering()
+
+
+class Answering:
+    """Scores (S, 1) of sequences with one visual token."""
+
+    num_outputs = 1
+
+    def first(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens
+
+    def __call__(self, text: torch.Tensor, visual: torch.Tensor) -> Scores:
+        return Scores(2 * visual[:, 0])
+
+
+class ScoreTask:
+    def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
+        values = outputs.logits[:, 0, 0].tolist()
+        return [
+            Prediction(each.example_id, each.media_id, {"value": v})
+            for each, v in zip(batch.examples, values, strict=True)
+        ]
+
+
+def predictions(world: World, count: int) -> Any:
+    """Example ids and values, as every process gets them."""
+
+    def batch(indices: list[int]) -> Batch:
+        frames = torch.tensor([float(index) for index in indices]).view(-1, 1, 1, 1, 1, 1).expand(-1, 1, 1, 3, 1, 1)
+        return Batch(
+            frames=frames,
+            text_ids=torch.zeros(len(indices), 1, dtype=torch.long),
+            text_mask=torch.ones(len(indices), 1, dtype=torch.bool),
+            text_item=torch.arange(len(indices)),
+            examples=tuple(Example(f"e{index}", f"m{index}", ("?",)) for index in indices),
+            media_ids=tuple(f"m{index}" for index in indices),
+        )
+
+    order = OrderedBatches(count, batch_size=2, shard=world.shard)
+    batches = [batch([position.index for position in positions]) for positions in order]
+    model: Any = Doubling()
+    task: Any = ScoreTask()
+    found = predict(model, batches, task, world=world, precision=Precision("fp32"), text_rows=3)
+    return [[each.example_id, each.fields["value"]] for each in found]
+
+
+def haste(world: World) -> Any:
+    """Nothing; this process goes on to its end while threads still carry tensors, for which they need Python's lock."""
+    sys.setswitchinterval(1000)  # seconds: they get it where this thread waits, and nowhere else
+    for _ in range(2000):
+        dist.all_reduce(torch.ones(4), async_op=True)
+
+
+def main() -> None:
+    what, folder = sys.argv[1], Path(sys.argv[2])
+    with start_world("cpu") as world:
+        if what == "predictions":
+            answer: Any = {count: predictions(world, count) for count in (1, 7, 8, 13)}
+        else:
+            answer = {"words": words, "haste": haste}[what](world)
+        (folder / f"{what}{world.rank}of{world.size}.json").write_text(json.dumps(answer))
+
+
+if __name__ == "__main__":
+    run_and_exit(main)

@@ -1,0 +1,250 @@
+"""Packing: what is written, what is left out, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from made_media import image, marked_frame, sound, video
+from store_content import content, names
+
+from clipbert_cli.errors import ClipbertError, OutputError, StoreError, UsageError
+from clipbert_cli.store.ingest import Learned, Unit, learn
+from clipbert_cli.store.lmdb_store import open_media
+from clipbert_cli.store.pack import PackProgress, pack_media
+from clipbert_cli.store.transcode import Transcode
+
+
+def test_files_are_found_at_any_depth_and_in_any_case(tmp_path: Path, clip: bytes) -> None:
+    source = tmp_path / "in"
+    for place in ("a.mp4", "deep/b.WebM", "deep/deeper/c.name.MOV"):
+        (source / place).parent.mkdir(parents=True, exist_ok=True)
+        (source / place).write_bytes(clip)
+    (source / "readme.txt").write_text("hello")
+    (source / "deep/circle").symlink_to(source)
+    done: list[PackProgress] = []
+    summary = pack_media([source], tmp_path / "store", on_progress=done.append)
+    assert list(open_media(tmp_path / "store", kind="video")) == ["a", "b", "c.name"]
+    assert (summary.packed, summary.bytes, summary.kind) == (3, 3 * len(clip), "video")
+    assert [(progress.done, progress.total) for progress in done] == [(1, 3), (2, 3), (3, 3)]
+    assert names(tmp_path) == ["in", "store"]
+
+
+def test_what_is_learnt_is_stored_beside_the_bytes(videos: Path, tmp_path: Path, clip: bytes) -> None:
+    pack_media([videos], tmp_path / "store")
+    with lmdb.open(str(tmp_path / "store"), readonly=True, lock=False) as environment, environment.begin() as txn:
+        record = json.loads(txn.get(b"/clipbert/info/video3"))
+    assert record["bytes"] == len(clip)
+    assert record["crc32"] == zlib.crc32(clip)
+    assert (record["codec"], record["width"], record["height"], record["num_frames"]) == ("h264", 96, 64, 6)
+    assert (record["average_rate"], record["complete"], record["keyframes"]) == ("30", True, [0])
+    assert record["pts"] == {"start": 0, "steps": [[512, 5]]}
+
+
+def test_images_are_packed(tmp_path: Path) -> None:
+    for index, (name, form) in enumerate([("a.JPG", "jpeg"), ("b.png", "png"), ("c.webp", "webp")]):
+        (tmp_path / name).write_bytes(image(marked_frame(index), form))
+    (tmp_path / "cut.jpg").write_bytes(image(marked_frame(9), "jpeg")[:700])
+    summary = pack_media([tmp_path], tmp_path / "store")
+    assert (summary.kind, summary.packed) == ("image", 3)
+    assert [path.name for path, _ in summary.skipped] == ["cut.jpg"]
+
+
+def test_what_cannot_be_used_is_reported_and_the_rest_packed(videos: Path, tmp_path: Path) -> None:
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "words.avi").write_text("this is text, not a video")
+    (videos / "sound.mp4").write_bytes(sound())
+    (videos / "photo.mp4").write_bytes(image(marked_frame(1), "jpeg"))
+    (videos / "gone.mp4").symlink_to(tmp_path / "nowhere")
+    os.mkfifo(videos / "pipe.mp4")
+    whole = video(60)
+    (videos / "damaged.mp4").write_bytes(whole[: len(whole) // 2] + bytes(200) + whole[len(whole) // 2 + 200 :])
+    summary = pack_media([videos], tmp_path / "store")
+    reasons = {path.stem: reason for path, reason in summary.skipped}
+    assert summary.packed == 9
+    assert reasons.keys() == {"empty", "words", "sound", "photo", "gone", "pipe"}
+    assert "empty" in reasons["empty"]
+    assert "only audio" in reasons["sound"]
+    assert "picture" in reasons["photo"]
+    assert "No such file" in reasons["gone"]
+    assert "regular file" in reasons["pipe"]
+    (path, damage) = summary.damaged[0]
+    assert path.stem == "damaged"
+    assert "of 60" in damage
+
+
+def test_two_files_of_one_stem_stop_everything(videos: Path, tmp_path: Path) -> None:
+    (videos / "sub").mkdir()
+    (videos / "sub/video3.mkv").write_bytes(b"")
+    with pytest.raises(StoreError, match=r"sub/video3\.mkv and .*video3\.mp4"):
+        pack_media([videos], tmp_path / "store")
+    assert names(tmp_path) == ["videos"]
+
+
+def test_a_file_named_twice_is_packed_once(videos: Path, tmp_path: Path) -> None:
+    assert pack_media([videos, videos / "video1.mp4"], tmp_path / "store").packed == 8
+
+
+def test_a_file_named_by_itself_needs_no_usual_ending(tmp_path: Path, clip: bytes) -> None:
+    (tmp_path / "clip.bin").write_bytes(clip)
+    assert pack_media([tmp_path / "clip.bin"], tmp_path / "store", kind="video").packed == 1
+
+
+def test_mixed_kinds_have_to_be_chosen(videos: Path, tmp_path: Path) -> None:
+    (videos / "photo.png").write_bytes(image(marked_frame(1)))
+    with pytest.raises(UsageError, match="8 videos and 1 images") as caught:
+        pack_media([videos], tmp_path / "store")
+    assert "--kind" in (caught.value.hint or "")
+    assert pack_media([videos], tmp_path / "store", kind="image").packed == 1
+
+
+def test_gifs_are_videos_unless_images_are_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "moving.gif").write_bytes(video(5, codec="gif", container="gif"))
+    assert pack_media([tmp_path], tmp_path / "videos").kind == "video"
+    assert pack_media([tmp_path / "moving.gif"], tmp_path / "images", kind="image").packed == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda folder: None, UsageError, "does not exist"),
+        (lambda folder: folder.mkdir(), StoreError, "none of 0 files"),
+        (lambda folder: (folder.mkdir(), (folder / "a.mp4").write_bytes(b"")), StoreError, "not one of 1 files.*empty"),
+    ],
+    ids=["missing", "no media", "all unusable"],
+)
+def test_nothing_to_pack_is_an_error_and_writes_nothing(
+    make, error: type[ClipbertError], message: str, tmp_path: Path
+) -> None:
+    make(tmp_path / "in")
+    before = names(tmp_path)
+    with pytest.raises(error, match=message):
+        pack_media([tmp_path / "in"], tmp_path / "store")
+    assert names(tmp_path) == before
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
+def test_what_exists_is_never_touched(make, videos: Path, tmp_path: Path) -> None:
+    make(tmp_path / "store")
+    before = os.lstat(tmp_path / "store")
+    with pytest.raises(StoreError, match="exists"):
+        pack_media([videos], tmp_path / "store")
+    assert os.lstat(tmp_path / "store") == before
+
+
+def test_a_missing_parent_is_named(videos: Path, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="is not a folder") as caught:
+        pack_media([videos], tmp_path / "no/store")
+    assert "mkdir" in (caught.value.hint or "")
+
+
+def test_a_place_that_cannot_be_written_is_named(videos: Path) -> None:
+    with pytest.raises(OutputError, match="/proc/store cannot be written"):
+        pack_media([videos], Path("/proc/store"))
+
+
+def test_the_map_grows_and_the_file_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipbert_cli.store.writer._FIRST_MAP_BYTES", 2**16)
+    monkeypatch.setattr("clipbert_cli.store.writer._COMMIT_BYTES", 2**18)
+    rng = np.random.default_rng(0)
+    for index in range(12):
+        (tmp_path / f"{index}.bmp").write_bytes(image(rng.integers(0, 255, (200, 200, 3), dtype=np.uint8), "bmp"))
+    summary = pack_media([tmp_path], tmp_path / "store")
+    assert summary.packed == 12
+    assert (tmp_path / "store/data.mdb").stat().st_size < 1.1 * summary.bytes
+    source = open_media(tmp_path / "store", kind="image")
+    assert all(source.read(name) == (tmp_path / f"{name}.bmp").read_bytes() for name in source)
+
+
+def test_two_packs_give_the_same_bytes(videos: Path, tmp_path: Path) -> None:
+    first, second = (pack_media([videos], tmp_path / name).store / "data.mdb" for name in ("one", "two"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_processes_write_the_same_store(videos: Path, tmp_path: Path) -> None:
+    (videos / "words.avi").write_text("this is text, not a video")
+    alone = pack_media([videos], tmp_path / "alone")
+    together = pack_media([videos], tmp_path / "together", workers=2)
+    assert (together.packed, together.skipped) == (alone.packed, alone.skipped)
+    assert (tmp_path / "alone/data.mdb").read_bytes() == (tmp_path / "together/data.mdb").read_bytes()
+
+
+def test_of_two_files_with_one_stem_the_first_or_the_longest_is_taken(videos: Path, tmp_path: Path) -> None:
+    (videos / "sub").mkdir()
+    longer = video(20)
+    (videos / "sub/video3.mkv").write_bytes(video(12))
+    (videos / "video3.mov").write_bytes(longer)
+    first = pack_media([videos], tmp_path / "first", on_duplicate="first")
+    assert open_media(tmp_path / "first", kind="video").read("video3") == (videos / "sub/video3.mkv").read_bytes()
+    assert [path.name for path, _ in first.skipped] == ["video3.mov", "video3.mp4"]
+    pack_media([videos], tmp_path / "longest", on_duplicate="longest")
+    assert open_media(tmp_path / "longest", kind="video").read("video3") == longer
+
+
+def test_transcoded_videos_are_small_and_keep_their_times(tmp_path: Path) -> None:
+    (tmp_path / "long.mp4").write_bytes(video(50, height=240, width=640, times=[*range(0, 50, 2), *range(60, 85)]))
+    pack_media([tmp_path], tmp_path / "store", transcode=Transcode(long_side=320, gop=10))
+    source = open_media(tmp_path / "store", kind="video")
+    info, packets = source.info("long"), source.packets("long")
+    assert (info.width, info.height) == (320, 120)
+    assert [round(pts * info.time_base * 30) for pts in info.pts] == [*range(0, 50, 2), *range(60, 85)]
+    assert packets.entries == [0, 10, 20, 30, 40]
+    del source
+    assert json.loads(content(tmp_path / "store")[b"/clipbert/manifest"])["transcode"] == {
+        "long_side": 320,
+        "gop": 10,
+        "crf": 20,
+    }
+
+
+def test_a_file_that_kills_its_process_is_skipped(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipbert_cli.store.pack.learn", learn_or_die)
+    summary = pack_media([videos], tmp_path / "store", workers=2)
+    assert summary.packed == 7
+    ((path, reason),) = summary.skipped
+    assert path.name == "video3.mp4"
+    assert "SIGKILL" in reason
+
+
+def learn_or_die(unit: Unit) -> Learned:
+    if unit.media_id == "video3":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return learn(unit)
+
+
+def test_packing_loads_no_torch() -> None:
+    code = "import sys, clipbert_cli.store.pack, clipbert_cli.store.lmdb_store; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+TINY = """
+import sys
+from pathlib import Path
+from clipbert_cli.store import pack as packing
+packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]), kind="image")
+print(int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))))
+"""
+
+
+def test_memory_does_not_grow_with_tiny_files(tmp_path: Path) -> None:
+    """The long form, 100,000 files, is benchmarks/pack.py."""
+    data = image(np.zeros((4, 4, 3), np.uint8))
+    kilobytes = []
+    for count in (100, 3100):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        for number in range(count):
+            (folder / f"{number}.png").write_bytes(data)
+        command = [sys.executable, "-c", TINY, str(folder), str(tmp_path / f"{count}.store")]
+        kilobytes.append(int(subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout))
+    assert kilobytes[1] - kilobytes[0] < 3000 * 5  # 5 kB a file, as 500 MB for 100,000

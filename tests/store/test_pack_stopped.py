@@ -1,0 +1,182 @@
+"""A pack that is interrupted, killed or out of disk leaves no store, and the next one ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from made_media import video
+from store_content import content, names
+
+from clipbert_cli.errors import StoreError
+from clipbert_cli.store.lmdb_store import open_media
+from clipbert_cli.store.pack import PackProgress, pack_media
+from clipbert_cli.store.transcode import Transcode
+
+
+def test_an_interrupt_keeps_what_is_done_and_the_next_pack_goes_on(videos: Path, tmp_path: Path) -> None:
+    def interrupt(progress: PackProgress) -> None:
+        if progress.done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack_media([videos], tmp_path / "store", on_progress=interrupt)
+    assert names(tmp_path) == [".store.partial", "videos"]
+    assert pack_media([videos], tmp_path / "store").packed == 8
+    assert names(tmp_path) == ["store", "videos"]
+
+
+# In processes of their own: packing that waits where the test wants it, so that the test can kill it there.
+WAITING = """
+import sys, time
+from pathlib import Path
+from clipbert_cli.store import pack as packing
+from clipbert_cli.store import writer as store_writer
+where = sys.argv[3]
+store_writer._COMMIT_KEYS = 1
+if where == "publish":
+    finish = store_writer.StoreWriter.close
+    def close(self):
+        finish(self)
+        print("here", flush=True)
+        time.sleep(60)
+    store_writer.StoreWriter.close = close
+def wait(progress):
+    if where == str(progress.done):
+        print("here", flush=True)
+        time.sleep(60)
+packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]), on_progress=wait)
+"""
+
+
+def packing_until(where: str, videos: Path, store: Path) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, str(videos), str(store), where], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "here\n"
+    return process
+
+
+@pytest.mark.parametrize(("where", "resumed"), [("1", 1), ("5", 5), ("8", 8), ("publish", 8)])
+def test_a_killed_pack_leaves_no_store_and_the_next_one_goes_on(
+    where: str, resumed: int, videos: Path, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    with packing_until(where, videos, store) as process:
+        process.send_signal(signal.SIGKILL)
+    assert names(tmp_path) == [".store.partial", "videos"]
+    if where != "publish":
+        with pytest.raises(StoreError, match="not finished"):
+            open_media(tmp_path / ".store.partial", kind="video")
+    summary = pack_media([videos], store)
+    assert (summary.packed, summary.resumed) == (8, resumed)
+    assert names(tmp_path) == ["store", "videos"]
+    assert names(store) == ["data.mdb"]
+    assert content(store) == content(pack_media([videos], tmp_path / "undisturbed").store)
+
+
+def test_what_changed_since_a_pack_was_stopped_is_packed_again(videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with packing_until("5", videos, store) as process:
+        process.send_signal(signal.SIGKILL)
+    changed = video(9)
+    (videos / "video1.mp4").write_bytes(changed)
+    assert pack_media([videos], store).resumed == 4
+    assert open_media(store, kind="video").read("video1") == changed
+
+
+def test_a_stopped_pack_goes_on_only_with_its_own_settings(videos: Path, tmp_path: Path) -> None:
+    with packing_until("5", videos, tmp_path / "store") as process:
+        process.send_signal(signal.SIGKILL)
+    with pytest.raises(StoreError, match="other settings"):
+        pack_media([videos], tmp_path / "store", transcode=Transcode())
+
+
+def test_a_second_pack_of_a_store_is_refused_while_the_first_runs(videos: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    with packing_until("4", videos, store) as process:
+        try:
+            with pytest.raises(StoreError, match=f"another pack \\(process {process.pid}\\)"):
+                pack_media([videos], store)
+            assert (tmp_path / ".store.partial").is_dir()
+        finally:
+            process.kill()
+
+
+def test_a_killed_addition_is_not_finished_and_goes_on(videos: Path, tmp_path: Path) -> None:
+    store, more = tmp_path / "store", tmp_path / "more"
+    more.mkdir()
+    for index in range(3):
+        (more / f"new{index}.mp4").write_bytes(video(7))
+    pack_media([videos], store)
+    script = WAITING.replace("Path(sys.argv[2]), ", "Path(sys.argv[2]), add=True, ")
+    arguments = [sys.executable, "-c", script, str(more), str(store), "2"]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "here\n"
+        process.kill()
+    with pytest.raises(StoreError, match="not finished"):
+        open_media(store, kind="video")
+    summary = pack_media([more], store, add=True)
+    assert (summary.packed, summary.resumed) == (3, 2)
+    assert len(open_media(store, kind="video")) == 11
+
+
+FULL_DISK = """
+import resource, sys
+from pathlib import Path
+from clipbert_cli.store import pack as packing
+from clipbert_cli.store import writer as store_writer
+from clipbert_cli.errors import OutputError
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+store_writer._COMMIT_BYTES = 1
+try:
+    packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
+except OutputError as exc:
+    print(exc, exc.hint, sep="\\n")
+"""
+
+
+@pytest.mark.parametrize("limit", [4096, 20_000, 40_000])
+def test_a_full_disk_is_named_and_leaves_nothing(limit: int, videos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", FULL_DISK, str(videos), str(tmp_path / "store"), str(limit)]
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    assert "cannot be written: there is no space left" in result.stdout
+    assert "free some space" in result.stdout
+    assert names(tmp_path) == ["videos"]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from clipbert_cli.store import pack as packing
+from clipbert_cli.store import writer as store_writer
+store_writer._COMMIT_KEYS = 1
+print("here", flush=True)
+packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
+"""
+
+
+def test_packs_killed_at_random_moments_end_as_an_undisturbed_one(videos: Path, tmp_path: Path) -> None:
+    """The long form, 20 kills, is benchmarks/pack.py."""
+    store, random = tmp_path / "store", np.random.default_rng(0)
+    start = time.perf_counter()
+    undisturbed = pack_media([videos], tmp_path / "undisturbed").store
+    seconds = time.perf_counter() - start
+    for _ in range(3):
+        command = [sys.executable, "-c", KILLED, str(videos), str(store)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "here\n"
+            time.sleep(random.uniform(0, 1.5 * seconds))
+            process.kill()
+    if not store.exists():
+        pack_media([videos], store)
+    assert content(store) == content(undisturbed)
+    assert names(store) == ["data.mdb"]

@@ -1,0 +1,130 @@
+"""Verifying and indexing stores, and the contact sheet."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+from made_media import image, marked_frame, read_index, video
+
+from clipbert_cli.errors import StoreError
+from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.sampling import ClipSampling, select
+from clipbert_cli.store import records
+from clipbert_cli.store.contact_sheet import contact_sheet
+from clipbert_cli.store.lmdb_store import open_media
+from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.verify import index_store, open_store, verify_store
+
+
+@pytest.fixture(scope="module")
+def clips() -> dict[str, bytes]:
+    return {"a": video(30), "b": video(12, container="mpegts"), "c": video(40)}
+
+
+@pytest.fixture
+def videos(tmp_path: Path, clips: dict[str, bytes]) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for name, data in clips.items():
+        (folder / f"{name}.mp4").write_bytes(data)
+    return folder
+
+
+def put(store: Path, items: dict[str, bytes]) -> Path:
+    with lmdb.open(str(store), map_size=2**28, lock=False) as environment, environment.begin(write=True) as txn:
+        for name, data in items.items():
+            txn.put(name.encode(), data)
+    return store
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_whole_store_verifies(videos: Path, tmp_path: Path, workers: int) -> None:
+    whole = video(60)
+    (videos / "damaged.mp4").write_bytes(whole[: len(whole) // 2] + bytes(200) + whole[len(whole) // 2 + 200 :])
+    pack_media([videos], tmp_path / "store")
+    checked = verify_store(tmp_path / "store", workers=workers)
+    assert (checked.items, checked.wrong) == (4, ())
+    assert [name for name, _ in checked.damaged] == ["damaged"]
+
+
+def test_what_was_changed_behind_the_store_is_found(videos: Path, tmp_path: Path, clips: dict[str, bytes]) -> None:
+    store = pack_media([videos], tmp_path / "store").store
+    flipped = bytearray(clips["a"])
+    flipped[len(flipped) // 2] ^= 1
+    put(store, {"a": bytes(flipped), "extra": b"no video"})
+    other = records.video_record(inspect_video(clips["a"]), bytes=len(clips["c"]), crc32=_crc(clips["c"]))
+    put(store, {"/clipbert/info/c": other})
+    wrong = dict(verify_store(store).wrong)
+    assert wrong.keys() == {"a", "c", "extra", ""}
+    assert "not those that were packed" in wrong["a"]
+    assert "other frames" in wrong["c"]
+    assert "counts 3 items, and there are 4" in wrong[""]
+
+
+def _crc(data: bytes) -> int:
+    import zlib
+
+    return zlib.crc32(data)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_an_index_makes_a_store_from_elsewhere_as_good_as_a_packed_one(
+    tmp_path: Path, videos: Path, clips: dict[str, bytes], beside: bool
+) -> None:
+    theirs = put(tmp_path / "theirs", clips | {"bad": b"no video"})
+    assert not open_media(theirs, kind="video").indexed
+    checked = index_store(theirs, beside=beside)
+    assert checked.items == 4
+    assert [name for name, _ in checked.wrong] == ["bad"]
+    assert (tmp_path / "theirs.index").exists() == beside
+    source, packed = (
+        open_media(theirs, kind="video"),
+        open_media(pack_media([videos], tmp_path / "store").store, kind="video"),
+    )
+    assert source.indexed
+    assert len(source) == 4
+    assert list(source) == ["a", "b", "bad", "c"]
+    for name in clips:
+        assert source.info(name) == packed.info(name)
+        assert (source.packets(name) is None) == (packed.packets(name) is None) == (name == "b")
+    with pytest.raises(StoreError, match="has an index"):
+        index_store(theirs)
+
+
+def test_images_are_indexed_and_verified_too(tmp_path: Path) -> None:
+    theirs = put(tmp_path / "theirs", {"x": image(marked_frame(1), "jpeg"), "y": image(marked_frame(2), "png")})
+    assert index_store(theirs).wrong == ()
+    assert open_store(theirs).record("y")["format"] == "PNG"
+    assert verify_store(theirs).wrong == ()
+
+
+def test_a_contact_sheet_shows_the_sampled_frames(videos: Path, tmp_path: Path) -> None:
+    store = pack_media([videos], tmp_path / "store").store
+    source, sampling = open_media(store, kind="video"), ClipSampling("clips", 3, 2, 4.0)
+    sheet = contact_sheet(source, "c", sampling)
+    pixels = np.asarray(sheet)
+    height, pitch_x, pitch_y = round(64 * 224 / 96), 224 + 6, round(64 * 224 / 96) + 16 + 6
+    found = []
+    for row in range(3):
+        for column in range(2):
+            left, top = 6 + column * pitch_x, 6 + row * pitch_y
+            picture = sheet.crop((left, top, left + 224, top + height)).resize((96, 64))
+            found.append(read_index(np.asarray(picture)))
+            label = pixels[top + height : top + height + 16, left : left + 130]
+            assert (label < 128).any()
+    assert found == [index for clip in select(source.info("c"), sampling) for index in clip]
+
+
+def test_a_store_from_before_there_were_checksums_is_read_and_verifies(videos: Path, tmp_path: Path) -> None:
+    store = pack_media([videos], tmp_path / "store").store
+    table = open_media(store, kind="video").packets("a")
+    assert table is not None
+    old = records.packets_record(dataclasses.replace(table, checksums=None))
+    with lmdb.open(str(store), map_size=2**28, lock=False) as environment, environment.begin(write=True) as txn:
+        txn.put(records.packets_key("a"), old)
+    assert verify_store(store).wrong == ()
+    assert open_media(store, kind="video").packets("a").checksums is None

@@ -1,0 +1,164 @@
+"""Recipe to run to predictions to score, on real videos, with a model that trains in seconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from running import TINY
+
+from clipbert_cli.build import prepare_training
+from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError
+from clipbert_cli.infer.trained import open_run, predict_media, predict_split
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.store.pack import pack_media
+
+
+def tiny(made_data: Path, *overrides: str) -> Recipe:
+    return load_recipe("demo_qa", overrides=[*TINY, *overrides], data_root=made_data)
+
+
+def predictions(run: Path, **options: object) -> list[dict]:
+    answering = predict_split(open_run(run, **options), "test", lambda count: None)  # type: ignore[arg-type]
+    return [prediction.to_json() for prediction in answering.predictions]
+
+
+def test_a_run_folder_holds_all_that_inference_needs(trained_run: Path) -> None:
+    names = {path.name for path in trained_run.iterdir()}
+    assert names == {
+        *("recipe.yaml", "vocab.txt", "answers.json", "checkpoints", "latest", "best", "metrics.jsonl"),
+        *("environment.json", ".lock"),
+    }
+    assert {path.name for path in (trained_run / "latest").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "state.json",
+        "training.pt",
+    }
+    records = [json.loads(line) for line in (trained_run / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["event"] == "train"] == [1, 2, 3, 4]
+    assert [record["step"] for record in records if record["event"] == "validation"] == [2, 4]
+    assert all(0 <= record["accuracy"] <= 100 for record in records if record["event"] == "validation")
+
+
+def test_a_split_gets_one_prediction_per_example_with_the_top_answers(trained_run: Path, made_data: Path) -> None:
+    found = predictions(trained_run)
+    assert {row["example_id"] for row in found} == {str(number) for number in range(4 * 12)}
+    answers = json.loads((made_data / "txt_db" / "answers.json").read_text())
+    for row in found:
+        assert list(row) == ["example_id", "media_id", "answer", "score", "top"]
+        assert len(row["top"]) == 5
+        assert row["top"][0] == {"answer": row["answer"], "score": row["score"]}
+        scores = [each["score"] for each in row["top"]]
+        assert scores == sorted(scores, reverse=True)
+        assert 0 < sum(scores) <= 1 + 1e-6
+        assert {each["answer"] for each in row["top"]} <= set(answers)
+
+
+def test_two_runs_with_one_seed_are_bitwise_equal(made_data: Path, tmp_path: Path) -> None:
+    states = []
+    for name in ("one", "other"):
+        training = prepare_training(tiny(made_data, "train.epochs=1"), tmp_path / name)
+        training.run()
+        states.append(training.model.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+@pytest.mark.parametrize("grouping", ["infer.max_examples_per_group=1", "infer.batch_size=1", "data.workers=2"])
+def test_predictions_do_not_depend_on_how_examples_are_batched(trained_run: Path, grouping: str) -> None:
+    plain = {row["example_id"]: row for row in predictions(trained_run)}
+    for row in predictions(trained_run, overrides=[grouping]):
+        assert row["answer"] == plain[row["example_id"]]["answer"]
+        assert row["score"] == pytest.approx(plain[row["example_id"]]["score"], abs=1e-5)
+
+
+def test_single_files_are_answered_as_in_the_split(trained_run: Path, made_data: Path) -> None:
+    plain = {row["example_id"]: row for row in predictions(trained_run)}
+    records = [json.loads(line) for line in (made_data / "txt_db" / "test.jsonl").read_text().splitlines()]
+    for number, record in enumerate(records[:3]):
+        video = made_data / "videos" / f"{record['video_id']}.mp4"
+        loaded = open_run(trained_run)
+        (found,) = predict_media(
+            loaded, [video], [record["question"]], kind="video", progress=lambda count: None
+        ).predictions
+        assert found.media_id == str(video)
+        assert found.fields["answer"] == plain[str(number)]["answer"]
+        assert found.fields["score"] == pytest.approx(plain[str(number)]["score"], abs=1e-5)
+
+
+def test_a_run_works_from_another_folder_and_with_moved_data(
+    trained_run: Path, made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    moved = tmp_path / "moved"
+    moved.symlink_to(made_data)
+    assert predictions(trained_run, data_root=Path("moved")) == predictions(trained_run)
+
+
+def test_pretraining_in_the_originals_layout_of_a_store_is_enough(made_data: Path, tmp_path: Path) -> None:
+    """Key = stem, value = bytes, nothing else: same predictions as from an indexed store."""
+    import lmdb
+
+    (tmp_path / "vis_db").mkdir()
+    with lmdb.open(str(tmp_path / "vis_db"), map_size=2**26) as environment, environment.begin(write=True) as txn:
+        for video in sorted((made_data / "videos").glob("*.mp4")):
+            txn.put(video.stem.encode(), video.read_bytes())
+    for name in ("txt_db", "vocab.txt"):
+        (tmp_path / name).symlink_to(made_data / name)
+    plain, indexed = (
+        prepare_training(tiny(root, "train.max_steps=2"), tmp_path / f"run{number}").run()
+        for number, root in enumerate([tmp_path, made_data])
+    )
+    assert plain["last"] == indexed["last"]
+
+
+def test_a_media_folder_serves_in_place_of_a_store(made_data: Path, tmp_path: Path) -> None:
+    overrides = [f"data.splits.{split}.media=videos" for split in ("train", "val")]
+    result = prepare_training(tiny(made_data, "train.max_steps=1", *overrides), tmp_path / "run").run()
+    assert result["steps"] == 1
+
+
+def test_missing_media_are_named_before_anything_starts(made_data: Path, tmp_path: Path) -> None:
+    videos = [made_data / "videos" / f"train{number:04d}.mp4" for number in range(8) if number not in (2, 5)]
+    store = tmp_path / "store"
+    pack_media(videos, store, kind="video")
+    with pytest.raises(StoreError, match=r"lacks 2 videos that split 'train' needs:\n  train0002\n  train0005"):
+        prepare_training(tiny(made_data, f"data.splits.train.media={store}"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "error", "message"),
+    [
+        ("task=open_qa", RecipeError, "task is 'open_qa': it must be one of open_ended_qa"),
+        ("data.answers=null", RecipeError, "data.answers is null"),
+        ("model.bert.vocab_size=30", RecipeError, "vocab_size is 30: .* has 28 entries"),
+        ("model.tokenizer=absent.txt", ClipbertError, "absent.txt: no such vocabulary"),
+        ("data.splits.val.media=absent", StoreError, "absent does not exist"),
+        ("model.weights.checkpoint=absent.pt", ClipbertError, "absent.pt"),
+    ],
+)
+def test_what_is_wrong_stops_a_run_before_it_leaves_anything(
+    made_data: Path, tmp_path: Path, override: str, error: type[ClipbertError], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        prepare_training(tiny(made_data, override), tmp_path / "run")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_split_that_the_recipe_lacks_is_an_error_that_lists_those_it_has(trained_run: Path) -> None:
+    with pytest.raises(UsageError, match="no split 'dev'; it has train, val, test"):
+        predict_split(open_run(trained_run), "dev", lambda count: None)
+
+
+def test_more_labels_than_answers_are_never_answered(made_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    training = prepare_training(tiny(made_data, "objective.num_labels=40", "train.max_steps=1"), run)
+    with torch.no_grad():
+        training.model.head.layers[-1].bias[13:] = 100.0  # type: ignore[union-attr,operator,index]
+    training.run()
+    answers = json.loads((made_data / "txt_db" / "answers.json").read_text())
+    assert {row["answer"] for row in predictions(run)} <= set(answers)

@@ -1,0 +1,148 @@
+"""Training stops between steps, saves first, and goes on bitwise."""
+
+from __future__ import annotations
+
+import copy
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_training import Recorder, batch, config, run, trainer, weight
+
+from clipbert_cli.errors import InterruptionError, RunError
+from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.runtime.interrupts import Interrupts
+from clipbert_cli.train.loop import Trainer
+from clipbert_cli.types import Batch
+
+# ------------------------------------------------------------------------------------------------ going on
+
+
+class StopAfter(Recorder):
+    """Asks to stop after a step, as a signal would."""
+
+    def __init__(self, step: int, interrupts: Interrupts) -> None:
+        super().__init__()
+        self.step, self.interrupts = step, interrupts
+
+    def advance(self, step: int) -> None:
+        if step == self.step:
+            self.interrupts.noted = signal.SIGTERM
+
+
+def continued(
+    settings: TrainConfig, batches: Sequence[Batch], folder: Path, *, stop_after: int
+) -> tuple[Trainer, Recorder]:
+    """Trained to `stop_after`, written, read by a fresh trainer, and trained to the end."""
+    first, second = (trainer(settings, groups=len(batches), dropout=0.5) for _ in range(2))
+    interrupts = Interrupts()
+    with pytest.raises(InterruptionError):
+        first.train(
+            batches,
+            sinks=[StopAfter(stop_after, interrupts)],
+            interrupts=interrupts,
+            save=lambda: first.write(folder),
+            validate=lambda: None,
+        )
+    assert first.step == stop_after
+    second.model.load_state_dict(copy.deepcopy(first.model.state_dict()))
+    second.read(folder)
+    recorder, _, _ = run(second, *batches[stop_after:])
+    return second, recorder
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"ema_decay": 0.9},
+        {"precision": "fp16"},
+        {"optimizer": "adamax"},
+        {"optimizer": "adam", "schedule": "linear", "warmup_ratio": 0.5},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_a_trainer_goes_on_bitwise(settings: dict[str, Any], tmp_path: Path) -> None:
+    made = config(learning_rate=0.05, **settings)
+    batches = [batch(float(number), 2.0, 0.5, 1.5) for number in range(1, 9)]
+    whole = trainer(made, groups=len(batches), dropout=0.5)
+    run(whole, *batches)
+    second, _ = continued(made, batches, tmp_path, stop_after=3)
+    assert weight(second) == weight(whole)
+    assert second.scaler.state_dict() == whole.scaler.state_dict()
+    assert second.skipped == whole.skipped
+    if whole.average and second.average:
+        with whole.average.applied(), second.average.applied():
+            assert weight(second) == weight(whole)
+
+
+def test_means_of_a_log_record_span_an_interruption(tmp_path: Path) -> None:
+    settings = config(log_every_steps=4)
+    batches = [batch(float(number)) for number in range(1, 5)]
+    recorder, _, _ = run(trainer(settings, groups=4, dropout=0.5), *batches)
+    _, again = continued(settings, batches, tmp_path, stop_after=2)
+    assert [record["step"] for record in again.records] == [4]
+    for name in ("loss", "grad_norm", "learning_rate"):
+        assert again.records[-1][name] == recorder.records[-1][name]
+
+
+def test_dropout_depends_on_seed_and_step_alone() -> None:
+    def norms(*, seed: int, disturb: bool) -> list[float]:
+        training = trainer(config(learning_rate=1e-9), groups=9, dropout=0.5)
+        training.seed = seed
+        found = []
+        for number in range(6):
+            if disturb:
+                torch.manual_seed(number)
+            training.step = number
+            found.append(training.update([batch(1.0, 2.0, 4.0, 8.0)], examples=4).norm.item())
+        return found
+
+    plain = norms(seed=1, disturb=False)
+    assert plain == norms(seed=1, disturb=True)
+    assert len(set(plain)) > 1
+    assert plain != norms(seed=2, disturb=False)
+
+
+def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    trainer(config(), groups=1).write(tmp_path)
+    other = trainer(config(cnn_optimizer="sgd"), groups=1)
+    (tmp_path / "training.pt").write_bytes(b"not a checkpoint")
+    with pytest.raises(RunError, match=r"training\.pt does not fit this training"):
+        other.read(tmp_path)
+
+
+# ------------------------------------------------------------------------------------------------ stopping
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGUSR1, 143)])
+def test_a_signal_stops_between_steps_and_saves_first(number: signal.Signals, code: int) -> None:
+    training = trainer(config(), groups=5)
+    interrupts = Interrupts([number])
+
+    def batches() -> Any:
+        for step in range(1, 6):
+            if step == 3:
+                signal.raise_signal(number)
+            yield batch(float(step))
+
+    saved: list[int] = []
+    with interrupts, pytest.raises(InterruptionError) as stopped:
+        training.train(
+            batches(), sinks=[], interrupts=interrupts, save=lambda: saved.append(training.step), validate=lambda: None
+        )
+    assert stopped.value.exit_code == code
+    assert saved == [2]
+    assert training.step == 2
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not() -> None:
+    with Interrupts([signal.SIGINT, signal.SIGTERM]) as interrupts:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+        assert interrupts.noted is signal.SIGTERM
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)

@@ -1,0 +1,127 @@
+"""What `train` asks of the model changes how it computes, not what."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.recipe.schema import BertConfigSection, CnnConfig, ModelConfig, TrainConfig
+from clipbert_cli.train.model_options import _in_buckets, apply_options
+from clipbert_cli.types import Batch, Example, Outputs
+
+
+def model(config: TrainConfig, *, dropout: float = 0.1) -> ClipBert:
+    torch.manual_seed(1)
+    sizes = ModelConfig(
+        cnn=CnnConfig(layer_type="basic", depths=[1, 1, 1, 1], stem_size=8, hidden_sizes=[8, 8, 16, 16], freeze_at=1),
+        bert=BertConfigSection(
+            vocab_size=30,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=32,
+            hidden_dropout=dropout,
+            attention_dropout=dropout,
+        ),
+    )
+    made = ClipBert(sizes, HeadSpec("classifier", 3)).train()
+    apply_options(made, config)
+    return made
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(2)
+    return Batch(
+        frames=torch.randint(0, 256, (2, 2, 1, 3, 64, 64), generator=generator, dtype=torch.uint8),
+        text_ids=torch.randint(5, 30, (3, 7), generator=generator),
+        text_mask=torch.ones(3, 7, dtype=torch.bool),
+        text_item=torch.tensor([0, 0, 1]),
+        examples=tuple(Example(str(number), "m", ("?",)) for number in range(3)),
+    )
+
+
+def gradients(made: ClipBert) -> dict[str, Tensor]:
+    torch.manual_seed(3)
+    made(batch()).logits.square().sum().backward()
+    return {name: each.grad for name, each in made.named_parameters() if each.grad is not None}
+
+
+def test_recomputed_activations_give_the_same_gradients_dropout_included() -> None:
+    plain = gradients(model(TrainConfig()))
+    recomputing = model(TrainConfig(activation_checkpointing=True))
+    calls: list[int] = []
+    recomputing.encoder.layer[0].attention.register_forward_hook(lambda *_: calls.append(1))
+    recomputing.cnn.stages[1].layers[0].layer[0].register_forward_hook(lambda *_: calls.append(1))
+    recomputed = gradients(recomputing)
+    assert len(calls) == 4  # each forward, and again in the backward pass
+    assert plain.keys() == recomputed.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(recomputed[name], value, rtol=1e-5, atol=1e-7, msg=name)
+    assert recomputing.state_dict().keys() == model(TrainConfig()).state_dict().keys()
+
+
+@pytest.mark.filterwarnings("ignore")  # the profiler's
+def test_recomputation_keeps_less_than_half_of_the_activations() -> None:
+    assert 0 < held_bytes(TrainConfig(activation_checkpointing=True)) < held_bytes(TrainConfig()) / 2
+
+
+def held_bytes(config: TrainConfig) -> int:
+    """What the forward pass allocates and does not give back before the backward pass."""
+    made, given = model(config), batch()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        logits = made(given).logits
+    assert logits.requires_grad
+    return sum(event.self_cpu_memory_usage for event in profiler.events())
+
+
+def test_a_frozen_cnn_has_no_gradient_and_everything_else_has_one() -> None:
+    made = model(TrainConfig(freeze_cnn=True))
+    found = gradients(made)
+    assert not [name for name in found if name.startswith("cnn.")]
+    assert set(found) == {name for name, each in made.named_parameters() if each.requires_grad}
+
+
+def test_every_trained_parameter_gets_a_gradient() -> None:
+    """What lets several processes do without a search for unused parameters."""
+    made = model(TrainConfig())
+    assert set(gradients(made)) == {name for name, each in made.named_parameters() if each.requires_grad}
+
+
+def test_convolutions_keep_their_weights_in_the_layout_that_they_like() -> None:
+    weight = model(TrainConfig()).cnn.stages[1].layers[0].layer[0].convolution.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
+)  # the compiler's
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+def test_a_compiled_model_computes_the_same_under_the_same_names() -> None:
+    plain, compiled = model(TrainConfig(), dropout=0.0), model(TrainConfig(compile=True), dropout=0.0)
+    assert compiled.state_dict().keys() == plain.state_dict().keys()
+    with torch.no_grad():
+        expected = plain(batch()).logits
+        torch.testing.assert_close(compiled(batch()).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_texts_in_buckets_give_the_outputs_of_texts_as_they_are() -> None:
+    """Seven tokens become eight, or as many as the model has positions for, and words are predicted for seven."""
+    made = model(TrainConfig(), dropout=0.0)
+    lengths: list[int] = []
+    made.text_embeddings.register_forward_pre_hook(lambda _module, inputs: lengths.append(inputs[0].shape[1]))
+
+    def with_words(given: Batch) -> Outputs:
+        return Outputs(made(given).logits, given.text_ids[:, None, :, None].float())
+
+    expected = with_words(batch())
+    for longest, padded in ((20, 8), (7, 7)):
+        found = _in_buckets(with_words, longest=longest)(batch())
+        torch.testing.assert_close(found.logits, expected.logits, rtol=1e-5, atol=1e-6)
+        assert found.mlm_logits is not None
+        assert torch.equal(found.mlm_logits, expected.mlm_logits)
+        assert lengths[-1] == padded

@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from goldens import golden_json
+from torch import nn
+
+from clipbert_cli.errors import RecipeError
+from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.train.optim import AdamW, build_optimizers, parameter_groups, rates, set_rates
+from clipbert_cli.train.schedules import SCHEDULES, rate_factor
+
+
+def group(parameter: nn.Parameter, *, decay: float = 0.0) -> dict:
+    return {
+        "name": "transformer/decay",
+        "params": [parameter],
+        "lr": 0.0,
+        "part": "transformer",
+        "multiplier": 1.0,
+        "decay": decay,
+    }
+
+
+@pytest.mark.golden
+def test_updates_are_those_of_the_originals_optimiser() -> None:
+    cases = [case for case in golden_json("training/training.json")["adamw_unit"] if case["config"]["correct_bias"]]
+    assert cases
+    for case in cases:
+        parameter = nn.Parameter(torch.tensor(case["params"][0]))
+        config = case["config"]
+        optimizer = AdamW(
+            [group(parameter, decay=config["weight_decay"])], betas=tuple(config["betas"]), eps=config["eps"]
+        )
+        for rate, gradient, expected in zip(case["lr"], case["grads"], case["params"][1:], strict=True):
+            parameter.grad = torch.tensor(gradient)
+            set_rates([optimizer], {"transformer": rate})
+            optimizer.step()
+            # Decay before or after the update differs by lr * decay * update.
+            torch.testing.assert_close(parameter.detach(), torch.tensor(expected), rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.golden
+def test_learning_rates_are_the_originals() -> None:
+    cases = golden_json("training/training.json")["lr_schedule"]
+    assert {case["decay"] for case in cases} == {"linear", "invsqrt", "constant"}
+    for case in cases:
+        config = TrainConfig(
+            learning_rate=case["peak"], warmup_ratio=case["warmup_ratio"], schedule=case["decay"], epochs=1
+        )
+        for step, expected in zip(case["steps"], case["lr"], strict=True):
+            if expected is None:  # the original divides by zero: nothing is left to decay over
+                continue
+            found = rates(config, step, total=case["total"], epoch=0)
+            assert found["transformer"] == pytest.approx(expected, rel=1e-9), case
+
+
+@pytest.mark.golden
+def test_multi_step_is_the_originals_but_for_the_power_it_skips() -> None:
+    cases = golden_json("training/training.json")["multi_step_schedule"]
+    assert cases
+    for case in cases:
+        milestones = case["decay_epochs"]
+        config = TrainConfig(learning_rate=case["peak"], schedule="multi_step", milestones=milestones)
+        for epoch, original in enumerate(case["lr_by_epoch"]):
+            expected = original * 2 if epoch >= max(milestones) else original
+            assert rates(config, 1, total=1, epoch=epoch)["cnn"] == pytest.approx(expected, rel=1e-9), (case, epoch)
+
+
+def test_every_schedule_of_a_recipe_exists() -> None:
+    schedule = TrainConfig.model_fields["schedule"].annotation
+    assert set(schedule.__args__) == set(SCHEDULES)  # type: ignore[union-attr]
+
+
+def test_cnn_and_transformer_may_have_schedules_of_their_own() -> None:
+    config = TrainConfig(learning_rate=1.0, cnn_learning_rate=2.0, schedule="linear", cnn_schedule="constant")
+    assert rates(config, 55, total=100, epoch=0) == {"transformer": 0.5, "cnn": 2.0}
+
+
+def test_an_all_warmup_schedule_ends_without_dividing_by_zero() -> None:
+    assert rate_factor(4, total=4, warmup_ratio=1.0, schedule="linear") == 0.0
+    assert rate_factor(3, total=4, warmup_ratio=1.0, schedule="linear") == 0.75
+
+
+class Small(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cnn = nn.Conv2d(1, 1, 1)
+        self.dense = nn.Linear(2, 2)
+        self.LayerNorm = nn.LayerNorm(2)
+        self.frozen = nn.Linear(2, 2)
+        self.frozen.requires_grad_(False)
+
+
+def test_groups_are_named_and_biases_and_layer_norms_do_not_decay() -> None:
+    groups = parameter_groups(Small(), TrainConfig(weight_decay=0.5, cnn_weight_decay=0.25))
+    found = {
+        group["name"]: (group["part"], group["decay"], group["multiplier"], len(group["params"])) for group in groups
+    }
+    assert found == {
+        "transformer/decay": ("transformer", 0.5, 1.0, 1),
+        "transformer/no_decay": ("transformer", 0.0, 1.0, 3),
+        "cnn/decay": ("cnn", 0.25, 1.0, 1),
+        "cnn/no_decay": ("cnn", 0.0, 1.0, 1),
+    }
+
+
+def test_the_longest_prefix_decides_a_multiplier() -> None:
+    config = TrainConfig(learning_rate=1e-3, learning_rate_multipliers={"d": 2.0, "dense.w": 3.0})
+    (optimizer,) = build_optimizers(Small(), config)
+    set_rates([optimizer], {"transformer": 1e-3, "cnn": 1e-4})
+    found = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
+    assert found == {
+        "transformer/no_decay/d": (pytest.approx(2e-3), 1),
+        "transformer/decay/dense.w": (pytest.approx(3e-3), 1),
+        "transformer/no_decay": (1e-3, 2),
+        "cnn/decay": (1e-4, 1),
+        "cnn/no_decay": (1e-4, 1),
+    }
+
+
+def test_a_multiplier_of_nothing_is_a_mistake() -> None:
+    with pytest.raises(RecipeError, match="learning_rate_multipliers has 'frozen'"):
+        parameter_groups(Small(), TrainConfig(learning_rate_multipliers={"frozen": 2.0}))
+
+
+def test_the_cnn_learns_at_the_transformers_rate_unless_told() -> None:
+    found = rates(TrainConfig(learning_rate=1e-3, schedule="constant"), 1, total=2, epoch=0)
+    assert found == {"transformer": 1e-3, "cnn": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("config", "kinds"),
+    [
+        (TrainConfig(), ["AdamW"]),
+        (TrainConfig(optimizer="adam", cnn_optimizer="adam"), ["Adam"]),
+        (TrainConfig(optimizer="adamax", cnn_optimizer="sgd"), ["Adamax", "SGD"]),
+        (TrainConfig(cnn_optimizer="sgd", cnn_momentum=0.5), ["AdamW", "SGD"]),
+    ],
+)
+def test_a_recipe_chooses_the_optimisers(config: TrainConfig, kinds: list[str]) -> None:
+    model = Small()
+    optimizers = build_optimizers(model, config)
+    assert [type(optimizer).__name__ for optimizer in optimizers] == kinds
+    held = [parameter for each in optimizers for group in each.param_groups for parameter in group["params"]]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert sorted(map(id, held)) == sorted(map(id, trained))
+
+
+def test_momentum_and_decay_of_sgd_reach_the_update() -> None:
+    model = Small()
+    config = TrainConfig(cnn_optimizer="sgd", cnn_momentum=0.5, cnn_weight_decay=0.1)
+    optimizers = build_optimizers(model, config)
+    weight = model.cnn.weight
+    expected, velocity = weight.detach().clone(), torch.zeros_like(weight)
+    for _ in range(3):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        set_rates(optimizers, {"transformer": 0.0, "cnn": 0.01})
+        velocity = 0.5 * velocity + 1 + 0.1 * expected
+        expected = expected - 0.01 * velocity
+        for optimizer in optimizers:
+            optimizer.step()
+    torch.testing.assert_close(weight.detach(), expected)
+
+
+def test_adamw_goes_on_from_its_state_bitwise() -> None:
+    def steps(count: int, *, restart_after: int | None = None) -> torch.Tensor:
+        torch.manual_seed(0)
+        parameter = nn.Parameter(torch.randn(5))
+        optimizer = AdamW([group(parameter, decay=0.1)], betas=(0.9, 0.98), eps=1e-6)
+        for number in range(count):
+            if number == restart_after:
+                state = optimizer.state_dict()
+                optimizer = AdamW([group(parameter, decay=0.1)], betas=(0.9, 0.98), eps=1e-6)
+                optimizer.load_state_dict(state)
+            parameter.grad = torch.sin(parameter.detach() * (number + 1))
+            set_rates([optimizer], {"transformer": 0.01})
+            optimizer.step()
+        return parameter.detach()
+
+    assert torch.equal(steps(6), steps(6, restart_after=2))

@@ -28,10 +28,11 @@ from reporting import command_line, show
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clipbert_cli.assets.demo_media import write_demo_media
-from clipbert_cli.build import checkpoint, prepare_training
+from clipbert_cli.build import checkpoint
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runtime.distributed import start_world
 from clipbert_cli.store.pack import pack_media
+from clipbert_cli.train.setup import prepare_training
 
 SETTINGS = (
     "model.cnn.stem_size=8",

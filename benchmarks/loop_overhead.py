@@ -24,12 +24,12 @@ from reporting import command_line, show
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from clipbert_cli.assets.demo_media import write_demo_media
-from clipbert_cli.build import prepare_training
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runtime.distributed import start_world
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.train.loop import Trainer
+from clipbert_cli.train.setup import prepare_training
 
 LIMIT = 0.03
 WARM_UP = 5  # steps that are not counted

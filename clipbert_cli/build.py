@@ -10,37 +10,32 @@ from __future__ import annotations
 
 import functools
 import logging
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 from torch.utils.data import Sampler
 
 from clipbert_cli.errors import RecipeError, StoreError, UsageError
-from clipbert_cli.infer.predict import SharedTexts
 from clipbert_cli.loading.collate import Collate
 from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
 from clipbert_cli.loading.loader import BatchLoader
-from clipbert_cli.loading.mixture import MixedDataset, Mixture
-from clipbert_cli.loading.order import OrderedBatches, TrainingBatches
+from clipbert_cli.loading.mixture import MixedDataset
+from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.media.backend import choose_decoder
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.model import ClipBert, LoadReport, load_weights
 from clipbert_cli.model.weights.load import Part
-from clipbert_cli.recipe.load import load_recipe, resolve
-from clipbert_cli.recipe.schema import Recipe, WeightsConfig
-from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runtime.distributed import World, start_world
+from clipbert_cli.recipe.load import resolve
+from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runtime.distributed import World
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.source import MediaFolder, MediaSource
 from clipbert_cli.task.base import Draw, Task
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import FIELDS, Record, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.text.tokenizer import Tokenizer
-from clipbert_cli.train.plan import Plan
-from clipbert_cli.train.resume import Resumption, find_resumption
-from clipbert_cli.train.session import Evaluation, Training
 from clipbert_cli.types import Example, Group, Texts
 
 logger = logging.getLogger("clipbert")
@@ -153,40 +148,6 @@ def build_model(recipe: Recipe, task: Task, tokenizer: Tokenizer) -> tuple[ClipB
     return model, reports
 
 
-def training_loader(
-    recipe: Recipe, task: Task, tokenizer: Tokenizer, *, world: World, resumption: Resumption | None
-) -> tuple[Plan, list[Group], BatchLoader]:
-    """How long training runs, its groups, and this process's batches: shuffled anew each epoch, clips as `data` says.
-
-    Raises:
-        ClipbertError: what is missing or wrong in a split's annotations or media.
-    """
-    data = recipe.data
-    sampling = ClipSampling(strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps)
-    parts, all_groups = [], []
-    for split in data.train_splits:
-        examples = read_split(recipe, split, task, task.check_training)
-        source = open_split_media(recipe, split, examples)
-        groups = group_by_media(examples, max_examples=data.max_examples_per_group)
-        all_groups += groups
-        draw = task.draw(groups, training=True)
-        parts.append(group_dataset(recipe, groups, source, sampling, draw, on_bad_media=data.on_bad_media, world=world))
-    begun = resumption.global_batch if resumption else None  # with however many processes
-    step_size = begun or recipe.train.batch_size * recipe.train.gradient_accumulation_steps * world.size
-    mixture = Mixture([len(part) for part in parts], step_size, data.train_ratios)
-    plan = Plan.make(recipe.train, groups=len(mixture), global_batch=step_size)
-    order = TrainingBatches(
-        mixture,
-        batch_size=recipe.train.batch_size,
-        epochs=plan.epochs,
-        seed=recipe.seed,
-        shard=world.shard,
-        after=resumption.step if resumption else 0,
-    )
-    texts = functools.partial(task.collate, tokenizer=tokenizer, labelled=True)
-    return plan, all_groups, batch_loader(recipe, MixedDataset(parts), texts, order, world=world)
-
-
 def evaluation(
     recipe: Recipe,
     task: Task,
@@ -280,55 +241,27 @@ def batch_loader(
 # ---------------------------------------------------------------------------------------------- finetune
 
 
-def prepare_training(
-    recipe: Recipe, run: Path, *, world: World | None = None, resume: bool = False, takes_folder: bool = True
-) -> Training:
-    """Read and check everything a run needs; nothing is written.
+Wanted = Callable[[Sequence[str]], Tensor]
+"""Media ids of B items -> (B, N) bool: which texts are scored with them."""
+
+
+@dataclass(frozen=True)
+class SharedTexts:
+    """The texts of a split that every media item is scored with, in the order of `examples`.
 
     Args:
-        world: the processes that train together; default: this one, or those that its launcher started.
-        resume: go on with the run that is there.
-        takes_folder: the run will be kept in its folder; what only looks at a training may do so beside a run.
-
-    Raises:
-        ClipbertError: whatever of the recipe's files, media or weights is missing or wrong.
+        wanted: default: every text with every item. What is not wanted has logits of 0.
     """
-    begin = time.monotonic()
-    world = world or start_world()
-    folder = RunFolder.existing(run) if resume else RunFolder.absent(run) if takes_folder else RunFolder(run)
-    resumption = None
-    if resume:
-        own = load_recipe(folder.recipe)
-        resumption = world.main_first(lambda: find_resumption(folder, own=own, given=recipe))
-    root = str(resolve(recipe, ".").absolute())  # the run's own recipe works from any folder
-    answers = read_vocabulary(recipe)
-    recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
-    task = build_task(recipe, answers)
-    tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
-    plan, groups, train_loader = training_loader(recipe, task, tokenizer, world=world, resumption=resumption)
-    val_examples = read_split(recipe, "val", task, task.check_truth)
-    val_media = open_split_media(recipe, "val", val_examples)
-    has_weights = resumption is not None and resumption.checkpoint is not None
-    model, reports = build_model(without_weights(recipe) if has_weights else recipe, task, tokenizer)
-    return Training(
-        recipe=recipe,
-        folder=folder,
-        resumption=resumption,
-        task=task,
-        answers=answers,
-        model=model,
-        reports=reports,
-        tokenizer=tokenizer,
-        world=world,
-        plan=plan,
-        groups=groups,
-        train_loader=train_loader,
-        validation=evaluation(recipe, task, val_examples, val_media, tokenizer, world=world),
-        val_examples=val_examples,
-        begin=begin,
-    )
+
+    examples: tuple[Example, ...]
+    texts: Texts
+    wanted: Wanted | None = None
 
 
-def without_weights(recipe: Recipe) -> Recipe:
-    """The recipe with random starting weights: a run that goes on has its own."""
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": WeightsConfig()})})
+@dataclass(frozen=True)
+class Evaluation:
+    """Batches to predict, the texts that all their media meet (of some tasks), and how many predictions come."""
+
+    batches: BatchLoader
+    shared: SharedTexts | None
+    total: int

@@ -1,26 +1,340 @@
-"""What writing to a disk needs everywhere: having it really written, and knowing that it is full."""
+"""Atomic files and folders, locks and fsync: the only place of the package that does this.
+
+Whatever is written is whole or absent. A file or folder is written under a temporary name beside its final place, and
+renamed when it is complete:
+
+    .NAME.unfinished-HOST-PID    being written by process PID of machine HOST
+    .NAME.removed-HOST-PID       being removed by that process
+
+A killed process leaves such a name behind. The next writer of the same NAME on the same machine removes it. Nothing is
+written through a symbolic link: a temporary name is created anew, and renaming replaces a link, never its target.
+"""
 
 from __future__ import annotations
 
 import errno
+import fcntl
+import functools
+import json
 import os
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""`OSError.errno` where there is no space: the disk, the quota or the largest file is reached."""
+"""Values of `OSError.errno` that mean: the disk, the quota or the limit on file sizes is reached."""
 
 
-def open_to_others(path: Path) -> None:
-    """Give a file the permissions that any new file gets: safetensors makes its files unreadable for others."""
-    mask = os.umask(0o077)
-    os.umask(mask)
-    path.chmod(0o666 & ~mask)
+# ------------------------------------------------------------------------------------------ files and folders
 
 
-def flush(path: Path) -> None:
-    """Make sure that a file or folder is on the disk."""
+@contextmanager
+def atomic_file(path: Path, *, mode: str = "w", durable: bool = False) -> Iterator[IO[Any]]:
+    """Yield a stream whose content becomes the file `path` when the block ends without an error.
+
+    Args:
+        mode: "w" for UTF-8 text, "wb" for bytes.
+        durable: fsync the content before the file gets its name.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    with atomic_path(path) as temporary, temporary.open(mode, encoding=None if "b" in mode else "utf-8") as stream:
+        yield stream
+        if durable:
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield the temporary name of an empty file that becomes `path`: for libraries that open a file by its name.
+
+    The finished file has the permissions of any new file, whatever the library gave it.
+
+    Raises:
+        OSError: the file cannot be written; nothing is left of it.
+    """
+    with _temporary(path, "unfinished") as temporary:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o666))
+        permissions = temporary.stat().st_mode
+        yield temporary
+        temporary.chmod(permissions)
+        os.replace(temporary, path)
+
+
+@contextmanager
+def atomic_folder(path: Path, *, replace: bool = False, durable: bool = False) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path` when the block ends without an error.
+
+    Args:
+        replace: whether a folder that is there already is replaced.
+        durable: fsync the folder's files, the folder and its parent.
+
+    Raises:
+        FileExistsError: something is at `path`, and `replace` is not given.
+        OSError: the folder cannot be written; nothing is left of it.
+    """
+    with _temporary(path, "unfinished") as temporary:
+        temporary.mkdir()
+        yield temporary
+        if durable:
+            for entry in (entry for entry in temporary.rglob("*") if not entry.is_symlink()):
+                fsync(entry)
+            fsync(temporary)
+        if replace:
+            remove(path)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        temporary.rename(path)
+        if durable:
+            fsync(path.parent)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path` that is removed when the block ends, for work on what `path` will hold.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(path, "unfinished") as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+def remove(path: Path) -> None:
+    """Remove a file, link or folder; do nothing where there is none.
+
+    A folder is renamed first, so that a removal that is cut short does not leave half a folder under its name.
+    """
+    if path.is_dir() and not path.is_symlink():
+        with _temporary(path, "removed") as temporary:
+            os.replace(path, temporary)
+            shutil.rmtree(temporary)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what processes of this machine that no longer run left in `folder` while they wrote or removed `name`.
+
+    Args:
+        name: of a file or folder; default: any.
+    """
+    written = ".+" if name is None else re.escape(name)
+    leftover = re.compile(rf"\.{written}\.(?:unfinished|removed)-(.+)-(\d+)")
+    with suppress(FileNotFoundError):
+        for entry in list(os.scandir(folder)):
+            match = leftover.fullmatch(entry.name)
+            if match and match[1] == socket.gethostname() and not _is_in_use(Path(entry.path), int(match[2])):
+                if entry.is_dir(follow_symlinks=False):
+                    shutil.rmtree(entry.path, ignore_errors=True)
+                else:
+                    Path(entry.path).unlink(missing_ok=True)
+
+
+def point_link(link: Path, target: Path) -> None:
+    """Make the symbolic link `link` point to `target`, relative to its own folder, in one step."""
+    with _temporary(link, "unfinished") as temporary:
+        temporary.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
+        os.replace(temporary, link)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """Make `target` the same file as `source` (a hard link) where the file system allows it, else a copy."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    real = source.resolve()
+    with _temporary(target, "unfinished") as temporary:
+        try:
+            os.link(real, temporary)
+        except OSError:  # another file system, or one without links
+            shutil.copyfile(real, temporary)
+        os.replace(temporary, target)
+
+
+def fsync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+_in_use: set[Path] = set()
+"""The temporary names that this process is writing or removing."""
+
+
+@contextmanager
+def _temporary(path: Path, state: str) -> Iterator[Path]:
+    """Yield a name beside `path` that no other process uses; what is there when the block ends is removed."""
+    remove_leftovers(path.parent, path.name)
+    temporary = path.with_name(f".{path.name}.{state}-{socket.gethostname()}-{os.getpid()}")
+    if temporary in _in_use:
+        raise FileExistsError(errno.EEXIST, "another thread is writing it", str(path))
+    _in_use.add(temporary)
+    try:
+        yield temporary
+    finally:
+        if temporary.is_dir() and not temporary.is_symlink():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        _in_use.discard(temporary)
+
+
+def _is_in_use(temporary: Path, process: int) -> bool:
+    """Return whether `process` can still be writing there. A number may be used again, so our own proves nothing."""
+    if process == os.getpid():
+        return temporary in _in_use
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it belongs to another user
+        return True
+    return True
+
+
+# ------------------------------------------------------------------------------------------ JSON
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON document, in a folder that is made where it is missing.
+
+    Raises:
+        OSError: the file cannot be written; an earlier one is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as stream:
+        stream.write(json.dumps(value, indent=1) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Return a JSON document written by `write_json`, or None where it is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+# ------------------------------------------------------------------------------------------ locks
+
+
+class LockHeldError(Exception):
+    """Another process, or another thread of this one, holds the lock; `owner` is what it wrote there."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(owner)
+        self.owner = owner
+
+
+_held: set[int] = set()
+"""Descriptors of the locks that this process holds."""
+
+
+@contextmanager
+def lock(file: Path, *, keep_waiting: Callable[[], bool] = lambda: False, remove_file: bool = True) -> Iterator[None]:
+    """Hold a lock on `file` against other processes and threads. The system releases it whatever ends this process.
+
+    A child made by fork does not hold the lock: it closes the descriptor, so that a loading process that outlives its
+    parent does not block the next run.
+
+    Args:
+        file: is created where it is missing; its content names the process that holds the lock.
+        keep_waiting: called while another holds the lock; it waits a moment and returns whether to try again.
+        remove_file: remove the file afterwards.
+
+    Raises:
+        LockHeldError: another holds it.
+        OSError: the file cannot be made.
+    """
+    while (descriptor := _try_lock(file)) is None:
+        if not keep_waiting():
+            raise LockHeldError(_owner(file))
+    _close_in_children()
+    _held.add(descriptor)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        yield
+    finally:
+        if descriptor in _held:  # a child made by fork has closed it, and the lock is not the child's to release
+            if remove_file:
+                file.unlink(missing_ok=True)
+            _held.discard(descriptor)
+            os.close(descriptor)
+
+
+def is_locked(file: Path) -> bool:
+    """Return whether another process or thread holds the lock on `file`."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        return not _lock_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_stale_lock(file: Path) -> None:
+    """Remove a lock file whose holder was killed."""
+    if file.exists():
+        with suppress(LockHeldError), lock(file):
+            pass
+
+
+def _try_lock(file: Path) -> int | None:
+    """Return the descriptor of the locked file, None where another holds it."""
+    while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        except FileNotFoundError:  # another process removed the empty folder just now
+            continue
+        locked = False
+        try:
+            if not _lock_descriptor(descriptor):
+                return None
+            # The last holder may have removed the file meanwhile: a lock on a removed file excludes nobody.
+            with suppress(FileNotFoundError):
+                locked = os.path.samestat(os.fstat(descriptor), os.stat(file, follow_symlinks=False))
+            if locked:
+                return descriptor
+        finally:
+            if not locked:
+                os.close(descriptor)
+
+
+def _lock_descriptor(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _owner(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+    except OSError:
+        return "another process"
+
+
+@functools.cache
+def _close_in_children() -> None:
+    """Register, once per process, that a child made by fork closes the descriptors of this process's locks."""
+    os.register_at_fork(after_in_child=_close_held)
+
+
+def _close_held() -> None:
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -153,3 +153,17 @@ class Prediction:
             for name, value in self.fields.items()
         }
         return {"example_id": self.example_id, "media_id": self.media_id, **fields}
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """One of `size` processes that share the data; alone, a process has it all."""
+
+    rank: int = 0
+    size: int = 1
+
+
+ALONE = Shard()
+
+
+Kind = Literal["video", "image"]

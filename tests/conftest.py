@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share: a small made data set, packed, and a run trained on it."""
+"""Fixtures that several packages share: a small made data set, packed, and a run trained on it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,14 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of one wo
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
-
-pytest.register_assert_rewrite("dali_cases")  # a failed comparison of pixels says by how much
+from made_media import video
 from running import TINY, Clipbert, ClipbertProcess, Finished
 
 from clipbert_cli.assets.demo_media import write_demo_media
 
 REQUIRE = "CLIPBERT_REQUIRE"
+
+pytest.register_assert_rewrite("dali_cases")  # a failed comparison of pixels says by how much
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -108,9 +110,36 @@ def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run on `made_data`. Not to be changed."""
-    from clipbert_cli.build import prepare_training
     from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.train.setup import prepare_training
 
     run = tmp_path_factory.mktemp("runs") / "tiny"
     prepare_training(load_recipe("demo_qa", overrides=TINY, data_root=made_data), run).run()
     return run
+
+
+@pytest.fixture(scope="module")
+def clip() -> bytes:
+    return video(6)
+
+
+@pytest.fixture
+def videos(tmp_path: Path, clip: bytes) -> Path:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    for index in range(8):
+        (folder / f"video{index}.mp4").write_bytes(clip)
+    return folder
+
+
+@pytest.fixture
+def dirty_memory() -> Iterator[None]:
+    """New tensors hold the largest value of their type (nan for floats) until something is written."""
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert (torch.empty(9, dtype=torch.uint8) == 255).all()
+        yield
+    finally:
+        torch.use_deterministic_algorithms(False)

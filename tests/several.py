@@ -19,8 +19,8 @@ from clipbert_cli.infer.predict import predict
 from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.model.heads import Scores
 from clipbert_cli.runtime.distributed import World, start_world
-from clipbert_cli.runtime.ending import run_and_exit
 from clipbert_cli.runtime.precision import Precision
+from clipbert_cli.runtime.process_exit import run_and_exit
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 from running import TINY
 
-from clipbert_cli.build import prepare_training
 from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError
 from clipbert_cli.infer.trained import open_run, predict_media, predict_split
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.store.pack import pack_media
+from clipbert_cli.train.setup import prepare_training
 
 
 def tiny(made_data: Path, *overrides: str) -> Recipe:

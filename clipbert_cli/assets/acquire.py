@@ -14,14 +14,14 @@ from typing import Literal
 
 from clipbert_cli.assets.catalog import Catalog, Part
 from clipbert_cli.assets.check_file import Received, WrongContent, check_file
-from clipbert_cli.assets.convert.base import remove_leftovers
 from clipbert_cli.assets.convert.registry import run_converter
 from clipbert_cli.assets.download_plan import Layout, Plan, PlannedFile, PlannedPart
 from clipbert_cli.assets.fetch import Fetcher
-from clipbert_cli.assets.files import Stopped, link_or_copy, locked, read_json, sweep_lock, write_json
 from clipbert_cli.assets.partial_file import sweep_part
+from clipbert_cli.assets.transfer import Stopped, lock_file, locked
 from clipbert_cli.assets.unpack import unpack
 from clipbert_cli.errors import ClipbertError, DownloadError, OutputError
+from clipbert_cli.files import atomic_folder, link_or_copy, read_json, remove_leftovers, remove_stale_lock, write_json
 
 
 @dataclass
@@ -202,11 +202,11 @@ def _raw_of(planned: PlannedPart, layout: Layout) -> Path:
 def _sweep(planned: PlannedPart, layout: Layout) -> None:
     """Remove what a killed download left behind at the very end of a part."""
     for path in (*(layout.file(name, planned.part) for name in planned.part.files), _lock_of(planned, layout)):
-        sweep_lock(path)
+        remove_stale_lock(lock_file(path))
         sweep_part(path)
     if planned.part.kind == "annotations" and planned.state == "complete":
         shutil.rmtree(_raw_of(planned, layout), ignore_errors=True)
-        remove_leftovers(layout.data / str(planned.part.folder))
+        remove_leftovers(layout.data / str(planned.part.folder), "conversion")
 
 
 def _say(exc: ClipbertError | OSError) -> str:
@@ -277,19 +277,14 @@ def _take_folder(source: Path, target: Path, stop: threading.Event) -> None:
             f"--source {source} contains {target}: a folder cannot be handed over into itself",
             hint="name the folder of media files alone",
         )
-    temporary = target.with_name(f".{target.name}.unpacking")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(target) as temporary:
         for path in sorted(source.rglob("*")):
             relative = path.relative_to(source)
             if path.is_file() and not any(name.startswith(".") for name in relative.parts):
                 link_or_copy(path, temporary / relative)
             if stop.is_set():
                 raise Stopped
-        temporary.replace(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _remove_used(done: PlannedPart, plan: Plan, results: dict[str, PartResult]) -> None:

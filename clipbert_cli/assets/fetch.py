@@ -22,18 +22,15 @@ from typing import TYPE_CHECKING
 
 from clipbert_cli.assets.catalog import FileEntry, Source
 from clipbert_cli.assets.check_file import Received, WrongContent, check_content, check_file
-from clipbert_cli.assets.files import Stopped, link_or_copy, locked
 from clipbert_cli.assets.partial_file import Part
+from clipbert_cli.assets.transfer import Progress, Refused, Stopped, locked
 from clipbert_cli.errors import DownloadError
+from clipbert_cli.files import link_or_copy
 
 if TYPE_CHECKING:
     import httpx
 
 RETRIED = {408, 425, 429, *range(500, 600)}
-
-
-class Refused(Exception):  # noqa: N818 - says what a source did, and never leaves this room
-    """This source does not give the file; the next one may."""
 
 
 class _Interrupted(Exception):  # noqa: N818
@@ -49,22 +46,6 @@ class Policy:
     attempts: int = 5
     backoff: float = 1.0
     longest_wait: float = 60.0
-
-
-class Progress:
-    """What a fetch tells of itself. This one is silent; a command shows it."""
-
-    def begin(self, name: str, total: int | None, done: int) -> None:
-        """A file starts, goes on, or starts again: `done` bytes of `total` (None: unknown) are here."""
-
-    def advance(self, name: str, count: int) -> None:
-        """`count` more bytes are here."""
-
-    def end(self, name: str) -> None:
-        """The file is here, or given up."""
-
-    def say(self, message: str) -> None:
-        """A line for the person."""
 
 
 @dataclass

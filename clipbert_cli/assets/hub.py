@@ -7,7 +7,7 @@ from typing import Any
 
 from clipbert_cli import __version__
 from clipbert_cli.assets.catalog import Source
-from clipbert_cli.assets.fetch import Progress, Refused
+from clipbert_cli.assets.transfer import Progress, Refused
 
 
 def download_from_hub(source: Source, name: str, progress: Progress) -> Path:

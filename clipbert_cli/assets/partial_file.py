@@ -10,7 +10,7 @@ import os
 from pathlib import Path
 
 from clipbert_cli.assets.check_file import new_digests
-from clipbert_cli.assets.files import read_json, write_json
+from clipbert_cli.files import read_json, write_json
 
 
 class Part:

@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import fnmatch
 import lzma
-import os
-import shutil
 import stat
 import tarfile
 import threading
@@ -18,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal
 
-from clipbert_cli.assets.files import Stopped
+from clipbert_cli.assets.transfer import Stopped
 from clipbert_cli.errors import DownloadError
+from clipbert_cli.files import atomic_folder
 
 
 @dataclass(frozen=True)
@@ -50,24 +49,19 @@ def unpack(
     """
     limits = limits or Limits()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.unpacking")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        wanted = _Wanted(archive, members, limits, stop or threading.Event())
-        count = (_unpack_zip if kind == "zip" else _unpack_tar)(archive, temporary, wanted)
-        if count == 0:
-            raise DownloadError(
-                f"{archive}: none of its {wanted.files:,} files matches {', '.join(members or ['*'])}",
-                hint="it is another archive than expected: remove it and download again",
-            )
-        os.replace(temporary, folder)
+        with atomic_folder(folder) as temporary:
+            wanted = _Wanted(archive, members, limits, stop or threading.Event())
+            count = (_unpack_zip if kind == "zip" else _unpack_tar)(archive, temporary, wanted)
+            if count == 0:
+                raise DownloadError(
+                    f"{archive}: none of its {wanted.files:,} files matches {', '.join(members or ['*'])}",
+                    hint="it is another archive than expected: remove it and download again",
+                )
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as exc:
         raise DownloadError(
             f"{archive}: damaged, or no {kind} archive: {exc}", hint="remove it and download again"
         ) from exc
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return count
 
 

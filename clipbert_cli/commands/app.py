@@ -19,8 +19,7 @@ from clipbert_cli.commands.recipes import recipes_app
 from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE
-from clipbert_cli.runtime.ending import run_and_exit
-from clipbert_cli.runtime.process_exit import report
+from clipbert_cli.runtime.process_exit import report, run_and_exit
 
 
 class ClipbertGroup(TyperGroup):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipbert_cli.media.probe import Kind
+    from clipbert_cli.types import Kind
 
 
 def answer_files(

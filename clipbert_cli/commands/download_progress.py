@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from clipbert_cli.assets.fetch import Progress
+from clipbert_cli.assets.transfer import Progress
 from clipbert_cli.commands.terminal import note, stderr
 
 

@@ -110,7 +110,7 @@ def finetune(
     resume = resume or (requeue and was_requeued() and folder.exists())
     loaded = _recipe(recipe, folder, overrides, data_root, resume=resume)
 
-    from clipbert_cli.build import prepare_training
+    from clipbert_cli.train.setup import prepare_training
 
     with start_world(device) as world:
         if not world.is_main:

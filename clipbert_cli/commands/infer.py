@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from clipbert_cli.infer.ranking import SplitScoring
-    from clipbert_cli.media.probe import Kind
+    from clipbert_cli.types import Kind
 
 JSONL, SCORES = "jsonl", "scores"
 

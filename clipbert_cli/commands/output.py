@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 from clipbert_cli.errors import OutputError
+from clipbert_cli.files import atomic_file
 
 
 @contextmanager
-def writing(path: str, *, overwrite: bool = False) -> Iterator[TextIO]:
+def writing(path: str, *, overwrite: bool = False) -> Iterator[IO[str]]:
     """A text stream to `path`, which appears only when the block ends well.
 
     `-` and files that are not regular (a pipe, a device) are written straight away.
@@ -36,29 +36,18 @@ def writing(path: str, *, overwrite: bool = False) -> Iterator[TextIO]:
     if target.exists() and not overwrite:
         raise OutputError(f"{path} exists already", hint="name another file, or give --overwrite")
     try:
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as exc:
-        raise OutputError(f"{path} cannot be written: {exc.strerror}", hint="name a file in a writable folder") from exc
-    try:
-        with open(handle, "w", encoding="utf-8") as stream:
+        with atomic_file(target) as stream:
             yield stream
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, target)
-    except BaseException as exc:
-        Path(name).unlink(missing_ok=True)
-        if isinstance(exc, OSError) and not isinstance(exc, BrokenPipeError):
-            raise OutputError(f"{path} cannot be written: {exc.strerror}", hint="nothing was kept") from exc
+    except BrokenPipeError:
         raise
+    except OSError as exc:
+        raise OutputError(
+            f"{path} cannot be written: {exc.strerror}", hint="nothing was kept; name a file in a writable folder"
+        ) from exc
 
 
 @contextmanager
-def nowhere() -> Iterator[TextIO]:
+def nowhere() -> Iterator[IO[str]]:
     """A text stream that keeps nothing: of several processes one writes."""
     with open(os.devnull, "w", encoding="utf-8") as stream:
         yield stream
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -131,7 +131,7 @@ def index_command(
 
     Exit code 0: every item is known now. 1: some do not decode; the others are.
     """
-    from clipbert_cli.store.verify import index_store
+    from clipbert_cli.store.scan import index_store
 
     with _counting("indexing") as show:
         checked = index_store(store, beside=beside, workers=_workers(workers), on_progress=show)
@@ -144,7 +144,7 @@ def index_command(
 def list_command(store: StoreArgument, as_json: JsonOption = False) -> None:
     """List the items: media id, size, width x height, codec or format, and of a video seconds and frames."""
     from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.store.verify import open_store
+    from clipbert_cli.store.lmdb_store import open_store
 
     source = open_store(store)
     rows = [{"media_id": media_id, **(source.record(media_id) or {})} for media_id in source]
@@ -184,7 +184,7 @@ def show_command(
     from clipbert_cli.errors import OutputError, UsageError
     from clipbert_cli.media.sampling import ClipSampling
     from clipbert_cli.store.contact_sheet import contact_sheet, sampled_frames
-    from clipbert_cli.store.verify import open_store
+    from clipbert_cli.store.lmdb_store import open_store
 
     try:
         clips = ClipSampling(sampling, num_clips, num_frames, fps, safeguard=sampling == "clips")
@@ -209,7 +209,7 @@ def show_command(
 
 
 def _workers(workers: int | None) -> int:
-    from clipbert_cli.store.verify import available_cores
+    from clipbert_cli.store.worker_pool import available_cores
 
     return available_cores() if workers is None else workers
 

@@ -7,34 +7,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
 from torch import Tensor
 
+from clipbert_cli.build import SharedTexts
 from clipbert_cli.infer.text_batches import Answers, Budgets, TextBuckets, encode
 from clipbert_cli.model import ClipBert
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.precision import Precision, choose_kernels
 from clipbert_cli.task.base import Task
-from clipbert_cli.types import Batch, Example, Outputs, Prediction, Texts
-
-Wanted = Callable[[Sequence[str]], Tensor]
-"""Media ids of B items -> (B, N) bool: which texts are scored with them."""
-
-
-@dataclass(frozen=True)
-class SharedTexts:
-    """The texts of a split that every media item is scored with, in the order of `examples`.
-
-    Args:
-        wanted: default: every text with every item. What is not wanted has logits of 0.
-    """
-
-    examples: tuple[Example, ...]
-    texts: Texts
-    wanted: Wanted | None = None
+from clipbert_cli.types import Batch, Outputs, Prediction, Texts
 
 
 def predict(

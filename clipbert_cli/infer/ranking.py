@@ -21,11 +21,10 @@ from clipbert_cli.errors import DecodeError, InterruptionError, UsageError
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.infer.trained import Answering, LoadedRun
 from clipbert_cli.loading.order import OrderedBatches
-from clipbert_cli.media.probe import Kind
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.source import MediaSource
 from clipbert_cli.task.retrieval import checksum
-from clipbert_cli.types import Example, Prediction
+from clipbert_cli.types import Example, Kind, Prediction
 
 Progress = Callable[[int], None]
 

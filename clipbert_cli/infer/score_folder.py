@@ -13,12 +13,11 @@ A batch counts when its line is there: a line that was cut short, and rows witho
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,6 +25,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from clipbert_cli.errors import OutputError, PredictionsError
+from clipbert_cli.files import LockHeldError, atomic_file, lock
 from clipbert_cli.types import Prediction
 
 SCORES, IDS = "scores.npy", "ids.json"
@@ -86,12 +86,11 @@ class ScoreFolder:
             if overwrite:
                 self._clear()
             self._make()
-            # A lock of the process (POSIX), not of the open file: loading processes, being copies, must not hold it.
-            with (self.unfinished / LOCK).open("a") as lock:
+            with ExitStack() as stack:
                 try:
-                    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except OSError as exc:
-                    raise OutputError(f"{self.path}: another process writes these scores", hint="wait for it") from exc
+                    stack.enter_context(lock(self.unfinished / LOCK, remove_file=False))
+                except LockHeldError as exc:
+                    raise OutputError(f"{self.path}: {exc.owner} writes these scores", hint="wait for it") from exc
                 yield self._read(mend=True).batches
         except OSError as exc:
             raise OutputError(f"{self.path} cannot be written: {exc.strerror}") from exc
@@ -116,8 +115,8 @@ class ScoreFolder:
         shutil.rmtree(self.path / FINISHED, ignore_errors=True)
         if not state.exists():
             self.unfinished.mkdir(parents=True, exist_ok=True)
-            (self.unfinished / f"{STATE}.new").write_text(described, encoding="utf-8")
-            os.replace(self.unfinished / f"{STATE}.new", state)
+            with atomic_file(state) as stream:
+                stream.write(described)
         if state.read_text(encoding="utf-8") != described:
             raise OutputError(
                 f"{self.path} holds unfinished scores of other weights, settings, media or texts",

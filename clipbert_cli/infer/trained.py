@@ -1,4 +1,4 @@
-"""A run becomes predictions: `clipbert infer`, for a split or for single files; `infer/ranking.py` searches among media."""
+"""Predictions of a trained run, for a split or for single files."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 from clipbert_cli.build import Evaluation, build_task, evaluation, open_split_media, read_split
 from clipbert_cli.errors import RecipeError, UsageError
 from clipbert_cli.infer.predict import predict, predict_batches
-from clipbert_cli.media.probe import Kind
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
@@ -24,7 +23,7 @@ from clipbert_cli.task.base import Task
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import read_answers
 from clipbert_cli.text.tokenizer import Tokenizer
-from clipbert_cli.types import Example, Prediction
+from clipbert_cli.types import Example, Kind, Prediction
 
 # Of another recipe's `data`.
 TAKEN = (

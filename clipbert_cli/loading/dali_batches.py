@@ -10,9 +10,8 @@ from collections.abc import Sequence
 import torch
 
 from clipbert_cli.errors import ClipbertError, DecodeError
-from clipbert_cli.loading.collate import stack_frames
+from clipbert_cli.loading.collate import CollateGood, Loaded, stack_frames
 from clipbert_cli.loading.dataset import GroupDataset, Item
-from clipbert_cli.loading.loaded import CollateGood, Loaded
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.media.backend import IN_A_CONTAINER
 from clipbert_cli.media.dali.clips import EncodedClips

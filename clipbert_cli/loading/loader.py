@@ -12,10 +12,9 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.errors import ClipbertError, DecodeError
-from clipbert_cli.loading.collate import Collate
+from clipbert_cli.loading.collate import Collate, CollateGood, Loaded
 from clipbert_cli.loading.dali_batches import BatchDecoder
 from clipbert_cli.loading.dataset import BadMedia, GroupDataset, Position
-from clipbert_cli.loading.loaded import CollateGood, Loaded
 from clipbert_cli.loading.lookahead import ahead
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.media.backend import Decoder

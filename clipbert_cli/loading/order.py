@@ -18,17 +18,7 @@ from torch.utils.data import Sampler
 
 from clipbert_cli.loading.dataset import Position
 from clipbert_cli.loading.mixture import Mixture
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """One of `size` processes that share the data; alone, a process has it all."""
-
-    rank: int = 0
-    size: int = 1
-
-
-ALONE = Shard()
+from clipbert_cli.types import ALONE, Shard
 
 
 def part(whole: range, number: int, parts: int) -> range:

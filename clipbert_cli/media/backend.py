@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.media.probe import Kind
+from clipbert_cli.types import Kind
 
 DecoderSetting = Literal["auto", "pyav", "dali"]
 

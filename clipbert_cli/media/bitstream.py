@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import av
+
 _START_CODED = {"mpeg1video", "mpeg2video", "mpeg4"}
 # Before a start code any number may stand. A run is looked at once, from its beginning: writers of a constant rate fill
 # their packets with zeros, and a run that is tried from each of them takes the square of its length.
@@ -100,3 +102,93 @@ class NalFormat:
             start = place + self.length_size
             place = start + int.from_bytes(packet[place:start], "big")
             yield start, min(place, len(packet))
+
+
+_BASELINE, _MAIN, _HIGH = 66, 77, 100
+
+
+def coded_size(extradata: bytes) -> tuple[int, int] | None:
+    """(height, width) by the first sequence parameter set of an `avcC` (ITU-T H.264, 7.3.2.1.1; ISO/IEC 14496-15,
+    5.3.3.1); None for profiles other than Baseline, Main and High, and for what is rarely there: scaling lists."""
+    size = int.from_bytes(extradata[6:8], "big")
+    unit = extradata[9 : 8 + size].replace(b"\0\0\3", b"\0\0")  # without its first byte, and what keeps start codes out
+    if not extradata[5] & 31 or len(unit) < 4 or unit[0] not in (_BASELINE, _MAIN, _HIGH):
+        return None
+    bits = _Bits(unit[3:])
+    try:
+        bits.golomb()  # which set it is
+        if unit[0] == _HIGH:
+            _chroma, _luma_depth, _chroma_depth = bits.golomb(), bits.golomb(), bits.golomb()
+            _bypass, has_lists = bits.take(1), bits.take(1)
+            if has_lists:
+                return None
+        bits.golomb()  # bits of frame numbers
+        order = bits.golomb()
+        if order == 0:
+            bits.golomb()  # bits of the order
+        elif order == 1:
+            bits.take(1)
+            for _ in range(2):
+                bits.golomb()
+            for _ in range(bits.golomb()):
+                bits.golomb()
+        _references, _gaps = bits.golomb(), bits.take(1)
+        width, rows, frames_only = bits.golomb() + 1, bits.golomb() + 1, bits.take(1)
+    except EOFError:
+        return None
+    return 16 * rows * (2 - frames_only), 16 * width
+
+
+class _Bits:
+    """Reads bits from the left."""
+
+    def __init__(self, data: bytes) -> None:
+        self._bits = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        """The next `count` bits.
+
+        Raises:
+            EOFError: there are not so many.
+        """
+        self._left -= count
+        if self._left < 0:
+            raise EOFError
+        return self._bits >> self._left & (1 << count) - 1
+
+    def golomb(self) -> int:
+        """The next Exp-Golomb number (9.1): so many zeros, a one, and as many bits."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        return (1 << zeros) - 1 + self.take(zeros)
+
+
+_LIBVPX = "libvpx-vp9"
+
+
+_HIGH_PROFILE = 0x10  # of the uncompressed header's first byte (VP9 bitstream, 6.2): more than 8 bits
+
+
+_KEY_MASK, _KEY = 0xCE, 0x82  # marker 2, no existing frame shown again, key frame, shown
+
+
+def checking_decoder(codec: str, packet: bytes) -> str:
+    """FFmpeg's name of the decoder for a video that begins with this packet. libvpx may be built for 8 bits alone."""
+    is_simple = codec == "vp9" and bool(packet) and not packet[0] & _HIGH_PROFILE
+    return _LIBVPX if is_simple and _LIBVPX in av.codec.codecs_available else codec
+
+
+def is_one_picture(packet: bytes) -> bool:
+    """Whether a packet of 8 bits holds one frame that is decoded and shown: neither several, hidden ones among them
+    (VP9 bitstream, annex B: the index at the end begins and ends with the same byte), nor a frame shown again."""
+    marker = packet[-1]
+    index = 2 + ((marker >> 3 & 3) + 1) * ((marker & 7) + 1)
+    is_several = marker & 0xE0 == 0xC0 and len(packet) >= index and packet[-index] == marker
+    return not is_several and packet[0] & 0x0A == 0x02  # it is shown, and not one that was decoded before
+
+
+def is_key_picture(packet: bytes) -> bool:
+    """Whether a packet of 8 bits shows a key frame, which libvpx does not tell."""
+    return packet[0] & _KEY_MASK == _KEY

@@ -23,11 +23,10 @@ from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.bitstream import NalFormat, has_lost_bytes
+from clipbert_cli.media.bitstream import NalFormat, checking_decoder, has_lost_bytes, is_key_picture
 from clipbert_cli.media.damage import JUDGED, first_damaged
 from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels, create_decoder, reading_video, set_decoding
 from clipbert_cli.media.structure import first_damage
-from clipbert_cli.media.vp9 import checking_decoder, is_key_picture
 
 # Streams without a container: what does not begin with a start code is a piece of some other file.
 _BARE = {"h264", "hevc", "m4v", "mpegvideo"}

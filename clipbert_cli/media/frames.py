@@ -24,9 +24,9 @@ from clipbert_cli.media.container import open_video
 from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.packets import OtherBytesError, PacketTable, decode_packets
-from clipbert_cli.media.probe import Kind, inspect_video
+from clipbert_cli.media.probe import inspect_video
 from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
-from clipbert_cli.types import VideoInfo
+from clipbert_cli.types import Kind, VideoInfo
 
 # Every video is converted with BT.601 whatever its tags say, as the original's decoder did (and DALI does). The
 # scaler's default arithmetic gives the original's pixels to the bit (golden/transforms, `video_raw_rgb`); interpolated

@@ -17,11 +17,10 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.bitstream import NalFormat
+from clipbert_cli.media.bitstream import NalFormat, checking_decoder, is_key_picture
 from clipbert_cli.media.container import Video, frame_step, next_time
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.media.packets import PacketDecoder, PacketTable, Run
-from clipbert_cli.media.vp9 import checking_decoder, is_key_picture
 
 # Codecs whose decoders need nothing of a container but extradata and tag.
 _CODECS = {"h264", "hevc", "mpeg4", "vp8", "vp9", "av1", "libdav1d", "mjpeg"}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Literal
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import Video, open_video
@@ -16,8 +15,6 @@ from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels
 from clipbert_cli.media.packet_scan import Scan, scan_packets
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.types import VideoInfo
-
-Kind = Literal["video", "image"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,33 +10,28 @@ ClipBERT: Lei et al., CVPR 2021, arXiv 2102.06183.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 from pathlib import Path
-from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import BertConfig
 from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, BertPooler
 
-from clipbert_cli.errors import OutputError, WeightsError
-from clipbert_cli.files import open_to_others
+from clipbert_cli.errors import OutputError
+from clipbert_cli.files import atomic_path
 from clipbert_cli.model.answering import Answerer
 from clipbert_cli.model.cnn import GridCnn
 from clipbert_cli.model.heads import HEADS, Fused, HeadSpec
+from clipbert_cli.model.pretrained import FORMAT_VERSION, read_config
 from clipbert_cli.model.visual_embeddings import VisualEmbeddings
 from clipbert_cli.model.weights.load import load_weights
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, WEIGHTS_FILE
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig
 from clipbert_cli.types import Batch, Outputs
-
-FORMAT_VERSION = 1
 
 
 class ClipBert(nn.Module):
@@ -143,17 +138,12 @@ class ClipBert(nn.Module):
             "head": dataclasses.asdict(self.head_spec),
         }
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        weights = folder / WEIGHTS_FILE
-        unfinished = weights.with_suffix(".unfinished")
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-            save_file(state, unfinished, metadata={"format": "pt"})
-            open_to_others(unfinished)
-            os.replace(unfinished, weights)
+            with atomic_path(folder / WEIGHTS_FILE) as unfinished:
+                save_file(state, unfinished, metadata={"format": "pt"})
         except (OSError, SafetensorError) as error:
-            with contextlib.suppress(OSError):
-                unfinished.unlink()
             raise OutputError(f"{folder}: the model cannot be written here: {error}") from error
 
     @classmethod
@@ -199,32 +189,3 @@ def start_weights(module: nn.Module, deviation: float) -> None:
         module.weight.fill_(1)
     if isinstance(module, nn.Linear | nn.LayerNorm):
         module.bias.zero_()
-
-
-def read_config(path: Path) -> tuple[ModelConfig, HeadSpec]:
-    """What `save_pretrained` wrote into `config.json`.
-
-    Raises:
-        WeightsError: the file is missing, or not of this project, or of a later format.
-    """
-    try:
-        description: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise WeightsError(
-            f"{path}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}",
-            hint="name the folder that save_pretrained or a run's checkpoint wrote",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read as JSON: {error}") from error
-    found = description.get("format") if isinstance(description, dict) else None
-    if found != "clipbert":
-        raise WeightsError(f"{path}: format is {found!r}, expected 'clipbert': this is not a model of this project")
-    if description.get("format_version") != FORMAT_VERSION:
-        raise WeightsError(
-            f"{path}: format_version is {description.get('format_version')!r}, this release reads {FORMAT_VERSION}",
-            hint="install the release of clipbert that wrote it",
-        )
-    try:
-        return ModelConfig.model_validate(description["model"]), HeadSpec(**description["head"])
-    except (KeyError, TypeError, ValidationError, ValueError) as error:
-        raise WeightsError(f"{path}: does not describe a model: {error}") from error

@@ -14,7 +14,7 @@ from torch import nn
 from torch_ema import ExponentialMovingAverage
 
 from clipbert_cli.errors import WeightsError
-from clipbert_cli.files import open_to_others
+from clipbert_cli.files import atomic_path
 
 
 class WeightAverage:
@@ -42,8 +42,8 @@ class WeightAverage:
     def save(self, path: Path) -> None:
         """Write the averaged weights by name."""
         state = zip(self._names, self._average.shadow_params, strict=True)
-        save_file({name: value.cpu().contiguous() for name, value in state}, path, metadata={"format": "pt"})
-        open_to_others(path)
+        with atomic_path(path) as temporary:
+            save_file({name: value.cpu().contiguous() for name, value in state}, temporary, metadata={"format": "pt"})
 
     def state_dict(self) -> dict[str, Any]:
         """Counters; the weights are in the file that `save` writes."""

@@ -11,13 +11,13 @@ import json
 import logging
 import math
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import InterruptionError, OutputError, UsageError
+from clipbert_cli.files import scratch_folder
 from clipbert_cli.profile.profiler import AFTERWARDS, TRACED, Profiler
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.runtime.provenance import environment
@@ -113,7 +113,6 @@ class Profiling:
 
     def _begin(self, stack: ExitStack) -> Path:
         """Make a folder beside the profile's, which goes when the stack is left."""
-        unfinished = self.folder.with_name(f".{self.folder.name}.unfinished-{os.getpid()}")
         try:
             if (self.folder / "recipe.yaml").exists() or (self.folder.exists() and not self.folder.is_dir()):
                 raise OutputError(
@@ -122,13 +121,11 @@ class Profiling:
                 )
             if self.folder.exists() and not os.access(self.folder, os.W_OK):
                 raise OutputError(f"{self.folder} cannot be written", hint="name another run with --run")
-            unfinished.mkdir(parents=True)
+            return stack.enter_context(scratch_folder(self.folder))
         except OSError as exc:
             raise OutputError(
                 f"{self.folder} cannot be written: {exc.strerror}", hint="name another run with --run"
             ) from exc
-        stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
-        return unfinished
 
     def _finish(self, unfinished: Path, profiler: Profiler, report: Mapping[str, Any]) -> None:
         """Write both files, then give them their names."""

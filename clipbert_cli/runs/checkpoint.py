@@ -12,14 +12,12 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.files import flush
+from clipbert_cli.files import atomic_folder, point_link, remove
 
 STATE_FILE = "state.json"
 TRAINING_FILE = "training.pt"
@@ -43,30 +41,13 @@ def save_checkpoint(checkpoints: Path, *, step: int, write: Callable[[Path], Non
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     final = step_folder(checkpoints, step)
-    with _unfinished(checkpoints / f".{final.name}.unfinished") as folder:
+    with atomic_folder(final, replace=True, durable=True) as folder:
         write(folder)
         files = {file.name: {"bytes": file.stat().st_size, "crc32": _crc32(file)} for file in sorted(folder.iterdir())}
         description = {"step": step, **state, "files": files}
         (folder / STATE_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
-        for file in folder.iterdir():
-            flush(file)
-        flush(folder)
-        _remove(final)  # an earlier attempt at the same step
-        os.replace(folder, final)
-    flush(checkpoints)
-    point(checkpoints.parent / "latest", final)
+    point_link(checkpoints.parent / "latest", final)
     return final
-
-
-@contextmanager
-def _unfinished(folder: Path) -> Iterator[Path]:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -103,7 +84,7 @@ def damage(folder: Path) -> str | None:
 
 def mark_best(checkpoints: Path, *, step: int) -> None:
     """Move the `best` link to the checkpoint of update `step`."""
-    point(checkpoints.parent / "best", step_folder(checkpoints, step))
+    point_link(checkpoints.parent / "best", step_folder(checkpoints, step))
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
@@ -118,14 +99,7 @@ def remove_old_checkpoints(checkpoints: Path, *, keep_last: int) -> None:
     for step in saved_steps(checkpoints)[:-keep_last]:
         folder = step_folder(checkpoints, step)
         if folder.resolve() != best:
-            _remove(folder)
-
-
-def remove_leftovers(checkpoints: Path) -> None:
-    """Remove what a save or a removal left that was cut short."""
-    for pattern in (".step_*.unfinished", ".step_*.removed"):
-        for folder in checkpoints.glob(pattern):
-            shutil.rmtree(folder)
+            remove(folder)
 
 
 def set_aside(folder: Path) -> Path:
@@ -137,26 +111,9 @@ def set_aside(folder: Path) -> Path:
     return aside
 
 
-def _remove(folder: Path) -> None:
-    """Rename first: a removal that is cut short must not leave half a checkpoint under a checkpoint's name."""
-    if folder.exists():
-        doomed = folder.with_name(f".{folder.name}.removed")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(folder, doomed)
-        shutil.rmtree(doomed)
-
-
 def _crc32(file: Path) -> int:
     value = 0
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
             value = zlib.crc32(block, value)
     return value
-
-
-def point(link: Path, target: Path) -> None:
-    """Make `link` point to `target` in one step."""
-    fresh = link.with_name(f".{link.name}.new")
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
-    os.replace(fresh, link)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from clipbert_cli.errors import OutputError
+from clipbert_cli.files import atomic_folder
 from clipbert_cli.model import ClipBert
 from clipbert_cli.model.ema import take_average
 from clipbert_cli.runs.folder import RunFolder
@@ -42,14 +43,8 @@ def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -
         raise OutputError(f"{out} exists already", hint="name another folder")
     model = load_model(folder, checkpoint=checkpoint, weights=weights)
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished-{os.getpid()}")
-    unfinished.mkdir()
-    try:
+    with atomic_folder(out) as unfinished:
         model.save_pretrained(unfinished)
         for file in (folder.vocabulary, folder.answers, folder.recipe):
             if file.exists():
                 shutil.copyfile(file, unfinished / file.name)
-        os.rename(unfinished, out)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise

@@ -13,19 +13,17 @@ runs/<name>/
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import RunError
-from clipbert_cli.files import flush
+from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, write_json
 from clipbert_cli.runs.checkpoint import (
     AVERAGE_FILE,
     STATE_FILE,
@@ -109,18 +107,16 @@ class RunFolder:
             RunError: another process has made it meanwhile.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self.path.with_name(f".{self.path.name}.unfinished-{os.getpid()}")
-        unfinished.mkdir()
         try:
-            fresh = RunFolder(unfinished)
-            fresh.recipe.write_text(recipe, encoding="utf-8")
-            shutil.copyfile(vocabulary, fresh.vocabulary)
-            if answers is not None:
-                fresh.answers.write_text(json.dumps(answers, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-            RunFolder.absent(self.path)
-            os.rename(unfinished, self.path)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
+            with atomic_folder(self.path) as unfinished:
+                fresh = RunFolder(unfinished)
+                fresh.recipe.write_text(recipe, encoding="utf-8")
+                shutil.copyfile(vocabulary, fresh.vocabulary)
+                if answers is not None:
+                    text = json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
+                    fresh.answers.write_text(text, encoding="utf-8")
+        except FileExistsError:
+            RunFolder.absent(self.path)  # raises the error that names what to do
             raise
 
     def remove_without_checkpoint(self) -> None:
@@ -135,31 +131,19 @@ class RunFolder:
         Raises:
             RunError: another process holds it.
         """
-        # A lock of the process (POSIX), not of the open file: loading processes, which are copies, must not hold it.
-        with self.lock.open("a+", encoding="utf-8") as stream:
+        with ExitStack() as stack:
             try:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as exc:
-                stream.seek(0)
+                stack.enter_context(lock(self.lock, remove_file=False))
+            except LockHeldError as exc:
                 raise RunError(
-                    f"run folder {self.path} is in use by {stream.read().strip() or 'another process'}",
+                    f"run folder {self.path} is in use by {exc.owner}",
                     hint="wait until it ends, or name another folder with --run",
                 ) from exc
-            stream.truncate(0)
-            stream.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            stream.flush()
             yield
 
     def is_held(self) -> bool:
         """Whether another process trains in this folder."""
-        try:
-            with self.lock.open("r+", encoding="utf-8") as stream:
-                fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except FileNotFoundError:
-            return False
-        except OSError:
-            return True
-        return False
+        return is_locked(self.lock)
 
     def checkpoint(self, name: str) -> Path:
         """The checkpoint that `best`, `latest` or `step_N` means.
@@ -239,10 +223,8 @@ class RunFolder:
         if not self.metrics.exists():
             return
         kept = [record for record in self.records() if record.get("step", 0) <= step]
-        fresh = self.metrics.with_name(f".{self.metrics.name}.new")
-        fresh.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        flush(fresh)
-        os.replace(fresh, self.metrics)
+        with atomic_file(self.metrics, durable=True) as stream:
+            stream.writelines(json.dumps(record) + "\n" for record in kept)
 
     def add_environment(self, entry: Mapping[str, Any]) -> None:
         """Append one start to environment.json."""
@@ -250,6 +232,4 @@ class RunFolder:
             entries = json.loads(self.environment.read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
             entries = []
-        fresh = self.environment.with_name(f".{self.environment.name}.new")
-        fresh.write_text(json.dumps([*entries, entry], indent=1) + "\n", encoding="utf-8")
-        os.replace(fresh, self.environment)
+        write_json(self.environment, [*entries, entry])

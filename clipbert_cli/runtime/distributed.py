@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clipbert_cli.errors import ClipbertError, UsageError
-from clipbert_cli.loading.order import Shard
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS
+from clipbert_cli.types import Shard
 
 TIMEOUT = timedelta(minutes=30)
 """How long a process waits for the others. One that dies is noticed by the launcher at once; this is for hangs."""

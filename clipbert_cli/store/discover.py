@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clipbert_cli.errors import StoreError, UsageError
-from clipbert_cli.media.probe import Kind
+from clipbert_cli.types import Kind
 
 _VIDEO = """
     .mp4 .m4v .mov .qt .avi .mkv .webm .gif .mpg .mpeg .mpe .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2

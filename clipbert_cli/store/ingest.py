@@ -10,11 +10,11 @@ from pathlib import Path
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.images import probe_image
-from clipbert_cli.media.probe import Kind, ProbedVideo, inspect_video
+from clipbert_cli.media.probe import ProbedVideo, inspect_video
 from clipbert_cli.store import records
 from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.store.writer import MAX_ITEM_BYTES
-from clipbert_cli.types import VideoInfo
+from clipbert_cli.types import Kind, VideoInfo
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ not: its videos are probed when they are first used, which decodes each once mor
 from __future__ import annotations
 
 import os
+import weakref
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +16,14 @@ from typing import Any
 
 import lmdb
 
-from clipbert_cli.errors import StoreError
+from clipbert_cli.errors import DecodeError, StoreError
+from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
-from clipbert_cli.media.probe import Kind
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL, by_stem, find_files, has_suffix
-from clipbert_cli.store.environment import Environment, open_environment
 from clipbert_cli.store.source import MediaFolder, MediaSource
 from clipbert_cli.store.writer import DATA_FILE
-from clipbert_cli.types import VideoInfo
+from clipbert_cli.types import Kind, VideoInfo
 
 _MAX_KEY_BYTES = 511  # LMDB as it is built everywhere
 
@@ -214,3 +214,68 @@ def stored_manifest(path: Path) -> dict[str, Any] | None:
 
 def _key(media_id: str) -> bytes:
     return media_id.encode(errors="surrogateescape")
+
+
+def open_store(store: Path) -> LmdbStore:
+    """A store of either kind.
+
+    Raises:
+        StoreError: it is none, or not finished.
+    """
+    source = open_media(store, kind=store_kind(store))
+    if not isinstance(source, LmdbStore):
+        raise StoreError(f"{store} is a folder of files, not a store", hint=f"clipbert pack {store} <new store>")
+    return source
+
+
+def store_kind(store: Path) -> Kind:
+    """What an LMDB holds: its manifest says so, or its first item shows it."""
+    if not store.exists():
+        raise StoreError(f"media store {store} does not exist")
+    for place in (index_beside(store), store):
+        if place.exists() and (place.is_file() or (place / "data.mdb").exists()) and (held := stored_manifest(place)):
+            return "image" if held["kind"] == "image" else "video"
+    source = open_media(store, kind="video")
+    for media_id in source:
+        try:
+            probe_image(source.read(media_id))
+        except DecodeError:
+            return "video"
+        return "image"
+    return "video"
+
+
+class Environment:
+    """An open LMDB environment; closed when nothing holds it any more."""
+
+    def __init__(self, path: Path) -> None:
+        self.process = os.getpid()
+        # Read-ahead is on: media are large values, and cold ones are read three times as fast with it.
+        self.lmdb = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, create=False, max_dbs=0)
+        # LMDB maps the file and trusts its size: reading beyond the end would kill the process (SIGBUS).
+        file = path / DATA_FILE if path.is_dir() else path
+        pages, page = self.lmdb.info()["last_pgno"] + 1, self.lmdb.stat()["psize"]
+        if file.stat().st_size < pages * page:
+            self.lmdb.close()
+            raise lmdb.CorruptedError(f"{file} is cut off: {file.stat().st_size} of {pages * page} bytes are there")
+
+
+# LMDB allows one environment per file and process, and two splits may share a store.
+_environments: weakref.WeakValueDictionary[tuple[int, int], Environment] = weakref.WeakValueDictionary()
+
+
+def open_environment(path: Path) -> Environment:
+    """The process's one environment of an LMDB.
+
+    Raises:
+        lmdb.Error, OSError: it cannot be opened, or is cut off.
+    """
+    status = (path / DATA_FILE if path.is_dir() else path).stat()
+    identity = (status.st_dev, status.st_ino)
+    environment = _environments.get(identity)
+    if environment is not None and environment.process != os.getpid():
+        environment.lmdb.close()  # the parent's, inherited by a fork
+        environment = None
+    if environment is None:
+        environment = _environments[identity] = Environment(path)
+    return environment

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipbert_cli.errors import DecodeError, StoreError, UsageError
-from clipbert_cli.media.probe import Kind
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL, find_files, guess_kind, has_suffix
 from clipbert_cli.store.ingest import Learned, Unit, learn, read_file, seconds_for, seconds_of
-from clipbert_cli.store.journal import Entry, Journal
 from clipbert_cli.store.lmdb_store import stored_manifest
-from clipbert_cli.store.pack_state import Workplace, workplace
+from clipbert_cli.store.pack_state import Entry, Journal, Workplace, workplace
 from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.worker_pool import Died, in_order
 from clipbert_cli.store.writer import StoreWriter, writing_to
+from clipbert_cli.types import Kind
 
 OnDuplicate = Literal["error", "first", "longest"]
 

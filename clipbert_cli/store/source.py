@@ -9,10 +9,10 @@ from pathlib import Path
 
 from clipbert_cli.errors import StoreError
 from clipbert_cli.media.packets import PacketTable
-from clipbert_cli.media.probe import Kind, inspect_video
+from clipbert_cli.media.probe import inspect_video
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.types import VideoInfo
+from clipbert_cli.types import Kind, VideoInfo
 
 _REMEMBERED_BYTES = 2**28  # of what was probed, a process: about 30,000 videos
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
+import os
 import resource
 import signal
 from collections.abc import Callable, Iterable, Iterator
@@ -152,3 +153,8 @@ def _idle(
         team.append(_Worker(work, limit))
         return team[-1]
     return None
+
+
+def available_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0))

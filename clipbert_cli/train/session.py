@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli import __version__
+from clipbert_cli.build import Evaluation
 from clipbert_cli.errors import InterruptionError
-from clipbert_cli.infer.predict import SharedTexts, predict
+from clipbert_cli.files import point_link, remove_leftovers
+from clipbert_cli.infer.predict import predict
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.model import ClipBert, LoadReport, load_weights
 from clipbert_cli.model.ema import WeightAverage
@@ -20,8 +22,6 @@ from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.checkpoint import (
     mark_best,
-    point,
-    remove_leftovers,
     remove_old_checkpoints,
     save_checkpoint,
     saved_steps,
@@ -65,15 +65,6 @@ class FirstStep:
 
     def close(self) -> None:
         pass
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Batches to predict, the texts that all their media meet (of some tasks), and how many predictions come."""
-
-    batches: BatchLoader
-    shared: SharedTexts | None
-    total: int
 
 
 @dataclass
@@ -187,7 +178,7 @@ class Training:
             logger.warning("%s: %s; it is now %s", damaged, problem, set_aside(damaged).name)
         self.folder.forget_after(self.resumption.step)
         if self.resumption.checkpoint:  # the interruption may have come between its naming and the link
-            point(self.folder.path / "latest", self.resumption.checkpoint)
+            point_link(self.folder.path / "latest", self.resumption.checkpoint)
 
     def _open_sinks(self, stack: ExitStack, given: Sequence[Sink]) -> list[Sink]:
         """The main process's sinks; the others have none."""

@@ -8,7 +8,8 @@ import pytest
 from fetching import QUICK
 from http_site import Site
 
-from clipbert_cli.assets.fetch import Fetcher, Progress
+from clipbert_cli.assets.fetch import Fetcher
+from clipbert_cli.assets.transfer import Progress
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import threading
 import pytest
 from fetching import BODY, QUICK, entry, leftovers
 
-from clipbert_cli.assets.fetch import Policy, Progress
+from clipbert_cli.assets.fetch import Policy
+from clipbert_cli.assets.transfer import Progress
 from clipbert_cli.errors import DownloadError
 
 

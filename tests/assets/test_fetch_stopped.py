@@ -11,7 +11,7 @@ import pytest
 from fetching import BODY, QUICK, entry, leftovers
 
 from clipbert_cli.assets.fetch import Fetcher
-from clipbert_cli.assets.files import Stopped
+from clipbert_cli.assets.transfer import Stopped
 
 
 def test_a_stop_leaves_a_part_that_goes_on(site, fetch, target, eventually):

@@ -17,7 +17,7 @@ from pathlib import Path
 from clipbert_cli.assets.catalog import FileEntry
 from clipbert_cli.assets.fetch import Fetcher
 from clipbert_cli.assets.fetch import Policy
-from clipbert_cli.assets.fetch import Progress
+from clipbert_cli.assets.transfer import Progress
 from clipbert_cli.errors import DownloadError
 
 class Listener(Progress):

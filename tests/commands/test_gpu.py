@@ -11,10 +11,10 @@ import pytest
 import torch
 from running import TINY, Clipbert, Signal, as_options
 
-from clipbert_cli.build import prepare_training
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runtime.distributed import start_world
+from clipbert_cli.train.setup import prepare_training
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore")]  # of torch's compiler and kernels
 

@@ -22,8 +22,8 @@ RETRIEVAL = ("train.max_steps=2", "train.batch_size=2", "model.bert.initializer_
 @pytest.fixture(scope="module")
 def run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A retrieval run of two steps: its scores are no good, but they differ."""
-    from clipbert_cli.build import prepare_training
     from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.train.setup import prepare_training
 
     folder = tmp_path_factory.mktemp("runs") / "retrieval"
     prepare_training(load_recipe("demo_retrieval", overrides=[*TINY, *RETRIEVAL], data_root=made_data), folder).run()

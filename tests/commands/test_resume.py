@@ -17,12 +17,12 @@ import pytest
 import torch
 from running import TINY, Clipbert, Signal, as_options
 
-from clipbert_cli.build import prepare_training
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs import checkpoint
+from clipbert_cli.train.setup import prepare_training
 from clipbert_cli.types import Batch
 
 SETTINGS = (

@@ -11,12 +11,12 @@ import pytest
 import torch
 from running import TINY, Clipbert
 
-from clipbert_cli.build import prepare_training
 from clipbert_cli.infer.trained import open_run
 from clipbert_cli.model import from_pretrained
 from clipbert_cli.model.ema import read_average
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.train.setup import prepare_training
 
 
 @pytest.fixture(scope="module")

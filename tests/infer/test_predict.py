@@ -12,8 +12,9 @@ import torch
 from small_models import small_config
 from torch import Tensor
 
+from clipbert_cli.build import SharedTexts
 from clipbert_cli.infer import text_batches as rows
-from clipbert_cli.infer.predict import SharedTexts, predict
+from clipbert_cli.infer.predict import predict
 from clipbert_cli.infer.text_batches import Budget, TextBuckets
 from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig

@@ -18,12 +18,11 @@ from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.media.backend import Decoder
-from clipbert_cli.media.probe import Kind
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.text.annotations import group_by_media
-from clipbert_cli.types import Batch, Example, Texts
+from clipbert_cli.types import Batch, Example, Kind, Texts
 
 
 def no_texts(examples: Sequence[Example]) -> Texts:

@@ -8,7 +8,8 @@ import pytest
 
 from clipbert_cli.loading.dataset import Position
 from clipbert_cli.loading.mixture import Mixture
-from clipbert_cli.loading.order import Cut, OrderedBatches, Shard, TrainingBatches, part
+from clipbert_cli.loading.order import Cut, OrderedBatches, TrainingBatches, part
+from clipbert_cli.types import Shard
 
 
 def shards(size: int) -> list[Shard]:

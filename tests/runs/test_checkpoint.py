@@ -11,7 +11,6 @@ from clipbert_cli.errors import RunError
 from clipbert_cli.runs.checkpoint import (
     damage,
     mark_best,
-    remove_leftovers,
     remove_old_checkpoints,
     save_checkpoint,
     set_aside,
@@ -140,15 +139,6 @@ def test_what_is_set_aside_is_kept_under_a_name_of_its_own(tmp_path: Path) -> No
     names = [set_aside(save(run.path, 5)).name for _ in range(2)]
     assert names == ["step_5.damaged1", "step_5.damaged2"]
     assert run.newest_sound_checkpoint() == (None, {})
-
-
-def test_leftovers_of_a_kill_go(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run")
-    save(run.path, 5)
-    for name in (".step_6.unfinished", ".step_4.removed", "step_9_mine"):
-        (run.checkpoints / name).mkdir()
-    remove_leftovers(run.checkpoints)
-    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["step_5", "step_9_mine"]
 
 
 def test_records_of_later_steps_and_a_torn_line_are_forgotten(tmp_path: Path) -> None:

@@ -15,9 +15,10 @@ from clipbert_cli.media.probe import inspect_video
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store import records
 from clipbert_cli.store.contact_sheet import contact_sheet
-from clipbert_cli.store.lmdb_store import open_media
+from clipbert_cli.store.lmdb_store import open_media, open_store
 from clipbert_cli.store.pack import pack_media
-from clipbert_cli.store.verify import index_store, open_store, verify_store
+from clipbert_cli.store.scan import index_store
+from clipbert_cli.store.verify import verify_store
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,7 @@ from torch import nn
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
-from clipbert_cli.train.optim import AdamW, build_optimizers, parameter_groups, rates, set_rates
-from clipbert_cli.train.schedules import SCHEDULES, rate_factor
+from clipbert_cli.train.optim import SCHEDULES, AdamW, build_optimizers, parameter_groups, rate_factor, rates, set_rates
 
 
 def group(parameter: nn.Parameter, *, decay: float = 0.0) -> dict:

@@ -14,14 +14,15 @@ import hashlib
 import json
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from clipbert_cli.errors import AnnotationError
+from clipbert_cli.files import scratch_folder
 
 MISSING = object()
 BETWEEN = re.compile(r"[,\s]*")
@@ -218,14 +219,6 @@ def answer_vocabulary(answers: Iterable[str], size: int | None = None) -> dict[s
     return {answer: label for label, (answer, _) in enumerate(Counter(filter(str.strip, answers)).most_common(size))}
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what killed conversions left in an output folder; another process that lives keeps its own."""
-    for aside in folder.glob(".converting.*"):
-        process = aside.name.rpartition(".")[2]
-        if process == str(os.getpid()) or not Path(f"/proc/{process}").exists():
-            shutil.rmtree(aside, ignore_errors=True)
-
-
 class Output:
     """The outputs of one conversion: written aside, put in place together, or not at all.
 
@@ -237,22 +230,19 @@ class Output:
         self.counts: dict[str, tuple[int, int | None]] = {}
         self.media: dict[str, set[str]] = {}
         self.warnings: list[str] = []
-        self._aside = folder / f".converting.{os.getpid()}"
 
     def __enter__(self) -> Output:
-        remove_leftovers(self.folder)
-        self._aside.mkdir(parents=True)
+        self._stack = ExitStack()
+        self._aside = self._stack.enter_context(scratch_folder(self.folder / "conversion"))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
+        with self._stack:
             if kind is None:
                 for name in self.counts:
                     os.replace(self._aside / name, self.folder / name)
-        finally:
-            shutil.rmtree(self._aside, ignore_errors=True)
 
     def records(
         self,

@@ -14,12 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipbert_cli.media.backend import Place
-from clipbert_cli.media.bitstream import NalFormat
+from clipbert_cli.media.bitstream import NalFormat, coded_size, is_one_picture
 from clipbert_cli.media.dali.mp4 import write_mp4
 from clipbert_cli.media.packets import Buffer, PacketTable, Run, plan
 from clipbert_cli.media.sampling import FrameIndices
-from clipbert_cli.media.sps import coded_size
-from clipbert_cli.media.vp9 import is_one_picture
 from clipbert_cli.types import VideoInfo
 
 _DECODED_ON: dict[Place, set[str]] = {"cpu": {"vp8", "vp9"}, "cuda": {"vp8", "vp9", "h264", "hevc"}}

@@ -20,7 +20,7 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.canvas import channels_first, channels_last, resize_into, resize_size
 from clipbert_cli.media.dali.clips import EncodedClips, Piece
-from clipbert_cli.media.probe import Kind
+from clipbert_cli.types import Kind
 
 _PIECES_AT_ONCE = 64
 _BYTES_AT_ONCE = 1 << 30

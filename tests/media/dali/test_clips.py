@@ -14,11 +14,9 @@ from made_media import read_index, video
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Place
-from clipbert_cli.media.bitstream import NalFormat
+from clipbert_cli.media.bitstream import NalFormat, coded_size, is_one_picture
 from clipbert_cli.media.dali.clips import Piece, takes, video_pieces
 from clipbert_cli.media.sampling import FrameIndices
-from clipbert_cli.media.sps import coded_size
-from clipbert_cli.media.vp9 import is_one_picture
 
 
 def pieces_of(data: bytes, clips: FrameIndices, *, place: Place) -> tuple[Piece, ...]:

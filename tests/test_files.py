@@ -1,0 +1,179 @@
+"""Files are whole or absent, also where the writer is killed; locks exclude processes and threads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from clipbert_cli import files
+
+HOST = socket.gethostname()
+
+
+def gone_process() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    with files.atomic_file(tmp_path / "a") as stream:
+        stream.write("ä\n")
+        assert not (tmp_path / "a").exists()
+    assert (tmp_path / "a").read_bytes() == "ä\n".encode()
+    assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("mode", ["w", "wb"])
+def test_an_error_leaves_the_earlier_file_and_nothing_else(tmp_path: Path, mode: str) -> None:
+    (tmp_path / "a").write_text("before")
+    with pytest.raises(ValueError, match="bad"), files.atomic_file(tmp_path / "a", mode=mode):
+        raise ValueError("bad")
+    assert (tmp_path / "a").read_text() == "before"
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_file_has_the_permissions_of_any_new_file(tmp_path: Path) -> None:
+    (tmp_path / "new").write_text("")
+    with files.atomic_path(tmp_path / "a") as temporary:
+        temporary.chmod(0o600)  # as safetensors does
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "new").stat().st_mode
+
+
+def test_a_link_is_replaced_and_its_target_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / "a").symlink_to("outside")
+    files.write_json(tmp_path / "a", [1])
+    assert (tmp_path / "outside").read_text() == "mine"
+    assert files.read_json(tmp_path / "a") == [1]
+
+
+def test_a_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:
+    (tmp_path / "outside").write_text("mine")
+    (tmp_path / ".lock").symlink_to("outside")
+    with pytest.raises(OSError, match="symbolic"), files.lock(tmp_path / ".lock"):
+        pass
+    assert (tmp_path / "outside").read_text() == "mine"
+
+
+def test_a_folder_is_replaced_only_on_request(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        with files.atomic_folder(tmp_path / "a", replace=True, durable=True) as folder:
+            (folder / "file").write_text(text)
+    with pytest.raises(FileExistsError), files.atomic_folder(tmp_path / "a") as folder:
+        (folder / "file").write_text("three")
+    assert (tmp_path / "a" / "file").read_text() == "two"
+    assert names(tmp_path) == ["a"]
+
+
+def test_leftovers_of_processes_that_are_gone_are_removed_by_the_next_writer(tmp_path: Path) -> None:
+    gone, alive = gone_process(), os.getppid()
+    leftovers = [f".a.unfinished-{HOST}-{gone}", f".a.removed-{HOST}-{gone}"]
+    own_number_used_again = f".a.unfinished-{HOST}-{os.getpid()}"
+    kept = [f".a.unfinished-{HOST}-{alive}", f".a.unfinished-other-{gone}", f".b.unfinished-{HOST}-{gone}"]
+    for name in [*leftovers[1:], *kept]:
+        (tmp_path / name).mkdir()
+    (tmp_path / leftovers[0]).write_text("")
+    (tmp_path / own_number_used_again).write_text("")
+    with files.atomic_file(tmp_path / "a"):
+        pass
+    assert names(tmp_path) == sorted([*kept, "a"])
+    files.remove_leftovers(tmp_path)
+    assert names(tmp_path) == sorted([*kept[:2], "a"])
+
+
+def test_a_killed_writer_leaves_no_file_and_the_next_one_cleans_up(tmp_path: Path) -> None:
+    code = "import os, sys, pathlib; from clipbert_cli.files import atomic_file\n"
+    code += "with atomic_file(pathlib.Path(sys.argv[1])) as s: s.write('x'); s.flush(); os.kill(os.getpid(), 9)"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], env=environment, check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [name.split("-")[0] for name in names(tmp_path)] == [".a.unfinished"]
+    files.write_json(tmp_path / "a", 1)
+    assert names(tmp_path) == ["a"]
+
+
+def test_a_link_moves_in_one_step(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / "folder" / name).mkdir(parents=True)
+        files.point_link(tmp_path / "latest", tmp_path / "folder" / name)
+        assert os.readlink(tmp_path / "latest") == f"folder/{name}"
+    assert names(tmp_path) == ["folder", "latest"]
+
+
+def test_a_linked_copy_leaves_the_permissions_of_its_source(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("x")
+    (tmp_path / "a").chmod(0o400)
+    for _ in range(2):
+        files.link_or_copy(tmp_path / "a", tmp_path / "new" / "b")
+    assert (tmp_path / "new" / "b").read_text() == "x"
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o400
+    assert names(tmp_path / "new") == ["b"]
+
+
+def test_a_lock_excludes_a_thread_and_names_its_owner(tmp_path: Path) -> None:
+    owners: list[str] = []
+
+    def try_it() -> None:
+        with pytest.raises(files.LockHeldError) as held, files.lock(tmp_path / "lock"):
+            pass
+        owners.append(held.value.owner)
+
+    with files.lock(tmp_path / "lock"):
+        assert files.is_locked(tmp_path / "lock")
+        thread = threading.Thread(target=try_it)
+        thread.start()
+        thread.join()
+    assert owners == [f"process {os.getpid()} on {HOST}"]
+    assert not (tmp_path / "lock").exists()
+
+
+def test_a_child_made_by_fork_does_not_hold_the_lock(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    with files.lock(tmp_path / "lock"):
+        child = os.fork()
+        if child == 0:
+            os.read(reading, 1)
+            os._exit(0)
+    try:
+        with files.lock(tmp_path / "lock"):  # although the child lives
+            pass
+    finally:
+        os.write(writing, b"x")
+        os.waitpid(child, 0)
+
+
+def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
+    tries: list[int] = []
+    holder = files.lock(tmp_path / "lock")
+    holder.__enter__()
+
+    def wait() -> bool:
+        tries.append(1)
+        if len(tries) == 3:
+            holder.__exit__(None, None, None)
+        return True
+
+    with files.lock(tmp_path / "lock", keep_waiting=wait):
+        assert len(tries) == 3
+
+
+def test_a_stale_lock_is_removed_and_a_held_one_stays(tmp_path: Path) -> None:
+    (tmp_path / "stale").write_text("process 1 on nowhere")
+    files.remove_stale_lock(tmp_path / "stale")
+    files.remove_stale_lock(tmp_path / "absent")
+    with files.lock(tmp_path / "held"):
+        files.remove_stale_lock(tmp_path / "held")
+        assert names(tmp_path) == ["held"]

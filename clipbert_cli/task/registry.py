@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from clipbert_cli.task.base import Task
 
 TASKS = {
-    "open_ended_qa": "video_qa.OpenEndedQa",
+    "open_ended_qa": "open_ended_qa.OpenEndedQa",
     "image_qa": "image_qa.ImageQa",
     "multiple_choice": "multiple_choice.MultipleChoice",
     "retrieval": "retrieval.Retrieval",
-    "pretraining": "pretrain.Pretraining",
+    "pretraining": "pretraining.Pretraining",
 }
 """A recipe's `task` -> the file in this folder, and the class in it."""
 

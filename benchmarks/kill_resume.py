@@ -35,8 +35,8 @@ from clipbert_cli.store.pack import pack_media
 from clipbert_cli.train.setup import prepare_training
 
 SETTINGS = (
-    "model.cnn.stem_size=8",
-    "model.cnn.hidden_sizes=[8,8,16,16]",
+    "model.visual.stem_size=8",
+    "model.visual.hidden_sizes=[8,8,16,16]",
     "model.bert.hidden_size=16",
     "model.bert.num_attention_heads=2",
     "model.bert.intermediate_size=32",

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert
-from clipbert_cli.recipe.schema import CnnConfig, ModelConfig
+from clipbert_cli.recipe.schema import ModelConfig, VisualConfig
 
 
 def normalised(frames: Tensor, config: ModelConfig) -> Tensor:
     """(..., 3, H, W) uint8 RGB -> float32 BGR without the mean."""
-    return (frames.float() - torch.tensor(config.cnn.pixel_mean).view(-1, 1, 1)).flip(-3)
+    return (frames.float() - torch.tensor(config.visual.pixel_mean).view(-1, 1, 1)).flip(-3)
 
 
 # ------------------------------------------------------------------------------------------------ the CNN
@@ -65,7 +65,7 @@ def stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.ModuleDict:
 class PlainCnn(nn.Module):
     """(M, 3, H, W) normalised -> (M, h, w, D)."""
 
-    def __init__(self, config: CnnConfig, width: int) -> None:
+    def __init__(self, config: VisualConfig, width: int) -> None:
         super().__init__()
         self.stem = nn.ModuleDict({"embedder": ConvNorm(3, config.stem_size, 7, 2)})
         widths = [config.stem_size, *config.hidden_sizes]
@@ -107,7 +107,7 @@ class PlainModel(nn.Module):
             narrow = nn.ModuleDict({"dense": nn.Linear(bert.intermediate_size, width), "LayerNorm": norm()})
             return nn.ModuleDict({"attention": attention, "intermediate": wide, "output": narrow})
 
-        self.cnn = PlainCnn(config.cnn, width)
+        self.cnn = PlainCnn(config.visual, width)
         self.text_embeddings = nn.ModuleDict(
             {
                 "word_embeddings": nn.Embedding(bert.vocab_size, width, padding_idx=0),

@@ -152,7 +152,7 @@ def engine_step(case: Case, *, recompute: bool = False) -> Callable[[Batch], flo
         world=world,
         seed=0,
     )
-    set_rates(trainer.optimizers, {"transformer": config.learning_rate, "cnn": config.learning_rate})
+    set_rates(trainer.optimizers, {"transformer": config.learning_rate, "visual": config.learning_rate})
 
     def step(batch: Batch) -> float:
         update = trainer.update([batch.to(world.device)], examples=case.videos)

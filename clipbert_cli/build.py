@@ -143,7 +143,11 @@ def build_model(recipe: Recipe, task: Task, tokenizer: Tokenizer) -> tuple[ClipB
     torch.manual_seed(recipe.seed)
     model = ClipBert(recipe.model, task.head())
     weights = recipe.model.weights
-    sources: dict[Part, str | None] = {"all": weights.checkpoint, "bert": weights.bert, "cnn": weights.cnn}
+    sources: dict[Part, str | None] = {
+        "all": weights.checkpoint,
+        "bert": weights.bert,
+        "cnn": recipe.model.visual.weights,
+    }
     reports = [load_weights(model, resolve(recipe, path), parts=parts) for parts, path in sources.items() if path]
     return model, reports
 

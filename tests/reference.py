@@ -124,9 +124,9 @@ def with_head(model: ClipBert, head: str, size: str) -> ClipBert:
 
 def small(config: ModelConfig) -> ModelConfig:
     """The same head and width on a negligible CNN and transformer."""
-    cnn = config.cnn.model_copy(update={"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 8, 8], "stem_size": 8})
+    visual = config.visual.model_copy(update={"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 8, 8], "stem_size": 8})
     bert = config.bert.model_copy(update={"num_hidden_layers": 1})
-    return config.model_copy(update={"cnn": cnn, "bert": bert})
+    return config.model_copy(update={"visual": visual, "bert": bert})
 
 
 # Inputs

@@ -14,8 +14,8 @@ ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
 
 # A model that trains in seconds; everything else is the demo's recipe.
 TINY = (
-    "model.cnn.stem_size=8",
-    "model.cnn.hidden_sizes=[8,8,16,16]",
+    "model.visual.stem_size=8",
+    "model.visual.hidden_sizes=[8,8,16,16]",
     "model.bert.hidden_size=16",
     "model.bert.num_attention_heads=2",
     "model.bert.intermediate_size=32",

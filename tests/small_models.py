@@ -1,12 +1,12 @@
 """A model small enough for tests that are not about numbers."""
 
-from clipbert_cli.recipe.schema import BertConfigSection, CnnConfig, ModelConfig
+from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig
 
 
 def small_config(**changes: object) -> ModelConfig:
     """A model that runs in milliseconds; no dropout."""
     return ModelConfig(
-        cnn=CnnConfig(stem_size=8, hidden_sizes=[16, 16, 24, 32], depths=[1, 1, 1, 1]),
+        visual=VisualConfig(stem_size=8, hidden_sizes=[16, 16, 24, 32], depths=[1, 1, 1, 1]),
         bert=BertConfigSection(
             vocab_size=60,
             hidden_size=16,

@@ -93,8 +93,8 @@ class Budgets:
         room, bytes_each = (torch.cuda.mem_get_info(device)[0] + cached) // 2, dtype.itemsize
         per_token = bytes_each * (12 * config.bert.hidden_size + 2 * config.bert.intermediate_size)
         # Pixels in uint8 and twice in float32; the first two stages' activations are the largest.
-        per_frame = frame_size**2 * (27 + bytes_each * (config.cnn.stem_size + config.cnn.hidden_sizes[0]) // 4)
-        most = min(GPU_FRAMES, _MOST_NUMBERS // (config.cnn.stem_size * frame_size**2 // 4))
+        per_frame = frame_size**2 * (27 + bytes_each * (config.visual.stem_size + config.visual.hidden_sizes[0]) // 4)
+        most = min(GPU_FRAMES, _MOST_NUMBERS // (config.visual.stem_size * frame_size**2 // 4))
         return cls(
             Budget(power_of_two(room // per_token, at_most=GPU_TOKENS)),
             Budget(power_of_two(room // per_frame, at_most=most)),

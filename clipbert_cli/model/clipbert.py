@@ -49,7 +49,7 @@ class ClipBert(nn.Module):
         self.config = config
         self.head_spec = head
         bert = bert_config(config.bert)
-        self.cnn = GridCnn(config.cnn, config.bert.hidden_size)
+        self.cnn = GridCnn(config.visual, config.bert.hidden_size)
         self.text_embeddings = BertEmbeddings(bert)
         self.visual_embeddings = VisualEmbeddings(config.bert, sample_size=config.pixel_random_sampling_size)
         self.encoder = BertEncoder(bert)
@@ -134,7 +134,7 @@ class ClipBert(nn.Module):
         description = {
             "format": "clipbert",
             "format_version": FORMAT_VERSION,
-            "model": self.config.model_dump(mode="json", exclude={"weights"}),
+            "model": self.config.model_dump(mode="json", exclude={"weights": True, "visual": {"weights"}}),
             "head": dataclasses.asdict(self.head_spec),
         }
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}

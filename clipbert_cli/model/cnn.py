@@ -22,7 +22,7 @@ from transformers.models.resnet.modeling_resnet import (
     ResNetShortCut,
 )
 
-from clipbert_cli.recipe.schema import CnnConfig
+from clipbert_cli.recipe.schema import VisualConfig
 
 NORM_EPS = 1e-5
 """Epsilon of detectron2's frozen batch norm."""
@@ -111,7 +111,7 @@ class GridCnn(nn.Module):
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, config: CnnConfig, width: int) -> None:
+    def __init__(self, config: VisualConfig, width: int) -> None:
         super().__init__()
         self.config = config
         self.unit_range = max(config.pixel_mean) <= 1

@@ -93,9 +93,13 @@ class DataConfig(Section):
         return self
 
 
-class CnnConfig(Section):
+class VisualConfig(Section):
     """The residual network, as detectron2 builds it, and the grid layer on top."""
 
+    kind: Literal["resnet"] = Field("resnet", description="which visual encoder")
+    weights: str | None = Field(
+        None, description="detectron2 or grid-feats-vqa file; model.weights.checkpoint must be null"
+    )
     layer_type: Literal["bottleneck", "basic"] = Field("bottleneck", description="kind of residual block")
     depths: Annotated[list[PositiveInt], Field(min_length=4, max_length=4)] = Field(
         [3, 4, 6, 3], description="blocks of res2..res5; [3, 4, 23, 3] is ResNet-101"
@@ -155,13 +159,6 @@ class WeightsConfig(Section):
         None, description="a whole model: an original ClipBERT .pt, or a folder or file of this project"
     )
     bert: str | None = Field(None, description="Hugging Face BERT folder; checkpoint must be null")
-    cnn: str | None = Field(None, description="detectron2 or grid-feats-vqa file; checkpoint must be null")
-
-    @model_validator(mode="after")
-    def _one_source(self) -> WeightsConfig:
-        if self.checkpoint and (self.bert or self.cnn):
-            raise ValueError("checkpoint holds the whole model: set bert and cnn to null, or checkpoint to null")
-        return self
 
 
 class ModelConfig(Section):
@@ -169,12 +166,21 @@ class ModelConfig(Section):
 
     tokenizer: str = Field("pretrained/bert-base-uncased", description="vocab.txt, or a folder that holds it")
     weights: WeightsConfig = Field(default_factory=WeightsConfig)
-    cnn: CnnConfig = Field(default_factory=CnnConfig)
+    visual: VisualConfig = Field(default_factory=VisualConfig)
     bert: BertConfigSection = Field(default_factory=BertConfigSection)
     head: HeadConfig = Field(default_factory=HeadConfig)
     pixel_random_sampling_size: Annotated[int, Field(ge=0)] = Field(
         0, description="visual tokens kept at random in training (pretraining: 100); 0 keeps all"
     )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelConfig:
+        if self.weights.checkpoint and (self.weights.bert or self.visual.weights):
+            raise ValueError(
+                "weights.checkpoint holds the whole model: set weights.bert and visual.weights to null, or "
+                "weights.checkpoint to null"
+            )
+        return self
 
 
 class ObjectiveConfig(Section):
@@ -223,13 +229,13 @@ class TrainConfig(Section):
         "adamw",
         description="adamw: BERT's, with decoupled decay; adam, adamax: PyTorch's, the decay is part of the gradient",
     )
-    cnn_optimizer: Literal["adamw", "adam", "adamax", "sgd"] | None = Field(
-        None, description="of the CNN; default: optimizer"
+    visual_optimizer: Literal["adamw", "adam", "adamax", "sgd"] | None = Field(
+        None, description="of the visual encoder; default: optimizer"
     )
-    cnn_momentum: Decay = Field(0.9, description="of sgd")
+    visual_momentum: Decay = Field(0.9, description="of sgd")
     learning_rate: Annotated[float, Field(gt=0)] = Field(5e-5, description="peak rate of the transformer")
-    cnn_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="peak rate of the CNN; default: learning_rate"
+    visual_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
+        None, description="peak rate of the visual encoder; default: learning_rate"
     )
     learning_rate_multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
@@ -240,8 +246,8 @@ class TrainConfig(Section):
     )
     eps: Annotated[float, Field(gt=0)] = Field(1e-6, description="adamw, adam, adamax")
     weight_decay: Annotated[float, Field(ge=0)] = Field(1e-3, description="biases and LayerNorms have none")
-    cnn_weight_decay: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="of the CNN; default: weight_decay"
+    visual_weight_decay: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="of the visual encoder; default: weight_decay"
     )
     freeze_cnn: bool = Field(False, description="train nothing of the CNN, its grid layer included")
     warmup_ratio: Fraction01 = Field(
@@ -252,7 +258,7 @@ class TrainConfig(Section):
         description="linear: up over the warmup, down to 0; invsqrt: up, then down with the root of the step; "
         "constant: the peak; multi_step: halved at each of milestones",
     )
-    cnn_schedule: ScheduleName | None = Field(None, description="of the CNN; default: schedule")
+    visual_schedule: ScheduleName | None = Field(None, description="of the visual encoder; default: schedule")
     milestones: list[PositiveInt] = Field(
         default_factory=list, description="epochs, counted from 0, at whose start multi_step halves the rate"
     )
@@ -285,11 +291,11 @@ class TrainConfig(Section):
 
     @model_validator(mode="after")
     def _milestones_for_multi_step(self) -> TrainConfig:
-        stepped = "multi_step" in (self.schedule, self.cnn_schedule)
+        stepped = "multi_step" in (self.schedule, self.visual_schedule)
         if stepped and not self.milestones:
             raise ValueError("milestones is empty: multi_step needs the epochs at which the rate is halved")
         if self.milestones and not stepped:
-            raise ValueError(f"milestones is {self.milestones}: only schedule or cnn_schedule multi_step has any")
+            raise ValueError(f"milestones is {self.milestones}: only schedule or visual_schedule multi_step has any")
         return self
 
 

@@ -69,7 +69,7 @@ class Mistake:
 
 
 def key_name(path: KeyPath) -> str:
-    """`("model", "cnn", "depths", 2)` as a person writes it: `model.cnn.depths[2]`."""
+    """`("model", "visual", "depths", 2)` as a person writes it: `model.visual.depths[2]`."""
     return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
 
 

@@ -31,7 +31,7 @@ from clipbert_cli.types import Batch
 
 logger = logging.getLogger("clipbert")
 
-RATE_NAMES = {"transformer": "learning_rate", "cnn": "cnn_learning_rate"}
+RATE_NAMES = {"transformer": "learning_rate", "visual": "visual_learning_rate"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
 
 NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")  # parts of names whose weights are not decayed
-PARTS = ("transformer", "cnn")
+PARTS = ("transformer", "visual")
 
 Group = dict[str, Any]
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
-    """Trainable parameters in named groups: transformer and CNN, by multiplier, with and without weight decay.
+    """Trainable parameters in named groups: by part (transformer, visual encoder), by multiplier, and by weight decay.
 
     A name is `part/decay` or `part/no_decay`, with `/PREFIX` where a multiplier applies. Each group keeps its `part`
     and its `multiplier`. Empty groups are left out; parameters that are tied are in one group, once.
@@ -31,7 +31,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
     """
     decay = {
         "transformer": config.weight_decay,
-        "cnn": config.weight_decay if config.cnn_weight_decay is None else config.cnn_weight_decay,
+        "visual": config.weight_decay if config.visual_weight_decay is None else config.visual_weight_decay,
     }
     groups: dict[tuple[str, str, bool], list[nn.Parameter]] = {}
     unused = dict.fromkeys(config.learning_rate_multipliers)
@@ -65,8 +65,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
 
 
 def part_of(name: str) -> str:
-    """`cnn` or `transformer`, by a parameter's name."""
-    return "cnn" if name.startswith("cnn.") else "transformer"
+    """`visual` or `transformer`, by a parameter's name."""
+    return "visual" if name.startswith("cnn.") else "transformer"
 
 
 class AdamW(torch.optim.AdamW):
@@ -123,7 +123,7 @@ def _adamax(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
 
 
 def _sgd(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
-    return torch.optim.SGD(_with_decay(groups), momentum=config.cnn_momentum, fused=_fused(groups))
+    return torch.optim.SGD(_with_decay(groups), momentum=config.visual_momentum, fused=_fused(groups))
 
 
 OPTIMIZERS: dict[str, Callable[[Sequence[Group], TrainConfig], Optimizer]] = {
@@ -146,8 +146,8 @@ def _fused(groups: Sequence[Group]) -> bool | None:
 
 
 def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
-    """One optimiser, or two where the CNN has one of its own; together they hold every trained parameter once."""
-    kinds = {"transformer": config.optimizer, "cnn": config.cnn_optimizer or config.optimizer}
+    """Return one optimiser, or two if the visual encoder has its own; each trained parameter is in exactly one."""
+    kinds = {"transformer": config.optimizer, "visual": config.visual_optimizer or config.optimizer}
     groups: dict[str, list[Group]] = {}
     for group in parameter_groups(model, config):
         groups.setdefault(kinds[group["part"]], []).append(group)
@@ -156,12 +156,12 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
 
 def peak_rates(config: TrainConfig) -> dict[str, float]:
     """Peak learning rate by part."""
-    return {"transformer": config.learning_rate, "cnn": config.cnn_learning_rate or config.learning_rate}
+    return {"transformer": config.learning_rate, "visual": config.visual_learning_rate or config.learning_rate}
 
 
 def rates(config: TrainConfig, step: int, *, total: int, epoch: int) -> dict[str, float]:
     """Learning rate by part at update `step`, before multipliers."""
-    schedules = {"transformer": config.schedule, "cnn": config.cnn_schedule or config.schedule}
+    schedules = {"transformer": config.schedule, "visual": config.visual_schedule or config.schedule}
     found = {}
     for part, peak in peak_rates(config).items():
         factor = rate_factor(

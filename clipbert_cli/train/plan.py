@@ -31,7 +31,7 @@ class Plan:
         """
         cut = Cut(groups, global_batch, config.batch_size)
         total = config.max_steps or cut.steps_per_epoch * config.epochs
-        if "invsqrt" in (config.schedule, config.cnn_schedule) and int(config.warmup_ratio * total) == 0:
+        if "invsqrt" in (config.schedule, config.visual_schedule) and int(config.warmup_ratio * total) == 0:
             raise RecipeError(
                 f"train.warmup_ratio is {config.warmup_ratio}: of {total} steps that is none, and schedule invsqrt "
                 "starts at its warmup",

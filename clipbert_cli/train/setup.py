@@ -118,4 +118,6 @@ def prepare_training(
 
 def without_weights(recipe: Recipe) -> Recipe:
     """The recipe with random starting weights: a run that goes on has its own."""
-    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"weights": WeightsConfig()})})
+    visual = recipe.model.visual.model_copy(update={"weights": None})
+    model = recipe.model.model_copy(update={"weights": WeightsConfig(), "visual": visual})
+    return recipe.model_copy(update={"model": model})

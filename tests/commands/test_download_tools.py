@@ -117,7 +117,7 @@ def test_every_shipped_recipe_has_an_entry_that_brings_all_its_files(name, tmp_p
         return
     recipe = load_recipe(name, data_root=tmp_path)
     weights = recipe.model.weights
-    paths = {recipe.model.tokenizer, recipe.data.answers, weights.checkpoint, weights.bert, weights.cnn}
+    paths = {recipe.model.tokenizer, recipe.data.answers, weights.checkpoint, weights.bert, recipe.model.visual.weights}
     paths |= {path for split in recipe.data.splits.values() for path in (split.annotations, split.media)}
     products = {product for part in catalog.select([name]).values() for product in part.products()}
     folders = {product.rsplit("/", 1)[0] for product in products}

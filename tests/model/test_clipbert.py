@@ -13,7 +13,7 @@ from small_models import small_config
 from clipbert_cli.errors import OutputError, WeightsError
 from clipbert_cli.model import ClipBert, HeadSpec, from_pretrained
 from clipbert_cli.model.cnn import ConvNorm, FrozenBatchNorm2d, GridCnn
-from clipbert_cli.recipe.schema import CnnConfig, HeadConfig, ModelConfig
+from clipbert_cli.recipe.schema import HeadConfig, ModelConfig, VisualConfig
 from clipbert_cli.types import Batch
 
 BACKBONE_STAGES = ["stem", "res2", "res3", "res4", "res5"]
@@ -89,7 +89,7 @@ def test_gradients_reach_everything_that_is_trained_and_nothing_else(config: Mod
 
 @pytest.mark.parametrize("freeze_at", range(6))
 def test_freezing_counts_stages_from_the_stem(freeze_at: int) -> None:
-    cnn = GridCnn(small_config().cnn.model_copy(update={"freeze_at": freeze_at}), 8)
+    cnn = GridCnn(small_config().visual.model_copy(update={"freeze_at": freeze_at}), 8)
     trained = [
         name for name, stage in cnn.named_stages().items() if any(each.requires_grad for each in stage.parameters())
     ]
@@ -130,7 +130,7 @@ def test_a_fresh_norm_is_the_identity() -> None:
 
 
 def test_frozen_stages_keep_nothing_for_the_backward_pass() -> None:
-    config = small_config().cnn.model_copy(update={"freeze_at": 2})
+    config = small_config().visual.model_copy(update={"freeze_at": 2})
     kept: list[torch.Size] = []
     cnn = GridCnn(config, 8)
     shapes = {}
@@ -147,7 +147,7 @@ def test_frozen_stages_keep_nothing_for_the_backward_pass() -> None:
 @pytest.mark.parametrize("changes", [{}, {"layer_type": "basic", "depths": [2, 2, 2, 2]}, {"depths": [2, 3, 8, 2]}])
 def test_a_fresh_network_keeps_activations_in_range(changes: dict) -> None:
     torch.manual_seed(0)
-    config = CnnConfig(**{"stem_size": 32, "hidden_sizes": [64, 96, 128, 160], "depths": [1, 1, 1, 1], **changes})
+    config = VisualConfig(**{"stem_size": 32, "hidden_sizes": [64, 96, 128, 160], "depths": [1, 1, 1, 1], **changes})
     frames = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
     frames = torch.nn.functional.interpolate(frames[..., ::16, ::16].float(), scale_factor=16)
     with torch.no_grad():

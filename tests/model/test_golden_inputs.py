@@ -12,14 +12,14 @@ from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.model.cnn import ConvNorm, GridCnn, normalise
-from clipbert_cli.recipe.schema import CnnConfig
+from clipbert_cli.recipe.schema import VisualConfig
 from clipbert_cli.task import pooling
 
 pytestmark = pytest.mark.golden
 
 
 def small_cnn(**changes: object) -> GridCnn:
-    return GridCnn(CnnConfig(stem_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], **changes), 8)
+    return GridCnn(VisualConfig(stem_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], **changes), 8)
 
 
 def first_convolution_input(cnn: GridCnn, frames: Tensor) -> Tensor:

@@ -61,12 +61,14 @@ def test_what_is_not_there_is_a_recipe_error(given):
 
 def test_mappings_merge_and_everything_else_replaces(tmp_path):
     write(
-        tmp_path, "base.yaml", "train: {epochs: 3, betas: [0.1, 0.2]}\nmodel: {cnn: {depths: [1, 1, 1, 1]}}\nseed: 1\n"
+        tmp_path,
+        "base.yaml",
+        "train: {epochs: 3, betas: [0.1, 0.2]}\nmodel: {visual: {depths: [1, 1, 1, 1]}}\nseed: 1\n",
     )
     recipe = load_recipe(write(tmp_path, text=HEAD + "extends: base.yaml\ntrain: {betas: [0.5, 0.6]}\nseed: 2\n"))
     assert recipe.train.epochs == 3
     assert recipe.train.betas == [0.5, 0.6]
-    assert recipe.model.cnn.depths == [1, 1, 1, 1]
+    assert recipe.model.visual.depths == [1, 1, 1, 1]
     assert recipe.seed == 2
 
 
@@ -126,7 +128,7 @@ def test_a_base_that_cannot_be_read_is_named(tmp_path, extends, says):
         ("train.tensorboard=true", lambda r: r.train.tensorboard is True),
         ("train.precision=fp32", lambda r: r.train.precision == "fp32"),
         ("train.betas=[0.8, 0.9]", lambda r: r.train.betas == [0.8, 0.9]),
-        ("model.cnn.depths=[1,1,2,1]", lambda r: r.model.cnn.depths == [1, 1, 2, 1]),
+        ("model.visual.depths=[1,1,2,1]", lambda r: r.model.visual.depths == [1, 1, 2, 1]),
         ("data.splits.train.annotations=x=y.jsonl", lambda r: r.data.splits["train"].annotations == "x=y.jsonl"),
         ("data.splits.new={annotations: a, media: b}", lambda r: r.data.splits["new"].media == "b"),
         ("infer={top: 3}", lambda r: r.infer.top == 3 and r.infer.num_clips == 4),
@@ -168,7 +170,10 @@ def test_an_override_mends_a_mistake_of_the_file(tmp_path):
             "data.splits.val.anotations=8",
             "--set: data.splits.val.anotations: unknown key; did you mean data.splits.val.annotations?",
         ),
-        ("model.cnn.depths.0=8", "--set: model.cnn.depths.0: unknown key; model.cnn.depths has no keys of its own"),
+        (
+            "model.visual.depths.0=8",
+            "--set: model.visual.depths.0: unknown key; model.visual.depths has no keys of its own",
+        ),
         ("train..epochs=8", "--set: train..epochs: unknown key; "),
         ("=8", "--set: : unknown key; a recipe has name, task, "),
         ("extends=msrvtt_qa", "--set: extends: unknown key; "),

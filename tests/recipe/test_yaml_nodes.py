@@ -197,4 +197,4 @@ def test_files_below_the_current_folder_are_shown_relative(tmp_path, monkeypatch
 
 
 def test_key_names_read_as_they_are_written():
-    assert key_name(("model", "cnn", "depths", 2)) == "model.cnn.depths[2]"
+    assert key_name(("model", "visual", "depths", 2)) == "model.visual.depths[2]"

@@ -41,7 +41,7 @@ DRIFTING = ("retrieval_lse_without_preliminary_steps", "retrieval_rank_mean", "v
 a tenth and more in a gradient norm. They are run in float64 as well, strictly at every update."""
 GROUPS = (  # the original's eight, in its order
     *("transformer/decay/head", "transformer/no_decay/head", "transformer/decay", "transformer/no_decay"),
-    *("cnn/decay/cnn.grid", "cnn/no_decay/cnn.grid", "cnn/decay", "cnn/no_decay"),
+    *("visual/decay/cnn.grid", "visual/no_decay/cnn.grid", "visual/decay", "visual/no_decay"),
 )
 
 
@@ -65,15 +65,15 @@ def train_config(run: Mapping[str, Any]) -> TrainConfig:
         gradient_accumulation_steps=accumulated,
         max_steps=run["num_train_steps"],
         learning_rate=config["learning_rate"],
-        cnn_learning_rate=config["cnn_learning_rate"],
+        visual_learning_rate=config["cnn_learning_rate"],
         learning_rate_multipliers=multipliers,
         betas=config["betas"],
         eps=run["optimizer"]["eps"] / accumulated,
         weight_decay=config["weight_decay"],
-        cnn_weight_decay=config["cnn_weight_decay"],
+        visual_weight_decay=config["cnn_weight_decay"],
         warmup_ratio=config["warmup_ratio"],
         schedule=config["decay"],
-        cnn_schedule=config["cnn_lr_decay"],
+        visual_schedule=config["cnn_lr_decay"],
         max_grad_norm=config["grad_norm"] / accumulated if config["grad_norm"] > 0 else None,
         precision="fp32",
         log_every_steps=1,

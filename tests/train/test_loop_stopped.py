@@ -108,7 +108,7 @@ def test_dropout_depends_on_seed_and_step_alone() -> None:
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     trainer(config(), groups=1).write(tmp_path)
-    other = trainer(config(cnn_optimizer="sgd"), groups=1)
+    other = trainer(config(visual_optimizer="sgd"), groups=1)
     (tmp_path / "training.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(RunError, match=r"training\.pt does not fit this training"):
         other.read(tmp_path)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from clipbert_cli.model import ClipBert, HeadSpec
-from clipbert_cli.recipe.schema import BertConfigSection, CnnConfig, ModelConfig, TrainConfig
+from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, TrainConfig, VisualConfig
 from clipbert_cli.train.model_options import _in_buckets, apply_options
 from clipbert_cli.types import Batch, Example, Outputs
 
@@ -18,7 +18,9 @@ from clipbert_cli.types import Batch, Example, Outputs
 def model(config: TrainConfig, *, dropout: float = 0.1) -> ClipBert:
     torch.manual_seed(1)
     sizes = ModelConfig(
-        cnn=CnnConfig(layer_type="basic", depths=[1, 1, 1, 1], stem_size=8, hidden_sizes=[8, 8, 16, 16], freeze_at=1),
+        visual=VisualConfig(
+            layer_type="basic", depths=[1, 1, 1, 1], stem_size=8, hidden_sizes=[8, 8, 16, 16], freeze_at=1
+        ),
         bert=BertConfigSection(
             vocab_size=30,
             hidden_size=16,

@@ -63,7 +63,7 @@ def test_multi_step_is_the_originals_but_for_the_power_it_skips() -> None:
         config = TrainConfig(learning_rate=case["peak"], schedule="multi_step", milestones=milestones)
         for epoch, original in enumerate(case["lr_by_epoch"]):
             expected = original * 2 if epoch >= max(milestones) else original
-            assert rates(config, 1, total=1, epoch=epoch)["cnn"] == pytest.approx(expected, rel=1e-9), (case, epoch)
+            assert rates(config, 1, total=1, epoch=epoch)["visual"] == pytest.approx(expected, rel=1e-9), (case, epoch)
 
 
 def test_every_schedule_of_a_recipe_exists() -> None:
@@ -72,8 +72,8 @@ def test_every_schedule_of_a_recipe_exists() -> None:
 
 
 def test_cnn_and_transformer_may_have_schedules_of_their_own() -> None:
-    config = TrainConfig(learning_rate=1.0, cnn_learning_rate=2.0, schedule="linear", cnn_schedule="constant")
-    assert rates(config, 55, total=100, epoch=0) == {"transformer": 0.5, "cnn": 2.0}
+    config = TrainConfig(learning_rate=1.0, visual_learning_rate=2.0, schedule="linear", visual_schedule="constant")
+    assert rates(config, 55, total=100, epoch=0) == {"transformer": 0.5, "visual": 2.0}
 
 
 def test_an_all_warmup_schedule_ends_without_dividing_by_zero() -> None:
@@ -92,29 +92,29 @@ class Small(nn.Module):
 
 
 def test_groups_are_named_and_biases_and_layer_norms_do_not_decay() -> None:
-    groups = parameter_groups(Small(), TrainConfig(weight_decay=0.5, cnn_weight_decay=0.25))
+    groups = parameter_groups(Small(), TrainConfig(weight_decay=0.5, visual_weight_decay=0.25))
     found = {
         group["name"]: (group["part"], group["decay"], group["multiplier"], len(group["params"])) for group in groups
     }
     assert found == {
         "transformer/decay": ("transformer", 0.5, 1.0, 1),
         "transformer/no_decay": ("transformer", 0.0, 1.0, 3),
-        "cnn/decay": ("cnn", 0.25, 1.0, 1),
-        "cnn/no_decay": ("cnn", 0.0, 1.0, 1),
+        "visual/decay": ("visual", 0.25, 1.0, 1),
+        "visual/no_decay": ("visual", 0.0, 1.0, 1),
     }
 
 
 def test_the_longest_prefix_decides_a_multiplier() -> None:
     config = TrainConfig(learning_rate=1e-3, learning_rate_multipliers={"d": 2.0, "dense.w": 3.0})
     (optimizer,) = build_optimizers(Small(), config)
-    set_rates([optimizer], {"transformer": 1e-3, "cnn": 1e-4})
+    set_rates([optimizer], {"transformer": 1e-3, "visual": 1e-4})
     found = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
     assert found == {
         "transformer/no_decay/d": (pytest.approx(2e-3), 1),
         "transformer/decay/dense.w": (pytest.approx(3e-3), 1),
         "transformer/no_decay": (1e-3, 2),
-        "cnn/decay": (1e-4, 1),
-        "cnn/no_decay": (1e-4, 1),
+        "visual/decay": (1e-4, 1),
+        "visual/no_decay": (1e-4, 1),
     }
 
 
@@ -125,16 +125,16 @@ def test_a_multiplier_of_nothing_is_a_mistake() -> None:
 
 def test_the_cnn_learns_at_the_transformers_rate_unless_told() -> None:
     found = rates(TrainConfig(learning_rate=1e-3, schedule="constant"), 1, total=2, epoch=0)
-    assert found == {"transformer": 1e-3, "cnn": 1e-3}
+    assert found == {"transformer": 1e-3, "visual": 1e-3}
 
 
 @pytest.mark.parametrize(
     ("config", "kinds"),
     [
         (TrainConfig(), ["AdamW"]),
-        (TrainConfig(optimizer="adam", cnn_optimizer="adam"), ["Adam"]),
-        (TrainConfig(optimizer="adamax", cnn_optimizer="sgd"), ["Adamax", "SGD"]),
-        (TrainConfig(cnn_optimizer="sgd", cnn_momentum=0.5), ["AdamW", "SGD"]),
+        (TrainConfig(optimizer="adam", visual_optimizer="adam"), ["Adam"]),
+        (TrainConfig(optimizer="adamax", visual_optimizer="sgd"), ["Adamax", "SGD"]),
+        (TrainConfig(visual_optimizer="sgd", visual_momentum=0.5), ["AdamW", "SGD"]),
     ],
 )
 def test_a_recipe_chooses_the_optimisers(config: TrainConfig, kinds: list[str]) -> None:
@@ -148,14 +148,14 @@ def test_a_recipe_chooses_the_optimisers(config: TrainConfig, kinds: list[str]) 
 
 def test_momentum_and_decay_of_sgd_reach_the_update() -> None:
     model = Small()
-    config = TrainConfig(cnn_optimizer="sgd", cnn_momentum=0.5, cnn_weight_decay=0.1)
+    config = TrainConfig(visual_optimizer="sgd", visual_momentum=0.5, visual_weight_decay=0.1)
     optimizers = build_optimizers(model, config)
     weight = model.cnn.weight
     expected, velocity = weight.detach().clone(), torch.zeros_like(weight)
     for _ in range(3):
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
-        set_rates(optimizers, {"transformer": 0.0, "cnn": 0.01})
+        set_rates(optimizers, {"transformer": 0.0, "visual": 0.01})
         velocity = 0.5 * velocity + 1 + 0.1 * expected
         expected = expected - 0.01 * velocity
         for optimizer in optimizers:

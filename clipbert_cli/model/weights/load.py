@@ -232,7 +232,9 @@ def explain(report: LoadReport) -> str:
 
 def hint_for(report: LoadReport) -> str:
     if report.mismatched:
-        return "make the sizes in model.cnn and model.bert those of the weights, or choose other weights"
+        return "make the sizes in model.visual and model.bert those of the weights, or choose other weights"
     if report.missing:
-        return "the model in the recipe is deeper or has other parts than the weights: compare model.cnn and model.bert"
-    return "the weights are of a larger or another model: compare model.cnn and model.bert in the recipe"
+        return (
+            "the model in the recipe is deeper or has other parts than the weights: compare model.visual and model.bert"
+        )
+    return "the weights are of a larger or another model: compare model.visual and model.bert in the recipe"

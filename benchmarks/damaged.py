@@ -7,8 +7,9 @@ generator. Video frames carry their own index, so a wrong frame is seen: a frame
 the video has, later frames later ones, and no black. Each item is probed and its first, middle and last frames are
 decoded, both ways; then all of them go through `pack`.
 
-What cannot be noticed: some flipped bits in pictures, in codecs and containers that have no checksums. They are
-counted, by codec, and apart from those of files that are reported as damaged further on.
+A video ends where FFmpeg reports an error. FFmpeg decodes some flipped bits without one, in codecs and containers that
+have no checksums. The resulting wrong frames are counted by codec, apart from those of files that are reported as
+damaged further on. After packing, checksums guard the bytes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 
 from charts import bars
-from data.made_media import image, marked_frame, read_index, video
+from made_media import image, marked_frame, read_index, video
 from reporting import command_line, show
 
 from clipbert_cli.errors import DecodeError
@@ -85,7 +86,7 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def outcome(name: str, data: bytes) -> str:
-    """`decoded`, `decoded up to damage`, `reported`; or `wrong picture`, damage that nothing here notices, and `wrong
+    """`decoded`, `decoded up to damage`, `reported`; or `wrong picture`, damage without an error of FFmpeg, and `wrong
     picture before reported damage`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The words that travel between rooms: Example, VideoInfo, Batch, Outputs, Prediction.
+"""The values that travel between packages: Example, VideoInfo, Batch, Outputs, Prediction.
 
 Legend: B media items, K clips, T frames, S canvas side in pixels, Q examples, N text rows (Q times the texts of an
 example), L text tokens, V visual tokens, D width, C classes.
@@ -14,6 +14,30 @@ from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     import torch
+
+
+Kind = Literal["video", "image"]
+"""What a media item is. An image is treated as one clip of one frame."""
+
+FixedSampling = Literal["uniform", "start", "middle", "end", "clips"]
+"""Sampling strategies that take the same frames every time; `media/sampling.py` draws them."""
+
+Sampling = Literal["random", FixedSampling]
+"""All sampling strategies."""
+
+_VIDEO_SUFFIXES = """
+    .mp4 .m4v .mov .qt .avi .mkv .webm .gif .mpg .mpeg .mpe .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2
+    .ogv .ogg .ogm .rm .rmvb .divx .dv .mxf .nut .y4m .h264 .264 .hevc .h265
+"""
+_IMAGE_SUFFIXES = """
+    .jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico
+    .pcx .sgi .dds
+"""
+MEDIA_SUFFIXES: Mapping[Kind, frozenset[str]] = {
+    "video": frozenset(_VIDEO_SUFFIXES.split()),
+    "image": frozenset(_IMAGE_SUFFIXES.split()),
+}
+"""Lower-case file name endings by kind. `.gif` is in both: a GIF is a video (TGIF) unless images are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +188,3 @@ class Shard:
 
 
 ALONE = Shard()
-
-
-Kind = Literal["video", "image"]

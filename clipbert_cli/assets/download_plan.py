@@ -18,13 +18,10 @@ from typing import Literal
 
 from clipbert_cli.assets.catalog import Catalog, FileEntry, Part
 from clipbert_cli.errors import UsageError
+from clipbert_cli.types import MEDIA_SUFFIXES, Kind
 
 State = Literal["complete", "partial", "absent"]
 HANDED_OVER = "handed-over"
-MEDIA_SUFFIXES = {
-    "video": {".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".3gp", ".wmv", ".flv", ".gif", "."},
-    "image": {".jpg", ".jpeg", ".png"},
-}
 
 
 @dataclass(frozen=True)
@@ -238,7 +235,7 @@ def _handed_over_media(
     candidates = [
         name
         for name, part in parts.items()
-        if part.kind == "media" and not set(part.files) & set(handed) and _holds(source, str(part.media_kind))
+        if part.media_kind and not set(part.files) & set(handed) and _holds(source, part.media_kind)
     ]
     if len(candidates) > 1 and only_use:
         raise UsageError(
@@ -248,6 +245,6 @@ def _handed_over_media(
     return (candidates[0], source) if len(candidates) == 1 else None
 
 
-def _holds(folder: Path, media_kind: str) -> bool:
+def _holds(folder: Path, media_kind: Kind) -> bool:
     suffixes = MEDIA_SUFFIXES[media_kind]
     return any(os.path.splitext(name)[1].lower() in suffixes for _, _, names in os.walk(folder) for name in names)

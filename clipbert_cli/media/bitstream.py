@@ -1,25 +1,9 @@
-"""What the packets of H.264, HEVC and older MPEG say: is a picture an IDR, is it referred to, is it damaged."""
+"""What the first bytes of H.264, HEVC and VP9 packets say: is a picture an IDR, is it referred to, is it shown."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-import av
-
-_START_CODED = {"mpeg1video", "mpeg2video", "mpeg4"}
-# Before a start code any number may stand. A run is looked at once, from its beginning: writers of a constant rate fill
-# their packets with zeros, and a run that is tried from each of them takes the square of its length.
-_ZEROS = re.compile(rb"(?<!\0)\0\0\0++[^\1]")
-
-_IN_NO_UNIT = re.compile(rb"\0\0[\0-\2]")
-
-
-def has_lost_bytes(codec: str, packet: bytes) -> bool:
-    """Whether an MPEG packet holds more zeros in a row than its codes can make, not at its end and not before a start
-    code (ISO/IEC 13818-2 and 14496-2: 23 zero bits begin a start code, and stand nowhere else)."""
-    return codec in _START_CODED and _ZEROS.search(packet) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +57,6 @@ class NalFormat:
             packet[start] & 31 in (1, 2, 5) and start + 1 < end and packet[start + 1] >> 7
             for start, end in self._units(packet)
         )
-
-    def is_damaged(self, packet: bytes) -> bool:
-        """Whether a slice holds bytes that no encoder writes: 00 00 00, 00 00 01 and 00 00 02 stand in no NAL unit, for
-        03 is put between them (ITU-T H.264 and H.265, 7.4.1 and 7.4.2). Zeros that follow a unit do no harm.
-
-        Decoders read on over a block of zeros, and may find no error in the picture that it gives.
-        """
-        for start, end in self._units(packet):
-            if self._is_slice(packet[start]) and _IN_NO_UNIT.search(packet[start:end].rstrip(b"\0")):
-                return True
-        return False
 
     def _is_slice(self, head: int) -> bool:
         return 1 <= head & 31 <= 5 if self.codec == "h264" else head >> 1 & 63 < 32
@@ -165,21 +138,6 @@ class _Bits:
         return (1 << zeros) - 1 + self.take(zeros)
 
 
-_LIBVPX = "libvpx-vp9"
-
-
-_HIGH_PROFILE = 0x10  # of the uncompressed header's first byte (VP9 bitstream, 6.2): more than 8 bits
-
-
-_KEY_MASK, _KEY = 0xCE, 0x82  # marker 2, no existing frame shown again, key frame, shown
-
-
-def checking_decoder(codec: str, packet: bytes) -> str:
-    """FFmpeg's name of the decoder for a video that begins with this packet. libvpx may be built for 8 bits alone."""
-    is_simple = codec == "vp9" and bool(packet) and not packet[0] & _HIGH_PROFILE
-    return _LIBVPX if is_simple and _LIBVPX in av.codec.codecs_available else codec
-
-
 def is_one_picture(packet: bytes) -> bool:
     """Whether a packet of 8 bits holds one frame that is decoded and shown: neither several, hidden ones among them
     (VP9 bitstream, annex B: the index at the end begins and ends with the same byte), nor a frame shown again."""
@@ -187,8 +145,3 @@ def is_one_picture(packet: bytes) -> bool:
     index = 2 + ((marker >> 3 & 3) + 1) * ((marker & 7) + 1)
     is_several = marker & 0xE0 == 0xC0 and len(packet) >= index and packet[-index] == marker
     return not is_several and packet[0] & 0x0A == 0x02  # it is shown, and not one that was decoded before
-
-
-def is_key_picture(packet: bytes) -> bool:
-    """Whether a packet of 8 bits shows a key frame, which libvpx does not tell."""
-    return packet[0] & _KEY_MASK == _KEY

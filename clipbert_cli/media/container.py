@@ -2,8 +2,8 @@
 
 Source frames are counted in the order the decoder shows them. Frames of a damaged video count up to the first error:
 an error, a packet or frame that FFmpeg itself calls corrupt, times that run far backwards (the halves of a file in
-swapped order), a change of the frame size, and damage that FFmpeg passes over (see `structure.py`, `nal.py` and
-`damage.py`) all end the video there. Rotation marks are ignored, as the original ignores them.
+swapped order) and a change of the frame size all end the video there. Damage that FFmpeg does not report is not looked
+for. Rotation marks are ignored, as the original ignores them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,17 @@ import contextlib
 import io
 import re
 from collections.abc import Iterator
-from functools import cached_property
 
 import av
 from av.container import InputContainer
 from av.packet import Packet
 from av.stream import Disposition
-from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 from av.video.stream import VideoStream
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.bitstream import NalFormat, checking_decoder, has_lost_bytes, is_key_picture
-from clipbert_cli.media.damage import JUDGED, first_damaged
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels, create_decoder, reading_video, set_decoding
-from clipbert_cli.media.structure import first_damage
+from clipbert_cli.media.bitstream import NalFormat
+from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels, reading_video, set_decoding
 
 # Streams without a container: what does not begin with a start code is a piece of some other file.
 _BARE = {"h264", "hevc", "m4v", "mpegvideo"}
@@ -62,7 +58,6 @@ class Video:
     def __init__(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> None:
         self._data = data
         self._max_pixels = max_pixels
-        self._damaged_packet: int | None = None
         self._open()
 
     def __enter__(self) -> Video:
@@ -75,11 +70,6 @@ class Video:
     def container_format(self) -> str:
         """FFmpeg's name of the container, e.g. `mov,mp4,m4a,3gp,3g2,mj2`."""
         return str(self._container.format.name)
-
-    @cached_property
-    def _damaged_from(self) -> int | None:
-        """The first byte that is not to be trusted; looked for once, however often the video is rewound."""
-        return first_damage(self._data, self.container_format)
 
     def frames(self) -> Iterator[tuple[int, VideoFrame]]:
         """(presentation time, frame) of every frame from the start, in the order they are shown.
@@ -128,25 +118,12 @@ class Video:
                 else:
                     ended = True  # the demuxer's mark of the end
 
-    def check_packets(self) -> None:
-        """Look for the first packet that is damaged in a way that decoders pass over: from now on the video ends before
-        it (see `damage.py`).
-
-        Of VP8 this takes some ten times as long as decoding; who decodes frames that a probe has found need not do it
-        again. Of a video just opened, or rewound.
-        """
-        codec = self.stream.codec_context.name
-        if codec in JUDGED:
-            self._damaged_packet = first_damaged(codec, (bytes(packet) for packet in self.packets()))
-            self.rewind()
-
     def rewind(self) -> None:
         """Back to the start, as if just opened."""
         self._container.close()
         self._open()
 
     def _open(self) -> None:
-        self._checking: VideoCodecContext | None = None
         with reading_video():
             self._container: InputContainer = av.open(
                 io.BytesIO(self._data), mode="r", options=_FORMAT_OPTIONS, metadata_errors="replace"
@@ -184,18 +161,9 @@ class Video:
         """
         latest: int | None = None
         slack = _HELD_BACK * frame_step(self.stream)
-        context = self.stream.codec_context
-        nal_format = NalFormat.of(context.name, context.extradata or b"")
-        for number, packet in enumerate(self._container.demux(self.stream)):
-            if number == self._damaged_packet:
-                raise DecodeError("a packet is damaged: what is coded in it does not end where it should")
+        for packet in self._container.demux(self.stream):
             if packet.is_corrupt:
                 raise DecodeError("the container says that a packet is damaged")
-            if self._damaged_from is not None and (packet.pos or 0) + packet.size > self._damaged_from:
-                raise DecodeError(f"the container is damaged at byte {self._damaged_from}")
-            payload = bytes(packet)
-            if has_lost_bytes(context.name, payload) or (nal_format and nal_format.is_damaged(payload)):
-                raise DecodeError("a packet is damaged: it holds what no encoder writes")
             if packet.dts is not None:
                 if latest is not None and packet.dts < latest - slack:
                     raise DecodeError("times run backwards")
@@ -204,24 +172,7 @@ class Video:
 
     def _all_frames(self) -> Iterator[VideoFrame]:
         for packet in self._demux():
-            yield from self._decode(packet)
-
-    def _decode(self, packet: Packet) -> list[VideoFrame]:
-        """By the decoder that notices most."""
-        codec, payload = self.stream.codec_context.name, bytes(packet)
-        name = self._checking.name if self._checking else checking_decoder(codec, payload)
-        if name == codec:
-            return packet.decode()
-        if self._checking is None:
-            self._checking = create_decoder(name, max_pixels=self._max_pixels)
-        if not payload:
-            return self._checking.decode(None)
-        bare = Packet(payload)  # with a layer of transparency the pixels would have another form
-        bare.pts, bare.dts, bare.time_base = packet.pts, packet.dts, packet.time_base
-        frames = self._checking.decode(bare)
-        for frame in frames:
-            frame.key_frame = is_key_picture(payload)  # type: ignore[misc]  # the stubs call it read-only
-        return frames
+            yield from packet.decode()
 
     def _lost_groups(self) -> int:
         """How many groups of pictures do not decode in H.264 that begins inside one, before the first that does.
@@ -241,7 +192,7 @@ class Video:
                     groups, start, is_whole = groups + 1, packet.pts, True
                 if groups:
                     try:
-                        is_good = not any(frame.is_corrupt for frame in self._decode(packet))
+                        is_good = not any(frame.is_corrupt for frame in packet.decode())
                     except av.InvalidDataError:
                         is_good = False
                     is_whole = is_whole and (is_good or _is_before(packet, start))
@@ -258,7 +209,7 @@ class Video:
             if not groups:
                 continue
             try:
-                for frame in self._decode(packet):
+                for frame in packet.decode():
                     if groups > lost:  # a lost group's last frames come later than its packets
                         begun = begun or (frame.key_frame if start is None else not _is_before(frame, start))
                     if begun:

@@ -17,7 +17,7 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.bitstream import NalFormat, checking_decoder, is_key_picture
+from clipbert_cli.media.bitstream import NalFormat
 from clipbert_cli.media.container import Video, frame_step, next_time
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.media.packets import PacketDecoder, PacketTable, Run
@@ -59,8 +59,6 @@ class _Stated:
     times: list[int | None]
     discarded: list[bool]
     certain: np.ndarray  # (P,) bool, entries by the codec's rules, once their frames are seen to be key frames
-    decoder: str  # that checks it
-    key_pictures: list[bool]  # what the packets say where that decoder does not
 
 
 def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | None:
@@ -74,10 +72,8 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
     sizes: list[int] = []
     times: list[int | None] = []
     discarded = []
-    decoder, key_pictures = context.name, []
     for packet in video.packets():
         payload = bytes(packet)
-        decoder = decoder if sizes else checking_decoder(context.name, payload)
         offset = _place(payload, data, packet.pos)
         if offset < 0 or any(side.data_type in _SIDE_DATA for side in packet.iter_sidedata()):
             return None
@@ -90,7 +86,6 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         by_rule = picture.is_idr if picture else nal_format is None and context.name != "vp8"
         certain.append(packet.is_keyframe and by_rule)
         skippable.append(picture is not None and picture.is_unreferenced)
-        key_pictures.append(decoder != context.name and is_key_picture(payload))
         times.append(packet.pts)
         discarded.append(packet.is_discard)
     if not sizes or not keys[0]:
@@ -112,7 +107,7 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         skippable=np.array(skippable),
         checksums=np.array(checksums, dtype=np.uint32),
     )
-    return table, _Stated(times, discarded, np.array(certain), decoder, key_pictures)
+    return table, _Stated(times, discarded, np.array(certain))
 
 
 def _place(payload: bytes, data: bytes, stated: int | None) -> int:
@@ -128,7 +123,7 @@ def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, 
     """Decode every packet in order, and complete the table by what that shows."""
     count = len(table.sizes)
     needs_pixels = bool((table.entry[1:] & ~stated.certain[1:]).any())
-    decoder = PacketDecoder(table, max_pixels=max_pixels, decoder=stated.decoder)
+    decoder = PacketDecoder(table, max_pixels=max_pixels)
     step = frame_step(video.stream)
     size = time = before = None
     times: list[int] = []
@@ -147,7 +142,7 @@ def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, 
                 return None
             before = stated_time
         time = next_time(time, stated_time, step)
-        if frame.key_frame or stated.key_pictures[packet]:
+        if frame.key_frame:
             keyframes.append(len(times))
         elif stated.certain[packet]:
             stated.certain[packet] = False

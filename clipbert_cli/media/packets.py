@@ -143,13 +143,12 @@ def _run(table: PacketTable, start: int, stop: int, frames: list[int]) -> Run:
 
 
 class PacketDecoder:
-    """Decodes packets of one video; every frame comes with the packet that it is of. `decoder` is FFmpeg's name of
-    another one for the same codec."""
+    """Decodes packets of one video; every frame comes with the packet that it is of."""
 
-    def __init__(self, table: PacketTable, *, max_pixels: int = MAX_PIXELS, decoder: str | None = None) -> None:
+    def __init__(self, table: PacketTable, *, max_pixels: int = MAX_PIXELS) -> None:
         self.table = table
         with reading_video():
-            context = create_decoder(decoder or table.codec, max_pixels=max_pixels)
+            context = create_decoder(table.codec, max_pixels=max_pixels)
             if table.extradata:
                 context.extradata = table.extradata
             if table.tag:

@@ -45,7 +45,6 @@ def inspect_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
         DecodeError: as `probe_video`, or frames of more than `max_pixels`.
     """
     with open_video(data, max_pixels=max_pixels) as video:
-        video.check_packets()
         scan = scan_packets(video, data, max_pixels=max_pixels)
         complete = True
         if scan is None:

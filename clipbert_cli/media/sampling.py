@@ -18,14 +18,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.types import VideoInfo
-
-Strategy = Literal["random", "uniform", "start", "middle", "end", "clips"]
+from clipbert_cli.types import Sampling, VideoInfo
 
 FrameIndices = tuple[tuple[int, ...], ...]
 """(K, T) source frame indices, 0 = first frame shown."""
@@ -48,15 +46,15 @@ class ClipSampling:
         safeguard: correct a header duration that is much too long (`clips` only; evaluation uses it).
     """
 
-    strategy: Strategy
+    strategy: Sampling
     num_clips: int = 1
     num_frames: int = 2
     fps: float = 2.0
     safeguard: bool = False
 
     def __post_init__(self) -> None:
-        if self.strategy not in get_args(Strategy):
-            raise ValueError(f"strategy is {self.strategy!r}: it must be one of {', '.join(get_args(Strategy))}")
+        if self.strategy not in get_args(Sampling):
+            raise ValueError(f"strategy is {self.strategy!r}: it must be one of {', '.join(get_args(Sampling))}")
         if self.num_clips < 1 or self.num_frames < 1:
             raise ValueError(
                 f"num_clips is {self.num_clips} and num_frames is {self.num_frames}: both must be at least 1"

@@ -7,26 +7,14 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clipbert_cli.errors import StoreError, UsageError
-from clipbert_cli.types import Kind
-
-_VIDEO = """
-    .mp4 .m4v .mov .qt .avi .mkv .webm .gif .mpg .mpeg .mpe .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2
-    .ogv .ogg .ogm .rm .rmvb .divx .dv .mxf .nut .y4m .h264 .264 .hevc .h265
-"""
-_IMAGE = """
-    .jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico
-    .pcx .sgi .dds
-"""
-
-SUFFIXES: dict[Kind, frozenset[str]] = {"video": frozenset(_VIDEO.split()), "image": frozenset(_IMAGE.split())}
-"""File name endings, in lower case. A GIF counts as a video (TGIF) unless images are asked for."""
+from clipbert_cli.types import MEDIA_SUFFIXES, Kind
 
 PLURAL: dict[Kind, str] = {"video": "videos", "image": "images"}
 
 
 def has_suffix(path: Path, kind: Kind) -> bool:
     """Whether the file's name says that it holds `kind`; case does not matter."""
-    return path.suffix.lower() in SUFFIXES[kind]
+    return path.suffix.lower() in MEDIA_SUFFIXES[kind]
 
 
 def find_files(sources: Iterable[Path]) -> list[Path]:

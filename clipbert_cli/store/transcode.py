@@ -46,7 +46,6 @@ def transcode_video(data: bytes, settings: Transcode) -> bytes:
     """
     file = io.BytesIO()
     with open_video(data) as video, av.open(file, "w", format="mp4") as output:
-        video.check_packets()
         time_base = video.stream.time_base or Fraction(1)
         stream = None
         before = -1

@@ -19,6 +19,34 @@ from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import inspect_video, probe_video
 
 
+def with_sound(container: str, codec: str, sound: str, **options: str) -> bytes:
+    """A video of 48 frames whose packets alternate with those of a sound track; `options` are the container's."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container, options=options) as output:
+        pictures, tones = output.add_stream(codec, rate=25), output.add_stream(sound, rate=48000)
+        pictures.width, pictures.height, pictures.pix_fmt = 96, 64, "yuv420p"
+        pictures.options = {"g": "12", "cpu-used": "8"} if "vpx" in codec else {"g": "12"}
+        tones.layout = "mono"
+        for index in range(48):
+            frame = av.VideoFrame.from_ndarray(marked_frame(index), format="rgb24")
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            output.mux(pictures.encode(frame))
+            samples = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.float32), format="fltp", layout="mono")
+            samples.sample_rate, samples.pts, samples.time_base = 48000, 1920 * index, Fraction(1, 48000)
+            output.mux(tones.encode(samples))
+        output.mux(pictures.encode())
+        output.mux(tones.encode())
+    return file.getvalue()
+
+
+def gif_with_palettes() -> bytes:
+    """A GIF file of 6 frames by Pillow, with a palette for each frame and a comment."""
+    pictures = [Image.fromarray(marked_frame(index)).quantize(16 + index) for index in range(6)]
+    file = io.BytesIO()
+    pictures[0].save(file, "gif", save_all=True, append_images=pictures[1:], loop=0, duration=40, comment=b"whole")
+    return file.getvalue()
+
+
 def test_a_video_is_known_by_header_and_by_decoding() -> None:
     probed = inspect_video(video(30, rate=25))
     info = probed.info
@@ -41,6 +69,30 @@ def test_every_frame_of_usual_formats_is_found(codec: str, container: str) -> No
     assert info.complete
     frames = decode_frames(data, (tuple(range(20)),), info=info)[0]
     assert [read_index(frame) for frame in frames] == list(range(20))
+
+
+@pytest.mark.parametrize(
+    ("data", "frames"),
+    [
+        (with_sound("webm", "libvpx", "libopus", live="1"), 48),
+        (with_sound("matroska", "libx264", "aac", cluster_time_limit="100"), 48),
+        (with_sound("flv", "libx264", "aac"), 48),
+        (gif_with_palettes(), 6),
+    ],
+    ids=["live webm", "mkv of small clusters", "flv", "gif"],
+)
+def test_unusual_but_sound_files_are_complete(data: bytes, frames: int) -> None:
+    info = probe_video(data)
+    assert (len(info.pts), info.complete) == (frames, True)
+
+
+def test_key_frames_of_vp9_are_found() -> None:
+    data = video(48, container="webm", codec="libvpx-vp9", options={"g": "12", "cpu-used": "8"})
+    probed = inspect_video(data)
+    assert (probed.codec, probed.keyframes) == ("vp9", (0, 12, 24, 36))
+    with open_video(data) as opened:
+        keys = [index for index, (_, frame) in enumerate(opened.frames()) if frame.key_frame]
+    assert tuple(keys) == probed.keyframes
 
 
 def test_variable_rate_is_kept_as_true_times() -> None:

@@ -1,1 +1,0 @@
-"""VP8 as far as it takes to tell damaged packets from whole ones."""

@@ -161,7 +161,7 @@ def test_a_broken_rule_is_seen(module, source):
         ("runtime.distributed", "import torch.distributed as dist\nif dist.rank == 0: pass"),
         ("commands.pack", "def pack():\n    import torch\n    from clipbert_cli.store.pack import pack"),
         ("commands.app", "from clipbert_cli import __version__\napp.add_typer(x)"),
-        ("loading.loader", "from . import order\nfrom .order import Cut"),
+        ("loading.loader", "from . import order\nfrom .order import OrderedBatches"),
     ],
 )
 def test_a_kept_rule_is_left_alone(module, source):

@@ -115,7 +115,7 @@ def finetune(
     with start_world(device) as world:
         if not world.is_main:
             mute()
-        training = prepare_training(loaded, folder, world=world, resume=resume, takes_folder=profile is None)
+        training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=profile is None)
         note(training.facts.describe())
         if dry_run:
             for line in training.load_one_batch():
@@ -165,7 +165,7 @@ def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:
     from clipbert_cli.commands.progress import TrainingProgress
     from clipbert_cli.commands.terminal import note, print_json, print_result
 
-    metric = training.standing.metric.removeprefix("-")
+    metric = training.best.metric.removeprefix("-")
     with TrainingProgress(training.plan.total_steps, metric=metric) as progress:
         result = training.run([progress], ask_requeue=ask_requeue)
     if as_json:

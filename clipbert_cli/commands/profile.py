@@ -20,7 +20,7 @@ def measure(training: Training, steps: int, *, as_json: bool) -> None:
 
     profiling = Profiling(training, steps)
     note(profiling.describe())
-    metric = training.standing.metric.removeprefix("-")
+    metric = training.best.metric.removeprefix("-")
     with TrainingProgress(profiling.total_steps, metric=metric) as progress:
         result = profiling.run([progress])
     print_table(result)

@@ -21,7 +21,7 @@ from clipbert_cli.profile.flops import flop_counter, matrix_product_rate
 from clipbert_cli.profile.timeline import Timeline, clock_of
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.meter import peak_memory
-from clipbert_cli.train.phases import Phase, Phases, Unwatched
+from clipbert_cli.train.phases import Phase, Phases, NullPhases
 
 TRACED = 2
 """Few, so that the file stays small."""
@@ -50,7 +50,7 @@ class Profiler:
         self.trainer, self.warm_up, self.steps = trainer, warm_up, steps
         self.last_step = warm_up + steps + AFTERWARDS
         self._world = trainer.world
-        self._listener: Phases = Unwatched()
+        self._listener: Phases = NullPhases()
         self._timeline = Timeline(clock_of(self._world.device), alone=self._world.size == 1)
         self._counter = flop_counter()
         self._tracer: profile | None = None
@@ -72,7 +72,7 @@ class Profiler:
 
     def __exit__(self, *_: object) -> None:
         self._stage.close()
-        self.trainer.phases = Unwatched()
+        self.trainer.phases = NullPhases()
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
         """Told by the trainer."""
@@ -109,7 +109,7 @@ class Profiler:
     def _start_counting(self) -> None:
         self._memory = peak_memory(self._world.device)
         self._skipped = self.trainer.skipped - self._skipped
-        self._listener = Unwatched()
+        self._listener = NullPhases()
         if self.trainer.config.compile:
             self._stage.enter_context(torch.compiler.set_stance("force_eager"))
         self._stage.enter_context(self._counter)
@@ -123,7 +123,7 @@ class Profiler:
         self._tracer = self._stage.enter_context(profile(activities=kinds, schedule=turns))
 
     def _finish(self) -> None:
-        self._listener = Unwatched()
+        self._listener = NullPhases()
 
     def write_trace(self, file: Path) -> None:
         """The traced steps as a Chrome trace, packed where the name ends with .gz. For the main process alone."""

@@ -8,7 +8,7 @@ from typing import Any
 from clipbert_cli.errors import RecipeError
 
 
-def merit(scores: Mapping[str, Any], metric: str) -> float:
+def metric_value(scores: Mapping[str, Any], metric: str) -> float:
     """The number that decides which checkpoint is best: more is better, unless `-` stands before the name.
 
     Raises:
@@ -25,7 +25,7 @@ def merit(scores: Mapping[str, Any], metric: str) -> float:
     return -value if metric.startswith("-") else value
 
 
-class Standing:
+class BestCheckpoint:
     """The best and the last scores, each {"step", ...metrics}; empty before the first validation.
 
     Args:
@@ -37,15 +37,15 @@ class Standing:
         self.best: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
 
-    def take(self, scores: dict[str, Any]) -> bool:
+    def update(self, scores: dict[str, Any]) -> bool:
         """Take in a validation's scores; whether they are the best so far, which an equal one is not.
 
         Raises:
             RecipeError: they lack the metric.
         """
         self.last = scores
-        value = merit(scores, self.metric)
-        if self.best and value <= merit(self.best, self.metric):
+        value = metric_value(scores, self.metric)
+        if self.best and value <= metric_value(self.best, self.metric):
             return False
         self.best = scores
         return True

@@ -23,7 +23,7 @@ from clipbert_cli.runtime.precision import Precision, choose_kernels
 from clipbert_cli.task.base import Task
 from clipbert_cli.train.meter import Window, peak_memory
 from clipbert_cli.train.optim import build_optimizers, rates, set_rates
-from clipbert_cli.train.phases import Phases, Unwatched
+from clipbert_cli.train.phases import Phases, NullPhases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.prefetch import on_device
 from clipbert_cli.train.sinks import Sink
@@ -62,7 +62,7 @@ class Trainer:
         self.scaler = self.precision.scaler(world.device)
         self.average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
         self.window = Window(world.device)
-        self.phases: Phases = Unwatched()  # told of the parts of every step
+        self.phases: Phases = NullPhases()  # told of the parts of every step
         self.step = 0  # updates done, skipped ones included
         self.examples = 0  # in the updates that this object did, over all processes
         self.skipped = 0  # updates skipped for numbers that were not finite
@@ -105,12 +105,17 @@ class Trainer:
             step = self.step + 1
             fetched = self._fetch(stream, step)
             examples = self._agree(fetched, step, interrupts, save)
-            by_part = rates(self.config, step, total=self.plan.total_steps, epoch=self.plan.cut.epoch(step))
+            by_part = rates(self.config, step, total=self.plan.total_steps, epoch=self.plan.layout.epoch(step))
             set_rates(self.optimizers, by_part)
             update = self.update(fetched, examples=examples)
             self._book(update, fetched, step, examples)
             if step % self.config.log_every_steps == 0 or self.plan.validates(step):
-                record = {"event": "train", "step": step, "epoch": self.plan.cut.epoch(step), **self._report(by_part)}
+                record = {
+                    "event": "train",
+                    "step": step,
+                    "epoch": self.plan.layout.epoch(step),
+                    **self._report(by_part),
+                }
                 for sink in sinks:
                     sink.write(record)
             for sink in sinks:
@@ -182,7 +187,7 @@ class Trainer:
         """This process's batches of a step; the wait for them is booked as waiting for data."""
         begin = time.perf_counter()
         with self.phases.phase("data"):
-            fetched = [next(stream) for _ in range(max(1, len(self.plan.cut.batches(step, self.world.shard))))]
+            fetched = [next(stream) for _ in range(max(1, len(self.plan.layout.batches(step, self.world.shard))))]
         self.window.data_seconds += time.perf_counter() - begin
         return fetched
 
@@ -205,7 +210,7 @@ class Trainer:
 
     def _counts(self, batches: Sequence[Batch], step: int) -> list[int]:
         """Examples by batch; 0 for what a process without a share of the step was given to take part with."""
-        counts_at_all = bool(self.plan.cut.batches(step, self.world.shard))
+        counts_at_all = bool(self.plan.layout.batches(step, self.world.shard))
         return [len(batch.examples) if counts_at_all else 0 for batch in batches]
 
     def _seed(self) -> None:

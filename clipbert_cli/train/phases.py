@@ -27,7 +27,7 @@ class Phases(Protocol):
     def phase(self, name: Phase) -> AbstractContextManager[object]: ...
 
 
-class Unwatched:
+class NullPhases:
     """Nobody listens."""
 
     _nothing = nullcontext()

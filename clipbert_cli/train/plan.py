@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.loading.order import Cut
+from clipbert_cli.loading.step_layout import StepLayout
 from clipbert_cli.recipe.schema import TrainConfig
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of a training. One step is one update from `cut.global_batch` groups, an epoch's last may have fewer.
+    """The steps of a training. One step is one update from `layout.global_batch` groups; an epoch's last has the rest.
 
     Validation follows every `validate_every` steps and the last one. A checkpoint is saved before every validation
     and every `save_every` steps.
     """
 
-    cut: Cut
+    layout: StepLayout
     total_steps: int
     validate_every: int
     save_every: int | None
@@ -29,8 +29,8 @@ class Plan:
         Raises:
             RecipeError: a schedule that needs a warmup has none.
         """
-        cut = Cut(groups, global_batch, config.batch_size)
-        total = config.max_steps or cut.steps_per_epoch * config.epochs
+        layout = StepLayout(groups, global_batch, config.batch_size)
+        total = config.max_steps or layout.steps_per_epoch * config.epochs
         if "invsqrt" in (config.schedule, config.visual_schedule) and int(config.warmup_ratio * total) == 0:
             raise RecipeError(
                 f"train.warmup_ratio is {config.warmup_ratio}: of {total} steps that is none, and schedule invsqrt "
@@ -38,16 +38,16 @@ class Plan:
                 hint=f"set train.warmup_ratio to at least {1 / total:.3g}",
             )
         return cls(
-            cut=cut,
+            layout=layout,
             total_steps=total,
-            validate_every=config.validate_every_steps or cut.steps_per_epoch,
+            validate_every=config.validate_every_steps or layout.steps_per_epoch,
             save_every=config.save_every_steps,
         )
 
     @property
     def epochs(self) -> int:
         """Epochs that are begun."""
-        return self.cut.epoch(self.total_steps) + 1
+        return self.layout.epoch(self.total_steps) + 1
 
     @property
     def validations(self) -> int:

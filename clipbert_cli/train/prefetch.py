@@ -7,7 +7,7 @@ from itertools import chain
 
 import torch
 
-from clipbert_cli.train.phases import Phases, Unwatched
+from clipbert_cli.train.phases import Phases, NullPhases
 from clipbert_cli.types import Batch
 
 
@@ -18,7 +18,7 @@ def on_device(batches: Iterable[Batch], device: torch.device, phases: Phases | N
     Args:
         phases: told of every copy.
     """
-    return (_copied_ahead if device.type == "cuda" else _copied)(batches, device, phases or Unwatched())
+    return (_copied_ahead if device.type == "cuda" else _copied)(batches, device, phases or NullPhases())
 
 
 def _copied(batches: Iterable[Batch], device: torch.device, phases: Phases) -> Iterator[Batch]:

@@ -35,7 +35,7 @@ from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.runtime.slurm import requeue
 from clipbert_cli.task.base import Task
 from clipbert_cli.text.tokenizer import Tokenizer
-from clipbert_cli.train.best import Standing
+from clipbert_cli.train.best import BestCheckpoint
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
 from clipbert_cli.train.plan import Plan
@@ -94,20 +94,20 @@ class Training:
         apply_options(self.model, self.recipe.train)
         self.devices = self.world.gather(device_name(self.world.device))
         self.data_digest = groups_digest(self.groups)
-        self.standing = Standing(self.recipe.train.best_metric or self.task.main_metric)
+        self.best = BestCheckpoint(self.recipe.train.best_metric or self.task.main_metric)
         if self.resumption:
             self.resumption.check_data(self.data_digest)
 
     @property
     def facts(self) -> TrainingFacts:
         """What will run."""
-        config, cut = self.recipe.train, self.plan.cut
+        config, layout = self.recipe.train, self.plan.layout
         return TrainingFacts(
             run=str(self.folder.path),
             model=ModelFacts.of(self.model, ema_decay=config.ema_decay, reports=self.reports),
             data=DataFacts.of(self.groups, self.val_examples, decoder=self.train_loader.decoder.describe()),
             plan=self.plan,
-            forward_passes=len(cut.batches(1, self.world.shard)),
+            forward_passes=len(layout.batches(1, self.world.shard)),
             devices=tuple(self.devices),
             precision=Precision.choose(config.precision, self.world.device),
             going_on=self.resumption.describe() if self.resumption else "",
@@ -159,8 +159,8 @@ class Training:
         return {
             "run": str(self.folder.path),
             "steps": self.plan.total_steps,
-            "best": self.standing.best,
-            "last": self.standing.last,
+            "best": self.best.best,
+            "last": self.best.last,
             "seconds_to_first_step": self.seconds_to_first_step,
         }
 
@@ -212,8 +212,8 @@ class Training:
     def _recall(self, trainer: Trainer, sinks: list[Sink], interrupts: Interrupts) -> None:
         """Find out what validation said so far; make up for one that the interruption cut short."""
         for record in self.world.main_first(self._validations):
-            self.standing.take({name: value for name, value in record.items() if name != "event"})
-        best, last = self.standing.best, self.standing.last
+            self.best.update({name: value for name, value in record.items() if name != "event"})
+        best, last = self.best.best, self.best.last
         if best:  # the interruption may have come between the record and the link
             self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=best["step"]))
         if self.plan.validates(trainer.step) and last.get("step") != trainer.step:
@@ -240,11 +240,11 @@ class Training:
             step=trainer.step,
             write=write,
             state={
-                "epoch": self.plan.cut.epoch(trainer.step),
+                "epoch": self.plan.layout.epoch(trainer.step),
                 "total_steps": self.plan.total_steps,
-                "global_batch": self.plan.cut.global_batch,
+                "global_batch": self.plan.layout.global_batch,
                 "validated_with": "ema" if self._average(trainer) else "plain",
-                "metric": self.standing.metric,
+                "metric": self.best.metric,
                 "data": self.data_digest,
                 "recipe": recipe_digest(self.recipe),
                 "clipbert": __version__,
@@ -275,7 +275,7 @@ class Training:
             )
         fields = {prediction.example_id: prediction.fields for prediction in predictions}
         scores = {"step": step, **self.world.main_first(lambda: self.task.score(fields, self.val_examples))}
-        is_best = self.standing.take(scores)
+        is_best = self.best.update(scores)
         for sink in sinks:
             sink.write({"event": "validation", **scores})
         if is_best:

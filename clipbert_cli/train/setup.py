@@ -68,21 +68,21 @@ def training_loader(
 
 
 def prepare_training(
-    recipe: Recipe, run: Path, *, world: World | None = None, resume: bool = False, takes_folder: bool = True
+    recipe: Recipe, run: Path, *, world: World | None = None, resume: bool = False, must_be_new: bool = True
 ) -> Training:
     """Read and check everything a run needs; nothing is written.
 
     Args:
         world: the processes that train together; default: this one, or those that its launcher started.
         resume: go on with the run that is there.
-        takes_folder: the run will be kept in its folder; what only looks at a training may do so beside a run.
+        must_be_new: the run will be kept in its folder; what only looks at a training may do so beside a run.
 
     Raises:
         ClipbertError: whatever of the recipe's files, media or weights is missing or wrong.
     """
     begin = time.monotonic()
     world = world or start_world()
-    folder = RunFolder.existing(run) if resume else RunFolder.absent(run) if takes_folder else RunFolder(run)
+    folder = RunFolder.existing(run) if resume else RunFolder.absent(run) if must_be_new else RunFolder(run)
     resumption = None
     if resume:
         own = load_recipe(folder.recipe)

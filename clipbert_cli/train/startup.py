@@ -77,7 +77,7 @@ class TrainingFacts:
             "steps": self.plan.total_steps,
             "epochs": self.plan.epochs,
             "validations": self.plan.validations,
-            "global_batch": self.plan.cut.global_batch,
+            "global_batch": self.plan.layout.global_batch,
             "processes": len(self.devices),
             "forward_passes": self.forward_passes,
             "devices": list(self.devices),
@@ -119,10 +119,10 @@ class TrainingFacts:
         return f"{plan.total_steps:,} steps, {epochs}, {validations}{every}"
 
     def _batch(self) -> str:
-        cut = self.plan.cut
+        layout = self.plan.layout
         processes = plural(len(self.devices), "process", "processes")
         passes = plural(self.forward_passes, "forward pass", "forward passes")
-        return f"{cut.global_batch} groups a step: {processes}, {passes} of up to {cut.batch_size} groups"
+        return f"{layout.global_batch} groups a step: {processes}, {passes} of up to {layout.batch_size} groups"
 
     def _devices(self) -> str:
         return ", ".join(f"{self.devices.count(name)} x {name}" for name in dict.fromkeys(self.devices))

@@ -8,7 +8,8 @@ import pytest
 
 from clipbert_cli.loading.dataset import Position
 from clipbert_cli.loading.mixture import Mixture
-from clipbert_cli.loading.order import Cut, OrderedBatches, TrainingBatches, part
+from clipbert_cli.loading.order import OrderedBatches, TrainingBatches
+from clipbert_cli.loading.step_layout import StepLayout, nth_part
 from clipbert_cli.types import Shard
 
 
@@ -23,7 +24,7 @@ def training(count: int, step: int, batch_size: int, shard: Shard, *, epochs: in
 
 @pytest.mark.parametrize(("length", "parts"), [(10, 3), (3, 3), (2, 3), (0, 2), (7, 1)])
 def test_parts_cover_a_range_in_order_and_differ_by_at_most_one(length: int, parts: int) -> None:
-    found = [part(range(length), number, parts) for number in range(parts)]
+    found = [nth_part(range(length), number, parts) for number in range(parts)]
     assert [place for each in found for place in each] == list(range(length))
     sizes = [len(each) for each in found]
     assert max(sizes) - min(sizes) <= 1
@@ -36,14 +37,14 @@ def test_parts_cover_a_range_in_order_and_differ_by_at_most_one(length: int, par
 def test_every_group_of_an_epoch_is_in_one_batch_of_one_process(
     groups: int, step: int, batch_size: int, size: int
 ) -> None:
-    cut = Cut(groups, step, batch_size)
-    for number in range(1, cut.steps_per_epoch + 1):
-        batches = [batch for shard in shards(size) for batch in cut.batches(number, shard)]
+    layout = StepLayout(groups, step, batch_size)
+    for number in range(1, layout.steps_per_epoch + 1):
+        batches = [batch for shard in shards(size) for batch in layout.batches(number, shard)]
         assert all(1 <= len(batch) <= batch_size for batch in batches)
-        assert sorted(itertools.chain(*batches)) == list(cut.step(number))
-    steps = [place for number in range(1, cut.steps_per_epoch + 1) for place in cut.step(number)]
+        assert sorted(itertools.chain(*batches)) == list(layout.step(number))
+    steps = [place for number in range(1, layout.steps_per_epoch + 1) for place in layout.step(number)]
     assert steps == list(range(groups))
-    assert [cut.epoch(number) for number in (1, cut.steps_per_epoch, cut.steps_per_epoch + 1)] == [0, 0, 1]
+    assert [layout.epoch(number) for number in (1, layout.steps_per_epoch, layout.steps_per_epoch + 1)] == [0, 0, 1]
 
 
 def test_one_process_alone_reads_whole_batches() -> None:
@@ -60,9 +61,9 @@ def test_a_step_has_the_same_groups_for_any_number_of_processes(size: int) -> No
 
 
 def test_a_process_without_a_share_takes_part_with_a_group_that_does_not_count() -> None:
-    cut = Cut(5, 4, 4)  # the second step has one group
-    assert cut.batches(2, Shard(0, 3)) == [range(4, 5)]
-    assert cut.batches(2, Shard(2, 3)) == []
+    layout = StepLayout(5, 4, 4)  # the second step has one group
+    assert layout.batches(2, Shard(0, 3)) == [range(4, 5)]
+    assert layout.batches(2, Shard(2, 3)) == []
     assert training(5, 4, 4, Shard(2, 3))[1] == training(5, 4, 4, Shard(0, 3))[1]
 
 
@@ -70,7 +71,7 @@ def test_a_process_without_a_share_takes_part_with_a_group_that_does_not_count()
 def test_going_on_after_a_step_gives_the_batches_that_were_still_to_come(after: int) -> None:
     for shard in shards(2):
         whole = training(13, 4, 1, shard)
-        done = sum(max(1, len(Cut(13, 4, 1).batches(step, shard))) for step in range(1, after + 1))
+        done = sum(max(1, len(StepLayout(13, 4, 1).batches(step, shard))) for step in range(1, after + 1))
         assert training(13, 4, 1, shard, after=after) == whole[done:]
 
 

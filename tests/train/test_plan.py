@@ -9,9 +9,9 @@ from clipbert_cli.train.plan import Plan
 
 def test_the_plan_counts_updates_epochs_validations_and_checkpoints() -> None:
     plan = Plan.make(TrainConfig(batch_size=4, epochs=3, save_every_steps=2), groups=17, global_batch=8)
-    assert (plan.cut.steps_per_epoch, plan.total_steps, plan.epochs, plan.validations) == (3, 9, 3, 3)
-    assert [len(plan.cut.batches(step)) for step in range(1, 10)] == [2, 2, 1] * 3
-    assert [plan.cut.epoch(step) for step in range(1, 10)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert (plan.layout.steps_per_epoch, plan.total_steps, plan.epochs, plan.validations) == (3, 9, 3, 3)
+    assert [len(plan.layout.batches(step)) for step in range(1, 10)] == [2, 2, 1] * 3
+    assert [plan.layout.epoch(step) for step in range(1, 10)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert [step for step in range(1, 10) if plan.validates(step)] == [3, 6, 9]
     assert [step for step in range(1, 10) if plan.saves(step)] == [2, 3, 4, 6, 8, 9]
 

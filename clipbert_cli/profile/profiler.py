@@ -21,7 +21,7 @@ from clipbert_cli.profile.flops import flop_counter, matrix_product_rate
 from clipbert_cli.profile.timeline import Timeline, clock_of
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.meter import peak_memory
-from clipbert_cli.train.phases import Phase, Phases, NullPhases
+from clipbert_cli.train.phases import NullPhases, Phase, Phases
 
 TRACED = 2
 """Few, so that the file stays small."""

@@ -23,7 +23,7 @@ from clipbert_cli.runtime.precision import Precision, choose_kernels
 from clipbert_cli.task.base import Task
 from clipbert_cli.train.meter import Window, peak_memory
 from clipbert_cli.train.optim import build_optimizers, rates, set_rates
-from clipbert_cli.train.phases import Phases, NullPhases
+from clipbert_cli.train.phases import NullPhases, Phases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.prefetch import on_device
 from clipbert_cli.train.sinks import Sink

@@ -7,7 +7,7 @@ from itertools import chain
 
 import torch
 
-from clipbert_cli.train.phases import Phases, NullPhases
+from clipbert_cli.train.phases import NullPhases, Phases
 from clipbert_cli.types import Batch
 
 

@@ -116,13 +116,13 @@ def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) ->
             + listed([f"  {media_id}" for media_id in missing]),
             hint="pack the missing files, or take their records out of the annotations",
         )
-    if source.kind == "video" and not source.indexed:
+    if source.kind == "video" and not source.has_records:
         folder = isinstance(source, MediaFolder)
         logger.warning(
             "%s %s: each video is decoded once more on first use (%s)",
             source.path,
-            "is a folder of files" if folder else "has no index",
-            "clipbert pack makes a store of it" if folder else f"add one: clipbert pack index {source.path}",
+            "is a folder of files" if folder else "has no media records",
+            "clipbert pack makes a store of it" if folder else f"add them: clipbert store scan {source.path}",
         )
     return source
 

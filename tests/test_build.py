@@ -99,7 +99,7 @@ def test_a_run_works_from_another_folder_and_with_moved_data(
 
 
 def test_pretraining_in_the_originals_layout_of_a_store_is_enough(made_data: Path, tmp_path: Path) -> None:
-    """Key = stem, value = bytes, nothing else: same predictions as from an indexed store."""
+    """Key = stem, value = bytes, nothing else: same predictions as from a store with media records."""
     import lmdb
 
     (tmp_path / "vis_db").mkdir()
@@ -108,11 +108,11 @@ def test_pretraining_in_the_originals_layout_of_a_store_is_enough(made_data: Pat
             txn.put(video.stem.encode(), video.read_bytes())
     for name in ("txt_db", "vocab.txt"):
         (tmp_path / name).symlink_to(made_data / name)
-    plain, indexed = (
+    plain, scanned = (
         prepare_training(tiny(root, "train.max_steps=2"), tmp_path / f"run{number}").run()
         for number, root in enumerate([tmp_path, made_data])
     )
-    assert plain["last"] == indexed["last"]
+    assert plain["last"] == scanned["last"]
 
 
 def test_a_media_folder_serves_in_place_of_a_store(made_data: Path, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
-"""Progress bars on stderr; nothing is drawn where stderr is no terminal."""
+"""Progress bars on stderr. Nothing is drawn where stderr is no terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -12,7 +13,7 @@ from clipbert_cli.commands.terminal import note, stderr
 
 
 class RateColumn(ProgressColumn):
-    """Finished units a second."""
+    """The number of finished units per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -24,7 +25,7 @@ class RateColumn(ProgressColumn):
 
 
 def progress_bar(unit: str) -> Progress:
-    """A bar with count, rate and time left, for the terminal alone."""
+    """Return a bar with count, rate and remaining time that disappears when it ends."""
     console = stderr()
     return Progress(
         TextColumn("{task.description}"),
@@ -38,8 +39,16 @@ def progress_bar(unit: str) -> Progress:
     )
 
 
+@contextmanager
+def counting(description: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a bar while the block runs; yield a function of (finished, total) units that moves it."""
+    with progress_bar(unit) as bar:
+        task = bar.add_task(description, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
 class TrainingProgress:
-    """The training loop's sink for a person: a bar with loss, rate and time left, and a line per validation."""
+    """The training loop's sink for the terminal: a bar with loss, rate and remaining time, one line per validation."""
 
     def __init__(self, total_steps: int, *, metric: str) -> None:
         self.metric = metric

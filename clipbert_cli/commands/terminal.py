@@ -1,20 +1,24 @@
-"""How commands speak: results on stdout, everything else on stderr, plain where stderr is no terminal."""
+"""How commands print: results on stdout, everything else on stderr, plain text where the stream is no terminal."""
 
 from __future__ import annotations
 
 import json
 import logging
 import sys
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
+
+_LISTED = 20
 
 
 @cache
 def stderr() -> Console:
-    """The console for messages, tables and progress; rich itself respects NO_COLOR and missing terminals."""
+    """Return the console for messages and progress. Rich itself respects NO_COLOR and missing terminals."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
@@ -22,37 +26,48 @@ _muted = False
 
 
 def mute() -> None:
-    """From now on only errors: of several processes that do the same, one tells of it."""
+    """Print nothing but errors from now on: of several processes that do the same work, only one reports it."""
     global _muted
     _muted = True
 
 
 def is_muted() -> bool:
-    """Whether another process speaks for this one."""
+    """Return whether another process reports what this one does."""
     return _muted
 
 
+# ------------------------------------------------------------------------------------------ messages on stderr
+
+
 def note(message: str) -> None:
-    """One line for the person, on stderr."""
+    """Print one line about what happens."""
     if not _muted:
         stderr().print(message)
 
 
 def warn(message: str) -> None:
-    """One warning for the person, on stderr."""
+    """Print one warning."""
     if not _muted:
         stderr().print(Text.assemble(("warning: ", "yellow"), message))
 
 
+def warn_of_each(what: str, found: Sequence[tuple[object, str]]) -> None:
+    """Print one warning per (name, reason) pair; after the first 20 only the number of the others."""
+    for name, reason in found[:_LISTED]:
+        warn(f"{what}: {name}: {reason}")
+    if len(found) > _LISTED:
+        warn(f"{what}: {len(found) - _LISTED} more (--json lists all)")
+
+
 def error(message: str, *, hint: str | None = None) -> None:
-    """An error and what to do next, on stderr."""
+    """Print an error and what to do next."""
     stderr().print(Text.assemble(("error: ", "bold red"), message))
     if hint:
         stderr().print(Text.assemble(("next: ", "cyan"), hint))
 
 
 def show_logs() -> None:
-    """Show what the package's rooms log: warnings and above, as warnings."""
+    """Print the warnings that the packages log as warnings of the command."""
     logger = logging.getLogger("clipbert")
     if not any(isinstance(handler, _WarningHandler) for handler in logger.handlers):
         logger.addHandler(_WarningHandler(logging.WARNING))
@@ -64,18 +79,37 @@ class _WarningHandler(logging.Handler):
         warn(record.getMessage())
 
 
-def print_result(line: str) -> None:
-    """One line of a result, on stdout."""
+# ------------------------------------------------------------------------------------------ results on stdout
+
+
+def print_result(text: str) -> None:
+    """Print a result that is text, followed by a line break."""
     if not _muted:
-        sys.stdout.write(f"{line}\n")
+        sys.stdout.write(f"{text}\n")
+        # Progress on stderr may follow, and both streams may end in one log file: keep their order.
         sys.stdout.flush()
 
 
 def print_json(value: Any) -> None:
-    """One JSON document on stdout."""
+    """Print a result that is one JSON document."""
+    # A file name need not be UTF-8. Python holds its other bytes as surrogates, which print as escapes here.
+    print_result(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode())
+
+
+def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a result that is a table: aligned under headings on a terminal, else one line per row for `cut` and `awk`.
+
+    Rows may be shorter than the headings. Without a terminal, cells are separated by tabs and there are no headings.
+    """
     if _muted:
         return
-    # A file name that is no UTF-8 is shown with escapes.
-    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    console = Console(highlight=False, markup=False, emoji=False)
+    if not console.is_terminal:
+        for row in rows:
+            print_result("\t".join(row))
+        return
+    table = Table(*headings, box=None, pad_edge=False)
+    for row in rows:
+        # Text and not str: brackets in a cell, such as a file name, are no markup.
+        table.add_row(*map(Text, row))
+    console.print(table)

@@ -145,7 +145,7 @@ class BatchLoader:
             raise DecodeError(
                 f"{len(self.bad)} media items cannot be used, more than data.max_bad_fraction allows "
                 f"({self._max_bad:g}); the last: {bad.error}",
-                hint="see what is wrong with them: clipbert pack verify STORE; or raise data.max_bad_fraction",
+                hint="see what is wrong with them: clipbert store verify STORE; or raise data.max_bad_fraction",
             ) from bad.error
 
 

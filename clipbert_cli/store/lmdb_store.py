@@ -50,11 +50,11 @@ class LmdbStore(MediaSource):
 
     def __init__(self, path: Path, *, kind: Kind) -> None:
         super().__init__(path, kind=kind)
-        # An index may stand beside a store that is not to be written to.
-        beside = index_beside(path)
-        self._index = LmdbStore(beside, kind=kind) if (beside / DATA_FILE).exists() else None
+        # The media records may be in a store of their own beside a store that is not to be changed.
+        beside = records_beside(path)
+        self._beside = LmdbStore(beside, kind=kind) if (beside / DATA_FILE).exists() else None
         manifest = self._records_in()._get(records.MANIFEST_KEY)
-        self.indexed = manifest is not None
+        self.has_records = manifest is not None
         if manifest is not None:
             self._check(manifest)
 
@@ -141,14 +141,14 @@ class LmdbStore(MediaSource):
             raise self._damaged(f"its packet table of {media_id!r} cannot be read") from exc
 
     def _stored(self, key: Callable[[str], bytes], media_id: str) -> bytes | None:
-        return self.raw(key(media_id)) if self.kind == "video" and self.indexed else None
+        return self.raw(key(media_id)) if self.kind == "video" and self.has_records else None
 
     def raw(self, key: bytes) -> bytes | None:
-        """A record of the index."""
-        return self._records_in()._get(key) if self.indexed else None
+        """Return a media record, None where there is none."""
+        return self._records_in()._get(key) if self.has_records else None
 
     def _records_in(self) -> LmdbStore:
-        return self if self._index is None else self._index
+        return self if self._beside is None else self._beside
 
     def record(self, media_id: str) -> dict[str, Any] | None:
         """What is known of an item, as it is stored; None where it was not packed here."""
@@ -193,9 +193,9 @@ class LmdbStore(MediaSource):
         )
 
 
-def index_beside(store: Path) -> Path:
-    """Where the index of a store is that holds none itself."""
-    return store.with_name(f"{store.name}.index")
+def records_beside(store: Path) -> Path:
+    """Return the store of media records that belongs to a store without its own."""
+    return store.with_name(f"{store.name}.records")
 
 
 def stored_manifest(path: Path) -> dict[str, Any] | None:
@@ -232,7 +232,7 @@ def store_kind(store: Path) -> Kind:
     """What an LMDB holds: its manifest says so, or its first item shows it."""
     if not store.exists():
         raise StoreError(f"media store {store} does not exist")
-    for place in (index_beside(store), store):
+    for place in (records_beside(store), store):
         if place.exists() and (place.is_file() or (place / "data.mdb").exists()) and (held := stored_manifest(place)):
             return "image" if held["kind"] == "image" else "video"
     source = open_media(store, kind="video")

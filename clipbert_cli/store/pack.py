@@ -121,7 +121,7 @@ def _check_store(store: Path, *, add: bool) -> None:
     if not store.is_dir():
         raise StoreError(f"{store} is not a store to add to", hint="leave --add out to make a new one")
     if stored_manifest(store) is None:
-        raise StoreError(f"{store} has no index", hint=f"add one first: clipbert pack index {store}")
+        raise StoreError(f"{store} has no media records", hint=f"add them first: clipbert store scan {store}")
 
 
 def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], Kind]:

@@ -10,31 +10,31 @@ import lmdb
 from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.store import records
 from clipbert_cli.store.ingest import damage, learn_data
-from clipbert_cli.store.lmdb_store import LmdbStore, index_beside, open_store
+from clipbert_cli.store.lmdb_store import LmdbStore, open_store, records_beside
 from clipbert_cli.store.pack_state import workplace
 from clipbert_cli.store.verify import Checked, Progress, StoreItem, seconds_for_item, store_items
 from clipbert_cli.store.worker_pool import Died, in_order
 from clipbert_cli.store.writer import StoreWriter, writing_to
 
 
-def index_store(store: Path, *, beside: bool = False, workers: int = 0, on_progress: Progress | None = None) -> Checked:
-    """Add to a store without an index what pack would have written: in place, or into a store of its own beside it
-    (`<store>.index`), which is found where the store is opened.
+def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progress: Progress | None = None) -> Checked:
+    """Add to a store without media records what pack would have written: in place, or into a store of its own beside it
+    (`<store>.records`), which is found where the store is opened.
 
     Raises:
-        StoreError: it has an index, or cannot be opened.
+        StoreError: it has media records, or cannot be opened.
         OutputError: it cannot be written.
     """
     source = open_store(store)
-    if source.indexed:
-        raise StoreError(f"{store} has an index", hint=f"check it: clipbert pack verify {store}")
+    if source.has_records:
+        raise StoreError(f"{store} has media records already", hint=f"check them: clipbert store verify {store}")
     if not beside and not store.is_dir():
-        raise StoreError(f"{store} is one file, which is not written to", hint="write the index beside it: --beside")
+        raise StoreError(f"{store} is one file, which is not written to", hint="write the records beside it: --beside")
     wrong: list[tuple[str, str]] = []
     damaged: list[tuple[str, str]] = []
     size = 0
     jobs = list(store_items(source))
-    target = index_beside(store)
+    target = records_beside(store)
     # Beside it first in any case: the store is read until the last item, and LMDB without locks must not change then.
     with writing_to(target), workplace(target, add=False) as place:
         writer = StoreWriter(place.folder)
@@ -63,13 +63,13 @@ def index_store(store: Path, *, beside: bool = False, workers: int = 0, on_progr
     del source
     if not beside:
         with writing_to(store), workplace(store, add=True) as place:
-            _move_index(target, store)
+            _move_records(target, store)
             place.publish()
     return Checked(len(jobs), tuple(wrong), tuple(damaged))
 
 
-def _move_index(beside: Path, store: Path) -> None:
-    """Put the records of an index into its store; the manifest comes last and makes it one with an index."""
+def _move_records(beside: Path, store: Path) -> None:
+    """Move the records into their store; the manifest comes last, because readers use the records once it is there."""
     with lmdb.open(str(beside), readonly=True, lock=False) as environment, environment.begin() as txn:
         writer = StoreWriter(store)
         try:

@@ -28,7 +28,7 @@ class MediaSource(ABC):
         self._probed: dict[str, _Records] = {}
         self._probed_bytes = 0
 
-    indexed: bool
+    has_records: bool
     """Whether what sampling needs is stored: False means that videos are probed on first use."""
 
     @abstractmethod
@@ -117,7 +117,7 @@ class MediaSource(ABC):
 class MediaFolder(MediaSource):
     """A folder of media files, found when it was opened: id = stem, at any depth."""
 
-    indexed = False
+    has_records = False
 
     def __init__(self, path: Path, *, kind: Kind, files: dict[str, Path]) -> None:
         super().__init__(path, kind=kind)

@@ -89,7 +89,7 @@ def _verify(job: StoreItem) -> tuple[str | None, str | None]:
             return None, None
         _, probed = learn_data(job.media_id, data, job.kind)
         assert probed is not None
-        if source.indexed and known is not None:
+        if source.has_records and known is not None:
             if source.info(job.media_id) != probed.info:
                 return "it decodes to other frames than when it was packed", None
             if not _same(source.packets(job.media_id), probed.packets):

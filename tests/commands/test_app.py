@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from running import Clipbert
 
-COMMANDS = ["pack", "finetune", "infer", "eval", "demo", "download", "recipes"]
-LEAVES: list[list[str]] = [[name] for name in COMMANDS if name != "recipes"]
+COMMANDS = ["pack", "store", "finetune", "infer", "eval", "demo", "download", "recipes"]
+LEAVES: list[list[str]] = [[name] for name in COMMANDS if name not in ("recipes", "store")]
+LEAVES += [["store", name] for name in ("verify", "scan", "ls", "show")]
 LEAVES += [["recipes", name] for name in ("ls", "show", "copy", "validate")]
 LEAVES += [["download", name] for name in ("ls", "check", "convert")]
 

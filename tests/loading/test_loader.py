@@ -181,7 +181,7 @@ def test_training_stops_when_too_many_media_are_bad(mixed: Path, made_data: Path
     list(mixed_loader(mixed, made_data, policy, max_bad_fraction=2 / 12))
     with pytest.raises(DecodeError, match="max_bad_fraction") as caught:
         list(mixed_loader(mixed, made_data, policy, max_bad_fraction=0.1))
-    assert "clipbert pack verify" in (caught.value.hint or "")
+    assert "clipbert store verify" in (caught.value.hint or "")
 
 
 def test_evaluation_reports_every_bad_example_and_loses_none(mixed: Path, made_data: Path) -> None:

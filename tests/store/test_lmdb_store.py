@@ -72,19 +72,19 @@ def check(source: MediaSource, clips: dict[str, bytes]) -> None:
 
 def test_a_packed_store_is_read(store: Path, clips: dict[str, bytes]) -> None:
     source = open_media(store, kind="video")
-    assert source.indexed
+    assert source.has_records
     check(source, clips)
 
 
 def test_an_original_store_is_read(tmp_path: Path, clips: dict[str, bytes]) -> None:
     source = open_media(original_store(tmp_path / "theirs", clips), kind="video")
-    assert not source.indexed
+    assert not source.has_records
     check(source, clips)
 
 
 def test_a_folder_is_read(folder: Path, clips: dict[str, bytes]) -> None:
     source = open_media(folder, kind="video")
-    assert not source.indexed
+    assert not source.has_records
     check(source, clips)
 
 

@@ -39,7 +39,7 @@ def test_files_are_added_to_a_store(videos: Path, tmp_path: Path, clip: bytes) -
     assert json.loads(content(store)[b"/clipbert/manifest"])["bytes"] == 7 * len(clip) + len(longer) + len(video(9))
 
 
-def test_adding_needs_a_store_with_an_index_and_of_the_same_kind(videos: Path, tmp_path: Path) -> None:
+def test_adding_needs_a_store_with_media_records_and_of_the_same_kind(videos: Path, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="not a store to add to"):
         pack_media([videos], tmp_path / "store", add=True)
     picture = tmp_path / "a.png"

@@ -1,4 +1,4 @@
-"""Verifying and indexing stores, and the contact sheet."""
+"""Verifying and scanning stores, and the contact sheet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from clipbert_cli.store import records
 from clipbert_cli.store.contact_sheet import contact_sheet
 from clipbert_cli.store.lmdb_store import open_media, open_store
 from clipbert_cli.store.pack import pack_media
-from clipbert_cli.store.scan import index_store
+from clipbert_cli.store.scan import scan_store
 from clipbert_cli.store.verify import verify_store
 
 
@@ -73,32 +73,32 @@ def _crc(data: bytes) -> int:
 
 
 @pytest.mark.parametrize("beside", [False, True])
-def test_an_index_makes_a_store_from_elsewhere_as_good_as_a_packed_one(
+def test_a_scan_makes_a_store_from_elsewhere_as_good_as_a_packed_one(
     tmp_path: Path, videos: Path, clips: dict[str, bytes], beside: bool
 ) -> None:
     theirs = put(tmp_path / "theirs", clips | {"bad": b"no video"})
-    assert not open_media(theirs, kind="video").indexed
-    checked = index_store(theirs, beside=beside)
+    assert not open_media(theirs, kind="video").has_records
+    checked = scan_store(theirs, beside=beside)
     assert checked.items == 4
     assert [name for name, _ in checked.wrong] == ["bad"]
-    assert (tmp_path / "theirs.index").exists() == beside
+    assert (tmp_path / "theirs.records").exists() == beside
     source, packed = (
         open_media(theirs, kind="video"),
         open_media(pack_media([videos], tmp_path / "store").store, kind="video"),
     )
-    assert source.indexed
+    assert source.has_records
     assert len(source) == 4
     assert list(source) == ["a", "b", "bad", "c"]
     for name in clips:
         assert source.info(name) == packed.info(name)
         assert (source.packets(name) is None) == (packed.packets(name) is None) == (name == "b")
-    with pytest.raises(StoreError, match="has an index"):
-        index_store(theirs)
+    with pytest.raises(StoreError, match="has media records"):
+        scan_store(theirs)
 
 
-def test_images_are_indexed_and_verified_too(tmp_path: Path) -> None:
+def test_images_are_scanned_and_verified_too(tmp_path: Path) -> None:
     theirs = put(tmp_path / "theirs", {"x": image(marked_frame(1), "jpeg"), "y": image(marked_frame(2), "png")})
-    assert index_store(theirs).wrong == ()
+    assert scan_store(theirs).wrong == ()
     assert open_store(theirs).record("y")["format"] == "PNG"
     assert verify_store(theirs).wrong == ()
 

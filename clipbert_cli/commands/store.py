@@ -1,0 +1,165 @@
+"""`clipbert store`: verify a store, scan one for media records, list and show what it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from clipbert_cli.commands.options import JsonOption, OverwriteOption
+from clipbert_cli.commands.pack import WorkersOption, worker_count
+
+if TYPE_CHECKING:
+    from clipbert_cli.store.verify import Checked
+
+store_app = typer.Typer(no_args_is_help=True, help="Verify, scan, list and show media stores.")
+
+StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder or file of a media store.")]
+
+
+@store_app.command("verify", epilog="Example: clipbert store verify vis_db/msrvtt")
+def verify(store: StoreArgument, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
+    """Check every item of a store: its checksum, and that it decodes.
+
+    The exit code is 0 if every item is as it was packed, and 1 if some are not or do not decode.
+    """
+    from clipbert_cli.commands.progress import counting
+    from clipbert_cli.store.verify import verify_store
+
+    with counting("verifying", "items") as show:
+        checked = verify_store(store, workers=worker_count(workers), on_progress=show)
+    _report(store, checked, done="verified", as_json=as_json)
+
+
+@store_app.command("scan", epilog="Example: clipbert store scan vis_db/msrvtt.lmdb")
+def scan(
+    store: StoreArgument,
+    beside: Annotated[
+        bool,
+        typer.Option("--beside", help="Write the records to STORE.records beside the store, which stays unchanged."),
+    ] = False,
+    workers: WorkersOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Add the media records that `clipbert pack` writes to another store.
+
+    A store of the original layout holds media alone, so that each video is decoded once more on its first use. With
+    media records that is not necessary. The exit code is 0 if every item has a record now, and 1 if some do not decode.
+    """
+    from clipbert_cli.commands.progress import counting
+    from clipbert_cli.store.scan import scan_store
+
+    with counting("scanning", "items") as show:
+        checked = scan_store(store, beside=beside, workers=worker_count(workers), on_progress=show)
+    _report(store, checked, done="scanned", as_json=as_json)
+
+
+@store_app.command("ls", epilog="Example: clipbert store ls vis_db/msrvtt | head")
+def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
+    """List the items of a store with what their records say.
+
+    The columns are media id, bytes, width x height, codec or format, and for videos frames per second, number of frames
+    and how clips are decoded: `packets` decodes the packets that are needed, `linear` decodes from the start.
+    """
+    from clipbert_cli.commands.terminal import print_json, print_table
+    from clipbert_cli.store.lmdb_store import open_store
+
+    source = open_store(store)
+    rows = [{"media_id": media_id, **(source.record(media_id) or {})} for media_id in source]
+    for row in rows:
+        # The times of all frames are for programs that sample; they would bury everything else.
+        for name in ("pts", "keyframes"):
+            row.pop(name, None)
+    if as_json:
+        print_json(rows)
+        return
+    cells = []
+    for row in rows:
+        known = []
+        if "width" in row:
+            known = [str(row["bytes"]), f"{row['width']}x{row['height']}", row.get("codec") or row.get("format") or ""]
+        if row.get("average_rate") is not None:
+            known += [f"{row['average_rate']} fps", f"{row['num_frames']} frames", row["decode"]]
+        cells.append([row["media_id"], *known])
+    print_table(["media id", "bytes", "size", "codec", "rate", "frames", "decode"], cells)
+
+
+@store_app.command("show", epilog="Example: clipbert store show vis_db/msrvtt video7 -o contact.png --num-clips 4")
+def show_item(
+    store: StoreArgument,
+    media_id: Annotated[
+        str, typer.Argument(metavar="MEDIA_ID", help="Media id of one item, as `clipbert store ls` lists it.")
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Picture to write; its ending (.png) is its format."),
+    ],
+    sampling: Annotated[
+        Literal["random", "uniform", "start", "middle", "end", "clips"],
+        typer.Option("--sampling", help="Where the clips start, with the meaning of data.sampling in a recipe."),
+    ] = "clips",
+    num_clips: Annotated[
+        int, typer.Option("--num-clips", metavar="N", min=1, help="Number of clips; each is one row of the picture.")
+    ] = 4,
+    num_frames: Annotated[
+        int, typer.Option("--num-frames", metavar="N", min=1, help="Number of frames in each clip.")
+    ] = 2,
+    fps: Annotated[
+        float, typer.Option("--fps", metavar="RATE", min=0.01, help="Frames per second inside a clip.")
+    ] = 2.0,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the random start of `--sampling random`.")
+    ] = 0,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Draw the sampled clips of one item as a contact sheet.
+
+    Each frame is labelled with its number and its time in seconds.
+    """
+    from clipbert_cli.commands.terminal import print_json, print_result
+    from clipbert_cli.errors import OutputError, UsageError
+    from clipbert_cli.media.sampling import ClipSampling
+    from clipbert_cli.store.contact_sheet import contact_sheet, sampled_frames
+    from clipbert_cli.store.lmdb_store import open_store
+
+    try:
+        clips = ClipSampling(sampling, num_clips, num_frames, fps, safeguard=sampling == "clips")
+    except ValueError as exc:
+        raise UsageError(str(exc)) from exc
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already", hint="name another file, or give --overwrite")
+    source = open_store(store)
+    sheet = contact_sheet(source, media_id, clips, seed=seed)
+    try:
+        sheet.save(output)
+    except (OSError, ValueError) as exc:
+        raise OutputError(f"{output} cannot be written: {exc}", hint="name a .png file in a writable folder") from exc
+    if not as_json:
+        print_result(str(output))
+        return
+    sampled = [
+        [{"frame": index, "seconds": seconds} for index, seconds in clip]
+        for clip in sampled_frames(source, media_id, clips, seed=seed)
+    ]
+    print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": sampled})
+
+
+def _report(store: Path, checked: Checked, *, done: str, as_json: bool) -> None:
+    """Print what was found, and exit with 1 if an item is wrong."""
+    from clipbert_cli.commands.terminal import note, print_json, warn_of_each
+
+    found = {"wrong": checked.wrong, "damaged": checked.damaged}
+    if as_json:
+        lists = {
+            name: [{"media_id": media_id, "reason": reason} for media_id, reason in items]
+            for name, items in found.items()
+        }
+        print_json({"store": str(store), "items": checked.items, **lists})
+    else:
+        for name, items in found.items():
+            warn_of_each(name, [(media_id or store, reason) for media_id, reason in items])
+        note(f"{done} {checked.items} items: {len(checked.wrong)} wrong, {len(checked.damaged)} damaged")
+    if checked.wrong:
+        raise typer.Exit(1)

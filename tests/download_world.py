@@ -91,7 +91,8 @@ class World:
 
     def command(self, *arguments):
         self.catalog.write_text(yaml.safe_dump(self.document, sort_keys=False))
-        return [sys.executable, "-m", "clipbert_cli", "download", *map(str, arguments), "--catalog", str(self.catalog)]
+        group = [] if arguments[:1] in (("assets",), ("download",)) else ["download"]
+        return [sys.executable, "-m", "clipbert_cli", *group, *map(str, arguments), "--catalog", str(self.catalog)]
 
     def start(self, *arguments, **options):
         command = self.command(*arguments, "--to", self.data)

@@ -57,6 +57,11 @@ class Source(Entry):
             raise ValueError(f"url is {self.url!r}: an address that starts with http:// or https:// was expected")
         return self
 
+    @property
+    def host(self) -> str:
+        """The name of the server, or the address of the repository."""
+        return urlsplit(self.url).hostname or "" if self.url else f"huggingface.co/{self.repo}"
+
     def __str__(self) -> str:
         return self.url or f"hf://{self.repo}@{self.revision}/{self.path}"
 
@@ -216,7 +221,7 @@ class Catalog(Entry):
         close = get_close_matches(name, names, n=3)
         return UsageError(
             f"{name!r}: no asset, part or recipe of this name" + (f"; close: {', '.join(close)}" if close else ""),
-            hint="list what there is with: clipbert download ls",
+            hint="list what there is with: clipbert assets ls",
         )
 
 

@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from clipbert_cli.commands.assets import assets_app
 from clipbert_cli.commands.demo import demo
-from clipbert_cli.commands.download import download_app
+from clipbert_cli.commands.download import download
 from clipbert_cli.commands.evaluate import evaluate
 from clipbert_cli.commands.finetune import PRETRAIN_HELP, finetune
 from clipbert_cli.commands.infer import infer
@@ -101,7 +102,8 @@ def options(
 
 
 # The order here is the order of `clipbert --help`.
-app.add_typer(download_app, name="download")
+app.command("download")(download)
+app.add_typer(assets_app, name="assets")
 app.command("pack", epilog="Example: clipbert pack videos/ vis_db/msrvtt")(pack)
 app.add_typer(store_app, name="store")
 app.command("pretrain", help=PRETRAIN_HELP)(finetune)

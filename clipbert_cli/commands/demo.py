@@ -66,6 +66,8 @@ class Stage:
     amount: Amount
     seed: int
     device: str | None
+    command_line: Callable[..., Any]
+    """Runs the `clipbert` command in this process."""
 
     @property
     def on_device(self) -> list[str]:
@@ -73,6 +75,7 @@ class Stage:
 
 
 def demo(
+    context: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Everything goes into this new folder.")] = Path(
         "demo"
     ),
@@ -93,9 +96,9 @@ def demo(
 
     begin = time.monotonic()
     prepare(folder, force=force)
-    stage = Stage(folder, AMOUNTS[size], seed, device)
+    stage = Stage(folder, AMOUNTS[size], seed, device, context.find_root().command.main)
     make_media(stage)
-    call("pack", str(folder / ("images" if task is DemoTask.vqa else "videos")), str(folder / "vis_db"))
+    call(stage, "pack", str(folder / ("images" if task is DemoTask.vqa else "videos")), str(folder / "vis_db"))
     result = SHOWS[task](stage)
     seconds = time.monotonic() - begin
     note(f"{seconds:.0f} seconds; everything is in {folder}")
@@ -192,6 +195,7 @@ def train(stage: Stage, recipe: str, *settings: str, command: str = "finetune", 
     run = stage.folder / "runs" / (name or recipe)
     chosen = [word for setting in (f"seed={stage.seed}", *settings) for word in ("--set", setting)]
     call(
+        stage,
         command,
         "--recipe",
         recipe,
@@ -212,8 +216,8 @@ def score(stage: Stage, run: Path, recipe: str, name: str, *settings: str) -> di
 
     predictions = stage.folder / name
     chosen = [word for setting in settings for word in ("--set", setting)]
-    call("infer", "--run", str(run), "--split", "test", "-o", str(predictions), *stage.on_device, *chosen)
-    call("eval", str(predictions), "--recipe", recipe, "--data-root", str(stage.folder), "--split", "test")
+    call(stage, "infer", "--run", str(run), "--split", "test", "-o", str(predictions), *stage.on_device, *chosen)
+    call(stage, "eval", str(predictions), "--recipe", recipe, "--data-root", str(stage.folder), "--split", "test")
     return evaluate(predictions, load_recipe(recipe, data_root=stage.folder), "test")
 
 
@@ -226,13 +230,12 @@ def example_question(folder: Path, run: Path) -> str:
     return shlex.join([command, "infer", "--run", str(run), "--video", str(video), "--question", record["question"]])
 
 
-def call(*arguments: str) -> None:
-    """Show a command and run it in this process, through the same command line; stdout is the demo's own result's."""
-    from clipbert_cli.commands.app import app
+def call(stage: Stage, *arguments: str) -> None:
+    """Print a command and run it in this process. Its results go to stderr: stdout is for the result of the demo."""
     from clipbert_cli.commands.terminal import note
 
     note(f"\n$ clipbert {shlex.join(arguments)}")
     with redirect_stdout(sys.stderr):
-        code = app(list(arguments), standalone_mode=False)
+        code = stage.command_line(list(arguments), prog_name="clipbert", standalone_mode=False)
     if code:
         raise typer.Exit(code)

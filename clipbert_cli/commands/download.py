@@ -1,4 +1,4 @@
-"""`clipbert download`: public data and weights, from a source that answers to files that a recipe can use."""
+"""`clipbert download`: fetch public data and weights, and put them where recipes look for them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from clipbert_cli.commands.options import JsonOption
 
@@ -14,78 +13,53 @@ if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
     from clipbert_cli.assets.download_plan import Plan
 
-
-class GetContext(typer.Context):
-    """Help and usage errors of `get` name the command as it is meant to be given: without `get`."""
-
-    @property
-    def command_path(self) -> str:
-        return super().command_path.removesuffix(" get")
-
-
-class GetCommand(TyperCommand):
-    """`clipbert download WHAT`."""
-
-    context_class = GetContext
-
-
-class DownloadGroup(TyperGroup):
-    """`clipbert download WHAT` is `clipbert download get WHAT`; the other subcommands go by their names."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, args if args and args[0] in self.commands else ["get", *args])
-
-
-download_app = typer.Typer(cls=DownloadGroup, help="Fetch public data and weights; list, check and convert them.")
-
-WhatArgument = Annotated[
-    list[str],
-    typer.Argument(metavar="WHAT", help="Assets, parts of assets (msrvtt/qa) or recipes, which need several."),
+ToOption = Annotated[
+    Path,
+    typer.Option("--to", metavar="DATA", help="Data folder: the folder that the recipes' relative paths start from."),
 ]
-ToOption = Annotated[Path, typer.Option("--to", metavar="DATA", help="Data folder, the recipes' data root.")]
 CatalogOption = Annotated[
     Path | None,
-    typer.Option("--catalog", metavar="FILE", help="A catalogue of your own, laid over the shipped one (YAML)."),
+    typer.Option("--catalog", metavar="FILE", help="YAML file that adds to or changes the shipped catalogue."),
 ]
 OnlyOption = Annotated[
-    Literal["annotations", "media", "weights"] | None, typer.Option("--only", help="Only parts of this kind.")
+    Literal["annotations", "media", "weights"] | None, typer.Option("--only", help="Take only the parts of this kind.")
 ]
 
 
-@download_app.command(
-    "get",
-    cls=GetCommand,
-    epilog="Example: clipbert download msrvtt_qa --to $DATA --pack\n\n"
-    "See also: clipbert download ls, clipbert download check WHAT, clipbert download convert NAME RAW_DIR OUT_DIR",
-)
-def get_command(
-    what: WhatArgument,
+def download(
+    assets: Annotated[
+        list[str],
+        typer.Argument(metavar="ASSET", help="Assets, parts of assets (msrvtt/qa), or recipes and all they need."),
+    ],
     to: ToOption = Path("."),
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print every address, size and target, and whether the disk suffices.")
+        bool,
+        typer.Option("--dry-run", help="Print every address, size and target, and whether the disk is large enough."),
     ] = False,
     only: OnlyOption = None,
-    pack: Annotated[bool, typer.Option("--pack", help="Pack media into the store that recipes read.")] = False,
+    pack: Annotated[bool, typer.Option("--pack", help="Also pack media into the store that the recipes read.")] = False,
     source: Annotated[
         Path | None,
-        typer.Option("--source", metavar="FILE|FOLDER", help="Hand over what you got by hand: files, or media."),
+        typer.Option("--source", metavar="FILE|FOLDER", help="Use files that you downloaded yourself."),
     ] = None,
     mirror: Annotated[
         str | None, typer.Option("--mirror", metavar="URL", help="Try URL/ASSET/FILE before all other sources.")
     ] = None,
     catalog: CatalogOption = None,
     keep_archives: Annotated[
-        bool, typer.Option("--keep-archives", help="Keep downloaded files once their parts are complete.")
+        bool, typer.Option("--keep-archives", help="Keep downloaded archives after they are unpacked or converted.")
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Files fetched at the same time.")] = 4,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Files to download at the same time.")] = 4,
     as_json: JsonOption = False,
 ) -> None:
-    """Download, check, unpack and convert what a recipe or an asset needs.
+    """Download, check, unpack and convert what an asset or a recipe needs.
 
-    What is complete is left alone and what was interrupted goes on where it stopped, so the same command can be given
-    again at any time. What no program may fetch ends in a page that says how to get it and hand it over.
+    The same command can be given again at any time: complete parts are left alone, and interrupted downloads continue.
+    For data that must be fetched by hand, prints instructions. `clipbert assets ls` lists what can be downloaded.
 
-    Exit code 0: everything is complete. 1: something is partial, or must be got by hand. 2: wrong usage.
+    Exit code 0: everything is complete. 1: something failed or must be fetched by hand. 2: wrong usage.
+
+    Example: clipbert download msrvtt_qa --to $DATA --pack
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.download_plan import make_plan
@@ -94,7 +68,7 @@ def get_command(
 
     _check_mirror(mirror)
     loaded = load_catalog(catalog)
-    parts = loaded.select(what, only=only)
+    parts = loaded.select(assets, only=only)
     plan = make_plan(loaded, parts, to, source=source, pack=pack)
     if dry_run:
         if as_json:
@@ -107,108 +81,9 @@ def get_command(
     packed = _pack(plan, results) if pack else {}
     if as_json:
         print_json(result_document(plan, results, packed))
-    show_results(plan, results, packed, what=what, lines=not as_json)
+    show_results(plan, results, packed, what=assets, lines=not as_json)
     if any(result.state != "complete" for result in results):
         raise typer.Exit(1)
-
-
-@download_app.command("ls", epilog="Example: clipbert download ls --to $DATA")
-def list_command(
-    what: Annotated[
-        list[str] | None, typer.Argument(metavar="WHAT", help="Assets, parts or recipes; default: all.")
-    ] = None,
-    to: ToOption = Path("."),
-    catalog: CatalogOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """List what can be downloaded: what it is, size, terms, sources, and what is here already."""
-    from clipbert_cli.assets.catalog import load_catalog
-    from clipbert_cli.assets.download_plan import Layout
-    from clipbert_cli.commands.download_report import list_document, list_lines
-    from clipbert_cli.commands.terminal import print_json
-
-    loaded = load_catalog(catalog)
-    parts = loaded.select(what or list(loaded.assets))
-    if as_json:
-        print_json(list_document(loaded, parts, Layout(to)))
-    else:
-        typer.echo("\n".join(list_lines(loaded, parts, Layout(to))))
-
-
-@download_app.command("check", epilog="Example: clipbert download check msrvtt")
-def check_command(
-    what: Annotated[
-        list[str] | None, typer.Argument(metavar="WHAT", help="Assets, parts or recipes; default: all.")
-    ] = None,
-    only: OnlyOption = None,
-    catalog: CatalogOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Ask every source whether it answers, with which size and checksum; nothing is downloaded.
-
-    Exit code 0: every file has a source that answers and agrees with the catalogue. 1: some have none.
-    """
-    from clipbert_cli.assets.catalog import load_catalog
-    from clipbert_cli.assets.check import check_sources
-    from clipbert_cli.commands.download_report import check_document, check_lines
-    from clipbert_cli.commands.terminal import print_json
-
-    loaded = load_catalog(catalog)
-    parts = loaded.select(what or list(loaded.assets), only=only)
-    names = dict.fromkeys(name for part in parts.values() for name in (*part.files, *part.optional))
-    answers = check_sources({name: loaded.files[name] for name in names if loaded.files[name].sources})
-    if as_json:
-        print_json(check_document(answers))
-    else:
-        typer.echo("\n".join(check_lines(answers)))
-    if not all(any(answer.good for answer in found) for found in answers.values()):
-        raise typer.Exit(1)
-
-
-@download_app.command("convert", epilog="Example: clipbert download convert msrvtt_qa raw/ $DATA/txt_db/msrvtt_qa")
-def convert_command(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME",
-            help="coco_captions, vg_captions, vqa, vg_qa, msrvtt_retrieval, msrvtt_mc, msrvtt_qa, didemo_retrieval, "
-            "anet_retrieval or tgif_qa.",
-        ),
-    ],
-    raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="Folder of the original files, unpacked.")],
-    out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder for the records; made if absent.")],
-    order: Annotated[
-        Literal["file", "time"] | None,
-        typer.Option("--order", help="Sentences of a paragraph (didemo, anet) as in the file (default), or by time."),
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that are there.")] = False,
-    catalog: CatalogOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Convert original annotation files into the project's records and answer vocabularies.
-
-    Counts that are not the published ones are warnings. The same input gives the same bytes.
-    """
-    from clipbert_cli.assets.catalog import load_catalog
-    from clipbert_cli.assets.convert.registry import part_of, run_converter
-    from clipbert_cli.commands.download_report import count_lines
-    from clipbert_cli.commands.terminal import print_json, warn
-    from clipbert_cli.errors import OutputError, UsageError
-
-    if not raw_dir.is_dir():
-        raise UsageError(f"RAW_DIR is {raw_dir}: no such folder", hint="name the folder of the original files")
-    part = part_of(load_catalog(catalog), name)
-    present = [out_dir / file for file in (part.outputs if part else ()) if (out_dir / file).exists()]
-    if present and not overwrite:
-        raise OutputError(f"{present[0]} exists already", hint="name another folder, or give --overwrite")
-    converted = run_converter(name, raw_dir, out_dir, part, order=order)
-    for warning in converted.warnings:
-        warn(warning)
-    if as_json:
-        files = {file: {"records": n, "media": media} for file, (n, media) in converted.counts.items()}
-        print_json({"converter": name, "folder": str(out_dir), "files": files, "warnings": list(converted.warnings)})
-    else:
-        typer.echo("\n".join(count_lines(out_dir, converted.counts)))
 
 
 def _check_mirror(mirror: str | None) -> None:

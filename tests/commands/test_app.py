@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from running import Clipbert
 
-COMMANDS = ["pack", "store", "finetune", "infer", "eval", "demo", "download", "recipes"]
-LEAVES: list[list[str]] = [[name] for name in COMMANDS if name not in ("recipes", "store")]
+COMMANDS = ["pack", "store", "finetune", "infer", "eval", "demo", "download", "assets", "recipes"]
+LEAVES: list[list[str]] = [[name] for name in COMMANDS if name not in ("recipes", "store", "assets")]
 LEAVES += [["store", name] for name in ("verify", "scan", "ls", "show")]
 LEAVES += [["recipes", name] for name in ("ls", "show", "copy", "validate")]
-LEAVES += [["download", name] for name in ("ls", "check", "convert")]
+LEAVES += [["assets", name] for name in ("ls", "check", "convert")]
 
 
 @pytest.mark.parametrize("command", LEAVES, ids=" ".join)
@@ -20,22 +20,6 @@ def test_every_commands_help_has_an_example(clipbert: Clipbert, command: list[st
     done = clipbert(*command, "--help", COLUMNS="200")
     assert done.returncode == 0
     assert re.search(rf"Example[^:]*: clipbert {' '.join(command)}\b", done.stdout), done.stdout
-
-
-@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["get", "--help"]], ids=" ".join)
-def test_the_help_of_download_shows_it_without_get(clipbert: Clipbert, arguments: list[str]) -> None:
-    done = clipbert("download", *arguments, COLUMNS="200")
-    assert done.returncode == 0
-    # typer writes a required argument as WHAT or, of late, as {WHAT}.
-    assert re.search(r"Usage: .*clipbert\S* download \[OPTIONS\] \{?WHAT\}?\.\.\.\s", done.stdout), done.stdout
-
-
-def test_a_usage_error_of_download_shows_it_without_get(clipbert: Clipbert) -> None:
-    done = clipbert("download", COLUMNS="200")
-    assert done.returncode == 2
-    assert re.search(r"clipbert\S* download \[OPTIONS\]", done.stderr), done.stderr
-    assert re.search(r"clipbert\S* download -h", done.stderr), done.stderr
-    assert " get" not in done.stderr
 
 
 def test_help_lists_the_commands(clipbert: Clipbert) -> None:

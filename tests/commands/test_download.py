@@ -114,14 +114,14 @@ def test_a_file_that_changed_at_its_source_is_a_warning(world):
 
 def test_what_no_program_may_fetch_ends_in_a_page(world):
     done = world.run("lab", code=1)
-    page = done.stderr[done.stderr.index("To be got by hand") :]
+    page = done.stderr[done.stderr.index("To fetch by hand") :]
     assert page.splitlines() == [
-        "To be got by hand: 1 of 3 parts",
+        "To fetch by hand: 1 of 3 parts",
         "",
         "== lab/closed: photographs on request",
         "   Fill in the form at http://lab/form.",
         "   Then unpack what they send.",
-        f"   Hand over: clipbert download lab/closed --to {world.data} --source FOLDER",
+        f"   Then run: clipbert download lab/closed --to {world.data} --source FOLDER",
         f"next: clipbert pack {world.data}/media/lab {world.data}/vis_db/lab",
     ]
     result = world.json("lab", code=1)
@@ -207,7 +207,7 @@ def test_a_dry_run_says_everything_and_does_nothing(world):
     assert "    http://mirror/x/lab/a.zip" in lines
     assert f"    {world.pages['lab/a.zip'].url}" in lines
     assert f"  -> {world.data}/media/lab" in lines
-    assert "lab/closed: must be got by hand (run without --dry-run for the instructions)" in lines
+    assert "lab/closed: must be fetched by hand (run without --dry-run for the instructions)" in lines
     assert lines[-2] == "to download: 2.0 MB and 2 files of unknown size"
     assert re.fullmatch(r"disk needed at most: 4.0 MB; free: .*: suffices for what is known", lines[-1])
     assert not world.data.exists()
@@ -245,7 +245,7 @@ def test_a_mirror_is_asked_first(world):
         (["lab/weights", "--source", "/etc/hostname"], "nothing here that is wanted: w.pth were expected"),
         (["lab/weights", "--only", "media"], "--only media: lab/weights has none"),
         (["lab", "--workers", "0"], "workers"),
-        (["--dry-run"], "WHAT"),
+        (["--dry-run"], "ASSET"),
     ],
 )
 def test_wrong_usage_exits_2(world, arguments, message):

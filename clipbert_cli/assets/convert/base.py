@@ -39,7 +39,7 @@ def find(raw: Path, *names: str) -> Path:
     if found is None:
         raise AnnotationError(
             f"{raw}: no file {' or '.join(names)} in this folder or below it",
-            hint="put the original file there, unpacked; clipbert download ls names the sources",
+            hint="put the original file there, unpacked; clipbert assets ls names the sources",
         )
     return found
 

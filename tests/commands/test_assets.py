@@ -1,4 +1,4 @@
-"""`clipbert download ls`, `check` and `convert`, and the recipes that the catalogue serves."""
+"""`clipbert assets ls`, `check` and `convert`, and the recipes that the catalogue serves."""
 
 import json
 
@@ -18,14 +18,14 @@ def world(tmp_path):
 
 
 def test_ls_lists_what_there_is_and_what_is_here(world):
-    world.run("lab/weights")
-    lines = world.run("ls", "lab", "didemo").stdout.splitlines()
+    world.run("download", "lab/weights")
+    lines = world.run("assets", "ls", "lab", "didemo").stdout.splitlines()
     assert lines[0] == "didemo: DiDeMo - paragraphs about 10,464 Flickr videos"
     assert "lab: the lab's own" in lines
     assert "  terms: internal" in lines
     rows = {line.split()[0]: line.split()[-1] for line in lines if line.startswith("  lab/")}
     assert rows == {"lab/weights": "complete", "lab/images": "absent", "lab/closed": "absent"}
-    listed = {part["part"]: part for part in world.json("ls")}
+    listed = {part["part"]: part for part in world.json("assets", "ls")}
     assert set(listed) == {*load_catalog().parts(), "lab/weights", "lab/images", "lab/closed"}
     assert listed["lab/weights"]["state"] == "complete"
     assert listed["didemo/videos"]["files"][0]["sources"]
@@ -35,7 +35,7 @@ def test_check_says_which_sources_answer(world):
     body = world.pages["lab/a.zip"].body
     world.document["files"]["lab/a.zip"]["bytes"] = len(body)
     world.document["files"]["lab/a.zip"]["sources"].insert(0, {"url": world.site.url + "/gone"})
-    checked = {entry["file"]: entry for entry in world.json("check", "lab", to=False)}
+    checked = {entry["file"]: entry for entry in world.json("assets", "check", "lab", to=False)}
     assert [source["says"] for source in checked["lab/a.zip"]["sources"]] == ["404 Not Found", "206, resumes"]
     assert checked["lab/a.zip"]["sources"][1]["bytes"] == len(body)
     assert checked["lab/a.zip"]["ok"]
@@ -48,7 +48,7 @@ def test_check_exits_1_where_a_file_has_no_source_that_agrees(world):
     page.headers = {"x-goog-hash": "crc32c=AAAA,md5=1B2M2Y8AsgTpgAmY7PhCfg=="}
     world.document["files"]["lab/b.zip"]["md5"] = "d41d8cd98f00b204e9800998ecf8427e"
     world.pages["lab/a.zip"].content_type = "text/html"
-    done = world.run("check", "lab", code=1, to=False)
+    done = world.run("assets", "check", "lab", code=1, to=False)
     assert "lab/w.pth: NO SOURCE" in done.stdout
     assert "206, resumes; 300,000 bytes where the catalogue has 5 (unverified)" in done.stdout
     assert "lab/b.zip: ok" in done.stdout
@@ -66,13 +66,13 @@ def raw_folder(world, folder):
 
 def test_convert_stands_alone(world, tmp_path):
     raw, out = raw_folder(world, tmp_path / "raw"), tmp_path / "out"
-    done = world.run("convert", "msrvtt_qa", raw, out, to=False)
+    done = world.run("assets", "convert", "msrvtt_qa", raw, out, to=False)
     assert f"{out}/train.jsonl  2 records, 2 media" in done.stdout.splitlines()
     assert f"{out}/train_ans2label.json  2 answers" in done.stdout.splitlines()
     assert "train.jsonl: 2 records where 149,075 were expected (unverified)" in done.stderr
     record = json.loads((out / "val.jsonl").read_text())
     assert record == {"question": "what is it?", "answer": "couch", "video_id": "video6513", "answer_type": "what"}
-    result = world.json("convert", "msrvtt_qa", raw, tmp_path / "other", to=False)
+    result = world.json("assets", "convert", "msrvtt_qa", raw, tmp_path / "other", to=False)
     assert result["files"]["val.jsonl"] == {"records": 1, "media": 1}
 
 
@@ -80,11 +80,11 @@ def test_convert_replaces_nothing_unasked(world, tmp_path):
     raw, out = raw_folder(world, tmp_path / "raw"), tmp_path / "out"
     out.mkdir()
     (out / "val.jsonl").write_text("mine")
-    done = world.run("convert", "msrvtt_qa", raw, out, to=False, code=1)
+    done = world.run("assets", "convert", "msrvtt_qa", raw, out, to=False, code=1)
     assert f"{out}/val.jsonl exists already" in done.stderr
     assert [path.name for path in out.iterdir()] == ["val.jsonl"]
     assert (out / "val.jsonl").read_text() == "mine"
-    world.run("convert", "msrvtt_qa", raw, out, "--overwrite", to=False)
+    world.run("assets", "convert", "msrvtt_qa", raw, out, "--overwrite", to=False)
     assert (out / "val.jsonl").read_text() != "mine"
 
 
@@ -99,7 +99,7 @@ def test_convert_replaces_nothing_unasked(world, tmp_path):
 )
 def test_convert_says_what_is_wrong(world, tmp_path, name, folder, options, code, message):
     raw_folder(world, tmp_path / "raw")
-    done = world.run("convert", name, tmp_path / folder, tmp_path / "out", *options, to=False, code=code)
+    done = world.run("assets", "convert", name, tmp_path / folder, tmp_path / "out", *options, to=False, code=code)
     assert message in done.stderr
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 

@@ -1,0 +1,201 @@
+"""`clipbert assets`: list, check and convert the public data and weights that `clipbert download` fetches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from clipbert_cli.commands.download import CatalogOption, OnlyOption, ToOption
+from clipbert_cli.commands.options import JsonOption, OverwriteOption
+
+if TYPE_CHECKING:
+    from clipbert_cli.assets.catalog import Catalog, Part
+    from clipbert_cli.assets.check import Answer
+
+assets_app = typer.Typer(no_args_is_help=True, help="List, check and convert public data and weights.")
+
+AssetsArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="ASSET", help="Assets, parts of assets (msrvtt/qa) or recipes. Default: everything."),
+]
+
+
+@assets_app.command("ls")
+def list_command(
+    assets: AssetsArgument = None,
+    to: ToOption = Path("."),
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List what can be downloaded, with sizes, terms of use and sources, and what the data folder has already.
+
+    Example: clipbert assets ls msrvtt --to $DATA
+    """
+    from clipbert_cli.assets.catalog import load_catalog
+    from clipbert_cli.assets.download_plan import Layout
+    from clipbert_cli.commands.download_report import file_document
+    from clipbert_cli.commands.terminal import print_json
+
+    loaded, layout = load_catalog(catalog), Layout(to)
+    parts = loaded.select(assets or list(loaded.assets))
+    if not as_json:
+        typer.echo("\n".join(_list_lines(loaded, parts, {name: layout.state(part) for name, part in parts.items()})))
+        return
+    document = []
+    for name, part in parts.items():
+        asset = loaded.assets[name.split("/")[0]]
+        document.append(
+            {
+                "part": name,
+                "title": part.title,
+                "asset": asset.title,
+                "kind": part.kind,
+                "licence": asset.licence,
+                "state": layout.state(part),
+                "files": [file_document(file, loaded.files[file]) for file in (*part.files, *part.optional)],
+                "products": [str(path) for path in layout.products(part)],
+                "manual": part.manual,
+            }
+        )
+    print_json(document)
+
+
+@assets_app.command("check")
+def check_command(
+    assets: AssetsArgument = None,
+    only: OnlyOption = None,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask every source whether it still has its file, and with which size. Nothing is downloaded.
+
+    Exit code 0: every file has a source that answers and agrees with the catalogue. 1: some files have none.
+
+    Example: clipbert assets check msrvtt
+    """
+    from clipbert_cli.assets.catalog import load_catalog
+    from clipbert_cli.assets.check import check_sources
+    from clipbert_cli.commands.terminal import print_json
+
+    loaded = load_catalog(catalog)
+    parts = loaded.select(assets or list(loaded.assets), only=only)
+    names = dict.fromkeys(name for part in parts.values() for name in (*part.files, *part.optional))
+    answers = check_sources({name: loaded.files[name] for name in names if loaded.files[name].sources})
+    agreed = {name: any(answer.good for answer in found) for name, found in answers.items()}
+    if as_json:
+        print_json(
+            [
+                {"file": name, "ok": agreed[name], "sources": [_answer_document(answer) for answer in found]}
+                for name, found in answers.items()
+            ]
+        )
+    else:
+        for name, found in answers.items():
+            typer.echo(f"{name}: {'ok' if agreed[name] else 'NO SOURCE'}")
+            for answer in found:
+                typer.echo(f"  {answer.source}\n    {_answer_line(answer)}")
+    if not all(agreed.values()):
+        raise typer.Exit(1)
+
+
+@assets_app.command("convert")
+def convert_command(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME",
+            help="coco_captions, vg_captions, vqa, vg_qa, msrvtt_retrieval, msrvtt_mc, msrvtt_qa, didemo_retrieval, "
+            "anet_retrieval or tgif_qa.",
+        ),
+    ],
+    raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="Folder of the original files, unpacked.")],
+    out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder to write to; it may not exist yet.")],
+    order: Annotated[
+        Literal["file", "time"] | None,
+        typer.Option(
+            "--order",
+            help="Order in which didemo_retrieval and anet_retrieval join the sentences of a video: as in the file "
+            "(default), or by start time.",
+        ),
+    ] = None,
+    overwrite: OverwriteOption = False,
+    catalog: CatalogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert original annotation files to JSONL records and answer vocabularies.
+
+    Prints a warning where a count differs from the published one. The same input always gives the same bytes.
+
+    Example: clipbert assets convert msrvtt_qa raw/ $DATA/txt_db/msrvtt_qa
+    """
+    from clipbert_cli.assets.catalog import load_catalog
+    from clipbert_cli.assets.convert.registry import part_of, run_converter
+    from clipbert_cli.commands.terminal import print_json, warn
+    from clipbert_cli.errors import OutputError, UsageError
+
+    if not raw_dir.is_dir():
+        raise UsageError(f"RAW_DIR is {raw_dir}: no such folder", hint="name the folder of the original files")
+    part = part_of(load_catalog(catalog), name)
+    present = [out_dir / file for file in (part.outputs if part else ()) if (out_dir / file).exists()]
+    if present and not overwrite:
+        raise OutputError(f"{present[0]} exists already", hint="name another folder, or give --overwrite")
+    converted = run_converter(name, raw_dir, out_dir, part, order=order)
+    for warning in converted.warnings:
+        warn(warning)
+    if as_json:
+        files = {file: {"records": n, "media": media} for file, (n, media) in converted.counts.items()}
+        print_json({"converter": name, "folder": str(out_dir), "files": files, "warnings": list(converted.warnings)})
+        return
+    for file, (records, media) in converted.counts.items():
+        unit = "answers" if media is None else f"records, {media:,} media"
+        typer.echo(f"{out_dir / file}  {records:,} {unit}")
+
+
+def _list_lines(catalog: Catalog, parts: dict[str, Part], states: dict[str, Any]) -> list[str]:
+    """Return the title and terms of each asset, then two lines per part: what it is, and where it comes from."""
+    lines: list[str] = []
+    for name, asset in catalog.assets.items():
+        own = {full: part for full, part in parts.items() if full.startswith(f"{name}/")}
+        if not own:
+            continue
+        lines += [*([""] if lines else []), f"{name}: {asset.title}", f"  terms: {asset.licence}"]
+        for full, part in own.items():
+            lines.append(f"  {full:24} {part.kind:11} {_part_size(catalog, part):>15}  {states[full]}")
+            lines.append(f"    {part.title}; {_part_sources(catalog, part)}")
+    return lines
+
+
+def _part_size(catalog: Catalog, part: Part) -> str:
+    from clipbert_cli.commands.download_report import format_bytes
+
+    files = [catalog.files[file] for file in part.files]
+    known = [file.expected_bytes for file in files if file.expected_bytes is not None]
+    if not known:
+        return "-"
+    if len(known) < len(files):
+        return f"> {format_bytes(sum(known))}"
+    return format_bytes(sum(known), exact=all(file.bytes for file in files))
+
+
+def _part_sources(catalog: Catalog, part: Part) -> str:
+    hosts = dict.fromkeys(source.host for file in part.files for source in catalog.files[file].sources)
+    return f"from {', '.join(hosts)}" if hosts else "by hand"
+
+
+def _answer_line(answer: Answer) -> str:
+    from clipbert_cli.commands.download_report import format_bytes
+
+    size = format_bytes(answer.bytes) if answer.bytes is not None else None
+    return ", ".join(filter(None, [answer.says, size, answer.checksum]))
+
+
+def _answer_document(answer: Answer) -> dict[str, Any]:
+    return {
+        "source": answer.source,
+        "ok": answer.good,
+        "says": answer.says,
+        "bytes": answer.bytes,
+        "checksum": answer.checksum,
+    }

@@ -74,7 +74,7 @@ class PlainCnn(nn.Module):
             for number, depth in enumerate(config.depths)
         )
         self.grid = nn.Conv2d(widths[-1], width, 3, padding=1, bias=False)
-        for part in [self.stem, *self.stages][: config.freeze_at]:
+        for part in [self.stem, self.stages[0]]:
             part.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -68,6 +68,7 @@ def train_config(case: Case, *, recompute: bool = False) -> TrainConfig:
         max_steps=100,
         schedule="constant",
         warmup_ratio=0,
+        freeze=["visual.stem", "visual.0"],
         precision=case.precision,
         activation_checkpointing=recompute,
     )

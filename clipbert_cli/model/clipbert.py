@@ -59,6 +59,18 @@ class ClipBert(nn.Module):
             if name != "cnn":
                 module.apply(lambda part: start_weights(part, config.bert.initializer_range))
 
+    def freezable_parts(self) -> dict[str, list[nn.Module]]:
+        """Return the parts that `train.freeze` can name."""
+        embeddings: list[nn.Module] = [self.text_embeddings, self.visual_embeddings]
+        return {
+            "visual": [self.cnn],
+            **{f"visual.{name}": [part] for name, part in self.cnn.parts().items()},
+            "transformer": [*embeddings, self.encoder, self.pooler],
+            "transformer.embeddings": embeddings,
+            **{f"transformer.{number}": [layer] for number, layer in enumerate(self.encoder.layer)},
+            "head": [self.head],
+        }
+
     def encode_visual(self, frames: Tensor, *, cells: Tensor | None = None) -> Tensor:
         """(B, K, T, 3, H, W) RGB of 0..255 -> (B, K, V, D) visual tokens; `cells` (V,) replaces the random draw.
 

@@ -104,7 +104,7 @@ class GridCnn(nn.Module):
     """Frames to grid features.
 
     Args:
-        config: depth, widths, freezing and pixel statistics.
+        config: depth, widths and pixel statistics.
         width: D, channels of the grid features.
     """
 
@@ -133,12 +133,15 @@ class GridCnn(nn.Module):
         self.pool = nn.MaxPool2d(kernel_size=2, stride=2)
         fold_norms(self)
         self.reset_parameters()
-        for stage in list(self.named_stages().values())[: config.freeze_at]:
-            stage.requires_grad_(False)
 
     def named_stages(self) -> dict[str, nn.Module]:
         """The backbone's stages by detectron2's names, in order: stem, res2..res5; each gives (M, C, H, W)."""
         return {"stem": self.stem, **{f"res{number}": stage for number, stage in enumerate(self.stages, start=2)}}
+
+    def parts(self) -> dict[str, nn.Module]:
+        """Return the parts that `train.freeze` can name, from the input to the output."""
+        stages = {str(number): stage for number, stage in enumerate(self.stages)}
+        return {"stem": self.stem, **stages, "grid": self.grid}
 
     def forward(self, frames: Tensor) -> Tensor:
         """(M, 3, H, W) RGB, uint8 or float of 0..255 -> (M, h, w, D), D innermost, values >= 0."""

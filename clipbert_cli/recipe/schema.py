@@ -108,9 +108,6 @@ class VisualConfig(Section):
     hidden_sizes: Annotated[list[PositiveInt], Field(min_length=4, max_length=4)] = Field(
         [256, 512, 1024, 2048], description="output channels of res2..res5"
     )
-    freeze_at: Annotated[int, Field(ge=0, le=5)] = Field(
-        2, description="stages that are not trained, counted from the stem: 0 none, 1 the stem, 2 stem and res2"
-    )
     pixel_mean: Annotated[list[float], Field(min_length=3, max_length=3)] = Field(
         [123.675, 116.28, 103.53], description="subtracted from R, G, B"
     )
@@ -249,7 +246,11 @@ class TrainConfig(Section):
     visual_weight_decay: Annotated[float, Field(ge=0)] | None = Field(
         None, description="of the visual encoder; default: weight_decay"
     )
-    freeze_cnn: bool = Field(False, description="train nothing of the CNN, its grid layer included")
+    freeze: list[str] = Field(
+        default_factory=list,
+        description="parts of the model that are not trained: visual, visual.stem, visual.0-1 (stages or blocks by "
+        "number from 0), visual.grid, transformer, transformer.embeddings, transformer.0-5 (layers), head",
+    )
     warmup_ratio: Fraction01 = Field(
         0.1, description="share of the steps in which the rate of linear and invsqrt rises from 0"
     )

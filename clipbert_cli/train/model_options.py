@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from clipbert_cli.model import ClipBert
+from clipbert_cli.model.freezing import freeze
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.types import Batch, Outputs
 
@@ -22,8 +23,7 @@ BUCKET = 8
 
 def apply_options(model: ClipBert, config: TrainConfig) -> None:
     """Change `model` in place. Names of parameters and what it computes stay."""
-    if config.freeze_cnn:
-        model.cnn.requires_grad_(False)
+    freeze(model, model.freezable_parts(), config.freeze)
     for module in model.cnn.modules():
         if isinstance(module, nn.Conv2d):  # the layout that convolutions like; frames come in it already
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)

@@ -148,7 +148,7 @@ def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
 @pytest.mark.parametrize(
     "overrides",
     [
-        ["train.freeze_cnn=true"],
+        ["train.freeze=[visual]"],
         ["train.activation_checkpointing=true"],
         ["train.precision=bf16", "train.ema_decay=0.99", "train.validate_with=plain"],
         ["train.visual_optimizer=sgd", "train.optimizer=adamax", "train.schedule=multi_step", "train.milestones=[1]"],

@@ -13,6 +13,7 @@ from reference import golden_model
 from torch import Tensor
 from torch.optim import Optimizer
 
+from clipbert_cli.model.freezing import freeze
 from clipbert_cli.model.weights.formats import original
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig, TrainConfig
 from clipbert_cli.runtime.distributed import World
@@ -75,6 +76,7 @@ def train_config(run: Mapping[str, Any]) -> TrainConfig:
         schedule=config["decay"],
         visual_schedule=config["cnn_lr_decay"],
         max_grad_norm=config["grad_norm"] / accumulated if config["grad_norm"] > 0 else None,
+        freeze=["visual.stem", "visual.0"],
         precision="fp32",
         log_every_steps=1,
     )
@@ -167,6 +169,7 @@ def prepare(run: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> Train
     global_batch = run["batch_size"] * accumulated
     plan = Plan.make(config, groups=global_batch * run["num_train_steps"], global_batch=global_batch)
     model = golden_model(run["head"], "tiny", dropout=0.0, attention_dropout=0.0).to(dtype)
+    freeze(model, model.freezable_parts(), config.freeze)
     trainer = Trainer(model, task(run), config=config, plan=plan, world=World(0, 1, torch.device("cpu")), seed=0)
     for _ in range(run["preliminary_zero_gradient_steps"]):
         for parameter in model.parameters():

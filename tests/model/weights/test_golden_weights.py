@@ -10,7 +10,9 @@ import torch
 from goldens import golden_folder, weight
 
 from clipbert_cli.model import ClipBert, load_weights
+from clipbert_cli.model.freezing import freeze
 from clipbert_cli.model.weights.formats import DETECTOR, OTHER_HEAD, TIED, UNUSED, original, recognise
+from clipbert_cli.recipe.load import load_recipe
 
 pytestmark = pytest.mark.golden
 
@@ -28,6 +30,7 @@ def test_every_entry_of_an_original_checkpoint_is_known(head: str, size: str) ->
     assert form.name == "original ClipBERT checkpoint"
     with torch.device("meta"):
         model = ClipBert(reference.model_config(size), reference.head_spec(head, size))
+    freeze(model, model.freezable_parts(), load_recipe("msrvtt_qa", data_root=Path(".")).train.freeze)
     shapes = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {}
     for row in reference.golden_json(f"model/keys_{head}_{size}.json")["entries"]:

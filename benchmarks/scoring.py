@@ -25,11 +25,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from plain_model import PlainModel
 from turns import Clock
 
-from clipbert_cli.infer import predict as engine
+from clipbert_cli.build import Evaluation, SharedTexts
+from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.model.answering import Answerer
 from clipbert_cli.profile.flops import flop_counter
 from clipbert_cli.recipe.schema import InferConfig, ModelConfig, ObjectiveConfig
+from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.retrieval import Retrieval
 from clipbert_cli.types import Batch, Example, Texts
@@ -113,15 +115,10 @@ class Engine:
         batch = Batch(frames, none, none.bool(), none[:, 0], (), media_ids=names)
         examples = tuple(Example(str(number), names[0], ("",)) for number in range(len(self.texts.ids)))
         with self.clock.timed("whole"), self.parts():
-            found = engine.predict_batches(
-                self.model,
-                [batch],
-                Retrieval(ObjectiveConfig(), InferConfig(), None),
-                device=self.case.device,
-                precision=self.case.precision,
-                shared=engine.SharedTexts(examples, self.texts),
-            )
-            (predictions,) = found
+            infer = InferConfig()
+            task, world = Retrieval(ObjectiveConfig(), infer, None), World(0, 1, self.case.device)
+            predictor = Predictor(self.model, task, self.case.precision, infer, world)
+            (predictions,) = predictor.run_own(Evaluation([batch], SharedTexts(examples, self.texts), len(frames)))
         return torch.stack([torch.from_numpy(each.fields["scores"]) for each in predictions])
 
     @contextmanager

@@ -26,8 +26,8 @@ from reporting import command_line, show
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from clipbert_cli.infer.ranking import SplitScoring
-from clipbert_cli.infer.trained import LoadedRun, open_run
+from clipbert_cli.infer.ranking import split_pairs
+from clipbert_cli.infer.trained import RunSelection, TrainedRun, open_run
 
 ROOT = Path(__file__).parents[1]
 RECALLS = ("recall_at_1", "recall_at_5", "recall_at_10")
@@ -43,31 +43,31 @@ def made_run(folder: Path, size: str) -> Path:
     return folder / "runs" / "demo_retrieval"
 
 
-def scored(loaded: LoadedRun, split: str, size: int | None) -> dict[str, float]:
-    """One way: recalls, what its list misses, and its time; `size` None is without a shortlist."""
+def scored(run: TrainedRun, split: str, size: int | None) -> dict[str, float]:
+    """Return recalls, the percentage that the shortlist misses, and the time; `size` None is without a shortlist."""
     begin = time.perf_counter()
-    scoring = SplitScoring.prepare(loaded, split, size, lambda count: None)
-    predictions = list(scoring.predictions(lambda count: None).predictions)
+    pairs = split_pairs(run, split).shortlisted(size)
+    predictions = list(pairs.predict())
     seconds = time.perf_counter() - begin
-    examples = scoring.questions.examples
-    metrics = loaded.task.score({each.media_id: each.fields for each in predictions}, examples)
+    examples = pairs.split.examples
+    metrics = run.setup.task.score({each.key: each.fields for each in predictions}, examples)
     return {
         **{recall: metrics[recall] for recall in RECALLS},
-        "missed": scoring.missed or 0.0,
+        "missed": pairs.shortlist.missed(examples) if pairs.shortlist else 0.0,
         "texts": len(examples),
-        "videos": scoring.total,
+        "videos": len(pairs.media_ids),
         "seconds": seconds,
     }
 
 
-def measure(loaded: LoadedRun, split: str, lists: list[int], repeats: int) -> dict[str, dict[str, float]]:
+def measure(run: TrainedRun, split: str, lists: list[int], repeats: int) -> dict[str, dict[str, float]]:
     """A row for the way without a shortlist, and one for each length of it."""
     ways: dict[str, int | None] = {"every video": None} | {f"shortlist of {size}": size for size in lists}
-    scored(loaded, split, None)  # the first reads the files and gets memory from the system
+    scored(run, split, None)  # the first reads the files and gets memory from the system
     rows: dict[str, dict[str, float]] = {}
     for _ in range(repeats):
         for name, size in ways.items():
-            row = scored(loaded, split, size)
+            row = scored(run, split, size)
             if name not in rows or row["seconds"] < rows[name]["seconds"]:
                 rows[name] = row
     whole = rows["every video"]
@@ -110,13 +110,14 @@ def main() -> None:
     show(options, {"benchmark": "shortlist", "ways": rows}, lines=lines, result=result)
 
 
-def opened(options: argparse.Namespace, folder: Path) -> LoadedRun:
+def opened(options: argparse.Namespace, folder: Path) -> TrainedRun:
     """The run that is asked for, or the demo's."""
     clips = options.clips if options.run or options.clips else 4
     overrides = [f"infer.num_clips={clips}"] if clips else []
-    if options.run:
-        return open_run(options.run, overrides=overrides, data_root=options.data_root)
-    return open_run(made_run(folder / "demo", options.size), overrides=overrides, data_root=folder / "demo")
+    run, data_root = options.run, options.data_root
+    if not run:
+        run, data_root = made_run(folder / "demo", options.size), folder / "demo"
+    return open_run(RunSelection(run, overrides=overrides, data_root=data_root))
 
 
 if __name__ == "__main__":

@@ -1,63 +1,77 @@
-"""Read first: a recipe becomes objects, the objects a run, a run predictions, predictions a score.
+"""READ FIRST: how a recipe becomes objects.
 
-finetune  recipe ─► prepare_training ─► Training.run (train/session.py) ─► run folder
-infer     run folder ─► open_run ─► predict_split | predict_media (infer/trained.py) ─► predictions
-          of retrieval also        SplitScoring | search (infer/ranking.py) ─► scores
-eval      predictions + recipe ─► evaluate ─► metrics
+    recipe ──► Setup(recipe, task, tokenizer, world) ─────────────────────────────────────┐
+                                                                                          ▼
+    annotations ─► Example ┐                                                          train/loop.py
+                           ├─► GroupDataset ─► Collate ─► Batch ─► model ─► task.loss     │
+    store ─► bytes ─► clips ┘                               └─► infer.Predictor ─► Prediction ─► predictions.jsonl
+                                                                                        └─► task.score ─► metrics
+
+`Setup` makes each object of the drawing: `split` reads examples and opens their media, `training_data` and
+`training_batches` feed the training loop, `evaluation` feeds the predict path, `model` builds the network. It is the
+only place that sees the whole recipe; everything else receives its own section.
+
+    finetune   Setup.for_training ─► train/setup.py ─► Training.run
+    infer      Setup.for_run ─► infer/trained.py ─► Predictor.run
+    eval       build_task, read_split ─► infer/score.py
+
+torch and the stores are imported inside functions, because `clipbert eval` needs neither.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-import torch
-from torch import Tensor
-from torch.utils.data import Sampler
+from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.errors import RecipeError, StoreError, UsageError
-from clipbert_cli.loading.collate import Collate
-from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
-from clipbert_cli.loading.loader import BatchLoader
-from clipbert_cli.loading.mixture import MixedDataset
-from clipbert_cli.loading.order import OrderedBatches
-from clipbert_cli.media.backend import choose_decoder
-from clipbert_cli.media.sampling import ClipSampling
-from clipbert_cli.model import ClipBert, LoadReport, load_weights
-from clipbert_cli.model.weights.load import Part
 from clipbert_cli.recipe.load import resolve
-from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runtime.distributed import World
-from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.source import MediaFolder, MediaSource
-from clipbert_cli.task.base import Draw, Task
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.annotations import FIELDS, Record, group_by_media, listed, read_answers, read_examples
-from clipbert_cli.text.tokenizer import Tokenizer
-from clipbert_cli.types import Example, Group, Texts
+from clipbert_cli.text.annotations import FIELDS, group_by_media, listed, read_answers, read_examples
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.utils.data import Sampler
+
+    from clipbert_cli.loading.dataset import GroupDataset, OnBadMedia, Position
+    from clipbert_cli.loading.loader import BatchLoader
+    from clipbert_cli.loading.mixture import MixedDataset
+    from clipbert_cli.media.sampling import ClipSampling
+    from clipbert_cli.model import ClipBert, LoadReport
+    from clipbert_cli.model.weights.load import Part
+    from clipbert_cli.recipe.schema import Recipe
+    from clipbert_cli.runs.folder import RunFolder
+    from clipbert_cli.runtime.distributed import World
+    from clipbert_cli.runtime.precision import Precision
+    from clipbert_cli.store.source import MediaSource
+    from clipbert_cli.task.base import Draw, Task
+    from clipbert_cli.text.annotations import Record
+    from clipbert_cli.text.tokenizer import Tokenizer
+    from clipbert_cli.types import Batch, Example, Group, Texts
 
 logger = logging.getLogger("clipbert")
 
 
-# ---------------------------------------------------------------------------------------------- recipe to objects
+# ------------------------------------------------------------------------------------------ without torch
 
 
 def build_task(recipe: Recipe, answers: Mapping[str, int] | None = None) -> Task:
-    """The recipe's task. Without `answers` it reads and scores; a task that needs them then does not train or predict.
+    """Return the recipe's task. A task that needs `answers` can only parse and score without them.
 
     Raises:
-        RecipeError: no such task.
+        RecipeError: there is no such task.
     """
     return task_class(recipe.task)(recipe.objective, recipe.infer, answers)
 
 
 def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
-    """The recipe's answers, where its task needs them.
+    """Read the recipe's answers, or return None if its task has no answer vocabulary.
 
     Raises:
-        RecipeError: the task needs them and the recipe names none, or the other way round.
+        RecipeError: the task needs answers and the recipe names none, or the other way round.
         AnnotationError: the file is missing or wrong.
     """
     needed, named = task_class(recipe.task).needs_answers, recipe.data.answers
@@ -75,10 +89,10 @@ def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
 def read_split(
     recipe: Recipe, split: str, task: Task, check: Callable[[Example], None] = lambda example: None
 ) -> list[Example]:
-    """The checked examples of one split.
+    """Read and check the examples of one split.
 
     Args:
-        check: raises RecordError where an example is not fit for its purpose.
+        check: raises RecordError if an example is not fit for its purpose, as `task.check_truth` does.
 
     Raises:
         UsageError: the recipe has no such split.
@@ -102,170 +116,261 @@ def read_split(
     return read_examples(resolve(recipe, recipe.data.splits[split].annotations), parse, names=recipe.data.fields)
 
 
-def open_split_media(recipe: Recipe, split: str, examples: Sequence[Example]) -> MediaSource:
-    """The media of one split, checked to hold every example's item.
-
-    Raises:
-        StoreError: no such store, or media ids that are not in it.
-    """
-    source = open_media(resolve(recipe, recipe.data.splits[split].media), kind=recipe.data.media)
-    missing = source.missing(example.media_id for example in examples)
-    if missing:
-        raise StoreError(
-            f"{source.path} lacks {len(missing)} {recipe.data.media}s that split {split!r} needs:\n"
-            + listed([f"  {media_id}" for media_id in missing]),
-            hint="pack the missing files, or take their records out of the annotations",
-        )
-    if source.kind == "video" and not source.has_records:
-        folder = isinstance(source, MediaFolder)
-        logger.warning(
-            "%s %s: each video is decoded once more on first use (%s)",
-            source.path,
-            "is a folder of files" if folder else "has no media records",
-            "clipbert pack makes a store of it" if folder else f"add them: clipbert store scan {source.path}",
-        )
-    return source
+# ------------------------------------------------------------------------------------------ what Setup makes
 
 
-def build_model(recipe: Recipe, task: Task, tokenizer: Tokenizer) -> tuple[ClipBert, list[LoadReport]]:
-    """The model at its starting weights, and what was loaded into it.
+@dataclass(frozen=True)
+class Split:
+    """Examples and the media that they belong to: a split of the recipe, or files that a person asks about."""
 
-    Raises:
-        RecipeError: the tokenizer's vocabulary is not the model's.
-        WeightsError: weights that are missing or do not fit.
-    """
-    if len(tokenizer) != recipe.model.bert.vocab_size:
-        raise RecipeError(
-            f"model.bert.vocab_size is {recipe.model.bert.vocab_size}: {tokenizer.vocabulary_file} "
-            f"has {len(tokenizer)} entries",
-            hint="make them equal",
-        )
-    torch.manual_seed(recipe.seed)
-    model = ClipBert(recipe.model, task.head())
-    weights = recipe.model.weights
-    sources: dict[Part, str | None] = {
-        "all": weights.checkpoint,
-        "bert": weights.bert,
-        "cnn": recipe.model.visual.weights,
-    }
-    reports = [load_weights(model, resolve(recipe, path), parts=parts) for parts, path in sources.items() if path]
-    return model, reports
-
-
-def evaluation(
-    recipe: Recipe,
-    task: Task,
-    examples: Sequence[Example],
-    source: MediaSource,
-    tokenizer: Tokenizer,
-    *,
-    world: World,
-    media_ids: Sequence[str] = (),
-    done: Collection[int] = frozenset(),
-) -> Evaluation:
-    """This process's share of the examples, media item by media item, clips as `infer` says; or of the media, where
-    every text meets every item.
-
-    How examples are grouped changes speed and memory, never a prediction. Bad media are never replaced or left out:
-    unless `data.on_bad_media` says `error`, the batch reports them.
-
-    Args:
-        media_ids: media beside those of the examples, where every text meets every item.
-        done: numbers of batches that are left out.
-    """
-    infer = recipe.infer
-    sampling = ClipSampling(
-        strategy=infer.single_clip if (infer.sampling, infer.num_clips) == ("clips", 1) else infer.sampling,
-        num_clips=infer.num_clips,
-        num_frames=infer.num_frames or recipe.data.num_frames,
-        fps=recipe.data.fps,
-        safeguard=True,
-    )
-    texts = functools.partial(task.collate, tokenizer=tokenizer, labelled=False)
-    shared, draw = None, None
-    if task.every_pair:
-        gallery = dict.fromkeys([*(example.media_id for example in examples if example.media_id), *media_ids])
-        groups = [Group(media_id, ()) for media_id in gallery]
-        shared = SharedTexts(tuple(examples), texts(examples))
-    else:
-        groups = group_by_media(examples, max_examples=infer.max_examples_per_group)
-        draw = task.draw(groups, training=False)
-    on_bad_media: OnBadMedia = "error" if recipe.data.on_bad_media == "error" else "report"
-    dataset = group_dataset(recipe, groups, source, sampling, draw, on_bad_media=on_bad_media, world=world)
-    order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=world.shard, done=done)
-    batches = batch_loader(recipe, dataset, texts, order, world=world)
-    return Evaluation(batches, shared, len(groups) if shared else len(examples))
-
-
-def group_dataset(
-    recipe: Recipe,
-    groups: Sequence[Group],
-    source: MediaSource,
-    sampling: ClipSampling,
-    draw: Draw | None,
-    *,
-    on_bad_media: OnBadMedia,
-    world: World,
-) -> GroupDataset:
-    """The groups with their clips.
-
-    Raises:
-        RecipeError: `data.decoder` asks for what is not here.
-    """
-    settings = MediaSettings(
-        sampling,
-        frame_size=recipe.data.frame_size,
-        max_pixels=recipe.data.max_pixels,
-        exif_rotation=recipe.data.exif_rotation,
-        black_frames=recipe.data.black_frames,
-        decoder=choose_decoder(recipe.data.decoder, world.device, source.kind),
-    )
-    return GroupDataset(groups, source, settings, seed=recipe.seed, on_bad_media=on_bad_media, draw=draw)
-
-
-def batch_loader(
-    recipe: Recipe,
-    dataset: GroupDataset | MixedDataset,
-    texts: Callable[[Sequence[Example]], Texts],
-    order: Sampler[list[Position]],
-    *,
-    world: World,
-) -> BatchLoader:
-    """Batches of the dataset in the order given."""
-    return BatchLoader(
-        dataset,
-        Collate(texts),
-        order,
-        workers=recipe.data.workers,
-        pin_memory=world.device.type == "cuda",
-        max_bad_fraction=recipe.data.max_bad_fraction,
-    )
-
-
-# ---------------------------------------------------------------------------------------------- finetune
-
-
-Wanted = Callable[[Sequence[str]], Tensor]
-"""Media ids of B items -> (B, N) bool: which texts are scored with them."""
+    examples: Sequence[Example]
+    media: MediaSource
 
 
 @dataclass(frozen=True)
 class SharedTexts:
-    """The texts of a split that every media item is scored with, in the order of `examples`.
+    """The texts that every media item is scored with, in the order of `examples`.
 
     Args:
-        wanted: default: every text with every item. What is not wanted has logits of 0.
+        wanted: the ids of B media items -> (B, N) bool, which texts are scored with them; the other logits are 0.
+            Default: every text with every item.
     """
 
     examples: tuple[Example, ...]
     texts: Texts
-    wanted: Wanted | None = None
+    wanted: Callable[[Sequence[str]], Tensor] | None = None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Batches to predict, the texts that all their media meet (of some tasks), and how many predictions come."""
+    """This process's batches to predict.
 
-    batches: BatchLoader
+    Attributes:
+        shared: the texts that all media meet. The batches then hold media only. None if each batch has its own texts.
+        total: how many predictions all processes make together.
+        numbers: the number of each of `batches`, counted over all processes.
+    """
+
+    batches: Iterable[Batch]
     shared: SharedTexts | None
     total: int
+    numbers: Sequence[int] = ()
+
+
+# ------------------------------------------------------------------------------------------ the composition
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Makes everything that training and inference need from one recipe."""
+
+    recipe: Recipe
+    task: Task
+    tokenizer: Tokenizer
+    world: World
+
+    @classmethod
+    def for_training(cls, recipe: Recipe, world: World) -> Setup:
+        """Read the answers and the vocabulary that the recipe names.
+
+        Raises:
+            ClipbertError: a file is missing or wrong.
+        """
+        from clipbert_cli.text.tokenizer import Tokenizer
+
+        answers = read_vocabulary(recipe)
+        # The run folder keeps this recipe, and `infer` may be called from another working directory.
+        root = str(resolve(recipe, ".").absolute())
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
+        task = build_task(recipe, answers)
+        tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
+        return cls(recipe, task, tokenizer, world)
+
+    @classmethod
+    def for_run(cls, recipe: Recipe, folder: RunFolder, world: World) -> Setup:
+        """Take the answers and the vocabulary from a run folder, which needs no other files."""
+        from clipbert_cli.text.tokenizer import Tokenizer
+
+        answers = read_answers(folder.answers) if task_class(recipe.task).needs_answers else None
+        tokenizer = Tokenizer(folder.vocabulary, max_length=recipe.data.max_text_length)
+        return cls(recipe, build_task(recipe, answers), tokenizer, world)
+
+    def changed(self, **sections: Mapping[str, Any]) -> Setup:
+        """Return a setup with other settings, for example `changed(infer={"num_clips": 1})`. They are not checked."""
+        updates = {name: getattr(self.recipe, name).model_copy(update=values) for name, values in sections.items()}
+        return dataclasses.replace(self, recipe=self.recipe.model_copy(update=updates))
+
+    @property
+    def answers(self) -> Mapping[str, int] | None:
+        """The answer vocabulary, or None if the task has none."""
+        return self.task.answers if self.task.needs_answers else None
+
+    @property
+    def precision(self) -> Precision:
+        """The number format of the recipe as far as the device supports it; inference uses the one of training."""
+        from clipbert_cli.runtime.precision import Precision
+
+        return Precision.choose(self.recipe.train.precision, self.world.device)
+
+    def model(self, *, starting_weights: bool = True) -> tuple[ClipBert, list[LoadReport]]:
+        """Return the model, and the reports of what was loaded into it.
+
+        Args:
+            starting_weights: load the files that the recipe names. A resumed run loads its own checkpoint instead.
+
+        Raises:
+            RecipeError: the tokenizer's vocabulary has another size than the model's.
+            WeightsError: weights are missing or do not fit.
+        """
+        import torch
+
+        from clipbert_cli.model import ClipBert, load_weights
+
+        config = self.recipe.model
+        if len(self.tokenizer) != config.bert.vocab_size:
+            raise RecipeError(
+                f"model.bert.vocab_size is {config.bert.vocab_size}: {self.tokenizer.vocabulary_file} "
+                f"has {len(self.tokenizer)} entries",
+                hint="make them equal",
+            )
+        # What no file provides starts at random. The seed makes two runs of one recipe equal.
+        torch.manual_seed(self.recipe.seed)
+        model = ClipBert(config, self.task.head())
+        sources: dict[Part, str | None] = {
+            "all": config.weights.checkpoint,
+            "bert": config.weights.bert,
+            "cnn": config.visual.weights,
+        }
+        named = {parts: path for parts, path in sources.items() if path and starting_weights}
+        return model, [load_weights(model, resolve(self.recipe, path), parts=parts) for parts, path in named.items()]
+
+    def split(self, name: str, check: Callable[[Example], None] = lambda example: None) -> Split:
+        """Read a split's examples and open its media.
+
+        Args:
+            check: see `read_split`.
+
+        Raises:
+            ClipbertError: see `read_split`; or the store is missing, or lacks media that the examples need.
+        """
+        from clipbert_cli.store.lmdb_store import open_media
+        from clipbert_cli.store.source import MediaFolder
+
+        examples, data = read_split(self.recipe, name, self.task, check), self.recipe.data
+        source = open_media(resolve(self.recipe, data.splits[name].media), kind=data.media)
+        if missing := source.missing(example.media_id for example in examples):
+            raise StoreError(
+                f"{source.path} lacks {len(missing)} {data.media}s that split {name!r} needs:\n"
+                + listed([f"  {media_id}" for media_id in missing]),
+                hint="pack the missing files, or remove their records from the annotations",
+            )
+        if source.kind == "video" and not source.has_records:
+            folder = isinstance(source, MediaFolder)
+            logger.warning(
+                "%s %s: each video is decoded once more on first use (%s)",
+                source.path,
+                "is a folder of files" if folder else "has no media records",
+                "clipbert pack makes a store of it" if folder else f"add them: clipbert store scan {source.path}",
+            )
+        return Split(examples, source)
+
+    def training_data(self) -> MixedDataset:
+        """Return the groups of all training splits with their clips, sampled as the recipe's `data` section says.
+
+        Raises:
+            ClipbertError: something is missing or wrong in a split's annotations or media.
+        """
+        from clipbert_cli.loading.mixture import MixedDataset
+        from clipbert_cli.media.sampling import ClipSampling
+
+        data = self.recipe.data
+        sampling = ClipSampling(
+            strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps
+        )
+        parts = []
+        for name in data.train_splits:
+            split = self.split(name, self.task.check_training)
+            groups = group_by_media(split.examples, max_examples=data.max_examples_per_group)
+            draw = self.task.draw(groups, training=True)
+            parts.append(self._dataset(groups, split.media, sampling, draw, on_bad_media=data.on_bad_media))
+        return MixedDataset(parts)
+
+    def training_batches(self, data: MixedDataset, order: Sampler[list[Position]]) -> BatchLoader:
+        """Return the batches of the training data in the given order, with targets."""
+        return self._batches(data, order, labelled=True)
+
+    def evaluation(
+        self, split: Split, *, media_ids: Sequence[str] = (), done: Collection[int] = frozenset()
+    ) -> Evaluation:
+        """Return this process's share of the batches to predict, with clips as the recipe's `infer` section says.
+
+        How examples are grouped changes speed and memory, never a prediction. Media that cannot be decoded are never
+        replaced or left out, because each example needs a prediction. The batch reports them, unless
+        `data.on_bad_media` is `error`.
+
+        Args:
+            media_ids: further media items, if the task scores every text with every item.
+            done: numbers of batches that are left out.
+        """
+        from clipbert_cli.loading.order import OrderedBatches
+        from clipbert_cli.media.sampling import ClipSampling
+
+        data, infer = self.recipe.data, self.recipe.infer
+        sampling = ClipSampling(
+            # Of several clips spread over a video none is special. For a single one the recipe says where it starts.
+            strategy=infer.single_clip if (infer.sampling, infer.num_clips) == ("clips", 1) else infer.sampling,
+            num_clips=infer.num_clips,
+            num_frames=infer.num_frames or data.num_frames,
+            fps=data.fps,
+            safeguard=True,
+        )
+        questions = self.task.questions(split.examples, media_ids=media_ids, max_examples=infer.max_examples_per_group)
+        shared = None
+        if questions.shared:
+            texts = self.task.collate(questions.shared, self.tokenizer, labelled=False)
+            shared = SharedTexts(tuple(questions.shared), texts)
+        draw = self.task.draw(questions.groups, training=False)
+        on_bad_media: OnBadMedia = "error" if data.on_bad_media == "error" else "report"
+        dataset = self._dataset(questions.groups, split.media, sampling, draw, on_bad_media=on_bad_media)
+        order = OrderedBatches(len(questions.groups), batch_size=infer.batch_size, shard=self.world.shard, done=done)
+        total = len(questions.groups) if shared else len(split.examples)
+        return Evaluation(self._batches(dataset, order, labelled=False), shared, total, order.numbers)
+
+    def _dataset(
+        self,
+        groups: Sequence[Group],
+        source: MediaSource,
+        sampling: ClipSampling,
+        draw: Draw | None,
+        *,
+        on_bad_media: OnBadMedia,
+    ) -> GroupDataset:
+        from clipbert_cli.loading.dataset import GroupDataset, MediaSettings
+        from clipbert_cli.media.backend import choose_decoder
+
+        data = self.recipe.data
+        settings = MediaSettings(
+            sampling,
+            frame_size=data.frame_size,
+            max_pixels=data.max_pixels,
+            exif_rotation=data.exif_rotation,
+            black_frames=data.black_frames,
+            decoder=choose_decoder(data.decoder, self.world.device, source.kind),
+        )
+        return GroupDataset(groups, source, settings, seed=self.recipe.seed, on_bad_media=on_bad_media, draw=draw)
+
+    def _batches(
+        self, dataset: GroupDataset | MixedDataset, order: Sampler[list[Position]], *, labelled: bool
+    ) -> BatchLoader:
+        from clipbert_cli.loading.collate import Collate
+        from clipbert_cli.loading.loader import BatchLoader
+
+        texts = functools.partial(self.task.collate, tokenizer=self.tokenizer, labelled=labelled)
+        return BatchLoader(
+            dataset,
+            Collate(texts),
+            order,
+            workers=self.recipe.data.workers,
+            pin_memory=self.world.device.type == "cuda",
+            max_bad_fraction=self.recipe.data.max_bad_fraction,
+        )

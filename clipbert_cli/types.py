@@ -161,22 +161,32 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What the task says of one example, or of one media item where every text is scored with every item.
+    """What a task predicts for one example, or for a whole media item where every text is scored with every item.
 
-    `fields` are JSON values, or float32 arrays, and become the rest of the prediction's line.
+    `example_id` is None where the prediction belongs to the media item. `fields` are JSON values or float32 arrays;
+    they become the rest of the prediction's line.
     """
 
-    example_id: str
+    example_id: str | None
     media_id: str
     fields: Mapping[str, Any]
 
+    @property
+    def key(self) -> str:
+        """The id that no other prediction of the split has: the example's, or else the media item's."""
+        return self.media_id if self.example_id is None else self.example_id
+
     def to_json(self) -> dict[str, Any]:
-        """The prediction's line. Arrays become lists of the shortest numbers that read back as the same float32."""
+        """Return the prediction's line. Arrays become the shortest decimal numbers that read back as the same float32.
+
+        Such numbers are half as long as those that read back as the same float64.
+        """
+        ids = {} if self.example_id is None else {"example_id": self.example_id}
         fields = {
             name: [float(str(number)) for number in value] if hasattr(value, "dtype") else value
             for name, value in self.fields.items()
         }
-        return {"example_id": self.example_id, "media_id": self.media_id, **fields}
+        return {**ids, "media_id": self.media_id, **fields}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,11 @@ import torch.distributed as dist
 from torch import nn
 
 from clipbert_cli.errors import RunError
-from clipbert_cli.infer.predict import predict
+from clipbert_cli.build import Evaluation
+from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.model.heads import Scores
+from clipbert_cli.recipe.schema import InferConfig
 from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.runtime.process_exit import run_and_exit
@@ -99,7 +101,8 @@ def predictions(world: World, count: int) -> Any:
     batches = [batch([position.index for position in positions]) for positions in order]
     model: Any = Doubling()
     task: Any = ScoreTask()
-    found = predict(model, batches, task, world=world, precision=Precision("fp32"), text_rows=3)
+    predictor = Predictor(model, task, Precision("fp32"), InferConfig(text_rows=3), world)
+    found = predictor.run(Evaluation(batches, None, count))
     return [[each.example_id, each.fields["value"]] for each in found]
 
 

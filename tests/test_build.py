@@ -10,7 +10,7 @@ import torch
 from running import TINY
 
 from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError
-from clipbert_cli.infer.trained import open_run, predict_media, predict_split
+from clipbert_cli.infer.trained import RunSelection, ask_files, open_run
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.store.pack import pack_media
@@ -22,8 +22,9 @@ def tiny(made_data: Path, *overrides: str) -> Recipe:
 
 
 def predictions(run: Path, **options: object) -> list[dict]:
-    answering = predict_split(open_run(run, **options), "test", lambda count: None)  # type: ignore[arg-type]
-    return [prediction.to_json() for prediction in answering.predictions]
+    opened = open_run(RunSelection(run, **options))  # type: ignore[arg-type]
+    evaluation = opened.setup.evaluation(opened.setup.split("test"))
+    return [prediction.to_json() for prediction in opened.predict(evaluation)]
 
 
 def test_a_run_folder_holds_all_that_inference_needs(trained_run: Path) -> None:
@@ -78,12 +79,10 @@ def test_predictions_do_not_depend_on_how_examples_are_batched(trained_run: Path
 def test_single_files_are_answered_as_in_the_split(trained_run: Path, made_data: Path) -> None:
     plain = {row["example_id"]: row for row in predictions(trained_run)}
     records = [json.loads(line) for line in (made_data / "txt_db" / "test.jsonl").read_text().splitlines()]
+    opened = open_run(RunSelection(trained_run))
     for number, record in enumerate(records[:3]):
         video = made_data / "videos" / f"{record['video_id']}.mp4"
-        loaded = open_run(trained_run)
-        (found,) = predict_media(
-            loaded, [video], [record["question"]], kind="video", progress=lambda count: None
-        ).predictions
+        ((_, _, found),) = ask_files(opened, [("video", video)], [record["question"]])
         assert found.media_id == str(video)
         assert found.fields["answer"] == plain[str(number)]["answer"]
         assert found.fields["score"] == pytest.approx(plain[str(number)]["score"], abs=1e-5)
@@ -151,7 +150,7 @@ def test_what_is_wrong_stops_a_run_before_it_leaves_anything(
 
 def test_a_split_that_the_recipe_lacks_is_an_error_that_lists_those_it_has(trained_run: Path) -> None:
     with pytest.raises(UsageError, match="no split 'dev'; it has train, val, test"):
-        predict_split(open_run(trained_run), "dev", lambda count: None)
+        open_run(RunSelection(trained_run)).setup.split("dev")
 
 
 def test_more_labels_than_answers_are_never_answered(made_data: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from clipbert_cli.commands.ask import ask
 from clipbert_cli.commands.assets import assets_app
 from clipbert_cli.commands.demo import demo
 from clipbert_cli.commands.download import download
@@ -18,6 +19,7 @@ from clipbert_cli.commands.infer import infer
 from clipbert_cli.commands.pack import pack
 from clipbert_cli.commands.recipes import recipes_app
 from clipbert_cli.commands.runs import runs_app
+from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE
@@ -108,8 +110,10 @@ app.command("pack", epilog="Example: clipbert pack videos/ vis_db/msrvtt")(pack)
 app.add_typer(store_app, name="store")
 app.command("pretrain", help=PRETRAIN_HELP)(finetune)
 app.command("finetune")(finetune)
-app.command("infer")(infer)
-app.command("eval")(evaluate)
+app.command("infer", epilog="Example: clipbert infer --run runs/msrvtt_qa --split test -o preds.jsonl")(infer)
+app.command("eval", epilog="Example: clipbert eval preds.jsonl --recipe msrvtt_qa --split test")(evaluate)
+app.command("ask", epilog='Example: clipbert ask --run runs/msrvtt_qa --video cat.mp4 "what is the cat doing?"')(ask)
+app.command("search", epilog='Example: clipbert search clips/ "a dog jumps" --run runs/msrvtt_retrieval')(search)
 app.add_typer(runs_app, name="runs")
 app.add_typer(recipes_app, name="recipes")
 app.command("demo")(demo)

@@ -1,108 +1,92 @@
-"""What `clipbert infer` does without annotations: questions about single files, and searches in a folder."""
+"""`clipbert ask`: answers to questions about single files."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clipbert_cli.commands.options import (
+    CheckpointOption,
+    DeviceOption,
+    JsonOption,
+    RunOption,
+    SetOption,
+    WeightsOption,
+)
+from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.types import Kind
 
 
-def answer_files(
-    run: Path,
-    options: dict[str, Any],
-    files: Sequence[tuple[Kind, Path]],
-    questions: Sequence[str],
-    choices: Sequence[str],
-    *,
-    as_json: bool,
+def ask(
+    questions: Annotated[list[str], typer.Argument(metavar="QUESTION", help="What to ask about every file.")],
+    run: RunOption,
+    video: Annotated[
+        list[Path] | None, typer.Option("--video", metavar="FILE", help="A video to ask about. Repeatable.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None, typer.Option("--image", metavar="FILE", help="An image to ask about. Repeatable.")
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", metavar="TEXT", help="An answer to choose from, for multiple choice. Repeatable."),
+    ] = None,
+    checkpoint: CheckpointOption = "best",
+    weights: WeightsOption = "auto",
+    overrides: SetOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """Ask every question about every file; a table, or JSON.
+    """Answer questions about video and image files with a trained run."""
+    files: list[tuple[Kind, Path]] = [*(("video", file) for file in video or ())]
+    files += [("image", file) for file in image or ()]
+    _refuse_files(run, questions, video or [], image or [])
+    if not files:
+        raise UsageError(
+            "--video or --image is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
+        )
 
-    Args:
-        options: of `inference.open_run`.
-        choices: of each question, where the task chooses.
-    """
-    from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.infer.trained import open_run, predict_media
+    from clipbert_cli.commands.terminal import print_json, print_table, show_logs
+    from clipbert_cli.infer.trained import RunSelection, ask_files, open_run
+    from clipbert_cli.runtime.distributed import start_world
 
-    loaded = open_run(run, **options)
-    answers = []
-    for kind in dict.fromkeys(kind for kind, _ in files):
-        of_kind = list(dict.fromkeys(file for each, file in files if each == kind))
-        answering = predict_media(loaded, of_kind, questions, options=choices, kind=kind, progress=lambda count: None)
-        asked = [(file, question) for file in of_kind for question in questions]
-        for (file, question), prediction in zip(asked, answering.predictions, strict=True):
-            answers.append({kind: str(file), "question": question, **prediction.fields})
+    show_logs()
+    with start_world(device) as world:
+        opened = open_run(RunSelection(run, checkpoint, weights, overrides=tuple(overrides or ())), world)
+        answers = [
+            {kind: prediction.media_id, "question": question, **prediction.fields}
+            for kind, question, prediction in ask_files(opened, files, questions, options=option or ())
+        ]
     if as_json:
         print_json(answers)
         return
-    rows = []
-    for answer in answers:
-        name = str(answer.get("video") or answer.get("image"))
-        rows.append((name, answer["question"], loaded.task.answer_text(answer), f"{answer['score']:.3f}"))
-    _print_table(("file", "question", "answer", "score"), rows)
-
-
-def search_folder(
-    run: Path,
-    options: dict[str, Any],
-    folder: tuple[Kind, Path],
-    texts: Sequence[str],
-    *,
-    shortlist: int | None,
-    as_json: bool,
-) -> None:
-    """Find the best media of a folder or store for each text; a table, or JSON.
-
-    Args:
-        options: of `inference.open_run`.
-        shortlist: see `ranking.search`.
-    """
-    from clipbert_cli.commands.progress import progress_bar
-    from clipbert_cli.commands.terminal import print_json
-    from clipbert_cli.infer.ranking import search
-    from clipbert_cli.infer.trained import open_run
-
-    kind, path = folder
-    loaded = open_run(run, **options)
-    with progress_bar(kind) as bar:
-        task = bar.add_task("search", total=None)
-        found = search(
-            loaded,
-            path,
-            texts,
-            kind=kind,
-            shortlist=shortlist,
-            progress=lambda done, total: bar.update(task, completed=done * loaded.world.size, total=total),
-        )
-    if as_json:
-        print_json(
-            [
-                {"text": text, "top": [{"media_id": item.media_id, "score": item.score} for item in items]}
-                for text, items in zip(texts, found, strict=True)
-            ]
-        )
-        return
+    text = opened.setup.task.answer_text
     rows = [
-        (text, str(rank), item.media_id, f"{item.score:.3f}")
-        for text, items in zip(texts, found, strict=True)
-        for rank, item in enumerate(items, start=1)
+        (answer.get("video") or answer["image"], answer["question"], text(answer), f"{answer['score']:.3f}")
+        for answer in answers
     ]
-    _print_table(("text", "rank", kind, "score"), rows)
+    print_table(("file", "question", "answer", "score"), rows)
 
 
-def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+def _refuse_files(run: Path, questions: Sequence[str], videos: Sequence[Path], images: Sequence[Path]) -> None:
+    """Raise UsageError for a question that names an existing file, with the command that was probably meant.
 
-    from clipbert_cli.commands.terminal import is_muted
-
-    table = Table(*headings, box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*map(Text, row))
-    if not is_muted():
-        Console(highlight=False, emoji=False).print(table)
+    The shell turns `--video *.mp4` into `--video a.mp4 b.mp4 c.mp4`, where only the first file belongs to the option.
+    """
+    found = [question for question in questions if Path(question).is_file()]
+    if not found:
+        return
+    option = "--image" if images and not videos else "--video"
+    words = ["clipbert", "ask", "--run", str(run)]
+    for name, files in (("--video", videos), ("--image", images), (option, found)):
+        words += [word for file in files for word in (name, str(file))]
+    words += [question for question in questions if question not in found] or ["what is in it?"]
+    raise UsageError(
+        f"{found[0]} is a file, but stands where a question is expected",
+        hint=f"give {option} before each file: {shlex.join(words)}",
+    )

@@ -132,8 +132,8 @@ def show_retrieval(stage: Stage) -> dict[str, Any]:
     chance = 100 / stage.amount.test
     note(f"\nR@1     {metrics['recall_at_1']:.1f} %   among {stage.amount.test} videos that training never saw")
     note(f"chance  {chance:.1f} %")
-    search = ["infer", "--run", str(run), "--text", "a red circle on the left and a blue bar on the right"]
-    note(f"Search it:\n  {shlex.join(['clipbert', *search, '--videos', str(stage.folder / 'vis_db')])}")
+    search = ["search", str(stage.folder / "vis_db"), "a red circle on the left and a blue bar on the right"]
+    note(f"Search it:\n  {shlex.join(['clipbert', *search, '--run', str(run)])}")
     return {"recall_at_1": metrics["recall_at_1"], "chance": chance}
 
 
@@ -211,6 +211,7 @@ def train(stage: Stage, recipe: str, *settings: str, command: str = "finetune", 
 
 def score(stage: Stage, run: Path, recipe: str, name: str, *settings: str) -> dict[str, Any]:
     """Predict the test split into the file `name`, score it, and return the metrics."""
+    from clipbert_cli.build import build_task, read_split
     from clipbert_cli.infer.score import evaluate
     from clipbert_cli.recipe.load import load_recipe
 
@@ -218,7 +219,9 @@ def score(stage: Stage, run: Path, recipe: str, name: str, *settings: str) -> di
     chosen = [word for setting in settings for word in ("--set", setting)]
     call(stage, "infer", "--run", str(run), "--split", "test", "-o", str(predictions), *stage.on_device, *chosen)
     call(stage, "eval", str(predictions), "--recipe", recipe, "--data-root", str(stage.folder), "--split", "test")
-    return evaluate(predictions, load_recipe(recipe, data_root=stage.folder), "test")
+    loaded = load_recipe(recipe, data_root=stage.folder)
+    task = build_task(loaded)
+    return evaluate(predictions, task, read_split(loaded, "test", task, task.check_truth))
 
 
 def example_question(folder: Path, run: Path) -> str:
@@ -227,7 +230,7 @@ def example_question(folder: Path, run: Path) -> str:
     video = folder / "videos" / f"{record['video_id']}.mp4"
     called = Path(sys.argv[0])  # by its path where a shell does not find it
     command = str(called) if called.name == "clipbert" and not shutil.which("clipbert") else "clipbert"
-    return shlex.join([command, "infer", "--run", str(run), "--video", str(video), "--question", record["question"]])
+    return shlex.join([command, "ask", "--run", str(run), "--video", str(video), record["question"]])
 
 
 def call(stage: Stage, *arguments: str) -> None:

@@ -3,44 +3,84 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 RecipeArgument = Annotated[
     str,
-    typer.Option("--recipe", "-r", metavar="NAME|FILE", help="Recipe: a shipped name (clipbert recipes ls) or a file."),
+    typer.Option(
+        "--recipe", "-r", metavar="NAME|FILE", help="A recipe: a shipped name (clipbert recipes ls) or a file."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, e.g. train.batch_size=8. Repeatable."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, for example train.batch_size=8. Repeatable."),
 ]
 DataRootOption = Annotated[
     Path | None,
-    typer.Option("--data-root", metavar="DIR", help="Folder that the recipe's relative paths start from."),
+    typer.Option("--data-root", metavar="DIR", help="The folder that relative paths of the recipe start from."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+RunOption = Annotated[
+    Path, typer.Option("--run", metavar="DIR", help="The folder of a run that clipbert finetune made.")
+]
+CheckpointOption = Annotated[
+    str, typer.Option("--checkpoint", metavar="best|latest|step_N", help="Which checkpoint of the run to use.")
+]
+WeightsOption = Annotated[
+    Literal["auto", "plain", "ema"],
+    typer.Option(
+        "--weights",
+        help="Which weights to use if the run has a moving average (train.ema_decay): the plain ones or the average "
+        "(ema). By default those that validation scored.",
+    ),
+]
+ShortlistOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shortlist",
+        min=1,
+        metavar="N",
+        help="Retrieval only: score all media items with one frame first, and only the N best of each text with all "
+        "clips. Faster, but recall can be lower.",
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 DeviceOption = Annotated[
-    str | None, typer.Option("--device", metavar="cpu|cuda|cuda:N", help="Default: the first GPU, or the CPU.")
+    str | None,
+    typer.Option(
+        "--device", metavar="cpu|cuda|cuda:N", help="The device to compute on. By default the first GPU, or the CPU."
+    ),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output file if it is there.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 PROCESSES = "Several processes"
 ProcessesOption = Annotated[
     str | None,
-    typer.Option("--nproc-per-node", metavar="N|gpu", help="Processes on this machine.", rich_help_panel=PROCESSES),
+    typer.Option(
+        "--nproc-per-node", metavar="N|gpu", help="The number of processes on this machine.", rich_help_panel=PROCESSES
+    ),
 ]
 NodesOption = Annotated[
     int | None,
-    typer.Option("--nnodes", min=1, help="Machines; give the same command on each.", rich_help_panel=PROCESSES),
+    typer.Option(
+        "--nnodes", min=1, help="The number of machines; give the same command on each.", rich_help_panel=PROCESSES
+    ),
 ]
 EndpointOption = Annotated[
     str | None,
-    typer.Option("--rdzv-endpoint", metavar="HOST:PORT", help="Where the machines meet.", rich_help_panel=PROCESSES),
+    typer.Option(
+        "--rdzv-endpoint",
+        metavar="HOST:PORT",
+        help="The address of one machine, where all of them meet.",
+        rich_help_panel=PROCESSES,
+    ),
 ]
 MeetingOption = Annotated[
     str | None,
-    typer.Option("--rdzv-id", metavar="NAME", help="What they call this job.", rich_help_panel=PROCESSES),
+    typer.Option(
+        "--rdzv-id", metavar="NAME", help="The id of the job, the same on every machine.", rich_help_panel=PROCESSES
+    ),
 ]
 LAUNCHER_OPTIONS = ("nproc_per_node", "nnodes", "rdzv_endpoint", "rdzv_id")
 

@@ -1,4 +1,4 @@
-"""Every text with every media item: scores of a split in a folder, a search among media, and a shortlist for both.
+"""Every text with every media item: the scores of a split, a search, and a shortlist for both.
 
 Legend: M media items, N texts.
 """
@@ -16,21 +16,54 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipbert_cli.build import Evaluation, open_split_media, read_split
-from clipbert_cli.errors import DecodeError, InterruptionError, UsageError
+from clipbert_cli.build import Evaluation, Split
+from clipbert_cli.errors import DecodeError, InterruptionError
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
-from clipbert_cli.infer.trained import Answering, LoadedRun
-from clipbert_cli.loading.order import OrderedBatches
+from clipbert_cli.infer.trained import Progress, TrainedRun
+from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.source import MediaSource
-from clipbert_cli.task.retrieval import checksum
-from clipbert_cli.types import Example, Kind, Prediction
-
-Progress = Callable[[int], None]
+from clipbert_cli.task.base import texts_checksum
+from clipbert_cli.types import Example, Prediction
 
 CHEAP = {"num_clips": 1, "num_frames": 1, "sampling": "middle"}
-"""How a shortlist looks at a media item: one frame, as large as those that the model was trained on. Frames of half the
-side give the demo's model lists that are hardly better than chance; a whole one, nearly those of four clips."""
+"""The inference settings of a shortlist: one frame from the middle, as large as those that the model was trained on.
+
+Frames of half the side give the demo's model lists that are hardly better than chance; a full frame gives nearly the
+lists of four clips (`benchmarks/shortlist.py`).
+"""
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Texts, and the media items that each of them is scored with. The media ids are in the order of the rows."""
+
+    run: TrainedRun
+    split: Split
+    media_ids: Sequence[str]
+    shortlist: Shortlist | None = None
+
+    def evaluation(self, *, done: frozenset[int] = frozenset()) -> Evaluation:
+        """Return this process's share of the work, without the batches whose numbers are in `done`."""
+        evaluation = self.run.setup.evaluation(self.split, media_ids=self.media_ids, done=done)
+        if self.shortlist is None:
+            return evaluation
+        assert evaluation.shared is not None
+        shared = dataclasses.replace(evaluation.shared, wanted=self.shortlist.wanted)
+        return dataclasses.replace(evaluation, shared=shared)
+
+    def predict(self, progress: Progress = lambda count: None) -> Iterator[Prediction]:
+        """Yield a prediction with `scores` or `media_error` for every media item."""
+        return map(self.complete, self.run.predict(self.evaluation(), progress))
+
+    def complete(self, prediction: Prediction) -> Prediction:
+        """Return the prediction with the scores of the texts that the shortlist left out."""
+        return prediction if self.shortlist is None else self.shortlist.complete(prediction)
+
+    def shortlisted(self, size: int | None, progress: Progress = lambda count: None) -> Pairs:
+        """Return the same pairs with a shortlist, if there are more than `size` media items."""
+        if size is None or size >= len(self.media_ids):
+            return self
+        return dataclasses.replace(self, shortlist=Shortlist.make(self, size, progress))
 
 
 # ------------------------------------------------------------------------------------------------ shortlist
@@ -38,186 +71,129 @@ side give the demo's model lists that are hardly better than chance; a whole one
 
 @dataclass(frozen=True)
 class Shortlist:
-    """For each text the `size` media items that a cheap score puts first; only these get the true score.
+    """The `size` media items per text that a cheap score ranks first. Only these are scored with all clips.
 
-    The others keep their order by the cheap score, behind all that are on the list: their scores are below 0.
+    The other items keep the order of their cheap scores and rank behind the shortlist, with scores below 0.
 
     Attributes:
-        cheap: (M, N) float32 in 0..1; -1 where the media item failed.
+        rows: media id -> row of the arrays.
+        cheap: (M, N) float32 in 0..1; -1 if the media item failed.
         chosen: (M, N) bool.
     """
 
     size: int
-    media: Mapping[str, int]
+    rows: Mapping[str, int]
     cheap: np.ndarray
     chosen: np.ndarray
 
     @classmethod
-    def make(cls, loaded: LoadedRun, questions: Questions, size: int, progress: Progress) -> Shortlist | None:
-        """Score everything cheaply, by the same model. None where the list would hold every item."""
-        media = {media_id: row for row, media_id in enumerate(questions.media)}
-        if size >= len(media):
-            return None
-        cheap = np.full((len(media), len(questions.examples)), -1.0, dtype=np.float32)
-        for prediction in loaded.predict(questions.evaluation(cheaper(loaded)), progress):
+    def make(cls, pairs: Pairs, size: int, progress: Progress) -> Shortlist:
+        """Score all pairs cheaply, with the same model."""
+        rows = {media_id: row for row, media_id in enumerate(pairs.media_ids)}
+        cheap = np.full((len(rows), len(pairs.split.examples)), -1.0, dtype=np.float32)
+        run = dataclasses.replace(pairs.run, setup=pairs.run.setup.changed(infer=CHEAP))
+        for prediction in dataclasses.replace(pairs, run=run).predict(progress):
             if "scores" in prediction.fields:
-                cheap[media[prediction.media_id]] = prediction.fields["scores"]
+                cheap[rows[prediction.media_id]] = prediction.fields["scores"]
+        # A stable sort, so that equal scores give the same list on every machine.
         first = np.argsort(-cheap, axis=0, kind="stable")[:size]  # (size, N)
         chosen = np.zeros(cheap.shape, dtype=bool)
         np.put_along_axis(chosen, first, True, axis=0)
-        return cls(size, media, cheap, chosen & (cheap >= 0))
+        return cls(size, rows, cheap, chosen & (cheap >= 0))
 
     def wanted(self, media_ids: Sequence[str]) -> torch.Tensor:
-        """(B, N) bool."""
-        return torch.from_numpy(self.chosen[[self.media[media_id] for media_id in media_ids]])
+        """Return (B, N) bool: which texts have each of B media items on their list."""
+        return torch.from_numpy(self.chosen[[self.rows[media_id] for media_id in media_ids]])
 
     def complete(self, prediction: Prediction) -> Prediction:
-        """The prediction, with scores in -1..0 for the texts that have it not on their list."""
+        """Return the prediction with scores in -1..0 for the texts that do not have it on their list."""
         if "scores" not in prediction.fields:
             return prediction
-        row = self.media[prediction.media_id]
+        row = self.rows[prediction.media_id]
+        # Probabilities are in 0..1, so subtracting 1 puts the cheap ones behind all others and keeps their order.
         scores = np.where(self.chosen[row], prediction.fields["scores"], self.cheap[row] - 1)
         return dataclasses.replace(prediction, fields={**prediction.fields, "scores": scores.astype(np.float32)})
 
     def missed(self, examples: Sequence[Example]) -> float:
-        """Percent of the texts whose own media item is not on their list: what recall can lose at most."""
-        own = [self.chosen[self.media[example.media_id], text] for text, example in enumerate(examples)]
+        """Return the percentage of texts whose own media item is not on their list: the most that recall can lose."""
+        own = [self.chosen[self.rows[example.media_id], text] for text, example in enumerate(examples)]
         return 100 * (1 - float(np.mean(own)))
-
-
-def cheaper(loaded: LoadedRun) -> LoadedRun:
-    """The same model, looking at a single frame."""
-    infer = loaded.recipe.infer.model_copy(update=CHEAP)
-    return dataclasses.replace(loaded, recipe=loaded.recipe.model_copy(update={"infer": infer}))
-
-
-@dataclass(frozen=True)
-class Questions:
-    """Texts and the media that each of them is scored with."""
-
-    examples: Sequence[Example]
-    source: MediaSource
-    media: Sequence[str]
-
-    def evaluation(
-        self, loaded: LoadedRun, *, shortlist: Shortlist | None = None, done: frozenset[int] = frozenset()
-    ) -> Evaluation:
-        """This process's share of the work, without the batches that are done."""
-        questions = loaded.evaluation(self.examples, self.source, self.media, done=done)
-        if shortlist is None:
-            return questions
-        assert questions.shared is not None
-        return dataclasses.replace(questions, shared=dataclasses.replace(questions.shared, wanted=shortlist.wanted))
-
-
-def check_every_pair(loaded: LoadedRun, what: str) -> None:
-    """Raise UsageError unless the run's task scores every text with every media item."""
-    if not loaded.task.every_pair:
-        raise UsageError(f"the run's task is {loaded.recipe.task}: {what}", hint="give the folder of a retrieval run")
 
 
 # ------------------------------------------------------------------------------------------------ a split
 
 
-@dataclass(frozen=True)
-class SplitScoring:
-    """The scores of a split, to come.
+def split_pairs(run: TrainedRun, name: str) -> Pairs:
+    """Read a split for ranking: each of its texts with each of its media items.
 
-    `missed` is what a shortlist leaves out, see `Shortlist.missed`; None without one.
+    Raises:
+        UsageError: the run's task does not score every text with every media item.
+        ClipbertError: something is wrong with the split.
     """
+    run.setup.task.require_ranking("scoring every text of a split with every media item")
+    split = run.setup.split(name)
+    return Pairs(run, split, list(dict.fromkeys(example.media_id for example in split.examples)))
 
-    loaded: LoadedRun
-    questions: Questions
-    shortlist: Shortlist | None
-    missed: float | None
 
-    @classmethod
-    def prepare(cls, loaded: LoadedRun, split: str, shortlist: int | None, progress: Progress) -> SplitScoring:
-        """Read the split, and make the shortlist where one is asked for.
+def write_scores(pairs: Pairs, path: Path, *, overwrite: bool, progress: Progress) -> int:
+    """Write the scores of all pairs into a folder, or continue an interrupted command that did.
 
-        Raises:
-            UsageError: the run's task does not score every text with every media item.
-            ClipbertError: what is wrong with the split.
-        """
-        check_every_pair(loaded, "it does not score every text of a split with every media item")
-        examples = read_split(loaded.recipe, split, loaded.task)
-        source = open_split_media(loaded.recipe, split, examples)
-        questions = Questions(examples, source, list(dict.fromkeys(example.media_id for example in examples)))
-        listed = Shortlist.make(loaded, questions, shortlist, progress) if shortlist else None
-        missed = None if shortlist is None else listed.missed(examples) if listed else 0.0
-        return cls(loaded, questions, listed, missed)
+    Returns:
+        How many media items were in the folder already.
 
-    @property
-    def total(self) -> int:
-        """Media items."""
-        return len(self.questions.media)
+    Raises:
+        OutputError: the folder holds something else, or cannot be written.
+        InterruptionError: a signal asked to stop; finished batches are kept.
+    """
+    world = pairs.run.setup.world
+    folder = ScoreFolder(path, _scoring(pairs))
+    with ExitStack() as stack:
+        opened = folder.opened(overwrite=overwrite)
+        done = frozenset(world.main_first(lambda: stack.enter_context(opened)))
+        already = sum(len(folder.scoring.positions(number)) for number in done)
+        progress(already)
+        evaluation = pairs.evaluation(done=done)
+        try:
+            with folder.writer() as writer, Interrupts(STOP_SIGNALS) as interrupts:
+                batches = pairs.run.predictor.run_own(evaluation, progress=progress, check_interrupts=interrupts.check)
+                for number, predictions in zip(evaluation.numbers, batches, strict=True):
+                    writer.add(number, [pairs.complete(prediction) for prediction in predictions])
+        except InterruptionError as exc:
+            raise InterruptionError(
+                exc.signal,
+                f"interrupted by {exc.signal.name}: the scores so far are kept in {path}",
+                hint="the same command continues from here",
+            ) from exc
+        # The main process may finish the folder only after all others have written their last batch.
+        world.gather(None)
+        world.main_first(folder.finish)
+    return already
 
-    def predictions(self, progress: Progress) -> Answering:
-        """A prediction for every media item."""
-        evaluation = self.questions.evaluation(self.loaded, shortlist=self.shortlist)
-        answered = self.loaded.predict(evaluation, progress)
-        return Answering(self.total, map(self.shortlist.complete, answered) if self.shortlist else answered)
 
-    def write(self, path: Path, *, overwrite: bool, progress: Progress) -> int:
-        """Write the scores into a folder, or go on where an interruption left it; how many media items were there.
+def _scoring(pairs: Pairs) -> Scoring:
+    examples = pairs.split.examples
+    return Scoring(
+        media=tuple(pairs.media_ids),
+        texts=tuple(example.example_id for example in examples),
+        checksum=texts_checksum(examples),
+        digest=_digest(pairs),
+        batch_size=pairs.run.setup.recipe.infer.batch_size,
+    )
 
-        Raises:
-            OutputError: the folder holds something else, or cannot be written.
-            InterruptionError: a signal asked to stop; what is done is kept.
-        """
-        world = self.loaded.world
-        folder = ScoreFolder(path, self._scoring())
-        with ExitStack() as stack:
-            opened = folder.opened(overwrite=overwrite)
-            done = frozenset(world.main_first(lambda: stack.enter_context(opened)))
-            already = sum(len(folder.scoring.positions(number)) for number in done)
-            progress(already)
-            try:
-                with folder.part(world.rank) as part:
-                    for number, predictions in self._batches(done, progress):
-                        part.add(number, predictions)
-            except InterruptionError as exc:
-                raise InterruptionError(
-                    exc.signal,
-                    f"interrupted by {exc.signal.name}: the scores so far are kept in {path}",
-                    hint="the same command goes on from here",
-                ) from exc
-            world.gather(None)  # everybody has written
-            world.main_first(folder.finish)
-        return already
 
-    def _batches(self, done: frozenset[int], progress: Progress) -> Iterator[tuple[int, Sequence[Prediction]]]:
-        """This process's batches that are not done: number and predictions."""
-        batch_size = self.loaded.recipe.infer.batch_size
-        order = OrderedBatches(self.total, batch_size=batch_size, shard=self.loaded.world.shard, done=done)
-        evaluation = self.questions.evaluation(self.loaded, shortlist=self.shortlist, done=done)
-        answered = self.loaded.predict_own(evaluation, progress)
-        for number, predictions in zip(order.numbers, answered, strict=True):
-            yield number, list(map(self.shortlist.complete, predictions)) if self.shortlist else predictions
-
-    def _scoring(self) -> Scoring:
-        examples = self.questions.examples
-        return Scoring(
-            media=tuple(self.questions.media),
-            texts=tuple(example.example_id for example in examples),
-            checksum=checksum(examples),
-            digest=self._digest(),
-            batch_size=self.loaded.recipe.infer.batch_size,
-        )
-
-    def _digest(self) -> str:
-        """Eight hexadecimal digits of all that decides a score: weights, settings, texts, precision, shortlist."""
-        recipe = self.loaded.recipe
-        settings = recipe.model_dump(mode="json", include={"task", "seed", "data", "model", "objective", "infer"})
-        for name in ("root", "workers", "splits", "train_splits", "train_ratios"):
-            del settings["data"][name]
-        shortlist = self.shortlist.size if self.shortlist else None
-        precision = self.loaded.precision.name
-        texts = [example.texts for example in self.questions.examples]
-        digest = zlib.crc32(json.dumps([settings, precision, shortlist, texts]).encode())
-        for tensor in self.loaded.model.state_dict().values():
-            digest = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), digest)
-        return f"{digest:08x}"
+def _digest(pairs: Pairs) -> str:
+    """Return eight hexadecimal digits of all that decides a score: weights, settings, texts, precision, shortlist."""
+    recipe = pairs.run.setup.recipe
+    settings = recipe.model_dump(mode="json", include={"task", "seed", "data", "model", "objective", "infer"})
+    for name in ("root", "workers", "splits", "train_splits", "train_ratios"):
+        del settings["data"][name]
+    shortlist = pairs.shortlist.size if pairs.shortlist else None
+    precision = pairs.run.setup.precision.name
+    texts = [example.texts for example in pairs.split.examples]
+    digest = zlib.crc32(json.dumps([settings, precision, shortlist, texts]).encode())
+    for tensor in pairs.run.model.state_dict().values():
+        digest = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), digest)
+    return f"{digest:08x}"
 
 
 # ------------------------------------------------------------------------------------------------ a search
@@ -225,55 +201,53 @@ class SplitScoring:
 
 @dataclass(frozen=True)
 class Found:
-    """A media item and how well it matches, 0..1; below 0 where it is on no shortlist."""
+    """A media item and how well it matches, 0..1; below 0 if a shortlist left it out."""
 
     media_id: str
     score: float
 
 
 def search(
-    loaded: LoadedRun,
+    run: TrainedRun,
     media: Path,
     texts: Sequence[str],
     *,
-    kind: Kind,
     shortlist: int | None = None,
     progress: Callable[[int, int], None],
 ) -> list[list[Found]]:
-    """The `infer.top` best media items of a store or folder for each text, best first.
+    """Find the `infer.top` media items of a store or folder that match each text best, best first.
+
+    The kind of the media is the recipe's `data.media`. Of equal scores the item that comes first in the store is first.
 
     Args:
-        shortlist: score only this many media items of each text with all clips; default: all.
+        shortlist: score only this many media items per text with all clips. Default: all.
         progress: called with the finished and the total number of media items.
 
     Raises:
         UsageError: the run's task does not score every text with every media item.
-        StoreError: no media there.
+        StoreError: there are no media.
+        DecodeError: no media item can be decoded.
     """
-    check_every_pair(loaded, "it does not find media by text")
-    source = open_media(media, kind=kind)
-    settings = loaded.recipe.model_copy(update={"data": loaded.recipe.data.model_copy(update={"media": kind})})
-    loaded = dataclasses.replace(loaded, recipe=settings)
-    questions = Questions(
-        [Example(str(number), "", (text,)) for number, text in enumerate(texts)], source, list(source)
-    )
-    total = len(questions.media)
+    run.setup.task.require_ranking("clipbert search")
+    recipe = run.setup.recipe
+    source = open_media(media, kind=recipe.data.media)
+    # An empty media id: a text to search for belongs to no media item.
+    split = Split([Example(str(number), "", (text,)) for number, text in enumerate(texts)], source)
+    pairs = Pairs(run, split, list(source)).shortlisted(shortlist)
     done = 0
 
     def after(count: int) -> None:
         nonlocal done
         done += count
-        progress(done, total)
+        progress(done, len(pairs.media_ids))
 
-    listed = Shortlist.make(loaded, questions, shortlist, lambda count: None) if shortlist else None
-    answered = list(loaded.predict(questions.evaluation(loaded, shortlist=listed), after))
+    answered = list(pairs.predict(after))
     predictions = [prediction for prediction in answered if "scores" in prediction.fields]
     if not predictions:
         raise DecodeError(f"no media item can be used; the first: {answered[0].fields['media_error']}")
-    if listed:
-        predictions = list(map(listed.complete, predictions))
     scores = np.stack([prediction.fields["scores"] for prediction in predictions])  # (media, texts)
-    best = np.argsort(-scores, axis=0, kind="stable")[: loaded.recipe.infer.top].T  # (texts, top)
+    best = np.argsort(-scores, axis=0, kind="stable")[: recipe.infer.top].T  # (texts, top)
+    # Over str, a float32 becomes the shortest decimal number and not the long tail of its float64 value.
     return [
         [Found(predictions[row].media_id, float(str(scores[row, text]))) for row in rows]
         for text, rows in enumerate(best.tolist())

@@ -1,14 +1,18 @@
-"""Scores of every text with every media item, in a folder: written as they come, continued where they stopped.
+"""A folder with the scores of every text with every media item, written batch by batch and resumable after a kill.
 
     scores/
-      scores.npy      float32 (M, N): a row a media item, a column a text; NaN where the media item failed
+      scores.npy      float32 (M, N): one row per media item, one column per text; NaN where the media item failed
       ids.json        {"media": [M ids], "texts": [N ids], "checksum": of the texts, "errors": {media id: reason}}
-      unfinished/     only until all is done
-        state.json    what is being scored, by which model
-        rows-R.f32    rows as process R computed them, batch after batch
-        rows-R.jsonl  a line for each batch whose rows are on disk
+      unfinished/     removed at the end
+        state.json    what is scored, and by which model
+        scores.npy    the same array, allocated in full at the start; processes write their rows in place
+        finished      M bytes, one per media item: 0 to do, 1 scored, 2 failed
+        error-P       the reason why the media item at position P failed
+        .lock         held by the command that writes
 
-A batch counts when its line is there: a line that was cut short, and rows without a line, are computed again.
+A row counts when its byte in `finished` says so. Rows are on disk before their bytes are written, so a kill at any
+moment leaves only rows that are complete or that are computed again. The folder is complete when `scores.npy` has been
+renamed into it; a folder `unfinished` beside it is then only a leftover.
 """
 
 from __future__ import annotations
@@ -18,26 +22,27 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from clipbert_cli.errors import OutputError, PredictionsError
-from clipbert_cli.files import LockHeldError, atomic_file, lock
+from clipbert_cli.files import LockHeldError, atomic_file, fsync, lock
 from clipbert_cli.types import Prediction
 
 SCORES, IDS = "scores.npy", "ids.json"
-UNFINISHED, STATE, LOCK = "unfinished", "state.json", ".lock"
-FINISHED = ".finished"  # what UNFINISHED is called while it is removed
+UNFINISHED, STATE, FINISHED, LOCK = "unfinished", "state.json", "finished", ".lock"
+TO_DO, SCORED, FAILED = range(3)
+"""The values of a byte of `finished`."""
 
 
 @dataclass(frozen=True)
 class Scoring:
     """What is scored: M media items in batches, N texts, and a digest of all that decides a score.
 
-    Two processes, or one that was interrupted and another, may write into one folder only if all of it is equal.
+    Two commands, or an interrupted one and its continuation, may write into one folder only if all of it is equal.
     """
 
     media: tuple[str, ...]
@@ -48,210 +53,220 @@ class Scoring:
 
     @property
     def batches(self) -> int:
-        """How many there are."""
+        """The number of batches."""
         return -(-len(self.media) // self.batch_size)
 
     def positions(self, number: int) -> range:
-        """The places in `media` of batch `number`."""
+        """Return the positions in `media` of batch `number`."""
         return range(number * self.batch_size, min((number + 1) * self.batch_size, len(self.media)))
 
 
-@dataclass
-class Done:
-    """What the journals say: the batches that are scored, where their rows are, and which media failed."""
-
-    rows: dict[int, tuple[Path, int]] = field(default_factory=dict)
-    """Media position -> file, and row in it."""
-    errors: dict[str, str] = field(default_factory=dict)
-    batches: set[int] = field(default_factory=set)
-
-
+@dataclass(frozen=True)
 class ScoreFolder:
-    """Scores on their way. Every process has its own; one of them opens and finishes the folder."""
+    """Scores that are being written. Every process has this object; the main process opens and finishes the folder."""
 
-    def __init__(self, path: Path, scoring: Scoring) -> None:
-        self.path, self.scoring = path, scoring
-        self.unfinished = path / UNFINISHED
+    path: Path
+    scoring: Scoring
 
-    # The main process alone.
+    @property
+    def unfinished(self) -> Path:
+        return self.path / UNFINISHED
+
+    # ------------------------------------------------------------------------------------ the main process only
 
     @contextmanager
     def opened(self, *, overwrite: bool) -> Iterator[set[int]]:
-        """Make the folder, or go on with it, and keep other commands out meanwhile; gives the batches that are done.
+        """Make the folder or continue it, keep other commands out meanwhile, and yield the numbers of finished batches.
 
         Raises:
-            OutputError: something else is there, another process writes there, or it cannot be written.
+            OutputError: the folder holds something else, another command writes into it, or it cannot be written.
         """
-        try:
-            if overwrite:
-                self._clear()
-            self._make()
-            with ExitStack() as stack:
-                try:
-                    stack.enter_context(lock(self.unfinished / LOCK, remove_file=False))
-                except LockHeldError as exc:
-                    raise OutputError(f"{self.path}: {exc.owner} writes these scores", hint="wait for it") from exc
-                yield self._read(mend=True).batches
-        except OSError as exc:
-            raise OutputError(f"{self.path} cannot be written: {exc.strerror}") from exc
+        self._check_replaceable(overwrite=overwrite)
+        with ExitStack() as stack:
+            try:
+                self.unfinished.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(lock(self.unfinished / LOCK, remove_file=False))
+                done = self._continued(overwrite=overwrite)
+            except LockHeldError as exc:
+                raise OutputError(f"{self.path}: {exc.owner} writes these scores", hint="wait until it ends") from exc
+            except OSError as exc:
+                raise OutputError(f"{self.path} cannot be written: {exc.strerror}") from exc
+            yield done
 
-    def _clear(self) -> None:
-        """Remove scores, and nothing else."""
-        if (self.unfinished / STATE).exists():
-            shutil.rmtree(self.unfinished)
-        for name in (SCORES, IDS):
-            (self.path / name).unlink(missing_ok=True)
-
-    def _make(self) -> None:
-        state, described = self.unfinished / STATE, json.dumps(asdict(self.scoring))
-        if (self.path / SCORES).exists() and not self.unfinished.exists():
+    def _check_replaceable(self, *, overwrite: bool) -> None:
+        """Raise OutputError unless the path is free, or holds scores that may be continued or replaced."""
+        if not os.path.lexists(self.path):
+            return
+        names = {each.name for each in self.path.iterdir()} if self.path.is_dir() else {""}
+        if names - {SCORES, IDS, UNFINISHED}:
+            raise OutputError(f"{self.path} exists already and holds no scores", hint="name another folder")
+        if SCORES in names and not overwrite:
             raise OutputError(
-                f"{self.path} exists already, with all its scores", hint="name another folder, or give --overwrite"
+                f"{self.path} exists already with all its scores", hint="name another folder, or give --overwrite"
             )
-        if self.path.exists() and not state.exists():
-            others = [] if not self.path.is_dir() else [each.name for each in self.path.iterdir()]
-            if not self.path.is_dir() or set(others) - {UNFINISHED, FINISHED}:
-                raise OutputError(f"{self.path} exists already, and holds no scores", hint="name another folder")
-        shutil.rmtree(self.path / FINISHED, ignore_errors=True)
-        if not state.exists():
-            self.unfinished.mkdir(parents=True, exist_ok=True)
-            with atomic_file(state) as stream:
-                stream.write(described)
-        if state.read_text(encoding="utf-8") != described:
+
+    def _continued(self, *, overwrite: bool) -> set[int]:
+        """Return the finished batches; allocate all files if there are none to continue."""
+        state, described = self.unfinished / STATE, json.dumps(asdict(self.scoring))
+        if overwrite:
+            for file in (state, self.path / SCORES, self.path / IDS):
+                file.unlink(missing_ok=True)
+        elif state.exists() and state.read_text(encoding="utf-8") != described:
             raise OutputError(
                 f"{self.path} holds unfinished scores of other weights, settings, media or texts",
                 hint="give the command that began them, name another folder, or give --overwrite",
             )
+        if not state.exists() or not self._is_whole():
+            # The state is written last: without it nothing here counts. The files are sparse until rows are written.
+            state.unlink(missing_ok=True)
+            for leftover in self.unfinished.glob("error-*"):
+                leftover.unlink()
+            shape = (len(self.scoring.media), len(self.scoring.texts))
+            np.lib.format.open_memmap(self.unfinished / SCORES, mode="w+", dtype="<f4", shape=shape)
+            (self.unfinished / FINISHED).write_bytes(bytes(len(self.scoring.media)))
+            with atomic_file(state) as stream:
+                stream.write(described)
+        marks = (self.unfinished / FINISHED).read_bytes()
+        return {
+            number
+            for number in range(self.scoring.batches)
+            if all(marks[position] != TO_DO for position in self.scoring.positions(number))
+        }
+
+    def _is_whole(self) -> bool:
+        """Return whether both files have their full size; a damaged disk may have cut them."""
+        try:
+            shape = np.load(self.unfinished / SCORES, mmap_mode="r").shape
+            marks = (self.unfinished / FINISHED).stat().st_size
+            return (marks, shape) == (len(self.scoring.media), (len(self.scoring.media), len(self.scoring.texts)))
+        except (OSError, ValueError, EOFError):
+            return False
 
     def finish(self) -> None:
-        """Put all rows together, in the order of the media. The folder is complete afterwards.
+        """Write `ids.json` and move the array into the folder, which is complete afterwards.
 
         Raises:
             OutputError: it cannot be written.
         """
-        done = self._read(mend=False)
-        assert done.batches == set(range(self.scoring.batches)), "not all batches are done"
-        ids = {"media": self.scoring.media, "texts": self.scoring.texts, "checksum": self.scoring.checksum}
-        unfinished = self.unfinished / SCORES
+        marks = (self.unfinished / FINISHED).read_bytes()
+        assert TO_DO not in marks, "not all batches are finished"
         try:
-            (self.path / IDS).write_text(json.dumps({**ids, "errors": done.errors}) + "\n", encoding="utf-8")
-            with unfinished.open("wb") as file:
-                self._write(file, done)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(unfinished, self.path / SCORES)
-            os.replace(self.unfinished, self.path / FINISHED)
-            shutil.rmtree(self.path / FINISHED)
+            errors = {
+                self.scoring.media[position]: (self.unfinished / f"error-{position}").read_text(encoding="utf-8")
+                for position, mark in enumerate(marks)
+                if mark == FAILED
+            }
+            ids = {"media": self.scoring.media, "texts": self.scoring.texts, "checksum": self.scoring.checksum}
+            with atomic_file(self.path / IDS, durable=True) as stream:
+                stream.write(json.dumps({**ids, "errors": errors}) + "\n")
+            os.replace(self.unfinished / SCORES, self.path / SCORES)
+            fsync(self.path)
+            shutil.rmtree(self.unfinished)
         except OSError as exc:
             raise OutputError(
-                f"{self.path} cannot be written: {exc.strerror}", hint="the same command goes on"
+                f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues"
             ) from exc
 
-    def _write(self, file: BinaryIO, done: Done) -> None:
-        """All rows as a .npy file."""
-        media, texts = len(self.scoring.media), len(self.scoring.texts)
-        header = {"descr": "<f4", "fortran_order": False, "shape": (media, texts)}
-        np.lib.format.write_array_header_1_0(file, header)
-        files = {path for path, _ in done.rows.values()}
-        parts = {path: np.memmap(path, dtype="<f4", mode="r").reshape(-1, texts) for path in files}
-        failed = np.full(texts, np.nan, dtype="<f4")
-        for position in range(media):
-            path, row = done.rows.get(position, (None, 0))
-            file.write((failed if path is None else parts[path][row]).tobytes())
-
-    def _read(self, *, mend: bool) -> Done:
-        """What is done; with `mend` what an interruption left over is cut off."""
-        done = Done()
-        for journal in sorted(self.unfinished.glob("rows-*.jsonl")):
-            rows_file = journal.with_suffix(".f32")
-            size = rows_file.stat().st_size if rows_file.exists() else 0
-            rows, kept = 0, 0
-            for line in journal.read_bytes().splitlines(keepends=True):
-                record = _whole(line)
-                if record is None or 4 * len(self.scoring.texts) * (rows + len(record["media"])) > size:
-                    break
-                for position in record["media"]:
-                    done.rows[position] = (rows_file, rows)
-                    rows += 1
-                done.errors.update(record["errors"])
-                done.batches.add(record["batch"])
-                kept += len(line)
-            if mend:
-                os.truncate(journal, kept)
-                if rows_file.exists():
-                    os.truncate(rows_file, 4 * len(self.scoring.texts) * rows)
-        return done
-
-    # Every process.
+    # ------------------------------------------------------------------------------------ every process
 
     @contextmanager
-    def part(self, number: int) -> Iterator[Part]:
-        """Where process `number` writes."""
-        name = self.unfinished / f"rows-{number}"
-        try:
-            with name.with_suffix(".f32").open("ab") as rows, name.with_suffix(".jsonl").open("ab") as journal:
-                yield Part(self.scoring, rows, journal)
-        except OSError as exc:
-            raise OutputError(
-                f"{self.path} cannot be written: {exc.strerror}", hint="the same command goes on from here"
-            ) from exc
+    def writer(self) -> Iterator[ScoreWriter]:
+        """Open the files for this process's rows."""
+        with ExitStack() as stack:
+            try:
+                rows, marks = (stack.enter_context(_opened(self.unfinished / name)) for name in (SCORES, FINISHED))
+                row = 4 * len(self.scoring.texts)
+                start = os.stat(self.unfinished / SCORES).st_size - row * len(self.scoring.media)
+                yield ScoreWriter(self, rows, marks, start)
+            except OSError as exc:
+                raise OutputError(
+                    f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues from here"
+                ) from exc
 
 
 @dataclass(frozen=True)
-class Part:
-    """The files of one process."""
+class ScoreWriter:
+    """Writes the rows of one process in place.
 
-    scoring: Scoring
-    rows: BinaryIO
-    journal: BinaryIO
+    Args:
+        rows: the descriptor of the array file, whose first row begins at byte `start`.
+        marks: the descriptor of `finished`.
+    """
+
+    folder: ScoreFolder
+    rows: int
+    marks: int
+    start: int
 
     def add(self, number: int, predictions: Sequence[Prediction]) -> None:
-        """The predictions of batch `number`: rows first, and on disk before its line says so."""
+        """Write the predictions of batch `number`: rows and reasons first, then the bytes that say so."""
+        scoring = self.folder.scoring
         fields = {prediction.media_id: prediction.fields for prediction in predictions}
-        positions = self.scoring.positions(number)
-        scored = [place for place in positions if "scores" in fields[self.scoring.media[place]]]
-        for place in scored:
-            self.rows.write(np.asarray(fields[self.scoring.media[place]]["scores"], dtype="<f4").tobytes())
-        self.rows.flush()
-        os.fsync(self.rows.fileno())
-        names = [self.scoring.media[place] for place in positions if place not in scored]
-        record = {"batch": number, "media": scored, "errors": {name: fields[name]["media_error"] for name in names}}
-        self.journal.write(json.dumps(record).encode() + b"\n")
-        self.journal.flush()
+        positions = scoring.positions(number)
+        rows = np.full((len(positions), len(scoring.texts)), np.nan, dtype="<f4")
+        marks = bytearray()
+        for row, position in enumerate(positions):
+            found = fields[scoring.media[position]]
+            if "scores" in found:
+                rows[row] = found["scores"]
+            else:
+                with atomic_file(self.folder.unfinished / f"error-{position}", durable=True) as stream:
+                    stream.write(found["media_error"])
+            marks.append(SCORED if "scores" in found else FAILED)
+        # The media items of a batch are neighbours, so one write is enough for its rows and one for its marks.
+        _write_at(self.rows, rows.tobytes(), self.start + 4 * len(scoring.texts) * positions.start)
+        _write_at(self.marks, bytes(marks), positions.start)
 
 
-def _whole(line: bytes) -> dict[str, Any] | None:
-    """A line of a journal; None where it was cut short."""
+@contextmanager
+def _opened(path: Path) -> Iterator[int]:
+    """Open a file for writing and yield its descriptor.
+
+    With O_DSYNC a write returns when its bytes are on disk. It also protects rows of other machines: NFS clients widen
+    a write to the whole page that they have cached, unless the file was opened like this.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_DSYNC)
     try:
-        record: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
-        return None
-    return record
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _write_at(file: int, content: bytes, offset: int) -> None:
+    """Write all bytes; the system may take only some of them at a time."""
+    view = memoryview(content)
+    while view:
+        written = os.pwrite(file, view, offset)
+        view, offset = view[written:], offset + written
 
 
 # ------------------------------------------------------------------------------------------------ reading
 
 
 def is_score_folder(path: Path) -> bool:
-    """Whether there are scores, finished or not."""
+    """Return whether the folder holds scores, finished or not."""
     return (path / SCORES).exists() or (path / UNFINISHED).exists()
 
 
 def read_scores(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Fields by media id, as a predictions file of the same scores has them.
+    """Read fields by media id, equal to those in a predictions file of the same scores.
 
     Raises:
-        PredictionsError: unfinished or damaged.
+        PredictionsError: the scores are unfinished or damaged.
     """
-    if (path / UNFINISHED).exists():
-        raise PredictionsError(f"{path}: these scores are unfinished", hint="give the same clipbert infer again")
+    if not (path / SCORES).exists():
+        raise PredictionsError(
+            f"{path}: these scores are unfinished", hint="give the same clipbert infer command again"
+        )
     try:
         scores = np.load(path / SCORES, mmap_mode="r", allow_pickle=False)
         ids = json.loads((path / IDS).read_text(encoding="utf-8"))
         media, texts, errors = ids["media"], ids["texts"], ids["errors"]
         checksum = ids["checksum"]
     except (OSError, ValueError, KeyError, TypeError) as exc:
-        raise PredictionsError(f"{path}: not whole: {exc}", hint=f"it holds {SCORES} and {IDS}") from exc
+        raise PredictionsError(
+            f"{path}: the scores are damaged: {exc}", hint=f"the folder needs {SCORES} and {IDS}; run infer again"
+        ) from exc
     if scores.dtype != np.float32 or scores.shape != (len(media), len(texts)):
         raise PredictionsError(
             f"{path / SCORES}: {scores.dtype} {scores.shape}, expected float32 {(len(media), len(texts))} as {IDS} says"

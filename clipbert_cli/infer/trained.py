@@ -1,29 +1,24 @@
-"""Predictions of a trained run, for a split or for single files."""
+"""A trained run, opened for inference, and its answers about single files."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from clipbert_cli.build import Evaluation, build_task, evaluation, open_split_media, read_split
+from clipbert_cli.build import Evaluation, Setup, Split
 from clipbert_cli.errors import RecipeError, UsageError
-from clipbert_cli.infer.predict import predict, predict_batches
+from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.export import load_model
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
-from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
-from clipbert_cli.runtime.precision import Precision
-from clipbert_cli.store.source import MediaFolder, MediaSource
-from clipbert_cli.task.base import Task
+from clipbert_cli.runtime.interrupts import Interrupts
+from clipbert_cli.store.source import MediaFolder
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.annotations import read_answers
-from clipbert_cli.text.tokenizer import Tokenizer
-from clipbert_cli.types import Example, Kind, Prediction
+from clipbert_cli.types import Kind, Prediction
 
 # Of another recipe's `data`.
 TAKEN = (
@@ -31,106 +26,69 @@ TAKEN = (
     *("on_bad_media", "max_pixels", "exif_rotation"),
 )
 
+KINDS: tuple[Kind, ...] = ("video", "image")
+
 Progress = Callable[[int], None]
+"""Called with the number of predictions that a batch has added."""
 
 
 @dataclass(frozen=True)
-class LoadedRun:
-    """A trained model and what it needs to answer."""
-
-    recipe: Recipe
-    task: Task
-    model: ClipBert
-    tokenizer: Tokenizer
-    world: World
-
-    def evaluation(
-        self,
-        examples: Sequence[Example],
-        source: MediaSource,
-        media_ids: Sequence[str] = (),
-        *,
-        done: Collection[int] = frozenset(),
-    ) -> Evaluation:
-        """What the model is to answer; numbers of batches that are `done` are left out."""
-        return evaluation(
-            self.recipe, self.task, examples, source, self.tokenizer, world=self.world, media_ids=media_ids, done=done
-        )
-
-    def predict(self, questions: Evaluation, progress: Progress) -> Iterator[Prediction]:
-        """Its answers, media item by media item; every process yields those of all."""
-        with Interrupts() as interrupts:
-            yield from predict(
-                self.model,
-                questions.batches,
-                self.task,
-                world=self.world,
-                precision=self.precision,
-                shared=questions.shared,
-                text_rows=self.recipe.infer.text_rows,
-                compiled=self.recipe.infer.compile,
-                progress=progress,
-                alive=interrupts.check,
-            )
-
-    def predict_own(self, questions: Evaluation, progress: Progress) -> Iterator[Sequence[Prediction]]:
-        """This process's answers, batch by batch."""
-        with Interrupts(STOP_SIGNALS) as interrupts:
-            yield from predict_batches(
-                self.model,
-                questions.batches,
-                self.task,
-                device=self.world.device,
-                precision=self.precision,
-                shared=questions.shared,
-                text_rows=self.recipe.infer.text_rows,
-                compiled=self.recipe.infer.compile,
-                progress=progress,
-                alive=interrupts.check,
-            )
-
-    @property
-    def precision(self) -> Precision:
-        """The training's, as far as the device has it."""
-        return Precision.choose(self.recipe.train.precision, self.world.device)
-
-
-def open_run(
-    run: Path,
-    *,
-    checkpoint: str = "best",
-    weights: str = "auto",
-    recipe: str | None = None,
-    overrides: Sequence[str] = (),
-    data_root: Path | None = None,
-    world: World | None = None,
-) -> LoadedRun:
-    """Load a run's model.
+class RunSelection:
+    """Which weights of which run to use, and with which settings.
 
     Args:
         checkpoint: `best`, `latest` or `step_N`.
         weights: `plain`, `ema` (the moving average), or `auto` for those that validation scored.
-        world: the processes that answer together; default: this one, or those that its launcher started.
-        recipe: whose splits and inference settings are taken; everything else stays the run's.
+        recipe: the recipe whose splits and inference settings are used; everything else is the run's own.
+        overrides: settings `section.key=value`.
+        data_root: the folder that relative paths of the recipe start from.
+    """
+
+    run: Path
+    checkpoint: str = "best"
+    weights: str = "auto"
+    recipe: str | None = None
+    overrides: Sequence[str] = field(default=())
+    data_root: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A trained model and the setup that feeds it."""
+
+    setup: Setup
+    model: ClipBert
+
+    @property
+    def predictor(self) -> Predictor:
+        """The predict path with this model."""
+        setup = self.setup
+        return Predictor(self.model, setup.task, setup.precision, setup.recipe.infer, setup.world)
+
+    def predict(self, evaluation: Evaluation, progress: Progress = lambda count: None) -> Iterator[Prediction]:
+        """Yield the predictions of all processes; Ctrl-C stops between two parts of a batch."""
+        with Interrupts() as interrupts:
+            yield from self.predictor.run(evaluation, progress=progress, check_interrupts=interrupts.check)
+
+
+def open_run(selection: RunSelection, world: World | None = None) -> TrainedRun:
+    """Load a run's model.
+
+    Args:
+        world: the processes that predict together; default: this one, or those that its launcher started.
 
     Raises:
         ClipbertError: the run, the checkpoint or the recipe is missing or wrong.
     """
-    folder = RunFolder.existing(run)
-    model = load_model(folder, checkpoint=checkpoint, weights=weights)
+    folder = RunFolder.existing(selection.run)
+    model = load_model(folder, checkpoint=selection.checkpoint, weights=selection.weights)
     world = world or start_world()
-    settings = load_recipe(folder.recipe, overrides=() if recipe else overrides, data_root=data_root)
-    if recipe:
+    overrides, data_root = selection.overrides, selection.data_root
+    settings = load_recipe(folder.recipe, overrides=() if selection.recipe else overrides, data_root=data_root)
+    if selection.recipe:
         _refuse_without_effect(overrides)
-        settings = with_other_data(settings, load_recipe(recipe, overrides=overrides, data_root=data_root))
-    answers = read_answers(folder.answers) if task_class(settings.task).needs_answers else None
-    return LoadedRun(
-        recipe=settings,
-        task=build_task(settings, answers),
-        model=model.to(world.device),
-        tokenizer=Tokenizer(folder.vocabulary, max_length=settings.data.max_text_length),
-        world=world,
-    )
+        settings = with_other_data(settings, load_recipe(selection.recipe, overrides=overrides, data_root=data_root))
+    return TrainedRun(Setup.for_run(settings, folder, world), model.to(world.device))
 
 
 def with_other_data(own: Recipe, other: Recipe) -> Recipe:
@@ -167,50 +125,33 @@ def _refuse_without_effect(overrides: Sequence[str]) -> None:
             )
 
 
-@dataclass(frozen=True)
-class Answering:
-    """Predictions to come, and how many."""
+def ask_files(
+    run: TrainedRun, files: Sequence[tuple[Kind, Path]], questions: Sequence[str], *, options: Sequence[str] = ()
+) -> Iterator[tuple[Kind, str, Prediction]]:
+    """Answer every question about every file; the path is the media id.
 
-    total: int
-    predictions: Iterator[Prediction]
+    Args:
+        options: the answers to choose from, if the task chooses.
 
-
-def predict_split(loaded: LoadedRun, split: str, progress: Progress) -> Answering:
-    """Predictions for every example of a split (of a retrieval run: for every media item), media item by media item."""
-    examples = read_split(loaded.recipe, split, loaded.task)
-    source = open_split_media(loaded.recipe, split, examples)
-    questions = loaded.evaluation(examples, source)
-    return Answering(questions.total, loaded.predict(questions, progress))
-
-
-def predict_media(
-    loaded: LoadedRun,
-    files: Sequence[Path],
-    texts: Sequence[str],
-    *,
-    options: Sequence[str] = (),
-    kind: Kind,
-    progress: Progress,
-) -> Answering:
-    """Predictions for every text on every media file, without a store or annotations; the path is the media id.
+    Yields:
+        (kind, question, prediction), all videos before all images.
 
     Raises:
-        UsageError: a file does not exist, or the run's task takes no such questions.
+        UsageError: a file does not exist, or the run's task answers no such questions.
+        DecodeError: a file cannot be decoded.
     """
-    if absent := [str(file) for file in files if not file.is_file()]:
-        raise UsageError(f"no such {kind} file: {', '.join(absent)}")
-    if loaded.task.every_pair:
-        raise UsageError(
-            f"the run's task is {loaded.recipe.task}: it finds media by text", hint="give --text and --videos"
-        )
-    examples = [
-        loaded.task.ask(f"{file}#{number}", str(file), text, options)
-        for file in dict.fromkeys(files)
-        for number, text in enumerate(texts)
-    ]
-    source = MediaFolder(Path("."), kind=kind, files={str(file): file for file in files})
-    # A person who asks about one file wants to know at once what is wrong with it.
-    data = loaded.recipe.data.model_copy(update={"on_bad_media": "error"})
-    loaded = dataclasses.replace(loaded, recipe=loaded.recipe.model_copy(update={"data": data}))
-    questions = loaded.evaluation(examples, source)
-    return Answering(questions.total, loaded.predict(questions, progress))
+    if absent := [f"no such {kind} file: {file}" for kind, file in files if not file.is_file()]:
+        raise UsageError("\n".join(absent))
+    # A split goes on without a damaged file. A person who asks about one file wants to know at once what is wrong.
+    setup = run.setup.changed(data={"on_bad_media": "error"})
+    for kind in KINDS:
+        own = {str(file): file for each, file in files if each == kind}
+        if not own:
+            continue
+        asked = [(name, question) for name in own for question in questions]
+        examples = [
+            setup.task.ask(str(number), name, question, options) for number, (name, question) in enumerate(asked)
+        ]
+        evaluation = setup.evaluation(Split(examples, MediaFolder(Path("."), kind=kind, files=own)))
+        for (_, question), prediction in zip(asked, run.predict(evaluation), strict=True):
+            yield kind, question, prediction

@@ -1,42 +1,77 @@
-"""What a task is. One file, one line of the registry (`registry.py`) and one recipe add a task."""
+"""The interface of a task: everything that differs between question answering, retrieval and pretraining.
+
+    record ─► parse ─► Example ─► draw (training: negatives, masks) ─► collate ─► Texts ─► model ─► Outputs
+                                                                                                       │
+                  metrics ◄─ score ◄─ Prediction ◄─ predict ◄──────────────────────────────────────────┤
+                                                                                       loss ◄──────────┘
+
+One file in this package, one line in `registry.py` and one recipe add a task. No other package asks which task it is:
+what a task needs from the predict path is declared here, as a class attribute or a method.
+
+torch is imported inside functions only. `clipbert eval` parses records and scores predictions without it.
+"""
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
-
-import numpy as np
-import torch
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clipbert_cli.errors import UsageError
-from clipbert_cli.model.heads import HeadSpec
-from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
-from clipbert_cli.text.annotations import Record, RecordError
-from clipbert_cli.text.tokenizer import Tokenizer
-from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
+from clipbert_cli.text.annotations import Record, RecordError, group_by_media
+from clipbert_cli.types import Example, Group, Prediction
 
-Draw = Callable[[Group, np.random.Generator], Group]
-"""What is drawn anew of a group's texts each time it is read; a function of the group and the generator alone."""
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+
+    from clipbert_cli.model.heads import HeadSpec
+    from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+    from clipbert_cli.text.tokenizer import Tokenizer
+    from clipbert_cli.types import Batch, Outputs, Texts
+
+Draw = Callable[[Group, "np.random.Generator"], Group]
+"""Draws the random part of a group's texts each time the group is read. It depends on its two arguments only."""
+
+
+@dataclass(frozen=True)
+class Questions:
+    """The media items to predict for, and the texts that each of them meets.
+
+    Attributes:
+        groups: media items with the examples that belong to them. Without examples where `shared` is given.
+        shared: examples whose texts every media item of `groups` is scored with; empty if each group has its own.
+    """
+
+    groups: Sequence[Group]
+    shared: Sequence[Example] = ()
 
 
 class Task(ABC):
-    """Owns a record's meaning, the head, the loss, the prediction and the score. No other room asks which task it is.
+    """Owns the meaning of a record, the head, the loss, the prediction and the score.
 
     Args:
-        objective: the recipe's section of this name.
-        infer: the recipe's section of this name.
-        answers: answer -> label. Only where `needs_answers`, and there only to train and to predict.
+        objective: the recipe's `objective` section.
+        infer: the recipe's `infer` section.
+        answers: answer -> label. Needed only if `needs_answers`, and then only for training and prediction.
     """
 
     main_metric: ClassVar[str] = "accuracy"
-    """The score, a key of what `score` returns, that decides the best checkpoint; larger is better."""
+    """The key of `score`'s result that decides the best checkpoint. Larger is better."""
     needs_answers: ClassVar[bool] = False
-    """Whether answers come from a vocabulary (`data.answers`)."""
-    every_pair: ClassVar[bool] = False
-    """Whether every text is scored with every media item; then `predict` speaks of items, not of examples."""
+    """Whether the answers come from a vocabulary (`data.answers`)."""
+    ranks_media: ClassVar[bool] = False
+    """Whether every text is scored with every media item. Predictions then belong to media items, not to examples."""
+    prediction_key: ClassVar[str] = "example_id"
+    """The field that identifies a prediction within a split: `example_id` or `media_id`."""
+    scores_part_of_split: ClassVar[bool] = True
+    """Whether the metrics of some examples make sense without the others."""
+    formats: ClassVar[tuple[str, ...]] = ("jsonl",)
+    """The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines."""
     also_answers_runs_of: ClassVar[tuple[str, ...]] = ()
-    """Other tasks whose trained models this one can use as they are."""
+    """Other tasks whose trained models this task can use unchanged."""
 
     def __init__(self, objective: ObjectiveConfig, infer: InferConfig, answers: Mapping[str, int] | None) -> None:
         self.objective = objective
@@ -45,19 +80,22 @@ class Task(ABC):
 
     @property
     def answers(self) -> Mapping[str, int]:
+        """The answer vocabulary: answer -> label."""
         assert self._answers is not None, "this task was built without an answer vocabulary"
         return self._answers
 
-    @abstractmethod
-    def head(self) -> HeadSpec:
-        """The head that the model needs."""
+    # ------------------------------------------------------------------------------------------ records to texts
 
     @abstractmethod
     def parse(self, record: Record) -> Example:
-        """Make an example of a record of any split; raises RecordError naming field, value and requirement."""
+        """Make an example of a record of any split.
+
+        Raises:
+            RecordError: names the field, its value and what was expected.
+        """
 
     def check_truth(self, example: Example) -> None:
-        """Raise RecordError if the example cannot be scored."""
+        """Raise RecordError if predictions for the example cannot be scored."""
         if example.target is None:
             raise RecordError("the record has no answer: scoring needs one in every record")
 
@@ -66,7 +104,10 @@ class Task(ABC):
         self.check_truth(example)
 
     def draw(self, groups: Sequence[Group], *, training: bool) -> Draw | None:
-        """What is drawn of a group's texts; `groups` are all of the split. None: they are read as they are.
+        """Return the function that draws the random part of a group's texts, or None if nothing is random.
+
+        Args:
+            groups: all groups of the split.
 
         Raises:
             AnnotationError: the split does not allow it.
@@ -74,7 +115,11 @@ class Task(ABC):
         return None
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool) -> Texts:
-        """The examples' text rows in order, and with `labelled` what `loss` needs of them."""
+        """Return the text rows of the examples in order, and with `labelled` the targets that `loss` needs."""
+        import torch
+
+        from clipbert_cli.types import Texts
+
         ids, mask = tokenizer(
             [text for example in examples for text in example.texts],
             contexts=[example.context for example in examples for _ in example.texts],
@@ -82,43 +127,39 @@ class Task(ABC):
         return Texts(torch.from_numpy(ids), torch.from_numpy(mask), self.targets(examples) if labelled else {})
 
     def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
-        """What `loss` needs of the examples, tensors by name."""
+        """Return the tensors by name that `loss` compares the outputs with."""
         return {}
+
+    # ------------------------------------------------------------------------------------------ outputs to scores
+
+    @abstractmethod
+    def head(self) -> HeadSpec:
+        """Return the head that the model needs."""
 
     @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
-        """Scalars by name; `loss` is the one that is back-propagated, a mean over the batch's examples."""
+        """Return scalars by name. `loss` is back-propagated; it is a mean over the batch's examples."""
 
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
-        """One prediction per example, in their order; with `every_pair` one per media item.
+        """Return one prediction per example in order; with `ranks_media` one per media item.
 
-        `outputs` has a row for every text row of the batch; with `every_pair`, media item by media item, one for every
-        text of the split.
+        `outputs` has one row per text row of the batch. With `ranks_media` it has, media item by media item, one row
+        per text of the split, and `batch.examples` are those texts.
         """
 
     def keys(self, examples: Sequence[Example]) -> list[str]:
-        """What the examples' predictions are known by: their ids; with `every_pair` those of their media items."""
-        names = (example.media_id if self.every_pair else example.example_id for example in examples)
-        return list(dict.fromkeys(names))
-
-    def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
-        """A single question about a single media item, without annotations.
-
-        Raises:
-            UsageError: the task takes no such questions, or options where it has none.
-        """
-        if options:
-            raise UsageError("--option: the run's task has no options", hint="leave --option out")
-        return Example(example_id, media_id, (text,))
+        """Return the keys of all predictions that a split with these examples gets, each once, in order."""
+        return list(dict.fromkeys(getattr(example, self.prediction_key) for example in examples))
 
     @abstractmethod
     def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Metrics of predictions against ground truth; loads no model. Shares are percentages. What has `media_error`
-        in place of a prediction counts as wrong.
+        """Compute the metrics of predictions against the ground truth. Shares are percentages.
+
+        A prediction with `media_error` in place of its fields counts as wrong.
 
         Args:
-            fields: the predictions' fields by example id (by media id with `every_pair`), for all of `examples`.
+            fields: the fields of the predictions by key, for all of `examples`.
             examples: the ground truth.
 
         Raises:
@@ -127,12 +168,50 @@ class Task(ABC):
 
     @abstractmethod
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """What `score` returned for a person: a row of headings, then rows; shares in percent with one decimal."""
+        """Return the result of `score` as rows of text, headings first; percentages have one decimal."""
+
+    def document(self, predictions: Sequence[Prediction], form: str) -> Any:
+        """Return the predictions as one JSON document, for the entries of `formats` that are documents."""
+        raise AssertionError(f"{form} is not a format of one JSON document")
+
+    # ------------------------------------------------------------------------------------------ questions
+
+    def questions(self, examples: Sequence[Example], *, media_ids: Sequence[str], max_examples: int) -> Questions:
+        """Return what to ask about which media item.
+
+        Args:
+            media_ids: further media items, where every text is scored with every item.
+            max_examples: the largest number of examples in a group. It changes speed and memory, never a prediction.
+        """
+        return Questions(group_by_media(examples, max_examples=max_examples))
+
+    def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
+        """Return the example of a single question about a single media item, without annotations.
+
+        Raises:
+            UsageError: the task answers no such questions, or has no options to choose from.
+        """
+        if options:
+            raise UsageError("--option: the run's task does not choose between options", hint="leave --option out")
+        return Example(example_id, media_id, (text,))
+
+    def require_ranking(self, purpose: str) -> None:
+        """Raise UsageError unless the task scores every text with every media item; `purpose` needs that."""
+        if not self.ranks_media:
+            raise UsageError(
+                f"{purpose} needs a retrieval run: this run's task does not score every text with every media item",
+                hint="name the folder of a retrieval run with --run",
+            )
 
     def answer_text(self, fields: Mapping[str, Any]) -> str:
-        """The answer of one prediction for a person."""
+        """Return the answer of one prediction as a person reads it."""
         return str(fields["answer"])
 
-    def formats(self) -> Mapping[str, Callable[[Prediction], Any]]:
-        """Other forms of a split's predictions: name -> what a prediction becomes, in one JSON list."""
-        return {}
+
+def texts_checksum(examples: Sequence[Example]) -> str:
+    """Return eight hexadecimal digits that depend on the examples' ids and their order.
+
+    Scores of all texts of a split are stored as one row per media item. The checksum ties such a row to its columns:
+    rows that were made for other texts are refused when they are scored.
+    """
+    return f"{zlib.crc32(chr(0).join(example.example_id for example in examples).encode()):08x}"

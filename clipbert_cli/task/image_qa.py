@@ -1,30 +1,40 @@
-"""Questions about images whose answers ten people gave: every answer has a soft label (VQA v2).
+"""Questions about images that ten people answered, so that every answer has a soft label (VQA v2).
 
-Each answer of the vocabulary is a yes-or-no decision of its own; the predicted answer is the most probable one, and is
-worth its soft label: 0.3, 0.6, 0.9, 1.0 where 1, 2, 3, 4 or more people gave it.
+Each answer of the vocabulary is a separate yes-or-no decision. The most probable answer is predicted and is worth its
+soft label: 0.3, 0.6, 0.9 and 1.0 if 1, 2, 3 and at least 4 people gave it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
-import torch
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.task.answers import VocabularyTask, answer_type, example_id
 from clipbert_cli.task.pooling import binary_cross_entropy, label_probabilities
 from clipbert_cli.text.annotations import Record, RecordError
-from clipbert_cli.types import Batch, Example, Outputs, Prediction
+from clipbert_cli.types import Example, Prediction
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipbert_cli.types import Batch, Outputs
+
+SUBMISSION = "vqa-submission"
 
 
 class ImageQa(VocabularyTask):
-    """Records have `media_id`, `question`, and `labels` {answer: 0..1} or one `answer` (neither where they are not
-    known); they may have `answer_type` and `example_id`."""
+    """The task `image_qa`.
+
+    Records have `media_id`, `question`, and `labels` {answer: 0..1} or one `answer` (neither if they are not known).
+    They may have `answer_type` and `example_id`.
+    """
+
+    formats = ("jsonl", SUBMISSION)
 
     def parse(self, record: Record) -> Example:
-        """An example of any split; answers outside the vocabulary are allowed and cannot be met."""
+        """Make an example of a record of any split. Answers outside the vocabulary are allowed but never predicted."""
         target = None
         if record.has("labels"):
             target = record.shares("labels")
@@ -39,7 +49,10 @@ class ImageQa(VocabularyTask):
         )
 
     def check_training(self, example: Example) -> None:
-        """Every label's answer must be in the vocabulary; a question without any label teaches that none fits."""
+        """Raise RecordError for a label whose answer is not in the vocabulary.
+
+        A question without any label is allowed: it teaches that no answer fits.
+        """
         self.check_truth(example)
         if unknown := [answer for answer in example.target if answer not in self.answers]:
             raise RecordError(
@@ -47,7 +60,9 @@ class ImageQa(VocabularyTask):
             )
 
     def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
-        """`labels` (Q, outputs) float32, the soft score at each answer's label."""
+        """Return `labels` (Q, outputs) float32, the soft score at each answer's label."""
+        import torch
+
         labels = torch.zeros(len(examples), self.head().num_outputs)
         for row, example in enumerate(examples):
             for answer, share in example.target.items():
@@ -55,28 +70,33 @@ class ImageQa(VocabularyTask):
         return {"labels": labels}
 
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
-        """Binary cross entropy of the pooled clips, summed over labels, mean over examples."""
+        """Return the binary cross entropy of the pooled clips, summed over labels, mean over examples."""
         return {"loss": binary_cross_entropy(outputs.logits, batch.targets["labels"], pool=self.objective.pool)}
 
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
-        """The most probable answer; probabilities of several answers need not sum to 1."""
+        """Predict the most probable answer. The probabilities of all answers need not sum to 1."""
         return self.predict_answers(
             outputs, batch, lambda logits: label_probabilities(logits, pool=self.objective.pool)
         )
 
     def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Mean soft score of the answers, overall and by answer type."""
+        """Return the mean soft score of the answers, overall and by answer type."""
         return self.score_answers(fields, examples, lambda answer, target: float(target.get(answer, 0.0)))
 
-    def formats(self) -> Mapping[str, Callable[[Prediction], Any]]:
-        """The evaluation server's: [{"question_id": integer, "answer": text}, ...]."""
-        return {"vqa-submission": _submission}
+    def document(self, predictions: Sequence[Prediction], form: str) -> list[dict[str, Any]]:
+        """Return what the evaluation server of VQA reads: [{"question_id": integer, "answer": text}, ...].
+
+        Raises:
+            PredictionsError: an example id is not a number.
+        """
+        assert form == SUBMISSION
+        return [_submission(prediction) for prediction in predictions]
 
 
 def _submission(prediction: Prediction) -> dict[str, Any]:
-    if not prediction.example_id.isdecimal():
+    if not prediction.key.isdecimal():
         raise PredictionsError(
-            f"example {prediction.example_id!r}: the evaluation server knows questions by number",
-            hint="give the records a question_id",
+            f"example_id is {prediction.key!r}, but the evaluation server identifies questions by number",
+            hint="add a question_id with the number to each record",
         )
-    return {"question_id": int(prediction.example_id), "answer": prediction.fields.get("answer", "")}
+    return {"question_id": int(prediction.key), "answer": prediction.fields.get("answer", "")}

@@ -1,4 +1,4 @@
-"""Scores of finished predictions, in the literature's units: shares are percentages. No model, no tensors.
+"""Metrics of finished predictions in the units of the literature: shares are percentages. Needs no torch.
 
 Legend: N texts, M media items.
 """
@@ -16,12 +16,12 @@ RECALLS = (1, 5, 10)
 
 
 def accuracy_by_type(credits: Sequence[float], types: Sequence[str | None]) -> dict[str, Any]:
-    """Mean of `credits` (1 right, 0 wrong, or a soft score between) over all examples and over each answer type.
+    """Return the mean of `credits` (1 right, 0 wrong, or a soft score between) over all examples and per answer type.
 
     Returns:
-        {"accuracy": percent, "count": examples, "by_type": {type: {"accuracy": percent, "count": examples}}};
-        types in alphabetical order; examples without a type count in the overall accuracy alone. Percentages are
-        exact means, 0.0 when there is nothing to average.
+        {"accuracy": percent, "count": examples, "by_type": {type: {"accuracy": percent, "count": examples}}}.
+        The types are in alphabetical order. Examples without a type count in the overall accuracy only. Percentages are
+        not rounded, and 0.0 if there is nothing to average.
     """
     of_type: dict[str, list[float]] = {}
     for value, kind in zip(credits, types, strict=True):
@@ -41,7 +41,7 @@ def _mean_percent(values: Sequence[float]) -> float:
 
 
 def accuracy_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """`accuracy_by_type` as rows of text, headings first, all examples last."""
+    """Return the result of `accuracy_by_type` as rows of text, headings first, all examples last."""
     rows = [(kind, percent(row["accuracy"]), str(row["count"])) for kind, row in metrics["by_type"].items()]
     return [
         ("answer type", "accuracy %", "count"),
@@ -51,7 +51,7 @@ def accuracy_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
 
 
 def percent(value: float) -> str:
-    """One decimal."""
+    """Format a percentage with one decimal."""
     return f"{value:.1f}"
 
 
@@ -59,13 +59,14 @@ def percent(value: float) -> str:
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Where each row's right entry stands in its row, sorted from the largest score, counted from 1.
+    """Return the rank of each row's right entry when the row is sorted from the largest score; the best rank is 1.
 
-    Of equal scores the one with the lower index stands first, as in a stable sort.
+    Of equal scores the one with the lower index ranks first, as in a stable sort. Counting the larger scores gives the
+    rank without sorting the row.
 
     Args:
         scores: (rows, entries) of finite numbers.
-        right: (rows,) index of the right entry.
+        right: (rows,) indices of the right entries.
 
     Returns:
         (rows,) int64.
@@ -77,7 +78,10 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def rank_summary(found: np.ndarray) -> dict[str, Any]:
-    """Recall in percent at 1, 5, 10; median (mean of the middle two of an even number) and mean rank; how many."""
+    """Summarise ranks, counted from 1: recall in percent at 1, 5 and 10, median and mean rank, and their count.
+
+    The median of an even number of ranks is the mean of the two in the middle.
+    """
     recalls = {f"recall_at_{k}": 100 * float(np.mean(found <= k)) for k in RECALLS}
     return {
         **recalls,
@@ -90,17 +94,17 @@ def rank_summary(found: np.ndarray) -> dict[str, Any]:
 def retrieval_metrics(
     scores: np.ndarray, media_of_text: Sequence[int], *, one_text_per_media: bool = False
 ) -> dict[str, Any]:
-    """Text to media and media to text.
+    """Return the retrieval metrics from text to media and from media to text.
 
-    A text is right for the media item it belongs to. A media item with several texts is given the rank of the best of
-    them; with `one_text_per_media` that of the last one, as the original counts.
+    A text is right for the media item that it belongs to. A media item with several texts counts with the rank of its
+    best text; with `one_text_per_media` with that of its last text, as in the original.
 
     Args:
         scores: (N, M).
-        media_of_text: the media item, 0..M-1, of each text; every item has a text.
+        media_of_text: the media item, 0..M-1, of each text; every item has at least one.
 
     Returns:
-        `rank_summary` of text to media, and under `video_to_text` that of media to text.
+        The `rank_summary` from text to media, and under `video_to_text` the one from media to text.
     """
     owner = np.asarray(media_of_text)
     texts_of: list[list[int]] = [[] for _ in range(scores.shape[1])]
@@ -117,7 +121,7 @@ def retrieval_metrics(
 
 
 def recall_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """`retrieval_metrics` as rows of text, headings first."""
+    """Return the result of `retrieval_metrics` as rows of text, headings first."""
     rows = []
     for direction, summary in (("text to video", metrics), ("video to text", metrics["video_to_text"])):
         recalls = (percent(summary[f"recall_at_{k}"]) for k in RECALLS)

@@ -1,39 +1,47 @@
 """Multiple choice: which of a few options is right (TGIF-QA action and transition, MSRVTT multiple choice).
 
-Every option is a text row, read after its question where there is one. A model trained for it scores each option with
-one output; a retrieval model answers as it is, by how well each option matches the media.
+Every option is a text row. It is read after its question if there is one. A model trained for this task has one output,
+which scores an option. A retrieval model answers unchanged, by how well each option matches the media item.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.errors import PredictionsError, UsageError
-from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.task.answers import answer_accuracy, answer_type, example_id
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.metrics import accuracy_table
 from clipbert_cli.task.pooling import match_probability, multiple_choice, option_probabilities
 from clipbert_cli.text.annotations import Record
-from clipbert_cli.text.tokenizer import Tokenizer
-from clipbert_cli.types import Batch, Example, Outputs, Prediction, Texts
+from clipbert_cli.types import Example, Prediction
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipbert_cli.model.heads import HeadSpec
+    from clipbert_cli.text.tokenizer import Tokenizer
+    from clipbert_cli.types import Batch, Outputs, Texts
 
 
 class MultipleChoice(Task):
-    """Records have `media_id`, `options` (`objective.num_options` of them), and may have `question`, `answer` (the
-    right option's position from 0), `answer_type` and `example_id`."""
+    """The task `multiple_choice`.
+
+    Records have `media_id` and `options` (`objective.num_options` of them), and may have `question`, `answer` (the
+    position of the right option, from 0), `answer_type` and `example_id`.
+    """
 
     also_answers_runs_of = ("retrieval",)
 
     def head(self) -> HeadSpec:
-        """One output per option."""
+        """Return a classifier with one output: the score of an option."""
+        from clipbert_cli.model.heads import HeadSpec
+
         return HeadSpec(kind="classifier", num_outputs=1)
 
     def parse(self, record: Record) -> Example:
-        """An example of any split."""
+        """Make an example of a record of any split; its texts are the options, its context is the question."""
         count = self.objective.num_options
         return Example(
             example_id=example_id(record),
@@ -45,7 +53,11 @@ class MultipleChoice(Task):
         )
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool) -> Texts:
-        """Option by option, question by question; what is cut from a long row is `objective.cut_options`' to say."""
+        """Return one text row per option, question by question. `objective.cut_options` says what a long row loses."""
+        import torch
+
+        from clipbert_cli.types import Texts
+
         ids, mask = tokenizer(
             [text for example in examples for text in example.texts],
             contexts=[example.context for example in examples for _ in example.texts],
@@ -54,22 +66,27 @@ class MultipleChoice(Task):
         return Texts(torch.from_numpy(ids), torch.from_numpy(mask), self.targets(examples) if labelled else {})
 
     def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
-        """`labels` (Q,) int64, the right option."""
+        """Return `labels` (Q,) int64, the position of the right option."""
+        import torch
+
         return {"labels": torch.tensor([example.target for example in examples])}
 
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
-        """Cross entropy over each question's options, mean over questions."""
+        """Return the cross entropy over each question's options, mean over questions."""
         loss = multiple_choice(
             outputs.logits, batch.targets["labels"], pool=self.objective.pool, num_options=self.objective.num_options
         )
         return {"loss": loss}
 
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
-        """Fields: `answer`, the option's position; `option`, its text; `score`; and `scores` of all options.
+        """Return predictions with `answer` (the option's position), `option` (its text), `score` and `scores` (all).
 
-        Scores are shares of 1 among the options, or with a retrieval model each option's own probability to match.
+        The scores are shares of 1 among the options. With a retrieval model each is the option's own probability to
+        match. Of equal scores the first option is the answer.
         """
-        pool, count = self.objective.pool, self.objective.num_options
+        pool = self.objective.pool
+        # `clipbert ask` may give another number of options than the recipe, but the same for all of its questions.
+        count = len(batch.examples[0].texts)
         if outputs.logits.shape[-1] == 1:
             scores = option_probabilities(outputs.logits, pool=pool, num_options=count)  # (Q, O)
         else:
@@ -82,12 +99,13 @@ class MultipleChoice(Task):
         return predictions
 
     def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Accuracy overall and by answer type."""
+        """Return the accuracy overall and by answer type."""
 
         def worth(answer: Any, example: Example) -> float:
+            # `type` and not `isinstance`: JSON's true is an int in Python, and would count as option 1.
             if type(answer) is not int or not 0 <= answer < len(example.texts):
                 raise PredictionsError(
-                    f"example {example.example_id!r}: answer is {answer!r}: it must be an integer from 0 to "
+                    f"example {example.example_id!r}: answer is {answer!r}, but must be an integer from 0 to "
                     f"{len(example.texts) - 1}"
                 )
             return float(answer == example.target)
@@ -95,17 +113,22 @@ class MultipleChoice(Task):
         return answer_accuracy(fields, examples, worth)
 
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """One row an answer type, and all together."""
+        """Return one row per answer type, and one for all examples."""
         return accuracy_table(metrics)
 
     def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
-        """Raises UsageError without options; how many there are is `objective.num_options`."""
-        if len(options) != self.objective.num_options:
+        """Return the example of a question with its options.
+
+        Raises:
+            UsageError: there are fewer than two options.
+        """
+        if len(options) < 2:
             raise UsageError(
-                f"{len(options)} options: objective.num_options is {self.objective.num_options}",
-                hint="give each with --option",
+                f"--option is given {len(options)} times, but the run's task chooses between at least 2 options",
+                hint="give --option once for each option",
             )
         return Example(example_id, media_id, tuple(options), context=text)
 
     def answer_text(self, fields: Mapping[str, Any]) -> str:
+        """Return the text of the chosen option."""
         return str(fields["option"])

@@ -1,4 +1,4 @@
-"""Which tasks there are. Names alone are known here, so that a recipe's task can be checked without loading torch."""
+"""The tasks by name. Their modules are imported when a task is used, so that checking a name imports nothing."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ TASKS = {
     "retrieval": "retrieval.Retrieval",
     "pretraining": "pretraining.Pretraining",
 }
-"""A recipe's `task` -> the file in this folder, and the class in it."""
+"""The `task` of a recipe -> file in this package and class in it. A new task adds one line."""
 
 
 def check_task(name: str) -> None:
-    """Raise RecipeError if there is no task of this name."""
+    """Raise RecipeError, with the most similar name as a guess, if there is no task of this name."""
     if name not in TASKS:
         near = difflib.get_close_matches(name, TASKS, n=1)
         guess = f"; did you mean {near[0]}?" if near else ""
@@ -30,7 +30,7 @@ def check_task(name: str) -> None:
 
 
 def task_class(name: str) -> type[Task]:
-    """The task of this name.
+    """Return the class of the task of this name.
 
     Raises:
         RecipeError: there is none.

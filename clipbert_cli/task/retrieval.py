@@ -1,56 +1,79 @@
 """Text-to-video retrieval (MSRVTT, DiDeMo, ActivityNet Captions): does this text belong to this media item?
 
 Training shows each media item its own text and `num_negatives` texts of other items. Evaluation scores every text with
-every item; a media item is decoded and encoded once, however many texts it meets.
+every item. A media item is decoded and encoded once, however many texts it meets.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from clipbert_cli.errors import AnnotationError, PredictionsError
-from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.errors import AnnotationError, PredictionsError, UsageError
 from clipbert_cli.task.answers import example_id
-from clipbert_cli.task.base import Draw, Task
+from clipbert_cli.task.base import Draw, Questions, Task, texts_checksum
 from clipbert_cli.task.metrics import recall_table, retrieval_metrics
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.annotations import Record
-from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction
+from clipbert_cli.types import Example, Group, Prediction
+
+if TYPE_CHECKING:
+    import torch
+
+    from clipbert_cli.model.heads import HeadSpec
+    from clipbert_cli.types import Batch, Outputs
 
 
 def caption_example(record: Record) -> Example:
-    """A text that belongs to a media item; which one it is, is the truth."""
+    """Make an example of a caption. Its truth is the media item that it belongs to."""
     return Example(
         example_id=example_id(record), media_id=record.identifier("media_id"), texts=(record.text("caption"),)
     )
 
 
 class Retrieval(Task):
-    """Records have `media_id` and `caption`, and may have `example_id`."""
+    """The task `retrieval`. Records have `media_id` and `caption`, and may have `example_id`."""
 
     main_metric = "recall_at_1"
-    every_pair = True
+    ranks_media = True
+    prediction_key = "media_id"
+    scores_part_of_split = False
+    formats = ("jsonl", "scores")
 
     def head(self) -> HeadSpec:
-        """Two classes, no match and match; one score for the margin loss."""
+        """Return two classes, no match and match; for the margin loss one score."""
+        from clipbert_cli.model.heads import HeadSpec
+
         return HeadSpec(kind="classifier", num_outputs=1 if self.objective.loss == "margin" else 2)
 
     def parse(self, record: Record) -> Example:
-        """An example of any split; the truth is its media item."""
+        """Make an example of a record of any split."""
         return caption_example(record)
 
     def check_truth(self, example: Example) -> None:
-        """A caption's truth is the media item it belongs to, so it is always there."""
+        """Accept every example: the truth is the media item, which every record names."""
+
+    def questions(self, examples: Sequence[Example], *, media_ids: Sequence[str], max_examples: int) -> Questions:
+        """Return every media item of the examples and of `media_ids` once, and the examples as texts for all of them.
+
+        An example with an empty media id is a text to search for, which belongs to no item.
+        """
+        gallery = dict.fromkeys([*(example.media_id for example in examples if example.media_id), *media_ids])
+        return Questions([Group(media_id, ()) for media_id in gallery], shared=examples)
+
+    def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
+        """Raise UsageError: a retrieval model answers no questions."""
+        raise UsageError(
+            "the run's task is retrieval: it finds media by text and answers no questions",
+            hint='clipbert search FOLDER "text" --run RUN',
+        )
 
     def draw(self, groups: Sequence[Group], *, training: bool) -> Draw | None:
-        """Negative captions in training.
+        """Return a function that adds negative captions in training.
 
         Raises:
             AnnotationError: all captions belong to one media item.
@@ -58,13 +81,15 @@ class Retrieval(Task):
         return NegativeCaptions(groups, self.objective.num_negatives) if training else None
 
     def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
-        """`labels` (N,) int64: 1 for an example's own text, which comes first, 0 for the others."""
+        """Return `labels` (N,) int64: 1 for an example's own text, which comes first, 0 for the others."""
+        import torch
+
         return {
             "labels": torch.tensor([int(number == 0) for example in examples for number in range(len(example.texts))])
         }
 
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
-        """Cross entropy, mean over text rows; or the margin loss, mean over negatives."""
+        """Return the cross entropy, mean over text rows; or the margin loss, mean over negatives."""
         pool = self.objective.pool
         if self.objective.loss == "margin":
             texts = 1 + self.objective.num_negatives
@@ -73,31 +98,34 @@ class Retrieval(Task):
         return {"loss": cross_entropy(outputs.logits, batch.targets["labels"], pool=pool)}
 
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
-        """For each media item `scores`, the probability of each text of the split to match, float32 in their order,
-        and `texts`, a checksum of the texts' ids.
+        """Return one prediction per media item.
 
-        Nothing is rounded: rounded scores tie, and ties decide ranks.
+        Fields: `scores`, float32 (texts,), the probability of each text of the split to match, in the texts' order; and
+        `texts`, the checksum of the texts' ids.
         """
         scores = match_probability(outputs.logits, pool=self.objective.pool)  # (B * texts,)
+        # Nothing is rounded: rounded scores tie, and ties decide ranks.
         rows = scores.view(len(batch.media_ids), -1).float().cpu().numpy()  # (B, texts)
-        texts = checksum(batch.examples)
+        texts = texts_checksum(batch.examples)
         return [
-            Prediction(media_id, media_id, {"texts": texts, "scores": row})
+            Prediction(None, media_id, {"texts": texts, "scores": row})
             for media_id, row in zip(batch.media_ids, rows, strict=True)
         ]
 
     def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Recall at 1, 5, 10 and ranks, text to media at the top, media to text under `video_to_text`."""
+        """Return recall at 1, 5 and 10 and ranks: text to media at the top, media to text under `video_to_text`."""
         media = list(dict.fromkeys(example.media_id for example in examples))
-        expected = checksum(examples)
+        expected = texts_checksum(examples)
         scores = np.empty((len(examples), len(media)), dtype=np.float32)
         for column, media_id in enumerate(media):
-            if "media_error" in fields[media_id]:  # behind all others, and its own texts behind those
+            if "media_error" in fields[media_id]:
+                # Probabilities are at least 0. A failed item ranks behind all others (-1), and its own texts rank
+                # behind all other texts (-2), so that it counts as wrong in both directions.
                 scores[:, column] = [-2.0 if example.media_id == media_id else -1.0 for example in examples]
                 continue
             if fields[media_id].get("texts") != expected:
                 raise PredictionsError(
-                    f"media item {media_id!r}: its scores are of other texts than those of the split",
+                    f"media item {media_id!r}: its scores belong to other texts than those of the split",
                     hint="predict again with the annotations that are scored against",
                 )
             scores[:, column] = _scores_of(media_id, fields[media_id].get("scores"), len(examples))
@@ -106,13 +134,8 @@ class Retrieval(Task):
         return retrieval_metrics(scores, media_of_text, one_text_per_media=self.objective.one_text_per_media)
 
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """One row a direction."""
+        """Return one row per direction."""
         return recall_table(metrics)
-
-
-def checksum(examples: Sequence[Example]) -> str:
-    """Eight hexadecimal digits that depend on the examples' ids and their order."""
-    return f"{zlib.crc32(chr(0).join(example.example_id for example in examples).encode()):08x}"
 
 
 def _scores_of(media_id: str, value: Any, count: int) -> np.ndarray:
@@ -121,15 +144,16 @@ def _scores_of(media_id: str, value: Any, count: int) -> np.ndarray:
     except (TypeError, ValueError):
         scores = np.empty(0, dtype=np.float32)
     if scores.shape != (count,) or not np.isfinite(scores).all():
-        raise PredictionsError(f"media item {media_id!r}: scores must be {count} finite numbers, one for each text")
+        raise PredictionsError(f"media item {media_id!r}: scores must be {count} finite numbers, one per text")
     return scores
 
 
 @dataclass(frozen=True)
 class NegativeCaptions:
-    """Puts captions of other media items behind each caption; never one of the same item, however many it has.
+    """Adds `count` captions of other media items behind each caption, never one of the same item.
 
-    Items are drawn uniformly over groups, as the original does, with replacement; a group's caption uniformly.
+    As in the original, a group is drawn uniformly and with replacement, and then one of its captions uniformly. An item
+    with many captions has several groups and is drawn more often.
 
     Raises:
         AnnotationError: there is no other media item.
@@ -139,6 +163,7 @@ class NegativeCaptions:
     count: int
 
     def __post_init__(self) -> None:
+        # Without this check, `other` would draw for ever.
         if len({group.media_id for group in self.groups}) < 2:
             raise AnnotationError(
                 f"all captions belong to the media item {self.groups[0].media_id!r}: retrieval learns from captions "
@@ -158,7 +183,7 @@ class NegativeCaptions:
         )
 
     def other(self, group: Group, rng: np.random.Generator) -> str:
-        """A caption of another media item than the group's."""
+        """Draw a caption of another media item than the group's."""
         while True:
             drawn = self.groups[int(rng.integers(len(self.groups)))]
             if drawn.media_id != group.media_id:

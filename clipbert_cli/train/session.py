@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli import __version__
-from clipbert_cli.build import Evaluation
+from clipbert_cli.build import Evaluation, Setup
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.files import point_link, remove_leftovers
-from clipbert_cli.infer.predict import predict
+from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.model import ClipBert, LoadReport, load_weights
 from clipbert_cli.model.ema import WeightAverage
@@ -34,7 +34,6 @@ from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.runtime.slurm import requeue
 from clipbert_cli.task.base import Task
-from clipbert_cli.text.tokenizer import Tokenizer
 from clipbert_cli.train.best import BestCheckpoint
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
@@ -71,20 +70,16 @@ class FirstStep:
 class Training:
     """Everything of a run, checked and ready to start or to go on."""
 
-    recipe: Recipe
+    setup: Setup
     folder: RunFolder
     resumption: Resumption | None
-    task: Task
-    answers: Mapping[str, int] | None
     model: ClipBert
     reports: list[LoadReport]
-    tokenizer: Tokenizer
-    world: World
     plan: Plan
     groups: Sequence[Group]
     train_loader: BatchLoader
     validation: Evaluation
-    val_examples: list[Example]
+    val_examples: Sequence[Example]
     begin: float = field(default_factory=time.monotonic)
     seconds_to_first_step: float | None = None
     trainer: Trainer | None = None
@@ -97,6 +92,18 @@ class Training:
         self.best = BestCheckpoint(self.recipe.train.best_metric or self.task.main_metric)
         if self.resumption:
             self.resumption.check_data(self.data_digest)
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.setup.recipe
+
+    @property
+    def task(self) -> Task:
+        return self.setup.task
+
+    @property
+    def world(self) -> World:
+        return self.setup.world
 
     @property
     def facts(self) -> TrainingFacts:
@@ -168,7 +175,9 @@ class Training:
         """Make the folder or clean up in it, and hold it."""
         if not self.resumption:
             self.folder.create(
-                recipe=dump_recipe(self.recipe), vocabulary=self.tokenizer.vocabulary_file, answers=self.answers
+                recipe=dump_recipe(self.recipe),
+                vocabulary=self.setup.tokenizer.vocabulary_file,
+                answers=self.setup.answers,
             )
             stack.enter_context(self.folder.held())
             return
@@ -260,20 +269,9 @@ class Training:
         """Score the validation split, log it, mark the best. The step is saved already: nothing here costs weights."""
         step, average = trainer.step, self._average(trainer)
         with average.applied() if average else nullcontext():
-            predictions = list(
-                predict(
-                    self.model,
-                    self.validation.batches,
-                    self.task,
-                    world=self.world,
-                    precision=trainer.precision,
-                    shared=self.validation.shared,
-                    text_rows=self.recipe.infer.text_rows,
-                    compiled=self.recipe.infer.compile,
-                    alive=interrupts.check,
-                )
-            )
-        fields = {prediction.example_id: prediction.fields for prediction in predictions}
+            predictor = Predictor(self.model, self.task, trainer.precision, self.recipe.infer, self.world)
+            predictions = list(predictor.run(self.validation, check_interrupts=interrupts.check))
+        fields = {prediction.key: prediction.fields for prediction in predictions}
         scores = {"step": step, **self.world.main_first(lambda: self.task.score(fields, self.val_examples))}
         is_best = self.best.update(scores)
         for sink in sinks:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from running import Clipbert
 
-COMMANDS = ["pack", "store", "finetune", "infer", "eval", "demo", "download", "assets", "recipes"]
+COMMANDS = ["pack", "store", "finetune", "infer", "eval", "ask", "search", "demo", "download", "assets", "recipes"]
 LEAVES: list[list[str]] = [[name] for name in COMMANDS if name not in ("recipes", "store", "assets")]
 LEAVES += [["store", name] for name in ("verify", "scan", "ls", "show")]
 LEAVES += [["recipes", name] for name in ("ls", "show", "copy", "validate")]

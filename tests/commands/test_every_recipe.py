@@ -151,7 +151,7 @@ def test_a_submission_has_a_number_and_an_answer_for_every_question(
     assert all(set(row) == {"question_id", "answer"} and row["answer"] in NAMES for row in submission)
     wrong = clipbert("infer", "--run", trained("msrvtt_qa"), "--split", "test", "--format", "vqa-submission")
     assert wrong.returncode == 2
-    assert "--format is vqa-submission: predictions of task open_ended_qa are written as jsonl" in wrong.stderr
+    assert "--format is vqa-submission, but predictions of task open_ended_qa are written as jsonl" in wrong.stderr
 
 
 def test_a_search_lists_the_best_videos_of_a_folder(
@@ -159,10 +159,9 @@ def test_a_search_lists_the_best_videos_of_a_folder(
 ) -> None:
     """No annotations, no store: a folder of files, and any text."""
     texts = [f"the {colour} thing" for colour in NAMES]
-    arguments = [word for text in texts for word in ("--text", text)]
     folder = data / "vis_db" / "msrvtt"
     run = trained("msrvtt_retrieval")
-    done = clipbert("infer", "--run", run, *arguments, "--videos", folder, "--top", 3, "--json")
+    done = clipbert("search", folder, *texts, "--run", run, "--top", 3, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert [row["text"] for row in found] == texts
@@ -172,8 +171,8 @@ def test_a_search_lists_the_best_videos_of_a_folder(
         assert ranked == sorted(ranked, reverse=True)
     right = [row["top"][0]["media_id"].endswith(colour) for row, colour in zip(found, NAMES, strict=True)]
     assert sum(right) > len(NAMES) / 4
-    table = clipbert("infer", "--run", run, *arguments[:2], "--videos", folder, "--top", 1)
-    assert len(table.stdout.splitlines()) == 2
+    table = clipbert("search", folder, texts[0], "--run", run, "--top", 1)
+    assert len(table.stdout.splitlines()) == 1
     assert "the red thing" in table.stdout
 
 
@@ -182,11 +181,11 @@ def test_one_question_with_options_about_one_file(
 ) -> None:
     file = data / "vis_db" / "tgif" / "test_0_red.gif"
     options = [word for colour in ("green", "red", "blue") for word in ("--option", colour)]
-    asked = ["--video", file, "--question", "what color is it ?", *options, "--num-clips", 1, "--json"]
-    done = clipbert("infer", "--run", trained("tgif_action"), *asked)
+    asked = ["what color is it ?", "--video", file, *options, "--set", "infer.num_clips=1", "--json"]
+    done = clipbert("ask", "--run", trained("tgif_action"), *asked)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert row["option"] == ("green", "red", "blue")[row["answer"]]
     assert sum(row["scores"]) == pytest.approx(1, abs=1e-5)
-    wrong = clipbert("infer", "--run", trained("msrvtt_qa"), *asked)
+    wrong = clipbert("ask", "--run", trained("msrvtt_qa"), *asked)
     assert (wrong.returncode, "--option" in wrong.stderr) == (2, True)

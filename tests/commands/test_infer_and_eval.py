@@ -1,4 +1,4 @@
-"""`infer` and `eval` as a person runs them, wrong turns included."""
+"""The commands `infer`, `eval` and `ask`, and their messages for wrong usage."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from running import Clipbert, ClipbertProcess, Finished
 @pytest.fixture(scope="module")
 def predictions(trained_run: Path, clipbert: Clipbert, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("predictions") / "preds.jsonl"
-    done = clipbert("infer", "--run", trained_run, "--split", "test", "--num-clips", 3, "-o", path)
+    done = clipbert("infer", "--run", trained_run, "--split", "test", "--set", "infer.num_clips=3", "-o", path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert done.stderr == f"48 predictions written to {path}\n"
@@ -35,11 +35,13 @@ def test_predictions_are_scored_as_json_on_stdout(clipbert: Clipbert, made_data:
     assert {kind: row["count"] for kind, row in metrics["by_type"].items()} == {"what": 32, "where": 16}
 
 
-def test_the_table_goes_to_stderr(clipbert: Clipbert, made_data: Path, predictions: Path) -> None:
+def test_the_table_goes_to_stdout_one_row_per_answer_type(
+    clipbert: Clipbert, made_data: Path, predictions: Path
+) -> None:
     done = evaluate(clipbert, made_data, predictions)
-    assert (done.returncode, done.stdout) == (0, "")
-    assert "answer type" in done.stderr
-    assert "\x1b" not in done.stderr
+    assert (done.returncode, done.stderr) == (0, "")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [(kind, count) for kind, _, count in rows] == [("what", "32"), ("where", "16"), ("all", "48")]
 
 
 def test_predictions_pass_through_a_pipe(clipbert: Clipbert, made_data: Path, trained_run: Path) -> None:
@@ -73,17 +75,17 @@ def test_every_bad_line_of_a_predictions_file_is_named(
     done = evaluate(clipbert, made_data, bad)
     first = json.loads(lines[0])["example_id"]
     assert done.returncode == 1
-    assert f'{bad}:49: example_id is "{first}": it stands twice' in done.stderr
-    assert f'{bad}:50: example_id is "999": no example of the split has it' in done.stderr
-    assert f"{bad}:51: example_id is 3: it must be text" in done.stderr
+    assert f'{bad}:49: example_id is "{first}", which an earlier line has as well' in done.stderr
+    assert f'{bad}:50: example_id is "999", which the split does not have' in done.stderr
+    assert f"{bad}:51: example_id is 3, but must be text" in done.stderr
     assert f"{bad}:52: not a whole JSON object" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_table_or_json_answers_questions_about_files(clipbert: Clipbert, made_data: Path, trained_run: Path) -> None:
     videos = [made_data / "videos" / "test0000.mp4", made_data / "videos" / "test0001.mp4"]
-    ask = ["infer", "--run", trained_run, "--video", videos[0], "--video", videos[1]]
-    ask += ["--question", "what shape is red ?", "--question", "where is the circle ?"]
+    ask = ["ask", "--run", trained_run, "--video", videos[0], "--video", videos[1]]
+    ask += ["what shape is red ?", "where is the circle ?"]
     done = clipbert(*ask, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     rows = json.loads(done.stdout)
@@ -102,7 +104,7 @@ def test_images_are_answered_too(clipbert: Clipbert, trained_run: Path, tmp_path
 
     picture = tmp_path / "cat.png"
     Image.new("RGB", (90, 60), (200, 30, 30)).save(picture)
-    done = clipbert("infer", "--run", trained_run, "--image", picture, "--question", "what shape is red ?", "--json")
+    done = clipbert("ask", "--run", trained_run, "--image", picture, "what shape is red ?", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)[0]["image"] == str(picture)
 
@@ -110,15 +112,10 @@ def test_images_are_answered_too(clipbert: Clipbert, trained_run: Path, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        ([], 2, "give one of: --split; --video or --image"),
-        (["--split", "test", "--question", "?"], 2, "give one of: --split"),
-        (["--question", "what?"], 2, "--video or --image is missing"),
-        (["--video", "absent.mp4"], 2, "--question is missing"),
-        (["--video", "absent.mp4", "--question", "what?"], 2, "no such video file: absent.mp4"),
+        ([], 2, "--split"),
         (["--split", "dev"], 2, "no split 'dev'; it has train, val, test"),
         (["--split", "test", "--checkpoint", "step_9"], 1, "no checkpoint 'step_9'; it has step_2, step_4"),
         (["--split", "test", "--set", "infer.clips=3"], 2, "infer.clips: unknown key"),
-        (["--split", "test", "--num-clips", "0"], 2, "--num-clips"),
         (["--split", "test", "-o", "/absent/preds.jsonl"], 1, "/absent/preds.jsonl cannot be written"),
         (["--split", "test", "--data-root", "/absent"], 1, "no such annotation file"),
         (["--split", "test", "--device", "cuda:99"], 2, "cuda:99"),
@@ -136,12 +133,46 @@ def test_wrong_usage_is_one_message_with_the_documented_exit_code(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["what?"], 2, "--video or --image is missing"),
+        (["--video", "absent.mp4"], 2, "QUESTION"),
+        (["--video", "absent.mp4", "what?"], 2, "no such video file: absent.mp4"),
+        (["--image", "absent.png", "what?"], 2, "no such image file: absent.png"),
+        (["--video", "a.mp4", "what?", "--option", "a cat"], 2, "--option: the run's task does not choose"),
+    ],
+)
+def test_wrong_usage_of_ask_is_one_message(
+    clipbert: Clipbert, trained_run: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    (tmp_path / "a.mp4").touch()
+    done = clipbert("ask", "--run", trained_run, *arguments, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_files_that_a_shell_put_behind_one_option_are_refused_with_the_right_command(
+    clipbert: Clipbert, tmp_path: Path
+) -> None:
+    """`--video *.mp4` becomes `--video "a cat.mp4" b.mp4 c.mp4`."""
+    names = ["a cat.mp4", "b.mp4", "c.mp4"]
+    for name in names:
+        (tmp_path / name).touch()
+    done = clipbert("ask", "--run", "runs/x", "--video", *names, "what is it?", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "b.mp4 is a file, but stands where a question is expected" in done.stderr
+    command = "clipbert ask --run runs/x --video 'a cat.mp4' --video b.mp4 --video c.mp4 'what is it?'"
+    assert command in done.stderr
+
+
 def test_a_file_that_is_no_video_is_named_with_the_reason(
     clipbert: Clipbert, trained_run: Path, tmp_path: Path
 ) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_text("this is text")
-    done = clipbert("infer", "--run", trained_run, "--video", bad, "--question", "what?")
+    done = clipbert("ask", "--run", trained_run, "--video", bad, "what?")
     assert done.returncode == 1
     assert str(bad) in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,4 +1,4 @@
-"""Retrieval over a split as a person runs it: score folders, interruptions, several processes, shortlists."""
+"""The commands `infer` and `search` with a retrieval run: score folders, interruptions, processes, shortlists."""
 
 from __future__ import annotations
 
@@ -71,10 +71,10 @@ def test_a_score_folder_holds_what_json_lines_do(
     assert json.loads(one.stdout) == json.loads(other.stdout)
 
 
-def test_a_split_that_is_not_the_scores_is_told(scores: Path, made_data: Path, clipbert: Clipbert) -> None:
+def test_scores_of_another_split_are_refused(scores: Path, made_data: Path, clipbert: Clipbert) -> None:
     done = clipbert("eval", scores, "-r", "demo_retrieval", "--data-root", made_data, "--split", "test")
     assert done.returncode == 1
-    assert "8 media items are not the split's" in done.stderr
+    assert "8 media items do not belong to the split" in done.stderr
 
 
 def test_failed_media_have_no_scores_and_count_as_wrong(
@@ -92,21 +92,22 @@ def test_failed_media_have_no_scores_and_count_as_wrong(
 # ------------------------------------------------------------------------------------------------ interruptions
 
 
-def lines_written(folder: Path) -> int:
-    return sum(len(file.read_bytes().splitlines()) for file in (folder / "unfinished").glob("rows-*.jsonl"))
+def rows_written(folder: Path) -> int:
+    marks = folder / "unfinished" / "finished"
+    return sum(map(bool, marks.read_bytes())) if marks.exists() else 0
 
 
-def until_lines(process: subprocess.Popen[str], folder: Path, count: int) -> None:
+def until_rows(process: subprocess.Popen[str], folder: Path, count: int) -> None:
     deadline = time.monotonic() + 200
-    while process.poll() is None and lines_written(folder) < count and time.monotonic() < deadline:
+    while process.poll() is None and rows_written(folder) < count and time.monotonic() < deadline:
         time.sleep(0.002)
 
 
 def pausing(count: int, seconds: float) -> str:
-    """Code in whose process `count` rows are written as always, and then every further one takes so long."""
-    code = "import time, clipbert_cli.infer.score_folder as f; add, calls = f.Part.add, []; "
+    """Return code for a process that pauses for `seconds` after `count` rows, and after each further row."""
+    code = "import time, clipbert_cli.infer.score_folder as f; add, calls = f.ScoreWriter.add, []; "
     code += f"pause = lambda: time.sleep({seconds} if len(calls) >= {count} else 0); "
-    return code + "f.Part.add = lambda self, *rest: (add(self, *rest), calls.append(1), pause())[0]"
+    return code + "f.ScoreWriter.add = lambda self, *rest: (add(self, *rest), calls.append(1), pause())[0]"
 
 
 def test_killed_runs_go_on_and_end_with_the_same_bytes(
@@ -118,14 +119,14 @@ def test_killed_runs_go_on_and_end_with_the_same_bytes(
     for count in (random.randint(1, 3), random.randint(4, 6)):
         process = clipbert_process(*asked, prelude=pausing(count - there, 600))
         there = count
-        until_lines(process, folder, there)
+        until_rows(process, folder, there)
         second = clipbert(*asked)
-        assert (second.returncode, "another process writes these scores" in second.stderr) == (1, True)
+        assert (second.returncode, "writes these scores" in second.stderr) == (1, True)
         process.kill()
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
         assert not (folder / "scores.npy").exists()
-        assert lines_written(folder) == there
+        assert rows_written(folder) == there
     done = clipbert(*asked)
     assert done.returncode == 0, done.stderr
     assert f"{there} of the media items were there already" in done.stderr
@@ -139,14 +140,14 @@ def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
 ) -> None:
     folder = tmp_path / "scores"
     process = clipbert_process(*command(run, "--format", "scores", "-o", folder), prelude=pausing(2, 5))
-    until_lines(process, folder, 2)
+    until_rows(process, folder, 2)
     process.send_signal(signal.SIGINT)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert f"interrupted by SIGINT: the scores so far are kept in {folder}" in stderr
-    assert "the same command goes on from here" in stderr
+    assert "the same command continues from here" in stderr
     assert "Traceback" not in stderr
-    assert 2 <= lines_written(folder) < 8
+    assert 2 <= rows_written(folder) < 8
     done = evaluate(clipbert, made_data, folder)
     assert (done.returncode, "these scores are unfinished" in done.stderr) == (1, True)
 
@@ -219,11 +220,9 @@ def test_a_shortlist_keeps_true_scores_and_puts_the_rest_behind(
 
 def texts_media(run: Path) -> list[str]:
     """The media item of every text of the split."""
-    from clipbert_cli.build import read_split
-    from clipbert_cli.infer.trained import open_run
+    from clipbert_cli.infer.trained import RunSelection, open_run
 
-    loaded = open_run(run)
-    return [example.media_id for example in read_split(loaded.recipe, "train", loaded.task)]
+    return [example.media_id for example in open_run(RunSelection(run)).setup.split("train").examples]
 
 
 def test_the_cheap_look_is_a_single_frame_of_the_same_side(
@@ -247,7 +246,7 @@ def test_the_cheap_look_is_a_single_frame_of_the_same_side(
 
 
 def test_a_search_takes_a_shortlist_too(run: Path, made_data: Path, clipbert: Clipbert) -> None:
-    asked = ["infer", "--run", run, "--text", "a red circle", "--videos", made_data / "vis_db", "--json"]
+    asked = ["search", made_data / "vis_db", "a red circle", "--run", run, "--json"]
     full, short = clipbert(*asked, "--top", 2), clipbert(*asked, "--top", 2, "--shortlist", 2)
     assert (full.returncode, short.returncode) == (0, 0), short.stderr
     every = clipbert(*asked, "--top", 100)
@@ -269,14 +268,13 @@ def test_a_search_takes_a_shortlist_too(run: Path, made_data: Path, clipbert: Cl
         (["--split", "train", "--shortlist", "0"], "--shortlist"),
         (["--split", "train", "--shortlist", "-3"], "--shortlist"),
         (["--split", "train", "--shortlist", "many"], "--shortlist"),
-        (["--video", "x.mp4", "--question", "?", "--shortlist", "3"], "--shortlist goes with --split and --text"),
-        (["--split", "train", "--format", "scores"], "they are written into a folder"),
-        (["--split", "train", "--format", "scores", "-o", "-"], "they are written into a folder"),
+        (["--split", "train", "--format", "scores"], "which are written into a folder"),
+        (["--split", "train", "--format", "scores", "-o", "-"], "which are written into a folder"),
         (["--split", "train", "--format", "csv"], "predictions of task retrieval are written as jsonl or scores"),
         (["--split", "train", "--nproc-per-node", "0"], "--nproc-per-node is 0"),
     ],
 )
-def test_wrong_usage_is_told(run: Path, clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_one_message(run: Path, clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str) -> None:
     done = clipbert("infer", "--run", run, *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
@@ -284,9 +282,24 @@ def test_wrong_usage_is_told(run: Path, clipbert: Clipbert, tmp_path: Path, argu
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", [["--format", "scores", "-o", "folder"], ["--shortlist", "3"]])
-def test_other_tasks_have_neither(trained_run: Path, clipbert: Clipbert, tmp_path: Path, option: list[str]) -> None:
-    done = clipbert("infer", "--run", trained_run, "--split", "test", *option, cwd=tmp_path)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["infer", "--split", "test", "--format", "scores", "-o", "folder"], "predictions of task open_ended_qa"),
+        (["infer", "--split", "test", "--shortlist", "3"], "needs a retrieval run"),
+        (["search", "videos", "a red circle"], "clipbert search needs a retrieval run"),
+    ],
+)
+def test_other_tasks_rank_no_media(
+    trained_run: Path, clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    done = clipbert(*arguments, "--run", trained_run, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
-    assert "the run's task is open_ended_qa" in done.stderr
+    assert message in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_retrieval_run_answers_no_questions(run: Path, made_data: Path, clipbert: Clipbert) -> None:
+    done = clipbert("ask", "--run", run, "--video", made_data / "videos" / "test0000.mp4", "what is it ?")
+    assert done.returncode == 2
+    assert "clipbert search FOLDER" in done.stderr

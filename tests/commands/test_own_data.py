@@ -1,4 +1,4 @@
-"""What the README says about your own data: a folder of videos, two tables and a recipe, to an answer."""
+"""The README's walk-through of own data: from a folder of videos, two tables and a recipe to an answer."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_a_folder_and_a_table_become_an_answer(clipbert: Clipbert, tmp_path: Pat
     settings = as_options([*SMALL, "data.num_clips=1", "data.num_frames=1", "train.epochs=15"])
     done = clipbert("finetune", "--recipe", "pets.yaml", *settings, cwd=folder)
     assert done.returncode == 0, done.stderr
-    asked = ["--video", "videos/test_0_red.mp4", "--question", "what color is the thing ?", "--json"]
-    done = clipbert("infer", "--run", "runs/pets", *asked, cwd=folder)
+    asked = ["--video", "videos/test_0_red.mp4", "what color is the thing ?", "--json"]
+    done = clipbert("ask", "--run", "runs/pets", *asked, cwd=folder)
     assert done.returncode == 0, done.stderr
     (answer,) = json.loads(done.stdout)
     assert answer["answer"] in colours

@@ -11,7 +11,7 @@ import pytest
 import torch
 from running import TINY, Clipbert
 
-from clipbert_cli.infer.trained import open_run
+from clipbert_cli.infer.trained import RunSelection, open_run
 from clipbert_cli.model import from_pretrained
 from clipbert_cli.model.ema import read_average
 from clipbert_cli.recipe.load import load_recipe
@@ -101,7 +101,7 @@ def test_an_export_is_what_from_pretrained_reads(
 
 @pytest.mark.parametrize("weights", ["plain", "ema", "auto"])
 def test_inference_takes_either_set_of_weights(averaged: Path, weights: str) -> None:
-    found = dict(open_run(averaged, checkpoint="latest", weights=weights).model.named_parameters())
+    found = dict(open_run(RunSelection(averaged, "latest", weights)).model.named_parameters())
     plain = dict(from_pretrained(averaged / "latest").named_parameters())
     average = read_average(averaged / "latest" / "average.safetensors")
     expected = plain if weights == "plain" else average

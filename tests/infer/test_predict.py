@@ -12,9 +12,9 @@ import torch
 from small_models import small_config
 from torch import Tensor
 
-from clipbert_cli.build import SharedTexts
+from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.infer import text_batches as rows
-from clipbert_cli.infer.predict import predict
+from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.infer.text_batches import Budget, TextBuckets
 from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
@@ -87,8 +87,11 @@ def scores_of(predictions: Sequence[Prediction]) -> np.ndarray:
     return np.stack([prediction.fields["scores"] for prediction in predictions])
 
 
-def predicted(model: ClipBert, batch: Batch, shared: SharedTexts, **options: Any) -> np.ndarray:
-    found = list(predict(model, [batch], retrieval(), world=ALONE, precision=FP32, shared=shared, **options))
+def predicted(
+    model: ClipBert, batch: Batch, shared: SharedTexts, *, text_rows: int | None = None, **options: Any
+) -> np.ndarray:
+    predictor = Predictor(model, retrieval(), FP32, InferConfig(text_rows=text_rows), ALONE)
+    found = list(predictor.run(Evaluation([batch], shared, len(batch.media_ids)), **options))
     assert [each.media_id for each in found] == list(batch.media_ids)
     return scores_of(found)
 
@@ -232,7 +235,8 @@ def test_options_and_their_questions_go_the_same_way(model: ClipBert) -> None:
     texts = texts_of([5, 9, 4, 7, 5, 5, 3, 12, 9])
     examples = [Example(f"e{number}", f"v{number // 2}", ("a", "b", "c")) for number in range(3)]
     batch = media(2, clips=2, texts=texts, text_item=[0, 0, 0, 0, 0, 0, 1, 1, 1], examples=examples)
-    found = list(predict(model, [batch], task, world=ALONE, precision=FP32))
+    predictor = Predictor(model, task, FP32, InferConfig(), ALONE)
+    found = list(predictor.run(Evaluation([batch], None, len(examples))))
     with torch.inference_mode():
         expected = task.predict(model(batch), batch)
     assert [each.example_id for each in found] == ["e0", "e1", "e2"]
@@ -245,7 +249,8 @@ def test_failed_media_are_predicted_as_such_beside_the_others(model: ClipBert) -
     shared = captions()
     batch = dataclasses.replace(gallery(2), failed=((Group("bad", ()), "no frames"),))
     nothing = dataclasses.replace(gallery(0), failed=((Group("worse", ()), "no file"),))
-    found = list(predict(model, [nothing, batch], retrieval(), world=ALONE, precision=FP32, shared=shared))
+    predictor = Predictor(model, retrieval(), FP32, InferConfig(), ALONE)
+    found = list(predictor.run(Evaluation([nothing, batch], shared, 4)))
     assert [each.media_id for each in found] == ["worse", "bad", "v0", "v1"]
     assert found[0].fields == {"media_error": "no file"}
 
@@ -261,12 +266,12 @@ def test_a_person_who_stops_need_not_wait_for_the_batch(model: ClipBert, monkeyp
     monkeypatch.setattr(rows, "CPU_TOKENS", 30)
     seen = sizes_seen(monkeypatch)
 
-    def alive() -> None:
+    def interrupted() -> None:
         if len(seen) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        predicted(model, gallery(3), captions(), alive=alive)
+        predicted(model, gallery(3), captions(), check_interrupts=interrupted)
     assert len(seen) == 3
 
 
@@ -303,6 +308,6 @@ def test_a_gpu_scores_as_the_cpu_does(model: ClipBert, precision: str) -> None:
     expected = predicted(model, batch, shared)
     world = World(0, 1, torch.device("cuda"))
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # in which convolutions keep 10 bits
-        scores = predict(model.cuda(), [batch], retrieval(), world=world, precision=Precision(precision), shared=shared)
-        found = scores_of(list(scores))
+        predictor = Predictor(model.cuda(), retrieval(), Precision(precision), InferConfig(), world)
+        found = scores_of(list(predictor.run(Evaluation([batch], shared, 3))))
     np.testing.assert_allclose(found, expected, atol=1e-4 if precision == "fp32" else 0.05)

@@ -1,4 +1,4 @@
-"""Scores in a folder: whole, or exactly continued, whatever moment an interruption chose."""
+"""Score folders are complete, or continue exactly, whenever the command was interrupted."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ MATRIX = np.random.default_rng(0).random((len(MEDIA), len(TEXTS)), dtype=np.floa
 def batch(number: int) -> list[Prediction]:
     rows = [(MEDIA[place], MATRIX[place]) for place in SCORING.positions(number)]
     return [
-        Prediction(name, name, {"media_error": "no frames"} if name == BAD else {"texts": "c0ffee00", "scores": row})
+        Prediction(None, name, {"media_error": "no frames"} if name == BAD else {"texts": "c0ffee00", "scores": row})
         for name, row in rows
     ]
 
 
-def write(folder: ScoreFolder, numbers: Iterable[int], process: int = 0) -> None:
-    with folder.part(process) as part:
+def write(folder: ScoreFolder, numbers: Iterable[int]) -> None:
+    with folder.writer() as writer:
         for number in numbers:
-            part.add(number, batch(number))
+            writer.add(number, batch(number))
 
 
 def finished(path: Path) -> ScoreFolder:
@@ -74,14 +74,14 @@ def test_several_processes_write_what_one_does(tmp_path: Path) -> None:
     folder = ScoreFolder(tmp_path / "three", SCORING)
     with folder.opened(overwrite=False):
         for process in range(3):
-            write(folder, range(process, SCORING.batches, 3), process)
+            write(folder, range(process, SCORING.batches, 3))
         folder.finish()
     assert contents(tmp_path / "three") == contents(tmp_path / "one")
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_kill_at_any_moment_costs_no_score(seed: int, tmp_path: Path) -> None:
-    """What a kill leaves: files that end anywhere, rows beyond their last line; of one process and of others."""
+    """A kill leaves rows whose marks are not written yet, in any state, and marks of any of the rows that are."""
     rng = random.Random(seed)
     finished(tmp_path / "whole")
     path = tmp_path / "scores"
@@ -89,29 +89,42 @@ def test_a_kill_at_any_moment_costs_no_score(seed: int, tmp_path: Path) -> None:
         folder = ScoreFolder(path, SCORING)
         with folder.opened(overwrite=False) as done:
             rest = sorted(set(range(SCORING.batches)) - done)
-            size = rng.randint(1, 3)
-            for process in range(size):
-                write(folder, rest[process : rng.randint(0, len(rest)) : size], process)
-        for file in (path / "unfinished").glob("rows-*.jsonl"):  # the line comes after its rows
-            cut = rng.randint(0, file.stat().st_size)
-            file.write_bytes(file.read_bytes()[:cut])
-        for file in (path / "unfinished").glob("rows-*.f32"):
-            file.write_bytes(file.read_bytes() + rng.randbytes(rng.randint(0, 30)))
+            write(folder, rest[: rng.randint(0, len(rest))])
+        marks = bytearray((path / "unfinished" / "finished").read_bytes())
+        rows = np.lib.format.open_memmap(path / "unfinished" / "scores.npy", mode="r+")
+        for position, mark in enumerate(marks):
+            if not mark or rng.random() < 0.3:  # the mark comes after its row
+                marks[position] = 0
+                rows[position, : rng.randint(0, 3)] = rng.random()
+        rows.flush()
+        (path / "unfinished" / "finished").write_bytes(marks)
     finished(path)
     assert contents(path) == contents(tmp_path / "whole")
 
 
-def test_rows_that_a_broken_disk_lost_are_computed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["scores.npy", "finished"])
+def test_rows_that_a_broken_disk_lost_are_computed_again(name: str, tmp_path: Path) -> None:
     folder = ScoreFolder(tmp_path / "scores", SCORING)
     with folder.opened(overwrite=False):
         write(folder, [0, 1, 2])
-    rows = tmp_path / "scores" / "unfinished" / "rows-0.f32"
-    rows.write_bytes(rows.read_bytes()[:40])
+    file = tmp_path / "scores" / "unfinished" / name
+    file.write_bytes(file.read_bytes()[:-2])
     with folder.opened(overwrite=False) as done:
-        assert done == {0}
+        assert done == set()
 
 
-@pytest.mark.parametrize("left", ["ids.json", "scores.npy", "emptied", "renamed"])
+def test_a_second_command_neither_writes_nor_replaces_what_the_first_one_writes(tmp_path: Path) -> None:
+    folder = ScoreFolder(tmp_path / "scores", SCORING)
+    with folder.opened(overwrite=False):
+        write(folder, [0, 1])
+        for overwrite in (False, True):
+            with pytest.raises(OutputError, match="writes these scores"), folder.opened(overwrite=overwrite):
+                pass
+    with folder.opened(overwrite=False) as done:
+        assert done == {0, 1}
+
+
+@pytest.mark.parametrize("left", ["ids.json", "scores.npy", "leftover"])
 def test_a_kill_while_it_finishes_costs_nothing_either(left: str, tmp_path: Path) -> None:
     finished(tmp_path / "whole")
     path = tmp_path / "scores"
@@ -120,11 +133,9 @@ def test_a_kill_while_it_finishes_costs_nothing_either(left: str, tmp_path: Path
         write(folder, range(SCORING.batches))
     shutil.copy(tmp_path / "whole" / "ids.json", path)
     if left != "ids.json":
-        shutil.copy(tmp_path / "whole" / "scores.npy", path)
-    if left in ("emptied", "renamed"):
-        (path / "unfinished").rename(path / ".finished")
-        if left == "emptied":
-            (path / ".finished" / "state.json").unlink()
+        (path / "unfinished" / "scores.npy").rename(path / "scores.npy")
+        if left == "leftover":
+            (path / "unfinished" / "state.json").unlink()
         assert read_scores(path)  # it is complete
         with pytest.raises(OutputError, match="exists already"):
             finished(path)
@@ -157,7 +168,7 @@ def test_unfinished_scores_of_something_else_are_not_mixed(change: str, tmp_path
         assert done == {0}
 
 
-def test_what_is_no_score_folder_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     (tmp_path / "file").write_text("precious")
@@ -173,15 +184,15 @@ def test_what_is_no_score_folder_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "message"),
     [
-        (lambda path: (path / "unfinished").mkdir(), "unfinished"),
-        (lambda path: (path / "ids.json").unlink(), "not whole"),
-        (lambda path: (path / "ids.json").write_text("{}"), "not whole"),
-        (lambda path: (path / "scores.npy").write_bytes(b"\x93NUMPY"), "not whole"),
+        (lambda path: (path / "scores.npy").rename(path / "unfinished"), "unfinished"),
+        (lambda path: (path / "ids.json").unlink(), "damaged"),
+        (lambda path: (path / "ids.json").write_text("{}"), "damaged"),
+        (lambda path: (path / "scores.npy").write_bytes(b"\x93NUMPY"), "damaged"),
         (lambda path: np.save(path / "scores.npy", MATRIX.astype(np.float64)), "float64"),
         (lambda path: np.save(path / "scores.npy", MATRIX[:5]), r"\(5, 3\), expected float32 \(11, 3\)"),
     ],
 )
-def test_damaged_scores_are_told(harm, message: str, tmp_path: Path) -> None:
+def test_damaged_scores_are_refused_with_the_reason(harm, message: str, tmp_path: Path) -> None:
     finished(tmp_path / "scores")
     harm(tmp_path / "scores")
     assert is_score_folder(tmp_path / "scores")

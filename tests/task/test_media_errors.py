@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.task.base import texts_checksum
 from clipbert_cli.task.multiple_choice import MultipleChoice
 from clipbert_cli.task.open_ended_qa import OpenEndedQa
 from clipbert_cli.task.pretraining import Pretraining
-from clipbert_cli.task.retrieval import Retrieval, checksum
+from clipbert_cli.task.retrieval import Retrieval
 from clipbert_cli.types import Example
 
 FAILED: dict[str, Any] = {"media_error": "video 'b' cannot be read"}
@@ -45,7 +46,7 @@ def test_it_ranks_last_in_both_directions() -> None:
     examples = [Example(name, name, (name,)) for name in "abc"]
     scores = {"a": [0.9, 0.1, 0.1], "c": [0.2, 0.1, 0.8]}
     fields: dict[str, Any] = {
-        key: {"texts": checksum(examples), "scores": np.array(row)} for key, row in scores.items()
+        key: {"texts": texts_checksum(examples), "scores": np.array(row)} for key, row in scores.items()
     }
     metrics = Retrieval(ObjectiveConfig(), InferConfig(), None).score(fields | {"b": FAILED}, examples)
     assert metrics["mean_rank"] == (1 + 3 + 1) / 3

@@ -11,9 +11,10 @@ from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.image_qa import ImageQa
 from clipbert_cli.task.metrics import accuracy_by_type, ranks, retrieval_metrics
+from clipbert_cli.task.base import texts_checksum
 from clipbert_cli.task.multiple_choice import MultipleChoice
 from clipbert_cli.task.open_ended_qa import OpenEndedQa
-from clipbert_cli.task.retrieval import Retrieval, checksum
+from clipbert_cli.task.retrieval import Retrieval
 from clipbert_cli.types import Batch, Example, Outputs
 
 NAMES = {
@@ -98,7 +99,7 @@ def test_retrieval_scores_are_the_originals() -> None:
         scores = np.array(case["scores_text_video"], dtype=np.float32)
         examples = [Example(str(number), str(media), ("?",)) for number, media in enumerate(owner)]
         task = Retrieval(ObjectiveConfig(one_text_per_media=True), InferConfig(), None)
-        texts = checksum(examples)
+        texts = texts_checksum(examples)
         fields = {str(media): {"texts": texts, "scores": scores[:, media]} for media in range(scores.shape[1])}
         metrics = task.score(fields, examples)
         for found, expected in (

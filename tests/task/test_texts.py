@@ -199,6 +199,6 @@ def test_words_of_mismatched_texts_are_masked_but_not_learnt_unless_asked_for() 
 
 
 def test_a_pretrained_model_has_nothing_to_answer() -> None:
-    with pytest.raises(UsageError, match="pretraining: it has learnt to answer no questions") as raised:
+    with pytest.raises(UsageError, match="pretraining: it has not learnt to answer questions") as raised:
         Pretraining(OBJECTIVE, INFER, None).ask("0", "cat.mp4", "what is it ?", ())
     assert "clipbert finetune" in str(raised.value.hint)

@@ -1,0 +1,70 @@
+"""`clipbert search`: the media of a folder or store that match a text best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipbert_cli.commands.options import (
+    CheckpointOption,
+    DeviceOption,
+    JsonOption,
+    RunOption,
+    SetOption,
+    ShortlistOption,
+    WeightsOption,
+)
+
+
+def search(
+    media: Annotated[
+        Path, typer.Argument(metavar="MEDIA", help="A folder of media files, or a store that clipbert pack made.")
+    ],
+    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What the media should show.")],
+    run: RunOption,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, metavar="N", help="How many media items to list. By default infer.top."),
+    ] = None,
+    shortlist: ShortlistOption = None,
+    checkpoint: CheckpointOption = "best",
+    weights: WeightsOption = "auto",
+    overrides: SetOption = None,
+    device: DeviceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find videos by text with a trained retrieval run, or images with --set data.media=image.
+
+    Every item is decoded and scored with every text, so the time grows with the size of the folder.
+    """
+    from clipbert_cli.commands.progress import counting
+    from clipbert_cli.commands.terminal import mute, print_json, print_table, show_logs
+    from clipbert_cli.infer.ranking import search as find
+    from clipbert_cli.infer.trained import RunSelection, open_run
+    from clipbert_cli.runtime.distributed import start_world
+
+    show_logs()
+    settings = (*(overrides or ()), *([f"infer.top={top}"] if top else []))
+    with start_world(device) as world:
+        if not world.is_main:
+            mute()
+        opened = open_run(RunSelection(run, checkpoint, weights, overrides=settings), world)
+        with counting("search", "item") as show:
+            found = find(opened, media, texts, shortlist=shortlist, progress=show)
+    results = list(zip(texts, found, strict=True))
+    if as_json:
+        print_json(
+            [
+                {"text": text, "top": [{"media_id": item.media_id, "score": item.score} for item in items]}
+                for text, items in results
+            ]
+        )
+        return
+    rows = [
+        (text, str(rank), item.media_id, f"{item.score:.3f}")
+        for text, items in results
+        for rank, item in enumerate(items, start=1)
+    ]
+    print_table(("text", "rank", "media", "score"), rows)

@@ -14,8 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from clipbert_cli.errors import RunError
 from clipbert_cli.build import Evaluation
+from clipbert_cli.errors import RunError
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.model.heads import Scores

@@ -274,7 +274,9 @@ def test_a_search_takes_a_shortlist_too(run: Path, made_data: Path, clipbert: Cl
         (["--split", "train", "--nproc-per-node", "0"], "--nproc-per-node is 0"),
     ],
 )
-def test_wrong_usage_is_one_message(run: Path, clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_wrong_usage_is_one_message(
+    run: Path, clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str
+) -> None:
     done = clipbert("infer", "--run", run, *arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

@@ -8,10 +8,9 @@ import torch
 from goldens import golden_json
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
-from clipbert_cli.task.base import Task
+from clipbert_cli.task.base import Task, texts_checksum
 from clipbert_cli.task.image_qa import ImageQa
 from clipbert_cli.task.metrics import accuracy_by_type, ranks, retrieval_metrics
-from clipbert_cli.task.base import texts_checksum
 from clipbert_cli.task.multiple_choice import MultipleChoice
 from clipbert_cli.task.open_ended_qa import OpenEndedQa
 from clipbert_cli.task.retrieval import Retrieval

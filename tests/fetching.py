@@ -3,9 +3,9 @@
 import random
 
 from clipbert_cli.assets.catalog import FileEntry
-from clipbert_cli.assets.fetch import Policy
+from clipbert_cli.assets.fetch import RetryPolicy
 
-QUICK = Policy(connect=2, read=0.5, attempts=3, backoff=0.01)
+QUICK = RetryPolicy(connect=2, read=0.5, attempts=3, backoff=0.01)
 BODY = random.Random(1).randbytes(3_000_000)
 
 

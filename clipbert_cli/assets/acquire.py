@@ -1,72 +1,91 @@
-"""Carries out a plan: files come in parallel, and each part is unpacked, converted and put in place once its files
-are here. One part's failure stops no other. A part is complete, or what came of it is kept for the next try.
+"""Carry out a download plan: threads fetch files, and each part is unpacked, converted and put in place.
+
+A part that fails stops no other part. A part is complete or absent; what its download has brought stays for the next
+try.
 """
 
 from __future__ import annotations
 
 import queue
-import shutil
 import threading
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from clipbert_cli.assets.catalog import Catalog, Part
-from clipbert_cli.assets.check_file import Received, WrongContent, check_file
-from clipbert_cli.assets.convert.registry import run_converter
-from clipbert_cli.assets.download_plan import Layout, Plan, PlannedFile, PlannedPart
+from clipbert_cli.assets.catalog import AssetPart
+from clipbert_cli.assets.check_file import FetchedFile, WrongContentError, check_file
+from clipbert_cli.assets.convert.registry import Converted, run_converter
+from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedFile, PlannedPart
 from clipbert_cli.assets.fetch import Fetcher
-from clipbert_cli.assets.partial_file import sweep_part
-from clipbert_cli.assets.transfer import Stopped, lock_file, locked
+from clipbert_cli.assets.transfer import StoppedError
 from clipbert_cli.assets.unpack import unpack
 from clipbert_cli.errors import ClipbertError, DownloadError, OutputError
-from clipbert_cli.files import atomic_folder, link_or_copy, read_json, remove_leftovers, remove_stale_lock, write_json
+from clipbert_cli.files import atomic_folder, link_or_copy, lock, remove_leftovers, scratch_folder
 
 
 @dataclass
 class PartResult:
-    """What became of a part. `manual`: a person must get something; `partial`: it failed and can be tried again."""
+    """The result for one part.
+
+    complete: the part can be used. partial: something failed and can be tried again. manual: no source gave a file that
+    the user can fetch by hand.
+    """
 
     name: str
-    part: Part
+    part: AssetPart
     state: Literal["complete", "partial", "manual"] = "partial"
     was_complete: bool = False
     counts: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    files: list[FetchedFile] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
 
-Outcome = Received | ClipbertError | OSError | None
-
-
-def acquire(plan: Plan, catalog: Catalog, fetcher: Fetcher, *, workers: int, keep: bool) -> list[PartResult]:
-    """Make every part of the plan complete, as far as that goes.
+@contextmanager
+def data_folder_lock(data: Path, *, on_wait: Callable[[str], None]) -> Iterator[None]:
+    """Hold the lock of a data folder, so that only one process at a time downloads into it.
 
     Args:
-        workers: files that are fetched at the same time.
+        on_wait: called once, with a sentence for the user, if another process holds the lock.
+    """
+    has_waited = False
+
+    def keep_waiting() -> bool:
+        nonlocal has_waited
+        if not has_waited:
+            on_wait(f"another process is downloading into {data}: waiting until it is done")
+            has_waited = True
+        time.sleep(0.1)
+        return True
+
+    with lock(data / ".download.lock", keep_waiting=keep_waiting):
+        yield
+
+
+def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -> list[PartResult]:
+    """Complete every part of the plan, as far as its files can be had. The caller holds the data folder's lock.
+
+    Args:
+        workers: number of files that are downloaded at the same time.
         keep: whether downloaded files stay after their parts are complete.
 
     Raises:
-        KeyboardInterrupt: after the threads have stopped; parts of files stay.
+        KeyboardInterrupt: the threads have been told to stop; what has arrived stays.
     """
-    results = {p.name: PartResult(p.name, p.part, was_complete=p.state == "complete") for p in plan.parts}
-    waiting = list(plan.parts)
-    for part in plan.parts:
-        _sweep(part, plan.layout)
-    outcomes: dict[str, Outcome] = {}
-    finished: queue.Queue[tuple[str, Outcome]] = queue.Queue()
-    threads = _start_fetching(plan, fetcher, finished, workers)
+    # Also for complete parts: a process that was killed right after it had put the last file in place left some, too.
+    for folder in {plan.layout.downloads, *(plan.layout.folder(planned.part) for planned in plan.parts)}:
+        remove_leftovers(folder)
+    threads, fetches = _start_fetching(plan, fetcher, workers)
+    results: dict[str, PartResult] = {}
     try:
-        while waiting:
-            for planned in [p for p in waiting if all(file.name in outcomes for file in p.files)]:
-                waiting.remove(planned)
-                _finish(planned, plan.layout, catalog, outcomes, results[planned.name], fetcher.stop)
-                if not keep:
-                    _remove_used(planned, plan, results)
-            if waiting:
-                name, outcome = _next(finished)
-                outcomes[name] = outcome
+        for planned in plan.parts:
+            results[planned.name] = _complete_part(planned, plan.layout, fetches, fetcher.stop)
+            if not keep:
+                _remove_used(planned, plan, results)
     except BaseException:
         fetcher.stop.set()
         for thread in threads:
@@ -75,207 +94,135 @@ def acquire(plan: Plan, catalog: Catalog, fetcher: Fetcher, *, workers: int, kee
     return list(results.values())
 
 
-def _next(finished: queue.Queue[tuple[str, Outcome]]) -> tuple[str, Outcome]:
-    while True:  # a queue that waits for ever would not hear Ctrl-C everywhere
-        try:
-            return finished.get(timeout=0.2)
-        except queue.Empty:
-            continue
-
-
 def _start_fetching(
-    plan: Plan, fetcher: Fetcher, finished: queue.Queue[tuple[str, Outcome]], workers: int
-) -> list[threading.Thread]:
+    plan: DownloadPlan, fetcher: Fetcher, workers: int
+) -> tuple[list[threading.Thread], dict[str, Future[FetchedFile | None]]]:
+    """Start the threads that fetch the files of a plan; return them and the future of each file."""
+    files = plan.files()
+    fetches: dict[str, Future[FetchedFile | None]] = {name: Future() for name in files}
     todo: queue.SimpleQueue[PlannedFile] = queue.SimpleQueue()
-    for file in plan.files().values():
+    for file in files.values():
         todo.put(file)
 
     def work() -> None:
-        while not fetcher.stop.is_set():
-            try:
+        with suppress(queue.Empty):
+            while not fetcher.stop.is_set():
                 file = todo.get_nowait()
-            except queue.Empty:
-                return
-            try:
-                finished.put((file.name, _get(file, plan, fetcher)))
-            except (ClipbertError, OSError) as exc:
-                finished.put((file.name, exc))
-            except Stopped:
-                return
+                try:
+                    fetches[file.name].set_result(_check_provided(file, fetcher) or fetcher.fetch(file))
+                except Exception as exc:  # noqa: BLE001 - raised again where the result is asked for
+                    fetches[file.name].set_exception(exc)
 
-    # Daemons: after Ctrl-C nobody waits for a server that is silent. What they hold is resumable at any moment.
+    # Daemons, and not a thread pool, which the interpreter joins when it exits: after Ctrl-C nobody waits for a server
+    # that is silent. Whatever such a thread is doing, the next download can continue from the disk.
     threads = [threading.Thread(target=work, daemon=True, name=f"fetch-{n}") for n in range(workers)]
     for thread in threads:
         thread.start()
-    return threads
+    return threads, fetches
 
 
-def _get(file: PlannedFile, plan: Plan, fetcher: Fetcher) -> Received | None:
-    """One file: handed over, already here, or fetched; its receipt is kept."""
-    layout = plan.layout
-    users = [planned.part for planned in plan.parts if file in planned.files]
-
-    def is_used_up() -> bool:  # another process was first, and has removed the file already
-        return all(layout.state(part) == "complete" for part in users)
-
-    def record(received: Received) -> None:
-        receipt = {"source": received.source, "bytes": received.bytes, "sha256": received.sha256}
-        write_json(layout.receipt(file.name), receipt)
-
-    before = read_json(layout.receipt(file.name))
-    if file.handed_over:
-        handed = _check_handed_over(file, file.handed_over, fetcher.stop)
-        with locked(layout.receipt(file.name), fetcher.stop):
-            record(handed)
-        received: Received | None = handed
-    else:
-        received = fetcher.fetch(file.name, file.entry, file.target, unless=is_used_up, record=record)
-    if received is None:
+def _check_provided(file: PlannedFile, fetcher: Fetcher) -> FetchedFile | None:
+    """Check the copy that the user passed with --source; return None where there is none."""
+    if file.provided is None:
         return None
-    published = file.entry.sha256 or file.entry.md5
-    if not published and isinstance(before, dict) and before.get("sha256") != received.sha256:
-        changed = (
-            f"{file.name}: its sha256 is {received.sha256}, at its last download it was {before.get('sha256')}: "
-            "the file changed at its source"
-        )
-        received = Received(received.source, received.bytes, received.sha256, (*received.warnings, changed))
-    return received
-
-
-def _check_handed_over(file: PlannedFile, path: Path, stop: threading.Event) -> Received:
     try:
-        return check_file(file.name, file.entry, path, stop, source=str(path))
-    except WrongContent as exc:
+        return check_file(file.name, file.entry, file.provided, source=str(file.provided), stop=fetcher.stop)
+    except WrongContentError as exc:
         raise DownloadError(
-            f"{path}: not the file {file.name}: {exc}", hint="get the file again, then hand it over"
+            f"{file.provided}: not the file {file.name}: {exc}", hint="download it again, then repeat this command"
         ) from None
 
 
-def _finish(
+def _complete_part(
     planned: PlannedPart,
-    layout: Layout,
-    catalog: Catalog,
-    outcomes: dict[str, Outcome],
-    result: PartResult,
+    layout: DataLayout,
+    fetches: Mapping[str, Future[FetchedFile | None]],
     stop: threading.Event,
-) -> None:
-    """Unpack, convert, put in place; the result says how it went."""
+) -> PartResult:
+    """Wait for the files of a part, then unpack, convert and place them."""
+    result = PartResult(planned.name, planned.part)
     if planned.state == "complete":
-        result.state = "complete"
-        return
-    by_hand = not (planned.files or planned.media_folder)  # nothing that a program may fetch
+        result.state, result.was_complete = "complete", True
+        return result
+    arrived = []
+    no_source = not (planned.files or planned.provided_media)
     for file in planned.files:
-        outcome = outcomes[file.name]
-        by_hand = by_hand or (isinstance(outcome, DownloadError) and not file.optional)
-        if isinstance(outcome, Received):
-            result.warnings += outcome.warnings
-        elif isinstance(outcome, Exception) and file.optional:
-            result.warnings.append(f"{file.name} could not be had; {planned.name} is made without it")
-        elif isinstance(outcome, Exception):
-            result.errors.append(_say(outcome))
-    if by_hand or result.errors:
-        result.state = "manual" if by_hand and planned.part.manual else "partial"
-        return
-    paths = {
-        file.name: file.handed_over or file.target
-        for file in planned.files
-        if not isinstance(outcomes[file.name], Exception)
-    }
+        try:
+            fetched = fetches[file.name].result()
+        except (ClipbertError, OSError) as exc:
+            if file.optional:
+                result.warnings.append(f"{file.name} could not be downloaded; {planned.name} is made without it")
+            else:
+                result.errors.append(_describe(exc))
+                no_source = no_source or isinstance(exc, DownloadError)
+        else:
+            arrived.append(file)
+            if fetched is not None:
+                result.files.append(fetched)
+                result.warnings += fetched.warnings
+    if no_source or result.errors:
+        result.state = "manual" if no_source and planned.part.manual else "partial"
+        return result
     try:
-        with locked(_lock_of(planned, layout), stop):
-            if layout.state(planned.part) != "complete":  # another process may have been first
-                _MAKE[planned.part.kind](_Work(planned, layout, catalog, paths, result, stop))
+        converted = _MAKE[planned.part.kind](planned, layout, arrived, stop)
     except (ClipbertError, OSError) as exc:
-        result.errors.append(_say(exc))
-    else:
-        result.state = "complete"
+        result.errors.append(_describe(exc))
+        return result
+    if converted:
+        result.counts = converted.counts
+        result.warnings += converted.warnings
+    result.state = "complete"
+    return result
 
 
-def _lock_of(planned: PlannedPart, layout: Layout) -> Path:
-    return layout.downloads / planned.name.replace("/", ".")
-
-
-def _raw_of(planned: PlannedPart, layout: Layout) -> Path:
-    return layout.downloads / f".raw.{planned.name.replace('/', '.')}"
-
-
-def _sweep(planned: PlannedPart, layout: Layout) -> None:
-    """Remove what a killed download left behind at the very end of a part."""
-    for path in (*(layout.file(name, planned.part) for name in planned.part.files), _lock_of(planned, layout)):
-        remove_stale_lock(lock_file(path))
-        sweep_part(path)
-    if planned.part.kind == "annotations" and planned.state == "complete":
-        shutil.rmtree(_raw_of(planned, layout), ignore_errors=True)
-        remove_leftovers(layout.data / str(planned.part.folder), "conversion")
-
-
-def _say(exc: ClipbertError | OSError) -> str:
+def _describe(exc: ClipbertError | OSError) -> str:
     if isinstance(exc, OSError):
         return f"{exc.filename or 'writing'}: {exc.strerror or exc}"
     return str(exc) + (f" ({exc.hint})" if exc.hint else "")
 
 
-@dataclass(frozen=True)
-class _Work:
-    """A part whose files are here: `paths` says where each of them is."""
-
-    planned: PlannedPart
-    layout: Layout
-    catalog: Catalog
-    paths: dict[str, Path]
-    result: PartResult
-    stop: threading.Event
-
-    @property
-    def part(self) -> Part:
-        return self.planned.part
+def _make_weights(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile], stop: threading.Event) -> None:
+    for file in arrived:
+        if file.path != file.target:
+            link_or_copy(file.path, file.target)
 
 
-def _make_weights(work: _Work) -> None:
-    for name, path in work.paths.items():
-        target = work.layout.file(name, work.part)
-        if path != target:
-            link_or_copy(path, target)
-
-
-def _make_annotations(work: _Work) -> None:
-    raw = _raw_of(work.planned, work.layout)
-    shutil.rmtree(raw, ignore_errors=True)
-    raw.mkdir(parents=True)
-    try:
-        for name, path in work.paths.items():
-            entry, base = work.catalog.files[name], name.rsplit("/", 1)[1]
-            if entry.unpack:
-                unpack(path, raw / f"{base}.d", kind=entry.unpack, members=entry.members, stop=work.stop)
+def _make_annotations(
+    planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile], stop: threading.Event
+) -> Converted:
+    part = planned.part
+    with scratch_folder(layout.downloads / planned.name.replace("/", ".")) as raw:
+        for file in arrived:
+            if file.entry.unpack:
+                target = raw / f"{file.base_name}.d"
+                unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members, stop=stop)
             else:
-                link_or_copy(path, raw / base)
-        folder = work.layout.data / str(work.part.folder)
-        converted = run_converter(str(work.part.convert), raw, folder, work.part)
-    finally:
-        shutil.rmtree(raw, ignore_errors=True)
-    work.result.counts = converted.counts
-    work.result.warnings += converted.warnings
+                link_or_copy(file.path, raw / file.base_name)
+        return run_converter(str(part.convert), raw, layout.folder(part), part)
 
 
-def _make_media(work: _Work) -> None:
-    if work.planned.media_folder:
-        _take_folder(work.planned.media_folder, work.layout.handed_over(work.part), work.stop)
-    for name, path in work.paths.items():
-        entry, target = work.catalog.files[name], work.layout.unpacked(name, work.part)
-        assert entry.unpack is not None
-        if not target.exists():
-            unpack(path, target, kind=entry.unpack, members=entry.members, stop=work.stop)
+def _make_media(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile], stop: threading.Event) -> None:
+    if planned.provided_media:
+        _link_folder(planned.provided_media, layout.provided(planned.part), stop)
+    for file in arrived:
+        assert file.entry.unpack is not None
+        target = layout.unpacked(file.name, planned.part)
+        unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members, stop=stop)
 
 
-_MAKE = {"weights": _make_weights, "annotations": _make_annotations, "media": _make_media}
+_MAKE: dict[str, Callable[[PlannedPart, DataLayout, list[PlannedFile], threading.Event], Converted | None]] = {
+    "weights": _make_weights,
+    "annotations": _make_annotations,
+    "media": _make_media,
+}
 
 
-def _take_folder(source: Path, target: Path, stop: threading.Event) -> None:
-    """All visible files of `source`, linked where the disk allows it; the person's own folder stays as it is."""
+def _link_folder(source: Path, target: Path, stop: threading.Event) -> None:
+    """Link all visible files of `source` into `target`, or copy them to another disk; `source` stays as it is."""
     if target.resolve().is_relative_to(source.resolve()):
         raise OutputError(
-            f"--source {source} contains {target}: a folder cannot be handed over into itself",
-            hint="name the folder of media files alone",
+            f"--source {source} contains {target}: a folder cannot be copied into itself",
+            hint="name a folder that has only the media files",
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(target) as temporary:
@@ -284,14 +231,16 @@ def _take_folder(source: Path, target: Path, stop: threading.Event) -> None:
             if path.is_file() and not any(name.startswith(".") for name in relative.parts):
                 link_or_copy(path, temporary / relative)
             if stop.is_set():
-                raise Stopped
+                raise StoppedError
 
 
-def _remove_used(done: PlannedPart, plan: Plan, results: dict[str, PartResult]) -> None:
-    """Remove the downloads of a complete part that no other part of the plan still needs."""
-    needed = {file.name for p in plan.parts if results[p.name].state != "complete" for file in p.files}
+def _remove_used(done: PlannedPart, plan: DownloadPlan, results: Mapping[str, PartResult]) -> None:
+    """Remove the downloads of a complete part, but for files that another part of the plan still needs."""
+    complete = {name for name, result in results.items() if result.state == "complete"}
+    needed = {file.name for part in plan.parts if part.name not in complete for file in part.files}
     for file in done.files:
         if file.name not in needed and file.target.is_relative_to(plan.layout.downloads):
             file.target.unlink(missing_ok=True)
-            with suppress(OSError):  # not empty, or gone
+            with suppress(OSError):  # they hold other downloads
                 file.target.parent.rmdir()
+                plan.layout.downloads.rmdir()

@@ -1,10 +1,10 @@
-"""Where each public file is, what becomes of it, and which of them a recipe needs: `catalog.yaml`, read and checked.
+"""The catalogue: where each public file is, how it is converted, and which files a recipe needs.
 
-    catalogue ── files     one file each: sources in order, size, checksum, how it is unpacked
-              ── assets ── parts    a thing that is complete or not: files in, outputs under the data folder out
-              ── recipes   recipe name or pattern -> the parts it needs
+    catalog.yaml ── files     one entry per file: sources in order, size, checksum, how it is unpacked
+                 ── assets ── parts    what is complete or not: input files, and outputs under the data folder
+                 ── recipes   name or pattern of a recipe -> the parts that it needs
 
-A part is named `asset/part`. Every figure carries a mark of how sure it is, see `Mark`.
+A part is named `asset/part`. Every figure has a `mark` that says how reliable it is (see catalog.yaml).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clipbert_cli.errors import CatalogError, UsageError
 
-Kind = Literal["annotations", "media", "weights"]
+PartKind = Literal["annotations", "media", "weights"]
 Mark = Literal["verified", "single source", "inferred", "unverified"]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FileId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -33,24 +33,24 @@ def _relative(path: str) -> str:
     return path
 
 
-class Entry(BaseModel):
-    """A part of the catalogue: frozen, strict about keys and types."""
+class CatalogEntry(BaseModel):
+    """The base of all entries: frozen, without unknown keys, and without conversions such as "12" to 12."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Source(Entry):
-    """One place that may have the file: a URL, or a file of a Hugging Face repository."""
+class FileSource(CatalogEntry):
+    """A place that may have a file: an address, or a path in a Hugging Face repository."""
 
     url: str | None = Field(None, description="http or https address of the file itself")
     repo: str | None = Field(None, description="Hugging Face repository, owner/name")
     path: str | None = Field(None, description="the file's path in that repository")
-    revision: str = Field("main", description="commit, tag or branch of that repository")
-    repo_type: Literal["model", "dataset"] = Field("model", description="kind of that repository")
+    revision: str = Field("main", description="commit, tag or branch")
+    repo_type: Literal["model", "dataset"] = Field("model", description="kind of repository")
     mark: Mark = Field("unverified", description="how sure it is that the file is there")
 
     @model_validator(mode="after")
-    def _one_kind(self) -> Source:
+    def _one_kind(self) -> FileSource:
         if bool(self.url) == bool(self.repo and self.path):
             raise ValueError("a source is either `url`, or `repo` with `path`")
         if self.url and (urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname):
@@ -66,52 +66,54 @@ class Source(Entry):
         return self.url or f"hf://{self.repo}@{self.revision}/{self.path}"
 
 
-class FileEntry(Entry):
-    """One public file. A size is checked where it is verified; a checksum always."""
+class FileEntry(CatalogEntry):
+    """A public file. Its checksum is always checked; its size is, where it is verified."""
 
-    sources: list[Source] = Field(description="tried in this order; empty where no program may fetch it")
+    sources: list[FileSource] = Field(description="tried in this order; empty if the file must be fetched by hand")
     bytes: Annotated[int, Field(ge=1)] | None = Field(None, description="exact size")
-    about_bytes: Annotated[int, Field(ge=1)] | None = Field(None, description="rough size, for planning only")
+    about_bytes: Annotated[int, Field(ge=1)] | None = Field(None, description="approximate size, for planning only")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="as published")
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = Field(None, description="as published")
     mark: Mark = Field("unverified", description="how sure size and checksum are")
-    unpack: Literal["zip", "tar"] | None = Field(None, description="the kind of archive, where it is one")
+    unpack: Literal["zip", "tar"] | None = Field(None, description="kind of archive, if it is one")
     members: list[str] | None = Field(None, description="patterns of the members to unpack; default: all")
 
     @property
     def expected_bytes(self) -> int | None:
-        """The size to plan with: exact or rough."""
+        """The size to plan with: the exact one, or else the approximate one."""
         return self.bytes or self.about_bytes
 
 
-class Expect(Entry):
-    """How much one output should hold."""
+class ExpectedCount(CatalogEntry):
+    """The published counts of an output file. A difference is a warning, not an error."""
 
     records: int | None = Field(None, description="lines, or entries of an answer vocabulary")
     media: int | None = Field(None, description="distinct videos or images")
     mark: Mark = Field("unverified", description="how sure the figures are")
 
 
-class Part(Entry):
-    """Something that is complete or not: all files are here, unpacked, converted, in place."""
+class AssetPart(CatalogEntry):
+    """The unit that is complete or absent: its files are downloaded, unpacked, converted and in place."""
 
-    kind: Kind
+    kind: PartKind
     title: str
-    files: list[FileId] = Field(default_factory=list, description="needed")
-    optional: list[FileId] = Field(default_factory=list, description="used where they can be had")
+    files: list[FileId] = Field(default_factory=list, description="files that are needed")
+    optional: list[FileId] = Field(default_factory=list, description="files that are used if a source gives them")
     convert: str | None = Field(None, description="annotations: name of the converter")
-    folder: str | None = Field(None, description="annotations and weights: where outputs go; media: where files go")
-    outputs: dict[str, Expect] = Field(default_factory=dict, description="annotations: file in folder -> its counts")
-    totals: dict[str, Expect] = Field(default_factory=dict, description="`a+b` -> counts of several outputs together")
+    folder: str | None = Field(None, description="folder of the outputs or the unpacked media")
+    outputs: dict[str, ExpectedCount] = Field(default_factory=dict, description="annotations: file -> its counts")
+    totals: dict[str, ExpectedCount] = Field(
+        default_factory=dict, description="`a+b` -> counts of several files together"
+    )
     place: dict[FileId, str] = Field(default_factory=dict, description="weights: file -> its name in folder")
     store: str | None = Field(None, description="media: the store that `pack` makes of folder")
-    media_kind: Literal["video", "image"] | None = Field(None, description="media: what the folder holds")
-    manual: str | None = Field(None, description="how a person gets it where no source answers")
+    media_kind: Literal["video", "image"] | None = Field(None, description="media: kind of the files")
+    manual: str | None = Field(None, description="instructions for fetching it by hand")
 
     _check_folder = field_validator("folder", "store")(lambda value: value if value is None else _relative(value))
 
     @model_validator(mode="after")
-    def _whole(self) -> Part:
+    def _whole(self) -> AssetPart:
         every: dict[str, tuple[str, ...]] = {
             "annotations": ("folder", "convert", "outputs"),
             "media": ("folder", "store", "media_kind"),
@@ -132,23 +134,23 @@ class Part(Entry):
         return self
 
     def products(self) -> list[str]:
-        """Paths under the data folder that exist once the part is complete; a packed store stands for its media."""
+        """Return the paths, under the data folder, that recipes use: for media, the packed store."""
         if self.kind == "media":
             return [str(self.store)]
         return [f"{self.folder}/{name}" for name in (*self.outputs, *self.place.values())]
 
 
-class Asset(Entry):
+class Asset(CatalogEntry):
     """A dataset or a set of weights, in parts."""
 
     title: str
     licence: str = Field(description="licence or terms of access, in one line")
     home: str | None = Field(None, description="page that describes it")
-    parts: Annotated[dict[Name, Part], Field(min_length=1)]
+    parts: Annotated[dict[Name, AssetPart], Field(min_length=1)]
 
 
-class Catalog(Entry):
-    """Everything `clipbert download` knows."""
+class Catalog(CatalogEntry):
+    """All files, assets and recipes that `clipbert download` knows."""
 
     files: dict[FileId, FileEntry]
     assets: dict[Name, Asset]
@@ -180,23 +182,26 @@ class Catalog(Entry):
             raise ValueError("\n".join(wrong))
         return self
 
-    def parts(self) -> dict[str, Part]:
-        """All parts by their whole name, `asset/part`, in the catalogue's order."""
+    def parts(self) -> dict[str, AssetPart]:
+        """Return all parts by their full name, `asset/part`, in the order of the catalogue."""
         return {f"{name}/{key}": part for name, asset in self.assets.items() for key, part in asset.parts.items()}
 
     def needs_of(self, recipe: str) -> list[str] | None:
-        """What a recipe needs, an exact name before a pattern; None where the catalogue does not know it."""
+        """Return the assets and parts that a recipe needs, None for an unknown recipe.
+
+        An entry with the recipe's exact name comes before one whose pattern matches it.
+        """
         if recipe in self.recipes:
             return self.recipes[recipe]
         return next((needs for name, needs in self.recipes.items() if fnmatch.fnmatchcase(recipe, name)), None)
 
-    def select(self, names: list[str], *, only: Kind | None = None) -> dict[str, Part]:
-        """The parts that `names` (assets, parts, recipes) mean, in the catalogue's order.
+    def select(self, names: list[str], *, only: PartKind | None = None) -> dict[str, AssetPart]:
+        """Return the parts that are meant by `names` of assets, parts and recipes, in the order of the catalogue.
 
-        A name that is both an asset and a recipe means both.
+        A name that is both an asset and a recipe means both (`vqa`).
 
         Raises:
-            UsageError: a name that nothing has, or a kind that none of the parts has.
+            UsageError: an unknown name, or a kind that none of the parts has.
         """
         wanted: set[str] = set()
         parts = self.parts()
@@ -209,8 +214,8 @@ class Catalog(Entry):
         chosen = {full: part for full, part in parts.items() if full in wanted and only in (None, part.kind)}
         if wanted and not chosen:
             raise UsageError(
-                f"--only {only}: {', '.join(names)} has none",
-                hint=f"its kinds are {', '.join(sorted({parts[full].kind for full in wanted}))}",
+                f"--only {only}: {', '.join(names)} has no part of this kind",
+                hint=f"the kinds of its parts are {', '.join(sorted({parts[full].kind for full in wanted}))}",
             )
         return chosen
 
@@ -226,13 +231,13 @@ class Catalog(Entry):
 
 
 def load_catalog(extra: Path | None = None) -> Catalog:
-    """The shipped catalogue, with `extra` laid over it.
+    """Return the shipped catalogue, with the file `extra` laid over it.
 
-    An entry of `extra` changes the fields that it names and keeps the others, so that a laboratory's file may say no
-    more than `files: {coco/train2014.zip: {sources: [{url: ...}]}}`.
+    An entry of `extra` changes the fields that it names and keeps all others, so that a laboratory with a mirror needs
+    no more than `files: {coco/train2014.zip: {sources: [{url: ...}]}}`.
 
     Raises:
-        CatalogError: every mistake at once, each with its place.
+        CatalogError: all mistakes at once, each with its place.
     """
     document = _shipped()
     where = "catalog.yaml"
@@ -249,6 +254,7 @@ def load_catalog(extra: Path | None = None) -> Catalog:
     except ValidationError as exc:
         lines = []
         for mistake in exc.errors(include_url=False):
+            # pydantic calls a wrong key "[key]", behind the key itself.
             place = ".".join(str(key) for key in mistake["loc"] if key != "[key]")
             message = mistake["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {place + ': ' if place else ''}{message}")
@@ -274,7 +280,7 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
 
 def _laid_over(base: Any, extra: Any) -> Any:
-    """`extra` over `base`: mappings key by key, anything else replaced."""
+    """Return `base` with `extra` over it: mappings are merged key by key, anything else is replaced."""
     if not (isinstance(base, dict) and isinstance(extra, dict)):
         return extra
     return {**base, **{key: _laid_over(base.get(key), value) for key, value in extra.items()}}

@@ -1,4 +1,4 @@
-"""Whether a whole file is the published one: checksum, size, and what it starts with."""
+"""Decide whether a whole file is the published one: its checksum, its size, and the bytes that it starts with."""
 
 from __future__ import annotations
 
@@ -9,68 +9,66 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert_cli.assets.catalog import FileEntry
-from clipbert_cli.assets.transfer import Stopped
+from clipbert_cli.assets.transfer import SourceRefusedError, StoppedError
 
-PAGE = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
+# A host that is out of quota, or wants a confirmation or a login, answers "200 OK" with an HTML page, not the file.
+HTML_START = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 MAGIC = {".zip": b"PK", ".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b"}
 
 
 @dataclass(frozen=True)
-class Received:
-    """A file as it arrived."""
+class FetchedFile:
+    """A whole file that agrees with the catalogue, and where it came from."""
 
+    name: str
     source: str
     bytes: int
     sha256: str
     warnings: tuple[str, ...] = ()
 
 
-class WrongContent(Exception):  # noqa: N818 - becomes a Refused or a DownloadError
+class WrongContentError(SourceRefusedError):
     """A whole file that is not the published one."""
 
 
-def check_content(name: str, entry: FileEntry, size: int, digests: dict[str, str], path: Path) -> tuple[str, ...]:
-    """Compare a whole file with what is published; warnings for figures that are not sure.
+def check_file(name: str, entry: FileEntry, path: Path, *, source: str, stop: threading.Event) -> FetchedFile:
+    """Compare a file on disk with its entry in the catalogue.
+
+    A published checksum must match. The size must match where the catalogue's figure is verified; where it is not, a
+    difference becomes a warning.
 
     Raises:
-        WrongContent: a web page, no archive, another checksum, or another size where the size is verified.
+        WrongContentError: a web page, not an archive, another checksum or another size.
+        StoppedError: `stop` was set.
     """
+    digests = {"sha256": hashlib.sha256()}
+    if entry.md5:
+        digests["md5"] = hashlib.md5(usedforsecurity=False)
+    size = 0
     with open(path, "rb") as file:
-        start = file.read(4096)
-    if PAGE.match(start):
-        raise WrongContent("it is a web page")
-    magic = MAGIC.get(Path(name).suffix)
-    if magic and not start.startswith(magic):
-        raise WrongContent(f"it is no {Path(name).suffix} file (it starts with {start[:8]!r})")
-    for kind in ("sha256", "md5"):
-        published = getattr(entry, kind)
-        if published and digests[kind] != published:
-            raise WrongContent(f"its {kind} is {digests[kind]}, published is {published}")
-    if entry.bytes and size != entry.bytes:
-        if entry.mark == "verified":
-            raise WrongContent(f"it has {size:,} bytes, published are {entry.bytes:,}")
-        return (f"{name}: {size:,} bytes where {entry.bytes:,} were expected ({entry.mark})",)
-    return ()
-
-
-def check_file(name: str, entry: FileEntry, path: Path, stop: threading.Event, *, source: str) -> Received:
-    """Read a file on disk and compare it with what is published.
-
-    Raises:
-        WrongContent: see `check_content`.
-    """
-    digests, size = new_digests(), 0
-    with open(path, "rb") as file:
+        _check_start(name, file.read(4096))
+        file.seek(0)
         while block := file.read(1 << 20):
             size += len(block)
             for digest in digests.values():
                 digest.update(block)
             if stop.is_set():
-                raise Stopped
-    hexadecimal = {kind: digest.hexdigest() for kind, digest in digests.items()}
-    warnings = check_content(name, entry, size, hexadecimal, path)
-    return Received(source, size, hexadecimal["sha256"], warnings)
+                raise StoppedError
+    found = {kind: digest.hexdigest() for kind, digest in digests.items()}
+    for kind, published in (("sha256", entry.sha256), ("md5", entry.md5)):
+        if published and found[kind] != published:
+            raise WrongContentError(f"its {kind} is {found[kind]}, published is {published}")
+    warnings = []
+    if entry.bytes and size != entry.bytes:
+        if entry.mark == "verified":
+            raise WrongContentError(f"it has {size:,} bytes, published are {entry.bytes:,}")
+        warnings.append(f"{name}: {size:,} bytes where {entry.bytes:,} were expected ({entry.mark})")
+    return FetchedFile(name, source, size, found["sha256"], tuple(warnings))
 
 
-def new_digests() -> dict[str, hashlib._Hash]:
-    return {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
+def _check_start(name: str, start: bytes) -> None:
+    if HTML_START.match(start):
+        raise WrongContentError("it is a web page")
+    magic = MAGIC.get(Path(name).suffix)
+    if magic and not start.startswith(magic):
+        raise WrongContentError(f"it is no {Path(name).suffix} file (it starts with {start[:8]!r})")

@@ -1,10 +1,10 @@
-"""What is here, what is missing, and what a download would do: nothing here changes a file.
+"""What the data folder has, what is missing, and what a download would do. Nothing in this file changes the disk.
 
-DATA/pretrained/, DATA/txt_db/           weights and annotations, in place
-DATA/media/NAME/ARCHIVE/                 unpacked media, a folder an archive; what a person hands over: HANDED_OVER
-DATA/vis_db/NAME                         the store that packing makes of DATA/media/NAME
-DATA/downloads/ASSET/FILE                files on their way; .part where unfinished
-DATA/downloads/received/ASSET/FILE.json  what arrived: source, size, sha256
+DATA/pretrained/, DATA/txt_db/      weights and annotations, in their final place
+DATA/media/NAME/ARCHIVE/            unpacked media, one folder per archive
+DATA/media/NAME/provided/           media that the user passed with --source
+DATA/vis_db/NAME                    the store that packing makes of DATA/media/NAME
+DATA/downloads/ASSET/FILE           downloaded files that are not used up yet; FILE.part while it is incomplete
 """
 
 from __future__ import annotations
@@ -16,17 +16,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from clipbert_cli.assets.catalog import Catalog, FileEntry, Part
+from clipbert_cli.assets.catalog import AssetPart, Catalog, FileEntry
 from clipbert_cli.errors import UsageError
-from clipbert_cli.types import MEDIA_SUFFIXES, Kind
 
-State = Literal["complete", "partial", "absent"]
-HANDED_OVER = "handed-over"
+PartState = Literal["complete", "partial", "absent"]
+
+# Only used to tell a folder of media from another folder; packing decides what it can read. MSR-VTT, DiDeMo and
+# ActivityNet come in these formats, and "." stands for a file without any ending, of which DiDeMo has some.
+MEDIA_SUFFIXES = {
+    "video": {".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".3gp", ".wmv", ".flv", ".gif", "."},
+    "image": {".jpg", ".jpeg", ".png"},
+}
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Where things are under the data folder."""
+class DataLayout:
+    """The paths of files, media and stores under the data folder."""
 
     data: Path
 
@@ -34,129 +39,129 @@ class Layout:
     def downloads(self) -> Path:
         return self.data / "downloads"
 
-    def file(self, name: str, part: Part) -> Path:
-        """Where a file of the catalogue arrives: weights in their place, the rest among the downloads."""
+    def file(self, name: str, part: AssetPart) -> Path:
+        """Return where a file arrives: weights in their final place, all others among the downloads."""
         if name in part.place:
             return self.data / str(part.folder) / part.place[name]
         return self.downloads / name
 
-    def receipt(self, name: str) -> Path:
-        return self.downloads / "received" / f"{name}.json"
+    def folder(self, part: AssetPart) -> Path:
+        return self.data / str(part.folder)
 
-    def unpacked(self, name: str, part: Part) -> Path:
-        """The folder that an archive of a media part becomes."""
-        return self.data / str(part.folder) / name.rsplit("/", 1)[1].split(".", 1)[0]
-
-    def handed_over(self, part: Part) -> Path:
-        return self.data / str(part.folder) / HANDED_OVER
-
-    def store(self, part: Part) -> Path:
+    def store(self, part: AssetPart) -> Path:
         return self.data / str(part.store)
 
-    def products(self, part: Part) -> list[Path]:
-        """What there is to use once the part is complete."""
+    def unpacked(self, name: str, part: AssetPart) -> Path:
+        """Return the folder that an archive of media is unpacked to."""
+        return self.folder(part) / name.rsplit("/", 1)[1].split(".", 1)[0]
+
+    def provided(self, part: AssetPart) -> Path:
+        """Return the folder for media that the user passed with --source."""
+        return self.folder(part) / "provided"
+
+    def products(self, part: AssetPart) -> list[Path]:
+        """Return the paths that a complete part consists of: for media the store, or the folder if there is none."""
         if part.kind == "media":
-            return [self.store(part) if self.store(part).exists() else self.data / str(part.folder)]
+            return [self.store(part) if self.store(part).exists() else self.folder(part)]
         return [self.data / product for product in part.products()]
 
-    def has_media(self, part: Part) -> bool:
-        """Whether a media part's files are all unpacked, or were handed over."""
-        if self.handed_over(part).exists():
-            return True
-        return bool(part.files) and all(self.unpacked(name, part).exists() for name in part.files)
-
-    def state(self, part: Part) -> State:
-        """Outputs appear whole or not at all, so that being there is being complete."""
-        begun = any(self._begun(name, part) for name in (*part.files, *part.optional))
+    def state(self, part: AssetPart) -> PartState:
+        """Return whether a part is complete. Files and folders appear whole, so it is enough that they exist."""
         if part.kind == "media":
-            if self.store(part).exists() or self.has_media(part):
+            if self.store(part).exists() or self.provided(part).exists():
                 return "complete"
-            begun = begun or any(self.unpacked(name, part).exists() for name in part.files)
+            there = [self.unpacked(name, part).exists() for name in part.files]
         else:
-            here = [path.exists() for path in self.products(part)]
-            if all(here):
-                return "complete"
-            begun = begun or any(here)
-        return "partial" if begun else "absent"
+            there = [path.exists() for path in self.products(part)]
+        if there and all(there):
+            return "complete"
+        begun = any(arrived_bytes(self.file(name, part)) for name in (*part.files, *part.optional))
+        return "partial" if begun or any(there) else "absent"
 
-    def _begun(self, name: str, part: Part) -> bool:
-        return self.file(name, part).exists() or self.arrived_bytes(name, part) > 0
 
-    def arrived_bytes(self, name: str, part: Part) -> int:
-        """How much of a file is here already."""
-        path = self.file(name, part)
-        for candidate in (path, path.with_name(path.name + ".part")):
-            if candidate.exists():
-                return candidate.stat().st_size
-        return 0
+def arrived_bytes(target: Path) -> int:
+    """Return how many bytes of a file have been downloaded."""
+    for path in (target, target.with_name(target.name + ".part")):
+        if path.exists():
+            return path.stat().st_size
+    return 0
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """One file and where it will come from."""
+    """A file that a part needs. `provided` is the copy that the user passed with --source."""
 
     name: str
     entry: FileEntry
     target: Path
-    arrived_bytes: int
-    optional: bool
-    handed_over: Path | None = None
+    optional: bool = False
+    provided: Path | None = None
+
+    @property
+    def base_name(self) -> str:
+        return self.name.rsplit("/", 1)[1]
+
+    @property
+    def path(self) -> Path:
+        """Where the file is once it has been downloaded or checked."""
+        return self.provided or self.target
 
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """One part: `files` are those that are still needed, none where it is complete."""
+    """A part that was asked for: its state before the download, and the files that it still needs."""
 
     name: str
-    part: Part
-    state: State
-    files: tuple[PlannedFile, ...]
-    media_folder: Path | None = None
+    part: AssetPart
+    state: PartState
+    files: tuple[PlannedFile, ...] = ()
+    provided_media: Path | None = None
 
     @property
     def manual(self) -> bool:
-        """Whether a person must get something that the catalogue has no source for, and has not handed it over."""
-        if self.state == "complete" or self.media_folder:
+        """Whether the user must fetch something by hand: the catalogue has no source for it."""
+        if self.state == "complete" or self.provided_media:
             return False
         return not self.files or any(
-            not (file.entry.sources or file.optional or file.handed_over or file.target.exists()) for file in self.files
+            not (file.entry.sources or file.optional or file.provided or file.target.exists()) for file in self.files
         )
 
 
 @dataclass(frozen=True)
-class Plan:
+class DownloadPlan:
     """What a download will do, part by part."""
 
-    layout: Layout
+    layout: DataLayout
     parts: tuple[PlannedPart, ...]
     pack: bool
 
     def files(self) -> dict[str, PlannedFile]:
-        """The files to get, each once."""
+        """Return the files to fetch, each once: several parts may need the same file."""
         return {file.name: file for part in self.parts for file in part.files}
 
     def download_bytes(self, *, exact: bool = False) -> int:
-        """What is still to come over the network; `exact` counts only sizes that are no estimates."""
+        """Return how many bytes are still to be downloaded; `exact` leaves out sizes that are estimates."""
         return sum(
-            max(0, ((file.entry.bytes if exact else file.entry.expected_bytes) or 0) - file.arrived_bytes)
+            max(0, ((file.entry.bytes if exact else file.entry.expected_bytes) or 0) - arrived_bytes(file.target))
             for file in self.files().values()
-            if not file.handed_over and file.entry.sources
+            if not file.provided and file.entry.sources
         )
 
     def needed_bytes(self) -> int:
-        """Free disk that the whole plan takes at its height: downloads, unpacked media, and stores with `pack`."""
+        """Return the free disk space that the whole plan needs: downloads, unpacked media and, with `pack`, stores.
+
+        Videos and images do not compress, so that media and store are taken to be as large as their archive.
+        """
+        media = [file for part in self.parts if part.part.kind == "media" for file in part.files]
         copies = 2 if self.pack else 1
-        unpacked = sum(
-            file.entry.expected_bytes or 0 for part in self.parts if part.part.kind == "media" for file in part.files
-        )
-        return self.download_bytes() + copies * unpacked
+        return self.download_bytes() + copies * sum(file.entry.expected_bytes or 0 for file in media)
 
     def unknown_sizes(self) -> list[str]:
-        """Files to fetch whose size nobody states."""
+        """Return the files to download for which the catalogue has no size."""
         return [name for name, file in self.files().items() if file.entry.sources and file.entry.expected_bytes is None]
 
     def free_bytes(self) -> int:
-        """What the disk of the data folder, or of its nearest existing parent, has free."""
+        """Return the free space of the disk that the data folder is on, or would be on."""
         folder = self.layout.data.absolute()
         while not folder.exists():
             folder = folder.parent
@@ -164,87 +169,79 @@ class Plan:
 
 
 def make_plan(
-    catalog: Catalog,
-    parts: Mapping[str, Part],
-    data: Path,
-    *,
-    source: Path | None = None,
-    pack: bool = False,
-) -> Plan:
-    """Look at the data folder and at what a person hands over.
+    catalog: Catalog, parts: Mapping[str, AssetPart], data: Path, *, source: Path | None = None, pack: bool = False
+) -> DownloadPlan:
+    """Compare `parts` with what the data folder `data` and the user's own files in `source` have.
+
+    Args:
+        source: a file of the catalogue, a folder that holds such files, or a folder with the media of one part.
 
     Raises:
-        UsageError: `source` does not exist, holds nothing that is wanted, or could belong to several parts.
+        UsageError: `source` does not exist, has nothing that is needed, or could be the media of several parts.
     """
-    layout = Layout(data)
+    layout = DataLayout(data)
     states = {name: layout.state(part) for name, part in parts.items()}
-    wanted = [name for name, state in states.items() if state != "complete"]
-    handed = _handed_over(catalog, [parts[name] for name in wanted], source)
-    media = _handed_over_media({name: parts[name] for name in wanted}, handed, source, only_use=not handed)
-    if source is not None and wanted and not handed and media is None:
-        names = sorted(
-            {file.rsplit("/", 1)[1] for name in wanted for file in (*parts[name].files, *parts[name].optional)}
-        )
-        raise UsageError(
-            f"--source {source}: nothing here that is wanted: {', '.join(names) or 'media files'} were expected",
-            hint="give the file, the folder that holds it, or the folder of unpacked media",
-        )
+    wanted = {name: part for name, part in parts.items() if states[name] != "complete"}
+    provided: dict[str, Path] = {}
+    media_of = None
+    if source is not None:
+        if not source.exists():
+            raise UsageError(f"--source {source}: no such file or folder", hint="name the files that you downloaded")
+        provided = _provided_files(wanted, source)
+        if wanted and not provided:
+            media_of = _provided_media(wanted, source)
     planned = []
     for name, part in parts.items():
-        files: tuple[PlannedFile, ...] = ()
-        folder = media[1] if media and media[0] == name else None
-        if name in wanted and not folder:
-            files = tuple(
-                PlannedFile(
-                    file,
-                    catalog.files[file],
-                    layout.file(file, part),
-                    layout.arrived_bytes(file, part),
-                    file in part.optional,
-                    handed.get(file),
-                )
-                for file in (*part.files, *(o for o in part.optional if catalog.files[o].sources or o in handed))
-                if not (part.kind == "media" and layout.unpacked(file, part).exists())
-            )
-        planned.append(PlannedPart(name, part, states[name], files, folder))
-    return Plan(layout, tuple(planned), pack)
+        files = [
+            PlannedFile(file, catalog.files[file], layout.file(file, part), file in part.optional, provided.get(file))
+            for file in (*part.files, *part.optional)
+        ]
+        needed = tuple(
+            file
+            for file in files
+            if not (file.optional and not file.entry.sources and not file.provided)
+            and not (part.kind == "media" and layout.unpacked(file.name, part).exists())
+        )
+        if name not in wanted:
+            planned.append(PlannedPart(name, part, states[name]))
+        elif name == media_of:
+            planned.append(PlannedPart(name, part, states[name], provided_media=source))
+        else:
+            planned.append(PlannedPart(name, part, states[name], needed))
+    return DownloadPlan(layout, tuple(planned), pack)
 
 
-def _handed_over(catalog: Catalog, parts: list[Part], source: Path | None) -> dict[str, Path]:
-    """Wanted file -> where the person put it: `source` itself, or in it by name, or in it by asset and name."""
-    if source is None:
-        return {}
-    if not source.exists():
-        raise UsageError(f"--source {source}: no such file or folder", hint="name what you got by hand")
+def _provided_files(parts: Mapping[str, AssetPart], source: Path) -> dict[str, Path]:
+    """Return file -> path for the files of the catalogue that `source` is or has, as FILE or as ASSET/FILE."""
     found = {}
-    for file in {file for part in parts for file in (*part.files, *part.optional)}:
-        base = file.rsplit("/", 1)[1]
-        candidates = [source / file, source / base] if source.is_dir() else [source] * (source.name == base)
+    for file in {file for part in parts.values() for file in (*part.files, *part.optional)}:
+        base_name = file.rsplit("/", 1)[1]
+        candidates = [source / file, source / base_name] if source.is_dir() else [source] * (source.name == base_name)
         path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if path:
             found[file] = path
     return found
 
 
-def _handed_over_media(
-    parts: Mapping[str, Part], handed: Mapping[str, Path], source: Path | None, *, only_use: bool
-) -> tuple[str, Path] | None:
-    """The media part that `source` is the folder of, if it is one."""
-    if source is None or not source.is_dir():
-        return None
+def _provided_media(parts: Mapping[str, AssetPart], source: Path) -> str:
+    """Return the name of the part whose media are in the folder `source`."""
     candidates = [
-        name
-        for name, part in parts.items()
-        if part.media_kind and not set(part.files) & set(handed) and _holds(source, part.media_kind)
+        name for name, part in parts.items() if part.kind == "media" and _has_media(source, str(part.media_kind))
     ]
-    if len(candidates) > 1 and only_use:
+    if len(candidates) > 1:
         raise UsageError(
             f"--source {source}: these could be the media of {' or '.join(candidates)}",
             hint=f"name one of them: clipbert download {candidates[0]} --source {source}",
         )
-    return (candidates[0], source) if len(candidates) == 1 else None
+    if not candidates:
+        names = sorted({file.rsplit("/", 1)[1] for part in parts.values() for file in (*part.files, *part.optional)})
+        raise UsageError(
+            f"--source {source}: nothing here is needed: {', '.join(names) or 'media files'} were expected",
+            hint="name the file, the folder that has it, or the folder of unpacked media",
+        )
+    return candidates[0]
 
 
-def _holds(folder: Path, media_kind: Kind) -> bool:
+def _has_media(folder: Path, media_kind: str) -> bool:
     suffixes = MEDIA_SUFFIXES[media_kind]
     return any(os.path.splitext(name)[1].lower() in suffixes for _, _, names in os.walk(folder) for name in names)

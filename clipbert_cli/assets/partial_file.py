@@ -1,95 +1,81 @@
-"""A file on its way: what came so far, its running checksums, and which version of which address it is.
-
-NAME.part         the bytes so far
-NAME.part.json    {"url": ..., "validator": ETag or Last-Modified}
-"""
+"""A file that is being downloaded: the bytes so far, and the version of the remote file that they belong to."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import TracebackType
 
-from clipbert_cli.assets.check_file import new_digests
 from clipbert_cli.files import read_json, write_json
 
 
-class Part:
-    """NAME.part, its running checksums, and where it came from. Every write is on its way to the disk at once."""
+class PartialFile:
+    """The first `size` bytes of a download, which survive when the process is killed.
 
-    def __init__(self, target: Path) -> None:
+    NAME.part         the bytes so far
+    NAME.part.json    {"url": the address they came from, "validator": its ETag or Last-Modified}
+
+    Args:
+        target: where the whole file goes.
+        checksum_known: whether the catalogue has a checksum, which would reveal bytes of another version.
+    """
+
+    def __init__(self, target: Path, *, checksum_known: bool) -> None:
         self.target = target
         self.path = target.with_name(target.name + ".part")
-        self.about = target.with_name(target.name + ".part.json")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 - closed by close()
-        self._reset()
-        self.url: str | None = None
-        self.validator: str | None = None
-        self.checksum_known = False
-        said = read_json(self.about)
-        if isinstance(said, dict):
-            self.url, self.validator = said.get("url"), said.get("validator")
-        self._file.seek(0)
-        while block := self._file.read(1 << 20):
-            self._count(block)
-
-    def expect(self, url: str, *, checksum_known: bool) -> None:
-        """From here on bytes come from `url`; another address's version says nothing about this one's."""
         self.checksum_known = checksum_known
-        if self.url != url:
-            self.url, self.validator = url, None
+        self._version = target.with_name(target.name + ".part.json")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        # Without a buffer, every byte that was received is in the file when the process is killed.
+        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
+        self.size = self.path.stat().st_size
+        version = read_json(self._version) or {}
+        self.url: str | None = version.get("url")
+        self.validator: str | None = version.get("validator")
 
-    @property
-    def resumable(self) -> bool:
-        """Whether a splice of two versions would be seen."""
-        return self.validator is not None or self.checksum_known
+    def __enter__(self) -> PartialFile:
+        return self
 
-    def came_from(self, url: str, validator: str | None) -> None:
-        if (self.url, self.validator) != (url, validator) or not self.about.exists():
-            self.url, self.validator = url, validator
-            write_json(self.about, {"url": url, "validator": validator})
-
-    def write(self, chunk: bytes) -> None:
-        left = memoryview(chunk)
-        while left:
-            written = self._file.write(left) or 0
-            self._count(left[:written])
-            left = left[written:]
-
-    def restart(self) -> None:
-        self.about.unlink(missing_ok=True)
-        self.validator = None
-        self._file.truncate(0)
-        self._reset()
-
-    def finish(self) -> None:
-        os.fsync(self._file.fileno())
-        os.replace(self.path, self.target)
-        self.about.unlink(missing_ok=True)
-
-    def discard(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.about.unlink(missing_ok=True)
-
-    def close(self) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
         if self.size == 0 and self.path.exists():
-            self.discard()
+            self.path.unlink()
+            self._version.unlink(missing_ok=True)
 
-    def digests(self) -> dict[str, str]:
-        return {name: digest.hexdigest() for name, digest in self._digests.items()}
+    def prepare(self, url: str) -> None:
+        """Get ready to continue from `url`: start again where bytes of two versions could be joined unnoticed."""
+        if self.url != url:
+            # A version is the name that one server gave to its file: it says nothing about another server's file.
+            self.url, self.validator = url, None
+        if self.validator is None and not self.checksum_known:
+            self.restart()
 
-    def _reset(self) -> None:
+    def set_version(self, url: str, validator: str | None) -> None:
+        """Remember which version of the file the bytes belong to, also for the next process."""
+        if (self.url, self.validator) != (url, validator) or not self._version.exists():
+            self.url, self.validator = url, validator
+            write_json(self._version, {"url": url, "validator": validator})
+
+    def write(self, chunk: bytes) -> None:
+        """Append bytes."""
+        rest = memoryview(chunk)
+        while rest:  # an unbuffered file may write less than it was given
+            written = self._file.write(rest) or 0
+            self.size += written
+            rest = rest[written:]
+
+    def restart(self) -> None:
+        """Throw the bytes away."""
+        self._version.unlink(missing_ok=True)
+        self.validator = None
+        self._file.truncate(0)
         self.size = 0
-        self._digests = new_digests()
 
-    def _count(self, block: bytes | memoryview) -> None:
-        self.size += len(block)
-        for digest in self._digests.values():
-            digest.update(block)
-
-
-def sweep_part(target: Path) -> None:
-    """Remove what says where `target` came from, if a killed download left it beside the finished file."""
-    if target.exists() and not target.with_name(target.name + ".part").exists():
-        target.with_name(target.name + ".part.json").unlink(missing_ok=True)
+    def finish(self) -> None:
+        """Give the whole file its name."""
+        os.fsync(self._file.fileno())
+        # First the version, then the name: a process that is killed in between leaves nothing that stays for ever.
+        self._version.unlink(missing_ok=True)
+        os.replace(self.path, self.target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,8 +12,8 @@ from clipbert_cli.commands.download import CatalogOption, OnlyOption, ToOption
 from clipbert_cli.commands.options import JsonOption, OverwriteOption
 
 if TYPE_CHECKING:
-    from clipbert_cli.assets.catalog import Catalog, Part
-    from clipbert_cli.assets.check import Answer
+    from clipbert_cli.assets.catalog import AssetPart, Catalog
+    from clipbert_cli.assets.check_sources import SourceAnswer
 
 assets_app = typer.Typer(no_args_is_help=True, help="List, check and convert public data and weights.")
 
@@ -34,11 +35,11 @@ def list_command(
     Example: clipbert assets ls msrvtt --to $DATA
     """
     from clipbert_cli.assets.catalog import load_catalog
-    from clipbert_cli.assets.download_plan import Layout
+    from clipbert_cli.assets.download_plan import DataLayout
     from clipbert_cli.commands.download_report import file_document
     from clipbert_cli.commands.terminal import print_json
 
-    loaded, layout = load_catalog(catalog), Layout(to)
+    loaded, layout = load_catalog(catalog), DataLayout(to)
     parts = loaded.select(assets or list(loaded.assets))
     if not as_json:
         typer.echo("\n".join(_list_lines(loaded, parts, {name: layout.state(part) for name, part in parts.items()})))
@@ -76,21 +77,17 @@ def check_command(
     Example: clipbert assets check msrvtt
     """
     from clipbert_cli.assets.catalog import load_catalog
-    from clipbert_cli.assets.check import check_sources
+    from clipbert_cli.assets.check_sources import check_sources
     from clipbert_cli.commands.terminal import print_json
 
     loaded = load_catalog(catalog)
     parts = loaded.select(assets or list(loaded.assets), only=only)
     names = dict.fromkeys(name for part in parts.values() for name in (*part.files, *part.optional))
     answers = check_sources({name: loaded.files[name] for name in names if loaded.files[name].sources})
-    agreed = {name: any(answer.good for answer in found) for name, found in answers.items()}
+    agreed = {name: any(answer.ok for answer in found) for name, found in answers.items()}
     if as_json:
-        print_json(
-            [
-                {"file": name, "ok": agreed[name], "sources": [_answer_document(answer) for answer in found]}
-                for name, found in answers.items()
-            ]
-        )
+        checked = {name: [asdict(answer) for answer in found] for name, found in answers.items()}
+        print_json([{"file": name, "ok": agreed[name], "sources": found} for name, found in checked.items()])
     else:
         for name, found in answers.items():
             typer.echo(f"{name}: {'ok' if agreed[name] else 'NO SOURCE'}")
@@ -153,7 +150,7 @@ def convert_command(
         typer.echo(f"{out_dir / file}  {records:,} {unit}")
 
 
-def _list_lines(catalog: Catalog, parts: dict[str, Part], states: dict[str, Any]) -> list[str]:
+def _list_lines(catalog: Catalog, parts: dict[str, AssetPart], states: dict[str, Any]) -> list[str]:
     """Return the title and terms of each asset, then two lines per part: what it is, and where it comes from."""
     lines: list[str] = []
     for name, asset in catalog.assets.items():
@@ -167,7 +164,7 @@ def _list_lines(catalog: Catalog, parts: dict[str, Part], states: dict[str, Any]
     return lines
 
 
-def _part_size(catalog: Catalog, part: Part) -> str:
+def _part_size(catalog: Catalog, part: AssetPart) -> str:
     from clipbert_cli.commands.download_report import format_bytes
 
     files = [catalog.files[file] for file in part.files]
@@ -179,23 +176,13 @@ def _part_size(catalog: Catalog, part: Part) -> str:
     return format_bytes(sum(known), exact=all(file.bytes for file in files))
 
 
-def _part_sources(catalog: Catalog, part: Part) -> str:
+def _part_sources(catalog: Catalog, part: AssetPart) -> str:
     hosts = dict.fromkeys(source.host for file in part.files for source in catalog.files[file].sources)
     return f"from {', '.join(hosts)}" if hosts else "by hand"
 
 
-def _answer_line(answer: Answer) -> str:
+def _answer_line(answer: SourceAnswer) -> str:
     from clipbert_cli.commands.download_report import format_bytes
 
     size = format_bytes(answer.bytes) if answer.bytes is not None else None
-    return ", ".join(filter(None, [answer.says, size, answer.checksum]))
-
-
-def _answer_document(answer: Answer) -> dict[str, Any]:
-    return {
-        "source": answer.source,
-        "ok": answer.good,
-        "says": answer.says,
-        "bytes": answer.bytes,
-        "checksum": answer.checksum,
-    }
+    return ", ".join(filter(None, [answer.answer, size]))

@@ -11,7 +11,7 @@ from clipbert_cli.commands.options import JsonOption
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
-    from clipbert_cli.assets.download_plan import Plan
+    from clipbert_cli.assets.download_plan import DownloadPlan
 
 ToOption = Annotated[
     Path,
@@ -61,12 +61,15 @@ def download(
 
     Example: clipbert download msrvtt_qa --to $DATA --pack
     """
+    from clipbert_cli.assets.acquire import data_folder_lock
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.download_plan import make_plan
     from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
-    from clipbert_cli.commands.terminal import print_json
+    from clipbert_cli.commands.terminal import note, print_json
+    from clipbert_cli.errors import UsageError
 
-    _check_mirror(mirror)
+    if mirror is not None and not mirror.startswith(("http://", "https://")):
+        raise UsageError(f"--mirror is {mirror!r}: an address that starts with http:// or https:// was expected")
     loaded = load_catalog(catalog)
     parts = loaded.select(assets, only=only)
     plan = make_plan(loaded, parts, to, source=source, pack=pack)
@@ -77,52 +80,48 @@ def download(
             typer.echo("\n".join(plan_lines(plan, mirror)))
         return
     _check_disk(plan)
-    results = _fetch(plan, loaded, mirror=mirror, workers=workers, keep=keep_archives)
+    with data_folder_lock(to, on_wait=note):
+        # Another process may have completed parts while this one waited for the lock.
+        plan = make_plan(loaded, parts, to, source=source, pack=pack)
+        results = _fetch(plan, mirror=mirror, workers=workers, keep=keep_archives)
     packed = _pack(plan, results) if pack else {}
     if as_json:
         print_json(result_document(plan, results, packed))
-    show_results(plan, results, packed, what=assets, lines=not as_json)
+    show_results(plan, results, command=f"clipbert download {' '.join(assets)} --to {to}", as_json=as_json)
     if any(result.state != "complete" for result in results):
         raise typer.Exit(1)
 
 
-def _check_mirror(mirror: str | None) -> None:
-    from clipbert_cli.errors import UsageError
-
-    if mirror is not None and not mirror.startswith(("http://", "https://")):
-        raise UsageError(f"--mirror is {mirror!r}: an address that starts with http:// or https:// was expected")
-
-
-def _check_disk(plan: Plan) -> None:
-    """Refuse what cannot fit, by exact sizes alone; warn where estimates say so."""
+def _check_disk(plan: DownloadPlan) -> None:
+    """Refuse downloads whose exact sizes do not fit on the disk; warn where estimated sizes do not fit."""
     from clipbert_cli.commands.terminal import warn
     from clipbert_cli.errors import OutputError
 
-    free = plan.free_bytes()
-    if plan.download_bytes(exact=True) > free:
+    exact, free = plan.download_bytes(exact=True), plan.free_bytes()
+    if exact > free:
         raise OutputError(
-            f"{plan.layout.data}: {plan.download_bytes(exact=True):,} bytes are to come and {free:,} are free",
+            f"{plan.layout.data}: {exact:,} bytes are to be downloaded and {free:,} are free",
             hint="choose a larger disk with --to, or fewer parts with --only",
         )
     if plan.needed_bytes() > free:
-        warn(f"{plan.layout.data}: about {plan.needed_bytes():,} bytes are needed at most and {free:,} are free")
+        warn(f"{plan.layout.data}: up to {plan.needed_bytes():,} bytes are needed and {free:,} are free")
 
 
-def _fetch(plan: Plan, catalog: Any, *, mirror: str | None, workers: int, keep: bool) -> list[PartResult]:
+def _fetch(plan: DownloadPlan, *, mirror: str | None, workers: int, keep: bool) -> list[PartResult]:
     from clipbert_cli.assets.acquire import acquire
     from clipbert_cli.assets.fetch import Fetcher
-    from clipbert_cli.commands.download_progress import DownloadProgress
+    from clipbert_cli.commands.download_progress import DownloadBars
 
-    with DownloadProgress() as progress:
+    with DownloadBars() as progress:
         fetcher = Fetcher(progress=progress, mirror=mirror)
         try:
-            return acquire(plan, catalog, fetcher, workers=workers, keep=keep)
+            return acquire(plan, fetcher, workers=workers, keep=keep)
         finally:
             fetcher.close()
 
 
-def _pack(plan: Plan, results: list[PartResult]) -> dict[str, str]:
-    """Pack complete media that have no store yet; part -> what happened, in words."""
+def _pack(plan: DownloadPlan, results: list[PartResult]) -> dict[str, str]:
+    """Pack complete media that have no store yet; return part -> a summary in words."""
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.errors import ClipbertError
     from clipbert_cli.store.pack import PackProgress, pack_media
@@ -132,7 +131,6 @@ def _pack(plan: Plan, results: list[PartResult]) -> dict[str, str]:
         store = plan.layout.store(result.part)
         if result.part.kind != "media" or result.state != "complete" or store.exists():
             continue
-        folder = plan.layout.data / str(result.part.folder)
         with progress_bar("files") as bar:
             task = bar.add_task(f"packing {result.name}", total=None)
 
@@ -141,8 +139,11 @@ def _pack(plan: Plan, results: list[PartResult]) -> dict[str, str]:
 
             store.parent.mkdir(parents=True, exist_ok=True)
             try:
-                summary = pack_media([folder], store, kind=result.part.media_kind, on_progress=show)
+                summary = pack_media(
+                    [plan.layout.folder(result.part)], store, kind=result.part.media_kind, on_progress=show
+                )
             except ClipbertError as exc:
+                # One store that cannot be packed does not keep the others from being packed.
                 result.state = "partial"
                 result.errors.append(f"not packed: {exc}" + (f" ({exc.hint})" if exc.hint else ""))
                 continue

@@ -1,41 +1,36 @@
-"""One bar a file, with rate and time left, on a terminal; a line a file elsewhere."""
+"""The progress of downloads: one bar per file with rate and time left on a terminal, one line per file elsewhere."""
 
 from __future__ import annotations
 
 import threading
 from typing import Any
 
-from clipbert_cli.assets.transfer import Progress
+from clipbert_cli.assets.transfer import DownloadProgress
 from clipbert_cli.commands.terminal import note, stderr
 
 
-class DownloadProgress(Progress):
-    """Shows what fetches say of themselves; may be called from any thread."""
+class DownloadBars(DownloadProgress):
+    """Draws the progress of downloads on stderr."""
 
     def __init__(self) -> None:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-        from rich.progress import Progress as Bars
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import TransferSpeedColumn as SpeedColumn
 
-        self._bars = Bars(
+        self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             DownloadColumn(),
-            TransferSpeedColumn(),
+            SpeedColumn(),
             TimeRemainingColumn(),
             console=stderr(),
             disable=not stderr().is_terminal,
             transient=True,
         )
         self._tasks: dict[str, Any] = {}
+        # The threads that fetch files call these methods at the same time.
         self._lock = threading.Lock()
 
-    def __enter__(self) -> DownloadProgress:
+    def __enter__(self) -> DownloadBars:
         self._bars.start()
         return self
 
@@ -49,7 +44,7 @@ class DownloadProgress(Progress):
                 return
             self._tasks[name] = self._bars.add_task(name.rsplit("/", 1)[1], total=total, completed=done)
         if self._bars.disable:
-            note(f"{name}: going on after {done:,} bytes" if done else f"{name}: fetching")
+            note(f"{name}: continuing after {done:,} bytes" if done else f"{name}: downloading")
 
     def advance(self, name: str, count: int) -> None:
         self._bars.advance(self._tasks[name], count)

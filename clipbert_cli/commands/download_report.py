@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
     from clipbert_cli.assets.catalog import FileEntry
-    from clipbert_cli.assets.download_plan import Plan, PlannedFile, PlannedPart
+    from clipbert_cli.assets.download_plan import DownloadPlan, PlannedFile, PlannedPart
 
 
 def format_bytes(count: int | None, *, exact: bool = True) -> str:
-    """`6.6 GB`, `about 6.6 GB`, `size unknown`."""
+    """Return a size as `6.6 GB`, `about 6.6 GB` or `size unknown`."""
     from rich.filesize import decimal
 
     if count is None:
@@ -20,77 +20,69 @@ def format_bytes(count: int | None, *, exact: bool = True) -> str:
     return ("" if exact else "about ") + decimal(count)
 
 
-def _entry_size(entry: FileEntry) -> str:
-    return format_bytes(entry.expected_bytes, exact=entry.bytes is not None)
-
-
 def file_document(name: str, entry: FileEntry, mirror: str | None = None) -> dict[str, Any]:
-    return {
-        "file": name,
-        "bytes": entry.bytes,
-        "about_bytes": entry.about_bytes,
-        "sha256": entry.sha256,
-        "md5": entry.md5,
-        "mark": entry.mark,
-        "sources": _addresses(name, entry, mirror),
-    }
-
-
-def _addresses(name: str, entry: FileEntry, mirror: str | None) -> list[str]:
+    """Return a file of the catalogue for --json, with its addresses in the order in which they are tried."""
     from clipbert_cli.assets.fetch import sources_of
 
-    return [str(source) for source in sources_of(name, entry, mirror)]
+    facts = entry.model_dump(include={"bytes", "about_bytes", "sha256", "md5", "mark"})
+    return {"file": name, **facts, "sources": [str(source) for source in sources_of(name, entry, mirror)]}
 
 
-def plan_lines(plan: Plan, mirror: str | None) -> list[str]:
-    """Every address, size and target; then what it takes and whether the disk suffices."""
+def plan_lines(plan: DownloadPlan, mirror: str | None) -> list[str]:
+    """Return the addresses, sizes and targets of all files, then the disk space that is needed and free."""
+    from clipbert_cli.assets.fetch import sources_of
+
     lines = []
     for planned in plan.parts:
         lines.append(f"{planned.name}: {_intent(planned)}")
         for file in planned.files:
-            lines.append(f"  {file.name}, {_entry_size(file.entry)}{_so_far(file)}")
-            if not file.handed_over:
-                lines += [f"    {address}" for address in _addresses(file.name, file.entry, mirror)]
+            size = format_bytes(file.entry.expected_bytes, exact=file.entry.bytes is not None)
+            lines.append(f"  {file.name}, {size}{_progress_so_far(file)}")
+            if not file.provided:
+                lines += [f"    {source}" for source in sources_of(file.name, file.entry, mirror)]
         lines += [f"  -> {path}" for path in plan.layout.products(planned.part)]
         if plan.pack and planned.part.kind == "media":
             lines.append(f"  -> {plan.layout.store(planned.part)}")
     unknown = plan.unknown_sizes()
-    needed, free = format_bytes(plan.needed_bytes()), format_bytes(plan.free_bytes())
+    if plan.needed_bytes() > plan.free_bytes():
+        verdict = "not enough"
+    else:
+        verdict = "enough for the files of known size" if unknown else "enough"
     more = f" and {len(unknown)} files of unknown size" if unknown else ""
-    lines += [
+    return [
+        *lines,
         "",
         f"to download: {format_bytes(plan.download_bytes())}{more}",
-        f"disk needed at most: {needed}; free: {free}: {_verdict(plan)}",
+        f"disk needed: {format_bytes(plan.needed_bytes())}; free: {format_bytes(plan.free_bytes())} ({verdict})",
     ]
-    return lines
 
 
 def _intent(planned: PlannedPart) -> str:
     if planned.state == "complete":
         return "complete, nothing to do"
-    if planned.media_folder:
-        return f"take the media of {planned.media_folder}"
+    if planned.provided_media:
+        return f"use the media in {planned.provided_media}"
     if planned.manual:
-        return "must be fetched by hand (run without --dry-run for the instructions)"
-    return {"media": "fetch and unpack", "annotations": "fetch and convert", "weights": "fetch"}[planned.part.kind]
+        return "must be fetched by hand (run without --dry-run for instructions)"
+    verbs = {"media": "download and unpack", "annotations": "download and convert", "weights": "download"}
+    return verbs[planned.part.kind]
 
 
-def _so_far(file: PlannedFile) -> str:
-    if file.handed_over:
-        return f", from {file.handed_over}"
+def _progress_so_far(file: PlannedFile) -> str:
+    from clipbert_cli.assets.download_plan import arrived_bytes
+
+    if file.provided:
+        return f", from {file.provided}"
     if file.target.exists():
-        return ", here"
-    words = f", {format_bytes(file.arrived_bytes)} here" if file.arrived_bytes else ""
-    return words + (", optional" if file.optional else "")
+        return ", downloaded"
+    arrived = arrived_bytes(file.target)
+    return (f", {format_bytes(arrived)} downloaded" if arrived else "") + (", optional" if file.optional else "")
 
 
-def _verdict(plan: Plan) -> str:
-    if plan.needed_bytes() > plan.free_bytes():
-        return "does not suffice"
-    return "suffices" if not plan.unknown_sizes() else "suffices for what is known"
+def plan_document(plan: DownloadPlan, mirror: str | None) -> dict[str, Any]:
+    """Return the plan for --json."""
+    from clipbert_cli.assets.download_plan import arrived_bytes
 
-
-def plan_document(plan: Plan, mirror: str | None) -> dict[str, Any]:
     return {
         "data": str(plan.layout.data),
         "parts": [
@@ -103,9 +95,9 @@ def plan_document(plan: Plan, mirror: str | None) -> dict[str, Any]:
                     {
                         **file_document(file.name, file.entry, mirror),
                         "target": str(file.target),
-                        "arrived_bytes": file.arrived_bytes,
+                        "arrived_bytes": arrived_bytes(file.target),
                         "optional": file.optional,
-                        "handed_over": str(file.handed_over) if file.handed_over else None,
+                        "provided": str(file.provided) if file.provided else None,
                     }
                     for file in planned.files
                 ],
@@ -121,13 +113,12 @@ def plan_document(plan: Plan, mirror: str | None) -> dict[str, Any]:
     }
 
 
-def result_document(plan: Plan, results: Sequence[PartResult], packed: Mapping[str, str]) -> dict[str, Any]:
+def result_document(plan: DownloadPlan, results: Sequence[PartResult], packed: Mapping[str, str]) -> dict[str, Any]:
+    """Return the results for --json: the state of each part, and source and checksum of each downloaded file."""
     states = [result.state for result in results]
     return {
         "data": str(plan.layout.data),
-        "complete": states.count("complete"),
-        "partial": states.count("partial"),
-        "manual": states.count("manual"),
+        **{state: states.count(state) for state in ("complete", "partial", "manual")},
         "parts": [
             {
                 "part": result.name,
@@ -135,6 +126,10 @@ def result_document(plan: Plan, results: Sequence[PartResult], packed: Mapping[s
                 "state": result.state,
                 "was_complete": result.was_complete,
                 "products": [str(path) for path in plan.layout.products(result.part)],
+                "files": [
+                    {"file": file.name, "source": file.source, "bytes": file.bytes, "sha256": file.sha256}
+                    for file in result.files
+                ],
                 "counts": {name: {"records": n, "media": media} for name, (n, media) in result.counts.items()},
                 "packed": packed.get(result.name),
                 "warnings": result.warnings,
@@ -146,10 +141,12 @@ def result_document(plan: Plan, results: Sequence[PartResult], packed: Mapping[s
     }
 
 
-def show_results(
-    plan: Plan, results: Sequence[PartResult], packed: Mapping[str, str], *, what: Sequence[str], lines: bool
-) -> None:
-    """Results on stdout (with `lines`); warnings, errors and the page of what to do by hand on stderr."""
+def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: str, as_json: bool) -> None:
+    """Print one line per part on stdout (not with `as_json`); warnings, errors and instructions go to stderr.
+
+    Args:
+        command: the command that continues a download that failed.
+    """
     import typer
 
     from clipbert_cli.commands.terminal import error, note, warn
@@ -157,28 +154,22 @@ def show_results(
     for result in results:
         for warning in result.warnings:
             warn(warning)
-    if lines:
-        for result in results:
-            typer.echo(
-                f"{result.state:9} {result.name:26} {', '.join(map(str, plan.layout.products(result.part)[:1]))}"
-            )
-    again = f"clipbert download {' '.join(what)} --to {plan.layout.data}"
+    for result in results if not as_json else ():
+        typer.echo(f"{result.state:9} {result.name:26} {', '.join(map(str, plan.layout.products(result.part)[:1]))}")
     for result in results:
         if result.state == "partial":
-            error(
-                f"{result.name} is not complete\n" + "\n".join(result.errors), hint=f"again, what came is kept: {again}"
-            )
-    by_hand = [result for result in results if result.state == "manual"]
-    for line in manual_page(plan, by_hand):
+            message = "\n".join([f"{result.name} is not complete", *result.errors])
+            error(message, hint=f"run the command again, which continues the download: {command}")
+    for line in _instructions(plan, [result for result in results if result.state == "manual"]):
         note(line)
-    unpacked = [r for r in results if r.part.kind == "media" and r.state == "complete"]
-    for result in unpacked:
-        if not plan.layout.store(result.part).exists():
-            note(f"next: clipbert pack {plan.layout.data / str(result.part.folder)} {plan.layout.store(result.part)}")
+    for result in results:
+        part, store = result.part, plan.layout.store(result.part)
+        if part.kind == "media" and result.state == "complete" and not store.exists():
+            note(f"next: clipbert pack {plan.layout.folder(part)} {store}")
 
 
-def manual_page(plan: Plan, results: Sequence[PartResult]) -> list[str]:
-    """What a person does for each part that no source gave."""
+def _instructions(plan: DownloadPlan, results: Sequence[PartResult]) -> list[str]:
+    """Return what the user does for each part that no source gave."""
     if not results:
         return []
     lines = ["", f"To fetch by hand: {len(results)} of {len(plan.parts)} parts"]

@@ -1,4 +1,4 @@
-"""What the tests of the assets room share."""
+"""Fixtures of the download tests: a server, and a fetch from it."""
 
 import hashlib
 import threading
@@ -8,8 +8,9 @@ import pytest
 from fetching import QUICK
 from http_site import Site
 
+from clipbert_cli.assets.download_plan import PlannedFile
 from clipbert_cli.assets.fetch import Fetcher
-from clipbert_cli.assets.transfer import Progress
+from clipbert_cli.assets.transfer import DownloadProgress
 
 
 @pytest.fixture
@@ -48,9 +49,10 @@ def fetch(tmp_path):
     fetchers = []
 
     def run(what, *, name="x/file.bin", target=None, policy=QUICK, mirror=None, progress=None, stop=None):
-        fetcher = Fetcher(policy=policy, mirror=mirror, progress=progress or Progress(), stop=stop or threading.Event())
+        progress, stop = progress or DownloadProgress(), stop or threading.Event()
+        fetcher = Fetcher(policy=policy, mirror=mirror, progress=progress, stop=stop)
         fetchers.append(fetcher)
-        return fetcher.fetch(name, what, target or tmp_path / name)
+        return fetcher.fetch(PlannedFile(name, what, target or tmp_path / name))
 
     yield run
     for fetcher in fetchers:

@@ -5,12 +5,12 @@ import threading
 import pytest
 from fetching import BODY, QUICK, entry, leftovers
 
-from clipbert_cli.assets.fetch import Policy
-from clipbert_cli.assets.transfer import Progress
+from clipbert_cli.assets.fetch import RetryPolicy
+from clipbert_cli.assets.transfer import DownloadProgress
 from clipbert_cli.errors import DownloadError
 
 
-class Listener(Progress):
+class Listener(DownloadProgress):
     def __init__(self):
         self.said = []
 
@@ -70,7 +70,7 @@ def test_retry_after_is_waited_for(site, fetch, target):
 
 def test_a_silent_server_is_left_after_the_time_limit(site, fetch, target):
     silent, good = site.add("/silent", BODY, stall=9), site.add("/good", BODY)
-    assert fetch(entry(silent.url, good.url), policy=Policy(read=0.1, attempts=2, backoff=0.01)).source == good.url
+    assert fetch(entry(silent.url, good.url), policy=RetryPolicy(read=0.1, attempts=2, backoff=0.01)).source == good.url
     assert len(silent.requests) == 2
 
 

@@ -5,7 +5,7 @@ import random
 import pytest
 from fetching import BODY, entry, leftovers
 
-from clipbert_cli.assets.fetch import Policy
+from clipbert_cli.assets.fetch import RetryPolicy
 from clipbert_cli.errors import DownloadError
 
 
@@ -47,7 +47,7 @@ def test_a_stall_in_the_body_goes_on_where_it_stopped(site, fetch, target):
         page.pause = next(pauses, 0.0)
 
     page = site.add("/file", BODY, cuts=[100_000], hook=stall_once)
-    fetch(entry(page.url), policy=Policy(read=0.2, attempts=3, backoff=0.01))
+    fetch(entry(page.url), policy=RetryPolicy(read=0.2, attempts=3, backoff=0.01))
     assert target.read_bytes() == BODY
 
 

@@ -1,6 +1,5 @@
-"""A fetch that is stopped, killed, out of disk or done twice at once leaves no wrong file, and its part goes on."""
+"""A download that is stopped, killed or out of disk space leaves no wrong file, and the next one continues it."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -8,13 +7,12 @@ import sys
 import threading
 
 import pytest
-from fetching import BODY, QUICK, entry, leftovers
+from fetching import BODY, entry, leftovers
 
-from clipbert_cli.assets.fetch import Fetcher
-from clipbert_cli.assets.transfer import Stopped
+from clipbert_cli.assets.transfer import StoppedError
 
 
-def test_a_stop_leaves_a_part_that_goes_on(site, fetch, target, eventually):
+def test_a_stopped_download_is_continued(site, fetch, target, eventually):
     page = site.add("/file", BODY, pause=0.02)
     stop = threading.Event()
     raised = []
@@ -22,7 +20,7 @@ def test_a_stop_leaves_a_part_that_goes_on(site, fetch, target, eventually):
     def run():
         try:
             fetch(entry(page.url), stop=stop)
-        except Stopped as exc:
+        except StoppedError as exc:
             raised.append(exc)
 
     thread = threading.Thread(target=run)
@@ -40,52 +38,22 @@ def test_a_stop_leaves_a_part_that_goes_on(site, fetch, target, eventually):
     assert page.requests[-1][:2] == (206, here)
 
 
-def test_two_threads_fetch_one_file_once(site, fetch, target):
-    page = site.add("/file", BODY, pause=0.005)
-    threads = [threading.Thread(target=fetch, args=(entry(page.url),)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(20)
-    assert target.read_bytes() == BODY
-    assert len(page.requests) == 1
-    assert leftovers(target) == []
-
-
-def _fetch_in_process(url, target):
-    Fetcher(policy=QUICK).fetch("x/file.bin", entry(url), target)
-
-
-def test_two_processes_fetch_one_file_once(site, target):
-    page = site.add("/file", BODY, pause=0.005)
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_fetch_in_process, args=(page.url, target)) for _ in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0, 0]
-    assert target.read_bytes() == BODY
-    assert len(page.requests) == 1
-    assert leftovers(target) == []
-
-
 SCRIPT = """
 import sys
 from pathlib import Path
 from clipbert_cli.assets.catalog import FileEntry
-from clipbert_cli.assets.fetch import Fetcher
-from clipbert_cli.assets.fetch import Policy
+from clipbert_cli.assets.download_plan import PlannedFile
+from clipbert_cli.assets.fetch import Fetcher, RetryPolicy
 entry = FileEntry.model_validate({"sources": [{"url": sys.argv[1]}]})
-Fetcher(policy=Policy(read=5)).fetch("x/file.bin", entry, Path(sys.argv[2]))
+Fetcher(policy=RetryPolicy(read=5)).fetch(PlannedFile("x/file.bin", entry, Path(sys.argv[2])))
 """
 
 
-def test_a_killed_process_leaves_a_part_that_goes_on(site, target, eventually):
-    """Killed three times; the fourth process ends it, and no byte was sent twice beyond what was on its way."""
+def test_the_download_of_a_killed_process_is_continued(site, fetch, target, eventually):
+    """Two processes are killed; a third download continues after the last byte that the second one has written."""
     page = site.add("/file", BODY, pause=0.03)
     part = target.with_name("file.bin.part")
-    for round_ in range(1, 4):
+    for round_ in range(1, 3):
         process = subprocess.Popen([sys.executable, "-c", SCRIPT, page.url, str(target)])
         eventually(lambda mark=round_ * 400_000: part.exists() and part.stat().st_size > mark)
         process.send_signal(signal.SIGKILL)
@@ -93,13 +61,13 @@ def test_a_killed_process_leaves_a_part_that_goes_on(site, target, eventually):
         assert not target.exists()
     here = part.stat().st_size
     page.pause = 0
-    subprocess.run([sys.executable, "-c", SCRIPT, page.url, str(target)], check=True)
+    fetch(entry(page.url))
     assert target.read_bytes() == BODY
     assert page.requests[-1][:2] == (206, here)
     assert leftovers(target) == []
 
 
-def test_a_full_disk_is_said_and_the_part_stays(site, target):
+def test_a_full_disk_is_reported_and_what_arrived_stays(site, fetch, target):
     """A file size limit of the process is what every user can set; the write fails as on a full disk."""
     page = site.add("/file", BODY)
     code = (
@@ -114,13 +82,13 @@ def test_a_full_disk_is_said_and_the_part_stays(site, target):
     assert run.stderr.strip() == "27"  # EFBIG
     assert not target.exists()
     assert target.with_name("file.bin.part").stat().st_size == 1_000_000
-    subprocess.run([sys.executable, "-c", SCRIPT, page.url, str(target)], check=True)
+    fetch(entry(page.url))
     assert target.read_bytes() == BODY
     assert page.requests[-1][:2] == (206, 1_000_000)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
-def test_a_really_full_disk_is_said_and_the_part_stays(site, fetch, tmp_path):
+def test_a_really_full_disk_is_reported_and_what_arrived_stays(site, fetch, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True).returncode:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from clipbert_cli.assets.catalog import Catalog, Part
+from clipbert_cli.assets.catalog import AssetPart, Catalog
 from clipbert_cli.assets.convert.base import Output
 from clipbert_cli.errors import UsageError
 
@@ -34,7 +34,7 @@ class Converted:
     warnings: tuple[str, ...]
 
 
-def run_converter(name: str, raw: Path, folder: Path, part: Part | None, *, order: str | None = None) -> Converted:
+def run_converter(name: str, raw: Path, folder: Path, part: AssetPart | None, *, order: str | None = None) -> Converted:
     """Convert, and compare with the counts that the catalogue states for `part`.
 
     Raises:
@@ -51,12 +51,12 @@ def run_converter(name: str, raw: Path, folder: Path, part: Part | None, *, orde
     return Converted(output.counts, (*output.warnings, *(count_warnings(part, output.counts) if part else ())))
 
 
-def part_of(catalog: Catalog, converter: str) -> Part | None:
+def part_of(catalog: Catalog, converter: str) -> AssetPart | None:
     """The part that states this converter's counts."""
     return next((part for part in catalog.parts().values() if part.convert == converter), None)
 
 
-def count_warnings(part: Part, counts: dict[str, tuple[int, int | None]]) -> list[str]:
+def count_warnings(part: AssetPart, counts: dict[str, tuple[int, int | None]]) -> list[str]:
     """One warning with both numbers for each count that is not as stated."""
     warnings = []
     for names, expected in (*part.outputs.items(), *part.totals.items()):

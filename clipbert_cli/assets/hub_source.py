@@ -1,4 +1,4 @@
-"""Files of Hugging Face repositories, through its own library: HF_HOME, HF_TOKEN, proxies, resumption."""
+"""Download files of Hugging Face repositories with its own library, which keeps a cache and resumes downloads."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli import __version__
-from clipbert_cli.assets.catalog import Source
-from clipbert_cli.assets.transfer import Progress, Refused
+from clipbert_cli.assets.catalog import FileSource
+from clipbert_cli.assets.transfer import DownloadProgress, SourceRefusedError
 
 
-def download_from_hub(source: Source, name: str, progress: Progress) -> Path:
-    """The file in the library's cache.
+def download_from_hub(source: FileSource, name: str, progress: DownloadProgress) -> Path:
+    """Return the path of the file in the library's cache (HF_HOME), downloaded where it is not there yet.
 
     Raises:
-        Refused: absent, closed without an accepted licence, or out of reach.
+        SourceRefusedError: the file does not exist, needs an accepted licence, or cannot be reached.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -37,21 +37,24 @@ def download_from_hub(source: Source, name: str, progress: Progress) -> Path:
             library_version=__version__,
             tqdm_class=_bar(name, progress),
         )
+    # The order matters: the special errors are subclasses of the general ones.
     except GatedRepoError as exc:
-        raise Refused(f"access must be requested at https://huggingface.co/{source.repo}, then set HF_TOKEN") from exc
+        message = f"access must be requested at https://huggingface.co/{source.repo}, then set HF_TOKEN"
+        raise SourceRefusedError(message) from exc
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as exc:
-        raise Refused("out of reach, and not in the Hugging Face cache") from exc
+        raise SourceRefusedError("cannot be reached, and not in the Hugging Face cache") from exc
     except (HfHubHTTPError, EntryNotFoundError, FileMetadataError, HTTPError) as exc:
-        raise Refused(str(exc).strip().splitlines()[0] if str(exc).strip() else type(exc).__name__) from exc
+        raise SourceRefusedError((str(exc).strip() or type(exc).__name__).splitlines()[0]) from exc
     return Path(path)
 
 
-def _bar(name: str, progress: Progress) -> type[Any]:
-    """A progress bar class for the library that hands its counts to ours."""
+def _bar(name: str, progress: DownloadProgress) -> type[Any]:
+    """Return a progress bar class for the library that draws nothing and reports to `progress`."""
     from tqdm import tqdm  # type: ignore[import-untyped]
 
     class Bar(tqdm):
         def __init__(self, *args: Any, **options: Any) -> None:
+            # tqdm itself does not know the option `name`, which the library passes.
             super().__init__(*args, **{**{k: v for k, v in options.items() if k != "name"}, "disable": True})
             progress.begin(name, options.get("total"), options.get("initial") or 0)
 

@@ -1,6 +1,7 @@
 """The import rules, read from the source, and what the command line loads."""
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -199,3 +200,31 @@ def test_no_help_loads_what_it_does_not_need():
     assert first == ":"
     assert {"recipes", "recipes show"} <= {line.partition(":")[0] for line in others}
     assert {line.partition(":")[2].strip() for line in others} <= {"", "pydantic"}
+
+
+EVAL = """
+import sys
+from clipbert_cli.commands.app import app
+
+folder, heavy = sys.argv[1], sys.argv[2:]
+common = ["--split", "test", "--data-root", folder]
+app(["eval", f"{folder}/answers.jsonl", "--recipe", "demo_qa", *common], standalone_mode=False)
+app(["eval", f"{folder}/scores.jsonl", "--recipe", "demo_retrieval", *common], standalone_mode=False)
+print(*[name for name in heavy if name in sys.modules])
+"""
+
+
+def test_eval_scores_without_torch_and_decoders(tmp_path):
+    """Importing torch takes longer than scoring a thousand predictions."""
+    (tmp_path / "txt_db" / "retrieval").mkdir(parents=True)
+    record = {"media_id": "v", "question": "what?", "caption": "a cat", "answer": "cat"}
+    for name in ("test.jsonl", "retrieval/test.jsonl"):
+        (tmp_path / "txt_db" / name).write_text(json.dumps(record) + "\n")
+    (tmp_path / "answers.jsonl").write_text(json.dumps({"example_id": "0", "answer": "cat"}) + "\n")
+    scores = {"media_id": "v", "texts": "f4dbdf21", "scores": [0.5]}  # CRC-32 of the only text's id, "0"
+    (tmp_path / "scores.jsonl").write_text(json.dumps(scores) + "\n")
+    heavy = ["torch", "transformers", "av", "lmdb", "tokenizers"]
+    command = [sys.executable, "-c", EVAL, str(tmp_path), *heavy]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == ""

@@ -17,22 +17,22 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
 
 from clipbert_cli.errors import UsageError
+from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.text.annotations import Record, RecordError, group_by_media
-from clipbert_cli.types import Example, Group, Prediction
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
+    from torch import Tensor
 
     from clipbert_cli.model.heads import HeadSpec
-    from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
     from clipbert_cli.text.tokenizer import Tokenizer
-    from clipbert_cli.types import Batch, Outputs, Texts
 
-Draw = Callable[[Group, "np.random.Generator"], Group]
+Draw = Callable[[Group, np.random.Generator], Group]
 """Draws the random part of a group's texts each time the group is read. It depends on its two arguments only."""
 
 
@@ -60,6 +60,8 @@ class Task(ABC):
 
     main_metric: ClassVar[str] = "accuracy"
     """The key of `score`'s result that decides the best checkpoint. Larger is better."""
+    head_kind: ClassVar[Literal["classifier", "pretraining"]] = "classifier"
+    """The kind of head that the model needs; `num_outputs` is its size."""
     needs_answers: ClassVar[bool] = False
     """Whether the answers come from a vocabulary (`data.answers`)."""
     ranks_media: ClassVar[bool] = False
@@ -116,28 +118,32 @@ class Task(ABC):
 
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool) -> Texts:
         """Return the text rows of the examples in order, and with `labelled` the targets that `loss` needs."""
-        import torch
-
-        from clipbert_cli.types import Texts
-
         ids, mask = tokenizer(
             [text for example in examples for text in example.texts],
             contexts=[example.context for example in examples for _ in example.texts],
+            # Where a question and an option are too long together: the original cuts the end, which can be the option.
+            cut="end" if self.objective.cut_options else "context",
         )
-        return Texts(torch.from_numpy(ids), torch.from_numpy(mask), self.targets(examples) if labelled else {})
+        return as_texts(ids, mask, self.targets(examples) if labelled else {})
 
-    def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
-        """Return the tensors by name that `loss` compares the outputs with."""
+    def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
+        """Return the arrays by name that `loss` compares the outputs with."""
         return {}
 
     # ------------------------------------------------------------------------------------------ outputs to scores
 
     @abstractmethod
+    def num_outputs(self) -> int:
+        """Return the number of outputs that the head has for each text row."""
+
     def head(self) -> HeadSpec:
         """Return the head that the model needs."""
+        from clipbert_cli.model.heads import HeadSpec
+
+        return HeadSpec(self.head_kind, self.num_outputs())
 
     @abstractmethod
-    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
+    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return scalars by name. `loss` is back-propagated; it is a mean over the batch's examples."""
 
     @abstractmethod
@@ -206,6 +212,29 @@ class Task(ABC):
     def answer_text(self, fields: Mapping[str, Any]) -> str:
         """Return the answer of one prediction as a person reads it."""
         return str(fields["answer"])
+
+
+def make_example(record: Record, texts: tuple[str, ...], *, target: Any = None, context: str | None = None) -> Example:
+    """Make an example of a record with the fields that all tasks share.
+
+    A record without `example_id` is known by its number in the file, counted from 0.
+    """
+    return Example(
+        example_id=record.identifier("example_id") if record.has("example_id") else str(record.index),
+        media_id=record.identifier("media_id"),
+        texts=texts,
+        target=target,
+        answer_type=record.text("answer_type") if record.has("answer_type") else None,
+        context=context,
+    )
+
+
+def as_texts(ids: np.ndarray, mask: np.ndarray, targets: Mapping[str, np.ndarray]) -> Texts:
+    """Return text rows as tensors that share the arrays' memory; ids and mask are (N, L)."""
+    import torch
+
+    tensors = {name: torch.from_numpy(array) for name, array in targets.items()}
+    return Texts(torch.from_numpy(ids), torch.from_numpy(mask), tensors)
 
 
 def texts_checksum(examples: Sequence[Example]) -> str:

@@ -10,16 +10,17 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from clipbert_cli.errors import PredictionsError
-from clipbert_cli.task.answers import VocabularyTask, answer_type, example_id
+from clipbert_cli.task.answers import VocabularyTask
+from clipbert_cli.task.base import make_example
 from clipbert_cli.task.pooling import binary_cross_entropy, label_probabilities
 from clipbert_cli.text.annotations import Record, RecordError
-from clipbert_cli.types import Example, Prediction
+from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 if TYPE_CHECKING:
-    import torch
-
-    from clipbert_cli.types import Batch, Outputs
+    from torch import Tensor
 
 SUBMISSION = "vqa-submission"
 
@@ -40,13 +41,7 @@ class ImageQa(VocabularyTask):
             target = record.shares("labels")
         elif record.has("answer"):
             target = {record.text("answer"): 1.0}
-        return Example(
-            example_id=example_id(record),
-            media_id=record.identifier("media_id"),
-            texts=(record.text("question"),),
-            target=target,
-            answer_type=answer_type(record),
-        )
+        return make_example(record, (record.text("question"),), target=target)
 
     def check_training(self, example: Example) -> None:
         """Raise RecordError for a label whose answer is not in the vocabulary.
@@ -59,17 +54,15 @@ class ImageQa(VocabularyTask):
                 f"labels[{json.dumps(unknown[0])}]: the answer must be one of the {len(self.answers)} of data.answers"
             )
 
-    def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
+    def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (Q, outputs) float32, the soft score at each answer's label."""
-        import torch
-
-        labels = torch.zeros(len(examples), self.head().num_outputs)
+        labels = np.zeros((len(examples), self.num_outputs()), dtype=np.float32)
         for row, example in enumerate(examples):
             for answer, share in example.target.items():
                 labels[row, self.answers[answer]] = share
         return {"labels": labels}
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
+    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return the binary cross entropy of the pooled clips, summed over labels, mean over examples."""
         return {"loss": binary_cross_entropy(outputs.logits, batch.targets["labels"], pool=self.objective.pool)}
 
@@ -79,9 +72,9 @@ class ImageQa(VocabularyTask):
             outputs, batch, lambda logits: label_probabilities(logits, pool=self.objective.pool)
         )
 
-    def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Return the mean soft score of the answers, overall and by answer type."""
-        return self.score_answers(fields, examples, lambda answer, target: float(target.get(answer, 0.0)))
+    def worth(self, answer: str, target: Any) -> float:
+        """Return the soft label of the answer, 0 if nobody gave it."""
+        return float(target.get(answer, 0.0))
 
     def document(self, predictions: Sequence[Prediction], form: str) -> list[dict[str, Any]]:
         """Return what the evaluation server of VQA reads: [{"question_id": integer, "answer": text}, ...].

@@ -9,23 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from clipbert_cli.errors import PredictionsError, UsageError
-from clipbert_cli.task.answers import answer_accuracy, answer_type, example_id
-from clipbert_cli.task.base import Task
-from clipbert_cli.task.metrics import accuracy_table
+from clipbert_cli.task.answers import AnswerTask
+from clipbert_cli.task.base import make_example
 from clipbert_cli.task.pooling import match_probability, multiple_choice, option_probabilities
 from clipbert_cli.text.annotations import Record
-from clipbert_cli.types import Example, Prediction
+from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 if TYPE_CHECKING:
-    import torch
-
-    from clipbert_cli.model.heads import HeadSpec
-    from clipbert_cli.text.tokenizer import Tokenizer
-    from clipbert_cli.types import Batch, Outputs, Texts
+    from torch import Tensor
 
 
-class MultipleChoice(Task):
+class MultipleChoice(AnswerTask):
     """The task `multiple_choice`.
 
     Records have `media_id` and `options` (`objective.num_options` of them), and may have `question`, `answer` (the
@@ -34,44 +31,22 @@ class MultipleChoice(Task):
 
     also_answers_runs_of = ("retrieval",)
 
-    def head(self) -> HeadSpec:
-        """Return a classifier with one output: the score of an option."""
-        from clipbert_cli.model.heads import HeadSpec
-
-        return HeadSpec(kind="classifier", num_outputs=1)
+    def num_outputs(self) -> int:
+        """Return 1: the score of an option."""
+        return 1
 
     def parse(self, record: Record) -> Example:
         """Make an example of a record of any split; its texts are the options, its context is the question."""
         count = self.objective.num_options
-        return Example(
-            example_id=example_id(record),
-            media_id=record.identifier("media_id"),
-            texts=record.texts("options", count=count),
-            target=record.integer("answer", below=count) if record.has("answer") else None,
-            answer_type=answer_type(record),
-            context=record.text("question") if record.has("question") else None,
-        )
+        answer = record.integer("answer", below=count) if record.has("answer") else None
+        question = record.text("question") if record.has("question") else None
+        return make_example(record, record.texts("options", count=count), target=answer, context=question)
 
-    def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool) -> Texts:
-        """Return one text row per option, question by question. `objective.cut_options` says what a long row loses."""
-        import torch
-
-        from clipbert_cli.types import Texts
-
-        ids, mask = tokenizer(
-            [text for example in examples for text in example.texts],
-            contexts=[example.context for example in examples for _ in example.texts],
-            cut="end" if self.objective.cut_options else "context",
-        )
-        return Texts(torch.from_numpy(ids), torch.from_numpy(mask), self.targets(examples) if labelled else {})
-
-    def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
+    def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (Q,) int64, the position of the right option."""
-        import torch
+        return {"labels": np.array([example.target for example in examples], dtype=np.int64)}
 
-        return {"labels": torch.tensor([example.target for example in examples])}
-
-    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
+    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross entropy over each question's options, mean over questions."""
         loss = multiple_choice(
             outputs.logits, batch.targets["labels"], pool=self.objective.pool, num_options=self.objective.num_options
@@ -98,23 +73,15 @@ class MultipleChoice(Task):
             predictions.append(Prediction(example.example_id, example.media_id, fields))
         return predictions
 
-    def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Return the accuracy overall and by answer type."""
-
-        def worth(answer: Any, example: Example) -> float:
-            # `type` and not `isinstance`: JSON's true is an int in Python, and would count as option 1.
-            if type(answer) is not int or not 0 <= answer < len(example.texts):
-                raise PredictionsError(
-                    f"example {example.example_id!r}: answer is {answer!r}, but must be an integer from 0 to "
-                    f"{len(example.texts) - 1}"
-                )
-            return float(answer == example.target)
-
-        return answer_accuracy(fields, examples, worth)
-
-    def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """Return one row per answer type, and one for all examples."""
-        return accuracy_table(metrics)
+    def credit(self, answer: Any, example: Example) -> float:
+        """Return 1 if the answer is the position of the right option, else 0."""
+        # `type` and not `isinstance`: JSON's true is an int in Python, and would count as option 1.
+        if type(answer) is not int or not 0 <= answer < len(example.texts):
+            raise PredictionsError(
+                f"example {example.example_id!r}: answer is {answer!r}, but must be an integer from 0 to "
+                f"{len(example.texts) - 1}"
+            )
+        return float(answer == example.target)
 
     def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
         """Return the example of a question with its options.

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from clipbert_cli.task.answers import VocabularyTask, answer_type, example_id
+import numpy as np
+
+from clipbert_cli.task.answers import VocabularyTask
+from clipbert_cli.task.base import make_example
 from clipbert_cli.task.pooling import class_probabilities, cross_entropy
 from clipbert_cli.text.annotations import Record, RecordError
-from clipbert_cli.types import Example, Prediction
+from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 if TYPE_CHECKING:
-    import torch
-
-    from clipbert_cli.types import Batch, Outputs
+    from torch import Tensor
 
 
 class OpenEndedQa(VocabularyTask):
@@ -29,13 +30,8 @@ class OpenEndedQa(VocabularyTask):
 
     def parse(self, record: Record) -> Example:
         """Make an example of a record of any split. An answer outside the vocabulary is allowed but never predicted."""
-        return Example(
-            example_id=example_id(record),
-            media_id=record.identifier("media_id"),
-            texts=(record.text("question"),),
-            target=record.text("answer") if record.has("answer") else None,
-            answer_type=answer_type(record),
-        )
+        answer = record.text("answer") if record.has("answer") else None
+        return make_example(record, (record.text("question"),), target=answer)
 
     def check_training(self, example: Example) -> None:
         """Raise RecordError if the answer is not in the vocabulary."""
@@ -44,13 +40,11 @@ class OpenEndedQa(VocabularyTask):
                 f"answer is {json.dumps(example.target)}: it must be one of the {len(self.answers)} of data.answers"
             )
 
-    def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
+    def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (Q,) int64."""
-        import torch
+        return {"labels": np.array([self.answers[example.target] for example in examples], dtype=np.int64)}
 
-        return {"labels": torch.tensor([self.answers[example.target] for example in examples])}
-
-    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
+    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross entropy of the pooled clips, mean over examples."""
         return {"loss": cross_entropy(outputs.logits, batch.targets["labels"], pool=self.objective.pool)}
 
@@ -59,7 +53,3 @@ class OpenEndedQa(VocabularyTask):
         return self.predict_answers(
             outputs, batch, lambda logits: class_probabilities(logits, pool=self.objective.pool)
         )
-
-    def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
-        """Return the accuracy overall and by answer type. Answers are compared as text."""
-        return self.score_answers(fields, examples, lambda answer, target: float(answer == target))

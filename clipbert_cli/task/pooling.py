@@ -148,11 +148,15 @@ def masked_words(mlm_logits: Tensor, labels: Tensor, *, average: Literal["all", 
     return loss / counted
 
 
-def masked_word_accuracy(mlm_logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of labelled positions whose most likely word is the label; shapes as in `masked_words`."""
+def count_words(mlm_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Count the labelled positions of all clips, and those whose most likely word is the label: (N,) and (N,).
+
+    Shapes as in `masked_words`.
+    """
     labels = labels[:, None].expand(mlm_logits.shape[:3])  # (N, K, L)
     labelled = labels != NO_LABEL
-    return ((mlm_logits.argmax(dim=-1) == labels) & labelled).sum() / labelled.sum().clamp(min=1)
+    right = (mlm_logits.argmax(dim=-1) == labels) & labelled  # (N, K, L)
+    return labelled.sum(dim=(1, 2)), right.sum(dim=(1, 2))
 
 
 def matching(logits: Tensor, labels: Tensor) -> Tensor:
@@ -168,6 +172,6 @@ def matching(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(at_least_float32(logits).flatten(0, 1), labels.flatten())
 
 
-def matching_accuracy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the share of clips whose more likely class is the label; shapes as in `matching`."""
-    return (logits.argmax(dim=-1) == labels[:, None]).float().mean()
+def count_matches(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count the clips whose more likely class is the label, (N,); shapes as in `matching`."""
+    return (logits.argmax(dim=-1) == labels[:, None]).sum(dim=1)

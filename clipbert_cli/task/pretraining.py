@@ -14,19 +14,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clipbert_cli.errors import PredictionsError, UsageError
-from clipbert_cli.task.base import Draw, Task
+from clipbert_cli.task.base import Draw, Task, as_texts, make_example
 from clipbert_cli.task.metrics import percent
-from clipbert_cli.task.pooling import NO_LABEL, masked_words, matching
-from clipbert_cli.task.retrieval import NegativeCaptions, caption_example
+from clipbert_cli.task.pooling import NO_LABEL, count_matches, count_words, masked_words, matching
+from clipbert_cli.task.retrieval import NegativeCaptions
 from clipbert_cli.text.annotations import Record
-from clipbert_cli.types import Example, Group, Prediction
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
 
 if TYPE_CHECKING:
-    import torch
+    from torch import Tensor
 
-    from clipbert_cli.model.heads import HeadSpec
     from clipbert_cli.text.tokenizer import Tokenizer
-    from clipbert_cli.types import Batch, Outputs, Texts
 
 MASKED_SHARE = 0.15
 """The share of the words that is masked (BERT: Devlin et al., NAACL 2019, section 3.1)."""
@@ -47,16 +45,15 @@ class Pretraining(Task):
     """The task `pretraining`. Records have `media_id` and `caption`, and may have `example_id`."""
 
     main_metric = "mlm_accuracy"
+    head_kind = "pretraining"
 
-    def head(self) -> HeadSpec:
-        """Return the head for masked words and the two classes no match and match."""
-        from clipbert_cli.model.heads import HeadSpec
-
-        return HeadSpec(kind="pretraining", num_outputs=2)
+    def num_outputs(self) -> int:
+        """Return 2 for the classes no match and match; the masked words come besides."""
+        return 2
 
     def parse(self, record: Record) -> Example:
         """Make an example of a record of any split."""
-        return caption_example(record)
+        return make_example(record, (record.text("caption"),))
 
     def check_truth(self, example: Example) -> None:
         """Accept every example: the caption itself is learnt."""
@@ -75,10 +72,6 @@ class Pretraining(Task):
         `words` (N, L) int64 is the true id of a masked word, `NO_LABEL` elsewhere. `matches` (N,) int64 is 1 if text
         and media item belong together. Validation needs the targets too, so `labelled` changes nothing.
         """
-        import torch
-
-        from clipbert_cli.types import Texts
-
         ids, mask = tokenizer([text for example in examples for text in example.texts])
         words = np.full_like(ids, NO_LABEL)
         for row, example in enumerate(examples):
@@ -88,11 +81,10 @@ class Pretraining(Task):
             # Their words are not predicted by default: the image says nothing about them.
             if not (example.target.matches or self.objective.mlm_on_mismatched):
                 words[row] = NO_LABEL
-        matches = torch.tensor([int(example.target.matches) for example in examples])
-        targets = {"words": torch.from_numpy(words), "matches": matches}
-        return Texts(torch.from_numpy(ids), torch.from_numpy(mask), targets)
+        matches = np.array([example.target.matches for example in examples], dtype=np.int64)
+        return as_texts(ids, mask, {"words": words, "matches": matches})
 
-    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
+    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return `mlm`, `itm` and their sum. `objective.mlm_average` decides what `mlm` is averaged over."""
         assert outputs.mlm_logits is not None
         mlm = masked_words(outputs.mlm_logits, batch.targets["words"], average=self.objective.mlm_average)
@@ -105,23 +97,18 @@ class Pretraining(Task):
         Fields: `words` (masked words of all clips), `words_right`, `pairs` (one per clip) and `pairs_right`.
         """
         assert outputs.mlm_logits is not None
-        words, matches = batch.targets["words"], batch.targets["matches"]
-        labelled = (words != NO_LABEL)[:, None].expand(outputs.mlm_logits.shape[:3])  # (N, K, L)
-        words_right = (outputs.mlm_logits.argmax(dim=-1) == words[:, None]) & labelled  # (N, K, L)
-        pairs_right = outputs.logits.argmax(dim=-1) == matches[:, None]  # (N, K)
-        counts = zip(
-            labelled.sum(dim=(1, 2)).tolist(),
-            words_right.sum(dim=(1, 2)).tolist(),
-            pairs_right.sum(dim=1).tolist(),
-            strict=True,
-        )
+        total, right = count_words(outputs.mlm_logits, batch.targets["words"])  # (N,), (N,)
+        pairs = count_matches(outputs.logits, batch.targets["matches"])  # (N,)
+        clips = outputs.logits.shape[1]
         return [
             Prediction(
                 example.example_id,
                 example.media_id,
-                {"words": total, "words_right": right, "pairs": pairs_right.shape[1], "pairs_right": pairs},
+                {"words": words, "words_right": words_right, "pairs": clips, "pairs_right": pairs_right},
             )
-            for example, (total, right, pairs) in zip(batch.examples, counts, strict=True)
+            for example, words, words_right, pairs_right in zip(
+                batch.examples, total.tolist(), right.tolist(), pairs.tolist(), strict=True
+            )
         ]
 
     def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:

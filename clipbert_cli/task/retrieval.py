@@ -14,25 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipbert_cli.errors import AnnotationError, PredictionsError, UsageError
-from clipbert_cli.task.answers import example_id
-from clipbert_cli.task.base import Draw, Questions, Task, texts_checksum
+from clipbert_cli.task.base import Draw, Questions, Task, make_example, texts_checksum
 from clipbert_cli.task.metrics import recall_table, retrieval_metrics
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.annotations import Record
-from clipbert_cli.types import Example, Group, Prediction
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction
 
 if TYPE_CHECKING:
-    import torch
-
-    from clipbert_cli.model.heads import HeadSpec
-    from clipbert_cli.types import Batch, Outputs
-
-
-def caption_example(record: Record) -> Example:
-    """Make an example of a caption. Its truth is the media item that it belongs to."""
-    return Example(
-        example_id=example_id(record), media_id=record.identifier("media_id"), texts=(record.text("caption"),)
-    )
+    from torch import Tensor
 
 
 class Retrieval(Task):
@@ -44,15 +33,13 @@ class Retrieval(Task):
     scores_part_of_split = False
     formats = ("jsonl", "scores")
 
-    def head(self) -> HeadSpec:
-        """Return two classes, no match and match; for the margin loss one score."""
-        from clipbert_cli.model.heads import HeadSpec
-
-        return HeadSpec(kind="classifier", num_outputs=1 if self.objective.loss == "margin" else 2)
+    def num_outputs(self) -> int:
+        """Return 2 for the classes no match and match; 1, a score, for the margin loss."""
+        return 1 if self.objective.loss == "margin" else 2
 
     def parse(self, record: Record) -> Example:
         """Make an example of a record of any split."""
-        return caption_example(record)
+        return make_example(record, (record.text("caption"),))
 
     def check_truth(self, example: Example) -> None:
         """Accept every example: the truth is the media item, which every record names."""
@@ -80,15 +67,12 @@ class Retrieval(Task):
         """
         return NegativeCaptions(groups, self.objective.num_negatives) if training else None
 
-    def targets(self, examples: Sequence[Example]) -> Mapping[str, torch.Tensor]:
+    def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (N,) int64: 1 for an example's own text, which comes first, 0 for the others."""
-        import torch
+        labels = [int(number == 0) for example in examples for number in range(len(example.texts))]
+        return {"labels": np.array(labels, dtype=np.int64)}
 
-        return {
-            "labels": torch.tensor([int(number == 0) for example in examples for number in range(len(example.texts))])
-        }
-
-    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, torch.Tensor]:
+    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross entropy, mean over text rows; or the margin loss, mean over negatives."""
         pool = self.objective.pool
         if self.objective.loss == "margin":

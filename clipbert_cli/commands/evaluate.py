@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +26,7 @@ def evaluate(
 ) -> None:
     """Score predictions against the ground truth of a split."""
     from clipbert_cli.build import build_task, read_split
-    from clipbert_cli.commands.terminal import note, print_json, print_table, show_logs
+    from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
     from clipbert_cli.infer.score import evaluate as score
     from clipbert_cli.recipe.load import load_recipe
 
@@ -36,8 +37,22 @@ def evaluate(
     if as_json:
         print_json(metrics)
         return
-    headings, *rows = task.table(metrics)
-    print_table(headings, rows)
+    print_result(aligned(task.table(metrics)))
     if metrics.get("missing"):
         total = metrics["count"] + metrics["missing"]
         note(f"scored {metrics['count']} of {total} examples: {metrics['missing']} have no prediction")
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> str:
+    """Return rows of text as a table with the first column to the left and all others to the right.
+
+    The headings are printed into pipes and files as well: the numbers of a log mean nothing without them.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
+        for row in rows
+    ]
+    return "\n".join(lines)

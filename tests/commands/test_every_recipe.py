@@ -76,7 +76,7 @@ def scores(clipbert: Clipbert, data: Path, run: Path, recipe: str, split: str, f
     metrics: dict[str, Any] = json.loads(done.stdout)
     table = clipbert("eval", predictions, *common)
     assert table.returncode == 0, table.stderr
-    assert "%" in table.stderr
+    assert "%" in table.stdout
     return metrics
 
 

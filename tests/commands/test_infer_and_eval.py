@@ -40,8 +40,10 @@ def test_the_table_goes_to_stdout_one_row_per_answer_type(
 ) -> None:
     done = evaluate(clipbert, made_data, predictions)
     assert (done.returncode, done.stderr) == (0, "")
-    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    headings, *rows = [line.split() for line in done.stdout.splitlines()]
+    assert headings == ["answer", "type", "accuracy", "%", "count"]
     assert [(kind, count) for kind, _, count in rows] == [("what", "32"), ("where", "16"), ("all", "48")]
+    assert len({len(line) for line in done.stdout.splitlines()}) == 1
 
 
 def test_predictions_pass_through_a_pipe(clipbert: Clipbert, made_data: Path, trained_run: Path) -> None:

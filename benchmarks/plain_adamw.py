@@ -43,6 +43,6 @@ def eight_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             fixed = any(word in name for word in ("bias", "LayerNorm"))
-            group = (name.startswith("cnn."), name.startswith(("head", "cnn.grid")), fixed)
+            group = (name.startswith("visual_encoder."), name.startswith(("head", "visual_encoder.grid")), fixed)
             groups.setdefault(group, []).append(parameter)
     return [{"params": members, "decay": 0.0 if fixed else decay} for (*_, fixed), members in groups.items()]

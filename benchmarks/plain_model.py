@@ -9,6 +9,7 @@ Legend: B items, T frames, n texts, L text tokens, V visual tokens, h w grid, D 
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -27,47 +28,46 @@ def normalised(frames: Tensor, config: ModelConfig) -> Tensor:
 # ------------------------------------------------------------------------------------------------ the CNN
 
 
-class ConvNorm(nn.Module):
-    """Convolution, fixed batch norm, ReLU."""
+class ConvNorm(nn.Conv2d):
+    """Convolution, then fixed batch norm, then optionally ReLU."""
 
     def __init__(self, inputs: int, outputs: int, size: int = 1, stride: int = 1, *, relu: bool = True) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-        self.normalization = nn.BatchNorm2d(outputs).requires_grad_(False)
+        super().__init__(inputs, outputs, size, stride, size // 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs).requires_grad_(False)
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.normalization(self.convolution(x))
+        x = self.norm(super().forward(x))
         return F.relu(x) if self.relu else x
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1, and the way around them; the first convolution strides."""
+    """1x1, 3x3 and 1x1 convolutions and the shortcut; the first convolution strides."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
         inner = outputs // 4
-        self.layer = nn.Sequential(
-            ConvNorm(inputs, inner, 1, stride), ConvNorm(inner, inner, 3), ConvNorm(inner, outputs, relu=False)
-        )
+        branch = {"conv1": ConvNorm(inputs, inner, 1, stride), "conv2": ConvNorm(inner, inner, 3)}
+        self.branch = nn.Sequential(OrderedDict(branch, conv3=ConvNorm(inner, outputs, relu=False)))
         self.shortcut = ConvNorm(inputs, outputs, 1, stride, relu=False) if inputs != outputs else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu(self.layer(x) + self.shortcut(x))
+        return F.relu(self.branch(x) + self.shortcut(x))
 
 
-def stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.ModuleDict:
+def stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
     """`depth` blocks, the first of which strides and widens."""
-    others = [Bottleneck(outputs, outputs, 1) for _ in range(depth - 1)]
-    return nn.ModuleDict({"layers": nn.Sequential(Bottleneck(inputs, outputs, stride), *others)})
+    return nn.Sequential(
+        Bottleneck(inputs, outputs, stride), *(Bottleneck(outputs, outputs, 1) for _ in range(depth - 1))
+    )
 
 
-class PlainCnn(nn.Module):
+class PlainResNet(nn.Module):
     """(M, 3, H, W) normalised -> (M, h, w, D)."""
 
     def __init__(self, config: VisualConfig, width: int) -> None:
         super().__init__()
-        self.stem = nn.ModuleDict({"embedder": ConvNorm(3, config.stem_size, 7, 2)})
+        self.stem = nn.ModuleDict({"conv1": ConvNorm(3, config.stem_size, 7, 2)})
         widths = [config.stem_size, *config.hidden_sizes]
         self.stages = nn.ModuleList(
             stage(widths[number], widths[number + 1], depth, 2 if number else 1)
@@ -78,9 +78,9 @@ class PlainCnn(nn.Module):
             part.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.max_pool2d(self.stem["embedder"](x), 3, 2, 1)
+        x = F.max_pool2d(self.stem["conv1"](x), 3, 2, 1)
         for each in self.stages:
-            x = each["layers"](x)
+            x = each(x)
         return F.relu(F.max_pool2d(self.grid(x), 2)).permute(0, 2, 3, 1)
 
 
@@ -107,7 +107,7 @@ class PlainModel(nn.Module):
             narrow = nn.ModuleDict({"dense": nn.Linear(bert.intermediate_size, width), "LayerNorm": norm()})
             return nn.ModuleDict({"attention": attention, "intermediate": wide, "output": narrow})
 
-        self.cnn = PlainCnn(config.visual, width)
+        self.visual_encoder = PlainResNet(config.visual, width)
         self.text_embeddings = nn.ModuleDict(
             {
                 "word_embeddings": nn.Embedding(bert.vocab_size, width, padding_idx=0),
@@ -143,7 +143,7 @@ class PlainModel(nn.Module):
     def encode(self, frames: Tensor) -> Tensor:
         """A clip of each item, (B, T, 3, H, W) normalised -> visual tokens (B, V, D)."""
         places = self.visual_embeddings
-        grid = self.cnn(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)  # (B, h, w, D)
+        grid = self.visual_encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)  # (B, h, w, D)
         grid = grid + places["row_embeddings"].weight[: grid.shape[1], None]
         grid = grid + places["column_embeddings"].weight[: grid.shape[2]]
         return places["LayerNorm"](grid.flatten(1, 2) + places["token_type_embeddings"].weight[0])

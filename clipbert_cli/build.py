@@ -239,7 +239,7 @@ class Setup:
         sources: dict[Part, str | None] = {
             "all": config.weights.checkpoint,
             "bert": config.weights.bert,
-            "cnn": config.visual.weights,
+            "visual": config.visual.weights,
         }
         named = {parts: path for parts, path in sources.items() if path and starting_weights}
         return model, [load_weights(model, resolve(self.recipe, path), parts=parts) for parts, path in named.items()]

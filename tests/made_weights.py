@@ -28,21 +28,18 @@ def other_model(kind: str = "pretraining", outputs: int = 2) -> ClipBert:
 
 
 def to_detectron(state: State, prefix: str = "backbone.") -> State:
-    """Our CNN's entries in detectron2's names (written apart from the package's own map)."""
+    """Our ResNet's entries in detectron2's names (written apart from the package's own map)."""
     renamed = {}
     for name, tensor in state.items():
-        name = name.removeprefix("cnn.")
-        name = name.replace("convolution.", "").replace("normalization.", "norm.")
-        name = name.replace("stem.embedder.", "stem.conv1.")
-        if match := re.match(r"stages\.(\d)\.layers\.(\d)\.(shortcut|layer\.(\d))\.(.*)", name):
-            layer = "shortcut" if match[3] == "shortcut" else f"conv{int(match[4]) + 1}"
-            name = f"res{int(match[1]) + 2}.{match[2]}.{layer}.{match[5]}"
+        name = name.removeprefix("visual_encoder.").replace("branch.", "")
+        if match := re.match(r"stages\.(\d)\.(.*)", name):
+            name = f"res{int(match[1]) + 2}.{match[2]}"
         renamed[prefix + name] = tensor
     return renamed
 
 
 def backbone(model: ClipBert) -> State:
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith("cnn.st")}
+    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith("visual_encoder.st")}
 
 
 def detector_heads() -> State:
@@ -85,7 +82,7 @@ def to_original(model: ClipBert) -> State:
     state |= {
         f"cnn.feature.{name}": tensor for name, tensor in (to_detectron(backbone(model)) | detector_heads()).items()
     }
-    state["cnn.grid_encoder.0.weight"] = model.cnn.grid.weight.detach()
+    state["cnn.grid_encoder.0.weight"] = model.visual_encoder.grid.weight.detach()
     visual = "transformer.bert.visual_embeddings."
     state[visual + "position_embeddings.weight"] = torch.ones(24, 16)
     for name, tensor in model.visual_embeddings.state_dict().items():

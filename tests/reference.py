@@ -177,7 +177,9 @@ def encode(model: ClipBert, pixels: Tensor) -> Encoded:
     def keep(name: str) -> Callable[..., None]:
         return lambda _module, _inputs, output: stages.__setitem__(name, output)
 
-    watched = {**model.cnn.named_stages(), "grid": model.cnn}
+    encoder = model.visual_encoder
+    stages = {f"res{number}": stage for number, stage in enumerate(encoder.stages, start=2)}
+    watched = {"stem": encoder.stem, **stages, "grid": encoder}
     hooks = [module.register_forward_hook(keep(name)) for name, module in watched.items()]
     visual = model.encode_visual(pixels)
     for hook in hooks:

@@ -124,10 +124,10 @@ def test_a_module_keeps_the_house_rules(module):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("loading.loader", "from clipbert_cli.model.cnn import Cnn"),
-        ("loading.loader", "from ..model import cnn"),
-        ("model.cnn", "import clipbert_cli.store.lmdb_store"),
-        ("model.cnn", "def f():\n    from clipbert_cli import store"),
+        ("loading.loader", "from clipbert_cli.model.resnet import ResNet"),
+        ("loading.loader", "from ..model import resnet"),
+        ("model.resnet", "import clipbert_cli.store.lmdb_store"),
+        ("model.resnet", "def f():\n    from clipbert_cli import store"),
         ("train.loop", "from clipbert_cli.commands.pack import pack"),
         ("train.loop", "from clipbert_cli import profile"),
         ("store.lmdb_store", "from clipbert_cli.recipe.load import load_recipe"),
@@ -142,7 +142,7 @@ def test_a_module_keeps_the_house_rules(module):
         ("commands.pack", "import torch"),
         ("commands.pack", "from av import open as o"),
         ("commands.pack", "if True:\n    from lmdb import Environment"),
-        ("model.cnn", "print('hello')"),
+        ("model.resnet", "print('hello')"),
         ("media.utils", ""),
         ("tools.x", ""),
     ],

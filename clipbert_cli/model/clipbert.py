@@ -24,9 +24,9 @@ from transformers.models.bert.modeling_bert import BertEmbeddings, BertEncoder, 
 from clipbert_cli.errors import OutputError
 from clipbert_cli.files import atomic_path
 from clipbert_cli.model.answering import Answerer
-from clipbert_cli.model.cnn import GridCnn
 from clipbert_cli.model.heads import HEADS, Fused, HeadSpec
 from clipbert_cli.model.pretrained import FORMAT_VERSION, read_config
+from clipbert_cli.model.resnet import GridResNet
 from clipbert_cli.model.visual_embeddings import VisualEmbeddings
 from clipbert_cli.model.weights.load import load_weights
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, WEIGHTS_FILE
@@ -37,7 +37,7 @@ from clipbert_cli.types import Batch, Outputs
 class ClipBert(nn.Module):
     """A few short clips and a text in, scores out, one set per clip.
 
-    Parameters below `cnn.` (the grid layer included) are the CNN's, all others the transformer's.
+    Parameters below `visual_encoder.` (its grid layer included) are the visual encoder's, all others the transformer's.
 
     Args:
         config: sizes; `tokenizer` and `weights` are not read here.
@@ -49,22 +49,22 @@ class ClipBert(nn.Module):
         self.config = config
         self.head_spec = head
         bert = bert_config(config.bert)
-        self.cnn = GridCnn(config.visual, config.bert.hidden_size)
+        self.visual_encoder = GridResNet(config.visual, config.bert.hidden_size)
         self.text_embeddings = BertEmbeddings(bert)
         self.visual_embeddings = VisualEmbeddings(config.bert, sample_size=config.pixel_random_sampling_size)
         self.encoder = BertEncoder(bert)
         self.pooler = BertPooler(bert)
         self.head = HEADS[head.kind](config, bert, head.num_outputs)
         for name, module in self.named_children():
-            if name != "cnn":
+            if name != "visual_encoder":
                 module.apply(lambda part: start_weights(part, config.bert.initializer_range))
 
     def freezable_parts(self) -> dict[str, list[nn.Module]]:
         """Return the parts that `train.freeze` can name."""
         embeddings: list[nn.Module] = [self.text_embeddings, self.visual_embeddings]
         return {
-            "visual": [self.cnn],
-            **{f"visual.{name}": [part] for name, part in self.cnn.parts().items()},
+            "visual": [self.visual_encoder],
+            **{f"visual.{name}": [part] for name, part in self.visual_encoder.parts().items()},
             "transformer": [*embeddings, self.encoder, self.pooler],
             "transformer.embeddings": embeddings,
             **{f"transformer.{number}": [layer] for number, layer in enumerate(self.encoder.layer)},
@@ -78,7 +78,7 @@ class ClipBert(nn.Module):
             ValueError: the grid is larger than the model has position embeddings for.
         """
         items, clips, length = frames.shape[:3]
-        grid: Tensor = self.cnn(frames.flatten(0, 2))  # (B*K*T, h, w, D)
+        grid: Tensor = self.visual_encoder(frames.flatten(0, 2))  # (B*K*T, h, w, D)
         grid = grid.unflatten(0, (items * clips, length))  # (B*K, T, h, w, D)
         tokens: Tensor = self.visual_embeddings(grid, cells=cells)  # (B*K, V, D)
         return tokens.view(items, clips, *tokens.shape[1:])  # (B, K, V, D)

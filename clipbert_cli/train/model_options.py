@@ -24,12 +24,12 @@ BUCKET = 8
 def apply_options(model: ClipBert, config: TrainConfig) -> None:
     """Change `model` in place. Names of parameters and what it computes stay."""
     freeze(model, model.freezable_parts(), config.freeze)
-    for module in model.cnn.modules():
+    for module in model.visual_encoder.modules():
         if isinstance(module, nn.Conv2d):  # the layout that convolutions like; frames come in it already
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     if config.activation_checkpointing:
         # Of the CNN whole stages: a block's input is most of what the block keeps.
-        for part in [*model.encoder.layer, *model.cnn.stages]:
+        for part in [*model.encoder.layer, *model.visual_encoder.stages]:
             part.forward = functools.partial(_recomputed, part.forward)
     if config.compile:
         longest = model.config.bert.max_position_embeddings

@@ -46,7 +46,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
         raise RecipeError(
             f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}: no trained name starts so, "
             "or longer prefixes take them all",
-            hint="names start like head, encoder.layer.0, cnn.grid",
+            hint="names start like head, encoder.layer.0, visual_encoder.grid",
         )
     return [
         {
@@ -65,8 +65,8 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
 
 
 def part_of(name: str) -> str:
-    """`visual` or `transformer`, by a parameter's name."""
-    return "visual" if name.startswith("cnn.") else "transformer"
+    """Return `visual` or `transformer`, by a parameter's name."""
+    return "visual" if name.startswith("visual_encoder.") else "transformer"
 
 
 class AdamW(torch.optim.AdamW):

@@ -18,7 +18,7 @@ def model_of(kind: str, outputs: int, layers: int) -> ClipBert:
     model = ClipBert(config.model_copy(update={"bert": bert}), HeadSpec(kind, outputs)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # biases and LayerNorms too
-            if not name.startswith("cnn.") and parameter.ndim == 1:
+            if not name.startswith("visual_encoder.") and parameter.ndim == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
     return model
 

@@ -12,8 +12,8 @@ from small_models import small_config
 
 from clipbert_cli.errors import OutputError, WeightsError
 from clipbert_cli.model import ClipBert, HeadSpec, from_pretrained
-from clipbert_cli.model.cnn import ConvNorm, FrozenBatchNorm2d, GridCnn
 from clipbert_cli.model.freezing import freeze
+from clipbert_cli.model.resnet import ConvNorm, FrozenBatchNorm2d, GridResNet
 from clipbert_cli.recipe.schema import HeadConfig, ModelConfig, VisualConfig
 from clipbert_cli.types import Batch
 
@@ -77,9 +77,9 @@ def test_gradients_reach_everything_that_is_trained_and_nothing_else(config: Mod
             loss = loss + outputs.mlm_logits.square().sum()
         loss.backward()
         frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-        assert frozen == {name for name in model.state_dict() if name.startswith(("cnn.stem", "cnn.stages.0"))} & {
-            name for name, _ in model.named_parameters()
-        }
+        assert frozen == {
+            name for name in model.state_dict() if name.startswith(("visual_encoder.stem", "visual_encoder.stages.0"))
+        } & {name for name, _ in model.named_parameters()}
         for name, parameter in model.named_parameters():
             if name in frozen:
                 assert parameter.grad is None, name
@@ -99,11 +99,11 @@ def test_no_norm_adapts_to_the_data(classifier: ClipBert, batch: Batch) -> None:
 def test_a_norm_in_the_weights_is_a_norm_after_the_convolution(relu: bool) -> None:
     """Values, and the gradients of weights and input."""
     torch.manual_seed(0)
-    folded = ConvNorm(torch.nn.Conv2d(3, 5, 3, stride=2, padding=1, bias=False), relu=relu).double()
-    for buffer in folded.normalization.buffers():
+    folded = ConvNorm(3, 5, 3, stride=2, relu=relu).double()
+    for buffer in folded.norm.buffers():
         buffer.copy_(torch.rand(5) + 0.5)
-    norm = folded.normalization
-    x, weight = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True), folded.convolution.weight
+    norm = folded.norm
+    x, weight = torch.randn(2, 3, 8, 8, dtype=torch.float64, requires_grad=True), folded.weight
     y = torch.nn.functional.conv2d(x, weight, stride=2, padding=1)
     y = (y - norm.running_mean.view(-1, 1, 1)) / (norm.running_var + 1e-5).sqrt().view(-1, 1, 1)
     y = y * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1)
@@ -121,15 +121,15 @@ def test_a_fresh_norm_is_the_identity() -> None:
 
 def test_frozen_stages_keep_nothing_for_the_backward_pass() -> None:
     kept: list[torch.Size] = []
-    cnn = GridCnn(small_config().visual, 8)
-    for part in (cnn.stem, cnn.stages[0]):
+    encoder = GridResNet(small_config().visual, 8)
+    for part in (encoder.stem, encoder.stages[0]):
         part.requires_grad_(False)
     shapes = {}
-    cnn.stages[0].register_forward_hook(lambda _module, _inputs, output: shapes.update(res2=len(kept), out=output))
+    encoder.stages[0].register_forward_hook(lambda _module, _inputs, output: shapes.update(res2=len(kept), out=output))
     with torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: kept.append(tensor.shape) or tensor, lambda kept: kept
     ):
-        cnn(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
+        encoder(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
     assert shapes["res2"] == 0
     assert not shapes["out"].requires_grad
     assert kept
@@ -142,7 +142,7 @@ def test_a_fresh_network_keeps_activations_in_range(changes: dict) -> None:
     frames = torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8)
     frames = torch.nn.functional.interpolate(frames[..., ::16, ::16].float(), scale_factor=16)
     with torch.no_grad():
-        grid = GridCnn(config, 64)(frames)
+        grid = GridResNet(config, 64)(frames)
     assert 0.1 < grid.square().mean().sqrt() < 10
 
 
@@ -205,7 +205,7 @@ def test_the_masked_word_head_shares_the_word_embeddings(pretraining: ClipBert, 
 def test_the_transformer_starts_as_bert_does(config: ModelConfig) -> None:
     wide = config.model_copy(update={"bert": config.bert.model_copy(update={"hidden_size": 128})})
     for name, parameter in ClipBert(wide, HeadSpec("pretraining", 2)).named_parameters():
-        if name.startswith("cnn."):
+        if name.startswith("visual_encoder."):
             continue
         if name.endswith("LayerNorm.weight"):
             assert (parameter == 1).all(), name

@@ -11,9 +11,9 @@ import reference
 import torch
 from torch import Tensor, nn
 
-import clipbert_cli.model.cnn
+import clipbert_cli.model.resnet
 from clipbert_cli.model import ClipBert
-from clipbert_cli.model.cnn import FrozenBatchNorm2d
+from clipbert_cli.model.resnet import FrozenBatchNorm2d
 from clipbert_cli.types import Batch
 
 pytestmark = pytest.mark.golden
@@ -77,23 +77,23 @@ def batch_norm_epsilon(model: ClipBert) -> None:
 
 
 def stride_in_3x3(model: ClipBert) -> None:
-    for stage in list(model.cnn.stages)[1:]:
-        first, second, _ = stage.layers[0].layer
-        first.convolution.stride, second.convolution.stride = (1, 1), (2, 2)
+    for stage in list(model.visual_encoder.stages)[1:]:
+        first, second, _ = stage[0].branch
+        first.stride, second.stride = (1, 1), (2, 2)
 
 
 def dilated_res5(model: ClipBert) -> None:
-    for number, block in enumerate(model.cnn.stages[-1].layers):
+    for number, block in enumerate(model.visual_encoder.stages[-1]):
         for convolution in block.modules():
             if isinstance(convolution, nn.Conv2d):
                 convolution.stride = (1, 1)
         if number:
-            block.layer[1].convolution.dilation = block.layer[1].convolution.padding = (2, 2)
+            block.branch[1].dilation = block.branch[1].padding = (2, 2)
 
 
 def dilated_last_blocks_only(model: ClipBert) -> None:
-    for block in list(model.cnn.stages[-1].layers)[1:]:
-        block.layer[1].convolution.dilation = block.layer[1].convolution.padding = (2, 2)
+    for block in list(model.visual_encoder.stages[-1])[1:]:
+        block.branch[1].dilation = block.branch[1].padding = (2, 2)
 
 
 def rows_for_columns(model: ClipBert) -> None:
@@ -102,17 +102,17 @@ def rows_for_columns(model: ClipBert) -> None:
 
 
 def no_flip_to_bgr(model: ClipBert) -> None:
-    weight = model.cnn.stem.embedder.convolution.weight
+    weight = model.visual_encoder.stem.conv1.weight
     weight.data = weight.data.flip(1)
 
 
 def zero_padding_after_the_mean(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = clipbert_cli.model.cnn.normalise
+    right = clipbert_cli.model.resnet.normalise
 
     def wrong(frames: Tensor, *arguments: Any, **named: Any) -> Tensor:
         return right(frames, *arguments, **named) * (frames != 0).any(dim=1, keepdim=True)
 
-    monkeypatch.setattr(clipbert_cli.model.cnn, "normalise", wrong)
+    monkeypatch.setattr(clipbert_cli.model.resnet, "normalise", wrong)
 
 
 def first_frame_for_the_mean(model: ClipBert) -> None:
@@ -125,7 +125,7 @@ def padding_seen(model: ClipBert) -> None:
 
 
 def pools_round_up(model: ClipBert) -> None:
-    model.cnn.pool.ceil_mode = model.cnn.stem.pooler.ceil_mode = True
+    model.visual_encoder.pool.ceil_mode = model.visual_encoder.stem.pool.ceil_mode = True
 
 
 def ignores_token_type(model: ClipBert) -> None:

@@ -19,9 +19,9 @@ def frozen_modules(model: ClipBert, *names: str) -> set[str]:
     """The modules, by name and with as few words as tell them apart, whose parameters are all frozen."""
     freeze(model, model.freezable_parts(), names)
     parts = {
-        "stem": model.cnn.stem,
-        **{f"stage {number}": stage for number, stage in enumerate(model.cnn.stages)},
-        "grid": model.cnn.grid,
+        "stem": model.visual_encoder.stem,
+        **{f"stage {number}": stage for number, stage in enumerate(model.visual_encoder.stages)},
+        "grid": model.visual_encoder.grid,
         "text": model.text_embeddings,
         "positions": model.visual_embeddings,
         **{f"layer {number}": layer for number, layer in enumerate(model.encoder.layer)},

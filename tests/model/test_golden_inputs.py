@@ -11,22 +11,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert, HeadSpec
-from clipbert_cli.model.cnn import ConvNorm, GridCnn, normalise
+from clipbert_cli.model.resnet import ConvNorm, GridResNet, normalise
 from clipbert_cli.recipe.schema import VisualConfig
 from clipbert_cli.task import pooling
 
 pytestmark = pytest.mark.golden
 
 
-def small_cnn(**changes: object) -> GridCnn:
-    return GridCnn(VisualConfig(stem_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], **changes), 8)
+def small_encoder(**changes: object) -> GridResNet:
+    return GridResNet(VisualConfig(stem_size=8, hidden_sizes=[8, 8, 8, 8], depths=[1, 1, 1, 1], **changes), 8)
 
 
-def first_convolution_input(cnn: GridCnn, frames: Tensor) -> Tensor:
+def first_convolution_input(encoder: GridResNet, frames: Tensor) -> Tensor:
     seen: list[Tensor] = []
-    first = next(module for module in cnn.modules() if isinstance(module, ConvNorm))
+    first = next(module for module in encoder.modules() if isinstance(module, ConvNorm))
     first.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    cnn(frames)
+    encoder(frames)
     return seen[0]
 
 
@@ -36,11 +36,11 @@ def test_padded_frames_are_normalised_then_flipped_to_bgr() -> None:
     mean, std = torch.tensor(stored["mean_rgb"]), torch.tensor(stored["std_rgb"])
     normalised = normalise(padded, mean, std)
     assert np.abs(normalised[0].numpy() - arrays["chain_normalised_rgb"]).max() <= 1e-4
-    cnn = small_cnn(pixel_mean=stored["mean_rgb"], pixel_std=stored["std_rgb"])
+    encoder = small_encoder(pixel_mean=stored["mean_rgb"], pixel_std=stored["std_rgb"])
     wide = F.pad(padded, (0, 64, 0, 64))  # a frame that leaves something after six halvings
-    entered = first_convolution_input(cnn, wide)[..., : padded.shape[-2], : padded.shape[-1]]
+    entered = first_convolution_input(encoder, wide)[..., : padded.shape[-2], : padded.shape[-1]]
     assert np.abs(entered[0].numpy() - arrays["chain_first_conv_input_bgr"]).max() <= 1e-4
-    assert first_convolution_input(cnn, wide)[0, :, -1, -1].tolist() == stored["padding_value_first_conv_input"]
+    assert first_convolution_input(encoder, wide)[0, :, -1, -1].tolist() == stored["padding_value_first_conv_input"]
 
 
 @pytest.mark.parametrize("pixels", ["0_255", "0_1"])

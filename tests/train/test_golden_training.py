@@ -42,7 +42,7 @@ DRIFTING = ("retrieval_lse_without_preliminary_steps", "retrieval_rank_mean", "v
 a tenth and more in a gradient norm. They are run in float64 as well, strictly at every update."""
 GROUPS = (  # the original's eight, in its order
     *("transformer/decay/head", "transformer/no_decay/head", "transformer/decay", "transformer/no_decay"),
-    *("visual/decay/cnn.grid", "visual/no_decay/cnn.grid", "visual/decay", "visual/no_decay"),
+    *("visual/decay/visual_encoder.grid", "visual/no_decay/visual_encoder.grid", "visual/decay", "visual/no_decay"),
 )
 
 
@@ -60,7 +60,7 @@ def train_config(run: Mapping[str, Any]) -> TrainConfig:
     config, accumulated = run["config"], run["config"]["gradient_accumulation_steps"]
     multipliers = {"head": config["transformer_lr_mul"]} if config["transformer_lr_mul_prefix"] else {}
     if config["cnn_lr_mul"] != 1:
-        multipliers["cnn.grid"] = config["cnn_lr_mul"]
+        multipliers["visual_encoder.grid"] = config["cnn_lr_mul"]
     return TrainConfig(
         batch_size=run["batch_size"],
         gradient_accumulation_steps=accumulated,

@@ -56,7 +56,7 @@ def test_recomputed_activations_give_the_same_gradients_dropout_included() -> No
     recomputing = model(TrainConfig(activation_checkpointing=True))
     calls: list[int] = []
     recomputing.encoder.layer[0].attention.register_forward_hook(lambda *_: calls.append(1))
-    recomputing.cnn.stages[1].layers[0].layer[0].register_forward_hook(lambda *_: calls.append(1))
+    recomputing.visual_encoder.stages[1][0].branch[0].register_forward_hook(lambda *_: calls.append(1))
     recomputed = gradients(recomputing)
     assert len(calls) == 4  # each forward, and again in the backward pass
     assert plain.keys() == recomputed.keys()
@@ -86,7 +86,7 @@ def held_bytes(config: TrainConfig) -> int:
 def test_a_frozen_cnn_has_no_gradient_and_everything_else_has_one() -> None:
     made = model(TrainConfig(freeze=["visual"]))
     found = gradients(made)
-    assert not [name for name in found if name.startswith("cnn.")]
+    assert not [name for name in found if name.startswith("visual_encoder.")]
     assert set(found) == {name for name, each in made.named_parameters() if each.requires_grad}
 
 
@@ -97,7 +97,7 @@ def test_every_trained_parameter_gets_a_gradient() -> None:
 
 
 def test_convolutions_keep_their_weights_in_the_layout_that_they_like() -> None:
-    weight = model(TrainConfig()).cnn.stages[1].layers[0].layer[0].convolution.weight
+    weight = model(TrainConfig()).visual_encoder.stages[1][0].branch[0].weight
     assert weight.is_contiguous(memory_format=torch.channels_last)
 
 

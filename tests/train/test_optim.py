@@ -84,7 +84,7 @@ def test_an_all_warmup_schedule_ends_without_dividing_by_zero() -> None:
 class Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.cnn = nn.Conv2d(1, 1, 1)
+        self.visual_encoder = nn.Conv2d(1, 1, 1)
         self.dense = nn.Linear(2, 2)
         self.LayerNorm = nn.LayerNorm(2)
         self.frozen = nn.Linear(2, 2)
@@ -150,7 +150,7 @@ def test_momentum_and_decay_of_sgd_reach_the_update() -> None:
     model = Small()
     config = TrainConfig(visual_optimizer="sgd", visual_momentum=0.5, visual_weight_decay=0.1)
     optimizers = build_optimizers(model, config)
-    weight = model.cnn.weight
+    weight = model.visual_encoder.weight
     expected, velocity = weight.detach().clone(), torch.zeros_like(weight)
     for _ in range(3):
         for parameter in model.parameters():

@@ -38,32 +38,28 @@ class Format:
         return next((reason for pattern, reason in self.known.items() if re.match(pattern, name)), None)
 
 
-def detectron_cnn(name: str) -> str | None:
-    """`res2.0.conv1.norm.weight` -> `cnn.stages.0.layers.0.layer.0.normalization.weight`."""
+def detectron_resnet(name: str) -> str | None:
+    """`res2.0.conv1.norm.weight` -> `visual_encoder.stages.0.0.branch.conv1.norm.weight`."""
     name = name.removeprefix("backbone.")
-    if match := STEM.fullmatch(name):
-        return f"cnn.stem.embedder.{transformers_leaf(match[1])}"
+    if STEM.fullmatch(name):
+        return f"visual_encoder.{name}"
     if match := BLOCK.fullmatch(name):
-        stage, block, layer, leaf = match.groups()
-        place = "shortcut" if layer == "shortcut" else f"layer.{int(layer[-1]) - 1}"
-        return f"cnn.stages.{int(stage) - 2}.layers.{block}.{place}.{transformers_leaf(leaf)}"
+        stage, block, convolution, leaf = match.groups()
+        place = "shortcut" if convolution == "shortcut" else f"branch.{convolution}"
+        return f"visual_encoder.stages.{int(stage) - 2}.{block}.{place}.{leaf}"
     return None
 
 
-def transformers_leaf(leaf: str) -> str:
-    return leaf.replace("norm.", "normalization.") if leaf.startswith("norm.") else f"convolution.{leaf}"
-
-
-def caffe2_cnn(name: str) -> str | None:
+def caffe2_resnet(name: str) -> str | None:
     """`res2_0_branch2a_bn_s` -> `res2.0.conv1.norm.weight` -> as detectron2 (its `c2_model_loading`, names only)."""
     leaves = {"w": "weight", "bn_s": "norm.weight", "bn_b": "norm.bias"}
     leaves |= {"bn_rm": "norm.running_mean", "bn_riv": "norm.running_var"}
     layers = {"branch1": "shortcut", "branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
     if match := re.fullmatch(r"(?:res_)?conv1_(w|bn_s|bn_b|bn_rm|bn_riv)", name):
-        return detectron_cnn(f"stem.conv1.{leaves[match[1]]}")
+        return detectron_resnet(f"stem.conv1.{leaves[match[1]]}")
     if match := re.fullmatch(r"(res[2-5])_(\d+)_(branch(?:1|2[abc]))_(w|bn_s|bn_b|bn_rm|bn_riv)", name):
         stage, block, layer, leaf = match.groups()
-        return detectron_cnn(f"{stage}.{block}.{layers[layer]}.{leaves[leaf]}")
+        return detectron_resnet(f"{stage}.{block}.{layers[layer]}.{leaves[leaf]}")
     return None
 
 
@@ -82,9 +78,9 @@ def bert(name: str) -> str | None:
 def original(name: str) -> str | None:
     """Names of the original's `ClipBert` module: `cnn.feature` is a detectron2 model, `transformer` a BERT."""
     if name == "cnn.grid_encoder.0.weight":
-        return "cnn.grid.weight"
+        return "visual_encoder.grid.weight"
     if match := re.fullmatch(r"cnn\.feature\.(backbone\..+)", name):
-        return detectron_cnn(match[1])
+        return detectron_resnet(match[1])
     if match := re.fullmatch(r"transformer\.bert\.visual_embeddings\.(row|col)_position_embeddings\.weight", name):
         return f"visual_embeddings.{'row' if match[1] == 'row' else 'column'}_embeddings.weight"
     if match := re.fullmatch(r"transformer\.bert\.visual_embeddings\.(token_type_embeddings|LayerNorm)\.(.+)", name):
@@ -107,7 +103,7 @@ DETECTOR_PARTS = {
 FORMATS = (
     Format(
         "original ClipBERT checkpoint",
-        parts=("all", "bert", "cnn"),
+        parts=("all", "bert", "visual"),
         recognised_by=r"transformer\.bert\.|cnn\.feature\.",
         rename=original,
         known={
@@ -119,23 +115,23 @@ FORMATS = (
     ),
     Format(
         "clipbert model",
-        parts=("all", "bert", "cnn"),
-        recognised_by=r"cnn\.stages\.|text_embeddings\.",
+        parts=("all", "bert", "visual"),
+        recognised_by=r"visual_encoder\.|text_embeddings\.",
         rename=lambda name: name,
         known={},
     ),
     Format(
-        "detectron2 CNN",
-        parts=("cnn",),
+        "detectron2 ResNet",
+        parts=("visual",),
         recognised_by=r"(backbone\.)?(res[2-5]\.\d+\.|stem\.conv1\.)",
-        rename=detectron_cnn,
+        rename=detectron_resnet,
         known={**DETECTOR_PARTS, r"((backbone\.)?stem\.fc|linear)\.(weight|bias)$": IMAGE_CLASSIFIER},
     ),
     Format(
-        "Caffe2 CNN",
-        parts=("cnn",),
+        "Caffe2 ResNet",
+        parts=("visual",),
         recognised_by=r"res[2-5]_\d+_branch",
-        rename=caffe2_cnn,
+        rename=caffe2_resnet,
         known={r"(fc1000|pred)_[wb]$": IMAGE_CLASSIFIER, r"conv1_b$": UNUSED},
     ),
     Format(

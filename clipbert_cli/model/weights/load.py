@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from clipbert_cli.errors import WeightsError
-from clipbert_cli.model.cnn import NORM_EPS
+from clipbert_cli.model.resnet import NORM_EPS
 from clipbert_cli.model.weights.formats import FORMATS, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
 from clipbert_cli.model.weights.weight_files import WeightFile, read_weights
 
-Part = Literal["all", "bert", "cnn"]
+Part = Literal["all", "bert", "visual"]
 
 LISTED = 12
 """Names that an error lists before it says how many more there are."""
@@ -23,7 +23,7 @@ LISTED = 12
 MAY_BE_NEW: dict[str, tuple[str, ...]] = {
     "all": ("head.",),
     "bert": ("head.", "visual_embeddings."),
-    "cnn": ("cnn.grid.",),
+    "visual": ("visual_encoder.grid.",),
 }
 """By part: what a model keeps its start values for, where a file does not have it."""
 
@@ -89,7 +89,7 @@ def load_weights(
         model: a `ClipBert`, on any device and of any float dtype.
         source: a file, or a folder with `model.safetensors` or `pytorch_model.bin`.
         parts: `all` for a whole model, `bert` for text embeddings, encoder and pooler (and the masked word head of a
-            pretraining model), `cnn` for the residual network.
+            pretraining model), `visual` for the visual encoder.
         allow_new_head: whether head entries that the file lacks, or has in another shape, keep their start values.
 
     Raises:
@@ -108,7 +108,7 @@ def load_weights(
 
 
 def belongs(name: str, parts: Part) -> bool:
-    return parts == "all" or name.startswith("cnn.") == (parts == "cnn")
+    return parts == "all" or name.startswith("visual_encoder.") == (parts == "visual")
 
 
 def expect_format(file: WeightFile, parts: Part) -> Format:

@@ -67,7 +67,11 @@ def test_the_pretraining_checkpoint_loads_for_finetuning(size: str, tmp_path: Pa
     assert set(report.loaded) | set(report.new) == set(model.state_dict())
     state = model.state_dict()
     loaded = {original(name): name for name in names}
-    for key in ("cnn.grid.weight", "cnn.stages.3.layers.2.layer.2.normalization.running_var", "pooler.dense.weight"):
+    for key in (
+        "visual_encoder.grid.weight",
+        "visual_encoder.stages.3.2.branch.conv3.norm.running_var",
+        "pooler.dense.weight",
+    ):
         expected = weight(loaded[key], names[loaded[key]], salt=reference.salt(size))
         assert torch.equal(state[key], torch.from_numpy(expected)), key
     print(report.summary())

@@ -90,12 +90,12 @@ def test_a_head_of_another_shape_is_new_key_by_key(tmp_path: Path, classifier: C
     assert set(report.ignored[OTHER_HEAD]) == {"transformer.classifier.2.weight", "transformer.classifier.2.bias"}
 
 
-@pytest.mark.parametrize("parts", ["bert", "cnn"])
+@pytest.mark.parametrize("parts", ["bert", "visual"])
 def test_one_part_of_an_original_checkpoint_can_be_taken(parts: str, tmp_path: Path, classifier: ClipBert) -> None:
     source = other_model()
     report = load_weights(classifier, save_torch(to_original(source), tmp_path / "m.pt"), parts=parts)  # type: ignore[arg-type]
     assert_equal(classifier, source, report.loaded)
-    assert all(name.startswith("cnn.") == (parts == "cnn") for name in report.loaded)
+    assert all(name.startswith("visual_encoder.") == (parts == "visual") for name in report.loaded)
     assert report.ignored[OTHER_PART]
 
 
@@ -144,9 +144,9 @@ def test_detectron_cnns_load(prefix: str, suffix: str, as_arrays: bool, tmp_path
     state = to_detectron(backbone(source), prefix) | detector_heads() | {"pixel_mean": torch.ones(3, 1, 1)}
     content = {"model": arrays(state) if as_arrays else state, "__author__": "somebody", "iteration": 90000}
     path = (save_pickle if suffix == ".pkl" else save_torch)(content, tmp_path / f"R-50{suffix}")
-    report = load_weights(classifier, path, parts="cnn")
+    report = load_weights(classifier, path, parts="visual")
     assert set(report.loaded) == set(backbone(classifier))
-    assert report.new == ("cnn.grid.weight",)
+    assert report.new == ("visual_encoder.grid.weight",)
     assert set(report.ignored[DETECTOR]) == set(detector_heads())
     assert_equal(classifier, source, report.loaded)
 
@@ -166,11 +166,11 @@ def test_caffe_cnns_load_with_their_folded_norms(protocol: int, tmp_path: Path, 
         name = name.replace(".conv2", "_branch2b").replace(".conv3", "_branch2c").replace(".weight", "_w")
         content[name.replace(".", "_")] = array
     assert {"conv1_w", "res_conv1_bn_s", "res2_0_branch1_w", "res2_0_branch2a_bn_b"} <= set(content)
-    report = load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl", protocol), parts="cnn")
+    report = load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl", protocol), parts="visual")
     assert_equal(classifier, source, report.loaded)
     assert set(report.loaded) | set(report.implied) == set(backbone(classifier))
     assert set(report.ignored[IMAGE_CLASSIFIER]) == {"fc1000_w", "fc1000_b"}
-    norm = classifier.cnn.stem.embedder.normalization
+    norm = classifier.visual_encoder.stem.conv1.norm
     scale, shift = norm.affine()
     assert torch.allclose(scale, norm.weight, atol=1e-5)
     assert torch.allclose(shift, norm.bias, atol=1e-5)
@@ -180,14 +180,14 @@ def test_caffe_cnns_load_with_their_folded_norms(protocol: int, tmp_path: Path, 
 def test_norms_without_some_of_their_statistics_are_not_filled_in(tmp_path: Path, classifier: ClipBert) -> None:
     state = to_detectron(backbone(other_model()))
     del state["backbone.res3.0.conv2.norm.running_var"]
-    with pytest.raises(WeightsError, match=r"missing in the file \(1\): cnn.stages.1.layers.0.layer.1.normalization"):
-        load_weights(classifier, save_torch({"model": state}, tmp_path / "R-50.pth"), parts="cnn")
+    with pytest.raises(WeightsError, match=r"missing in the file \(1\): visual_encoder.stages.1.0.branch.conv2.norm"):
+        load_weights(classifier, save_torch({"model": state}, tmp_path / "R-50.pth"), parts="visual")
 
 
 def test_torchvisions_network_is_refused_by_name(tmp_path: Path, classifier: ClipBert) -> None:
     content = {"model": arrays(to_detectron(backbone(other_model()), "")), "__author__": "torchvision"}
     with pytest.raises(WeightsError, match="torchvision's weights") as error:
-        load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl"), parts="cnn")
+        load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl"), parts="visual")
     assert "MSRA" in str(error.value.hint)
 
 

@@ -67,9 +67,9 @@ def test_two_entries_for_one_place_are_refused(tmp_path: Path, classifier: ClipB
 @pytest.mark.parametrize(
     ("make", "parts", "message"),
     [
-        (lambda: to_bert(other_model()), "cnn", "this is a Hugging Face BERT, expected a cnn"),
+        (lambda: to_bert(other_model()), "visual", "this is a Hugging Face BERT, expected a visual"),
         (lambda: to_bert(other_model()), "all", "this is a Hugging Face BERT, expected a whole model"),
-        (lambda: to_detectron(backbone(other_model())), "bert", "this is a detectron2 CNN, expected a bert"),
+        (lambda: to_detectron(backbone(other_model())), "bert", "this is a detectron2 ResNet, expected a bert"),
         (
             lambda: {"a.weight": torch.ones(1), "b.bias": torch.ones(1)},
             "all",
@@ -154,7 +154,7 @@ def test_a_file_that_wants_to_run_code_is_refused_and_nothing_runs(
         save_pickle(content, path, protocol)
     else:
         torch.save(content, path, pickle_protocol=max(protocol, 2))
-    refuse(classifier, path, "refused|holds more than", parts="cnn")
+    refuse(classifier, path, "refused|holds more than", parts="visual")
     assert not marker.exists()
 
 
@@ -174,9 +174,9 @@ def test_a_file_that_wants_to_run_code_is_refused_and_nothing_runs(
 def test_the_unpickler_admits_arrays_and_containers_only(source: bytes, tmp_path: Path, classifier: ClipBert) -> None:
     path = tmp_path / "m.pkl"
     path.write_bytes(source)
-    refuse(classifier, path, "the pickle names .*: refused", parts="cnn")
+    refuse(classifier, path, "the pickle names .*: refused", parts="visual")
 
 
 def test_arrays_of_objects_are_not_weights(tmp_path: Path, classifier: ClipBert) -> None:
     content = {"res2.0.conv1.weight": np.array([1, "two", None], dtype=object)}
-    refuse(classifier, save_pickle(content, tmp_path / "m.pkl"), "is of type ndarray", parts="cnn")
+    refuse(classifier, save_pickle(content, tmp_path / "m.pkl"), "is of type ndarray", parts="visual")

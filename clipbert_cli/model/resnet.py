@@ -218,7 +218,8 @@ class GridResNet(nn.Module):
         for stage in self.stages:
             x = stage(x)  # (M, C, H/4, W/4) ... (M, C, H/32, W/32)
         x = self.pool(self.grid(x)).relu_()  # (M, C, h, w)
-        return x.permute(0, 2, 3, 1)  # (M, h, w, C)
+        grid: Tensor = x.permute(0, 2, 3, 1)  # (M, h, w, C)
+        return grid
 
     def parts(self) -> dict[str, nn.Module]:
         """Return the parts that `train.freeze` can name, from the input to the output."""
@@ -227,8 +228,9 @@ class GridResNet(nn.Module):
 
     def recompute_activations(self) -> None:
         """Save memory: the backward pass computes the activations of each stage anew."""
-        for stage in self.stages:
-            stage.recompute = True
+        for stage in self.modules():
+            if isinstance(stage, Stage):
+                stage.recompute = True
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -243,6 +245,8 @@ class GridResNet(nn.Module):
         full_white = 1.0 if self.unit_range else 255.0
         mean_std = sum(self.config.pixel_std) / len(self.config.pixel_std)
         self.stem.conv1.weight.div_(PIXEL_DEVIATION * full_white / mean_std)
-        for stage in self.stages:
-            for block in stage:
-                block.branch[-1].weight.div_(math.sqrt(sum(self.config.depths)))
+        for block in self.modules():
+            if isinstance(block, Block):
+                last: nn.Module = block.branch[-1]
+                assert isinstance(last, ConvNorm)
+                last.weight.div_(math.sqrt(sum(self.config.depths)))

@@ -236,7 +236,8 @@ class TrainConfig(Section):
     )
     learning_rate_multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict,
-        description="start of parameter names -> factor on their rate, e.g. {head: 10, visual_encoder.grid: 2}; the longest wins",
+        description="start of parameter names -> factor on their rate, e.g. {head: 10, visual_encoder.grid: 2}; the "
+        "longest wins",
     )
     betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field(
         [0.9, 0.98], description="adamw, adam, adamax"

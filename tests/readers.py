@@ -64,14 +64,14 @@ def check_readable(converter, folder, counts, answers_folder):
     if converter in VOCABULARIES:
         answers = _answers(answers_folder / VOCABULARIES[converter])
     examples = {}
-    for name, (records, media) in counts.items():
+    for name, count in counts.items():
         if name == VOCABULARIES.get(converter):
-            assert len(answers) == records
+            assert len(answers) == count.records
             continue
         task_class, check = FILES[f"{converter}/{name}"]
         examples[name] = _examples(folder / name, task_class(ObjectiveConfig(), InferConfig(), answers), check)
-        assert len(examples[name]) == records
-        assert len({example.media_id for example in examples[name]}) == media
+        assert len(examples[name]) == count.records
+        assert len({example.media_id for example in examples[name]}) == count.media
     return examples
 
 

@@ -18,10 +18,10 @@ from typing import Literal
 
 from clipbert_cli.assets.catalog import AssetPart
 from clipbert_cli.assets.check_file import FetchedFile, WrongContentError, check_file
-from clipbert_cli.assets.convert.registry import Converted, run_converter
+from clipbert_cli.assets.convert.record_writer import OutputCount
+from clipbert_cli.assets.convert.registry import Conversion, run_converter
 from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedFile, PlannedPart
 from clipbert_cli.assets.fetch import Fetcher
-from clipbert_cli.assets.transfer import StoppedError
 from clipbert_cli.assets.unpack import unpack
 from clipbert_cli.errors import ClipbertError, DownloadError, OutputError
 from clipbert_cli.files import atomic_folder, link_or_copy, lock, remove_leftovers, scratch_folder
@@ -39,8 +39,9 @@ class PartResult:
     part: AssetPart
     state: Literal["complete", "partial", "manual"] = "partial"
     was_complete: bool = False
-    counts: dict[str, tuple[int, int | None]] = field(default_factory=dict)
+    counts: dict[str, OutputCount] = field(default_factory=dict)
     files: list[FetchedFile] = field(default_factory=list)
+    packed: str | None = None
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
 
@@ -83,7 +84,7 @@ def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -
     results: dict[str, PartResult] = {}
     try:
         for planned in plan.parts:
-            results[planned.name] = _complete_part(planned, plan.layout, fetches, fetcher.stop)
+            results[planned.name] = _complete_part(planned, plan.layout, fetches)
             if not keep:
                 _remove_used(planned, plan, results)
     except BaseException:
@@ -137,7 +138,6 @@ def _complete_part(
     planned: PlannedPart,
     layout: DataLayout,
     fetches: Mapping[str, Future[FetchedFile | None]],
-    stop: threading.Event,
 ) -> PartResult:
     """Wait for the files of a part, then unpack, convert and place them."""
     result = PartResult(planned.name, planned.part)
@@ -164,7 +164,7 @@ def _complete_part(
         result.state = "manual" if no_source and planned.part.manual else "partial"
         return result
     try:
-        converted = _MAKE[planned.part.kind](planned, layout, arrived, stop)
+        converted = _MAKE[planned.part.kind](planned, layout, arrived)
     except (ClipbertError, OSError) as exc:
         result.errors.append(_describe(exc))
         return result
@@ -181,43 +181,41 @@ def _describe(exc: ClipbertError | OSError) -> str:
     return str(exc) + (f" ({exc.hint})" if exc.hint else "")
 
 
-def _make_weights(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile], stop: threading.Event) -> None:
+def _make_weights(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile]) -> None:
     for file in arrived:
         if file.path != file.target:
             link_or_copy(file.path, file.target)
 
 
-def _make_annotations(
-    planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile], stop: threading.Event
-) -> Converted:
+def _make_annotations(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile]) -> Conversion:
     part = planned.part
     with scratch_folder(layout.downloads / planned.name.replace("/", ".")) as raw:
         for file in arrived:
             if file.entry.unpack:
                 target = raw / f"{file.base_name}.d"
-                unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members, stop=stop)
+                unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members)
             else:
                 link_or_copy(file.path, raw / file.base_name)
         return run_converter(str(part.convert), raw, layout.folder(part), part)
 
 
-def _make_media(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile], stop: threading.Event) -> None:
+def _make_media(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile]) -> None:
     if planned.provided_media:
-        _link_folder(planned.provided_media, layout.provided(planned.part), stop)
+        _link_folder(planned.provided_media, layout.provided(planned.part))
     for file in arrived:
         assert file.entry.unpack is not None
         target = layout.unpacked(file.name, planned.part)
-        unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members, stop=stop)
+        unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members)
 
 
-_MAKE: dict[str, Callable[[PlannedPart, DataLayout, list[PlannedFile], threading.Event], Converted | None]] = {
+_MAKE: dict[str, Callable[[PlannedPart, DataLayout, list[PlannedFile]], Conversion | None]] = {
     "weights": _make_weights,
     "annotations": _make_annotations,
     "media": _make_media,
 }
 
 
-def _link_folder(source: Path, target: Path, stop: threading.Event) -> None:
+def _link_folder(source: Path, target: Path) -> None:
     """Link all visible files of `source` into `target`, or copy them to another disk; `source` stays as it is."""
     if target.resolve().is_relative_to(source.resolve()):
         raise OutputError(
@@ -230,8 +228,6 @@ def _link_folder(source: Path, target: Path, stop: threading.Event) -> None:
             relative = path.relative_to(source)
             if path.is_file() and not any(name.startswith(".") for name in relative.parts):
                 link_or_copy(path, temporary / relative)
-            if stop.is_set():
-                raise StoppedError
 
 
 def _remove_used(done: PlannedPart, plan: DownloadPlan, results: Mapping[str, PartResult]) -> None:

@@ -25,50 +25,35 @@ class SourceAnswer:
 def check_sources(files: Mapping[str, FileEntry]) -> dict[str, list[SourceAnswer]]:
     """Ask every source of every file, eight at a time; return file -> answers in the order of its sources."""
     with ThreadPoolExecutor(max_workers=8) as pool:
-        asked = {
-            name: [pool.submit(_ask_hub if source.repo else _ask_url, source, entry) for source in entry.sources]
-            for name, entry in files.items()
-        }
+        asked = {name: [pool.submit(_ask, source, entry) for source in entry.sources] for name, entry in files.items()}
         return {name: [future.result() for future in futures] for name, futures in asked.items()}
 
 
-def _ask_url(source: FileSource, entry: FileEntry) -> SourceAnswer:
+def _ask(source: FileSource, entry: FileEntry) -> SourceAnswer:
     import httpx
 
     # One byte of the file and not HEAD, which many servers answer wrongly or not at all.
     headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+    url = source.url
+    if url is None:
+        from huggingface_hub import hf_hub_url
+        from huggingface_hub.utils import build_hf_headers
+
+        url = hf_hub_url(source.repo or "", source.path or "", revision=source.revision, repo_type=source.repo_type)
+        headers.update(build_hf_headers())
     try:
-        with new_client(POLICY) as client, client.stream("GET", source.url or "", headers=headers) as response:
-            status, headers = response.status_code, dict(response.headers)
+        with new_client(POLICY) as client, client.stream("GET", url, headers=headers) as response:
+            status, answered = response.status_code, response.headers
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         return SourceAnswer(str(source), False, describe(exc))
     if status not in (200, 206):
         return SourceAnswer(str(source), False, f"{status} {httpx.codes.get_reason_phrase(status)}")
-    if headers.get("content-type", "").startswith("text/html"):
+    if answered.get("Content-Type", "").startswith("text/html"):
         return SourceAnswer(str(source), False, f"{status}, but a web page")
     resumes = status == 206
-    size = headers.get("content-range", "").rpartition("/")[2] if resumes else headers.get("content-length", "")
+    stated = answered.get("Content-Range", "").rpartition("/")[2] if resumes else answered.get("Content-Length", "")
+    size = int(stated) if stated.isdigit() else None
     answer = f"{status}, {'can resume' if resumes else 'cannot resume'}"
-    return _compare(source, entry, answer, int(size) if size.isdigit() else None)
-
-
-def _ask_hub(source: FileSource, entry: FileEntry) -> SourceAnswer:
-    from huggingface_hub import get_hf_file_metadata, hf_hub_url
-    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
-
-    address = hf_hub_url(source.repo or "", source.path or "", revision=source.revision, repo_type=source.repo_type)
-    try:
-        metadata = get_hf_file_metadata(address)
-    except (HfHubHTTPError, HTTPError, OfflineModeIsEnabled) as exc:
-        return SourceAnswer(str(source), False, (str(exc).strip() or type(exc).__name__).splitlines()[0])
-    # The hub's ETag of a large file is its SHA-256.
-    if entry.sha256 and len(metadata.etag or "") == 64 and metadata.etag != entry.sha256:
-        answer = f"sha256 {metadata.etag} where the catalogue has {entry.sha256}"
-        return SourceAnswer(str(source), False, answer, metadata.size)
-    return _compare(source, entry, "200, can resume", metadata.size)
-
-
-def _compare(source: FileSource, entry: FileEntry, answer: str, size: int | None) -> SourceAnswer:
     if size is not None and entry.bytes and size != entry.bytes:
         answer += f"; {size:,} bytes where the catalogue has {entry.bytes:,} ({entry.mark})"
         return SourceAnswer(str(source), False, answer, size)

@@ -21,8 +21,8 @@ from clipbert_cli.errors import UsageError
 
 PartState = Literal["complete", "partial", "absent"]
 
-# Only used to tell a folder of media from another folder; packing decides what it can read. MSR-VTT, DiDeMo and
-# ActivityNet come in these formats, and "." stands for a file without any ending, of which DiDeMo has some.
+# These only tell a folder of media from another folder; packing decides what it can read. "." is the ending of a name
+# that ends with a dot, as some of DiDeMo's do.
 MEDIA_SUFFIXES = {
     "video": {".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".3gp", ".wmv", ".flv", ".gif", "."},
     "image": {".jpg", ".jpeg", ".png"},

@@ -10,7 +10,6 @@ import fnmatch
 import lzma
 import stat
 import tarfile
-import threading
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +19,6 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import IO, Literal, cast
 
-from clipbert_cli.assets.transfer import StoppedError
 from clipbert_cli.errors import DownloadError
 from clipbert_cli.files import atomic_folder
 
@@ -59,7 +57,6 @@ def unpack(
     kind: Literal["zip", "tar"],
     members: list[str] | None = None,
     limits: UnpackLimits | None = None,
-    stop: threading.Event | None = None,
 ) -> int:
     """Unpack the files that match `members` into `folder`, which must not exist, and return their number.
 
@@ -68,12 +65,11 @@ def unpack(
 
     Raises:
         DownloadError: the archive is damaged, unsafe, or has no such member; nothing is left of it.
-        StoppedError: `stop` was set.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_folder(folder) as temporary, ExitStack() as stack:
-            unpacking = _Unpacking(archive, limits or UnpackLimits(), stop or threading.Event())
+            unpacking = _Unpacking(archive, limits or UnpackLimits())
             checked: Iterable[_Member]
             if kind == "zip":
                 # The directory at the end of a zip names all members: nothing is written before all are checked.
@@ -103,18 +99,15 @@ def unpack(
 class _Unpacking:
     """The members of one archive, checked and written one by one, with their number and size so far."""
 
-    def __init__(self, archive: Path, limits: UnpackLimits, stop: threading.Event) -> None:
+    def __init__(self, archive: Path, limits: UnpackLimits) -> None:
         self.archive = archive
         self.max_files = limits.max_files
         self.max_bytes = limits.max_bytes(archive.stat().st_size)
-        self.stop = stop
         self.files = 0
         self.bytes = 0
 
     def check(self, member: _Member) -> _Member:
         """Return `member`; refuse one that may not be unpacked or that makes the archive too large."""
-        if self.stop.is_set():
-            raise StoppedError
         name, path = member.name, PurePosixPath(member.name)
         self.files += 1
         self.bytes += member.size
@@ -148,8 +141,6 @@ class _Unpacking:
                 left -= len(block)
                 if left < 0:
                     raise self._refused(member.name, f"is larger than the {member.size:,} bytes it states")
-                if self.stop.is_set():
-                    raise StoppedError
                 file.write(block)
         if left:
             raise self._refused(member.name, f"is {left:,} bytes shorter than it states")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -109,14 +109,6 @@ def convert_command(
     ],
     raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="Folder of the original files, unpacked.")],
     out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder to write to; it may not exist yet.")],
-    order: Annotated[
-        Literal["file", "time"] | None,
-        typer.Option(
-            "--order",
-            help="Order in which didemo_retrieval and anet_retrieval join the sentences of a video: as in the file "
-            "(default), or by start time.",
-        ),
-    ] = None,
     overwrite: OverwriteOption = False,
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
@@ -138,16 +130,16 @@ def convert_command(
     present = [out_dir / file for file in (part.outputs if part else ()) if (out_dir / file).exists()]
     if present and not overwrite:
         raise OutputError(f"{present[0]} exists already", hint="name another folder, or give --overwrite")
-    converted = run_converter(name, raw_dir, out_dir, part, order=order)
+    converted = run_converter(name, raw_dir, out_dir, part)
     for warning in converted.warnings:
         warn(warning)
     if as_json:
-        files = {file: {"records": n, "media": media} for file, (n, media) in converted.counts.items()}
-        print_json({"converter": name, "folder": str(out_dir), "files": files, "warnings": list(converted.warnings)})
+        files = {file: asdict(count) for file, count in converted.counts.items()}
+        print_json({"converter": name, "folder": str(out_dir), "files": files, "warnings": converted.warnings})
         return
-    for file, (records, media) in converted.counts.items():
-        unit = "answers" if media is None else f"records, {media:,} media"
-        typer.echo(f"{out_dir / file}  {records:,} {unit}")
+    for file, count in converted.counts.items():
+        unit = "answers" if count.media is None else f"records, {count.media:,} media"
+        typer.echo(f"{out_dir / file}  {count.records:,} {unit}")
 
 
 def _list_lines(catalog: Catalog, parts: dict[str, AssetPart], states: dict[str, Any]) -> list[str]:

@@ -84,9 +84,10 @@ def download(
         # Another process may have completed parts while this one waited for the lock.
         plan = make_plan(loaded, parts, to, source=source, pack=pack)
         results = _fetch(plan, mirror=mirror, workers=workers, keep=keep_archives)
-    packed = _pack(plan, results) if pack else {}
+    if pack:
+        _pack(plan, results)
     if as_json:
-        print_json(result_document(plan, results, packed))
+        print_json(result_document(plan, results))
     show_results(plan, results, command=f"clipbert download {' '.join(assets)} --to {to}", as_json=as_json)
     if any(result.state != "complete" for result in results):
         raise typer.Exit(1)
@@ -120,13 +121,12 @@ def _fetch(plan: DownloadPlan, *, mirror: str | None, workers: int, keep: bool) 
             fetcher.close()
 
 
-def _pack(plan: DownloadPlan, results: list[PartResult]) -> dict[str, str]:
-    """Pack complete media that have no store yet; return part -> a summary in words."""
+def _pack(plan: DownloadPlan, results: list[PartResult]) -> None:
+    """Pack complete media that have no store yet, and note it in their results."""
     from clipbert_cli.commands.progress import progress_bar
     from clipbert_cli.errors import ClipbertError
     from clipbert_cli.store.pack import PackProgress, pack_media
 
-    packed = {}
     for result in results:
         store = plan.layout.store(result.part)
         if result.part.kind != "media" or result.state != "complete" or store.exists():
@@ -147,8 +147,7 @@ def _pack(plan: DownloadPlan, results: list[PartResult]) -> dict[str, str]:
                 result.state = "partial"
                 result.errors.append(f"not packed: {exc}" + (f" ({exc.hint})" if exc.hint else ""))
                 continue
-        packed[result.name] = f"packed {summary.packed:,}, skipped {len(summary.skipped):,}"
+        result.packed = f"packed {summary.packed:,}, skipped {len(summary.skipped):,}"
         if summary.skipped:
             path, reason = summary.skipped[0]
             result.warnings.append(f"{len(summary.skipped):,} files were not packed, the first: {path}: {reason}")
-    return packed

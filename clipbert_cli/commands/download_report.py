@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -83,6 +84,15 @@ def plan_document(plan: DownloadPlan, mirror: str | None) -> dict[str, Any]:
     """Return the plan for --json."""
     from clipbert_cli.assets.download_plan import arrived_bytes
 
+    def file_plan(file: PlannedFile) -> dict[str, Any]:
+        return {
+            **file_document(file.name, file.entry, mirror),
+            "target": str(file.target),
+            "arrived_bytes": arrived_bytes(file.target),
+            "optional": file.optional,
+            "provided": str(file.provided) if file.provided else None,
+        }
+
     return {
         "data": str(plan.layout.data),
         "parts": [
@@ -91,16 +101,7 @@ def plan_document(plan: DownloadPlan, mirror: str | None) -> dict[str, Any]:
                 "kind": planned.part.kind,
                 "state": planned.state,
                 "manual": planned.manual,
-                "files": [
-                    {
-                        **file_document(file.name, file.entry, mirror),
-                        "target": str(file.target),
-                        "arrived_bytes": arrived_bytes(file.target),
-                        "optional": file.optional,
-                        "provided": str(file.provided) if file.provided else None,
-                    }
-                    for file in planned.files
-                ],
+                "files": [file_plan(file) for file in planned.files],
                 "products": [str(path) for path in plan.layout.products(planned.part)],
             }
             for planned in plan.parts
@@ -113,31 +114,23 @@ def plan_document(plan: DownloadPlan, mirror: str | None) -> dict[str, Any]:
     }
 
 
-def result_document(plan: DownloadPlan, results: Sequence[PartResult], packed: Mapping[str, str]) -> dict[str, Any]:
+def result_document(plan: DownloadPlan, results: Sequence[PartResult]) -> dict[str, Any]:
     """Return the results for --json: the state of each part, and source and checksum of each downloaded file."""
     states = [result.state for result in results]
+    parts = []
+    for result in results:
+        part = asdict(result)
+        part |= {
+            "part": part.pop("name"),
+            "kind": result.part.kind,
+            "products": [str(path) for path in plan.layout.products(result.part)],
+            "manual": result.part.manual if result.state == "manual" else None,
+        }
+        parts.append(part)
     return {
         "data": str(plan.layout.data),
         **{state: states.count(state) for state in ("complete", "partial", "manual")},
-        "parts": [
-            {
-                "part": result.name,
-                "kind": result.part.kind,
-                "state": result.state,
-                "was_complete": result.was_complete,
-                "products": [str(path) for path in plan.layout.products(result.part)],
-                "files": [
-                    {"file": file.name, "source": file.source, "bytes": file.bytes, "sha256": file.sha256}
-                    for file in result.files
-                ],
-                "counts": {name: {"records": n, "media": media} for name, (n, media) in result.counts.items()},
-                "packed": packed.get(result.name),
-                "warnings": result.warnings,
-                "errors": result.errors,
-                "manual": result.part.manual if result.state == "manual" else None,
-            }
-            for result in results
-        ],
+        "parts": parts,
     }
 
 

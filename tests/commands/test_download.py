@@ -108,7 +108,8 @@ def test_the_result_names_source_and_checksum_of_each_downloaded_file(world):
     (part,) = world.json("lab/weights")["parts"]
     sha256 = hashlib.sha256(WEIGHTS).hexdigest()
     url = world.pages["lab/w.pth"].url
-    assert part["files"] == [{"file": "lab/w.pth", "source": url, "bytes": len(WEIGHTS), "sha256": sha256}]
+    (file,) = part["files"]
+    assert file == {"name": "lab/w.pth", "source": url, "bytes": len(WEIGHTS), "sha256": sha256, "warnings": []}
     assert world.json("lab/weights")["parts"][0]["files"] == []
 
 

@@ -1,26 +1,66 @@
-"""Paragraph retrieval: all sentences about one video, joined into one text."""
+"""Paragraph retrieval: all sentences about one video of DiDeMo or ActivityNet Captions, joined into one text.
+
+The order in which the original joined the sentences is not published. Here it is the order of the source files, which
+later work uses.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from clipbert_cli.assets.convert.base import one_line
+from clipbert_cli.assets.convert.raw_files import field, find, media_name, one_line, read_json, read_records, stem
+from clipbert_cli.assets.convert.record_writer import RecordWriter
+from clipbert_cli.errors import AnnotationError
 
-Order = Literal["file", "time"]
 
+def convert_didemo(raw: Path, writer: RecordWriter) -> None:
+    """Convert {train,val,test}_data.json. The media id is the stem of the video file.
 
-def paragraphs(sentences: Iterable[tuple[str, str, float]], order: Order) -> list[dict[str, Any]]:
-    """One record a video from (video, sentence, start time); videos as they first appear.
-
-    Which order the original joined in is not known. `file` is the order of the source files, which later work uses;
-    `time` sorts by start, and keeps the files' order where starts are equal. Sentences without words are dropped.
+    The files name one video with several endings; the descriptions of all of them belong together.
     """
-    videos: dict[str, list[tuple[float, str]]] = {}
-    for video, sentence, start in sentences:
+    for split in ("train", "val", "test"):
+        _write(writer, f"{split}.jsonl", _didemo_sentences(find(raw, f"{split}_data.json")))
+    writer.warn_if_shared("train.jsonl", "val.jsonl", "test.jsonl")
+
+
+def _didemo_sentences(path: Path) -> Iterator[tuple[str, str]]:
+    for where, record in read_records(path):
+        yield media_name(stem(field(record, where, "video")), where), field(record, where, "description")
+
+
+def convert_anet(raw: Path, writer: RecordWriter) -> None:
+    """Convert train.json to train.jsonl and val_1.json to dev.jsonl.
+
+    The media id is the key, `v_` and the YouTube id, which is the name of the official video files.
+    """
+    for source, split in (("train", "train"), ("val_1", "dev")):
+        _write(writer, f"{split}.jsonl", _anet_sentences(find(raw, f"{source}.json")))
+    writer.warn_if_shared("train.jsonl", "dev.jsonl")
+
+
+def _anet_sentences(path: Path) -> Iterator[tuple[str, str]]:
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise AnnotationError(f"{path}: an object with one entry per video was expected")
+    for video, entry in document.items():
+        where = f"{path}, {video}"
+        sentences = field(entry, where, "sentences", kind=list)
+        timestamps = field(entry, where, "timestamps", kind=list)
+        # Each sentence describes one segment: another number of segments means that sentences are missing.
+        if len(sentences) != len(timestamps):
+            raise AnnotationError(f"{where}: {len(sentences)} sentences and {len(timestamps)} timestamps")
+        for sentence in sentences:
+            if not isinstance(sentence, str):
+                raise AnnotationError(f"{where}: a sentence is {sentence!r}: text was expected")
+            yield media_name(video, where), sentence
+
+
+def _write(writer: RecordWriter, name: str, sentences: Iterable[tuple[str, str]]) -> None:
+    """Write one record per video, in the order in which the videos first appear; blank sentences are left out."""
+    videos: dict[str, list[str]] = {}
+    for video, sentence in sentences:
         if text := one_line(sentence):
-            videos.setdefault(video, []).append((start, text))
-    if order == "time":
-        for parts in videos.values():
-            parts.sort(key=lambda part: part[0])
-    return [{"caption": " ".join(text for _, text in parts), "clip_name": video} for video, parts in videos.items()]
+            videos.setdefault(video, []).append(text)
+    records = ({"caption": " ".join(texts), "clip_name": video} for video, texts in videos.items())
+    writer.records(name, records, media="clip_name", words=("caption",))

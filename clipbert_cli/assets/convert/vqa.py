@@ -1,98 +1,101 @@
 """VQA v2: questions with soft answers on the Karpathy split, and the official test questions.
 
-Input: v2_OpenEnded_mscoco_{train,val}2014_questions.json, v2_mscoco_{train,val}2014_annotations.json,
-dataset_coco.json; where they are there: v2_OpenEnded_mscoco_{test,test-dev}2015_questions.json, and
-trainval_ans2label.json, whose order of the same answers is then kept. The media id is the image file's stem.
-
-An answer belongs to the vocabulary if at least 9 questions have it as their normalised main answer. A question's labels
-are those of its ten raw answers that are in the vocabulary; 1, 2, 3, more of them score 0.3, 0.6, 0.9, 1.
+The media id is the stem of the COCO image. An answer is in the vocabulary if at least 9 questions have it, normalised,
+as their main answer. The labels of a question are those of its ten raw answers that are in the
+vocabulary: an answer that 1, 2, 3 or more of ten people gave scores 0.3, 0.6, 0.9 or 1.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.assets.convert.answers import normalize_answer
-from clipbert_cli.assets.convert.base import Output, field, find, find_optional, integer, read_json, read_vocabulary
-from clipbert_cli.assets.convert.karpathy import karpathy_split
+from clipbert_cli.assets.convert.answers import normalize_answer, read_vocabulary
+from clipbert_cli.assets.convert.coco import karpathy_split
+from clipbert_cli.assets.convert.raw_files import field, find, find_optional, integer, read_list
+from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 
 MIN_QUESTIONS = 9
-SCORES = {1: 0.3, 2: 0.6, 3: 0.9}  # more: 1
+SCORES = {1: 0.3, 2: 0.6, 3: 0.9}
 ANSWER_TYPES = {"yes/no", "number", "other"}
+# output -> (the Karpathy splits of its images)
+KARPATHY_OUTPUTS = {"vqa_k_trainval.jsonl": {"train", "restval", "val"}, "vqa_k_test.jsonl": {"test"}}
+TEST_OUTPUTS = {"vqa_test2015.jsonl": "test2015", "vqa_test_dev2015.jsonl": "test-dev2015"}
 
 
-def convert(raw: Path, output: Output) -> None:
+def convert(raw: Path, writer: RecordWriter) -> None:
+    """Convert the questions and annotations of train2014 and val2014, and the questions of test2015 if they are there.
+
+    Reads v2_OpenEnded_mscoco_*_questions.json, v2_mscoco_*_annotations.json and dataset_coco.json. If there is a
+    trainval_ans2label.json with the same answers, its order of labels is kept.
+    """
     split = karpathy_split(raw)
     annotations = {year: read_annotations(raw, year) for year in ("train2014", "val2014")}
     if both := annotations["train2014"].keys() & annotations["val2014"].keys():
         raise AnnotationError(f"{len(both):,} question ids are in train2014 and in val2014, {min(both)} among them")
     counts = count_answers(annotation for whole in annotations.values() for annotation in whole.values())
-    vocabulary = _ordered_vocabulary(raw, output, counts)
+    vocabulary = _ordered_vocabulary(raw, writer, counts)
     records = [record for year, whole in annotations.items() for record in _records(raw, year, whole, vocabulary)]
     unknown = sum(record["image_id"] not in split for record in records)
     if unknown:
-        output.warn(f"{unknown:,} questions are on no image of dataset_coco.json: left out")
-    for name, splits in (("vqa_k_trainval.jsonl", {"train", "restval", "val"}), ("vqa_k_test.jsonl", {"test"})):
-        output.records(
-            name, (r for r in records if split.get(r["image_id"]) in splits), media="image_id", words=("question",)
-        )
-    for name, file in (("vqa_test2015.jsonl", "test2015"), ("vqa_test_dev2015.jsonl", "test-dev2015")):
+        writer.warnings.append(f"{unknown:,} questions are on no image of dataset_coco.json: left out")
+    for name, splits in KARPATHY_OUTPUTS.items():
+        kept = (record for record in records if split.get(record["image_id"]) in splits)
+        writer.records(name, kept, media="image_id", words=("question",))
+    for name, file in TEST_OUTPUTS.items():
         if find_optional(raw, f"v2_OpenEnded_mscoco_{file}_questions.json"):
-            output.records(name, _questions(raw, file, "test2015"), media="image_id", words=("question",))
+            writer.records(name, _questions(raw, file, "test2015"), media="image_id", words=("question",))
         else:
-            output.warn(f"no v2_OpenEnded_mscoco_{file}_questions.json: {name} is not written")
-    output.vocabulary("trainval_ans2label.json", vocabulary)
+            writer.warnings.append(f"no v2_OpenEnded_mscoco_{file}_questions.json: {name} is not written")
+    writer.vocabulary("trainval_ans2label.json", vocabulary)
 
 
 def read_annotations(raw: Path, year: str) -> dict[int, dict[str, Any]]:
-    """question_id -> the annotation as published."""
+    """Return question_id -> the annotation as published."""
     path = find(raw, f"v2_mscoco_{year}_annotations.json")
-    annotations = field(read_json(path), str(path), "annotations", kind=list)
-    found = {field(a, f"{path}, annotation {n}", "question_id", kind=int): a for n, a in enumerate(annotations)}
+    annotations = list(read_list(path, "annotations"))
+    found = {field(annotation, where, "question_id", kind=int): annotation for where, annotation in annotations}
     if len(found) != len(annotations):
         raise AnnotationError(f"{path}: {len(annotations) - len(found):,} question ids are there twice")
     return found
 
 
-def count_answers(annotations: Iterator[dict[str, Any]]) -> Counter[str]:
-    """The vocabulary: normalised main answer -> number of questions, at least MIN_QUESTIONS."""
-    answers = (
-        normalize_answer(field(a, f"question {a['question_id']}", "multiple_choice_answer")) for a in annotations
-    )
-    return Counter({answer: count for answer, count in Counter(answers).items() if count >= MIN_QUESTIONS})
+def count_answers(annotations: Iterable[dict[str, Any]]) -> Counter[str]:
+    """Return the answers of the vocabulary: normalised main answer -> number of questions, at least MIN_QUESTIONS."""
+    main = (normalize_answer(field(a, f"question {a['question_id']}", "multiple_choice_answer")) for a in annotations)
+    return Counter({answer: count for answer, count in Counter(main).items() if count >= MIN_QUESTIONS})
 
 
 def soft_labels(answers: list[str], vocabulary: dict[str, int]) -> dict[str, float]:
-    """The scores of one question's raw answers, in the order they first appear."""
+    """Return answer -> score for the raw answers of one question, in the order in which they first appear."""
+    # The original compares raw answers with the normalised vocabulary: "Net" gives no score to "net".
     counts = Counter(answer for answer in answers if answer in vocabulary)
     return {answer: SCORES.get(count, 1.0) for answer, count in counts.items()}
 
 
-def _ordered_vocabulary(raw: Path, output: Output, counts: Counter[str]) -> dict[str, int]:
+def _ordered_vocabulary(raw: Path, writer: RecordWriter, counts: Counter[str]) -> dict[str, int]:
+    """Return the published vocabulary if it has the same answers, else one ordered by count, then by answer."""
     own = {answer: label for label, (answer, _) in enumerate(sorted(counts.items(), key=lambda e: (-e[1], e[0])))}
     path = find_optional(raw, "trainval_ans2label.json")
     if path is None:
         return own
     published = read_vocabulary(path)
-    if set(published) != set(own):
-        both = len(set(published) & set(own))
-        output.warn(
-            f"{path.name} has {len(published):,} answers, these files give {len(own):,}, {both:,} in common: "
-            "its order is not used"
-        )
-        return own
-    return published
+    if set(published) == set(own):
+        return published
+    both = len(set(published) & set(own))
+    writer.warnings.append(
+        f"{path.name} has {len(published):,} answers, these files give {len(own):,}, {both:,} in common: "
+        "its order is not used"
+    )
+    return own
 
 
 def _questions(raw: Path, file: str, year: str) -> Iterator[dict[str, Any]]:
-    path = find(raw, f"v2_OpenEnded_mscoco_{file}_questions.json")
     seen: set[int] = set()
-    for index, question in enumerate(field(read_json(path), str(path), "questions", kind=list)):
-        where = f"{path}, question {index}"
+    for where, question in read_list(find(raw, f"v2_OpenEnded_mscoco_{file}_questions.json"), "questions"):
         image = integer(field(question, where, "image_id", kind=(int, str)), where, "image_id")
         question_id = field(question, where, "question_id", kind=int)
         if question_id in seen:

@@ -39,10 +39,10 @@ def raw(tmp_path):
 def convert(raw, tmp_path):
     """Run a converter twice, into two folders: the bytes must be the same, and the tasks must read them."""
 
-    def run(name, part=None, **options):
+    def run(name, part=None):
         first, second = tmp_path / "out", tmp_path / "again"
-        converted = run_converter(name, raw.folder, first, part, **options)
-        run_converter(name, raw.folder, second, part, **options)
+        converted = run_converter(name, raw.folder, first, part)
+        run_converter(name, raw.folder, second, part)
         names = sorted(path.name for path in first.iterdir())
         assert names == sorted(converted.counts)
         assert {n: (first / n).read_bytes() for n in names} == {n: (second / n).read_bytes() for n in names}

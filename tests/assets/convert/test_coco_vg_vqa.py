@@ -4,7 +4,7 @@ import pytest
 from originals import TRAIN, VAL, coco_captions, genome, genome_questions, karpathy, vqa_year
 
 from clipbert_cli.assets.catalog import load_catalog
-from clipbert_cli.assets.convert.base import share
+from clipbert_cli.assets.convert.raw_files import share
 from clipbert_cli.assets.convert.registry import part_of
 from clipbert_cli.errors import AnnotationError
 

@@ -4,9 +4,9 @@ import pytest
 from originals import didemo, table
 
 from clipbert_cli.assets.catalog import load_catalog
-from clipbert_cli.assets.convert.base import share, stream_records
+from clipbert_cli.assets.convert.raw_files import share, stream_records
 from clipbert_cli.assets.convert.registry import part_of
-from clipbert_cli.errors import AnnotationError, UsageError
+from clipbert_cli.errors import AnnotationError
 
 CLIP = "35034348999@N01_6060447507_dc1a90b8ef"
 
@@ -38,12 +38,6 @@ def test_didemo_joins_by_stem_in_file_order(raw, convert):
     assert done.warnings == []
 
 
-def test_didemo_joins_by_time_on_request(raw, convert):
-    make_didemo(raw)
-    first = convert("didemo_retrieval", order="time").read("train.jsonl")[0]
-    assert first["caption"] == "starts at once in the middle third seen first."
-
-
 def test_didemo_counts_are_compared(raw, convert):
     make_didemo(raw)
     warnings = convert("didemo_retrieval", part_of(load_catalog(), "didemo_retrieval")).warnings
@@ -53,15 +47,7 @@ def test_didemo_counts_are_compared(raw, convert):
 def test_didemo_says_when_a_split_leaks(raw, convert):
     make_didemo(raw)
     raw("data/test_data.json", [didemo("other_1.mov", "c")])
-    assert convert("didemo_retrieval").warnings == ["1 videos are in train and in test, other_1 among them"]
-
-
-@pytest.mark.parametrize("times", [[], [1], [["a", 1]], [[1, 2, 3]]])
-def test_didemo_refuses_times_that_are_none(raw, convert, times):
-    make_didemo(raw)
-    raw("data/val_data.json", [{**didemo("v.mp4", "x"), "times": times}])
-    with pytest.raises(AnnotationError, match=r"val_data.json, record 0: times is"):
-        convert("didemo_retrieval")
+    assert convert("didemo_retrieval").warnings == ["1 media are in train.jsonl and in test.jsonl, other_1 among them"]
 
 
 @pytest.mark.parametrize("video", ["", " ", "folder/", " .mov"])
@@ -88,19 +74,11 @@ def make_anet(raw):
     raw("val_2.json", {})
 
 
-@pytest.mark.parametrize(
-    ("options", "caption"),
-    [
-        ({}, "Second in time. A young woman is seen."),
-        ({"order": "file"}, "Second in time. A young woman is seen."),
-        ({"order": "time"}, "A young woman is seen. Second in time."),
-    ],
-)
-def test_anet_paragraphs(raw, convert, options, caption):
+def test_anet_paragraphs_join_sentences_in_the_order_of_the_file(raw, convert):
     make_anet(raw)
-    done = convert("anet_retrieval", **options)
+    done = convert("anet_retrieval")
     assert done.read("train.jsonl") == [
-        {"caption": caption, "clip_name": "v_QOlSCBRmfWY"},
+        {"caption": "Second in time. A young woman is seen.", "clip_name": "v_QOlSCBRmfWY"},
         {"caption": "Start after end.", "clip_name": "v_startafter_"},
     ]
     assert done.read("dev.jsonl") == [{"caption": "One.", "clip_name": "v_dev________"}]
@@ -112,8 +90,6 @@ def test_anet_paragraphs(raw, convert, options, caption):
         [],
         {"duration": 1, "timestamps": [[0, 1]]},
         {"duration": 1, "timestamps": [], "sentences": ["x"]},
-        {"duration": 1, "timestamps": [[0]], "sentences": ["x"]},
-        {"duration": 1, "timestamps": [["a", 1]], "sentences": ["x"]},
         {"duration": 1, "timestamps": [[0, 1]], "sentences": [5]},
     ],
 )
@@ -129,11 +105,6 @@ def test_anet_refuses_a_video_without_a_name(raw, convert):
     raw("train.json", {" ": {"duration": 5, "timestamps": [[4, 5]], "sentences": ["x"]}})
     with pytest.raises(AnnotationError, match=r"train.json,  : the name of its media is ' '"):
         convert("anet_retrieval")
-
-
-def test_an_order_where_nothing_is_joined_is_wrong_usage(raw, convert):
-    with pytest.raises(UsageError, match="--order: tgif_qa joins no sentences"):
-        convert("tgif_qa", order="time")
 
 
 CHOICE = "gif_name\tquestion\ta1\ta2\ta3\ta4\ta5\tanswer\tvid_id\tkey"

@@ -26,7 +26,7 @@ from readers import FILES, VOCABULARIES
 
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.answers import normalize_answer
-from clipbert_cli.assets.convert.base import share
+from clipbert_cli.assets.convert.raw_files import share
 from clipbert_cli.assets.convert.registry import CONVERTERS, part_of
 
 WORDS = ["cat", "a dog", 'say "hi', "'", "é", "e\u0301", "", " ", "it's", "1,000", "?", "\\", "\\ud83d", '{"a": 1}']
@@ -248,8 +248,7 @@ def test_msrvtt_questions(raw, convert, draw):
         assert len(examples[f"{split}.jsonl"]) == len(kept)
 
 
-@pytest.mark.parametrize("order", ["file", "time"])
-def test_didemo_paragraphs(raw, convert, draw, order):
+def test_didemo_paragraphs(raw, convert, draw):
     told = {}
     for split in ("train", "val", "test"):
         told[split] = {f"{split}_{n}": ["", *draw.texts(0, 4)] for n in range(9)} | {f"{split}_sure": ["sure"]}
@@ -259,14 +258,13 @@ def test_didemo_paragraphs(raw, convert, draw, order):
                 times = draw.choices([(0, 0), (2, 3), (5, 5)], k=4)
                 records.append(didemo(f"{video}.{draw.choice(['mov', 'AVI', 'mp4', ''])}", text, *times))
         raw(f"{split}_data.json", draw.sample(records, k=len(records)))
-    examples = convert("didemo_retrieval", order=order).examples
+    examples = convert("didemo_retrieval").examples
     for split, videos in told.items():
         found = [example.media_id for example in examples[f"{split}.jsonl"]]
         assert sorted(found) == sorted(video for video, texts in videos.items() if worded(texts))
 
 
-@pytest.mark.parametrize("order", ["file", "time"])
-def test_anet_paragraphs(raw, convert, draw, order):
+def test_anet_paragraphs(raw, convert, draw):
     told = {}
     for source in ("train", "val_1"):
         told[source] = {f"v_{source}_{n}": ["", *draw.texts(0, 4)] for n in range(9)} | {f"v_{source}_sure": ["sure"]}
@@ -281,7 +279,7 @@ def test_anet_paragraphs(raw, convert, draw, order):
                 for video, texts in told[source].items()
             },
         )
-    examples = convert("anet_retrieval", order=order).examples
+    examples = convert("anet_retrieval").examples
     for source, file in (("train", "train.jsonl"), ("val_1", "dev.jsonl")):
         found = [example.media_id for example in examples[file]]
         assert found == [video for video, texts in told[source].items() if worded(texts)]

@@ -1,0 +1,222 @@
+"""Find and read original annotation files; refuse what is not as documented, with the file and the record.
+
+Functions that yield records yield (where, record); `where` names file and record for error messages.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import reprlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from clipbert_cli.errors import AnnotationError
+
+Located = tuple[str, dict[str, Any]]
+MISSING = object()
+BETWEEN_RECORDS = re.compile(r"[,\s]*")
+# The escapes of UTF-16 surrogates. Two that belong together are one character; one alone is not a character at all.
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def find(raw: Path, *names: str) -> Path:
+    """Return the file under `raw` that has one of `names`; an earlier name wins.
+
+    Raises:
+        AnnotationError: there is none, or there are several of the same name.
+    """
+    found = find_optional(raw, *names)
+    if found is None:
+        raise AnnotationError(
+            f"{raw}: no file {' or '.join(names)} in this folder or below it",
+            hint="put the original file there, unpacked; clipbert assets ls names the sources",
+        )
+    return found
+
+
+def find_optional(raw: Path, *names: str) -> Path | None:
+    """Return what `find` returns, or None if there is no such file."""
+    for name in names:
+        found = sorted(path for path in raw.rglob(name) if path.is_file())
+        if len(found) > 1:
+            raise AnnotationError(
+                f"{raw}: {name} is there {len(found)} times: {', '.join(map(str, found[:3]))}", hint="keep one of them"
+            )
+        if found:
+            return found[0]
+    return None
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file."""
+    try:
+        return _parse(path.read_text(encoding="utf-8"))
+    except ValueError as exc:
+        raise _not_json(path, exc) from exc
+
+
+def read_list(path: Path, key: str) -> Iterator[Located]:
+    """Yield the records under `key` of a JSON object, such as {"images": [...]}."""
+    for index, record in enumerate(field(read_json(path), str(path), key, kind=list)):
+        yield f"{path}, {key.removesuffix('s')} {index}", record
+
+
+def read_records(path: Path) -> Iterator[Located]:
+    """Yield the records of a JSON list or of a JSONL file."""
+    if path.suffix == ".jsonl":
+        with open(path, encoding="utf-8") as file:
+            try:
+                for number, line in enumerate(file, start=1):
+                    if line.strip():
+                        yield _record(_parse(line), f"{path}, line {number}")
+            except ValueError as exc:
+                raise _not_json(path, exc) from exc
+        return
+    records = read_json(path)
+    if not isinstance(records, list):
+        raise AnnotationError(f"{path}: a list of records was expected, not {type(records).__name__}")
+    for index, record in enumerate(records):
+        yield _record(record, f"{path}, record {index}")
+
+
+def stream_records(path: Path, *, block: int = 1 << 20) -> Iterator[Located]:
+    """Yield the records of a JSON list without reading the whole list.
+
+    As Python objects, Visual Genome's region descriptions would take several GB.
+    """
+    decoder = json.JSONDecoder()
+    with open(path, encoding="utf-8") as file:
+        text = file.read(block).lstrip()
+        if not text.startswith("["):
+            raise AnnotationError(f"{path}: a list of records was expected, it starts with {text[:20]!r}")
+        at, index = 1, 0
+        while True:
+            at = BETWEEN_RECORDS.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty text, too
+            if text.startswith("]", at):
+                return
+            try:
+                record, end = decoder.raw_decode(text, at)
+            except ValueError as exc:
+                # The record goes on behind the block. Reading at least as much again as it has so far keeps the cost
+                # of a long record, which is parsed again from its start, linear.
+                more = file.read(max(block, len(text) - at))
+                if not more:
+                    raise _not_json(path, exc) from exc
+                text, at = text[at:] + more, 0
+                continue
+            if SURROGATE.search(text, at, end):
+                record = _without_lone_surrogates(record)
+            yield _record(record, f"{path}, record {index}")
+            at, index = end, index + 1
+
+
+def read_table(path: Path, *, separator: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the rows of a table with a header.
+
+    In tables that are separated by tabs, quotes are characters like any other: TGIF-QA has unpaired ones.
+
+    Raises:
+        AnnotationError: no header, or a row of another length.
+    """
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        rows = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL)
+        try:
+            header = next(rows, [])
+            if not header:
+                raise AnnotationError(f"{path}: empty: a table with a header was expected", hint="get the file again")
+            for row in filter(None, rows):
+                where = f"{path}, line {rows.line_num}"
+                if len(row) != len(header):
+                    raise AnnotationError(f"{where}: {len(row)} columns where the header has {len(header)}")
+                yield where, dict(zip(header, row, strict=True))
+        except (csv.Error, UnicodeDecodeError) as exc:
+            raise AnnotationError(f"{path}: no table of text: {exc}", hint="get the file again") from exc
+
+
+# ------------------------------------------------------------------------------------------ fields
+
+
+def field(record: Mapping[str, Any], where: str, *names: str, kind: type | tuple[type, ...] = str) -> Any:
+    """Return the first field of `names` that the record has.
+
+    Raises:
+        AnnotationError: the record is no object, has none of the fields, or has a value of another type.
+    """
+    if not isinstance(record, Mapping):
+        raise AnnotationError(f"{where}: an object with {' or '.join(names)} was expected, not {reprlib.repr(record)}")
+    for name in names:
+        value = record.get(name, MISSING)
+        if value is not MISSING:
+            # In Python, but not in JSON, `true` is an int.
+            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+                wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
+                raise AnnotationError(f"{where}: {name} is {value!r}: {wanted} was expected")
+            return value
+    raise AnnotationError(f"{where}: no field {' or '.join(names)}: it has {', '.join(record) or 'none'}")
+
+
+def integer(text: str | int, where: str, name: str, *, allowed: range | None = None) -> int:
+    """Return a whole number in the range `allowed`."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise AnnotationError(f"{where}: {name} is {text!r}: a whole number was expected") from None
+    if allowed is not None and value not in allowed:
+        raise AnnotationError(f"{where}: {name} is {value}: {allowed[0]} to {allowed[-1]} was expected")
+    return value
+
+
+def media_name(name: str, where: str) -> str:
+    """Return a media id, which may not be blank."""
+    if not name.strip():
+        raise AnnotationError(f"{where}: the name of its media is {name!r}: text was expected")
+    return name
+
+
+def stem(name: str) -> str:
+    """Return the media id of a file name: the name without its folder and its ending."""
+    return os.path.splitext(os.path.basename(name))[0]
+
+
+def one_line(text: str) -> str:
+    """Return a text without line breaks and without blanks around it; everything else stays."""
+    return re.sub(r"[ \t]*[\r\n]+[ \t]*", " ", text.strip())
+
+
+def share(key: str, parts: int) -> int:
+    """Return a number in 0..parts-1 that depends on nothing but `key`: a split that never changes."""
+    return int.from_bytes(hashlib.sha256(f"clipbert:{key}".encode()).digest()[:8], "big") % parts
+
+
+def _record(value: Any, where: str) -> Located:
+    if not isinstance(value, dict):
+        raise AnnotationError(f"{where}: an object was expected, not {reprlib.repr(value)}")
+    return where, value
+
+
+def _parse(text: str) -> Any:
+    value = json.loads(text)
+    return _without_lone_surrogates(value) if SURROGATE.search(text) else value
+
+
+def _without_lone_surrogates(value: Any) -> Any:
+    """Return a JSON value with a question mark for each lone surrogate, which cannot be written as UTF-8."""
+    if isinstance(value, str):
+        return value.encode(errors="replace").decode()
+    if isinstance(value, list):
+        return [_without_lone_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_lone_surrogates(key): _without_lone_surrogates(item) for key, item in value.items()}
+    return value
+
+
+def _not_json(path: Path, exc: ValueError) -> AnnotationError:
+    return AnnotationError(f"{path}: not JSON: {exc}", hint="get the file again: it is damaged or another file")

@@ -1,0 +1,99 @@
+"""Visual Genome: region descriptions for pretraining, and more questions on COCO images for VQA.
+
+The original's lists of images and questions are not published. The rules here are the nearest that its description
+gives; both keep out images that COCO or Flickr30k test on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clipbert_cli.assets.convert.answers import normalize_answer
+from clipbert_cli.assets.convert.coco import TRAINING, coco_number, karpathy_split
+from clipbert_cli.assets.convert.raw_files import (
+    field,
+    find,
+    find_optional,
+    one_line,
+    read_list,
+    share,
+    stem,
+    stream_records,
+)
+from clipbert_cli.assets.convert.record_writer import RecordWriter
+from clipbert_cli.assets.convert.vqa import count_answers, read_annotations
+
+# One image in fifty validates, about 2,100 of them.
+HELD_OUT = 50
+
+
+def convert_captions(raw: Path, writer: RecordWriter) -> None:
+    """Convert region_descriptions.json with image_data.json, dataset_coco.json and, if there, dataset_flickr30k.json.
+
+    Used are images that are no COCO image or one that Karpathy's split trains on, and that are not in Flickr30k. The
+    media id is Visual Genome's image id.
+    """
+    usable = _usable_images(raw, writer)
+    path = find(raw, "region_descriptions.json")
+    validation = {image for image in usable if share(f"vg:{image}", HELD_OUT) == 0}
+
+    def regions(images: set[int]) -> Iterator[dict[str, str]]:
+        for where, image in stream_records(path):
+            image_id = field(image, where, "id", "image_id", kind=int)
+            if image_id in images:
+                for region in field(image, where, "regions", kind=list):
+                    yield {"vg_id": str(image_id), "caption": one_line(field(region, where, "phrase"))}
+
+    for name, images in (("vg_train_captions.jsonl", usable - validation), ("vg_val_captions.jsonl", validation)):
+        writer.records(name, regions(images), media="vg_id", words=("caption",))
+
+
+def _usable_images(raw: Path, writer: RecordWriter) -> set[int]:
+    split = {coco_number(stem): name for stem, name in karpathy_split(raw).items()}
+    flickr_path = find_optional(raw, "dataset_flickr30k.json")
+    flickr: set[str] = set()
+    if flickr_path is None:
+        writer.warnings.append("no dataset_flickr30k.json: images that are also in Flickr30k stay")
+    else:
+        flickr = {stem(field(image, where, "filename")) for where, image in read_list(flickr_path, "images")}
+    usable = set()
+    for where, image in stream_records(find(raw, "image_data.json")):
+        image_id = field(image, where, "image_id", "id", kind=int)
+        coco_id = field(image, where, "coco_id", kind=(int, type(None)))
+        flickr_id = field(image, where, "flickr_id", kind=(int, str, type(None)))
+        if (coco_id is None or split.get(coco_id) in TRAINING) and str(flickr_id) not in flickr:
+            usable.add(image_id)
+    return usable
+
+
+def convert_questions(raw: Path, writer: RecordWriter) -> None:
+    """Convert question_answers.json with image_data.json, dataset_coco.json and VQA's two annotation files.
+
+    Used are questions on COCO images outside the Karpathy test split whose normalised answer is in the VQA vocabulary;
+    that answer scores 1. The media id is the stem of the COCO image.
+    """
+    vocabulary = count_answers(a for year in ("train2014", "val2014") for a in read_annotations(raw, year).values())
+    stems = {coco_number(stem): stem for stem, split in karpathy_split(raw).items() if split != "test"}
+    coco_stem = {}
+    for where, image in stream_records(find(raw, "image_data.json")):
+        coco_id = field(image, where, "coco_id", kind=(int, type(None)))
+        if coco_id in stems:
+            coco_stem[field(image, where, "image_id", "id", kind=int)] = stems[coco_id]
+
+    def records() -> Iterator[dict[str, Any]]:
+        for where, image in stream_records(find(raw, "question_answers.json")):
+            stem = coco_stem.get(field(image, where, "id", "image_id", kind=int))
+            for question in field(image, where, "qas", kind=list) if stem else []:
+                answer = normalize_answer(field(question, where, "answer"))
+                if answer in vocabulary:
+                    yield {
+                        "question": field(question, where, "question"),
+                        "image_id": stem,
+                        "question_id": field(question, where, "qa_id", "id", kind=int),
+                        "labels": {answer: 1.0},
+                        "answer_type": "other",
+                    }
+
+    writer.records("vg_k_trainval.jsonl", records(), media="image_id", words=("question",), unique="question_id")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from clipbert_cli.build import Evaluation, SharedTexts
-from clipbert_cli.infer.text_batches import Answers, Budgets, TextBuckets, encode
+from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.schema import InferConfig
 from clipbert_cli.runtime.distributed import World
@@ -98,13 +98,13 @@ class Predictor:
                 check_interrupts()
                 most = None if self.infer.text_rows is None else self.infer.text_rows * visual.shape[1]
                 own = texts or TextBuckets.of(model, Texts(batch.text_ids, batch.text_mask), device)
-                answers = Answers(answerer, own, budgets.tokens, most_sequences=most, after=check_interrupts)
+                scorer = RowScorer(answerer, own, budgets.tokens, most_sequences=most, after=check_interrupts)
                 if shared is None:
                     rows = torch.arange(len(batch.text_item))
-                    outputs = answers.rows(visual, row_text=rows, row_item=batch.text_item)
+                    outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item)
                 else:
                     moved = dataclasses.replace(moved, examples=shared.examples)
-                    outputs = _score_pairs(answers, visual, shared, batch.media_ids)
+                    outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
                 predictions = [*failures, *self.task.predict(outputs, moved)]
                 yield predictions
                 progress(len(predictions))
@@ -112,14 +112,14 @@ class Predictor:
             model.train(was_training)
 
 
-def _score_pairs(answers: Answers, visual: Tensor, shared: SharedTexts, media_ids: Sequence[str]) -> Outputs:
+def _score_pairs(scorer: RowScorer, visual: Tensor, shared: SharedTexts, media_ids: Sequence[str]) -> Outputs:
     """Return the outputs of every text with every item, item by item; visual tokens are (B, K, V, D)."""
     count = len(shared.examples)
     if shared.wanted is None:
         pairs = torch.arange(len(visual) * count)  # (R,)
-        return answers.rows(visual, row_text=pairs % count, row_item=pairs // count)
+        return scorer.score(visual, row_text=pairs % count, row_item=pairs // count)
     pairs = shared.wanted(media_ids).flatten().nonzero()[:, 0]  # (R,)
-    return answers.rows(visual, row_text=pairs % count, row_item=pairs // count, place=pairs, total=len(visual) * count)
+    return scorer.score(visual, row_text=pairs % count, row_item=pairs // count, place=pairs, total=len(visual) * count)
 
 
 def _failures(batch: Batch) -> list[Prediction]:

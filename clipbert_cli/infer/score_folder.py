@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -172,31 +172,28 @@ class ScoreFolder:
     @contextmanager
     def writer(self) -> Iterator[ScoreWriter]:
         """Open the files for this process's rows."""
-        with ExitStack() as stack:
-            try:
-                rows, marks = (stack.enter_context(_opened(self.unfinished / name)) for name in (SCORES, FINISHED))
-                row = 4 * len(self.scoring.texts)
-                start = os.stat(self.unfinished / SCORES).st_size - row * len(self.scoring.media)
-                yield ScoreWriter(self, rows, marks, start)
-            except OSError as exc:
-                raise OutputError(
-                    f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues from here"
-                ) from exc
+        try:
+            with _opened(self.unfinished / SCORES) as rows, _opened(self.unfinished / FINISHED) as marks:
+                yield ScoreWriter(self, rows.fileno(), marks.fileno())
+        except OSError as exc:
+            raise OutputError(
+                f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues from here"
+            ) from exc
+
+
+def _opened(path: Path) -> BinaryIO:
+    # With O_DSYNC a write returns when its bytes are on disk. It also protects the rows of other machines: NFS clients
+    # widen a write to the whole page that they have cached, unless the file was opened like this.
+    return open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_DSYNC))
 
 
 @dataclass(frozen=True)
 class ScoreWriter:
-    """Writes the rows of one process in place.
-
-    Args:
-        rows: the descriptor of the array file, whose first row begins at byte `start`.
-        marks: the descriptor of `finished`.
-    """
+    """Writes the rows of one process in place; `rows` and `marks` are the descriptors of the two files."""
 
     folder: ScoreFolder
     rows: int
     marks: int
-    start: int
 
     def add(self, number: int, predictions: Sequence[Prediction]) -> None:
         """Write the predictions of batch `number`: rows and reasons first, then the bytes that say so."""
@@ -213,31 +210,18 @@ class ScoreWriter:
                 with atomic_file(self.folder.unfinished / f"error-{position}", durable=True) as stream:
                     stream.write(found["media_error"])
             marks.append(SCORED if "scores" in found else FAILED)
-        # The media items of a batch are neighbours, so one write is enough for its rows and one for its marks.
-        _write_at(self.rows, rows.tobytes(), self.start + 4 * len(scoring.texts) * positions.start)
+        # The media items of a batch are neighbours, so one write is enough for its rows and one for its marks. The rows
+        # of the array end where its file ends; before them is numpy's header.
+        from_end = 4 * len(scoring.texts) * (len(scoring.media) - positions.start)
+        _write_at(self.rows, rows.tobytes(), os.fstat(self.rows).st_size - from_end)
         _write_at(self.marks, bytes(marks), positions.start)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    """Open a file for writing and yield its descriptor.
-
-    With O_DSYNC a write returns when its bytes are on disk. It also protects rows of other machines: NFS clients widen
-    a write to the whole page that they have cached, unless the file was opened like this.
-    """
-    descriptor = os.open(path, os.O_WRONLY | os.O_DSYNC)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 def _write_at(file: int, content: bytes, offset: int) -> None:
     """Write all bytes; the system may take only some of them at a time."""
-    view = memoryview(content)
-    while view:
-        written = os.pwrite(file, view, offset)
-        view, offset = view[written:], offset + written
+    while content:
+        written = os.pwrite(file, content, offset)
+        content, offset = content[written:], offset + written
 
 
 # ------------------------------------------------------------------------------------------------ reading

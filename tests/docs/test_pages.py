@@ -20,8 +20,8 @@ import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 from running import TINY, Clipbert, as_options
 from typer.main import get_command
@@ -96,20 +96,14 @@ def parse(words: list[str]) -> None:
     from clipbert_cli.commands.app import app
     from clipbert_cli.recipe.load import load_recipe
 
-    command = get_command(app)
-    context: click.Context | None = None
-    name: str | None = "clipbert"
-    while True:
-        if "--help" in words or "--install-completion" in words:
-            return
-        if isinstance(command, click.Group):
-            context = click.Context(command, info_name=name, parent=context)
-            name, inner, words = command.resolve_command(context, words)
-            assert inner is not None
-            command = inner
-            continue
-        parsed = command.make_context(name, list(words), parent=context)
-        break
+    if "--help" in words or "--install-completion" in words:
+        return
+    command: Any = get_command(app)
+    name, context = "clipbert", None
+    while hasattr(command, "resolve_command"):
+        context = command.context_class(command, info_name=name, parent=context)
+        name, command, words = command.resolve_command(context, list(words))
+    parsed = command.make_context(name, list(words), parent=context)
     recipe, overrides = parsed.params.get("recipe"), parsed.params.get("overrides") or ()
     if isinstance(recipe, str) and "/" not in recipe and not recipe.endswith(".yaml"):
         load_recipe(recipe, overrides=list(overrides), data_root=Path("/data"))
@@ -164,9 +158,7 @@ def test_a_command_that_is_wrong_is_seen(line: str, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def folder(
-    made_data: Path, trained_run: Path, retrieval_run: Path, choice_run: Path, tmp_path: Path, request: object
-) -> Path:
+def folder(made_data: Path, trained_run: Path, retrieval_run: Path, choice_run: Path, tmp_path: Path) -> Path:
     """What a reader has at hand: the demo's folder with its runs, and some files of other names."""
     for name in ("txt_db", "vocab.txt", "videos"):
         (tmp_path / name).symlink_to(made_data / name)
@@ -193,12 +185,12 @@ def folder(
     ids=lambda page: page.name,
 )
 def test_every_command_of_a_page_runs(
-    page: Path, folder: Path, clipbert: Clipbert, monkeypatch: pytest.MonkeyPatch
+    page: str, folder: Path, clipbert: Clipbert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(folder)
-    if page.name == "own-data.md":
+    if page == "own-data.md":
         prepare_own_data(folder)
-    for block in blocks(page):
+    for block in (block for block in BLOCKS if block.page == page):
         if block.file:
             Path(block.file).write_text(block.text + "\n", encoding="utf-8")
         elif block.kind == "python":
@@ -208,15 +200,43 @@ def test_every_command_of_a_page_runs(
         elif block.kind == "sh" and not block.is_parsed_only:
             for words in block.commands():
                 assert words[0] == "clipbert", words
-                # The sizes of the model are the only thing that differs from what the page says.
-                small = as_options(TINY) if words[1] in ("finetune", "pretrain") else []
+                small = as_options(sizes(folder)) if words[1] in ("finetune", "pretrain") else []
                 done = clipbert(*words[1:], *small)
                 assert done.returncode == 0, f"{named(block)}: {' '.join(words)}\n{done.stderr}"
                 assert done.stdout + done.stderr
+                if page == "own-data.md" and words[1] == "ask":
+                    assert re.search("sleeping|running", done.stdout)
 
 
 def prepare_own_data(folder: Path) -> None:
     """The videos that docs/own-data.md speaks of, and what its `clipbert download` would have fetched, in small."""
+    from made_weights import backbone, save_torch, to_bert, to_detectron
+    from safetensors.torch import save_file
+
+    from clipbert_cli.model import ClipBert, HeadSpec
+    from clipbert_cli.recipe.load import load_recipe
+
+    made = folder / "videos"
+    videos = sorted(made.resolve().iterdir())
+    made.unlink()
+    made.mkdir()
+    for name, video in zip(("cat1", "dog7", "cat2"), videos, strict=False):
+        (made / f"{name}.mp4").symlink_to(video)
+    (folder / "new.mp4").symlink_to(videos[-1])
+    bert = folder / "pretrained" / "bert-base-uncased"
+    bert.mkdir(parents=True)
+    shutil.copy(folder / "vocab.txt", bert)
+    model = ClipBert(
+        load_recipe("msrvtt_qa", overrides=[*sizes(folder)], data_root=folder).model, HeadSpec("pretraining", 2)
+    )
+    save_file({name: tensor.contiguous() for name, tensor in to_bert(model).items()}, bert / "model.safetensors")
+    save_torch({"model": to_detectron(backbone(model))}, bert.parent / "grid_feat_R-50.pth")
+
+
+def sizes(folder: Path) -> list[str]:
+    """The settings that make a recipe small; they are all that differs from what a page says."""
+    words = len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    return [*TINY, f"model.bert.vocab_size={words}"]
 
 
 # --------------------------------------------------------------------------------------------------------- links

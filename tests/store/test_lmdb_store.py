@@ -264,9 +264,11 @@ def _with_pts(probed: ProbedVideo, pts: tuple[int, ...]) -> ProbedVideo:
     return dataclasses.replace(probed, info=dataclasses.replace(probed.info, pts=pts, average_rate=None))
 
 
-def test_the_readme_shows_how_plain_lmdb_and_av_read_a_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    code = readme.split("```python\n")[1].split("```")[0]
-    assert "txn.cursor()" in code
-    exec(code.replace("vis_db/msrvtt", str(store)), {})
+def test_the_documented_program_reads_a_store_with_plain_lmdb_and_av(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "stores.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    assert "transaction.cursor()" in code
+    exec(code.replace("vis_db/pets", str(store)), {})
     assert capsys.readouterr().out.splitlines() == ["a 20", "b 12", "日本 6"]

@@ -1,7 +1,7 @@
 """Reading the media of one LMDB, and opening whatever is at a path: an LMDB or a folder of files.
 
-A store that `clipbert pack` wrote has media records (see `records.py`). A store of the original layout, or a folder, has
-none: its videos are probed when they are first used, which decodes each of them once more.
+A store that `clipbert pack` wrote has media records (see `records.py`). A store of the original layout has none, nor
+has a folder: their videos are probed when they are first used, which decodes each of them once more.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class LmdbStore(MediaSource):
         super().__init__(path, kind=kind or "video")
         # A store that must not be changed can have its media records in a store of their own beside it.
         beside = records_beside(path)
-        self._records_in = LmdbStore(beside, kind=kind) if is_lmdb(beside) else self
+        self._beside = LmdbStore(beside, kind=kind) if is_lmdb(beside) else None
         record = self._records_in._get(records.MANIFEST_KEY)
         self.manifest = None if record is None else self._checked_manifest(record, kind)
         self.has_records = self.manifest is not None
@@ -139,17 +139,17 @@ class LmdbStore(MediaSource):
         if not isinstance(media_id, str) or not 0 < len(records.media_key(media_id)) <= _MAX_KEY_BYTES:
             return False
         # The cursor reads no value: checking the ids of a recipe must not read terabytes.
-        with self._begin() as txn, txn.cursor() as cursor:
+        with self._opened().begin() as txn, txn.cursor() as cursor:
             return bool(cursor.set_key(records.media_key(media_id)))
 
     def __iter__(self) -> Iterator[str]:
-        with self._begin() as txn, txn.cursor() as cursor:
+        with self._opened().begin() as txn, txn.cursor() as cursor:
             for key in cursor.iternext(keys=True, values=False):
                 if not bytes(key).startswith(records.PREFIX):
                     yield records.media_id_of(bytes(key))
 
     def __len__(self) -> int:
-        with self._begin() as txn:
+        with self._opened().begin() as txn:
             total = int(txn.stat()["entries"])
             with txn.cursor() as cursor:
                 found = cursor.set_range(records.PREFIX)
@@ -162,7 +162,7 @@ class LmdbStore(MediaSource):
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
         key = records.media_key(media_id)
         try:
-            txn = self._begin(buffers=True)
+            txn = self._opened().begin(buffers=True)
             data = txn.get(key) if 0 < len(key) <= _MAX_KEY_BYTES else None
         except lmdb.Error as exc:
             raise self._damaged(str(exc)) from exc
@@ -190,6 +190,10 @@ class LmdbStore(MediaSource):
         except (ValueError, KeyError, TypeError, zlib.error) as exc:
             raise self._damaged(f"the packet table of {media_id!r} cannot be read") from exc
 
+    @property
+    def _records_in(self) -> LmdbStore:
+        return self if self._beside is None else self._beside
+
     def _stored(self, key: bytes) -> bytes | None:
         return self._records_in._get(key) if self.kind == "video" and self.has_records else None
 
@@ -215,21 +219,21 @@ class LmdbStore(MediaSource):
         if not 0 < len(key) <= _MAX_KEY_BYTES:
             return None
         try:
-            with self._begin() as txn:
+            with self._opened().begin() as txn:
                 value = txn.get(key)
                 return None if value is None else bytes(value)
         except lmdb.Error as exc:
             raise self._damaged(str(exc)) from exc
 
-    def _begin(self, *, buffers: bool = False) -> lmdb.Transaction:
-        """Begin a read transaction of this process, which opens the LMDB on first use and after a fork."""
+    def _opened(self) -> lmdb.Environment:
+        """Return this process's LMDB, which is opened on first use and once more after a fork."""
         environment: Environment | None = self.__dict__.get("_environment")
         if environment is None or environment.process != os.getpid():
             try:
                 environment = self._environment = open_environment(self.path)
             except (lmdb.Error, OSError) as exc:
                 raise self._damaged(str(exc)) from exc
-        return environment.lmdb.begin(buffers=buffers)
+        return environment.lmdb
 
     def _damaged(self, why: str) -> StoreError:
         return StoreError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import math
 import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clipbert_cli.errors import DecodeError, StoreError, UsageError
+from clipbert_cli.files import remove
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import (
     PLURAL,
@@ -71,8 +73,8 @@ def pack_media(
     If an earlier call was stopped, the same call continues it.
 
     Args:
-        sources: files, which are packed whatever their names are, and folders, which are searched for names with a usual
-            ending.
+        sources: files, which are packed whatever their names are, and folders, which are searched for names with the
+            usual endings.
         store: the store's folder, which must not exist; with `add` it must.
         kind: what the files hold; by default the endings of their names decide.
         add: add to an existing store, which nobody may read meanwhile.
@@ -206,7 +208,12 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
             return
         held = self._manifest()
         if self.settings.add:
-            self._check_addition(held, candidates)
+            try:
+                self._check_addition(held, candidates)
+            except StoreError:
+                # Nothing was begun: the store must not look as if an addition had been stopped.
+                remove(self.place.journal)
+                raise
         manifest = records.manifest_record(
             kind=self.settings.kind, complete=False, transcode=held and held.get("transcode")
         )
@@ -339,9 +346,9 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
         if self._outcome(candidate) is not None:
             return
         record = self.writer.get(records.info_key(candidate.media_id))
-        if self.settings.on_duplicate == "longest" and record is not None:
-            if shown_seconds(records.video_info(record)) < ingested.seconds:
-                return
+        held = shown_seconds(records.video_info(record)) if record and self.settings.kind == "video" else math.inf
+        if self.settings.on_duplicate == "longest" and held < ingested.seconds:
+            return
         raise DecodeError("the store has this media id already")
 
     def _commit(self) -> None:

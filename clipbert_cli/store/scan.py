@@ -64,14 +64,17 @@ def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progre
 
 def _move_records(beside: Path, store: Path) -> None:
     """Move the records into their store. The manifest comes last: with it, readers take the records as complete."""
-    with lmdb.open(str(beside), readonly=True, lock=False) as environment, environment.begin() as txn:
-        with closing(StoreWriter(store)) as writer:
-            for key, value in txn.cursor():
-                if key != records.MANIFEST_KEY:
-                    writer.put({key: value})
-                if writer.is_full:
-                    writer.commit()
-            writer.commit()
-            writer.put({records.MANIFEST_KEY: txn.get(records.MANIFEST_KEY)})
-            writer.commit()
+    with (
+        lmdb.open(str(beside), readonly=True, lock=False) as environment,
+        environment.begin() as txn,
+        closing(StoreWriter(store)) as writer,
+    ):
+        for key, value in txn.cursor():
+            if key != records.MANIFEST_KEY:
+                writer.put({key: value})
+            if writer.is_full:
+                writer.commit()
+        writer.commit()
+        writer.put({records.MANIFEST_KEY: txn.get(records.MANIFEST_KEY)})
+        writer.commit()
     remove(beside)

@@ -1,4 +1,4 @@
-"""Re-encoding videos, with loss, so that sparse sampling is cheap: smaller frames, short groups of pictures, no B-frames."""
+"""Re-encoding videos, with loss, so that sampling is cheap: smaller frames, short groups of pictures, no B-frames."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The folder in which a store is written until it is complete.
 
-A new store is written in a hidden folder beside its place (`.NAME.unfinished`) and renamed when it is complete and on the
-disk, so that it appears whole or not at all. A killed or interrupted pack leaves that folder, and the next pack of the
-same store continues in it. Unlike the temporary names of `files.py`, its name therefore has no process in it, and a
-lock keeps other packs out. `--add` works in the store itself, whose manifest says meanwhile that it is not complete.
+A new store is written in a hidden folder beside its place (`.NAME.unfinished`) and renamed when it is complete and on
+the disk, so that it appears whole or not at all. A killed or interrupted pack leaves that folder, and the next pack of
+the same store continues in it. Unlike the temporary names of `files.py`, its name therefore has no process in it, and
+a lock keeps other packs out. `--add` works in the store itself, whose manifest says meanwhile that it is not complete.
 """
 
 from __future__ import annotations

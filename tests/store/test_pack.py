@@ -120,7 +120,7 @@ def test_gifs_are_videos_unless_images_are_asked_for(tmp_path: Path) -> None:
         (
             lambda folder: (folder.mkdir(), (folder / "a.mp4").write_bytes(b"")),
             StoreError,
-            "none of 1 files could be packed.*empty",
+            "none of 1 files could be.*empty",
         ),
     ],
     ids=["missing", "no media", "all unusable"],

@@ -62,7 +62,7 @@ def test_what_was_changed_behind_the_store_is_found(videos: Path, tmp_path: Path
     assert wrong.keys() == {"a", "c", "extra", ""}
     assert "not those that were packed" in wrong["a"]
     assert "other frames" in wrong["c"]
-    assert "counts 3 items, and there are 4" in wrong[""]
+    assert "counts 3 items, but there are 4" in wrong[""]
 
 
 def _crc(data: bytes) -> int:

@@ -27,9 +27,10 @@ from reporting import command_line, show
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from clipbert_cli import files
 from clipbert_cli.assets.demo_media import write_demo_media
-from clipbert_cli.build import checkpoint
 from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.runs import checkpoint
 from clipbert_cli.runtime.distributed import start_world
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.train.setup import prepare_training
@@ -53,7 +54,12 @@ SETTINGS = (
     "train.log_every_steps=3",
 )
 TIMED = ("examples_per_second", "data_wait", "peak_memory_mib")  # of a log record; all else must be the same
-SAVING = ("_crc32", "flush", "_remove", "point")  # what a save calls, in runs/checkpoint.py
+SAVING = (
+    (checkpoint, "_crc32"),
+    (files, "fsync"),
+    (checkpoint, "point_link"),
+    (checkpoint, "remove"),
+)  # calls of a save
 
 
 def main() -> int:
@@ -137,8 +143,8 @@ def die_inside_a_save(calls: int) -> None:
 
         return call
 
-    for name in SAVING:
-        setattr(checkpoint, name, counting(getattr(checkpoint, name)))
+    for module, name in SAVING:
+        setattr(module, name, counting(getattr(module, name)))
 
 
 def forked(work: Callable[[], None]) -> int:

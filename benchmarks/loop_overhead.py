@@ -62,7 +62,7 @@ class Clock:
 
 
 class Steps:
-    """A sink that starts the clock after the warm-up and stops it at the end."""
+    """The loop's callbacks: they start the clock after the warm-up and stop it at the end."""
 
     def __init__(self, clock: Clock, last: int) -> None:
         self.clock, self.last = clock, last
@@ -75,10 +75,13 @@ class Steps:
         if step == self.last:
             self.total = time.perf_counter() - self.begin
 
-    def write(self, record: Any) -> None:
+    def log(self, record: Any) -> None:
         json.dumps(record)
 
-    def close(self) -> None:
+    def save(self) -> None:
+        pass
+
+    def validate(self) -> None:
         pass
 
 
@@ -90,32 +93,19 @@ def measure(folder: Path, steps: int) -> dict[str, Any]:
     training = prepare_training(recipe, folder / "run", world=start_world("cpu"))
     clock = Clock()
     training.model.forward = clock.timed("forward", training.model.forward)  # type: ignore[method-assign]
-    training.task.loss = clock.timed("forward", training.task.loss)  # type: ignore[method-assign]
-    trainer = Trainer(
-        training.model,
-        training.task,
-        config=recipe.train,
-        plan=training.plan,
-        world=training.world,
-        seed=recipe.seed,
-    )
+    loss = clock.timed("forward", training.setup.task.loss)
+    trainer = Trainer(training.model, loss, config=recipe.train, plan=training.plan, world=training.world)
     for optimizer in trainer.optimizers:
         optimizer.step = clock.timed("optimizer", optimizer.step)  # type: ignore[method-assign]
-    sink = Steps(clock, steps + WARM_UP)
+    steps_clock = Steps(clock, steps + WARM_UP)
     backward = torch.Tensor.backward
     torch.Tensor.backward = clock.timed("backward", backward)  # type: ignore[method-assign]
     try:
-        trainer.train(
-            clock.fetching(training.train_loader),
-            sinks=[sink],
-            interrupts=Interrupts(),
-            save=lambda: None,
-            validate=lambda: None,
-        )
+        trainer.train(clock.fetching(training.train_loader), steps_clock, interrupts=Interrupts())
     finally:
         torch.Tensor.backward = backward  # type: ignore[method-assign]
     parts = {part: seconds / steps * 1000 for part, seconds in clock.seconds.items()}
-    whole = sink.total / steps * 1000
+    whole = steps_clock.total / steps * 1000
     own = whole - sum(parts.values())
     return {
         "step_ms": round(whole, 2),

@@ -147,11 +147,10 @@ def engine_step(case: Case, *, recompute: bool = False) -> Callable[[Batch], flo
     world = World(rank=0, size=1, device=case.place)
     trainer = Trainer(
         model.to(world.device),
-        task(),
+        task().loss,
         config=config,
-        plan=Plan.make(config, groups=1000, global_batch=case.videos),
+        plan=Plan.make(config, groups=1000, global_batch=case.videos, seed=0),
         world=world,
-        seed=0,
     )
     set_rates(trainer.optimizers, {"transformer": config.learning_rate, "visual": config.learning_rate})
 

@@ -1,21 +1,22 @@
-"""The errors a person can meet.
+"""Every error that a user can meet. Each names field or file, value and expectation; `hint` says what to do next.
 
     ClipbertError            exit 1   failed
     ├── UsageError           exit 2   a wrong option, or options that do not go together
-    ├── RecipeError          exit 2   every mistake of a recipe at once
-    ├── CatalogError         exit 2   every mistake of a download catalogue at once
-    ├── AnnotationError      exit 1   a record of a JSONL file: file, line, field, value
-    ├── StoreError           exit 1   a media store: missing, unfinished, missing media id
+    ├── RecipeError          exit 2   all mistakes of a recipe together
+    ├── CatalogError         exit 2   all mistakes of a download catalogue together
+    ├── AnnotationError      exit 1   records of a JSONL file: file, line, field, value
+    ├── StoreError           exit 1   a media store: missing, unfinished, or without a media id
     ├── DecodeError          exit 1   media that cannot be decoded
+    │   └── OtherBytesError           media that are not those their record describes (media/packets.py)
     ├── WeightsError         exit 1   weights that do not fit the model
-    ├── RunError             exit 1   a run folder: exists, missing, incomplete
+    ├── RunError             exit 1   a run folder: exists, missing, incomplete; a training that cannot go on
     ├── PredictionsError     exit 1   predictions that do not fit their ground truth
-    ├── DownloadError        exit 1   a file that no source gives, or not as published; an archive that is not safe
+    ├── DownloadError        exit 1   a file that no source provides, or not as published; an unsafe archive
+    ├── OutputError          exit 1   a file or folder that cannot be written
     ├── InterruptionError    exit 130 stopped by Ctrl-C; exit 143 by SIGTERM or SIGUSR1
-    └── OutputError          exit 1   a place that cannot be written
+    └── LaunchError          the exit code of a launched process that failed (runtime/process_exit.py)
 
-Every message names the field or file, its value and what was expected; `hint` says what to do next.
-Exit 0 is done. `commands/app.py` is the one place that turns these into terminal text.
+Exit 0 means done. Only `commands/app.py` turns errors, these and a few of Python's, into terminal text.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from typing import Any
 
 
 class ClipbertError(Exception):
-    """A failure with a message for the person at the terminal.
+    """A failure with a message for the user.
 
     Args:
         message: field or file, its value, what was expected.
-        hint: what to do next, one sentence; printed on a line of its own.
+        hint: what to do next, in one sentence; printed on a separate line.
     """
 
     exit_code = 1
@@ -80,11 +81,11 @@ class DownloadError(ClipbertError):
 
 
 class InterruptionError(ClipbertError):
-    """Work that was asked to stop and did so at a safe moment.
+    """Work that a signal asked to stop, and that stopped at a safe moment (runtime/interrupts.py).
 
     Args:
         number: the signal; Ctrl-C is SIGINT.
-        message: what was reached, and what is kept.
+        message: how far the work came, and what is kept.
     """
 
     def __init__(self, number: signal.Signals, message: str = "interrupted", *, hint: str | None = None) -> None:
@@ -92,6 +93,7 @@ class InterruptionError(ClipbertError):
         self.signal = number
         self.exit_code = 130 if number is signal.SIGINT else 143
 
+    # Processes send errors to each other. By default pickle would pass the message as the signal.
     def __reduce__(self) -> tuple[Any, ...]:
         return _interrupted, (self.signal, str(self), self.hint)
 

@@ -1,4 +1,4 @@
-"""A training of one weight: its model, task, batches, trainer, and what it records."""
+"""A training of one weight: its model, loss, batches, trainer and callbacks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.train.loop import Trainer
+from clipbert_cli.train.phases import Phases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.types import Batch, Example, Outputs
 
@@ -31,9 +32,8 @@ class Linear(nn.Module):
         return Outputs(self.dense(self.dropout(batch.frames[:, 0, 0, :1, 0, 0].float()))[:, None])
 
 
-class SquareTask:
-    def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
-        return {"loss": outputs.logits.square().mean()}
+def loss(outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
+    return {"loss": outputs.logits.square().mean()}
 
 
 def batch(*values: float) -> Batch:
@@ -49,40 +49,46 @@ def batch(*values: float) -> Batch:
 
 
 class Recorder:
-    def __init__(self) -> None:
+    """Callbacks of a training: the records, and the steps that were done, saved and validated."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
         self.records: list[Mapping[str, Any]] = []
         self.steps: list[int] = []
+        self.saved: list[int] = []
+        self.validated: list[int] = []
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        self.records.append(record)
 
     def advance(self, step: int) -> None:
         self.steps.append(step)
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        self.records.append(record)
+    def save(self) -> None:
+        self.saved.append(self.trainer.step)
 
-    def close(self) -> None:
-        pass
-
-
-def trainer(config: TrainConfig, *, groups: int, global_batch: int = 1, dropout: float = 0.0) -> Trainer:
-    plan = Plan.make(config, groups=groups, global_batch=global_batch)
-    task: Any = SquareTask()
-    return Trainer(Linear(dropout=dropout), task, config=config, plan=plan, world=World(0, 1, CPU), seed=1)
+    def validate(self) -> None:
+        self.validated.append(self.trainer.step)
 
 
-def run(
-    training: Trainer, *batches: Batch, interrupts: Interrupts | None = None, last_step: int | None = None
-) -> tuple[Recorder, list[int], list[int]]:
-    """What was recorded, and the steps at which it was saved and validated."""
-    recorder, saved, validated = Recorder(), list[int](), list[int]()
-    training.train(
-        batches,
-        sinks=[recorder],
-        interrupts=interrupts or Interrupts(),
-        save=lambda: saved.append(training.step),
-        validate=lambda: validated.append(training.step),
-        last_step=last_step,
-    )
-    return recorder, saved, validated
+def trainer(
+    config: TrainConfig,
+    *,
+    groups: int,
+    global_batch: int = 1,
+    dropout: float = 0.0,
+    seed: int = 1,
+    phases: Phases | None = None,
+) -> Trainer:
+    plan = Plan.make(config, groups=groups, global_batch=global_batch, seed=seed)
+    return Trainer(Linear(dropout=dropout), loss, config=config, plan=plan, world=World(0, 1, CPU), phases=phases)
+
+
+def run(training: Trainer, *batches: Batch, last_step: int | None = None) -> Recorder:
+    """Train on the batches and return what the callbacks received."""
+    recorder = Recorder(training)
+    training.train(batches, recorder, interrupts=Interrupts(), last_step=last_step)
+    return recorder
 
 
 def weight(training: Trainer) -> float:

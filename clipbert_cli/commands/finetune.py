@@ -1,4 +1,4 @@
-"""`clipbert finetune` and `clipbert pretrain`: train a model on a task. One loop, one command line."""
+"""`clipbert finetune` and `clipbert pretrain`: train a model on a task. Both are the same command."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands.options import (
-    PROCESSES,
     DataRootOption,
     DeviceOption,
     EndpointOption,
+    JobIdOption,
     JsonOption,
-    MeetingOption,
     NodesOption,
     ProcessesOption,
     SetOption,
@@ -27,7 +26,10 @@ if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
     from clipbert_cli.train.session import Training
 
-PRETRAIN_HELP = """Train on image-text pairs: masked words, and whether image and text belong together.
+PRETRAIN_HELP = """Train a model on image-text pairs, as a start for other tasks.
+
+    The model learns to predict masked words, and whether an image and a text belong together. The options are those
+    of clipbert finetune.
 
     Example: clipbert pretrain --recipe pretrain_coco_vg --data-root ~/data
     """
@@ -41,17 +43,20 @@ def finetune(
             "--recipe",
             "-r",
             metavar="NAME|FILE",
-            help="Recipe: a shipped name (clipbert recipes ls) or a file. With --resume, the run's own.",
+            help="Name of a shipped recipe (see clipbert recipes ls), or a recipe file. Not needed with --resume, "
+            "which uses the run's own recipe.",
         ),
     ] = None,
     run: Annotated[
-        Path | None, typer.Option("--run", metavar="DIR", help="Run folder to make; default: runs/<recipe's name>.")
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="Folder for the run. The default is runs/ and the recipe's name."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in the folder, where its last checkpoint left it.")
+        bool, typer.Option("--resume", help="Continue the run in the folder from its last checkpoint.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check data and weights, load one batch, print the plan, and stop.")
+        bool,
+        typer.Option("--dry-run", help="Check data and weights, load one batch, print what would run, and stop."),
     ] = False,
     profile: Annotated[
         int | None,
@@ -59,7 +64,8 @@ def finetune(
             "--profile",
             min=1,
             metavar="N",
-            help="Time N steps part by part and trace some, into <run folder>-profile; keep nothing else.",
+            help="Measure the phases of N training steps and trace a few, write the result to the run folder's name "
+            "with -profile, and keep no model.",
         ),
     ] = None,
     overrides: SetOption = None,
@@ -68,26 +74,27 @@ def finetune(
     nproc_per_node: ProcessesOption = None,
     nnodes: NodesOption = None,
     rdzv_endpoint: EndpointOption = None,
-    rdzv_id: MeetingOption = None,
+    rdzv_id: JobIdOption = None,
     requeue: Annotated[
         bool,
         typer.Option(
             "--requeue",
-            help="When stopped by a signal, ask SLURM to start this job again; it then goes on by itself.",
-            rich_help_panel=PROCESSES,
+            help="When a signal stops the run, ask SLURM to start this job again. The job then resumes by itself.",
         ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train on a task, from raw videos.
+    """Train a model on a task, from raw videos or images.
 
-    Example: clipbert finetune --recipe msrvtt_qa --data-root ~/data --set train.batch_size=8
+    The run folder receives checkpoints, logs and the resolved recipe.
 
-    Example, four GPUs: clipbert finetune --recipe msrvtt_qa --nproc-per-node 4
+    Example: clipbert finetune --recipe msrvtt_qa --data-root ~/data
 
-    Example, where the time of a step goes: clipbert finetune --recipe msrvtt_qa --profile 20
+    Example with four GPUs: clipbert finetune --recipe msrvtt_qa --nproc-per-node 4
 
-    Example, after an interruption: clipbert finetune --run runs/msrvtt_qa --resume
+    Example of a profile: clipbert finetune --recipe msrvtt_qa --profile 20
+
+    Example of resuming: clipbert finetune --run runs/msrvtt_qa --resume
     """
     _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
     if launched(context):
@@ -97,7 +104,7 @@ def finetune(
 
     from clipbert_cli.commands.terminal import mute, note, print_json, show_logs
     from clipbert_cli.runtime.distributed import start_world
-    from clipbert_cli.runtime.slurm import check_requeue, was_requeued
+    from clipbert_cli.runtime.interrupts import check_requeue, was_requeued
 
     if requeue:
         check_requeue()
@@ -106,7 +113,7 @@ def finetune(
     if recipe and folder is None:
         folder = Path("runs") / _load(recipe, overrides, data_root).name
     if folder is None:
-        raise UsageError("--recipe is missing", hint="name a recipe, or give --run with --resume to go on with a run")
+        raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
     resume = resume or (requeue and was_requeued() and folder.exists())
     loaded = _recipe(recipe, folder, overrides, data_root, resume=resume)
 
@@ -134,7 +141,7 @@ def _check_profile(profile: int | None, others: Mapping[str, bool]) -> None:
     given = [name for name, is_given in others.items() if is_given]
     if profile and given:
         raise UsageError(
-            f"--profile and {given[0]} do not go together: a profile is a run of its own that is not kept",
+            f"--profile and {given[0]} do not go together: a profile is a separate run that is not kept",
             hint=f"leave {given[0]} out",
         )
 
@@ -148,15 +155,16 @@ def _load(recipe: str | Path, overrides: Sequence[str] | None, data_root: Path |
 def _recipe(
     recipe: str | None, folder: Path, overrides: Sequence[str] | None, data_root: Path | None, *, resume: bool
 ) -> Recipe:
-    """The recipe given, or the one of the run that goes on."""
+    """Return the recipe that was given, or the own recipe of a run that is resumed."""
     if recipe:
         return _load(recipe, overrides, data_root)
     if not resume:
-        raise UsageError("--recipe is missing", hint="name a recipe, or give --resume to go on with the run")
+        raise UsageError("--recipe is missing", hint="name a recipe, or give --resume to continue the run")
     own = folder / "recipe.yaml"
     if not own.is_file():
         raise RunError(
-            f"--resume: there is no run in {folder}", hint="begin one with --recipe, or name its folder with --run"
+            f"--resume was given, but there is no run in {folder}",
+            hint="begin one with --recipe, or name its folder with --run",
         )
     return _load(own, overrides, data_root)
 
@@ -165,7 +173,7 @@ def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:
     from clipbert_cli.commands.progress import TrainingProgress
     from clipbert_cli.commands.terminal import note, print_json, print_result
 
-    metric = training.best.metric.removeprefix("-")
+    metric = training.best.metric_name
     with TrainingProgress(training.plan.total_steps, metric=metric) as progress:
         result = training.run([progress], ask_requeue=ask_requeue)
     if as_json:

@@ -15,7 +15,7 @@ from clipbert_cli.commands.options import (
     DataRootOption,
     DeviceOption,
     EndpointOption,
-    MeetingOption,
+    JobIdOption,
     NodesOption,
     OverwriteOption,
     ProcessesOption,
@@ -85,7 +85,7 @@ def infer(
     nproc_per_node: ProcessesOption = None,
     nnodes: NodesOption = None,
     rdzv_endpoint: EndpointOption = None,
-    rdzv_id: MeetingOption = None,
+    rdzv_id: JobIdOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Predict every example of a split with a trained run.

@@ -54,57 +54,50 @@ DeviceOption = Annotated[
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
-PROCESSES = "Several processes"
 ProcessesOption = Annotated[
     str | None,
     typer.Option(
-        "--nproc-per-node", metavar="N|gpu", help="The number of processes on this machine.", rich_help_panel=PROCESSES
+        "--nproc-per-node", metavar="N|gpu", help="Number of processes on this machine; gpu means one for each GPU."
     ),
 ]
 NodesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--nnodes", min=1, help="The number of machines; give the same command on each.", rich_help_panel=PROCESSES
-    ),
+    int | None, typer.Option("--nnodes", min=1, help="Number of machines. Give the same command on each of them.")
 ]
 EndpointOption = Annotated[
     str | None,
     typer.Option(
-        "--rdzv-endpoint",
-        metavar="HOST:PORT",
-        help="The address of one machine, where all of them meet.",
-        rich_help_panel=PROCESSES,
+        "--rdzv-endpoint", metavar="HOST:PORT", help="Address of one of the machines, where all of them meet."
     ),
 ]
-MeetingOption = Annotated[
-    str | None,
-    typer.Option(
-        "--rdzv-id", metavar="NAME", help="The id of the job, the same on every machine.", rich_help_panel=PROCESSES
-    ),
+JobIdOption = Annotated[
+    str | None, typer.Option("--rdzv-id", metavar="NAME", help="Job id, the same on every machine.")
 ]
 LAUNCHER_OPTIONS = ("nproc_per_node", "nnodes", "rdzv_endpoint", "rdzv_id")
 
 
 def launched(context: typer.Context) -> bool:
-    """Whether several processes were asked for, and have done all of the command.
+    """Run the command in several processes if its options ask for them, and return whether that was done.
 
     Raises:
         ClipbertError: the first failure of a process.
     """
     from clipbert_cli.runtime.launch import Processes, is_launched, launch
 
-    per_node, nodes, endpoint, meeting = (context.params[name] for name in LAUNCHER_OPTIONS)
-    if is_launched() or not any((per_node, nodes, endpoint, meeting)):
+    per_node, nodes, endpoint, job_id = (context.params[name] for name in LAUNCHER_OPTIONS)
+    if is_launched() or not any((per_node, nodes, endpoint, job_id)):
         return False
     launch(
         same_command(context),
-        Processes(per_node=per_node or "1", nodes=nodes or 1, endpoint=endpoint, meeting=meeting),
+        Processes(per_node=per_node or "1", nodes=nodes or 1, endpoint=endpoint, job_id=job_id),
     )
     return True
 
 
 def same_command(context: typer.Context) -> list[str]:
-    """The command line that was given, without the launcher's options, one word an option and its value."""
+    """Return the words of this command line without the launcher's options.
+
+    It is rebuilt from the parsed values, because an entry point may be called with other words than `sys.argv`.
+    """
     words = ["--debug"] if context.parent and context.parent.params.get("debug") else []
     words.append(str(context.info_name))
     for option in context.command.params:

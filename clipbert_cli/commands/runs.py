@@ -1,42 +1,28 @@
-"""`clipbert runs`: what runs there are, how they went, and a trained model as a folder of its own."""
+"""`clipbert runs`: list runs, draw their training curves, export trained models."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import JsonOption
+from clipbert_cli.commands.options import CheckpointOption, JsonOption, WeightsOption
 
 runs_app = typer.Typer(no_args_is_help=True, help="List runs, draw their training curves, export trained models.")
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Run folder that clipbert finetune made.")]
-
-
-class Weights(StrEnum):
-    """Which of a checkpoint's weights."""
-
-    auto = "auto"
-    plain = "plain"
-    ema = "ema"
-
-
-CheckpointOption = Annotated[str, typer.Option("--checkpoint", metavar="best|latest|step_N", help="Which checkpoint.")]
-WeightsOption = Annotated[
-    Weights,
-    typer.Option("--weights", help="`ema` is the moving average, `auto` takes what validation scored."),
-]
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that clipbert finetune made.")]
 
 
 @runs_app.command("ls")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where the runs are.")] = Path("runs"),
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder that holds the run folders.")] = Path(
+        "runs"
+    ),
     as_json: JsonOption = False,
 ) -> None:
-    """List runs with their step, best score and state.
+    """List the runs in a folder with their step, best score and state.
 
     Example: clipbert runs ls
     """
@@ -71,10 +57,10 @@ def list_runs(
 def plot(
     run: RunArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="PNG to write; default: RUN/curves.png.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="PNG to write. The default is RUN/curves.png.")
     ] = None,
 ) -> None:
-    """Draw loss, learning rate, gradient norm and validation scores over the steps.
+    """Draw loss, learning rate, gradient norm and validation scores over the steps, as a PNG.
 
     Example: clipbert runs plot runs/msrvtt_qa -o curves.png
     """
@@ -90,16 +76,18 @@ def plot(
 @runs_app.command("export")
 def export(
     run: RunArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to make.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.")],
     checkpoint: CheckpointOption = "best",
-    weights: WeightsOption = Weights.auto,
+    weights: WeightsOption = "auto",
 ) -> None:
-    """Write a trained model into a folder of its own: weights, configuration, vocabulary, answers.
+    """Write a trained model into a new, self-contained folder.
+
+    The folder has the weights, the configuration, the vocabulary, the answers and the recipe.
 
     Example: clipbert runs export runs/msrvtt_qa my-model --checkpoint best
     """
     from clipbert_cli.runs.export import export_run
     from clipbert_cli.runs.folder import RunFolder
 
-    export_run(RunFolder.existing(run), out, checkpoint=checkpoint, weights=weights.value)
+    export_run(RunFolder.existing(run), out, checkpoint=checkpoint, weights=weights)
     typer.echo(out)

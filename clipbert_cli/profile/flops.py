@@ -1,4 +1,4 @@
-"""Floating point operations: those of a step, counted, and those that the machine does in a second, measured.
+"""Floating point operations: those of a step, counted, and those that the machine does per second, measured.
 
 A multiplication and an addition count as two.
 """
@@ -13,24 +13,24 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
-"""Large enough that a product of two such matrices is bound by arithmetic."""
+"""Side of matrices whose product is bound by arithmetic, not by memory."""
 
 REPEATS = {"cuda": 50, "cpu": 5}
-"""Products of which the best counts; a GPU does one within milliseconds, and takes longer to settle on a clock."""
+"""Products of which the fastest counts. A GPU needs more: each takes milliseconds, and its clock settles slowly."""
 
 LONGEST = 1.0
-"""Seconds that a product may take; where it takes longer (fp16 on most CPUs), smaller ones tell as much."""
+"""Seconds that a product may take. Where it takes longer (fp16 on most CPUs), smaller matrices are used."""
 
 
 def flop_counter() -> FlopCounterMode:
-    """Within it, operations of matrix products, convolutions and attention are counted, forward and backward:
-    `get_total_flops()`. What a compiled model does must be run uncompiled.
+    """Return a context that counts matrix products, convolutions and attention, forward and backward.
 
-    Recomputation counts where it is done (`activation_checkpointing`). Element-wise work and the optimiser are left
-    out.
+    `get_total_flops()` gives the sum. Recomputation (`activation_checkpointing`) counts, element-wise operations and
+    the optimiser do not. A compiled model must be run uncompiled.
     """
     aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
-    own = {  # torch itself counts none of the CPU's attention, nor the linear layers of `model/answering.py`
+    # torch counts neither the CPU's attention nor the linear layers of `model/answering.py`.
+    own = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     }
@@ -44,26 +44,27 @@ def _linear(x: Sequence[int], *_: object, out_shape: Sequence[int], **__: object
 
 
 def _attention(query: Sequence[int], key: Sequence[int], *_: object, **__: object) -> int:
-    """Shapes (..., L, D) and (..., S, D): the products of query and key, and of scores and values."""
+    """Count two products, query with key and scores with values; the shapes are (..., L, D) and (..., S, D)."""
     return 4 * math.prod(query) * key[-2]
 
 
 def _attention_backward(_gradient: object, query: Sequence[int], key: Sequence[int], *_: object, **__: object) -> int:
-    """Two products for each of the forward pass's."""
+    """Count two products for each one of the forward pass."""
     return 2 * _attention(query, key)
 
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOPs a second of the product of two large square matrices: what a training step could reach at most.
+    """Return the FLOPs per second of a product of two large square matrices: the most that a step could reach.
 
-    The best of some after one that is not counted, so that a moment's other load does not lower the rate. It is
-    the machine as it is set up: threads, TF32, clocks. On a GPU it needs up to 800 MiB, which go back to it.
+    The fastest of several products counts, so that other load does not lower the rate for a moment. The machine is
+    measured as it is set up: threads, TF32, clocks. On a GPU this needs up to 800 MiB, which are freed.
 
     Args:
-        dtype: of the matrices; under autocast, that of activations.
+        dtype: of the matrices; under autocast the activation dtype.
     """
     largest = MATRIX_SIDE.get(device.type, MATRIX_SIDE["cpu"])
     side = largest // 8
+    # Doubling the side takes eight times as long.
     while side < largest and 8 * min(_product_seconds(device, dtype, side, repeats=1)) < LONGEST:
         side *= 2
     seconds = _product_seconds(device, dtype, side, repeats=REPEATS.get(device.type, REPEATS["cpu"]))
@@ -73,7 +74,7 @@ def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _product_seconds(device: torch.device, dtype: torch.dtype, side: int, *, repeats: int) -> list[float]:
-    """Seconds of each of some products, after one that is not counted."""
+    """Return the seconds of each of several products, after one that is not counted."""
     left, right = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
     seconds = []
     for _ in range(repeats + 1):
@@ -86,6 +87,6 @@ def _product_seconds(device: torch.device, dtype: torch.dtype, side: int, *, rep
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait until a GPU has done its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,8 +1,8 @@
-"""A training's first steps, measured: a run that writes no checkpoint and is thrown away.
+"""The profile of a training: its first steps are measured and thrown away, no checkpoint is written.
 
 runs/<name>-profile/     beside the run's folder, which is left alone
-    profile.json         what was measured, of which training, on what
-    trace.json.gz        some steps as a Chrome trace (ui.perfetto.dev, chrome://tracing)
+    profile.json         what was measured, on which machine, of which training
+    trace.json.gz        some steps as a Chrome trace (open it in ui.perfetto.dev or chrome://tracing)
 """
 
 from __future__ import annotations
@@ -21,84 +21,77 @@ from clipbert_cli.files import scratch_folder
 from clipbert_cli.profile.profiler import AFTERWARDS, TRACED, Profiler
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.runtime.provenance import environment
+from clipbert_cli.train.logs import Sink
 from clipbert_cli.train.session import Training
-from clipbert_cli.train.sinks import Sink
 
 logger = logging.getLogger("clipbert")
 
 WARM_UP = 3
-"""Steps until memory is taken and kernels are chosen."""
+"""Steps until memory is allocated and kernels are chosen."""
 
-READY = 2
-"""Batches that a loading process keeps ready: DataLoader's default. While the first steps warm up it gets ahead."""
+PREFETCHED = 2
+"""Batches that each loading process prepares ahead (DataLoader's default). The first steps find them ready, and would
+make loading look faster than it is."""
 
 PROFILE_FILE, TRACE_FILE = "profile.json", "trace.json.gz"
 
 
 class Profiling:
-    """A training's profile, decided and ready to start.
+    """The profile of a training, planned and ready to start.
 
     Args:
-        steps: to measure. A training that has fewer is measured as far as it goes, with a warning.
+        steps: number of steps to time. A training that has fewer is timed as far as it goes, with a warning.
 
     Raises:
-        UsageError: the training has no step left to measure.
+        UsageError: the training has no step left to time.
     """
 
     def __init__(self, training: Training, steps: int) -> None:
         self.training = training
         self.folder = profile_folder(training.folder.path)
-        ahead = READY * training.recipe.data.workers
-        self.warm_up = WARM_UP + math.ceil(ahead / training.facts.forward_passes)
-        besides, total = self.warm_up + AFTERWARDS, training.plan.total_steps
-        if total <= besides:
+        prefetched = PREFETCHED * training.setup.recipe.data.workers
+        self.warm_up = WARM_UP + math.ceil(prefetched / training.facts.forward_passes)
+        other, total = self.warm_up + AFTERWARDS, training.plan.total_steps
+        if total <= other:
             raise UsageError(
-                f"--profile is {steps}: this training has {total} steps, and a profile takes {besides} besides those "
-                "that it measures, to warm up and to look closer",
-                hint=f"raise train.epochs, or set train.max_steps to {besides + steps}",
+                f"--profile is {steps}, but this training has only {total} steps, and a profile needs {other} more "
+                "than those that it times: to warm up, to count FLOPs and to trace",
+                hint=f"raise train.epochs, or set train.max_steps to {other + steps}",
             )
-        self.steps = min(steps, total - besides)
+        self.steps = min(steps, total - other)
         if self.steps < steps:
-            logger.warning("this training has %d steps: %d are measured instead of %d", total, self.steps, steps)
+            logger.warning("this training has %d steps: %d are timed instead of %d", total, self.steps, steps)
 
     @property
     def total_steps(self) -> int:
-        """All that will be done."""
+        """All steps, timed or not."""
         return self.warm_up + self.steps + AFTERWARDS
 
     def describe(self) -> str:
-        """For the person, a line more of what will run."""
+        """Return the line about the profile that follows the description of the training."""
         return (
-            f"profile    {self.folder}: {self.steps} steps timed after {self.warm_up} that warm up, then "
-            f"{TRACED} traced; nothing else is written"
+            f"profile    {self.folder}: {self.steps} steps are timed after {self.warm_up} that warm up, then "
+            f"{TRACED} are traced; nothing else is written"
         )
 
     def run(self, sinks: Sequence[Sink] = ()) -> dict[str, Any]:
-        """Train these steps, write the profile in place of an earlier one, and return it with the places of its files.
+        """Train these steps, write the profile in place of an earlier one, and return it with the paths of its files.
 
         Args:
-            sinks: where the loop's records go.
+            sinks: where the main process's records go.
 
         Raises:
             InterruptionError: a signal asked to stop; nothing is kept.
-            OutputError: the folder cannot be written; said before the first step where it can be known then.
+            OutputError: the folder cannot be written. This is checked before the first step as far as possible.
         """
         training, world = self.training, self.training.world
         with ExitStack() as stack:
             interrupts = stack.enter_context(Interrupts(STOP_SIGNALS))
-            unfinished = world.main_first(lambda: self._begin(stack))
-            trainer = training.new_trainer()
-            profiler = Profiler(trainer, warm_up=self.warm_up, steps=self.steps)
+            unfinished = world.main_first(lambda: self._make_folder(stack))
+            own_sinks = sinks if world.is_main else ()
+            profiler = Profiler(training, warm_up=self.warm_up, steps=self.steps, sinks=own_sinks)
             try:
-                with profiler:
-                    trainer.train(
-                        training.train_loader,
-                        sinks=[profiler, *(sinks if world.is_main else ())],
-                        interrupts=interrupts,
-                        save=lambda: None,
-                        validate=lambda: None,
-                        last_step=profiler.last_step,
-                    )
+                profiler.run(training.train_loader, interrupts=interrupts)
             except InterruptionError as exc:
                 raise InterruptionError(
                     exc.signal, f"interrupted by {exc.signal.name} while profiling: nothing is kept"
@@ -108,27 +101,25 @@ class Profiling:
                 "training": training.facts.values(),
                 "environment": environment(world, step=0),
             }
-            world.main_first(lambda: self._finish(unfinished, profiler, report))
+            world.main_first(lambda: self._write(unfinished, profiler, report))
         return {"profile": str(self.folder / PROFILE_FILE), "trace": str(self.folder / TRACE_FILE), **report}
 
-    def _begin(self, stack: ExitStack) -> Path:
-        """Make a folder beside the profile's, which goes when the stack is left."""
+    def _make_folder(self, stack: ExitStack) -> Path:
+        """Make a scratch folder beside the profile's; it is removed when the stack is closed."""
+        hint = "name another run with --run"
         try:
             if (self.folder / "recipe.yaml").exists() or (self.folder.exists() and not self.folder.is_dir()):
-                raise OutputError(
-                    f"{self.folder} is the place of the profile, and something else is there",
-                    hint="name another run with --run",
-                )
+                raise OutputError(f"the profile goes to {self.folder}, but something else is there", hint=hint)
+            if self.folder.parent.exists() and not self.folder.parent.is_dir():
+                raise OutputError(f"{self.folder} cannot be written: {self.folder.parent} is not a folder", hint=hint)
             if self.folder.exists() and not os.access(self.folder, os.W_OK):
-                raise OutputError(f"{self.folder} cannot be written", hint="name another run with --run")
+                raise OutputError(f"{self.folder} cannot be written", hint=hint)
             return stack.enter_context(scratch_folder(self.folder))
         except OSError as exc:
-            raise OutputError(
-                f"{self.folder} cannot be written: {exc.strerror}", hint="name another run with --run"
-            ) from exc
+            raise OutputError(f"{self.folder} cannot be written: {exc.strerror}", hint=hint) from exc
 
-    def _finish(self, unfinished: Path, profiler: Profiler, report: Mapping[str, Any]) -> None:
-        """Write both files, then give them their names."""
+    def _write(self, unfinished: Path, profiler: Profiler, report: Mapping[str, Any]) -> None:
+        """Write both files into the scratch folder, then move them to their places."""
         try:
             profiler.write_trace(unfinished / TRACE_FILE)
             (unfinished / PROFILE_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
@@ -140,6 +131,6 @@ class Profiling:
 
 
 def profile_folder(run: Path) -> Path:
-    """Beside the run's folder, `-profile` after its name: a run can still begin, go on or be there."""
-    named = run if run.name not in ("", "..") else run.resolve()
+    """Return the folder beside the run's, with `-profile` after its name. The run itself may begin or exist."""
+    named = run if run.name not in ("", "..") else run.resolve()  # `.` and `a/..` have no name to add to
     return named.parent / f"{named.name}-profile"

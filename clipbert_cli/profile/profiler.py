@@ -1,151 +1,148 @@
-"""A look at training steps while they run: some to warm up, some timed, one counted, some traced.
+"""A training that is measured while it runs.
 
-    warm_up | steps that are timed | 1 whose FLOPs are counted | 1 that warms the tracer up | TRACED
+    warm-up | steps that are timed | 1 whose FLOPs are counted | 1 that warms the tracer up | TRACED steps
 
-What slows the loop down comes after the steps that are timed.
+Counting and tracing slow the loop down, so they come after the timed steps.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
-from torch.utils.hooks import RemovableHandle
 
 from clipbert_cli.profile.flops import flop_counter, matrix_product_rate
-from clipbert_cli.profile.timeline import Timeline, clock_of
-from clipbert_cli.train.loop import Trainer
-from clipbert_cli.train.meter import peak_memory
+from clipbert_cli.profile.phase_timer import PhaseTimer
+from clipbert_cli.runtime.interrupts import Interrupts
+from clipbert_cli.train.logs import Sink, peak_memory
 from clipbert_cli.train.phases import NullPhases, Phase, Phases
+from clipbert_cli.train.session import Training
 
 TRACED = 2
-"""Few, so that the file stays small."""
+"""Steps in the trace; few, because each is several MB."""
 
 AFTERWARDS = 2 + TRACED
 """Steps after those that are timed."""
 
 
-class Traced:
-    """Phases as ranges of a trace."""
+class TracePhases:
+    """Makes each phase a range of the trace."""
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
         return record_function(name)
 
 
 class Profiler:
-    """The trainer's phases and a sink of its loop; entered around `Trainer.train`, up to `last_step`.
+    """Trains the first steps of a training and measures them. It is the loop's callbacks and receives its phases.
 
     Args:
-        trainer: before its first step.
-        warm_up: steps before those that count; at least 1.
-        steps: that are timed.
+        warm_up: steps before those that count, at least 1.
+        steps: steps that are timed.
+        sinks: where the loop's records go.
     """
 
-    def __init__(self, trainer: Trainer, *, warm_up: int, steps: int) -> None:
-        self.trainer, self.warm_up, self.steps = trainer, warm_up, steps
+    def __init__(self, training: Training, *, warm_up: int, steps: int, sinks: Sequence[Sink] = ()) -> None:
+        self.warm_up, self.steps, self.sinks = warm_up, steps, sinks
         self.last_step = warm_up + steps + AFTERWARDS
-        self._world = trainer.world
+        self.world = training.world
         self._listener: Phases = NullPhases()
-        self._timeline = Timeline(clock_of(self._world.device), alone=self._world.size == 1)
+        self.trainer = training.trainer(phases=self)
+        self._timer = PhaseTimer(self.world.device, processes=self.world.size)
         self._counter = flop_counter()
         self._tracer: profile | None = None
-        self._examples: dict[int, int] = {}  # after a step
+        self._examples: dict[int, int] = {}  # step -> number of examples up to and including that step
         self._memory = self._skipped = 0
         self._rate = 0.0
-        self._turns: dict[int, Callable[[], None]] = {
+        self._stage = ExitStack()
+        # What begins after a step.
+        self._stages: dict[int, Callable[[], None]] = {
             warm_up: self._start_timing,
             warm_up + steps: self._start_counting,
             warm_up + steps + 1: self._start_tracing,
-            self.last_step: self._finish,
+            self.last_step: lambda: None,
         }
-        self._stage = ExitStack()
 
-    def __enter__(self) -> Profiler:
-        self._rate = matrix_product_rate(self._world.device, self.trainer.precision.dtype)
-        self.trainer.phases = self
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stage.close()
-        self.trainer.phases = NullPhases()
+    def run(self, batches: Any, *, interrupts: Interrupts) -> None:
+        """Train to `last_step` on this process's batches."""
+        self._rate = matrix_product_rate(self.world.device, self.trainer.precision.dtype)
+        with self._stage:
+            self.trainer.train(batches, self, interrupts=interrupts, last_step=self.last_step)
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
-        """Told by the trainer."""
         return self._listener.phase(name)
 
     def advance(self, step: int) -> None:
-        """A step is done: the next one may be looked at in another way."""
+        for sink in self.sinks:
+            sink.advance(step)
         self._examples[step] = self.trainer.examples
         if self.warm_up < step <= self.warm_up + self.steps:
-            self._timeline.step()
-        if step in self._turns:
+            self._timer.step()
+        if step in self._stages:
             self._stage.close()
-            self._turns[step]()
+            self._listener = NullPhases()
+            self._stages[step]()
         elif self._tracer:
             self._tracer.step()
 
-    def write(self, record: Mapping[str, Any]) -> None:
-        pass
+    def log(self, record: Mapping[str, Any]) -> None:
+        for sink in self.sinks:
+            sink.write(record)
 
-    def close(self) -> None:
-        pass
+    def save(self) -> None:
+        """Do nothing: a profile is not kept."""
+
+    def validate(self) -> None:
+        """Do nothing: only training is measured."""
 
     def _start_timing(self) -> None:
-        if self._world.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self._world.device)
-        if self._world.size > 1:
-            for parameter in self.trainer.model.parameters():
-                if parameter.requires_grad:
-                    self._stage.callback(_removing(parameter, self._timeline))
+        if self.world.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.world.device)
         self._skipped = self.trainer.skipped
-        self._listener = self._timeline
-        self._timeline.step()
+        self._listener = self._timer
+        self._timer.step()
 
     def _start_counting(self) -> None:
-        self._memory = peak_memory(self._world.device)
+        self._memory = peak_memory(self.world.device)
         self._skipped = self.trainer.skipped - self._skipped
-        self._listener = NullPhases()
         if self.trainer.config.compile:
+            # The counter sees operations as PyTorch dispatches them, which compiled code does not do.
             self._stage.enter_context(torch.compiler.set_stance("force_eager"))
         self._stage.enter_context(self._counter)
 
     def _start_tracing(self) -> None:
-        if not self._world.is_main:
+        if not self.world.is_main:
             return
-        self._listener = Traced()
-        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self._world.device.type == "cuda" else [])]
+        self._listener = TracePhases()
+        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.world.device.type == "cuda" else [])]
         turns = schedule(wait=0, warmup=1, active=TRACED, repeat=1)
         self._tracer = self._stage.enter_context(profile(activities=kinds, schedule=turns))
 
-    def _finish(self) -> None:
-        self._listener = NullPhases()
-
     def write_trace(self, file: Path) -> None:
-        """The traced steps as a Chrome trace, packed where the name ends with .gz. For the main process alone."""
+        """Write the traced steps as a Chrome trace, compressed if the name ends with .gz; in the main process only."""
         assert self._tracer
         self._tracer.export_chrome_trace(str(file))
 
     def report(self) -> dict[str, Any]:
-        """What was measured. Times are the main process's; FLOPs and the machine's rate are sums over all processes.
+        """Return what was measured. Times are the main process's; FLOPs and rates are sums over all processes.
 
-        Every process must call this, after `last_step`.
+        Every process must call this, after `run`.
         """
-        spent, each = self._timeline.seconds()
+        spent, each = self._timer.seconds()
         whole = sum(each)
         counted = self.warm_up + self.steps + 1
         examples = (self._examples[counted - 1] - self._examples[self.warm_up]) / self.steps
-        # A step at an epoch's end is smaller: the counted one stands for the others by its examples.
-        share = examples / max(1, self._examples[counted] - self._examples[counted - 1])
-        own = (self._counter.get_total_flops() * share, self._rate, self._memory, spent["data"] / self.steps)
-        flops, rates, memory, waits = zip(*self._world.gather(own), strict=True)
+        # The counted step may be a smaller one at an epoch's end: scale its FLOPs to the mean number of examples.
+        scale = examples / max(1, self._examples[counted] - self._examples[counted - 1])
+        own = (self._counter.get_total_flops() * scale, self._rate, self._memory, spent["data"] / self.steps)
+        flops, rates, memory, waits = zip(*self.world.gather(own), strict=True)
         done = sum(flops) * self.steps / whole
         return {
-            "processes": self._world.size,
+            "processes": self.world.size,
             "precision": self.trainer.precision.name,
             "warm_up_steps": self.warm_up,
             "steps": self.steps,
@@ -165,9 +162,3 @@ class Profiler:
             "matrix_flop_per_second": sum(rates),
             "mfu": done / sum(rates),
         }
-
-
-def _removing(parameter: torch.nn.Parameter, timeline: Timeline) -> Callable[[], None]:
-    """Tell the timeline of every gradient of the parameter; what ends that."""
-    handle: RemovableHandle = parameter.register_post_accumulate_grad_hook(lambda _: timeline.gradient())
-    return handle.remove

@@ -1,10 +1,10 @@
-"""Checkpoints of a run: a folder that is complete or absent, and links to the latest and the best.
+"""Checkpoints of a run: folders that are complete or absent, and links to the latest and the best of them.
 
 checkpoints/step_N/
     config.json, model.safetensors   the model, as `from_pretrained` reads it
-    average.safetensors              the moving average of the trained weights, where one is kept
-    training.pt                      optimiser, loss scale and counters: what going on needs besides
-    state.json                       step and plan for people and programs, and every other file's size and CRC-32
+    average.safetensors              the moving average of the trained weights, if one is kept
+    training.pt                      optimiser, loss scale and counters: the rest of what resuming needs
+    state.json                       step, plan, digests of recipe and data, and every other file's size and CRC-32
 """
 
 from __future__ import annotations
@@ -25,22 +25,23 @@ AVERAGE_FILE = "average.safetensors"
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
-    """Where the checkpoint of update `step` is."""
+    """Return the folder of the checkpoint of `step`."""
     return checkpoints / f"step_{step}"
 
 
 def save_checkpoint(checkpoints: Path, *, step: int, write: Callable[[Path], None], state: Mapping[str, Any]) -> Path:
-    """Write one checkpoint under a temporary name, flush it to disk, give it its name, then move the `latest` link.
+    """Write one checkpoint, complete or not at all, and point the `latest` link to it.
 
     Args:
         write: writes the files into the folder it is given.
         state: plain values, written as JSON beside them.
 
     Raises:
-        OSError: for lack of space, say; then there is nothing of this checkpoint.
+        OSError: the checkpoint cannot be written, for example for lack of space; nothing of it is left.
     """
     checkpoints.mkdir(parents=True, exist_ok=True)
     final = step_folder(checkpoints, step)
+    # Durable: `remove_old_checkpoints` runs next, and a power failure must not leave only what was not yet on disk.
     with atomic_folder(final, replace=True, durable=True) as folder:
         write(folder)
         files = {file.name: {"bytes": file.stat().st_size, "crc32": _crc32(file)} for file in sorted(folder.iterdir())}
@@ -51,10 +52,10 @@ def save_checkpoint(checkpoints: Path, *, step: int, write: Callable[[Path], Non
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote as JSON.
+    """Return the content of a checkpoint's state.json.
 
     Raises:
-        ValueError: the file is missing or is no JSON object.
+        ValueError: the file is missing or is not a JSON object.
     """
     try:
         state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
@@ -66,7 +67,7 @@ def read_state(folder: Path) -> dict[str, Any]:
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a checkpoint's files, in a few words; None if each is there as it was written."""
+    """Return what is wrong with a checkpoint's files, in a few words, or None if each is as it was written."""
     try:
         files = read_state(folder)["files"].items()
     except (ValueError, KeyError, AttributeError) as exc:
@@ -78,23 +79,23 @@ def damage(folder: Path) -> str | None:
         if (size := file.stat().st_size) != expected["bytes"]:
             return f"{name} has {size} bytes, {expected['bytes']} were written"
         if _crc32(file) != expected["crc32"]:
-            return f"{name} is not what was written: its CRC-32 differs"
+            return f"{name} has changed since it was written: its CRC-32 differs"
     return None
 
 
 def mark_best(checkpoints: Path, *, step: int) -> None:
-    """Move the `best` link to the checkpoint of update `step`."""
+    """Point the `best` link to the checkpoint of `step`."""
     point_link(checkpoints.parent / "best", step_folder(checkpoints, step))
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
-    """The steps that have a checkpoint, ascending; folders of other names are not ours."""
+    """Return the steps that have a checkpoint, in ascending order. Folders with other names are ignored."""
     names = (re.fullmatch(r"step_(\d+)", folder.name) for folder in checkpoints.glob("step_*"))
     return sorted(int(name[1]) for name in names if name)
 
 
 def remove_old_checkpoints(checkpoints: Path, *, keep_last: int) -> None:
-    """Remove all but the last `keep_last` checkpoints and the best."""
+    """Remove all checkpoints but the last `keep_last` and the best one."""
     best = (checkpoints.parent / "best").resolve()
     for step in saved_steps(checkpoints)[:-keep_last]:
         folder = step_folder(checkpoints, step)
@@ -103,7 +104,7 @@ def remove_old_checkpoints(checkpoints: Path, *, keep_last: int) -> None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Give a damaged checkpoint a name that no checkpoint has, and return it."""
+    """Rename a damaged checkpoint, so that it is kept but not used, and return its new name."""
     number = 1
     while (aside := folder.with_name(f"{folder.name}.damaged{number}")).exists():
         number += 1

@@ -1,4 +1,4 @@
-"""A trained model as one folder that stands alone."""
+"""A trained model as one self-contained folder."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from clipbert_cli.runs.folder import RunFolder
 
 
 def load_model(folder: RunFolder, *, checkpoint: str, weights: str) -> ClipBert:
-    """The model of a checkpoint, in evaluation mode on the CPU.
+    """Return the model of a checkpoint, in evaluation mode, on the CPU.
 
     Args:
         checkpoint: `best`, `latest` or `step_N`.
-        weights: `plain`, `ema`, or `auto` for those that validation scored.
+        weights: `plain`, `ema` (the moving average), or `auto` for the ones that validation scored.
 
     Raises:
-        RunError: no such checkpoint, or it has no averaged weights.
-        WeightsError: its files are damaged.
+        RunError: there is no such checkpoint, or it has no averaged weights.
+        WeightsError: the checkpoint's files are damaged.
     """
     place = folder.checkpoint(checkpoint)
     average = folder.average(place, weights)
@@ -33,14 +33,14 @@ def load_model(folder: RunFolder, *, checkpoint: str, weights: str) -> ClipBert:
 
 
 def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -> None:
-    """Write weights, configuration, vocabulary and answers into a new folder, whole or not at all.
+    """Write weights, configuration, vocabulary and answers into a new folder, complete or not at all.
 
     Raises:
         OutputError: `out` exists.
         ClipbertError: see `load_model`.
     """
     if os.path.lexists(out):
-        raise OutputError(f"{out} exists already", hint="name another folder")
+        raise OutputError(f"{out} exists already", hint="name a folder that does not exist")
     model = load_model(folder, checkpoint=checkpoint, weights=weights)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as unfinished:

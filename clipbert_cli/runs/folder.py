@@ -1,14 +1,14 @@
-"""A run's folder: what is where, which checkpoint a name means, and who may write.
+"""A run's folder: where its files are, which checkpoint a name means, and which process may write to it.
 
 runs/<name>/
-    recipe.yaml             fully resolved
-    vocab.txt, answers.json what the model reads and answers with, so that the folder stands alone
+    recipe.yaml             the resolved recipe
+    vocab.txt, answers.json the tokenizer's vocabulary and the answers, so that the folder is self-contained
     checkpoints/step_N/     see runs/checkpoint.py
     latest, best            links to checkpoints
-    metrics.jsonl           one record a line
-    environment.json        one entry a start: versions, devices, command, git commit
+    metrics.jsonl           one record per line
+    environment.json        one entry per start: versions, devices, command, git commit
     tensorboard/            events, if the recipe asks for them
-    .lock                   held by the process that trains
+    .lock                   locked by the process that trains
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import RunError
-from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, write_json
+from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, read_json, write_json
 from clipbert_cli.runs.checkpoint import (
     AVERAGE_FILE,
     STATE_FILE,
@@ -34,64 +33,42 @@ from clipbert_cli.runs.checkpoint import (
 )
 
 
-@dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The places in one run's folder."""
+    """The files of the run in folder `path`, which need not exist."""
 
-    path: Path
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.recipe = path / "recipe.yaml"
+        self.vocabulary = path / "vocab.txt"
+        self.answers = path / "answers.json"
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.environment = path / "environment.json"
+        self.tensorboard = path / "tensorboard"
+        self.lock = path / ".lock"
 
-    @property
-    def recipe(self) -> Path:
-        return self.path / "recipe.yaml"
-
-    @property
-    def vocabulary(self) -> Path:
-        return self.path / "vocab.txt"
-
-    @property
-    def answers(self) -> Path:
-        return self.path / "answers.json"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def environment(self) -> Path:
-        return self.path / "environment.json"
-
-    @property
-    def tensorboard(self) -> Path:
-        return self.path / "tensorboard"
-
-    @property
-    def lock(self) -> Path:
-        return self.path / ".lock"
+    # -------------------------------------------------------------------------------------------- the folder
 
     @classmethod
     def absent(cls, path: Path) -> RunFolder:
-        """A folder that a new run may take.
+        """Return the folder for a new run.
 
         Raises:
-            RunError: something is there already.
+            RunError: something exists at `path`.
         """
         if os.path.lexists(path):
             raise RunError(
                 f"run folder {path} exists already",
-                hint="give --resume to go on with it, name another one with --run, or remove it if it is not needed",
+                hint="give --resume to continue that run, name another folder with --run, or remove it",
             )
         return cls(path)
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:
-        """The folder of a run that has begun.
+        """Return the folder of a run that has begun.
 
         Raises:
-            RunError: there is none.
+            RunError: `path` is not a run folder.
         """
         run = cls(path)
         if not run.recipe.is_file():
@@ -101,10 +78,10 @@ class RunFolder:
         return run
 
     def create(self, *, recipe: str, vocabulary: Path, answers: Mapping[str, int] | None) -> None:
-        """Make the folder with what the run stands on; it appears whole or not at all.
+        """Make the folder with recipe, vocabulary and answers; it appears complete or not at all.
 
         Raises:
-            RunError: another process has made it meanwhile.
+            RunError: another process has made it in the meantime.
         """
         self.path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -116,20 +93,20 @@ class RunFolder:
                     text = json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
                     fresh.answers.write_text(text, encoding="utf-8")
         except FileExistsError:
-            RunFolder.absent(self.path)  # raises the error that names what to do
+            RunFolder.absent(self.path)  # raises the error that says what to do
             raise
 
     def remove_without_checkpoint(self) -> None:
-        """Take the folder away again where training ended before its first checkpoint."""
+        """Remove the folder unless it has a checkpoint."""
         if not saved_steps(self.checkpoints):
             shutil.rmtree(self.path, ignore_errors=True)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Within it no other process may train in this folder. The system lets go of it whatever ends this process.
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training in this folder. The system releases the lock however this process ends.
 
         Raises:
-            RunError: another process holds it.
+            RunError: another process holds the lock.
         """
         with ExitStack() as stack:
             try:
@@ -141,39 +118,41 @@ class RunFolder:
                 ) from exc
             yield
 
-    def is_held(self) -> bool:
-        """Whether another process trains in this folder."""
+    def is_locked(self) -> bool:
+        """Return whether another process trains in this folder."""
         return is_locked(self.lock)
 
+    # -------------------------------------------------------------------------------------------- checkpoints
+
     def checkpoint(self, name: str) -> Path:
-        """The checkpoint that `best`, `latest` or `step_N` means.
+        """Return the folder of the checkpoint `best`, `latest` or `step_N`.
 
         Raises:
             RunError: the run has no such checkpoint.
         """
         folder = self.path / name if name in ("best", "latest") else self.checkpoints / name
         if not (folder / STATE_FILE).is_file():
-            there = [f"step_{step}" for step in saved_steps(self.checkpoints)]
+            steps = [f"step_{step}" for step in saved_steps(self.checkpoints)]
             raise RunError(
-                f"run {self.path} has no checkpoint {name!r}; it has {', '.join(there) or 'none yet'}",
+                f"run {self.path} has no checkpoint {name!r}; it has {', '.join(steps) or 'none yet'}",
                 hint="give --checkpoint best, latest or step_N",
             )
         return folder.resolve()
 
     def average(self, checkpoint: Path, weights: str) -> Path | None:
-        """The file of averaged weights to put over a checkpoint's own, None for its own.
+        """Return the file of averaged weights that replace a checkpoint's own, or None to keep its own.
 
         Args:
-            checkpoint: from `checkpoint`.
-            weights: `plain`, `ema`, or `auto` for those that validation scored.
+            checkpoint: a folder that `checkpoint` returned.
+            weights: `plain`, `ema`, or `auto` for the ones that validation scored.
 
         Raises:
-            RunError: `ema` is asked for, and no average was kept.
+            RunError: `ema` is given, but the run kept no average.
         """
         file = checkpoint / AVERAGE_FILE
         if weights == "ema" and not file.is_file():
             raise RunError(
-                f"checkpoint {checkpoint} has no averaged weights: train.ema_decay was null",
+                f"checkpoint {checkpoint} has no averaged weights, because train.ema_decay was null",
                 hint="give --weights plain",
             )
         if weights == "plain" or (weights == "auto" and read_state(checkpoint).get("validated_with") != "ema"):
@@ -181,7 +160,7 @@ class RunFolder:
         return file
 
     def newest_sound_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
-        """The last checkpoint that is whole, and what is wrong with later ones.
+        """Return the last undamaged checkpoint, if any, and what is wrong with each later one.
 
         Raises:
             RunError: there are checkpoints, and all are damaged.
@@ -195,17 +174,19 @@ class RunFolder:
         if problems:
             raise RunError(
                 "every checkpoint is damaged:\n"
-                + "\n".join(f"  {folder}: {what}" for folder, what in problems.items()),
+                + "\n".join(f"  {folder}: {problem}" for folder, problem in problems.items()),
                 hint="begin a new run with another --run",
             )
         return None, {}
 
+    # -------------------------------------------------------------------------------------------- records
+
     def validations(self) -> list[dict[str, Any]]:
-        """The records of every validation, in order of steps."""
+        """Return the records of all validations, in order of steps."""
         return [record for record in self.records() if record.get("event") == "validation"]
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """The records of metrics.jsonl; a last line that was cut short is left out."""
+        """Yield the records of metrics.jsonl."""
         try:
             lines = self.metrics.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
@@ -213,13 +194,13 @@ class RunFolder:
         for line in lines:
             try:
                 record = json.loads(line)
-            except ValueError:
+            except ValueError:  # the last line, if the process was killed while it wrote it
                 continue
             if isinstance(record, dict):
                 yield record
 
-    def forget_after(self, step: int) -> None:
-        """Take the records of later steps out of metrics.jsonl: they will be written again."""
+    def remove_records_after(self, step: int) -> None:
+        """Remove the records of later steps from metrics.jsonl."""
         if not self.metrics.exists():
             return
         kept = [record for record in self.records() if record.get("step", 0) <= step]
@@ -227,9 +208,5 @@ class RunFolder:
             stream.writelines(json.dumps(record) + "\n" for record in kept)
 
     def add_environment(self, entry: Mapping[str, Any]) -> None:
-        """Append one start to environment.json."""
-        try:
-            entries = json.loads(self.environment.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            entries = []
-        write_json(self.environment, [*entries, entry])
+        """Append the entry of one start to environment.json."""
+        write_json(self.environment, [*(read_json(self.environment) or []), entry])

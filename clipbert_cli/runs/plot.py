@@ -1,4 +1,4 @@
-"""Training curves of a run as a picture."""
+"""Training curves of a run as a PNG."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from clipbert_cli.errors import RunError, UsageError
 
 TRAINING = ("loss", "learning_rate", "grad_norm")
+"""Fields of `train` records that are drawn; of `validation` records every number is."""
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
-    """What can be drawn over the steps: some of the training's values, and every number of validation."""
+    """Return what can be drawn: the name of each curve -> its steps and values."""
     found: dict[str, tuple[list[int], list[float]]] = {}
     for record in records:
         event = record.get("event")
@@ -29,18 +30,18 @@ def curves(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], l
 
 
 def plot_run(records: Sequence[Mapping[str, Any]], out: Path, *, title: str) -> None:
-    """Write a PNG with one panel a curve.
+    """Write a PNG with one panel per curve.
 
     Raises:
         UsageError: matplotlib is not installed.
-        RunError: there is nothing to draw yet.
+        RunError: there is no number to draw yet.
     """
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as exc:
         raise UsageError(
-            "clipbert runs plot draws with matplotlib, which is not installed", hint="pip install 'clipbert[plot]'"
+            "clipbert runs plot needs matplotlib, which is not installed", hint="pip install 'clipbert[plot]'"
         ) from exc
     found = curves(records)
     if not found:

@@ -1,4 +1,4 @@
-"""What there is to say of a run from its folder alone; no model is loaded."""
+"""The state of a run, read from its folder without loading a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from clipbert_cli.runs.folder import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """One run: its last checkpoint's step of how many, its best validation, and its state.
+    """One run: its state, its last checkpoint's step, and its best validation.
 
-    `state` is `running`, `finished`, or `stopped`. What is not known yet is None.
+    `state` is `running`, `finished` or `stopped`. `best` is the value of `metric` at `best_step`. What is not known
+    yet is None.
     """
 
     run: str
@@ -28,23 +29,27 @@ class RunSummary:
 
 
 def summarise(folder: RunFolder) -> RunSummary:
-    """The run in `folder`."""
+    """Return the summary of the run in `folder`."""
     state = _last_state(folder)
     step, total, metric = state.get("step", 0), state.get("total_steps"), state.get("metric")
-    best = _best(folder, str(metric).removeprefix("-")) if metric else {}
+    name = str(metric).removeprefix("-")
+    # `best` links to a checkpoint; its scores are in the validation's record, the last one if the step was done twice.
+    best_checkpoint = (folder.path / "best").resolve().name
+    scores = [each for each in folder.validations() if f"step_{each['step']}" == best_checkpoint and name in each]
+    best = scores[-1] if scores else {}
     return RunSummary(
         run=str(folder.path),
-        state="running" if folder.is_held() else "finished" if step == total else "stopped",
+        state="running" if folder.is_locked() else "finished" if step == total else "stopped",
         step=step,
         total_steps=total,
         metric=metric,
-        best=best.get(str(metric).removeprefix("-")),
+        best=best.get(name),
         best_step=best.get("step"),
     )
 
 
 def find_runs(parent: Path) -> list[RunSummary]:
-    """Every run directly below `parent`, by name."""
+    """Return the summary of every run directly below `parent`, sorted by name."""
     return [summarise(RunFolder(file.parent)) for file in sorted(parent.glob("*/recipe.yaml"))]
 
 
@@ -52,13 +57,6 @@ def _last_state(folder: RunFolder) -> Mapping[str, Any]:
     for step in reversed(saved_steps(folder.checkpoints)):
         try:
             return read_state(step_folder(folder.checkpoints, step))
-        except ValueError:
+        except ValueError:  # damaged; an earlier checkpoint says almost as much
             continue
     return {}
-
-
-def _best(folder: RunFolder, metric: str) -> Mapping[str, Any]:
-    """The validation record of the checkpoint that `best` points to."""
-    name = (folder.path / "best").resolve().name
-    records = [record for record in folder.validations() if f"step_{record['step']}" == name and metric in record]
-    return records[-1] if records else {}

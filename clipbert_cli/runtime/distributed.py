@@ -1,4 +1,4 @@
-"""The processes of a run. The only file that may import torch.distributed; one process is world size 1."""
+"""The processes of a run: the only file that may import torch.distributed. One process is world size 1."""
 
 from __future__ import annotations
 
@@ -19,30 +19,35 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipbert_cli.errors import ClipbertError, UsageError
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS
+from clipbert_cli.runtime.process_exit import Ended
 from clipbert_cli.types import Shard
 
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others. One that dies is noticed by the launcher at once; this is for hangs."""
+"""How long a process waits for the others before it fails. This is for hangs: the launcher notices a death at once."""
 
-FORWARD_SYNC = next(
+BUFFER_OPTION = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # newer releases of torch, older ones
     if name in inspect.signature(DistributedDataParallel).parameters
 )
-"""DDP's switch for sending buffers before every forward pass. Ours never change."""
+"""DDP's option to send buffers before every forward pass. Our model's buffers never change."""
+
+ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
+"""The environment variables that torchrun sets, with their values for a single process."""
+
+UNSET_HINT = "unset RANK, LOCAL_RANK and WORLD_SIZE for a single process, or start with torchrun"
 
 T = TypeVar("T")
 
-
-_left: list[Any] = []
-"""The process groups that this process was in."""
+_groups: list[Any] = []
+"""Process groups that this process has left, see `World.__exit__`."""
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """This process's place: its rank among `size` processes, and its device. Alone, every method does the plain thing.
+    """This process's rank among `size` processes, and its device.
 
-    Every process must call a method that speaks to the others, in the same order.
+    Methods that communicate must be called by every process, in the same order. With size 1 they do nothing special.
     """
 
     rank: int
@@ -53,16 +58,16 @@ class World:
         return self
 
     def __exit__(self, failure: object, *_: object) -> None:
-        # After a failure the others may not answer any more, and leaving does not ask them.
+        # After a failure the other processes may not answer any more: leaving must not ask them.
         if self.size > 1 and failure is None:
-            # Whoever lets go of the group last waits for its threads. A wrapped model (DDP) does so with Python's lock
-            # in hand, which those threads may be waiting for: both would wait forever. So this reference outlives it.
-            _left.append(dist.group.WORLD)
+            # Releasing the last reference to the group joins its threads. A DDP model would do so while it holds
+            # Python's lock, for which those threads may be waiting: a deadlock. This reference outlives the model.
+            _groups.append(dist.group.WORLD)
             dist.destroy_process_group()
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks for all."""
+        """Whether this process writes files and messages for all."""
         return self.rank == 0
 
     @property
@@ -71,7 +76,7 @@ class World:
         return Shard(self.rank, self.size)
 
     def gather(self, value: T) -> list[T]:
-        """What every process gave, by rank, for every process."""
+        """Return the values that all processes passed, by rank, in every process. Values must be picklable."""
         values: list[Any] = [value]
         if self.size > 1:
             values = [None] * self.size
@@ -79,13 +84,13 @@ class World:
         return values
 
     def reduce(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes, for every process; `tensor` itself may hold it afterwards."""
+        """Return the sum over all processes, in every process; `tensor` itself may be overwritten with it."""
         if self.size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def main_first(self, work: Callable[[], T]) -> T:
-        """What the main process's `work` returns, for every process; what it raises is raised in all of them."""
+        """Run `work` in the main process, and return its result, or raise its error, in every process."""
         if self.size == 1:
             return work()
         outcome: list[Any] = [None, None]
@@ -93,7 +98,8 @@ class World:
             try:
                 outcome = [work(), None]
             except Exception as exc:
-                known = isinstance(exc, ClipbertError | OSError)  # others may not survive the journey
+                # Errors of other libraries may not survive pickling: the other processes get their text.
+                known = isinstance(exc, ClipbertError | OSError)
                 dist.broadcast_object_list([None, exc if known else RuntimeError(f"{type(exc).__name__}: {exc}")])
                 raise
         dist.broadcast_object_list(outcome)
@@ -104,16 +110,17 @@ class World:
         return result
 
     def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as training calls it: gradients are averaged over the processes in the backward pass."""
+        """Return the model as training must call it: its backward pass averages gradients over the processes."""
         if self.size == 1:
             return model
-        # Of a 1x1 convolution's weights, which are the same in every layout, only the names of the strides differ.
+        # DDP warns that 1x1 weights in channels_last have other strides than their gradients. The memory is the same
+        # in either layout; only the stride metadata differs.
         warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
-        options: Any = {FORWARD_SYNC: False}
+        options: Any = {BUFFER_OPTION: False}
         return DistributedDataParallel(model, find_unused_parameters=False, gradient_as_bucket_view=True, **options)
 
     def accumulating(self, wrapped: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-        """The context of one forward and backward pass; only an update's last one speaks to the other processes."""
+        """Return the context of one forward and backward pass; only the last one of an update communicates."""
         if last or not isinstance(wrapped, DistributedDataParallel):
             return nullcontext()
         context: AbstractContextManager[None] = wrapped.no_sync()
@@ -121,76 +128,59 @@ class World:
 
 
 def start_world(device: str | None = None) -> World:
-    """The world of this process, as the launcher's environment describes it; without a launcher it is alone.
+    """Return the world that the launcher's environment variables describe, or a world of one process.
 
-    The device is the one named, or the process's own GPU where there are any, or the CPU.
+    Args:
+        device: `cpu`, `cuda` or `cuda:N`; default: the GPU with this process's local rank, or the CPU without GPUs.
 
     Raises:
-        UsageError: no such device here, or an environment that no launcher writes.
+        UsageError: there is no such device, or a variable has a value that no launcher writes.
     """
-    size, rank, local_rank = (_number(name, default) for name, default in ENVIRONMENT)
+    size, rank, local_rank = (_whole_number(name, default) for name, default in ENVIRONMENT)
     if rank >= size:
         raise UsageError(
-            f"the environment variable RANK is {rank}, and WORLD_SIZE {size}: expected a rank below it", hint=_UNSET
+            f"the environment variable RANK is {rank}, but must be less than WORLD_SIZE, which is {size}",
+            hint=UNSET_HINT,
         )
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if size > 1 and name.startswith("cuda:"):
-        raise UsageError(f"--device is {name}: each of several processes has its own", hint="give --device cuda or cpu")
+        raise UsageError(
+            f"--device is {name}, but each of several processes needs its own GPU", hint="give --device cuda or cpu"
+        )
     if name == "cuda":
-        name = f"cuda:{local_rank}"  # with a number, as `set_device` wants it
+        name = f"cuda:{local_rank}"  # `set_device` needs an index
     try:
         torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as exc:
+    except (RuntimeError, AssertionError) as exc:  # AssertionError: torch without CUDA
         given = "--device" if device else f"the device of process {local_rank} of this machine"
+        several = "give --nproc-per-node the number of GPUs, or --device cpu"
         raise UsageError(
-            f"{given} is {name}: {str(exc).splitlines()[0]}",
-            hint="give cpu, cuda or cuda:N"
-            if size == 1
-            else "give --nproc-per-node the number of GPUs, or --device cpu",
+            f"{given} is {name}: {str(exc).splitlines()[0]}", hint="give cpu, cuda or cuda:N" if size == 1 else several
         ) from exc
     world = World(rank=rank, size=size, device=torch.device(name))
     if world.device.type == "cuda":
         torch.cuda.set_device(world.device)
     if size > 1 and not dist.is_initialized():
-        # gloo carries what lives on the CPU (counts, predictions), whatever carries the gradients.
+        # Counts and predictions are on the CPU: gloo carries them beside NCCL, which carries the gradients.
         dist.init_process_group("cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo", timeout=TIMEOUT)
     return world
 
 
-_UNSET = "unset RANK, LOCAL_RANK and WORLD_SIZE for a process alone, or start with torchrun"
-
-
-def _number(name: str, default: str) -> int:
+def _whole_number(name: str, default: str) -> int:
     value = os.environ.get(name, default)
     if not value.isdecimal():
         raise UsageError(
-            f"the environment variable {name} is {value!r}: expected a whole number, as torchrun sets it", hint=_UNSET
+            f"the environment variable {name} is {value!r}, but must be a whole number, as torchrun sets it",
+            hint=UNSET_HINT,
         )
     return int(value)
 
 
-ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
-"""What torchrun tells its processes, and what holds without it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How launched processes ended.
-
-    `signal` is what the launcher itself was stopped by; `exit_code` that of the first process that failed, negative
-    where a signal killed it, and `rank` its rank. All are None where every process ended well.
-    """
-
-    signal: signal.Signals | None = None
-    exit_code: int | None = None
-    rank: int | None = None
-
-
 def launch_processes(module: str, arguments: Sequence[str], options: Sequence[str]) -> Ended:
-    """Run `python -m MODULE ARGUMENTS` in several processes, by torchrun's launcher in this one.
+    """Run `python -m MODULE ARGUMENTS` in several processes with torchrun's launcher, and return how they ended.
 
     Args:
-        options: torchrun's own.
+        options: torchrun's own options.
     """
     from torch.distributed import run as torchrun
     from torch.distributed.elastic.multiprocessing import SignalException
@@ -198,9 +188,11 @@ def launch_processes(module: str, arguments: Sequence[str], options: Sequence[st
     from torch.distributed.launcher.api import elastic_launch
 
     config, program, rest = torchrun.config_from_args(torchrun.parse_args([*options, "-m", module]))
-    # SIGUSR1 is passed on like the others: it would end the launcher, and its processes with it.
-    config.signals_to_handle = ",".join(sig.name for sig in (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT))
-    handlers = {sig: signal.getsignal(sig) for sig in (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
+    # By default the launcher does not pass SIGUSR1 on: it would end at once, and its processes with it.
+    signals = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)
+    config.signals_to_handle = ",".join(number.name for number in signals)
+    # The launcher replaces the handlers and does not put them back.
+    handlers = {number: signal.getsignal(number) for number in signals}
     try:
         elastic_launch(config, entrypoint=program)(*rest, *arguments)
     except SignalException as exc:
@@ -209,6 +201,6 @@ def launch_processes(module: str, arguments: Sequence[str], options: Sequence[st
         rank, failure = exc.get_first_failure()
         return Ended(exit_code=failure.exitcode, rank=rank)
     finally:
-        for sig, handler in handlers.items():
-            signal.signal(sig, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return Ended()

@@ -1,27 +1,42 @@
-"""Ctrl-C and other requests to stop, at a safe moment: between steps, never while loading processes start or stop."""
+"""Requests to stop: from the signal to the exit code, and SLURM's way of starting the job again.
+
+    signal ─► Interrupts notes it ─► the work reaches a safe moment ─► InterruptionError ─► exit code 130 or 143
+                                       training   between two steps; all processes agree, then save (train/loop.py)
+                                       inference  between two parts of a batch: `check`
+    second Ctrl-C ─► KeyboardInterrupt at once
+
+Work stops only at safe moments, because a signal may arrive while a checkpoint is written or while loading processes
+start or stop. Other parts of the package use what is defined here:
+
+    runtime/distributed.py   our launcher passes STOP_SIGNALS on to the processes that it started
+    loading/loader.py        loading processes ignore Ctrl-C: the process that they load for decides
+    train/session.py         says what was saved and how to resume, and asks SLURM to requeue the job
+"""
 
 from __future__ import annotations
 
+import os
 import signal
+import subprocess
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
-from clipbert_cli.errors import InterruptionError
+from clipbert_cli.errors import InterruptionError, RunError, UsageError
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; what schedulers, `kill` and torchrun send; what SLURM sends ahead of a time limit (`--signal=USR1@120`)."""
+"""Ctrl-C; the signal of schedulers, `kill` and torchrun; SLURM's warning before a time limit (`--signal=USR1@120`)."""
 
 
 class Interrupts:
-    """While it is entered, a signal is only noted; whoever works asks for it at a safe moment.
+    """A context in which signals are noted instead of acted upon.
 
-    A second Ctrl-C, or SIGTERM after Ctrl-C (which is how torchrun passes the second one on), leaves at once with
-    KeyboardInterrupt. A repeated SIGTERM does not: schedulers and launchers both send it. Outside the main thread,
-    where Python lets no one handle signals, this does nothing.
+    A second Ctrl-C, or SIGTERM after Ctrl-C, raises KeyboardInterrupt at once: torchrun turns the second Ctrl-C into
+    SIGTERM. A repeated SIGTERM does not, because schedulers and launchers both send it. Outside the main thread this
+    does nothing: Python handles signals in the main thread only.
 
     Args:
-        signals: which ones; default Ctrl-C.
+        signals: the signals to note.
     """
 
     def __init__(self, signals: Sequence[signal.Signals] = (signal.SIGINT,)) -> None:
@@ -33,7 +48,7 @@ class Interrupts:
         try:
             for number in self.signals:
                 self._previous[number] = signal.signal(number, self._note)
-        except ValueError:  # not the main thread
+        except ValueError:  # this is not the main thread
             pass
         return self
 
@@ -48,6 +63,47 @@ class Interrupts:
         self.noted = signal.Signals(number)
 
     def check(self) -> None:
-        """Raises InterruptionError if a signal was noted."""
+        """Raise InterruptionError if a signal was noted."""
         if self.noted is not None:
             raise InterruptionError(self.noted)
+
+    def flags(self) -> list[float]:
+        """Return 1.0 for the noted signal and 0.0 for the others of STOP_SIGNALS. Processes add these up to agree."""
+        return [float(self.noted is number) for number in STOP_SIGNALS]
+
+    @staticmethod
+    def first(flags: Sequence[float]) -> signal.Signals | None:
+        """Return the first of STOP_SIGNALS that any process noted, given the sums of their `flags`."""
+        return next((number for number, count in zip(STOP_SIGNALS, flags, strict=True) if count), None)
+
+
+# ------------------------------------------------------------------------------------------ SLURM
+
+
+def check_requeue() -> None:
+    """Raise UsageError if this process does not run in a SLURM job."""
+    if "SLURM_JOB_ID" not in os.environ:
+        raise UsageError(
+            "--requeue needs a SLURM job, but SLURM_JOB_ID is not set", hint="leave --requeue out, or use sbatch"
+        )
+
+
+def was_requeued() -> bool:
+    """Return whether SLURM has started this job before."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+
+
+def requeue() -> None:
+    """Ask SLURM to put this job into the queue again.
+
+    Raises:
+        RunError: SLURM refuses, or cannot be asked.
+    """
+    command = ["scontrol", "requeue", os.environ["SLURM_JOB_ID"]]
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError) as exc:
+        reason = getattr(exc, "stderr", None) or exc
+        raise RunError(
+            f"{' '.join(command)} failed: {str(reason).strip()}", hint="everything is saved; submit the job again"
+        ) from exc

@@ -1,114 +1,85 @@
-"""Several processes from one command: torchrun's launcher, in this process, with one voice."""
+"""Start the same command in several processes, with torchrun's launcher in this process."""
 
 from __future__ import annotations
 
 import logging
 import os
-import signal
-import sys
 import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert_cli.errors import ClipbertError, UsageError
-from clipbert_cli.runtime.distributed import Ended, launch_processes
-from clipbert_cli.runtime.process_exit import LAUNCHED, Failure, first_failure
+from clipbert_cli.errors import UsageError
+from clipbert_cli.runtime.distributed import launch_processes
+from clipbert_cli.runtime.process_exit import LAUNCHED, Ended, launch_error
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """Which processes to start, in torchrun's words.
+    """The processes to start, named as torchrun names them.
 
     Args:
-        per_node: a number, or `gpu` for one a GPU.
-        nodes: machines that take part; the same command is given on each.
-        endpoint: `host:port` of one of them, where they meet; needed for several.
-        meeting: what this job is called there, the same on each.
+        per_node: processes on each machine: a number, or `gpu` for one per GPU.
+        nodes: number of machines; the same command is given on each.
+        endpoint: `host:port` on one of the machines, needed for several.
+        job_id: any name, the same on every machine.
     """
 
     per_node: str = "1"
     nodes: int = 1
     endpoint: str | None = None
-    meeting: str | None = None
+    job_id: str | None = None
 
     def options(self) -> list[str]:
-        """torchrun's options.
+        """Return torchrun's options.
 
         Raises:
-            UsageError: options that do not go together, or a number that is none.
+            UsageError: an option is missing, or a number is not one.
         """
         if self.per_node != "gpu" and not (self.per_node.isdigit() and int(self.per_node)):
-            raise UsageError(f"--nproc-per-node is {self.per_node}: it must be a number from 1, or gpu")
+            raise UsageError(f"--nproc-per-node is {self.per_node}, but must be a number from 1, or gpu")
         if self.nodes > 1 and not self.endpoint:
             raise UsageError(
-                f"--nnodes is {self.nodes}: the machines need a place to meet",
+                f"--nnodes is {self.nodes}, but --rdzv-endpoint is missing: the machines must meet somewhere",
                 hint="give --rdzv-endpoint host:port and --rdzv-id, the same on every machine",
             )
-        endpoint = self.endpoint or "localhost:0"  # any free port
-        meeting = self.meeting or ("clipbert" if self.endpoint else str(uuid.uuid4()))
+        endpoint = self.endpoint or "localhost:0"  # port 0: any free port
+        # Without an endpoint this job is alone, and a random id keeps it apart from others on this machine.
+        job_id = self.job_id or ("clipbert" if self.endpoint else str(uuid.uuid4()))
         return [
             *("--nproc-per-node", self.per_node, "--nnodes", str(self.nodes)),
-            *("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", meeting),
+            *("--rdzv-backend", "c10d", "--rdzv-endpoint", endpoint, "--rdzv-id", job_id),
         ]
 
 
 def is_launched() -> bool:
-    """Whether a launcher, ours or torchrun, started this process."""
+    """Return whether a launcher, ours or torchrun, started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def launch(arguments: Sequence[str], processes: Processes) -> None:
-    """Run `clipbert ARGUMENTS` in several processes, to their end.
+    """Run `clipbert ARGUMENTS` in several processes, and return when all have ended.
 
     Raises:
-        ClipbertError: the first failure of a process, with its own message and exit code; or what stopped them.
+        ClipbertError: the first failure of a process, with its message and exit code, or the signal that stopped them.
     """
     options = processes.options()
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the launcher's own view of every failure
+    # torchrun's logger repeats each failure in its own words.
+    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     share_cores(processes)
-    with tempfile.TemporaryDirectory(prefix="clipbert-") as folder:
+    with tempfile.TemporaryDirectory(prefix="clipbert-") as logs:
         os.environ[LAUNCHED] = "1"
         try:
-            ended = launch_processes("clipbert_cli", arguments, [*options, "--log-dir", folder])
+            ended = launch_processes("clipbert_cli", arguments, [*options, "--log-dir", logs])
         finally:
             del os.environ[LAUNCHED]
         if ended != Ended():
-            raise _explained(ended, first_failure(Path(folder)))
+            raise launch_error(ended, Path(logs))
 
 
 def share_cores(processes: Processes) -> None:
-    """Give every process its share of the cores, where the person has not said (torchrun gives one to each)."""
+    """Give every process an equal share of the cores, unless OMP_NUM_THREADS is set. torchrun alone would give one."""
     if "OMP_NUM_THREADS" not in os.environ and processes.per_node.isdigit():
         cores = len(os.sched_getaffinity(0))
         os.environ["OMP_NUM_THREADS"] = str(max(1, cores // int(processes.per_node)))
-
-
-class LaunchError(ClipbertError):
-    """What a process failed with; the exit code is its own."""
-
-    def __init__(self, message: str, *, hint: str | None = None, code: int) -> None:
-        super().__init__(message, hint=hint)
-        self.exit_code = code
-
-
-def _explained(ended: Ended, first: Failure | None) -> ClipbertError:
-    if first and first.trace:
-        sys.stderr.write(first.trace)
-        return LaunchError(f"process {first.rank} failed: {first.message}", code=first.code)
-    if first:
-        return LaunchError(first.message, hint=first.hint, code=first.code)
-    if ended.signal is not None:
-        return LaunchError(f"interrupted by {ended.signal.name}", code=130 if ended.signal is signal.SIGINT else 143)
-    code = ended.exit_code or 1
-    if code < 0:
-        name = signal.Signals(-code).name
-        return LaunchError(
-            f"process {ended.rank} was ended by {name}",
-            hint="SIGKILL often means that the machine's memory was full: lower data.workers or train.batch_size"
-            if name == "SIGKILL"
-            else None,
-            code=1,
-        )
-    return LaunchError(f"process {ended.rank} ended with exit code {code} and said nothing", code=code)

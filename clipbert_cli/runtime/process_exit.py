@@ -1,6 +1,6 @@
-"""A process's failure, told to the launcher that started it: the launcher says it to the person, once.
+"""How a process of several ends: it reports its failure to the launcher, which prints the first one, once.
 
-The file is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a plain `torchrun` shows the message as well.
+The report is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a plain `torchrun` shows the message too.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import signal
 import sys
 import time
 import traceback
@@ -15,15 +16,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import write_json
 
 LAUNCHED = "CLIPBERT_LAUNCHED"
-"""Set by our own launcher: it speaks for the processes it started."""
+"""Environment variable that our own launcher sets: it prints the messages of the processes it started."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What went wrong in one process; `trace` is the traceback of an error that no one foresaw."""
+    """The failure of one process; `trace` is the traceback of an unexpected error, None for a known one."""
 
     message: str
     hint: str | None
@@ -33,13 +35,39 @@ class Failure:
     trace: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How launched processes ended; all fields are None if every process succeeded.
+
+    `signal` is the one that stopped the launcher. `exit_code` is that of the first process that failed, negative where
+    a signal killed it, and `rank` is its rank.
+    """
+
+    signal: signal.Signals | None = None
+    exit_code: int | None = None
+    rank: int | None = None
+
+
+class LaunchError(ClipbertError):
+    """The failure of a launched process, with that process's exit code."""
+
+    def __init__(self, message: str, *, hint: str | None = None, code: int) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = code
+
+
 def report(message: str, *, hint: str | None, code: int, unforeseen: bool = False) -> bool:
-    """Tell the launcher why this process ends; whether it is ours, so that nothing more is to be said here."""
+    """Report to the launcher why this process ends, and return whether that launcher is ours and prints the message.
+
+    Args:
+        unforeseen: include the traceback of the current exception.
+    """
     file, rank = os.environ.get("TORCHELASTIC_ERROR_FILE"), os.environ.get("RANK", "0")
-    if not file or not rank.isdecimal():  # no launcher writes such a rank
+    if not file or not rank.isdecimal():  # a launcher never writes a rank that is not a number
         return False
     trace = traceback.format_exc() if unforeseen else None
     failure = Failure(message, hint, code, int(rank), time.time(), trace)
+    # The format of torch's `record_exception`, with our own fields in an entry beside it.
     extra = {"py_callstack": trace or message, "timestamp": str(int(failure.time))}
     content = {"message": {"message": message, "extraInfo": extra}, "clipbert": asdict(failure)}
     try:
@@ -49,48 +77,68 @@ def report(message: str, *, hint: str | None, code: int, unforeseen: bool = Fals
     return LAUNCHED in os.environ
 
 
-def first_failure(folder: Path) -> Failure | None:
-    """The earliest failure that processes reported in the error files below `folder`."""
+def launch_error(ended: Ended, logs: Path) -> LaunchError:
+    """Return the error to show for processes that failed, whose error files are below `logs`.
+
+    The earliest report counts: later failures are mostly consequences, such as a lost connection. Without a report
+    the exit code has to do. The traceback of an unexpected error is printed.
+    """
+    if first := _first_failure(logs):
+        if first.trace:
+            sys.stderr.write(first.trace)
+            return LaunchError(f"process {first.rank} failed: {first.message}", code=first.code)
+        return LaunchError(first.message, hint=first.hint, code=first.code)
+    if ended.signal is not None:
+        return LaunchError(f"interrupted by {ended.signal.name}", code=130 if ended.signal is signal.SIGINT else 143)
+    code = ended.exit_code or 1
+    if code > 0:
+        return LaunchError(f"process {ended.rank} ended with exit code {code} and no message", code=code)
+    name = signal.Signals(-code).name
+    hint = "SIGKILL often means that the machine ran out of memory: lower data.workers or train.batch_size"
+    return LaunchError(f"process {ended.rank} was ended by {name}", hint=hint if name == "SIGKILL" else None, code=1)
+
+
+def _first_failure(logs: Path) -> Failure | None:
     failures = []
-    for file in folder.rglob("error.json"):
+    for file in logs.rglob("error.json"):
         try:
             failures.append(Failure(**json.loads(file.read_text(encoding="utf-8"))["clipbert"]))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError):  # torchrun's own report, or one cut short by a full disk
             continue
     return min(failures, key=lambda failure: failure.time, default=None)
 
 
 def run_and_exit(work: Callable[[], object]) -> None:
-    """Do `work`, and as one of several processes end this one; a process alone comes back to end as Python does it.
+    """Run `work`; a process of several then ends here, a single process returns and ends as Python does it.
 
-    The threads that carry tensors between processes let go of them in their own time, and need Python's lock for it.
-    Where they ask for it while the interpreter takes itself down, Python ends them in a place where C++ may not be
-    left, and the process aborts (SIGABRT) after all its work is done; they cannot be waited for either, since others
-    may have failed. So this ends as `multiprocessing` ends its processes: exit handlers, what is still to be written,
-    and out, with the interpreter as it is. Threads that are no daemons are not waited for.
+    gloo's threads, which carry tensors between processes, need Python's lock when they release a tensor. If they ask
+    for it while the interpreter shuts down, Python ends them inside C++ code that must not be left, and the process
+    aborts (SIGABRT) after all its work is done. They cannot be joined either, since other processes may have failed.
+    So this ends the way `multiprocessing` ends its processes: exit handlers, flush, `os._exit`. Threads that are not
+    daemons are not joined.
     """
     if os.environ.get("WORLD_SIZE", "1") == "1":
         work()
         return
-    import ctypes  # 4 ms that a process alone need not spend
+    import ctypes  # costs 4 ms, which a single process need not spend
 
     code = 1
     try:
         code = _exit_code(work)
         atexit._run_exitfuncs()
-        ctypes.CDLL(None).fflush(None)  # what C libraries have still to write
+        ctypes.CDLL(None).fflush(None)  # the buffers of C libraries, which `os._exit` would drop
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
     except OSError as exc:
-        code = 120  # Python's own for output that could not be written
-        print(f"what is left of the output cannot be written: {exc}", file=sys.stderr, flush=True)
+        code = 120  # Python's own exit code for output that could not be written
+        print(f"the rest of the output cannot be written: {exc}", file=sys.stderr, flush=True)
     finally:
         os._exit(code & 0xFF)
 
 
 def _exit_code(work: Callable[[], object]) -> int:
-    """What Python would end with after `work`, having said what it would say."""
+    """Run `work`, print its error as Python would, and return the exit code that Python would end with."""
     try:
         work()
     except SystemExit as exc:
@@ -99,7 +147,7 @@ def _exit_code(work: Callable[[], object]) -> int:
         print(exc.code, file=sys.stderr)
     except KeyboardInterrupt:
         return 130
-    except BaseException:  # noqa: BLE001 - said by the hook
+    except BaseException:  # noqa: BLE001 - the hook prints it
         sys.excepthook(*sys.exc_info())
     else:
         return 0

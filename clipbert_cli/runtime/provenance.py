@@ -1,4 +1,4 @@
-"""What a run ran on: kept in its folder, so that its numbers can be traced back."""
+"""What a run was made with: versions, devices, command and git commit, kept in its folder (environment.json)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "torch-ema", 
 
 
 def environment(world: World, *, step: int) -> dict[str, Any]:
-    """Versions, devices, command line and git commit of a start at `step`. Every process must call this."""
+    """Return the entry of environment.json for a start at `step`. Every process must call this."""
+    own = (platform.node(), device_name(world.device))
     return {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "step": step,
@@ -29,20 +30,20 @@ def environment(world: World, *, step: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
-        "processes": [{"host": host, "device": device} for host, device in world.gather(_place(world))],
+        "processes": [{"host": host, "device": device} for host, device in world.gather(own)],
     }
 
 
 def device_name(device: torch.device) -> str:
-    """The name of a GPU, or `cpu`."""
+    """Return the model name of a GPU, or `cpu`."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def git_commit() -> str | None:
-    """The commit that this package's files are of, with `-dirty` where they differ from it; None outside a checkout."""
+    """Return the git commit of this package's files, with `-dirty` if they were changed; None outside a checkout."""
     folder = Path(__file__).parent
     try:
-        # An installed copy may lie in somebody else's checkout, which says nothing of it.
+        # An installed copy may lie inside another project's checkout: this fails unless git tracks our file.
         _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", "..")
         return _git(folder, "rev-parse", "HEAD") + ("-dirty" if changed else "")
@@ -53,10 +54,6 @@ def git_commit() -> str | None:
 def _git(folder: Path, *arguments: str) -> str:
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-
-def _place(world: World) -> tuple[str, str]:
-    return platform.node(), device_name(world.device)
 
 
 def _version(name: str) -> str | None:

@@ -1,4 +1,13 @@
-"""The one training loop. `pretrain` and `finetune` differ only in the task they hand it."""
+"""READ FIRST: the one training loop. `pretrain` and `finetune` differ only in the loss that they give it.
+
+    batches on the device ─► agree on examples and stop requests ─► learning rates ─► update ─► log, save, validate
+                                                                                        │
+                              (forward, loss, backward) per batch ─► clip ─► optimiser ─┘
+
+One step is one optimiser update from one global batch. The global batch is divided over processes, and each process's
+share into the batches of its forward passes (gradient accumulation). The update does not depend on this division.
+`build.py` makes the model, the loss and the batches; `session.py` gives the loop its folder, logs and checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -18,25 +27,44 @@ from clipbert_cli.model.ema import WeightAverage
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import AVERAGE_FILE, TRAINING_FILE
 from clipbert_cli.runtime.distributed import World
-from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
+from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.runtime.precision import Precision, choose_kernels
-from clipbert_cli.task.base import Task
-from clipbert_cli.train.meter import Window, peak_memory
-from clipbert_cli.train.optim import build_optimizers, rates, set_rates
+from clipbert_cli.train.logs import Meter, peak_memory
+from clipbert_cli.train.optim import RATE_NAMES, build_optimizers, learning_rates, set_rates
 from clipbert_cli.train.phases import NullPhases, Phases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.prefetch import on_device
-from clipbert_cli.train.sinks import Sink
-from clipbert_cli.types import Batch
+from clipbert_cli.types import Batch, Outputs
 
 logger = logging.getLogger("clipbert")
 
-RATE_NAMES = {"transformer": "learning_rate", "visual": "visual_learning_rate"}
+Loss = Callable[[Outputs, Batch], Mapping[str, Tensor]]
+"""Returns scalars by name; `loss` is the one to minimise, a mean over the batch's examples (`Task.loss`)."""
+
+
+class Callbacks(Protocol):
+    """What the loop calls between two steps, in this order."""
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Receive the measurements since the last record; called every `log_every_steps` and before validations."""
+
+    def advance(self, step: int) -> None:
+        """Note that `step` is done; called after every step."""
+
+    def save(self) -> None:
+        """Save the trainer's state; called where the plan says so, and before stopping on request."""
+
+    def validate(self) -> None:
+        """Validate the model; called where the plan says so, after `save`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """What one step computed: the global batch's mean losses by name, the gradient's L2 norm before clipping."""
+    """The result of one step.
+
+    `losses` are the means over the global batch's examples, by name; `norm` is the gradient's L2 norm before clipping.
+    The weights changed only if all of them are finite.
+    """
 
     losses: Mapping[str, Tensor]
     norm: Tensor
@@ -44,127 +72,142 @@ class Update:
 
 
 class Trainer:
-    """Everything that a step changes, and the step.
+    """The state that a step changes, and the step.
 
     Args:
         model: on the world's device; trained in place.
-        seed: with step and rank it decides dropout and the random choice of visual tokens, so that going on after an
-            interruption needs no state of a random generator.
+        phases: receives the phases of every step, for a profiler.
     """
 
     def __init__(
-        self, model: nn.Module, task: Task, *, config: TrainConfig, plan: Plan, world: World, seed: int
+        self,
+        model: nn.Module,
+        loss: Loss,
+        *,
+        config: TrainConfig,
+        plan: Plan,
+        world: World,
+        phases: Phases | None = None,
     ) -> None:
-        self.model, self.task, self.config, self.plan, self.world, self.seed = model, task, config, plan, world, seed
+        self.model, self.loss, self.config, self.plan, self.world = model, loss, config, plan, world
         choose_kernels()
         self.precision = Precision.choose(config.precision, world.device)
         self.optimizers = build_optimizers(model, config)
         self.scaler = self.precision.scaler(world.device)
         self.average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
-        self.window = Window(world.device)
-        self.phases: Phases = NullPhases()  # told of the parts of every step
-        self.step = 0  # updates done, skipped ones included
-        self.examples = 0  # in the updates that this object did, over all processes
-        self.skipped = 0  # updates skipped for numbers that were not finite
+        self.meter = Meter(world.device)
+        self.phases = phases or NullPhases()
+        self.step = 0  # the last step that is done or skipped
+        self.examples = 0  # examples of all processes in the updates that this object did
+        self.skipped = 0  # steps without an update, because a number was not finite
         self.skipped_in_row = 0
         self._wrapped = world.wrap(model)
-        self._parameters = [
-            parameter
-            for optimizer in self.optimizers
-            for group in optimizer.param_groups
-            for parameter in group["params"]
-        ]
+        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        self._parameters = [parameter for group in groups for parameter in group["params"]]
+        self._parts = {group["part"] for group in groups}
+
+    # -------------------------------------------------------------------------------------------- the loop
 
     def train(
-        self,
-        batches: Iterable[Batch],
-        *,
-        sinks: Sequence[Sink],
-        interrupts: Interrupts,
-        save: Callable[[], None],
-        validate: Callable[[], None],
-        last_step: int | None = None,
+        self, batches: Iterable[Batch], callbacks: Callbacks, *, interrupts: Interrupts, last_step: int | None = None
     ) -> None:
-        """Go on from `step` to the end of the plan, or to an earlier step.
+        """Train from the step after `self.step` to `last_step`, by default to the end of the plan.
 
         Args:
-            batches: this process's, from the step after `step` on.
-            save: called where the plan says so, and before stopping on request; the state is this object's.
-            validate: called where the plan says so, after `save`.
-            last_step: where to stop; default: the plan's end.
+            batches: this process's batches, from the step after `self.step` on.
 
         Raises:
-            InterruptionError: a signal asked to stop; everything up to `step` is saved.
+            InterruptionError: a signal asked to stop; everything up to `self.step` is saved.
             RunError: too many steps in a row had numbers that were not finite.
         """
         stream = on_device(batches, self.world.device, self.phases)
         last_step = self.plan.total_steps if last_step is None else last_step
         self.model.train()
-        self.window.start()
+        self.meter.restart_clock()
         while self.step < last_step:
             step = self.step + 1
             fetched = self._fetch(stream, step)
-            examples = self._agree(fetched, step, interrupts, save)
-            by_part = rates(self.config, step, total=self.plan.total_steps, epoch=self.plan.layout.epoch(step))
-            set_rates(self.optimizers, by_part)
+            examples = self._agree(fetched, step, interrupts, callbacks)
+            epoch = self.plan.layout.epoch(step)
+            rates = learning_rates(self.config, step, total=self.plan.total_steps, epoch=epoch)
+            set_rates(self.optimizers, rates)
             update = self.update(fetched, examples=examples)
-            self._book(update, fetched, step, examples)
+            self._count(update, fetched, examples)
             if step % self.config.log_every_steps == 0 or self.plan.validates(step):
-                record = {
-                    "event": "train",
-                    "step": step,
-                    "epoch": self.plan.layout.epoch(step),
-                    **self._report(by_part),
-                }
-                for sink in sinks:
-                    sink.write(record)
-            for sink in sinks:
-                sink.advance(step)
+                callbacks.log({"event": "train", "step": step, "epoch": epoch, **self._measurements(rates)})
+            callbacks.advance(step)
             if self.plan.saves(step):
-                save()
+                callbacks.save()
             if self.plan.validates(step):
-                validate()
-                self.window.start()
+                callbacks.validate()
+                self.meter.restart_clock()
+
+    def _fetch(self, stream: Iterator[Batch], step: int) -> list[Batch]:
+        """Return this process's batches of a step, at least one. The time is measured as waiting for data."""
+        begin = time.perf_counter()
+        with self.phases.phase("data"):
+            fetched = [next(stream) for _ in range(max(1, len(self.plan.layout.batches(step, self.world.shard))))]
+        self.meter.data_seconds += time.perf_counter() - begin
+        return fetched
+
+    def _agree(self, batches: Sequence[Batch], step: int, interrupts: Interrupts, callbacks: Callbacks) -> int:
+        """Return the number of examples of all processes in this step, or stop if one process was asked to stop.
+
+        A signal reaches processes at different moments. They agree before each step, in the message that sums the
+        examples, so that all save the same step and none waits for another that has left.
+        """
+        own = torch.tensor([float(sum(self._counts(batches, step))), *interrupts.flags()], dtype=torch.float64)
+        examples, *flags = self._sum(own).tolist()
+        if (number := Interrupts.first(flags)) is not None:
+            if self.step:
+                callbacks.save()
+            raise InterruptionError(number)
+        return int(examples)
+
+    # -------------------------------------------------------------------------------------------- one step
 
     def update(self, batches: Sequence[Batch], *, examples: int) -> Update:
-        """One update from the mean gradient over the global batch's examples.
-
-        Each batch's loss is a mean over its examples, so it counts with its share of them; that makes the update the
-        same however the global batch is cut, in time or over processes.
+        """Do one update with the mean gradient over the examples of the global batch.
 
         Args:
-            batches: this process's, at least one, on the world's device.
-            examples: of all processes' batches that count.
+            batches: this process's batches, at least one, on the world's device.
+            examples: number of examples in the batches of all processes.
         """
         self._seed()
-        sums = self._learn(batches, examples)
+        sums = self._accumulate(batches, examples)
         with self.phases.phase("optimizer"):
             return self._apply(sums)
 
-    def _learn(self, batches: Sequence[Batch], examples: int) -> dict[str, Tensor]:
-        """Leave the step's mean gradient, times the loss scale; this process's shares of the mean losses, by name."""
+    def _accumulate(self, batches: Sequence[Batch], examples: int) -> dict[str, Tensor]:
+        """Compute the step's gradient, and return this process's part of the mean losses by name.
+
+        The loss of batch b is a mean over its n_b examples. The mean over all N examples of the step is therefore
+        sum_b (n_b / N) * loss_b, over the batches of all processes. DistributedDataParallel averages the gradients of
+        the W processes where a sum is needed: each loss is multiplied by W.
+        """
         sums: dict[str, Tensor] = {}
         counts = self._counts(batches, self.step + 1)
         for number, (batch, count) in enumerate(zip(batches, counts, strict=True), start=1):
             weight = count / examples
             with self.world.accumulating(self._wrapped, last=number == len(batches)):
                 with self.phases.phase("forward"), self.precision.autocast(self.world.device):
-                    losses = self.task.loss(self._wrapped(batch), batch)
+                    losses = self.loss(self._wrapped(batch), batch)
                 with self.phases.phase("backward"):
-                    # The processes' gradients are averaged: times their number gives the sum.
                     self.scaler.scale(losses["loss"] * (weight * self.world.size)).backward()
             for name, value in losses.items():
-                share = value.detach().float() * weight
-                sums[name] = sums[name] + share if name in sums else share
+                part = value.detach().float() * weight
+                sums[name] = sums[name] + part if name in sums else part
         return sums
 
     def _apply(self, sums: Mapping[str, Tensor]) -> Update:
-        """Change the weights by the gradient that is there, unless it or the loss is not finite; forget it."""
+        """Change the weights by the gradient, unless it or a loss is not finite; then clear the gradient."""
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = nn.utils.get_total_norm([each.grad for each in self._parameters if each.grad is not None]).detach()
+        # One message for all losses; sorted, because every process must send them in the same order.
         names = sorted(sums)
-        means = self._summed(torch.stack([sums[name] for name in names]))
+        means = self._sum(torch.stack([sums[name] for name in names]))
+        # DDP has made the gradients, and so the norm, equal in all processes: all of them decide alike.
         finite = bool(torch.isfinite(means.sum() + norm))
         if finite:
             self._clip(norm)
@@ -178,108 +221,94 @@ class Trainer:
         return Update(dict(zip(names, means, strict=True)), norm, finite)
 
     def _clip(self, norm: Tensor) -> None:
-        """Scale gradients of this norm by bound / (norm + 1e-6), where that is below 1: a pass over all of them."""
+        """Multiply the gradients by min(1, max_grad_norm / (norm + 1e-6)), the rule of `clip_grad_norm_`."""
         bound = self.config.max_grad_norm
+        # A factor of 1 would be a pass over all gradients that changes nothing.
         if bound is not None and bool(bound / (norm + 1e-6) < 1):
             nn.utils.clip_grads_with_norm_(self._parameters, bound, norm)
 
-    def _fetch(self, stream: Iterator[Batch], step: int) -> list[Batch]:
-        """This process's batches of a step; the wait for them is booked as waiting for data."""
-        begin = time.perf_counter()
-        with self.phases.phase("data"):
-            fetched = [next(stream) for _ in range(max(1, len(self.plan.layout.batches(step, self.world.shard))))]
-        self.window.data_seconds += time.perf_counter() - begin
-        return fetched
+    def _counts(self, batches: Sequence[Batch], step: int) -> list[int]:
+        """Return the number of examples of each batch that count.
 
-    def _agree(self, batches: Sequence[Batch], step: int, interrupts: Interrupts, save: Callable[[], None]) -> int:
-        """Examples of the step over all processes, unless one of them was asked to stop: then all save and stop."""
-        flags = [float(interrupts.noted is number) for number in STOP_SIGNALS]
-        own = torch.tensor([float(sum(self._counts(batches, step))), *flags], dtype=torch.float64)
-        examples, *noted = self._summed(own).tolist()
-        for number, votes in zip(STOP_SIGNALS, noted, strict=True):
-            if votes:
-                if self.step:
-                    save()
-                raise InterruptionError(number)
-        return int(examples)
+        A process without a share of a small step still computes one batch, because every process must take part in
+        the sum of gradients. None of its examples counts.
+        """
+        has_share = bool(self.plan.layout.batches(step, self.world.shard))
+        return [len(batch.examples) if has_share else 0 for batch in batches]
 
-    def _summed(self, tensor: Tensor) -> Tensor:
-        """The sum over all processes."""
+    def _seed(self) -> None:
+        """Seed dropout and the random choice of visual tokens by plan, step and rank: resuming needs no other state."""
+        entropy = np.random.SeedSequence((self.plan.seed, self.step + 1, self.world.rank))
+        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
+
+    def _sum(self, tensor: Tensor) -> Tensor:
+        """Return the sum over all processes."""
         with self.phases.phase("communication"):
             return self.world.reduce(tensor)
 
-    def _counts(self, batches: Sequence[Batch], step: int) -> list[int]:
-        """Examples by batch; 0 for what a process without a share of the step was given to take part with."""
-        counts_at_all = bool(self.plan.layout.batches(step, self.world.shard))
-        return [len(batch.examples) if counts_at_all else 0 for batch in batches]
+    # -------------------------------------------------------------------------------------------- bookkeeping
 
-    def _seed(self) -> None:
-        entropy = np.random.SeedSequence((self.seed, self.step + 1, self.world.rank))
-        torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
-
-    def _book(self, update: Update, batches: Sequence[Batch], step: int, examples: int) -> None:
-        """Count a step as done, or as skipped.
+    def _count(self, update: Update, batches: Sequence[Batch], examples: int) -> None:
+        """Count the next step as done or as skipped.
 
         Raises:
-            RunError: too many were skipped in a row.
+            RunError: `max_bad_steps` steps were skipped in a row.
         """
-        self.step = step
+        self.step += 1
         self.examples += examples
         if update.finite:
             self.skipped_in_row = 0
-            self.window.add(update.losses, update.norm, examples=examples)
+            self.meter.add(update.losses, update.norm, examples=examples)
             return
         self.skipped += 1
         self.skipped_in_row += 1
-        if self.precision.name != "fp16":  # whose scale is found by such steps
-            loss, norm = update.losses["loss"].item(), update.norm.item()
-            logger.warning("step %d is skipped: its loss is %s, its gradient's norm %s", step, loss, norm)
+        numbers = f"loss {update.losses['loss'].item()}, gradient norm {update.norm.item()}"
+        # With fp16 such steps are normal: the loss scale is found by lowering it until no gradient overflows.
+        if self.precision.name != "fp16":
+            logger.warning("step %d is skipped, because a number is not finite: %s", self.step, numbers)
         if self.skipped_in_row >= self.config.max_bad_steps:
-            ids = [
-                example.example_id
-                for own in self.world.gather([example for batch in batches for example in batch.examples])
-                for example in own
-            ]
+            own = [example.example_id for batch in batches for example in batch.examples]
+            ids = dict.fromkeys(each for process in self.world.gather(own) for each in process)
             raise RunError(
-                f"{self.skipped_in_row} steps in a row had a loss or gradient that was no finite number, the last "
-                f"at step {step}: loss {update.losses['loss'].item()}, gradient norm {update.norm.item()}; "
-                f"examples of step {step}: {', '.join(dict.fromkeys(ids))}"
+                f"the loss or gradient of {self.skipped_in_row} steps in a row was not finite, the last at step "
+                f"{self.step}: {numbers}; examples of step {self.step}: {', '.join(ids)}",
+                hint="lower train.learning_rate, set train.max_grad_norm, or look at these examples",
             )
 
-    def _report(self, by_part: Mapping[str, float]) -> dict[str, Any]:
-        """What a log record says of the steps since the last one."""
-        parts = {group["part"] for optimizer in self.optimizers for group in optimizer.param_groups}
-        report: dict[str, Any] = {
-            **self.window.close(),
-            **{RATE_NAMES[part]: rate for part, rate in by_part.items() if part in parts},
+    def _measurements(self, rates: Mapping[str, float]) -> dict[str, Any]:
+        """Return the numbers of a log record about the steps since the last one."""
+        measured: dict[str, Any] = {
+            **self.meter.close(),
+            **{RATE_NAMES[part]: rate for part, rate in rates.items() if part in self._parts},
             "skipped_steps": self.skipped,
             "peak_memory_mib": peak_memory(self.world.device),
         }
         if self.scaler.is_enabled():
-            report["loss_scale"] = self.scaler.get_scale()
-        return report
+            measured["loss_scale"] = self.scaler.get_scale()
+        return measured
+
+    # -------------------------------------------------------------------------------------------- checkpoints
 
     def write(self, folder: Path) -> None:
-        """Write what going on needs into `folder`: averaged weights and everything else but the model."""
+        """Write the averaged weights and the rest of the state into `folder`, all that resuming needs but the model."""
         if self.average:
             self.average.save(folder / AVERAGE_FILE)
         torch.save(self.state_dict(), folder / TRAINING_FILE)
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain values and tensors. Position in the data, rates and randomness follow from step, plan and seed."""
+        """Return plain values and tensors. Data order, learning rates and random numbers follow from step and plan."""
         return {
             "step": self.step,
             "skipped": self.skipped,
             "skipped_in_row": self.skipped_in_row,
-            "seed": self.seed,
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "window": self.window.state_dict(),
+            "meter": self.meter.state_dict(),
         }
 
     def read(self, folder: Path) -> None:
-        """Go on from what `write` wrote; the model has been loaded already.
+        """Continue from the state that `write` wrote; the model's own weights must be loaded already.
 
         Raises:
             RunError: the file does not fit this training.
@@ -290,11 +319,12 @@ class Trainer:
             for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
                 optimizer.load_state_dict(saved)
             self.scaler.load_state_dict(state["scaler"])
-            self.window.load_state_dict(state["window"])
+            self.meter.load_state_dict(state["meter"])
             self.step, self.skipped, self.skipped_in_row = state["step"], state["skipped"], state["skipped_in_row"]
+        # A damaged or foreign file fails with any of a dozen types of errors, from zipfile's to KeyError.
         except Exception as exc:
             raise RunError(
-                f"{file} does not fit this training: {exc}", hint="go on with the recipe and release that wrote it"
+                f"{file} does not fit this training: {exc}", hint="resume with the recipe and release that wrote it"
             ) from exc
         if self.average:
             self.average.load(folder / AVERAGE_FILE, state["average"])

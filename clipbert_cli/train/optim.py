@@ -1,4 +1,4 @@
-"""Parameter groups, the optimisers, and the rates of every group."""
+"""Parameter groups, optimisers, and the learning rate of each group at each step."""
 
 from __future__ import annotations
 
@@ -14,20 +14,32 @@ from torch.optim import Optimizer
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
 
-NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")  # parts of names whose weights are not decayed
 PARTS = ("transformer", "visual")
+"""The parts of the model that have their own optimiser, rate, schedule and weight decay."""
+
+RATE_NAMES = {"transformer": "learning_rate", "visual": "visual_learning_rate"}
+"""The name of each part's learning rate in log records."""
+
+NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")
+"""Parameters whose name contains one of these have no weight decay, as in BERT and in the original."""
+
+LOWEST_RATE = 1e-8
+"""The learning rate where a schedule gives 0, as in the original. It is a rate, not a share of the peak rate."""
 
 Group = dict[str, Any]
 
 
-def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
-    """Trainable parameters in named groups: by part (transformer, visual encoder), by multiplier, and by weight decay.
+# ------------------------------------------------------------------------------------------------ groups
 
-    A name is `part/decay` or `part/no_decay`, with `/PREFIX` where a multiplier applies. Each group keeps its `part`
-    and its `multiplier`. Empty groups are left out; parameters that are tied are in one group, once.
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
+    """Return the trainable parameters in groups by part, by multiplier, and by weight decay.
+
+    A group's name is `part/decay` or `part/no_decay`, with `/PREFIX` where a multiplier applies. It keeps its `part`,
+    `multiplier` and `decay`. Empty groups are left out; a tied parameter is in one group, once.
 
     Raises:
-        RecipeError: a multiplier's prefix is the start of no trained parameter's name.
+        RecipeError: no trained parameter's name starts with the prefix of a multiplier.
     """
     decay = {
         "transformer": config.weight_decay,
@@ -44,9 +56,9 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
             groups.setdefault(key, []).append(parameter)
     if unused:
         raise RecipeError(
-            f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}: no trained name starts so, "
-            "or longer prefixes take them all",
-            hint="names start like head, encoder.layer.0, visual_encoder.grid",
+            f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}, but no trained parameter's name "
+            "starts so, or a longer prefix applies to each",
+            hint="names start with, for example, head, encoder.layer.0, visual_encoder.grid",
         )
     return [
         {
@@ -55,7 +67,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
             "part": part,
             "multiplier": config.learning_rate_multipliers.get(prefix, 1.0),
             "decay": decay[part] if decayed else 0.0,
-            "lr": 0.0,
+            "lr": 0.0,  # set by `set_rates` before every step
         }
         for part in PARTS
         for prefix in dict.fromkeys([*config.learning_rate_multipliers, ""])
@@ -65,17 +77,24 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
 
 
 def part_of(name: str) -> str:
-    """Return `visual` or `transformer`, by a parameter's name."""
+    """Return the part of PARTS that a parameter belongs to, by its name."""
     return "visual" if name.startswith("visual_encoder.") else "transformer"
+
+
+# ------------------------------------------------------------------------------------------------ optimisers
 
 
 class AdamW(torch.optim.AdamW):
     """PyTorch's Adam with the two details of BERT's optimiser that differ from it.
 
-    m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  p -= lr * sqrt(1-b2^t)/(1-b1^t) * m/(sqrt(v) + eps);  p -= lr*decay*p
+        m = b1 m + (1-b1) g
+        v = b2 v + (1-b2) g^2
+        p -= lr * sqrt(1-b2^t) / (1-b1^t) * m / (sqrt(v) + eps)
+        p -= lr * decay * p
 
-    Epsilon is added to the uncorrected root of the second moment, which is PyTorch's rule with eps / sqrt(1-b2^t) at
-    step t (at t = 1 and b2 = 0.98 the two differ by a factor of 7); and the decay acts on the updated parameter.
+    Epsilon is added to the uncorrected root of the second moment. That is PyTorch's rule with eps / sqrt(1-b2^t) at
+    step t; at t = 1 and b2 = 0.98 the two differ by a factor of 7. And the decay acts on the updated parameter.
+    The original has the same rule in `src/optimization/adamw.py`.
 
     Args:
         groups: each with `params`, `lr` and `decay`, see `parameter_groups`.
@@ -91,7 +110,7 @@ class AdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update; learning rates are those that `set_rates` left in the groups."""
+        """Do one update with the learning rates of the groups."""
         self.steps += 1
         for group in self.param_groups:
             group["eps"] = self.uncorrected_eps / (1 - group["betas"][1] ** self.steps) ** 0.5
@@ -103,7 +122,7 @@ class AdamW(torch.optim.AdamW):
         return result
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where another one's `state_dict` was taken, the count of steps included."""
+        """Continue from a `state_dict`, including the number of steps."""
         super().load_state_dict(state_dict)
         self.steps = max((int(state["step"]) for state in self.state.values()), default=0)
 
@@ -113,9 +132,8 @@ def _adamw(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
 
 
 def _adam(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
-    return torch.optim.Adam(
-        _with_decay(groups), betas=(config.betas[0], config.betas[1]), eps=config.eps, fused=_fused(groups)
-    )
+    betas = (config.betas[0], config.betas[1])
+    return torch.optim.Adam(_with_decay(groups), betas=betas, eps=config.eps, fused=_fused(groups))
 
 
 def _adamax(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
@@ -135,12 +153,12 @@ OPTIMIZERS: dict[str, Callable[[Sequence[Group], TrainConfig], Optimizer]] = {
 
 
 def _with_decay(groups: Sequence[Group]) -> list[Group]:
-    """PyTorch's own optimisers know the decay as `weight_decay`, and add it to the gradient."""
+    """Return the groups with the decay as PyTorch's own optimisers know it: they add it to the gradient."""
     return [{**group, "weight_decay": group["decay"]} for group in groups]
 
 
 def _fused(groups: Sequence[Group]) -> bool | None:
-    """One kernel for all parameters on a GPU; elsewhere PyTorch's default."""
+    """Return True, one kernel for all parameters, if all are on a GPU, else None, PyTorch's default."""
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     return devices == {"cuda"} or None
 
@@ -154,60 +172,21 @@ def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
     return [OPTIMIZERS[kind](own, config) for kind, own in groups.items()]
 
 
-def peak_rates(config: TrainConfig) -> dict[str, float]:
-    """Peak learning rate by part."""
-    return {"transformer": config.learning_rate, "visual": config.visual_learning_rate or config.learning_rate}
-
-
-def rates(config: TrainConfig, step: int, *, total: int, epoch: int) -> dict[str, float]:
-    """Learning rate by part at update `step`, before multipliers."""
-    schedules = {"transformer": config.schedule, "visual": config.visual_schedule or config.schedule}
-    found = {}
-    for part, peak in peak_rates(config).items():
-        factor = rate_factor(
-            step,
-            total=total,
-            warmup_ratio=config.warmup_ratio,
-            schedule=schedules[part],
-            epoch=epoch,
-            milestones=config.milestones,
-        )
-        found[part] = factor * peak if factor > 0 else LOWEST_RATE
-    return found
-
-
-def set_rates(optimizers: Iterable[Optimizer], by_part: Mapping[str, float]) -> None:
-    """Set every group's rate to its part's times its multiplier."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = by_part[group["part"]] * group["multiplier"]
-
-
-LOWEST_RATE = 1e-8
-"""The rate, not the share, that the original takes where its formula gives 0."""
+# ------------------------------------------------------------------------------------------------ learning rates
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Where training is: update `step` of `total`, both counted from 1, in `epoch`, counted from 0."""
+    """A point of a training: update `step` of `total`, both counted from 1, in `epoch`, counted from 0.
+
+    `warmup` is a number of steps; `milestones` are epochs.
+    """
 
     step: int
     total: int
     warmup: int
     epoch: int
     milestones: Sequence[int]
-
-
-def rate_factor(
-    step: int, *, total: int, warmup_ratio: float, schedule: str, epoch: int = 0, milestones: Sequence[int] = ()
-) -> float:
-    """Share of the peak rate at update `step`, counted from 1.
-
-    With w = int(warmup_ratio * total): `linear` is step/w before w, then falls to 0 at `total`; `invsqrt` is step/w up
-    to w, then sqrt(w/step), and 0 throughout where w is 0; `constant` stays 1; `multi_step` is 1/2 to the power of the
-    number of milestones that `epoch` has reached. Raises KeyError for another schedule.
-    """
-    return SCHEDULES[schedule](Moment(step, total, int(warmup_ratio * total), epoch, milestones))
 
 
 def _linear(now: Moment) -> float:
@@ -236,3 +215,32 @@ SCHEDULES: dict[str, Callable[[Moment], float]] = {
     "constant": _constant,
     "multi_step": _multi_step,
 }
+"""Share of the peak rate at a moment, by the schedule's name; s is the step, n the total, w the warm-up.
+
+linear      s/w before w, then (n-s)/(n-w)
+invsqrt     s/w up to w, then sqrt(w/s); 0 throughout if w is 0
+constant    1
+multi_step  1/2 to the power of the number of milestones that the epoch has reached
+
+The formulas, and which of them include step w, are those of the original (`src/optimization/sched.py`).
+"""
+
+
+def peak_rates(config: TrainConfig) -> dict[str, float]:
+    """Return the peak learning rate of each part."""
+    return {"transformer": config.learning_rate, "visual": config.visual_learning_rate or config.learning_rate}
+
+
+def learning_rates(config: TrainConfig, step: int, *, total: int, epoch: int) -> dict[str, float]:
+    """Return the learning rate of each part at update `step` of `total`, before multipliers."""
+    schedules = {"transformer": config.schedule, "visual": config.visual_schedule or config.schedule}
+    now = Moment(step, total, int(config.warmup_ratio * total), epoch, config.milestones)
+    rates = {part: SCHEDULES[schedules[part]](now) * peak for part, peak in peak_rates(config).items()}
+    return {part: rate if rate > 0 else LOWEST_RATE for part, rate in rates.items()}
+
+
+def set_rates(optimizers: Iterable[Optimizer], by_part: Mapping[str, float]) -> None:
+    """Set the rate of every group to its part's rate times its multiplier."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = by_part[group["part"]] * group["multiplier"]

@@ -1,6 +1,6 @@
-"""The parts of a training step, by name, and who listens when the loop goes from one to the next.
+"""The phases of a training step, and the interface through which the loop announces them to a profiler.
 
-data ─► copy ─► forward ─► backward ─► optimizer       communication: sums over the processes, wherever they happen
+data ─► copy ─► forward ─► backward ─► optimizer       communication: sums over processes, inside any of them
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ Phase = Literal["data", "copy", "forward", "backward", "communication", "optimiz
 
 PHASES: dict[Phase, str] = {
     "data": "waiting for the next batch",
-    "copy": "to the device, where computing waits",
+    "copy": "copies to the device that computing waits for",
     "forward": "forward passes and loss",
-    "backward": "backward passes",
-    "communication": "sums over processes, where computing waits",
+    "backward": "backward passes, with the averaging over processes",
+    "communication": "sums of counts and losses over processes",
     "optimizer": "unscaling, clipping, update, moving average",
 }
-"""Every part with what it is, in the order of a step."""
+"""A description of each phase, in the order of a step."""
 
 
 class Phases(Protocol):
-    """Is told what the loop does. A phase within another one interrupts it."""
+    """Receives the phases of every step. The time of an inner phase does not count for the outer one."""
 
     def phase(self, name: Phase) -> AbstractContextManager[object]: ...
 
 
 class NullPhases:
-    """Nobody listens."""
+    """Ignores all phases."""
 
     _nothing = nullcontext()
 

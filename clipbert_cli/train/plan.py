@@ -1,4 +1,4 @@
-"""How long training runs and what follows which step: computed once, before it starts."""
+"""How long training runs and which steps are followed by a validation or a checkpoint, computed before it starts."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ from clipbert_cli.recipe.schema import TrainConfig
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The steps of a training. One step is one update from `layout.global_batch` groups; an epoch's last has the rest.
+    """The steps of a training, counted from 1. One step is one optimiser update from `layout.global_batch` groups.
 
-    Validation follows every `validate_every` steps and the last one. A checkpoint is saved before every validation
-    and every `save_every` steps.
+    Validation follows every `validate_every` steps and the last step. A checkpoint is saved before every validation
+    and after every `save_every` steps.
+
+    `seed` decides, together with step and rank, every random number that the model draws in that step.
     """
 
     layout: StepLayout
     total_steps: int
     validate_every: int
     save_every: int | None
+    seed: int
 
     @classmethod
-    def make(cls, config: TrainConfig, *, groups: int, global_batch: int) -> Plan:
-        """The plan for epochs of `groups` groups, `global_batch` of them a step.
+    def make(cls, config: TrainConfig, *, groups: int, global_batch: int, seed: int) -> Plan:
+        """Return the plan for epochs of `groups` groups in steps of `global_batch` groups.
 
         Raises:
-            RecipeError: a schedule that needs a warmup has none.
+            RecipeError: the schedule needs a warm-up, and the warm-up would have no step.
         """
         layout = StepLayout(groups, global_batch, config.batch_size)
         total = config.max_steps or layout.steps_per_epoch * config.epochs
+        # invsqrt is sqrt(warmup / step) after the warm-up: without one the rate would be 0 throughout.
         if "invsqrt" in (config.schedule, config.visual_schedule) and int(config.warmup_ratio * total) == 0:
             raise RecipeError(
-                f"train.warmup_ratio is {config.warmup_ratio}: of {total} steps that is none, and schedule invsqrt "
-                "starts at its warmup",
+                f"train.warmup_ratio is {config.warmup_ratio}, which gives no warm-up step out of {total}, "
+                "but schedule invsqrt needs at least one",
                 hint=f"set train.warmup_ratio to at least {1 / total:.3g}",
             )
         return cls(
@@ -42,22 +46,23 @@ class Plan:
             total_steps=total,
             validate_every=config.validate_every_steps or layout.steps_per_epoch,
             save_every=config.save_every_steps,
+            seed=seed,
         )
 
     @property
     def epochs(self) -> int:
-        """Epochs that are begun."""
+        """Number of epochs that are begun."""
         return self.layout.epoch(self.total_steps) + 1
 
     @property
     def validations(self) -> int:
-        """How often the run is validated."""
+        """Number of validations in the whole training."""
         return -(-self.total_steps // self.validate_every)
 
     def validates(self, step: int) -> bool:
-        """Whether validation follows step `step`."""
+        """Return whether a validation follows step `step`."""
         return step % self.validate_every == 0 or step == self.total_steps
 
     def saves(self, step: int) -> bool:
-        """Whether a checkpoint of step `step` is saved."""
+        """Return whether a checkpoint of step `step` is saved."""
         return self.validates(step) or (self.save_every is not None and step % self.save_every == 0)

@@ -1,4 +1,4 @@
-"""Batches on the device before they are needed: copied on a stream of their own while the step before computes."""
+"""Move batches to the device before they are needed: the copy of one overlaps with the computation of another."""
 
 from __future__ import annotations
 
@@ -7,18 +7,17 @@ from itertools import chain
 
 import torch
 
-from clipbert_cli.train.phases import NullPhases, Phases
+from clipbert_cli.train.phases import Phases
 from clipbert_cli.types import Batch
 
 
-def on_device(batches: Iterable[Batch], device: torch.device, phases: Phases | None = None) -> Iterator[Batch]:
-    """The same batches, in order, on `device`: the one place where training's batches are moved. On a GPU each is asked
-    for one batch ahead, and its copy overlaps with compute where its memory is pinned.
+def on_device(batches: Iterable[Batch], device: torch.device, phases: Phases) -> Iterator[Batch]:
+    """Yield the same batches, in order, on `device`.
 
-    Args:
-        phases: told of every copy.
+    On a GPU each batch is requested one batch ahead and copied on a CUDA stream of its own. The copy overlaps with
+    computation only if the batch is in pinned memory.
     """
-    return (_copied_ahead if device.type == "cuda" else _copied)(batches, device, phases or NullPhases())
+    return (_copied_ahead if device.type == "cuda" else _copied)(batches, device, phases)
 
 
 def _copied(batches: Iterable[Batch], device: torch.device, phases: Phases) -> Iterator[Batch]:
@@ -29,24 +28,27 @@ def _copied(batches: Iterable[Batch], device: torch.device, phases: Phases) -> I
 
 
 def _copied_ahead(batches: Iterable[Batch], device: torch.device, phases: Phases) -> Iterator[Batch]:
-    copies = torch.cuda.Stream(device)
-    ahead: Batch | None = None
+    copy_stream = torch.cuda.Stream(device)
+    previous: Batch | None = None
+    # The None at the end releases the last batch, which would otherwise stay one batch behind for ever.
     for batch in chain(batches, (None,)):
         moved = None
         if batch is not None:
-            with phases.phase("copy"), torch.cuda.stream(copies):
+            with phases.phase("copy"), torch.cuda.stream(copy_stream):
                 moved = batch.to(device)
-        if ahead is not None:
-            yield ahead
+        if previous is not None:
+            yield previous
         if moved is not None:
             with phases.phase("copy"):
-                _hand_over(moved, copies, device)
-        ahead = moved
+                _wait_for_copy(moved, copy_stream, device)
+        previous = moved
 
 
-def _hand_over(batch: Batch, copies: torch.cuda.Stream, device: torch.device) -> None:
-    """Let the computing stream wait for the copies, and keep their memory until it is done with them."""
+def _wait_for_copy(batch: Batch, copy_stream: torch.cuda.Stream, device: torch.device) -> None:
+    """Make the computing stream wait for the copies, without blocking the CPU."""
     computing = torch.cuda.current_stream(device)
-    computing.wait_stream(copies)
+    computing.wait_stream(copy_stream)
     for tensor in batch.tensors():
+        # The memory belongs to the copy stream. Without this note the allocator could give it to the next copy while
+        # the computing stream still reads it.
         tensor.record_stream(computing)

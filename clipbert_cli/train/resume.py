@@ -1,4 +1,4 @@
-"""Going on with a run: where it stands, and whether what goes on is what was begun."""
+"""Resuming a run: which checkpoint to continue from, and whether recipe and data are those that the run began with."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ CHANGEABLE = frozenset(
         "infer.max_examples_per_group",
     }
 )
-"""Settings that change nothing of what is learned but rounding (and, cut otherwise, a batch's draw of dropout)."""
+"""Settings that may differ on resume: they change results by rounding, and by dropout if batches are divided anew."""
 
 
 @dataclass(frozen=True)
 class Resumption:
-    """Where a run goes on.
+    """The state that a run resumes from.
 
-    `checkpoint` is None where the run was interrupted before its first one; it begins again then. `damaged` names
-    later checkpoints that cannot be used, and why.
+    `checkpoint` is None if the run was interrupted before its first one; then it starts again. `state` is the content
+    of the checkpoint's state.json. `damaged` has later checkpoints that cannot be used, each with the reason.
     """
 
     checkpoint: Path | None
@@ -51,47 +51,48 @@ class Resumption:
 
     @property
     def step(self) -> int:
-        """The last step that is done."""
+        """The last step that is done, 0 without a checkpoint."""
         step: int = self.state.get("step", 0)
         return step
 
     @property
     def global_batch(self) -> int | None:
-        """Groups of a step, as the run's start decided it."""
+        """Groups per step, as decided when the run began."""
         return self.state.get("global_batch")
 
     def describe(self) -> str:
-        return (
-            f", going on after step {self.step}" if self.checkpoint else ", beginning again: it has no checkpoint yet"
-        )
+        """Return what to append to the run folder's name in the description of a training."""
+        return f", resumed after step {self.step}" if self.checkpoint else ", started again: it has no checkpoint yet"
 
     def check_data(self, digest: str) -> None:
-        """Raises RunError where the training groups are not those that the run began with."""
+        """Raise RunError if the training groups are not those that the run began with."""
+        # A resumed run continues in the middle of an epoch's permutation, which is of these groups in this order.
         if self.state.get("data", digest) != digest:
             raise RunError(
-                f"the training records are not those that {self.checkpoint} has learned from",
+                f"the training records are not those that {self.checkpoint} was trained on",
                 hint="restore them, or begin a new run with model.weights.checkpoint set to that checkpoint",
             )
 
 
 def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumption:
-    """Where the run in `folder` goes on; nothing is changed.
+    """Return the state that the run in `folder` resumes from; nothing is changed.
 
     Args:
         own: the recipe in the folder.
-        given: the recipe to go on with.
+        given: the recipe to resume with.
 
     Raises:
-        RunError: another process trains in the folder; the recipes differ in more than `CHANGEABLE`; no checkpoint is
-            whole; or the newest is of another recipe.
+        RunError: another process trains in the folder; the recipes differ in a setting that must not change; all
+            checkpoints are damaged; or the newest was made with another recipe.
     """
-    if folder.is_held():
+    if folder.is_locked():
         raise RunError(f"run folder {folder.path} is in use by another process", hint="wait until it ends")
     if changes := differences(own, given):
         raise RunError(
             f"run {folder.path} was begun with other settings than those given now:\n"
             + "\n".join(f"  {change}" for change in changes),
-            hint="leave --recipe and --set out to go on as begun, or begin a new run with another --run",
+            hint="leave --recipe and --set out to resume with the run's own settings, or begin a new run with "
+            "another --run",
         )
     checkpoint, damaged = folder.newest_sound_checkpoint()
     state = read_state(checkpoint) if checkpoint else {}
@@ -104,25 +105,25 @@ def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumpt
 
 
 def differences(own: Recipe, given: Recipe) -> list[str]:
-    """Settings that decide what is learned and have another value, with both."""
+    """Return the settings that must not change and have another value, each with both values."""
     before, now = dict(_settings(own.model_dump())), dict(_settings(given.model_dump()))
-    names = [*before, *(name for name in now if name not in before)]
     return [
         f"{name} was {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}"
-        for name in names
+        for name in dict.fromkeys([*before, *now])
         if name not in CHANGEABLE and before.get(name) != now.get(name)
     ]
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """SHA-256 of the settings that decide what is learned; a setting at its default counts as not there."""
+    """Return the SHA-256 of the settings that must not change on resume."""
+    # Defaults are left out, so that a release with a new setting can resume the runs of an older one.
     settings = dict(_settings(recipe.model_dump(exclude_defaults=True)))
     text = json.dumps({name: value for name, value in settings.items() if name not in CHANGEABLE}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def groups_digest(groups: Sequence[Group]) -> str:
-    """SHA-256 of the ids of groups and their examples, in order."""
+    """Return the SHA-256 of the ids of groups and their examples, in order."""
     digest = hashlib.sha256()
     for group in groups:
         digest.update(json.dumps([group.media_id, *(example.example_id for example in group.examples)]).encode())
@@ -130,7 +131,7 @@ def groups_digest(groups: Sequence[Group]) -> str:
 
 
 def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every setting by its dotted name."""
+    """Yield every setting with its dotted name."""
     for name, value in values.items():
         if isinstance(value, Mapping) and value:
             yield from _settings(value, f"{prefix}{name}.")

@@ -1,4 +1,4 @@
-"""Prepares a training run: reads and checks everything that it needs, and writes nothing."""
+"""Prepare a training run: read and check everything that it needs, and write nothing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def plan_training(setup: Setup, data: MixedDataset, resumption: Resumption | Non
     begun = resumption.global_batch if resumption else None
     step_size = begun or train.batch_size * train.gradient_accumulation_steps * setup.world.size
     mixture = Mixture([len(part) for part in data.parts], step_size, setup.recipe.data.train_ratios)
-    plan = Plan.make(train, groups=len(mixture), global_batch=step_size)
+    plan = Plan.make(train, groups=len(mixture), global_batch=step_size, seed=setup.recipe.seed)
     order = TrainingBatches(
         mixture,
         batch_size=train.batch_size,

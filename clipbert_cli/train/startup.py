@@ -1,4 +1,4 @@
-"""What will run, before it runs: for the person, and for programs."""
+"""A description of a training before it starts: text for a person, plain values for programs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from clipbert_cli.types import Example, Group
 
 
 def plural(count: int, one: str, more: str) -> str:
-    """`1 process`, `2 processes`."""
+    """Return the number and the word in the right form: `1 process`, `2 processes`."""
     return f"{count} {one if count == 1 else more}"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Numbers of parameters, the decay of their average (None = none is kept), and what was loaded into them."""
+    """Numbers of parameters, the decay of their moving average (None: there is no average), and the loaded weights."""
 
     parameters: int
     trained_parameters: int
@@ -28,7 +28,7 @@ class ModelFacts:
 
     @classmethod
     def of(cls, model: ClipBert, *, ema_decay: float | None, reports: Sequence[LoadReport]) -> ModelFacts:
-        """Those of a model whose frozen parts are frozen already."""
+        """Return the facts of a model whose frozen parts are frozen already."""
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
         trained = sum(count for count, is_trained in counts if is_trained)
         return cls(sum(count for count, _ in counts), trained, ema_decay, tuple(reports))
@@ -36,7 +36,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class DataFacts:
-    """Numbers of examples and groups, and who decodes."""
+    """Numbers of examples and groups, and the decoder."""
 
     training_examples: int
     training_groups: int
@@ -52,8 +52,8 @@ class DataFacts:
 class TrainingFacts:
     """A training as it will run.
 
-    `forward_passes` are those of the main process in a step, which has the longest share; `devices` are named process
-    by process; `going_on` says where a run that was interrupted goes on.
+    `forward_passes` is the number in one step of the main process, whose share is the largest. `devices` has one name
+    per process. `resumed` is appended to the run's line.
     """
 
     run: str
@@ -63,10 +63,10 @@ class TrainingFacts:
     forward_passes: int
     devices: tuple[str, ...]
     precision: Precision
-    going_on: str = ""
+    resumed: str = ""
 
     def values(self) -> dict[str, Any]:
-        """For programs: plain values by name."""
+        """Return plain values by name, for programs."""
         return {
             "run": self.run,
             "parameters": self.model.parameters,
@@ -86,7 +86,7 @@ class TrainingFacts:
         }
 
     def describe(self) -> str:
-        """For the person: a line a subject."""
+        """Return one line per subject, for a person."""
         return "\n".join(
             [
                 *(report.summary() for report in self.model.reports),
@@ -96,7 +96,7 @@ class TrainingFacts:
                 f"batch      {self._batch()}",
                 f"device     {self._devices()}, {self.precision.name}",
                 f"decoder    {self.data.decoder}",
-                f"run        {self.run}{self.going_on}",
+                f"run        {self.run}{self.resumed}",
             ]
         )
 

@@ -100,7 +100,7 @@ def test_ctrl_c_leaves_whole_checkpoints_and_exits_with_130(
     assert process.returncode == 130, stderr
     step = os.readlink(run / "latest").removeprefix("checkpoints/step_")
     assert f"error: interrupted by SIGINT after step {step} of" in stderr
-    assert stderr.rstrip().endswith(f"next: go on with: clipbert finetune --run {run} --resume")
+    assert stderr.rstrip().endswith(f"next: resume with: clipbert finetune --run {run} --resume")
     assert "Traceback" not in stderr
     assert stdout == ""
     assert {path.name for path in run.iterdir()} >= {"latest", "recipe.yaml"}
@@ -155,7 +155,7 @@ def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
         ["train.best_metric=-count", "train.learning_rate_multipliers={head: 10}"],
     ],
 )
-def test_settings_of_training_are_heard(
+def test_settings_of_training_take_effect(
     clipbert: Clipbert, made_data: Path, tmp_path: Path, overrides: list[str]
 ) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run", *overrides), "--json")
@@ -168,4 +168,4 @@ def test_a_metric_that_validation_does_not_give_is_named_with_those_it_gives(
 ) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run", "train.best_metric=recall"))
     assert done.returncode == 2
-    assert "train.best_metric is 'recall': validation gives accuracy, count" in done.stderr
+    assert "train.best_metric is 'recall', but must be one of accuracy, count" in done.stderr

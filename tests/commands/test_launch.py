@@ -103,9 +103,9 @@ def test_two_machines_meet_and_train_together(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--nproc-per-node", "many"], "--nproc-per-node is many: it must be a number from 1, or gpu"),
+        (["--nproc-per-node", "many"], "--nproc-per-node is many, but must be a number from 1, or gpu"),
         (["--nproc-per-node", "0"], "--nproc-per-node is 0"),
-        (["--nnodes", "2"], "--nnodes is 2: the machines need a place to meet"),
+        (["--nnodes", "2"], "--nnodes is 2, but --rdzv-endpoint is missing"),
     ],
 )
 def test_wrong_options_of_the_launcher_are_wrong_usage(

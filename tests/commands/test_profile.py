@@ -143,7 +143,7 @@ def test_more_steps_than_there_are_is_said_and_measured_as_far_as_it_goes(
 ) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run"), "--profile", 100, "--json")
     assert done.returncode == 0, done.stderr
-    assert "warning: this training has 12 steps: 5 are measured instead of 100" in done.stderr
+    assert "warning: this training has 12 steps: 5 are timed instead of 100" in done.stderr
     assert json.loads(done.stdout)["steps"] == 5
 
 
@@ -152,7 +152,7 @@ def test_a_training_without_a_step_to_measure_is_wrong_usage(
 ) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run", "train.max_steps=7"), "--profile", 10)
     assert done.returncode == 2
-    assert "--profile is 10: this training has 7 steps, and a profile takes 7 besides" in done.stderr
+    assert "--profile is 10, but this training has only 7 steps, and a profile needs 7 more" in done.stderr
     assert "set train.max_steps to 17" in done.stderr
     assert not list(tmp_path.iterdir())
 
@@ -176,12 +176,12 @@ def test_a_place_that_cannot_be_written_is_said_before_the_first_step(
     (tmp_path / "file").write_text("in the way")
     done = clipbert(*arguments(made_data, tmp_path / "file" / "run"), "--profile", 2)
     assert done.returncode == 1
-    assert f"{tmp_path / 'file' / 'run-profile'} cannot be written: Not a directory" in done.stderr
+    assert f"{tmp_path / 'file' / 'run-profile'} cannot be written: {tmp_path / 'file'} is not a folder" in done.stderr
     assert "phase" not in done.stderr
     trained = tmp_path / "run-profile"
     trained.mkdir()
     (trained / "recipe.yaml").write_text("name: mine")
     done = clipbert(*arguments(made_data, tmp_path / "run"), "--profile", 2)
     assert done.returncode == 1
-    assert f"{trained} is the place of the profile, and something else is there" in done.stderr
+    assert f"the profile goes to {trained}, but something else is there" in done.stderr
     assert [path.name for path in trained.iterdir()] == ["recipe.yaml"]

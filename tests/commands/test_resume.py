@@ -17,11 +17,11 @@ import pytest
 import torch
 from running import TINY, Clipbert, Signal, as_options
 
+from clipbert_cli import files
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runs import checkpoint
 from clipbert_cli.train.setup import prepare_training
 from clipbert_cli.types import Batch
 
@@ -110,13 +110,13 @@ def test_a_signal_loses_no_step_and_the_result_is_bitwise_the_same(
 ) -> None:
     run = tmp_path / "run"
     error = stop(made_data, run, after=5, number=number)
-    assert str(error) == f"interrupted by {number.name} after step 5 of {STEPS}; all of it is saved in {run}"
-    assert error.hint == f"go on with: clipbert finetune --run {run} --resume"
+    assert str(error) == f"interrupted by {number.name} after step 5 of {STEPS}; everything is saved in {run}"
+    assert error.hint == f"resume with: clipbert finetune --run {run} --resume"
     assert error.exit_code == (130 if number is signal.SIGINT else 143)
     assert os.readlink(run / "latest") == "checkpoints/step_5"
     assert [record["step"] for record in records(run) if record["event"] == "train"] == [1, 2, 3, 4, 5]
     stop(made_data, run, after=9)
-    assert "going on after step 9" in resume(clipbert, run)
+    assert "resumed after step 9" in resume(clipbert, run)
     assert_same(whole, run)
     starts = json.loads((run / "environment.json").read_text())
     assert [start["step"] for start in starts] == [0, 5, 9]
@@ -166,7 +166,7 @@ def test_a_validation_that_was_cut_short_is_made_up_for(
     def interrupt(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    training.task.score = interrupt  # type: ignore[method-assign]
+    training.setup.task.score = interrupt  # type: ignore[method-assign]
     with pytest.raises(KeyboardInterrupt):
         training.run()
     assert os.readlink(run / "latest") == "checkpoints/step_4"
@@ -179,7 +179,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
     clipbert: Clipbert, whole: Path, stopped: Path
 ) -> None:
     shutil.rmtree(stopped / "checkpoints")
-    assert "beginning again: it has no checkpoint yet" in resume(clipbert, stopped)
+    assert "started again: it has no checkpoint yet" in resume(clipbert, stopped)
     assert_same(whole, stopped)
 
 
@@ -201,9 +201,9 @@ def test_a_truncated_checkpoint_is_told_set_aside_and_the_one_before_is_used(
     weights = stopped / "checkpoints" / "step_6" / "model.safetensors"
     os.truncate(weights, weights.stat().st_size // 2)
     said = resume(clipbert, stopped)
-    assert "going on after step 5" in said
+    assert "resumed after step 5" in said
     assert f"warning: {weights.parent}: model.safetensors has" in said
-    assert "it is now step_6.damaged1" in said
+    assert "it is renamed to step_6.damaged1" in said
     assert (stopped / "checkpoints" / "step_6.damaged1" / "model.safetensors").exists()
     assert_same(whole, stopped)
 
@@ -226,7 +226,7 @@ def test_a_disk_that_fills_up_while_saving_costs_nothing(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "flush", full)
+        patch.setattr(files, "fsync", full)
         done = clipbert("finetune", "--run", stopped, "--resume")
     assert done.returncode == 1
     assert "No space left on device" in done.stderr
@@ -282,7 +282,7 @@ def test_other_training_records_are_refused(clipbert: Clipbert, made_data: Path,
 def test_a_run_folder_in_use_is_refused(clipbert: Clipbert, stopped: Path) -> None:
     code = (
         "import sys, pathlib; from clipbert_cli.runs.folder import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1])).held():\n    print('held', flush=True); sys.stdin.read()"
+        "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n    print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(stopped)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
@@ -331,7 +331,7 @@ def test_a_preempted_job_asks_slurm_for_another_turn_and_goes_on_by_itself(
     common = ["--recipe", "demo_qa", "--run", run, "--data-root", made_data, *as_options(SETTINGS)]
     done = clipbert("finetune", *common, "--requeue")
     assert done.returncode == 0, done.stderr
-    assert "going on after step 3" in done.stderr
+    assert "resumed after step 3" in done.stderr
     assert_same(whole, run)
 
 

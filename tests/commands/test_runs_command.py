@@ -46,7 +46,7 @@ def test_runs_are_listed_with_state_step_and_best(clipbert: Clipbert, averaged: 
     assert "finished" in shown.stdout
     assert "4/4" in shown.stdout
     assert f"accuracy {best:.2f} at step {found[0]['best_step']}" in shown.stdout
-    with RunFolder(tmp_path / "half").held():
+    with RunFolder(tmp_path / "half").locked():
         pass  # a lock that is let go of leaves the run stopped
     assert json.loads(clipbert("runs", "ls", tmp_path, "--json").stdout)[1]["state"] == "stopped"
 

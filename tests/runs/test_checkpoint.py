@@ -106,7 +106,7 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
     ("break_it", "said"),
     [
         (lambda folder: (folder / "model").write_text("weights of"), "model has 10 bytes, 13 were written"),
-        (lambda folder: (folder / "model").write_text("weights 0f 10"), "model is not what was written"),
+        (lambda folder: (folder / "model").write_text("weights 0f 10"), "model has changed since it was written"),
         (lambda folder: (folder / "model").unlink(), "model is missing"),
         (lambda folder: (folder / "state.json").write_text('{"step"'), "state.json cannot be read"),
         (lambda folder: (folder / "state.json").unlink(), "state.json cannot be read"),
@@ -145,28 +145,28 @@ def test_records_of_later_steps_and_a_torn_line_are_forgotten(tmp_path: Path) ->
     run = run_folder(tmp_path / "run")
     lines = [json.dumps({"event": "train", "step": step}) for step in (1, 2, 3)]
     run.metrics.write_text("\n".join(lines) + '\n{"event": "tr')
-    run.forget_after(2)
+    run.remove_records_after(2)
     assert run.metrics.read_text() == "\n".join(lines[:2]) + "\n"
     assert [record["step"] for record in run.records()] == [1, 2]
 
 
-def test_a_folder_is_held_by_one_process_and_free_when_it_ends(tmp_path: Path) -> None:
+def test_a_folder_is_locked_by_one_process_and_free_when_it_ends(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run")
     code = (
         "import sys, pathlib; from clipbert_cli.runs.folder import RunFolder\n"
-        "with RunFolder(pathlib.Path(sys.argv[1])).held():\n    print('held', flush=True); sys.stdin.read()"
+        "with RunFolder(pathlib.Path(sys.argv[1])).locked():\n    print('held', flush=True); sys.stdin.read()"
     )
-    assert not run.is_held()
+    assert not run.is_locked()
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout
     assert other.stdout.readline() == "held\n"
-    assert run.is_held()
-    with pytest.raises(RunError, match=f"is in use by process {other.pid} on "), run.held():
+    assert run.is_locked()
+    with pytest.raises(RunError, match=f"is in use by process {other.pid} on "), run.locked():
         pass
     other.kill()
     other.communicate()
-    assert not run.is_held()
-    with run.held():
+    assert not run.is_locked()
+    with run.locked():
         pass

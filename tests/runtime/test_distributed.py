@@ -168,7 +168,7 @@ def test_a_run_goes_on_with_another_number_of_processes(made_data: Path, tmp_pat
     done = clipbert("finetune", "--run", broken, "--resume")
     assert done.returncode == 0, done.stderr
     assert "4 groups a step: 1 process, 2 forward passes of up to 2 groups" in done.stderr
-    assert "going on after step 7" in done.stderr
+    assert "resumed after step 7" in done.stderr
     check_same_training(whole, broken, steps=8)
 
 
@@ -189,14 +189,14 @@ def test_an_environment_that_no_launcher_writes_is_named(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(UsageError, match=f"{name} is '{value}': expected a whole number"):
+    with pytest.raises(UsageError, match=f"{name} is '{value}', but must be a whole number"):
         start_world("cpu")
 
 
 def test_a_rank_is_below_the_number_of_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "2")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="RANK is 2, and WORLD_SIZE 2"):
+    with pytest.raises(UsageError, match="RANK is 2, but must be less than WORLD_SIZE, which is 2"):
         start_world("cpu")
 
 

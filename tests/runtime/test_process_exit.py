@@ -1,4 +1,4 @@
-"""A process that is one of several ends with the same words and the same exit code as a process alone."""
+"""One of several processes ends with the same output and exit code as a single process."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def ending(work: str, processes: int, stdout: int | IO[Any] = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    """What becomes of a process that does `work`; behind it `after` is printed, and by an exit handler `handler`."""
-    code = "import atexit, ctypes, sys; from clipbert_cli.runtime.ending import run_and_exit\n"
+    """Run `work` in a process that then prints `after`, and `handler` from an exit handler."""
+    code = "import atexit, ctypes, sys; from clipbert_cli.runtime.process_exit import run_and_exit\n"
     code += f"def work():\n    {work}\n"
     code += "atexit.register(print, 'handler')\nrun_and_exit(work)\nprint('after')\n"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
@@ -31,7 +31,7 @@ def ending(work: str, processes: int, stdout: int | IO[Any] = subprocess.PIPE) -
     )
 
 
-def test_one_of_several_does_nothing_more_and_a_process_alone_goes_on() -> None:
+def test_one_of_several_ends_and_a_single_process_returns() -> None:
     assert ending("pass", 1).stdout == "after\nhandler\n"
     assert ending("pass", 2).stdout == "handler\n"
 
@@ -50,7 +50,7 @@ def test_one_of_several_does_nothing_more_and_a_process_alone_goes_on() -> None:
         ("sys.stdout = None; sys.exit(0)", 0, [], ""),
     ],
 )
-def test_its_words_and_its_exit_code_arrive(
+def test_output_and_exit_code_are_those_of_python(
     work: str, code: int, lines: list[str], stderr: str, processes: int
 ) -> None:
     done = ending(work, processes)
@@ -61,7 +61,7 @@ def test_its_words_and_its_exit_code_arrive(
 
 
 @pytest.mark.parametrize("processes", [1, 2])
-def test_output_that_cannot_be_written_is_told(processes: int) -> None:
+def test_output_that_cannot_be_written_is_an_error(processes: int) -> None:
     with open("/dev/full", "w") as full:
         done = ending("print('words'); sys.exit(0)", processes, full)
     assert done.returncode == 120

@@ -130,7 +130,7 @@ class Watch:
         self.rates: list[dict[str, float]] = []
         self.values: dict[str, dict[str, list[float]]] = {}
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def log(self, record: Mapping[str, Any]) -> None:
         self.records.append(record)
 
     def advance(self, step: int) -> None:
@@ -139,7 +139,10 @@ class Watch:
         if str(step) in self.run["after"]:
             self.values[str(step)] = watched(self.trainer, self.run)
 
-    def close(self) -> None:
+    def save(self) -> None:
+        pass
+
+    def validate(self) -> None:
         pass
 
 
@@ -167,10 +170,10 @@ def prepare(run: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> Train
     config = train_config(run)
     accumulated = config.gradient_accumulation_steps
     global_batch = run["batch_size"] * accumulated
-    plan = Plan.make(config, groups=global_batch * run["num_train_steps"], global_batch=global_batch)
+    plan = Plan.make(config, groups=global_batch * run["num_train_steps"], global_batch=global_batch, seed=0)
     model = golden_model(run["head"], "tiny", dropout=0.0, attention_dropout=0.0).to(dtype)
     freeze(model, model.freezable_parts(), config.freeze)
-    trainer = Trainer(model, task(run), config=config, plan=plan, world=World(0, 1, torch.device("cpu")), seed=0)
+    trainer = Trainer(model, task(run).loss, config=config, plan=plan, world=World(0, 1, torch.device("cpu")))
     for _ in range(run["preliminary_zero_gradient_steps"]):
         for parameter in model.parameters():
             if parameter.requires_grad:
@@ -224,10 +227,8 @@ def train(trainer: Trainer, run: Mapping[str, Any], watch: Watch) -> None:
     made = [batch(run, stored) for stored in run["batches"]]
     trainer.train(
         [made[number % run["distinct_batches"]] for number in range(run["micro_batches"])],
-        sinks=[watch],
+        watch,
         interrupts=Interrupts(),
-        save=lambda: None,
-        validate=lambda: None,
     )
 
 

@@ -1,4 +1,4 @@
-"""Steps learn the same however they are cut into batches; bad numbers are skipped, counted and told."""
+"""Steps do not depend on their division into batches; numbers that are not finite are skipped and reported."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def gradient_of(*batches: Batch) -> float:
     return float(training.update(batches, examples=sum(len(each.examples) for each in batches)).norm.item())
 
 
-def test_accumulated_batches_average_over_their_examples() -> None:
+def test_gradients_of_accumulated_batches_are_averaged_over_examples() -> None:
     whole = gradient_of(batch(1.0, 2.0, 3.0, 4.0, 5.0))
     assert gradient_of(batch(1.0, 2.0), batch(3.0, 4.0, 5.0)) == pytest.approx(whole)
     assert gradient_of(batch(1.0), batch(2.0, 3.0, 4.0, 5.0)) == pytest.approx(whole)
@@ -33,9 +33,9 @@ def test_accumulated_batches_average_over_their_examples() -> None:
 def test_every_precision_learns_and_records(precision: str, ema_decay: float | None) -> None:
     settings = config(learning_rate=0.05, precision=precision, log_every_steps=4, ema_decay=ema_decay)
     training = trainer(settings, groups=12)
-    recorder, saved, validated = run(training, *[batch(1.0)] * 12)
+    recorder = run(training, *[batch(1.0)] * 12)
     assert abs(weight(training)) < 0.7
-    assert saved == validated == [12]
+    assert recorder.saved == recorder.validated == [12]
     assert recorder.steps == list(range(1, 13))
     assert [record["step"] for record in recorder.records] == [4, 8, 12]
     last = recorder.records[-1]
@@ -51,7 +51,7 @@ def test_every_precision_learns_and_records(precision: str, ema_decay: float | N
 
 def test_clipping_bounds_the_update_but_not_the_reported_norm() -> None:
     training = trainer(config(max_grad_norm=0.5), groups=1)
-    recorder, _, _ = run(training, batch(3.0))
+    recorder = run(training, batch(3.0))
     assert recorder.records[0]["grad_norm"] == pytest.approx(18.0)
     (optimizer,) = training.optimizers
     ((state,),) = [list(optimizer.state.values())]
@@ -71,21 +71,21 @@ def test_auto_precision_is_bf16_on_a_gpu_that_has_it() -> None:
 
 
 class Listener:
-    """What it is told: a phase's name when it begins, `/name` when it is over."""
+    """Records a phase's name when it begins, and `/name` when it ends."""
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.received: list[str] = []
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
-        self.told.append(name)
+        self.received.append(name)
         yield
-        self.told.append(f"/{name}")
+        self.received.append(f"/{name}")
 
 
-def test_a_step_tells_its_phases_in_order() -> None:
-    training = trainer(config(batch_size=2), groups=8, global_batch=4)
-    training.phases = listener = Listener()
+def test_a_step_announces_its_phases_in_order() -> None:
+    listener = Listener()
+    training = trainer(config(batch_size=2), groups=8, global_batch=4, phases=listener)
     run(training, *[batch(1.0, 2.0)] * 4)
     passes = ["forward", "/forward", "backward", "/backward"]
     copies = ["copy", "/copy"]
@@ -93,23 +93,24 @@ def test_a_step_tells_its_phases_in_order() -> None:
         *("data", *copies, *copies, "/data", "communication", "/communication", *passes, *passes),
         *("optimizer", "communication", "/communication", "/optimizer"),
     ]
-    assert listener.told == one * 2
+    assert listener.received == one * 2
     assert training.examples == 8
 
 
-def test_listening_changes_nothing_of_what_is_learned() -> None:
-    plain, heard = (trainer(config(learning_rate=0.05), groups=4, dropout=0.5) for _ in range(2))
-    heard.phases = Listener()
+def test_a_profiler_does_not_change_the_weights() -> None:
+    plain, heard = (
+        trainer(config(learning_rate=0.05), groups=4, dropout=0.5, phases=phases) for phases in (None, Listener())
+    )
     for each in (plain, heard):
         run(each, *[batch(1.0, 2.0, 3.0)] * 4)
     assert weight(plain) == weight(heard)
 
 
-def test_training_can_stop_at_a_step_before_the_plan_s_end() -> None:
+def test_training_can_end_before_the_plan_with_the_plans_rates() -> None:
     training, whole = (trainer(config(schedule="linear", warmup_ratio=0.1), groups=10) for _ in range(2))
-    recorder, _, _ = run(training, *[batch(1.0)] * 10, last_step=4)
+    recorder = run(training, *[batch(1.0)] * 10, last_step=4)
     assert recorder.steps == [1, 2, 3, 4]
-    reference, _, _ = run(whole, *[batch(1.0)] * 10)
+    reference = run(whole, *[batch(1.0)] * 10)
     rates = [[record["learning_rate"] for record in each.records[:4]] for each in (recorder, reference)]
     assert rates[0] == rates[1]
 
@@ -117,14 +118,14 @@ def test_training_can_stop_at_a_step_before_the_plan_s_end() -> None:
 # ------------------------------------------------------------------------------------------------ bad numbers
 
 
-def test_a_step_with_a_bad_number_is_skipped_counted_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_step_that_is_not_finite_is_skipped_counted_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     good, bad = trainer(config(), groups=3), trainer(config(), groups=3)
     run(good, batch(1.0), batch(2.0), batch(3.0))
     with caplog.at_level(logging.WARNING, logger="clipbert"):
-        recorder, _, _ = run(bad, batch(1.0), batch(math.nan), batch(3.0))
+        recorder = run(bad, batch(1.0), batch(math.nan), batch(3.0))
     assert [record["skipped_steps"] for record in recorder.records] == [0, 1, 1]
     assert recorder.records[1]["loss"] is None
-    assert "step 2 is skipped: its loss is nan" in caplog.text
+    assert "step 2 is skipped, because a number is not finite: loss nan" in caplog.text
     assert math.isfinite(weight(bad))
     assert bad.step == 3
     # The skipped step counts for nothing: the same as two updates from the two good batches.
@@ -133,16 +134,19 @@ def test_a_step_with_a_bad_number_is_skipped_counted_and_told(caplog: pytest.Log
     assert weight(bad) == weight(two) != weight(good)
 
 
-def test_bad_numbers_in_a_row_stop_the_run_and_name_step_and_examples() -> None:
+def test_too_many_skipped_steps_in_a_row_stop_the_run_and_name_step_and_examples() -> None:
     training = trainer(config(max_bad_steps=2), groups=5)
-    with pytest.raises(RunError, match=r"2 steps in a row .* at step 4: loss inf.*; examples of step 4: einf, e7"):
+    with pytest.raises(
+        RunError,
+        match=r"of 2 steps in a row was not finite, the last at step 4: loss inf.*; examples of step 4: einf, e7",
+    ):
         run(training, batch(math.nan), batch(1.0), batch(math.nan), batch(math.inf, 7.0), batch(1.0))
 
 
 def test_fp16_finds_its_scale_by_skipping_steps_that_overflow() -> None:
     training = trainer(config(precision="fp16", max_grad_norm=None), groups=12)
     # The gradient is 2 * 20 * 20 = 800 times the scale of 65536: it overflows until the scale is at most 64.
-    recorder, _, _ = run(training, *[batch(20.0)] * 12)
+    recorder = run(training, *[batch(20.0)] * 12)
     scales = [record["loss_scale"] for record in recorder.records]
     skipped = [record["skipped_steps"] for record in recorder.records]
     assert scales[:3] == [32768.0, 16384.0, 8192.0]
@@ -156,7 +160,7 @@ def test_fp16_finds_its_scale_by_skipping_steps_that_overflow() -> None:
 # ------------------------------------------------------------------------------------------------ moving average
 
 
-def test_the_moving_average_follows_the_weights_and_steps_aside() -> None:
+def test_the_moving_average_follows_the_weights_and_can_replace_them_for_a_while() -> None:
     training = trainer(config(learning_rate=0.1, ema_decay=0.9), groups=3)
     seen, expected = [1.0], 1.0
     for number in range(1, 4):

@@ -1,4 +1,4 @@
-"""Training stops between steps, saves first, and goes on bitwise."""
+"""Training stops between steps, saves first, and a resumed training is bitwise equal."""
 
 from __future__ import annotations
 
@@ -18,40 +18,36 @@ from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.types import Batch
 
-# ------------------------------------------------------------------------------------------------ going on
+# ------------------------------------------------------------------------------------------------ resuming
 
 
 class StopAfter(Recorder):
-    """Asks to stop after a step, as a signal would."""
+    """Notes a signal after a step, and writes the state when the loop asks for it."""
 
-    def __init__(self, step: int, interrupts: Interrupts) -> None:
-        super().__init__()
-        self.step, self.interrupts = step, interrupts
+    def __init__(self, trainer: Trainer, interrupts: Interrupts, *, step: int, folder: Path) -> None:
+        super().__init__(trainer)
+        self.interrupts, self.step, self.folder = interrupts, step, folder
 
     def advance(self, step: int) -> None:
         if step == self.step:
             self.interrupts.noted = signal.SIGTERM
 
+    def save(self) -> None:
+        self.trainer.write(self.folder)
 
-def continued(
+
+def resumed(
     settings: TrainConfig, batches: Sequence[Batch], folder: Path, *, stop_after: int
 ) -> tuple[Trainer, Recorder]:
-    """Trained to `stop_after`, written, read by a fresh trainer, and trained to the end."""
+    """Train to `stop_after`, write the state, read it with a new trainer, and train to the end."""
     first, second = (trainer(settings, groups=len(batches), dropout=0.5) for _ in range(2))
     interrupts = Interrupts()
     with pytest.raises(InterruptionError):
-        first.train(
-            batches,
-            sinks=[StopAfter(stop_after, interrupts)],
-            interrupts=interrupts,
-            save=lambda: first.write(folder),
-            validate=lambda: None,
-        )
+        first.train(batches, StopAfter(first, interrupts, step=stop_after, folder=folder), interrupts=interrupts)
     assert first.step == stop_after
     second.model.load_state_dict(copy.deepcopy(first.model.state_dict()))
     second.read(folder)
-    recorder, _, _ = run(second, *batches[stop_after:])
-    return second, recorder
+    return second, run(second, *batches[stop_after:])
 
 
 @pytest.mark.parametrize(
@@ -64,12 +60,12 @@ def continued(
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
-def test_a_trainer_goes_on_bitwise(settings: dict[str, Any], tmp_path: Path) -> None:
+def test_a_resumed_trainer_is_bitwise_equal_to_an_uninterrupted_one(settings: dict[str, Any], tmp_path: Path) -> None:
     made = config(learning_rate=0.05, **settings)
     batches = [batch(float(number), 2.0, 0.5, 1.5) for number in range(1, 9)]
     whole = trainer(made, groups=len(batches), dropout=0.5)
     run(whole, *batches)
-    second, _ = continued(made, batches, tmp_path, stop_after=3)
+    second, _ = resumed(made, batches, tmp_path, stop_after=3)
     assert weight(second) == weight(whole)
     assert second.scaler.state_dict() == whole.scaler.state_dict()
     assert second.skipped == whole.skipped
@@ -81,8 +77,8 @@ def test_a_trainer_goes_on_bitwise(settings: dict[str, Any], tmp_path: Path) -> 
 def test_means_of_a_log_record_span_an_interruption(tmp_path: Path) -> None:
     settings = config(log_every_steps=4)
     batches = [batch(float(number)) for number in range(1, 5)]
-    recorder, _, _ = run(trainer(settings, groups=4, dropout=0.5), *batches)
-    _, again = continued(settings, batches, tmp_path, stop_after=2)
+    recorder = run(trainer(settings, groups=4, dropout=0.5), *batches)
+    _, again = resumed(settings, batches, tmp_path, stop_after=2)
     assert [record["step"] for record in again.records] == [4]
     for name in ("loss", "grad_norm", "learning_rate"):
         assert again.records[-1][name] == recorder.records[-1][name]
@@ -90,8 +86,7 @@ def test_means_of_a_log_record_span_an_interruption(tmp_path: Path) -> None:
 
 def test_dropout_depends_on_seed_and_step_alone() -> None:
     def norms(*, seed: int, disturb: bool) -> list[float]:
-        training = trainer(config(learning_rate=1e-9), groups=9, dropout=0.5)
-        training.seed = seed
+        training = trainer(config(learning_rate=1e-9), groups=9, dropout=0.5, seed=seed)
         found = []
         for number in range(6):
             if disturb:
@@ -128,17 +123,15 @@ def test_a_signal_stops_between_steps_and_saves_first(number: signal.Signals, co
                 signal.raise_signal(number)
             yield batch(float(step))
 
-    saved: list[int] = []
+    recorder = Recorder(training)
     with interrupts, pytest.raises(InterruptionError) as stopped:
-        training.train(
-            batches(), sinks=[], interrupts=interrupts, save=lambda: saved.append(training.step), validate=lambda: None
-        )
+        training.train(batches(), recorder, interrupts=interrupts)
     assert stopped.value.exit_code == code
-    assert saved == [2]
+    assert recorder.saved == [2]
     assert training.step == 2
 
 
-def test_a_second_ctrl_c_leaves_at_once_and_a_second_sigterm_does_not() -> None:
+def test_a_second_ctrl_c_stops_at_once_and_a_second_sigterm_does_not() -> None:
     with Interrupts([signal.SIGINT, signal.SIGTERM]) as interrupts:
         signal.raise_signal(signal.SIGTERM)
         signal.raise_signal(signal.SIGTERM)

@@ -7,7 +7,15 @@ from torch import nn
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
-from clipbert_cli.train.optim import SCHEDULES, AdamW, build_optimizers, parameter_groups, rate_factor, rates, set_rates
+from clipbert_cli.train.optim import (
+    LOWEST_RATE,
+    SCHEDULES,
+    AdamW,
+    build_optimizers,
+    learning_rates,
+    parameter_groups,
+    set_rates,
+)
 
 
 def group(parameter: nn.Parameter, *, decay: float = 0.0) -> dict:
@@ -50,7 +58,7 @@ def test_learning_rates_are_the_originals() -> None:
         for step, expected in zip(case["steps"], case["lr"], strict=True):
             if expected is None:  # the original divides by zero: nothing is left to decay over
                 continue
-            found = rates(config, step, total=case["total"], epoch=0)
+            found = learning_rates(config, step, total=case["total"], epoch=0)
             assert found["transformer"] == pytest.approx(expected, rel=1e-9), case
 
 
@@ -63,7 +71,10 @@ def test_multi_step_is_the_originals_but_for_the_power_it_skips() -> None:
         config = TrainConfig(learning_rate=case["peak"], schedule="multi_step", milestones=milestones)
         for epoch, original in enumerate(case["lr_by_epoch"]):
             expected = original * 2 if epoch >= max(milestones) else original
-            assert rates(config, 1, total=1, epoch=epoch)["visual"] == pytest.approx(expected, rel=1e-9), (case, epoch)
+            assert learning_rates(config, 1, total=1, epoch=epoch)["visual"] == pytest.approx(expected, rel=1e-9), (
+                case,
+                epoch,
+            )
 
 
 def test_every_schedule_of_a_recipe_exists() -> None:
@@ -73,12 +84,13 @@ def test_every_schedule_of_a_recipe_exists() -> None:
 
 def test_cnn_and_transformer_may_have_schedules_of_their_own() -> None:
     config = TrainConfig(learning_rate=1.0, visual_learning_rate=2.0, schedule="linear", visual_schedule="constant")
-    assert rates(config, 55, total=100, epoch=0) == {"transformer": 0.5, "visual": 2.0}
+    assert learning_rates(config, 55, total=100, epoch=0) == {"transformer": 0.5, "visual": 2.0}
 
 
 def test_an_all_warmup_schedule_ends_without_dividing_by_zero() -> None:
-    assert rate_factor(4, total=4, warmup_ratio=1.0, schedule="linear") == 0.0
-    assert rate_factor(3, total=4, warmup_ratio=1.0, schedule="linear") == 0.75
+    config = TrainConfig(learning_rate=1.0, warmup_ratio=1.0, schedule="linear")
+    assert learning_rates(config, 4, total=4, epoch=0)["transformer"] == LOWEST_RATE
+    assert learning_rates(config, 3, total=4, epoch=0)["transformer"] == 0.75
 
 
 class Small(nn.Module):
@@ -124,7 +136,7 @@ def test_a_multiplier_of_nothing_is_a_mistake() -> None:
 
 
 def test_the_cnn_learns_at_the_transformers_rate_unless_told() -> None:
-    found = rates(TrainConfig(learning_rate=1e-3, schedule="constant"), 1, total=2, epoch=0)
+    found = learning_rates(TrainConfig(learning_rate=1e-3, schedule="constant"), 1, total=2, epoch=0)
     assert found == {"transformer": 1e-3, "visual": 1e-3}
 
 

@@ -8,7 +8,7 @@ from clipbert_cli.train.plan import Plan
 
 
 def test_the_plan_counts_updates_epochs_validations_and_checkpoints() -> None:
-    plan = Plan.make(TrainConfig(batch_size=4, epochs=3, save_every_steps=2), groups=17, global_batch=8)
+    plan = Plan.make(TrainConfig(batch_size=4, epochs=3, save_every_steps=2), groups=17, global_batch=8, seed=0)
     assert (plan.layout.steps_per_epoch, plan.total_steps, plan.epochs, plan.validations) == (3, 9, 3, 3)
     assert [len(plan.layout.batches(step)) for step in range(1, 10)] == [2, 2, 1] * 3
     assert [plan.layout.epoch(step) for step in range(1, 10)] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
@@ -16,15 +16,15 @@ def test_the_plan_counts_updates_epochs_validations_and_checkpoints() -> None:
     assert [step for step in range(1, 10) if plan.saves(step)] == [2, 3, 4, 6, 8, 9]
 
 
-def test_max_steps_decides_whatever_epochs_says() -> None:
+def test_max_steps_takes_precedence_over_epochs() -> None:
     config = TrainConfig(batch_size=4, epochs=1, max_steps=11, validate_every_steps=4)
-    longer = Plan.make(config, groups=17, global_batch=4)
+    longer = Plan.make(config, groups=17, global_batch=4, seed=0)
     assert (longer.total_steps, longer.epochs, longer.validations) == (11, 3, 3)
     assert [step for step in range(1, 12) if longer.validates(step)] == [4, 8, 11]
 
 
 def test_invsqrt_without_a_warmup_is_refused_since_it_would_never_learn() -> None:
     config = TrainConfig(epochs=1, schedule="invsqrt", warmup_ratio=0.1)
-    with pytest.raises(RecipeError, match=r"warmup_ratio is 0\.1: of 9 steps that is none"):
-        Plan.make(config, groups=9, global_batch=1)
-    assert Plan.make(config, groups=10, global_batch=1).total_steps == 10
+    with pytest.raises(RecipeError, match=r"warmup_ratio is 0\.1, which gives no warm-up step out of 9"):
+        Plan.make(config, groups=9, global_batch=1, seed=0)
+    assert Plan.make(config, groups=10, global_batch=1, seed=0).total_steps == 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from clipbert_cli.train.phases import NullPhases
 from clipbert_cli.train.prefetch import on_device
 from clipbert_cli.types import Batch, Example
 
@@ -32,14 +33,14 @@ def check(found: list[Batch], device: str) -> None:
 
 def test_on_the_cpu_batches_are_asked_for_one_at_a_time() -> None:
     given = iter(batches(3))
-    first = next(on_device(given, torch.device("cpu")))
+    first = next(on_device(given, torch.device("cpu"), NullPhases()))
     assert first.examples[0].example_id == "0"
     assert next(given).examples[0].example_id == "1"
-    check(list(on_device(batches(3), torch.device("cpu"))), "cpu")
+    check(list(on_device(batches(3), torch.device("cpu"), NullPhases())), "cpu")
 
 
 @pytest.mark.cuda
 def test_on_a_gpu_batches_are_copied_ahead_and_arrive_whole() -> None:
     pinned = [batch.pin_memory() for batch in batches(3)]
-    check(list(on_device(pinned, torch.device("cuda"))), "cuda")
-    assert list(on_device([], torch.device("cuda"))) == []
+    check(list(on_device(pinned, torch.device("cuda"), NullPhases())), "cuda")
+    assert list(on_device([], torch.device("cuda"), NullPhases())) == []

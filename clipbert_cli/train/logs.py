@@ -1,0 +1,145 @@
+"""What training reports: the measurements between two log records, and the files that records are written to."""
+
+from __future__ import annotations
+
+import json
+import math
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+import torch
+from torch import Tensor
+
+from clipbert_cli.errors import UsageError
+
+# ------------------------------------------------------------------------------------------------ measuring
+
+
+class Meter:
+    """Mean losses, speed and data waits of the steps since the last log record."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._sums: dict[str, Tensor] = {}
+        self._steps = 0
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Measure speed from now on, so that a validation does not count as slow training. Sums are kept."""
+        self._examples = 0
+        self._begin = time.perf_counter()
+        self.data_seconds = 0.0
+
+    def add(self, losses: Mapping[str, Tensor], norm: Tensor, *, examples: int) -> None:
+        """Add one update: its scalar losses, its gradient's norm, and its number of examples."""
+        # Sums stay on the device: `item()` here would make every step wait for the GPU.
+        for name, value in {**losses, "grad_norm": norm}.items():
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+        self._examples += examples
+
+    def close(self) -> dict[str, Any]:
+        """Return the means over the updates added, and start anew.
+
+        `loss` is None if no update was added. `data_wait` is the share of the time in which the loop waited for data.
+        """
+        means: dict[str, Any] = {name: (total / self._steps).item() for name, total in self._sums.items()}
+        seconds = time.perf_counter() - self._begin
+        speed = {"examples_per_second": self._examples / seconds, "data_wait": self.data_seconds / seconds}
+        self._sums, self._steps = {}, 0
+        self.restart_clock()
+        return {"loss": None, **means, **speed}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the sums, so that a log record's means span an interruption. Clocks are not kept."""
+        return {"sums": dict(self._sums), "steps": self._steps}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a `state_dict`."""
+        self._sums = {name: value.to(self.device) for name, value in state["sums"].items()}
+        self._steps = state["steps"]
+
+
+def peak_memory(device: torch.device) -> int:
+    """Return the most memory in MiB that this process has used so far: of its GPU, or of the machine without one."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) // 2**20
+    # Linux counts ru_maxrss in KiB.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
+
+
+# ------------------------------------------------------------------------------------------------ writing
+
+
+class Sink(Protocol):
+    """Receives the reports of a training: `advance` after every update, `write` for every record."""
+
+    def advance(self, step: int) -> None: ...
+
+    def write(self, record: Mapping[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonLines:
+    """Appends each record as one line of JSON and flushes it, so that the file can be followed while training runs."""
+
+    def __init__(self, path: Path) -> None:
+        self._stream: TextIO = path.open("a", encoding="utf-8")
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        self._stream.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        self._stream.close()
+
+
+class TensorBoard:
+    """Writes every number of a record as the scalar `event/name`.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as exc:
+            raise UsageError(
+                "train.tensorboard is true, but TensorBoard is not installed",
+                hint="pip install 'clipbert[tensorboard]'",
+            ) from exc
+        self._writer: Any = SummaryWriter(str(folder))
+
+    def advance(self, step: int) -> None:
+        pass
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        for name, value in _numbers(record):
+            if name != "step":
+                self._writer.add_scalar(f"{record['event']}/{name}", value, record["step"])
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def _finite(value: Any) -> Any:
+    """Return the value with null for every nan and infinity, which JSON does not have (fp16 overflows produce them)."""
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            yield f"{prefix}{name}", value

@@ -24,7 +24,7 @@ from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedF
 from clipbert_cli.assets.fetch import Fetcher
 from clipbert_cli.assets.unpack import unpack
 from clipbert_cli.errors import ClipbertError, DownloadError, OutputError
-from clipbert_cli.files import atomic_folder, link_or_copy, lock, remove_leftovers, scratch_folder
+from clipbert_cli.files import atomic_folder, is_locked, link_or_copy, lock, remove_leftovers, scratch_folder
 
 
 @dataclass
@@ -51,19 +51,17 @@ def data_folder_lock(data: Path, *, on_wait: Callable[[str], None]) -> Iterator[
     """Hold the lock of a data folder, so that only one process at a time downloads into it.
 
     Args:
-        on_wait: called once, with a sentence for the user, if another process holds the lock.
+        on_wait: called with a sentence for the user if another process holds the lock.
     """
-    has_waited = False
 
     def keep_waiting() -> bool:
-        nonlocal has_waited
-        if not has_waited:
-            on_wait(f"another process is downloading into {data}: waiting until it is done")
-            has_waited = True
         time.sleep(0.1)
         return True
 
-    with lock(data / ".download.lock", keep_waiting=keep_waiting):
+    file = data / ".download.lock"
+    if is_locked(file):
+        on_wait(f"another process is downloading into {data}: waiting until it is done")
+    with lock(file, keep_waiting=keep_waiting):
         yield
 
 
@@ -141,7 +139,7 @@ def _complete_part(
 ) -> PartResult:
     """Wait for the files of a part, then unpack, convert and place them."""
     result = PartResult(planned.name, planned.part)
-    if planned.state == "complete":
+    if planned.is_complete:
         result.state, result.was_complete = "complete", True
         return result
     arrived = []

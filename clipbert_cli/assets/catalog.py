@@ -43,8 +43,8 @@ class FileSource(CatalogEntry):
     """A place that may have a file: an address, or a path in a Hugging Face repository."""
 
     url: str | None = Field(None, description="http or https address of the file itself")
-    repo: str | None = Field(None, description="Hugging Face repository, owner/name")
-    path: str | None = Field(None, description="the file's path in that repository")
+    repo: str = Field("", description="Hugging Face repository, owner/name")
+    path: str = Field("", description="the file's path in that repository")
     revision: str = Field("main", description="commit, tag or branch")
     repo_type: Literal["model", "dataset"] = Field("model", description="kind of repository")
     mark: Mark = Field("unverified", description="how sure it is that the file is there")
@@ -185,6 +185,10 @@ class Catalog(CatalogEntry):
     def parts(self) -> dict[str, AssetPart]:
         """Return all parts by their full name, `asset/part`, in the order of the catalogue."""
         return {f"{name}/{key}": part for name, asset in self.assets.items() for key, part in asset.parts.items()}
+
+    def asset_of(self, part: str) -> Asset:
+        """Return the asset that a part belongs to."""
+        return self.assets[part.split("/")[0]]
 
     def needs_of(self, recipe: str) -> list[str] | None:
         """Return the assets and parts that a recipe needs, None for an unknown recipe.

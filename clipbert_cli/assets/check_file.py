@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert_cli.assets.catalog import FileEntry
-from clipbert_cli.assets.transfer import SourceRefusedError, StoppedError
 
 # A host that is out of quota, or wants a confirmation or a login, answers "200 OK" with an HTML page, not the file.
 HTML_START = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
@@ -25,6 +24,14 @@ class FetchedFile:
     bytes: int
     sha256: str
     warnings: tuple[str, ...] = ()
+
+
+class StoppedError(Exception):
+    """The user pressed Ctrl-C: a thread stops here and leaves a state from which the next download continues."""
+
+
+class SourceRefusedError(Exception):
+    """This source does not give the file; the next source may."""
 
 
 class WrongContentError(SourceRefusedError):

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clipbert_cli.assets.catalog import FileEntry, FileSource
-from clipbert_cli.assets.fetch import RetryPolicy, describe, new_client
+from clipbert_cli.assets.fetch import RetryPolicy, describe, new_client, request_of
 
 POLICY = RetryPolicy(connect=10, read=20)
 
@@ -32,15 +32,9 @@ def check_sources(files: Mapping[str, FileEntry]) -> dict[str, list[SourceAnswer
 def _ask(source: FileSource, entry: FileEntry) -> SourceAnswer:
     import httpx
 
+    url, headers = request_of(source)
     # One byte of the file and not HEAD, which many servers answer wrongly or not at all.
-    headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
-    url = source.url
-    if url is None:
-        from huggingface_hub import hf_hub_url
-        from huggingface_hub.utils import build_hf_headers
-
-        url = hf_hub_url(source.repo or "", source.path or "", revision=source.revision, repo_type=source.repo_type)
-        headers.update(build_hf_headers())
+    headers["Range"] = "bytes=0-0"
     try:
         with new_client(POLICY) as client, client.stream("GET", url, headers=headers) as response:
             status, answered = response.status_code, response.headers

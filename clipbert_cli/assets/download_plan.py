@@ -14,12 +14,9 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from clipbert_cli.assets.catalog import AssetPart, Catalog, FileEntry
 from clipbert_cli.errors import UsageError
-
-PartState = Literal["complete", "partial", "absent"]
 
 # These only tell a folder of media from another folder; packing decides what it can read. "." is the ending of a name
 # that ends with a dot, as some of DiDeMo's do.
@@ -65,18 +62,13 @@ class DataLayout:
             return [self.store(part) if self.store(part).exists() else self.folder(part)]
         return [self.data / product for product in part.products()]
 
-    def state(self, part: AssetPart) -> PartState:
+    def is_complete(self, part: AssetPart) -> bool:
         """Return whether a part is complete. Files and folders appear whole, so it is enough that they exist."""
-        if part.kind == "media":
-            if self.store(part).exists() or self.provided(part).exists():
-                return "complete"
-            there = [self.unpacked(name, part).exists() for name in part.files]
-        else:
-            there = [path.exists() for path in self.products(part)]
-        if there and all(there):
-            return "complete"
-        begun = any(arrived_bytes(self.file(name, part)) for name in (*part.files, *part.optional))
-        return "partial" if begun or any(there) else "absent"
+        if part.kind != "media":
+            return all(path.exists() for path in self.products(part))
+        if self.store(part).exists() or self.provided(part).exists():
+            return True
+        return bool(part.files) and all(self.unpacked(name, part).exists() for name in part.files)
 
 
 def arrived_bytes(target: Path) -> int:
@@ -109,18 +101,18 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class PlannedPart:
-    """A part that was asked for: its state before the download, and the files that it still needs."""
+    """A part that was asked for: whether it is complete before the download, and the files that it still needs."""
 
     name: str
     part: AssetPart
-    state: PartState
+    is_complete: bool
     files: tuple[PlannedFile, ...] = ()
     provided_media: Path | None = None
 
     @property
     def manual(self) -> bool:
         """Whether the user must fetch something by hand: the catalogue has no source for it."""
-        if self.state == "complete" or self.provided_media:
+        if self.is_complete or self.provided_media:
             return False
         return not self.files or any(
             not (file.entry.sources or file.optional or file.provided or file.target.exists()) for file in self.files
@@ -180,8 +172,7 @@ def make_plan(
         UsageError: `source` does not exist, has nothing that is needed, or could be the media of several parts.
     """
     layout = DataLayout(data)
-    states = {name: layout.state(part) for name, part in parts.items()}
-    wanted = {name: part for name, part in parts.items() if states[name] != "complete"}
+    wanted = {name: part for name, part in parts.items() if not layout.is_complete(part)}
     provided: dict[str, Path] = {}
     media_of = None
     if source is not None:
@@ -203,11 +194,11 @@ def make_plan(
             and not (part.kind == "media" and layout.unpacked(file.name, part).exists())
         )
         if name not in wanted:
-            planned.append(PlannedPart(name, part, states[name]))
+            planned.append(PlannedPart(name, part, is_complete=True))
         elif name == media_of:
-            planned.append(PlannedPart(name, part, states[name], provided_media=source))
+            planned.append(PlannedPart(name, part, is_complete=False, provided_media=source))
         else:
-            planned.append(PlannedPart(name, part, states[name], needed))
+            planned.append(PlannedPart(name, part, is_complete=False, files=needed))
     return DownloadPlan(layout, tuple(planned), pack)
 
 

@@ -13,18 +13,23 @@ checksum, which would reveal the mixture.
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from clipbert_cli.assets.catalog import FileEntry, FileSource
-from clipbert_cli.assets.check_file import FetchedFile, WrongContentError, check_file
+from clipbert_cli.assets.check_file import (
+    FetchedFile,
+    SourceRefusedError,
+    StoppedError,
+    WrongContentError,
+    check_file,
+)
 from clipbert_cli.assets.download_plan import PlannedFile
 from clipbert_cli.assets.partial_file import PartialFile
-from clipbert_cli.assets.transfer import DownloadProgress, SourceRefusedError, StoppedError
 from clipbert_cli.errors import DownloadError
-from clipbert_cli.files import link_or_copy
 
 if TYPE_CHECKING:
     import httpx
@@ -39,6 +44,19 @@ class _InterruptedError(Exception):
     def __init__(self, message: str, *, wait: float = 0.0) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class DownloadProgress:
+    """Receives the progress of downloads, from several threads. This class ignores it; a command draws it."""
+
+    def update(self, name: str, done: int, total: int | None) -> None:
+        """Called when `done` of `total` bytes of a file are there (None: unknown)."""
+
+    def end(self, name: str) -> None:
+        """Called when a source has given the file or has refused it."""
+
+    def say(self, message: str) -> None:
+        """Called with a line for the user, such as the reason why a source is left."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +98,7 @@ class Fetcher:
         failures = []
         for source in sources_of(file.name, file.entry, self.mirror):
             try:
-                return self._fetch_from_url(source.url, file) if source.url else self._fetch_from_hub(source, file)
+                return self._fetch_from(source, file)
             except SourceRefusedError as exc:
                 failures.append(f"{source}: {exc}")
                 self.progress.say(f"{file.name}: {failures[-1]}")
@@ -89,22 +107,14 @@ class Fetcher:
         tried = "".join(f"\n  {failure}" for failure in failures) or "\n  the catalogue knows no source"
         raise DownloadError(f"{file.name}: no source gave the file{tried}")
 
-    def _fetch_from_hub(self, source: FileSource, file: PlannedFile) -> FetchedFile:
-        from clipbert_cli.assets.hub_source import download_from_hub
-
-        path = download_from_hub(source, file.name, self.progress)
-        fetched = check_file(file.name, file.entry, path, source=str(source), stop=self.stop)
-        link_or_copy(path, file.target)
-        return fetched
-
-    def _fetch_from_url(self, url: str, file: PlannedFile) -> FetchedFile:
+    def _fetch_from(self, source: FileSource, file: PlannedFile) -> FetchedFile:
         with PartialFile(file.target, checksum_known=bool(file.entry.sha256 or file.entry.md5)) as partial:
-            partial.prepare(url)
+            partial.prepare(str(source))
             while True:
                 inherited = partial.size > 0
-                self._download(url, file, partial)
+                self._download(source, file, partial)
                 try:
-                    fetched = check_file(file.name, file.entry, partial.path, source=url, stop=self.stop)
+                    fetched = check_file(file.name, file.entry, partial.path, source=str(source), stop=self.stop)
                 except WrongContentError as exc:
                     partial.restart()
                     if not inherited:
@@ -115,13 +125,13 @@ class Fetcher:
                     partial.finish()
                     return fetched
 
-    def _download(self, url: str, file: PlannedFile, partial: PartialFile) -> None:
-        """Bring all bytes of `url` into `partial`, over as many connections as it takes."""
+    def _download(self, source: FileSource, file: PlannedFile, partial: PartialFile) -> None:
+        """Bring all bytes of the file into `partial`, over as many connections as it takes."""
         failures = 0
         while True:
             before = partial.size
             try:
-                self._connect(url, file, partial)
+                self._connect(source, file, partial)
             except _InterruptedError as exc:
                 failures = 1 if partial.size > before else failures + 1
                 if failures >= self.policy.attempts:
@@ -134,7 +144,7 @@ class Fetcher:
             else:
                 return
 
-    def _connect(self, url: str, file: PlannedFile, partial: PartialFile) -> None:
+    def _connect(self, source: FileSource, file: PlannedFile, partial: PartialFile) -> None:
         """Send one request and append its body to `partial`.
 
         Raises:
@@ -143,21 +153,21 @@ class Fetcher:
         """
         import httpx
 
-        partial.prepare(url)
-        # A body that the server compresses on the way has other offsets than the file: it could not be continued.
-        headers = {"Accept-Encoding": "identity"}
+        partial.prepare(str(source))
+        url, headers = request_of(source)
         if partial.size:
             headers["Range"] = f"bytes={partial.size}-"
             if partial.validator:
                 headers["If-Range"] = partial.validator
         try:
             with self._client.stream("GET", url, headers=headers) as response:
-                total = _accept(response, url, file, partial)
-                self.progress.begin(file.name, total or file.entry.expected_bytes, partial.size)
+                total = _accept(response, source, file, partial)
+                expected = total or file.entry.expected_bytes
+                self.progress.update(file.name, partial.size, expected)
                 if total is None or partial.size < total:
                     for chunk in response.iter_raw():
                         partial.write(chunk)
-                        self.progress.advance(file.name, len(chunk))
+                        self.progress.update(file.name, partial.size, expected)
                         if self.stop.is_set():
                             raise StoppedError
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as exc:
@@ -168,7 +178,7 @@ class Fetcher:
             raise _InterruptedError(f"the body ended after {partial.size:,} of {total:,} bytes")
 
 
-def _accept(response: httpx.Response, url: str, file: PlannedFile, partial: PartialFile) -> int | None:
+def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, partial: PartialFile) -> int | None:
     """Judge the head of an answer and prepare `partial` for its body; return the size of the whole file, if stated."""
     status = response.status_code
     answered = f"answered {status} {response.reason_phrase}".rstrip()
@@ -181,6 +191,9 @@ def _accept(response: httpx.Response, url: str, file: PlannedFile, partial: Part
     if status in RETRIED:
         wait = response.headers.get("Retry-After", "")
         raise _InterruptedError(answered, wait=int(wait) if wait.isdigit() else 0)
+    if response.headers.get("X-Error-Code") == "GatedRepo":
+        message = f"access must be requested at https://huggingface.co/{source.repo}, then set HF_TOKEN"
+        raise SourceRefusedError(message)
     if status not in (200, 206):
         raise SourceRefusedError(answered)
     if response.headers.get("Content-Type", "").lower().startswith("text/html"):
@@ -204,7 +217,7 @@ def _accept(response: httpx.Response, url: str, file: PlannedFile, partial: Part
     entry = file.entry
     if total is not None and entry.bytes and entry.mark == "verified" and total != entry.bytes:
         raise SourceRefusedError(f"offers {total:,} bytes where {entry.bytes:,} were expected")
-    partial.set_version(url, validator)
+    partial.set_version(str(source), validator)
     return total
 
 
@@ -212,6 +225,21 @@ def sources_of(name: str, entry: FileEntry, mirror: str | None) -> list[FileSour
     """Return the sources of a file in the order in which they are tried: the mirror first."""
     mirrored = [FileSource(url=f"{mirror.rstrip('/')}/{name}")] if mirror else []
     return [*mirrored, *entry.sources]
+
+
+def request_of(source: FileSource) -> tuple[str, dict[str, str]]:
+    """Return the address of a source and the headers of a request to it."""
+    # A body that the server compresses on the way has other offsets than the file: it could not be continued.
+    headers = {"Accept-Encoding": "identity"}
+    if source.url:
+        return source.url, headers
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers
+
+    # The library adds the token from HF_TOKEN or from its login; httpx does not pass it on to other hosts.
+    endpoint, revision = os.environ.get("HF_ENDPOINT"), source.revision
+    url = hf_hub_url(source.repo, source.path, repo_type=source.repo_type, revision=revision, endpoint=endpoint)
+    return url, {**build_hf_headers(library_name="clipbert"), **headers}
 
 
 def new_client(policy: RetryPolicy) -> httpx.Client:

@@ -13,7 +13,7 @@ class PartialFile:
     """The first `size` bytes of a download, which survive when the process is killed.
 
     NAME.part         the bytes so far
-    NAME.part.json    {"url": the address they came from, "validator": its ETag or Last-Modified}
+    NAME.part.json    {"source": where they came from, "validator": the ETag or Last-Modified of the file there}
 
     Args:
         target: where the whole file goes.
@@ -30,7 +30,7 @@ class PartialFile:
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         self.size = self.path.stat().st_size
         version = read_json(self._version) or {}
-        self.url: str | None = version.get("url")
+        self.source: str | None = version.get("source")
         self.validator: str | None = version.get("validator")
 
     def __enter__(self) -> PartialFile:
@@ -44,19 +44,19 @@ class PartialFile:
             self.path.unlink()
             self._version.unlink(missing_ok=True)
 
-    def prepare(self, url: str) -> None:
-        """Get ready to continue from `url`: start again where bytes of two versions could be joined unnoticed."""
-        if self.url != url:
-            # A version is the name that one server gave to its file: it says nothing about another server's file.
-            self.url, self.validator = url, None
+    def prepare(self, source: str) -> None:
+        """Get ready to continue from `source`: start again if bytes of two versions could be joined unnoticed."""
+        if self.source != source:
+            # A validator is the name that one server gave to its file: it says nothing about another server's file.
+            self.source, self.validator = source, None
         if self.validator is None and not self.checksum_known:
             self.restart()
 
-    def set_version(self, url: str, validator: str | None) -> None:
+    def set_version(self, source: str, validator: str | None) -> None:
         """Remember which version of the file the bytes belong to, also for the next process."""
-        if (self.url, self.validator) != (url, validator) or not self._version.exists():
-            self.url, self.validator = url, validator
-            write_json(self._version, {"url": url, "validator": validator})
+        if (self.source, self.validator) != (source, validator) or not self._version.exists():
+            self.source, self.validator = source, validator
+            write_json(self._version, {"source": source, "validator": validator})
 
     def write(self, chunk: bytes) -> None:
         """Append bytes."""

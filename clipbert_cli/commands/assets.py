@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,26 +41,33 @@ def list_command(
 
     loaded, layout = load_catalog(catalog), DataLayout(to)
     parts = loaded.select(assets or list(loaded.assets))
-    if not as_json:
-        typer.echo("\n".join(_list_lines(loaded, parts, {name: layout.state(part) for name, part in parts.items()})))
-        return
-    document = []
-    for name, part in parts.items():
-        asset = loaded.assets[name.split("/")[0]]
-        document.append(
-            {
-                "part": name,
-                "title": part.title,
-                "asset": asset.title,
-                "kind": part.kind,
-                "licence": asset.licence,
-                "state": layout.state(part),
-                "files": [file_document(file, loaded.files[file]) for file in (*part.files, *part.optional)],
-                "products": [str(path) for path in layout.products(part)],
-                "manual": part.manual,
-            }
+    if as_json:
+        print_json(
+            [
+                {
+                    "part": name,
+                    **part.model_dump(include={"title", "kind", "manual"}),
+                    "asset": loaded.asset_of(name).model_dump(include={"title", "licence", "home"}),
+                    "is_complete": layout.is_complete(part),
+                    "files": [file_document(file, loaded.files[file]) for file in (*part.files, *part.optional)],
+                    "products": [str(path) for path in layout.products(part)],
+                }
+                for name, part in parts.items()
+            ]
         )
-    print_json(document)
+        return
+    previous = None
+    for name, part in parts.items():
+        asset = loaded.asset_of(name)
+        if asset is not previous:
+            if previous:
+                typer.echo()
+            typer.echo(f"{name.split('/')[0]}: {asset.title}\n  terms: {asset.licence}")
+            typer.echo(f"  home: {asset.home}" if asset.home else "", nl=bool(asset.home))
+            previous = asset
+        state = "complete" if layout.is_complete(part) else "absent"
+        typer.echo(f"  {name:24} {part.kind:11} {_part_size(loaded, part):>15}  {state}")
+        typer.echo(f"    {part.title}; {_part_sources(loaded, part)}")
 
 
 @assets_app.command("check")
@@ -140,20 +147,6 @@ def convert_command(
     for file, count in converted.counts.items():
         unit = "answers" if count.media is None else f"records, {count.media:,} media"
         typer.echo(f"{out_dir / file}  {count.records:,} {unit}")
-
-
-def _list_lines(catalog: Catalog, parts: dict[str, AssetPart], states: dict[str, Any]) -> list[str]:
-    """Return the title and terms of each asset, then two lines per part: what it is, and where it comes from."""
-    lines: list[str] = []
-    for name, asset in catalog.assets.items():
-        own = {full: part for full, part in parts.items() if full.startswith(f"{name}/")}
-        if not own:
-            continue
-        lines += [*([""] if lines else []), f"{name}: {asset.title}", f"  terms: {asset.licence}"]
-        for full, part in own.items():
-            lines.append(f"  {full:24} {part.kind:11} {_part_size(catalog, part):>15}  {states[full]}")
-            lines.append(f"    {part.title}; {_part_sources(catalog, part)}")
-    return lines
 
 
 def _part_size(catalog: Catalog, part: AssetPart) -> str:

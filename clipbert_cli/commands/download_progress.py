@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from clipbert_cli.assets.transfer import DownloadProgress
+from clipbert_cli.assets.fetch import DownloadProgress
 from clipbert_cli.commands.terminal import note, stderr
 
 
@@ -37,17 +37,13 @@ class DownloadBars(DownloadProgress):
     def __exit__(self, *_: object) -> None:
         self._bars.stop()
 
-    def begin(self, name: str, total: int | None, done: int) -> None:
+    def update(self, name: str, done: int, total: int | None) -> None:
         with self._lock:
-            if name in self._tasks:
-                self._bars.update(self._tasks[name], total=total, completed=done)
-                return
-            self._tasks[name] = self._bars.add_task(name.rsplit("/", 1)[1], total=total, completed=done)
-        if self._bars.disable:
+            if is_new := name not in self._tasks:
+                self._tasks[name] = self._bars.add_task(name.rsplit("/", 1)[1], total=total)
+            self._bars.update(self._tasks[name], completed=done, total=total)
+        if is_new and self._bars.disable:
             note(f"{name}: continuing after {done:,} bytes" if done else f"{name}: downloading")
-
-    def advance(self, name: str, count: int) -> None:
-        self._bars.advance(self._tasks[name], count)
 
     def end(self, name: str) -> None:
         with self._lock:

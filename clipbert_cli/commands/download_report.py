@@ -59,7 +59,7 @@ def plan_lines(plan: DownloadPlan, mirror: str | None) -> list[str]:
 
 
 def _intent(planned: PlannedPart) -> str:
-    if planned.state == "complete":
+    if planned.is_complete:
         return "complete, nothing to do"
     if planned.provided_media:
         return f"use the media in {planned.provided_media}"
@@ -99,7 +99,7 @@ def plan_document(plan: DownloadPlan, mirror: str | None) -> dict[str, Any]:
             {
                 "part": planned.name,
                 "kind": planned.part.kind,
-                "state": planned.state,
+                "is_complete": planned.is_complete,
                 "manual": planned.manual,
                 "files": [file_plan(file) for file in planned.files],
                 "products": [str(path) for path in plan.layout.products(planned.part)],

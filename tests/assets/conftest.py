@@ -9,8 +9,7 @@ from fetching import QUICK
 from http_site import Site
 
 from clipbert_cli.assets.download_plan import PlannedFile
-from clipbert_cli.assets.fetch import Fetcher
-from clipbert_cli.assets.transfer import DownloadProgress
+from clipbert_cli.assets.fetch import DownloadProgress, Fetcher
 
 
 @pytest.fixture

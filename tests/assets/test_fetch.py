@@ -5,8 +5,7 @@ import threading
 import pytest
 from fetching import BODY, QUICK, entry, leftovers
 
-from clipbert_cli.assets.fetch import RetryPolicy
-from clipbert_cli.assets.transfer import DownloadProgress
+from clipbert_cli.assets.fetch import DownloadProgress, RetryPolicy
 from clipbert_cli.errors import DownloadError
 
 

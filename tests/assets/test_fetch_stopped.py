@@ -9,7 +9,7 @@ import threading
 import pytest
 from fetching import BODY, entry, leftovers
 
-from clipbert_cli.assets.transfer import StoppedError
+from clipbert_cli.assets.check_file import StoppedError
 
 
 def test_a_stopped_download_is_continued(site, fetch, target, eventually):

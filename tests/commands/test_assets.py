@@ -27,7 +27,7 @@ def test_ls_lists_what_there_is_and_what_is_here(world):
     assert rows == {"lab/weights": "complete", "lab/images": "absent", "lab/closed": "absent"}
     listed = {part["part"]: part for part in world.json("assets", "ls")}
     assert set(listed) == {*load_catalog().parts(), "lab/weights", "lab/images", "lab/closed"}
-    assert listed["lab/weights"]["state"] == "complete"
+    assert listed["lab/weights"]["is_complete"]
     assert listed["didemo/videos"]["files"][0]["sources"]
 
 

@@ -97,7 +97,7 @@ def test_a_run_works_from_another_folder_and_with_moved_data(
     assert predictions(trained_run, data_root=Path("moved")) == predictions(trained_run)
 
 
-def test_pretraining_in_the_originals_layout_of_a_store_is_enough(made_data: Path, tmp_path: Path) -> None:
+def test_a_store_in_the_original_layout_trains_like_one_with_records(made_data: Path, tmp_path: Path) -> None:
     """Key = stem, value = bytes, nothing else: same predictions as from a store with media records."""
     import lmdb
 
@@ -114,13 +114,13 @@ def test_pretraining_in_the_originals_layout_of_a_store_is_enough(made_data: Pat
     assert plain["last"] == scanned["last"]
 
 
-def test_a_media_folder_serves_in_place_of_a_store(made_data: Path, tmp_path: Path) -> None:
+def test_a_folder_of_media_files_works_like_a_store(made_data: Path, tmp_path: Path) -> None:
     overrides = [f"data.splits.{split}.media=videos" for split in ("train", "val")]
     result = prepare_training(tiny(made_data, "train.max_steps=1", *overrides), tmp_path / "run").run()
     assert result["steps"] == 1
 
 
-def test_missing_media_are_named_before_anything_starts(made_data: Path, tmp_path: Path) -> None:
+def test_missing_media_are_named_before_training_starts(made_data: Path, tmp_path: Path) -> None:
     videos = [made_data / "videos" / f"train{number:04d}.mp4" for number in range(8) if number not in (2, 5)]
     store = tmp_path / "store"
     pack_media(videos, store, kind="video")
@@ -140,7 +140,7 @@ def test_missing_media_are_named_before_anything_starts(made_data: Path, tmp_pat
         ("model.weights.checkpoint=absent.pt", ClipbertError, "absent.pt"),
     ],
 )
-def test_what_is_wrong_stops_a_run_before_it_leaves_anything(
+def test_a_wrong_setting_stops_a_run_before_it_writes_anything(
     made_data: Path, tmp_path: Path, override: str, error: type[ClipbertError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
@@ -148,12 +148,12 @@ def test_what_is_wrong_stops_a_run_before_it_leaves_anything(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_split_that_the_recipe_lacks_is_an_error_that_lists_those_it_has(trained_run: Path) -> None:
+def test_an_unknown_split_is_an_error_that_lists_the_known_ones(trained_run: Path) -> None:
     with pytest.raises(UsageError, match="no split 'dev'; it has train, val, test"):
         open_run(RunSelection(trained_run)).setup.split("dev")
 
 
-def test_more_labels_than_answers_are_never_answered(made_data: Path, tmp_path: Path) -> None:
+def test_labels_without_an_answer_are_never_predicted(made_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     training = prepare_training(tiny(made_data, "objective.num_labels=40", "train.max_steps=1"), run)
     with torch.no_grad():

@@ -180,7 +180,7 @@ def test_a_file_that_is_no_video_is_named_with_the_reason(
     assert "Traceback" not in done.stderr
 
 
-def test_media_that_cannot_be_used_are_predictions_that_count_as_wrong(
+def test_undecodable_media_get_predictions_that_count_as_wrong(
     clipbert: Clipbert, made_data: Path, trained_run: Path
 ) -> None:
     split = ["infer", "--run", trained_run, "--split", "test", "-o", "-", "--set", "data.max_pixels=100"]
@@ -220,7 +220,7 @@ def test_a_full_disk_is_one_message(clipbert: Clipbert, trained_run: Path) -> No
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_that_is_none_and_one_that_is_damaged_are_named(
+def test_a_folder_without_a_run_and_a_damaged_run_are_named(
     clipbert: Clipbert, trained_run: Path, tmp_path: Path
 ) -> None:
     done = clipbert("infer", "--run", tmp_path, "--split", "test")

@@ -98,9 +98,7 @@ def predicted(
 
 @pytest.mark.parametrize("lengths", [LENGTHS, (6, 6, 6), (3,), tuple(range(3, 15))])
 @pytest.mark.parametrize("clips", [1, 3])
-def test_every_text_with_every_video_is_scored_as_the_plain_way_does(
-    model: ClipBert, lengths: Sequence[int], clips: int
-) -> None:
+def test_all_pairs_get_the_scores_of_a_plain_loop(model: ClipBert, lengths: Sequence[int], clips: int) -> None:
     batch, shared = gallery(3, clips=clips), captions(lengths)
     expected = plain_scores(model, batch, shared.texts)
     assert np.ptp(expected) > 0.02
@@ -108,9 +106,7 @@ def test_every_text_with_every_video_is_scored_as_the_plain_way_does(
 
 
 @pytest.mark.parametrize("tokens", [1, 14, 40, 100, 10_000])
-def test_how_much_goes_through_at_a_time_changes_no_score(
-    model: ClipBert, tokens: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_size_of_parts_changes_no_score(model: ClipBert, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, shared = gallery(3), captions()
     expected = predicted(model, batch, shared)
     monkeypatch.setattr(rows, "CPU_TOKENS", tokens)
@@ -119,7 +115,7 @@ def test_how_much_goes_through_at_a_time_changes_no_score(
     np.testing.assert_allclose(predicted(model, batch, shared, text_rows=1), expected, atol=1e-6)
 
 
-def test_a_row_limit_of_the_recipe_is_kept(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_infer_text_rows_limits_the_rows_of_a_part(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = sizes_seen(monkeypatch)
     predicted(model, gallery(3), captions(), text_rows=2)
     assert max(size for size, _ in seen) == 4  # two rows of two clips
@@ -143,7 +139,7 @@ def sizes_seen(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], Exception
     return seen
 
 
-def test_no_padding_is_computed_and_no_text_twice(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_padding_is_computed_and_no_pair_twice(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = sizes_seen(monkeypatch)
     predicted(model, gallery(3), captions())
     visual_tokens = 4  # 128 pixels: 2 x 2 cells
@@ -159,7 +155,7 @@ def test_no_padding_is_computed_and_no_text_twice(model: ClipBert, monkeypatch: 
         RuntimeError("GET was unable to find an engine to execute this computation"),  # of a convolution on a GPU
     ],
 )
-def test_where_memory_runs_out_half_as_much_goes_through_from_then_on(
+def test_parts_are_halved_for_good_when_memory_runs_out(
     model: ClipBert, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batch, shared = gallery(3), captions()
@@ -178,15 +174,13 @@ def test_where_memory_runs_out_half_as_much_goes_through_from_then_on(
     assert failed == sorted(failed, reverse=True)
 
 
-def test_attention_takes_no_kernel_that_plans_for_every_shape(model: ClipBert) -> None:
+def test_attention_does_not_use_the_kernel_that_plans_per_shape(model: ClipBert) -> None:
     torch.backends.cuda.enable_cudnn_sdp(True)
     predicted(model, gallery(2), captions())
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
-def test_memory_that_one_sequence_does_not_fit_into_is_an_error(
-    model: ClipBert, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_little_memory_for_one_sequence_is_an_error(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes_seen(monkeypatch, lambda tokens: torch.OutOfMemoryError("CUDA out of memory"))
     with pytest.raises(torch.OutOfMemoryError):
         predicted(model, gallery(2), captions())
@@ -200,7 +194,7 @@ def test_other_errors_are_not_taken_for_memory(model: ClipBert, monkeypatch: pyt
     assert len(tried) == 1
 
 
-def test_the_cnn_too_goes_on_with_fewer_frames(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_visual_encoder_continues_with_fewer_frames(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, shared = gallery(3), captions()
     expected = predicted(model, batch, shared)
     right, counts = model.encode_visual, []
@@ -216,7 +210,7 @@ def test_the_cnn_too_goes_on_with_fewer_frames(model: ClipBert, monkeypatch: pyt
     assert counts == [2, *[1] * 6]
 
 
-def test_what_is_not_wanted_is_not_computed(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwanted_pairs_are_not_computed(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, shared = gallery(4), captions()
     everything = predicted(model, batch, shared)
     wanted = torch.rand(4, len(LENGTHS)) < 0.4
@@ -229,7 +223,7 @@ def test_what_is_not_wanted_is_not_computed(model: ClipBert, monkeypatch: pytest
     assert sum(count for count, _ in seen) == 2 * int(wanted.sum())
 
 
-def test_options_and_their_questions_go_the_same_way(model: ClipBert) -> None:
+def test_options_are_scored_like_in_training(model: ClipBert) -> None:
     """Several questions a video, each of three options; rows in any order of lengths."""
     task = MultipleChoice(ObjectiveConfig(num_options=3), InferConfig(), None)
     texts = texts_of([5, 9, 4, 7, 5, 5, 3, 12, 9])
@@ -245,7 +239,7 @@ def test_options_and_their_questions_go_the_same_way(model: ClipBert) -> None:
         assert one.fields["scores"] == pytest.approx(other.fields["scores"], abs=1e-5)
 
 
-def test_failed_media_are_predicted_as_such_beside_the_others(model: ClipBert) -> None:
+def test_failed_media_get_a_prediction_with_the_reason(model: ClipBert) -> None:
     shared = captions()
     batch = dataclasses.replace(gallery(2), failed=((Group("bad", ()), "no frames"),))
     nothing = dataclasses.replace(gallery(0), failed=((Group("worse", ()), "no file"),))
@@ -255,14 +249,14 @@ def test_failed_media_are_predicted_as_such_beside_the_others(model: ClipBert) -
     assert found[0].fields == {"media_error": "no file"}
 
 
-def test_the_model_trains_on_as_it_did(model: ClipBert) -> None:
+def test_the_model_is_in_training_mode_again_afterwards(model: ClipBert) -> None:
     model.train()
     predicted(model, gallery(1), captions())
     assert model.training
     assert all(module.training for module in model.modules())
 
 
-def test_a_person_who_stops_need_not_wait_for_the_batch(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interruption_does_not_wait_for_the_end_of_a_batch(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rows, "CPU_TOKENS", 30)
     seen = sizes_seen(monkeypatch)
 

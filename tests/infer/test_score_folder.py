@@ -58,7 +58,7 @@ def test_rows_are_media_and_columns_texts(tmp_path: Path) -> None:
         assert np.isnan(scores[row]).all() if name == BAD else (scores[row] == MATRIX[row]).all()
 
 
-def test_scores_are_read_as_the_predictions_they_were(tmp_path: Path) -> None:
+def test_reading_gives_the_fields_that_were_written(tmp_path: Path) -> None:
     finished(tmp_path / "scores")
     fields = read_scores(tmp_path / "scores")
     assert list(fields) == list(MEDIA)
@@ -69,7 +69,7 @@ def test_scores_are_read_as_the_predictions_they_were(tmp_path: Path) -> None:
                 assert np.array_equal(fields[prediction.media_id][name], value)
 
 
-def test_several_processes_write_what_one_does(tmp_path: Path) -> None:
+def test_several_processes_write_the_same_bytes_as_one(tmp_path: Path) -> None:
     finished(tmp_path / "one")
     folder = ScoreFolder(tmp_path / "three", SCORING)
     with folder.opened(overwrite=False):
@@ -103,7 +103,7 @@ def test_a_kill_at_any_moment_costs_no_score(seed: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["scores.npy", "finished"])
-def test_rows_that_a_broken_disk_lost_are_computed_again(name: str, tmp_path: Path) -> None:
+def test_files_that_were_cut_are_computed_again(name: str, tmp_path: Path) -> None:
     folder = ScoreFolder(tmp_path / "scores", SCORING)
     with folder.opened(overwrite=False):
         write(folder, [0, 1, 2])
@@ -125,7 +125,7 @@ def test_a_second_command_neither_writes_nor_replaces_what_the_first_one_writes(
 
 
 @pytest.mark.parametrize("left", ["ids.json", "scores.npy", "leftover"])
-def test_a_kill_while_it_finishes_costs_nothing_either(left: str, tmp_path: Path) -> None:
+def test_a_kill_at_the_end_costs_no_score(left: str, tmp_path: Path) -> None:
     finished(tmp_path / "whole")
     path = tmp_path / "scores"
     folder = ScoreFolder(path, SCORING)
@@ -156,7 +156,7 @@ def test_finished_scores_are_kept_unless_overwriting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", ["digest", "texts", "media", "batch_size"])
-def test_unfinished_scores_of_something_else_are_not_mixed(change: str, tmp_path: Path) -> None:
+def test_unfinished_scores_of_another_model_or_split_are_not_continued(change: str, tmp_path: Path) -> None:
     folder = ScoreFolder(tmp_path / "scores", SCORING)
     with folder.opened(overwrite=False):
         write(folder, [0])

@@ -18,20 +18,20 @@ from clipbert_cli.types import Example
 FAILED: dict[str, Any] = {"media_error": "video 'b' cannot be read"}
 
 
-def test_it_is_a_wrong_answer() -> None:
+def test_a_media_error_is_a_wrong_answer() -> None:
     questions = [Example("1", "a", ("?",), target="cat"), Example("2", "b", ("?",), target="cat")]
     task = OpenEndedQa(ObjectiveConfig(), InferConfig(), None)
     metrics = task.score({"1": {"answer": "cat"}, "2": FAILED}, questions)
     assert (metrics["accuracy"], metrics["count"]) == (50, 2)
 
 
-def test_it_is_a_wrong_choice() -> None:
+def test_a_media_error_is_a_wrong_choice() -> None:
     questions = [Example("1", "a", ("x", "y"), target=1), Example("2", "b", ("x", "y"), target=0)]
     task = MultipleChoice(ObjectiveConfig(), InferConfig(), None)
     assert task.score({"1": {"answer": 1}, "2": FAILED}, questions)["accuracy"] == 50
 
 
-def test_it_is_as_many_wrong_words_and_pairs_as_others_have() -> None:
+def test_a_media_error_is_as_many_wrong_words_and_pairs_as_others_have() -> None:
     examples = [Example(name, name, ("?",)) for name in "abc"]
     counts = {"words": 4, "words_right": 3, "pairs": 2, "pairs_right": 1}
     fields: dict[str, Any] = {"a": counts, "b": FAILED, "c": counts}
@@ -42,7 +42,7 @@ def test_it_is_as_many_wrong_words_and_pairs_as_others_have() -> None:
     assert (nothing["mlm_accuracy"], nothing["itm_accuracy"]) == (0, 0)
 
 
-def test_it_ranks_last_in_both_directions() -> None:
+def test_a_media_error_ranks_last_in_both_directions() -> None:
     examples = [Example(name, name, (name,)) for name in "abc"]
     scores = {"a": [0.9, 0.1, 0.1], "c": [0.2, 0.1, 0.8]}
     fields: dict[str, Any] = {

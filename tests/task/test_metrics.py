@@ -113,7 +113,7 @@ def test_retrieval_scores_are_the_originals() -> None:
         assert (found <= np.array(case["text2video_rank_worst"])).all()
 
 
-def test_of_equal_scores_the_lower_index_stands_first() -> None:
+def test_of_equal_scores_the_lower_index_ranks_first() -> None:
     scores = np.array([[0.5, 0.5, 0.5], [0.5, 0.7, 0.5]], dtype=np.float32)
     assert ranks(scores, np.array([0, 2])).tolist() == [1, 3]
     assert ranks(scores, np.array([2, 1])).tolist() == [3, 1]
@@ -141,7 +141,7 @@ def check(metrics: dict, case: dict) -> None:
         assert found["count"] / metrics["count"] == pytest.approx(share)
 
 
-def test_examples_without_a_type_count_in_the_overall_accuracy_alone() -> None:
+def test_examples_without_a_type_count_in_the_overall_accuracy_only() -> None:
     metrics = accuracy_by_type([1, 0, 1], ["what", None, "what"])
     assert metrics == {
         "accuracy": pytest.approx(200 / 3),

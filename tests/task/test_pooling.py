@@ -145,7 +145,7 @@ def test_half_precision_logits_are_pooled_in_float32(dtype: torch.dtype) -> None
         assert pooled.isfinite().all()
 
 
-def test_masked_words_without_labels_cost_nothing() -> None:
+def test_the_loss_of_texts_without_masked_words_is_zero() -> None:
     words = torch.randn(2, 1, 3, 11, requires_grad=True)
     labels = torch.full((2, 3), pooling.NO_LABEL)
     for average in ("all", "labelled"):
@@ -159,7 +159,7 @@ def test_an_unknown_pool_is_refused_by_name() -> None:
         pooling.pool_clips(torch.zeros(1, 1, 1), "median")
 
 
-def test_the_margin_loss_refuses_lse_and_lonely_texts() -> None:
+def test_the_margin_loss_refuses_lse_and_items_without_negatives() -> None:
     with pytest.raises(ValueError, match="lse"):
         pooling.rank_margin(torch.zeros(4, 1, 1), pool="lse", texts_per_item=2)
     with pytest.raises(ValueError, match="texts_per_item is 1"):

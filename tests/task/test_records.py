@@ -67,7 +67,7 @@ def changed(task: str, change: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("task", "change", "message"), BAD)
-def test_a_bad_record_is_told_with_line_field_and_value(
+def test_a_bad_record_is_reported_with_line_field_and_value(
     tmp_path: Path, task: str, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "a.jsonl"
@@ -79,7 +79,7 @@ def test_a_bad_record_is_told_with_line_field_and_value(
 
 
 @pytest.mark.parametrize("task", GOOD)
-def test_all_mistakes_of_a_file_are_told_together(tmp_path: Path, task: str) -> None:
+def test_all_mistakes_of_a_file_are_reported_together(tmp_path: Path, task: str) -> None:
     """Torn, not UTF-8, blank, of another type, and an id that stands twice: one report, good lines between them."""
     path = tmp_path / "a.jsonl"
     good = json.dumps({**GOOD[task], "question_id": None, "example_id": "x"}).encode()
@@ -100,7 +100,7 @@ def test_an_empty_file_is_refused(tmp_path: Path, task: str) -> None:
 
 
 @pytest.mark.parametrize("task", GOOD)
-def test_other_names_are_mapped(tmp_path: Path, task: str) -> None:
+def test_renamed_fields_give_the_same_example(tmp_path: Path, task: str) -> None:
     """Every field renamed, and the mapping that says so, gives the same example."""
     neutral = {"clip_name": "media_id", "video_id": "media_id", "image_id": "media_id", "gif_name": "media_id"}
     neutral |= {"coco_id": "media_id", "question_id": "example_id"}
@@ -131,7 +131,7 @@ def test_csv_gives_the_examples_of_jsonl(tmp_path: Path) -> None:
         (b"video_id,question,answer\nv,,cat\n", ":2: question is missing"),
     ],
 )
-def test_a_bad_table_is_told(tmp_path: Path, content: bytes, message: str) -> None:
+def test_a_bad_table_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(content)
     with pytest.raises(AnnotationError, match=message.replace("?", "[?]")):

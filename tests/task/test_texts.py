@@ -95,7 +95,7 @@ def test_captions_and_negatives_are_the_originals() -> None:
 
 
 @pytest.mark.golden
-def test_masking_follows_the_rule_but_for_the_special_tokens() -> None:
+def test_masking_follows_the_rule_and_spares_special_tokens() -> None:
     """The shares of the original's rule, to five standard deviations; [CLS], [SEP] and padding are never chosen."""
     rule = golden_json("text/text.json")["masking_rule"]
     words = tokenizer(20)
@@ -149,7 +149,7 @@ def groups() -> list[Group]:
     return group_by_media(examples, max_examples=2)
 
 
-def test_negatives_are_never_of_the_same_media_item() -> None:
+def test_negatives_never_belong_to_the_same_media_item() -> None:
     draw = NegativeCaptions(groups(), 3)
     drawn: set[str] = set()
     for seed in range(60):
@@ -161,7 +161,7 @@ def test_negatives_are_never_of_the_same_media_item() -> None:
     assert drawn == {"one", "two"}
 
 
-def test_what_is_drawn_depends_on_the_generator_alone() -> None:
+def test_random_texts_depend_on_the_generator_only() -> None:
     draw = NegativeCaptions(groups(), 2)
     assert draw(groups()[0], np.random.default_rng(5)) == draw(groups()[0], np.random.default_rng(5))
     pairs = Pretraining(OBJECTIVE, INFER, None).draw(groups(), training=False)
@@ -169,7 +169,7 @@ def test_what_is_drawn_depends_on_the_generator_alone() -> None:
     assert pairs(groups()[0], np.random.default_rng(5)) == pairs(groups()[0], np.random.default_rng(5))
 
 
-def test_captions_of_one_media_item_alone_are_refused() -> None:
+def test_captions_of_a_single_media_item_are_refused() -> None:
     with pytest.raises(AnnotationError, match="all captions belong to the media item 'v0'"):
         Retrieval(OBJECTIVE, INFER, None).draw(groups()[:2], training=True)
 
@@ -185,7 +185,7 @@ def test_half_of_the_pretraining_texts_belong_to_another_item() -> None:
     assert np.mean(matches) == pytest.approx(0.5, abs=0.1)
 
 
-def test_words_of_mismatched_texts_are_masked_but_not_learnt_unless_asked_for() -> None:
+def test_words_of_mismatched_texts_are_masked_but_learnt_only_on_request() -> None:
     text = "the man is playing the guitar on the street"
     examples = [example(seed, text, target=Pair(seed % 2 == 0, seed)) for seed in range(40)]
     usual = Pretraining(OBJECTIVE, INFER, None).collate(examples, tokenizer(20), labelled=True)
@@ -198,7 +198,7 @@ def test_words_of_mismatched_texts_are_masked_but_not_learnt_unless_asked_for() 
     assert usual.targets["matches"].tolist() == [1, 0] * 20
 
 
-def test_a_pretrained_model_has_nothing_to_answer() -> None:
+def test_a_pretrained_model_refuses_questions() -> None:
     with pytest.raises(UsageError, match="pretraining: it has not learnt to answer questions") as raised:
         Pretraining(OBJECTIVE, INFER, None).ask("0", "cat.mp4", "what is it ?", ())
     assert "clipbert finetune" in str(raised.value.hint)

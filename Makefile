@@ -8,13 +8,14 @@ VENV := .venv
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check clean
+.PHONY: help demo test check docs clean
 
 help:
 	@echo 'make demo    make short videos, train on them, answer questions about others, score the answers'
 	@echo '             ARGS="--size smallest" are options of: clipbert demo'
 	@echo 'make test    run the tests, one process a core; PYTEST_ARGS="-n 0 -k recipe" are options of pytest'
 	@echo 'make check   linter, formatter and type checker'
+	@echo 'make docs    write docs/settings.md anew from the settings that recipes have'
 	@echo 'make clean   remove .venv, caches and builds; runs and demo folders stay'
 	@echo
 	@echo 'Needs Python 3.11 or later: make demo PYTHON=python3.12 takes another than python3.'
@@ -30,6 +31,9 @@ check: $(READY)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+docs: $(READY)
+	$(VENV)/bin/python -m clipbert_cli.recipe.settings > docs/settings.md
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

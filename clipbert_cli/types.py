@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 Kind = Literal["video", "image"]
 """What a media item is. An image is treated as one clip of one frame."""
 
-FixedSampling = Literal["uniform", "start", "middle", "end", "clips"]
+Place = Literal["start", "middle", "end"]
+"""Where a single clip of a video is taken."""
+
+FixedSampling = Literal["uniform", Place, "clips"]
 """Sampling strategies that take the same frames every time; `media/sampling.py` draws them."""
 
 Sampling = Literal["random", FixedSampling]

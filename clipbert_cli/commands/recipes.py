@@ -1,16 +1,17 @@
-"""`clipbert recipes`: list, show, copy and check the YAML files that say everything about a run."""
+"""`clipbert recipes`: list, show, explain, copy and check the YAML files that describe runs."""
 
 from __future__ import annotations
 
+import textwrap
 from typing import Annotated
 
 import typer
 
 from clipbert_cli.commands.options import DataRootOption, JsonOption, OverwriteOption, SetOption
 
-recipes_app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
+recipes_app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check recipes.")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="A shipped recipe's name, or a file.")]
+NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of a shipped recipe, or a recipe file.")]
 
 
 @recipes_app.command("ls")
@@ -26,14 +27,21 @@ def list_command(as_json: JsonOption = False) -> None:
     if as_json:
         print_json([{"name": recipe.name, "task": recipe.task, "summary": recipe.summary} for recipe in recipes])
         return
-    rows = [("NAME", "TASK", "WHAT"), *((recipe.name, recipe.task, recipe.summary) for recipe in recipes)]
+    rows = [("NAME", "TASK", "SUMMARY"), *((recipe.name, recipe.task, recipe.summary) for recipe in recipes)]
     name_width, task_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     for name, task, summary in rows:
         typer.echo(f"{name:{name_width}}  {task:{task_width}}  {summary}")
 
 
 @recipes_app.command("show")
-def show_command(name: NameArgument, overrides: SetOption = None, data_root: DataRootOption = None) -> None:
+def show_command(
+    name: NameArgument,
+    overrides: SetOption = None,
+    data_root: DataRootOption = None,
+    comments: Annotated[
+        bool, typer.Option("--comments", help="Print the meaning of every setting above it, as a YAML comment.")
+    ] = False,
+) -> None:
     """Print the whole recipe, every setting with its value, as YAML.
 
     Environment variables that are not set stay as ${NAME} and are named on stderr.
@@ -42,11 +50,68 @@ def show_command(name: NameArgument, overrides: SetOption = None, data_root: Dat
     """
     from clipbert_cli.commands.terminal import warn
     from clipbert_cli.recipe.load import preview_recipe
+    from clipbert_cli.recipe.settings import with_comments
+    from clipbert_cli.recipe.values import write_yaml
 
     preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
-    typer.echo(preview.text, nl=False)
+    typer.echo((with_comments if comments else write_yaml)(preview.values), nl=False)
     for sentence in preview.unset:
         warn(sentence)
+
+
+@recipes_app.command("explain")
+def explain_command(
+    key: Annotated[
+        str | None,
+        typer.Argument(metavar="[KEY]", help="Setting or section, such as data.num_clips or train."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print what a setting means, its values, its default, and where it may change.
+
+    For a section, print this for each of its settings; without KEY, list the sections.
+
+    Example: clipbert recipes explain data.num_clips
+    """
+    from clipbert_cli.commands.terminal import print_json
+    from clipbert_cli.errors import UsageError
+    from clipbert_cli.recipe.settings import all_sections, nearest, settings_of
+
+    settings = settings_of(key or "")
+    if not settings:
+        near = nearest(key or "")
+        raise UsageError(
+            f"no setting or section is called {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""),
+            hint="clipbert recipes explain lists all of them",
+        )
+    if as_json:
+        print_json([{"key": each.key, "meaning": each.meaning, **each.facts()} for each in settings])
+    elif key is None:
+        rows = {"name, task, seed": "Settings at the top of a recipe.", **all_sections()}
+        width = max(map(len, rows))
+        for section, meaning in rows.items():
+            typer.echo(_wrapped(f"{section:{width}}  ", meaning.partition("\n")[0]))
+        typer.echo("\nclipbert recipes explain SECTION lists the settings of one.")
+    else:
+        typer.echo("\n\n".join(_entry(each.key, each.meaning, each.facts()) for each in settings))
+
+
+def _entry(key: str, meaning: str, facts: dict[str, str]) -> str:
+    width = max(map(len, facts)) + 2
+    lines = [_wrapped(f"  {name:{width}}", value) for name, value in facts.items()]
+    return "\n".join([key, _wrapped("  ", meaning), "", *lines])
+
+
+def _wrapped(label: str, text: str) -> str:
+    """Return a label and text of at most 80 columns, later lines below the text's start."""
+    return textwrap.fill(
+        text,
+        80,
+        initial_indent=label,
+        subsequent_indent=" " * len(label),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 @recipes_app.command("copy")
@@ -55,14 +120,14 @@ def copy_command(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The new file; - is standard output.")],
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Copy a recipe, with its comments, as the start of your own.
+    """Copy a recipe, with its comments, to start your own from it.
 
     Example: clipbert recipes copy msrvtt_qa mine.yaml
     """
     from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.terminal import note
     from clipbert_cli.recipe.load import find_recipe
-    from clipbert_cli.recipe.yaml_nodes import read_text
+    from clipbert_cli.recipe.values import read_text
 
     text = read_text(find_recipe(name))
     with writing(file, overwrite=overwrite) as out:
@@ -73,9 +138,9 @@ def copy_command(
 
 @recipes_app.command("validate")
 def validate_command(name: NameArgument, overrides: SetOption = None, data_root: DataRootOption = None) -> None:
-    """Check a recipe and tell all its mistakes at once (exit code 2).
+    """Check a recipe and report all its mistakes at once, with exit code 2.
 
-    Environment variables that are not set are no mistake here; they are named on stderr.
+    An environment variable that is not set is no mistake here; it is named on stderr.
 
     Example: clipbert recipes validate mine.yaml
     """

@@ -20,6 +20,7 @@ from clipbert_cli.build import Evaluation, Split
 from clipbert_cli.errors import DecodeError, InterruptionError
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.infer.trained import Progress, TrainedRun
+from clipbert_cli.recipe.settings import scoring_settings
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.task.base import texts_checksum
@@ -184,9 +185,7 @@ def _scoring(pairs: Pairs) -> Scoring:
 def _digest(pairs: Pairs) -> str:
     """Return eight hexadecimal digits of all that decides a score: weights, settings, texts, precision, shortlist."""
     recipe = pairs.run.setup.recipe
-    settings = recipe.model_dump(mode="json", include={"task", "seed", "data", "model", "objective", "infer"})
-    for name in ("root", "workers", "splits", "train_splits", "train_ratios"):
-        del settings["data"][name]
+    settings = scoring_settings(recipe)
     shortlist = pairs.shortlist.size if pairs.shortlist else None
     precision = pairs.run.setup.precision.name
     texts = [example.texts for example in pairs.split.examples]

@@ -12,6 +12,7 @@ from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.recipe.settings import overridable_at_inference, with_inference_settings
 from clipbert_cli.runs.export import load_model
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
@@ -19,12 +20,6 @@ from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.store.source import MediaFolder
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.types import Kind, Prediction
-
-# Of another recipe's `data`.
-TAKEN = (
-    *("root", "splits", "fields", "media", "workers", "decoder", "black_frames"),
-    *("on_bad_media", "max_pixels", "exif_rotation"),
-)
 
 KINDS: tuple[Kind, ...] = ("video", "image")
 
@@ -102,23 +97,13 @@ def with_other_data(own: Recipe, other: Recipe) -> Recipe:
             f"recipe {other.name} has task {other.task!r}, the run was trained for {own.task!r}",
             hint="name a recipe of the run's task",
         )
-    taken = {name: getattr(other.data, name) for name in TAKEN}
-    objective = own.objective.model_copy(update={"num_options": other.objective.num_options})
-    return own.model_copy(
-        update={
-            "task": other.task,
-            "data": own.data.model_copy(update=taken),
-            "objective": objective,
-            "infer": other.infer,
-        }
-    )
+    return with_inference_settings(own, other)
 
 
 def _refuse_without_effect(overrides: Sequence[str]) -> None:
     """Raise UsageError for a setting that `with_other_data` does not take."""
-    taken = ("infer.", "objective.num_options", *(f"data.{name}" for name in TAKEN))
     for override in overrides:
-        if not override.strip().startswith(taken):
+        if not overridable_at_inference(override.partition("=")[0].strip()):
             raise UsageError(
                 f"--set {override}: with --recipe it has no effect, what was trained stays the run's own",
                 hint="leave it out; settings of infer, data.splits, data.media and the like can be changed",

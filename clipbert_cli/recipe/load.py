@@ -2,38 +2,46 @@
 
     file ─► extends (bases first) ─► --set ─► --data-root ─► ${VAR} ─► schema ─► Recipe
 
-Every value keeps the file or option it came from, so that all mistakes are told together and each names its place.
+Every value keeps the line or option it came from, so that all mistakes are reported together, each with its place.
 """
 
 from __future__ import annotations
 
 import difflib
+import functools
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.recipe.messages import is_nullable, sentences, type_at, unknown_key
+from clipbert_cli.recipe.messages import sentences, unknown_key
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.recipe.variables import Variables, escape, escaped, restore
-from clipbert_cli.recipe.yaml_nodes import (
+from clipbert_cli.recipe.settings import annotation_at, bare
+from clipbert_cli.recipe.values import (
+    Entries,
+    Entry,
     KeyPath,
     Mistake,
-    Node,
-    is_null,
+    Origin,
+    Variables,
+    escaped,
+    merge,
+    nested,
+    plain_tag,
+    put,
     read_file,
     read_yaml,
     shown,
     write_yaml,
 )
 
-SET = "--set"
-DATA_ROOT = "--data-root"
-SUFFIXES = (".yaml", ".yml")
+SET, DATA_ROOT = "--set", "--data-root"
 
 
 @dataclass(frozen=True)
@@ -48,16 +56,16 @@ class ShippedRecipe:
 
 @dataclass(frozen=True)
 class Preview:
-    """A recipe as it reads before its machine is known.
+    """A recipe as it reads on a machine that may lack some of its environment variables.
 
     Args:
         recipe: checked; a value with an unset variable still holds its `${NAME}`.
-        text: the YAML of `recipe`, such values as they were written.
-        unset: one sentence for each variable that a run will need.
+        values: plain values from which `write_yaml` makes a file that loads as the same recipe.
+        unset: one sentence per variable that a run will need.
     """
 
     recipe: Recipe
-    text: str
+    values: dict[str, Any]
     unset: tuple[str, ...]
 
 
@@ -65,32 +73,31 @@ class Preview:
 
 
 def shipped_folder() -> Path:
-    """The folder of shipped recipes: inside an installed package, else beside it in a checkout."""
+    """Return the folder of shipped recipes: inside an installed package, else beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
-    """The file of a recipe.
+    """Return the file of a recipe; a path is returned whether it exists or not.
 
     Args:
         name_or_path: a shipped recipe's name (`msrvtt_qa`), or a file: anything with a `/` or the suffix .yaml or .yml,
             and any name of an existing file that no shipped recipe has. `~` is the home folder.
 
     Raises:
-        RecipeError: no shipped recipe has this name; the nearest names are given. Whether a path exists is not asked.
+        RecipeError: no shipped recipe has this name; the nearest names are given.
     """
     text = str(name_or_path)
-    if isinstance(name_or_path, Path) or _is_path(text):
+    if isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
         return Path(os.path.expanduser(text))
-    folder = shipped_folder()
-    shipped = folder / f"{text}.yaml"
+    shipped = shipped_folder() / f"{text}.yaml"
     if text and shipped.is_file():
         return shipped
     if Path(text).is_file():
         return Path(text)
-    near = difflib.get_close_matches(text, _shipped_names(folder), n=3)
+    near = difflib.get_close_matches(text, _shipped_names(), n=3)
     guess = f"; did you mean {' or '.join(near)}?" if near else ""
     raise RecipeError(
         f"no shipped recipe is called {text!r}{guess}",
@@ -99,23 +106,17 @@ def find_recipe(name_or_path: str | Path) -> Path:
 
 
 def list_recipes() -> list[ShippedRecipe]:
-    """The shipped recipes that can be run, by name. Files that start with `_` are bases for others and not listed."""
-    folder = shipped_folder()
-    return [_describe(folder / f"{name}.yaml") for name in _shipped_names(folder)]
+    """Return the shipped recipes by name, without the bases for others, whose files start with `_`."""
+    found = []
+    for path in (shipped_folder() / f"{name}.yaml" for name in _shipped_names()):
+        task = _read_chain(path, Variables(os.environ), [])[("task",)].value
+        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        found.append(ShippedRecipe(name=path.stem, path=path, task=str(task), summary=first.lstrip("# ").strip()))
+    return found
 
 
-def _describe(path: Path) -> ShippedRecipe:
-    values = _plain(_read_chain(path, Variables(os.environ), []))
-    first = path.read_text(encoding="utf-8").partition("\n")[0]
-    return ShippedRecipe(name=path.stem, path=path, task=str(values.get("task")), summary=first.lstrip("# ").strip())
-
-
-def _shipped_names(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml") if not path.name.startswith("_"))
-
-
-def _is_path(text: str) -> bool:
-    return "/" in text or text.endswith(SUFFIXES)
+def _shipped_names() -> list[str]:
+    return sorted(path.stem for path in shipped_folder().glob("*.yaml") if not path.name.startswith("_"))
 
 
 # ---------------------------------------------------------------------------------------------------------- loading
@@ -128,21 +129,18 @@ def load_recipe(
     data_root: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Recipe:
-    """A checked recipe, ready for a run.
+    """Return a checked recipe, ready for a run.
 
     Args:
         name_or_path: as in `find_recipe`; also the `recipe.yaml` of a run folder.
         overrides: `section.key=value` each; the last one wins.
         data_root: replaces `data.root`.
-        environment: what `${NAME}` stands for.
+        environment: the values of `${NAME}`.
 
     Raises:
-        RecipeError: one line for each mistake, in files, options and variables together.
+        RecipeError: one line per mistake, in files, options and variables together.
     """
-    variables = Variables(environment)
-    root, mistakes = _compose(name_or_path, overrides, data_root, variables)
-    filled = variables.fill(root)
-    return _check(filled, [*mistakes, *variables.malformed, *variables.unset])
+    return _load(name_or_path, overrides, data_root, Variables(environment), allow_unset=False).recipe
 
 
 def preview_recipe(
@@ -152,144 +150,129 @@ def preview_recipe(
     data_root: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Preview:
-    """A recipe as `load_recipe` reads it, but with unset variables left in place.
+    """Return a recipe as `load_recipe` reads it, but with unset variables left in place.
 
     Raises:
         RecipeError: any other mistake.
     """
-    variables = Variables(environment)
-    root, mistakes = _compose(name_or_path, overrides, data_root, variables)
-    recipe = _check(variables.fill(root), [*mistakes, *variables.malformed])
-    values = escaped(recipe.model_dump())
-    for mistake in variables.unset:
-        restore(values, _plain(root), mistake.path)
-    return Preview(recipe, write_yaml(values), tuple(str(mistake) for mistake in variables.unset))
+    return _load(name_or_path, overrides, data_root, Variables(environment), allow_unset=True)
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """The YAML of a whole recipe, every key written out; `load_recipe` makes an equal recipe of it."""
+    """Return the YAML of a whole recipe, every key written out; `load_recipe` makes an equal recipe of it."""
     return write_yaml(escaped(recipe.model_dump()))
 
 
 def resolve(recipe: Recipe, path: str) -> Path:
-    """A path of a recipe as a file: relative ones start from `data.root`, `~` is the home folder."""
+    """Return a path of a recipe as a file: relative ones start at `data.root`, `~` is the home folder."""
     return Path(os.path.expanduser(recipe.data.root), os.path.expanduser(path))
 
 
-def _compose(
-    name_or_path: str | Path, overrides: Sequence[str], data_root: Path | None, variables: Variables
-) -> tuple[Node, list[Mistake]]:
-    mistakes: list[Mistake] = []
-    root = _read_chain(find_recipe(name_or_path), variables, mistakes)
+def _load(
+    name_or_path: str | Path,
+    overrides: Sequence[str],
+    data_root: Path | None,
+    variables: Variables,
+    *,
+    allow_unset: bool,
+) -> Preview:
+    found: list[Mistake] = []
+    written = _read_chain(find_recipe(name_or_path), variables, found)
     for override in overrides:
-        root = _override(root, override, mistakes)
+        written = _override(written, override, found)
     if data_root is not None:
-        root = _put(root, ("data", "root"), Node(escape(str(data_root)), DATA_ROOT))
-    return root, mistakes
-
-
-def _check(root: Node, mistakes: Sequence[Mistake]) -> Recipe:
-    found = list(mistakes)
-    told = {mistake.path for mistake in found}
+        # The option is a path as it is: a `${` in it is no variable.
+        written = put(written, ("data", "root"), {(): Entry(escaped(str(data_root)), Origin(DATA_ROOT))})
+    filled = {path: variables.fill(entry, path, is_text=_is_text) for path, entry in written.items()}
+    found += [*variables.malformed, *(() if allow_unset else variables.unset)]
+    known = {mistake.path for mistake in found}
     try:
-        recipe = Recipe.model_validate(_plain(root))
+        recipe = Recipe.model_validate(nested(filled))
     except ValidationError as exc:
-        found += [mistake for mistake in sentences(exc, root) if mistake.path not in told]
+        found += [mistake for mistake in sentences(exc, filled) if mistake.path not in known]
     if found:
-        places = list(dict.fromkeys(mistake.origin for mistake in found))
-        found.sort(key=lambda mistake: places.index(mistake.origin))
+        found = list(dict.fromkeys(found))  # two bases may extend one file, which is read twice then
+        places = list(dict.fromkeys(_place_and_line(mistake)[0] for mistake in found))
+        found.sort(key=lambda each: (places.index(_place_and_line(each)[0]), _place_and_line(each)[1]))
         raise RecipeError("\n".join(str(mistake) for mistake in found), hint=_next_step(found))
-    return recipe
+    values = escaped(recipe.model_dump())
+    for path in {mistake.path for mistake in variables.unset}:
+        # A list is restored whole: its other items are in `written` as they were written, too.
+        at = path if path in written else path[:-1]
+        functools.reduce(operator.getitem, at[:-1], values)[at[-1]] = written[at].value
+    return Preview(recipe, values, tuple(dict.fromkeys(str(mistake) for mistake in variables.unset)))
+
+
+def _place_and_line(mistake: Mistake) -> tuple[str, int]:
+    place, _, line = mistake.origin.rpartition(":")
+    return (place, int(line)) if line.isdigit() else (mistake.origin, 0)
 
 
 def _next_step(mistakes: Sequence[Mistake]) -> str | None:
     if any("environment variable" in mistake.says for mistake in mistakes):
         return "set the variable (export NAME=value), or give the value with --set or --data-root"
     if any("unknown key" in mistake.says for mistake in mistakes):
-        return "clipbert recipes show NAME prints every key of a recipe with its value"
+        return "clipbert recipes explain lists all settings"
     return None
+
+
+def _is_text(path: KeyPath) -> bool:
+    return bare(annotation_at(path)) is str
 
 
 # ------------------------------------------------------------------------------------------------ extends and --set
 
 
-def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], below: tuple[Path, ...] = ()) -> Node:
-    """A file merged over its bases. `below` are the files that led here, the first one first."""
-    if path.resolve() in [file.resolve() for file in below]:
-        circle = " extends ".join(shown(file) for file in (*below, path))
+def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], above: tuple[Path, ...] = ()) -> Entries:
+    """Return the entries of a file merged over those of its bases. `above` are the files that led to this one."""
+    if path.resolve() in [file.resolve() for file in above]:
+        circle = " extends ".join(shown(file) for file in (*above, path))
         raise RecipeError(f"{circle}: a recipe cannot extend itself")
-    node = read_file(path, mistakes)
-    values = dict(node.value) if isinstance(node.value, dict) else {}
-    extends = values.pop("extends", None)
-    own = Node(values, node.origin)
-    if extends is None:
-        return own
-    return _merge(_read_chain(_base(extends, path, variables), variables, mistakes, (*below, path)), own)
+    own = read_file(path, mistakes)
+    extends = own.pop(("extends",), None)
+    result: Entries = {(): own[()]}
+    for base in _bases(extends, path, variables) if extends else ():
+        result = merge(result, _read_chain(base, variables, mistakes, (*above, path)))
+    return merge(result, own)
 
 
-def _base(extends: Node, path: Path, variables: Variables) -> Path:
-    """The file that `extends` in the file `path` means: a shipped name, or a file relative to that file's folder."""
-    if not isinstance(extends.value, str) or not extends.value:
-        raise RecipeError(f"{extends.origin}: extends: it must be one recipe's name or file")
-    text = variables.fill(extends, ("extends",)).value
+def _bases(extends: Entry, path: Path, variables: Variables) -> list[Path]:
+    """Return the files that `extends` of the file `path` names: shipped recipes, or files relative to its folder."""
+    names = variables.fill(extends, ("extends",), is_text=lambda _: True).value
     if wrong := [*variables.malformed, *variables.unset]:
         raise RecipeError(str(wrong[0]), hint=_next_step(wrong))
-    try:
-        base = path.parent / find_recipe(str(text))
-    except RecipeError as exc:
-        raise RecipeError(f"{extends.origin}: extends: {exc}", hint=exc.hint) from exc
-    if not base.exists():
-        raise RecipeError(f"{extends.origin}: extends: {shown(base)}: no such recipe file")
-    return base
+    names = names if isinstance(names, list) else [names]
+    if not names or not all(isinstance(name, str) and name for name in names):
+        raise RecipeError(f"{extends.origin}: extends: it must be the name or file of a recipe, or a list of them")
+    bases = []
+    for name in names:
+        try:
+            base = path.parent / find_recipe(name)
+        except RecipeError as exc:
+            raise RecipeError(f"{extends.origin}: extends: {exc}", hint=exc.hint) from exc
+        if not base.exists():
+            raise RecipeError(f"{extends.origin}: extends: {shown(base)}: no such recipe file")
+        bases.append(base)
+    return bases
 
 
-def _merge(base: Node, over: Node) -> Node:
-    """Mappings merge key by key; lists, scalars and mixed pairs are replaced."""
-    if not (isinstance(base.value, dict) and isinstance(over.value, dict)):
-        return over
-    merged = dict(base.value)
-    for key, value in over.value.items():
-        merged[key] = _merge(merged[key], value) if key in merged else value
-    return Node(merged, over.origin)
-
-
-def _override(root: Node, override: str, mistakes: list[Mistake]) -> Node:
-    """`root` with one `section.key=value` in it."""
+def _override(entries: Entries, override: str, mistakes: list[Mistake]) -> Entries:
+    """Return the entries with one `section.key=value` in them."""
     name, equals, text = override.partition("=")
     path = tuple(name.strip().split("."))
     if not equals:
         mistakes.append(Mistake(SET, (), f" {override}: expected KEY=VALUE, such as train.batch_size=8"))
-    elif type_at(path) is type(None):
+        return entries
+    annotation = annotation_at(path)
+    if annotation is None:
         mistakes.append(unknown_key(SET, path, dotted=True))
-    else:
-        return _put(root, path, _typed(path, text, mistakes))
-    return root
-
-
-def _typed(path: KeyPath, text: str, mistakes: list[Mistake]) -> Node:
-    """An option's text as the schema's type wants it: kept where it wants text, read as YAML elsewhere."""
-    if type_at(path) is str:
-        return Node(None if is_nullable(path) and is_null(text) else text, SET)
+        return entries
+    if bare(annotation) is str:
+        # Text needs no quotes on a command line, where the shell already has its own.
+        is_null = NoneType in get_args(annotation) and plain_tag(text.strip()) == plain_tag("")
+        return put(entries, path, {(): Entry(None if is_null else text, Origin(SET))})
     try:
-        return read_yaml(text, SET, mistakes)
+        return put(entries, path, read_yaml(text, SET, mistakes, lines=False))
     except RecipeError as exc:
         mistakes.append(Mistake(SET, path, f" is {text}: {str(exc).rpartition(': ')[2]}"))
-        return Node(None, SET)
-
-
-def _put(node: Node, path: KeyPath, value: Node) -> Node:
-    """`node` with `value` merged in at a key path; sections on the way keep their origin."""
-    if not path:
-        return _merge(node, value) if isinstance(value.value, dict) else value
-    key = str(path[0])
-    inner: dict[str, Node] = dict(node.value) if isinstance(node.value, dict) else {}
-    inner[key] = _put(inner.get(key, Node({}, value.origin)), path[1:], value)
-    return Node(inner, node.origin)
-
-
-def _plain(node: Node) -> Any:
-    if isinstance(node.value, dict):
-        return {key: _plain(child) for key, child in node.value.items()}
-    if isinstance(node.value, list):
-        return [_plain(child) for child in node.value]
-    return node.value
+        return put(entries, path, {(): Entry(None, Origin(SET))})

@@ -1,18 +1,63 @@
-"""What a recipe may say: one frozen model per section, every field with its unit, default and meaning.
+"""The settings of a recipe: one frozen model per section, one declaration per setting.
 
-A room reads its own section only. Unknown keys are errors; `load.py` reports all mistakes of a file together.
+A package receives its own section only. `load.py` reports all mistakes of a recipe together; `settings.py` turns the
+declarations into documentation.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from enum import Enum
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from clipbert_cli.types import FixedSampling, Kind, Place, Sampling
+
 PositiveInt = Annotated[int, Field(ge=1)]
-Fraction01 = Annotated[float, Field(ge=0, le=1)]
-Decay = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+NotNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelow1 = Annotated[float, Field(ge=0, lt=1)]
+Three = Field(min_length=3, max_length=3)
+Four = Field(min_length=4, max_length=4)
+
+Pool = Literal["mean", "max", "lse"]
+Schedule = Literal["linear", "invsqrt", "constant", "multi_step"]
+
+
+class Change(Enum):
+    """Where a setting may have another value than the run was begun with.
+
+    `ON_RESUME`: it may change when training is continued, because it decides nothing of what is learned but rounding
+    and the draws of dropout. `AT_INFERENCE`: `infer --recipe OTHER` takes it from the other recipe, because it
+    describes the data to answer or how to answer, not what was trained.
+    """
+
+    NEVER = (False, False)
+    ON_RESUME = (True, False)
+    AT_INFERENCE = (False, True)
+    ALWAYS = (True, True)
+
+    def __init__(self, on_resume: bool, at_inference: bool) -> None:
+        self.on_resume = on_resume
+        self.at_inference = at_inference
+
+
+NEVER, ON_RESUME, AT_INFERENCE, ALWAYS = Change.NEVER, Change.ON_RESUME, Change.AT_INFERENCE, Change.ALWAYS
+
+
+def setting(default: Any, change: Change, meaning: str, *, decides_scores: bool = True) -> Any:
+    """Declare a setting.
+
+    Args:
+        default: `...` if every recipe has to give a value.
+        change: where the value may change.
+        meaning: one or two sentences for a person who sees the setting for the first time.
+        decides_scores: False if the same model and texts get the same scores whatever the value is.
+    """
+    extra: dict[str, Any] = {"change": change.name, "decides_scores": decides_scores}
+    return Field(default, description=meaning, json_schema_extra=extra)
 
 
 class Section(BaseModel):
@@ -25,67 +70,123 @@ Checked = TypeVar("Checked", bound=Section)
 
 
 def check_one_place(section: Checked, sampling: str, num_clips: int) -> Checked:
-    """`start`, `middle`, `end` and `uniform` name one place of a video: several clips there would be the same."""
+    """Refuse several clips with a sampling that has one place per video: all clips would be the same."""
     if num_clips > 1 and sampling not in ("random", "clips"):
         raise ValueError(f"num_clips is {num_clips}: with sampling {sampling} it must be 1")
     return section
 
 
 class SplitConfig(Section):
-    """Where one split's records and media are."""
+    """The files of one split."""
 
-    annotations: str = Field(description="JSONL file, one record a line; relative to data.root")
-    media: str = Field(description="media store, or a folder of media files; relative to data.root")
+    annotations: str = setting(..., AT_INFERENCE, "JSONL file with one record per line. Relative to data.root.")
+    media: str = setting(
+        ...,
+        AT_INFERENCE,
+        "Store made by `clipbert pack`, or a folder of media files. Relative to data.root.",
+    )
 
 
 class DataConfig(Section):
-    """The records, their media, and how clips are taken."""
+    """The annotations, their media, and how clips are taken from a video."""
 
-    root: str = Field(".", description="folder that relative data and weight paths start from (--data-root)")
-    splits: dict[str, SplitConfig] = Field(
-        default_factory=dict, description="split name -> files; finetune reads `train` and `val`"
+    root: str = setting(
+        ".",
+        ALWAYS,
+        "Folder at which relative paths of data and weights start. The option --data-root replaces it.",
+        decides_scores=False,
     )
-    train_splits: Annotated[list[str], Field(min_length=1)] = Field(
-        ["train"], description="splits that training mixes; every batch comes from one of them"
+    splits: dict[str, SplitConfig] = setting(
+        {},
+        AT_INFERENCE,
+        "The splits by name. `clipbert finetune` trains on train_splits and validates on `val`; others are for infer.",
+        decides_scores=False,
     )
-    train_ratios: list[Annotated[float, Field(gt=0)]] | None = Field(
-        None, description="how often each of train_splits is drawn; default: in proportion to their sizes"
+    train_splits: Annotated[list[str], Field(min_length=1)] = setting(
+        ["train"],
+        NEVER,
+        "Names of the splits to train on. Each batch comes from one of them.",
+        decides_scores=False,
     )
-    fields: dict[str, str] = Field(
-        default_factory=dict, description="neutral field name -> the name that your annotations use"
+    train_ratios: list[Positive] | None = setting(
+        None,
+        NEVER,
+        "How often each of train_splits is drawn, relative to the others. null draws them by their sizes.",
+        decides_scores=False,
     )
-    answers: str | None = Field(None, description="answer vocabulary: a JSON object {answer: label}, or a list")
-    media: Literal["video", "image"] = Field("video", description="an image is one clip of one frame")
-    frame_size: Annotated[int, Field(ge=64)] = Field(448, description="side of the square canvas in pixels")
-    sampling: Literal["random", "uniform", "start", "middle", "end", "clips"] = Field(
-        "random", description="where training clips start; `clips` are num_clips spread evenly"
+    fields: dict[str, str] = setting(
+        {},
+        AT_INFERENCE,
+        "Names of fields in your annotations, if they differ from ours: our name -> your name, such as "
+        "{caption: description}.",
     )
-    num_clips: PositiveInt = Field(8, description="clips of a video in training")
-    num_frames: PositiveInt = Field(2, description="frames of a clip")
-    fps: Annotated[float, Field(gt=0)] = Field(2.0, description="frames per second inside a clip")
-    black_frames: bool = Field(False, description="blind baseline: every frame is replaced by a black one")
-    max_text_length: Annotated[int, Field(ge=3, le=512)] = Field(100, description="tokens, [CLS] and [SEP] included")
-    max_examples_per_group: PositiveInt = Field(1, description="examples of one media item that share its encoding")
-    workers: Annotated[int, Field(ge=0)] = Field(4, description="loading processes; 0 loads in the main process")
-    decoder: Literal["auto", "pyav", "dali"] = Field(
+    answers: str | None = setting(
+        None,
+        NEVER,
+        "JSON file with all possible answers, for tasks that choose one: an object {answer: label} or a list.",
+    )
+    media: Kind = setting("video", AT_INFERENCE, "Kind of the media. An image is treated as one clip of one frame.")
+    frame_size: Annotated[int, Field(ge=64)] = setting(
+        448, NEVER, "Side in pixels of the square that frames are scaled to fit into. The rest of it is padding."
+    )
+    sampling: Sampling = setting(
+        "random",
+        NEVER,
+        "Where the clips of training are taken. `random` draws new places in every epoch, `clips` spreads num_clips "
+        "evenly, `start`, `middle` and `end` take one clip there, `uniform` spreads the frames of one clip evenly.",
+    )
+    num_clips: PositiveInt = setting(8, NEVER, "Number of clips that training takes from each video.")
+    num_frames: PositiveInt = setting(2, NEVER, "Number of frames of a clip.")
+    fps: Positive = setting(
+        2.0, NEVER, "Rate, in frames per second of the video, at which the frames of a clip are taken."
+    )
+    black_frames: bool = setting(
+        False, AT_INFERENCE, "Replace every frame by a black one, to measure how much can be answered without looking."
+    )
+    max_text_length: Annotated[int, Field(ge=3, le=512)] = setting(
+        100, NEVER, "Largest number of tokens of a text, [CLS] and [SEP] included. Longer texts are cut."
+    )
+    max_examples_per_group: PositiveInt = setting(
+        1,
+        NEVER,
+        "Largest number of examples of one video or image that share one pass through the visual encoder in training.",
+    )
+    workers: Annotated[int, Field(ge=0)] = setting(
+        4,
+        ALWAYS,
+        "Number of processes per GPU that decode media. 0 decodes in the main process.",
+        decides_scores=False,
+    )
+    decoder: Literal["auto", "pyav", "dali"] = setting(
         "auto",
-        description="auto: DALI where it is installed and a GPU is there (for videos: with NVDEC), else PyAV",
+        AT_INFERENCE,
+        "Decoder of media: `pyav` uses the CPU, `dali` the GPU. `auto` takes DALI if it is installed and finds a GPU "
+        "(for videos with NVDEC), else PyAV.",
     )
-    on_bad_media: Literal["error", "skip", "replace"] = Field(
+    on_bad_media: Literal["error", "skip", "replace"] = setting(
         "replace",
-        description="what training does with media that cannot be decoded. Evaluation never skips or replaces: "
-        "unless this is error, such predictions say media_error and count as wrong",
+        AT_INFERENCE,
+        "What training does about media that cannot be decoded: stop with an error, skip them, or take another item "
+        "instead. Evaluation stops only with `error`; otherwise such an example counts as wrong.",
     )
-    max_bad_fraction: Fraction01 = Field(0.01, description="training stops when more of the split's media were bad")
-    max_pixels: PositiveInt = Field(178_956_970, description="larger pictures and video frames count as bad")
-    exif_rotation: bool = Field(False, description="turn pictures as EXIF says; the original ignores it")
+    max_bad_fraction: Share = setting(
+        0.01, ON_RESUME, "Training stops if a larger share of the media of the split cannot be decoded."
+    )
+    max_pixels: PositiveInt = setting(
+        178_956_970,
+        AT_INFERENCE,
+        "Pictures and video frames with more pixels count as undecodable. Protects the memory.",
+    )
+    exif_rotation: bool = setting(
+        False, AT_INFERENCE, "Rotate pictures as their EXIF data says. The original ClipBERT ignores EXIF."
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> DataConfig:
         return check_one_place(self, self.sampling, self.num_clips)
 
     @model_validator(mode="after")
-    def _one_ratio_a_split(self) -> DataConfig:
+    def _one_ratio_per_split(self) -> DataConfig:
         if self.train_ratios is not None and len(self.train_ratios) != len(self.train_splits):
             raise ValueError(
                 f"train_ratios has {len(self.train_ratios)} entries: train_splits has {len(self.train_splits)}"
@@ -94,44 +195,59 @@ class DataConfig(Section):
 
 
 class VisualConfig(Section):
-    """The residual network, as detectron2 builds it, and the grid layer on top."""
+    """The visual encoder, which turns frames into a grid of features. Its defaults are those of ResNet-50."""
 
-    kind: Literal["resnet"] = Field("resnet", description="which visual encoder")
-    weights: str | None = Field(
-        None, description="detectron2 or grid-feats-vqa file; model.weights.checkpoint must be null"
+    kind: Literal["resnet"] = setting(
+        "resnet",
+        NEVER,
+        "Kind of encoder. `resnet` is the residual network of detectron2 with the grid layer of ClipBERT.",
     )
-    layer_type: Literal["bottleneck", "basic"] = Field("bottleneck", description="kind of residual block")
-    depths: Annotated[list[PositiveInt], Field(min_length=4, max_length=4)] = Field(
-        [3, 4, 6, 3], description="blocks of res2..res5; [3, 4, 23, 3] is ResNet-101"
+    weights: str | None = setting(
+        None,
+        NEVER,
+        "File of pretrained weights: detectron2 (.pkl, .pth) or grid-feats-vqa (.pth). null starts at random. "
+        "A relative path starts at data.root.",
     )
-    stem_size: PositiveInt = Field(64, description="channels of the first convolution")
-    hidden_sizes: Annotated[list[PositiveInt], Field(min_length=4, max_length=4)] = Field(
-        [256, 512, 1024, 2048], description="output channels of res2..res5"
+    layer_type: Literal["bottleneck", "basic"] = setting(
+        "bottleneck", NEVER, "Kind of residual block: `bottleneck` as in ResNet-50, `basic` as in ResNet-18."
     )
-    pixel_mean: Annotated[list[float], Field(min_length=3, max_length=3)] = Field(
-        [123.675, 116.28, 103.53], description="subtracted from R, G, B"
+    depths: Annotated[list[PositiveInt], Four] = setting(
+        [3, 4, 6, 3], NEVER, "Number of blocks of each of the four stages. [3, 4, 23, 3] is ResNet-101."
     )
-    pixel_std: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=3, max_length=3)] = Field(
-        [1.0, 1.0, 1.0], description="R, G, B are divided by it"
+    stem_size: PositiveInt = setting(64, NEVER, "Number of channels after the first convolution.")
+    hidden_sizes: Annotated[list[PositiveInt], Four] = setting(
+        [256, 512, 1024, 2048], NEVER, "Number of channels after each of the four stages."
+    )
+    pixel_mean: Annotated[list[float], Three] = setting(
+        [123.675, 116.28, 103.53],
+        NEVER,
+        "Values subtracted from the red, green and blue of a pixel, which are 0 to 255.",
+    )
+    pixel_std: Annotated[list[Positive], Three] = setting(
+        [1.0, 1.0, 1.0], NEVER, "Values that red, green and blue are then divided by."
     )
 
 
 class BertConfigSection(Section):
-    """The transformer; defaults are BERT-base, uncased."""
+    """The sizes of the transformer. The defaults are those of BERT-base, uncased."""
 
-    vocab_size: PositiveInt = Field(30522, description="WordPiece entries; must be the tokenizer's")
-    hidden_size: PositiveInt = Field(768, description="width D")
-    num_hidden_layers: PositiveInt = Field(12, description="transformer layers")
-    num_attention_heads: PositiveInt = Field(12, description="must divide hidden_size")
-    intermediate_size: PositiveInt = Field(3072, description="width of the feed-forward layer")
-    max_position_embeddings: PositiveInt = Field(512, description="longest text in tokens")
-    type_vocab_size: PositiveInt = Field(2, description="token types of the text embedding; row 0 is used")
-    layer_norm_eps: Annotated[float, Field(gt=0)] = Field(1e-12, description="epsilon of every LayerNorm")
-    initializer_range: Annotated[float, Field(gt=0)] = Field(0.02, description="deviation of initial weights")
-    hidden_dropout: Decay = Field(0.1, description="dropout after embeddings, layers and before the head")
-    attention_dropout: Decay = Field(0.1, description="dropout of attention probabilities")
-    max_grid_rows: PositiveInt = Field(100, description="rows of the grid that have a position embedding")
-    max_grid_columns: PositiveInt = Field(100, description="columns of the grid that have a position embedding")
+    vocab_size: PositiveInt = setting(30522, NEVER, "Number of entries of the tokenizer's vocabulary.")
+    hidden_size: PositiveInt = setting(768, NEVER, "Width of the transformer. num_attention_heads must divide it.")
+    num_hidden_layers: PositiveInt = setting(12, NEVER, "Number of transformer layers.")
+    num_attention_heads: PositiveInt = setting(12, NEVER, "Number of attention heads of a layer.")
+    intermediate_size: PositiveInt = setting(3072, NEVER, "Width of the feed-forward part of a layer.")
+    max_position_embeddings: PositiveInt = setting(
+        512, NEVER, "Number of position embeddings of text, which bounds data.max_text_length."
+    )
+    type_vocab_size: PositiveInt = setting(2, NEVER, "Number of token types of the text embedding. Row 0 is used.")
+    layer_norm_eps: Positive = setting(1e-12, NEVER, "Epsilon of every LayerNorm.")
+    initializer_range: Positive = setting(0.02, NEVER, "Standard deviation of weights that start at random.")
+    hidden_dropout: ShareBelow1 = setting(
+        0.1, NEVER, "Dropout probability after the embeddings, after each part of a layer, and before the head."
+    )
+    attention_dropout: ShareBelow1 = setting(0.1, NEVER, "Dropout probability of attention weights.")
+    max_grid_rows: PositiveInt = setting(100, NEVER, "Rows of the grid that have a position embedding.")
+    max_grid_columns: PositiveInt = setting(100, NEVER, "Columns of the grid that have a position embedding.")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> BertConfigSection:
@@ -145,29 +261,38 @@ class BertConfigSection(Section):
 class HeadConfig(Section):
     """The classifier on the pooled first token: D -> hidden_scale * D -> ReLU -> outputs, or one linear layer."""
 
-    kind: Literal["mlp", "linear"] = Field("mlp", description="`linear` has no hidden layer")
-    hidden_scale: PositiveInt = Field(2, description="width of the hidden layer, in multiples of D")
+    kind: Literal["mlp", "linear"] = setting("mlp", NEVER, "`linear` has no hidden layer.")
+    hidden_scale: PositiveInt = setting(2, NEVER, "Width of the hidden layer, in multiples of the transformer's.")
 
 
 class WeightsConfig(Section):
-    """Where training starts; what is null starts from random numbers. Paths are relative to data.root."""
+    """The weights at which training starts. What is null starts from random weights."""
 
-    checkpoint: str | None = Field(
-        None, description="a whole model: an original ClipBERT .pt, or a folder or file of this project"
+    checkpoint: str | None = setting(
+        None,
+        NEVER,
+        "Weights of a whole model: a checkpoint folder of a run, such as RUN/best, or an original ClipBERT .pt file. "
+        "Relative to data.root.",
     )
-    bert: str | None = Field(None, description="Hugging Face BERT folder; checkpoint must be null")
+    bert: str | None = setting(
+        None, NEVER, "Hugging Face folder of a BERT, for the transformer alone. Relative to data.root."
+    )
 
 
 class ModelConfig(Section):
-    """Size, starting weights and tokenizer."""
+    """The sizes of the model, the weights it starts from, and the tokenizer."""
 
-    tokenizer: str = Field("pretrained/bert-base-uncased", description="vocab.txt, or a folder that holds it")
-    weights: WeightsConfig = Field(default_factory=WeightsConfig)
-    visual: VisualConfig = Field(default_factory=VisualConfig)
-    bert: BertConfigSection = Field(default_factory=BertConfigSection)
-    head: HeadConfig = Field(default_factory=HeadConfig)
-    pixel_random_sampling_size: Annotated[int, Field(ge=0)] = Field(
-        0, description="visual tokens kept at random in training (pretraining: 100); 0 keeps all"
+    tokenizer: str = setting(
+        "pretrained/bert-base-uncased",
+        NEVER,
+        "WordPiece vocabulary: a vocab.txt, or a folder that holds one. Relative to data.root.",
+    )
+    weights: WeightsConfig = WeightsConfig()
+    visual: VisualConfig = VisualConfig()
+    bert: BertConfigSection = BertConfigSection()
+    head: HeadConfig = HeadConfig()
+    pixel_random_sampling_size: Annotated[int, Field(ge=0)] = setting(
+        0, NEVER, "Number of visual tokens per clip that training keeps, drawn at random. 0 keeps all of them."
     )
 
     @model_validator(mode="after")
@@ -181,115 +306,145 @@ class ModelConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """What the task optimises and how clips are merged; each task reads its own."""
+    """What the task optimises, and how the predictions of several clips become one. Each task reads its own."""
 
-    pool: Literal["mean", "max", "lse"] = Field("lse", description="how the clips' predictions become one")
-    num_labels: PositiveInt | None = Field(
-        None, description="size of the answer layer; default: the answer vocabulary's. Unused labels are never answers"
+    pool: Pool = setting(
+        "lse",
+        NEVER,
+        "How the predictions of the clips become one: mean, maximum, or log-sum-exp (`lse`) of their logits.",
     )
-    num_options: Annotated[int, Field(ge=2)] = Field(5, description="multiple choice: options of every question")
-    cut_options: bool = Field(
-        False,
-        description="multiple choice: cut the end of a question and option that are too long together, as the original "
-        "does; otherwise the question is cut first",
+    num_labels: PositiveInt | None = setting(
+        None,
+        NEVER,
+        "Question answering: number of outputs of the answer layer. null takes the number of answers; a larger number "
+        "leaves some without an answer, as the published checkpoints do.",
     )
-    loss: Literal["cross_entropy", "margin"] = Field(
-        "cross_entropy", description="retrieval: two classes, or one score ranked above that of other texts"
+    num_options: Annotated[int, Field(ge=2)] = setting(
+        5, AT_INFERENCE, "Multiple choice: number of options of every question."
     )
-    margin: Annotated[float, Field(gt=0)] = Field(0.2, description="retrieval: of the margin loss, scores in 0..1")
-    num_negatives: PositiveInt = Field(1, description="retrieval: captions of other media items for each caption")
-    one_text_per_media: bool = Field(
-        False, description="retrieval: video to text counts a video's last caption alone, as the original does"
+    loss: Literal["cross_entropy", "margin"] = setting(
+        "cross_entropy",
+        NEVER,
+        "Retrieval: `cross_entropy` classifies pairs of text and video as match or no match; `margin` wants the "
+        "score of a video's own text above those of other texts.",
     )
-    mlm_average: Literal["all", "labelled"] = Field(
+    margin: Positive = setting(
+        0.2, NEVER, "Retrieval: distance between scores, which are 0 to 1, that the margin loss wants."
+    )
+    num_negatives: PositiveInt = setting(
+        1, NEVER, "Retrieval: number of texts of other videos that training shows with each text of a video."
+    )
+    mlm_average: Literal["all", "labelled"] = setting(
         "labelled",
-        description="pretraining: masked-word loss per masked word, or per position of the text (`all`, the original)",
+        NEVER,
+        "Pretraining: what the loss of masked words is averaged over: the masked words, or all positions of the texts "
+        "(`all`, as the original does).",
     )
-    mlm_on_mismatched: bool = Field(
-        False, description="pretraining: also predict masked words of texts that belong to another image"
+    as_original: bool = setting(
+        False,
+        NEVER,
+        "Repeat three choices of the original program. Multiple choice cuts long texts at their end, where the "
+        "option is, instead of cutting the question. Retrieval from video to text counts only the last caption of "
+        "each video. Pretraining also predicts the masked words of texts that belong to another image.",
     )
-
-
-ScheduleName = Literal["linear", "invsqrt", "constant", "multi_step"]
 
 
 class TrainConfig(Section):
-    """Optimisation. One step is one optimiser update."""
+    """Optimisation by AdamW. A step is one update of the weights."""
 
-    batch_size: PositiveInt = Field(16, description="groups a process and forward pass")
-    gradient_accumulation_steps: PositiveInt = Field(
-        1, description="forward passes of one update; gradients average over examples"
+    batch_size: PositiveInt = setting(
+        16,
+        ON_RESUME,
+        "Number of groups (videos or images with their texts) per GPU and forward pass. A resumed run keeps the total "
+        "per step.",
     )
-    epochs: PositiveInt = Field(10, description="passes over the training split")
-    max_steps: PositiveInt | None = Field(None, description="stop after this many updates, whatever epochs says")
-    optimizer: Literal["adamw", "adam", "adamax"] = Field(
-        "adamw",
-        description="adamw: BERT's, with decoupled decay; adam, adamax: PyTorch's, the decay is part of the gradient",
+    gradient_accumulation_steps: PositiveInt = setting(
+        1, ON_RESUME, "Number of forward passes per step. Gradients are averaged over all their examples."
     )
-    visual_optimizer: Literal["adamw", "adam", "adamax", "sgd"] | None = Field(
-        None, description="of the visual encoder; default: optimizer"
+    epochs: PositiveInt = setting(10, NEVER, "Number of passes over the training data.")
+    max_steps: PositiveInt | None = setting(None, NEVER, "Stop after this many steps, even if `epochs` allows more.")
+    optimizer: Literal["adamw", "adam", "adamax"] = setting("adamw", NEVER, "Optimiser of the transformer.")
+    visual_optimizer: Literal["adamw", "adam", "adamax", "sgd"] | None = setting(
+        None, NEVER, "Optimiser of the visual encoder. null takes optimizer."
     )
-    visual_momentum: Decay = Field(0.9, description="of sgd")
-    learning_rate: Annotated[float, Field(gt=0)] = Field(5e-5, description="peak rate of the transformer")
-    visual_learning_rate: Annotated[float, Field(gt=0)] | None = Field(
-        None, description="peak rate of the visual encoder; default: learning_rate"
+    visual_momentum: ShareBelow1 = setting(0.9, NEVER, "Momentum of the optimiser sgd.")
+    validate_with: Literal["ema", "plain"] = setting("ema", NEVER, "Weights that validation scores, with ema_decay.")
+    max_bad_steps: PositiveInt = setting(
+        20, ON_RESUME, "Number of steps in a row with a loss or gradient that is not finite at which the run stops."
     )
-    learning_rate_multipliers: dict[str, Annotated[float, Field(gt=0)]] = Field(
-        default_factory=dict,
-        description="start of parameter names -> factor on their rate, e.g. {head: 10, visual_encoder.grid: 2}; the "
-        "longest wins",
+    learning_rate: Positive = setting(5e-5, NEVER, "Highest learning rate of the transformer and the head.")
+    visual_learning_rate: Positive | None = setting(
+        None, NEVER, "Highest learning rate of the visual encoder. null takes learning_rate."
     )
-    betas: Annotated[list[Decay], Field(min_length=2, max_length=2)] = Field(
-        [0.9, 0.98], description="adamw, adam, adamax"
+    learning_rate_multipliers: dict[str, Positive] = setting(
+        {},
+        NEVER,
+        "Factors on the learning rate of some parameters: start of their names -> factor, such as "
+        "{head: 10, visual_encoder.grid: 2}. The longest start wins.",
     )
-    eps: Annotated[float, Field(gt=0)] = Field(1e-6, description="adamw, adam, adamax")
-    weight_decay: Annotated[float, Field(ge=0)] = Field(1e-3, description="biases and LayerNorms have none")
-    visual_weight_decay: Annotated[float, Field(ge=0)] | None = Field(
-        None, description="of the visual encoder; default: weight_decay"
+    betas: Annotated[list[ShareBelow1], Field(min_length=2, max_length=2)] = setting(
+        [0.9, 0.98], NEVER, "Decay rates of AdamW's averages of gradients and of squared gradients."
     )
-    freeze: list[str] = Field(
-        default_factory=list,
-        description="parts of the model that are not trained: visual, visual.stem, visual.0-1 (stages or blocks by "
-        "number from 0), visual.grid, transformer, transformer.embeddings, transformer.0-5 (layers), head",
+    eps: Positive = setting(1e-6, NEVER, "Epsilon in AdamW's denominator.")
+    weight_decay: NotNegative = setting(1e-3, NEVER, "Weight decay. Biases and LayerNorms have none.")
+    visual_weight_decay: NotNegative | None = setting(
+        None, NEVER, "Weight decay of the visual encoder. null takes weight_decay."
     )
-    warmup_ratio: Fraction01 = Field(
-        0.1, description="share of the steps in which the rate of linear and invsqrt rises from 0"
+    freeze: list[str] = setting(
+        [],
+        NEVER,
+        "Parts of the model that are not trained, by name: `visual`, `visual.stem`, `visual.0` (a stage, from 0), "
+        "`visual.0-1`, `visual.grid`, `transformer`, `transformer.embeddings`, `transformer.0-5` (layers), `head`.",
     )
-    schedule: ScheduleName = Field(
+    warmup_ratio: Share = setting(
+        0.1,
+        NEVER,
+        "Share of the steps in which the learning rate of `linear` and `invsqrt` rises from 0 to its highest.",
+    )
+    schedule: Schedule = setting(
         "linear",
-        description="linear: up over the warmup, down to 0; invsqrt: up, then down with the root of the step; "
-        "constant: the peak; multi_step: halved at each of milestones",
+        NEVER,
+        "How the learning rate goes on after the warmup: `linear` falls to 0 at the last step, `invsqrt` falls with "
+        "the square root of the step. Without warmup, `constant` stays and `multi_step` halves at each of milestones.",
     )
-    visual_schedule: ScheduleName | None = Field(None, description="of the visual encoder; default: schedule")
-    milestones: list[PositiveInt] = Field(
-        default_factory=list, description="epochs, counted from 0, at whose start multi_step halves the rate"
+    visual_schedule: Schedule | None = setting(None, NEVER, "Schedule of the visual encoder. null takes schedule.")
+    milestones: list[PositiveInt] = setting(
+        [], NEVER, "Epochs, counted from 0, at the start of which `multi_step` halves the learning rate."
     )
-    max_grad_norm: Annotated[float, Field(gt=0)] | None = Field(5.0, description="global L2 norm; null: no clipping")
-    ema_decay: Decay | None = Field(
-        None, description="keep a moving average of the weights, e.g. 0.999; null keeps none"
+    max_grad_norm: Positive | None = setting(
+        5.0, NEVER, "Gradients are scaled down to this L2 norm if theirs is larger. null never scales them."
     )
-    validate_with: Literal["ema", "plain"] = Field(
-        "ema", description="weights that validation scores and infer uses, where a moving average is kept"
+    ema_decay: ShareBelow1 | None = setting(
+        None,
+        NEVER,
+        "Also keep a moving average of the weights with this decay, such as 0.999, and validate and answer with it. "
+        "null keeps none.",
     )
-    precision: Literal["auto", "bf16", "fp16", "fp32"] = Field(
-        "auto", description="auto: bf16 where the GPU has it, else fp32"
+    precision: Literal["auto", "bf16", "fp16", "fp32"] = setting(
+        "auto", NEVER, "Numbers to compute with. `auto` takes bf16 if the GPU has it, else fp32."
     )
-    activation_checkpointing: bool = Field(
-        False, description="compute activations again in the backward pass: less memory, about a third more time"
+    activation_checkpointing: bool = setting(
+        False, ON_RESUME, "Compute activations again in the backward pass: less memory, about a third more time."
     )
-    compile: bool = Field(False, description="compile the model with torch.compile; needs a C++ compiler")
-    max_bad_steps: PositiveInt = Field(
-        20,
-        description="updates in a row skipped for a loss or gradient that is not finite, at which the run stops",
+    compile: bool = setting(
+        False, ON_RESUME, "Compile the model with torch.compile: a slow start, then faster steps. Needs a C++ compiler."
     )
-    validate_every_steps: PositiveInt | None = Field(None, description="default: once an epoch")
-    save_every_steps: PositiveInt | None = Field(None, description="checkpoints beside those of every validation")
-    log_every_steps: PositiveInt = Field(10, description="steps between lines of metrics.jsonl")
-    keep_last: Annotated[int, Field(ge=2)] = Field(2, description="checkpoints kept beside the best one")
-    best_metric: str | None = Field(
-        None, description="metric of validation that decides the best checkpoint; default: the task's own"
+    validate_every_steps: PositiveInt | None = setting(
+        None, NEVER, "Validate after each so many steps. null validates after every epoch."
     )
-    tensorboard: bool = Field(False, description="also write TensorBoard events (pip install 'clipbert[tensorboard]')")
+    save_every_steps: PositiveInt | None = setting(
+        None, ON_RESUME, "Save a checkpoint after each so many steps, beside those of every validation."
+    )
+    log_every_steps: PositiveInt = setting(10, ON_RESUME, "Write a line to metrics.jsonl after each so many steps.")
+    keep_last: Annotated[int, Field(ge=2)] = setting(
+        2, ON_RESUME, "Number of newest checkpoints to keep. The best one is kept too."
+    )
+    best_metric: str | None = setting(
+        None, NEVER, "Metric of validation that decides which checkpoint is best. null takes the task's own."
+    )
+    tensorboard: bool = setting(
+        False, ON_RESUME, "Also write events for TensorBoard. Needs: pip install 'clipbert[tensorboard]'."
+    )
 
     @model_validator(mode="after")
     def _milestones_for_multi_step(self) -> TrainConfig:
@@ -302,27 +457,35 @@ class TrainConfig(Section):
 
 
 class InferConfig(Section):
-    """How predictions are made, in validation and by `infer`."""
+    """How predictions are made, in validation and by `clipbert infer`, `ask` and `search`."""
 
-    batch_size: PositiveInt = Field(16, description="groups a forward pass")
-    num_clips: PositiveInt = Field(16, description="clips of a video, spread evenly")
-    num_frames: PositiveInt | None = Field(None, description="frames of a clip; default: data.num_frames")
-    sampling: Literal["uniform", "start", "middle", "end", "clips"] = Field(
-        "clips", description="where clips start; `clips` are num_clips spread evenly"
+    batch_size: PositiveInt = setting(
+        16, ALWAYS, "Number of groups (videos or images with their texts) per forward pass."
     )
-    single_clip: Literal["start", "middle", "end"] = Field(
-        "start", description="where the clip starts if there is only one, with sampling `clips`"
+    num_clips: PositiveInt = setting(16, AT_INFERENCE, "Number of clips that are taken from each video.")
+    num_frames: PositiveInt | None = setting(
+        None, AT_INFERENCE, "Number of frames of a clip. null takes data.num_frames."
     )
-    max_examples_per_group: PositiveInt = Field(8, description="examples of one media item that share its encoding")
-    text_rows: PositiveInt | None = Field(
+    sampling: FixedSampling = setting(
+        "clips",
+        AT_INFERENCE,
+        "Where clips are taken. `clips` spreads num_clips evenly, `start`, `middle` and `end` take one clip there, "
+        "`uniform` spreads the frames of one clip evenly.",
+    )
+    single_clip: Place = setting("start", AT_INFERENCE, "Where sampling `clips` takes the clip if num_clips is 1.")
+    max_examples_per_group: PositiveInt = setting(
+        8, ALWAYS, "Largest number of examples of one video or image that share one pass through the visual encoder."
+    )
+    text_rows: PositiveInt | None = setting(
         None,
-        description="most text rows, each times the clips, that go through the transformer together; "
-        "default: as many as are fast and fit into memory",
+        AT_INFERENCE,
+        "Largest number of texts that pass the transformer together, each with all clips of a video. null takes as "
+        "many as fit into memory.",
     )
-    compile: bool = Field(
-        False, description="compile the transformer's layers with torch.compile; needs a C++ compiler"
+    compile: bool = setting(
+        False, ALWAYS, "Compile the transformer with torch.compile: a slow start, then faster. Needs a C++ compiler."
     )
-    top: PositiveInt = Field(5, description="answers listed per example")
+    top: PositiveInt = setting(5, AT_INFERENCE, "Number of best answers that a prediction lists.")
 
     @model_validator(mode="after")
     def _one_place(self) -> InferConfig:
@@ -330,6 +493,7 @@ class InferConfig(Section):
 
 
 def _run_name(name: str) -> str:
+    # The name becomes a folder below runs/: it must not leave it, be hidden, or need quotes in a shell.
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError("it must be made of letters, digits, `_`, `.` and `-`, and start with a letter or digit")
     return name
@@ -338,14 +502,22 @@ def _run_name(name: str) -> str:
 class Recipe(Section):
     """Everything about one run."""
 
-    name: Annotated[str, AfterValidator(_run_name)] = Field(description="names the run folder")
-    task: str = Field(description="which task of the registry")
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(42, description="of weights, data order, frame sampling")
-    data: DataConfig = Field(default_factory=DataConfig)
-    model: ModelConfig = Field(default_factory=ModelConfig)
-    objective: ObjectiveConfig = Field(default_factory=ObjectiveConfig)
-    train: TrainConfig = Field(default_factory=TrainConfig)
-    infer: InferConfig = Field(default_factory=InferConfig)
+    name: Annotated[str, AfterValidator(_run_name)] = setting(
+        ..., NEVER, "Name of the recipe. Without --run, the run is kept in runs/NAME."
+    )
+    task: str = setting(
+        ...,
+        AT_INFERENCE,
+        "What is learned: open_ended_qa, multiple_choice, image_qa, retrieval or pretraining.",
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(
+        42, NEVER, "Number from which random weights, the order of the data and the places of clips are drawn."
+    )
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig = TrainConfig()
+    infer: InferConfig = InferConfig()
 
     @model_validator(mode="after")
     def _margin_pools(self) -> Recipe:
@@ -355,7 +527,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _positions_suffice(self) -> Recipe:
-        bert, cells = self.model.bert, -(-self.data.frame_size // 64)  # the grid has a cell for every 64 pixels
+        bert, cells = self.model.bert, -(-self.data.frame_size // 64)  # the grid has one cell per 64 pixels
         if self.data.max_text_length > bert.max_position_embeddings:
             raise ValueError(
                 f"data.max_text_length is {self.data.max_text_length}: model.bert.max_position_embeddings allows "

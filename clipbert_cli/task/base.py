@@ -122,7 +122,7 @@ class Task(ABC):
             [text for example in examples for text in example.texts],
             contexts=[example.context for example in examples for _ in example.texts],
             # Where a question and an option are too long together: the original cuts the end, which can be the option.
-            cut="end" if self.objective.cut_options else "context",
+            cut="end" if self.objective.as_original else "context",
         )
         return as_texts(ids, mask, self.targets(examples) if labelled else {})
 

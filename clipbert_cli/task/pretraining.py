@@ -79,7 +79,7 @@ class Pretraining(Task):
             # Mismatched texts are masked as well. Otherwise the presence of [MASK] would reveal which texts match.
             ids[row], words[row] = mask_words(ids[row], tokenizer, rng)
             # Their words are not predicted by default: the image says nothing about them.
-            if not (example.target.matches or self.objective.mlm_on_mismatched):
+            if not (example.target.matches or self.objective.as_original):
                 words[row] = NO_LABEL
         matches = np.array([example.target.matches for example in examples], dtype=np.int64)
         return as_texts(ids, mask, {"words": words, "matches": matches})

@@ -115,7 +115,7 @@ class Retrieval(Task):
             scores[:, column] = _scores_of(media_id, fields[media_id].get("scores"), len(examples))
         position = {media_id: column for column, media_id in enumerate(media)}
         media_of_text = [position[example.media_id] for example in examples]
-        return retrieval_metrics(scores, media_of_text, one_text_per_media=self.objective.one_text_per_media)
+        return retrieval_metrics(scores, media_of_text, one_text_per_media=self.objective.as_original)
 
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """Return one row per direction."""

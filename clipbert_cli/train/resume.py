@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import RunError
 from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.recipe.settings import learned_settings
 from clipbert_cli.runs.checkpoint import read_state
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.types import Group
-
-CHANGEABLE = frozenset(
-    {
-        "data.root",
-        "data.workers",
-        "data.max_bad_fraction",
-        "train.batch_size",  # the global batch stays what it was
-        "train.gradient_accumulation_steps",
-        "train.activation_checkpointing",
-        "train.compile",
-        "train.max_bad_steps",
-        "train.log_every_steps",
-        "train.save_every_steps",
-        "train.keep_last",
-        "train.tensorboard",
-        "infer.batch_size",
-        "infer.compile",
-        "infer.max_examples_per_group",
-    }
-)
-"""Settings that may differ on resume: they change results by rounding, and by dropout if batches are divided anew."""
 
 
 @dataclass(frozen=True)
@@ -106,19 +86,18 @@ def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumpt
 
 def differences(own: Recipe, given: Recipe) -> list[str]:
     """Return the settings that must not change and have another value, each with both values."""
-    before, now = dict(_settings(own.model_dump())), dict(_settings(given.model_dump()))
+    before, now = learned_settings(own), learned_settings(given)
     return [
         f"{name} was {json.dumps(before.get(name))}, now {json.dumps(now.get(name))}"
-        for name in dict.fromkeys([*before, *now])
-        if name not in CHANGEABLE and before.get(name) != now.get(name)
+        for name in before | now
+        if before.get(name) != now.get(name)
     ]
 
 
 def recipe_digest(recipe: Recipe) -> str:
     """Return the SHA-256 of the settings that must not change on resume."""
     # Defaults are left out, so that a release with a new setting can resume the runs of an older one.
-    settings = dict(_settings(recipe.model_dump(exclude_defaults=True)))
-    text = json.dumps({name: value for name, value in settings.items() if name not in CHANGEABLE}, sort_keys=True)
+    text = json.dumps(learned_settings(recipe, exclude_defaults=True), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -128,12 +107,3 @@ def groups_digest(groups: Sequence[Group]) -> str:
     for group in groups:
         digest.update(json.dumps([group.media_id, *(example.example_id for example in group.examples)]).encode())
     return digest.hexdigest()
-
-
-def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every setting with its dotted name."""
-    for name, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _settings(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

@@ -23,7 +23,7 @@ def test_ls_is_a_table_of_names_tasks_and_summaries(clipbert):
     result = clipbert("ls")
     assert result.exit_code == 0
     header, *rows = result.stdout.splitlines()
-    assert header.split() == ["NAME", "TASK", "WHAT"]
+    assert header.split() == ["NAME", "TASK", "SUMMARY"]
     assert [row.split()[0] for row in rows] == [recipe.name for recipe in list_recipes()]
     row = next(row for row in rows if row.startswith("msrvtt_qa "))
     assert row.split()[1] == "open_ended_qa"
@@ -127,9 +127,9 @@ def test_validate_tells_all_mistakes_at_once_and_exits_2(tmp_path):
     result = run("validate", file, "--set", "infer.top=0", DATA="/data")
     assert result.returncode == 2
     assert result.stdout == ""
-    assert f"{file}: train.bacth_size: unknown key; did you mean batch_size?\n" in result.stderr
-    assert f"{file}: train.epochs is 0: it must be at least 1\n" in result.stderr
-    assert "--set: infer.top is 0: it must be at least 1\n" in result.stderr
+    assert f"{file}:3: train.bacth_size: unknown key; did you mean batch_size?\n" in result.stderr
+    assert f"{file}:3: train.epochs is 0: it must be a whole number of at least 1\n" in result.stderr
+    assert "--set: infer.top is 0: it must be a whole number of at least 1\n" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -173,7 +173,77 @@ def test_a_recipe_can_come_through_a_pipe():
 
 
 def test_every_help_has_an_example(clipbert):
-    for command in ("ls", "show", "copy", "validate"):
+    for command in ("ls", "show", "explain", "copy", "validate"):
         result = clipbert(command, "--help")
         assert result.exit_code == 0
         assert f"clipbert recipes {command}" in result.stdout.replace("\n", " ")
+
+
+# explain and --comments
+
+
+def test_explain_prints_the_entry_of_one_setting(clipbert):
+    result = clipbert("explain", "data.num_clips")
+    assert result.exit_code == 0
+    assert result.stdout.split("\n") == [
+        "data.num_clips",
+        "  Number of clips that training takes from each video.",
+        "",
+        "  value                           a whole number of at least 1",
+        "  default                         8",
+        "  may change on --resume          no",
+        "  may be overridden at inference  no",
+        "",
+    ]
+
+
+def test_explain_prints_every_setting_of_a_section(clipbert):
+    entries = clipbert("explain", "train").stdout.split("\n\n")
+    keys = [entry.partition("\n")[0] for entry in entries if entry.startswith("train.")]
+    assert keys[:2] == ["train.batch_size", "train.gradient_accumulation_steps"]
+    assert "train.freeze" in keys
+
+
+def test_explain_without_a_key_lists_the_sections(clipbert):
+    output = clipbert("explain").stdout
+    assert [line.split()[0] for line in output.splitlines() if line[:1].isalpha()][:4] == [
+        *("name,", "data", "data.splits.NAME", "model"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("train",), ("data.sampling",), ("objective.as_original",), ("data.fields",)]
+)
+def test_explain_wraps_at_80_columns(clipbert, arguments):
+    assert max(map(len, clipbert("explain", *arguments).stdout.splitlines())) <= 80
+
+
+def test_explain_as_json_is_one_document(clipbert):
+    (entry,) = json.loads(clipbert("explain", "data.workers", "--json").stdout)
+    assert entry["key"] == "data.workers"
+    assert (entry["default"], entry["may change on --resume"]) == ("4", "yes")
+    assert len(json.loads(clipbert("explain", "--json").stdout)) > 80
+
+
+def test_explain_of_an_unknown_key_names_the_nearest():
+    result = run("explain", "train.batchsize")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "no setting or section is called 'train.batchsize'; did you mean train.batch_size?" in result.stderr
+
+
+def test_show_with_comments_prints_meanings_and_loads_the_same(clipbert, tmp_path):
+    result = clipbert("show", "msrvtt_qa", "--comments")
+    assert result.exit_code == 0
+    assert "  # Number of clips that training takes from each video.\n  num_clips: 8\n" in result.stdout
+    (tmp_path / "a.yaml").write_text(result.stdout)
+    assert load_recipe(tmp_path / "a.yaml") == load_recipe("msrvtt_qa")
+
+
+def test_explain_and_show_do_not_import_torch():
+    for arguments in (["explain", "train"], ["show", "demo_qa", "--comments"]):
+        code = (
+            "import sys\nfrom clipbert_cli.commands.app import app\n"
+            f"app(['recipes', *{arguments}], standalone_mode=False)\nassert 'torch' not in sys.modules\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr

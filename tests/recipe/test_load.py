@@ -103,14 +103,55 @@ def test_a_circle_is_an_error_that_draws_it(tmp_path, other):
 @pytest.mark.parametrize(
     ("extends", "says"),
     [
-        ("nowhere.yaml", r"a\.yaml: extends: .*/nowhere\.yaml: no such recipe file"),
-        ("msrvtt_q", r"a\.yaml: extends: no shipped recipe is called 'msrvtt_q'; did you mean msrvtt_qa"),
+        ("nowhere.yaml", r"a\.yaml:3: extends: .*/nowhere\.yaml: no such recipe file"),
+        ("msrvtt_q", r"a\.yaml:3: extends: no shipped recipe is called 'msrvtt_q'; did you mean msrvtt_qa"),
         ("bad.yaml", r"bad\.yaml:1:4: not YAML"),
         ("./", "is a folder"),
     ],
 )
 def test_a_base_that_cannot_be_read_is_named(tmp_path, extends, says):
     write(tmp_path, "bad.yaml", "a: ]\n")
+    with pytest.raises(RecipeError, match=says):
+        load_recipe(write(tmp_path, text=HEAD + f"extends: {extends}\n"))
+
+
+def test_later_bases_win_and_the_file_itself_wins_over_all(tmp_path):
+    write(tmp_path, "one.yaml", "seed: 1\ntrain: {epochs: 1, batch_size: 1}\ninfer: {top: 1}\n")
+    write(tmp_path, "two.yaml", "seed: 2\ntrain: {epochs: 2}\n")
+    recipe = load_recipe(write(tmp_path, text=HEAD + "extends: [one.yaml, two.yaml]\nseed: 3\n"))
+    assert (recipe.seed, recipe.train.epochs, recipe.train.batch_size, recipe.infer.top) == (3, 2, 1, 1)
+
+
+def test_two_bases_may_extend_the_same_file(tmp_path):
+    write(tmp_path, "root.yaml", "seed: 1\ntrain: {epochs: 5}\n")
+    write(tmp_path, "one.yaml", "extends: root.yaml\ntrain: {batch_size: 4}\n")
+    write(tmp_path, "two.yaml", "extends: root.yaml\ninfer: {top: 2}\n")
+    recipe = load_recipe(write(tmp_path, text=HEAD + "extends: [one.yaml, two.yaml]\n"))
+    assert (recipe.seed, recipe.train.epochs, recipe.train.batch_size, recipe.infer.top) == (1, 5, 4, 2)
+
+
+def test_a_mistake_of_a_base_that_is_read_twice_is_reported_once(tmp_path):
+    write(tmp_path, "root.yaml", "seed: 1\nseed: 2\ntrain: {oops: 5}\n")
+    write(tmp_path, "one.yaml", "extends: root.yaml\n")
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(write(tmp_path, text=HEAD + "extends: [root.yaml, one.yaml]\n"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_circle_through_a_list_is_an_error_that_draws_it(tmp_path):
+    write(tmp_path, "one.yaml", "seed: 1\n")
+    write(tmp_path, "two.yaml", "extends: [one.yaml, a.yaml]\n")
+    file = write(tmp_path, text=HEAD + "extends: [one.yaml, two.yaml]\n")
+    with pytest.raises(
+        RecipeError, match=r"a\.yaml extends .*two\.yaml extends .*a\.yaml: a recipe cannot extend itself"
+    ):
+        load_recipe(file)
+
+
+@pytest.mark.parametrize("extends", ["5", "[one.yaml, 5]", "[[one.yaml]]", "{a: one.yaml}", "[one.yaml, '']", "true"])
+def test_a_base_that_is_no_name_is_an_error(tmp_path, extends):
+    write(tmp_path, "one.yaml", "seed: 1\n")
+    says = r"a\.yaml:3: extends: it must be the name or file of a recipe, or a list of them$"
     with pytest.raises(RecipeError, match=says):
         load_recipe(write(tmp_path, text=HEAD + f"extends: {extends}\n"))
 
@@ -182,7 +223,7 @@ def test_an_override_mends_a_mistake_of_the_file(tmp_path):
         ("train.epochs=", "--set: train.epochs is null: it must be a whole number"),
         ("train.epochs='3'", '--set: train.epochs is "3": it must be a whole number'),
         ("train=5", "--set: train is 5: it must be a section of `key: value` lines"),
-        ("train={epochs: 0}", "--set: train.epochs is 0: it must be at least 1"),
+        ("train={epochs: 0}", "--set: train.epochs is 0: it must be a whole number of at least 1"),
         ("data.root=${NOWHERE}", "--set: data.root is ${NOWHERE}: the environment variable NOWHERE is not set"),
     ],
 )

@@ -4,6 +4,7 @@ import pytest
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.load import load_recipe, preview_recipe
+from clipbert_cli.recipe.values import write_yaml
 
 HEAD = "name: mine\ntask: open_ended_qa\n"
 
@@ -74,7 +75,7 @@ def test_a_preview_leaves_unset_variables_as_they_were_written(tmp_path):
     preview = preview_recipe(tmp_path / "a.yaml", environment={"SET": "s"})
     assert len(preview.unset) == 1
     assert "data.root" in preview.unset[0]
-    (tmp_path / "b.yaml").write_text(preview.text)
+    (tmp_path / "b.yaml").write_text(write_yaml(preview.values))
     recipe = load_recipe(tmp_path / "b.yaml", environment={"SET": "s", "A": "a"})
     assert recipe.data.root == "${X}/a/a/b/s"
     assert recipe.data.answers == "${C}"

@@ -97,7 +97,7 @@ def test_retrieval_scores_are_the_originals() -> None:
         owner = case["video_of_text"]
         scores = np.array(case["scores_text_video"], dtype=np.float32)
         examples = [Example(str(number), str(media), ("?",)) for number, media in enumerate(owner)]
-        task = Retrieval(ObjectiveConfig(one_text_per_media=True), InferConfig(), None)
+        task = Retrieval(ObjectiveConfig(as_original=True), InferConfig(), None)
         texts = texts_checksum(examples)
         fields = {str(media): {"texts": texts, "scores": scores[:, media]} for media in range(scores.shape[1])}
         metrics = task.score(fields, examples)

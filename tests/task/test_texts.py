@@ -50,7 +50,7 @@ def example(number: int, *texts: str, **more: Any) -> Example:
 def test_questions_with_options_are_the_originals() -> None:
     cases = [case for name, case in golden_json("text/text.json")["collate"].items() if name.startswith("multiple")]
     assert cases
-    task = MultipleChoice(ObjectiveConfig(cut_options=True), INFER, None)
+    task = MultipleChoice(ObjectiveConfig(as_original=True), INFER, None)
     for case in cases:
         examples = [
             example(number, *item["options"], target=item["answer"], context=item["question"])
@@ -137,7 +137,7 @@ def test_a_long_question_is_cut_before_its_options() -> None:
         pieces = words([option])[0][0].tolist()[1:]  # with [SEP]
         assert len(row) == 12
         assert row[-len(pieces) :] == pieces
-    cut = MultipleChoice(ObjectiveConfig(num_options=2, cut_options=True), INFER, None)
+    cut = MultipleChoice(ObjectiveConfig(num_options=2, as_original=True), INFER, None)
     ids = cut.collate([example(0, *options, context=question)], words, labelled=False).ids
     assert ids[0].tolist() == ids[1].tolist()
 
@@ -189,7 +189,7 @@ def test_words_of_mismatched_texts_are_masked_but_learnt_only_on_request() -> No
     text = "the man is playing the guitar on the street"
     examples = [example(seed, text, target=Pair(seed % 2 == 0, seed)) for seed in range(40)]
     usual = Pretraining(OBJECTIVE, INFER, None).collate(examples, tokenizer(20), labelled=True)
-    asked = Pretraining(ObjectiveConfig(mlm_on_mismatched=True), INFER, None)
+    asked = Pretraining(ObjectiveConfig(as_original=True), INFER, None)
     both = asked.collate(examples, tokenizer(20), labelled=True)
     assert torch.equal(usual.ids, both.ids)
     assert (usual.targets["words"][1::2] == NO_LABEL).all()

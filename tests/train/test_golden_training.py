@@ -90,7 +90,7 @@ def task(run: Mapping[str, Any]) -> Any:
         loss="margin" if run["head"] == "retrieval_rank" else "cross_entropy",
         num_negatives=max(run["n_examples_list"][0] - 1, 1),
         mlm_average="all",
-        mlm_on_mismatched=True,
+        as_original=True,
     )
     return task_class(TASK_OF_HEAD[run["head"]])(objective, InferConfig(), {})
 

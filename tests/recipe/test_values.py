@@ -1,4 +1,4 @@
-"""YAML text into nodes, and back."""
+"""YAML text to values and back, and where each value came from."""
 
 import math
 from pathlib import Path
@@ -6,13 +6,7 @@ from pathlib import Path
 import pytest
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.recipe.yaml_nodes import Mistake, Node, key_name, plain_scalar, read_file, read_yaml, write_yaml
-
-
-def values(node: Node):
-    if isinstance(node.value, dict):
-        return {key: values(child) for key, child in node.value.items()}
-    return [values(child) for child in node.value] if isinstance(node.value, list) else node.value
+from clipbert_cli.recipe.values import Mistake, key_name, nested, plain_scalar, read_file, read_yaml, write_yaml
 
 
 @pytest.mark.parametrize(
@@ -45,7 +39,7 @@ def test_a_plain_scalar_has_the_type_a_person_means(text, value):
 )
 def test_what_only_old_yaml_takes_for_something_else_is_text(text):
     assert plain_scalar(text) == text
-    assert values(read_yaml(f"key: '{text}'", "f", [])) == {"key": text}
+    assert nested(read_yaml(f"key: '{text}'", "f", [])) == {"key": text}
 
 
 def test_not_a_number_is_read_as_such():
@@ -76,50 +70,50 @@ TRICKY = [
 
 @pytest.mark.parametrize("text", TRICKY)
 def test_text_survives_writing_and_reading(text):
-    assert values(read_yaml(write_yaml({"key": text, "list": [text]}), "f", [])) == {"key": text, "list": [text]}
+    assert nested(read_yaml(write_yaml({"key": text, "list": [text]}), "f", [])) == {"key": text, "list": [text]}
 
 
 @pytest.mark.parametrize("value", [1e-12, 5e-5, 1e22, 0.1, -3.0, 2**40, True, None, [1, 2], [], {}, [[1.5], ["a"]]])
 def test_values_survive_writing_and_reading(value):
-    result = values(read_yaml(write_yaml({"key": value}), "f", []))["key"]
+    result = nested(read_yaml(write_yaml({"key": value}), "f", []))["key"]
     assert result == value
     assert type(result) is type(value)
 
 
 def test_a_key_given_twice_is_a_mistake_with_both_lines():
     mistakes: list[Mistake] = []
-    node = read_yaml("train:\n  epochs: 1\n  batch_size: 2\n  epochs: 3\n", "a.yaml", mistakes)
-    assert [str(mistake) for mistake in mistakes] == ["a.yaml: train.epochs: given twice, in line 2 and in line 4"]
-    assert values(node) == {"train": {"epochs": 1, "batch_size": 2}}
+    entries = read_yaml("train:\n  epochs: 1\n  batch_size: 2\n  epochs: 3\n", "a.yaml", mistakes)
+    assert [str(mistake) for mistake in mistakes] == ["a.yaml:4: train.epochs: given twice, in line 2 and in line 4"]
+    assert nested(entries) == {"train": {"epochs": 1, "batch_size": 2}}
 
 
 @pytest.mark.parametrize("key", ["5", "null", "true", "[a]", "{a: b}"])
 def test_a_key_that_is_no_text_is_a_mistake(key):
     mistakes: list[Mistake] = []
     read_yaml(f"data:\n  ? {key}\n  : x\n", "a.yaml", mistakes)
-    assert "a.yaml: data: the key in line 2 is" in str(mistakes[0])
+    assert "a.yaml:2: data: the key is" in str(mistakes[0])
 
 
 @pytest.mark.parametrize("tag", ["!!python/object/apply:os.system", "!mine", "!!binary", "!!set"])
 def test_no_tag_constructs_anything(tag):
     mistakes: list[Mistake] = []
-    node = read_yaml(f"key: {tag} {'{}' if 'set' in tag else 'x'}", "a.yaml", mistakes)
+    entries = read_yaml(f"key: {tag} {'{}' if 'set' in tag else 'x'}", "a.yaml", mistakes)
     assert "is not allowed" in str(mistakes[0])
-    assert values(node) == {"key": None}
+    assert nested(entries) == {"key": None}
 
 
 def test_a_tag_of_a_plain_type_is_kept():
     mistakes: list[Mistake] = []
-    assert values(read_yaml("a: !!str 5\nb: !!int '5'\nc: !!int x", "a.yaml", mistakes)) == {
+    assert nested(read_yaml("a: !!str 5\nb: !!int '5'\nc: !!int x", "a.yaml", mistakes)) == {
         "a": "5",
         "b": 5,
         "c": None,
     }
-    assert [str(mistake) for mistake in mistakes] == ["a.yaml: c: x is no int"]
+    assert [str(mistake) for mistake in mistakes] == ["a.yaml:3: c: x is no int"]
 
 
 def test_an_alias_stands_for_its_anchor():
-    assert values(read_yaml("a: &x {k: 1}\nb: *x\n", "f", [])) == {"a": {"k": 1}, "b": {"k": 1}}
+    assert nested(read_yaml("a: &x {k: 1}\nb: *x\n", "f", [])) == {"a": {"k": 1}, "b": {"k": 1}}
 
 
 @pytest.mark.parametrize(
@@ -184,7 +178,7 @@ def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
 
 def test_a_byte_order_mark_and_windows_lines_are_read(tmp_path):
     (tmp_path / "a.yaml").write_bytes(b"\xef\xbb\xbfname: a\r\ntask: b\r\n")
-    assert values(read_file(tmp_path / "a.yaml", [])) == {"name": "a", "task": "b"}
+    assert nested(read_file(tmp_path / "a.yaml", [])) == {"name": "a", "task": "b"}
 
 
 def test_files_below_the_current_folder_are_shown_relative(tmp_path, monkeypatch):

@@ -1,0 +1,277 @@
+"""The declarations of `schema.py` as data: which settings exist, what each expects, and where each may change.
+
+`python -m clipbert_cli.recipe.settings` prints `docs/settings.md`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import textwrap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticUndefined
+
+from clipbert_cli.recipe.schema import Change, Recipe
+from clipbert_cli.recipe.values import KeyPath, write_yaml
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a recipe.
+
+    Args:
+        key: dotted name; `NAME` stands for a key that a person chooses, as in `data.splits.NAME.media`.
+        meaning: what it does.
+        expected: what its value must be, such as `a whole number of at least 1`.
+        default: its value as YAML, or None if every recipe has to give one.
+        change: where its value may change.
+        decides_scores: whether the scores of a trained model depend on it.
+    """
+
+    key: str
+    meaning: str
+    expected: str
+    default: str | None
+    change: Change
+    decides_scores: bool
+
+    def facts(self) -> dict[str, str]:
+        """Return what to know beside the meaning, each fact by its name."""
+        return {
+            "value": self.expected,
+            "default": "none; it must be given" if self.default is None else self.default,
+            "may change on --resume": "yes" if self.change.on_resume else "no",
+            "may be overridden at inference": "yes" if self.change.at_inference else "no",
+        }
+
+
+# ------------------------------------------------------------------------------------------------- the schema
+
+
+def annotation_at(path: KeyPath) -> Any:
+    """Return the schema's type at a key path, or None if the schema has no such key."""
+    found: Any = Recipe
+    for key in path:
+        kind = bare(found)
+        if is_section(kind) and key in kind.model_fields:
+            field = kind.model_fields[str(key)]
+            found = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+        elif get_origin(kind) is dict:
+            found = get_args(kind)[1]
+        elif get_origin(kind) is list and isinstance(key, int):
+            found = get_args(kind)[0]
+        else:
+            return None
+    return found
+
+
+def bare(kind: Any) -> Any:
+    """Return a type without its bounds and without `| None`."""
+    if get_origin(kind) is Annotated:
+        return bare(get_args(kind)[0])
+    inner = [each for each in get_args(kind) if each is not NoneType]
+    return bare(inner[0]) if NoneType in get_args(kind) else kind
+
+
+def is_section(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def keys_of(path: KeyPath) -> list[str]:
+    """Return the keys of the section at a key path; none if it is no section."""
+    kind = bare(annotation_at(path))
+    return list(kind.model_fields) if is_section(kind) else []
+
+
+def expected(kind: Any) -> str:
+    """Describe the values of a type: `a whole number of at least 1`, `text or null`."""
+    return _words(TypeAdapter(kind).json_schema())
+
+
+def _words(schema: Mapping[str, Any]) -> str:
+    if "anyOf" in schema:
+        return any_of([_words(each) for each in schema["anyOf"]])
+    if choices := schema.get("enum", [schema["const"]] if "const" in schema else None):
+        return any_of([str(choice) for choice in choices])
+    match schema.get("type"):
+        case "array":
+            low, high = schema.get("minItems"), schema.get("maxItems")
+            count = {None: ""}.get(low, f"at least {low} " if high is None else f"{low} ")
+            return f"a list of {count}values, each {_words(schema['items'])}"
+        case "object":
+            inner = schema.get("additionalProperties")
+            values = f", each value {_words(inner)}" if isinstance(inner, dict) and "$ref" not in inner else ""
+            return f"a section of `key: value` lines{values}"
+        case kind:
+            names = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
+            return names.get(str(kind), str(kind)) + _bounds(schema)
+
+
+def _bounds(schema: Mapping[str, Any]) -> str:
+    words = {
+        "minimum": "of at least",
+        "exclusiveMinimum": "greater than",
+        "maximum": "of at most",
+        "exclusiveMaximum": "less than",
+    }
+    found = [f"{text} {schema[name]:.0f}" for name, text in words.items() if name in schema]
+    return " " + " and ".join(found).replace("and of at most", "and at most") if found else ""
+
+
+def any_of(choices: list[str]) -> str:
+    return choices[0] if len(choices) == 1 else f"{', '.join(choices[:-1])} or {choices[-1]}"
+
+
+@functools.cache
+def all_settings() -> dict[str, Setting]:
+    """Return every setting by its key, in the order of the schema."""
+    return dict(_settings(Recipe, ()))
+
+
+def _settings(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Setting]]:
+    for name, field in section.model_fields.items():
+        inner, key = bare(field.annotation), ".".join((*path, name))
+        if not is_section(inner):
+            extra = field.json_schema_extra
+            default = None if field.default is PydanticUndefined else write_yaml({"x": field.default})[2:].strip()
+            yield (
+                key,
+                Setting(
+                    key=key,
+                    meaning=field.description,
+                    expected=expected(annotation_at((*path, name))),
+                    default=default,
+                    change=Change[extra["change"]],
+                    decides_scores=extra["decides_scores"],
+                ),
+            )
+            inner, name = get_args(inner)[-1] if get_origin(inner) is dict else None, f"{name}.NAME"
+        if is_section(inner):
+            yield from _settings(inner, (*path, *name.split(".")))
+
+
+@functools.cache
+def all_sections() -> dict[str, str]:
+    """Return the meaning of every section by its key."""
+    keys = dict.fromkeys(key.rpartition(".")[0] for key in all_settings())
+    parents = [".".join(key.split(".")[:depth]) for key in keys for depth in range(1, key.count(".") + 2)]
+    found = {key: bare(annotation_at(tuple(key.split(".")))) for key in parents if key}
+    return {key: kind.__doc__ for key, kind in found.items() if is_section(kind)}
+
+
+def settings_of(key: str) -> list[Setting]:
+    """Return the setting with this key, or the settings of the section with this key; "" has them all."""
+    own = key.split(".")
+    return [each for each in all_settings().values() if not key or each.key.split(".")[: len(own)] == own]
+
+
+def nearest(key: str) -> list[str]:
+    """Return up to three keys of settings or sections that resemble `key`, in full or in their last word."""
+    known = [*all_settings(), *all_sections()]
+    full = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+    last = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1)
+    return full or [name for name in known if name.rpartition(".")[2] in last][:3]
+
+
+# ----------------------------------------------------------------------------------- where a setting may change
+
+
+def setting_of(key: str) -> Setting | None:
+    """Return the setting that a key belongs to, as `data.splits.train.media` to `data.splits`, or None."""
+    while key and key not in all_settings():
+        key = key.rpartition(".")[0]
+    return all_settings().get(key)
+
+
+def overridable_at_inference(key: str) -> bool:
+    """Return whether another recipe may override this setting; False for a section or an unknown key."""
+    found = setting_of(key)
+    return found is not None and found.change.at_inference
+
+
+def _declared(key: str) -> Setting:
+    found = setting_of(key)
+    assert found is not None, key
+    return found
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested sections by their dotted names; an empty section is a value."""
+    found = {}
+    for name, value in values.items():
+        found.update(
+            flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
+        )
+    return found
+
+
+def learned_settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
+    """Return the values, by dotted name, that must stay as they are when a run is resumed."""
+    values = flat(recipe.model_dump(exclude_defaults=exclude_defaults))
+    return {key: value for key, value in values.items() if not _declared(key).change.on_resume}
+
+
+def scoring_settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the values, by dotted name, that decide how a trained model scores the same texts and media."""
+    values = flat(recipe.model_dump(mode="json", exclude={"name", "train"}))
+    return {key: value for key, value in values.items() if _declared(key).decides_scores}
+
+
+def with_inference_settings(own: Recipe, other: Recipe) -> Recipe:
+    """Return the recipe of a run with the settings of another one that may be overridden at inference."""
+    values, others = own.model_dump(), other.model_dump()
+    for key, setting in all_settings().items():
+        if setting.change.at_inference and "NAME" not in key:
+            *sections, name = key.split(".")
+            functools.reduce(dict.__getitem__, sections, values)[name] = functools.reduce(
+                dict.__getitem__, sections, others
+            )[name]
+    return Recipe.model_validate(values)
+
+
+# ------------------------------------------------------------------------------------------------ documentation
+
+
+def with_comments(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> str:
+    """Return YAML of a recipe's values in which a comment above each setting says what it means."""
+    indent, lines = "  " * len(path), []
+    for name, value in values.items():
+        key = ".".join((*path, name))
+        meaning = all_settings()[key].meaning if key in all_settings() else all_sections()[key].partition("\n")[0]
+        lines += textwrap.wrap(meaning, 80, initial_indent=f"{indent}# ", subsequent_indent=f"{indent}# ")
+        if key in all_sections():
+            lines += [f"{indent}{name}:", with_comments(value, (*path, name))]
+        else:
+            lines += [textwrap.indent(write_yaml({name: value}), indent)]
+    return "\n".join(lines)
+
+
+def settings_page() -> str:
+    """Return `docs/settings.md`."""
+    lines = [
+        "# Settings",
+        "",
+        "Every setting of a recipe. Set one in a recipe's YAML or with `--set KEY=VALUE`.",
+        "`clipbert recipes explain KEY` prints the same on a terminal.",
+        "This page is generated: `make docs`.",
+        "",
+    ]
+    sections = {"": "Settings at the top of a recipe.", **all_sections()}
+    for section, meaning in sections.items():
+        own = [each for each in all_settings().values() if each.key.rpartition(".")[0] == section]
+        lines += [f"## {f'`{section}`' if section else 'Top'}", "", meaning, ""]
+        for each in own:
+            lines += [f"### `{each.key}`", "", each.meaning, ""]
+            facts = each.facts() | ({"default": f"`{each.default}`"} if each.default is not None else {})
+            lines += [f"* {name.replace('--resume', '`--resume`')}: {value}" for name, value in facts.items()]
+            lines += [""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(settings_page(), end="")

@@ -1,0 +1,76 @@
+"""How far the numbers of two correct programs may be apart that add the same terms in another order.
+
+The order of additions depends on the vector width of the processor, on the number of threads and on the versions of the
+libraries. So a bound must not be what happened to hold on one machine: it follows from the number of additions behind a
+number and from the size of the values.
+
+Each addition rounds its result by a relative error of at most u, the unit roundoff (2^-24 in float32). The errors of n
+additions have random signs, so their sum is at most k * u * sqrt(n) times the size of the values, except with a
+probability of 2 * exp(-k^2 / 2) (Higham and Mary 2019, "A new approach to probabilistic rounding error analysis",
+theorem 3.1). Layers follow each other, so the n of a network is the sum of the lengths of its dot products on the way
+from the pixels to the number: 70,000 in ResNet-50 with the grid layer, up to 100,000 with the transformer. That is a
+relative error of at most k * 2e-5; it is ten times smaller in practice, because sums run in blocks.
+
+Most numbers are compared within the tolerance that the golden set's README recommends for their kind. The bounds for
+single values below are at most the above for k = 1 where values are of order 1. Averages over many values are held
+to much less, since their errors cancel.
+"""
+
+from __future__ import annotations
+
+UNIT_ROUNDOFF = 2.0**-24
+"""Half the distance from 1 to the next larger float32."""
+
+UNIT_ROUNDOFF_64 = 2.0**-53
+"""The same for float64."""
+
+CONFIDENCE = 4
+"""k: one number in 1,500 is further off, if all errors are as large as the theorem allows."""
+
+# Forward pass in float32
+
+SCORE = 2e-5
+"""Absolute, of logits and pooler outputs of order 1 and below (README, 2.2)."""
+
+FEATURE = 5e-5
+"""Absolute, of single values of stages, embeddings and the last layer, of order 1 to 10 (README, 2.2)."""
+
+AVERAGE = 2e-6
+"""Mean, deviation and L2 norm over a whole tensor, relative to the value, or to the root mean square where the value is
+smaller (README, 2.2). The rounding errors of thousands of values cancel. The minimum and the maximum are no averages
+but single values, to which `SCORE` and `FEATURE` apply."""
+
+# Training
+
+LOSS_ABSOLUTE, LOSS_RELATIVE = 1e-5, 1e-6
+"""A float32 loss of the first updates may be off by the sum of both (README, 3.1)."""
+
+FIRST_NORM = 1e-4
+"""Relative, of the first update's gradient norm in float32 (README, 3.1). The original adds up 2.4 million squares of
+one parameter in float32, which has an error of u * sqrt(2.4e6) = 9e-5; the square root halves it."""
+
+ONE_GRADIENT = 1e-3
+"""Relative, of the gradient of one parameter in float32. 2 * 72,000 additions lead to it, forward and backward: 2.3e-5
+times the ratio of its terms to their sum. One ReLU that switches changes it by 1e-4 in the set beside these tests."""
+
+ZERO_GRADIENT = 1e-6
+"""Absolute, of a gradient that is zero in exact arithmetic: softmax does not see a number that is added to all keys or
+to all scores. What remains is the rounding of terms of up to 1, of which there are up to 100."""
+
+UPDATED_VALUE = 5e-6
+"""Absolute, of a parameter after an update in float32 (README, 3.1)."""
+
+EXACT_NORM = 1e-9
+"""Relative, of a gradient norm in float64, at every update.
+
+Training amplifies rounding errors by the same factor in both precisions, and the unit roundoffs are a factor of 2^-29
+apart. In float32 the stored norms are off by up to 0.02, of which 2^-29 is 4e-11. The rest is a margin for runs that
+amplify more."""
+
+
+def logged(loss: float, parts: int = 1) -> float:
+    """Return the absolute bound for a loss that is computed in float64 and logged in float32.
+
+    The loop converts the loss of each of `parts` micro batches to float32, weights it and adds it up: three roundings.
+    """
+    return 3 * parts * UNIT_ROUNDOFF * abs(loss)

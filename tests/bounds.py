@@ -21,9 +21,6 @@ from __future__ import annotations
 UNIT_ROUNDOFF = 2.0**-24
 """Half the distance from 1 to the next larger float32."""
 
-UNIT_ROUNDOFF_64 = 2.0**-53
-"""The same for float64."""
-
 CONFIDENCE = 4
 """k: one number in 1,500 is further off, if all errors are as large as the theorem allows."""
 
@@ -66,6 +63,11 @@ EXACT_NORM = 1e-9
 Training amplifies rounding errors by the same factor in both precisions, and the unit roundoffs are a factor of 2^-29
 apart. In float32 the stored norms are off by up to 0.02, of which 2^-29 is 4e-11. The rest is a margin for runs that
 amplify more."""
+
+EXACT_VALUE = 1e-12
+"""Absolute, of a parameter of order 1 in float64: a thousandth of the smallest differences between float32 and float64.
+Rounding needs 1e-15. Averaging accumulated gradients needs 1e-13, because the 1e-6 that clipping adds to the norm is then
+added to a fraction of it."""
 
 
 def logged(loss: float, parts: int = 1) -> float:

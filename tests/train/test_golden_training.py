@@ -18,11 +18,11 @@ import torch
 from bounds import (
     CONFIDENCE,
     EXACT_NORM,
+    EXACT_VALUE,
     FIRST_NORM,
     LOSS_ABSOLUTE,
     LOSS_RELATIVE,
     ONE_GRADIENT,
-    UNIT_ROUNDOFF_64,
     UPDATED_VALUE,
     ZERO_GRADIENT,
     logged,
@@ -286,8 +286,7 @@ def check_values(repetition: Repetition) -> None:
         bounds = repetition.run["float64"]["max_abs_difference_by_name"][step]
         for name, values in repetition.values[step].items():
             difference = (values - torch.tensor(stored["values"][name], dtype=torch.float64)).abs().max().item()
-            # Values of up to 1 are represented up to 2^-53; the margin is a few roundings per update.
-            assert difference <= bounds[name] + 64 * UNIT_ROUNDOFF_64, (step, name)
+            assert difference <= bounds[name] + EXACT_VALUE, (step, name)
 
 
 def check_lengths(repetition: Repetition) -> None:

@@ -66,8 +66,8 @@ amplify more."""
 
 EXACT_VALUE = 1e-12
 """Absolute, of a parameter of order 1 in float64: a thousandth of the smallest differences between float32 and float64.
-Rounding needs 1e-15. Averaging accumulated gradients needs 1e-13, because the 1e-6 that clipping adds to the norm is then
-added to a fraction of it."""
+Rounding needs 1e-15. Averaging accumulated gradients needs 1e-13, because the 1e-6 that clipping adds to the norm is
+then added to a fraction of it."""
 
 
 def logged(loss: float, parts: int = 1) -> float:

@@ -30,7 +30,9 @@ def list_command(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """List what can be downloaded, with sizes, terms of use and sources, and what the data folder has already.
+    """List what can be downloaded.
+
+    The list has sizes, terms of use and sources, and says what the data folder has already.
 
     Example: clipbert assets ls msrvtt --to $DATA
     """
@@ -77,7 +79,9 @@ def check_command(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Ask every source whether it still has its file, and with which size. Nothing is downloaded.
+    """Ask every source whether it still has its file.
+
+    The answers include the size of each file. Nothing is downloaded.
 
     Exit code 0: every file has a source that answers and agrees with the catalogue. 1: some files have none.
 
@@ -110,8 +114,8 @@ def convert_command(
         str,
         typer.Argument(
             metavar="NAME",
-            help="coco_captions, vg_captions, vqa, vg_qa, msrvtt_retrieval, msrvtt_mc, msrvtt_qa, didemo_retrieval, "
-            "anet_retrieval or tgif_qa.",
+            help="Name of the converter: coco_captions, vg_captions, vqa, vg_qa, msrvtt_retrieval, msrvtt_mc, "
+            "msrvtt_qa, didemo_retrieval, anet_retrieval or tgif_qa.",
         ),
     ],
     raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="Folder of the original files, unpacked.")],
@@ -120,7 +124,9 @@ def convert_command(
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Convert original annotation files to JSONL records and answer vocabularies.
+    """Convert original annotations to JSONL records.
+
+    Answer vocabularies are written as well.
 
     Prints a warning where a count differs from the published one. The same input always gives the same bytes.
 

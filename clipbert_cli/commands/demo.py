@@ -76,19 +76,24 @@ class Stage:
 
 def demo(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Everything goes into this new folder.")] = Path(
-        "demo"
-    ),
-    task: Annotated[DemoTask, typer.Option("--task", help="What is learnt and scored.")] = DemoTask.qa,
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="New folder for everything that the demo makes.")
+    ] = Path("demo"),
+    task: Annotated[DemoTask, typer.Option("--task", help="The task that is learnt and scored.")] = DemoTask.qa,
     size: Annotated[
-        Size, typer.Option("--size", help="`smallest` shows that it runs; `full` that it learns.")
+        Size,
+        typer.Option("--size", help="Amount of data and training. With `smallest` the demo only shows that it runs."),
     ] = Size.full,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the videos, the texts and the training.")] = 42,
+    seed: Annotated[
+        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the videos, the texts and the training.")
+    ] = 42,
     force: Annotated[bool, typer.Option("--force", help="Remove a demo that is in the folder first.")] = False,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make real videos, pack them, train, predict on held-out videos, score the predictions.
+    """Show the whole pipeline on small videos that it makes itself.
+
+    The demo makes videos, packs them, trains, predicts on held-out videos and scores the predictions.
 
     Example: clipbert demo --task retrieval --size small my-demo
     """

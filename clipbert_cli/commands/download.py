@@ -52,7 +52,9 @@ def download(
     workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Files to download at the same time.")] = 4,
     as_json: JsonOption = False,
 ) -> None:
-    """Download, check, unpack and convert what an asset or a recipe needs.
+    """Download and prepare what an asset or a recipe needs.
+
+    Files are downloaded, checked, unpacked and converted.
 
     The same command can be given again at any time: complete parts are left alone, and interrupted downloads continue.
     For data that must be fetched by hand, prints instructions. `clipbert assets ls` lists what can be downloaded.

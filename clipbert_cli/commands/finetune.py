@@ -90,7 +90,7 @@ def finetune(
 
     Example: clipbert finetune --recipe msrvtt_qa --data-root ~/data
 
-    Example with four GPUs: clipbert finetune --recipe msrvtt_qa --nproc-per-node 4
+    Example, 4 GPUs: clipbert finetune --recipe msrvtt_qa --nproc-per-node 4
 
     Example of a profile: clipbert finetune --recipe msrvtt_qa --profile 20
 

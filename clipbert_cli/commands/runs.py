@@ -60,7 +60,9 @@ def plot(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="PNG to write. The default is RUN/curves.png.")
     ] = None,
 ) -> None:
-    """Draw loss, learning rate, gradient norm and validation scores over the steps, as a PNG.
+    """Draw the training curves of a run as a PNG.
+
+    The picture has loss, learning rate, gradient norm and validation scores over the steps.
 
     Example: clipbert runs plot runs/msrvtt_qa -o curves.png
     """

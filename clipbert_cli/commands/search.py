@@ -35,9 +35,10 @@ def search(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find videos by text with a trained retrieval run, or images with --set data.media=image.
+    """Find videos by text with a trained retrieval run.
 
-    Every item is decoded and scored with every text, so the time grows with the size of the folder.
+    With --set data.media=image it finds images. Every item is decoded and scored with every text, so the time grows
+    with the size of the folder.
     """
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.commands.terminal import mute, print_json, print_table, show_logs

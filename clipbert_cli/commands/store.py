@@ -42,10 +42,11 @@ def scan(
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Add the media records that `clipbert pack` writes to another store.
+    """Add media records to a store of the original layout.
 
-    A store of the original layout holds media alone, so that each video is decoded once more on its first use. With
-    media records that is not necessary. The exit code is 0 if every item has a record now, and 1 if some do not decode.
+    A store of the original layout has nothing but media, so that each video is decoded once more on its first use.
+    With the media records that `clipbert pack` writes, this is not necessary. The exit code is 0 if every item has a
+    record now, and 1 if some do not decode.
     """
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.store.scan import scan_store

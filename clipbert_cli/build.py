@@ -74,6 +74,7 @@ def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
         RecipeError: the task needs answers and the recipe names none, or the other way round.
         AnnotationError: the file is missing or wrong.
     """
+    # Both mistakes would only show later: as an assertion in training, or as a setting that silently does nothing.
     needed, named = task_class(recipe.task).needs_answers, recipe.data.answers
     if needed and named is None:
         raise RecipeError(
@@ -110,6 +111,7 @@ def read_split(
 
     def parse(record: Record) -> Example:
         example = task.parse(record)
+        # The check runs with the parsing, so that all bad records of a file are reported together with their lines.
         check(example)
         return example
 
@@ -258,6 +260,7 @@ class Setup:
 
         examples, data = read_split(self.recipe, name, self.task, check), self.recipe.data
         source = open_media(resolve(self.recipe, data.splits[name].media), kind=data.media)
+        # All missing items are reported before training starts, and not the first one in the middle of an epoch.
         if missing := source.missing(example.media_id for example in examples):
             raise StoreError(
                 f"{source.path} lacks {len(missing)} {data.media}s that split {name!r} needs:\n"
@@ -289,9 +292,10 @@ class Setup:
         )
         parts = []
         for name in data.train_splits:
+            # Each split is a data set of its own: negatives are drawn within a split, and splits may have own stores.
             split = self.split(name, self.task.check_training)
             groups = group_by_media(split.examples, max_examples=data.max_examples_per_group)
-            draw = self.task.draw(groups, training=True)
+            draw = self.task.draw(groups, training=True)  # negatives and masks, drawn anew in each epoch
             parts.append(self._dataset(groups, split.media, sampling, draw, on_bad_media=data.on_bad_media))
         return MixedDataset(parts)
 
@@ -327,6 +331,7 @@ class Setup:
         questions = self.task.questions(split.examples, media_ids=media_ids, max_examples=infer.max_examples_per_group)
         shared = None
         if questions.shared:
+            # Tokenized once here, and not by every loading process for every media item.
             texts = self.task.collate(questions.shared, self.tokenizer, labelled=False)
             shared = SharedTexts(tuple(questions.shared), texts)
         draw = self.task.draw(questions.groups, training=False)
@@ -349,6 +354,7 @@ class Setup:
         from clipbert_cli.media.backend import choose_decoder
 
         data = self.recipe.data
+        # The decoder depends on the device: DALI is used only where its GPU decoder is there.
         settings = MediaSettings(
             sampling,
             frame_size=data.frame_size,
@@ -371,6 +377,7 @@ class Setup:
             Collate(texts),
             order,
             workers=self.recipe.data.workers,
+            # Only copies from page-locked memory overlap with the GPU's work.
             pin_memory=self.world.device.type == "cuda",
             max_bad_fraction=self.recipe.data.max_bad_fraction,
         )

@@ -1,6 +1,6 @@
-"""What several processes do in tests/engine/test_distributed.py; started by torchrun, answers with files.
+"""The processes of tests/runtime/test_distributed.py: each writes its answers to FOLDER/RANK.json.
 
-torchrun --nproc-per-node N tests/engine/several.py WHAT FOLDER
+torchrun --nproc-per-node N tests/several.py FOLDER
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from clipbert_cli.runtime.process_exit import run_and_exit
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 
-def words(world: World) -> Any:
-    """What each of the world's methods gives this process."""
+def messages(world: World) -> Any:
+    """Return the result of each of the world's methods in this process."""
     calls: list[int] = []
-    told = world.main_first(lambda: calls.append(world.rank) or {"from": world.rank})
+    from_main = world.main_first(lambda: calls.append(world.rank) or {"from": world.rank})
 
     def fail() -> None:
         raise RunError(f"rank {world.rank} fails", hint="as asked")
@@ -42,7 +42,7 @@ def words(world: World) -> Any:
     return {
         "gathered": world.gather({"rank": world.rank}),
         "sum": world.reduce(torch.tensor([1.0, float(world.rank)])).tolist(),
-        "told": told,
+        "from_main": from_main,
         "calls": calls,
         "failure": failure,
         "shard": [world.shard.rank, world.shard.size],
@@ -84,7 +84,7 @@ class ScoreTask:
 
 
 def predictions(world: World, count: int) -> Any:
-    """Example ids and values, as every process gets them."""
+    """Return example ids and values, as this process receives them."""
 
     def batch(indices: list[int]) -> Batch:
         frames = torch.tensor([float(index) for index in indices]).view(-1, 1, 1, 1, 1, 1).expand(-1, 1, 1, 3, 1, 1)
@@ -106,21 +106,24 @@ def predictions(world: World, count: int) -> Any:
     return [[each.example_id, each.fields["value"]] for each in found]
 
 
-def haste(world: World) -> Any:
-    """Nothing; this process goes on to its end while threads still carry tensors, for which they need Python's lock."""
-    sys.setswitchinterval(1000)  # seconds: they get it where this thread waits, and nowhere else
-    for _ in range(2000):
+def sums_under_way(count: int) -> int:
+    """Start `count` sums and return at once, so that this process ends while threads still hold their tensors.
+
+    Those threads need Python's lock to release a tensor. They get it only where this thread waits.
+    """
+    sys.setswitchinterval(1000)  # seconds
+    for _ in range(count):
         dist.all_reduce(torch.ones(4), async_op=True)
+    return count
 
 
 def main() -> None:
-    what, folder = sys.argv[1], Path(sys.argv[2])
+    folder = Path(sys.argv[1])
     with start_world("cpu") as world:
-        if what == "predictions":
-            answer: Any = {count: predictions(world, count) for count in (1, 7, 8, 13)}
-        else:
-            answer = {"words": words, "haste": haste}[what](world)
-        (folder / f"{what}{world.rank}of{world.size}.json").write_text(json.dumps(answer))
+        answer = {"messages": messages(world)}
+        answer["predictions"] = {count: predictions(world, count) for count in (1, 7, 8, 13)}
+        answer["sums_under_way"] = sums_under_way(2000)
+        (folder / f"{world.rank}.json").write_text(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ PHASES: dict[Phase, str] = {
     "data": "waiting for the next batch",
     "copy": "copies to the device that computing waits for",
     "forward": "forward passes and loss",
-    "backward": "backward passes, with the averaging over processes",
+    "backward": "backward passes and averaging over processes",
     "communication": "sums of counts and losses over processes",
     "optimizer": "unscaling, clipping, update, moving average",
 }

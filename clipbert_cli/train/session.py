@@ -45,7 +45,7 @@ from clipbert_cli.train.model_options import apply_options
 from clipbert_cli.train.phases import Phases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, groups_digest, recipe_digest
-from clipbert_cli.train.startup import DataFacts, ModelFacts, TrainingFacts
+from clipbert_cli.train.startup import TrainingFacts
 from clipbert_cli.train.validation import BestCheckpoint
 from clipbert_cli.types import Example, Group
 
@@ -93,16 +93,22 @@ class Training:
     @property
     def facts(self) -> TrainingFacts:
         """What will run, in numbers."""
-        layout = self.plan.layout
+        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         return TrainingFacts(
             run=str(self.folder.path),
-            model=ModelFacts.of(self.model, ema_decay=self.config.ema_decay, reports=self.reports),
-            data=DataFacts.of(self.groups, self.val_examples, decoder=self.train_loader.decoder.describe()),
-            plan=self.plan,
-            forward_passes=len(layout.batches(1, self.world.shard)),
-            devices=tuple(self.devices),
-            precision=Precision.choose(self.config.precision, self.world.device),
             resumed=self.resumption.describe() if self.resumption else "",
+            reports=self.reports,
+            parameters=sum(count for count, _ in counts),
+            trained_parameters=sum(count for count, is_trained in counts if is_trained),
+            ema_decay=self.config.ema_decay,
+            training_examples=sum(len(group.examples) for group in self.groups),
+            training_groups=len(self.groups),
+            validation_examples=len(self.val_examples),
+            decoder=self.train_loader.decoder.describe(),
+            plan=self.plan,
+            forward_passes=len(self.plan.layout.batches(1, self.world.shard)),
+            devices=self.devices,
+            precision=Precision.choose(self.config.precision, self.world.device).name,
         )
 
     def load_one_batch(self) -> list[str]:

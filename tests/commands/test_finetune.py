@@ -134,7 +134,7 @@ def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
     for line in (
         "data       96 training examples in 8 groups, 36 validation examples",
         "training   2 steps, 2 epochs, 2 validations, one every 1 steps",
-        "batch      8 groups a step: 1 process, 2 forward passes of up to 4 groups",
+        "batch      8 groups per step: 1 process, 2 forward passes of up to 4 groups",
         "device     1 x cpu, fp32",
         "decoder    pyav on cpu (data.decoder is auto: no GPU)",
         "training   Batch(48 examples, frames=(4, 1, 1, 3, 64, 64)",

@@ -1,4 +1,4 @@
-"""`finetune --profile` as a person runs it: what it says, what it writes, and that it leaves runs alone."""
+"""`finetune --profile`: its output, its files, and that it leaves runs alone."""
 
 from __future__ import annotations
 
@@ -7,13 +7,24 @@ import json
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from running import TINY, Clipbert, ClipbertProcess, Finished, as_options
 
+from clipbert_cli.profile import flops
+
 PHASES = ["data", "copy", "forward", "backward", "communication", "optimizer", "other"]
 STEPS = "train.max_steps=12"  # 3 to warm up, 4 after those that are timed: up to 5 are
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_matrices() -> Iterator[None]:
+    """Measure the machine with small matrices: the large ones take seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(flops.MATRIX_SIDE, "cpu", 256)
+        yield
 
 
 def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:
@@ -30,7 +41,7 @@ def profiled(clipbert: Clipbert, made_data: Path, tmp_path_factory: pytest.TempP
     return done, folder
 
 
-def test_phases_share_the_step_among_them(profiled: tuple[Finished, Path]) -> None:
+def test_the_phases_of_a_step_add_up_to_its_time(profiled: tuple[Finished, Path]) -> None:
     result = json.loads(profiled[0].stdout)
     assert list(result["phases"]) == PHASES
     assert sum(phase["share"] for phase in result["phases"].values()) == pytest.approx(1)
@@ -65,7 +76,7 @@ def test_the_table_is_on_stderr_plain_and_narrow(profiled: tuple[Finished, Path]
     assert "\x1b" not in profiled[0].stderr
 
 
-def test_the_profile_stands_beside_the_run_s_place_and_nothing_else(profiled: tuple[Finished, Path]) -> None:
+def test_only_the_profile_is_written_beside_the_run_folder(profiled: tuple[Finished, Path]) -> None:
     done, folder = profiled
     assert [path.name for path in folder.iterdir()] == ["run-profile"]
     assert {path.name for path in (folder / "run-profile").iterdir()} == {"profile.json", "trace.json.gz"}
@@ -83,7 +94,7 @@ def test_the_trace_shows_the_phases_of_the_traced_steps(profiled: tuple[Finished
     assert [ranges[name] for name in names] == [2, 2, 2, 2, 4, 2]
 
 
-def test_a_run_can_begin_and_be_there_beside_its_profile(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+def test_a_run_can_begin_and_exist_beside_its_profile(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     command = arguments(made_data, run)
     first = clipbert(*command, "--profile", 1)
@@ -103,7 +114,7 @@ def test_a_run_can_begin_and_be_there_beside_its_profile(clipbert: Clipbert, mad
     assert "there is no run in" in resumed.stderr
 
 
-def test_two_processes_report_what_they_say_to_each_other(
+def test_two_processes_report_the_time_of_their_communication(
     clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
 ) -> None:
     command = [*arguments(made_data, tmp_path / "run", "train.batch_size=2"), "--profile", 2, "--json"]
@@ -135,10 +146,10 @@ def test_ctrl_c_leaves_nothing(clipbert_process: ClipbertProcess, made_data: Pat
     assert not list(tmp_path.iterdir())
 
 
-# ------------------------------------------------------------------------------------------------ wrong turns
+# ------------------------------------------------------------------------------------------------ refusals
 
 
-def test_more_steps_than_there_are_is_said_and_measured_as_far_as_it_goes(
+def test_a_training_with_too_few_steps_is_measured_as_far_as_it_goes(
     clipbert: Clipbert, made_data: Path, tmp_path: Path
 ) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run"), "--profile", 100, "--json")
@@ -158,19 +169,21 @@ def test_a_training_without_a_step_to_measure_is_wrong_usage(
 
 
 @pytest.mark.parametrize("other", ["--resume", "--dry-run", "--requeue"])
-def test_a_profile_is_a_run_of_its_own(clipbert: Clipbert, made_data: Path, tmp_path: Path, other: str) -> None:
+def test_a_profile_excludes_options_that_need_a_run(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, other: str
+) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run"), "--profile", 2, other)
     assert done.returncode == 2
     assert f"--profile and {other} do not go together" in done.stderr
 
 
-def test_no_steps_are_wrong_usage(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+def test_a_profile_of_no_steps_is_wrong_usage(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run"), "--profile", 0)
     assert done.returncode == 2
     assert "--profile" in done.stderr
 
 
-def test_a_place_that_cannot_be_written_is_said_before_the_first_step(
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_step(
     clipbert: Clipbert, made_data: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "file").write_text("in the way")

@@ -252,7 +252,7 @@ def test_another_recipe_is_refused_with_every_difference(clipbert: Clipbert, sto
 
 def test_how_a_step_is_cut_and_loaded_may_change(clipbert: Clipbert, whole: Path, stopped: Path) -> None:
     said = resume(clipbert, stopped, *as_options(["train.batch_size=1", "data.workers=1", "train.keep_last=3"]))
-    assert "2 groups a step: 1 process, 2 forward passes of up to 1 groups" in said
+    assert "2 groups per step: 1 process, 2 forward passes of up to 1 groups" in said
     losses = [[record["loss"] for record in records(run) if record["event"] == "train"] for run in (whole, stopped)]
     assert losses[1][:6] == losses[0][:6]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)  # dropout is drawn batch by batch

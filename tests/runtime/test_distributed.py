@@ -1,9 +1,10 @@
-"""Several processes under the real torchrun, against one: the same steps, the same weights, the same scores."""
+"""Several processes under the real torchrun compute what one computes: steps, weights, predictions and scores."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -11,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import several
 import torch
 from colour_data import NAMES, SMALL, write_colour_data
-from running import TINY, as_options
+from running import TINY, Clipbert, as_options
 from safetensors.torch import load_file
 
 from clipbert_cli.errors import UsageError
-from clipbert_cli.runtime.distributed import start_world
+from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.runtime.process_exit import report
 
 ROOT = Path(__file__).parents[2]
@@ -42,48 +44,46 @@ def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[st
     )
 
 
-def clipbert(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "clipbert_cli", *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-
-
-@pytest.mark.parametrize("processes", [2, 3])
-def test_what_processes_say_to_each_other(processes: int, tmp_path: Path) -> None:
-    done = torchrun(processes, Path(__file__).parents[1] / "several.py", "words", tmp_path)
+@pytest.fixture(scope="module", params=[2, 3])
+def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """The answers of each process of tests/several.py, by rank."""
+    folder = tmp_path_factory.mktemp("answers")
+    done = torchrun(request.param, Path(__file__).parents[1] / "several.py", folder)
     assert done.returncode == 0, done.stderr
-    for rank in range(processes):
-        answer = json.loads((tmp_path / f"words{rank}of{processes}.json").read_text())
-        assert answer == {
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(request.param)]
+
+
+def test_every_process_receives_what_the_others_sent(answers: list[dict[str, Any]]) -> None:
+    processes = len(answers)
+    for rank, answer in enumerate(answers):
+        assert answer["messages"] == {
             "gathered": [{"rank": each} for each in range(processes)],
             "sum": [processes, sum(range(processes))],
-            "told": {"from": 0},
+            "from_main": {"from": 0},
             "calls": [0] if rank == 0 else [],
             "failure": ["rank 0 fails", "as asked"],
             "shard": [rank, processes],
         }
 
 
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_every_example_is_predicted_once_and_in_order_for_any_number_of_processes(
-    processes: int, tmp_path: Path
-) -> None:
-    done = torchrun(processes, Path(__file__).parents[1] / "several.py", "predictions", tmp_path)
-    assert done.returncode == 0, done.stderr
-    for rank in range(processes):
-        answer = json.loads((tmp_path / f"predictions{rank}of{processes}.json").read_text())
+def expected_predictions(count: int) -> list[list[Any]]:
+    return [[f"e{index}", 2.0 * index] for index in range(count)]
+
+
+def test_every_example_is_predicted_once_and_in_order_by_several_processes(answers: list[dict[str, Any]]) -> None:
+    for answer in answers:
         for count in (1, 7, 8, 13):
-            assert answer[str(count)] == [[f"e{index}", 2.0 * index] for index in range(count)]
+            assert answer["predictions"][str(count)] == expected_predictions(count)
 
 
-def test_a_process_ends_well_while_threads_still_hold_what_they_carried(tmp_path: Path) -> None:
-    done = torchrun(2, Path(__file__).parents[1] / "several.py", "haste", tmp_path)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("count", [1, 7, 8, 13])
+def test_every_example_is_predicted_once_and_in_order_by_a_single_process(count: int) -> None:
+    assert several.predictions(World(0, 1, torch.device("cpu")), count) == expected_predictions(count)
+
+
+def test_a_process_ends_well_while_threads_still_hold_tensors(answers: list[dict[str, Any]]) -> None:
+    """The exit codes are checked by the fixture: each process ends while 2,000 sums are under way."""
+    assert [answer["sums_under_way"] for answer in answers] == [2000] * len(answers)
 
 
 # ------------------------------------------------------------------------------------------------ training
@@ -128,7 +128,7 @@ def check_same_training(one: Path, other: Path, *, steps: int) -> None:
     ],
 )
 def test_two_processes_train_as_one_with_the_same_global_batch(
-    recipe: str, settings: Sequence[str], colours: Path, tmp_path: Path
+    clipbert: Clipbert, recipe: str, settings: Sequence[str], colours: Path, tmp_path: Path
 ) -> None:
     shared = ["--recipe", recipe, "--data-root", colours]
     shared += as_options([*SMALL, *settings, "train.learning_rate=0.001", "train.gradient_accumulation_steps=2"])
@@ -139,11 +139,13 @@ def test_two_processes_train_as_one_with_the_same_global_batch(
     command = ["-m", "--", "clipbert_cli", "finetune", *shared, *settings, "--run", tmp_path / "two of them"]
     two = torchrun(2, *command)
     assert two.returncode == 0, two.stderr
-    assert "10 groups a step: 2 processes, 1 forward pass of up to 5 groups" in two.stderr
+    assert "10 groups per step: 2 processes, 1 forward pass of up to 5 groups" in two.stderr
     check_same_training(tmp_path / "alone", tmp_path / "two of them", steps=20)
 
 
-def test_more_processes_than_groups_in_a_step_train_all_the_same(made_data: Path, tmp_path: Path) -> None:
+def test_more_processes_than_groups_in_a_step_train_all_the_same(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
     """Eight groups in steps of three: the last step of an epoch has two, so one of three processes has none."""
     shared = ["--recipe", "demo_qa", "--data-root", made_data, *as_options(TINY)]
     alone = clipbert("finetune", *shared, "--set", "train.batch_size=3", "--run", tmp_path / "alone")
@@ -154,26 +156,26 @@ def test_more_processes_than_groups_in_a_step_train_all_the_same(made_data: Path
     check_same_training(tmp_path / "alone", tmp_path / "three", steps=6)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(made_data: Path, tmp_path: Path) -> None:
-    """Begun by two, ended by one: the same global batch, the same steps, the same result."""
+def test_a_run_resumes_with_another_number_of_processes(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    """Two processes begin, one resumes: the same global batch, the same steps, the same result."""
     shared = ["--recipe", "demo_qa", "--data-root", made_data]
     shared += as_options([*TINY, "train.batch_size=2", "train.epochs=4", "train.save_every_steps=1"])
     whole, broken = tmp_path / "whole", tmp_path / "broken"
-    for run in (whole, broken):
-        done = clipbert("finetune", *shared, "--run", run, "--nproc-per-node", 2)
-        assert done.returncode == 0, done.stderr
+    two = torchrun(2, "-m", "--", "clipbert_cli", "finetune", *shared, "--run", whole)
+    assert two.returncode == 0, two.stderr
+    shutil.copytree(whole, broken, symlinks=True)
     for later in broken.glob("checkpoints/step_*"):
         if int(later.name.removeprefix("step_")) > 7:
             (later / "training.pt").unlink()
     done = clipbert("finetune", "--run", broken, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "4 groups a step: 1 process, 2 forward passes of up to 2 groups" in done.stderr
+    assert "4 groups per step: 1 process, 2 forward passes of up to 2 groups" in done.stderr
     assert "resumed after step 7" in done.stderr
     check_same_training(whole, broken, steps=8)
 
 
 @pytest.mark.parametrize(("named", "number"), [(None, 0), ("cuda", 0), ("cuda:2", 2)])
-def test_a_process_alone_has_a_gpu_with_a_number(
+def test_a_single_process_has_a_gpu_with_an_index(
     monkeypatch: pytest.MonkeyPatch, named: str | None, number: int
 ) -> None:
     chosen = []
@@ -200,7 +202,7 @@ def test_a_rank_is_below_the_number_of_processes(monkeypatch: pytest.MonkeyPatch
         start_world("cpu")
 
 
-def test_a_failure_without_a_rank_is_for_the_process_itself_to_tell(
+def test_a_failure_without_a_rank_is_not_reported_to_a_launcher(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     file = tmp_path / "error.json"

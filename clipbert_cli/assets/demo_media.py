@@ -1,8 +1,8 @@
-"""Makes the demo's data: short H.264 videos of two moving coloured shapes, pictures of them, and texts about them.
+"""The demo's data: short H.264 videos of two moving coloured shapes, images of them, and texts about them.
 
-Every answer is drawn independently of its question's words, so a model that does not look scores no better than the
-share of the most frequent answer. Each kind of text has the form of a public data set: MSRVTT-QA's questions, TGIF-QA's
-questions with options, VQA's soft labels, MSRVTT's captions.
+Every answer is drawn independently of the words of its question, so that a model that does not see the video scores no
+better than the share of the most frequent answer. Each kind of text has the form of a public data set: the questions of
+MSRVTT-QA, the questions with options of TGIF-QA, the soft labels of VQA, the captions of MSR-VTT.
 """
 
 from __future__ import annotations
@@ -37,8 +37,11 @@ WORDS = ("what", "where", "color", "shape", "is", "on", "the", "?", *COLORS, *SH
 
 @dataclass(frozen=True, slots=True)
 class MovingShape:
-    """One shape of a scene. `center` is in shares of width and height, `radius` and `swing` of the shorter side;
-    `turns` are the swings in the whole video."""
+    """One shape of a scene, which moves on an ellipse around `center`.
+
+    `center` is relative to width and height; `radius` and `swing` (horizontal, vertical) are relative to the shorter
+    side. `turns` is the number of turns in the whole video; a negative number turns the other way.
+    """
 
     shape: str
     color: str
@@ -51,7 +54,7 @@ class MovingShape:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Everything that decides one video's pixels."""
+    """Everything that determines the pixels of one video."""
 
     video_id: str
     width: int
@@ -65,15 +68,16 @@ class Scene:
 def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progress: Callable[[], None]) -> None:
     """Write `videos/`, `images/`, `txt_db/` and `vocab.txt` under `folder`.
 
-    `images/` has a picture of the middle of each video, and `txt_db/` for each kind of text a file a split:
-    questions at the top, the others (`TEXTS`) in folders of their own.
+    `images/` has the middle frame of each video. `txt_db/` has one file per split and kind of text: the questions at
+    its top, each other kind of `TEXTS` in a folder of its own.
 
     Args:
         videos: how many videos each split has, e.g. {"train": 400, "val": 60, "test": 100}.
-        seed: of everything; the same seed gives the same scenes and questions.
+        seed: the same seed gives the same scenes and texts.
         progress: called after each video.
     """
     import numpy as np
+    from PIL import Image
 
     rng = np.random.default_rng(seed)
     for name in ("videos", "images", *(f"txt_db/{kind}" for kind in TEXTS)):
@@ -85,7 +89,8 @@ def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progres
             scenes.append(draw_scene(rng, f"{split}{number:04d}"))
             frames = list(render(scenes[-1]))
             encode(folder / "videos" / f"{scenes[-1].video_id}.mp4", scenes[-1], frames)
-            save_picture(folder / "images" / f"{scenes[-1].video_id}.jpg", frames[len(frames) // 2])
+            picture = Image.fromarray(frames[len(frames) // 2])
+            picture.save(folder / "images" / f"{scenes[-1].video_id}.jpg", quality=95)
             progress()
         for kind, texts in TEXTS.items():
             lines = "".join(json.dumps(record) + "\n" for scene in scenes for record in texts(scene))
@@ -95,7 +100,7 @@ def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progres
 
 
 def draw_scene(rng: np.random.Generator, video_id: str) -> Scene:
-    """Two shapes of different kind and colour on opposite sides, all choices uniform and independent."""
+    """Draw two shapes of different kind and colour on opposite sides; all choices are uniform and independent."""
     width, height = SIZES[rng.integers(len(SIZES))]
     rate = RATES[rng.integers(len(RATES))]
     first, second = rng.permutation(len(SHAPES))[:2]
@@ -120,7 +125,7 @@ def draw_scene(rng: np.random.Generator, video_id: str) -> Scene:
 
 
 def _moving_shape(rng: np.random.Generator, shape: str, color: str, side: str) -> MovingShape:
-    """A shape that swings around the middle of its side and never leaves it."""
+    """Draw a shape that moves around the middle of its side and never leaves this side."""
     middle = {"left": (0.25, 0.5), "right": (0.75, 0.5), "top": (0.5, 0.25), "bottom": (0.5, 0.75)}[side]
     along = rng.uniform(0.1, 0.2)
     across = rng.uniform(0.01, 0.03)
@@ -130,7 +135,7 @@ def _moving_shape(rng: np.random.Generator, shape: str, color: str, side: str) -
 
 
 def questions(scene: Scene) -> Iterator[dict[str, Any]]:
-    """Six questions per shape: each of its colour, kind and side, asked by each of the other two."""
+    """Yield six questions per shape: for its colour, kind and side, each by means of the other two."""
     for item in scene.shapes:
         for kind, question, answer in (
             ("what", f"what color is the {item.shape} ?", item.color),
@@ -144,7 +149,7 @@ def questions(scene: Scene) -> Iterator[dict[str, Any]]:
 
 
 def soft_questions(scene: Scene) -> Iterator[dict[str, Any]]:
-    """The same questions with soft labels: of a bar or pillar some people would say the other."""
+    """Yield the same questions with soft labels, as if some annotators had called a bar a pillar or the reverse."""
     for record in questions(scene):
         answer = record["answer"]
         doubt = {"bar": "pillar", "pillar": "bar"}.get(answer)
@@ -158,9 +163,10 @@ def soft_questions(scene: Scene) -> Iterator[dict[str, Any]]:
 
 
 def choices(scene: Scene) -> Iterator[dict[str, Any]]:
-    """Two questions per shape about its colour; the options are all colours, in an order drawn from the scene."""
+    """Yield two questions per shape about its colour; the options are all colours in a random order."""
     import numpy as np
 
+    # A generator of its own: the order must not depend on which other texts are written.
     rng = np.random.default_rng(scene.texture_seed)
     for item in scene.shapes:
         for question in (f"what color is the {item.shape} ?", f"what color is on the {item.side} ?"):
@@ -174,14 +180,17 @@ def choices(scene: Scene) -> Iterator[dict[str, Any]]:
 
 
 def captions(scene: Scene) -> Iterator[dict[str, Any]]:
-    """Both shapes in one sentence, either of them first."""
+    """Yield two captions of both shapes, with either of them first."""
     parts = [f"a {item.color} {item.shape} on the {item.side}" for item in scene.shapes]
     for text in (" and ".join(parts), " and ".join(parts[::-1])):
         yield {"caption": text, "clip_name": scene.video_id}
 
 
 def statements(scene: Scene) -> Iterator[dict[str, Any]]:
-    """Colour, kind and side of both shapes, in all orders: almost every word of them has to be seen."""
+    """Yield colour, kind and side of both shapes in all orders, for pretraining.
+
+    Almost no word of such a text follows from its other words, so that masked words must be predicted from the video.
+    """
     for order in itertools.permutations(("color", "shape", "side")):
         parts = [" ".join(getattr(item, name) for name in order) for item in scene.shapes]
         for text in (" and ".join(parts), " and ".join(parts[::-1])):
@@ -198,10 +207,11 @@ TEXTS: dict[str, Callable[[Scene], Iterator[dict[str, Any]]]] = {
 
 
 def render(scene: Scene) -> Iterator[np.ndarray]:
-    """The scene's frames, (height, width, 3) uint8 RGB."""
+    """Yield the frames of a scene, (height, width, 3) uint8 RGB."""
     import numpy as np
 
     rng = np.random.default_rng(scene.texture_seed)
+    # A dark texture of 16x16 blocks that moves by one pixel per frame, so that no two frames are equal.
     coarse = rng.integers(60, 110, (scene.height // 16 + 2, scene.width // 16 + 2, 1)) + rng.integers(-8, 9, 3)
     background = coarse.repeat(16, 0).repeat(16, 1)
     y, x = np.mgrid[: scene.height, : scene.width].astype(np.float32)
@@ -213,51 +223,32 @@ def render(scene: Scene) -> Iterator[np.ndarray]:
             angle = 2 * np.pi * item.turns * index / scene.num_frames
             center_x = item.center[0] * scene.width + item.swing[0] * short * np.sin(angle)
             center_y = item.center[1] * scene.height + item.swing[1] * short * np.cos(angle)
+            # Coordinates relative to the shape, (height, width) each.
             u, v = (x - center_x) / (item.radius * short), (y - center_y) / (item.radius * short)
-            frame[_INSIDE[item.shape](u, v)] = COLORS[item.color]
+            frame[INSIDE[item.shape](u, v)] = COLORS[item.color]
         yield frame
 
 
-def _circle(u: Any, v: Any) -> Any:
-    return u * u + v * v < 1
-
-
-def _ring(u: Any, v: Any) -> Any:
-    return (u * u + v * v < 1) & (u * u + v * v > 0.3)
-
-
-def _bar(u: Any, v: Any) -> Any:
-    return (abs(u) < 1) & (abs(v) < 0.4)
-
-
-def _pillar(u: Any, v: Any) -> Any:
-    return (abs(u) < 0.4) & (abs(v) < 1)
-
-
-_INSIDE: dict[str, Callable[[Any, Any], Any]] = {
-    "circle": _circle,
-    "ring": _ring,
-    "bar": _bar,
-    "pillar": _pillar,
+# The outline of each shape: whether a point (u, v) is inside, where the shape spans -1 to 1 in both directions.
+INSIDE: dict[str, Callable[[Any, Any], Any]] = {
+    "circle": lambda u, v: u * u + v * v < 1,
+    "ring": lambda u, v: (u * u + v * v < 1) & (u * u + v * v > 0.3),
+    "bar": lambda u, v: (abs(u) < 1) & (abs(v) < 0.4),
+    "pillar": lambda u, v: (abs(u) < 0.4) & (abs(v) < 1),
 }
 
 
 def encode(path: Path, scene: Scene, frames: Iterable[np.ndarray]) -> None:
-    """Encode the scene's frames as H.264 in MP4."""
+    """Write the frames of a scene as H.264 in an MP4 file."""
     import av
 
     with av.open(str(path), "w") as container:
-        options = {"crf": "20", "preset": "veryfast", "g": "8"}  # few frames to decode before any wanted one
+        # A key frame every 8 frames, so that few frames are decoded before one that is wanted.
+        options = {"crf": "20", "preset": "veryfast", "g": "8"}
         stream = container.add_stream("libx264", rate=Fraction(scene.rate), options=options)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
+        # x264 gives other bytes for another number of threads.
         stream.codec_context.thread_count = 1
         for picture in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode())
-
-
-def save_picture(path: Path, frame: np.ndarray) -> None:
-    """Save a frame as JPEG."""
-    from PIL import Image
-
-    Image.fromarray(frame).save(path, quality=95)

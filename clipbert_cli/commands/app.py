@@ -104,7 +104,7 @@ def options(
 
 
 # The order here is the order of `clipbert --help`.
-app.command("download")(download)
+app.command("download", epilog="Example: clipbert download msrvtt_qa --to $DATA --pack")(download)
 app.add_typer(assets_app, name="assets")
 app.command("pack", epilog="Example: clipbert pack videos/ vis_db/msrvtt")(pack)
 app.add_typer(store_app, name="store")
@@ -116,7 +116,7 @@ app.command("ask", epilog='Example: clipbert ask --run runs/msrvtt_qa --video ca
 app.command("search", epilog='Example: clipbert search clips/ "a dog jumps" --run runs/msrvtt_retrieval')(search)
 app.add_typer(runs_app, name="runs")
 app.add_typer(recipes_app, name="recipes")
-app.command("demo")(demo)
+app.command("demo", epilog="Example: clipbert demo --task retrieval --size small my-demo")(demo)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ AssetsArgument = Annotated[
 ]
 
 
-@assets_app.command("ls")
+@assets_app.command("ls", epilog="Example: clipbert assets ls msrvtt --to $DATA")
 def list_command(
     assets: AssetsArgument = None,
     to: ToOption = Path("."),
@@ -33,8 +33,6 @@ def list_command(
     """List what can be downloaded.
 
     The list has sizes, terms of use and sources, and says what the data folder has already.
-
-    Example: clipbert assets ls msrvtt --to $DATA
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.download_plan import DataLayout
@@ -72,7 +70,7 @@ def list_command(
         typer.echo(f"    {part.title}; {_part_sources(loaded, part)}")
 
 
-@assets_app.command("check")
+@assets_app.command("check", epilog="Example: clipbert assets check msrvtt")
 def check_command(
     assets: AssetsArgument = None,
     only: OnlyOption = None,
@@ -84,8 +82,6 @@ def check_command(
     The answers include the size of each file. Nothing is downloaded.
 
     Exit code 0: every file has a source that answers and agrees with the catalogue. 1: some files have none.
-
-    Example: clipbert assets check msrvtt
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.check_sources import check_sources
@@ -108,7 +104,7 @@ def check_command(
         raise typer.Exit(1)
 
 
-@assets_app.command("convert")
+@assets_app.command("convert", epilog="Example: clipbert assets convert msrvtt_qa raw/ $DATA/txt_db/msrvtt_qa")
 def convert_command(
     name: Annotated[
         str,
@@ -118,8 +114,10 @@ def convert_command(
             "msrvtt_qa, didemo_retrieval, anet_retrieval or tgif_qa.",
         ),
     ],
-    raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="Folder of the original files, unpacked.")],
-    out_dir: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Folder to write to; it may not exist yet.")],
+    raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="The folder with the original files, unpacked.")],
+    out_dir: Annotated[
+        Path, typer.Argument(metavar="OUT_DIR", help="The folder to write to, which may not exist yet.")
+    ],
     overwrite: OverwriteOption = False,
     catalog: CatalogOption = None,
     as_json: JsonOption = False,
@@ -129,8 +127,6 @@ def convert_command(
     Answer vocabularies are written as well.
 
     Prints a warning where a count differs from the published one. The same input always gives the same bytes.
-
-    Example: clipbert assets convert msrvtt_qa raw/ $DATA/txt_db/msrvtt_qa
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.convert.registry import part_of, run_converter

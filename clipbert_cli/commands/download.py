@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 ToOption = Annotated[
     Path,
-    typer.Option("--to", metavar="DATA", help="Data folder: the folder that the recipes' relative paths start from."),
+    typer.Option("--to", metavar="DATA", help="The data folder, where the recipes' relative paths start."),
 ]
 CatalogOption = Annotated[
     Path | None,
-    typer.Option("--catalog", metavar="FILE", help="YAML file that adds to or changes the shipped catalogue."),
+    typer.Option("--catalog", metavar="FILE", help="A YAML file that adds to the shipped catalogue or changes it."),
 ]
 OnlyOption = Annotated[
     Literal["annotations", "media", "weights"] | None, typer.Option("--only", help="Take only the parts of this kind.")
@@ -49,7 +49,9 @@ def download(
     keep_archives: Annotated[
         bool, typer.Option("--keep-archives", help="Keep downloaded archives after they are unpacked or converted.")
     ] = False,
-    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Files to download at the same time.")] = 4,
+    workers: Annotated[
+        int, typer.Option("--workers", min=1, max=64, metavar="N", help="How many files to download at the same time.")
+    ] = 4,
     as_json: JsonOption = False,
 ) -> None:
     """Download and prepare what an asset or a recipe needs.
@@ -60,8 +62,6 @@ def download(
     For data that must be fetched by hand, prints instructions. `clipbert assets ls` lists what can be downloaded.
 
     Exit code 0: everything is complete. 1: something failed or must be fetched by hand. 2: wrong usage.
-
-    Example: clipbert download msrvtt_qa --to $DATA --pack
     """
     from clipbert_cli.assets.acquire import data_folder_lock
     from clipbert_cli.assets.catalog import load_catalog

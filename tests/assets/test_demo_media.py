@@ -87,6 +87,6 @@ def test_a_decoded_frame_shows_the_scene(made_data: Path) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_shape_has_its_own_outline(shape: str) -> None:
     v, u = np.mgrid[-1:1:50j, -1:1:50j]
-    inside = demo_media._INSIDE[shape]
-    others = [np.mean(inside(u, v) != demo_media._INSIDE[other](u, v)) for other in SHAPES if other != shape]
+    inside = demo_media.INSIDE[shape]
+    others = [np.mean(inside(u, v) != demo_media.INSIDE[other](u, v)) for other in SHAPES if other != shape]
     assert min(others) > 0.15

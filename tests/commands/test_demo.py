@@ -12,7 +12,7 @@ from clipbert_cli.commands import demo
 def test_the_demo_is_one_json_document_and_shows_its_commands(
     clipbert: Clipbert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(demo.AMOUNTS, demo.Size.smallest, demo.Amount(train=6, val=2, test=2, epochs=1))
+    monkeypatch.setitem(demo.SIZES, "smallest", demo.DemoSize(train=6, val=2, test=2, epochs=1))
     folder = tmp_path / "my demo"
     done = clipbert("demo", "--size", "smallest", "--json", folder)
     assert done.returncode == 0, done.stderr
@@ -46,7 +46,7 @@ def test_every_task_has_a_demo(
     keys: list[str],
     commands: list[str],
 ) -> None:
-    monkeypatch.setitem(demo.AMOUNTS, demo.Size.smallest, demo.Amount(train=6, val=2, test=3, epochs=1))
+    monkeypatch.setitem(demo.SIZES, "smallest", demo.DemoSize(train=6, val=2, test=3, epochs=1))
     done = clipbert("demo", "--task", task, "--size", "smallest", "--json", tmp_path / "demo")
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)) == [*keys, "seconds", "folder"]

@@ -22,11 +22,13 @@ from clipbert_cli.errors import CatalogError, UsageError
 
 PartKind = Literal["annotations", "media", "weights"]
 Mark = Literal["verified", "single source", "inferred", "unverified"]
+# Names become parts of paths, in DATA/downloads/ASSET/FILE: no name may lead out of a folder.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FileId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
 def _relative(path: str) -> str:
+    """Return a path that cannot lead out of the data folder."""
     pure = PurePosixPath(path)
     if not path or pure.is_absolute() or ".." in pure.parts or "\\" in path:
         raise ValueError(f"{path!r} must be a path inside the data folder: relative, without '..'")
@@ -47,7 +49,6 @@ class FileSource(CatalogEntry):
     path: str = Field("", description="the file's path in that repository")
     revision: str = Field("main", description="commit, tag or branch")
     repo_type: Literal["model", "dataset"] = Field("model", description="kind of repository")
-    mark: Mark = Field("unverified", description="how sure it is that the file is there")
 
     @model_validator(mode="after")
     def _one_kind(self) -> FileSource:
@@ -74,7 +75,7 @@ class FileEntry(CatalogEntry):
     about_bytes: Annotated[int, Field(ge=1)] | None = Field(None, description="approximate size, for planning only")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="as published")
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = Field(None, description="as published")
-    mark: Mark = Field("unverified", description="how sure size and checksum are")
+    mark: Mark = Field("unverified", description="how reliable the size is")
     unpack: Literal["zip", "tar"] | None = Field(None, description="kind of archive, if it is one")
     members: list[str] | None = Field(None, description="patterns of the members to unpack; default: all")
 
@@ -89,7 +90,7 @@ class ExpectedCount(CatalogEntry):
 
     records: int | None = Field(None, description="lines, or entries of an answer vocabulary")
     media: int | None = Field(None, description="distinct videos or images")
-    mark: Mark = Field("unverified", description="how sure the figures are")
+    mark: Mark = Field("unverified", description="how reliable the figures are")
 
 
 class AssetPart(CatalogEntry):
@@ -122,6 +123,7 @@ class AssetPart(CatalogEntry):
         missing = [name for name in every[self.kind] if not getattr(self, name)]
         if missing:
             raise ValueError(f"a part of kind {self.kind} needs {', '.join(missing)}")
+        # A catalogue of one's own may come from a stranger.
         for name in (*self.outputs, *self.place.values()):
             _relative(name)
         unknown = {name for names in self.totals for name in names.split("+")} - set(self.outputs)
@@ -130,7 +132,7 @@ class AssetPart(CatalogEntry):
         if self.kind == "weights" and set(self.place) != set(self.files):
             raise ValueError("place must name each of files, and nothing else")
         if self.kind == "media" and not self.files and not self.manual:
-            raise ValueError("a part without files needs manual: how a person gets it")
+            raise ValueError("a part without files needs manual: instructions for fetching it by hand")
         return self
 
     def products(self) -> list[str]:

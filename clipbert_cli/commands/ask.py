@@ -43,6 +43,7 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Answer questions about video and image files with a trained run."""
+    # Videos and images are decoded in different ways, so the option that named a file decides and not its ending.
     files: list[tuple[Kind, Path]] = [*(("video", file) for file in video or ())]
     files += [("image", file) for file in image or ()]
     _refuse_files(run, questions, video or [], image or [])
@@ -58,6 +59,7 @@ def ask(
     show_logs()
     with start_world(device) as world:
         opened = open_run(RunSelection(run, checkpoint, weights, overrides=tuple(overrides or ())), world)
+        # All files are answered before anything is printed: a damaged one leaves no half result on stdout.
         answers = [
             {kind: prediction.media_id, "question": question, **prediction.fields}
             for kind, question, prediction in ask_files(opened, files, questions, options=option or ())
@@ -78,9 +80,11 @@ def _refuse_files(run: Path, questions: Sequence[str], videos: Sequence[Path], i
 
     The shell turns `--video *.mp4` into `--video a.mp4 b.mp4 c.mp4`, where only the first file belongs to the option.
     """
+    # A real question is hardly ever the path of an existing file, so this refuses no question by mistake.
     found = [question for question in questions if Path(question).is_file()]
     if not found:
         return
+    # The shell has expanded one pattern, so that the files belong to the option that was given.
     option = "--image" if images and not videos else "--video"
     words = ["clipbert", "ask", "--run", str(run)]
     for name, files in (("--video", videos), ("--image", images), (option, found)):

@@ -31,6 +31,7 @@ def evaluate(
     from clipbert_cli.recipe.load import load_recipe
 
     show_logs()
+    # The task is built without its vocabulary, which scoring does not need: no answers file is read.
     loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root)
     task = build_task(loaded)
     metrics = score(predictions, task, read_split(loaded, split, task, task.check_truth), allow_partial=allow_partial)
@@ -38,6 +39,7 @@ def evaluate(
         print_json(metrics)
         return
     print_result(aligned(task.table(metrics)))
+    # In JSON this is the key `missing`.
     if metrics.get("missing"):
         total = metrics["count"] + metrics["missing"]
         note(f"scored {metrics['count']} of {total} examples: {metrics['missing']} have no prediction")

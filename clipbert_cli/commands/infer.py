@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from clipbert_cli.infer.ranking import Pairs
     from clipbert_cli.infer.trained import TrainedRun
 
+# The formats that this command writes itself. Further ones are declared by the task and are one JSON document.
 JSONL, SCORES = "jsonl", "scores"
 
 
@@ -93,6 +94,7 @@ def infer(
     Questions about single files are answered by clipbert ask; clipbert search finds media by text.
     """
     request = Request(split, output, form, shortlist, overwrite)
+    # Checked before several processes are started, each of which would report it.
     if form == SCORES and output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
     if launched(context):
@@ -105,6 +107,7 @@ def infer(
     show_logs()
     selection = RunSelection(run, checkpoint, weights, recipe, tuple(overrides or ()), data_root)
     with start_world(device) as world:
+        # All processes predict and gather; the main one writes and prints.
         if not world.is_main:
             mute()
         write = _write_scores if form == SCORES else _write_predictions
@@ -121,6 +124,7 @@ def _write_predictions(request: Request, load: Callable[[], TrainedRun]) -> None
     with stream_to as stream, counting(request.split, "item") as show:
         run = load()
         _check_format(run, request.form)
+        # A shortlist needs the matrix of all pairs. Without it, any task predicts its split the same way.
         if request.shortlist:
             pairs = _pairs(run, request, show)
             total, predictions = len(pairs.media_ids), pairs.predict(_Adding(show, len(pairs.media_ids), run))
@@ -128,6 +132,7 @@ def _write_predictions(request: Request, load: Callable[[], TrainedRun]) -> None
             evaluation = run.setup.evaluation(run.setup.split(request.split))
             total, predictions = evaluation.total, run.predict(evaluation, _Adding(show, evaluation.total, run))
         if request.form == JSONL:
+            # Line by line as they come, for a pipe that reads along.
             for prediction in predictions:
                 stream.write(json.dumps(prediction.to_json(), ensure_ascii=False) + "\n")
         else:
@@ -146,6 +151,7 @@ def _write_scores(request: Request, load: Callable[[], TrainedRun]) -> None:
         _check_format(run, SCORES)
         pairs = _pairs(run, request, show)
         items, texts = len(pairs.media_ids), len(pairs.split.examples)
+        # The processes share the folder and the main one opens it, so no stream is opened here.
         already = write_scores(
             pairs, Path(request.output), overwrite=request.overwrite, progress=_Adding(show, items, run)
         )

@@ -47,8 +47,10 @@ def search(
     from clipbert_cli.runtime.distributed import start_world
 
     show_logs()
+    # --top is a setting like any other. Last it wins over --set infer.top.
     settings = (*(overrides or ()), *([f"infer.top={top}"] if top else []))
     with start_world(device) as world:
+        # Under torchrun all processes search together, and the main one prints.
         if not world.is_main:
             mute()
         opened = open_run(RunSelection(run, checkpoint, weights, overrides=settings), world)

@@ -26,12 +26,11 @@ from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.task.base import texts_checksum
 from clipbert_cli.types import Example, Prediction
 
+# The inference settings of a shortlist: one frame from the middle, as large as those that the model was trained on.
+#
+# Frames of half the side give the demo's model lists that are hardly better than chance; a full frame gives nearly the
+# lists of four clips (`benchmarks/shortlist.py`).
 CHEAP = {"num_clips": 1, "num_frames": 1, "sampling": "middle"}
-"""The inference settings of a shortlist: one frame from the middle, as large as those that the model was trained on.
-
-Frames of half the side give the demo's model lists that are hardly better than chance; a full frame gives nearly the
-lists of four clips (`benchmarks/shortlist.py`).
-"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +61,7 @@ class Pairs:
 
     def shortlisted(self, size: int | None, progress: Progress = lambda count: None) -> Pairs:
         """Return the same pairs with a shortlist, if there are more than `size` media items."""
+        # A list of all items would score every pair twice.
         if size is None or size >= len(self.media_ids):
             return self
         return dataclasses.replace(self, shortlist=Shortlist.make(self, size, progress))
@@ -100,6 +100,7 @@ class Shortlist:
         first = np.argsort(-cheap, axis=0, kind="stable")[:size]  # (size, N)
         chosen = np.zeros(cheap.shape, dtype=bool)
         np.put_along_axis(chosen, first, True, axis=0)
+        # Failed items cannot be chosen, even where a list would have room for them.
         return cls(size, rows, cheap, chosen & (cheap >= 0))
 
     def wanted(self, media_ids: Sequence[str]) -> torch.Tensor:
@@ -151,6 +152,7 @@ def write_scores(pairs: Pairs, path: Path, *, overwrite: bool, progress: Progres
     with ExitStack() as stack:
         opened = folder.opened(overwrite=overwrite)
         done = frozenset(world.main_first(lambda: stack.enter_context(opened)))
+        # The progress bar begins with what an earlier command has finished.
         already = sum(len(folder.scoring.positions(number)) for number in done)
         progress(already)
         evaluation = pairs.evaluation(done=done)
@@ -190,6 +192,7 @@ def _digest(pairs: Pairs) -> str:
     precision = pairs.run.setup.precision.name
     texts = [example.texts for example in pairs.split.examples]
     digest = zlib.crc32(json.dumps([settings, precision, shortlist, texts]).encode())
+    # The weights themselves, not the name of the checkpoint: `best` may have moved since the folder was begun.
     for tensor in pairs.run.model.state_dict().values():
         digest = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), digest)
     return f"{digest:08x}"
@@ -240,6 +243,7 @@ def search(
         done += count
         progress(done, len(pairs.media_ids))
 
+    # A folder of one's own often has a few damaged files. They are left out of the result, unless none is left.
     answered = list(pairs.predict(after))
     predictions = [prediction for prediction in answered if "scores" in prediction.fields]
     if not predictions:

@@ -28,6 +28,7 @@ def evaluate(
     Raises:
         PredictionsError: there are bad lines; or keys are missing, given twice, or unknown to the split.
     """
+    # Predictions are joined by key and never by position: a file may be sorted, or put together from parts.
     keys = task.keys(examples)
     fields = read_predictions(predictions, key=task.prediction_key, known=set(keys))
     if not fields:
@@ -44,6 +45,7 @@ def evaluate(
             if task.scores_part_of_split
             else "predict the whole split: ranks need all media items",
         )
+    # A task that scores a part of a split compares the predicted examples only.
     left_out = set(missing)
     scored = [example for example in examples if getattr(example, task.prediction_key) not in left_out]
     metrics = task.score(fields, scored)
@@ -74,6 +76,7 @@ def read_predictions(path: Path, *, key: str, known: Collection[str]) -> dict[st
         raise PredictionsError(
             f"{path}: no such predictions file", hint="clipbert infer --run RUN --split SPLIT -o FILE"
         )
+    # All mistakes are collected, so that one run names every bad line of a large file.
     fields: dict[str, Mapping[str, Any]] = {}
     mistakes: list[str] = []
     for record in read_records(path):

@@ -34,8 +34,8 @@ from clipbert_cli.types import Prediction
 
 SCORES, IDS = "scores.npy", "ids.json"
 UNFINISHED, STATE, FINISHED, LOCK = "unfinished", "state.json", "finished", ".lock"
+# The values of a byte of `finished`.
 TO_DO, SCORED, FAILED = range(3)
-"""The values of a byte of `finished`."""
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,8 @@ from clipbert_cli.types import Kind, Prediction
 
 KINDS: tuple[Kind, ...] = ("video", "image")
 
+# Called with the number of predictions that a batch has added.
 Progress = Callable[[int], None]
-"""Called with the number of predictions that a batch has added."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def open_run(selection: RunSelection, world: World | None = None) -> TrainedRun:
 
 
 def with_other_data(own: Recipe, other: Recipe) -> Recipe:
-    """The run's own recipe with the task, the splits and the inference settings of another; what was trained stays.
+    """Return the run's own recipe with the task, the splits and the inference settings of another one.
+
+    What was trained stays the run's own.
 
     Raises:
         RecipeError: the other recipe's task cannot use the run's model.
@@ -129,7 +131,9 @@ def ask_files(
         raise UsageError("\n".join(absent))
     # A split goes on without a damaged file. A person who asks about one file wants to know at once what is wrong.
     setup = run.setup.changed(data={"on_bad_media": "error"})
+    # One evaluation per kind: a batch holds either videos of K clips or images of one.
     for kind in KINDS:
+        # A file that is given twice is answered once: the path is the key of its prediction.
         own = {str(file): file for each, file in files if each == kind}
         if not own:
             continue

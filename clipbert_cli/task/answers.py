@@ -60,6 +60,7 @@ class VocabularyTask(AnswerTask):
         Args:
             probabilities: logits (N, K, answers) -> probabilities (N, answers).
         """
+        # The vocabulary is in the order of its labels, so that label i is the answer at position i.
         names = list(self.answers)
         # Labels that no answer has are cut off before the softmax, so that they take no share of the probability.
         shares = probabilities(outputs.logits[..., : len(names)].float())  # (N, answers)

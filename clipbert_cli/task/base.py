@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from clipbert_cli.model.heads import HeadSpec
     from clipbert_cli.text.tokenizer import Tokenizer
 
+# Draws the random part of a group's texts each time the group is read. It depends on its two arguments only.
 Draw = Callable[[Group, np.random.Generator], Group]
-"""Draws the random part of a group's texts each time the group is read. It depends on its two arguments only."""
 
 
 @dataclass(frozen=True)
@@ -58,24 +58,25 @@ class Task(ABC):
         answers: answer -> label. Needed only if `needs_answers`, and then only for training and prediction.
     """
 
+    # The key of `score`'s result that decides the best checkpoint. Larger is better.
     main_metric: ClassVar[str] = "accuracy"
-    """The key of `score`'s result that decides the best checkpoint. Larger is better."""
+    # The kind of head that the model needs; `num_outputs` is its size.
     head_kind: ClassVar[Literal["classifier", "pretraining"]] = "classifier"
-    """The kind of head that the model needs; `num_outputs` is its size."""
+    # Whether the answers come from a vocabulary (`data.answers`).
     needs_answers: ClassVar[bool] = False
-    """Whether the answers come from a vocabulary (`data.answers`)."""
+    # Whether every text is scored with every media item. Predictions then belong to media items, not to examples.
     ranks_media: ClassVar[bool] = False
-    """Whether every text is scored with every media item. Predictions then belong to media items, not to examples."""
+    # The field that identifies a prediction within a split: `example_id` or `media_id`.
     prediction_key: ClassVar[str] = "example_id"
-    """The field that identifies a prediction within a split: `example_id` or `media_id`."""
+    # Whether the metrics of some examples make sense without the others.
     scores_part_of_split: ClassVar[bool] = True
-    """Whether the metrics of some examples make sense without the others."""
+    # The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines.
     formats: ClassVar[tuple[str, ...]] = ("jsonl",)
-    """The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines."""
+    # Other tasks whose trained models this task can use unchanged.
     also_answers_runs_of: ClassVar[tuple[str, ...]] = ()
-    """Other tasks whose trained models this task can use unchanged."""
 
     def __init__(self, objective: ObjectiveConfig, infer: InferConfig, answers: Mapping[str, int] | None) -> None:
+        # `clipbert eval` builds a task without its vocabulary: truth and predictions hold answers as text.
         self.objective = objective
         self.infer = infer
         self._answers = answers
@@ -156,6 +157,7 @@ class Task(ABC):
 
     def keys(self, examples: Sequence[Example]) -> list[str]:
         """Return the keys of all predictions that a split with these examples gets, each once, in order."""
+        # Several texts of a media item share one prediction if it is keyed by the item.
         return list(dict.fromkeys(getattr(example, self.prediction_key) for example in examples))
 
     @abstractmethod

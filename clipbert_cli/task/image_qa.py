@@ -22,6 +22,7 @@ from clipbert_cli.types import Batch, Example, Outputs, Prediction
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The name of the format that the evaluation server of VQA reads.
 SUBMISSION = "vqa-submission"
 
 
@@ -38,6 +39,7 @@ class ImageQa(VocabularyTask):
         """Make an example of a record of any split. Answers outside the vocabulary are allowed but never predicted."""
         target = None
         if record.has("labels"):
+            # Shares of people, not one answer: several answers of a question can be right to a degree.
             target = record.shares("labels")
         elif record.has("answer"):
             target = {record.text("answer"): 1.0}
@@ -92,4 +94,5 @@ def _submission(prediction: Prediction) -> dict[str, Any]:
             f"example_id is {prediction.key!r}, but the evaluation server identifies questions by number",
             hint="add a question_id with the number to each record",
         )
+    # A failed image has no answer. The server needs one entry per question, and counts an empty answer as wrong.
     return {"question_id": int(prediction.key), "answer": prediction.fields.get("answer", "")}

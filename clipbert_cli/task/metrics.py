@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+# The ranks at which papers on retrieval report recall.
 RECALLS = (1, 5, 10)
 
 # --------------------------------------------------------------------------------------------------------- accuracy
@@ -71,6 +72,7 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     Returns:
         (rows,) int64.
     """
+    # One pass over the scores is cheaper than sorting each row.
     own = scores[np.arange(len(scores)), right][:, None]  # (rows, 1)
     before = np.arange(scores.shape[1])[None] < right[:, None]  # (rows, entries)
     result: np.ndarray = 1 + (scores > own).sum(axis=1) + ((scores == own) & before).sum(axis=1)
@@ -110,6 +112,7 @@ def retrieval_metrics(
     texts_of: list[list[int]] = [[] for _ in range(scores.shape[1])]
     for text, media in enumerate(media_of_text):
         texts_of[media].append(text)
+    # From media to text each item counts once, by one text: the original takes the last one that it read.
     counted = [
         texts[-1] if one_text_per_media else texts[int(np.argmax(scores[texts, media]))]
         for media, texts in enumerate(texts_of)

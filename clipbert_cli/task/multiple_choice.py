@@ -29,6 +29,7 @@ class MultipleChoice(AnswerTask):
     position of the right option, from 0), `answer_type` and `example_id`.
     """
 
+    # MSRVTT multiple choice has no training set of its own: the retrieval model ranks the options of each video.
     also_answers_runs_of = ("retrieval",)
 
     def num_outputs(self) -> int:
@@ -62,6 +63,7 @@ class MultipleChoice(AnswerTask):
         pool = self.objective.pool
         # `clipbert ask` may give another number of options than the recipe, but the same for all of its questions.
         count = len(batch.examples[0].texts)
+        # One output: a model trained for this task. Two: a retrieval model, whose class 1 is "match".
         if outputs.logits.shape[-1] == 1:
             scores = option_probabilities(outputs.logits, pool=pool, num_options=count)  # (Q, O)
         else:
@@ -94,6 +96,7 @@ class MultipleChoice(AnswerTask):
                 f"--option is given {len(options)} times, but the run's task chooses between at least 2 options",
                 hint="give --option once for each option",
             )
+        # Like a record: the question is the context that is read before each option.
         return Example(example_id, media_id, tuple(options), context=text)
 
     def answer_text(self, fields: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ class OpenEndedQa(VocabularyTask):
 
     def check_training(self, example: Example) -> None:
         """Raise RecordError if the answer is not in the vocabulary."""
+        # There is no output that could learn such an answer: annotations and vocabulary do not belong together.
         if example.target not in self.answers:
             raise RecordError(
                 f"answer is {json.dumps(example.target)}: it must be one of the {len(self.answers)} of data.answers"

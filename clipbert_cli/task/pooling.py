@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from torch import Tensor
 
+# The label of positions where `masked_words` expects no word; torch's own `ignore_index`.
 NO_LABEL = -100
-"""The label of positions where `masked_words` expects no word; torch's own `ignore_index`."""
 
+# Clips are axis 1. `lse` is the paper's choice: unlike the mean it lets one clip with clear evidence decide, and
+# unlike the maximum it passes gradients to all clips.
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "mean": lambda logits: logits.mean(dim=1),
     "max": lambda logits: logits.max(dim=1).values,
@@ -67,6 +69,7 @@ def class_probabilities(logits: Tensor, *, pool: str) -> Tensor:
 
 def options_as_classes(logits: Tensor, num_options: int) -> Tensor:
     """Reorder logits of option rows, (Q*O, K, 1) question by question -> (Q, K, O)."""
+    # The rows of a question are neighbours, one per option, so that a view groups them without a copy.
     rows, clips, _ = logits.shape
     return logits.view(rows // num_options, num_options, clips).transpose(1, 2)  # (Q, K, O)
 
@@ -97,6 +100,7 @@ def rank_margin(logits: Tensor, *, pool: str, texts_per_item: int, margin: float
         raise ValueError("objective.pool is 'lse', but the margin loss needs 'mean' or 'max'")
     if texts_per_item < 2:
         raise ValueError(f"texts_per_item is {texts_per_item}, but the margin loss needs at least one negative text")
+    # Each negative is compared with the own text of its item, in column 0. The margin is one of scores, not of logits.
     scores = match_probability(logits, pool=pool).view(-1, texts_per_item)  # (B, texts)
     return (margin + scores[:, 1:] - scores[:, :1]).relu().mean()
 
@@ -118,6 +122,7 @@ def binary_cross_entropy(logits: Tensor, targets: Tensor, *, pool: str) -> Tenso
     from torch.nn import functional as F
 
     pooled = pool_clips(logits, pool)  # (N, C)
+    # torch averages over rows and labels; the number of labels makes a sum of the second, as in the original.
     return F.binary_cross_entropy_with_logits(pooled, targets.to(pooled.dtype)) * pooled.shape[1]
 
 
@@ -144,6 +149,7 @@ def masked_words(mlm_logits: Tensor, labels: Tensor, *, average: Literal["all", 
     loss = F.cross_entropy(
         at_least_float32(mlm_logits).flatten(0, 2), labels.flatten(), ignore_index=NO_LABEL, reduction="sum"
     )
+    # The sum is divided by hand: torch's mean over the labelled positions is NaN if there are none.
     counted = labels.numel() if average == "all" else (labels != NO_LABEL).sum().clamp(min=1)
     return loss / counted
 
@@ -168,6 +174,7 @@ def matching(logits: Tensor, labels: Tensor) -> Tensor:
     """
     from torch.nn import functional as F
 
+    # Every clip is an example of its own with the label of its text, as the original counts.
     labels = labels[:, None].expand(logits.shape[:2])  # (N, K)
     return F.cross_entropy(at_least_float32(logits).flatten(0, 1), labels.flatten())
 

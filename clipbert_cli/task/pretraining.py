@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
     from clipbert_cli.text.tokenizer import Tokenizer
 
+# The share of the words that is masked (BERT: Devlin et al., NAACL 2019, section 3.1).
 MASKED_SHARE = 0.15
-"""The share of the words that is masked (BERT: Devlin et al., NAACL 2019, section 3.1)."""
+# The shares of the masked words that become [MASK] or a random word; the rest stays as it is.
 BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.1
-"""The shares of the masked words that become [MASK] or a random word; the rest stays as it is."""
+# The share of the texts that is exchanged for a text of another media item (ClipBERT section 3.1).
 MISMATCHED_SHARE = 0.5
-"""The share of the texts that is exchanged for a text of another media item (ClipBERT section 3.1)."""
 
 
 class Pair(NamedTuple):
@@ -75,6 +75,7 @@ class Pretraining(Task):
         ids, mask = tokenizer([text for example in examples for text in example.texts])
         words = np.full_like(ids, NO_LABEL)
         for row, example in enumerate(examples):
+            # The seed was drawn with the pair. A generator of the loading process would depend on which process it is.
             rng = np.random.default_rng(example.target.mask_seed)
             # Mismatched texts are masked as well. Otherwise the presence of [MASK] would reveal which texts match.
             ids[row], words[row] = mask_words(ids[row], tokenizer, rng)
@@ -133,6 +134,7 @@ class Pretraining(Task):
                 if type(value) is not int or value < 0:
                     raise PredictionsError(f"example {example.example_id!r}: {name} is {value!r}, but must be a count")
                 sums[name] += value
+        # The failed examples lower both accuracies by their share of the split.
         share = len(answered) / len(examples)
         return {
             "mlm_accuracy": 100 * share * sums["words_right"] / max(sums["words"], 1),
@@ -160,6 +162,7 @@ def mask_words(ids: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) 
         The masked ids (L,), and the labels (L,): the true id where a word was chosen, else `NO_LABEL`.
     """
     special = [tokenizer.id_of[name] for name in ("[PAD]", "[CLS]", "[SEP]", "[MASK]")]
+    # Three independent draws per position, whatever is chosen, so that the number of draws does not depend on the text.
     chosen = (rng.random(ids.shape) < MASKED_SHARE) & ~np.isin(ids, special)
     fate = rng.random(ids.shape)
     drawn = rng.integers(len(tokenizer), size=ids.shape)
@@ -179,6 +182,7 @@ class Pairs:
         for example in group.examples:
             matches = bool(rng.random() >= MISMATCHED_SHARE)
             texts = example.texts if matches else (self.others.other(group, rng),)
+            # The seed fits into a signed 64-bit integer.
             target = Pair(matches, int(rng.integers(2**63)))
             examples.append(dataclasses.replace(example, texts=texts, target=target))
         return Group(group.media_id, tuple(examples))

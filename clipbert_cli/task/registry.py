@@ -11,6 +11,7 @@ from clipbert_cli.errors import RecipeError
 if TYPE_CHECKING:
     from clipbert_cli.task.base import Task
 
+# The `task` of a recipe -> file in this package and class in it. A new task adds one line.
 TASKS = {
     "open_ended_qa": "open_ended_qa.OpenEndedQa",
     "image_qa": "image_qa.ImageQa",
@@ -18,7 +19,6 @@ TASKS = {
     "retrieval": "retrieval.Retrieval",
     "pretraining": "pretraining.Pretraining",
 }
-"""The `task` of a recipe -> file in this package and class in it. A new task adds one line."""
 
 
 def check_task(name: str) -> None:
@@ -35,6 +35,7 @@ def task_class(name: str) -> type[Task]:
     Raises:
         RecipeError: there is none.
     """
+    # Imported here: reading a recipe checks the name of its task and must not load numpy for that.
     check_task(name)
     module, _, attribute = TASKS[name].partition(".")
     return cast("type[Task]", getattr(import_module(f"clipbert_cli.task.{module}"), attribute))

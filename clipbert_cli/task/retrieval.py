@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 class Retrieval(Task):
     """The task `retrieval`. Records have `media_id` and `caption`, and may have `example_id`."""
 
+    # A media item has one prediction, its scores with all texts. Ranks need the scores of all items, so a part of a
+    # split cannot be scored.
     main_metric = "recall_at_1"
     ranks_media = True
     prediction_key = "media_id"
@@ -49,6 +51,7 @@ class Retrieval(Task):
 
         An example with an empty media id is a text to search for, which belongs to no item.
         """
+        # A dict keeps the order of first appearance, which decides the rows of a score folder.
         gallery = dict.fromkeys([*(example.media_id for example in examples if example.media_id), *media_ids])
         return Questions([Group(media_id, ()) for media_id in gallery], shared=examples)
 
@@ -76,6 +79,7 @@ class Retrieval(Task):
         """Return the cross entropy, mean over text rows; or the margin loss, mean over negatives."""
         pool = self.objective.pool
         if self.objective.loss == "margin":
+            # The rows of an item are its own text and then its negatives, as `NegativeCaptions` orders them.
             texts = 1 + self.objective.num_negatives
             margin = rank_margin(outputs.logits, pool=pool, texts_per_item=texts, margin=self.objective.margin)
             return {"loss": margin}
@@ -123,6 +127,7 @@ class Retrieval(Task):
 
 
 def _scores_of(media_id: str, value: Any, count: int) -> np.ndarray:
+    # A predictions file may hold anything at this place: a short list, text, null, NaN.
     try:
         scores = np.asarray(value, dtype=np.float32)
     except (TypeError, ValueError):
@@ -169,6 +174,7 @@ class NegativeCaptions:
     def other(self, group: Group, rng: np.random.Generator) -> str:
         """Draw a caption of another media item than the group's."""
         while True:
+            # Rejection is fast: the item's own groups are a small part of all.
             drawn = self.groups[int(rng.integers(len(self.groups)))]
             if drawn.media_id != group.media_id:
                 return drawn.examples[int(rng.integers(len(drawn.examples)))].texts[0]

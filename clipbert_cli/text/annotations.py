@@ -1,6 +1,6 @@
-"""Reads annotation files: JSON lines or CSV into checked examples, answer vocabularies, examples into groups.
+"""Reading annotation files (JSON lines or CSV) and answer vocabularies, and grouping examples by media item.
 
-Every bad record of a file is collected and reported together, with file, line, field and value, before anything runs.
+All bad records of a file are reported together, with file, line, field and value, before anything runs.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ from clipbert_cli.errors import AnnotationError
 from clipbert_cli.types import Example, Group
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-SHOWN = 20  # mistakes of a file that are printed; the rest is counted
+SHOWN = 20
+"""How many mistakes or names a message lists; of the others it gives the number."""
 
 logger = logging.getLogger("clipbert")
 
 
 class RecordError(ValueError):
-    """One mistake in one record: what a task's parser raises. The message names field, value and requirement."""
+    """One mistake in one record, raised by a task's parser. The message names field, value and requirement."""
 
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -37,16 +38,19 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "labels": ("labels",),
     "answer_type": ("answer_type",),
 }
-"""Neutral field name -> the names that public annotations use for it; the first that is there counts."""
+"""Neutral field name -> the names that public annotations use for it. The first one that a record has is read."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One record of a file, asked for its fields by their neutral names (`FIELDS`).
+    """One record of a file, whose fields are read by their neutral names (`FIELDS`).
 
-    `line` counts from 1, `index` counts the records from 0 (blank lines have none). `names` says which of the record's
-    own fields a neutral name means, where the recipe does (`data.fields`). `typed` is False for a CSV file, in which
-    every value is text.
+    Args:
+        line: line in the file, from 1.
+        index: number of the record in the file, from 0; blank lines do not count.
+        fields: the record's own fields.
+        names: neutral name -> own field, for the names that the recipe sets (`data.fields`).
+        typed: False for a CSV file, in which every value is text.
     """
 
     line: int
@@ -56,21 +60,22 @@ class Record:
     typed: bool = True
 
     def text(self, name: str) -> str:
-        """Non-empty text. Raises RecordError."""
+        """Return a field that is non-empty text. Raises RecordError."""
         own, value = self._value(name)
         if not isinstance(value, str) or not value.strip():
             raise RecordError(f"{own} is {json.dumps(value)}: it must be text")
         return _encodable(own, value)
 
     def identifier(self, name: str) -> str:
-        """Text or an integer, as text. Raises RecordError."""
+        """Return a field that is text or an integer, as text. Raises RecordError."""
         own, value = self._value(name)
+        # True is an integer in Python, but it is no id.
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             raise RecordError(f"{own} is {json.dumps(value)}: it must be text or an integer")
         return _encodable(own, str(value))
 
     def integer(self, name: str, *, below: int) -> int:
-        """An integer in 0..below-1. Raises RecordError."""
+        """Return a field that is an integer from 0 to below - 1. Raises RecordError."""
         own, value = self._value(name)
         if not self.typed and isinstance(value, str) and value.strip().isdecimal():
             value = int(value)
@@ -79,7 +84,7 @@ class Record:
         return value
 
     def texts(self, name: str, *, count: int) -> tuple[str, ...]:
-        """A list of exactly `count` non-empty texts (in CSV: a JSON list). Raises RecordError."""
+        """Return a field that is a list of `count` non-empty texts (in CSV: a JSON list). Raises RecordError."""
         own, value = self._structured(name)
         if not isinstance(value, list) or any(not isinstance(item, str) or not item.strip() for item in value):
             raise RecordError(f"{own} is {json.dumps(value)}: it must be a list of texts")
@@ -88,7 +93,7 @@ class Record:
         return tuple(_encodable(own, item) for item in value)
 
     def shares(self, name: str) -> dict[str, float]:
-        """An object of numbers in 0..1 by text (in CSV: a JSON object). Raises RecordError."""
+        """Return a field that is an object of numbers from 0 to 1 (in CSV: a JSON object). Raises RecordError."""
         own, value = self._structured(name)
         if not isinstance(value, dict):
             raise RecordError(f'{own} is {json.dumps(value)}: it must be an object such as {{"cat": 1.0}}')
@@ -98,7 +103,7 @@ class Record:
         return {_encodable(own, key): float(share) for key, share in value.items()}
 
     def has(self, name: str) -> bool:
-        """Whether the field is there and not null (in CSV: not empty)."""
+        """Return whether the record has the field, and it is not null (in CSV: not empty)."""
         return any(self._is_there(own) for own in self._own(name))
 
     def _own(self, name: str) -> tuple[str, ...]:
@@ -127,21 +132,24 @@ class Record:
 
 
 def _encodable(name: str, value: str) -> str:
+    # JSON can hold one half of a UTF-16 pair ("\ud83d"). Writing it to a predictions file would fail hours later.
     try:
         value.encode()
     except UnicodeEncodeError as exc:
-        raise RecordError(f"{name} is {json.dumps(value)}: half a character is in it ({exc.reason})") from exc
+        raise RecordError(
+            f"{name} is {json.dumps(value)}, which contains an unpaired surrogate ({exc.reason})"
+        ) from exc
     return value
 
 
 def read_records(path: Path, *, names: Mapping[str, str] | None = None) -> Iterator[Record | str]:
     """Yield the records of a JSONL, CSV (.csv) or tab-separated (.tsv) file in order.
 
-    A line that is no record yields its mistake as text. Blank lines are skipped with a warning that names the line.
-    The path `-` is standard input, JSONL.
+    A line that is not a record yields a message that names file, line and mistake. Blank lines are skipped with a
+    warning. The path `-` is standard input in JSONL.
 
     Args:
-        names: what `data.fields` says; see `Record`.
+        names: neutral name -> own field; see `Record`.
     """
     if path.suffix.lower() in SEPARATORS:
         yield from _read_table(path, SEPARATORS[path.suffix.lower()], names or {})
@@ -167,8 +175,9 @@ def read_records(path: Path, *, names: Mapping[str, str] | None = None) -> Itera
 
 
 def _read_table(path: Path, separator: str, names: Mapping[str, str]) -> Iterator[Record | str]:
-    """Records of a table with a row of headings; cells may be quoted and hold line breaks."""
+    """Yield the records of a table whose first row has headings. Cells may be quoted and contain line breaks."""
     try:
+        # Excel begins a CSV file with a byte order mark, which would become part of the first heading.
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.reader(stream, delimiter=separator, strict=True)
             headings = next(rows, [])
@@ -196,14 +205,15 @@ def _shorten(raw: bytes, limit: int = 60) -> str:
 def read_examples(
     path: Path, parse: Callable[[Record], Example], *, names: Mapping[str, str] | None = None
 ) -> list[Example]:
-    """Read and check a whole annotation file.
+    """Return the examples of an annotation file, all of them checked.
 
     Args:
-        parse: makes an example of a record, or raises RecordError.
-        names: what `data.fields` says; see `Record`.
+        parse: makes an example from a record, or raises RecordError.
+        names: neutral name -> own field; see `Record`.
 
     Raises:
-        AnnotationError: for all bad lines, bad records and duplicate example ids together, or for an empty file.
+        AnnotationError: there are bad lines, bad records or duplicate example ids, all named in the message, or the
+            file is missing or empty.
     """
     if not path.is_file():
         raise AnnotationError(
@@ -226,33 +236,33 @@ def read_examples(
             mistakes.append(f"{path}:{record.line}: example id {example.example_id!r} is also that of line {first}")
         examples.append(example)
     if mistakes:
-        raise AnnotationError(listed(mistakes), hint="mend or remove these lines; nothing was started")
+        raise AnnotationError(listed(mistakes), hint="fix or remove these lines; nothing was started")
     if not examples:
         raise AnnotationError(
-            f"{path}: no records in it", hint="expected one JSON object a line, or a row of headings and rows"
+            f"{path}: no records in it", hint="write one JSON object per line, or a CSV file with a row of headings"
         )
     return examples
 
 
 def shortened(names: Sequence[str]) -> str:
-    """The first names in one line, and how many more there are."""
+    """Return the first names in one line, and how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 def listed(mistakes: Sequence[str]) -> str:
-    """The first mistakes, one a line, and the count of the rest."""
+    """Return the first mistakes, one per line, and how many more there are."""
     rest = len(mistakes) - SHOWN
     return "\n".join([*mistakes[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])])
 
 
 def read_answers(path: Path) -> dict[str, int]:
-    """Read an answer vocabulary: {answer: label} or a list whose positions are the labels.
+    """Read an answer vocabulary, a JSON object {answer: label} or a list whose positions are the labels.
 
     Returns:
-        answer -> label in 0..len-1, in label order. Several answers never share a label.
+        answer -> label, in the order of the labels, which are 0 to the number of answers - 1, each once.
 
     Raises:
-        AnnotationError: no such file, not JSON, labels that are not exactly 0..len-1, or half a character.
+        AnnotationError: the file is missing or not JSON, the labels are others, or an answer is not encodable.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -262,9 +272,9 @@ def read_answers(path: Path) -> dict[str, int]:
         raise AnnotationError(f"{path}: not JSON: {exc}") from exc
     if isinstance(content, list):
         if any(not isinstance(answer, str) for answer in content):
-            raise AnnotationError(f"{path}: an answer is not text")
+            raise AnnotationError(f"{path}: an answer in the list is not text")
         if len(set(content)) != len(content):
-            raise AnnotationError(f"{path}: an answer stands twice in the list")
+            raise AnnotationError(f"{path}: an answer is in the list twice")
         content = {answer: label for label, answer in enumerate(content)}
     if not isinstance(content, dict) or not content:
         raise AnnotationError(f"{path}: expected an object of answers and labels, or a list of answers")
@@ -282,7 +292,7 @@ def read_answers(path: Path) -> dict[str, int]:
 
 
 def group_by_media(examples: Sequence[Example], *, max_examples: int) -> list[Group]:
-    """Cut each media item's examples, in file order, into groups of at most `max_examples`."""
+    """Return groups of at most `max_examples` examples of one media item, in the order of the file."""
     of_media: dict[str, list[Example]] = {}
     for example in examples:
         of_media.setdefault(example.media_id, []).append(example)

@@ -1,4 +1,4 @@
-"""BERT's uncased WordPiece tokenizer: texts to padded token ids."""
+"""BERT's uncased WordPiece tokenizer: texts -> padded token ids. Legend: N texts, L tokens of the longest row."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Tokenizer:
-    """Lower-cases, strips accents, adds [CLS] and [SEP], cuts at `max_length` tokens (both included).
+    """Converts to lower case, strips accents, adds [CLS] and [SEP], and cuts rows at `max_length` tokens.
 
     `id_of` has the ids of the special tokens.
 
     Args:
-        path: a vocab.txt (one entry a line, id = line number from 0), or a folder that holds one.
+        path: a vocab.txt (one entry per line, id = line number from 0), or a folder with one.
+        max_length: limit of tokens per row, [CLS] and [SEP] included.
 
     Raises:
-        WeightsError: no such file, or a special token is not in it.
+        WeightsError: the file is missing, not UTF-8, or lacks a special token.
     """
 
     def __init__(self, path: Path, *, max_length: int) -> None:
@@ -31,14 +32,17 @@ class Tokenizer:
         if not self.vocabulary_file.is_file():
             raise WeightsError(
                 f"{self.vocabulary_file}: no such vocabulary",
-                hint="set model.tokenizer to a vocab.txt or to a folder that holds one",
+                hint="set model.tokenizer to a vocab.txt or to a folder with one",
             )
         try:
             entries = self.vocabulary_file.read_text(encoding="utf-8").rstrip("\n").split("\n")
         except UnicodeDecodeError as exc:
             raise WeightsError(f"{self.vocabulary_file}: not UTF-8 text ({exc.reason})") from exc
         if missing := [token for token in SPECIAL_TOKENS if token not in entries]:
-            raise WeightsError(f"{self.vocabulary_file}: not a BERT vocabulary, it lacks {', '.join(missing)}")
+            raise WeightsError(
+                f"{self.vocabulary_file}: not a BERT vocabulary, it lacks {', '.join(missing)}",
+                hint="set model.tokenizer to the vocab.txt of bert-base-uncased",
+            )
         self._tokenizer = BertWordPieceTokenizer(
             {entry: number for number, entry in enumerate(entries)}, lowercase=True
         )
@@ -55,24 +59,25 @@ class Tokenizer:
         contexts: Sequence[str | None] | None = None,
         cut: Literal["context", "end"] = "context",
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids of N texts, padded to the longest of them: [CLS] context text [SEP].
+        """Return the token ids of rows `[CLS] context text [SEP]`, padded to the longest row.
 
         Args:
-            contexts: what each text follows, None for nothing.
-            cut: what goes from a row of more than `max_length` tokens: the end of the context, and of the text only
-                where that does not suffice (`context`); or the end of both together (`end`).
+            contexts: the context of each text, None for none.
+            cut: how rows of more than `max_length` tokens are shortened. `context` cuts the end of the context first,
+                so that options of a question stay readable; `end` cuts the end of the row.
 
         Returns:
-            ids (N, L) int64 and mask (N, L) bool, True = real token.
+            ids (N, L) int64, [PAD] where padded, and mask (N, L) bool, True = real token.
         """
         rows = self._pieces(texts)
         before: list[list[int]] = [[] for _ in rows]
         if contexts is not None and any(contexts):
             before = self._pieces([context or "" for context in contexts])
-        room = self.max_length - 2
+        # [CLS] and [SEP] are never cut.
+        limit = self.max_length - 2
         for number, (context, text) in enumerate(zip(before, rows, strict=True)):
-            kept = context[: max(room - len(text), 0)] if cut == "context" else context
-            rows[number] = [self.id_of["[CLS]"], *[*kept, *text][:room], self.id_of["[SEP]"]]
+            kept = context[: max(limit - len(text), 0)] if cut == "context" else context
+            rows[number] = [self.id_of["[CLS]"], *[*kept, *text][:limit], self.id_of["[SEP]"]]
         length = max(map(len, rows), default=0)
         ids = np.full((len(rows), length), self.id_of["[PAD]"], dtype=np.int64)
         mask = np.zeros((len(rows), length), dtype=bool)

@@ -1,3 +1,5 @@
+"""Annotation files, answer vocabularies and groups."""
+
 from __future__ import annotations
 
 import json
@@ -31,7 +33,7 @@ def test_records_keep_their_order_and_number(tmp_path: Path) -> None:
     ]
 
 
-def test_every_bad_line_is_told_with_file_line_field_and_value(tmp_path: Path) -> None:
+def test_every_bad_line_is_reported_with_file_line_field_and_value(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",
         GOOD,
@@ -55,7 +57,7 @@ def test_every_bad_line_is_told_with_file_line_field_and_value(tmp_path: Path) -
     assert lines[3] == f"{path}:5: media_id{others} is missing; the record has question"
     assert lines[4] == f"{path}:6: question is 3: it must be text"
     assert lines[6] == f"{path}:8: media_id{others} is missing; the record has video_id, question"
-    assert lines[7].startswith(f'{path}:9: question is "what \\ud83d?": half a character')
+    assert lines[7].startswith(f'{path}:9: question is "what \\ud83d?", which contains an unpaired surrogate')
     assert lines[5] == f"{path}:7: video_id is true: it must be text or an integer"
 
 
@@ -84,13 +86,13 @@ def test_an_empty_file_and_a_missing_file_are_errors(tmp_path: Path) -> None:
         read_examples(tmp_path / "absent.jsonl", parse)
 
 
-def test_an_id_that_stands_twice_is_an_error_that_names_both_lines(tmp_path: Path) -> None:
+def test_an_id_that_occurs_twice_is_an_error_that_names_both_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", GOOD, GOOD)
     with pytest.raises(AnnotationError, match=r":2: example id 'same' is also that of line 1"):
         read_examples(path, lambda record: Example("same", "v1", ("?",)))
 
 
-def test_a_parser_error_keeps_its_words(tmp_path: Path) -> None:
+def test_the_message_of_a_parser_is_kept(tmp_path: Path) -> None:
     def refuse(record: Record) -> Example:
         raise RecordError("answer is 3: it must be 4")
 
@@ -112,14 +114,14 @@ def test_answers_come_in_label_order(tmp_path: Path, content: object) -> None:
         ('{"a": 0, "b": 0}', "labels must be the integers 0 to 1"),
         ('{"a": 0, "b": 2}', "labels must be the integers 0 to 1"),
         ('{"a": true}', "labels must be"),
-        ('["a", "a"]', "stands twice"),
+        ('["a", "a"]', "is in the list twice"),
         ('[{"answer": "a"}]', "not text"),
         ("[1, 2]", "not text"),
         ("{}", "expected an object"),
         ("3", "expected an object"),
         ('{"a": ', "not JSON"),
-        ('{"a": 0, "b\\ud83d": 1}', r'an answer is "b\\ud83d": half a character'),
-        ('["\\udc00"]', "half a character"),
+        ('{"a": 0, "b\\ud83d": 1}', r'an answer is "b\\ud83d", which contains an unpaired surrogate'),
+        ('["\\udc00"]', "unpaired surrogate"),
     ],
 )
 def test_a_bad_answer_vocabulary_is_refused(tmp_path: Path, content: str, message: str) -> None:

@@ -1,3 +1,5 @@
+"""Token ids and padding."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -33,7 +35,7 @@ def test_a_batch_is_padded_to_its_longest_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "no such vocabulary"), (b"cat\n", "lacks"), (b"\xff", "UTF-8")]
 )
-def test_a_vocabulary_that_is_none_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
+def test_a_file_that_is_no_vocabulary_is_refused(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "vocab.txt"
     if content is not None:
         path.write_bytes(content)

@@ -82,17 +82,30 @@ def atomic_folder(path: Path, *, replace: bool = False, durable: bool = False) -
     with _temporary(path, "unfinished") as temporary:
         temporary.mkdir()
         yield temporary
-        if durable:
-            for entry in (entry for entry in temporary.rglob("*") if not entry.is_symlink()):
-                fsync(entry)
-            fsync(temporary)
-        if replace:
-            remove(path)
-        if os.path.lexists(path):
-            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-        temporary.rename(path)
-        if durable:
-            fsync(path.parent)
+        publish_folder(temporary, path, replace=replace, durable=durable)
+
+
+def publish_folder(folder: Path, path: Path, *, replace: bool = False, durable: bool = True) -> None:
+    """Rename a complete folder to `path`, for work that goes on in the same folder after an interruption.
+
+    Args:
+        replace, durable: as in `atomic_folder`.
+
+    Raises:
+        FileExistsError: something is at `path`, and `replace` is not given.
+        OSError: the folder cannot be renamed.
+    """
+    if durable:
+        for entry in (entry for entry in folder.rglob("*") if not entry.is_symlink()):
+            fsync(entry)
+        fsync(folder)
+    if replace:
+        remove(path)
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    folder.rename(path)
+    if durable:
+        fsync(path.parent)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What folders and stores hold."""
+"""The content of folders and stores, and stores of the original layout."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def names(folder: Path) -> list[str]:
 def content(store: Path) -> dict[bytes, bytes]:
     with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as txn:
         return {bytes(key): bytes(value) for key, value in txn.cursor()}
+
+
+def original_store(path: Path, items: dict[str, bytes]) -> Path:
+    """Write a store of the original layout, which has nothing but file stems and bytes."""
+    with lmdb.open(str(path), map_size=2**28) as environment, environment.begin(write=True) as txn:
+        for name, data in items.items():
+            txn.put(name.encode(), data)
+    return path

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -125,20 +125,15 @@ def _fetch(plan: DownloadPlan, *, mirror: str | None, workers: int, keep: bool) 
 
 def _pack(plan: DownloadPlan, results: list[PartResult]) -> None:
     """Pack complete media that have no store yet, and note it in their results."""
-    from clipbert_cli.commands.progress import progress_bar
+    from clipbert_cli.commands.progress import counting
     from clipbert_cli.errors import ClipbertError
-    from clipbert_cli.store.pack import PackProgress, pack_media
+    from clipbert_cli.store.pack import pack_media
 
     for result in results:
         store = plan.layout.store(result.part)
         if result.part.kind != "media" or result.state != "complete" or store.exists():
             continue
-        with progress_bar("files") as bar:
-            task = bar.add_task(f"packing {result.name}", total=None)
-
-            def show(progress: PackProgress, bar: Any = bar, task: Any = task) -> None:
-                bar.update(task, completed=progress.done, total=progress.total)
-
+        with counting(f"packing {result.name}", "files") as show:
             store.parent.mkdir(parents=True, exist_ok=True)
             try:
                 summary = pack_media(

@@ -84,7 +84,7 @@ def pack(
             on_duplicate=on_duplicate,
             transcode=settings,
             workers=worker_count(workers),
-            on_progress=lambda progress: show(progress.done, progress.total),
+            on_progress=show,
         )
     if as_json:
         print_json(_document(summary))

@@ -119,32 +119,30 @@ def show_item(
 
     Each frame is labelled with its number and its time in seconds.
     """
+    from PIL import Image
+
+    from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.terminal import print_json, print_result
-    from clipbert_cli.errors import OutputError, UsageError
+    from clipbert_cli.errors import UsageError
     from clipbert_cli.media.sampling import ClipSampling
-    from clipbert_cli.store.contact_sheet import contact_sheet, sampled_frames
+    from clipbert_cli.store.contact_sheet import contact_sheet
     from clipbert_cli.store.lmdb_store import open_store
 
     try:
         clips = ClipSampling(sampling, num_clips, num_frames, fps, safeguard=sampling == "clips")
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already", hint="name another file, or give --overwrite")
-    source = open_store(store)
-    sheet = contact_sheet(source, media_id, clips, seed=seed)
-    try:
-        sheet.save(output)
-    except (OSError, ValueError) as exc:
-        raise OutputError(f"{output} cannot be written: {exc}", hint="name a .png file in a writable folder") from exc
+    form = Image.registered_extensions().get(output.suffix.lower())
+    if form not in Image.SAVE:
+        raise UsageError(f"--output is {output}, whose ending is no picture format", hint="name a .png or .jpg file")
+    sheet, sampled = contact_sheet(open_store(store), media_id, clips, seed=seed)
+    with writing(str(output), overwrite=overwrite, mode="wb") as stream:
+        sheet.save(stream, form)
     if not as_json:
         print_result(str(output))
         return
-    sampled = [
-        [{"frame": index, "seconds": seconds} for index, seconds in clip]
-        for clip in sampled_frames(source, media_id, clips, seed=seed)
-    ]
-    print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": sampled})
+    frames = [[{"frame": index, "seconds": seconds} for index, seconds in clip] for clip in sampled]
+    print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": frames})
 
 
 def _report(store: Path, checked: Checked, *, done: str, as_json: bool) -> None:

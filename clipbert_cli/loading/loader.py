@@ -22,7 +22,7 @@ from clipbert_cli.types import Batch
 
 logger = logging.getLogger("clipbert")
 
-LEFT_TO_THE_PARENT = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS_IGNORED_BY_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals that loading processes take no notice of."""
 
 
@@ -88,7 +88,7 @@ class BatchLoader:
     def _started(self) -> Iterator[Loaded]:
         """The loader's stream, its processes started. They inherit that signals are blocked: one that comes before they
         ignore it (torchrun's goes to whole process groups) would end them, and the run with them."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, LEFT_TO_THE_PARENT)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_IGNORED_BY_WORKERS)
         try:
             return iter(self._loader)
         finally:
@@ -153,5 +153,5 @@ _NOTED = {"skip": "left out", "replace": "replaced by another", "report": "its p
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    for number in LEFT_TO_THE_PARENT:
+    for number in SIGNALS_IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)

@@ -1,8 +1,9 @@
-"""Media files on disk: which files count as videos and images, and finding them in folders."""
+"""Media files on disk: finding them in folders, which kind they are, and their media ids."""
 
 from __future__ import annotations
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,12 +14,12 @@ PLURAL: dict[Kind, str] = {"video": "videos", "image": "images"}
 
 
 def has_suffix(path: Path, kind: Kind) -> bool:
-    """Whether the file's name says that it holds `kind`; case does not matter."""
+    """Return whether the ending of the file's name is one of `kind`, in upper or lower case."""
     return path.suffix.lower() in MEDIA_SUFFIXES[kind]
 
 
 def find_files(sources: Iterable[Path]) -> list[Path]:
-    """Every file in the sources, sorted, each once: folders with all that is below them, links followed.
+    """Return every file of the sources once, sorted by path; folders are searched at any depth, links are followed.
 
     Raises:
         UsageError: a source does not exist.
@@ -27,14 +28,15 @@ def find_files(sources: Iterable[Path]) -> list[Path]:
     found: dict[str, Path] = {}
     for source in sources:
         if not source.exists():
-            raise UsageError(f"{source} does not exist", hint="name folders or media files that are there")
+            raise UsageError(f"{source} does not exist", hint="name existing folders or media files")
         for path in _walk(source) if source.is_dir() else (source,):
             found.setdefault(os.path.realpath(path), path)
     return sorted(found.values())
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    visited = set()  # links may lead in circles
+    # A link may lead to a folder above it. Without this set, such a circle would be walked until the path is too long.
+    visited = set()
 
     def stop(exc: OSError) -> None:
         raise exc
@@ -50,44 +52,44 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def guess_kind(files: list[Path]) -> Kind:
-    """What the files' names say they hold.
+    """Return the kind that the endings of the files' names say.
 
     Raises:
-        UsageError: both videos and images.
-        StoreError: neither.
+        UsageError: there are videos and images.
+        StoreError: there are neither.
     """
     videos = sum(has_suffix(path, "video") for path in files)
+    # .gif is an ending of both kinds and counts as a video, as in TGIF, unless --kind image is given.
     images = sum(has_suffix(path, "image") and not has_suffix(path, "video") for path in files)
     if videos and images:
         raise UsageError(
-            f"there are {videos} videos and {images} images: a store holds one kind",
-            hint="say which with --kind video or --kind image",
+            f"there are {videos} videos and {images} images, but a store holds one kind",
+            hint="choose one with --kind video or --kind image",
         )
     if not videos and not images:
         raise StoreError(
-            f"none of {len(files)} files is a video or an image by its name's ending",
-            hint="say what the files hold with --kind, and name them one by one if their endings are unusual",
+            f"none of {len(files)} files has the ending of a video or an image in its name",
+            hint="give --kind, and name files with unusual endings one by one",
         )
     return "video" if videos else "image"
 
 
-def by_stem(files: Iterable[Path]) -> dict[str, Path]:
-    """media_id -> file.
+def group_by_media_id(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Return the files of each media id, which is the file's name without its ending, in the order of the files."""
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in files:
+        groups[path.stem].append(path)
+    return groups
+
+
+def check_one_file_per_id(groups: dict[str, list[Path]], *, hint: str) -> None:
+    """Check that no two files have the same media id.
 
     Raises:
-        StoreError: two files have one stem; the message names both.
+        StoreError: two have; the message names the first two.
     """
-    found: dict[str, Path] = {}
-    clashes = []
-    for path in files:
-        other = found.setdefault(path.stem, path)
-        if other is not path:
-            clashes.append((other, path))
+    clashes = [(media_id, files) for media_id, files in groups.items() if len(files) > 1]
     if clashes:
-        first, second = clashes[0]
-        more = f" (and {len(clashes) - 1} more such pairs)" if len(clashes) > 1 else ""
-        raise StoreError(
-            f"two files have one media id {first.stem!r}: {first} and {second}{more}",
-            hint="rename or leave out one of them: the file's name without its ending is the media id",
-        )
-    return found
+        media_id, (first, second, *_) = clashes[0]
+        more = f" (and {len(clashes) - 1} more such media ids)" if len(clashes) > 1 else ""
+        raise StoreError(f"two files have the media id {media_id!r}: {first} and {second}{more}", hint=hint)

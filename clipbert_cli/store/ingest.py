@@ -1,4 +1,4 @@
-"""One media id's files -> what a store keeps of it. This is what the processes of a pack do."""
+"""The files of one media id -> what a store keeps. The worker processes of a pack call `ingest`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,17 @@ from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.store.writer import MAX_ITEM_BYTES
 from clipbert_cli.types import Kind, VideoInfo
 
+_SECONDS_TO_DECODE = 10
+_SECONDS_PER_BYTE = 60e-6
+"""The videos of benchmarks/decode.py need less than one second per megabyte; a minute is for the slowest codecs."""
+
+_TRANSCODING = 5
+"""How many times as long encoding may take as decoding alone."""
+
 
 @dataclass(frozen=True, slots=True)
-class Unit:
-    """A media id and the files that may become it: of several the first that can be used, or (`longest`) the video that
-    is shown longest."""
+class Candidate:
+    """A media id and the files that may become its item: the first usable one or, with `longest`, the longest video."""
 
     media_id: str
     files: tuple[Path, ...]
@@ -30,70 +36,80 @@ class Unit:
 
 
 @dataclass(frozen=True, slots=True)
-class Learned:
-    """What became of a unit.
+class Ingested:
+    """What `ingest` made of a candidate.
 
-    `file` was chosen (None: no file can be used), `records` go beside its bytes and `crc32` is theirs; `data` are the
-    bytes where they are not the file's. `skipped` (file, reason) pairs; `damage` says what is wrong with the chosen
-    file, which can be used nevertheless.
+    Args:
+        file: the chosen file; None if no file can be used.
+        crc32: checksum of the item's bytes.
+        seconds: how long the video is shown.
+        records: media record and packet table by key.
+        data: the item's bytes, if they are not the file's; the parent process reads the file itself, because passing
+            its bytes between processes would be slower.
+        damage: what is wrong with the chosen file, which can be used nevertheless.
+        skipped: (file, reason) of the other files.
     """
 
     file: Path | None
     crc32: int = 0
-    length: float = 0.0
+    seconds: float = 0.0
     records: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     data: bytes | None = field(default=None, repr=False)
     damage: str | None = None
     skipped: tuple[tuple[Path, str], ...] = ()
 
 
-def learn(unit: Unit) -> Learned:
-    """Decode every file of a unit once, fully."""
-    best: Learned | None = None
+def ingest(candidate: Candidate) -> Ingested:
+    """Decode the files of a candidate completely and choose one."""
+    best: Ingested | None = None
     skipped: list[tuple[Path, str]] = []
     usable: list[Path] = []
-    for file in unit.files:
-        if best is not None and not unit.longest:
+    for file in candidate.files:
+        if best is not None and not candidate.longest:
             usable.append(file)
             continue
         try:
-            learned = _learn(unit, file)
+            ingested = _ingest_file(candidate, file)
         except DecodeError as exc:
             skipped.append((file, str(exc)))
             continue
         usable.append(file)
-        if best is None or learned.length > best.length:
-            best = learned
+        if best is None or ingested.seconds > best.seconds:
+            best = ingested
     if best is None:
-        return Learned(None, skipped=tuple(skipped))
+        return Ingested(None, skipped=tuple(skipped))
     skipped += [(file, f"{best.file} has the same media id and is packed") for file in usable if file != best.file]
     return dataclasses.replace(best, skipped=tuple(skipped))
 
 
-def seconds_allowed(size: int) -> float:
-    """Processor time in which media of `size` bytes must be decoded: ten seconds, and a minute a megabyte (the videos
-    of benchmarks/decode.py need less than a second a megabyte)."""
-    return 10 + size * 60e-6
-
-
-def seconds_for(unit: Unit) -> float:
-    """`seconds_allowed` for all files of a unit; encoding them again takes longer."""
-    total = 0
-    for file in unit.files:
-        with contextlib.suppress(OSError):
-            total += file.stat().st_size
-    return seconds_allowed(total) * (1 if unit.transcode is None else 5)
+def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
+    try:
+        candidate.media_id.encode()
+    except UnicodeEncodeError as exc:
+        raise DecodeError("its name is not valid UTF-8") from exc
+    source = read_file(file)
+    data = source if candidate.transcode is None else transcode_video(source, candidate.transcode)
+    known, probed = media_records(candidate.media_id, data, candidate.kind)
+    return Ingested(
+        file,
+        zlib.crc32(data),
+        shown_seconds(probed.info) if probed else 0.0,
+        known,
+        None if data is source else data,
+        damage(probed),
+    )
 
 
 def read_file(path: Path) -> bytes:
-    """A media file's bytes.
+    """Return a media file's bytes.
 
     Raises:
-        DecodeError: too large, not a regular file, or the system does not let us; the message does not name it.
+        DecodeError: it is too large, not a regular file, or not readable; the message does not name it.
     """
     try:
         if path.stat().st_size > MAX_ITEM_BYTES:
-            raise DecodeError("it is larger than 4 GiB, the most a store's item can be")
+            raise DecodeError("it is larger than 4 GiB, the limit for an item of a store")
+        # Reading a pipe would wait for ever.
         if not path.is_file():
             raise DecodeError("it is not a regular file")
         return path.read_bytes()
@@ -101,11 +117,11 @@ def read_file(path: Path) -> bytes:
         raise DecodeError(f"it cannot be read: {exc.strerror}") from exc
 
 
-def learn_data(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
-    """The records of an item with these bytes, and what was probed of a video.
+def media_records(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
+    """Return the records of an item by key, and what probing a video gave (None for an image).
 
     Raises:
-        DecodeError: it cannot be used.
+        DecodeError: the item cannot be used.
     """
     of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
     if kind == "image":
@@ -117,28 +133,31 @@ def learn_data(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, byte
     return known, probed
 
 
-def seconds_of(info: VideoInfo) -> float:
-    """How long a video is shown, up to the beginning of its last frame."""
+def shown_seconds(info: VideoInfo) -> float:
+    """Return the seconds from the first to the last frame of a video."""
     return float((info.pts[-1] - info.pts[0]) * info.time_base)
 
 
-def damage(probed: ProbedVideo) -> str | None:
-    """What is wrong with a video that does not decode to its end."""
-    if probed.info.complete:
+def damage(probed: ProbedVideo | None) -> str | None:
+    """Return what is wrong with a video that does not decode to its end; None for whole videos and images."""
+    if probed is None or probed.info.complete:
         return None
     of = f" of {probed.info.num_frames}" if probed.info.num_frames else ""
     return f"decoding fails after frame {len(probed.info.pts)}{of}"
 
 
-def _learn(unit: Unit, file: Path) -> Learned:
-    source = read_file(file)
-    data = source if unit.transcode is None else transcode_video(source, unit.transcode)
-    known, probed = learn_data(unit.media_id, data, unit.kind)
-    return Learned(
-        file,
-        zlib.crc32(data),
-        seconds_of(probed.info) if probed else 0.0,
-        known,
-        None if data is source else data,
-        damage(probed) if probed else None,
-    )
+def seconds_allowed(size: int) -> float:
+    """Return the seconds of processor time in which media of `size` bytes must be decoded.
+
+    A damaged file can send a decoder into an endless loop, or claim millions of frames. It must not stop the others.
+    """
+    return _SECONDS_TO_DECODE + size * _SECONDS_PER_BYTE
+
+
+def seconds_for(candidate: Candidate) -> float:
+    """Return `seconds_allowed` for all files of a candidate together."""
+    total = 0
+    for file in candidate.files:
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size
+    return seconds_allowed(total) * (1 if candidate.transcode is None else _TRANSCODING)

@@ -1,45 +1,51 @@
-"""Media files -> one LMDB store: whole or not at all, and resumed where a pack was stopped."""
+"""Media files -> one LMDB store: complete or absent, and continued where a pack was stopped."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import math
 import os
 import zlib
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from clipbert_cli.errors import DecodeError, StoreError, UsageError
+from clipbert_cli.files import remove
 from clipbert_cli.store import records
-from clipbert_cli.store.discover import PLURAL, find_files, guess_kind, has_suffix
-from clipbert_cli.store.ingest import Learned, Unit, learn, read_file, seconds_for, seconds_of
-from clipbert_cli.store.lmdb_store import stored_manifest
-from clipbert_cli.store.pack_state import Entry, Journal, Workplace, workplace
+from clipbert_cli.store.discover import (
+    PLURAL,
+    check_one_file_per_id,
+    find_files,
+    group_by_media_id,
+    guess_kind,
+    has_suffix,
+)
+from clipbert_cli.store.ingest import Candidate, Ingested, ingest, read_file, seconds_for, shown_seconds
 from clipbert_cli.store.transcode import Transcode
-from clipbert_cli.store.worker_pool import Died, in_order
-from clipbert_cli.store.writer import StoreWriter, writing_to
+from clipbert_cli.store.unfinished import UnfinishedStore, unfinished_store
+from clipbert_cli.store.worker_pool import WorkerCrash, in_order
+from clipbert_cli.store.writer import DATA_FILE, StoreWriter, writing_to
 from clipbert_cli.types import Kind
 
 OnDuplicate = Literal["error", "first", "longest"]
 
+Progress = Callable[[int, int], None]
+"""Called with the number of finished media ids and the number of all."""
 
-@dataclass(frozen=True, slots=True)
-class PackProgress:
-    """How far a pack is: files done of `total`, and bytes packed so far."""
-
-    done: int
-    total: int
-    bytes: int
+_SETTINGS_KEY = b"/settings"
+"""The journal's key of the settings; a media id has no slash."""
 
 
 @dataclass(frozen=True, slots=True)
 class PackSummary:
-    """What a pack did.
+    """The result of a pack.
 
     `skipped` are files that were left out and `damaged` are videos that were packed but do not decode to their end,
-    each with the reason; `resumed` counts the media ids that an earlier pack, which was stopped, had done.
+    each with the reason; `resumed` counts the media ids that were finished by an earlier pack, which was stopped.
     """
 
     store: Path
@@ -60,68 +66,58 @@ def pack_media(
     on_duplicate: OnDuplicate = "error",
     transcode: Transcode | None = None,
     workers: int = 0,
-    on_progress: Callable[[PackProgress], None] | None = None,
+    on_progress: Progress | None = None,
 ) -> PackSummary:
-    """Pack media files into a store; every file is decoded once, fully, on the way.
+    """Pack media files into a store. Every file is decoded once completely.
 
-    What a pack that was stopped had done is kept: the same call goes on from there.
+    If an earlier call was stopped, the same call continues it.
 
     Args:
-        sources: files, which are tried whatever their name; and folders, searched for names with a usual ending.
-        store: the store's folder; must not exist yet, and must with `add`.
-        kind: what the files hold; by default what their names' endings say.
-        add: add to a store. Nobody should read it meanwhile.
-        on_duplicate: of files with one media id, `error` takes none, `first` the first by path (with `add` what the
-            store has), `longest` the video that is shown longest.
-        transcode: re-encode videos.
-        workers: decoding processes; 0 decodes in this one.
+        sources: files, which are packed whatever their names are, and folders, which are searched for names with the
+            usual endings.
+        store: the store's folder, which must not exist; with `add` it must.
+        kind: what the files hold; by default the endings of their names decide.
+        add: add to an existing store, which nobody may read meanwhile.
+        on_duplicate: of files with one media id, `error` takes none, `first` the first by path (with `add` the item in
+            the store), `longest` the video that is shown longest.
+        transcode: re-encode the videos with these settings.
+        workers: number of processes that decode; 0 decodes in this one.
         on_progress: called after each media id.
 
     Raises:
-        UsageError: a source does not exist, videos and images are mixed and `kind` is None, or settings that do not
-            go together.
+        UsageError: a source does not exist, videos and images are mixed and `kind` is None, or settings contradict each
+            other.
         StoreError: the store exists (does not, with `add`), another pack is writing it, no file is of this kind, two
-            files have one stem, or not one file could be packed.
-        OutputError: the store's place cannot be written, or its disk is full.
+            files have one media id, or no file could be packed.
+        OutputError: the store cannot be written.
     """
     _check_store(store, add=add)
     media, kind = _find_media(sources, kind)
     if kind == "image" and (transcode or on_duplicate == "longest"):
         raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
-    units = _units(media, kind, on_duplicate, transcode)
-    settings = {
-        "kind": kind,
-        "on_duplicate": on_duplicate,
-        "transcode": None if transcode is None else dataclasses.asdict(transcode),
-    }
-    with writing_to(store), workplace(store, add=add) as place:
-        journal = Journal(place.journal, settings)
-        writer = StoreWriter(place.folder)
-        try:
-            packer = _Packer(place, writer, journal, kind=kind, add=add, on_duplicate=on_duplicate)
-            packer.run(units, workers=workers, on_progress=on_progress)
-            summary = packer.finish(units, transcode)
-        except Exception:
-            if add:  # what was added so far is whole: the store stays as usable as it was
-                packer.complete(None)
-                place.publish()
-            raise
-        finally:
-            writer.close()
-            journal.close()
+    settings = _Settings(kind, add, on_duplicate, transcode)
+    candidates = _candidates(media, settings)
+    with writing_to(store), unfinished_store(store, add=add) as place:
+        with _Packer(place, settings) as packer:
+            packer.begin(candidates)
+            try:
+                packer.run(candidates, workers=workers, on_progress=on_progress)
+                summary = packer.finish(candidates)
+            except Exception:
+                # What was added so far is whole. Without a complete manifest the store would be lost to its readers.
+                if add:
+                    packer.complete(transcode=None)
+                    place.publish()
+                raise
         place.publish()
     return summary
 
 
 def _check_store(store: Path, *, add: bool) -> None:
-    if not add:
-        if os.path.lexists(store):
-            raise StoreError(f"{store} exists", hint="add to it with --add, remove it, or choose another name")
-        return
-    if not store.is_dir():
+    if not add and os.path.lexists(store):
+        raise StoreError(f"{store} exists", hint="add to it with --add, remove it, or choose another name")
+    if add and not (store / DATA_FILE).is_file():
         raise StoreError(f"{store} is not a store to add to", hint="leave --add out to make a new one")
-    if stored_manifest(store) is None:
-        raise StoreError(f"{store} has no media records", hint=f"add them first: clipbert store scan {store}")
 
 
 def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], Kind]:
@@ -130,92 +126,167 @@ def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path],
     named = {os.path.realpath(source) for source in sources if source.is_file()}
     media = [path for path in files if has_suffix(path, kind) or os.path.realpath(path) in named]
     if not media:
-        raise StoreError(f"there are no {PLURAL[kind]} in {', '.join(map(str, sources))} ({len(files)} other files)")
+        raise StoreError(
+            f"there are no {PLURAL[kind]} in {', '.join(map(str, sources))} ({len(files)} other files)",
+            hint="name the folder that holds them, or choose another --kind",
+        )
     return media, kind
 
 
-def _units(media: Iterable[Path], kind: Kind, on_duplicate: OnDuplicate, transcode: Transcode | None) -> list[Unit]:
-    """The media ids in order, each with its files."""
-    by_stem: dict[str, list[Path]] = defaultdict(list)
-    for path in media:
-        by_stem[path.stem].append(path)
-    if on_duplicate == "error":
-        clashes = [files for files in by_stem.values() if len(files) > 1]
-        if clashes:
-            more = f" (and {len(clashes) - 1} more such media ids)" if len(clashes) > 1 else ""
-            raise StoreError(
-                f"two files have one media id {clashes[0][0].stem!r}: {clashes[0][0]} and {clashes[0][1]}{more}",
-                hint="rename or leave out one of them, or say which to take: --on-duplicate first or longest",
-            )
-    longest = on_duplicate == "longest"
-    return [Unit(media_id, tuple(files), kind, longest, transcode) for media_id, files in sorted(by_stem.items())]
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    kind: Kind
+    add: bool
+    on_duplicate: OnDuplicate
+    transcode: Transcode | None
 
 
-class _Packer:
-    """Writes what became of each unit, in their order, whatever the number of processes."""
+def _candidates(media: Iterable[Path], settings: _Settings) -> list[Candidate]:
+    """Return the media ids in order, each with its files."""
+    groups = group_by_media_id(media)
+    if settings.on_duplicate == "error":
+        hint = "rename or leave out one of them, or choose one with --on-duplicate first or longest"
+        check_one_file_per_id(groups, hint=hint)
+    longest = settings.on_duplicate == "longest"
+    return [
+        Candidate(media_id, tuple(files), settings.kind, longest, settings.transcode)
+        for media_id, files in sorted(groups.items())
+    ]
 
-    def __init__(
-        self,
-        place: Workplace,
-        writer: StoreWriter,
-        journal: Journal,
-        *,
-        kind: Kind,
-        add: bool,
-        on_duplicate: OnDuplicate,
-    ) -> None:
-        self.place, self.writer, self.journal = place, writer, journal
-        self.kind, self.add, self.on_duplicate = kind, add, on_duplicate
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The journal's record of one finished media id.
+
+    Args:
+        files: [path, bytes, time of change in ns] of each of its source files.
+        bytes: size of the packed item; None if no file was packed.
+        skipped: [path, reason] of each file that was left out.
+        damaged: [path, reason] of a packed file that does not decode to its end.
+    """
+
+    files: list[list[Any]]
+    bytes: int | None
+    skipped: list[list[str]]
+    damaged: list[str] | None
+
+
+class _Packer(contextlib.AbstractContextManager["_Packer"]):
+    """Writes items in the order of their media ids, so that the store does not depend on the number of processes.
+
+    What is finished is recorded in a journal, an LMDB of its own. The store's LMDB would keep the deleted records, with
+    local paths and times, in its free pages: two packs of the same files would differ.
+    """
+
+    def __init__(self, place: UnfinishedStore, settings: _Settings) -> None:
+        self.place, self.settings = place, settings
         self.resumed = 0
-        self.bytes = 0
+        with contextlib.ExitStack() as stack:
+            self.writer = stack.enter_context(contextlib.closing(StoreWriter(place.folder)))
+            self.journal = stack.enter_context(contextlib.closing(StoreWriter(place.journal)))
+            self._open = stack.pop_all()
 
-    def run(self, units: Sequence[Unit], *, workers: int, on_progress: Callable[[PackProgress], None] | None) -> None:
-        """Pack every unit that is not done."""
-        if not self.journal.resumed:
-            held = self._manifest()
-            if held and held["kind"] != self.kind:
-                raise StoreError(f"{self.place.store} is a store of kind {held['kind']!r}, not {self.kind!r}")
-            self._check_duplicates(units)
-            how = held and held.get("transcode")
-            manifest = records.manifest_record(kind=self.kind, complete=False, transcode=how)
-            self.writer.put({records.MANIFEST_KEY: manifest})
-            self.writer.commit()
-            self.journal.write()
-        todo = (unit for unit in units if not self._is_done(unit))
-        learned_in_order = in_order(learn, todo, workers=min(workers, len(units)), limit=seconds_for)
-        for done, (unit, learned) in enumerate(learned_in_order, start=1):
-            self._take(unit, learned)
-            if self.writer.is_full:
-                self._commit()
-            if on_progress:
-                on_progress(PackProgress(done + self.resumed, len(units), self.bytes))
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def begin(self, candidates: Sequence[Candidate]) -> None:
+        """Check that the candidates can be packed here, and mark the store as not complete.
+
+        Raises:
+            StoreError: they cannot; the store is as it was.
+        """
+        now = json.dumps(dataclasses.asdict(self.settings)).encode()
+        before = self.journal.get(_SETTINGS_KEY)
+        if before is not None:
+            if before != now:
+                raise StoreError(
+                    f"packing {self.place.store} was stopped and had other settings: {before.decode()}, now "
+                    f"{now.decode()}",
+                    hint="give the settings of then"
+                    + ("" if self.settings.add else f", or remove {self.place.folder} to start again"),
+                )
+            return
+        held = self._manifest()
+        if self.settings.add:
+            try:
+                self._check_addition(held, candidates)
+            except StoreError:
+                # Nothing was begun: the store must not look as if an addition had been stopped.
+                remove(self.place.journal)
+                raise
+        manifest = records.manifest_record(
+            kind=self.settings.kind, complete=False, transcode=held and held.get("transcode")
+        )
+        self.writer.put({records.MANIFEST_KEY: manifest})
+        self.journal.put({_SETTINGS_KEY: now})
         self._commit()
 
-    def finish(self, units: Sequence[Unit], transcode: Transcode | None) -> PackSummary:
-        """Mark the store complete."""
-        entries = [self.journal.done[unit.media_id] for unit in units]
-        packed = [entry for entry in entries if entry.bytes is not None]
-        skipped = [(Path(path), reason) for entry in entries for path, reason in entry.skipped]
-        if not packed and not self.add:
+    def _check_addition(self, held: dict[str, Any] | None, candidates: Sequence[Candidate]) -> None:
+        store = self.place.store
+        if held is None:
+            raise StoreError(f"{store} has no media records", hint=f"add them first: clipbert store scan {store}")
+        if held["kind"] != self.settings.kind:
+            raise StoreError(
+                f"{store} is a store of kind {held['kind']!r}, not {self.settings.kind!r}",
+                hint="pack these files into a store of their own",
+            )
+        if self.settings.on_duplicate == "error":
+            for candidate in candidates:
+                if records.media_key(candidate.media_id) in self.writer:
+                    raise StoreError(
+                        f"{store} has {candidate.media_id!r} already, and {candidate.files[0]} has the same media id",
+                        hint="leave it out, or choose one with --on-duplicate first or longest",
+                    )
+
+    def run(self, candidates: Sequence[Candidate], *, workers: int, on_progress: Progress | None) -> None:
+        """Pack every candidate that is not finished."""
+        # A generator: asking for all outcomes first would delay the first worker by minutes in a large store.
+        todo = (candidate for candidate in candidates if not self._is_finished(candidate))
+        ingested_in_order = in_order(ingest, todo, workers=min(workers, len(candidates)), limit=seconds_for)
+        for done, (candidate, ingested) in enumerate(ingested_in_order, start=1):
+            self._take(candidate, ingested)
+            if self.writer.is_full or self.journal.is_full:
+                self._commit()
+            if on_progress:
+                on_progress(done + self.resumed, len(candidates))
+        self._commit()
+
+    def finish(self, candidates: Sequence[Candidate]) -> PackSummary:
+        """Mark the store as complete.
+
+        Raises:
+            StoreError: no file could be packed into a new store.
+        """
+        packed = size = 0
+        skipped: list[tuple[Path, str]] = []
+        damaged: list[tuple[Path, str]] = []
+        for candidate in candidates:
+            outcome = self._outcome(candidate)
+            assert outcome is not None
+            skipped += ((Path(path), reason) for path, reason in outcome.skipped)
+            if outcome.bytes is not None:
+                packed, size = packed + 1, size + outcome.bytes
+            if outcome.damaged:
+                damaged.append((Path(outcome.damaged[0]), outcome.damaged[1]))
+        if not packed and not self.settings.add:
             path, reason = skipped[0]
             raise StoreError(
-                f"not one of {len(skipped)} files could be packed; the first: {path}: {reason}",
-                hint=f"check that these are {PLURAL[self.kind]} (--kind)",
+                f"none of {len(skipped)} files could be packed; the first: {path}: {reason}",
+                hint=f"check that these are {PLURAL[self.settings.kind]} (--kind)",
             )
-        self.complete(transcode)
-        damaged = [(Path(entry.damage[0]), entry.damage[1]) for entry in packed if entry.damage]
-        total = sum(entry.bytes or 0 for entry in packed)
-        return PackSummary(
-            self.place.store, self.kind, len(packed), total, tuple(skipped), tuple(damaged), self.resumed
-        )
+        self.complete(transcode=self.settings.transcode)
+        store, kind = self.place.store, self.settings.kind
+        return PackSummary(store, kind, packed, size, tuple(skipped), tuple(damaged), self.resumed)
 
-    def complete(self, transcode: Transcode | None) -> None:
-        """Write the manifest of a finished store; what is not committed is forgotten."""
+    def complete(self, *, transcode: Transcode | None) -> None:
+        """Write the manifest of a complete store; what is not committed is forgotten."""
         self.writer.discard()
         held = self._manifest()
         items, size = self.writer.count_media(without=records.PREFIX)
         how = dataclasses.asdict(transcode) if transcode else held and held.get("transcode")
-        manifest = records.manifest_record(kind=self.kind, complete=True, items=items, size=size, transcode=how)
+        manifest = records.manifest_record(
+            kind=self.settings.kind, complete=True, items=items, size=size, transcode=how
+        )
         self.writer.put({records.MANIFEST_KEY: manifest})
         self.writer.commit()
 
@@ -223,79 +294,77 @@ class _Packer:
         record = self.writer.get(records.MANIFEST_KEY)
         return None if record is None else records.manifest(record)
 
-    def _check_duplicates(self, units: Sequence[Unit]) -> None:
-        """Of what the store has already."""
-        if self.on_duplicate != "error" or not self.add:
-            return
-        for unit in units:
-            if self._held(unit):
-                raise StoreError(
-                    f"{self.place.store} has {unit.media_id!r} already, and {unit.files[0]} has the same media id",
-                    hint="leave it out, or say which to take: --on-duplicate first or longest",
-                )
+    def _outcome(self, candidate: Candidate) -> _Outcome | None:
+        record = self.journal.get(records.media_key(candidate.media_id))
+        return None if record is None else _Outcome(**json.loads(record))
 
-    def _held(self, unit: Unit) -> bool:
-        try:
-            return unit.media_id.encode() in self.writer
-        except UnicodeEncodeError:
-            return False
-
-    def _is_done(self, unit: Unit) -> bool:
-        """Whether an earlier pack did it, from these very files."""
-        entry = self.journal.done.get(unit.media_id)
-        if entry is None or entry.files != tuple(_identity(file) for file in unit.files):
+    def _is_finished(self, candidate: Candidate) -> bool:
+        """Return whether an earlier pack finished the candidate with the same, unchanged files."""
+        outcome = self._outcome(candidate)
+        if outcome is None or outcome.files != _identities(candidate):
             return False
         self.resumed += 1
-        self.bytes += entry.bytes or 0
         return True
 
-    def _take(self, unit: Unit, learned: Learned | Died) -> None:
-        files = tuple(_identity(file) for file in unit.files)
-        if isinstance(learned, Died):
-            self.journal.add(Entry(unit.media_id, files, None, tuple((str(file), str(learned)) for file in unit.files)))
-            return
-        skipped = [(str(file), reason) for file, reason in learned.skipped]
+    def _take(self, candidate: Candidate, ingested: Ingested | WorkerCrash) -> None:
+        """Write an item, or why there is none."""
+        if isinstance(ingested, WorkerCrash):
+            ingested = Ingested(None, skipped=tuple((file, str(ingested)) for file in candidate.files))
+        skipped = [[str(file), reason] for file, reason in ingested.skipped]
         size = None
-        try:
-            if learned.file is not None and (reason := self._not_taken(unit, learned)):
-                skipped.append((str(learned.file), reason))
-            elif learned.file is not None:
-                size = self._put(unit, learned, learned.file)
-        except DecodeError as exc:
-            skipped.append((str(learned.file), str(exc)))
-        damage = (str(learned.file), learned.damage) if size is not None and learned.damage else None
-        self.bytes += size or 0
-        self.journal.add(Entry(unit.media_id, files, size, tuple(skipped), damage))
+        if ingested.file is not None:
+            try:
+                size = self._put(candidate, ingested, ingested.file)
+            except DecodeError as exc:
+                skipped.append([str(ingested.file), str(exc)])
+        damaged = [str(ingested.file), ingested.damage] if size is not None and ingested.damage else None
+        outcome = _Outcome(_identities(candidate), size, skipped, damaged)
+        # ASCII, because a path that is not UTF-8 has surrogates, which have no other encoding.
+        record = json.dumps(dataclasses.asdict(outcome)).encode()
+        self.journal.put({records.media_key(candidate.media_id): record})
 
-    def _not_taken(self, unit: Unit, learned: Learned) -> str | None:
-        """Why a store's own item stays (`add`)."""
-        if not self.add or unit.media_id in self.journal.done or not self._held(unit):
-            return None
-        if self.on_duplicate == "longest":
-            record = self.writer.get(records.info_key(unit.media_id))
-            if record is not None and seconds_of(records.video_info(record)) < learned.length:
-                return None
-        return "the store has this media id already"
+    def _put(self, candidate: Candidate, ingested: Ingested, file: Path) -> int:
+        """Write an item and return its size.
 
-    def _put(self, unit: Unit, learned: Learned, file: Path) -> int:
-        data = read_file(file) if learned.data is None else learned.data
-        if zlib.crc32(data) != learned.crc32:
+        Raises:
+            DecodeError: it is not to be written; the message says why.
+        """
+        self._check_held(candidate, ingested)
+        data = read_file(file) if ingested.data is None else ingested.data
+        if zlib.crc32(data) != ingested.crc32:
             raise DecodeError("it changed while it was packed")
-        try:
-            key = unit.media_id.encode()
-        except UnicodeEncodeError as exc:
-            raise DecodeError("its name is not valid UTF-8") from exc
-        self.writer.put({key: data, records.packets_key(unit.media_id): None, **learned.records})
+        # An item that is replaced may have had a packet table that the new one does not have.
+        old_packets = {records.packets_key(candidate.media_id): None}
+        self.writer.put({records.media_key(candidate.media_id): data, **old_packets, **ingested.records})
         return len(data)
 
+    def _check_held(self, candidate: Candidate, ingested: Ingested) -> None:
+        """Raise DecodeError if an item that the store had before (`add`) is kept."""
+        if not self.settings.add or records.media_key(candidate.media_id) not in self.writer:
+            return
+        # The item is of this addition, which was stopped, and its file has changed since.
+        if self._outcome(candidate) is not None:
+            return
+        record = self.writer.get(records.info_key(candidate.media_id))
+        held = shown_seconds(records.video_info(record)) if record and self.settings.kind == "video" else math.inf
+        if self.settings.on_duplicate == "longest" and held < ingested.seconds:
+            return
+        raise DecodeError("the store has this media id already")
+
     def _commit(self) -> None:
+        # In this order: after a kill in between, items are packed again, but none is missing that the journal has.
         self.writer.commit()
-        self.journal.write()
+        self.journal.commit()
 
 
-def _identity(file: Path) -> tuple[str, int, int]:
-    try:
-        status = file.stat()
-    except OSError:
-        return str(file), -1, -1
-    return str(file), status.st_size, status.st_mtime_ns
+def _identities(candidate: Candidate) -> list[list[Any]]:
+    """Return [path, bytes, time of change in ns] of each file, to see after a stop whether it has changed."""
+    found: list[list[Any]] = []
+    for file in candidate.files:
+        try:
+            status = file.stat()
+        except OSError:
+            found.append([str(file), -1, -1])
+        else:
+            found.append([str(file), status.st_size, status.st_mtime_ns])
+    return found

@@ -1,12 +1,12 @@
-"""The keys and JSON records that `pack` writes beside the media of a store.
+"""The keys of a store and the records that `pack` writes beside the media.
 
     <media_id>                   the media file's bytes                 (the original's layout; media_id = file stem)
-    /clipbert/manifest           what the store is, and whether it is complete
-    /clipbert/info/<media_id>    what was learnt of one item (JSON)
-    /clipbert/packets/<media_id> where a video's packets are, for items that are decoded without their container:
+    /clipbert/manifest           kind, number of items, and whether the store is complete (JSON)
+    /clipbert/info/<media_id>    the media record: header values, checksum, presentation times (JSON)
+    /clipbert/packets/<media_id> the packet table, for videos that are decoded without their container:
                                  zlib(JSON line, then six arrays in little-endian order)
 
-A file stem cannot hold a slash, so these keys never meet a media id.
+A file stem cannot contain a slash, so no media id can be equal to one of the other keys.
 """
 
 from __future__ import annotations
@@ -31,31 +31,48 @@ MANIFEST_KEY = PREFIX + b"manifest"
 _INFO_PREFIX = PREFIX + b"info/"
 _PACKETS_PREFIX = PREFIX + b"packets/"
 
-_ARRAYS = ("<i8", "<u4", "<i4", "?", "?", "<u4")  # gaps, sizes, distances, entry, skippable, checksums
-_ARRAYS_AT_FIRST = 5  # the first stores had no checksums
+_ARRAYS = ("<i8", "<u4", "<i4", "?", "?", "<u4")
+"""Types of the arrays of a packet table: gaps, sizes, distances, entry, skippable, checksums."""
+
 _NO_FRAME = -(2**31)
+"""The distance of a packet that shows no frame; no real distance is as small."""
+
+
+def media_key(media_id: str) -> bytes:
+    """Return the key of an item's bytes. Ids that come from file names may hold bytes that are not UTF-8."""
+    return media_id.encode(errors="surrogateescape")
+
+
+def media_id_of(key: bytes) -> str:
+    """Return the media id of a key that `media_key` made."""
+    return key.decode(errors="surrogateescape")
 
 
 def info_key(media_id: str) -> bytes:
-    """Where the record of an item is."""
-    return _INFO_PREFIX + media_id.encode()
+    """Return the key of an item's media record."""
+    return _INFO_PREFIX + media_key(media_id)
 
 
 def packets_key(media_id: str) -> bytes:
-    """Where the packet table of an item is."""
-    return _PACKETS_PREFIX + media_id.encode()
+    """Return the key of a video's packet table."""
+    return _PACKETS_PREFIX + media_key(media_id)
 
 
 def manifest_record(
     *, kind: str, complete: bool, items: int = 0, size: int = 0, transcode: dict[str, int] | None = None
 ) -> bytes:
-    """The store's manifest; `size` is the media's bytes altogether, `transcode` how its videos were re-encoded."""
+    """Return the manifest of a store.
+
+    Args:
+        size: bytes of all media together.
+        transcode: settings with which the videos were re-encoded.
+    """
     fields = {"format": FORMAT, "complete": complete, "kind": kind, "items": items, "bytes": size}
-    return _json(fields | ({"transcode": transcode} if transcode else {}))
+    return to_json(fields | ({"transcode": transcode} if transcode else {}))
 
 
 def manifest(record: bytes) -> dict[str, Any]:
-    """The fields of `manifest_record`.
+    """Return the fields of `manifest_record`.
 
     Raises:
         ValueError, KeyError, TypeError: the record is damaged.
@@ -66,10 +83,10 @@ def manifest(record: bytes) -> dict[str, Any]:
 
 
 def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
-    """A video's record. Times are kept as runs of equal steps; fractions as text."""
+    """Return a video's media record. `of_the_file` are its size and checksum (`bytes`, `crc32`)."""
     info = probed.info
     steps = (after - before for before, after in pairwise(info.pts))
-    return _json(
+    return to_json(
         {
             **of_the_file,
             "codec": probed.codec,
@@ -78,11 +95,13 @@ def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
             "height": info.height,
             "num_frames": info.num_frames,
             "duration": info.duration,
+            # Fractions are text: 30000/1001 as a float would give other frame indices at the edge of a clip.
             "average_rate": None if info.average_rate is None else str(info.average_rate),
             "time_base": str(info.time_base),
             "complete": info.complete,
             "keyframes": probed.keyframes,
             "decode": "linear" if probed.packets is None else "packets",
+            # Most videos have a constant rate: runs of equal steps keep an hour of video in a few bytes.
             "pts": {
                 "start": info.pts[0],
                 "steps": [[step, sum(1 for _ in run)] for step, run in groupby(steps)],
@@ -92,8 +111,8 @@ def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
 
 
 def image_record(probed: ProbedImage, **of_the_file: int) -> bytes:
-    """An image's record."""
-    return _json(
+    """Return an image's media record. `of_the_file` are its size and checksum (`bytes`, `crc32`)."""
+    return to_json(
         {
             **of_the_file,
             "format": probed.format,
@@ -105,14 +124,8 @@ def image_record(probed: ProbedImage, **of_the_file: int) -> bytes:
     )
 
 
-def fields(record: bytes) -> dict[str, Any]:
-    """What `video_record` or `image_record` hold, by name."""
-    found: dict[str, Any] = json.loads(record)
-    return found
-
-
 def video_info(record: bytes) -> VideoInfo:
-    """What sampling needs, from `video_record`.
+    """Return from `video_record` what sampling needs.
 
     Raises:
         ValueError, KeyError, TypeError: the record is damaged.
@@ -135,9 +148,8 @@ def video_info(record: bytes) -> VideoInfo:
 
 
 def packets_record(table: PacketTable) -> bytes:
-    """A packet table. Offsets are kept as gaps to the end of the packet before, frames as distances from their place
-    in decoding order, so that both are mostly small and equal."""
-    ends = np.concatenate([[0], (table.offsets + table.sizes)[:-1]])
+    """Return the record of a packet table, about 1 % of the video's size."""
+    assert table.checksums is not None
     header = {
         "packets": len(table.sizes),
         "codec": table.codec,
@@ -145,22 +157,24 @@ def packets_record(table: PacketTable) -> bytes:
         "extradata": base64.b64encode(table.extradata).decode(),
         "bits": table.bits,
         "data_size": table.data_size,
-        "arrays": len(_ARRAYS) if table.checksums is not None else _ARRAYS_AT_FIRST,
     }
+    # Instead of offsets the gaps to the end of the packet before, and instead of frame indices the distances from the
+    # place in decoding order: both are mostly small and equal, so that zlib makes almost nothing of them.
+    ends = np.concatenate([[0], (table.offsets + table.sizes)[:-1]])  # (P,)
     arrays = (
         table.offsets - ends,
         table.sizes,
         np.where(table.shows < 0, _NO_FRAME, table.shows - np.arange(len(table.shows))),
         table.entry,
         table.skippable,
-        *(() if table.checksums is None else (table.checksums,)),
+        table.checksums,
     )
-    body = b"".join(array.astype(form).tobytes() for array, form in zip(arrays, _ARRAYS, strict=False))
-    return zlib.compress(_json(header) + b"\n" + body)
+    body = b"".join(array.astype(form).tobytes() for array, form in zip(arrays, _ARRAYS, strict=True))
+    return zlib.compress(to_json(header) + b"\n" + body)
 
 
 def packet_table(record: bytes) -> PacketTable:
-    """The table, from `packets_record`.
+    """Return the table from `packets_record`.
 
     Raises:
         ValueError, KeyError, TypeError, zlib.error: the record is damaged.
@@ -168,10 +182,11 @@ def packet_table(record: bytes) -> PacketTable:
     line, _, body = zlib.decompress(record).partition(b"\n")
     header = json.loads(line)
     count, start, arrays = header["packets"], 0, []
-    for form in _ARRAYS[: header.get("arrays", _ARRAYS_AT_FIRST)]:
+    for form in _ARRAYS:
         arrays.append(np.frombuffer(body, dtype=form, count=count, offset=start))
         start += arrays[-1].nbytes
-    gaps, sizes, distances, entry, skippable, *checksums = arrays
+    gaps, sizes, distances, entry, skippable, checksums = arrays  # (P,) each
+    # Sums of sizes exceed 32 bits in files of more than 4 GiB.
     sizes = sizes.astype(np.int64)
     return PacketTable(
         codec=header["codec"],
@@ -184,9 +199,10 @@ def packet_table(record: bytes) -> PacketTable:
         shows=np.where(distances == _NO_FRAME, -1, distances + np.arange(count)),
         entry=entry,
         skippable=skippable,
-        checksums=checksums[0] if checksums else None,
+        checksums=checksums,
     )
 
 
-def _json(value: dict[str, Any]) -> bytes:
+def to_json(value: dict[str, Any]) -> bytes:
+    """Return a compact JSON record."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()

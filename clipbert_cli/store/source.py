@@ -1,10 +1,10 @@
-"""Media by id, wherever they are: what every source can do, and a folder of files. An LMDB is in `store.py`."""
+"""Media by id: what every source offers, and a folder of files as a source. An LMDB is in `lmdb_store.py`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from clipbert_cli.errors import StoreError
@@ -14,13 +14,14 @@ from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
 from clipbert_cli.types import Kind, VideoInfo
 
-_REMEMBERED_BYTES = 2**28  # of what was probed, a process: about 30,000 videos
+_REMEMBERED_BYTES = 2**28
+"""Limit of the records that a process remembers of the videos that it probed: about 30,000 videos."""
 
 _Records = tuple[bytes, bytes | None]
 
 
 class MediaSource(ABC):
-    """Media by id. Iteration is over the ids, sorted; each process that uses a source opens its own handles."""
+    """Media by id. Iteration gives the ids in order. Each process that uses a source opens its own handles."""
 
     def __init__(self, path: Path, *, kind: Kind) -> None:
         self.path = path
@@ -29,7 +30,7 @@ class MediaSource(ABC):
         self._probed_bytes = 0
 
     has_records: bool
-    """Whether what sampling needs is stored: False means that videos are probed on first use."""
+    """Whether there are media records. Without them videos are probed on first use, which decodes them once more."""
 
     @abstractmethod
     def __contains__(self, media_id: object) -> bool: ...
@@ -41,46 +42,42 @@ class MediaSource(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
+    def reading(self, media_id: str) -> AbstractContextManager[bytes | memoryview]:
+        """Give the media file's bytes while a block lasts; without copying them where that is possible.
+
+        Raises:
+            StoreError: there is no such item, or it cannot be read.
+        """
+
     def read(self, media_id: str) -> bytes:
-        """The media file's bytes.
+        """Return the media file's bytes.
 
         Raises:
-            StoreError: no such id, or it cannot be read.
+            StoreError: there is no such item, or it cannot be read.
         """
-
-    @contextmanager
-    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
-        """The media file's bytes while the block lasts; where the store can, without copying them.
-
-        Raises:
-            StoreError: as `read`.
-        """
-        yield self.read(media_id)
+        with self.reading(media_id) as data:
+            return bytes(data)
 
     def info(self, media_id: str) -> VideoInfo | None:
-        """What sampling needs to know of a video (None of an image); where it is not stored, probed and remembered.
+        """Return what sampling needs to know of a video, None for an image. Without a record the video is probed.
 
         Raises:
             StoreError: as `read`.
             DecodeError: the video has to be probed and cannot be decoded.
         """
-        if self.kind == "image":
-            return None
-        return records.video_info(self._probe(media_id)[0])
+        return None if self.kind == "image" else records.video_info(self._probe(media_id)[0])
 
     def packets(self, media_id: str) -> PacketTable | None:
-        """Where a video's packets are; None of an image, and of a video that has to be decoded from its start.
+        """Return a video's packet table; None for an image, and for a video that has to be decoded from its start.
 
         Raises:
             StoreError, DecodeError: as `info`.
         """
-        if self.kind == "image":
-            return None
-        record = self._probe(media_id)[1]
+        record = None if self.kind == "image" else self._probe(media_id)[1]
         return None if record is None else records.packet_table(record)
 
     def checksum(self, media_id: str) -> int | None:
-        """CRC-32 of the media file's bytes as they were packed; None where it is not known.
+        """Return the CRC-32 of the media file's bytes as they were packed, None where it is not known.
 
         Raises:
             StoreError: as `read`.
@@ -92,6 +89,7 @@ class MediaSource(ABC):
         if found is None:
             probed = inspect_video(self.read(media_id))
             table = None if probed.packets is None else records.packets_record(probed.packets)
+            # Records and not objects are remembered: they are a tenth as large.
             found = records.video_record(probed), table
             size = len(found[0]) + len(table or b"")
             if self._probed_bytes + size <= _REMEMBERED_BYTES:
@@ -100,11 +98,11 @@ class MediaSource(ABC):
         return found
 
     def missing(self, media_ids: Iterable[str]) -> list[str]:
-        """Those ids that are not here, each once, in their order."""
+        """Return those ids that are not here, each once, in their order."""
         return [media_id for media_id in dict.fromkeys(media_ids) if media_id not in self]
 
     def locate(self, media_id: str) -> str:
-        """A media item as messages name it, e.g. `video 'cat' in vis_db/pets`."""
+        """Return how messages name an item, such as `video 'cat' in vis_db/pets`."""
         return f"{self.kind} {media_id!r} in {self.path}"
 
     def _unknown(self, media_id: str) -> StoreError:
@@ -115,7 +113,7 @@ class MediaSource(ABC):
 
 
 class MediaFolder(MediaSource):
-    """A folder of media files, found when it was opened: id = stem, at any depth."""
+    """A folder of media files at any depth, listed when it was opened. The media id is the name without its ending."""
 
     has_records = False
 
@@ -132,11 +130,16 @@ class MediaFolder(MediaSource):
     def __len__(self) -> int:
         return len(self._files)
 
-    def read(self, media_id: str) -> bytes:
+    @contextmanager
+    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
         file = self._files.get(media_id)
         if file is None:
             raise self._unknown(media_id)
         try:
-            return file.read_bytes()
+            data = file.read_bytes()
         except OSError as exc:
-            raise StoreError(f"{self.kind} {media_id!r} cannot be read from {file}: {exc.strerror}") from exc
+            raise StoreError(
+                f"{self.kind} {media_id!r} cannot be read from {file}: {exc.strerror}",
+                hint="check that the file is still there and readable",
+            ) from exc
+        yield data

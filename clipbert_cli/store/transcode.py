@@ -1,8 +1,4 @@
-"""Videos re-encoded so that sparse sampling is cheap: smaller frames, short groups of pictures, no B-frames. Lossy.
-
-x264's `fastdecode` leaves out CABAC, deblocking and weighted prediction: files are a quarter larger, clips come out of
-them 1.7 times as fast, and the pictures are nearly as close to the source (0.2 to 0.4 dB less).
-"""
+"""Re-encoding videos, with loss, so that sampling is cheap: smaller frames, short groups of pictures, no B-frames."""
 
 from __future__ import annotations
 
@@ -17,16 +13,17 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import open_video
 
 _TIME_BASE = Fraction(1, 90_000)
+"""The clock of MPEG: the usual frame rates are whole numbers of its ticks, or nearly so."""
 
 
 @dataclass(frozen=True, slots=True)
 class Transcode:
-    """H.264 in MP4, without sound.
+    """Settings of the re-encoded videos, which are H.264 in MP4 without sound.
 
     Args:
-        long_side: larger frames are made smaller, in pixels.
-        gop: frames from one key frame to the next.
-        crf: quality of x264; smaller is better and larger.
+        long_side: limit of the longer side in pixels; frames below it keep their size.
+        gop: number of frames from one key frame to the next.
+        crf: quality of x264, 0 to 51; a smaller value is a better picture and a larger file.
     """
 
     long_side: int = 448
@@ -35,14 +32,15 @@ class Transcode:
 
     def __post_init__(self) -> None:
         if self.long_side < 16 or self.gop < 1 or not 0 <= self.crf <= 51:
-            raise ValueError(f"{self}: long_side must be at least 16, gop at least 1, crf from 0 to 51")
+            raise ValueError(f"{self}: long_side must be at least 16, gop at least 1 and crf from 0 to 51")
 
 
 def transcode_video(data: bytes, settings: Transcode) -> bytes:
-    """The video re-encoded; its frames keep their times, from the first one on.
+    """Return the re-encoded video. Its frames keep their times, counted from the first one.
 
     Raises:
-        DecodeError: it does not decode to its end: what is left out would go unnoticed later.
+        DecodeError: the video does not decode to its end. The new file would decode without an error, so that nobody
+            would notice later that its end is missing.
     """
     file = io.BytesIO()
     with open_video(data) as video, av.open(file, "w", format="mp4") as output:
@@ -56,7 +54,12 @@ def transcode_video(data: bytes, settings: Transcode) -> bytes:
                 stream.width, stream.height = _even_size(frame.width, frame.height, settings.long_side)
                 stream.pix_fmt = "yuv420p"
                 stream.codec_context.time_base = stream.time_base = _TIME_BASE
-                stream.codec_context.thread_count = 1  # packing has a process a core
+                # Packing has one process per core already.
+                stream.codec_context.thread_count = 1
+                # `fastdecode` leaves out CABAC, deblocking and weighted prediction: files are a quarter larger, clips
+                # are decoded 1.7 times as fast, and pictures are nearly as close to the source (0.2 to 0.4 dB less).
+                # No scene cuts, so that key frames are exactly `gop` frames apart; no B-frames, so that the frame that
+                # a packet shows does not wait for a later packet.
                 stream.options = {
                     "crf": str(settings.crf),
                     "g": str(settings.gop),
@@ -66,16 +69,18 @@ def transcode_video(data: bytes, settings: Transcode) -> bytes:
                     "tune": "fastdecode",
                 }
             scaled = frame.reformat(stream.width, stream.height, "yuv420p", interpolation="BILINEAR", threads=1)
-            scaled.time_base, scaled.pict_type = _TIME_BASE, PictureType.NONE  # the encoder chooses
+            # A decoded frame has the picture type of the source, and the encoder would repeat its key frames.
+            scaled.time_base, scaled.pict_type = _TIME_BASE, PictureType.NONE
+            # The encoder refuses times that do not increase; two frames of a source may round to the same tick.
             before = scaled.pts = max(before + 1, round((time - start) * time_base / _TIME_BASE))
             output.mux(stream.encode(scaled))
         if stream is None:
-            raise DecodeError("not one frame decodes: the video stream is empty")
+            raise DecodeError("no frame could be decoded: the video stream is empty")
         output.mux(stream.encode())
     return file.getvalue()
 
 
 def _even_size(width: int, height: int, long_side: int) -> tuple[int, int]:
-    """Not larger than `long_side`, and even, which 4:2:0 needs."""
+    """Return the (width, height) of the new video: at most `long_side`, and even, as 4:2:0 requires."""
     scale = min(1.0, long_side / max(width, height))
     return max(2, int(width * scale) // 2 * 2), max(2, int(height * scale) // 2 * 2)

@@ -1,5 +1,8 @@
-"""Worker processes for jobs on files that may be broken: results in order, and a job that kills its process is only one
-failed job."""
+"""Worker processes for jobs on files that may be broken.
+
+Results come in the order of the jobs. A job that crashes its process, or takes too long, is one failed job; the others
+are done. The limit is processor time: on a busy machine, a limit of wall time would fail whole videos.
+"""
 
 from __future__ import annotations
 
@@ -16,21 +19,22 @@ from typing import Any, Generic, TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
-_AHEAD = 4  # finished jobs a worker may be ahead of the first unfinished one
+_AHEAD = 4
+"""Jobs per worker that may be given out before the oldest one is finished: results wait in memory until then."""
 
 
-class Died(Exception):  # noqa: N818
-    """A job's process died; the message says by which signal or exit code."""
+class WorkerCrash(Exception):  # noqa: N818
+    """The failure of a job whose process ended before it returned a result. The message says how."""
 
 
 class _Worker(Generic[Job, Result]):
     def __init__(self, work: Callable[[Job], Result], limit: Callable[[Job], float] | None) -> None:
-        # Not forked: the parent may have threads (a progress bar) and an open LMDB.
+        # Not forked: the parent may have threads (a progress bar) and an open LMDB, which do not survive a fork.
         context = multiprocessing.get_context("spawn")
-        self._work = work
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(work, limit, theirs), daemon=True)
-        # Ctrl-C is the parent's to answer: the child inherits that the signal is blocked, and no start is half done.
+        # The parent answers Ctrl-C. The child inherits that the signal is blocked; ignoring it after the start would
+        # leave a moment in which Ctrl-C prints the child's traceback.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             self.process.start()
@@ -41,10 +45,11 @@ class _Worker(Generic[Job, Result]):
 
     def give(self, number: int, job: Job) -> None:
         self.number = number
-        with contextlib.suppress(BrokenPipeError):  # it died: `take` says so
+        # If the process has ended, `take` reports it.
+        with contextlib.suppress(BrokenPipeError):
             self.connection.send(job)
 
-    def take(self) -> Result | Died:
+    def take(self) -> Result | WorkerCrash:
         self.number = None
         try:
             result: Result = self.connection.recv()
@@ -52,14 +57,15 @@ class _Worker(Generic[Job, Result]):
             self.process.join()
             code = self.process.exitcode or 0
             if code == -signal.SIGXCPU:
-                return Died("it takes too long: it is broken, or far larger than its bytes tell")
-            if code == 1:  # how Python ends after an error
-                return Died(
-                    "the process that was to decode it failed (its error stands above); where every one does in a "
-                    "script of yours, call this under `if __name__ == '__main__':`"
+                return WorkerCrash("decoding timed out: it is corrupt, or far larger than its size suggests")
+            # Python ends with 1 after an exception.
+            if code == 1:
+                return WorkerCrash(
+                    "the worker process failed (see its error above); if all of them fail in a script of yours, make "
+                    "this call under `if __name__ == '__main__':`"
                 )
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-            return Died(f"it kills the process that decodes it ({how})")
+            return WorkerCrash(f"decoding it crashed the worker ({how})")
         return result
 
     def stop(self) -> None:
@@ -78,7 +84,7 @@ def _serve(work: Callable[[Job], Result], limit: Callable[[Job], float] | None, 
 
 
 def _allow(seconds: float) -> None:
-    """Let the system end this process after so much more processor time: an endless loop in C hears nothing else."""
+    """Let the system end this process after so much more processor time; Python cannot interrupt a loop in C."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     soft = math.ceil(used.ru_utime + used.ru_stime + seconds)
@@ -91,13 +97,14 @@ def in_order(
     *,
     workers: int,
     limit: Callable[[Job], float] | None = None,
-) -> Iterator[tuple[Job, Result | Died]]:
-    """(job, its result) in the order of the jobs, made by `workers` processes; by this one where it is 0.
+) -> Iterator[tuple[Job, Result | WorkerCrash]]:
+    """Yield (job, its result) in the order of the jobs.
 
     Args:
-        work: a function of a module. What it raises ends its process: return what can go wrong.
-        limit: a function of a module: seconds of processor time after which a job's process is ended. It is no limit to
-            this process (`workers` 0).
+        work: a function of a module. An exception that it raises ends its process, so it returns what can go wrong.
+        workers: number of processes; 0 does the jobs in this one.
+        limit: a function of a module that returns the seconds of processor time after which a job's process is ended.
+            Without workers there is no limit.
     """
     if not workers:
         for job in jobs:
@@ -108,31 +115,36 @@ def in_order(
     done: dict[int, Any] = {}
     team: list[_Worker[Job, Result]] = []
     place = 0
+    exhausted = False
     try:
-        exhausted = False
         while True:
-            while not exhausted and len(given) < workers * _AHEAD and (idle := _idle(team, work, limit, workers)):
+            while not exhausted and len(given) < workers * _AHEAD:
+                idle = next((worker for worker in team if worker.number is None), None)
+                if idle is None and len(team) == workers:
+                    break
                 try:
                     number, job = next(pending)
                 except StopIteration:
                     exhausted = True
                     break
+                # Workers are started as they are needed, also in place of one that crashed.
+                if idle is None:
+                    idle = _Worker(work, limit)
+                    team.append(idle)
                 given[number] = job
                 idle.give(number, job)
             while place in done:
                 yield given.pop(place), done.pop(place)
                 place += 1
             busy = {worker.connection: worker for worker in team if worker.number is not None}
-            if not busy:
-                if exhausted and not given:
-                    return
-                continue
-            for connection in wait(list(busy)):
+            if not busy and exhausted and not given:
+                return
+            for connection in wait(list(busy)) if busy else ():
                 worker = busy[connection]  # type: ignore[index]
                 assert worker.number is not None
                 finished = worker.number
                 done[finished] = worker.take()
-                if isinstance(done[finished], Died):
+                if isinstance(done[finished], WorkerCrash):
                     worker.stop()
                     team.remove(worker)
     finally:
@@ -140,21 +152,6 @@ def in_order(
             worker.stop()
 
 
-def _idle(
-    team: list[_Worker[Job, Result]],
-    work: Callable[[Job], Result],
-    limit: Callable[[Job], float] | None,
-    workers: int,
-) -> _Worker[Job, Result] | None:
-    for worker in team:
-        if worker.number is None:
-            return worker
-    if len(team) < workers:
-        team.append(_Worker(work, limit))
-        return team[-1]
-    return None
-
-
 def available_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0))

@@ -18,24 +18,28 @@ MAX_ITEM_BYTES = 2**32 - 1
 """Largest value of LMDB."""
 
 _FIRST_MAP_BYTES = 2**28
+
+# A transaction holds its values in memory, and each commit waits for the disk (some 10 ms): 64 MB or 1,000 keys make
+# the wait small without holding much.
 _COMMIT_BYTES = 2**26
 _COMMIT_KEYS = 1000
 
 
 class StoreWriter:
-    """The one writer of the LMDB in `folder`. What was put is on the disk after `commit`, all of it or nothing."""
+    """The only writer of the LMDB in `folder`. After `commit`, all that was put is on the disk; before, nothing is."""
 
     def __init__(self, folder: Path) -> None:
         self._data_file = folder / DATA_FILE
         size = self._data_file.stat().st_size if self._data_file.exists() else 0
+        # LMDB maps the whole file and fails when the map is full; `commit` doubles it then.
         self._map_bytes = max(_FIRST_MAP_BYTES, 2 * size)
-        # Who may write is settled by the pack's own lock, and readers take none.
+        # No lock file of LMDB: pack's own lock keeps other writers out, and readers open the store without locks.
         self._environment = lmdb.open(str(folder), map_size=self._map_bytes, mode=0o644, lock=False, max_dbs=0)
         self._pending: dict[bytes, bytes | None] = {}
         self._pending_bytes = 0
 
     def get(self, key: bytes) -> bytes | None:
-        """A value that is committed."""
+        """Return a committed value, None where there is none."""
         with self._environment.begin() as txn:
             value = txn.get(key)
             return None if value is None else bytes(value)
@@ -45,12 +49,12 @@ class StoreWriter:
             return bool(cursor.set_key(key))
 
     def put(self, items: Mapping[bytes, bytes | None]) -> None:
-        """Write these with the next commit; None deletes."""
+        """Write these items with the next commit; None deletes a key."""
         self._pending |= items
         self._pending_bytes += sum(len(value) for value in items.values() if value)
 
     def count_media(self, *, without: bytes) -> tuple[int, int]:
-        """How many values there are, and their bytes; keys that begin with `without` do not count."""
+        """Return the number of values and their bytes, except for keys that begin with `without`."""
         count = size = 0
         with self._environment.begin(buffers=True) as txn, txn.cursor() as cursor:
             for key, value in cursor:
@@ -60,10 +64,15 @@ class StoreWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether it is time to commit."""
+        """Whether so much is pending that it should be committed."""
         return self._pending_bytes >= _COMMIT_BYTES or len(self._pending) >= _COMMIT_KEYS
 
     def commit(self) -> None:
+        """Write what is pending in one transaction and wait until it is on the disk.
+
+        Raises:
+            lmdb.Error, OSError: it cannot be written.
+        """
         while True:
             try:
                 with self._environment.begin(write=True) as txn:
@@ -79,25 +88,30 @@ class StoreWriter:
                 self._check_space()
                 raise
             else:
-                self._pending, self._pending_bytes = {}, 0
+                self.discard()
                 return
 
     def discard(self) -> None:
-        """Forget what was put and not committed."""
+        """Forget what is pending."""
         self._pending, self._pending_bytes = {}, 0
 
     def close(self) -> None:
+        """Close the LMDB; what is pending is lost."""
         self._environment.close()
 
     def _check_space(self) -> None:
-        """Raises the OSError that stopped a write: LMDB calls a write that was cut short an input/output error."""
+        """Raise the OSError that stopped a write.
+
+        LMDB reports a write that the system cut short, such as on a full disk, as an input/output error. Reserving the
+        same space again gives the real reason.
+        """
         with self._data_file.open("ab") as file:
             os.posix_fallocate(file.fileno(), file.tell(), max(1, self._pending_bytes))
 
 
 @contextmanager
 def writing_to(store: Path) -> Iterator[None]:
-    """Turns what goes wrong while writing into `OutputError`."""
+    """Turn errors of writing into `OutputError`."""
     try:
         yield
     except (lmdb.Error, OSError) as exc:

@@ -194,7 +194,7 @@ def test_pack_makes_the_store(world):
 def test_media_that_do_not_pack_are_partial_and_stay(world):
     world.pages["lab/b.zip"].body = zipped({"two.jpg": picture(3)})
     done = world.run("lab/images", "--pack", code=1)
-    assert "not packed: two files have one media id 'two'" in done.stderr
+    assert "not packed: two files have the media id 'two'" in done.stderr
     assert (world.data / "media/lab/b/two.jpg").exists()
     assert not (world.data / "vis_db/lab").exists()
 

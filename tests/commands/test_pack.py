@@ -98,7 +98,7 @@ def test_an_interrupt_exits_130_and_the_same_command_goes_on(tmp_path: Path) -> 
         (videos / f"{index}.mp4").write_bytes(data)
     with subprocess.Popen([*COMMAND, videos, tmp_path / "store"], stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".store.partial/data.mdb")):
+        while not list(tmp_path.glob(".store.unfinished/data.mdb")):
             assert process.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -107,7 +107,7 @@ def test_an_interrupt_exits_130_and_the_same_command_goes_on(tmp_path: Path) -> 
     assert process.returncode == 130
     assert "interrupted" in stderr
     assert "Traceback" not in stderr
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".store.partial", "videos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".store.unfinished", "videos"]
 
 
 def test_options_of_packing_reach_it(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:

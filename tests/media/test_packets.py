@@ -173,14 +173,6 @@ def test_bytes_that_changed_are_no_frames() -> None:
     list(rgb_frames(bytes(data), [0], info=probed.info, packets=probed.packets))  # which does not need them
 
 
-def test_tables_without_checksums_are_read() -> None:
-    """As the first stores had them."""
-    table = dataclasses.replace(inspect_video(video(30)).packets, checksums=None)
-    read = packet_table(packets_record(table))
-    assert read.checksums is None
-    assert np.array_equal(read.offsets, table.offsets)
-
-
 def test_frames_outside_of_the_edit_list_are_left_out() -> None:
     file = io.BytesIO()
     with av.open(file, "w", format="mp4", options={"use_editlist": "1"}) as output:

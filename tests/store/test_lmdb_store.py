@@ -15,6 +15,7 @@ import lmdb
 import numpy as np
 import pytest
 from made_media import image, marked_frame, video
+from store_content import original_store
 
 from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.probe import ProbedVideo, inspect_video, probe_video
@@ -43,14 +44,6 @@ def folder(tmp_path: Path, clips: dict[str, bytes]) -> Path:
 def store(tmp_path: Path, folder: Path) -> Path:
     pack_media([folder], tmp_path / "store")
     return tmp_path / "store"
-
-
-def original_store(path: Path, items: dict[str, bytes]) -> Path:
-    """The original's layout: nothing but stems and bytes."""
-    with lmdb.open(str(path), map_size=2**28) as environment, environment.begin(write=True) as txn:
-        for name, data in items.items():
-            txn.put(name.encode(), data)
-    return path
 
 
 def put(store: Path, key: bytes, value: bytes) -> None:
@@ -107,7 +100,7 @@ def test_plain_lmdb_reads_what_pack_writes(store: Path, clips: dict[str, bytes])
     }
 
 
-def test_stored_knowledge_is_used_in_place_of_probing(store: Path, clips: dict[str, bytes]) -> None:
+def test_a_media_record_is_used_in_place_of_probing(store: Path, clips: dict[str, bytes]) -> None:
     put(store, records.info_key("a"), records.video_record(inspect_video(clips["b"])))
     assert open_media(store, kind="video").info("a") == probe_video(clips["b"])
 
@@ -202,7 +195,7 @@ def test_reading_makes_no_file(store: Path) -> None:
     ],
     ids=["missing", "empty folder", "text file", "empty store", "junk"],
 )
-def test_what_is_no_store_is_refused_with_the_next_step(make, message: str, tmp_path: Path) -> None:
+def test_anything_but_a_store_is_refused_with_the_next_step(make, message: str, tmp_path: Path) -> None:
     make(tmp_path / "store")
     with pytest.raises(StoreError, match=message) as caught:
         open_media(tmp_path / "store", kind="video")
@@ -219,7 +212,7 @@ def test_a_cut_off_store_is_refused_and_not_a_crash(part: float, store: Path) ->
 
 def test_an_unfinished_store_says_so(store: Path) -> None:
     put(store, records.MANIFEST_KEY, records.manifest_record(kind="video", complete=False))
-    with pytest.raises(StoreError, match="not finished"):
+    with pytest.raises(StoreError, match="not complete"):
         open_media(store, kind="video")
 
 
@@ -232,7 +225,7 @@ def test_a_store_of_a_later_format_says_so(store: Path) -> None:
 
 def test_damaged_records_say_so(store: Path) -> None:
     put(store, records.info_key("a"), b"{")
-    with pytest.raises(StoreError, match="knows of 'a'"):
+    with pytest.raises(StoreError, match="media record of 'a'"):
         open_media(store, kind="video").info("a")
     put(store, records.MANIFEST_KEY, b"[]")
     with pytest.raises(StoreError, match="manifest"):
@@ -240,7 +233,7 @@ def test_damaged_records_say_so(store: Path) -> None:
 
 
 def test_the_other_kind_is_refused(store: Path) -> None:
-    with pytest.raises(StoreError, match="'video', and 'image' is expected"):
+    with pytest.raises(StoreError, match="'video', but 'image' is expected"):
         open_media(store, kind="image")
 
 
@@ -264,9 +257,11 @@ def _with_pts(probed: ProbedVideo, pts: tuple[int, ...]) -> ProbedVideo:
     return dataclasses.replace(probed, info=dataclasses.replace(probed.info, pts=pts, average_rate=None))
 
 
-def test_the_readme_shows_how_plain_lmdb_and_av_read_a_store(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
-    code = readme.split("```python\n")[1].split("```")[0]
-    assert "txn.cursor()" in code
-    exec(code.replace("vis_db/msrvtt", str(store)), {})
+def test_the_documented_program_reads_a_store_with_plain_lmdb_and_av(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "stores.md").read_text()
+    code = page.split("```python\n")[1].split("```")[0]
+    assert "transaction.cursor()" in code
+    exec(code.replace("vis_db/pets", str(store)), {})
     assert capsys.readouterr().out.splitlines() == ["a 20", "b 12", "日本 6"]

@@ -17,9 +17,9 @@ from made_media import image, marked_frame, sound, video
 from store_content import content, names
 
 from clipbert_cli.errors import ClipbertError, OutputError, StoreError, UsageError
-from clipbert_cli.store.ingest import Learned, Unit, learn
+from clipbert_cli.store.ingest import Candidate, Ingested, ingest
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import PackProgress, pack_media
+from clipbert_cli.store.pack import pack_media
 from clipbert_cli.store.transcode import Transcode
 
 
@@ -30,15 +30,15 @@ def test_files_are_found_at_any_depth_and_in_any_case(tmp_path: Path, clip: byte
         (source / place).write_bytes(clip)
     (source / "readme.txt").write_text("hello")
     (source / "deep/circle").symlink_to(source)
-    done: list[PackProgress] = []
-    summary = pack_media([source], tmp_path / "store", on_progress=done.append)
+    done: list[tuple[int, int]] = []
+    summary = pack_media([source], tmp_path / "store", on_progress=lambda *progress: done.append(progress))
     assert list(open_media(tmp_path / "store", kind="video")) == ["a", "b", "c.name"]
     assert (summary.packed, summary.bytes, summary.kind) == (3, 3 * len(clip), "video")
-    assert [(progress.done, progress.total) for progress in done] == [(1, 3), (2, 3), (3, 3)]
+    assert done == [(1, 3), (2, 3), (3, 3)]
     assert names(tmp_path) == ["in", "store"]
 
 
-def test_what_is_learnt_is_stored_beside_the_bytes(videos: Path, tmp_path: Path, clip: bytes) -> None:
+def test_media_records_are_stored_beside_the_bytes(videos: Path, tmp_path: Path, clip: bytes) -> None:
     pack_media([videos], tmp_path / "store")
     with lmdb.open(str(tmp_path / "store"), readonly=True, lock=False) as environment, environment.begin() as txn:
         record = json.loads(txn.get(b"/clipbert/info/video3"))
@@ -117,7 +117,11 @@ def test_gifs_are_videos_unless_images_are_asked_for(tmp_path: Path) -> None:
     [
         (lambda folder: None, UsageError, "does not exist"),
         (lambda folder: folder.mkdir(), StoreError, "none of 0 files"),
-        (lambda folder: (folder.mkdir(), (folder / "a.mp4").write_bytes(b"")), StoreError, "not one of 1 files.*empty"),
+        (
+            lambda folder: (folder.mkdir(), (folder / "a.mp4").write_bytes(b"")),
+            StoreError,
+            "none of 1 files could be.*empty",
+        ),
     ],
     ids=["missing", "no media", "all unusable"],
 )
@@ -205,10 +209,10 @@ def test_transcoded_videos_are_small_and_keep_their_times(tmp_path: Path) -> Non
     }
 
 
-def test_a_file_that_kills_its_process_is_skipped(
+def test_a_file_that_crashes_its_worker_is_skipped(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipbert_cli.store.pack.learn", learn_or_die)
+    monkeypatch.setattr("clipbert_cli.store.pack.ingest", ingest_or_crash)
     summary = pack_media([videos], tmp_path / "store", workers=2)
     assert summary.packed == 7
     ((path, reason),) = summary.skipped
@@ -216,10 +220,10 @@ def test_a_file_that_kills_its_process_is_skipped(
     assert "SIGKILL" in reason
 
 
-def learn_or_die(unit: Unit) -> Learned:
-    if unit.media_id == "video3":
+def ingest_or_crash(candidate: Candidate) -> Ingested:
+    if candidate.media_id == "video3":
         os.kill(os.getpid(), signal.SIGKILL)
-    return learn(unit)
+    return ingest(candidate)
 
 
 def test_packing_loads_no_torch() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from made_media import image, marked_frame, video
-from store_content import content, names
+from store_content import content, names, original_store
 
 from clipbert_cli.errors import StoreError
 from clipbert_cli.store.lmdb_store import open_media
@@ -48,3 +48,8 @@ def test_adding_needs_a_store_with_media_records_and_of_the_same_kind(videos: Pa
     with pytest.raises(StoreError, match="of kind 'image'"):
         pack_media([videos], tmp_path / "pictures", add=True)
     assert names(tmp_path / "pictures") == ["data.mdb"]
+    assert list(open_media(tmp_path / "pictures", kind="image")) == ["a"]
+    pictures = original_store(tmp_path / "original", {"a": video(3)})
+    with pytest.raises(StoreError, match="no media records") as caught:
+        pack_media([videos], pictures, add=True)
+    assert "clipbert store scan" in (caught.value.hint or "")

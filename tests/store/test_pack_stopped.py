@@ -15,18 +15,18 @@ from store_content import content, names
 
 from clipbert_cli.errors import StoreError
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import PackProgress, pack_media
+from clipbert_cli.store.pack import pack_media
 from clipbert_cli.store.transcode import Transcode
 
 
 def test_an_interrupt_keeps_what_is_done_and_the_next_pack_goes_on(videos: Path, tmp_path: Path) -> None:
-    def interrupt(progress: PackProgress) -> None:
-        if progress.done == 3:
+    def interrupt(done: int, total: int) -> None:
+        if done == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         pack_media([videos], tmp_path / "store", on_progress=interrupt)
-    assert names(tmp_path) == [".store.partial", "videos"]
+    assert names(tmp_path) == [".store.unfinished", "videos"]
     assert pack_media([videos], tmp_path / "store").packed == 8
     assert names(tmp_path) == ["store", "videos"]
 
@@ -46,8 +46,8 @@ if where == "publish":
         print("here", flush=True)
         time.sleep(60)
     store_writer.StoreWriter.close = close
-def wait(progress):
-    if where == str(progress.done):
+def wait(done, total):
+    if where == str(done):
         print("here", flush=True)
         time.sleep(60)
 packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]), on_progress=wait)
@@ -70,10 +70,10 @@ def test_a_killed_pack_leaves_no_store_and_the_next_one_goes_on(
     store = tmp_path / "store"
     with packing_until(where, videos, store) as process:
         process.send_signal(signal.SIGKILL)
-    assert names(tmp_path) == [".store.partial", "videos"]
+    assert names(tmp_path) == [".store.unfinished", "videos"]
     if where != "publish":
-        with pytest.raises(StoreError, match="not finished"):
-            open_media(tmp_path / ".store.partial", kind="video")
+        with pytest.raises(StoreError, match="not complete"):
+            open_media(tmp_path / ".store.unfinished", kind="video")
     summary = pack_media([videos], store)
     assert (summary.packed, summary.resumed) == (8, resumed)
     assert names(tmp_path) == ["store", "videos"]
@@ -104,7 +104,7 @@ def test_a_second_pack_of_a_store_is_refused_while_the_first_runs(videos: Path, 
         try:
             with pytest.raises(StoreError, match=f"another pack \\(process {process.pid} on "):
                 pack_media([videos], store)
-            assert (tmp_path / ".store.partial").is_dir()
+            assert (tmp_path / ".store.unfinished").is_dir()
         finally:
             process.kill()
 
@@ -121,7 +121,7 @@ def test_a_killed_addition_is_not_finished_and_goes_on(videos: Path, tmp_path: P
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
         process.kill()
-    with pytest.raises(StoreError, match="not finished"):
+    with pytest.raises(StoreError, match="not complete"):
         open_media(store, kind="video")
     summary = pack_media([more], store, add=True)
     assert (summary.packed, summary.resumed) == (3, 2)

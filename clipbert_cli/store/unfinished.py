@@ -1,0 +1,82 @@
+"""The folder in which a store is written until it is complete.
+
+A new store is written in a hidden folder beside its place (`.NAME.unfinished`) and renamed when it is complete and on
+the disk, so that it appears whole or not at all. A killed or interrupted pack leaves that folder, and the next pack of
+the same store continues in it. Unlike the temporary names of `files.py`, its name therefore has no process in it, and
+a lock keeps other packs out. `--add` works in the store itself, whose manifest says meanwhile that it is not complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from clipbert_cli.errors import OutputError, StoreError
+from clipbert_cli.files import LockHeldError, lock, publish_folder, remove
+
+_LOCK_FILE = "pack.lock"
+_JOURNAL = "pack.journal"
+
+
+@dataclass(frozen=True, slots=True)
+class UnfinishedStore:
+    """The folder to write in, and the store that it becomes; with `--add` both are the same."""
+
+    store: Path
+    folder: Path
+
+    @property
+    def journal(self) -> Path:
+        """Folder of the LMDB that says what is done so far."""
+        return self.folder / _JOURNAL
+
+    def publish(self) -> None:
+        """Give the complete store its name and remove what only packing needs.
+
+        Raises:
+            StoreError: something has appeared under that name meanwhile.
+        """
+        remove(self.journal)
+        if self.folder == self.store:
+            return
+        try:
+            publish_folder(self.folder, self.store)
+        except FileExistsError as exc:
+            raise StoreError(
+                f"{self.store} has appeared while it was being packed", hint="choose another name"
+            ) from exc
+        # The lock goes with the folder and is released last: without it, another pack could begin to write in the
+        # folder between its removal and the renaming.
+        (self.store / _LOCK_FILE).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
+    """Yield the place to write a new store in or, with `add`, the store itself, locked against other packs.
+
+    An error removes the folder of a new store. Ctrl-C leaves it, so that the next pack can continue.
+
+    Raises:
+        StoreError: another pack is writing this store.
+        OutputError: the parent is not a folder.
+    """
+    if not store.parent.is_dir():
+        raise OutputError(f"{store} cannot be written: {store.parent} is not a folder", hint=f"mkdir -p {store.parent}")
+    folder = store if add else store.with_name(f".{store.name}.unfinished")
+    with contextlib.ExitStack() as stack:
+        try:
+            # In the folder of a new store the lock file goes with the folder. Removing it on the way out could remove
+            # the lock of the next pack, if an error has just removed the folder.
+            stack.enter_context(lock(folder / _LOCK_FILE, remove_file=add))
+        except LockHeldError as exc:
+            raise StoreError(
+                f"{store} is being written by another pack ({exc.owner})", hint="wait until it has ended"
+            ) from exc
+        try:
+            yield UnfinishedStore(store, folder)
+        except Exception:
+            if not add:
+                remove(folder)
+            raise

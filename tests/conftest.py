@@ -9,7 +9,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -109,12 +109,29 @@ def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained_run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run on `made_data`. Not to be changed."""
+    """A finished run of `demo_qa` on `made_data`. Not to be changed."""
+    return train("demo_qa", TINY, made_data, tmp_path_factory.mktemp("runs") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def retrieval_run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `demo_retrieval` with two steps: its scores are no good, but they differ. Not to be changed."""
+    settings = (*TINY, "train.max_steps=2", "train.batch_size=2", "model.bert.initializer_range=0.3")
+    return train("demo_retrieval", settings, made_data, tmp_path_factory.mktemp("runs") / "retrieval")
+
+
+@pytest.fixture(scope="session")
+def choice_run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of `demo_mc` with one step. Not to be changed."""
+    return train("demo_mc", (*TINY, "train.max_steps=1"), made_data, tmp_path_factory.mktemp("runs") / "choice")
+
+
+def train(recipe: str, settings: Sequence[str], data: Path, run: Path) -> Path:
+    """Train a shipped recipe with other settings on made data, and return the run's folder."""
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.train.setup import prepare_training
 
-    run = tmp_path_factory.mktemp("runs") / "tiny"
-    prepare_training(load_recipe("demo_qa", overrides=TINY, data_root=made_data), run).run()
+    prepare_training(load_recipe(recipe, overrides=settings, data_root=data), run).run()
     return run
 
 

@@ -1,0 +1,284 @@
+"""The README and the pages of docs/: every command block runs, every link resolves.
+
+A fenced block says in its first line what is done with it:
+
+    sh              every command runs, in one folder per page
+    sh parse        commands that need a network, a GPU or published data: the command line parses them
+    csv file=NAME   the text is written to that file
+    python          the program runs
+    text            an example of output
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import TINY, Clipbert, as_options
+from typer.main import get_command
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+WRITTEN = ("csv", "json", "yaml")
+KINDS = ("sh", "bash", "python", "text", *WRITTEN)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page: the words after the fence, its text, and its first line's number."""
+
+    page: str
+    line: int
+    words: tuple[str, ...]
+    text: str
+
+    @property
+    def kind(self) -> str:
+        return self.words[0] if self.words else ""
+
+    @property
+    def file(self) -> str | None:
+        return next((word.removeprefix("file=") for word in self.words if word.startswith("file=")), None)
+
+    @property
+    def is_parsed_only(self) -> bool:
+        return "parse" in self.words
+
+    def commands(self) -> Iterator[list[str]]:
+        """The words of each command; comments and lines that a shell continues are resolved."""
+        for line in self.text.replace("\\\n", " ").splitlines():
+            if words := shlex.split(line, comments=True):
+                yield words
+
+
+def blocks(page: Path) -> list[Block]:
+    found, lines = [], page.read_text(encoding="utf-8").splitlines()
+    numbers = iter(range(len(lines)))
+    for number in numbers:
+        if fence := re.fullmatch(r"```(.*)", lines[number]):
+            end = next(after for after in numbers if lines[after] == "```")
+            words = tuple(fence[1].split())
+            found.append(Block(page.name, number + 1, words, "\n".join(lines[number + 1 : end])))
+    return found
+
+
+BLOCKS = [block for page in PAGES for block in blocks(page)]
+
+
+def named(block: Block) -> str:
+    return f"{block.page}:{block.line}"
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=named)
+def test_a_block_says_what_is_done_with_it(block: Block) -> None:
+    assert block.kind in KINDS
+    assert (block.file is not None) == (block.kind in WRITTEN)
+
+
+# ------------------------------------------------------------------------------------- parsed by the command line
+
+
+def parse(words: list[str]) -> None:
+    """Let the command line read a command without running it, and load the recipe that it names.
+
+    Raises:
+        click.ClickException, ClipbertError: it does not understand it.
+    """
+    from clipbert_cli.commands.app import app
+    from clipbert_cli.recipe.load import load_recipe
+
+    if "--help" in words or "--install-completion" in words:
+        return
+    command: Any = get_command(app)
+    name, context = "clipbert", None
+    while hasattr(command, "resolve_command"):
+        context = command.context_class(command, info_name=name, parent=context)
+        name, command, words = command.resolve_command(context, list(words))
+    parsed = command.make_context(name, list(words), parent=context)
+    recipe, overrides = parsed.params.get("recipe"), parsed.params.get("overrides") or ()
+    if isinstance(recipe, str) and "/" not in recipe and not recipe.endswith(".yaml"):
+        load_recipe(recipe, overrides=list(overrides), data_root=Path("/data"))
+
+
+def check_words(words: list[str]) -> None:
+    """One command of a block that is parsed only."""
+    if words[0] == "make":
+        assert re.search(rf"^{words[1]}:", (ROOT / "Makefile").read_text(), re.M)
+    elif words[0] == "pip":
+        extras = re.findall(r"\[(.+)\]", words[-1])
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+        assert set(extras) <= set(project["optional-dependencies"])
+        assert "constraints.txt" in words
+    elif words[0] in ("export", "cd") or re.match(r"\w+=", words[0]):
+        pass
+    else:
+        programs = [place for place, word in enumerate(words) if word in ("clipbert", "clipbert_cli")]
+        assert programs, words
+        parse(words[programs[0] + 1 :])
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in BLOCKS if block.kind in ("sh", "bash") and block.is_parsed_only], ids=named
+)
+def test_commands_that_cannot_run_here_are_understood(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA", "/data")
+    for words in block.commands():
+        check_words(words)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "clipbert finetun --recipe msrvtt_qa",
+        "clipbert finetune --recipe msrvtt_qa --nproc 4",
+        "clipbert finetune --recipe no_such_recipe",
+        "clipbert finetune --recipe msrvtt_qa --set train.batchsize=8",
+        "pip install -c constraints.txt '.[no-such-extra]'",
+        "make no-such-target",
+        "curl somewhere",
+    ],
+)
+def test_a_command_that_is_wrong_is_seen(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATA", "/data")
+    block = Block("made", 1, ("sh", "parse"), line)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - click's, ours or an assertion
+        check_words(next(block.commands()))
+
+
+# ------------------------------------------------------------------------------------------------------ executed
+
+
+@pytest.fixture
+def folder(made_data: Path, trained_run: Path, retrieval_run: Path, choice_run: Path, tmp_path: Path) -> Path:
+    """What a reader has at hand: the demo's folder with its runs, and some files of other names."""
+    for name in ("txt_db", "vocab.txt", "videos"):
+        (tmp_path / name).symlink_to(made_data / name)
+    shutil.copytree(made_data / "vis_db", tmp_path / "vis_db")
+    for run, names in (
+        (trained_run, ("demo_qa", "msrvtt_qa")),
+        (retrieval_run, ("demo_retrieval", "msrvtt_retrieval")),
+    ):
+        for name in names:
+            shutil.copytree(run, tmp_path / "runs" / name, symlinks=True)
+    shutil.copytree(choice_run, tmp_path / "runs" / "demo_mc", symlinks=True)
+    (tmp_path / "clips").symlink_to(made_data / "videos")
+    (tmp_path / "cat.mp4").symlink_to(made_data / "videos" / "test0000.mp4")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in PAGES
+        if any(block.kind in ("sh", "python") and not block.is_parsed_only for block in blocks(page))
+    ],
+    ids=lambda page: page.name,
+)
+def test_every_command_of_a_page_runs(
+    page: str, folder: Path, clipbert: Clipbert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    if page == "own-data.md":
+        prepare_own_data(folder)
+    for block in (block for block in BLOCKS if block.page == page):
+        if block.file:
+            Path(block.file).write_text(block.text + "\n", encoding="utf-8")
+        elif block.kind == "python":
+            done = subprocess.run([sys.executable, "-c", block.text], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
+            assert done.stdout
+        elif block.kind == "sh" and not block.is_parsed_only:
+            for words in block.commands():
+                assert words[0] == "clipbert", words
+                small = as_options(sizes(folder)) if words[1] in ("finetune", "pretrain") else []
+                done = clipbert(*words[1:], *small)
+                assert done.returncode == 0, f"{named(block)}: {' '.join(words)}\n{done.stderr}"
+                assert done.stdout + done.stderr
+                if page == "own-data.md" and words[1] == "ask":
+                    assert re.search("sleeping|running", done.stdout)
+
+
+def prepare_own_data(folder: Path) -> None:
+    """The videos that docs/own-data.md speaks of, and what its `clipbert download` would have fetched, in small."""
+    from made_weights import backbone, save_torch, to_bert, to_detectron
+    from safetensors.torch import save_file
+
+    from clipbert_cli.model import ClipBert, HeadSpec
+    from clipbert_cli.recipe.load import load_recipe
+
+    made = folder / "videos"
+    videos = sorted(made.resolve().iterdir())
+    made.unlink()
+    made.mkdir()
+    for name, video in zip(("cat1", "dog7", "cat2"), videos, strict=False):
+        (made / f"{name}.mp4").symlink_to(video)
+    (folder / "new.mp4").symlink_to(videos[-1])
+    bert = folder / "pretrained" / "bert-base-uncased"
+    bert.mkdir(parents=True)
+    shutil.copy(folder / "vocab.txt", bert)
+    model = ClipBert(
+        load_recipe("msrvtt_qa", overrides=[*sizes(folder)], data_root=folder).model, HeadSpec("pretraining", 2)
+    )
+    save_file({name: tensor.contiguous() for name, tensor in to_bert(model).items()}, bert / "model.safetensors")
+    save_torch({"model": to_detectron(backbone(model))}, bert.parent / "grid_feat_R-50.pth")
+
+
+def sizes(folder: Path) -> list[str]:
+    """The settings that make a recipe small; they are all that differs from what a page says."""
+    words = len((folder / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    return [*TINY, f"model.bert.vocab_size={words}"]
+
+
+# --------------------------------------------------------------------------------------------------------- links
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_resolve(page: Path) -> None:
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        assert not anchor or anchor in anchors(linked), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for name in re.findall(r"`((?:benchmarks|tests|recipes|docs|clipbert_cli)/[\w./-]*)`", text):
+        assert (ROOT / name).exists(), name
+
+
+def test_the_readme_is_short_and_names_every_page() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 150
+    for page in PAGES[1:]:
+        assert f"(docs/{page.name})" in readme, page.name
+
+
+def test_a_broken_link_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("[a](nowhere.md)")
+    with pytest.raises(AssertionError, match=r"nowhere\.md"):
+        test_links_resolve(page)
+    page.write_text("# One\n[a](#two)")
+    with pytest.raises(AssertionError, match="#two"):
+        test_links_resolve(page)

@@ -80,13 +80,16 @@ def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -
         remove_leftovers(folder)
     threads, fetches = _start_fetching(plan, fetcher, workers)
     results: dict[str, PartResult] = {}
+    # Unpacking and converting happen here, in the main thread, which is the one that Ctrl-C interrupts.
     try:
         for planned in plan.parts:
             results[planned.name] = _complete_part(planned, plan.layout, fetches)
+            # Right after each part and not at the end, which keeps the disk space low.
             if not keep:
                 _remove_used(planned, plan, results)
     except BaseException:
         fetcher.stop.set()
+        # A thread that waits for a server does not hear of it; the time is enough for all others to close their files.
         for thread in threads:
             thread.join(timeout=3)
         raise
@@ -148,6 +151,7 @@ def _complete_part(
         try:
             fetched = fetches[file.name].result()
         except (ClipbertError, OSError) as exc:
+            # The converters do without optional files, with a warning that says what is different.
             if file.optional:
                 result.warnings.append(f"{file.name} could not be downloaded; {planned.name} is made without it")
             else:
@@ -224,6 +228,7 @@ def _link_folder(source: Path, target: Path) -> None:
     with atomic_folder(target) as temporary:
         for path in sorted(source.rglob("*")):
             relative = path.relative_to(source)
+            # Hidden files, such as the .DS_Store of a Mac, are no media.
             if path.is_file() and not any(name.startswith(".") for name in relative.parts):
                 link_or_copy(path, temporary / relative)
 

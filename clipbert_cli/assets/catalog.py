@@ -231,8 +231,8 @@ class Catalog(CatalogEntry):
         names = [*self.assets, *(recipe for recipe in self.recipes if "*" not in recipe), *self.parts()]
         close = get_close_matches(name, names, n=3)
         return UsageError(
-            f"{name!r}: no asset, part or recipe of this name" + (f"; close: {', '.join(close)}" if close else ""),
-            hint="list what there is with: clipbert assets ls",
+            f"{name!r} is not an asset, a part or a recipe" + (f"; similar names: {', '.join(close)}" if close else ""),
+            hint="list all names with: clipbert assets ls",
         )
 
 

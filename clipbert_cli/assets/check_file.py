@@ -48,11 +48,13 @@ def check_file(name: str, entry: FileEntry, path: Path, *, source: str, stop: th
         WrongContentError: a web page, not an archive, another checksum or another size.
         StoppedError: `stop` was set.
     """
+    # SHA-256 always, as it identifies the file in the result; MD5 only where a publisher states nothing better.
     digests = {"sha256": hashlib.sha256()}
     if entry.md5:
         digests["md5"] = hashlib.md5(usedforsecurity=False)
     size = 0
     with open(path, "rb") as file:
+        # Before the checksum, since "it is a web page" helps more than two different checksums.
         _check_start(name, file.read(4096))
         file.seek(0)
         while block := file.read(1 << 20):

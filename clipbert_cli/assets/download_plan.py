@@ -38,6 +38,7 @@ class DataLayout:
 
     def file(self, name: str, part: AssetPart) -> Path:
         """Return where a file arrives: weights in their final place, all others among the downloads."""
+        # Weights are used as they are: they are not copied from the downloads, which would double the disk space.
         if name in part.place:
             return self.data / str(part.folder) / part.place[name]
         return self.downloads / name
@@ -56,6 +57,7 @@ class DataLayout:
         """Return the folder for media that the user passed with --source."""
         return self.folder(part) / "provided"
 
+    # The store replaces its media: after packing, the user may remove the folder to save disk space.
     def products(self, part: AssetPart) -> list[Path]:
         """Return the paths that a complete part consists of: for media the store, or the folder if there is none."""
         if part.kind == "media":
@@ -155,6 +157,7 @@ class DownloadPlan:
     def free_bytes(self) -> int:
         """Return the free space of the disk that the data folder is on, or would be on."""
         folder = self.layout.data.absolute()
+        # The data folder itself may not exist yet.
         while not folder.exists():
             folder = folder.parent
         return shutil.disk_usage(folder).free
@@ -178,6 +181,7 @@ def make_plan(
     if source is not None:
         if not source.exists():
             raise UsageError(f"--source {source}: no such file or folder", hint="name the files that you downloaded")
+        # Files come first: a folder with the archives of a part may have media of another part as well.
         provided = _provided_files(wanted, source)
         if wanted and not provided:
             media_of = _provided_media(wanted, source)
@@ -187,6 +191,7 @@ def make_plan(
             PlannedFile(file, catalog.files[file], layout.file(file, part), file in part.optional, provided.get(file))
             for file in (*part.files, *part.optional)
         ]
+        # Archives that an earlier download has unpacked are not downloaded again when another one of the part failed.
         needed = tuple(
             file
             for file in files
@@ -227,7 +232,7 @@ def _provided_media(parts: Mapping[str, AssetPart], source: Path) -> str:
     if not candidates:
         names = sorted({file.rsplit("/", 1)[1] for part in parts.values() for file in (*part.files, *part.optional)})
         raise UsageError(
-            f"--source {source}: nothing here is needed: {', '.join(names) or 'media files'} were expected",
+            f"--source {source}: none of the files that are needed is there: {', '.join(names) or 'media files'}",
             hint="name the file, the folder that has it, or the folder of unpacked media",
         )
     return candidates[0]

@@ -133,6 +133,7 @@ class Fetcher:
             try:
                 self._connect(source, file, partial)
             except _InterruptedError as exc:
+                # New bytes are progress, however often the server cuts the connection: the count starts again.
                 failures = 1 if partial.size > before else failures + 1
                 if failures >= self.policy.attempts:
                     raise SourceRefusedError(f"{exc} ({failures} times in a row)") from None
@@ -165,11 +166,13 @@ class Fetcher:
                 expected = total or file.entry.expected_bytes
                 self.progress.update(file.name, partial.size, expected)
                 if total is None or partial.size < total:
+                    # `iter_bytes` would unpack .gz files that a server marks with Content-Encoding: gzip.
                     for chunk in response.iter_raw():
                         partial.write(chunk)
                         self.progress.update(file.name, partial.size, expected)
                         if self.stop.is_set():
                             raise StoppedError
+        # Subclasses of TransportError that another try would not change come first.
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as exc:
             raise SourceRefusedError(describe(exc)) from exc
         except httpx.TransportError as exc:
@@ -210,11 +213,13 @@ def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, par
             partial.restart()
             raise _InterruptedError("the file changed at its source")
     else:
+        # 200 in answer to a range: the server knows no ranges, or If-Range did not match. The body is the whole file.
         if partial.size:
             partial.restart()
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdigit() else None
     entry = file.entry
+    # Refused before the body comes: the other file may be many gigabytes.
     if total is not None and entry.bytes and entry.mark == "verified" and total != entry.bytes:
         raise SourceRefusedError(f"offers {total:,} bytes where {entry.bytes:,} were expected")
     partial.set_version(str(source), validator)

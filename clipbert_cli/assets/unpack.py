@@ -89,6 +89,7 @@ def unpack(
                     f"{archive}: none of its {unpacking.files:,} files matches {', '.join(members or ['*'])}",
                     hint="it is another archive than expected: remove it and download again",
                 )
+    # What the libraries raise for damaged or unsupported archives; zlib and lzma errors come through unchanged.
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as exc:
         raise DownloadError(
             f"{archive}: damaged, or no {kind} archive: {exc}", hint="remove it and download again"
@@ -133,6 +134,7 @@ class _Unpacking:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             file = open(target, "xb")  # noqa: SIM115 - closed below; only creating it may mean "there twice"
+        # A second member of the same name would replace a file that has been checked.
         except (FileExistsError, IsADirectoryError, NotADirectoryError):
             raise self._refused(member.name, "is there twice") from None
         with file, member.open() as source:

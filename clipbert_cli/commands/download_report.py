@@ -49,7 +49,7 @@ def plan_lines(plan: DownloadPlan, mirror: str | None) -> list[str]:
         verdict = "not enough"
     else:
         verdict = "enough for the files of known size" if unknown else "enough"
-    more = f" and {len(unknown)} files of unknown size" if unknown else ""
+    more = f" and {len(unknown)} file(s) of unknown size" if unknown else ""
     return [
         *lines,
         "",

@@ -209,7 +209,7 @@ def test_a_dry_run_says_everything_and_does_nothing(world):
     assert f"    {world.pages['lab/a.zip'].url}" in lines
     assert f"  -> {world.data}/media/lab" in lines
     assert "lab/closed: must be fetched by hand (run without --dry-run for instructions)" in lines
-    assert lines[-2] == "to download: 2.0 MB and 2 files of unknown size"
+    assert lines[-2] == "to download: 2.0 MB and 2 file(s) of unknown size"
     assert re.fullmatch(r"disk needed: 4.0 MB; free: .* \(enough for the files of known size\)", lines[-1])
     assert not world.data.exists()
     assert world.requests() == 0
@@ -240,10 +240,10 @@ def test_a_mirror_is_asked_first(world):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nothing"], "'nothing': no asset, part or recipe of this name"),
+        (["nothing"], "'nothing' is not an asset, a part or a recipe"),
         (["lab", "--mirror", "lab.example"], "--mirror is 'lab.example'"),
         (["lab", "--source", "/none/such"], "--source /none/such: no such file or folder"),
-        (["lab/weights", "--source", "/etc/hostname"], "nothing here is needed: w.pth were expected"),
+        (["lab/weights", "--source", "/etc/hostname"], "none of the files that are needed is there: w.pth"),
         (["lab/weights", "--only", "media"], "--only media: lab/weights has no part of this kind"),
         (["lab", "--workers", "0"], "workers"),
         (["--dry-run"], "ASSET"),

@@ -45,6 +45,7 @@ def find(raw: Path, *names: str) -> Path:
 def find_optional(raw: Path, *names: str) -> Path | None:
     """Return what `find` returns, or None if there is no such file."""
     for name in names:
+        # Archives of copies put the files into folders of various names, so that the name alone must identify them.
         found = sorted(path for path in raw.rglob(name) if path.is_file())
         if len(found) > 1:
             raise AnnotationError(
@@ -126,6 +127,7 @@ def read_table(path: Path, *, separator: str) -> Iterator[tuple[str, dict[str, s
     Raises:
         AnnotationError: no header, or a row of another length.
     """
+    # Some tables begin with a byte order mark, which "utf-8-sig" removes; `newline=""` is what the csv module asks for.
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL)
         try:

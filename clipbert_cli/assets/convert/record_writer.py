@@ -88,6 +88,7 @@ def record_writer(folder: Path) -> Iterator[RecordWriter]:
     with scratch_folder(folder / "conversion") as scratch:
         writer = RecordWriter(scratch)
         yield writer
+        # A kill between two of them leaves a part that is not complete, and that the next download converts again.
         for name in writer.counts:
             os.replace(scratch / name, folder / name)
 

@@ -41,6 +41,7 @@ def convert(raw: Path, writer: RecordWriter) -> None:
         validation = [record for record in train if is_validation(record)]
         train = [record for record in train if not is_validation(record)]
         if task == "frameqa":
+            # The original counts the answers of train and validation together: its file is "trainval".
             vocabulary = answer_vocabulary((r["answer"] for r in (*train, *validation)), FRAME_ANSWERS)
             known = [record for record in train if record["answer"] in vocabulary]
             if len(known) < len(train):

@@ -34,6 +34,7 @@ def convert(raw: Path, writer: RecordWriter) -> None:
     """
     split = karpathy_split(raw)
     annotations = {year: read_annotations(raw, year) for year in ("train2014", "val2014")}
+    # Predictions are joined with the ground truth by question_id.
     if both := annotations["train2014"].keys() & annotations["val2014"].keys():
         raise AnnotationError(f"{len(both):,} question ids are in train2014 and in val2014, {min(both)} among them")
     counts = count_answers(annotation for whole in annotations.values() for annotation in whole.values())

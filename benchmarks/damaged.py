@@ -35,7 +35,7 @@ from reporting import command_line, show
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.images import decode_image
-from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.probe import probe_video
 from clipbert_cli.store.pack import pack_media
 
 FRAMES = 48
@@ -96,7 +96,7 @@ def outcome(name: str, data: bytes) -> str:
         if name.startswith("picture"):
             assert decode_image(data).shape[2] == 3
             return "decoded"
-        probed = inspect_video(data)
+        probed = probe_video(data)
         count = len(probed.info.pts)
         wanted = sorted({0, count // 2, count - 1})
         shown = []

@@ -50,7 +50,7 @@ from clipbert_cli.loading.dataset import MediaSettings
 from clipbert_cli.media.canvas import resize_size
 from clipbert_cli.media.frames import decode_canvas, rgb_frames
 from clipbert_cli.media.packets import PacketTable, decode_packets
-from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
 from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.types import VideoInfo
@@ -101,7 +101,7 @@ class Item:
     """One video, and what a store knows of it."""
 
     def __init__(self, data: bytes) -> None:
-        probed = inspect_video(data)
+        probed = probe_video(data)
         assert probed.packets is not None
         self.data = data
         self.info: VideoInfo = probed.info

@@ -36,7 +36,7 @@ from scoring import SIDE, Case, Engine, counted, engine_work, make_frames, make_
 from turns import lengths
 
 from clipbert_cli.media.frames import decode_canvas
-from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.profile.flops import matrix_product_rate
 
@@ -162,7 +162,7 @@ def measured_decoding() -> float:
     torch.set_num_threads(1)
     total = 0.0
     for data in kept_videos(VIDEOS, None):
-        probed = inspect_video(data)
+        probed = probe_video(data)
         clips = select(probed.info, SAMPLING, np.random.default_rng(0))
         best = math.inf
         for _ in range(2):

@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipbert_cli.loading.collate import Collate
 from clipbert_cli.loading.dataset import GroupDataset, MediaSettings
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.order import OrderedBatches
@@ -70,7 +69,7 @@ def _steady_rate(dataset: GroupDataset, workers: int) -> float:
     batch left."""
     order = OrderedBatches(len(dataset), batch_size=4)
     arrived = []  # when, and how many items
-    for batch in BatchLoader(dataset, Collate(_no_texts), order, workers=workers):
+    for batch in BatchLoader(dataset, _no_texts, order, workers=workers):
         arrived.append((time.perf_counter(), len(batch.media_ids)))
     steady = arrived[max(workers, 1) - 1 : len(arrived) - workers]
     return sum(count for _, count in steady[1:]) / (steady[-1][0] - steady[0][0])

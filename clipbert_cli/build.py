@@ -368,13 +368,12 @@ class Setup:
     def _batches(
         self, dataset: GroupDataset | MixedDataset, order: Sampler[list[Position]], *, labelled: bool
     ) -> BatchLoader:
-        from clipbert_cli.loading.collate import Collate
         from clipbert_cli.loading.loader import BatchLoader
 
         texts = functools.partial(self.task.collate, tokenizer=self.tokenizer, labelled=labelled)
         return BatchLoader(
             dataset,
-            Collate(texts),
+            texts,
             order,
             workers=self.recipe.data.workers,
             # Only copies from page-locked memory overlap with the GPU's work.

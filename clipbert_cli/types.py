@@ -1,7 +1,7 @@
 """The values that travel between packages: Example, VideoInfo, Batch, Outputs, Prediction.
 
-Legend: B media items, K clips, T frames, S canvas side in pixels, Q examples, N text rows (Q times the texts of an
-example), L text tokens, V visual tokens, D width, C classes.
+Legend: B media items, K clips, T frames, S canvas side in pixels, N text rows (the sum of all examples' texts), L text
+tokens, C classes.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ MEDIA_SUFFIXES: Mapping[Kind, frozenset[str]] = {
 class Example:
     """One text record that belongs to one media item.
 
-    `texts` has one entry per text row the model reads: the question, the caption, or one per option; `context` is read
-    before each of them (the question that options answer). `target` is what the task learns from and scores against
-    (an answer string, an option index, soft labels); None where it is not known.
+    Args:
+        texts: one entry per text row that the model reads: the question, the caption, or one text per option.
+        target: the value that the task learns and scores (an answer, an option index, soft labels); None if unknown.
+        answer_type: group by which accuracy is also reported; None if the annotations have no groups.
+        context: text that is read before each of `texts`, such as the question that the options answer.
     """
 
     example_id: str
@@ -62,7 +64,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Up to `max_examples_per_group` examples that share one media item, so that it is decoded and encoded once."""
+    """Up to `max_examples_per_group` examples of one media item, which is decoded and encoded once for all of them."""
 
     media_id: str
     examples: tuple[Example, ...]
@@ -70,12 +72,19 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What sampling needs to know of a video. Header values are kept as the container states them, right or wrong.
+    """The facts about a video from which clips are sampled: header values and the frames that really decode.
 
-    `num_frames` is the header's frame count (0 = not stated), `duration` the header's stream duration in units of
-    `time_base` (None = not stated), `average_rate` frames per second (None = not stated). `pts` are the presentation
-    times of the frames that really decode, in display order and units of `time_base`. `complete` is False where
-    decoding the whole stream ends in an error.
+    Header values are kept as the container states them, right or wrong, because the original's choice of frames
+    depends on them.
+
+    Args:
+        width, height: size of the decoded frames in pixels.
+        num_frames: the header's frame count; 0 if not stated.
+        duration: the header's stream duration in units of `time_base`; None if not stated.
+        average_rate: the header's frames per second; None if not stated.
+        time_base: seconds per unit of time.
+        pts: presentation times of all frames that decode, in display order and units of `time_base`.
+        complete: False if decoding the whole stream ends in an error.
     """
 
     width: int
@@ -90,8 +99,13 @@ class VideoInfo:
 
 @dataclass(frozen=True, slots=True)
 class Texts:
-    """Text rows as the model reads them: `ids` (N, L) int64, 0 where padded; `mask` (N, L) bool, True = real token;
-    `targets`, tensors by name, what the task learns or counts against them."""
+    """Text rows as the model reads them.
+
+    Args:
+        ids: (N, L) int64 token ids, 0 where padded.
+        mask: (N, L) bool, True for real tokens.
+        targets: tensors by name, which the task compares with the model's outputs.
+    """
 
     ids: torch.Tensor
     mask: torch.Tensor
@@ -100,16 +114,17 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What the model and the task see of one step.
+    """The input of one forward pass.
 
-    Shapes:
-        frames: (B, K, T, 3, S, S) uint8 RGB, zero where padded; channels are last in memory
-        text_ids: (N, L) int64, 0 where padded
-        text_mask: (N, L) bool, True = real token
-        text_item: (N,) int64, the media item (0..B-1) that each text row reads
-        targets: what the task's `collate` made of the examples, tensors by name; empty where unknown
-        media_ids: the B items' names
-        failed: groups whose media item cannot be used, and why; they are in nothing else of the batch
+    Args:
+        frames: (B, K, T, 3, S, S) uint8 RGB, zero where padded; channels are last in memory.
+        text_ids: (N, L) int64 token ids, 0 where padded.
+        text_mask: (N, L) bool, True for real tokens.
+        text_item: (N,) int64, index (0..B-1) of the media item that each text row belongs to.
+        examples: the examples of all text rows, in their order.
+        targets: tensors by name, made by the task's `collate`; empty where targets are unknown.
+        media_ids: the ids of the B media items.
+        failed: (group, reason) of groups whose media item cannot be used; no other field includes them.
     """
 
     frames: torch.Tensor
@@ -122,7 +137,7 @@ class Batch:
     failed: tuple[tuple[Group, str], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`; copies overlap with compute where the memory is pinned."""
+        """Return the batch on `device`. Copies from pinned memory overlap with compute."""
         return dataclasses.replace(
             self,
             **{
@@ -133,7 +148,7 @@ class Batch:
         )
 
     def pin_memory(self) -> Batch:
-        """The same batch in page-locked memory (the hook torch's DataLoader calls)."""
+        """Return the batch in page-locked memory. The DataLoader of torch calls this hook."""
         return dataclasses.replace(
             self,
             **{name: getattr(self, name).pin_memory() for name in ("frames", "text_ids", "text_mask", "text_item")},
@@ -141,7 +156,7 @@ class Batch:
         )
 
     def tensors(self) -> list[torch.Tensor]:
-        """All that moves between devices."""
+        """Return every tensor of the batch."""
         return [self.frames, self.text_ids, self.text_mask, self.text_item, *self.targets.values()]
 
     def __repr__(self) -> str:
@@ -152,10 +167,11 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outputs:
-    """What the model makes of a batch, per text row and clip.
+    """The model's raw outputs for a batch, per text row and clip.
 
-    `logits` is (N, K, C), the head's raw output. The pretraining head fills `mlm_logits` (N, K, L, vocabulary) and
-    its `logits` are the (N, K, 2) image-text matching scores.
+    Args:
+        logits: (N, K, C) outputs of the head; (N, K, 2) image-text matching scores in pretraining.
+        mlm_logits: (N, K, L, vocabulary size) masked-word scores in pretraining, else None.
     """
 
     logits: torch.Tensor
@@ -194,7 +210,7 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One of `size` processes that share the data; alone, a process has it all."""
+    """Share `rank` (0..size-1) of `size` processes that divide the data between them."""
 
     rank: int = 0
     size: int = 1

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from clipbert_cli.media.backend import Decoder
-from clipbert_cli.media.probe import ProbedVideo, inspect_video
+from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.media.sampling import FrameIndices
 
 VP9: dict[str, Any] = {"codec": "libvpx-vp9", "container": "webm", "options": {"g": "12", "cpu-used": "8"}}
@@ -20,7 +20,7 @@ ON_CPU = Decoder("dali", "cpu", "a test")
 
 
 def probed(data: bytes) -> ProbedVideo:
-    found = inspect_video(data)
+    found = probe_video(data)
     assert found.packets is not None
     return found
 

@@ -1,4 +1,4 @@
-"""Tiny real media for tests. Every video frame carries its own index, as in golden/sampling."""
+"""Tiny real media for tests. Every video frame shows its own index, as in golden/sampling."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from pathlib import Path
 import av
 import numpy as np
 from PIL import Image
+
+from clipbert_cli.media.frames import decode_frames
+from clipbert_cli.media.probe import probe_video
+from clipbert_cli.media.sampling import ClipSampling, select
+from clipbert_cli.types import VideoInfo
 
 BITS = 12
 BLOCK = 8
@@ -33,6 +38,17 @@ def read_index(frame: np.ndarray) -> int:
     centres = np.arange(BITS) * BLOCK + BLOCK // 2
     bits = grey[BLOCK // 2, centres] > grey[BLOCK + BLOCK // 2, centres]
     return int((bits << np.arange(BITS)).sum())
+
+
+def info_of(data: bytes) -> VideoInfo:
+    """The probed facts of a video file."""
+    return probe_video(data).info
+
+
+def clips_of(data: bytes, sampling: ClipSampling, rng: np.random.Generator | None = None) -> np.ndarray:
+    """(K, T, h, w, 3) uint8, the sampled clips of a video file."""
+    known = probe_video(data)
+    return decode_frames(data, select(known.info, sampling, rng), info=known.info, packets=known.packets)
 
 
 def video(

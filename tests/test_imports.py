@@ -228,3 +228,13 @@ def test_eval_scores_without_torch_and_decoders(tmp_path):
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == ""
+
+
+@pytest.mark.parametrize("package_name", ["types", "media", "store", "task"])
+def test_a_package_without_tensors_does_not_load_torch(package_name):
+    """Commands that read stores, recipes or predictions would otherwise wait seconds for torch."""
+    modules = [f"clipbert_cli.{name}" for name in MODULES if package(name) == package_name]
+    assert modules
+    code = f"import sys\nfor name in {modules}: __import__(name)\nprint('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.stdout.strip(), result.stderr) == ("False", "")

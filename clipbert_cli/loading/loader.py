@@ -1,8 +1,9 @@
-"""Batches in a decided order, from loading processes."""
+"""Loads batches in a given order, with loading processes."""
 
 from __future__ import annotations
 
 import dataclasses
+import gc
 import logging
 import signal
 import warnings
@@ -12,38 +13,43 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.errors import ClipbertError, DecodeError
-from clipbert_cli.loading.collate import Collate, CollateGood, Loaded
+from clipbert_cli.loading.collate import Collate, CollateTexts, LoadedBatch
 from clipbert_cli.loading.dali_batches import BatchDecoder
 from clipbert_cli.loading.dataset import BadMedia, GroupDataset, Position
-from clipbert_cli.loading.lookahead import ahead
+from clipbert_cli.loading.lookahead import lookahead
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.types import Batch
 
 logger = logging.getLogger("clipbert")
 
+# Launchers send these signals to whole process groups. The main process handles them (it saves a checkpoint), and needs
+# its loading processes for that.
 SIGNALS_IGNORED_BY_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Signals that loading processes take no notice of."""
 
 
 class BatchLoader:
-    """Iterates over the batches of `order`. What becomes of bad media says the dataset's `on_bad_media`:
+    """Iterates over the batches of `order`. The dataset's `on_bad_media` decides what happens to undecodable media:
 
-        error     the first one is raised
-        skip      its group is left out of the batch
-        replace   another group has taken its place; of `bad` each is logged once, as with `skip`
-        report    its group stands in `Batch.failed` (evaluation)
+        error     the first error is raised
+        skip      the group is left out of the batch, and the media item is logged once
+        replace   another group is in its place, and the media item is logged once
+        report    the group is in `Batch.failed` (evaluation)
 
     Args:
-        workers: loading processes; 0 loads in this one. They leave Ctrl-C, SIGTERM and SIGUSR1 to this process.
-        pin_memory: put batches into page-locked memory, for copies that overlap with compute on a GPU.
-        max_bad_fraction: of the data's media; when more were bad, `skip` and `replace` stop with an error.
+        texts: makes the text rows of a batch.
+        workers: number of loading processes; 0 loads in this process. They ignore Ctrl-C, SIGTERM and SIGUSR1.
+        pin_memory: put batches into page-locked memory, so that copies to a GPU overlap with compute.
+        max_bad_fraction: part of the data's media; if more are bad, `skip` and `replace` raise an error.
+
+    Attributes:
+        bad: media_id -> reason, of the media items that could not be used so far.
     """
 
     def __init__(
         self,
         dataset: GroupDataset | MixedDataset,
-        collate: Collate,
+        texts: CollateTexts,
         order: Sampler[list[Position]],
         *,
         workers: int,
@@ -52,13 +58,13 @@ class BatchLoader:
     ) -> None:
         self.dataset = dataset
         self.bad: dict[str, str] = {}
-        """Media that could not be used so far, by id, and why."""
         self._on_bad_media = dataset.parts[0].on_bad_media
         self._max_bad = max_bad_fraction * sum(len({group.media_id for group in part.groups}) for part in dataset.parts)
-        self._collate = CollateGood(collate, dataset.parts[0].settings)
+        self._collate = Collate(texts, dataset.parts[0].settings)
         self._decoder: BatchDecoder | None = None
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="This DataLoader will create")  # more than cores: they also wait
+            # torch warns of more processes than cores, but these also wait for the disk.
+            warnings.filterwarnings("ignore", message="This DataLoader will create")
             self._loader = DataLoader(
                 dataset,
                 batch_sampler=order,
@@ -69,7 +75,8 @@ class BatchLoader:
             )
 
     def __iter__(self) -> Iterator[Batch]:
-        """
+        """Yield the batches.
+
         Raises:
             DecodeError: bad media, see `on_bad_media`.
             ClipbertError: the store cannot be read, or a loading process died.
@@ -85,40 +92,49 @@ class BatchLoader:
                 hint="lower data.workers (0 loads in the main process), or give more memory (docker: --shm-size)",
             ) from exc
 
-    def _started(self) -> Iterator[Loaded]:
-        """The loader's stream, its processes started. They inherit that signals are blocked: one that comes before they
-        ignore it (torchrun's goes to whole process groups) would end them, and the run with them."""
+    def _started(self) -> Iterator[LoadedBatch]:
+        """Start the loading processes and return their batches."""
+        # The processes inherit the blocked signals. Otherwise a signal that arrives before they ignore it would end
+        # them, and with them the run.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_IGNORED_BY_WORKERS)
+        # A DALI pipeline that is garbage in this process must not be collected in a loading process: its shutdown waits
+        # there forever for threads that a fork does not copy. Collectors leave frozen objects alone.
+        gc.freeze()
         try:
             return iter(self._loader)
         finally:
+            gc.unfreeze()
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     @property
     def decoder(self) -> Decoder:
-        """What decodes the media, and why."""
+        """The decoder of the media, and why it was chosen."""
         return self.dataset.parts[0].settings.decoder
 
-    def _decoded(self) -> Iterator[Loaded]:
+    def _decoded(self) -> Iterator[LoadedBatch]:
         if self.decoder.name == "pyav":
             yield from self._started()
             return
-        started = self._started()  # its processes are forked before this loader has DALI's threads
+        # Processes are forked before DALI starts its threads, because a fork copies locks that threads may hold.
+        started = self._started()
         self._decoder = self._decoder or BatchDecoder(self.dataset, self._collate)
-        for loaded in ahead(self._on_own_device(started)):
+        for loaded in lookahead(self._on_own_device(started)):
             frames = loaded.batch.frames
-            if frames.is_cuda:  # made on the decoder's stream and used on this one
+            if frames.is_cuda:
+                # Made on the decoder's stream and used on this one: the allocator must not reuse the memory too early.
                 frames.record_stream(torch.cuda.current_stream(frames.device))
             yield loaded
 
-    def _on_own_device(self, started: Iterator[Loaded]) -> Iterator[Loaded]:
-        """Decode in a thread of its own, which begins on the first GPU, whatever its process computes on."""
+    def _on_own_device(self, started: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
+        """Decode batches; runs in the thread of `lookahead`."""
         assert self._decoder is not None
-        if self.decoder.place == "cuda":
+        # A new thread begins on the first GPU, whatever GPU its process uses.
+        if self.decoder.device_type == "cuda":
             torch.cuda.set_device(torch.device(self.decoder.device))
         yield from map(self._decoder, started)
 
-    def _checked(self, loaded: Loaded) -> Batch:
+    def _checked(self, loaded: LoadedBatch) -> Batch:
+        """Return the batch after applying `on_bad_media` to its failed items."""
         policy = self._on_bad_media
         for failed in loaded.failed:
             if policy in ("error", "replace") or not isinstance(failed.error, DecodeError):
@@ -131,8 +147,8 @@ class BatchLoader:
             return dataclasses.replace(loaded.batch, failed=reported)
         if not loaded.batch.media_ids:
             raise DecodeError(
-                f"no media item of a batch can be used; the first: {loaded.failed[0].error}",
-                hint="set data.on_bad_media=replace, or take the items out of the annotations",
+                f"none of a batch's media items can be used; the first: {loaded.failed[0].error}",
+                hint="set data.on_bad_media=replace, or remove these items from the annotations",
             )
         return loaded.batch
 

@@ -1,4 +1,4 @@
-"""Making things in a thread while earlier ones are used."""
+"""Makes items in a thread while earlier ones are used."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def ahead(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
-    """The same items in the same order, up to `depth` of them made beforehand by a thread.
+def lookahead(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
+    """Yield the same items in the same order, up to `depth` of them made beforehand by a thread.
 
-    What `items` raises is raised here, in its place. The thread ends with this iterator: where that is given up early,
-    after the item it is at.
+    An exception of `items` is raised here, in its place. The thread ends with this iterator: if that is closed early,
+    after the item that it is making.
     """
-    made: queue.Queue[tuple[str, T | BaseException | None]] = queue.Queue(depth)
-    given_up = threading.Event()
+    made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+    closed = threading.Event()
 
-    def put(what: str, value: T | BaseException | None) -> None:
-        while not given_up.is_set():
+    def put(item: T | None, error: BaseException | None) -> None:
+        # The timeout lets the thread notice that nobody takes items from a full queue any more.
+        while not closed.is_set():
             try:
-                made.put((what, value), timeout=0.1)
+                made.put((item, error), timeout=0.1)
             except queue.Full:
                 continue
             return
@@ -30,24 +31,24 @@ def ahead(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
     def work() -> None:
         try:
             for item in items:
-                put("item", item)
-                if given_up.is_set():
+                put(item, None)
+                if closed.is_set():
                     return
-        except BaseException as exc:  # noqa: BLE001 - it is raised again by who uses the items
-            put("error", exc)
+        except BaseException as exc:  # noqa: BLE001 - it is raised again by the consumer
+            put(None, exc)
         else:
-            put("end", None)
+            put(None, StopIteration())
 
-    thread = threading.Thread(target=work, name="ahead", daemon=True)
+    thread = threading.Thread(target=work, name="lookahead", daemon=True)
     thread.start()
     try:
         while True:
-            what, value = made.get()
-            if what == "end":
+            item, error = made.get()
+            if isinstance(error, StopIteration):
                 return
-            if isinstance(value, BaseException) and what == "error":
-                raise value
-            yield value  # type: ignore[misc]
+            if error is not None:
+                raise error
+            yield item  # type: ignore[misc]
     finally:
-        given_up.set()
+        closed.set()
         thread.join()

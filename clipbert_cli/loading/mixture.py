@@ -1,8 +1,8 @@
-"""Several training splits mixed: which groups an epoch reads, and in which order, so that every step is of one split.
+"""A mixture of training splits: the groups that an epoch reads, and their order, so that every step is of one split.
 
-    two splits of 5 and 3 groups, steps of 2     a3 a0 | b1 b2 | a4 a1 | b0 b1' | a2 a0'
+    splits a and b of 5 and 3 groups, steps of 2 groups     a3 a0 | b1 b2 | a4 a1 | b0 b1' | a2 a0'
 
-A split whose groups do not fill its last step starts over (b1', a0'); one split alone is read exactly once.
+A split whose groups do not fill its last step starts again (b1', a0'). A single split is read exactly once.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Dataset
 
-from clipbert_cli.loading.dataset import Failed, GroupDataset, Item, Position
+from clipbert_cli.loading.dataset import FailedItem, GroupDataset, Item, Position
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """How an epoch is put together.
+    """The composition of an epoch.
 
     Args:
         sizes: groups of each split.
-        step_size: groups of a step, of all processes and passes together.
-        ratios: how often each split is drawn; None: in proportion to `sizes`, so that an epoch reads each about once.
+        step_size: groups per step, over all processes and passes.
+        ratios: how often each split is drawn; None means in proportion to `sizes`, so that an epoch reads each split
+            about once.
     """
 
     sizes: Sequence[int]
@@ -35,7 +36,7 @@ class Mixture:
 
     @property
     def counts(self) -> list[int]:
-        """Groups that an epoch reads of each split; of several splits a multiple of `step_size`."""
+        """Groups of each split that an epoch reads; multiples of `step_size` if there are several splits."""
         if len(self.sizes) == 1:
             return list(self.sizes)
         ratios = self.ratios or self.sizes
@@ -43,20 +44,21 @@ class Mixture:
         return [max(1, -(-round(count) // self.step_size)) * self.step_size for count in wanted]
 
     def __len__(self) -> int:
-        """Groups of an epoch."""
+        """Return the number of groups that an epoch reads."""
         return sum(self.counts)
 
     def order(self, *, seed: int, epoch: int) -> list[int]:
-        """Positions in the concatenated splits; depends on (seed, epoch) alone.
+        """Return an epoch's groups as positions in the concatenated splits. It depends on (seed, epoch) alone.
 
-        A split that is drawn more often than it has groups is read whole before any of its groups comes again.
+        All groups of a split are read before any of them is read again.
         """
         if len(self.sizes) == 1:
-            alone: list[int] = np.random.default_rng((seed, epoch)).permutation(self.sizes[0]).tolist()
-            return alone
+            single: list[int] = np.random.default_rng((seed, epoch)).permutation(self.sizes[0]).tolist()
+            return single
         steps = []
         first = 0
         for number, (size, count) in enumerate(zip(self.sizes, self.counts, strict=True)):
+            # The last number separates the draws of the splits from each other and from that of the steps, 0.
             rng = np.random.default_rng((seed, epoch, 1 + number))
             rounds = [rng.permutation(size) for _ in range(-(-count // size))]
             drawn = first + np.concatenate(rounds)[:count]  # (count,)
@@ -66,8 +68,8 @@ class Mixture:
         return [int(position) for number in shuffled for position in steps[number]]
 
 
-class MixedDataset(Dataset[Item | Failed]):
-    """The splits behind each other, each with its own media."""
+class MixedDataset(Dataset[Item | FailedItem]):
+    """The concatenated splits, each with its own media."""
 
     def __init__(self, parts: Sequence[GroupDataset]) -> None:
         self.parts = parts
@@ -76,11 +78,11 @@ class MixedDataset(Dataset[Item | Failed]):
     def __len__(self) -> int:
         return self.starts[-1]
 
-    def __getitem__(self, position: Position) -> Item | Failed:
+    def __getitem__(self, position: Position) -> Item | FailedItem:
         part = bisect.bisect_right(self.starts, position.index) - 1
         item = self.parts[part][Position(position.epoch, position.index - self.starts[part])]
         return dataclasses.replace(item, position=position)
 
     def with_pyav_only(self) -> MixedDataset:
-        """The same data, everything decoded where it is read."""
+        """Return the same data, with PyAV decoding everything."""
         return MixedDataset([part.with_pyav_only() for part in self.parts])

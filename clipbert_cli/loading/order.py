@@ -1,4 +1,4 @@
-"""The order in which a process reads groups: shuffled and cut into steps for training, one after another else."""
+"""The order in which one process reads groups: shuffled and divided into steps for training, in sequence otherwise."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from clipbert_cli.types import ALONE, Shard
 
 
 class TrainingBatches(Sampler[list[Position]]):
-    """One process's batches of the epochs of `mixture`, step by step; a step is `mixture.step_size` groups.
+    """One process's training batches, step by step, over the epochs of a mixture.
 
-    A process without a group in a step gets the step's first group, so that it has a batch to take part with; what
-    it computes counts nothing (`train/loop.py`).
+    A process without a group in a step gets the step's first group: without a batch it could not take part in the
+    reduction of gradients. Its loss counts zero times (`train/loop.py`).
 
     Args:
-        batch_size: most groups of a batch.
-        after: steps that are done already.
+        batch_size: largest number of groups per batch.
+        after: number of steps that are already done.
     """
 
     def __init__(
@@ -46,12 +46,12 @@ class TrainingBatches(Sampler[list[Position]]):
 
 
 class OrderedBatches(Sampler[list[Position]]):
-    """Every position once, in order. Of several processes each takes every `size`-th batch.
+    """Every position once, in order; with several processes each takes every `size`-th batch.
 
-    The batches are those of one process, so that a prediction is the same to the last digit however many there are.
+    The batches do not depend on the number of processes. So a prediction is the same to the last digit for any number.
 
     Args:
-        done: numbers of batches, from 0, that are left out.
+        done: numbers of batches, counted from 0, that are left out.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class OrderedBatches(Sampler[list[Position]]):
 
     @property
     def numbers(self) -> list[int]:
-        """Of this process's batches."""
+        """The numbers of this process's batches."""
         rest = [number for number in range(-(-self.count // self.batch_size)) if number not in self.done]
         return rest[self.shard.rank :: self.shard.size]
 

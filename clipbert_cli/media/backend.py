@@ -1,30 +1,31 @@
-"""Which decoder a run uses, decided once, from `data.decoder`, the device and its driver: PyAV on CPU, or DALI.
+"""The choice of decoder: PyAV on CPU or NVIDIA DALI, made once per run from `data.decoder`, the device and its driver.
 
-The two give different pixels. PyAV alone converts colours as the original's decoder did, to the bit; DALI interpolates
-chroma, which differs by one level on average and by some 24 at sharp coloured edges. Where a run uses DALI, what DALI
-cannot take is decoded by PyAV in DALI's colours, so that one run has one kind of pixels.
+The two give different pixels. PyAV converts colours exactly as the original's decoder did. DALI interpolates chroma,
+which differs by one level on average and by some 24 levels at sharp coloured edges. In a run with DALI, PyAV decodes
+what DALI cannot decode, and converts colours as DALI does, so that all pixels of a run are made in one way.
 """
 
 from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
+from typing import TYPE_CHECKING, Literal
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.types import Kind
 
+if TYPE_CHECKING:
+    import torch
+
 DecoderSetting = Literal["auto", "pyav", "dali"]
 
 Colours = Literal["original", "dali"]
-"""How YUV becomes RGB, by BT.601 in both cases: see the module's docstring."""
+"""The way in which YUV becomes RGB, with BT.601 in both cases; see the module's docstring."""
 
-Place = Literal["cpu", "cuda"]
+DeviceType = Literal["cpu", "cuda"]
 
-IN_A_CONTAINER = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
-"""How a container is given the driver's NVDEC."""
+CONTAINER_HINT = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
+"""The setting that makes the driver's video decoder visible inside a container."""
 
 _NVDEC = "libnvcuvid.so.1"
 _INSTALL = "pip install 'clipbert[dali-cuda13]' (or dali-cuda12), or set data.decoder=pyav"
@@ -32,57 +33,61 @@ _INSTALL = "pip install 'clipbert[dali-cuda13]' (or dali-cuda12), or set data.de
 
 @dataclass(frozen=True, slots=True)
 class Decoder:
-    """`name` decodes on `device`; `why` says how it was chosen."""
+    """The decoder of a run.
+
+    Args:
+        device: the device on which it decodes, such as `cuda:0`.
+        reason: why it was chosen.
+    """
 
     name: Literal["pyav", "dali"] = "pyav"
     device: str = "cpu"
-    why: str = "the default"
+    reason: str = "the default"
 
     @property
-    def place(self) -> Place:
-        """The kind of device."""
+    def device_type(self) -> DeviceType:
         return "cuda" if self.device.startswith("cuda") else "cpu"
 
     @property
     def colours(self) -> Colours:
-        """What all pixels of the run are converted like, whoever decodes an item."""
+        """The colour conversion of all pixels of the run, those that PyAV decodes for DALI included."""
         return "dali" if self.name == "dali" else "original"
 
     def describe(self) -> str:
-        """One line for people, e.g. `pyav on cpu (data.decoder is auto: no GPU)`."""
-        rest = "; pyav on cpu what it cannot take" if self.name == "dali" else ""
-        return f"{self.name} on {self.device} ({self.why}){rest}"
+        """Return one line for people, such as `pyav on cpu (data.decoder is auto: no GPU)`."""
+        fallback = "; pyav on cpu for what DALI cannot decode" if self.name == "dali" else ""
+        return f"{self.name} on {self.device} ({self.reason}){fallback}"
 
 
 PYAV = Decoder()
 
 
 def choose_decoder(setting: DecoderSetting, device: torch.device, kind: Kind) -> Decoder:
-    """The decoder of videos or images for a process that computes on `device`.
+    """Return the decoder of videos or images for a process that computes on `device`.
 
     Raises:
-        RecipeError: `dali` is asked for, and DALI is not here or does not load.
+        RecipeError: `setting` is `dali`, and DALI is not installed or cannot be loaded.
     """
     if setting == "pyav":
-        return Decoder(why="data.decoder is pyav")
+        return Decoder(reason="data.decoder is pyav")
     if setting == "auto" and device.type != "cuda":
-        return Decoder(why="data.decoder is auto: no GPU")
-    found, missing = _load_dali()
-    if missing is not None:
+        return Decoder(reason="data.decoder is auto: no GPU")
+    version, problem = _load_dali()
+    if problem is not None:
         if setting == "dali":
-            raise RecipeError(f"data.decoder is dali: {missing}", hint=_INSTALL)
-        return Decoder(why=f"data.decoder is auto: {missing}")
+            raise RecipeError(f"data.decoder is dali: {problem}", hint=_INSTALL)
+        return Decoder(reason=f"data.decoder is auto: {problem}")
     if setting == "auto" and kind == "video" and not _has_nvdec():
-        return Decoder(why=f"data.decoder is auto: the driver gives no NVDEC, {_NVDEC}; {IN_A_CONTAINER}")
+        return Decoder(reason=f"data.decoder is auto: the driver has no NVDEC, {_NVDEC}; {CONTAINER_HINT}")
     if setting == "auto":
-        return Decoder("dali", str(device), f"data.decoder is auto: a GPU and DALI {found}")
+        return Decoder("dali", str(device), f"data.decoder is auto: a GPU and DALI {version}")
     if device.type != "cuda":
-        return Decoder("dali", "cpu", f"data.decoder is dali: DALI {found}, no GPU, so VP8, VP9 and JPEG alone")
-    return Decoder("dali", str(device), f"data.decoder is dali: DALI {found}")
+        return Decoder("dali", "cpu", f"data.decoder is dali: DALI {version}, no GPU, so only VP8, VP9 and JPEG")
+    return Decoder("dali", str(device), f"data.decoder is dali: DALI {version}")
 
 
 def _has_nvdec() -> bool:
-    """Whether DALI will find the driver's video decoder; it looks for it with the first video."""
+    """Return whether the driver's video decoder can be loaded; DALI itself loads it only with the first video."""
     try:
         ctypes.CDLL(_NVDEC)
     except OSError:
@@ -91,7 +96,7 @@ def _has_nvdec() -> bool:
 
 
 def _load_dali() -> tuple[str, str | None]:
-    """(DALI's version, why it cannot be used)."""
+    """Return (DALI's version, the reason why it cannot be used or None)."""
     try:
         import nvidia.dali
     except ModuleNotFoundError as exc:

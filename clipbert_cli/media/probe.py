@@ -1,7 +1,7 @@
-"""What a video file says of itself and what really decodes: header values, presentation times, size, packets.
+"""Probing a video file: its header values, and the times, size and packets of the frames that really decode.
 
-A video is decoded once, through its packet table where it can have one (see `packets.py`), otherwise, and wherever
-anything is unusual, as `video.py` decodes it.
+A video is decoded once: through its packets alone if possible (`packet_scan.py`), and otherwise, or if anything is
+unusual, through its container (`container.py`).
 """
 
 from __future__ import annotations
@@ -19,8 +19,13 @@ from clipbert_cli.types import VideoInfo
 
 @dataclass(frozen=True, slots=True)
 class ProbedVideo:
-    """`VideoInfo`, and what else pack keeps of a video: names as FFmpeg gives them, indices of the key frames, and
-    the packets where they can be decoded without the container."""
+    """All facts that a store keeps about one video.
+
+    Args:
+        codec, container: FFmpeg's names.
+        keyframes: indices of the key frames, in display order.
+        packets: the packet table; None if the video can only be decoded through its container.
+    """
 
     info: VideoInfo
     codec: str
@@ -29,24 +34,15 @@ class ProbedVideo:
     packets: PacketTable | None = field(default=None, repr=False)
 
 
-def probe_video(data: bytes) -> VideoInfo:
-    """What sampling needs to know of a video. Decodes it once, from beginning to end or to the first error.
+def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
+    """Decode a video from its beginning to its end or to the first error, and return what was found.
 
     Raises:
-        DecodeError: not a video, or not even the first frame decodes.
-    """
-    return inspect_video(data).info
-
-
-def inspect_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
-    """`probe_video`, and what else pack keeps.
-
-    Raises:
-        DecodeError: as `probe_video`, or frames of more than `max_pixels`.
+        DecodeError: the file is not a video, no frame could be decoded, or frames have more than `max_pixels` pixels.
     """
     with open_video(data, max_pixels=max_pixels) as video:
-        scan = scan_packets(video, data, max_pixels=max_pixels)
         complete = True
+        scan = scan_packets(video, data, max_pixels=max_pixels)
         if scan is None:
             video.rewind()
             scan, complete = _decode_all(video)
@@ -66,22 +62,21 @@ def inspect_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
 
 
 def _decode_all(video: Video) -> tuple[Scan, bool]:
-    """What decoding through the container shows, and whether it ends without an error."""
+    """Decode through the container; return what was found, and whether decoding reached the end without an error."""
     times: list[int] = []
     keyframes: list[int] = []
     width = height = 0
     complete = True
     try:
         for time, frame in video.frames():
-            if not times:
-                width, height = frame.width, frame.height
+            width, height = frame.width, frame.height
             if frame.key_frame:
                 keyframes.append(len(times))
             times.append(time)
     except DecodeError as exc:
         if not times:
-            raise DecodeError(f"not one frame decodes: {exc}") from exc
+            raise DecodeError(f"no frame could be decoded: {exc}") from exc
         complete = False
     if not times:
-        raise DecodeError("not one frame decodes: the video stream is empty")
+        raise DecodeError("no frame could be decoded: the video stream is empty")
     return Scan(width, height, tuple(times), tuple(keyframes), None), complete

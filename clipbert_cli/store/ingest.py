@@ -10,7 +10,7 @@ from pathlib import Path
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.images import probe_image
-from clipbert_cli.media.probe import ProbedVideo, inspect_video
+from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.store.writer import MAX_ITEM_BYTES
@@ -126,7 +126,7 @@ def media_records(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, b
     of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
     if kind == "image":
         return {records.info_key(media_id): records.image_record(probe_image(data), **of_the_file)}, None
-    probed = inspect_video(data)
+    probed = probe_video(data)
     known = {records.info_key(media_id): records.video_record(probed, **of_the_file)}
     if probed.packets:
         known[records.packets_key(media_id)] = records.packets_record(probed.packets)

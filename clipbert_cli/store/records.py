@@ -149,13 +149,13 @@ def video_info(record: bytes) -> VideoInfo:
 
 def packets_record(table: PacketTable) -> bytes:
     """Return the record of a packet table, about 1 % of the video's size."""
-    assert table.checksums is not None
     header = {
         "packets": len(table.sizes),
         "codec": table.codec,
         "tag": table.tag,
         "extradata": base64.b64encode(table.extradata).decode(),
         "bits": table.bits,
+        "coded_size": table.coded_size,
         "data_size": table.data_size,
     }
     # Instead of offsets the gaps to the end of the packet before, and instead of frame indices the distances from the
@@ -193,6 +193,7 @@ def packet_table(record: bytes) -> PacketTable:
         tag=header["tag"],
         extradata=base64.b64decode(header["extradata"]),
         bits=header["bits"],
+        coded_size=(header["coded_size"][0], header["coded_size"][1]),
         data_size=header["data_size"],
         offsets=np.cumsum(gaps + np.concatenate([[0], sizes[:-1]])),
         sizes=sizes,

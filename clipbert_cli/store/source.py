@@ -9,7 +9,7 @@ from pathlib import Path
 
 from clipbert_cli.errors import StoreError
 from clipbert_cli.media.packets import PacketTable
-from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.probe import probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
 from clipbert_cli.types import Kind, VideoInfo
@@ -87,7 +87,7 @@ class MediaSource(ABC):
     def _probe(self, media_id: str) -> _Records:
         found = self._probed.get(media_id)
         if found is None:
-            probed = inspect_video(self.read(media_id))
+            probed = probe_video(self.read(media_id))
             table = None if probed.packets is None else records.packets_record(probed.packets)
             # Records and not objects are remembered: they are a tenth as large.
             found = records.video_record(probed), table

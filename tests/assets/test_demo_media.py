@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made_media import clips_of
 
 from clipbert_cli.assets import demo_media
 from clipbert_cli.assets.demo_media import COLORS, SHAPES, SIDES, draw_scene, questions, render, write_demo_media
-from clipbert_cli.media.frames import decode_clips
-from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.text.tokenizer import Tokenizer
 
@@ -27,7 +27,7 @@ def test_one_seed_makes_the_same_questions_and_pixels(tmp_path: Path) -> None:
 
 
 def test_the_videos_are_h264_of_varying_size_and_length(made_data: Path) -> None:
-    probed = [inspect_video(video.read_bytes()) for video in sorted((made_data / "videos").iterdir())]
+    probed = [probe_video(video.read_bytes()) for video in sorted((made_data / "videos").iterdir())]
     assert {each.codec for each in probed} == {"h264"}
     assert len({(each.info.width, each.info.height) for each in probed}) > 1
     assert len({each.info.num_frames for each in probed}) > 3
@@ -79,7 +79,7 @@ def test_a_decoded_frame_shows_the_scene(made_data: Path) -> None:
     record = json.loads((made_data / "txt_db" / "train.jsonl").read_text().splitlines()[0])
     assert record["question"].startswith("what color")
     data = (made_data / "videos" / f"{record['video_id']}.mp4").read_bytes()
-    (frame,) = decode_clips(data, sampling, kind="video")[0]
+    (frame,) = clips_of(data, sampling)[0]
     distance = np.abs(frame.astype(int) - COLORS[record["answer"]]).max(axis=2)
     assert (distance < 40).sum() > 100
 

@@ -13,7 +13,6 @@ from dali_cases import ON_CPU, OPEN_GOP, VP9, assert_close_pixels
 from made_media import image, marked_frame, read_index, video
 
 from clipbert_cli.errors import ClipbertError
-from clipbert_cli.loading.collate import Collate
 from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.order import OrderedBatches
@@ -44,7 +43,7 @@ def batches(
     settings = MediaSettings(sampling, 96, decoder=decoder, pyav_only=pyav_only)
     data = GroupDataset(groups, source, settings, seed=7, on_bad_media=on_bad_media)
     order = OrderedBatches(len(groups), batch_size=4)
-    return list(BatchLoader(data, Collate(no_texts), order, workers=workers))
+    return list(BatchLoader(data, no_texts, order, workers=workers))
 
 
 def pack_videos(folder: Path, **size: int) -> Path:
@@ -101,9 +100,9 @@ def test_media_that_neither_decodes_follow_the_policy(
 def test_what_dali_fails_on_pyav_decodes(
     some_videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from clipbert_cli.media.dali import clips as pieces
+    from clipbert_cli.media.dali import clips as dali_clips
 
-    write = pieces.write_mp4
+    write = dali_clips.write_mp4
     written = 0
 
     def write_a_broken_one(*arguments: Any, **options: Any) -> bytes:
@@ -112,19 +111,19 @@ def test_what_dali_fails_on_pyav_decodes(
         file = write(*arguments, **options)
         return file[: len(file) - 40] + bytes(40) if written == 2 else file
 
-    monkeypatch.setattr(pieces, "write_mp4", write_a_broken_one)
+    monkeypatch.setattr(dali_clips, "write_mp4", write_a_broken_one)
     by_dali = batches(some_videos, "video", ON_CPU)
     by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
     for one, other in zip(by_dali, by_pyav, strict=True):
         assert one.media_ids == other.media_ids
         assert torch.equal(one.frames, other.frames)
-    assert caplog.text.count("PyAV is asked instead") == 1
+    assert caplog.text.count("PyAV decodes it instead") == 1
 
 
 @pytest.mark.dali
 def test_a_dali_that_decodes_nothing_stops_the_run(some_videos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipbert_cli.media.dali.clips.write_mp4", lambda *_, **__: b"no file at all")
-    monkeypatch.setattr("clipbert_cli.loading.dali_batches._MOST_AT_FIRST", 3)
+    monkeypatch.setattr("clipbert_cli.loading.dali_batches._MAX_FAILED_AT_FIRST", 3)
     with pytest.raises(ClipbertError, match="decoded none of the first 3 media") as caught:
         batches(some_videos, "video", ON_CPU)
     assert "data.decoder=pyav" in str(caught.value.hint)
@@ -149,11 +148,11 @@ def test_pictures_that_are_jpeg_go_through_dali(tmp_path: Path) -> None:
 def test_a_corrupt_batch_on_a_gpu_is_done_by_pyav(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from clipbert_cli.media.dali import clips as pieces
+    from clipbert_cli.media.dali import clips as dali_clips
 
     (tmp_path / "d.mp4").write_bytes(video(40, height=144, width=192, **OPEN_GOP))  # PyAV's, in the same colours
     some_videos = pack_videos(tmp_path, height=144, width=192)  # NVDEC takes no smaller VP9 than 128 x 128
-    write, written = pieces.write_mp4, 0
+    write, written = dali_clips.write_mp4, 0
 
     def write_a_broken_one(*arguments: Any, **options: Any) -> bytes:
         nonlocal written
@@ -161,7 +160,7 @@ def test_a_corrupt_batch_on_a_gpu_is_done_by_pyav(
         file = write(*arguments, **options)
         return b"no file at all" if written == 2 else file
 
-    monkeypatch.setattr(pieces, "write_mp4", write_a_broken_one)
+    monkeypatch.setattr(dali_clips, "write_mp4", write_a_broken_one)
     gpu = Decoder("dali", "cuda:0", "a test")
     for one, other in zip(
         batches(some_videos, "video", gpu), batches(some_videos, "video", gpu, pyav_only=True), strict=True
@@ -169,4 +168,4 @@ def test_a_corrupt_batch_on_a_gpu_is_done_by_pyav(
         assert one.frames.is_cuda
         assert one.media_ids == other.media_ids
         assert_close_pixels(one.frames.cpu(), other.frames)
-    assert caplog.text.count("PyAV is asked instead") == 1
+    assert caplog.text.count("PyAV decodes it instead") == 1

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import signal
 from collections import Counter
@@ -11,7 +12,7 @@ import torch
 from made_media import video
 
 from clipbert_cli.errors import ClipbertError, DecodeError, StoreError
-from clipbert_cli.loading.collate import Collate
+from clipbert_cli.loading.collate import CollateTexts
 from clipbert_cli.loading.dataset import GroupDataset, Item, MediaSettings, OnBadMedia, Position
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.mixture import Mixture
@@ -44,10 +45,10 @@ def frames(data: GroupDataset, position: Position) -> torch.Tensor:
     return item.frames
 
 
-def collate_texts(made_data: Path) -> Collate:
+def collate_texts(made_data: Path) -> CollateTexts:
     tokenizer = Tokenizer(made_data / "vocab.txt", max_length=20)
     task = OpenEndedQa(ObjectiveConfig(), InferConfig(), None)
-    return Collate(functools.partial(task.collate, tokenizer=tokenizer, labelled=False))
+    return functools.partial(task.collate, tokenizer=tokenizer, labelled=False)
 
 
 def batches(made_data: Path, *, workers: int) -> list[Batch]:
@@ -252,6 +253,37 @@ def test_a_signal_to_a_loading_process_that_is_just_starting_does_not_end_it(
     assert len(list(loader)) == 1
     assert (tmp_path / "started").exists()
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+class Cycle:
+    """Garbage that only the collector finds; `__del__` leaves a file if another process finds it."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker, self.process, self.itself = marker, os.getpid(), self
+
+    def __del__(self) -> None:
+        if os.getpid() != self.process:
+            self.marker.touch()
+
+
+class CollectingDataset(GroupDataset):
+    def __getitem__(self, position: Position) -> Item:
+        gc.collect()
+        return super().__getitem__(position)
+
+
+def test_loading_processes_do_not_collect_garbage_of_the_main_process(made_data: Path, tmp_path: Path) -> None:
+    """A DALI pipeline that is shut down in a forked process waits forever."""
+    data = dataset(made_data)
+    collecting = CollectingDataset(data.groups, data.source, data.settings, seed=0)
+    gc.collect()
+    gc.disable()
+    try:
+        Cycle(tmp_path / "collected")
+        list(BatchLoader(collecting, collate_texts(made_data), OrderedBatches(3, batch_size=3), workers=1))
+    finally:
+        gc.enable()
+    assert not (tmp_path / "collected").exists()
 
 
 class Killing:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipbert_cli.loading.lookahead import ahead
+from clipbert_cli.loading.lookahead import lookahead
 
 
 def counted(stop: int, made: list[int]) -> Iterator[int]:
@@ -17,11 +17,11 @@ def counted(stop: int, made: list[int]) -> Iterator[int]:
 
 
 def threads() -> int:
-    return sum(thread.name == "ahead" for thread in threading.enumerate())
+    return sum(thread.name == "lookahead" for thread in threading.enumerate())
 
 
 def test_items_come_in_order_and_the_thread_ends() -> None:
-    assert list(ahead(counted(50, []))) == list(range(50))
+    assert list(lookahead(counted(50, []))) == list(range(50))
     assert threads() == 0
 
 
@@ -30,7 +30,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
         yield 1
         raise ValueError("the second")
 
-    items = ahead(failing())
+    items = lookahead(failing())
     assert next(items) == 1
     with pytest.raises(ValueError, match="the second"):
         next(items)
@@ -39,7 +39,7 @@ def test_an_error_comes_after_the_items_before_it() -> None:
 
 def test_given_up_early_it_makes_few_more() -> None:
     made: list[int] = []
-    items = ahead(counted(1000, made), depth=2)
+    items = lookahead(counted(1000, made), depth=2)
     assert next(items) == 0
     items.close()  # type: ignore[attr-defined]
     assert threads() == 0

@@ -29,7 +29,7 @@ def test_dali_is_chosen_where_it_is_asked_for_and_where_a_gpu_is() -> None:
     said = choose_decoder("dali", torch.device("cpu"), "video").describe()
     assert said.startswith("dali on cpu (data.decoder is dali: DALI 2")
     chosen = choose_decoder("auto", torch.device("cuda:1"), "image")
-    assert (chosen.name, chosen.device, chosen.place, chosen.colours) == ("dali", "cuda:1", "cuda", "dali")
+    assert (chosen.name, chosen.device, chosen.device_type, chosen.colours) == ("dali", "cuda:1", "cuda", "dali")
 
 
 @pytest.mark.dali
@@ -38,6 +38,6 @@ def test_auto_takes_dali_for_videos_only_where_the_driver_has_nvdec(monkeypatch:
         monkeypatch.setattr(decoder_module, "_NVDEC", library)
         chosen = choose_decoder("auto", torch.device("cuda:0"), "video")
         assert chosen.name == name
-        assert ("NVIDIA_DRIVER_CAPABILITIES" in chosen.why) == (name == "pyav")
+        assert ("NVIDIA_DRIVER_CAPABILITIES" in chosen.reason) == (name == "pyav")
         assert choose_decoder("dali", torch.device("cuda:0"), "video").name == "dali"
         assert choose_decoder("auto", torch.device("cuda:0"), "image").name == "dali"

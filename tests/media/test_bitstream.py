@@ -6,7 +6,7 @@ from made_media import video
 
 from clipbert_cli.media.bitstream import NalFormat
 from clipbert_cli.media.container import open_video
-from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.probe import probe_video
 
 
 def test_hevc_configuration_of_version_0_is_read_by_its_lengths() -> None:
@@ -19,5 +19,5 @@ def test_hevc_configuration_of_version_0_is_read_by_its_lengths() -> None:
         nal_format = NalFormat.of("hevc", opened.stream.codec_context.extradata or b"")
     assert nal_format == NalFormat("hevc", 4)
     assert NalFormat.of("hevc", b"\0\0\0\1\x40" + bytes(30)) == NalFormat("hevc", 0)
-    info = inspect_video(bytes(data)).info
+    info = probe_video(bytes(data)).info
     assert (len(info.pts), info.complete) == (24, True)

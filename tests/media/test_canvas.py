@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from goldens import golden_arrays, golden_folder, golden_json, picture
+from made_media import clips_of
 
 from clipbert_cli.media.canvas import is_extreme_aspect_ratio, resize_pad, resize_size
-from clipbert_cli.media.frames import decode_clips
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.sampling import ClipSampling
 
@@ -77,7 +77,7 @@ def test_picture_files_equal_the_original() -> None:
 def test_a_video_equals_the_original() -> None:
     case, arrays = golden_json(CASES)["video"], golden_arrays(ARRAYS)
     sampling = ClipSampling(case["strategy"], num_frames=case["num_frames"], fps=case["fps"])
-    frames = decode_clips((golden_folder() / case["file"]).read_bytes(), sampling, kind="video")[0]  # (T, h, w, 3)
+    frames = clips_of((golden_folder() / case["file"]).read_bytes(), sampling)[0]  # (T, h, w, 3)
     np.testing.assert_allclose(frames.transpose(0, 3, 1, 2), arrays["video_raw_rgb"].astype(float), rtol=0, atol=3.0)
     np.testing.assert_allclose(padded(frames, case["max_size"]), arrays[case["array"]], rtol=0, atol=3.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import zlib
 from typing import Any
 
 import av
@@ -15,7 +16,7 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media import packet_scan as scan
 from clipbert_cli.media.frames import rgb_frames
 from clipbert_cli.media.packets import PacketTable, decode_packets, plan
-from clipbert_cli.media.probe import ProbedVideo, inspect_video
+from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store.records import packet_table, packets_record
 
 
@@ -62,7 +63,7 @@ def stored(probed: ProbedVideo) -> PacketTable:
 @pytest.mark.parametrize("name", [*WITH_TABLE, "vp8 with hidden frames"])
 def test_any_choice_of_frames_has_the_pixels_of_decoding_from_the_start(name: str) -> None:
     data = video(**{"frames": 60} | WITH_TABLE[name]) if name in WITH_TABLE else vp8_with_hidden_frames()
-    probed = inspect_video(data)
+    probed = probe_video(data)
     table = stored(probed)
     everything = {index: frame.copy() for index, frame in rgb_frames(data, range(60), info=probed.info)}
     assert [read_index(everything[index]) for index in range(60)] == list(range(60))
@@ -79,25 +80,25 @@ def test_any_choice_of_frames_has_the_pixels_of_decoding_from_the_start(name: st
 
 @pytest.mark.parametrize("name", WITHOUT_TABLE)
 def test_what_has_no_packets_in_one_piece_or_no_times_is_decoded_from_its_start(name: str) -> None:
-    probed = inspect_video(video(**{"frames": 60} | WITHOUT_TABLE[name]))
+    probed = probe_video(video(**{"frames": 60} | WITHOUT_TABLE[name]))
     assert probed.packets is None
     assert probed.info.complete
 
 
 def test_a_damaged_video_has_no_table() -> None:
     data = video(60)
-    probed = inspect_video(data[: len(data) // 2] + bytes(200) + data[len(data) // 2 + 200 :])
+    probed = probe_video(data[: len(data) // 2] + bytes(200) + data[len(data) // 2 + 200 :])
     assert (probed.packets, probed.info.complete) == (None, False)
 
 
 def test_a_closed_group_is_entered_at_its_idr_and_an_open_one_where_the_pixels_agree() -> None:
-    assert inspect_video(video(60)).packets.entries == [0, 12, 24, 36, 48]
-    opened = inspect_video(video(120, options=OPEN_GOP)).packets
+    assert probe_video(video(60)).packets.entries == [0, 12, 24, 36, 48]
+    opened = probe_video(video(120, options=OPEN_GOP)).packets
     assert opened.entries == [0, 17, 37, 57, 77, 97]
     assert opened.shows[17] == 20
     # Its frames before the entry are decoded from the entry before.
     assert [opened.entry_for(frame) for frame in (18, 19, 20, 21)] == [0, 0, 17, 17]
-    assert inspect_video(video(60, options=INTRA_REFRESH)).packets.entries == [0]
+    assert probe_video(video(60, options=INTRA_REFRESH)).packets.entries == [0]
 
 
 def test_an_entry_whose_pixels_differ_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,34 +111,34 @@ def test_an_entry_whose_pixels_differ_is_none(monkeypatch: pytest.MonkeyPatch) -
         return table, stated
 
     monkeypatch.setattr(scan, "_read_packets", lying)
-    assert inspect_video(video(48, options={"g": "48", "bf": "0"})).packets.entries == [0]
-    assert inspect_video(video(48, options={"g": "24", "bf": "0"})).packets.entries == [0, 24]
-    assert inspect_video(video(48, options={"g": "12", "bf": "0"})).packets.entries == [0, 12, 24, 36]
+    assert probe_video(video(48, options={"g": "48", "bf": "0"})).packets.entries == [0]
+    assert probe_video(video(48, options={"g": "24", "bf": "0"})).packets.entries == [0, 24]
+    assert probe_video(video(48, options={"g": "12", "bf": "0"})).packets.entries == [0, 12, 24, 36]
 
 
 def test_only_needed_packets_are_decoded() -> None:
     data = video(60, options={"g": "20", "bf": "2", "sc_threshold": "0", "b-pyramid": "none"})
-    table = inspect_video(data).packets
+    table = probe_video(data).packets
     assert int(table.skippable.sum()) == 36
-    (run,) = plan(table, [23])
-    assert run.packets[0] == 20
-    assert run.packets[-1] == table.packet_of[23]
+    (span,) = plan(table, [23])
+    assert span.packets[0] == 20
+    assert span.packets[-1] == table.packet_of[23]
     # The key frame and P pictures up to it; B pictures only if they are wanted.
-    assert all(not table.skippable[packet] or packet in run.frames for packet in run.packets)
+    assert all(not table.skippable[packet] or packet in span.frames for packet in span.packets)
     first, second = plan(table, [5, 59])
     assert (first.packets[0], second.packets[0]) == (0, 40)
     assert list(first.frames.values()) == [5]
     assert plan(table, []) == []
 
 
-def test_runs_that_overlap_become_one() -> None:
-    table = inspect_video(video(60, options=OPEN_GOP)).packets
-    (run,) = plan(table, [19, 25])  # 19 is decoded after the entry that gives 25
-    assert (run.packets[0], sorted(run.frames.values())) == (0, [19, 25])
+def test_overlapping_spans_become_one() -> None:
+    table = probe_video(video(60, options=OPEN_GOP)).packets
+    (span,) = plan(table, [19, 25])  # 19 is decoded after the entry that gives 25
+    assert (span.packets[0], sorted(span.frames.values())) == (0, [19, 25])
 
 
 def test_a_frame_that_is_not_there_is_refused() -> None:
-    table = inspect_video(video(10)).packets
+    table = probe_video(video(10)).packets
     for frame in (-1, 10):
         with pytest.raises(DecodeError, match="10 frames decode"):
             plan(table, [frame])
@@ -145,18 +146,21 @@ def test_a_frame_that_is_not_there_is_refused() -> None:
 
 def test_a_table_of_other_bytes_is_noticed() -> None:
     data = video(30)
-    table = inspect_video(data).packets
-    with pytest.raises(DecodeError, match="other data"):
+    table = probe_video(data).packets
+    with pytest.raises(DecodeError, match="packet table is of a file of"):
         list(decode_packets(data + b"\0", table, [3]))
     moved = dataclasses.replace(table, offsets=table.offsets + 1)
     with pytest.raises(DecodeError):
         list(decode_packets(data, moved, [3]))
 
 
-def test_where_a_table_fails_decoding_from_the_start_answers() -> None:
+def test_frames_that_a_table_does_not_give_are_decoded_from_the_start() -> None:
     data = video(30)
-    probed = inspect_video(data)
-    broken = dataclasses.replace(probed.packets, offsets=probed.packets.offsets + 1, checksums=None)
+    probed = probe_video(data)
+    table = probed.packets
+    moved = zip(table.offsets + 1, table.sizes, strict=True)
+    checksums = np.array([zlib.crc32(data[start : start + size]) for start, size in moved], dtype=np.uint32)
+    broken = dataclasses.replace(table, offsets=table.offsets + 1, checksums=checksums)
     ((index, frame),) = rgb_frames(data, [7], info=probed.info, packets=broken)
     assert (index, read_index(frame)) == (7, 7)
 
@@ -164,7 +168,7 @@ def test_where_a_table_fails_decoding_from_the_start_answers() -> None:
 def test_bytes_that_changed_are_no_frames() -> None:
     """Whatever the decoder would make of them: a flipped bit in a picture is often none of its errors."""
     data = bytearray(video(30))
-    probed = inspect_video(bytes(data))
+    probed = probe_video(bytes(data))
     place = int(probed.packets.offsets[7] + probed.packets.sizes[7] // 2)
     data[place] ^= 1
     frame = int(probed.packets.shows[7])
@@ -186,7 +190,7 @@ def test_frames_outside_of_the_edit_list_are_left_out() -> None:
                 output.mux(packet)
         output.mux(stream.encode())
     data = file.getvalue()
-    probed = inspect_video(data)
+    probed = probe_video(data)
     with av.open(io.BytesIO(data)) as container:
         plain = [read_index(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     assert len(probed.info.pts) == len(plain)
@@ -196,5 +200,5 @@ def test_frames_outside_of_the_edit_list_are_left_out() -> None:
 
 
 def test_a_table_is_small() -> None:
-    table = inspect_video(video(300)).packets
+    table = probe_video(video(300)).packets
     assert len(packets_record(table)) < 300 * 8

@@ -9,14 +9,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from made_media import image, marked_frame, read_index, sound, video
+from made_media import image, info_of, marked_frame, read_index, sound, video
 from PIL import Image
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import open_video
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.images import probe_image
-from clipbert_cli.media.probe import inspect_video, probe_video
+from clipbert_cli.media.probe import probe_video
 
 
 def with_sound(container: str, codec: str, sound: str, **options: str) -> bytes:
@@ -48,7 +48,7 @@ def gif_with_palettes() -> bytes:
 
 
 def test_a_video_is_known_by_header_and_by_decoding() -> None:
-    probed = inspect_video(video(30, rate=25))
+    probed = probe_video(video(30, rate=25))
     info = probed.info
     assert (info.width, info.height, info.num_frames, info.complete) == (96, 64, 30, True)
     assert info.average_rate == 25
@@ -65,7 +65,7 @@ def test_a_video_is_known_by_header_and_by_decoding() -> None:
 )
 def test_every_frame_of_usual_formats_is_found(codec: str, container: str) -> None:
     data = video(20, codec=codec, container=container)
-    info = probe_video(data)
+    info = info_of(data)
     assert info.complete
     frames = decode_frames(data, (tuple(range(20)),), info=info)[0]
     assert [read_index(frame) for frame in frames] == list(range(20))
@@ -82,13 +82,13 @@ def test_every_frame_of_usual_formats_is_found(codec: str, container: str) -> No
     ids=["live webm", "mkv of small clusters", "flv", "gif"],
 )
 def test_unusual_but_sound_files_are_complete(data: bytes, frames: int) -> None:
-    info = probe_video(data)
+    info = info_of(data)
     assert (len(info.pts), info.complete) == (frames, True)
 
 
 def test_key_frames_of_vp9_are_found() -> None:
     data = video(48, container="webm", codec="libvpx-vp9", options={"g": "12", "cpu-used": "8"})
-    probed = inspect_video(data)
+    probed = probe_video(data)
     assert (probed.codec, probed.keyframes) == ("vp9", (0, 12, 24, 36))
     with open_video(data) as opened:
         keys = [index for index, (_, frame) in enumerate(opened.frames()) if frame.key_frame]
@@ -97,7 +97,7 @@ def test_key_frames_of_vp9_are_found() -> None:
 
 def test_variable_rate_is_kept_as_true_times() -> None:
     times = [0, 1, 5, 6, 20, 21, 40]
-    info = probe_video(video(len(times), times=times, options={"bf": "0"}))
+    info = info_of(video(len(times), times=times, options={"bf": "0"}))
     assert [pts * info.time_base * 30 for pts in info.pts] == times
 
 
@@ -117,7 +117,7 @@ def test_variable_rate_is_kept_as_true_times() -> None:
 )
 def test_what_is_no_video_is_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
-        probe_video(data)
+        info_of(data)
 
 
 def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_a_playlist_opens_no_other_file(tmp_path: Path) -> None:
     secret.write_bytes(video(5))
     for text in (f"ffconcat version 1.0\nfile {secret}\n", f"#EXTM3U\n#EXTINF:1,\n{secret}\n#EXT-X-ENDLIST\n"):
         with pytest.raises(DecodeError):
-            probe_video(text.encode())
+            info_of(text.encode())
 
 
 def test_a_cut_file_counts_up_to_the_cut(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ def test_a_cut_file_counts_up_to_the_cut(tmp_path: Path) -> None:
                 packet.stream = stream
                 target.mux(packet)
     data = whole.read_bytes()
-    info = probe_video(data[: len(data) * 6 // 10])
+    info = info_of(data[: len(data) * 6 // 10])
     assert not info.complete
     assert info.num_frames == 60
     assert 10 < len(info.pts) < 60
@@ -147,7 +147,7 @@ def test_frames_predicted_from_a_lost_first_frame_are_not_shown() -> None:
     data = bytearray(video(60, codec="mpeg4", container="avi"))
     first = data.index(b"00dc", data.index(b"movi"))
     data[first : first + 200] = bytes(200)
-    info = probe_video(bytes(data))
+    info = info_of(bytes(data))
     frames = decode_frames(bytes(data), (tuple(range(len(info.pts))),), info=info)[0]
     assert [read_index(frame) for frame in frames] == list(range(12, 60))
 
@@ -161,7 +161,7 @@ def damaged(data: bytes, place: float) -> bytes:
 @pytest.mark.parametrize(("codec", "container"), [("libx264", "mp4"), ("mpeg4", "avi")])
 def test_damage_inside_ends_the_video_before_the_first_wrong_frame(codec: str, container: str) -> None:
     data = damaged(video(60, codec=codec, container=container), 0.6)
-    info = probe_video(data)
+    info = info_of(data)
     assert not info.complete
     assert 0 < len(info.pts) < 60
     frames = decode_frames(data, (tuple(range(len(info.pts))),), info=info)[0]
@@ -174,7 +174,7 @@ def test_a_stream_that_starts_inside_a_group_of_pictures_is_decoded() -> None:
     with av.open(io.BytesIO(data)) as container:
         starts = [packet.pos for packet in container.demux(video=0) if packet.is_keyframe and packet.size]
     cut = data[: 3 * 188] + data[starts[1] :]
-    info = probe_video(cut)
+    info = info_of(cut)
     assert info.complete
     frames = decode_frames(cut, (tuple(range(len(info.pts))),), info=info)[0]
     assert [read_index(frame) for frame in frames] == list(range(80 - len(frames), 80))
@@ -192,7 +192,7 @@ def test_open_groups_that_end_the_use_of_lost_pictures_are_decoded(container: st
         packets = list(opened.packets())
         with pytest.raises(av.InvalidDataError):
             sum(len(packet.decode()) for packet in packets)
-    info, whole = probe_video(cut), probe_video(data)
+    info, whole = info_of(cut), info_of(data)
     assert info.complete
     left = len(info.pts)
     assert 40 < left < 70
@@ -221,7 +221,7 @@ def test_a_time_that_is_some_frames_late_does_not_end_the_video(late: int, is_wh
         place += 15 + int.from_bytes(data[place + 1 : place + 4], "big")
     time = int.from_bytes(data[place + 4 : place + 7], "big") + late * 40
     data[place + 4 : place + 7] = time.to_bytes(3, "big")
-    info = probe_video(bytes(data))
+    info = info_of(bytes(data))
     assert info.complete == is_whole
     if is_whole:
         frames = decode_frames(bytes(data), (tuple(range(30)),), info=info)[0]
@@ -232,16 +232,16 @@ def test_a_change_of_the_frame_size_ends_the_video() -> None:
     data = video(10, container="mpegts", options={"g": "5"}) + video(
         10, container="mpegts", options={"g": "5"}, height=80
     )
-    info = probe_video(data)
+    info = info_of(data)
     assert (info.height, info.complete) == (64, False)
     assert len(info.pts) <= 10
 
 
 def test_frames_beyond_the_pixel_cap_are_refused() -> None:
     data = video(2)
-    assert inspect_video(data, max_pixels=96 * 64).info.complete
+    assert probe_video(data, max_pixels=96 * 64).info.complete
     with pytest.raises(DecodeError, match="96 x 64"):
-        inspect_video(data, max_pixels=96 * 64 - 1)
+        probe_video(data, max_pixels=96 * 64 - 1)
 
 
 def test_damaged_videos_neither_crash_nor_hang() -> None:
@@ -257,7 +257,7 @@ def test_damaged_videos_neither_crash_nor_hang() -> None:
             else:
                 data[place : place + 40] = bytes(len(data[place : place + 40]))
         try:
-            outcomes.add(probe_video(bytes(data)).complete)
+            outcomes.add(info_of(bytes(data)).complete)
         except DecodeError:
             outcomes.add(None)
     assert outcomes == {True, False, None}
@@ -274,10 +274,10 @@ def test_an_image_is_known_by_size_mode_and_format() -> None:
     ("data", "reason"),
     [
         (b"", "empty"),
-        (b"words", "not a picture"),
+        (b"words", "not an image"),
         (image(marked_frame(1), "jpeg")[:600], "cannot read it"),
         (image(marked_frame(1), "png")[:150], "cannot read it"),
-        (video(3), "not a picture"),
+        (video(3), "not an image"),
     ],
     ids=["empty", "text", "cut jpeg", "cut png", "video"],
 )
@@ -292,7 +292,7 @@ def test_halves_in_swapped_order_end_where_they_meet(container: str) -> None:
     data = video(48, container=container, codec=codec, options={"g": "12"})
     middle = len(data) // 2
     try:
-        info = probe_video(data[middle:] + data[:middle])
+        info = info_of(data[middle:] + data[:middle])
     except DecodeError:
         return
     assert not info.complete
@@ -303,8 +303,8 @@ def test_a_piece_of_a_stream_without_its_container_is_no_video() -> None:
     data = video(48, container="avi", options={"g": "12", "bf": "0"})
     for middle in range(len(data) // 4, 3 * len(data) // 4, 101):
         with pytest.raises(DecodeError):
-            probe_video(data[middle:] + data[:middle])
+            info_of(data[middle:] + data[:middle])
 
 
 def test_a_bare_stream_from_its_beginning_is_a_video() -> None:
-    assert len(probe_video(video(30, container="h264", options={"g": "12", "bf": "0"})).pts) == 30
+    assert len(info_of(video(30, container="h264", options={"g": "12", "bf": "0"})).pts) == 30

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from goldens import golden_folder
-from made_media import read_index
+from made_media import info_of, read_index
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.packets import PacketTable
-from clipbert_cli.media.probe import inspect_video, probe_video
+from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, _positions, clip_frames, safeguard_duration, select
 from clipbert_cli.store.records import packet_table, packets_record, video_info, video_record
 from clipbert_cli.types import VideoInfo
@@ -87,7 +87,7 @@ def mistakes(info: VideoInfo | None, selected: dict[str, Any]) -> list[str]:
 
 def stored_packets(data: bytes) -> PacketTable | None:
     """The packet table as a store gives it back."""
-    packets = inspect_video(data).packets
+    packets = probe_video(data).packets
     return packets and packet_table(packets_record(packets))
 
 
@@ -97,7 +97,7 @@ def test_frames_are_those_of_the_original(name: str) -> None:
     golden = golden_videos()[name]
     data = (golden_folder() / "sampling/videos" / name).read_bytes()
     try:
-        info = probe_video(data)
+        info = info_of(data)
     except DecodeError:
         info = None
     assert mistakes(info, golden["selected"]) == []
@@ -107,7 +107,7 @@ def test_frames_are_those_of_the_original(name: str) -> None:
         return
     assert list(info.pts) == container["decoded_pts"]
     # What pack stores gives the same choice, and the chosen frames are the wanted ones by the index that they show.
-    assert video_info(video_record(inspect_video(data))) == info
+    assert video_info(video_record(probe_video(data))) == info
     for packets in (None, stored_packets(data)):
         frames = decode_frames(data, (tuple(range(len(info.pts))),), info=info, packets=packets)[0]
         assert [read_index(frame) for frame in frames] == container["decoded_index"]
@@ -120,7 +120,7 @@ def test_every_golden_clip_is_decoded_to_the_frames_it_names() -> None:
         if golden["group"] == "broken":
             continue
         data = (golden_folder() / "sampling/videos" / name).read_bytes()
-        info, packets = probe_video(data), stored_packets(data)
+        info, packets = info_of(data), stored_packets(data)
         for combo in golden["selected"].values():
             for clips in combo["clips_safeguard"].values():
                 if isinstance(clips, list) and clips and None not in clips and isinstance(clips[0], list):

@@ -14,11 +14,11 @@ from pathlib import Path
 import lmdb
 import numpy as np
 import pytest
-from made_media import image, marked_frame, video
+from made_media import image, info_of, marked_frame, video
 from store_content import original_store
 
 from clipbert_cli.errors import DecodeError, StoreError
-from clipbert_cli.media.probe import ProbedVideo, inspect_video, probe_video
+from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
@@ -57,7 +57,7 @@ def check(source: MediaSource, clips: dict[str, bytes]) -> None:
     for name, data in clips.items():
         assert name in source
         assert source.read(name) == data
-        assert source.info(name) == probe_video(data)
+        assert source.info(name) == info_of(data)
     assert source.missing(["a", "nowhere", "b", "nowhere", ""]) == ["nowhere", ""]
     with pytest.raises(StoreError, match="no video 'nowhere'"):
         source.read("nowhere")
@@ -101,8 +101,8 @@ def test_plain_lmdb_reads_what_pack_writes(store: Path, clips: dict[str, bytes])
 
 
 def test_a_media_record_is_used_in_place_of_probing(store: Path, clips: dict[str, bytes]) -> None:
-    put(store, records.info_key("a"), records.video_record(inspect_video(clips["b"])))
-    assert open_media(store, kind="video").info("a") == probe_video(clips["b"])
+    put(store, records.info_key("a"), records.video_record(probe_video(clips["b"])))
+    assert open_media(store, kind="video").info("a") == info_of(clips["b"])
 
 
 def test_an_empty_value_is_an_unreadable_video(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_two_files_of_one_stem_are_refused(folder: Path) -> None:
 
 
 def test_times_of_any_rhythm_survive_storing() -> None:
-    probed = inspect_video(video(3))
+    probed = probe_video(video(3))
     rng = np.random.default_rng(0)
     for _ in range(50):
         steps = rng.choice([0, 1, 33, 33, 34, 512], size=int(rng.integers(0, 40)))

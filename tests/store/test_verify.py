@@ -10,7 +10,7 @@ import pytest
 from made_media import image, marked_frame, read_index, video
 
 from clipbert_cli.errors import StoreError
-from clipbert_cli.media.probe import inspect_video
+from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store import records
 from clipbert_cli.store.contact_sheet import contact_sheet
@@ -56,7 +56,7 @@ def test_what_was_changed_behind_the_store_is_found(videos: Path, tmp_path: Path
     flipped = bytearray(clips["a"])
     flipped[len(flipped) // 2] ^= 1
     put(store, {"a": bytes(flipped), "extra": b"no video"})
-    other = records.video_record(inspect_video(clips["a"]), bytes=len(clips["c"]), crc32=_crc(clips["c"]))
+    other = records.video_record(probe_video(clips["a"]), bytes=len(clips["c"]), crc32=_crc(clips["c"]))
     put(store, {"/clipbert/info/c": other})
     wrong = dict(verify_store(store).wrong)
     assert wrong.keys() == {"a", "c", "extra", ""}

@@ -1,9 +1,8 @@
-"""Encoded parts of media, for DALI to decode: for each group of pictures that holds wanted frames, an MP4 of just the
-packets that must be decoded; of an image, its JPEG file.
+"""The encoded parts of media that DALI decodes: of a video one MP4 file per span of packets, of an image its JPEG file.
 
-What DALI 2.4 makes of files: its work grows with the largest frame number that it is asked for, a frame that is named
-twice is decoded twice, and one bad item costs the whole batch. So frames are counted, sorted and checked here, where
-the pieces are made, and what is in doubt stays with PyAV.
+DALI 2.4 does work in proportion to the largest frame number that it is asked for, decodes a frame twice if it is named
+twice, and fails a whole batch for one bad item. So each file holds only the needed packets, frames are sorted and
+checked here, and a video that DALI might decode wrongly is left to PyAV.
 """
 
 from __future__ import annotations
@@ -13,24 +12,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipbert_cli.media.backend import Place
-from clipbert_cli.media.bitstream import NalFormat, coded_size, is_one_picture
+from clipbert_cli.media.backend import DeviceType
+from clipbert_cli.media.bitstream import NalFormat, is_one_shown_frame
 from clipbert_cli.media.dali.mp4 import write_mp4
-from clipbert_cli.media.packets import Buffer, PacketTable, Run, plan
+from clipbert_cli.media.packets import Buffer, PacketSpan, PacketTable, plan
 from clipbert_cli.media.sampling import FrameIndices
 from clipbert_cli.types import VideoInfo
 
-_DECODED_ON: dict[Place, set[str]] = {"cpu": {"vp8", "vp9"}, "cuda": {"vp8", "vp9", "h264", "hevc"}}
-_GPU_SIZES = {"h264": (48, 16, 4096), "vp8": (48, 16, 4096), "hevc": (144, 144, 8192), "vp9": (128, 128, 8192)}
-"""Least width, least height and most of either that NVDEC decodes."""
-_H264_PROFILES = {66, 77, 100}  # Baseline, Main, High: 8 bits, 4:2:0
+_CODECS: dict[DeviceType, set[str]] = {"cpu": {"vp8", "vp9"}, "cuda": {"vp8", "vp9", "h264", "hevc"}}
+# Least width, least height and largest side that NVDEC decodes, in pixels.
+_NVDEC_SIZES = {"h264": (48, 16, 4096), "vp8": (48, 16, 4096), "hevc": (144, 144, 8192), "vp9": (128, 128, 8192)}
+# Baseline, Main and High: 8 bits, 4:2:0.
+_H264_PROFILES = {66, 77, 100}
 _HEVC_MAIN = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """`data` holds one file, of which `frames` are wanted, by their places in it, rising. `slots` says for each of them
-    which clips and frames k * T + t it becomes."""
+class Segment:
+    """One small media file and the frames that are wanted from it.
+
+    Args:
+        data: the file.
+        frames: places in the file of the wanted frames, rising.
+        slots: for each of `frames`, the positions k * T + t in clip k and frame t that it fills.
+    """
 
     data: bytes
     frames: tuple[int, ...]
@@ -39,105 +44,111 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class EncodedClips:
-    """K clips of T frames of one media item, h x w pixels, not decoded yet. The pieces' frames fill every place."""
+    """K clips of T frames of one media item that are not decoded yet.
 
-    pieces: tuple[Piece, ...]
+    Args:
+        segments: together their frames fill every position of the clips.
+        height, width: native size in pixels.
+    """
+
+    segments: tuple[Segment, ...]
     num_clips: int
     num_frames: int
     height: int
     width: int
 
 
-def video_pieces(
-    data: Buffer, clips: FrameIndices, *, info: VideoInfo, table: PacketTable, place: Place
+def video_segments(
+    data: Buffer, clips: FrameIndices, *, info: VideoInfo, table: PacketTable, device_type: DeviceType
 ) -> EncodedClips | None:
-    """The pieces that give the source frames `clips`; None where DALI on `place` does not take this video.
+    """Return the segments that hold the frames `clips`; None if DALI cannot decode this video on such a device.
 
     Raises:
-        DecodeError: a frame that the video does not have, or bytes that are not those of the table.
+        DecodeError: the video does not have a wanted frame, or the bytes are not those of the table.
     """
-    if not takes(data, table, place) or (place == "cuda" and not _has_gpu_size(table, info)):
+    if not is_decodable(data, info, table, device_type):
         return None
     table.check_size(data)
     slots: dict[int, list[int]] = {}
     for k, clip in enumerate(clips):
         for t, frame in enumerate(clip):
             slots.setdefault(frame, []).append(k * len(clip) + t)
-    pieces = []
-    for run in plan(table, slots):
-        packets = _shown_from_entry(table, run)
+    segments = []
+    for span in plan(table, slots):
+        packets = _shown_after_entry(table, span)
         if packets is None:
             return None
         payloads = [table.packet(data, packet) for packet in packets]
-        if place == "cuda" and not _is_simple(table, payloads):
+        if device_type == "cuda" and not _gives_one_frame_per_packet(table, payloads):
             return None
-        order = np.argsort(np.argsort(table.shows[packets])).tolist()  # place of each packet's frame
+        order = np.argsort(np.argsort(table.shows[packets])).tolist()  # place in the file of each packet's frame
         place_of = dict(zip(packets, order, strict=True))
-        wanted = sorted((place_of[packet], frame) for packet, frame in run.frames.items())
+        wanted = sorted((place_of[packet], frame) for packet, frame in span.frames.items())
         file = write_mp4(
-            payloads,
-            order,
-            codec=table.codec,
-            extradata=table.extradata,
-            width=info.width,
-            height=info.height,
+            payloads, order, codec=table.codec, extradata=table.extradata, width=info.width, height=info.height
         )
-        pieces.append(
-            Piece(file, tuple(number for number, _ in wanted), tuple(tuple(slots[frame]) for _, frame in wanted))
-        )
-    return EncodedClips(tuple(pieces), len(clips), len(clips[0]), info.height, info.width)
+        frame_slots = tuple(tuple(slots[frame]) for _, frame in wanted)
+        segments.append(Segment(file, tuple(place for place, _ in wanted), frame_slots))
+    return EncodedClips(tuple(segments), len(clips), len(clips[0]), info.height, info.width)
 
 
-def _shown_from_entry(table: PacketTable, run: Run) -> list[int] | None:
-    """The run's packets without those of pictures before its entry, which nothing after it needs; None where one shows
-    no frame of its own, for then places in the file are not those of frames."""
-    first = table.shows[run.packets[0]]
-    packets = [packet for packet in run.packets if table.shows[packet] >= first or table.shows[packet] < 0]
-    return None if (table.shows[packets] < 0).any() else packets
+def image_segment(data: Buffer, *, height: int, width: int) -> EncodedClips:
+    """Return a JPEG file as one clip of one frame."""
+    return EncodedClips((Segment(bytes(data), (0,), ((0,),)),), 1, 1, height, width)
 
 
-def _has_gpu_size(table: PacketTable, info: VideoInfo) -> bool:
-    """Whether NVDEC decodes frames of this size, and whether they are coded without padding.
-
-    By its code, DALI 2.4 keeps NVDEC's decoders by the size that is shown and looks for them by the size that is coded,
-    a multiple of 16. For 640 x 360 it finds none and makes one for each piece, with the memory of up to 100 of them; or
-    it finds that of a video of 640 x 368, and reads colours from the wrong rows, in silence.
-    """
-    width, height, most = _GPU_SIZES[table.codec]
-    if table.codec == "h264" and coded_size(table.extradata) != (info.height, info.width):
+def is_decodable(data: Buffer, info: VideoInfo, table: PacketTable, device_type: DeviceType) -> bool:
+    """Return whether DALI decodes videos of this codec, format (8 bits, 4:2:0) and size on such a device."""
+    if table.codec not in _CODECS[device_type] or (device_type == "cuda" and not _has_nvdec_size(table, info)):
         return False
-    return width <= info.width <= most and height <= info.height <= most and not (info.width | info.height) % 16
-
-
-def _is_simple(table: PacketTable, payloads: Sequence[bytes]) -> bool:
-    """Whether the GPU half of DALI 2.4 gives one frame for each packet: it takes every picture that NVDEC decodes for a
-    shown one, hidden ones and single fields too, and H.264 gets its parameter sets before an IDR picture alone. What
-    it does not decode it leaves unwritten, in silence."""
-    if table.codec == "vp9":
-        return all(map(is_one_picture, payloads))
-    form = NalFormat.of(table.codec, table.extradata)
-    if form is None or table.codec == "hevc":
-        return True
-    first = form.picture(payloads[0])
-    return first is not None and first.is_idr and all(form.fields(payload) == 1 for payload in payloads)
-
-
-def image_piece(data: Buffer, *, height: int, width: int) -> EncodedClips:
-    """A JPEG file as one clip of one frame."""
-    return EncodedClips((Piece(bytes(data), (0,), ((0,),)),), 1, 1, height, width)
-
-
-def takes(data: Buffer, table: PacketTable, place: Place) -> bool:
-    """Whether DALI on `place` decodes such a video: its codec, 8 bits, 4:2:0."""
-    if table.codec not in _DECODED_ON[place]:
-        return False
-    if table.codec == "vp9":
-        return table.packet(data, 0)[0] & 0x30 == 0  # profile 0 (VP9 bitstream, 6.2: uncompressed_header)
     if table.codec == "vp8":
         return True
-    form = NalFormat.of(table.codec, table.extradata)
-    if form is None or not form.length_size:
+    if table.codec == "vp9":
+        return table.packet(data, 0)[0] & 0x30 == 0  # profile 0 (VP9 bitstream, 6.2: uncompressed_header)
+    nal_format = NalFormat.of(table.codec, table.extradata)
+    if nal_format is None or not nal_format.length_size:
         return False
     if table.codec == "h264":
         return table.extradata[1] in _H264_PROFILES
     return table.extradata[1] & 31 == _HEVC_MAIN
+
+
+def _has_nvdec_size(table: PacketTable, info: VideoInfo) -> bool:
+    """Return whether NVDEC decodes frames of this size and their coded pictures have no padding.
+
+    DALI 2.4 stores NVDEC's decoders under the size of the shown frames, but looks them up by the size of the coded
+    pictures, a multiple of 16. For 640 x 360 it never finds one and makes a new decoder for each segment, with the
+    memory of up to 100 of them. Or it finds the one of a video of 640 x 368, and reads colours from wrong rows without
+    an error.
+    """
+    width, height, largest = _NVDEC_SIZES[table.codec]
+    if table.codec == "h264" and table.coded_size != (info.height, info.width):
+        return False
+    in_range = width <= info.width <= largest and height <= info.height <= largest
+    return in_range and not (info.width | info.height) % 16
+
+
+def _shown_after_entry(table: PacketTable, span: PacketSpan) -> list[int] | None:
+    """Return the span's packets without those of frames shown before its entry, to which nothing after it refers.
+
+    None if a packet shows no frame of its own, because then places in the file do not correspond to frames.
+    """
+    first = table.shows[span.packets[0]]
+    packets = [packet for packet in span.packets if table.shows[packet] >= first or table.shows[packet] < 0]
+    return None if (table.shows[packets] < 0).any() else packets
+
+
+def _gives_one_frame_per_packet(table: PacketTable, payloads: Sequence[bytes]) -> bool:
+    """Return whether the GPU half of DALI 2.4 gives one frame for each packet.
+
+    It counts every picture that NVDEC decodes as a shown one, including hidden pictures and single fields, and passes
+    H.264 parameter sets to NVDEC only before IDR pictures. Frames that it does not decode stay uninitialised memory,
+    without an error.
+    """
+    if table.codec == "vp9":
+        return all(map(is_one_shown_frame, payloads))
+    nal_format = NalFormat.of(table.codec, table.extradata)
+    if nal_format is None or table.codec == "hevc":
+        return True
+    first = nal_format.picture(payloads[0])
+    return first is not None and first.is_idr and all(nal_format.fields(payload) == 1 for payload in payloads)

@@ -1,6 +1,10 @@
-"""A few packets of a video as an MP4 file of their own, for decoders that read files.
+"""Writes a few packets of a video as an MP4 file of its own, because DALI reads files.
 
-Boxes are those of ISO/IEC 14496-12; codecs in them of 14496-15 (H.264, HEVC) and of the VP codec mapping of WebM.
+FFmpeg's muxer can do this, too, but takes its set-up from an open container: 4.5 ms more per video of the decoding
+benchmark, on top of the 2.7 ms that this file and the choice of packets take.
+
+The boxes are those of ISO/IEC 14496-12, and the codecs in them of ISO/IEC 14496-15 (H.264, HEVC) and of WebM's "VP
+Codec ISO Media File Format Binding". Each function below returns one box.
 """
 
 from __future__ import annotations
@@ -9,10 +13,11 @@ import struct
 from collections.abc import Sequence
 from itertools import groupby
 
-_MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)
-_UNITS_PER_SECOND = 25  # one frame, one unit: nobody reads the times, only their order
+_MATRIX = struct.pack(">9I", 0x10000, 0, 0, 0, 0x10000, 0, 0, 0, 0x40000000)  # no rotation
+# One frame lasts one unit. DALI uses only the order of the times.
+_UNITS_PER_SECOND = 25
 
-# Codec -> (name of the sample entry, name of the box that holds its set-up).
+# Codec -> (sample entry, box of the decoder's set-up).
 _ENTRIES = {
     "h264": (b"avc1", b"avcC"),
     "hevc": (b"hvc1", b"hvcC"),
@@ -20,33 +25,32 @@ _ENTRIES = {
     "vp9": (b"vp09", b"vpcC"),
 }
 
-CODECS = frozenset(_ENTRIES)
-"""What can be written, by FFmpeg's names. H.264 and HEVC with NAL units after their lengths, not after start codes."""
-
 
 def write_mp4(
     packets: Sequence[bytes], order: Sequence[int], *, codec: str, extradata: bytes, width: int, height: int
 ) -> bytes:
-    """An MP4 file of one video stream.
+    """Return an MP4 file of one video stream.
 
     Args:
-        packets: in decoding order; the first is the only key frame that the file names.
-        order: the place of each packet's frame in the order they are shown; every place once.
-        extradata: the codec's, as MP4 keeps it (`avcC`, `hvcC`); VP8 and VP9 have none.
+        packets: in decoding order; only the first is marked as a key frame. NAL units follow their lengths.
+        order: the place in display order of each packet's frame, a permutation of 0..len(packets)-1.
+        extradata: the codec's set-up as MP4 stores it (`avcC`, `hvcC`); VP8 and VP9 have none.
     """
+    # Composition offsets must not be negative, so all frames are shown later by the largest lead of a packet.
     delay = max(0, *(number - place for number, place in enumerate(order)))
     offsets = [place + delay - number for number, place in enumerate(order)]
     table = [
-        _full(b"stsd", struct.pack(">I", 1) + _sample_entry(codec, extradata, width, height)),
-        _full(b"stts", struct.pack(">3I", 1, len(packets), 1)),
-        _full(b"ctts", _runs(offsets)),
-        _full(b"stss", struct.pack(">2I", 1, 1)),
-        _full(b"stsc", struct.pack(">4I", 1, 1, len(packets), 1)),
-        _full(b"stsz", struct.pack(f">2I{len(packets)}I", 0, len(packets), *map(len, packets))),
+        _full_box(b"stsd", struct.pack(">I", 1) + _sample_entry(codec, extradata, width, height)),
+        _full_box(b"stts", struct.pack(">3I", 1, len(packets), 1)),
+        _full_box(b"ctts", _run_lengths(offsets)),
+        _full_box(b"stss", struct.pack(">2I", 1, 1)),
+        _full_box(b"stsc", struct.pack(">4I", 1, 1, len(packets), 1)),
+        _full_box(b"stsz", struct.pack(f">2I{len(packets)}I", 0, len(packets), *map(len, packets))),
     ]
     kind = _box(b"ftyp", b"isom" + struct.pack(">I", 512) + b"isomiso2mp41")
-    size = len(kind) + len(_movie(b"".join(table) + _chunk(0), len(packets), width, height))
-    movie = _movie(b"".join(table) + _chunk(size + 8), len(packets), width, height)
+    # The movie box states where the packets begin, which depends on its own size: write it once to measure it.
+    size = len(kind) + len(_movie(b"".join(table) + _chunk_offset(0), len(packets), width, height))
+    movie = _movie(b"".join(table) + _chunk_offset(size + 8), len(packets), width, height)
     return kind + movie + _box(b"mdat", b"".join(packets))
 
 
@@ -54,22 +58,21 @@ def _box(name: bytes, content: bytes) -> bytes:
     return struct.pack(">I", 8 + len(content)) + name + content
 
 
-def _full(name: bytes, content: bytes, *, version: int = 0, flags: int = 0) -> bytes:
+def _full_box(name: bytes, content: bytes, *, version: int = 0, flags: int = 0) -> bytes:
     return _box(name, struct.pack(">I", version << 24 | flags) + content)
 
 
-def _chunk(offset: int) -> bytes:
-    """Where the packets are: all in one chunk."""
-    return _full(b"stco", struct.pack(">2I", 1, offset))
+def _chunk_offset(offset: int) -> bytes:
+    return _full_box(b"stco", struct.pack(">2I", 1, offset))  # all packets are one chunk
 
 
-def _runs(values: Sequence[int]) -> bytes:
+def _run_lengths(values: Sequence[int]) -> bytes:
     runs = [(sum(1 for _ in run), value) for value, run in groupby(values)]
     return struct.pack(">I", len(runs)) + b"".join(struct.pack(">2I", *run) for run in runs)
 
 
 def _movie(table: bytes, duration: int, width: int, height: int) -> bytes:
-    header = _full(
+    header = _full_box(
         b"mvhd",
         struct.pack(">4I", 0, 0, _UNITS_PER_SECOND, duration)
         + struct.pack(">IH", 0x10000, 0x100)  # rate 1, volume 1
@@ -78,30 +81,31 @@ def _movie(table: bytes, duration: int, width: int, height: int) -> bytes:
         + bytes(24)
         + struct.pack(">I", 2),  # the next track's number
     )
-    track = _full(
+    track = _full_box(
         b"tkhd",
         struct.pack(">5I", 0, 0, 1, 0, duration) + bytes(16) + _MATRIX + struct.pack(">2I", width << 16, height << 16),
         flags=7,  # enabled, in the movie, in the preview
     )
-    media = _full(b"mdhd", struct.pack(">4I2H", 0, 0, _UNITS_PER_SECOND, duration, 0x55C4, 0))  # no language
-    handler = _full(b"hdlr", bytes(4) + b"vide" + bytes(13))
-    here = _box(b"dinf", _full(b"dref", struct.pack(">I", 1) + _full(b"url ", b"", flags=1)))
-    information = _box(b"minf", _full(b"vmhd", bytes(8), flags=1) + here + _box(b"stbl", table))
+    media = _full_box(b"mdhd", struct.pack(">4I2H", 0, 0, _UNITS_PER_SECOND, duration, 0x55C4, 0))  # no language
+    handler = _full_box(b"hdlr", bytes(4) + b"vide" + bytes(13))
+    same_file = _box(b"dinf", _full_box(b"dref", struct.pack(">I", 1) + _full_box(b"url ", b"", flags=1)))
+    information = _box(b"minf", _full_box(b"vmhd", bytes(8), flags=1) + same_file + _box(b"stbl", table))
     return _box(b"moov", header + _box(b"trak", track + _box(b"mdia", media + handler + information)))
 
 
 def _sample_entry(codec: str, extradata: bytes, width: int, height: int) -> bytes:
-    name, configuration = _ENTRIES[codec]
-    if configuration == b"vpcC":  # profile 0, level not stated, 8 bits, 4:2:0, colours not stated
-        setup = _full(configuration, bytes((0, 10, 0x82, 2, 2, 2)) + bytes(2), version=1)
+    name, setup_name = _ENTRIES[codec]
+    if setup_name == b"vpcC":
+        # Profile 0, level not stated, 8 bits, 4:2:0, colours not stated.
+        setup = _full_box(setup_name, bytes((0, 10, 0x82, 2, 2, 2)) + bytes(2), version=1)
     else:
-        setup = _box(configuration, extradata)
+        setup = _box(setup_name, extradata)
     return _box(
         name,
         bytes(6)
         + struct.pack(">H", 1)
         + bytes(16)
-        + struct.pack(">2H2I", width, height, 0x480000, 0x480000)  # 72 dots an inch
+        + struct.pack(">2H2I", width, height, 0x480000, 0x480000)  # 72 dots per inch
         + bytes(4)
         + struct.pack(">H", 1)
         + bytes(32)

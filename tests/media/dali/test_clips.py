@@ -13,17 +13,18 @@ from dali_cases import CLIPS, OPEN_GOP, VP9, probed
 from made_media import read_index, video
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.backend import Place
-from clipbert_cli.media.bitstream import NalFormat, coded_size, is_one_picture
-from clipbert_cli.media.dali.clips import Piece, takes, video_pieces
+from clipbert_cli.media.backend import DeviceType
+from clipbert_cli.media.bitstream import NalFormat, is_one_shown_frame
+from clipbert_cli.media.dali.clips import Segment, is_decodable, video_segments
 from clipbert_cli.media.sampling import FrameIndices
+from clipbert_cli.store.records import packet_table, packets_record
 
 
-def pieces_of(data: bytes, clips: FrameIndices, *, place: Place) -> tuple[Piece, ...]:
+def segments_of(data: bytes, clips: FrameIndices, *, device_type: DeviceType) -> tuple[Segment, ...]:
     known = probed(data)
-    encoded = video_pieces(data, clips, info=known.info, table=known.packets, place=place)
+    encoded = video_segments(data, clips, info=known.info, table=known.packets, device_type=device_type)
     assert encoded is not None
-    return encoded.pieces
+    return encoded.segments
 
 
 @pytest.mark.parametrize(
@@ -37,24 +38,24 @@ def pieces_of(data: bytes, clips: FrameIndices, *, place: Place) -> tuple[Piece,
         VP9,
     ],
 )
-def test_the_frames_of_pieces_are_those_of_the_clips(settings: dict[str, object]) -> None:
-    pieces = pieces_of(video(48, height=144, width=192, **settings), CLIPS, place="cuda")
+def test_the_frames_of_segments_are_those_of_the_clips(settings: dict[str, object]) -> None:
+    segments = segments_of(video(48, height=144, width=192, **settings), CLIPS, device_type="cuda")
     found: dict[int, int] = {}
-    for piece in pieces:
-        assert list(piece.frames) == sorted(set(piece.frames))
-        with av.open(io.BytesIO(piece.data)) as container:
+    for segment in segments:
+        assert list(segment.frames) == sorted(set(segment.frames))
+        with av.open(io.BytesIO(segment.data)) as container:
             frames = [read_index(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-        for number, slots in zip(piece.frames, piece.slots, strict=True):
+        for number, slots in zip(segment.frames, segment.slots, strict=True):
             found |= dict.fromkeys(slots, frames[number])
     assert found == dict(enumerate(index for clip in CLIPS for index in clip))
 
 
-def test_a_piece_holds_no_more_packets_than_its_frames_need() -> None:
+def test_a_segment_holds_no_more_packets_than_its_frames_need() -> None:
     data = video(48, options={"g": "12", "bf": "2"})
-    (piece,) = pieces_of(data, ((17,),), place="cuda")
-    with av.open(io.BytesIO(piece.data)) as container:
+    (segment,) = segments_of(data, ((17,),), device_type="cuda")
+    with av.open(io.BytesIO(segment.data)) as container:
         assert 1 <= sum(1 for packet in container.demux(video=0) if packet.size) <= 6
-    assert len(piece.data) < len(data) / 3
+    assert len(segment.data) < len(data) / 3
 
 
 @pytest.mark.parametrize(
@@ -69,13 +70,13 @@ def test_a_piece_holds_no_more_packets_than_its_frames_need() -> None:
 def test_what_goes_wrong_on_a_gpu_in_silence_stays_with_pyav(settings: dict[str, Any]) -> None:
     data = video(48, **settings)
     known = probed(data)
-    assert video_pieces(data, CLIPS, info=known.info, table=known.packets, place="cuda") is None
+    assert video_segments(data, CLIPS, info=known.info, table=known.packets, device_type="cuda") is None
 
 
 def test_packets_of_hidden_pictures_and_of_fields_are_known() -> None:
     shown, hidden, again = b"\x82" + bytes(9), b"\x80" + bytes(9), b"\x88"
     several = hidden + shown + b"\xc1\x0a\x0a\xc1"  # with an index at the end
-    assert [is_one_picture(packet) for packet in (shown, hidden, again, several)] == [True, False, False, False]
+    assert [is_one_shown_frame(packet) for packet in (shown, hidden, again, several)] == [True, False, False, False]
     first, later = b"\0\0\0\4\x41\x9a\1\1", b"\0\0\0\4\x41\x5a\1\1"  # slices that begin at macroblock 0, and at 1
     assert [NalFormat("h264", 4).fields(packet) for packet in (first, first + later, first + first)] == [1, 1, 2]
 
@@ -90,30 +91,30 @@ def test_packets_of_hidden_pictures_and_of_fields_are_known() -> None:
         ({"height": 144, "width": 192, "options": {"x264-params": "bframes=0:keyint=1"}}, (144, 192)),
     ],
 )
-def test_the_size_of_coded_pictures_is_read(settings: dict[str, Any], size: tuple[int, int]) -> None:
+def test_the_size_of_coded_pictures_is_in_the_table(settings: dict[str, Any], size: tuple[int, int]) -> None:
     known = probed(video(12, **settings))
     assert known.packets is not None
-    assert coded_size(known.packets.extradata) == size
-    for length in range(8, len(known.packets.extradata)):  # cut short it is read as far, or says nothing
-        assert coded_size(known.packets.extradata[:length]) in (None, size)
-    other = bytearray(known.packets.extradata)
-    other[9] = 122  # High 4:2:2
-    assert coded_size(bytes(other)) is None
+    assert packet_table(packets_record(known.packets)).coded_size == size
 
 
 def test_what_dali_does_not_take_is_left_alone() -> None:
     h264 = probed(video(12))
     assert h264.packets is not None
-    assert not takes(b"", h264.packets, "cpu")
-    assert takes(b"", h264.packets, "cuda")
+    assert not is_decodable(b"", h264.info, h264.packets, "cpu")
+    assert is_decodable(b"", h264.info, h264.packets, "cuda")
     ten_bits = probed(video(12, options={"g": "12"}, pix_fmt="yuv420p10le"))
     assert ten_bits.packets is not None
-    assert not takes(b"", ten_bits.packets, "cuda")
+    assert not is_decodable(b"", ten_bits.info, ten_bits.packets, "cuda")
     for settings, is_taken in ((VP9, True), (VP9 | {"pix_fmt": "yuv444p"}, False), (VP9 | {"codec": "mpeg4"}, False)):
-        data = video(12, **(settings | ({"container": "avi", "options": {}} if "mpeg4" in settings.values() else {})))
+        data = video(
+            12,
+            height=144,
+            width=144,
+            **(settings | ({"container": "avi", "options": {}} if "mpeg4" in settings.values() else {})),
+        )
         known = probed(data)
         assert known.packets is not None
-        assert takes(data, known.packets, "cuda") is is_taken
+        assert is_decodable(data, known.info, known.packets, "cuda") is is_taken
 
 
 def test_hidden_frames_are_left_to_pyav() -> None:
@@ -121,17 +122,17 @@ def test_hidden_frames_are_left_to_pyav() -> None:
     known = probed(data)
     assert known.packets is not None
     hides_one = dataclasses.replace(known.packets, shows=np.array([0, -1, *range(1, 23)]))
-    options = {"info": known.info, "place": "cpu"}
-    assert video_pieces(data, ((20,),), table=hides_one, **options) is not None  # from an entry behind it
-    assert video_pieces(data, ((20,), (5,)), table=hides_one, **options) is None
+    options = {"info": known.info, "device_type": "cpu"}
+    assert video_segments(data, ((20,),), table=hides_one, **options) is not None  # from an entry behind it
+    assert video_segments(data, ((20,), (5,)), table=hides_one, **options) is None
 
 
-def test_bytes_that_changed_since_they_were_packed_do_not_become_pieces() -> None:
+def test_bytes_that_changed_since_they_were_packed_do_not_become_segments() -> None:
     data = bytearray(video(24, **VP9))
     known = probed(bytes(data))
     assert known.packets is not None
     data[int(known.packets.offsets[3]) + 2] ^= 1
-    options = {"info": known.info, "table": known.packets, "place": "cpu"}
-    assert video_pieces(bytes(data), ((2,),), **options) is not None
+    options = {"info": known.info, "table": known.packets, "device_type": "cpu"}
+    assert video_segments(bytes(data), ((2,),), **options) is not None
     with pytest.raises(DecodeError, match="not those that were packed"):
-        video_pieces(bytes(data), ((3,),), **options)
+        video_segments(bytes(data), ((3,),), **options)

@@ -12,7 +12,7 @@ from made_media import image, marked_frame, read_index, video
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.canvas import resize_pad
-from clipbert_cli.media.dali.clips import EncodedClips, Piece, image_piece, video_pieces
+from clipbert_cli.media.dali.clips import EncodedClips, Segment, image_segment, video_segments
 from clipbert_cli.media.frames import rgb_frames
 from clipbert_cli.media.sampling import FrameIndices
 
@@ -23,7 +23,7 @@ def decoded(data: bytes, clips: FrameIndices, size: int, dtype: torch.dtype, dev
 
     known = probed(data)
     decoder = Decoder("dali", device)
-    encoded = video_pieces(data, clips, info=known.info, table=known.packets, place=decoder.place)
+    encoded = video_segments(data, clips, info=known.info, table=known.packets, device_type=decoder.device_type)
     assert encoded is not None
     return DaliDecoder(decoder, kind="video", frame_size=size, dtype=dtype).decode([encoded])[0].cpu()
 
@@ -78,19 +78,19 @@ def test_jpeg_on_cpu_is_pillows_exactly(options: dict[str, object]) -> None:
     pixels = decode_image(data)[None]  # (1, 90, 130, 3)
     for size, dtype in ((130, torch.uint8), (448, torch.float32), (448, torch.uint8)):
         dali = DaliDecoder(ON_CPU, kind="image", frame_size=size, dtype=dtype)
-        found = dali.decode([image_piece(data, height=90, width=130)])[0, 0]
+        found = dali.decode([image_segment(data, height=90, width=130)])[0, 0]
         assert torch.equal(found, resize_pad(pixels, size, dtype=dtype))
 
 
 @pytest.mark.dali
-def test_a_bad_piece_is_reported_and_the_decoder_works_on() -> None:
+def test_a_bad_segment_is_reported_and_the_decoder_still_works() -> None:
     from clipbert_cli.media.dali.pipeline import DaliDecoder
 
-    good = video_pieces_of(video(48, **VP9))
-    broken = bytearray(good.pieces[0].data)
+    good = encoded_clips(video(48, **VP9))
+    broken = bytearray(good.segments[0].data)
     broken[len(broken) // 2 :] = bytes(byte ^ 0x5A for byte in broken[len(broken) // 2 :])
-    bad = EncodedClips((Piece(bytes(broken), good.pieces[0].frames, good.pieces[0].slots),), 1, 1, 64, 96)
-    beyond = EncodedClips((Piece(good.pieces[0].data, (40,), ((0,),)),), 1, 1, 64, 96)
+    bad = EncodedClips((Segment(bytes(broken), good.segments[0].frames, good.segments[0].slots),), 1, 1, 64, 96)
+    beyond = EncodedClips((Segment(good.segments[0].data, (40,), ((0,),)),), 1, 1, 64, 96)
     dali = DaliDecoder(ON_CPU, kind="video", frame_size=96)
     before = dali.decode([good])
     for wrong in (bad, beyond, bad):
@@ -100,10 +100,10 @@ def test_a_bad_piece_is_reported_and_the_decoder_works_on() -> None:
     assert read_index(before[0, 0, 0].permute(1, 2, 0).numpy()) == 20
 
 
-def video_pieces_of(data: bytes) -> EncodedClips:
+def encoded_clips(data: bytes) -> EncodedClips:
     known = probed(data)
     assert known.packets is not None
-    encoded = video_pieces(data, ((20,),), info=known.info, table=known.packets, place="cpu")
+    encoded = video_segments(data, ((20,),), info=known.info, table=known.packets, device_type="cpu")
     assert encoded is not None
     return encoded
 
@@ -136,5 +136,5 @@ def test_jpeg_on_a_gpu_is_close_to_pillows() -> None:
 
     data = image(marked_frame(77, 90, 130), "jpeg")
     dali = DaliDecoder(Decoder("dali", "cuda:0"), kind="image", frame_size=130)
-    found = dali.decode([image_piece(data, height=90, width=130)])[0, 0, 0].cpu()
+    found = dali.decode([image_segment(data, height=90, width=130)])[0, 0, 0].cpu()
     assert_close_pixels(found[:, :90], torch.from_numpy(decode_image(data)).permute(2, 0, 1))

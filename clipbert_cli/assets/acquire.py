@@ -89,9 +89,10 @@ def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -
                 _remove_used(planned, plan, results)
     except BaseException:
         fetcher.stop.set()
-        # A thread that waits for a server does not hear of it; the time is enough for all others to close their files.
+        # One second is enough for threads to close their files; one that waits for a silent server does not notice.
+        deadline = time.monotonic() + 1
         for thread in threads:
-            thread.join(timeout=3)
+            thread.join(timeout=max(0.0, deadline - time.monotonic()))
         raise
     return list(results.values())
 

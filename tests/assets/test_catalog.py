@@ -1,4 +1,4 @@
-"""The catalogue: every entry is a test case, every mistake is told with its place."""
+"""The catalogue: every entry is a test case, every mistake is reported with its place."""
 
 import pytest
 import yaml
@@ -28,7 +28,7 @@ def test_a_file_is_used_and_can_be_planned(name):
 
 
 @pytest.mark.parametrize("name", PARTS)
-def test_a_part_is_whole(name):
+def test_a_part_has_all_its_fields(name):
     part = PARTS[name]
     assert SHIPPED.assets[name.split("/")[0]].licence
     roots = {"annotations": "txt_db/", "media": "media/", "weights": "pretrained"}
@@ -182,7 +182,7 @@ PART = {"kind": "weights", "title": "x", "files": ["a/b.pth"], "folder": "pretra
         ("files: 5\n", "files: Input should be a valid dictionary"),
     ],
 )
-def test_a_mistake_is_told_with_file_and_place(tmp_path, document, message):
+def test_a_mistake_is_reported_with_file_and_place(tmp_path, document, message):
     path = write(tmp_path, document)
     with pytest.raises(CatalogError) as caught:
         load_catalog(path)
@@ -191,13 +191,13 @@ def test_a_mistake_is_told_with_file_and_place(tmp_path, document, message):
     assert caught.value.exit_code == 2
 
 
-def test_all_mistakes_are_told_at_once(tmp_path):
+def test_all_mistakes_are_reported_together(tmp_path):
     path = write(tmp_path, {"files": {"a/b": {"sources": [], "size": 1}, "a/c": {"sources": [], "md5": "x"}}})
     with pytest.raises(CatalogError) as caught:
         load_catalog(path)
     assert len(str(caught.value).splitlines()) == 2
 
 
-def test_a_catalogue_that_cannot_be_read_is_told(tmp_path):
+def test_a_catalogue_that_cannot_be_read_is_reported(tmp_path):
     with pytest.raises(CatalogError, match=r"none\.yaml: No such file or directory"):
         load_catalog(tmp_path / "none.yaml")

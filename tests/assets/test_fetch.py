@@ -1,4 +1,4 @@
-"""One file over real HTTP: faults are waited out or left for the next source, and every source is named."""
+"""One file over real HTTP: passing faults are retried, others lead to the next source, and every source is named."""
 
 import threading
 
@@ -25,7 +25,7 @@ def test_a_file_arrives_with_its_facts(site, fetch, target, sha256):
     assert leftovers(target) == []
 
 
-def test_a_file_that_is_here_is_not_asked_for_again(site, fetch, target):
+def test_a_file_that_is_there_is_not_requested_again(site, fetch, target):
     page = site.add("/file", BODY)
     fetch(entry(page.url))
     assert fetch(entry(page.url)) is None
@@ -80,7 +80,7 @@ def test_a_slow_server_is_waited_for(site, fetch, target):
     assert len(page.requests) == 1
 
 
-def test_nobody_listening_moves_on(site, fetch, target):
+def test_a_closed_port_moves_on_to_the_next_source(site, fetch, target):
     good = site.add("/good", BODY)
     assert fetch(entry("http://127.0.0.1:9/file", good.url)).source == good.url
 

@@ -1,4 +1,4 @@
-"""What is not the published file is refused: by checksum, length, content and encoding."""
+"""Files that are not the published ones are refused: by checksum, length, content and encoding."""
 
 import pytest
 from fetching import BODY, entry, leftovers
@@ -63,7 +63,7 @@ def test_a_web_page_is_refused(site, fetch, tmp_path, body, content_type, name):
 
 
 @pytest.mark.parametrize("name", ["x/a.zip", "x/a.tar.gz"])
-def test_what_is_no_archive_is_refused(site, fetch, tmp_path, name):
+def test_a_file_that_is_not_an_archive_is_refused(site, fetch, tmp_path, name):
     with pytest.raises(DownloadError, match=r"it is no \.(zip|gz) file"):
         fetch(entry(site.add("/file", b"Quota exceeded").url), name=name)
 

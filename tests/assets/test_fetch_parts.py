@@ -1,4 +1,4 @@
-"""A part goes on where it ends: no byte is sent twice, and nothing else is spliced to it."""
+"""A download continues where it ended: no byte is sent twice, and bytes of two versions are never joined."""
 
 import random
 
@@ -10,7 +10,7 @@ from clipbert_cli.errors import DownloadError
 
 
 @pytest.mark.parametrize("facts", ["checksum", "nothing"])
-def test_a_hundred_cuts_cost_no_byte_twice(site, fetch, target, sha256, facts):
+def test_after_a_hundred_cuts_no_byte_was_sent_twice(site, fetch, target, sha256, facts):
     draw = random.Random(7)
     page = site.add("/file", BODY, cuts=[draw.randrange(1, 50_000) for _ in range(100)])
     fetch(entry(page.url, **({"sha256": sha256(BODY)} if facts == "checksum" else {})))
@@ -27,7 +27,7 @@ def test_a_cut_before_the_first_byte_is_retried(site, fetch, target):
     assert target.read_bytes() == BODY
 
 
-def test_it_gives_up_on_a_source_without_progress_and_keeps_the_part(site, fetch, target):
+def test_a_source_without_progress_is_given_up_and_the_bytes_stay(site, fetch, target):
     page = site.add("/file", BODY, cuts=[1000, *[0] * 10])
     with pytest.raises(DownloadError, match="3 times in a row"):
         fetch(entry(page.url))
@@ -40,7 +40,7 @@ def test_it_gives_up_on_a_source_without_progress_and_keeps_the_part(site, fetch
     assert page.requests[-1][3]["If-Range"] == '"v1"'
 
 
-def test_a_stall_in_the_body_goes_on_where_it_stopped(site, fetch, target):
+def test_after_a_stall_the_download_continues_where_it_stopped(site, fetch, target):
     pauses = iter([0.0, 1.0])
 
     def stall_once(page):
@@ -71,7 +71,7 @@ def test_a_server_that_names_no_version_is_resumed_only_under_a_checksum(site, f
 
 
 @pytest.mark.parametrize("honours_if_range", [True, False])
-def test_a_file_that_changes_between_the_parts_is_not_spliced(site, fetch, target, honours_if_range):
+def test_bytes_of_two_versions_are_never_joined(site, fetch, target, honours_if_range):
     other = BODY[::-1]
 
     def change(page):
@@ -83,7 +83,7 @@ def test_a_file_that_changes_between_the_parts_is_not_spliced(site, fetch, targe
     assert target.read_bytes() == other
 
 
-def test_a_part_of_another_run_is_not_spliced_either(site, fetch, target):
+def test_bytes_of_an_earlier_run_are_not_joined_with_another_version(site, fetch, target):
     page = site.add("/file", BODY, cuts=[1_000_000, 0, 0, 0])
     with pytest.raises(DownloadError):
         fetch(entry(page.url))
@@ -92,7 +92,7 @@ def test_a_part_of_another_run_is_not_spliced_either(site, fetch, target):
     assert target.read_bytes() == BODY[::-1]
 
 
-def test_a_part_that_is_whole_already_is_done(site, fetch, target, sha256):
+def test_a_partial_file_that_is_complete_is_finished(site, fetch, target, sha256):
     page = site.add("/file", BODY)
     target.parent.mkdir()
     target.with_name("file.bin.part").write_bytes(BODY)
@@ -101,7 +101,7 @@ def test_a_part_that_is_whole_already_is_done(site, fetch, target, sha256):
     assert [request[0] for request in page.requests] == [416]
 
 
-def test_a_part_that_is_too_long_starts_again(site, fetch, target, sha256):
+def test_a_partial_file_that_is_too_long_starts_again(site, fetch, target, sha256):
     page = site.add("/file", BODY)
     target.parent.mkdir()
     target.with_name("file.bin.part").write_bytes(BODY + b"more")
@@ -110,7 +110,7 @@ def test_a_part_that_is_too_long_starts_again(site, fetch, target, sha256):
     assert [request[0] for request in page.requests] == [416, 200]
 
 
-def test_a_part_of_something_else_starts_again(site, fetch, target, sha256):
+def test_a_partial_file_of_something_else_starts_again(site, fetch, target, sha256):
     page = site.add("/file", BODY)
     target.parent.mkdir()
     target.with_name("file.bin.part").write_bytes(b"?" * 1000)
@@ -119,7 +119,7 @@ def test_a_part_of_something_else_starts_again(site, fetch, target, sha256):
     assert [request[:2] for request in page.requests] == [(206, 1000), (200, 0)]
 
 
-def test_a_part_goes_on_at_another_source_under_a_checksum(site, fetch, target, sha256):
+def test_with_a_checksum_another_source_continues_the_file(site, fetch, target, sha256):
     bad, good = site.add("/bad", BODY, cuts=[1_000_000, *[0] * 9]), site.add("/good", BODY, etag='"other"')
     fetch(entry(bad.url, good.url, sha256=sha256(BODY)))
     assert target.read_bytes() == BODY

@@ -1,4 +1,4 @@
-"""Archives of strangers: what is safe is unpacked whole, what is not leaves nothing behind."""
+"""Archives of strangers: safe ones are unpacked completely, all others leave nothing behind."""
 
 import io
 import os
@@ -86,7 +86,7 @@ def test_an_archive_without_the_wanted_members_is_an_error(tmp_path, out, kind, 
     assert not any(out.parent.iterdir())
 
 
-def test_what_a_killed_unpacking_left_does_not_matter(tmp_path, out):
+def test_leftovers_of_a_killed_unpacking_do_not_matter(tmp_path, out):
     leftover = out.with_name(".out.unpacking")
     leftover.mkdir()
     (leftover / "half.txt").write_bytes(b"half")
@@ -242,7 +242,7 @@ def test_a_damaged_member_leaves_nothing(tmp_path, out):
     assert not any(out.parent.iterdir())
 
 
-def test_a_name_that_is_there_twice_is_refused(tmp_path, out):
+def test_a_repeated_name_is_refused(tmp_path, out):
     path = tmp_path / "x.tar"
     assert_refused(make_tar(path, [("same", b"1"), ("same", b"2")]), out, "same", "is there twice")
 
@@ -261,7 +261,7 @@ def test_an_encrypted_member_is_refused(tmp_path, out):
     assert_refused(path, out, "secret", "is encrypted")
 
 
-def test_what_is_no_archive_is_an_error(tmp_path, out):
+def test_a_file_that_is_not_an_archive_is_an_error(tmp_path, out):
     path = tmp_path / "x"
     path.write_bytes(zlib.compress(b"x"))
     for kind in ("zip", "tar"):

@@ -17,7 +17,7 @@ def world(tmp_path):
     server.close()
 
 
-def test_ls_lists_what_there_is_and_what_is_here(world):
+def test_ls_lists_all_parts_and_says_which_are_complete(world):
     world.run("download", "lab/weights")
     lines = world.run("assets", "ls", "lab", "didemo").stdout.splitlines()
     assert lines[0] == "didemo: DiDeMo - paragraphs about 10,464 Flickr videos"
@@ -31,7 +31,7 @@ def test_ls_lists_what_there_is_and_what_is_here(world):
     assert listed["didemo/videos"]["files"][0]["sources"]
 
 
-def test_check_says_which_sources_answer(world):
+def test_check_reports_which_sources_answer(world):
     body = world.pages["lab/a.zip"].body
     world.document["files"]["lab/a.zip"]["bytes"] = len(body)
     world.document["files"]["lab/a.zip"]["sources"].insert(0, {"url": world.site.url + "/gone"})
@@ -60,7 +60,7 @@ def raw_folder(world, folder):
     return folder
 
 
-def test_convert_stands_alone(world, tmp_path):
+def test_convert_works_without_a_download(world, tmp_path):
     raw, out = raw_folder(world, tmp_path / "raw"), tmp_path / "out"
     done = world.run("assets", "convert", "msrvtt_qa", raw, out, to=False)
     assert f"{out}/train.jsonl  2 records, 2 media" in done.stdout.splitlines()
@@ -92,7 +92,7 @@ def test_convert_replaces_nothing_unasked(world, tmp_path):
         ("didemo_retrieval", "raw", 1, "no file train_data.json"),
     ],
 )
-def test_convert_says_what_is_wrong(world, tmp_path, name, folder, code, message):
+def test_convert_reports_wrong_usage_and_missing_files(world, tmp_path, name, folder, code, message):
     raw_folder(world, tmp_path / "raw")
     done = world.run("assets", "convert", name, tmp_path / folder, tmp_path / "out", to=False, code=code)
     assert message in done.stderr

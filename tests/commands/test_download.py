@@ -15,7 +15,7 @@ def world(tmp_path):
     server.close()
 
 
-def test_a_recipe_means_all_that_it_needs(world):
+def test_a_recipe_downloads_all_that_it_needs(world):
     result = world.json("lab_qa")
     assert [(part["part"], part["state"]) for part in result["parts"]] == [
         ("msrvtt/qa", "complete"),
@@ -30,7 +30,7 @@ def test_a_recipe_means_all_that_it_needs(world):
     assert "train.jsonl: 2 records where 149,075 were expected (unverified)" in result["parts"][0]["warnings"]
 
 
-def test_what_is_complete_is_not_asked_for_again(world):
+def test_complete_parts_are_not_requested_again(world):
     world.run("lab_qa")
     before = world.requests()
     done = world.run("lab_qa")
@@ -61,7 +61,7 @@ def test_only_one_kind(world):
     assert world.tree() == IMAGES
 
 
-def test_a_part_that_fails_stops_no_other_and_goes_on_later(world):
+def test_a_part_that_fails_stops_no_other_and_is_completed_later(world):
     world.pages["lab/b.zip"].statuses = [404] * 3
     world.pages["msrvtt/qa_val.json"].statuses = [404]
     result = world.json("lab_qa", code=1)
@@ -113,7 +113,7 @@ def test_the_result_names_source_and_checksum_of_each_downloaded_file(world):
     assert world.json("lab/weights")["parts"][0]["files"] == []
 
 
-def test_what_no_program_may_fetch_ends_in_a_page(world):
+def test_data_to_fetch_by_hand_comes_with_instructions(world):
     done = world.run("lab", code=1)
     page = done.stderr[done.stderr.index("To fetch by hand") :]
     assert page.splitlines() == [
@@ -130,7 +130,7 @@ def test_what_no_program_may_fetch_ends_in_a_page(world):
     assert result["parts"][2]["manual"].startswith("Fill in the form")
 
 
-def test_a_folder_of_media_is_handed_over(world, tmp_path):
+def test_a_folder_of_media_can_be_provided(world, tmp_path):
     folder = tmp_path / "by hand"
     (folder / "x/.cache").mkdir(parents=True)
     (folder / "x/photo.jpg").write_bytes(picture(9))
@@ -141,7 +141,7 @@ def test_a_folder_of_media_is_handed_over(world, tmp_path):
     assert world.states("lab/closed") == {"lab/closed": "complete"}
 
 
-def test_an_archive_is_handed_over_in_a_folder_or_alone(world, tmp_path):
+def test_an_archive_can_be_provided_in_a_folder_or_alone(world, tmp_path):
     for page in world.pages.values():
         page.statuses = [403] * 9
     (tmp_path / "got/lab").mkdir(parents=True)
@@ -156,7 +156,7 @@ def test_an_archive_is_handed_over_in_a_folder_or_alone(world, tmp_path):
     assert world.requests() == 0
 
 
-def test_a_wrong_file_handed_over_is_refused(world, tmp_path):
+def test_a_wrong_file_that_is_provided_is_refused(world, tmp_path):
     (tmp_path / "w.pth").write_bytes(b"<html>")
     done = world.run("lab/weights", "--source", tmp_path / "w.pth", code=1)
     assert "w.pth: not the file lab/w.pth: it is a web page" in done.stderr
@@ -199,7 +199,7 @@ def test_media_that_do_not_pack_are_partial_and_stay(world):
     assert not (world.data / "vis_db/lab").exists()
 
 
-def test_a_dry_run_says_everything_and_does_nothing(world):
+def test_a_dry_run_lists_everything_and_changes_nothing(world):
     world.document["files"]["lab/a.zip"]["about_bytes"] = 2_000_000
     done = world.run("lab", "--dry-run", "--mirror", "http://mirror/x")
     lines = done.stdout.splitlines()
@@ -223,7 +223,7 @@ def test_a_dry_run_in_json(world):
     assert (plan["download_bytes"], plan["suffices"]) == (10**18, False)
 
 
-def test_what_cannot_fit_is_refused_before_it_starts(world):
+def test_downloads_larger_than_the_disk_are_refused_before_they_start(world):
     world.document["files"]["lab/w.pth"]["bytes"] = 10**18
     done = world.run("lab/weights", code=1)
     assert "1,000,000,000,000,000,000 bytes are to be downloaded" in done.stderr
@@ -255,7 +255,7 @@ def test_wrong_usage_exits_2(world, arguments, message):
     assert done.stdout == ""
 
 
-def test_a_data_folder_that_cannot_be_made_is_said(world, tmp_path):
+def test_a_data_folder_that_cannot_be_made_is_reported(world, tmp_path):
     (tmp_path / "data").write_text("a file")
     done = world.run("lab/weights", code=1)
     assert "data" in done.stderr

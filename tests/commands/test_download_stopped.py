@@ -13,6 +13,8 @@ import pytest
 from download_world import EVERYTHING, World
 from http_site import Site
 
+from clipbert_cli.files import lock
+
 
 @pytest.fixture
 def world(tmp_path):
@@ -33,7 +35,7 @@ def wait_for(condition, seconds=30):
         time.sleep(0.02)
 
 
-def test_ctrl_c_exits_130_at_once_and_the_part_goes_on(world):
+def test_ctrl_c_exits_130_at_once_and_the_download_can_be_continued(world):
     page = world.pages["lab/w.pth"]
     page.body, page.pause = os.urandom(3_000_000), 0.4  # slow enough not to end before the signal comes
     process = world.start("lab/weights")
@@ -80,7 +82,7 @@ def test_a_killed_download_is_finished_by_the_next(world, after):
     assert sorted(set(world.tree()) - archives) == EVERYTHING
 
 
-def test_two_downloads_at_once_end_well(world):
+def test_two_downloads_at_once_request_each_file_once(world):
     for page in world.pages.values():
         page.pause = 0.05
     processes = [world.start("lab_qa", "--json") for _ in range(2)]
@@ -90,6 +92,18 @@ def test_two_downloads_at_once_end_well(world):
         assert json.loads(stdout)["complete"] == 3
     assert all(len(page.requests) == 1 for page in world.pages.values())
     assert world.tree() == EVERYTHING
+
+
+def test_a_second_download_says_that_it_waits_for_the_first(world):
+    with lock(world.data / ".download.lock"):
+        process = world.start("lab/weights")
+        assert (
+            process.stderr.readline() == f"another process is downloading into {world.data}: waiting until it is done\n"
+        )
+        assert world.requests() == 0
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert world.requests() == 1
 
 
 def on_a_terminal(command, **environment):
@@ -114,12 +128,12 @@ def on_a_terminal(command, **environment):
     return shown.decode()
 
 
-def test_a_terminal_sees_a_bar_a_file_with_rate_and_time_left(world):
-    world.pages["lab/w.pth"].body = os.urandom(1_500_000)
+def test_a_terminal_shows_one_bar_per_file_with_rate_and_time_left(world):
+    world.pages["lab/w.pth"].body = os.urandom(900_000)
     world.pages["lab/w.pth"].pause = 0.1
     shown = on_a_terminal(world.command("lab/weights", "--to", world.data), TERM="xterm-256color")
     assert "w.pth" in shown
-    assert "/1.5 MB" in shown
+    assert "/900.0 kB" in shown
     assert re.search(r"\d [kM]B/s", shown)
     assert re.search(r"0:00:0\d", shown)
 

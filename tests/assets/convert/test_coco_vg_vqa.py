@@ -212,7 +212,7 @@ def test_vqa_without_an_annotation_for_a_question_is_an_error(raw, convert):
         convert("vqa")
 
 
-def test_vqa_question_ids_are_told_when_there_twice(raw, convert):
+def test_vqa_question_ids_that_are_there_twice_are_an_error(raw, convert):
     small_vqa(raw)
     one = (3, 3000, "Is it?", ["net"] * 10, "net", "yes/no")
     vqa_year(raw, "val2014", [one, (3, 1_000_000, "And this?", *one[3:])])
@@ -233,7 +233,7 @@ def test_vqa_refuses_another_answer_type(raw, convert):
 
 
 @pytest.mark.parametrize("labels", [["down"], {}, {"down": 1}, {"down": 0, "net": "1"}, {"down": 0, "net": None}])
-def test_vqa_refuses_published_labels_that_are_none(raw, convert, labels):
+def test_vqa_refuses_a_published_vocabulary_with_wrong_labels(raw, convert, labels):
     small_vqa(raw)
     raw("trainval_ans2label.json", labels)
     with pytest.raises(AnnotationError, match=r"trainval_ans2label.json: an object of answers and the labels 0, 1"):

@@ -252,7 +252,7 @@ def test_questions_refuse_a_vocabulary_that_cannot_be_trained_on(raw, convert, l
         convert("msrvtt_qa")
 
 
-def test_answers_that_differ_in_half_a_character_are_one_answer(raw, convert):
+def test_answers_that_differ_in_a_lone_surrogate_are_one_answer(raw, convert):
     make_qa(
         raw, [(0, "what ?", "a\ud83d"), (1, "what ?", "a\ude00"), (2, "what ?", "a?"), (3, "what ?", "a\ud83d\ude00")]
     )
@@ -261,7 +261,7 @@ def test_answers_that_differ_in_half_a_character_are_one_answer(raw, convert):
     assert [record["answer"] for record in done.read("train.jsonl")] == ["a?", "a?", "a?", "a😀"]
 
 
-def test_questions_say_what_is_odd(raw, convert):
+def test_questions_warn_about_odd_answer_types_and_splits(raw, convert):
     make_qa(raw, [(0, "is it ?", "yes"), (7500, "what ?", "no")])
     assert convert("msrvtt_qa").warnings[:2] == [
         "train: questions begin with is: not an answer type",
@@ -279,7 +279,7 @@ def test_missing_and_doubled_files_are_named(raw, convert):
 
 
 @pytest.mark.parametrize("content", ["[{", "<html>", b"\xff\xfe", "{}"])
-def test_a_file_that_is_no_list_of_records_is_named(raw, convert, content):
+def test_a_file_that_is_not_a_list_of_records_is_named(raw, convert, content):
     raw("train_qa.json", content)
     with pytest.raises(AnnotationError, match=r"train_qa.json: (not JSON|a list of records was expected)"):
         convert("msrvtt_qa")

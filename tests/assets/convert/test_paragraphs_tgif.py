@@ -242,7 +242,7 @@ def test_tgif_refuses_another_type(raw, convert):
 
 
 @pytest.mark.parametrize(("content", "message"), [(b"\xff\xff\xff", "no table of text"), (b"", "empty")])
-def test_what_is_no_table_is_named(raw, convert, content, message):
+def test_a_file_that_is_not_a_table_is_named(raw, convert, content, message):
     make_tgif(raw)
     raw("dataset/Test_frameqa_question.csv", content)
     with pytest.raises(AnnotationError, match=rf"Test_frameqa_question.csv: {message}"):
@@ -257,14 +257,14 @@ def test_a_long_list_is_read_record_by_record_whatever_the_block(raw, block):
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_half_characters_in_a_long_list_become_question_marks(raw, block):
+def test_lone_surrogates_in_a_long_list_become_question_marks(raw, block):
     path = raw("long.json", [{"text": "a\ud83d"}, {"\ude00b": ["\ud83d\ude00", 1, None]}, {"text": "é"}])
     records = [record for _, record in stream_records(path, block=block)]
     assert records == [{"text": "a?"}, {"?b": ["😀", 1, None]}, {"text": "é"}]
 
 
 @pytest.mark.parametrize("content", ['[{"a": 1}, {"b": ', '[{"a": 1}', "{}", "", "[1]", '[{"a": 1} x]'])
-def test_a_long_list_that_is_torn_is_named(raw, content):
+def test_a_long_list_that_is_cut_off_is_named(raw, content):
     path = raw("long.json", content)
     with pytest.raises(AnnotationError, match=r"long\.json"):
         list(stream_records(path))

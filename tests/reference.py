@@ -1,11 +1,11 @@
-"""The golden model cases: a `ClipBert` with the documented weights, its inputs, and every stored number beside ours."""
+"""The golden model cases: models with the documented weights, their inputs, and comparisons with the stored numbers."""
 
 from __future__ import annotations
 
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from clipbert_cli.task import pooling
 
 
 def sizes() -> list[str]:
-    """`tiny`, `base`: the sizes that the set has forward passes of."""
+    """Return the model sizes (`tiny`, `base`) for which the set stores forward passes."""
     names = [path.stem.removeprefix("forward_") for path in (golden_folder() / "model").glob("forward_*.json")]
     return sorted(names, reverse=True)
 
@@ -50,12 +50,12 @@ def salt(size: str) -> str:
 
 
 def entries(head: str, size: str) -> dict[str, list[int]]:
-    """Names and shapes of the original's checkpoint."""
+    """Return the shape of every entry of the original's checkpoint, by name."""
     return {row[0]: row[1] for row in golden_json(f"model/keys_{head}_{size}.json")["entries"]}
 
 
 def model_config(size: str, **changes: Any) -> ModelConfig:
-    """The sizes of the golden model; CNN and head are the published ones. Dropout is as published."""
+    """Return the golden model's settings; `changes` are `dropout`, `attention_dropout` or fields of `ModelConfig`."""
     path = min((golden_folder() / "model").glob(f"keys_*_{size}.json"))
     found = golden_json(f"model/{path.name}")["model_config"]
     bert = BertConfigSection(
@@ -101,7 +101,7 @@ def cached_weight(name: str, shape: tuple[int, ...], salt: str) -> Tensor:
 
 
 def fill(model: ClipBert, head: str, size: str) -> ClipBert:
-    """The documented weights into the model, each exactly once; the head's are those of `head`."""
+    """Load the documented weights into the model, each exactly once, and set it to evaluation mode."""
     state = {
         key: cached_weight(name, tuple(shape), salt(size))
         for name, shape in entries(head, size).items()
@@ -116,17 +116,18 @@ def golden_model(head: str, size: str, **changes: Any) -> ClipBert:
 
 
 @functools.cache
-def undropped_body() -> ClipBert:
-    return golden_model(heads("tiny")[0], "tiny", dropout=0.0, attention_dropout=0.0)
+def shared_model(size: str) -> ClipBert:
+    """Return the golden model of a size without dropout, built once. Callers may exchange its head and nothing else."""
+    return golden_model(heads(size)[0], size, dropout=0.0, attention_dropout=0.0)
 
 
-def undropped_model(head: str) -> ClipBert:
-    """Return a tiny golden model of one's own without dropout. Copying takes a tenth of the time of building it."""
-    return copy.deepcopy(with_head(undropped_body(), head, "tiny"))
+def own_model(head: str, size: str = "tiny") -> ClipBert:
+    """Return a golden model that the caller may change. Copying takes a tenth of the time of building one."""
+    return copy.deepcopy(with_head(shared_model(size), head, size))
 
 
 def with_head(model: ClipBert, head: str, size: str) -> ClipBert:
-    """The same model, its head exchanged (the rest is what costs time)."""
+    """Exchange the head of a model in place and return the model. Building the rest takes most of the time."""
     spec = head_spec(head, size)
     if model.head_spec != spec:
         fresh = ClipBert(small(model.config), spec)
@@ -141,7 +142,7 @@ def with_head(model: ClipBert, head: str, size: str) -> ClipBert:
 
 
 def small(config: ModelConfig) -> ModelConfig:
-    """The same head and width on a negligible CNN and transformer."""
+    """Return settings with the same head and width, but a negligible visual encoder and transformer."""
     visual = config.visual.model_copy(update={"depths": [1, 1, 1, 1], "hidden_sizes": [8, 8, 8, 8], "stem_size": 8})
     bert = config.bert.model_copy(update={"num_hidden_layers": 1})
     return config.model_copy(update={"visual": visual, "bert": bert})
@@ -152,7 +153,7 @@ def small(config: ModelConfig) -> ModelConfig:
 
 @functools.cache
 def frames(size: str, case_id: str) -> Tensor:
-    """(B, K, T, 3, h, w) uint8."""
+    """Return the pixels of a case: (B, K, T, 3, h, w) uint8."""
     case = case_named(size, case_id)
     clips = case.get("clips", 1)
     pixels = picture_batch(
@@ -182,7 +183,7 @@ def texts(size: str, head: str, case_id: str) -> Texts:
 
 @dataclasses.dataclass(frozen=True)
 class Encoded:
-    """Visual tokens (B, K, V, D), and what every stage gave: (B*K*T, ...)."""
+    """Visual tokens (B, K, V, D) and the output of every stage by name: (B*K*T, ...)."""
 
     visual: Tensor
     stages: Mapping[str, Tensor]
@@ -206,7 +207,7 @@ def encode(model: ClipBert, pixels: Tensor) -> Encoded:
 
 
 def visual_values(encoded: Encoded, case: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The first clip's stages, by name."""
+    """Return the output of every stage for the first clip, by the stored names."""
     items, clips, length = case["B"], case.get("clips", 1), case["T"]
     first = {
         name: output.unflatten(0, (items, clips, length))[:, 0].flatten(0, 1) for name, output in encoded.stages.items()
@@ -218,7 +219,8 @@ def visual_values(encoded: Encoded, case: Mapping[str, Any]) -> dict[str, Tensor
 
 @torch.no_grad()
 def head_values(model: ClipBert, encoded: Encoded, texts: Texts, stored: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Everything that is stored of one head and case, by name, of the first clip; `clip_logits` is (N, K, C)."""
+    """Return our value of everything that is stored for a head and case, by name. `clip_logits` is (N, K, C) and covers
+    all clips; everything else belongs to the first clip."""
     visual = encoded.visual[texts.item]  # (N, K, V, D)
     if model.head_spec.kind == "pretraining":
         visual = visual[:, :1]
@@ -249,11 +251,11 @@ def head_values(model: ClipBert, encoded: Encoded, texts: Texts, stored: Mapping
 
 
 def finish(values: dict[str, Tensor], stored: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Pooled logits and losses of a classifier head from its logits (N, K, C)."""
+    """Add pooled logits and losses of a classifier head, computed from its logits (N, K, C)."""
     if "clip_logits" not in values:
         return values
     logits = values.pop("clip_logits")
-    if len(stored.get("labels", logits)) < logits.shape[0]:  # multiple choice: several text rows a question
+    if len(stored.get("labels", logits)) < logits.shape[0]:  # multiple choice: several text rows per question
         logits = pooling.options_as_classes(logits, config["num_labels"])  # (Q, K, 5)
     values["logits"] = logits[:, 0] if logits.shape[1] == 1 else logits.transpose(0, 1)
     for pool in pooling.POOLS:
@@ -288,7 +290,7 @@ def losses(logits: Tensor, stored: Mapping[str, Any], config: Mapping[str, Any])
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """One stored number or array that ours is further from than its tolerance; `share` is error over tolerance."""
+    """A stored number or array beside ours; `share` is the largest error divided by the tolerance."""
 
     name: str
     share: float
@@ -322,7 +324,7 @@ def compare_statistics(name: str, ours: Tensor, stored: Mapping[str, Any]) -> It
 
 
 def compare_visual(size: str, case: Mapping[str, Any], values: Mapping[str, Tensor]) -> list[Difference]:
-    """Every stored stage of a case: its statistics and its sampled values."""
+    """Compare every stored stage of a case: its statistics and its sampled values."""
     arrays = golden_arrays(f"model/forward_{size}.npz")
     differences = []
     for stage, stored in golden_json(f"model/forward_{size}.json")["visual"][case["id"]].items():
@@ -335,7 +337,7 @@ def compare_visual(size: str, case: Mapping[str, Any], values: Mapping[str, Tens
 
 
 def compare_head(size: str, head: str, case_id: str, values: Mapping[str, Tensor]) -> list[Difference]:
-    """Every stored array and number of a head and case; one that has no number of ours is an error."""
+    """Compare every stored array and number of a head and case. Raises KeyError if we have no value for one."""
     stored = golden_json(f"model/forward_{size}.json")["heads"][head][case_id]
     prefix = f"{head}/{case_id}/"
     differences = []
@@ -376,7 +378,7 @@ def too_far(differences: list[Difference]) -> list[Difference]:
 
 
 def parity(model: ClipBert, size: str, head: str, case_id: str) -> list[Difference]:
-    """All comparisons of one head and case, stages included."""
+    """Compare everything that is stored for a head and case, stages included."""
     case = case_named(size, case_id)
     encoded = encode(model, frames(size, case_id))
     return compare_visual(size, case, visual_values(encoded, case)) + head_parity(model, encoded, size, head, case_id)
@@ -389,13 +391,17 @@ def head_parity(model: ClipBert, encoded: Encoded, size: str, head: str, case_id
     return compare_head(size, head, case_id, finish(values, stored, config))
 
 
-def write_checkpoint(
-    path: Path, head: str, size: str, *, wrap: Callable[[dict[str, Tensor]], Any] = lambda x: x
-) -> Path:
-    """A checkpoint in the original's format: every entry of keys_<head>_<size>.json, from the documented generator."""
+def write_checkpoint(path: Path, head: str, size: str, *, filled: Collection[str]) -> Path:
+    """Write a checkpoint in the original's format, with every entry of keys_<head>_<size>.json.
+
+    The entries in `filled` have their documented values. All others are zeros that share one number, because generating
+    and writing the 850 MB of the published size takes most of a test's time.
+    """
     state = {
-        name: torch.zeros(shape) if "cell_anchors" in name else torch.from_numpy(weight(name, shape, salt=salt(size)))
+        name: torch.from_numpy(weight(name, shape, salt=salt(size)))
+        if name in filled
+        else torch.zeros(()).expand(shape)
         for name, shape in entries(head, size).items()
     }
-    torch.save(wrap(state), path)
+    torch.save(state, path)
     return path

@@ -1,4 +1,4 @@
-"""A small model and batch, and the golden models, built once a session."""
+"""A small model and batch, and the golden models, built once per session."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def batch() -> Batch:
 @pytest.fixture(scope="session")
 def golden_model() -> Callable[[str], ClipBert]:
     """The golden model of a size; tests may exchange its head and nothing else."""
-    return functools.cache(lambda size: reference.golden_model(reference.heads(size)[0], size))
+    return reference.shared_model
 
 
 @pytest.fixture(scope="session")
 def golden_encoded(golden_model: Callable[[str], ClipBert]) -> Callable[[str, str], reference.Encoded]:
-    """What a case's frames become, by size and case."""
+    """The visual tokens and stages of a case's frames, by size and case."""
 
     @functools.lru_cache(maxsize=1)
     def encoded(size: str, case_id: str) -> reference.Encoded:

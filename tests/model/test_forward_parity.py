@@ -1,4 +1,4 @@
-"""The forward pass is the original's, number by number; a mistake in it would be seen."""
+"""The forward pass equals the original's, number by number, and these comparisons notice the usual mistakes."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_forward_is_encode_embed_and_answer(case_id: str, golden_model: Callable
     assert torch.equal(whole.logits, parts.logits)
 
 
-# Mistakes that people make in this model; README 2.2 says how far they move the logits.
+# Mistakes that are easily made in this model. Section 2.2 of the set's README states how far they move the logits.
 
 
 def tanh_gelu(model: ClipBert) -> None:
@@ -154,14 +154,14 @@ MISTAKES: dict[str, tuple[Callable[..., None], Callable[[dict[str, Any]], bool]]
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_would_be_seen(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_mistake_is_noticed(mistake: str, monkeypatch: pytest.MonkeyPatch) -> None:
     change, shows_in = MISTAKES[mistake]
     size, head = "tiny", next(each for each in reference.heads("tiny") if each != "pretrain")
     shown = [case for case in reference.cases(size) if shows_in(case)]
     if not shown:
-        pytest.skip("no case of this golden set shows it")
+        pytest.skip("no case of this golden set shows this mistake")
     case = min(shown, key=lambda each: each["B"] * each["T"] * each.get("clips", 1) * each["h"] * each["w"])
-    model = reference.golden_model(head, size)
+    model = reference.own_model(head, size)
     names = change.__code__.co_varnames[: change.__code__.co_argcount]
     change(model, **({"monkeypatch": monkeypatch} if "monkeypatch" in names else {}))
     seen = reference.too_far(reference.parity(model, size, head, case["id"]))

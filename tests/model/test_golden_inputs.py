@@ -61,14 +61,14 @@ def pretraining_grid(image_seed: int, items: int, side: int) -> Tensor:
     """Return the grid (items, h, w, D) of one picture per item. All cases of the set share it."""
     pixels = torch.from_numpy(picture_batch(image_seed, items, 1, side, side))
     with torch.no_grad():
-        grid: Tensor = reference.undropped_model("pretrain").visual_encoder(pixels.flatten(0, 1))
+        grid: Tensor = reference.own_model("pretrain").visual_encoder(pixels.flatten(0, 1))
     return grid
 
 
 @pytest.mark.parametrize("stored", golden_json("model/pixel_sampling.json"), ids=lambda stored: stored["key"])
 def test_sampled_tokens_give_the_original_numbers(stored: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     arrays = golden_arrays("model/pixel_sampling.npz")
-    model = reference.undropped_model("pretrain")
+    model = reference.own_model("pretrain")
     model.visual_embeddings.sample_size = stored["requested"]
     model.train(stored["mode"] == "train")
     items = len(stored["n_examples_list"])
@@ -100,7 +100,7 @@ def test_sampled_tokens_give_the_original_numbers(stored: dict, monkeypatch: pyt
 
 @pytest.mark.parametrize("stored", golden_json("model/pixel_sampling.json"), ids=lambda stored: stored["key"])
 def test_as_many_tokens_are_drawn_as_the_original_draws(stored: dict) -> None:
-    embeddings = reference.undropped_model("pretrain").visual_embeddings
+    embeddings = reference.own_model("pretrain").visual_embeddings
     embeddings.sample_size = stored["requested"]
     embeddings.train(stored["mode"] == "train")
     _, height, width, _ = pretraining_grid(stored["image_seed"], len(stored["n_examples_list"]), stored["side"]).shape

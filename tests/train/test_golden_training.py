@@ -152,7 +152,7 @@ def make_trainer(run: Mapping[str, Any], dtype: torch.dtype) -> Trainer:
     config = train_config(run)
     global_batch = run["batch_size"] * config.gradient_accumulation_steps
     plan = Plan.make(config, groups=global_batch * run["num_train_steps"], global_batch=global_batch, seed=0)
-    model = reference.undropped_model(run["head"]).to(dtype)
+    model = reference.own_model(run["head"]).to(dtype)
     freeze(model, model.freezable_parts(), config.freeze)
     trainer = Trainer(model, make_task(run).loss, config=config, plan=plan, world=World(0, 1, torch.device("cpu")))
     for _ in range(run["preliminary_zero_gradient_steps"]):

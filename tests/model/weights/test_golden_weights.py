@@ -1,4 +1,4 @@
-"""Checkpoints with the entries of the published ones load, and everything in them is accounted for."""
+"""Checkpoints with the entries of the published ones load, and the report accounts for every entry."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from goldens import golden_folder, weight
 
 from clipbert_cli.model import ClipBert, load_weights
 from clipbert_cli.model.freezing import freeze
-from clipbert_cli.model.weights.formats import DETECTOR, OTHER_HEAD, TIED, UNUSED, original, recognise
+from clipbert_cli.model.weights.formats import DETECTOR, OTHER_HEAD, TIED, UNUSED, recognise
 from clipbert_cli.recipe.load import load_recipe
 
 pytestmark = pytest.mark.golden
@@ -51,14 +51,19 @@ def test_every_entry_of_an_original_checkpoint_is_known(head: str, size: str) ->
 
 @pytest.mark.parametrize("size", reference.sizes())
 def test_the_pretraining_checkpoint_loads_for_finetuning(size: str, tmp_path: Path) -> None:
-    """The report names exactly the head as new, and the detector (and what has no use here) as ignored."""
-    path = reference.write_checkpoint(tmp_path / "pretrained.pt", "pretrain", size)
-    try:
-        model = ClipBert(reference.model_config(size), reference.head_spec("open_ended_qa", size))
-        report = load_weights(model, path)
-    finally:
-        path.unlink()  # 850 MB in base size
+    """Only the head is reported as new; only the detector and entries without use here are reported as ignored."""
     names = reference.entries("pretrain", size)
+    loaded = {key: name for name in names if (key := reference.own_name(name))}
+    # The published size differs in widths and in the number of layers only, so three of its entries are enough.
+    few = (
+        "visual_encoder.grid.weight",
+        "visual_encoder.stages.3.2.branch.conv3.norm.running_var",
+        "pooler.dense.weight",
+    )
+    filled = {loaded[key] for key in few} if size == "base" else set(loaded.values())
+    path = reference.write_checkpoint(tmp_path / "pretrained.pt", "pretrain", size, filled=filled)
+    model = ClipBert(reference.model_config(size), reference.head_spec("open_ended_qa", size))
+    report = load_weights(model, path)
     assert set(report.new) == {name for name in model.state_dict() if name.startswith("head.")}
     assert set(report.ignored[DETECTOR]) == {name for name in names if name.startswith(DETECTOR_ENTRIES)}
     assert report.ignored[UNUSED] == ("transformer.bert.visual_embeddings.position_embeddings.weight",)
@@ -66,12 +71,8 @@ def test_the_pretraining_checkpoint_loads_for_finetuning(size: str, tmp_path: Pa
     assert set(report.ignored) == {DETECTOR, UNUSED, OTHER_HEAD, TIED}
     assert set(report.loaded) | set(report.new) == set(model.state_dict())
     state = model.state_dict()
-    loaded = {original(name): name for name in names}
-    for key in (
-        "visual_encoder.grid.weight",
-        "visual_encoder.stages.3.2.branch.conv3.norm.running_var",
-        "pooler.dense.weight",
-    ):
-        expected = weight(loaded[key], names[loaded[key]], salt=reference.salt(size))
-        assert torch.equal(state[key], torch.from_numpy(expected)), key
-    print(report.summary())
+    compared = [name for name in filled if reference.values_of(state, name) is not None and ".cls." not in name]
+    assert len(compared) >= len(few)
+    for name in compared:
+        expected = torch.from_numpy(weight(name, names[name], salt=reference.salt(size)))
+        assert torch.equal(reference.values_of(state, name), expected), name

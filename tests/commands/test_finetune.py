@@ -1,4 +1,4 @@
-"""`finetune` as a person runs it, wrong turns included."""
+"""The command `finetune`: results, refusals, interruptions."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_ctrl_c_leaves_whole_checkpoints_and_exits_with_130(
 def test_no_space_left_is_one_message_and_leaves_no_half_checkpoint(
     clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
 ) -> None:
-    """A limit on the size of files stands in for a full disk: both fail while the weights are written."""
+    """A limit on the size of files acts like a full disk: writing the weights fails."""
     run = tmp_path / "run"
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))"
     process = clipbert_process(*arguments(made_data, run, "train.epochs=1"), prelude=limit)

@@ -16,20 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from running import TINY, Clipbert, ClipbertProcess, Finished
-
-RETRIEVAL = ("train.max_steps=2", "train.batch_size=2", "model.bert.initializer_range=0.3")
+from running import Clipbert, ClipbertProcess, Finished
 
 
-@pytest.fixture(scope="module")
-def run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A retrieval run of two steps: its scores are no good, but they differ."""
-    from clipbert_cli.recipe.load import load_recipe
-    from clipbert_cli.train.setup import prepare_training
-
-    folder = tmp_path_factory.mktemp("runs") / "retrieval"
-    prepare_training(load_recipe("demo_retrieval", overrides=[*TINY, *RETRIEVAL], data_root=made_data), folder).run()
-    return folder
+@pytest.fixture(scope="session")
+def run(retrieval_run: Path) -> Path:
+    return retrieval_run
 
 
 def command(run: Path, *more: object) -> list[object]:

@@ -1,4 +1,4 @@
-"""Several processes from one command: one voice, one exit code, nothing left running."""
+"""Several processes from one command: one message, one exit code, nothing left running."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def running(session_of: int) -> list[int]:
     return found
 
 
-def test_the_first_error_of_a_process_is_what_is_said(
+def test_the_first_error_of_a_process_is_the_only_message(
     clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
 ) -> None:
-    """A process that cannot read a video ends all, with its message and no launcher's around it; spaces survive."""
+    """A process that cannot read a video ends all, with its own message alone. Arguments may contain spaces."""
     videos = link_videos(made_data / "videos", tmp_path / "my videos", cut="train0003.mp4")
     media = [f"data.splits.{split}.media={videos}" for split in ("train", "val")]
     media.append("data.on_bad_media=error")
@@ -52,7 +52,7 @@ def test_the_first_error_of_a_process_is_what_is_said(
     assert stdout == ""
 
 
-def test_a_wrong_setting_is_told_once_with_its_own_exit_code(
+def test_a_wrong_setting_is_reported_once_with_its_own_exit_code(
     clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
 ) -> None:
     process = clipbert_process(*arguments(made_data, tmp_path / "run", "train.bacth_size=3"), *TWO)
@@ -86,7 +86,7 @@ def test_a_signal_to_the_launcher_stops_all_processes_which_save_first(
 def test_two_machines_meet_and_train_together(
     clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
 ) -> None:
-    """Each with a launcher of its own, as on two machines with one disk."""
+    """Two launchers stand for two machines with a shared disk."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         place = f"localhost:{free.getsockname()[1]}"
@@ -95,7 +95,7 @@ def test_two_machines_meet_and_train_together(
     machines = [clipbert_process(*command) for _ in range(2)]
     ended = [(*machine.communicate(timeout=300), machine.returncode) for machine in machines]
     assert [code for *_, code in ended] == [0, 0], ended
-    (answer,) = [json.loads(stdout) for stdout, *_ in ended if stdout]  # one process speaks for all
+    (answer,) = [json.loads(stdout) for stdout, *_ in ended if stdout]  # the main process prints for all
     assert answer["steps"] > 0
     assert sum("2 processes" in stderr for _, stderr, _ in ended) == 1
 

@@ -1,4 +1,4 @@
-"""Going on with a run: after signals, kills, damage and mistakes; and what must be refused."""
+"""Resuming a run after signals, kills, damage and mistakes, and what is refused."""
 
 from __future__ import annotations
 
@@ -43,18 +43,23 @@ def recipe(made_data: Path, *more: str) -> Recipe:
 
 @pytest.fixture(scope="module")
 def whole(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run that was left alone. Not to be changed."""
+    """A run that was not interrupted. Tests must not change it."""
     run = tmp_path_factory.mktemp("whole") / "run"
     prepare_training(recipe(made_data), run).run()
     return run
 
 
-@pytest.fixture
-def stopped(made_data: Path, tmp_path: Path) -> Path:
-    """A run that SIGTERM stopped after step 6."""
-    run = tmp_path / "stopped"
+@pytest.fixture(scope="module")
+def stopped_once(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("stopped") / "run"
     stop(made_data, run, after=6)
     return run
+
+
+@pytest.fixture
+def stopped(stopped_once: Path, tmp_path: Path) -> Path:
+    """A run that SIGTERM stopped after step 6, a copy for each test."""
+    return shutil.copytree(stopped_once, tmp_path / "stopped", symlinks=True)
 
 
 def stop(made_data: Path, run: Path, *, after: int, number: signal.Signals = signal.SIGTERM) -> InterruptionError:
@@ -64,14 +69,14 @@ def stop(made_data: Path, run: Path, *, after: int, number: signal.Signals = sig
 
 
 def resume(clipbert: Clipbert, run: Path, *more: object) -> str:
-    """Go on to the end as a person does, and what was said."""
+    """Resume to the end with the command, and return its stderr."""
     done = clipbert("finetune", "--run", run, "--resume", *more)
     assert done.returncode == 0, done.stderr
     return done.stderr
 
 
 def assert_same(whole: Path, run: Path) -> None:
-    """The last checkpoint, bit by bit, the best one's name, and the log without what depends on the clock."""
+    """Compare the last checkpoint bit by bit, the links, and the log without the values that depend on the clock."""
     for name in ("model.safetensors", "average.safetensors"):
         assert (run / "latest" / name).read_bytes() == (whole / "latest" / name).read_bytes(), name
     one, other = (torch.load(each / "latest" / "training.pt", weights_only=True) for each in (whole, run))
@@ -82,7 +87,7 @@ def assert_same(whole: Path, run: Path) -> None:
 
 
 def flat(state: Any, name: str = "") -> dict[str, Any]:
-    """Every value of a nested state by its place, tensors as lists."""
+    """Return every value of a nested state by its path, tensors as lists."""
     if isinstance(state, torch.Tensor):
         return {name: state.tolist()}
     if isinstance(state, dict | list | tuple):
@@ -105,7 +110,7 @@ def records(run: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_loses_no_step_and_the_result_is_bitwise_the_same(
+def test_a_signal_loses_no_step_and_the_result_is_bitwise_equal(
     number: signal.Signals, clipbert: Clipbert, made_data: Path, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -141,7 +146,7 @@ def test_an_interruption_before_the_first_step_leaves_nothing(
 
 
 def test_kill_at_ten_random_moments_saves_included() -> None:
-    """SIGKILL, in processes of their own; benchmarks/kill_resume.py says how."""
+    """SIGKILL in processes of their own, see benchmarks/kill_resume.py."""
     script = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
     done = subprocess.run(
         [sys.executable, str(script), "--kills", "10", "--json"],
@@ -157,7 +162,7 @@ def test_kill_at_ten_random_moments_saves_included() -> None:
     assert result["differences"] == []
 
 
-def test_a_validation_that_was_cut_short_is_made_up_for(
+def test_a_validation_that_was_interrupted_is_done_on_resume(
     clipbert: Clipbert, made_data: Path, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
@@ -175,15 +180,13 @@ def test_a_validation_that_was_cut_short_is_made_up_for(
     assert_same(whole, run)
 
 
-def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(
-    clipbert: Clipbert, whole: Path, stopped: Path
-) -> None:
+def test_a_run_without_a_checkpoint_starts_again(clipbert: Clipbert, whole: Path, stopped: Path) -> None:
     shutil.rmtree(stopped / "checkpoints")
     assert "started again: it has no checkpoint yet" in resume(clipbert, stopped)
     assert_same(whole, stopped)
 
 
-def test_a_finished_run_is_finished(clipbert: Clipbert, whole: Path, tmp_path: Path) -> None:
+def test_resuming_a_finished_run_changes_nothing(clipbert: Clipbert, whole: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(whole, run, symlinks=True)
     done = clipbert("finetune", "--run", run, "--resume", "--json")
@@ -195,7 +198,7 @@ def test_a_finished_run_is_finished(clipbert: Clipbert, whole: Path, tmp_path: P
 # ------------------------------------------------------------------------------------------------ damage
 
 
-def test_a_truncated_checkpoint_is_told_set_aside_and_the_one_before_is_used(
+def test_a_truncated_checkpoint_is_reported_and_renamed_and_the_previous_one_is_used(
     clipbert: Clipbert, whole: Path, stopped: Path
 ) -> None:
     weights = stopped / "checkpoints" / "step_6" / "model.safetensors"
@@ -208,7 +211,7 @@ def test_a_truncated_checkpoint_is_told_set_aside_and_the_one_before_is_used(
     assert_same(whole, stopped)
 
 
-def test_nothing_but_damage_is_an_error_that_changes_nothing(clipbert: Clipbert, stopped: Path) -> None:
+def test_only_damaged_checkpoints_are_an_error_that_changes_nothing(clipbert: Clipbert, stopped: Path) -> None:
     for file in stopped.glob("checkpoints/*/training.pt"):
         file.write_bytes(b"")
     before = sorted(stopped.rglob("*"))
@@ -219,7 +222,7 @@ def test_nothing_but_damage_is_an_error_that_changes_nothing(clipbert: Clipbert,
     assert sorted(stopped.rglob("*")) == before
 
 
-def test_a_disk_that_fills_up_while_saving_costs_nothing(
+def test_a_disk_that_fills_up_while_saving_loses_no_checkpoint(
     clipbert: Clipbert, whole: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(path: Path) -> None:
@@ -250,7 +253,7 @@ def test_another_recipe_is_refused_with_every_difference(clipbert: Clipbert, sto
     assert os.readlink(stopped / "latest") == "checkpoints/step_6"
 
 
-def test_how_a_step_is_cut_and_loaded_may_change(clipbert: Clipbert, whole: Path, stopped: Path) -> None:
+def test_batches_and_loading_may_change_on_resume(clipbert: Clipbert, whole: Path, stopped: Path) -> None:
     said = resume(clipbert, stopped, *as_options(["train.batch_size=1", "data.workers=1", "train.keep_last=3"]))
     assert "2 groups per step: 1 process, 2 forward passes of up to 1 groups" in said
     losses = [[record["loss"] for record in records(run) if record["event"] == "train"] for run in (whole, stopped)]
@@ -313,7 +316,7 @@ def test_neither_recipe_nor_run_is_a_wrong_usage(clipbert: Clipbert) -> None:
 # ------------------------------------------------------------------------------------------------ SLURM
 
 
-def test_a_preempted_job_asks_slurm_for_another_turn_and_goes_on_by_itself(
+def test_a_preempted_job_is_requeued_and_resumes_by_itself(
     clipbert: Clipbert, made_data: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tools = tmp_path / "bin"

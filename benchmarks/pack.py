@@ -1,16 +1,14 @@
-"""Packing: speed against processes that only decode, kills at random moments, and memory over many tiny files.
+"""Packing: its speed against processes that only decode, kills at random moments, and memory over many tiny files.
 
-    python benchmarks/pack.py [--videos 72] [--repeats 3] [--kills 20] [--tiny 100000] [--keep FOLDER]
-                              [--json] [--plot FILE]
+    python benchmarks/pack.py [--videos 72] [--repeats 3] [--kills 20] [--tiny 100000] [--keep FOLDER] [--json]
 
-speed    the same files by `pack` with 2 processes, and by two processes that decode and do nothing else; the two
-         ways take turns, and of the repeats that counts whose ratio is the middle one
-kills    a pack of 24 files killed with SIGKILL at a random moment and started again, until it ends: the content must
-         equal that of an undisturbed pack, byte for byte
-tiny     that many pictures of a few hundred bytes; the memory of the process and its children
+speed    packs files with 2 processes, and decodes the same files in two processes that do nothing else. The two take
+         turns; the repeat whose ratio is the median counts.
+kills    kills a pack of 24 files with SIGKILL at a random moment and starts it again, until it ends. The content must
+         be equal to that of an undisturbed pack, byte for byte.
+tiny     packs that many pictures of a few hundred bytes and measures the memory of the process and its children.
 
-0 leaves a part out. The exit code is 1 where pack has less than 80% of the decoders' speed, fails, or packs
-something else.
+0 leaves a part out. The exit code is 1 if pack has less than 80 % of the decoders' speed, fails, or packs something else.
 """
 
 from __future__ import annotations
@@ -29,23 +27,22 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
-from charts import bars
 from reporting import command_line, show
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 WANTED = 0.8
-"""Of the speed of decoding alone."""
+"""Share of the speed of decoding alone."""
 
 KILLED = 24
-"""Videos of the pack that is killed."""
+"""Number of videos in the pack that is killed."""
 
 COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
 
 
 def decode_only(file: Path) -> None:
-    """Read and decode, as plainly as it goes."""
+    """Read and decode a file with one thread, as pack does, and nothing else."""
     import av
 
     with av.open(str(file)) as container:
@@ -55,7 +52,7 @@ def decode_only(file: Path) -> None:
 
 
 def speed(folder: Path, repeats: int) -> dict[str, float]:
-    """Seconds of both ways, start of the processes included, and how much of the decoders' speed pack has."""
+    """Return the seconds of packing and of decoding alone, with the start of the processes, and their ratio."""
     files, store = sorted(folder.iterdir()), folder.with_name("speed.store")
     runs = []
     for _ in range(repeats):
@@ -71,7 +68,7 @@ def speed(folder: Path, repeats: int) -> dict[str, float]:
 
 
 def kills(folder: Path, count: int, seed: int) -> dict[str, int]:
-    """Kill a pack `count` times, then compare."""
+    """Kill a pack `count` times, then compare its content with that of an undisturbed pack."""
     rng = random.Random(seed)
     undisturbed, store = folder.with_name("undisturbed.store"), folder.with_name("killed.store")
     start = time.perf_counter()
@@ -110,7 +107,7 @@ def started(folder: Path, store: Path) -> subprocess.Popen[str]:
 
 
 def check(process: subprocess.Popen[str], timeout: float | None = None) -> None:
-    """Wait for its end; where it failed, raise what it said."""
+    """Wait until a process has ended. Raise its messages if it failed."""
     _, said = process.communicate(timeout=timeout)
     if process.returncode:
         raise RuntimeError(f"pack failed with exit code {process.returncode}: {said}")
@@ -122,7 +119,7 @@ def content(store: Path) -> dict[bytes, bytes]:
 
 
 def tiny(folder: Path, count: int) -> dict[str, float]:
-    """Pack many tiny pictures; megabytes of the largest of its processes, and of all of them at most."""
+    """Pack many tiny pictures. Return the peak memory in MB of the largest process and of all processes together."""
     from PIL import Image
 
     folder.mkdir()
@@ -143,7 +140,7 @@ def tiny(folder: Path, count: int) -> dict[str, float]:
 
 
 def memory_of_family(parent: int) -> int:
-    """Bytes in memory of a process and its children; pages that they share count once in each."""
+    """Return the bytes in memory of a process and its children. Pages that they share count once in each."""
     total = 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -156,7 +153,7 @@ def memory_of_family(parent: int) -> int:
 
 
 def main() -> int:
-    parser = command_line(__doc__, chart="seconds of packing and of decoding alone")
+    parser = command_line(__doc__)
     parser.add_argument("--videos", type=int, default=72)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--kills", type=int, default=20)
@@ -178,9 +175,6 @@ def main() -> int:
             report["kills"] = kills(folder, arguments.kills, arguments.seed)
         if arguments.tiny:
             report["tiny"] = tiny(Path(temporary) / "tiny", arguments.tiny)
-    if arguments.plot and "speed" in report:
-        rows = [(name, report["speed"][name]) for name in ("pack", "decode_only")]
-        bars(arguments.plot, f"seconds for {arguments.videos} videos", rows)
     lines = [f"{part:6} {readable(row)}" for part, row in report.items()]
     show(arguments, report, lines=lines, result=result(report))
     return int(report.get("speed", {}).get("share", 1) < WANTED)
@@ -191,7 +185,7 @@ def readable(row: Mapping[str, float]) -> str:
 
 
 def result(report: Mapping[str, Mapping[str, float]]) -> str:
-    """What was measured, in a line."""
+    """Return the result in one line."""
     said = {
         "speed": lambda row: f"{row['share']:.0%} of the speed of decoding alone",
         "kills": lambda row: f"the same {row['items']} items after {row['killed']} kills",

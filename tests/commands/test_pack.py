@@ -18,10 +18,6 @@ from clipbert_cli.store.lmdb_store import open_media
 COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
 
 
-def clipbert_pack(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=120)
-
-
 @pytest.fixture
 def videos(tmp_path: Path) -> Path:
     folder = tmp_path / "videos"
@@ -32,9 +28,9 @@ def videos(tmp_path: Path) -> Path:
     return folder
 
 
-def test_the_store_is_on_stdout_and_the_summary_on_stderr(videos: Path, tmp_path: Path) -> None:
+def test_the_store_is_on_stdout_and_the_summary_on_stderr(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
     (videos / "empty.mp4").touch()
-    result = clipbert_pack(videos, tmp_path / "store")
+    result = clipbert("pack", "--workers", 0, videos, tmp_path / "store")
     assert result.returncode == 0
     assert result.stdout == f"{tmp_path / 'store'}\n"
     assert "packed 4 videos" in result.stderr
@@ -44,25 +40,25 @@ def test_the_store_is_on_stdout_and_the_summary_on_stderr(videos: Path, tmp_path
     assert len(open_media(tmp_path / "store", kind="video")) == 4
 
 
-def test_json_is_one_document(videos: Path, tmp_path: Path) -> None:
+def test_json_is_one_document(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
     (videos / "empty.mp4").touch()
-    result = clipbert_pack(videos, tmp_path / "store", "--json")
+    result = clipbert("pack", "--workers", 0, videos, tmp_path / "store", "--json")
     document = json.loads(result.stdout)
     assert document["store"] == str(tmp_path / "store")
     assert (document["kind"], document["packed"]) == ("video", 4)
     assert document["skipped"] == [{"file": str(videos / "empty.mp4"), "reason": "the file is empty"}]
 
 
-def test_strict_fails_after_packing_the_rest(videos: Path, tmp_path: Path) -> None:
+def test_strict_fails_after_packing_the_rest(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
     (videos / "empty.mp4").touch()
-    result = clipbert_pack(videos, tmp_path / "store", "--strict")
+    result = clipbert("pack", "--workers", 0, videos, tmp_path / "store", "--strict")
     assert result.returncode == 1
     assert "--strict" in result.stderr
     assert len(open_media(tmp_path / "store", kind="video")) == 4
 
 
-def test_strict_is_content_with_whole_files(videos: Path, tmp_path: Path) -> None:
-    assert clipbert_pack(videos, tmp_path / "store", "--strict").returncode == 0
+def test_strict_is_content_with_whole_files(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
+    assert clipbert("pack", "--workers", 0, videos, tmp_path / "store", "--strict").returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -77,12 +73,17 @@ def test_strict_is_content_with_whole_files(videos: Path, tmp_path: Path) -> Non
     ],
 )
 def test_mistakes_are_one_message_without_a_traceback(
-    arguments: list[str], code: int, message: str, videos: Path, tmp_path: Path
+    clipbert: Clipbert,
+    arguments: list[str],
+    code: int,
+    message: str,
+    videos: Path,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "mixed").mkdir()
     (tmp_path / "mixed/a.mp4").write_bytes(video(2))
     (tmp_path / "mixed/b.png").write_bytes(image(marked_frame(1)))
-    result = clipbert_pack(*(part.format(tmp_path) for part in arguments))
+    result = clipbert("pack", "--workers", 0, *(part.format(tmp_path) for part in arguments))
     assert result.returncode == code
     assert message in " ".join(result.stderr.split())
     assert "Traceback" not in result.stderr

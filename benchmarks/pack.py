@@ -8,7 +8,7 @@ kills    kills a pack of 24 files with SIGKILL at a random moment and starts it 
          be equal to that of an undisturbed pack, byte for byte.
 tiny     packs that many pictures of a few hundred bytes and measures the memory of the process and its children.
 
-0 leaves a part out. The exit code is 1 if pack has less than 80 % of the decoders' speed, fails, or packs something else.
+0 leaves a part out. The exit code is 1 if pack has less than 80% of the decoders' speed, fails, or packs other content.
 """
 
 from __future__ import annotations

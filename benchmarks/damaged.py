@@ -1,11 +1,11 @@
-"""Damaged media: every one is decoded or reported, none crashes or hangs; how many give a wrong frame in silence.
+"""Is every damaged media file decoded or reported, without a crash or hang, and how many show a wrong frame unnoticed?
 
     python benchmarks/damaged.py [--items 1000] [--seed 0] [--memory-items 5000] [--json] [--plot FILE]
 
-Good videos and pictures are made, then cut, bit-flipped, zeroed in blocks or their halves swapped, by a seeded
-generator. Video frames carry their own index, so a wrong frame is seen: a frame that decodes must show an index that
-the video has, later frames later ones, and no black. Each item is probed and its first, middle and last frames are
-decoded, both ways; then all of them go through `pack`.
+The script makes good videos and images, and damages them with a seeded generator: it truncates them, flips bits, zeroes
+blocks or swaps halves. Every video frame shows its own index, so a wrong frame is recognised: decoded frames must show
+rising indices of the video, and must not be black. Each file is probed, and its first, middle and last frames are
+decoded in both ways. Finally `pack` reads all files.
 
 A video ends where FFmpeg reports an error. FFmpeg decodes some flipped bits without one, in codecs and containers that
 have no checksums. The resulting wrong frames are counted by codec, apart from those of files that are reported as
@@ -43,9 +43,10 @@ LIMIT_S = 10.0
 
 
 def good_media() -> dict[str, bytes]:
-    """Some 25 files by name; videos of FRAMES frames."""
+    """Return some 25 files by name; the videos have FRAMES frames."""
     x264 = [{}, {"g": "48"}, {"g": "1"}, {"bf": "0"}, {"x264-params": "open-gop=1:bframes=3:keyint=12"}]
-    same = {"mbtree": "0"}  # of pictures this small x264's macroblock tree differs from run to run
+    # With frames this small, x264's macroblock tree gives different files from run to run.
+    same = {"mbtree": "0"}
     media = {
         f"h264_{number}.mp4": video(FRAMES, options=same | {"crf": "20"} | options)
         for number, options in enumerate(x264)
@@ -66,7 +67,7 @@ def good_media() -> dict[str, bytes]:
 
 
 def damage(data: bytes, rng: np.random.Generator) -> bytes:
-    """One of the four kinds of damage."""
+    """Return the data with one of the four kinds of damage."""
     kind = int(rng.integers(4))
     size = len(data)
     if kind == 0:
@@ -113,7 +114,7 @@ def outcome(name: str, data: bytes) -> str:
 
 
 def run(items: int, seed: int) -> dict[str, Any]:
-    """Damage and decode; returns counts, the slowest item and memory."""
+    """Damage and decode `items` files; return the counts of outcomes, the slowest file and what `pack` reported."""
     media = list(good_media().items())
     rng = np.random.default_rng(seed)
     counts: Counter[str] = Counter()
@@ -131,7 +132,8 @@ def run(items: int, seed: int) -> dict[str, Any]:
             (folder / kind / f"{number}_{name}").write_bytes(data)
         packed = {}
         for kind in ("videos", "images"):
-            summary = pack_media([folder / kind], folder / f"{kind}.store", kind=kind.removesuffix("s"), workers=2)  # type: ignore[arg-type]
+            store_kind = "video" if kind == "videos" else "image"
+            summary = pack_media([folder / kind], folder / f"{kind}.store", kind=store_kind, workers=2)
             files = len(list((folder / kind).iterdir()))
             assert summary.packed + len(summary.skipped) == files, f"{files} files, {summary}"
             packed[kind] = {"packed": summary.packed, "skipped": len(summary.skipped), "damaged": len(summary.damaged)}
@@ -140,7 +142,7 @@ def run(items: int, seed: int) -> dict[str, Any]:
 
 
 def memory_growth(media: list[tuple[str, bytes]], rng: np.random.Generator, *, items: int) -> float:
-    """Growth of memory over many items after a warm-up, as a share."""
+    """Return the relative growth of memory over many items, after a warm-up."""
     for number in range(items // 5):
         outcome(media[number % len(media)][0], damage(media[number % len(media)][1], rng))
     before = resident()

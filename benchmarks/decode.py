@@ -1,24 +1,24 @@
-"""How fast frames come out of H.264 videos: this loader against decoding clip by clip, and against the lower bound.
+"""How fast are frames decoded from H.264 videos, compared with decoding clip by clip, and with the lower bound?
 
     python benchmarks/decode.py [--json] [--plot FILE] [--videos 8] [--repeats 3] [--keep FOLDER]
 
-Videos are made by this script (`--keep` keeps them for the next run). Everything runs in this process, on one thread,
-in CPU time. Of each video all ways take turns, then once more for every repeat, so that a busy machine slows all of
-them alike; of each way and video the best repeat counts.
+The script makes its videos (`--keep` keeps them for the next run). It measures CPU time in one process on one thread.
+For each video all ways take turns, once per repeat, so that a busy machine slows all of them alike; the best repeat of
+each way and video counts.
 
-    train   8 random clips of 2 frames at 2 a second
-    eval    16 clips spread evenly, 2 frames at 2 a second, with the check of the duration
+    train   8 random clips of 2 frames at 2 fps
+    eval    16 evenly spaced clips of 2 frames at 2 fps, with the duration check
 
-    baseline   per clip: open, seek, decode, RGB; eval also decodes the whole video once for its end, as ClipBERT's
-               code did; frames resized in float32 and padded
-    loader     this project: the packet table, one pass, uint8 canvas
+    baseline   per clip: open, seek, decode, RGB; frames resized in float32 and padded; eval also decodes the whole
+               video once to find its end, as ClipBERT's code did
+    loader     this project: packet table, one pass, uint8 canvas
     decode     the same without resizing: packets to RGB
     bound      only the packets that have to be decoded, no RGB
 
-torchcodec and decord take part where they can be loaded. At last, items a second of training clips with two loading
-processes against one, by the clock, from when every process is at work: for a machine with two idle cores. Videos are
-shuffled, so that both processes get as much to do. What such a machine gives is measured beside it: two processes that
-share nothing against one. The exit code is 1 where a figure is not what the constants WANTED say.
+torchcodec and decord are measured, too, if they can be loaded. Last, the script compares the items per second of
+training clips with two loading processes and with one, in elapsed time while every process has work; this needs two
+idle cores. The same ratio for two processes that share nothing shows what the machine allows. The exit code is 1 if a
+figure misses the limits of the constants WANTED.
 """
 
 from __future__ import annotations

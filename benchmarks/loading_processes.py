@@ -1,4 +1,4 @@
-"""What loading processes add: items a second with two of them against one, and what the machine allows."""
+"""Measures items per second with two loading processes and with one, and what the machine allows."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ from clipbert_cli.store.pack import pack_media
 from clipbert_cli.types import Example, Group, Texts
 
 _ITEMS = 48
-"""At least so many are loaded: each process has several batches of its own while all are at work."""
+"""Items to load at least, so that each process has several batches while all of them work."""
 
 
 def measure_workers(videos: list[bytes], settings: MediaSettings, *, repeats: int) -> dict[str, float]:
-    """Items a second through the loader with one and with two processes, their ratio, and what the machine gives: the
-    same ratio of processes that decode by themselves and share nothing. All take turns, the best of each counts."""
+    """Return the loader's items per second with one and with two processes, and their ratio.
+
+    Also returns the same ratio for processes that decode alone and share nothing, which is what the machine allows. All
+    measurements take turns, and the best of each counts.
+    """
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "videos"
         folder.mkdir()
@@ -52,7 +55,7 @@ def measure_workers(videos: list[bytes], settings: MediaSettings, *, repeats: in
 
 
 def _rate_alone(dataset: GroupDataset, processes: int) -> float:
-    """Items a second of processes that each decode all items, together."""
+    """Return the summed items per second of processes that each decode all items."""
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
     team = [context.Process(target=lambda: answers.put(_steady_rate(dataset, 0))) for _ in range(processes)]
@@ -65,8 +68,10 @@ def _rate_alone(dataset: GroupDataset, processes: int) -> float:
 
 
 def _steady_rate(dataset: GroupDataset, workers: int) -> float:
-    """Items a second while every process is at work: from the first batch of the last one to start, until each has one
-    batch left."""
+    """Return the items per second while every process works.
+
+    That is from the first batch of the process that starts last until each process has one batch left.
+    """
     order = OrderedBatches(len(dataset), batch_size=4)
     arrived = []  # when, and how many items
     for batch in BatchLoader(dataset, _no_texts, order, workers=workers):

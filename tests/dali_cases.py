@@ -1,4 +1,4 @@
-"""What tests of DALI share: videos, clips, a decoder, and how close pixels of a GPU have to be."""
+"""Videos, clips, a decoder and a tolerance that the tests of DALI share."""
 
 from __future__ import annotations
 

@@ -24,15 +24,11 @@ logger = logging.getLogger("clipbert")
 
 
 class BatchDecoder:
-    """Adds the frames to loaded batches, on the decoder's device.
+    """Adds the frames to loaded batches, on the decoder's device. Raises `ClipbertError` if DALI cannot start."""
 
-    One item that DALI cannot decode fails a whole batch. The batch is then decoded item by item, and PyAV decodes the
-    items that fail alone. If PyAV fails, too, the batch is loaded again without DALI, so that `on_bad_media` means the
-    same with both decoders.
-
-    Raises:
-        ClipbertError: DALI cannot be started.
-    """
+    # One item that DALI cannot decode fails a whole batch. The batch is then decoded item by item, and PyAV decodes the
+    # items that fail alone. If PyAV fails, too, the batch is loaded again without DALI, so that `on_bad_media` means
+    # the same with both decoders.
 
     def __init__(self, dataset: GroupDataset | MixedDataset, collate: Collate) -> None:
         part = dataset.parts[0]

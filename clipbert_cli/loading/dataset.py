@@ -105,13 +105,12 @@ class MediaSettings:
 class GroupDataset(Dataset[Item | FailedItem]):
     """The groups of one split; an item decodes the group's media item and samples its clips.
 
-    A media item that fails is returned as `FailedItem` instead of being raised: an exception loses its type between
-    processes, and the loader decides what happens. With `on_bad_media="replace"` another group takes its place, drawn
-    by (seed, epoch, index) alone.
-
-    Args:
-        draw: what the task draws anew from a group's texts each time it is read, such as a negative caption.
+    With `on_bad_media="replace"` another group takes the place of one whose media item fails, drawn by (seed, epoch,
+    index) alone. `draw` is what the task draws anew from a group's texts each time, such as a negative caption.
     """
+
+    # A failure is returned as `FailedItem` instead of being raised, because an exception loses its type between
+    # processes. The loader decides what happens.
 
     def __init__(
         self,

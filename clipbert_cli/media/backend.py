@@ -1,9 +1,4 @@
-"""The choice of decoder: PyAV on CPU or NVIDIA DALI, made once per run from `data.decoder`, the device and its driver.
-
-The two give different pixels. PyAV converts colours exactly as the original's decoder did. DALI interpolates chroma,
-which differs by one level on average and by some 24 levels at sharp coloured edges. In a run with DALI, PyAV decodes
-what DALI cannot decode, and converts colours as DALI does, so that all pixels of a run are made in one way.
-"""
+"""The choice of decoder, PyAV or NVIDIA DALI, made once per run from `data.decoder`, the device and its driver."""
 
 from __future__ import annotations
 
@@ -19,8 +14,11 @@ if TYPE_CHECKING:
 
 DecoderSetting = Literal["auto", "pyav", "dali"]
 
+# PyAV converts colours exactly as the original's decoder did. DALI interpolates chroma, which differs by one level on
+# average and by some 24 levels at sharp coloured edges. In a run with DALI, PyAV decodes what DALI cannot decode, and
+# converts colours as DALI does, so that all pixels of a run are made in one way.
 Colours = Literal["original", "dali"]
-"""The way in which YUV becomes RGB, with BT.601 in both cases; see the module's docstring."""
+"""The way in which YUV becomes RGB, with BT.601 in both cases."""
 
 DeviceType = Literal["cpu", "cuda"]
 

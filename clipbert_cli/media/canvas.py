@@ -36,24 +36,19 @@ def check_aspect_ratio(height: int, width: int) -> None:
 
 
 def resize_size(height: int, width: int, size: int) -> tuple[int, int]:
-    """Return (height, width) after resizing: the longer side becomes `size`, the other one at least 1.
-
-    The other side is truncated in float64, as in the original. That loses a pixel if the computed ratio is just below
-    the exact one (golden/transforms, `float_pitfalls`).
-    """
+    """Return (height, width) after resizing: the longer side becomes `size`, the other one at least 1."""
+    # The other side is truncated in float64, as in the original. That loses a pixel if the computed ratio is just below
+    # the exact one (golden/transforms, `float_pitfalls`).
     if height >= width:
         return size, max(1, int(size * (width / height)))
     return max(1, int(size * (height / width))), size
 
 
 def empty_canvas(*shape: int, size: int, frame: tuple[int, int], dtype: torch.dtype | None = None) -> torch.Tensor:
-    """Return a canvas (*shape, 3, S, S) for frames of native size `frame` (h, w): zero where they will be padded.
-
-    The part that `resize_into` will fill is not initialised, which saves a pass over the memory. `dtype` is uint8
-    unless given.
-    """
+    """Return a canvas (*shape, 3, S, S) for frames of native size `frame` (h, w); `dtype` is uint8 unless given."""
     import torch
 
+    # Only the padding is initialised, with zeros. `resize_into` fills the rest, which saves a pass over the memory.
     height, width = resize_size(*frame, size)
     rows = torch.empty((*shape, size, size, 3), dtype=dtype or torch.uint8)
     rows[..., height:, :, :] = 0

@@ -156,11 +156,9 @@ class Video:
             yield from packet.decode()
 
     def _count_broken_groups(self) -> int:
-        """Return how many groups of pictures of a cut H.264 stream fail to decode before the first one that does.
-
-        In the first, open group a picture may tell the decoder to forget pictures that lie before the cut. FFmpeg
-        reports an error because it never had them. The next group refers to pictures that are present.
-        """
+        """Return how many groups of pictures of a cut H.264 stream fail to decode before the first one that does."""
+        # In the first, open group a picture may tell the decoder to forget pictures that lie before the cut. FFmpeg
+        # reports an error because it never had them. The next group refers to pictures that are present.
         nal_format = NalFormat.of("h264", self.stream.codec_context.extradata or b"")
         assert nal_format is not None
         groups, start, decodes = 0, None, False
@@ -180,10 +178,8 @@ class Video:
         return groups - 1 if decodes else 0
 
     def _frames_after(self, broken_groups: int) -> Iterator[VideoFrame]:
-        """Yield frames from the key frame that follows `broken_groups` groups of pictures.
-
-        Frames that are decoded after this key frame but shown before it refer to missing pictures and are left out.
-        """
+        """Yield frames from the key frame that follows `broken_groups` groups of pictures."""
+        # Frames that are decoded after this key frame but shown before it refer to missing pictures and are left out.
         groups, start, begun = 0, None, not broken_groups
         for packet in self._demux():
             groups += packet.is_keyframe

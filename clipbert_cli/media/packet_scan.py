@@ -1,10 +1,9 @@
-"""Makes packet tables: decodes a whole video once through its packets, and checks whether that works.
+"""Makes packet tables: decodes a whole video once through its packets, and checks whether that works."""
 
-A table is made only if this decoding showed every frame, in order and without an error. An entry that is certain by the
-codec's own rules is accepted. Any other key frame (H.264 without IDR: an open group of pictures, an intra refresh) is
-an entry only if decoding from it gives exactly the same pixels. Every other video is decoded from its start
-(`container.py`).
-"""
+# A table is made only if this decoding showed every frame, in order and without an error. An entry that is certain by
+# the codec's own rules is accepted. Any other key frame (H.264 without IDR: an open group of pictures, an intra
+# refresh) is an entry only if decoding from it gives exactly the same pixels. Every other video is decoded from its
+# start (`container.py`).
 
 from __future__ import annotations
 
@@ -55,16 +54,12 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class _Stated:
-    """Facts that the container states about each of the P packets.
-
-    Args:
-        times: presentation times.
-        discarded: whether the packet lies outside of the edit list, so that its frame is not shown.
-        certain: (P,) bool, the packet is an entry by the codec's own rules.
-    """
+    """Facts that the container states about each of the P packets."""
 
     times: list[int | None]
+    # Packets outside of the edit list, whose frames are not shown.
     discarded: list[bool]
+    # (P,) bool, packets that are entries by the codec's own rules.
     certain: np.ndarray
 
 

@@ -19,12 +19,9 @@ The paper trains with `random` and evaluates with `clips` (ClipBERT, arXiv 2102.
 frame for frame from the original's `src/datasets/decoder.py`; tests/golden/README.md, section 5, states it in steps
 that the comments below refer to. It has these consequences:
 
-- Positions are truncated, not rounded.
-- A clip that is longer than the video repeats the last frame.
-- Times are compared with windows that are counted from 0, so a stream that starts late gives its first frame
-  repeatedly.
-- A variable frame rate is treated as constant.
-- Header values are believed, right or wrong, unless `safeguard` corrects the duration.
+- Positions are truncated, not rounded. A clip that is longer than the video repeats the last frame.
+- Windows are counted from time 0, so a stream that starts late gives its first frame repeatedly.
+- A variable frame rate is treated as constant. Header values are believed unless `safeguard` corrects the duration.
 """
 
 from __future__ import annotations

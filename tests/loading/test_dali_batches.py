@@ -1,4 +1,4 @@
-"""Batches that DALI decodes are those of PyAV, damaged media included. What needs DALI is skipped without it."""
+"""Batches decoded by DALI equal those of PyAV, damaged media included. Skipped without DALI."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_batches_are_those_of_pyav(some_videos: Path, workers: int) -> None:
 
 @pytest.mark.dali
 @pytest.mark.parametrize(("policy", "left"), [("replace", 6), ("skip", 5), ("report", 5)])
-def test_media_that_neither_decodes_follow_the_policy(
+def test_media_that_neither_decodes_follow_on_bad_media(
     some_videos: Path, tmp_path: Path, policy: OnBadMedia, left: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     store = shutil.copytree(some_videos, tmp_path / "store")
@@ -97,7 +97,7 @@ def test_media_that_neither_decodes_follow_the_policy(
 
 
 @pytest.mark.dali
-def test_what_dali_fails_on_pyav_decodes(
+def test_pyav_decodes_what_dali_fails_to_decode(
     some_videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from clipbert_cli.media.dali import clips as dali_clips
@@ -130,7 +130,7 @@ def test_a_dali_that_decodes_nothing_stops_the_run(some_videos: Path, monkeypatc
 
 
 @pytest.mark.dali
-def test_pictures_that_are_jpeg_go_through_dali(tmp_path: Path) -> None:
+def test_dali_decodes_jpeg_images(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number in range(3):
@@ -145,7 +145,7 @@ def test_pictures_that_are_jpeg_go_through_dali(tmp_path: Path) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.dali
-def test_a_corrupt_batch_on_a_gpu_is_done_by_pyav(
+def test_pyav_decodes_a_corrupt_batch_on_a_gpu(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from clipbert_cli.media.dali import clips as dali_clips

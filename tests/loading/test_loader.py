@@ -1,3 +1,5 @@
+"""Batches of the loader, its processes, and media that cannot be used."""
+
 from __future__ import annotations
 
 import functools
@@ -69,7 +71,7 @@ def test_a_group_is_decoded_once_for_its_texts(made_data: Path) -> None:
     assert batch.text_ids.shape[0] == 4
 
 
-def test_what_is_sampled_depends_on_seed_epoch_and_index_alone(made_data: Path) -> None:
+def test_sampling_depends_on_seed_epoch_and_index_alone(made_data: Path) -> None:
     data = dataset(made_data)
     first = frames(data, Position(0, 0))
     assert torch.equal(first, frames(dataset(made_data), Position(0, 0)))
@@ -116,7 +118,7 @@ def test_a_video_that_cannot_be_decoded_is_named_by_the_loader(made_data: Path, 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve videos, of which `bad3` and `bad7` are no videos at all."""
+    """Twelve video files; `bad3` and `bad7` hold no video."""
     folder = tmp_path_factory.mktemp("mixed")
     data = video(40)
     for number in range(12):
@@ -228,7 +230,7 @@ def test_extreme_and_oversized_media_are_bad_media(tmp_path: Path) -> None:
     assert "96 x 64: more than 6143 pixels" in reasons["large"]
 
 
-def test_a_loading_process_that_is_killed_is_named(mixed: Path, made_data: Path) -> None:
+def test_a_killed_loading_process_is_reported(mixed: Path, made_data: Path) -> None:
     loader = mixed_loader(mixed, made_data, "skip", workers=1)
     loader.dataset.source = Killing(loader.dataset.source)
     with pytest.raises(ClipbertError, match=r"a loading process died: DataLoader worker \(pid"):

@@ -1,4 +1,4 @@
-"""Items made in a thread beforehand: the same ones, errors in their places, and no thread left behind."""
+"""A thread makes the same items beforehand, with errors in their places, and ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DALI is chosen where it is asked for and where a GPU is, and what is chosen says why."""
+"""The decoder is chosen by setting, device and driver, and says why it was chosen."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from clipbert_cli.media import backend as decoder_module
 from clipbert_cli.media.backend import choose_decoder
 
 
-def test_auto_is_pyav_without_a_gpu_and_says_so() -> None:
+def test_auto_chooses_pyav_without_a_gpu_and_says_so() -> None:
     chosen = choose_decoder("auto", torch.device("cpu"), "video")
     assert (chosen.name, chosen.colours) == ("pyav", "original")
     assert chosen.describe() == "pyav on cpu (data.decoder is auto: no GPU)"
 
 
-def test_asking_for_dali_where_it_is_not_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_dali_is_an_error_with_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_module, "_load_dali", lambda: ("", "NVIDIA DALI is not installed"))
     with pytest.raises(RecipeError, match=r"data\.decoder is dali: NVIDIA DALI is not installed") as caught:
         choose_decoder("dali", torch.device("cpu"), "video")
@@ -25,7 +25,7 @@ def test_asking_for_dali_where_it_is_not_says_how_to_get_it(monkeypatch: pytest.
 
 
 @pytest.mark.dali
-def test_dali_is_chosen_where_it_is_asked_for_and_where_a_gpu_is() -> None:
+def test_dali_is_chosen_by_setting_or_with_a_gpu() -> None:
     said = choose_decoder("dali", torch.device("cpu"), "video").describe()
     assert said.startswith("dali on cpu (data.decoder is dali: DALI 2")
     chosen = choose_decoder("auto", torch.device("cuda:1"), "image")
@@ -33,7 +33,7 @@ def test_dali_is_chosen_where_it_is_asked_for_and_where_a_gpu_is() -> None:
 
 
 @pytest.mark.dali
-def test_auto_takes_dali_for_videos_only_where_the_driver_has_nvdec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_chooses_dali_for_videos_only_with_nvdec(monkeypatch: pytest.MonkeyPatch) -> None:
     for library, name in (("libc.so.6", "dali"), ("libof_no_driver.so.1", "pyav")):
         monkeypatch.setattr(decoder_module, "_NVDEC", library)
         chosen = choose_decoder("auto", torch.device("cuda:0"), "video")

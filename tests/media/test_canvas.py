@@ -83,7 +83,7 @@ def test_a_video_equals_the_original() -> None:
 
 
 @pytest.mark.golden
-def test_extreme_frames_are_those_of_the_original() -> None:
+def test_extreme_aspect_ratios_are_those_of_the_original() -> None:
     for height, width, rejected in golden_json(CASES)["extreme_aspect_ratio"]["rows"]:
         assert is_extreme_aspect_ratio(height, width) == rejected
 

@@ -1,4 +1,4 @@
-"""Damaged media are decoded or reported; the long form is benchmarks/damaged.py."""
+"""Damaged media are decoded or reported; benchmarks/damaged.py does the same with more files."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ def test_decoding_stops_at_the_last_wanted_frame() -> None:
     assert read_index(decode_frames(damaged, ((0, 5),), info=info)[0, 1]) == 5
 
 
-def test_an_error_before_a_wanted_frame_is_no_picture() -> None:
+def test_an_error_before_a_wanted_frame_is_reported() -> None:
     whole = video(90)
     damaged = whole[: len(whole) // 2] + bytes(300) + whole[len(whole) // 2 + 300 :]
     with pytest.raises(DecodeError):
@@ -80,7 +80,7 @@ def test_colours_are_bt601_whatever_the_stream_says(tag: str) -> None:
         output.mux(stream.encode(frame))
         output.mux(stream.encode())
     pixels = clips_of(file.getvalue(), ClipSampling("start", num_frames=1))
-    assert np.abs(pixels[0, 0] - np.array(bt601(120, 90, 200))).max() <= 2  # of ITU-R BT.709 up to 36
+    assert np.abs(pixels[0, 0] - np.array(bt601(120, 90, 200))).max() <= 2  # With ITU-R BT.709 it is up to 36.
 
 
 def test_reading_costs_no_more_than_the_unique_frames() -> None:
@@ -91,7 +91,7 @@ def test_reading_costs_no_more_than_the_unique_frames() -> None:
 
 
 @pytest.mark.usefixtures("dirty_memory")
-@pytest.mark.parametrize("height", [64, 160])  # of landscape and portrait frames
+@pytest.mark.parametrize("height", [64, 160])  # landscape and portrait
 @pytest.mark.parametrize("bytes_at_once", [1, 50_000, 2**24])
 def test_a_canvas_holds_the_frames_resized(height: int, bytes_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipbert_cli.media.frames._BYTES_RESIZED_TOGETHER", bytes_at_once)
@@ -124,7 +124,7 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
     assert np.array_equal(decode_image(image(deep, "tiff"))[..., 0], expected)
 
 
-def test_what_is_transparent_lies_on_white() -> None:
+def test_transparent_pixels_lie_on_white() -> None:
     layers = np.dstack([COLOUR, np.full(GREY.shape, 255, np.uint8)])
     layers[0, :, 3] = 0
     pixels = decode_image(image(layers))

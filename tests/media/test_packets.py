@@ -1,4 +1,4 @@
-"""Decoding through packet tables: the same pixels as from the start, with less work."""
+"""Decoding through packet tables gives the same pixels as decoding from the start, with less work."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_any_choice_of_frames_has_the_pixels_of_decoding_from_the_start(name: st
 
 
 @pytest.mark.parametrize("name", WITHOUT_TABLE)
-def test_what_has_no_packets_in_one_piece_or_no_times_is_decoded_from_its_start(name: str) -> None:
+def test_videos_with_split_packets_or_without_times_have_no_table(name: str) -> None:
     probed = probe_video(video(**{"frames": 60} | WITHOUT_TABLE[name]))
     assert probed.packets is None
     assert probed.info.complete
@@ -101,8 +101,8 @@ def test_a_closed_group_is_entered_at_its_idr_and_an_open_one_where_the_pixels_a
     assert probe_video(video(60, options=INTRA_REFRESH)).packets.entries == [0]
 
 
-def test_an_entry_whose_pixels_differ_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container that calls P pictures key frames; FFmpeg's own muxers cannot be made to write one."""
+def test_an_entry_with_other_pixels_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container that marks P pictures as key frames, which FFmpeg's muxers never write."""
     read = scan._read_packets
 
     def lying(*arguments: Any) -> Any:
@@ -137,7 +137,7 @@ def test_overlapping_spans_become_one() -> None:
     assert (span.packets[0], sorted(span.frames.values())) == (0, [19, 25])
 
 
-def test_a_frame_that_is_not_there_is_refused() -> None:
+def test_a_missing_frame_is_refused() -> None:
     table = probe_video(video(10)).packets
     for frame in (-1, 10):
         with pytest.raises(DecodeError, match="10 frames decode"):
@@ -165,8 +165,8 @@ def test_frames_that_a_table_does_not_give_are_decoded_from_the_start() -> None:
     assert (index, read_index(frame)) == (7, 7)
 
 
-def test_bytes_that_changed_are_no_frames() -> None:
-    """Whatever the decoder would make of them: a flipped bit in a picture is often none of its errors."""
+def test_changed_bytes_are_refused() -> None:
+    """A decoder often reports no error for a flipped bit in a picture."""
     data = bytearray(video(30))
     probed = probe_video(bytes(data))
     place = int(probed.packets.offsets[7] + probed.packets.sizes[7] // 2)

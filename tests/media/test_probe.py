@@ -1,4 +1,4 @@
-"""What is learnt of media files, and why some are refused."""
+"""Probing of media files, and the reasons for refusing some."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def gif_with_palettes() -> bytes:
     return file.getvalue()
 
 
-def test_a_video_is_known_by_header_and_by_decoding() -> None:
+def test_header_values_and_decoded_frames_of_a_video_are_found() -> None:
     probed = probe_video(video(30, rate=25))
     info = probed.info
     assert (info.width, info.height, info.num_frames, info.complete) == (96, 64, 30, True)
@@ -115,7 +115,7 @@ def test_variable_rate_is_kept_as_true_times() -> None:
     ],
     ids=["empty", "text", "noise", "audio", "cover art", "jpeg", "png", "header only"],
 )
-def test_what_is_no_video_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+def test_files_that_are_not_videos_are_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
         info_of(data)
 
@@ -153,7 +153,7 @@ def test_frames_predicted_from_a_lost_first_frame_are_not_shown() -> None:
 
 
 def damaged(data: bytes, place: float) -> bytes:
-    """200 bytes are zero, from this part of the file on."""
+    """Return the file with 200 zero bytes from this fraction of its length on."""
     start = int(len(data) * place)
     return data[:start] + bytes(200) + data[start + 200 :]
 
@@ -263,7 +263,7 @@ def test_damaged_videos_neither_crash_nor_hang() -> None:
     assert outcomes == {True, False, None}
 
 
-def test_an_image_is_known_by_size_mode_and_format() -> None:
+def test_size_mode_and_format_of_an_image_are_found() -> None:
     found = probe_image(image(marked_frame(1), "jpeg"))
     assert (found.width, found.height, found.mode, found.format, found.frames) == (96, 64, "RGB", "JPEG", 1)
     first, second = (Image.fromarray(marked_frame(index)) for index in (1, 2))
@@ -281,7 +281,7 @@ def test_an_image_is_known_by_size_mode_and_format() -> None:
     ],
     ids=["empty", "text", "cut jpeg", "cut png", "video"],
 )
-def test_what_is_no_image_is_refused_with_the_reason(data: bytes, reason: str) -> None:
+def test_files_that_are_not_images_are_refused_with_the_reason(data: bytes, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
         probe_image(data)
 

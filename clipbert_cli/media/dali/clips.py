@@ -1,9 +1,8 @@
-"""The encoded parts of media that DALI decodes: of a video one MP4 file per span of packets, of an image its JPEG file.
+"""The encoded parts of media that DALI decodes: one MP4 file per span of a video's packets, or a JPEG file."""
 
-DALI 2.4 does work in proportion to the largest frame number that it is asked for, decodes a frame twice if it is named
-twice, and fails a whole batch for one bad item. So each file holds only the needed packets, frames are sorted and
-checked here, and a video that DALI might decode wrongly is left to PyAV.
-"""
+# DALI 2.4 does work in proportion to the largest frame number that it is asked for, decodes a frame twice if it is
+# named twice, and fails a whole batch for one bad item. So each file holds only the needed packets, frames are sorted
+# and checked here, and a video that DALI might decode wrongly is left to PyAV.
 
 from __future__ import annotations
 
@@ -114,13 +113,11 @@ def is_decodable(data: Buffer, info: VideoInfo, table: PacketTable, device_type:
 
 
 def _has_nvdec_size(table: PacketTable, info: VideoInfo) -> bool:
-    """Return whether NVDEC decodes frames of this size and their coded pictures have no padding.
-
-    DALI 2.4 stores NVDEC's decoders under the size of the shown frames, but looks them up by the size of the coded
-    pictures, a multiple of 16. For 640 x 360 it never finds one and makes a new decoder for each segment, with the
-    memory of up to 100 of them. Or it finds the one of a video of 640 x 368, and reads colours from wrong rows without
-    an error.
-    """
+    """Return whether NVDEC decodes frames of this size and their coded pictures have no padding."""
+    # DALI 2.4 stores NVDEC's decoders under the size of the shown frames, but looks them up by the size of the coded
+    # pictures, a multiple of 16. For 640 x 360 it never finds one and makes a new decoder for each segment, with the
+    # memory of up to 100 of them. Or it finds the one of a video of 640 x 368, and reads colours from wrong rows
+    # without an error.
     width, height, largest = _NVDEC_SIZES[table.codec]
     if table.codec == "h264" and table.coded_size != (info.height, info.width):
         return False
@@ -129,22 +126,19 @@ def _has_nvdec_size(table: PacketTable, info: VideoInfo) -> bool:
 
 
 def _shown_after_entry(table: PacketTable, span: PacketSpan) -> list[int] | None:
-    """Return the span's packets without those of frames shown before its entry, to which nothing after it refers.
-
-    None if a packet shows no frame of its own, because then places in the file do not correspond to frames.
-    """
+    """Return the span's packets without those of frames shown before its entry; None if a packet shows no frame."""
+    # No frame after the entry refers to the packets that are left out. A packet without a frame of its own would break
+    # the correspondence between places in the file and frames.
     first = table.shows[span.packets[0]]
     packets = [packet for packet in span.packets if table.shows[packet] >= first or table.shows[packet] < 0]
     return None if (table.shows[packets] < 0).any() else packets
 
 
 def _gives_one_frame_per_packet(table: PacketTable, payloads: Sequence[bytes]) -> bool:
-    """Return whether the GPU half of DALI 2.4 gives one frame for each packet.
-
-    It counts every picture that NVDEC decodes as a shown one, including hidden pictures and single fields, and passes
-    H.264 parameter sets to NVDEC only before IDR pictures. Frames that it does not decode stay uninitialised memory,
-    without an error.
-    """
+    """Return whether DALI on a GPU gives one frame for each packet."""
+    # DALI 2.4 counts every picture that NVDEC decodes as a shown one, including hidden pictures and single fields, and
+    # passes H.264 parameter sets to NVDEC only before IDR pictures. Frames that it does not decode stay uninitialised
+    # memory, without an error.
     if table.codec == "vp9":
         return all(map(is_one_shown_frame, payloads))
     nal_format = NalFormat.of(table.codec, table.extradata)

@@ -1,8 +1,5 @@
 """Decoding with NVIDIA DALI: NVDEC and nvJPEG on a GPU; VP8, VP9 and JPEG on a CPU.
 
-One process has one pipeline: encoded segments -> frames -> torch, without a copy -> the canvas. On a GPU DALI resizes
-the frames, too. On a CPU they are resized by the code that resizes PyAV's frames, so that the pixels are the same.
-
 B items, K clips, T frames, F frames of a segment, S canvas side.
 """
 
@@ -54,6 +51,8 @@ class DaliDecoder:
         self.kind = kind
         self.frame_size = frame_size
         self.dtype = dtype or torch.uint8
+        # On a GPU DALI also resizes the frames. On a CPU the code for PyAV's frames does it, so the pixels are the
+        # same.
         self._on_gpu = self.device.type == "cuda"
         self._pipeline = self._build()
         self._failures = 0

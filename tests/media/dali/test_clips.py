@@ -1,4 +1,4 @@
-"""Pieces of videos hold the clips' frames and no more; what DALI does not take, or gets wrong, stays with PyAV."""
+"""Segments hold the clips' frames and no more; PyAV decodes what DALI cannot decode or decodes wrongly."""
 
 from __future__ import annotations
 
@@ -67,13 +67,13 @@ def test_a_segment_holds_no_more_packets_than_its_frames_need() -> None:
         {"height": 144, "width": 192, "options": {"x264-params": "interlaced=1"}},  # coded in 160 rows
     ],
 )
-def test_what_goes_wrong_on_a_gpu_in_silence_stays_with_pyav(settings: dict[str, Any]) -> None:
+def test_videos_that_dali_decodes_wrongly_on_a_gpu_are_left_to_pyav(settings: dict[str, Any]) -> None:
     data = video(48, **settings)
     known = probed(data)
     assert video_segments(data, CLIPS, info=known.info, table=known.packets, device_type="cuda") is None
 
 
-def test_packets_of_hidden_pictures_and_of_fields_are_known() -> None:
+def test_packets_with_hidden_frames_and_with_fields_are_recognised() -> None:
     shown, hidden, again = b"\x82" + bytes(9), b"\x80" + bytes(9), b"\x88"
     several = hidden + shown + b"\xc1\x0a\x0a\xc1"  # with an index at the end
     assert [is_one_shown_frame(packet) for packet in (shown, hidden, again, several)] == [True, False, False, False]
@@ -97,7 +97,7 @@ def test_the_size_of_coded_pictures_is_in_the_table(settings: dict[str, Any], si
     assert packet_table(packets_record(known.packets)).coded_size == size
 
 
-def test_what_dali_does_not_take_is_left_alone() -> None:
+def test_formats_that_dali_cannot_decode_are_refused() -> None:
     h264 = probed(video(12))
     assert h264.packets is not None
     assert not is_decodable(b"", h264.info, h264.packets, "cpu")
@@ -127,7 +127,7 @@ def test_hidden_frames_are_left_to_pyav() -> None:
     assert video_segments(data, ((20,), (5,)), table=hides_one, **options) is None
 
 
-def test_bytes_that_changed_since_they_were_packed_do_not_become_segments() -> None:
+def test_changed_bytes_do_not_become_segments() -> None:
     data = bytearray(video(24, **VP9))
     known = probed(bytes(data))
     assert known.packets is not None

@@ -1,4 +1,4 @@
-"""DALI gives the pixels of PyAV and Pillow: the same on CPU, close ones on a GPU. Skipped without DALI."""
+"""DALI gives the pixels of PyAV and Pillow: exactly on CPU, approximately on a GPU. Skipped without DALI."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def expected(data: bytes, clips: FrameIndices, size: int, dtype: torch.dtype) ->
 @pytest.mark.parametrize(
     ("codec", "height", "width"), [("libvpx-vp9", 64, 96), ("libvpx-vp9", 146, 98), ("libvpx", 66, 98)]
 )
-def test_video_on_cpu_is_pyavs_exactly(codec: str, height: int, width: int) -> None:
+def test_video_on_cpu_equals_pyav(codec: str, height: int, width: int) -> None:
     data = video(48, **(VP9 | {"codec": codec, "height": height, "width": width}))
     native = max(height, width)  # nothing is resized
     assert torch.equal(decoded(data, CLIPS, native, torch.uint8), expected(data, CLIPS, native, torch.uint8))
@@ -60,7 +60,7 @@ def test_video_on_cpu_is_pyavs_exactly(codec: str, height: int, width: int) -> N
 @pytest.mark.parametrize(
     "options", [{}, {"subsampling": 0}, {"progressive": True}, {"grey": True}, {"exif": b"turned"}]
 )
-def test_jpeg_on_cpu_is_pillows_exactly(options: dict[str, object]) -> None:
+def test_jpeg_on_cpu_equals_pillow(options: dict[str, object]) -> None:
     from PIL import Image
 
     from clipbert_cli.media.dali.pipeline import DaliDecoder
@@ -121,7 +121,7 @@ ON_GPU: dict[str, dict[str, Any]] = {
 @pytest.mark.cuda
 @pytest.mark.dali
 @pytest.mark.parametrize("name", ON_GPU)
-def test_video_on_a_gpu_is_close_to_pyavs(name: str) -> None:
+def test_video_on_a_gpu_is_close_to_pyav(name: str) -> None:
     data = video(48, height=240, width=320, **ON_GPU[name])
     for size in (320, 448):
         found = decoded(data, CLIPS, size, torch.uint8, "cuda:0")
@@ -130,7 +130,7 @@ def test_video_on_a_gpu_is_close_to_pyavs(name: str) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.dali
-def test_jpeg_on_a_gpu_is_close_to_pillows() -> None:
+def test_jpeg_on_a_gpu_is_close_to_pillow() -> None:
     from clipbert_cli.media.dali.pipeline import DaliDecoder
     from clipbert_cli.media.images import decode_image
 

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+# Side of matrices whose product is bound by arithmetic, not by memory.
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
-"""Side of matrices whose product is bound by arithmetic, not by memory."""
 
+# Products of which the fastest counts. A GPU needs more: each takes milliseconds, and its clock settles slowly.
 REPEATS = {"cuda": 50, "cpu": 5}
-"""Products of which the fastest counts. A GPU needs more: each takes milliseconds, and its clock settles slowly."""
 
+# Seconds that a product may take. Where it takes longer (fp16 on most CPUs), smaller matrices are used.
 LONGEST = 1.0
-"""Seconds that a product may take. Where it takes longer (fp16 on most CPUs), smaller matrices are used."""
 
 
 def flop_counter() -> FlopCounterMode:

@@ -26,12 +26,12 @@ from clipbert_cli.train.session import Training
 
 logger = logging.getLogger("clipbert")
 
+# Steps until memory is allocated and kernels are chosen.
 WARM_UP = 3
-"""Steps until memory is allocated and kernels are chosen."""
 
+# Batches that each loading process prepares ahead (DataLoader's default). The first steps find them ready, and would
+# make loading look faster than it is.
 PREFETCHED = 2
-"""Batches that each loading process prepares ahead (DataLoader's default). The first steps find them ready, and would
-make loading look faster than it is."""
 
 PROFILE_FILE, TRACE_FILE = "profile.json", "trace.json.gz"
 

@@ -11,8 +11,8 @@ import torch
 
 from clipbert_cli.train.phases import PHASES, Phase
 
+# The time outside all phases: random seeds, learning rates, counting, logs.
 OTHER = "other"
-"""The time outside all phases: random seeds, learning rates, counting, logs."""
 
 
 class PhaseTimer:

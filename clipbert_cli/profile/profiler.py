@@ -23,11 +23,11 @@ from clipbert_cli.train.logs import Sink, peak_memory
 from clipbert_cli.train.phases import NullPhases, Phase, Phases
 from clipbert_cli.train.session import Training
 
+# Steps in the trace; few, because each is several MB.
 TRACED = 2
-"""Steps in the trace; few, because each is several MB."""
 
+# Steps after those that are timed.
 AFTERWARDS = 2 + TRACED
-"""Steps after those that are timed."""
 
 
 class TracePhases:
@@ -51,6 +51,7 @@ class Profiler:
         self.last_step = warm_up + steps + AFTERWARDS
         self.world = training.world
         self._listener: Phases = NullPhases()
+        # The trainer reports to this object, which passes phases on to whatever listens in the current stage.
         self.trainer = training.trainer(phases=self)
         self._timer = PhaseTimer(self.world.device, processes=self.world.size)
         self._counter = flop_counter()
@@ -69,6 +70,7 @@ class Profiler:
 
     def run(self, batches: Any, *, interrupts: Interrupts) -> None:
         """Train to `last_step` on this process's batches."""
+        # Before training, while the device is idle.
         self._rate = matrix_product_rate(self.world.device, self.trainer.precision.dtype)
         with self._stage:
             self.trainer.train(batches, self, interrupts=interrupts, last_step=self.last_step)

@@ -96,6 +96,7 @@ def saved_steps(checkpoints: Path) -> list[int]:
 
 def remove_old_checkpoints(checkpoints: Path, *, keep_last: int) -> None:
     """Remove all checkpoints but the last `keep_last` and the best one."""
+    # Before the first validation there is no link, and `resolve` gives a path that no checkpoint has.
     best = (checkpoints.parent / "best").resolve()
     for step in saved_steps(checkpoints)[:-keep_last]:
         folder = step_folder(checkpoints, step)
@@ -106,6 +107,7 @@ def remove_old_checkpoints(checkpoints: Path, *, keep_last: int) -> None:
 def set_aside(folder: Path) -> Path:
     """Rename a damaged checkpoint, so that it is kept but not used, and return its new name."""
     number = 1
+    # Another damaged checkpoint of this step may have been renamed before.
     while (aside := folder.with_name(f"{folder.name}.damaged{number}")).exists():
         number += 1
     os.replace(folder, aside)
@@ -114,6 +116,7 @@ def set_aside(folder: Path) -> Path:
 
 def _crc32(file: Path) -> int:
     value = 0
+    # In pieces of 1 MiB: a checkpoint's files may be larger than the memory that is left beside the model.
     with file.open("rb") as stream:
         while block := stream.read(1 << 20):
             value = zlib.crc32(block, value)

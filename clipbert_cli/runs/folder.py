@@ -110,6 +110,7 @@ class RunFolder:
         """
         with ExitStack() as stack:
             try:
+                # The lock file stays, as the record of the process that trained last.
                 stack.enter_context(lock(self.lock, remove_file=False))
             except LockHeldError as exc:
                 raise RunError(
@@ -137,6 +138,7 @@ class RunFolder:
                 f"run {self.path} has no checkpoint {name!r}; it has {', '.join(steps) or 'none yet'}",
                 hint="give --checkpoint best, latest or step_N",
             )
+        # The links move while a run goes on. The caller must read all files of one checkpoint.
         return folder.resolve()
 
     def average(self, checkpoint: Path, weights: str) -> Path | None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from clipbert_cli.errors import RunError, UsageError
 
+# Fields of `train` records that are drawn; of `validation` records every number is.
 TRAINING = ("loss", "learning_rate", "grad_norm")
-"""Fields of `train` records that are drawn; of `validation` records every number is."""
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[list[int], list[float]]]:
@@ -46,6 +46,7 @@ def plot_run(records: Sequence[Mapping[str, Any]], out: Path, *, title: str) -> 
     found = curves(records)
     if not found:
         raise RunError("metrics.jsonl has no numbers to draw yet", hint="wait for the first log record")
+    # Not pyplot, which would look for a display and keep the figure in a global list.
     figure = Figure(figsize=(8, 2.4 * len(found)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)

@@ -22,25 +22,25 @@ from clipbert_cli.runtime.interrupts import STOP_SIGNALS
 from clipbert_cli.runtime.process_exit import Ended
 from clipbert_cli.types import Shard
 
+# How long a process waits for the others before it fails. This is for hangs: the launcher notices a death at once.
 TIMEOUT = timedelta(minutes=30)
-"""How long a process waits for the others before it fails. This is for hangs: the launcher notices a death at once."""
 
+# DDP's option to send buffers before every forward pass. Our model's buffers never change.
 BUFFER_OPTION = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")  # newer releases of torch, older ones
     if name in inspect.signature(DistributedDataParallel).parameters
 )
-"""DDP's option to send buffers before every forward pass. Our model's buffers never change."""
 
+# The environment variables that torchrun sets, with their values for a single process.
 ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
-"""The environment variables that torchrun sets, with their values for a single process."""
 
 UNSET_HINT = "unset RANK, LOCAL_RANK and WORLD_SIZE for a single process, or start with torchrun"
 
 T = TypeVar("T")
 
+# Process groups that this process has left, see `World.__exit__`.
 _groups: list[Any] = []
-"""Process groups that this process has left, see `World.__exit__`."""
 
 
 @dataclass(frozen=True, slots=True)

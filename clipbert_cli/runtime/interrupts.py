@@ -24,8 +24,8 @@ from typing import Any
 
 from clipbert_cli.errors import InterruptionError, RunError, UsageError
 
+# Ctrl-C; the signal of schedulers, `kill` and torchrun; SLURM's warning before a time limit (`--signal=USR1@120`).
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-"""Ctrl-C; the signal of schedulers, `kill` and torchrun; SLURM's warning before a time limit (`--signal=USR1@120`)."""
 
 
 class Interrupts:

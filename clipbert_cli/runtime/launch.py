@@ -71,6 +71,7 @@ def launch(arguments: Sequence[str], processes: Processes) -> None:
     with tempfile.TemporaryDirectory(prefix="clipbert-") as logs:
         os.environ[LAUNCHED] = "1"
         try:
+            # The processes' own output goes to this terminal; the folder receives their error files.
             ended = launch_processes("clipbert_cli", arguments, [*options, "--log-dir", logs])
         finally:
             del os.environ[LAUNCHED]

@@ -19,8 +19,8 @@ from pathlib import Path
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import write_json
 
+# Environment variable that our own launcher sets: it prints the messages of the processes it started.
 LAUNCHED = "CLIPBERT_LAUNCHED"
-"""Environment variable that our own launcher sets: it prints the messages of the processes it started."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,8 @@ from clipbert_cli.types import Batch, Outputs
 
 logger = logging.getLogger("clipbert")
 
+# Returns scalars by name; `loss` is the one to minimise, a mean over the batch's examples (`Task.loss`).
 Loss = Callable[[Outputs, Batch], Mapping[str, Tensor]]
-"""Returns scalars by name; `loss` is the one to minimise, a mean over the batch's examples (`Task.loss`)."""
 
 
 class Callbacks(Protocol):
@@ -173,6 +173,7 @@ class Trainer:
             batches: this process's batches, at least one, on the world's device.
             examples: number of examples in the batches of all processes.
         """
+        # Before the first forward pass of the step: all batches of the step draw from this one seed.
         self._seed()
         sums = self._accumulate(batches, examples)
         with self.phases.phase("optimizer"):
@@ -201,8 +202,10 @@ class Trainer:
 
     def _apply(self, sums: Mapping[str, Tensor]) -> Update:
         """Change the weights by the gradient, unless it or a loss is not finite; then clear the gradient."""
+        # fp16 gradients carry the loss scale: the norm and the clipping bound are of the unscaled gradient.
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
+        # Over all groups together, as the original clips: a norm per optimiser would change their ratio.
         norm = nn.utils.get_total_norm([each.grad for each in self._parameters if each.grad is not None]).detach()
         # One message for all losses; sorted, because every process must send them in the same order.
         names = sorted(sums)
@@ -215,6 +218,7 @@ class Trainer:
                 self.scaler.step(optimizer)
             if self.average:
                 self.average.update()
+        # Also after a skipped step: this is how fp16 lowers a scale that is too high.
         self.scaler.update()
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
@@ -238,6 +242,7 @@ class Trainer:
 
     def _seed(self) -> None:
         """Seed dropout and the random choice of visual tokens by plan, step and rank: resuming needs no other state."""
+        # Rank is part of the seed, or all processes would drop the same units.
         entropy = np.random.SeedSequence((self.plan.seed, self.step + 1, self.world.rank))
         torch.manual_seed(int(entropy.generate_state(1, np.uint64)[0]))
 

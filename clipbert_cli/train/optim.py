@@ -14,17 +14,17 @@ from torch.optim import Optimizer
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
 
+# The parts of the model that have their own optimiser, rate, schedule and weight decay.
 PARTS = ("transformer", "visual")
-"""The parts of the model that have their own optimiser, rate, schedule and weight decay."""
 
+# The name of each part's learning rate in log records.
 RATE_NAMES = {"transformer": "learning_rate", "visual": "visual_learning_rate"}
-"""The name of each part's learning rate in log records."""
 
+# Parameters whose name contains one of these have no weight decay, as in BERT and in the original.
 NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")
-"""Parameters whose name contains one of these have no weight decay, as in BERT and in the original."""
 
+# The learning rate where a schedule gives 0, as in the original. It is a rate, not a share of the peak rate.
 LOWEST_RATE = 1e-8
-"""The learning rate where a schedule gives 0, as in the original. It is a rate, not a share of the peak rate."""
 
 Group = dict[str, Any]
 
@@ -209,21 +209,20 @@ def _multi_step(now: Moment) -> float:
     return 0.5 ** sum(now.epoch >= milestone for milestone in now.milestones)
 
 
+# Share of the peak rate at a moment, by the schedule's name; s is the step, n the total, w the warm-up.
+#
+# linear      s/w before w, then (n-s)/(n-w)
+# invsqrt     s/w up to w, then sqrt(w/s); 0 throughout if w is 0
+# constant    1
+# multi_step  1/2 to the power of the number of milestones that the epoch has reached
+#
+# The formulas, and which of them include step w, are those of the original (`src/optimization/sched.py`).
 SCHEDULES: dict[str, Callable[[Moment], float]] = {
     "linear": _linear,
     "invsqrt": _inverse_root,
     "constant": _constant,
     "multi_step": _multi_step,
 }
-"""Share of the peak rate at a moment, by the schedule's name; s is the step, n the total, w the warm-up.
-
-linear      s/w before w, then (n-s)/(n-w)
-invsqrt     s/w up to w, then sqrt(w/s); 0 throughout if w is 0
-constant    1
-multi_step  1/2 to the power of the number of milestones that the epoch has reached
-
-The formulas, and which of them include step w, are those of the original (`src/optimization/sched.py`).
-"""
 
 
 def peak_rates(config: TrainConfig) -> dict[str, float]:

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 
 Phase = Literal["data", "copy", "forward", "backward", "communication", "optimizer"]
 
+# A description of each phase, in the order of a step.
 PHASES: dict[Phase, str] = {
     "data": "waiting for the next batch",
     "copy": "copies to the device that computing waits for",
@@ -18,7 +19,6 @@ PHASES: dict[Phase, str] = {
     "communication": "sums of counts and losses over processes",
     "optimizer": "unscaling, clipping, update, moving average",
 }
-"""A description of each phase, in the order of a step."""
 
 
 class Phases(Protocol):

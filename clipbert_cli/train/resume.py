@@ -74,6 +74,7 @@ def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumpt
             hint="leave --recipe and --set out to resume with the run's own settings, or begin a new run with "
             "another --run",
         )
+    # Only sizes and checksums are compared here; the files are loaded once the model is built.
     checkpoint, damaged = folder.newest_sound_checkpoint()
     state = read_state(checkpoint) if checkpoint else {}
     if checkpoint and state.get("recipe") != recipe_digest(own):

@@ -144,6 +144,7 @@ class Training:
             interrupts = stack.enter_context(Interrupts(STOP_SIGNALS))
             self.world.main_first(lambda: self._take_folder(stack))
             try:
+                # Only now are weights loaded and the optimiser made: both may fail, and the folder goes then.
                 session = Session(self, self._open_sinks(stack, sinks), interrupts)
                 session.resume()
                 session.trainer.train(self.train_loader, session, interrupts=interrupts)
@@ -290,12 +291,14 @@ class Session:
             InterruptionError: a signal asked to stop. The step is saved already, and resuming validates it again.
         """
         setup, average = self.training.setup, self._validated_average()
+        # Made anew each time: the predictor prepares a packed copy of the weights, which training changes.
         predictor = Predictor(self.training.model, setup.task, self.trainer.precision, setup.recipe.infer, self.world)
         with average.applied() if average else nullcontext():
             predictions = list(predictor.run(self.training.validation, check_interrupts=self.interrupts.check))
         fields = {prediction.key: prediction.fields for prediction in predictions}
         step = self.trainer.step
         scores = self.world.main_first(lambda: setup.task.score(fields, self.training.val_examples))
+        # The record comes first: the link can be derived from the records, but not the other way round.
         is_best = self.best.update({"step": step, **scores})
         self.log({"event": "validation", **self.best.last})
         if is_best:

@@ -92,14 +92,14 @@ class Counts:
     def of(cls, length: int) -> Counts:
         """By torch, on one clip and one text."""
         model = make_model()
-        answerer = model.answerer()
+        scorer = model.scorer()
 
         def both(frames: int) -> tuple[float, float]:
             text = torch.zeros(1, length, model.config.bert.hidden_size)
             visual = torch.zeros(1, (SIDE // 64) ** 2, model.config.bert.hidden_size)
             clip = torch.zeros(1, 1, frames, 3, SIDE, SIDE, dtype=torch.uint8)
             cnn = counted(lambda: model.encode_visual(clip))
-            return cnn, counted(lambda: answerer(answerer.first(text), answerer.first(visual)))
+            return cnn, counted(lambda: scorer(scorer.project(text), scorer.project(visual)))
 
         with torch.inference_mode():
             return cls(*both(FRAMES), *both(1))

@@ -42,7 +42,7 @@ def eight_groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     groups: dict[tuple[bool, bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            fixed = any(word in name for word in ("bias", "LayerNorm"))
+            fixed = any(word in name for word in ("bias", "norm"))
             group = (name.startswith("visual_encoder."), name.startswith(("head", "visual_encoder.grid")), fixed)
             groups.setdefault(group, []).append(parameter)
     return [{"params": members, "decay": 0.0 if fixed else decay} for (*_, fixed), members in groups.items()]

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert
+from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.recipe.schema import ModelConfig, VisualConfig
 
 
@@ -100,12 +101,11 @@ class PlainModel(nn.Module):
             return nn.LayerNorm(width, eps=bert.layer_norm_eps)
 
         def layer() -> nn.ModuleDict:
-            projections = {name: nn.Linear(width, width) for name in ("query", "key", "value")}
-            attended = nn.ModuleDict({"dense": nn.Linear(width, width), "LayerNorm": norm()})
-            attention = nn.ModuleDict({"self": nn.ModuleDict(projections), "output": attended})
-            wide = nn.ModuleDict({"dense": nn.Linear(width, bert.intermediate_size)})
-            narrow = nn.ModuleDict({"dense": nn.Linear(bert.intermediate_size, width), "LayerNorm": norm()})
-            return nn.ModuleDict({"attention": attention, "intermediate": wide, "output": narrow})
+            narrow = {name: nn.Linear(width, width) for name in ("query", "key", "value", "attention_output")}
+            intermediate = nn.Linear(width, bert.intermediate_size)
+            output = nn.Linear(bert.intermediate_size, width)
+            norms = {"attention_norm": norm(), "output_norm": norm()}
+            return nn.ModuleDict({**narrow, "intermediate": intermediate, "output": output, **norms})
 
         self.visual_encoder = PlainResNet(config.visual, width)
         self.text_embeddings = nn.ModuleDict(
@@ -113,7 +113,7 @@ class PlainModel(nn.Module):
                 "word_embeddings": nn.Embedding(bert.vocab_size, width, padding_idx=0),
                 "position_embeddings": nn.Embedding(bert.max_position_embeddings, width),
                 "token_type_embeddings": nn.Embedding(bert.type_vocab_size, width),
-                "LayerNorm": norm(),
+                "norm": norm(),
             }
         )
         self.visual_embeddings = nn.ModuleDict(
@@ -121,11 +121,11 @@ class PlainModel(nn.Module):
                 "row_embeddings": nn.Embedding(bert.max_grid_rows, width),
                 "column_embeddings": nn.Embedding(bert.max_grid_columns, width),
                 "token_type_embeddings": nn.Embedding(1, width),
-                "LayerNorm": norm(),
+                "norm": norm(),
             }
         )
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(layer() for _ in range(bert.num_hidden_layers))})
-        self.pooler = nn.ModuleDict({"dense": nn.Linear(width, width)})
+        layers = nn.ModuleList(layer() for _ in range(bert.num_hidden_layers))
+        self.transformer = nn.ModuleDict({"layers": layers, "pooler": nn.Linear(width, width)})
         hidden = config.head.hidden_scale * width
         self.head = nn.ModuleDict(
             {"layers": nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, outputs))}
@@ -135,7 +135,7 @@ class PlainModel(nn.Module):
     def of(cls, model: ClipBert) -> PlainModel:
         """With the weights of `model`, batch norms fixed."""
         plain = cls(model.config, model.head_spec.num_outputs).eval()
-        missing, unexpected = plain.load_state_dict(model.state_dict(), strict=False)
+        missing, unexpected = plain.load_state_dict(split_projections(model.state_dict()), strict=False)
         assert not unexpected, unexpected
         assert all(name.endswith("num_batches_tracked") for name in missing), missing
         return plain
@@ -146,29 +146,27 @@ class PlainModel(nn.Module):
         grid = self.visual_encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)  # (B, h, w, D)
         grid = grid + places["row_embeddings"].weight[: grid.shape[1], None]
         grid = grid + places["column_embeddings"].weight[: grid.shape[2]]
-        return places["LayerNorm"](grid.flatten(1, 2) + places["token_type_embeddings"].weight[0])
+        return places["norm"](grid.flatten(1, 2) + places["token_type_embeddings"].weight[0])
 
     def answer(self, ids: Tensor, mask: Tensor, visual: Tensor) -> Tensor:
         """Padded texts (n, L), each with its visual tokens (n, V, D) -> logits (n, C)."""
         words = self.text_embeddings
         text = words["word_embeddings"](ids) + words["position_embeddings"].weight[: ids.shape[1]]
-        text = words["LayerNorm"](text + words["token_type_embeddings"].weight[0])
+        text = words["norm"](text + words["token_type_embeddings"].weight[0])
         x = torch.cat([text, visual], dim=1)  # (n, L+V, D)
         seen = torch.cat([mask, mask.new_ones(visual.shape[:2])], dim=1)
         bias = torch.where(seen, 0.0, -10000.0)[:, None, None]  # (n, 1, 1, L+V), as BERT's code does it
-        for layer in self.encoder["layer"]:
+        for layer in self.transformer["layers"]:
             x = self._transform(layer, x, bias)
-        return self.head["layers"](self.pooler["dense"](x[:, 0]).tanh())
+        return self.head["layers"](self.transformer["pooler"](x[:, 0]).tanh())
 
     def _transform(self, layer: Any, x: Tensor, bias: Tensor) -> Tensor:
         heads = self.config.bert.num_attention_heads
         query, key, value = (
-            layer["attention"]["self"][name](x).unflatten(-1, (heads, -1)).transpose(1, 2)
-            for name in ("query", "key", "value")
+            layer[name](x).unflatten(-1, (heads, -1)).transpose(1, 2) for name in ("query", "key", "value")
         )
         scores = query @ key.transpose(-1, -2) / math.sqrt(query.shape[-1]) + bias
         mixed = (scores.softmax(dim=-1) @ value).transpose(1, 2).flatten(2)
-        attended = layer["attention"]["output"]
-        x = attended["LayerNorm"](attended["dense"](mixed) + x)
-        wide = F.gelu(layer["intermediate"]["dense"](x))
-        return layer["output"]["LayerNorm"](layer["output"]["dense"](wide) + x)
+        x = layer["attention_norm"](layer["attention_output"](mixed) + x)
+        wide = F.gelu(layer["intermediate"](x))
+        return layer["output_norm"](layer["output"](wide) + x)

@@ -66,7 +66,7 @@ SIZES = {"cpu": (64, 4, 2), "cuda": (256, 16, 16)}
 
 def plain_scores(model: PlainModel, frames: Tensor, texts: Texts, minibatch: int) -> Tensor:
     """(M, K, T, 3, H, W) and N texts, padded -> scores (M, N)."""
-    device = model.pooler["dense"].weight.device
+    device = model.transformer["pooler"].weight.device
     half = device.type == "cuda"
     scores = []
     with torch.autocast(device.type, dtype=torch.float16 if half else None, enabled=half):

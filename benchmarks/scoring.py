@@ -28,7 +28,7 @@ from turns import Clock
 from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model import ClipBert, HeadSpec
-from clipbert_cli.model.answering import Answerer
+from clipbert_cli.model.scorer import SequenceScorer
 from clipbert_cli.profile.flops import flop_counter
 from clipbert_cli.recipe.schema import InferConfig, ModelConfig, ObjectiveConfig
 from clipbert_cli.runtime.distributed import World
@@ -126,9 +126,9 @@ class Engine:
         """Meanwhile the time of the CNN, of the transformer and of packing its weights is noted."""
         owners: list[tuple[Any, str, str]] = [
             (self.model, "encode_visual", "cnn"),
-            (Answerer, "__call__", "transformer"),
-            (Answerer, "first", "transformer"),
-            (Answerer, "__init__", "weights"),
+            (SequenceScorer, "__call__", "transformer"),
+            (SequenceScorer, "project", "transformer"),
+            (SequenceScorer, "__init__", "weights"),
         ]
         right = [(owner, name, getattr(owner, name)) for owner, name, _ in owners]
         for (owner, name, part), (_, _, function) in zip(owners, right, strict=True):
@@ -165,14 +165,14 @@ def counted(work: Callable[[], Any]) -> float:
 def engine_work(model: ClipBert, case: Case, texts: Texts) -> tuple[float, float]:
     """FLOPs of the CNN, and of the transformer: without padding, the first layer's products once a token."""
     clips = case.videos * case.clips
-    answerer = model.answerer()
+    scorer = model.scorer()
     frames = torch.zeros(1, 1, case.frames, 3, SIDE, SIDE, dtype=torch.uint8, device=case.device)
     visual = torch.zeros(1, (SIDE // 64) ** 2, model.config.bert.hidden_size, device=case.device)
-    first = counted(lambda: answerer.first(visual)) / visual.shape[1]  # of a token
+    first = counted(lambda: scorer.project(visual)) / visual.shape[1]  # of a token
 
     def sequence(length: int) -> float:
-        text = answerer.first(torch.zeros(1, length, visual.shape[2], device=case.device))
-        return counted(lambda: answerer(text, answerer.first(visual))) - first * visual.shape[1]
+        text = scorer.project(torch.zeros(1, length, visual.shape[2], device=case.device))
+        return counted(lambda: scorer(text, scorer.project(visual))) - first * visual.shape[1]
 
     lengths, counts = np.unique(texts.mask.sum(dim=1).numpy(), return_counts=True)
     sequences = sum(sequence(int(length)) * int(count) for length, count in zip(lengths, counts, strict=True))

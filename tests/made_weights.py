@@ -13,9 +13,19 @@ from small_models import small_config
 from torch import Tensor
 
 from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.transformer import split_projections
 
 State = dict[str, Tensor]
 CONFIG = small_config()
+BERT_MODULES = {
+    **{part: f"attention.self.{part}" for part in ("query", "key", "value")},
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+"""Modules of our transformer layer -> those of Hugging Face's (written apart from the package's own map)."""
 
 
 def other_model(kind: str = "pretraining", outputs: int = 2) -> ClipBert:
@@ -53,13 +63,17 @@ def detector_heads() -> State:
 def to_bert(model: ClipBert, *, prefix: str = "bert.", old_names: bool = False) -> State:
     """Our transformer's entries in the names of Hugging Face's BertForPreTraining."""
     renamed = {}
-    for name, tensor in model.state_dict().items():
-        if name.startswith(("encoder.", "pooler.")):
-            renamed[prefix + name] = tensor
+    for name, tensor in split_projections(model.state_dict()).items():
+        if match := re.match(r"transformer\.layers\.(\d+)\.(\w+)\.(\w+)", name):
+            layer, module, leaf = match.groups()
+            renamed[f"{prefix}encoder.layer.{layer}.{BERT_MODULES[module]}.{leaf}"] = tensor
+        elif name.startswith("transformer.pooler."):
+            renamed[prefix + name.replace("transformer.pooler.", "pooler.dense.")] = tensor
         elif name.startswith("text_embeddings."):
-            renamed[prefix + name.removeprefix("text_")] = tensor
-        elif name.startswith("head.transform."):
-            renamed[name.replace("head.", "cls.predictions.")] = tensor
+            renamed[prefix + name.removeprefix("text_").replace("norm.", "LayerNorm.")] = tensor
+        elif name.startswith(("head.transform.", "head.norm.")):
+            name = name.replace("head.transform.", "transform.dense.").replace("head.norm.", "transform.LayerNorm.")
+            renamed[f"cls.predictions.{name}"] = tensor
         elif name == "head.mlm_bias":
             renamed["cls.predictions.bias"] = tensor
         elif name.startswith("head.itm."):
@@ -86,7 +100,7 @@ def to_original(model: ClipBert) -> State:
     visual = "transformer.bert.visual_embeddings."
     state[visual + "position_embeddings.weight"] = torch.ones(24, 16)
     for name, tensor in model.visual_embeddings.state_dict().items():
-        name = name.replace("row_embeddings", "row_position_embeddings")
+        name = name.replace("row_embeddings", "row_position_embeddings").replace("norm.", "LayerNorm.")
         state[visual + name.replace("column_embeddings", "col_position_embeddings")] = tensor
     for name, tensor in model.head.state_dict().items():
         if name.startswith("layers."):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert, Fused, HeadSpec
+from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import original
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig
 from clipbert_cli.task import pooling
@@ -86,13 +88,17 @@ def head_spec(head: str, size: str) -> HeadSpec:
 
 
 def own_name(name: str) -> str | None:
-    """Return our name of the original's entry; None where the model has none."""
-    return original(name)
+    """Return our name of the original's entry; None where the model has none.
+
+    Ours packs the original's queries, keys and values into one entry.
+    """
+    key = original(name)
+    return None if key is None else re.sub(r"^(transformer\..+)\.(query|key|value)\.", r"\1.qkv.", key)
 
 
 def values_of(named: Mapping[str, Tensor], name: str) -> Tensor | None:
     """Return what `named` (by our names) holds of the original's entry `name`; None where it has none."""
-    return named.get(own_name(name) or "")
+    return split_projections(named).get(original(name) or "")
 
 
 @functools.cache
@@ -107,7 +113,11 @@ def fill(model: ClipBert, head: str, size: str) -> ClipBert:
         for name, shape in entries(head, size).items()
         if (key := original(name)) is not None
     }
-    model.load_state_dict(state, strict=True)
+    places = split_projections(model.state_dict())
+    assert state.keys() == places.keys()
+    with torch.no_grad():
+        for key, place in places.items():
+            place.copy_(state[key])
     return model.eval()
 
 
@@ -227,7 +237,7 @@ def head_values(model: ClipBert, encoded: Encoded, texts: Texts, stored: Mapping
     embedded = model.embed_text(texts.ids)
     seen: list[Fused] = []
     hook = model.head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    outputs = model.answer(embedded, texts.mask, visual)
+    outputs = model.score(embedded, texts.mask, visual)
     hook.remove()
     sequence, pooled = (each.unflatten(0, visual.shape[:2])[:, 0] for each in seen[0])
     values = {"text_embedding": embedded, "sequence": sequence, "pooled": pooled}

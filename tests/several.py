@@ -58,16 +58,16 @@ class Doubling(nn.Module):
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         return torch.zeros(*ids.shape, 1)
 
-    def answerer(self, dtype: torch.dtype, *, compiled: bool) -> Answering:
-        return Answering()
+    def scorer(self, dtype: torch.dtype, *, compiled: bool) -> DoublingScorer:
+        return DoublingScorer()
 
 
-class Answering:
+class DoublingScorer:
     """Scores (S, 1) of sequences with one visual token."""
 
     num_outputs = 1
 
-    def first(self, tokens: torch.Tensor) -> torch.Tensor:
+    def project(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens
 
     def __call__(self, text: torch.Tensor, visual: torch.Tensor) -> Scores:

@@ -80,7 +80,7 @@ class Predictor:
         was_training = model.training
         model.eval()
         try:
-            answerer = model.answerer(self.precision.dtype, compiled=self.infer.compile)
+            sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile)
             texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
             budgets: Budgets | None = None
             for batch in evaluation.batches:
@@ -98,7 +98,7 @@ class Predictor:
                 check_interrupts()
                 most = None if self.infer.text_rows is None else self.infer.text_rows * visual.shape[1]
                 own = texts or TextBuckets.of(model, Texts(batch.text_ids, batch.text_mask), device)
-                scorer = RowScorer(answerer, own, budgets.tokens, most_sequences=most, after=check_interrupts)
+                scorer = RowScorer(sequence_scorer, own, budgets.tokens, most_sequences=most, after=check_interrupts)
                 if shared is None:
                     rows = torch.arange(len(batch.text_item))
                     outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item)

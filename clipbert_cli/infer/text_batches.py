@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from clipbert_cli.model import ClipBert
-from clipbert_cli.model.answering import Answerer
 from clipbert_cli.model.heads import Scores
+from clipbert_cli.model.scorer import SequenceScorer
 from clipbert_cli.types import Outputs, Texts
 
 CPU_TOKENS, CPU_FRAMES = 1024, 4
@@ -180,7 +180,7 @@ class RowScorer:
         after: called after every part; it may raise.
     """
 
-    answerer: Answerer
+    scorer: SequenceScorer
     texts: TextBuckets
     budget: Budget
     most_sequences: int | None = None
@@ -197,10 +197,10 @@ class RowScorer:
         """
         clips = visual.shape[1]
         place, total = (torch.arange(len(row_text)), len(row_text)) if place is None else (place, total)
-        visual = self.answerer.first(visual.flatten(0, 1))  # (B*K, V, 4D)
-        found = _Collected(self.answerer.num_outputs, total * clips, int(self.texts.lengths.max()), visual.device)
+        visual = self.scorer.project(visual.flatten(0, 1))  # (B*K, V, 4D)
+        found = _Collected(self.scorer.num_outputs, total * clips, int(self.texts.lengths.max()), visual.device)
         for length, rows in self.texts.rows(row_text):
-            text = self.answerer.first(self.texts.embedded[length])  # (n, L, 4D)
+            text = self.scorer.project(self.texts.embedded[length])  # (n, L, 4D)
             # For each row its text, its first clip and its first output; for each of its clips one step further,
             # except in the text.
             starts = torch.stack([self.texts.place[row_text[rows]], row_item[rows] * clips, place[rows] * clips])
@@ -214,7 +214,7 @@ class RowScorer:
 
         def work(start: int, stop: int) -> None:
             of_text, of_clip, where = sequences[:, start:stop]
-            found.put(where, self.answerer(text[of_text], visual[of_clip]))
+            found.put(where, self.scorer(text[of_text], visual[of_clip]))
             self.after()
 
         self.budget.parts(sequences.shape[1], text.shape[1] + visual.shape[1], work, at_most=self.most_sequences)

@@ -1,6 +1,6 @@
-"""Heads: what is made of the fused sequence.
+"""Heads: scores from the fused sequence.
 
-Legend: M text rows times clips, L text tokens, D width, C classes, W vocabulary.
+Legend: S sequences (text rows times clips), L text tokens, V visual tokens, D width, C classes, W vocabulary.
 """
 
 from __future__ import annotations
@@ -12,19 +12,21 @@ from typing import ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import BertConfig
-from transformers.models.bert.modeling_bert import BertPredictionHeadTransform
 
+from clipbert_cli.model.transformer import layer_norm
 from clipbert_cli.recipe.schema import ModelConfig
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSpec:
-    """Which head a task needs.
+    """The head that a task needs.
 
-    `classifier` gives `num_outputs` scores per text row: the answers of open-ended questions, 1 for multiple choice
-    (a row is an option), 2 or 1 for retrieval. `pretraining` predicts masked words and whether text and media match;
+    `classifier` gives `num_outputs` scores per text row: one per answer for open-ended questions, 1 for multiple choice
+    (a row is an option), 2 or 1 for retrieval. `pretraining` predicts masked words, and whether text and media match;
     its `num_outputs` are the 2 matching classes.
+
+    Raises:
+        ValueError: no such kind, or an impossible number of outputs.
     """
 
     kind: Literal["classifier", "pretraining"]
@@ -40,27 +42,28 @@ class HeadSpec:
 
 
 class Fused(NamedTuple):
-    """What the transformer makes of text and visual tokens: `sequence` (M, L+V, D), `pooled` (M, D) in -1..1."""
+    """Output of the transformer: `sequence` (S, L+V, D), text first, and `pooled` (S, D) in -1..1."""
 
     sequence: Tensor
     pooled: Tensor
 
 
 class Scores(NamedTuple):
-    """What a head makes of it: `logits` (M, C), and (M, L, W) `mlm_logits` from the pretraining head."""
+    """Output of a head: `logits` (S, C), and from the pretraining head `mlm_logits` (S, L, W)."""
 
     logits: Tensor
     mlm_logits: Tensor | None = None
 
 
 class ClassifierHead(nn.Module):
-    """Dropout on the pooled first token, then D -> scale * D -> ReLU -> C, or D -> C where `kind` is linear."""
+    """Dropout on the pooled token, then D -> scale * D -> ReLU -> C; with `head.kind` linear, D -> C."""
 
     reads_words: ClassVar[bool] = False
-    """Whether other tokens than the first are looked at: the text's."""
+    """Whether the head reads the outputs of all text tokens, or only the pooled first one."""
 
-    def __init__(self, config: ModelConfig, bert: BertConfig, num_outputs: int) -> None:
+    def __init__(self, config: ModelConfig, num_outputs: int) -> None:
         super().__init__()
+        self.num_outputs = num_outputs
         width, hidden = config.bert.hidden_size, config.head.hidden_scale * config.bert.hidden_size
         self.dropout = nn.Dropout(config.bert.hidden_dropout)
         if config.head.kind == "linear":
@@ -69,26 +72,35 @@ class ClassifierHead(nn.Module):
             self.layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, num_outputs))
 
     def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
-        return Scores(self.layers(self.dropout(fused.pooled)))  # (M, C)
+        """Score from `pooled` alone; the other arguments are for heads that read words."""
+        return Scores(self.layers(self.dropout(fused.pooled)))  # (S, C)
 
 
 class PretrainingHead(nn.Module):
-    """Masked words at the text positions (BERT's head, its output weights are the word embeddings), and matching."""
+    """Masked words at the text positions, and whether text and media match.
+
+    The masked word head is BERT's: linear, GELU, layer norm, then the product with the word embeddings, whose weights
+    it shares.
+    """
 
     reads_words: ClassVar[bool] = True
 
-    def __init__(self, config: ModelConfig, bert: BertConfig, num_outputs: int) -> None:
+    def __init__(self, config: ModelConfig, num_outputs: int) -> None:
         super().__init__()
-        self.transform = BertPredictionHeadTransform(bert)
+        self.num_outputs = num_outputs
+        width = config.bert.hidden_size
+        self.transform = nn.Linear(width, width)
+        self.norm = layer_norm(config.bert)
         self.mlm_bias = nn.Parameter(torch.zeros(config.bert.vocab_size))
-        self.itm = nn.Linear(config.bert.hidden_size, num_outputs)
+        self.itm = nn.Linear(width, num_outputs)
 
     def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
-        words = self.transform(fused.sequence[:, :text_length])  # (M, L, D)
-        return Scores(self.itm(fused.pooled), F.linear(words, word_embeddings, self.mlm_bias))  # (M, 2), (M, L, W)
+        """Score the first `text_length` tokens with `word_embeddings` (W, D)."""
+        words = self.norm(F.gelu(self.transform(fused.sequence[:, :text_length])))  # (S, L, D)
+        return Scores(self.itm(fused.pooled), F.linear(words, word_embeddings, self.mlm_bias))  # (S, 2), (S, L, W)
 
 
-HEADS: dict[str, Callable[[ModelConfig, BertConfig, int], nn.Module]] = {
+HEADS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
     "classifier": ClassifierHead,
     "pretraining": PretrainingHead,
 }

@@ -1,26 +1,72 @@
-"""The description of a saved model: `config.json` beside `model.safetensors`."""
+"""A saved model: `config.json`, which describes it, beside `model.safetensors`.
+
+`config.json` is `{"format": "clipbert", "format_version": 1, "model": {...}, "head": {...}}`: the recipe's `model`
+section without the places of weights, and the fields of `HeadSpec`.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
-from clipbert_cli.errors import WeightsError
+from clipbert_cli.errors import OutputError, WeightsError
+from clipbert_cli.files import atomic_path
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.model.weights.load import load_weights
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, WEIGHTS_FILE
 from clipbert_cli.recipe.schema import ModelConfig
 
 FORMAT_VERSION = 1
 
 
-def read_config(path: Path) -> tuple[ModelConfig, HeadSpec]:
-    """What `save_pretrained` wrote into `config.json`.
+def save_pretrained(model: ClipBert, folder: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` into `folder`, which is created if needed.
 
     Raises:
-        WeightsError: the file is missing, or not of this project, or of a later format.
+        OutputError: the folder cannot be written.
+    """
+    folder = Path(folder)
+    description = {
+        "format": "clipbert",
+        "format_version": FORMAT_VERSION,
+        "model": model.config.model_dump(mode="json", exclude={"weights": True, "visual": {"weights"}}),
+        "head": dataclasses.asdict(model.head_spec),
+    }
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        with atomic_path(folder / WEIGHTS_FILE) as unfinished:
+            save_file(state, unfinished, metadata={"format": "pt"})
+    except (OSError, SafetensorError) as error:
+        raise OutputError(f"{folder}: the model cannot be written here: {error}") from error
+
+
+def from_pretrained(folder: str | Path) -> ClipBert:
+    """Return the model that `save_pretrained` wrote, in evaluation mode on the CPU.
+
+    Raises:
+        WeightsError: no such folder, or its files are not this project's or do not fit each other.
+    """
+    folder = Path(folder)
+    config, head = read_config(folder / CONFIG_FILE)
+    model = ClipBert(config, head)
+    load_weights(model, folder, parts="all", allow_new_head=False)
+    return model.eval()
+
+
+def read_config(path: Path) -> tuple[ModelConfig, HeadSpec]:
+    """Read the `config.json` that `save_pretrained` wrote.
+
+    Raises:
+        WeightsError: the file is missing, is not this project's, or has another version of the format.
     """
     try:
         description: Any = json.loads(path.read_text(encoding="utf-8"))

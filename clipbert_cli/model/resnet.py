@@ -144,24 +144,10 @@ class Block(nn.Module):
         return out.relu_()
 
 
-class Stage(nn.Sequential):
-    """`depth` blocks, of which the first strides and changes the number of channels."""
-
-    recompute = False
-    """Whether the backward pass computes the activations anew. A whole stage is the unit: a block's input is already
-    most of what the block saves."""
-
-    def __init__(self, kind: str, inputs: int, outputs: int, *, depth: int, stride: int) -> None:
-        others = [Block(kind, outputs, outputs, 1) for _ in range(depth - 1)]
-        super().__init__(Block(kind, inputs, outputs, stride), *others)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(M, C, H, W) -> (M, C', H/stride, W/stride)."""
-        if self.recompute and torch.is_grad_enabled():
-            recomputed: Tensor = checkpoint(super().forward, x, use_reentrant=False)
-            return recomputed
-        out: Tensor = super().forward(x)
-        return out
+def stage(kind: str, inputs: int, outputs: int, *, depth: int, stride: int) -> nn.Sequential:
+    """Return `depth` blocks, of which the first strides and changes the number of channels."""
+    others = [Block(kind, outputs, outputs, 1) for _ in range(depth - 1)]
+    return nn.Sequential(Block(kind, inputs, outputs, stride), *others)
 
 
 class Stem(nn.Module):
@@ -189,6 +175,9 @@ class GridResNet(nn.Module):
         width: channels C of the grid.
     """
 
+    recompute = False
+    """Whether the backward pass computes each stage's activations anew, which saves memory."""
+
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -201,7 +190,7 @@ class GridResNet(nn.Module):
         self.stem = Stem(config.stem_size)
         widths = [config.stem_size, *config.hidden_sizes]
         self.stages = nn.ModuleList(
-            Stage(config.layer_type, inputs, outputs, depth=depth, stride=2 if number else 1)
+            stage(config.layer_type, inputs, outputs, depth=depth, stride=2 if number else 1)
             for number, (inputs, outputs, depth) in enumerate(zip(widths, widths[1:], config.depths, strict=False))
         )
         self.grid = nn.Conv2d(widths[-1], width, kernel_size=3, padding=1, bias=False)
@@ -215,8 +204,10 @@ class GridResNet(nn.Module):
         # innermost without a copy.
         x = x.flip(1).contiguous(memory_format=torch.channels_last)  # (M, 3, H, W)
         x = self.stem(x)  # (M, C, H/4, W/4)
-        for stage in self.stages:
-            x = stage(x)  # (M, C, H/4, W/4) ... (M, C, H/32, W/32)
+        for stage in self.stages:  # (M, C, H/4, W/4) ... (M, C, H/32, W/32)
+            # A whole stage is the unit of recomputation: a block's input is already most of what the block saves.
+            recompute = self.recompute and torch.is_grad_enabled()
+            x = checkpoint(stage, x, use_reentrant=False) if recompute else stage(x)
         x = self.pool(self.grid(x)).relu_()  # (M, C, h, w)
         grid: Tensor = x.permute(0, 2, 3, 1)  # (M, h, w, C)
         return grid
@@ -225,12 +216,6 @@ class GridResNet(nn.Module):
         """Return the parts that `train.freeze` can name, from the input to the output."""
         stages = {str(number): stage for number, stage in enumerate(self.stages)}
         return {"stem": self.stem, **stages, "grid": self.grid}
-
-    def recompute_activations(self) -> None:
-        """Save memory: the backward pass computes the activations of each stage anew."""
-        for stage in self.modules():
-            if isinstance(stage, Stage):
-                stage.recompute = True
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

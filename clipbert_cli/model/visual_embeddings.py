@@ -1,6 +1,6 @@
-"""From grid features to visual tokens.
+"""Grids of features to visual tokens.
 
-Legend: C clips (items times clips), T frames, h w grid, V visual tokens, D width.
+Legend: M clips (media items times clips), T frames, h w grid, V visual tokens, D width.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from clipbert_cli.recipe.schema import BertConfigSection
 
 
 class VisualEmbeddings(nn.Module):
-    """Mean over a clip's frames, plus where a cell is in the grid (ClipBERT section 3.1, "2D position embedding").
+    """Mean over a clip's frames, plus row and column embeddings of each cell (ClipBERT section 3.1), then layer norm.
 
     Args:
         config: width, largest grid, epsilon and dropout.
-        sample_size: cells kept at random in training (Pixel-BERT's pixel random sampling); 0 keeps all.
+        sample_size: cells kept at random in training (Pixel-BERT's pixel random sampling); 0 keeps all of them.
     """
 
     def __init__(self, config: BertConfigSection, *, sample_size: int = 0) -> None:
@@ -25,15 +25,15 @@ class VisualEmbeddings(nn.Module):
         self.row_embeddings = nn.Embedding(config.max_grid_rows, config.hidden_size)
         self.column_embeddings = nn.Embedding(config.max_grid_columns, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
-        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, grid: Tensor, *, cells: Tensor | None = None) -> Tensor:
-        """(C, T, h, w, D) -> (C, V, D); tokens go through the grid row by row.
+        """(M, T, h, w, D) -> (M, V, D); tokens are in row-major order of the grid.
 
         Args:
-            grid: what the CNN made of every frame.
-            cells: (V,) int64, the cells to keep, instead of a random draw.
+            grid: features of every frame.
+            cells: (V,) int64 numbers of the cells to keep, in place of a random draw.
 
         Raises:
             ValueError: the grid has more rows or columns than there are embeddings for.
@@ -45,20 +45,24 @@ class VisualEmbeddings(nn.Module):
                 f"the grid is {rows} x {columns} (rows x columns), model.bert.max_grid_rows x max_grid_columns is "
                 f"{max_rows} x {max_columns}: use smaller frames, or a model with more position embeddings"
             )
-        features = grid.mean(dim=1)  # (C, h, w, D)
+        features = grid.mean(dim=1)  # (M, h, w, D)
         features = features + self.row_embeddings.weight[:rows, None]  # + (h, 1, D)
         features = features + self.column_embeddings.weight[:columns]  # + (w, D)
-        tokens = features.flatten(1, 2)  # (C, h*w, D)
+        tokens = features.flatten(1, 2)  # (M, h*w, D)
         if cells is None:
             cells = self.draw_cells(tokens.shape[1], device=tokens.device)
         if cells is not None:
-            tokens = tokens[:, cells]  # (C, V, D)
+            # One draw serves all clips of the batch, as in the original: sequences keep one length.
+            tokens = tokens[:, cells]  # (M, V, D)
         tokens = tokens + self.token_type_embeddings.weight[0]
-        out: Tensor = self.dropout(self.LayerNorm(tokens))  # (C, V, D)
+        out: Tensor = self.dropout(self.norm(tokens))  # (M, V, D)
         return out
 
     def draw_cells(self, num_cells: int, *, device: torch.device) -> Tensor | None:
-        """(V,) int64 sorted cells for the whole batch; None where all are kept: in evaluation, or if there are few."""
+        """Return (V,) int64 sorted cells, the same for the whole batch, or None if all cells are kept.
+
+        All are kept in evaluation, and if there are at most `sample_size` of them.
+        """
         if not self.training or not 0 < self.sample_size < num_cells:
             return None
         return torch.randperm(num_cells, device=device)[: self.sample_size].sort().values  # (V,)

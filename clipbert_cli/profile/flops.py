@@ -28,19 +28,13 @@ def flop_counter() -> FlopCounterMode:
     `get_total_flops()` gives the sum. Recomputation (`activation_checkpointing`) counts, element-wise operations and
     the optimiser do not. A compiled model must be run uncompiled.
     """
-    aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
-    # torch counts neither the CPU's attention nor the linear layers of `model/answering.py`.
+    aten = torch.ops.aten
+    # torch does not count the CPU's attention.
     own = {
         aten._scaled_dot_product_flash_attention_for_cpu: _attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
     }
-    if hasattr(mkldnn, "_linear_pointwise"):
-        own[mkldnn._linear_pointwise] = _linear
     return FlopCounterMode(display=False, custom_mapping=own)
-
-
-def _linear(x: Sequence[int], *_: object, out_shape: Sequence[int], **__: object) -> int:
-    return 2 * math.prod(out_shape) * x[-1]
 
 
 def _attention(query: Sequence[int], key: Sequence[int], *_: object, **__: object) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipbert_cli.errors import OutputError
 from clipbert_cli.files import atomic_folder
-from clipbert_cli.model import ClipBert
+from clipbert_cli.model import ClipBert, from_pretrained, save_pretrained
 from clipbert_cli.model.ema import take_average
 from clipbert_cli.runs.folder import RunFolder
 
@@ -26,7 +26,7 @@ def load_model(folder: RunFolder, *, checkpoint: str, weights: str) -> ClipBert:
     """
     place = folder.checkpoint(checkpoint)
     average = folder.average(place, weights)
-    model = ClipBert.from_pretrained(place)
+    model = from_pretrained(place)
     if average:
         take_average(model, average)
     return model
@@ -44,7 +44,7 @@ def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -
     model = load_model(folder, checkpoint=checkpoint, weights=weights)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as unfinished:
-        model.save_pretrained(unfinished)
+        save_pretrained(model, unfinished)
         for file in (folder.vocabulary, folder.answers, folder.recipe):
             if file.exists():
                 shutil.copyfile(file, unfinished / file.name)

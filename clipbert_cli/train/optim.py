@@ -21,7 +21,7 @@ PARTS = ("transformer", "visual")
 RATE_NAMES = {"transformer": "learning_rate", "visual": "visual_learning_rate"}
 
 # Parameters whose name contains one of these have no weight decay, as in BERT and in the original.
-NO_DECAY = ("bias", "LayerNorm.bias", "LayerNorm.weight")
+NO_DECAY = ("bias", "norm.weight")
 
 # The learning rate where a schedule gives 0, as in the original. It is a rate, not a share of the peak rate.
 LOWEST_RATE = 1e-8
@@ -58,7 +58,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
         raise RecipeError(
             f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}, but no trained parameter's name "
             "starts so, or a longer prefix applies to each",
-            hint="names start with, for example, head, encoder.layer.0, visual_encoder.grid",
+            hint="names start with, for example, head, transformer.layers.0, visual_encoder.grid",
         )
     return [
         {

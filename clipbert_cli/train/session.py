@@ -23,7 +23,7 @@ from clipbert_cli.errors import InterruptionError
 from clipbert_cli.files import point_link, remove_leftovers
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.loader import BatchLoader
-from clipbert_cli.model import ClipBert, LoadReport, load_weights
+from clipbert_cli.model import ClipBert, LoadReport, load_weights, save_pretrained
 from clipbert_cli.model.ema import WeightAverage
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import TrainConfig
@@ -263,7 +263,7 @@ class Session:
 
     def _write_checkpoint(self) -> None:
         def write(folder: Path) -> None:
-            self.training.model.save_pretrained(folder)
+            save_pretrained(self.training.model, folder)
             self.trainer.write(folder)
 
         step = self.trainer.step

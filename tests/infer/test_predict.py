@@ -73,7 +73,7 @@ def plain_scores(model: ClipBert, batch: Batch, texts: Texts) -> np.ndarray:
         visual = torch.stack([model.encode_visual(clip[None, None])[0, 0] for clip in item])  # (K, V, D)
         text = model.embed_text(texts.ids)
         logits = torch.cat(
-            [model.answer(text[n : n + 1], texts.mask[n : n + 1], visual[None]).logits for n in range(len(text))]
+            [model.score(text[n : n + 1], texts.mask[n : n + 1], visual[None]).logits for n in range(len(text))]
         )
         scores.append(logits.logsumexp(dim=1).softmax(dim=-1)[:, 1].numpy())
     return np.stack(scores)
@@ -123,19 +123,19 @@ def test_infer_text_rows_limits_the_rows_of_a_part(model: ClipBert, monkeypatch:
 
 def sizes_seen(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], Exception | None] = lambda tokens: None) -> list:
     """(sequences, length) of every call of the transformer; `fails` says whether it runs out of memory."""
-    from clipbert_cli.model.answering import Answerer
+    from clipbert_cli.model.scorer import SequenceScorer
 
     seen: list[tuple[int, int]] = []
-    right = Answerer.__call__
+    right = SequenceScorer.__call__
 
-    def call(self: Answerer, text: Tensor, visual: Tensor) -> Any:
+    def call(self: SequenceScorer, text: Tensor, visual: Tensor) -> Any:
         length = text.shape[1] + visual.shape[1]
         if failure := fails(len(text) * length):
             raise failure
         seen.append((len(text), length))
         return right(self, text, visual)
 
-    monkeypatch.setattr(Answerer, "__call__", call)
+    monkeypatch.setattr(SequenceScorer, "__call__", call)
     return seen
 
 

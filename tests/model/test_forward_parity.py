@@ -46,13 +46,13 @@ def test_every_head_agrees(
 
 
 @pytest.mark.parametrize("case_id", [case["id"] for case in reference.cases("tiny") if case.get("clips", 1) > 1])
-def test_forward_is_encode_embed_and_answer(case_id: str, golden_model: Callable[[str], ClipBert]) -> None:
+def test_forward_is_encode_embed_and_score(case_id: str, golden_model: Callable[[str], ClipBert]) -> None:
     head = reference.heads("tiny")[-1]
     model = reference.with_head(golden_model("tiny"), head, "tiny")
     frames, texts = reference.frames("tiny", case_id), reference.texts("tiny", head, case_id)
     with torch.no_grad():
         whole = model(Batch(frames, texts.ids, texts.mask, texts.item, ()))
-        parts = model.answer(model.embed_text(texts.ids), texts.mask, model.encode_visual(frames)[texts.item])
+        parts = model.score(model.embed_text(texts.ids), texts.mask, model.encode_visual(frames)[texts.item])
     assert torch.equal(whole.logits, parts.logits)
 
 
@@ -60,8 +60,8 @@ def test_forward_is_encode_embed_and_answer(case_id: str, golden_model: Callable
 
 
 def tanh_gelu(model: ClipBert) -> None:
-    for layer in model.encoder.layer:
-        layer.intermediate.intermediate_act_fn = nn.GELU(approximate="tanh")
+    for layer in model.transformer.layers:
+        layer.activation = nn.GELU(approximate="tanh")
 
 
 def layer_norm_epsilon(model: ClipBert) -> None:

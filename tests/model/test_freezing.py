@@ -24,8 +24,8 @@ def frozen_modules(model: ClipBert, *names: str) -> set[str]:
         "grid": model.visual_encoder.grid,
         "text": model.text_embeddings,
         "positions": model.visual_embeddings,
-        **{f"layer {number}": layer for number, layer in enumerate(model.encoder.layer)},
-        "pooler": model.pooler,
+        **{f"layer {number}": layer for number, layer in enumerate(model.transformer.layers)},
+        "pooler": model.transformer.pooler,
         "head": model.head,
     }
     frozen = {

@@ -82,7 +82,7 @@ def test_sampled_tokens_give_the_original_numbers(stored: dict, monkeypatch: pyt
     frames = torch.empty(items, 1, 1, 3, stored["side"], stored["side"], dtype=torch.uint8)
     with torch.no_grad():
         visual = model.encode_visual(frames, cells=chosen)[item]  # (N, 1, V, D)
-        outputs = model.answer(model.embed_text(ids), mask, visual)
+        outputs = model.score(model.embed_text(ids), mask, visual)
     mlm_labels, itm_labels = torch.tensor(stored["mlm_labels"]), torch.tensor(stored["itm_labels"])
     assert visual.shape[2] == stored["visual_tokens"]
     ours = {

@@ -7,7 +7,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clipbert_cli.model.answering import Product
 from clipbert_cli.profile import flops
 from clipbert_cli.profile.flops import flop_counter, matrix_product_rate
 
@@ -27,16 +26,6 @@ def test_attention_counts_whichever_way_it_is_computed(dropout: float, masked: b
     with flop_counter() as counter:
         F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout).sum().backward()
     assert counter.get_total_flops() == 3 * 2 * 2 * (2 * 4 * 24 * 40 * 16)  # three times two products
-
-
-@torch.inference_mode()
-def test_the_linear_layers_of_inference_count() -> None:
-    product, rows = Product(nn.Linear(32, 16), dtype=torch.float32, packed=True), torch.randn(8, 32)
-    with flop_counter() as counter:
-        product(rows)
-        product.gelu(rows)
-        product.add(rows, torch.randn(8, 16))
-    assert counter.get_total_flops() == 3 * 2 * 8 * 32 * 16
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

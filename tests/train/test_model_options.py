@@ -55,7 +55,7 @@ def test_recomputed_activations_give_the_same_gradients_dropout_included() -> No
     plain = gradients(model(TrainConfig()))
     recomputing = model(TrainConfig(activation_checkpointing=True))
     calls: list[int] = []
-    recomputing.encoder.layer[0].attention.register_forward_hook(lambda *_: calls.append(1))
+    recomputing.transformer.layers[0].qkv.register_forward_hook(lambda *_: calls.append(1))
     recomputing.visual_encoder.stages[1][0].branch[0].register_forward_hook(lambda *_: calls.append(1))
     recomputed = gradients(recomputing)
     assert len(calls) == 4  # each forward, and again in the backward pass

@@ -98,7 +98,7 @@ class Small(nn.Module):
         super().__init__()
         self.visual_encoder = nn.Conv2d(1, 1, 1)
         self.dense = nn.Linear(2, 2)
-        self.LayerNorm = nn.LayerNorm(2)
+        self.norm = nn.LayerNorm(2)
         self.frozen = nn.Linear(2, 2)
         self.frozen.requires_grad_(False)
 

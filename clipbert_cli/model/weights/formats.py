@@ -1,7 +1,4 @@
-"""Four families of weights, and what each entry is called here.
-
-A format's `rename` turns a name of the file into a name of `ClipBert`; `known` says why an entry is never used here.
-"""
+"""The kinds of weight files that can be loaded, and how their entries are named in `ClipBert`."""
 
 from __future__ import annotations
 
@@ -24,18 +21,25 @@ STEM = re.compile(r"stem\.conv1\.(weight|norm\.(?:weight|bias|running_mean|runni
 class Format:
     """One way of naming weights.
 
-    `parts` are what a file of it can supply; `recognised_by` is a pattern that some name of it starts with; `rename`
-    gives None for names that it does not know; `known` are patterns of names that are ignored, by reason.
+    Attributes:
+        parts: parts of a model that such a file can supply.
+        recognised_by: pattern at the start of some name in every such file.
+        rename: name in the file -> name in the model, or None for a name that has no place in a model.
+        ignored: pattern at the start of names without a place -> reason to ignore them.
+        packed: whether queries, keys and values are one tensor, as in the model; otherwise `rename` gives the names
+            of `split_projections`.
     """
 
     name: str
     parts: tuple[str, ...]
     recognised_by: str
     rename: Callable[[str], str | None]
-    known: dict[str, str]
+    ignored: dict[str, str]
+    packed: bool = False
 
     def reason_to_ignore(self, name: str) -> str | None:
-        return next((reason for pattern, reason in self.known.items() if re.match(pattern, name)), None)
+        """Return why an entry is ignored, or None if it should have a place in the model."""
+        return next((reason for pattern, reason in self.ignored.items() if re.match(pattern, name)), None)
 
 
 def detectron_resnet(name: str) -> str | None:
@@ -51,7 +55,10 @@ def detectron_resnet(name: str) -> str | None:
 
 
 def caffe2_resnet(name: str) -> str | None:
-    """`res2_0_branch2a_bn_s` -> `res2.0.conv1.norm.weight` -> as detectron2 (its `c2_model_loading`, names only)."""
+    """`res2_0_branch2a_bn_s` -> `res2.0.conv1.norm.weight` -> as `detectron_resnet`.
+
+    The names are those of Caffe2's model zoo, as in detectron2's `c2_model_loading.py`.
+    """
     leaves = {"w": "weight", "bn_s": "norm.weight", "bn_b": "norm.bias"}
     leaves |= {"bn_rm": "norm.running_mean", "bn_riv": "norm.running_var"}
     layers = {"branch1": "shortcut", "branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
@@ -63,20 +70,49 @@ def caffe2_resnet(name: str) -> str | None:
     return None
 
 
+LAYER = {
+    "attention.self.query": "query",
+    "attention.self.key": "key",
+    "attention.self.value": "value",
+    "attention.output.dense": "attention_output",
+    "attention.output.LayerNorm": "attention_norm",
+    "intermediate.dense": "intermediate",
+    "output.dense": "output",
+    "output.LayerNorm": "output_norm",
+}
+"""Modules of a BERT layer -> modules of `TransformerLayer`, its packed projection split into three."""
+
+HEAD = {"transform.dense": "transform", "transform.LayerNorm": "norm"}
+"""Modules of BERT's masked word head -> modules of `PretrainingHead`."""
+
+
 def bert(name: str) -> str | None:
-    """`bert.embeddings.LayerNorm.gamma` -> `text_embeddings.LayerNorm.weight`."""
+    """`bert.encoder.layer.0.attention.self.query.bias` -> `transformer.layers.0.query.bias`."""
+    # The first published checkpoints have TensorFlow's names of layer norms.
     name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name)).removeprefix("bert.")
-    if name.startswith(("encoder.layer.", "pooler.")):
-        return name
-    if match := re.fullmatch(r"embeddings\.((?:word|position|token_type)_embeddings\.weight|LayerNorm\..+)", name):
-        return f"text_embeddings.{match[1]}"
-    if match := re.fullmatch(r"cls\.predictions\.(?:(transform\..+)|bias)", name):
-        return f"head.{match[1] or 'mlm_bias'}"
+    module, _, leaf = name.rpartition(".")
+    if leaf not in ("weight", "bias"):
+        return None
+    if (match := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", module)) and match[2] in LAYER:
+        return f"transformer.layers.{match[1]}.{LAYER[match[2]]}.{leaf}"
+    if module == "pooler.dense":
+        return f"transformer.pooler.{leaf}"
+    if module == "embeddings.LayerNorm":
+        return f"text_embeddings.norm.{leaf}"
+    if match := re.fullmatch(r"embeddings\.((?:word|position|token_type)_embeddings)\.weight", name):
+        return f"text_embeddings.{match[1]}.weight"
+    if name == "cls.predictions.bias":
+        return "head.mlm_bias"
+    if (place := module.removeprefix("cls.predictions.")) in HEAD and place != module:
+        return f"head.{HEAD[place]}.{leaf}"
     return None
 
 
 def original(name: str) -> str | None:
-    """Names of the original's `ClipBert` module: `cnn.feature` is a detectron2 model, `transformer` a BERT."""
+    """`cnn.feature.backbone.stem.conv1.weight` -> `visual_encoder.stem.conv1.weight`.
+
+    The original's module has a detectron2 model `cnn.feature` and a BERT `transformer`.
+    """
     if name == "cnn.grid_encoder.0.weight":
         return "visual_encoder.grid.weight"
     if match := re.fullmatch(r"cnn\.feature\.(backbone\..+)", name):
@@ -84,7 +120,7 @@ def original(name: str) -> str | None:
     if match := re.fullmatch(r"transformer\.bert\.visual_embeddings\.(row|col)_position_embeddings\.weight", name):
         return f"visual_embeddings.{'row' if match[1] == 'row' else 'column'}_embeddings.weight"
     if match := re.fullmatch(r"transformer\.bert\.visual_embeddings\.(token_type_embeddings|LayerNorm)\.(.+)", name):
-        return f"visual_embeddings.{match[1]}.{match[2]}"
+        return f"visual_embeddings.{'norm' if match[1] == 'LayerNorm' else match[1]}.{match[2]}"
     if match := re.fullmatch(r"transformer\.cls\.seq_relationship\.(weight|bias)", name):
         return f"head.itm.{match[1]}"
     if match := re.fullmatch(r"transformer\.classifier\.(\d+\.(?:weight|bias))", name):
@@ -106,7 +142,7 @@ FORMATS = (
         parts=("all", "bert", "visual"),
         recognised_by=r"transformer\.bert\.|cnn\.feature\.",
         rename=original,
-        known={
+        ignored={
             **{rf"cnn\.feature\.{pattern}": reason for pattern, reason in DETECTOR_PARTS.items()},
             r"transformer\.bert\.visual_embeddings\.position_embeddings\.weight$": UNUSED,
             r"transformer\.bert\.embeddings\.position_ids$": UNUSED,
@@ -118,28 +154,29 @@ FORMATS = (
         parts=("all", "bert", "visual"),
         recognised_by=r"visual_encoder\.|text_embeddings\.",
         rename=lambda name: name,
-        known={},
+        ignored={},
+        packed=True,
     ),
     Format(
         "detectron2 ResNet",
         parts=("visual",),
         recognised_by=r"(backbone\.)?(res[2-5]\.\d+\.|stem\.conv1\.)",
         rename=detectron_resnet,
-        known={**DETECTOR_PARTS, r"((backbone\.)?stem\.fc|linear)\.(weight|bias)$": IMAGE_CLASSIFIER},
+        ignored={**DETECTOR_PARTS, r"((backbone\.)?stem\.fc|linear)\.(weight|bias)$": IMAGE_CLASSIFIER},
     ),
     Format(
         "Caffe2 ResNet",
         parts=("visual",),
         recognised_by=r"res[2-5]_\d+_branch",
         rename=caffe2_resnet,
-        known={r"(fc1000|pred)_[wb]$": IMAGE_CLASSIFIER, r"conv1_b$": UNUSED},
+        ignored={r"(fc1000|pred)_[wb]$": IMAGE_CLASSIFIER, r"conv1_b$": UNUSED},
     ),
     Format(
         "Hugging Face BERT",
         parts=("bert",),
         recognised_by=r"(bert\.)?(embeddings\.word_embeddings|encoder\.layer\.\d+)\.",
         rename=bert,
-        known={
+        ignored={
             r"(bert\.)?embeddings\.(position_ids|token_type_ids)$": UNUSED,
             r"cls\.predictions\.decoder\.(weight|bias)$": TIED,
             r"cls\.seq_relationship\.(weight|bias)$": OTHER_HEAD,
@@ -149,6 +186,9 @@ FORMATS = (
 
 
 def recognise(names: Iterable[str]) -> Format | None:
-    """The first format that one of the names belongs to; None where no name is known."""
+    """Return the first format that one of the names belongs to, or None if no name is known.
+
+    The order of `FORMATS` matters: the names of a whole model contain those of its parts.
+    """
     listed = list(names)
     return next((each for each in FORMATS if any(re.match(each.recognised_by, name) for name in listed)), None)

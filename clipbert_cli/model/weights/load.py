@@ -1,4 +1,4 @@
-"""Weights into a model: every entry accounted for, by name and shape, before anything is changed."""
+"""Load weights into a model. Every entry is matched by name and shape before the model is changed."""
 
 from __future__ import annotations
 
@@ -12,25 +12,34 @@ from torch import Tensor, nn
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.resnet import NORM_EPS
+from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import FORMATS, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
 from clipbert_cli.model.weights.weight_files import WeightFile, read_weights
 
 Part = Literal["all", "bert", "visual"]
 
 LISTED = 12
-"""Names that an error lists before it says how many more there are."""
+"""Names that an error message lists before it counts the others."""
 
 MAY_BE_NEW: dict[str, tuple[str, ...]] = {
     "all": ("head.",),
     "bert": ("head.", "visual_embeddings."),
     "visual": ("visual_encoder.grid.",),
 }
-"""By part: what a model keeps its start values for, where a file does not have it."""
+"""Part of a model -> starts of names that keep their random values if a file lacks them."""
+
+
+SETTINGS = {
+    "all": ("a whole model", "model.weights.checkpoint"),
+    "bert": ("a BERT", "model.weights.bert"),
+    "visual": ("a visual encoder", "model.visual.weights"),
+}
+"""Part of a model -> its name in messages, and the setting that names its file."""
 
 
 @dataclass(frozen=True)
 class Mismatch:
-    """An entry of the file whose shape is not the model's."""
+    """An entry of the file whose shape differs from the model's."""
 
     key: str
     found: tuple[int, ...]
@@ -42,11 +51,19 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every entry.
+    """The fate of every entry of a file and of a model.
 
-    `loaded`, `new`, `implied`, `missing` and `mismatched` are the model's names, `ignored` and `unexpected` the file's.
-    `implied` are the batch-norm statistics of a file that has them folded into scale and shift: set to the identity.
-    A report that `load_weights` returns has nothing missing, unexpected or mismatched; an error's report has.
+    Attributes:
+        loaded: names in the model. Where the file has three tensors for the model's packed projection, they are
+            reported as `query`, `key` and `value`; this holds for all names in the model.
+        new: names in the model that keep their random values.
+        ignored: reason -> names in the file.
+        implied: batch norm statistics, names in the model. A file that has them folded into scale and shift implies
+            mean 0 and variance 1.
+        missing: names in the model that the file should have; like `unexpected` and `mismatched`, empty in a report
+            that `load_weights` returns.
+        unexpected: names in the file without a place in the model.
+        mismatched: entries whose shapes differ.
     """
 
     source: Path
@@ -62,7 +79,7 @@ class LoadReport:
 
     @property
     def ignored_keys(self) -> tuple[str, ...]:
-        """All ignored names, whatever the reason."""
+        """All ignored names, in the order of their reasons."""
         return tuple(key for keys in self.ignored.values() for key in keys)
 
     @property
@@ -70,7 +87,7 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.mismatched)
 
     def summary(self) -> str:
-        """A few lines for a person: what was read, what starts anew, what was left out and why."""
+        """Return a few lines for people: number of loaded entries, new ones, ignored ones with the reason."""
         lines = [f"{self.source}: {self.format}, {len(self.loaded)} entries loaded"]
         if self.new:
             lines.append(f"  new: {', '.join(self.new)}")
@@ -83,21 +100,24 @@ class LoadReport:
 def load_weights(
     model: nn.Module, source: str | Path, *, parts: Part = "all", allow_new_head: bool = True
 ) -> LoadReport:
-    """Read `source` into `model`, or leave the model as it was.
+    """Load `source` into `model`. If it does not fit, the model stays unchanged.
 
     Args:
         model: a `ClipBert`, on any device and of any float dtype.
         source: a file, or a folder with `model.safetensors` or `pytorch_model.bin`.
-        parts: `all` for a whole model, `bert` for text embeddings, encoder and pooler (and the masked word head of a
-            pretraining model), `visual` for the visual encoder.
-        allow_new_head: whether head entries that the file lacks, or has in another shape, keep their start values.
+        parts: `all` for a whole model, `bert` for text embeddings, transformer and the masked word head of a
+            pretraining model, `visual` for the visual encoder.
+        allow_new_head: whether head entries that the file lacks, or has in another shape, keep their random values.
 
     Raises:
-        WeightsError: not such a file, or an entry outside the head is missing, unexpected or of another shape.
+        WeightsError: the file cannot be read or has another format, or an entry outside the head is missing,
+            unexpected or of another shape.
     """
     file = read_weights(Path(source))
     form = expect_format(file, parts)
     state = {name: tensor for name, tensor in model.state_dict().items() if belongs(name, parts)}
+    if not form.packed:
+        state = split_projections(state)
     values, report = match(file, form, parts, state, allow_new_head=allow_new_head)
     if not report.fits:
         raise WeightsError(explain(report), hint=hint_for(report))
@@ -108,10 +128,16 @@ def load_weights(
 
 
 def belongs(name: str, parts: Part) -> bool:
+    """Return whether an entry of the model is among `parts`."""
     return parts == "all" or name.startswith("visual_encoder.") == (parts == "visual")
 
 
 def expect_format(file: WeightFile, parts: Part) -> Format:
+    """Return the format of a file.
+
+    Raises:
+        WeightsError: the format is unknown, does not supply `parts`, or belongs to another network.
+    """
     form = recognise(file.tensors)
     if form is None:
         raise WeightsError(
@@ -120,8 +146,8 @@ def expect_format(file: WeightFile, parts: Part) -> Format:
         )
     if parts not in form.parts:
         raise WeightsError(
-            f"{file.path}: this is a {form.name}, expected {'a whole model' if parts == 'all' else f'a {parts}'}",
-            hint=f"name it in model.weights.{form.parts[0]}",
+            f"{file.path}: this is a {form.name}, expected {SETTINGS[parts][0]}",
+            hint=f"name it in {SETTINGS[form.parts[0]][1]}",
         )
     if file.author == "torchvision":
         raise WeightsError(
@@ -135,7 +161,11 @@ def expect_format(file: WeightFile, parts: Part) -> Format:
 def match(
     file: WeightFile, form: Format, parts: Part, state: Mapping[str, Tensor], *, allow_new_head: bool
 ) -> tuple[dict[str, Tensor], LoadReport]:
-    """Which tensor goes where (model's name -> value), and what becomes of the rest."""
+    """Return the new values by the model's names, and the report on all entries.
+
+    Args:
+        state: the model's entries among `parts`, with the names that `form.rename` gives.
+    """
     values: dict[str, Tensor] = {}
     ignored: dict[str, list[str]] = {}
     unexpected: list[str] = []
@@ -182,10 +212,10 @@ def match(
 def implied_statistics(
     values: Mapping[str, Tensor], state: Mapping[str, Tensor], file: WeightFile
 ) -> dict[str, Tensor]:
-    """Identity statistics (mean 0, variance 1 - eps) for the norms of a file that has no statistics at all.
+    """Return identity statistics (mean 0, variance 1 - eps) for the norms of a file without any statistics.
 
-    MSRA's residual networks come with batch norm folded into scale and shift; detectron2's frozen norm fills in the
-    same values.
+    MSRA's ResNets have batch norm folded into scale and shift, and detectron2's frozen norm starts at these values. A
+    file that has some of the statistics and lacks others is incomplete, so nothing is implied.
     """
     if any(name.endswith(("running_mean", "running_var", "_rm", "_riv")) for name in file.tensors):
         return {}
@@ -199,7 +229,10 @@ def implied_statistics(
 
 
 def untied(file: WeightFile, copies: Iterable[str], state: Mapping[str, Tensor]) -> list[str]:
-    """Copies of the masked word head's tied weights that are no copies; of interest to a pretraining model only."""
+    """Return complaints about `copies` that should equal the weights which the masked word head shares, but do not.
+
+    Only a pretraining model has this head; for others there are none.
+    """
     if "head.mlm_bias" not in state:
         return []
     partners = {"decoder.weight": "embeddings.word_embeddings.weight", "decoder.bias": "predictions.bias"}
@@ -213,12 +246,14 @@ def untied(file: WeightFile, copies: Iterable[str], state: Mapping[str, Tensor])
 
 
 def listed(names: Iterable[object], limit: int = LISTED) -> str:
+    """Join the first `limit` names and count the others."""
     shown = [str(name) for name in names]
     more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
     return ", ".join(shown[:limit]) + more
 
 
 def explain(report: LoadReport) -> str:
+    """Return the error message about a report with entries that do not fit."""
     lines = [f"{report.source}: this {report.format} does not fit the model ({len(report.loaded)} entries do)"]
     for word, names in (
         ("other shapes", report.mismatched),
@@ -231,6 +266,7 @@ def explain(report: LoadReport) -> str:
 
 
 def hint_for(report: LoadReport) -> str:
+    """Return what to change in the recipe; other shapes come first, as they cause the other complaints."""
     if report.mismatched:
         return "make the sizes in model.visual and model.bert those of the weights, or choose other weights"
     if report.missing:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import struct
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -131,7 +132,7 @@ def read_torch(path: Path) -> Mapping[Any, Any]:
             f"{path}: holds more than tensors, arrays and plain containers, or is damaged: {first_line(error)}",
             hint="only weights are read, nothing is unpickled freely: save the state dict alone",
         ) from error
-    except (RuntimeError, OSError, EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+    except UNPICKLING_FAILURES as error:
         raise WeightsError(
             f"{path}: cannot be read as a torch file: {first_line(error)}", hint=DOWNLOAD_AGAIN
         ) from error
@@ -184,6 +185,9 @@ UNPICKLING_FAILURES = (
     IndexError,
     AttributeError,
     ImportError,
+    RuntimeError,
+    OSError,
+    struct.error,
     OverflowError,
     MemoryError,
     SystemError,

@@ -25,13 +25,15 @@ from made_weights import (
 from safetensors.torch import save_file
 
 from clipbert_cli.errors import WeightsError
-from clipbert_cli.model import ClipBert, HeadSpec, load_weights
+from clipbert_cli.model import ClipBert, HeadSpec, load_weights, save_pretrained
+from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import DETECTOR, IMAGE_CLASSIFIER, OTHER_HEAD, OTHER_PART, TIED, UNUSED
 
 
 def assert_equal(model: ClipBert, source: ClipBert, names: tuple[str, ...]) -> None:
     assert names
-    ours, theirs = model.state_dict(), source.state_dict()
+    ours, theirs = split_projections(model.state_dict()), split_projections(source.state_dict())
+    ours, theirs = ours | model.state_dict(), theirs | source.state_dict()
     for name in names:
         assert torch.equal(ours[name], theirs[name]), name
 
@@ -57,11 +59,11 @@ def head_names(model: ClipBert) -> set[str]:
 def test_original_checkpoints_load_whatever_their_wrapping(wrap: Callable, tmp_path: Path) -> None:
     source, model = other_model(), ClipBert(CONFIG, HeadSpec("pretraining", 2))
     report = load_weights(model, save_torch(wrap(to_original(source)), tmp_path / "model.pt"))
-    assert set(report.loaded) == set(model.state_dict())
+    assert set(report.loaded) == set(split_projections(model.state_dict()))
     assert report.new == ()
     if wrap(to_original(source)).get("transformer.bert.pooler.dense.bias", torch.ones(1)).dtype == torch.float32:
         assert_equal(model, source, report.loaded)
-    assert model.pooler.dense.bias.dtype == torch.float32
+    assert model.transformer.pooler.bias.dtype == torch.float32
 
 
 def test_pretraining_checkpoints_load_into_an_answering_model(tmp_path: Path, classifier: ClipBert) -> None:
@@ -69,13 +71,13 @@ def test_pretraining_checkpoints_load_into_an_answering_model(tmp_path: Path, cl
     state = to_original(source)
     report = load_weights(classifier, save_torch(state, tmp_path / "model.pt"))
     assert set(report.new) == head_names(classifier)
-    assert set(report.loaded) == set(classifier.state_dict()) - head_names(classifier)
+    assert set(report.loaded) == set(split_projections(classifier.state_dict())) - head_names(classifier)
     assert_equal(classifier, source, report.loaded)
     assert all(torch.equal(classifier.state_dict()[name], before[name]) for name in report.new)
     assert set(report.ignored[DETECTOR]) == {f"cnn.feature.{name}" for name in detector_heads()}
     assert report.ignored[UNUSED] == ("transformer.bert.visual_embeddings.position_embeddings.weight",)
     assert {*report.ignored[TIED], *report.ignored[OTHER_HEAD]} == {name for name in state if ".cls." in name}
-    assert set(report.loaded) | set(report.new) == set(classifier.state_dict())
+    assert set(report.loaded) | set(report.new) == set(split_projections(classifier.state_dict()))
     assert len(report.loaded) + len(report.ignored_keys) == len(state)
     summary = report.summary()
     assert all(name in summary for name in report.new)
@@ -112,7 +114,8 @@ def test_bert_folders_load(prefix: str, old_names: bool, file: str, tmp_path: Pa
     (save_file if file.endswith("safetensors") else torch.save)(state, tmp_path / file)
     (tmp_path / "config.json").write_text("{}")
     report = load_weights(classifier, tmp_path, parts="bert")
-    expected = {name for name in classifier.state_dict() if name.startswith(("text_embeddings", "encoder", "pooler"))}
+    names = split_projections(classifier.state_dict())
+    expected = {name for name in names if name.startswith(("text_embeddings", "transformer"))}
     assert set(report.loaded) == expected
     assert_equal(classifier, source, report.loaded)
     assert all(name.startswith(("head.", "visual_embeddings.")) for name in report.new)
@@ -122,7 +125,7 @@ def test_bert_folders_load(prefix: str, old_names: bool, file: str, tmp_path: Pa
 def test_the_masked_word_head_of_bert_serves_pretraining(tmp_path: Path, pretraining: ClipBert) -> None:
     source = other_model()
     report = load_weights(pretraining, save_torch(to_bert(source), tmp_path / "model.bin"), parts="bert")
-    assert {"head.mlm_bias", "head.transform.dense.weight"} <= set(report.loaded)
+    assert {"head.mlm_bias", "head.transform.weight"} <= set(report.loaded)
     assert {name for name in report.new if name.startswith("head.")} == {"head.itm.weight", "head.itm.bias"}
     assert_equal(pretraining, source, report.loaded)
 
@@ -196,7 +199,7 @@ def test_torchvisions_network_is_refused_by_name(tmp_path: Path, classifier: Cli
 
 def test_own_models_load_into_another_head(tmp_path: Path, classifier: ClipBert) -> None:
     source = other_model()
-    source.save_pretrained(tmp_path / "pretrained")
+    save_pretrained(source, tmp_path / "pretrained")
     for place in (tmp_path / "pretrained", tmp_path / "pretrained" / "model.safetensors"):
         report = load_weights(classifier, place)
         assert_equal(classifier, source, report.loaded)

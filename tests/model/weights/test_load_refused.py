@@ -42,7 +42,9 @@ def test_missing_and_unexpected_entries_are_named(tmp_path: Path, classifier: Cl
     state = to_original(other_model())
     del state["transformer.bert.pooler.dense.bias"]
     state["transformer.bert.encoder.layer.2.output.dense.bias"] = torch.ones(16)
-    error = refuse(classifier, save_torch(state, tmp_path / "m.pt"), r"missing in the file \(1\): pooler.dense.bias")
+    error = refuse(
+        classifier, save_torch(state, tmp_path / "m.pt"), r"missing in the file \(1\): transformer.pooler.bias"
+    )
     assert "unexpected in the file (1): transformer.bert.encoder.layer.2.output.dense.bias" in str(error)
 
 
@@ -55,7 +57,7 @@ def test_long_lists_are_cut(tmp_path: Path, classifier: ClipBert) -> None:
 def test_integers_are_not_taken_for_weights(tmp_path: Path, classifier: ClipBert) -> None:
     state = to_original(other_model())
     state["transformer.bert.pooler.dense.bias"] = torch.ones(16, dtype=torch.int64)
-    refuse(classifier, save_torch(state, tmp_path / "m.pt"), "pooler.dense.bias")
+    refuse(classifier, save_torch(state, tmp_path / "m.pt"), "transformer.pooler.bias")
 
 
 def test_two_entries_for_one_place_are_refused(tmp_path: Path, classifier: ClipBert) -> None:
@@ -67,9 +69,9 @@ def test_two_entries_for_one_place_are_refused(tmp_path: Path, classifier: ClipB
 @pytest.mark.parametrize(
     ("make", "parts", "message"),
     [
-        (lambda: to_bert(other_model()), "visual", "this is a Hugging Face BERT, expected a visual"),
+        (lambda: to_bert(other_model()), "visual", "this is a Hugging Face BERT, expected a visual encoder"),
         (lambda: to_bert(other_model()), "all", "this is a Hugging Face BERT, expected a whole model"),
-        (lambda: to_detectron(backbone(other_model())), "bert", "this is a detectron2 ResNet, expected a bert"),
+        (lambda: to_detectron(backbone(other_model())), "bert", "this is a detectron2 ResNet, expected a BERT"),
         (
             lambda: {"a.weight": torch.ones(1), "b.bias": torch.ones(1)},
             "all",

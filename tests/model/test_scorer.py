@@ -1,4 +1,4 @@
-"""Inference's way through the transformer gives the numbers of `ClipBert.answer`."""
+"""The scorer of inference gives the numbers of `ClipBert.score`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from small_models import small_config
 
 from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.transformer import split_projections
 
 
 def model_of(kind: str, outputs: int, layers: int) -> ClipBert:
@@ -30,9 +31,9 @@ def test_the_scores_are_the_models(kind: str, outputs: int, layers: int) -> None
     model = model_of(kind, outputs, layers)
     ids, visual = torch.randint(5, 60, (4, 6)), torch.randn(4, 1, 9, 16)
     text = model.embed_text(ids)
-    expected = model.answer(text, torch.ones_like(ids, dtype=torch.bool), visual)
-    answerer = model.answerer()
-    scores = answerer(answerer.first(text), answerer.first(visual[:, 0]))
+    expected = model.score(text, torch.ones_like(ids, dtype=torch.bool), visual)
+    scorer = model.scorer()
+    scores = scorer(scorer.project(text), scorer.project(visual[:, 0]))
     torch.testing.assert_close(scores.logits, expected.logits[:, 0], rtol=1e-5, atol=1e-5)
     if expected.mlm_logits is None:
         assert scores.mlm_logits is None
@@ -43,17 +44,17 @@ def test_the_scores_are_the_models(kind: str, outputs: int, layers: int) -> None
 @pytest.mark.parametrize("where", ["query", "key", "value"])
 @torch.inference_mode()
 def test_every_token_counts_in_the_last_layer(where: str) -> None:
-    """Only the first token's output is computed there, but of what all tokens say."""
+    """Only the first token's output is computed there, but from all tokens."""
     model = model_of("classifier", 3, 2)
-    attention = model.encoder.layer[-1].attention.self
+    projections = split_projections(dict(model.transformer.layers[-1].named_parameters()))
     text, visual = model.embed_text(torch.randint(5, 60, (2, 4))), torch.randn(2, 9, 16)
 
     def scores() -> torch.Tensor:
-        answerer = model.answerer()
-        return answerer(answerer.first(text), answerer.first(visual)).logits
+        scorer = model.scorer()
+        return scorer(scorer.project(text), scorer.project(visual)).logits
 
     before = scores()
-    getattr(attention, where).weight.mul_(1.5)
+    projections[f"{where}.weight"].mul_(1.5)
     assert not torch.allclose(before, scores(), atol=1e-4)
 
 
@@ -66,11 +67,11 @@ def test_compiled_layers_give_the_same_scores_for_all_lengths_from_one_compilati
     torch.compiler.reset()
     torch._dynamo.utils.counters.clear()
     model = model_of("classifier", 3, 4)
-    plain, compiled = model.answerer(), model.answerer(compiled=True)
+    plain, compiled = model.scorer(), model.scorer(compiled=True)
     for sequences, length in ((4, 6), (3, 5), (7, 11)):
         text, visual = model.embed_text(torch.randint(5, 60, (sequences, length))), torch.randn(sequences, 9, 16)
-        expected = plain(plain.first(text), plain.first(visual)).logits
-        found = compiled(compiled.first(text), compiled.first(visual)).logits
+        expected = plain(plain.project(text), plain.project(visual)).logits
+        found = compiled(compiled.project(text), compiled.project(visual)).logits
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # of two layers, three shapes
 
@@ -79,9 +80,9 @@ def test_compiled_layers_give_the_same_scores_for_all_lengths_from_one_compilati
 def test_low_precision_stays_near_and_scores_are_float32() -> None:
     model = model_of("classifier", 3, 2)
     text, visual = model.embed_text(torch.randint(5, 60, (2, 4))), torch.randn(2, 9, 16)
-    exact, low = model.answerer(), model.answerer(torch.bfloat16)
-    expected = exact(exact.first(text), exact.first(visual)).logits
-    found = low(low.first(text), low.first(visual)).logits
+    exact, low = model.scorer(), model.scorer(torch.bfloat16)
+    expected = exact(exact.project(text), exact.project(visual)).logits
+    found = low(low.project(text), low.project(visual)).logits
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0.1, atol=0.1)
     assert not torch.equal(found, expected)

@@ -1,0 +1,61 @@
+"""Scores of sequences at inference: the numbers of `ClipBert.score`, with less work.
+
+Legend: S sequences (one text with one clip), L text tokens, V visual tokens, D width, C classes.
+
+    text (n, L, D) ───► project ─► (n, L, 4D) ─┐ one of each for
+    visual (m, V, D) ─► project ─► (m, V, 4D) ─┴► every sequence ─► layers ─► head ─► logits (S, C)
+"""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clipbert_cli.model.heads import Fused, Scores
+from clipbert_cli.model.transformer import Transformer
+
+
+class SequenceScorer:
+    """Scores sequences of one length per call, without padding and without a mask.
+
+    In float32 it uses the model's own weights. In bfloat16 or float16 it uses a copy of the layers in this dtype, made
+    once: autocast would convert the weights in every call and keep the residual sums in float32.
+
+    Args:
+        words: (W, D) word embeddings, which the pretraining head reads.
+        dtype: of the layers' weights and activations; pooler and classifier always compute in float32.
+        compiled: run the inner layers through `torch.compile`.
+    """
+
+    def __init__(
+        self, transformer: Transformer, head: nn.Module, words: Tensor, *, dtype: torch.dtype, compiled: bool
+    ) -> None:
+        self.dtype, self.compiled = dtype, compiled
+        self.pool, self.head, self.words = transformer.pool, head, words
+        self.num_outputs: int = head.num_outputs  # type: ignore[assignment]  # classes C of every head
+        self.transformer = transformer if dtype == torch.float32 else copy.deepcopy(transformer).to(dtype)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Text or visual tokens (n, t, D) -> (n, t, 4D), see `Transformer.project_first`."""
+        return self.transformer.project_first(tokens.to(self.dtype))
+
+    def __call__(self, text: Tensor, visual: Tensor) -> Scores:
+        """Text (S, L, 4D) and visual tokens (S, V, 4D), both from `project` -> logits (S, C)."""
+        length = text.shape[1]
+        tokens = torch.cat([text, visual], dim=1)  # (S, L+V, 4D)
+        reads = length if self.head.reads_words else 1  # tokens of the last layer that the head reads
+        tokens = self.transformer.fuse_projected(tokens, reads=reads, compiled=self.compiled)  # (S, reads, D)
+        with self._head_precision(tokens.device):
+            # Scores are ranked, so they are float32 whatever the layers are. Word scores are too many for that.
+            tokens = tokens if self.head.reads_words else tokens.float()
+            fused = Fused(tokens, self.pool(tokens))
+            scores: Scores = self.head(fused, text_length=length, word_embeddings=self.words)
+        return scores
+
+    def _head_precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        low = bool(self.head.reads_words) and self.dtype != torch.float32
+        return torch.autocast(device.type, dtype=self.dtype if low else None, enabled=low)

@@ -1,0 +1,195 @@
+"""BERT's layers, used by training and inference alike.
+
+Legend: S sequences (one text with one clip), L text tokens, V visual tokens, T = L + V, D width, N heads, I inner
+width of the feed-forward network.
+
+    text ids (n, L) ─► TextEmbeddings ─► (n, L, D) ─┐
+    visual tokens (m, V, D) ────────────────────────┴► tokens (S, T, D) ─► Transformer ─► (S, T, D) ─► pool ─► (S, D)
+
+The numbers are those of BERT (Devlin et al. 2019): exact GELU, and layer norm after each residual sum ("post-norm").
+The projections to queries, keys and values are packed into one matrix, in this order.
+
+Inference needs less work for the same numbers. Three methods are for it:
+`TransformerLayer.forward` with `reads` computes only the first tokens of a layer's output;
+`Transformer.project_first` computes the first layer's projections, which depend on one token each, so a text's and a
+clip's are computed once, whatever they are fused with;
+`Transformer.fuse_projected` runs sequences of such tokens, all of one length, so that no padding and no mask is needed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from clipbert_cli.recipe.schema import BertConfigSection
+
+PROJECTIONS = ("query", "key", "value")
+"""The thirds of a packed projection, in order."""
+
+PAD = 0
+"""BERT's id of the padding token; its embedding gets no gradient."""
+
+
+def layer_norm(config: BertConfigSection) -> nn.LayerNorm:
+    """Return a layer norm over the model's width."""
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+
+class TextEmbeddings(nn.Module):
+    """Sum of word, position and token type embeddings, then layer norm and dropout; every token has type 0."""
+
+    def __init__(self, config: BertConfigSection) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=PAD)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.norm = layer_norm(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(n, L) int64 -> (n, L, D)."""
+        tokens = self.word_embeddings(ids) + self.token_type_embeddings.weight[0]  # (n, L, D)
+        tokens = tokens + self.position_embeddings.weight[: ids.shape[1]]  # + (L, D)
+        out: Tensor = self.dropout(self.norm(tokens))
+        return out
+
+
+class TransformerLayer(nn.Module):
+    """Self-attention and a feed-forward network, each with dropout, residual sum and layer norm."""
+
+    def __init__(self, config: BertConfigSection) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.width = width
+        self.num_heads = config.num_attention_heads
+        self.attention_dropout = config.attention_dropout
+        self.qkv = nn.Linear(width, len(PROJECTIONS) * width)
+        self.attention_output = nn.Linear(width, width)
+        self.attention_norm = layer_norm(config)
+        self.intermediate = nn.Linear(width, config.intermediate_size)
+        self.activation = nn.GELU()  # exact, not the approximation by tanh
+        self.output = nn.Linear(config.intermediate_size, width)
+        self.output_norm = layer_norm(config)
+        self.dropout = nn.Dropout(config.hidden_dropout)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, *, reads: int | None = None) -> Tensor:
+        """(S, T, D) -> (S, T, D), or only the first `reads` tokens of it, (S, reads, D).
+
+        Args:
+            mask: (S, 1, 1, T) bool, True = visible to every token; by default all tokens are visible.
+        """
+        if reads is None:
+            query, key, value = self.qkv(tokens).chunk(3, dim=-1)  # (S, T, D) each
+            return self.attend(tokens, query, key, value, mask)
+        # Every token has a key and a value, but only the tokens that are read have a query.
+        weight, bias = self.qkv.weight, self.qkv.bias
+        query = F.linear(tokens[:, :reads], weight[: self.width], bias[: self.width])  # (S, reads, D)
+        key, value = F.linear(tokens, weight[self.width :], bias[self.width :]).chunk(2, dim=-1)  # (S, T, D) each
+        return self.attend(tokens[:, :reads], query, key, value, mask)
+
+    def attend(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Run the layer after its projections: tokens and queries (S, t, D), keys and values (S, T, D) -> (S, t, D)."""
+        query, key, value = (
+            each.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for each in (query, key, value)
+        )  # (S, N, t or T, D/N)
+        dropout = self.attention_dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)  # (S, N, t, D/N)
+        mixed = mixed.transpose(1, 2).flatten(2)  # (S, t, D)
+        tokens = self.attention_norm(tokens + self.dropout(self.attention_output(mixed)))
+        inner = self.activation(self.intermediate(tokens))  # (S, t, I)
+        out: Tensor = self.output_norm(tokens + self.dropout(self.output(inner)))  # (S, t, D)
+        return out
+
+
+class Transformer(nn.Module):
+    """The layers, and the pooler on the first token."""
+
+    recompute = False
+    """Whether the backward pass computes each layer's activations anew, which saves memory."""
+
+    layers: Sequence[TransformerLayer]
+
+    def __init__(self, config: BertConfigSection) -> None:
+        super().__init__()
+        layers = (TransformerLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # torch does not say what a list holds
+        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        """Tokens (S, T, D) and mask (S, T) bool, True = visible -> (S, T, D)."""
+        mask = mask[:, None, None]  # (S, 1, 1, T)
+        for layer in self.layers:
+            if self.recompute and torch.is_grad_enabled():
+                tokens = checkpoint(layer, tokens, mask, use_reentrant=False)
+            else:
+                tokens = layer(tokens, mask)
+        return tokens
+
+    def pool(self, sequence: Tensor) -> Tensor:
+        """(S, T, D) -> (S, D) in -1..1, from the first token ([CLS])."""
+        pooled: Tensor = self.pooler(sequence[:, 0]).tanh()
+        return pooled
+
+    # -------------------------------------------------------------------------------------------- for inference
+
+    def project_first(self, tokens: Tensor) -> Tensor:
+        """(n, t, D) -> (n, t, 4D): the tokens, and their projections in the first layer."""
+        return torch.cat([tokens, self.layers[0].qkv(tokens)], dim=-1)
+
+    def fuse_projected(self, tokens: Tensor, *, reads: int, compiled: bool = False) -> Tensor:
+        """Fuse sequences from `project_first`, (S, T, 4D), all T tokens visible -> the first `reads`, (S, reads, D).
+
+        Args:
+            compiled: run all layers but the first and the last through `torch.compile`.
+        """
+        first, *others = self.layers
+        tokens, query, key, value = tokens.chunk(4, dim=-1)  # (S, T, D) each
+        if not others:
+            return first.attend(tokens[:, :reads], query[:, :reads], key, value)
+        tokens = first.attend(tokens, query, key, value)  # (S, T, D)
+        run = compiled_layer() if compiled else TransformerLayer.__call__
+        for layer in others[:-1]:
+            tokens = run(layer, tokens)
+        out: Tensor = others[-1](tokens, reads=reads)  # (S, reads, D)
+        return out
+
+
+@functools.cache
+def compiled_layer() -> Callable[[TransformerLayer, Tensor], Tensor]:
+    """Compile `TransformerLayer.forward` once for all layers, numbers of sequences and lengths."""
+    return torch.compile(TransformerLayer.forward, dynamic=True)
+
+
+def split_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Replace each packed tensor `...qkv.weight` or `...qkv.bias` by three views `...query.weight` and so on.
+
+    Weights of other projects have three tensors per layer; what is written into a view is written into the model.
+    """
+    split: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        layer, packed, leaf = name.rpartition("qkv.")
+        if packed:
+            split |= {f"{layer}{part}.{leaf}": view for part, view in zip(PROJECTIONS, tensor.chunk(3), strict=True)}
+        else:
+            split[name] = tensor
+    return split
+
+
+@torch.no_grad()
+def reset_parameters(module: nn.Module, deviation: float) -> None:
+    """Draw BERT's initial weights for one module: normal with `deviation`, biases 0, layer norms the identity.
+
+    The row of the padding word is drawn like all others, as in the original.
+    """
+    if isinstance(module, nn.Linear | nn.Embedding):
+        module.weight.normal_(0, deviation)
+    if isinstance(module, nn.LayerNorm):
+        module.weight.fill_(1)
+    if isinstance(module, nn.Linear | nn.LayerNorm):
+        module.bias.zero_()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from clipbert_cli.model.transformer import layer_norm
 from clipbert_cli.recipe.schema import BertConfigSection
 
 
@@ -25,7 +26,7 @@ class VisualEmbeddings(nn.Module):
         self.row_embeddings = nn.Embedding(config.max_grid_rows, config.hidden_size)
         self.column_embeddings = nn.Embedding(config.max_grid_columns, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.norm = layer_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 
     def forward(self, grid: Tensor, *, cells: Tensor | None = None) -> Tensor:

@@ -274,6 +274,21 @@ def test_the_readme_is_short_and_names_every_page() -> None:
         assert f"(docs/{page.name})" in readme, page.name
 
 
+def test_the_tree_lists_every_file_of_the_package_once() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    folders: list[str] = []
+    listed = []
+    for line in page.partition("## The tree")[2].split("```")[1].splitlines()[1:]:
+        indent, name, about = re.fullmatch(r"( *)(\S+) *(.*)", line).groups()  # type: ignore[union-attr]
+        folders[len(indent) // 2 :] = [name.rstrip("/")]
+        if name.endswith(".py"):
+            assert about, line
+            listed.append("/".join(folders))
+    package = ROOT / "clipbert_cli"
+    files = [str(file.relative_to(ROOT)) for file in package.rglob("*.py") if file.name != "__init__.py"]
+    assert sorted(listed) == sorted(files)
+
+
 def test_a_broken_link_is_seen(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text("[a](nowhere.md)")

@@ -95,8 +95,8 @@ def measure(folder: Path, steps: int) -> dict[str, Any]:
     training.model.forward = clock.timed("forward", training.model.forward)  # type: ignore[method-assign]
     loss = clock.timed("forward", training.setup.task.loss)
     trainer = Trainer(training.model, loss, config=recipe.train, plan=training.plan, world=training.world)
-    for optimizer in trainer.optimizers:
-        optimizer.step = clock.timed("optimizer", optimizer.step)  # type: ignore[method-assign]
+    optimizer = trainer.optimizer
+    optimizer.step = clock.timed("optimizer", optimizer.step)  # type: ignore[method-assign]
     steps_clock = Steps(clock, steps + WARM_UP)
     backward = torch.Tensor.backward
     torch.Tensor.backward = clock.timed("backward", backward)  # type: ignore[method-assign]

@@ -152,7 +152,7 @@ def engine_step(case: Case, *, recompute: bool = False) -> Callable[[Batch], flo
         plan=Plan.make(config, groups=1000, global_batch=case.videos, seed=0),
         world=world,
     )
-    set_rates(trainer.optimizers, {"transformer": config.learning_rate, "visual": config.learning_rate})
+    set_rates(trainer.optimizer, {"transformer": config.learning_rate, "visual": config.learning_rate})
 
     def step(batch: Batch) -> float:
         update = trainer.update([batch.to(world.device)], examples=case.videos)

@@ -67,7 +67,7 @@ def explain_command(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Print what a setting means, its values, its default, and where it may change.
+    """Print what a setting means and where it may change.
 
     For a section, print this for each of its settings; without KEY, list the sections.
 
@@ -138,9 +138,10 @@ def copy_command(
 
 @recipes_app.command("validate")
 def validate_command(name: NameArgument, overrides: SetOption = None, data_root: DataRootOption = None) -> None:
-    """Check a recipe and report all its mistakes at once, with exit code 2.
+    """Check a recipe and report all its mistakes at once.
 
-    An environment variable that is not set is no mistake here; it is named on stderr.
+    The exit code is 2 if there are any. An environment variable that is not set is
+    no mistake here; it is named on stderr.
 
     Example: clipbert recipes validate mine.yaml
     """

@@ -326,10 +326,7 @@ class ObjectiveConfig(Section):
         "cross_entropy",
         NEVER,
         "Retrieval: `cross_entropy` classifies pairs of text and video as match or no match; `margin` wants the "
-        "score of a video's own text above those of other texts.",
-    )
-    margin: Positive = setting(
-        0.2, NEVER, "Retrieval: distance between scores, which are 0 to 1, that the margin loss wants."
+        "score of a video's own text above those of other texts by 0.2.",
     )
     num_negatives: PositiveInt = setting(
         1, NEVER, "Retrieval: number of texts of other videos that training shows with each text of a video."
@@ -363,15 +360,6 @@ class TrainConfig(Section):
     )
     epochs: PositiveInt = setting(10, NEVER, "Number of passes over the training data.")
     max_steps: PositiveInt | None = setting(None, NEVER, "Stop after this many steps, even if `epochs` allows more.")
-    optimizer: Literal["adamw", "adam", "adamax"] = setting("adamw", NEVER, "Optimiser of the transformer.")
-    visual_optimizer: Literal["adamw", "adam", "adamax", "sgd"] | None = setting(
-        None, NEVER, "Optimiser of the visual encoder. null takes optimizer."
-    )
-    visual_momentum: ShareBelow1 = setting(0.9, NEVER, "Momentum of the optimiser sgd.")
-    validate_with: Literal["ema", "plain"] = setting("ema", NEVER, "Weights that validation scores, with ema_decay.")
-    max_bad_steps: PositiveInt = setting(
-        20, ON_RESUME, "Number of steps in a row with a loss or gradient that is not finite at which the run stops."
-    )
     learning_rate: Positive = setting(5e-5, NEVER, "Highest learning rate of the transformer and the head.")
     visual_learning_rate: Positive | None = setting(
         None, NEVER, "Highest learning rate of the visual encoder. null takes learning_rate."

@@ -81,7 +81,7 @@ class Retrieval(Task):
         if self.objective.loss == "margin":
             # The rows of an item are its own text and then its negatives, as `NegativeCaptions` orders them.
             texts = 1 + self.objective.num_negatives
-            margin = rank_margin(outputs.logits, pool=pool, texts_per_item=texts, margin=self.objective.margin)
+            margin = rank_margin(outputs.logits, pool=pool, texts_per_item=texts)
             return {"loss": margin}
         return {"loss": cross_entropy(outputs.logits, batch.targets["labels"], pool=pool)}
 

@@ -30,13 +30,17 @@ from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.runtime.precision import Precision, choose_kernels
 from clipbert_cli.train.logs import Meter, peak_memory
-from clipbert_cli.train.optim import RATE_NAMES, build_optimizers, learning_rates, set_rates
+from clipbert_cli.train.optim import RATE_NAMES, build_optimizer, learning_rates, set_rates
 from clipbert_cli.train.phases import NullPhases, Phases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.prefetch import on_device
 from clipbert_cli.types import Batch, Outputs
 
 logger = logging.getLogger("clipbert")
+
+# Steps in a row without a finite loss and gradient after which a run stops: its weights are beyond repair. Some are
+# normal with fp16, which finds its loss scale by them: from 65536 it reaches 1 after 16 steps.
+MAX_SKIPPED_STEPS = 20
 
 # Returns scalars by name; `loss` is the one to minimise, a mean over the batch's examples (`Task.loss`).
 Loss = Callable[[Outputs, Batch], Mapping[str, Tensor]]
@@ -92,7 +96,7 @@ class Trainer:
         self.model, self.loss, self.config, self.plan, self.world = model, loss, config, plan, world
         choose_kernels()
         self.precision = Precision.choose(config.precision, world.device)
-        self.optimizers = build_optimizers(model, config)
+        self.optimizer = build_optimizer(model, config)
         self.scaler = self.precision.scaler(world.device)
         self.average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
         self.meter = Meter(world.device)
@@ -102,7 +106,7 @@ class Trainer:
         self.skipped = 0  # steps without an update, because a number was not finite
         self.skipped_in_row = 0
         self._wrapped = world.wrap(model)
-        groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+        groups = self.optimizer.param_groups
         self._parameters = [parameter for group in groups for parameter in group["params"]]
         self._parts = {group["part"] for group in groups}
 
@@ -130,7 +134,7 @@ class Trainer:
             examples = self._agree(fetched, step, interrupts, callbacks)
             epoch = self.plan.layout.epoch(step)
             rates = learning_rates(self.config, step, total=self.plan.total_steps, epoch=epoch)
-            set_rates(self.optimizers, rates)
+            set_rates(self.optimizer, rates)
             update = self.update(fetched, examples=examples)
             self._count(update, fetched, examples)
             if step % self.config.log_every_steps == 0 or self.plan.validates(step):
@@ -203,9 +207,7 @@ class Trainer:
     def _apply(self, sums: Mapping[str, Tensor]) -> Update:
         """Change the weights by the gradient, unless it or a loss is not finite; then clear the gradient."""
         # fp16 gradients carry the loss scale: the norm and the clipping bound are of the unscaled gradient.
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        # Over all groups together, as the original clips: a norm per optimiser would change their ratio.
+        self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm([each.grad for each in self._parameters if each.grad is not None]).detach()
         # One message for all losses; sorted, because every process must send them in the same order.
         names = sorted(sums)
@@ -214,14 +216,12 @@ class Trainer:
         finite = bool(torch.isfinite(means.sum() + norm))
         if finite:
             self._clip(norm)
-            for optimizer in self.optimizers:
-                self.scaler.step(optimizer)
+            self.scaler.step(self.optimizer)
             if self.average:
                 self.average.update()
         # Also after a skipped step: this is how fp16 lowers a scale that is too high.
         self.scaler.update()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         return Update(dict(zip(names, means, strict=True)), norm, finite)
 
     def _clip(self, norm: Tensor) -> None:
@@ -257,7 +257,7 @@ class Trainer:
         """Count the next step as done or as skipped.
 
         Raises:
-            RunError: `max_bad_steps` steps were skipped in a row.
+            RunError: `MAX_SKIPPED_STEPS` steps were skipped in a row.
         """
         self.step += 1
         self.examples += examples
@@ -271,7 +271,7 @@ class Trainer:
         # With fp16 such steps are normal: the loss scale is found by lowering it until no gradient overflows.
         if self.precision.name != "fp16":
             logger.warning("step %d is skipped, because a number is not finite: %s", self.step, numbers)
-        if self.skipped_in_row >= self.config.max_bad_steps:
+        if self.skipped_in_row >= MAX_SKIPPED_STEPS:
             own = [example.example_id for batch in batches for example in batch.examples]
             ids = dict.fromkeys(each for process in self.world.gather(own) for each in process)
             raise RunError(
@@ -306,7 +306,7 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "skipped_in_row": self.skipped_in_row,
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
             "meter": self.meter.state_dict(),
@@ -321,8 +321,7 @@ class Trainer:
         file = folder / TRAINING_FILE
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
-            for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-                optimizer.load_state_dict(saved)
+            self.optimizer.load_state_dict(state["optimizer"])
             self.scaler.load_state_dict(state["scaler"])
             self.meter.load_state_dict(state["meter"])
             self.step, self.skipped, self.skipped_in_row = state["step"], state["skipped"], state["skipped_in_row"]

@@ -1,4 +1,4 @@
-"""Parameter groups, optimisers, and the learning rate of each group at each step."""
+"""Parameter groups, the optimiser, and the learning rate of each group at each step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
 
-# The parts of the model that have their own optimiser, rate, schedule and weight decay.
+# The parts of the model that have their own rate, schedule and weight decay.
 PARTS = ("transformer", "visual")
 
 # The name of each part's learning rate in log records.
@@ -127,36 +127,6 @@ class AdamW(torch.optim.AdamW):
         self.steps = max((int(state["step"]) for state in self.state.values()), default=0)
 
 
-def _adamw(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
-    return AdamW(groups, betas=(config.betas[0], config.betas[1]), eps=config.eps)
-
-
-def _adam(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
-    betas = (config.betas[0], config.betas[1])
-    return torch.optim.Adam(_with_decay(groups), betas=betas, eps=config.eps, fused=_fused(groups))
-
-
-def _adamax(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
-    return torch.optim.Adamax(_with_decay(groups), betas=(config.betas[0], config.betas[1]), eps=config.eps)
-
-
-def _sgd(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
-    return torch.optim.SGD(_with_decay(groups), momentum=config.visual_momentum, fused=_fused(groups))
-
-
-OPTIMIZERS: dict[str, Callable[[Sequence[Group], TrainConfig], Optimizer]] = {
-    "adamw": _adamw,
-    "adam": _adam,
-    "adamax": _adamax,
-    "sgd": _sgd,
-}
-
-
-def _with_decay(groups: Sequence[Group]) -> list[Group]:
-    """Return the groups with the decay as PyTorch's own optimisers know it: they add it to the gradient."""
-    return [{**group, "weight_decay": group["decay"]} for group in groups]
-
-
 def _fused(groups: Sequence[Group]) -> bool | None:
     """Return True, one pass over all parameters, if their device has such a kernel, else None, PyTorch's default."""
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
@@ -164,13 +134,9 @@ def _fused(groups: Sequence[Group]) -> bool | None:
     return devices in ({"cuda"}, {"cpu"}) or None
 
 
-def build_optimizers(model: nn.Module, config: TrainConfig) -> list[Optimizer]:
-    """Return one optimiser, or two if the visual encoder has its own; each trained parameter is in exactly one."""
-    kinds = {"transformer": config.optimizer, "visual": config.visual_optimizer or config.optimizer}
-    groups: dict[str, list[Group]] = {}
-    for group in parameter_groups(model, config):
-        groups.setdefault(kinds[group["part"]], []).append(group)
-    return [OPTIMIZERS[kind](own, config) for kind, own in groups.items()]
+def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
+    """Return the optimiser of all trained parameters; each is in exactly one of its groups."""
+    return AdamW(parameter_groups(model, config), betas=(config.betas[0], config.betas[1]), eps=config.eps)
 
 
 # ------------------------------------------------------------------------------------------------ learning rates
@@ -239,8 +205,7 @@ def learning_rates(config: TrainConfig, step: int, *, total: int, epoch: int) ->
     return {part: rate if rate > 0 else LOWEST_RATE for part, rate in rates.items()}
 
 
-def set_rates(optimizers: Iterable[Optimizer], by_part: Mapping[str, float]) -> None:
+def set_rates(optimizer: Optimizer, by_part: Mapping[str, float]) -> None:
     """Set the rate of every group to its part's rate times its multiplier."""
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = by_part[group["part"]] * group["multiplier"]
+    for group in optimizer.param_groups:
+        group["lr"] = by_part[group["part"]] * group["multiplier"]

@@ -24,7 +24,6 @@ from clipbert_cli.files import point_link, remove_leftovers
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.model import ClipBert, LoadReport, load_weights, save_pretrained
-from clipbert_cli.model.ema import WeightAverage
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import (
@@ -271,7 +270,7 @@ class Session:
             "epoch": self.plan.layout.epoch(step),
             "total_steps": self.plan.total_steps,
             "global_batch": self.plan.layout.global_batch,
-            "validated_with": "ema" if self._validated_average() else "plain",
+            "validated_with": "ema" if self.trainer.average else "plain",
             "metric": self.best.metric,
             "data": self.training.data_digest,
             "recipe": recipe_digest(self.training.setup.recipe),
@@ -280,17 +279,13 @@ class Session:
         save_checkpoint(self.folder.checkpoints, step=step, write=write, state=state)
         remove_old_checkpoints(self.folder.checkpoints, keep_last=self.training.config.keep_last)
 
-    def _validated_average(self) -> WeightAverage | None:
-        """Return the averaged weights if validation scores those, None if it scores the model's own."""
-        return self.trainer.average if self.training.config.validate_with == "ema" else None
-
     def validate(self) -> None:
         """Score the validation split, log the scores, and mark the checkpoint if it is the best.
 
         Raises:
             InterruptionError: a signal asked to stop. The step is saved already, and resuming validates it again.
         """
-        setup, average = self.training.setup, self._validated_average()
+        setup, average = self.training.setup, self.trainer.average
         # Made anew each time: the predictor prepares a packed copy of the weights, which training changes.
         predictor = Predictor(self.training.model, setup.task, self.trainer.precision, setup.recipe.infer, self.world)
         with average.applied() if average else nullcontext():

@@ -150,8 +150,8 @@ def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
     [
         ["train.freeze=[visual]"],
         ["train.activation_checkpointing=true"],
-        ["train.precision=bf16", "train.ema_decay=0.99", "train.validate_with=plain"],
-        ["train.visual_optimizer=sgd", "train.optimizer=adamax", "train.schedule=multi_step", "train.milestones=[1]"],
+        ["train.precision=bf16", "train.ema_decay=0.99"],
+        ["train.visual_learning_rate=1e-3", "train.schedule=multi_step", "train.milestones=[1]"],
         ["train.best_metric=-count", "train.learning_rate_multipliers={head: 10}"],
     ],
 )

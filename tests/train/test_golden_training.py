@@ -169,13 +169,12 @@ def take_preliminary_step(trainer: Trainer, config: Mapping[str, Any]) -> None:
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.grad = torch.zeros_like(parameter)
-    set_rates(trainer.optimizers, {"transformer": config["learning_rate"], "visual": config["cnn_learning_rate"]})
-    for optimizer in trainer.optimizers:
-        for group in optimizer.param_groups:
-            if not group["name"].endswith(tuple(MULTIPLIER_PREFIX.values())):
-                group["lr"] = config["learning_rate"]
-        optimizer.step()
-        optimizer.zero_grad()
+    set_rates(trainer.optimizer, {"transformer": config["learning_rate"], "visual": config["cnn_learning_rate"]})
+    for group in trainer.optimizer.param_groups:
+        if not group["name"].endswith(tuple(MULTIPLIER_PREFIX.values())):
+            group["lr"] = config["learning_rate"]
+    trainer.optimizer.step()
+    trainer.optimizer.zero_grad()
 
 
 # The repetition
@@ -200,8 +199,7 @@ class Repetition:
         self.records.append(record)
 
     def advance(self, step: int) -> None:
-        (optimizer,) = self.trainer.optimizers
-        self.rates.append({group["name"]: group["lr"] for group in optimizer.param_groups})
+        self.rates.append({group["name"]: group["lr"] for group in self.trainer.optimizer.param_groups})
         if str(step) in self.run["after"]:
             named = dict(self.trainer.model.named_parameters())
             self.values[str(step)] = {
@@ -315,8 +313,7 @@ def test_the_first_update_in_float32_is_the_originals(name: str) -> None:
     run = stored_runs()[name]
     accumulated = run["config"]["gradient_accumulation_steps"]
     repetition = Repetition(make_trainer(run, torch.float32), run)
-    (optimizer,) = repetition.trainer.optimizers
-    optimizer.register_step_pre_hook(repetition.keep_gradients)
+    repetition.trainer.optimizer.register_step_pre_hook(repetition.keep_gradients)
     train(repetition, updates=1)
     (record,) = repetition.records
     loss = averaged(run["loss"], accumulated)[0]

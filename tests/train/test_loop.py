@@ -13,6 +13,7 @@ from small_training import CPU, batch, config, run, trainer, weight
 
 from clipbert_cli.errors import RunError
 from clipbert_cli.runtime.precision import Precision
+from clipbert_cli.train import loop
 from clipbert_cli.train.phases import Phase
 from clipbert_cli.types import Batch
 
@@ -53,7 +54,7 @@ def test_clipping_bounds_the_update_but_not_the_reported_norm() -> None:
     training = trainer(config(max_grad_norm=0.5), groups=1)
     recorder = run(training, batch(3.0))
     assert recorder.records[0]["grad_norm"] == pytest.approx(18.0)
-    (optimizer,) = training.optimizers
+    optimizer = training.optimizer
     ((state,),) = [list(optimizer.state.values())]
     assert state["exp_avg"].item() == pytest.approx(0.1 * 0.5, rel=1e-4)  # betas[0] is 0.9
 
@@ -134,8 +135,11 @@ def test_a_step_that_is_not_finite_is_skipped_counted_and_reported(caplog: pytes
     assert weight(bad) == weight(two) != weight(good)
 
 
-def test_too_many_skipped_steps_in_a_row_stop_the_run_and_name_step_and_examples() -> None:
-    training = trainer(config(max_bad_steps=2), groups=5)
+def test_too_many_skipped_steps_in_a_row_stop_the_run_and_name_step_and_examples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(loop, "MAX_SKIPPED_STEPS", 2)
+    training = trainer(config(), groups=5)
     with pytest.raises(
         RunError,
         match=r"of 2 steps in a row was not finite, the last at step 4: loss inf.*; examples of step 4: einf, e7",

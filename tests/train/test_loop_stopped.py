@@ -55,8 +55,7 @@ def resumed(
     [
         {"ema_decay": 0.9},
         {"precision": "fp16"},
-        {"optimizer": "adamax"},
-        {"optimizer": "adam", "schedule": "linear", "warmup_ratio": 0.5},
+        {"schedule": "linear", "warmup_ratio": 0.5},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
@@ -103,7 +102,7 @@ def test_dropout_depends_on_seed_and_step_alone() -> None:
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     trainer(config(), groups=1).write(tmp_path)
-    other = trainer(config(visual_optimizer="sgd"), groups=1)
+    other = trainer(config(), groups=1)
     (tmp_path / "training.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(RunError, match=r"training\.pt does not fit this training"):
         other.read(tmp_path)

@@ -1,6 +1,6 @@
 """Is every damaged media file decoded or reported, without a crash or hang, and how many show a wrong frame unnoticed?
 
-    python benchmarks/damaged.py [--items 1000] [--seed 0] [--memory-items 5000] [--json] [--plot FILE]
+    python benchmarks/damaged.py [--items 1000] [--seed 0] [--memory-items 5000] [--json]
 
 The script makes good videos and images, and damages them with a seeded generator: it truncates them, flips bits, zeroes
 blocks or swaps halves. Every video frame shows its own index, so a wrong frame is recognised: decoded frames must show
@@ -24,13 +24,12 @@ from typing import Any
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+# The tests also load this file as a module, from another folder.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).parent))
 
-from charts import bars
+from harness import command_line, show
 from made_media import image, marked_frame, read_index, video
-from reporting import command_line, show
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.frames import decode_frames
@@ -87,11 +86,13 @@ def damage(data: bytes, rng: np.random.Generator) -> bytes:
 
 
 def outcome(name: str, data: bytes) -> str:
-    """`decoded`, `decoded up to damage`, `reported`; or `wrong picture`, damage without an error of FFmpeg, and `wrong
-    picture before reported damage`.
+    """Return `decoded`, `decoded up to damage` or `reported`.
+
+    If a frame is wrong, return `wrong picture` and the codec, or `wrong picture before reported damage` if FFmpeg
+    reports an error further on.
 
     Raises:
-        AssertionError: a frame that is black, or that the two ways of decoding do not agree on.
+        AssertionError: a frame is black, or the two ways of decoding give different frames.
     """
     try:
         if name.startswith("picture"):
@@ -156,7 +157,7 @@ def resident() -> int:
 
 
 def main() -> None:
-    parser = command_line(__doc__, chart="how many files had which outcome")
+    parser = command_line(__doc__)
     parser.add_argument("--items", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--memory-items", type=int, default=5000, help="items over which memory must stay flat")
@@ -166,20 +167,14 @@ def main() -> None:
         list(good_media().items()), np.random.default_rng(arguments.seed + 1), items=arguments.memory_items
     )
     outcomes, (seconds, slowest) = report["outcomes"], report["slowest"]
-    if arguments.plot:
-        bars(arguments.plot, "files", sorted(outcomes.items()), digits=0)
-    lines = [f"{count:6} {name}" for name, count in sorted(outcomes.items())]
-    lines += [f"slowest: {seconds:.2f} s, {slowest}"]
-    lines += [
-        f"pack of {kind}: " + ", ".join(f"{n} {what}" for what, n in row.items())
-        for kind, row in report["pack"].items()
-    ]
+    shown = {**dict(sorted(outcomes.items())), "slowest": f"{seconds:.2f} s, {slowest}"}
+    shown |= {f"pack of {kind}": row for kind, row in report["pack"].items()}
     wrong = sum(count for name, count in outcomes.items() if name.startswith("wrong picture:"))
     result = (
         f"{arguments.items} damaged files: none crashed or hung, {wrong} showed a wrong picture unnoticed; memory "
         f"grew by {report['memory_growth']:.1%} over {arguments.memory_items} more"
     )
-    show(arguments, report, lines=lines, result=result)
+    show(arguments, shown, result=result)
 
 
 if __name__ == "__main__":

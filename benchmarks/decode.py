@@ -1,8 +1,8 @@
 """How fast are frames decoded from H.264 videos, compared with decoding clip by clip, and with the lower bound?
 
-    python benchmarks/decode.py [--json] [--plot FILE] [--videos 8] [--repeats 3] [--keep FOLDER]
+    python benchmarks/decode.py [--json] [--videos 8] [--repeats 3]
 
-The script makes its videos (`--keep` keeps them for the next run). It measures CPU time in one process on one thread.
+The script makes its videos. It measures CPU time in one process on one thread.
 For each video all ways take turns, once per repeat, so that a busy machine slows all of them alike; the best repeat of
 each way and video counts.
 
@@ -15,51 +15,51 @@ each way and video counts.
     decode     the same without resizing: packets to RGB
     bound      only the packets that have to be decoded, no RGB
 
-torchcodec and decord are measured, too, if they can be loaded. Last, the script compares the items per second of
-training clips with two loading processes and with one, in elapsed time while every process has work; this needs two
-idle cores. The same ratio for two processes that share nothing shows what the machine allows. The exit code is 1 if a
-figure misses the limits of the constants WANTED.
+Last, the script compares the items per second of training clips with two loading processes and with one, in elapsed
+time while every process has work; this needs two idle cores. The exit code is 1 if a figure misses the limits of the
+constants WANTED.
 """
 
 from __future__ import annotations
 
 import gc
-import importlib
 import io
 import math
 import sys
+import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
+from harness import command_line, show
 from PIL import Image
 from torch.nn.functional import interpolate
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from charts import bars
-from loading_processes import measure_workers
-from reporting import command_line, show
-
-from clipbert_cli.loading.dataset import MediaSettings
+from clipbert_cli.loading.dataset import GroupDataset, MediaSettings
+from clipbert_cli.loading.loader import BatchLoader
+from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.media.canvas import resize_size
 from clipbert_cli.media.frames import decode_canvas, rgb_frames
 from clipbert_cli.media.packets import PacketTable, decode_packets
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
+from clipbert_cli.store.lmdb_store import open_media
+from clipbert_cli.store.pack import pack_media
 from clipbert_cli.store.transcode import Transcode, transcode_video
-from clipbert_cli.types import VideoInfo
+from clipbert_cli.types import Example, Group, Texts, VideoInfo
 
 SIDE = 448
 WANTED = {"loader": {"train": 3.3, "eval": 5.5}, "loader, transcoded": {"train": 8.0, "eval": 12.0}}
-"""At least so many times as fast as the baseline."""
+"""Least speedup against the baseline."""
 WANTED_OF_BOUND, WANTED_OF_WORKERS = 1.3, 1.7
-"""Decoding takes at most so many times as long as the bound; two processes load at least so many times as much."""
+"""Largest time of `decode` as a multiple of `bound`; least speedup of two loading processes against one."""
+LOADED = 48
+"""Items to load at least, so that each process has several batches while all of them work."""
 POLICIES = {
     "train": ClipSampling("random", 8, 2, 2.0),
     "eval": ClipSampling("clips", 16, 2, 2.0, safeguard=True),
@@ -67,8 +67,10 @@ POLICIES = {
 
 
 def make_video(number: int) -> bytes:
-    """10 to 30 s of shapes that move over a background that moves, 320x240 or 640x360, GOP 60 or 250, three B-frames
-    for every P (of which one is a reference: half of all frames can be skipped)."""
+    """Return 10 to 30 s of shapes that move over a moving background, 320x240 or 640x360, GOP 60 or 250.
+
+    There are three B-frames for every P-frame. One of the three is a reference, so half of all frames can be skipped.
+    """
     rng = np.random.default_rng(number)
     width, height, rate = ((320, 240, 25), (640, 360, 30))[number % 2]
     seconds, gop, kilobits = int(rng.integers(10, 31)), (60, 250)[number // 2 % 2], int(rng.integers(370, 920))
@@ -98,7 +100,7 @@ def make_video(number: int) -> bytes:
 
 
 class Item:
-    """One video, and what a store knows of it."""
+    """One video, and what a store keeps about it."""
 
     def __init__(self, data: bytes) -> None:
         probed = probe_video(data)
@@ -109,7 +111,7 @@ class Item:
 
 
 def baseline(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
-    """Clip by clip, each from a container of its own."""
+    """Decode clip by clip, each from a container of its own."""
     if whole:
         with av.open(io.BytesIO(item.data)) as container:
             _single_thread(container)
@@ -160,20 +162,6 @@ def bound(item: Item, clips: FrameIndices, *, whole: bool) -> None:
         pass
 
 
-def torchcodec(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
-    from torchcodec.decoders import VideoDecoder
-
-    frames = VideoDecoder(item.data, num_ffmpeg_threads=1).get_frames_at([index for clip in clips for index in clip])
-    return _float_canvas(list(frames.data.permute(0, 2, 3, 1).numpy()))
-
-
-def decord(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
-    from decord import VideoReader
-
-    frames = VideoReader(io.BytesIO(item.data), num_threads=1).get_batch([index for clip in clips for index in clip])
-    return _float_canvas(list(frames.asnumpy()))
-
-
 WAYS: dict[str, Callable[..., object]] = {"baseline": baseline, "loader": loader, "decode": decode, "bound": bound}
 
 
@@ -181,7 +169,7 @@ WAYS: dict[str, Callable[..., object]] = {"baseline": baseline, "loader": loader
 
 
 def measure(sets: dict[str, list[Item]], *, repeats: int) -> Mapping[str, Mapping[str, float]]:
-    """policy -> {"way on set": CPU seconds}; the clips of a video are the same for every way."""
+    """Return the CPU seconds of each policy and way; the clips of a video are the same for every way."""
     seconds: dict[str, defaultdict[str, float]] = {}
     for policy, sampling in POLICIES.items():
         seconds[policy] = defaultdict(float)
@@ -201,83 +189,79 @@ def measure(sets: dict[str, list[Item]], *, repeats: int) -> Mapping[str, Mappin
     return seconds
 
 
-def peers() -> dict[str, Callable[..., object]]:
-    """Those that can be loaded here."""
-    found = {}
-    for peer in (torchcodec, decord):
-        try:
-            importlib.import_module(peer.__name__)
-        except (ImportError, OSError, RuntimeError) as exc:
-            print(f"without {peer.__name__}: {type(exc).__name__}", file=sys.stderr)
-        else:
-            found[peer.__name__] = peer
-    return found
+# ------------------------------------------------------------------------------------------------ loading processes
 
 
-def kept_videos(
-    count: int, folder: Path | None, make: Callable[[int], bytes] = make_video, *, name: str = ""
-) -> list[bytes]:
-    """The made videos, from `folder` where they are there."""
-    videos = []
-    for number in range(count):
-        file = None if folder is None else folder / f"{name}{number}.mp4"
-        videos.append(file.read_bytes() if file is not None and file.exists() else make(number))
-        if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(videos[-1])
-    return videos
+def measure_processes(videos: list[bytes], *, repeats: int) -> dict[str, float]:
+    """Return the loader's items per second with one and with two processes, and their ratio; the best repeats count."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "videos"
+        folder.mkdir()
+        for number, data in enumerate(videos):
+            (folder / f"{number}.mp4").write_bytes(data)
+        pack_media([folder], Path(temporary) / "store", workers=2)
+        source = open_media(Path(temporary) / "store", kind="video")
+        groups = [Group(media_id, (Example("", media_id, ("",)),)) for media_id in source]
+        # Shuffled, so that both processes get as much work.
+        groups = groups * math.ceil(LOADED / len(groups))
+        groups = [groups[place] for place in np.random.default_rng(0).permutation(len(groups))]
+        dataset = GroupDataset(groups, source, MediaSettings(POLICIES["train"], SIDE), seed=0)
+        rates = {1: 0.0, 2: 0.0}
+        for _ in range(repeats):
+            for count in rates:
+                rates[count] = max(rates[count], steady_rate(dataset, count))
+    return {
+        "one_process_items_per_second": rates[1],
+        "two_processes_items_per_second": rates[2],
+        "two_against_one": rates[2] / rates[1],
+    }
+
+
+def steady_rate(dataset: GroupDataset, workers: int) -> float:
+    """Return the items per second while every process works.
+
+    That is from the first batch of the process that starts last until each process has one batch left.
+    """
+    order = OrderedBatches(len(dataset), batch_size=4)
+    arrived = []  # when, and how many items
+    for batch in BatchLoader(dataset, no_texts, order, workers=workers):
+        arrived.append((time.perf_counter(), len(batch.media_ids)))
+    steady = arrived[max(workers, 1) - 1 : len(arrived) - workers]
+    return sum(count for _, count in steady[1:]) / (steady[-1][0] - steady[0][0])
+
+
+def no_texts(examples: Sequence[Example]) -> Texts:
+    return Texts(torch.zeros((len(examples), 1), dtype=torch.long), torch.ones((len(examples), 1), dtype=torch.bool))
+
+
+# ------------------------------------------------------------------------------------------------ the command
 
 
 def main() -> int:
-    parser = command_line(__doc__, chart="times as fast as decoding clip by clip")
+    parser = command_line(__doc__)
     parser.add_argument("--videos", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="keep the made videos here, and take them from here"
-    )
-    arguments = parser.parse_args()
-
+    options = parser.parse_args()
     torch.set_num_threads(1)
-    WAYS.update(peers())
-    videos = kept_videos(arguments.videos, arguments.keep)
-    print(f"made {len(videos)} videos, {[len(data) // 1000 for data in videos]} kB", file=sys.stderr)
-    sets = {
-        "plain": [Item(data) for data in videos],
-        "transcoded": [
-            Item(data)
-            for data in kept_videos(
-                len(videos),
-                arguments.keep,
-                lambda number: transcode_video(videos[number], Transcode()),
-                name="transcoded",
-            )
-        ],
-    }
-    seconds = measure(sets, repeats=arguments.repeats)
+    videos = list(map(make_video, range(options.videos)))
+    transcoded = [transcode_video(video, Transcode()) for video in videos]
+    sets = {"plain": list(map(Item, videos)), "transcoded": list(map(Item, transcoded))}
+    seconds = measure(sets, repeats=options.repeats)
     report = {policy: summary(policy, spent, videos) for policy, spent in seconds.items()}
-    workers = measure_workers(videos, MediaSettings(POLICIES["train"], SIDE), repeats=arguments.repeats)
-    rows = [(policy, name, row) for policy, ways in report.items() for name, row in ways.items()]
-    if arguments.plot:
-        bars(arguments.plot, "times as fast", [(f"{policy}, {name}", row["speedup"]) for policy, name, row in rows])
-    lines = [
-        f"{policy:6} {name:20} {row['ms_per_video']:8.1f} ms a video  x{row['speedup']:5.2f}  "
-        f"{row['clips_per_second']:7.1f} clips/s {row['megabytes_per_second']:6.1f} MB/s"
-        for policy, name, row in rows
-    ]
-    lines += [f"workers {workers}"]
+    processes = measure_processes(videos, repeats=options.repeats)
     results = [
         f"{policy} x{ways['loader']['speedup']:.2f}, transcoded x{ways['loader, transcoded']['speedup']:.2f}, "
         f"decode / bound {ways['decode']['ms_per_video'] / ways['bound']['ms_per_video']:.2f}"
         for policy, ways in report.items()
     ]
-    together, apart = workers["two_against_one"], workers["machine_two_against_one"]
-    results += [f"two loading processes x{together:.2f}, two that share nothing x{apart:.2f}"]
-    show(arguments, {**report, "workers": workers}, lines=lines, result="; ".join(results))
-    return 0 if all(map(reached, report, report.values())) and together >= WANTED_OF_WORKERS else 1
+    results += [f"two loading processes x{processes['two_against_one']:.2f}"]
+    rows = {f"{policy}, {way}": row for policy, ways in report.items() for way, row in ways.items()}
+    show(options, {**rows, **processes}, result="; ".join(results))
+    return 0 if all(map(reached, report, report.values())) and processes["two_against_one"] >= WANTED_OF_WORKERS else 1
 
 
 def reached(policy: str, ways: Mapping[str, Mapping[str, float]]) -> bool:
-    """Whether the policy's figures are what is wanted of them."""
+    """Return whether a policy's figures are within the limits."""
     fast = all(ways[way]["speedup"] >= least[policy] for way, least in WANTED.items())
     return fast and ways["decode"]["ms_per_video"] <= WANTED_OF_BOUND * ways["bound"]["ms_per_video"]
 

@@ -1,10 +1,11 @@
-"""Kill a training again and again, let it go on each time, and compare with one that was left alone, bit by bit.
+"""Does a training that is killed and resumed many times end with the same bits as one that is not disturbed?
 
     python benchmarks/kill_resume.py [--kills 50] [--steps 24] [--json]
 
 Half of the kills come at a random time, half at a random moment inside the saving of a checkpoint. A run that ends
-before its kill is compared, and the next one begins. Processes are forked from one that has torch in memory already,
-so that a start costs tenths of a second.
+before its kill is compared with the undisturbed one, and the next run begins. Weights, averages, optimiser state, links
+and log records must be equal, apart from times and memory; the exit code is 1 if they are not. Processes are forked
+from one that has torch in memory already, so that a start costs tenths of a second.
 """
 
 from __future__ import annotations
@@ -23,16 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reporting import command_line, show
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from harness import command_line, make_demo_data, show
 
 from clipbert_cli import files
-from clipbert_cli.assets.demo_media import write_demo_media
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs import checkpoint
 from clipbert_cli.runtime.distributed import start_world
-from clipbert_cli.store.pack import pack_media
 from clipbert_cli.train.setup import prepare_training
 
 SETTINGS = (
@@ -53,13 +50,10 @@ SETTINGS = (
     "train.save_every_steps=2",
     "train.log_every_steps=3",
 )
-TIMED = ("examples_per_second", "data_wait", "peak_memory_mib")  # of a log record; all else must be the same
-SAVING = (
-    (checkpoint, "_crc32"),
-    (files, "fsync"),
-    (checkpoint, "point_link"),
-    (checkpoint, "remove"),
-)  # calls of a save
+TIMED = ("examples_per_second", "data_wait", "peak_memory_mib")
+"""Fields of a log record that may differ."""
+SAVING = ((checkpoint, "_crc32"), (files, "fsync"), (checkpoint, "point_link"), (checkpoint, "remove"))
+"""Functions that the saving of a checkpoint calls."""
 
 
 def main() -> int:
@@ -69,23 +63,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    folder = Path(tempfile.mkdtemp(prefix="clipbert-kill-"))
-    try:
-        report = kill_and_compare(folder, kills=options.kills, steps=options.steps, rng=random.Random(options.seed))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="clipbert-kill-") as folder:
+        rng = random.Random(options.seed)
+        report = kill_and_compare(Path(folder), kills=options.kills, steps=options.steps, rng=rng)
     found = report["differences"]
     result = (
         f"{report['kills']} kills in {report['runs']} runs, {report['inside_saves']} of them inside a save: "
-        f"{len(found) or 'no'} differences from a run that was left alone"
+        f"{len(found) or 'no'} differences from an undisturbed run"
     )
-    show(options, report, lines=found, result=result)
+    show(options, report, result=result)
     return int(bool(found))
 
 
 def kill_and_compare(folder: Path, *, kills: int, steps: int, rng: random.Random) -> dict[str, Any]:
-    """Runs with `kills` kills in all, compared with one that was left alone."""
-    finish(forked(lambda: make_data(folder)))
+    """Kill runs until there are `kills` kills, and compare those that end with an undisturbed one."""
+    finish(forked(lambda: make_demo_data(folder, train=22, val=3)))
     whole = folder / "whole"
     begin = time.monotonic()
     finish(forked(lambda: train(folder, whole, steps)))
@@ -115,14 +107,8 @@ def kill_and_compare(folder: Path, *, kills: int, steps: int, rng: random.Random
     return {"kills": killed, "inside_saves": in_saves, "runs": runs, "differences": differences}
 
 
-def make_data(folder: Path) -> None:
-    """Made videos and questions, packed."""
-    write_demo_media(folder, videos={"train": 22, "val": 3, "test": 1}, seed=1, progress=lambda: None)
-    pack_media([folder / "videos"], folder / "vis_db", kind="video")
-
-
 def train(folder: Path, run: Path, steps: int, *, die_at_call: int | None = None) -> None:
-    """Begin the run, or go on with it; with `die_at_call` kill this process inside a save."""
+    """Start or resume the run; with `die_at_call` kill this process inside a save."""
     if die_at_call is not None:
         die_inside_a_save(die_at_call)
     overrides = [*SETTINGS, f"train.max_steps={steps}"]
@@ -131,7 +117,7 @@ def train(folder: Path, run: Path, steps: int, *, die_at_call: int | None = None
 
 
 def die_inside_a_save(calls: int) -> None:
-    """Let the `calls`-th call of what a save is made of be this process's last."""
+    """Make this process kill itself at the `calls`-th call of one of the functions in SAVING."""
     left = [calls]
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -148,7 +134,7 @@ def die_inside_a_save(calls: int) -> None:
 
 
 def forked(work: Callable[[], None]) -> int:
-    """The process id of a copy of this process that does `work` and ends."""
+    """Fork a process that does `work` and ends; return its process id."""
     sys.stdout.flush()
     child = os.fork()
     if child:
@@ -162,14 +148,14 @@ def forked(work: Callable[[], None]) -> int:
 
 
 def finish(child: int) -> None:
-    """Wait for a process that must end well."""
+    """Wait for a process that must succeed."""
     _, status = os.waitpid(child, 0)
     if status:
         raise SystemExit(f"a process failed: status {status}")
 
 
 def compare(whole: Path, run: Path) -> list[str]:
-    """What differs between two finished runs: weights, averages, optimiser state, links, records."""
+    """Return the differences between two finished runs."""
     found = []
     for name in ("latest", "best"):
         if os.readlink(whole / name) != os.readlink(run / name):
@@ -186,7 +172,7 @@ def compare(whole: Path, run: Path) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two states are equal, tensors bit by bit."""
+    """Return whether two states are equal, tensors bit by bit."""
     if isinstance(one, torch.Tensor):
         return torch.equal(one, other)
     if isinstance(one, dict):
@@ -197,7 +183,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def records(run: Path) -> list[dict[str, Any]]:
-    """What training and validation logged, without what depends on the clock."""
+    """Return the log records of training and validation without the fields in TIMED."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     return [
         {name: value for name, value in line.items() if name not in TIMED}

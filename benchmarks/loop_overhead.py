@@ -1,139 +1,99 @@
-"""How much of a training step is the loop's own: everything but data, forward and loss, backward, optimiser.
+"""Which share of a training step the loop itself takes: everything but data, forward and loss, backward, optimiser.
 
-    python benchmarks/loop_overhead.py [--steps 60] [--json] [--plot FILE]      the demo's model and data, on the CPU
+    python benchmarks/loop_overhead.py [--steps 60] [--json]
 
-Every part is timed inside the real training loop. What is left of a step after them is the loop's own: moving and
-weighing batches, the gradient's norm, clipping, booking, logging. The exit code is 1 where it is 3% or more.
+The demo's model is trained on the demo's data on the CPU, in the real training loop. The loop's own time is what is
+left of a step: copying and weighing batches, the gradient's norm, clipping, counting, logging. The exit code is 1 if it
+takes 3% of a step or more.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from charts import shares
-from reporting import command_line, show
+from harness import command_line, make_demo_data, show
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from clipbert_cli.assets.demo_media import write_demo_media
+from clipbert_cli.profile.phase_timer import PhaseTimer
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runtime.distributed import start_world
 from clipbert_cli.runtime.interrupts import Interrupts
-from clipbert_cli.store.pack import pack_media
-from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.setup import prepare_training
 
 LIMIT = 0.03
-WARM_UP = 5  # steps that are not counted
+WARM_UP = 5
+"""Steps that are not measured."""
 
 
-class Clock:
-    """Seconds by part of a step."""
+class LoopTimer(PhaseTimer):
+    """Receives the loop's phases and callbacks.
+
+    Of the phase `optimizer`, only the optimiser's `step` counts as such; the rest belongs to the loop.
+    """
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        super().__init__(torch.device("cpu"), processes=1)
 
-    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The same function, its time booked for `part`."""
+    def phase(self, name: Any) -> AbstractContextManager[None]:
+        return nullcontext() if name == "optimizer" else super().phase(name)
+
+    def timed(self, step: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the optimiser's `step` that is timed."""
 
         def call(*arguments: Any, **options: Any) -> Any:
-            begin = time.perf_counter()
-            try:
-                return function(*arguments, **options)
-            finally:
-                self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - begin
+            with super(LoopTimer, self).phase("optimizer"):
+                return step(*arguments, **options)
 
         return call
 
-    def fetching(self, batches: Any) -> Iterator[Any]:
-        """The same batches, the wait for them booked as `data`."""
-        stream = iter(batches)
-        fetch = self.timed("data", lambda: next(stream))
-        while True:
-            yield fetch()
-
-
-class Steps:
-    """The loop's callbacks: they start the clock after the warm-up and stop it at the end."""
-
-    def __init__(self, clock: Clock, last: int) -> None:
-        self.clock, self.last = clock, last
-        self.begin = self.total = 0.0
-
     def advance(self, step: int) -> None:
-        if step == WARM_UP:
-            self.clock.seconds.clear()
-            self.begin = time.perf_counter()
-        if step == self.last:
-            self.total = time.perf_counter() - self.begin
+        if step >= WARM_UP:
+            self.step()
 
-    def log(self, record: Any) -> None:
+    def log(self, record: Mapping[str, Any]) -> None:
         json.dumps(record)
 
     def save(self) -> None:
-        pass
+        """Do nothing: only training is measured."""
 
     def validate(self) -> None:
-        pass
+        """Do nothing: only training is measured."""
 
 
-def measure(folder: Path, steps: int) -> dict[str, Any]:
-    """Milliseconds of a step by part, and the loop's share of it."""
-    write_demo_media(folder, videos={"train": 40, "val": 2, "test": 1}, seed=1, progress=lambda: None)
-    pack_media([folder / "videos"], folder / "vis_db", kind="video")
+def measure(folder: Path, steps: int) -> dict[str, float]:
+    """Return the milliseconds of a step, in total and by part, and the shares of the loop and of waiting for data."""
+    make_demo_data(folder, train=40)
     recipe = load_recipe("demo_qa", overrides=[f"train.max_steps={steps + WARM_UP}"], data_root=folder)
     training = prepare_training(recipe, folder / "run", world=start_world("cpu"))
-    clock = Clock()
-    training.model.forward = clock.timed("forward", training.model.forward)  # type: ignore[method-assign]
-    loss = clock.timed("forward", training.setup.task.loss)
-    trainer = Trainer(training.model, loss, config=recipe.train, plan=training.plan, world=training.world)
-    optimizer = trainer.optimizer
-    optimizer.step = clock.timed("optimizer", optimizer.step)  # type: ignore[method-assign]
-    steps_clock = Steps(clock, steps + WARM_UP)
-    backward = torch.Tensor.backward
-    torch.Tensor.backward = clock.timed("backward", backward)  # type: ignore[method-assign]
-    try:
-        trainer.train(clock.fetching(training.train_loader), steps_clock, interrupts=Interrupts())
-    finally:
-        torch.Tensor.backward = backward  # type: ignore[method-assign]
-    parts = {part: seconds / steps * 1000 for part, seconds in clock.seconds.items()}
-    whole = steps_clock.total / steps * 1000
-    own = whole - sum(parts.values())
-    return {
-        "step_ms": round(whole, 2),
-        **{f"{part}_ms": round(milliseconds, 2) for part, milliseconds in parts.items()},
-        "loop_ms": round(own, 2),
-        "loop_share": round(own / whole, 4),
-        "data_wait_share": round(parts["data"] / whole, 4),
-    }
+    timer = LoopTimer()
+    trainer = training.trainer(phases=timer)
+    trainer.optimizer.step = timer.timed(trainer.optimizer.step)  # type: ignore[method-assign]
+    trainer.train(training.train_loader, timer, interrupts=Interrupts())
+    seconds, each = timer.seconds()
+    named = {part: seconds.pop(part) for part in ("data", "forward", "backward", "optimizer")}
+    named["loop"] = sum(seconds.values())
+    milliseconds = {f"{part}_ms": 1000 * spent / steps for part, spent in named.items()}
+    shares = {"loop_share": named["loop"] / sum(each), "data_wait_share": named["data"] / sum(each)}
+    return {"step_ms": 1000 * sum(each) / steps, **milliseconds, **shares}
 
 
 def main() -> int:
-    parser = command_line(__doc__, chart="the parts of a step")
+    parser = command_line(__doc__)
     parser.add_argument("--steps", type=int, default=60)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="clipbert-loop-"))
-    try:
-        report = measure(folder, max(1, options.steps))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    parts = {name.removesuffix("_ms"): report[name] for name in report if name.endswith("_ms") and name != "step_ms"}
-    if options.plot:
-        shares(options.plot, {"a step": parts}, lambda milliseconds: f"{milliseconds:.0f} ms")
-    lines = [f"{name:10} {milliseconds:8.2f} ms" for name, milliseconds in parts.items()]
+    with tempfile.TemporaryDirectory(prefix="clipbert-loop-") as folder:
+        report = measure(Path(folder), max(1, options.steps))
     result = (
-        f"the loop's own is {report['loop_share']:.1%} of a step of {report['step_ms']:.0f} ms (limit {LIMIT:.0%}), "
+        f"the loop takes {report['loop_share']:.1%} of a step of {report['step_ms']:.0f} ms (limit {LIMIT:.0%}), "
         f"waiting for data {report['data_wait_share']:.1%}"
     )
-    show(options, report, lines=lines, result=result)
+    show(options, report, result=result)
     return int(report["loop_share"] >= LIMIT)
 
 

@@ -1,40 +1,35 @@
-"""What `infer --shortlist` saves and what it loses, against scoring every text with every video, on one split.
+"""What does `infer --shortlist` save, and which recall does it lose, against scoring every text with every video?
 
-    python benchmarks/shortlist.py [--size smallest] [--lists 2 4 8] [--json] [--plot FILE]    the demo's retrieval run
-    python benchmarks/shortlist.py --run runs/msrvtt_retrieval --split val --lists 50 100      a run of one's own
+    python benchmarks/shortlist.py [--size smallest] [--lists 2 4 8] [--json]                  the demo's retrieval run
+    python benchmarks/shortlist.py --run runs/msrvtt_retrieval --split val --lists 50 100      your own run
 
 Without --run, `clipbert demo --task retrieval` trains a model first; its test split is scored with 4 clips a video.
-Recall is text to video, in percent, on the split's ground truth. `missed` is what the shortlist itself says: percent of
-the texts whose own video is not on it. `pairs_per_second` counts all texts times all videos, whether or not a pair was
-looked at with all clips; decoding is in it, and the cheap look too. The ways take turns in each repeat; the fastest
-repeat of a way counts.
+Recall is text to video, in percent, on the split's ground truth; `lost` is the recall that a shortlist costs. `missed`
+is the percentage of the texts whose own video is not on their shortlist. `pairs_per_second` counts all texts times all
+videos, whether or not a pair was scored with all clips; its time includes decoding and the first scoring that makes
+the shortlists. The ways take turns in each repeat; the fastest repeat of each way counts.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from charts import bars
-from reporting import command_line, show
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from harness import ROOT, command_line, show
 
 from clipbert_cli.infer.ranking import split_pairs
 from clipbert_cli.infer.trained import RunSelection, TrainedRun, open_run
 
-ROOT = Path(__file__).parents[1]
 RECALLS = ("recall_at_1", "recall_at_5", "recall_at_10")
 
 
 def made_run(folder: Path, size: str) -> Path:
-    """The demo's retrieval run, trained in `folder`."""
+    """Train the demo's retrieval run in `folder` and return its run folder."""
     command = [sys.executable, "-m", "clipbert_cli", "demo", str(folder), "--task", "retrieval", "--size", size]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -61,9 +56,10 @@ def scored(run: TrainedRun, split: str, size: int | None) -> dict[str, float]:
 
 
 def measure(run: TrainedRun, split: str, lists: list[int], repeats: int) -> dict[str, dict[str, float]]:
-    """A row for the way without a shortlist, and one for each length of it."""
+    """Return one row without a shortlist and one for each length of it."""
     ways: dict[str, int | None] = {"every video": None} | {f"shortlist of {size}": size for size in lists}
-    scored(run, split, None)  # the first reads the files and gets memory from the system
+    # The first pass reads the files and gets memory from the system.
+    scored(run, split, None)
     rows: dict[str, dict[str, float]] = {}
     for _ in range(repeats):
         for name, size in ways.items():
@@ -75,43 +71,32 @@ def measure(run: TrainedRun, split: str, lists: list[int], repeats: int) -> dict
 
 
 def against(row: dict[str, float], whole: dict[str, float]) -> dict[str, float]:
-    """Speeds, and the recall lost against scoring everything."""
+    """Return speeds, and the recall lost against scoring everything."""
     lost = {f"lost_{recall.removeprefix('recall_')}": whole[recall] - row[recall] for recall in RECALLS}
     speeds = {"pairs_per_second": row["texts"] * row["videos"] / row["seconds"]}
     return lost | speeds | {"speedup": whole["seconds"] / row["seconds"]}
 
 
 def main() -> None:
-    parser = command_line(__doc__, chart="recall at 1 and pairs a second of each way")
+    parser = command_line(__doc__)
     parser.add_argument("--run", type=Path, help="a retrieval run; default: the demo's, made now")
     parser.add_argument("--data-root", type=Path, help="of --run")
     parser.add_argument("--split", default="test")
     parser.add_argument("--size", choices=("smallest", "small", "full"), default="smallest", help="of the demo")
-    parser.add_argument("--lists", type=int, nargs="+", default=[2, 4, 8], help="videos on a text's shortlist")
-    parser.add_argument("--clips", type=int, help="of a video; default: the run's own, with the demo 4")
+    parser.add_argument(
+        "--lists", type=int, nargs="+", default=[2, 4, 8], help="lengths of a text's shortlist, in videos"
+    )
+    parser.add_argument("--clips", type=int, help="per video; default: the run's own, for the demo 4")
     parser.add_argument("--repeats", type=int, default=2)
     options = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="clipbert-shortlist-"))
-    try:
-        rows = measure(opened(options, folder), options.split, options.lists, max(1, options.repeats))
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    if options.plot:
-        marks = (("R@1", "recall_at_1"), ("pairs a second", "pairs_per_second"))
-        bars(options.plot, "", [(f"{said}, {name}", row[key]) for said, key in marks for name, row in rows.items()])
-    lines = [
-        f"{name:16} R@1/5/10 {'/'.join(f'{row[recall]:.1f}' for recall in RECALLS)} %  lost "
-        f"{row['lost_at_1']:+.1f}/{row['lost_at_5']:+.1f}/{row['lost_at_10']:+.1f}  missed {row['missed']:.1f} %  "
-        f"{row['pairs_per_second']:.1f} pairs/s  x{row['speedup']:.2f}"
-        for name, row in rows.items()
-    ]
+    with tempfile.TemporaryDirectory(prefix="clipbert-shortlist-") as folder:
+        rows = measure(opened(options, Path(folder)), options.split, options.lists, max(1, options.repeats))
     said = [f"{name} x{row['speedup']:.2f}, R@1 {0.0 - row['lost_at_1']:+.1f}" for name, row in rows.items()][1:]
-    result = f"against every video: {'; '.join(said)}"
-    show(options, {"benchmark": "shortlist", "ways": rows}, lines=lines, result=result)
+    show(options, rows, result=f"against every video: {'; '.join(said)}")
 
 
 def opened(options: argparse.Namespace, folder: Path) -> TrainedRun:
-    """The run that is asked for, or the demo's."""
+    """Return the run that --run names, or the demo's."""
     clips = options.clips if options.run or options.clips else 4
     overrides = [f"infer.num_clips={clips}"] if clips else []
     run, data_root = options.run, options.data_root

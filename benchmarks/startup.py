@@ -1,18 +1,20 @@
-"""How long the command takes before it works: help, a list, a score, an answer and the start of a training.
+"""How much of the package a command or an import loads, and how much CPU it uses before and while it works.
 
     python benchmarks/startup.py [--repeats 3] [--json]
 
-    help        clipbert --help
-    recipes     clipbert recipes ls
-    eval        clipbert eval of 1,000 predictions
-    ask         clipbert ask, one question about one video
-    dry_run     clipbert finetune --recipe demo_qa --dry-run
-    first_step  the part of a training's start that comes after the imports: data, model and first step, as reported
-    eager       the plain way: clipbert --help after all modules of the package have been imported
+    import ...          a module alone; torch beside them for comparison
+    --help, recipes ls  commands that need no data
+    eval                `clipbert eval` of 1,000 predictions
+    ask                 `clipbert ask`, one question about one video
+    dry_run             `clipbert finetune --recipe demo_qa --dry-run`
 
-The script makes its data and a run first. Each command runs in a process of its own, the commands in turns. The fastest
-repeat counts. Seconds are of CPU, for first_step by the clock. The exit code is 1 if `clipbert --help` takes 0.5
-seconds or more, or eval 1 second or more.
+Each of them runs in a process of its own, in turns. The columns are the files of the package that it loaded, their
+lines, and seconds of CPU (user and system), of which the least of the repeats counts. `first_step_seconds` is the part
+of a training's start that comes after the imports, as the training reports it, in elapsed time. Below are the files and
+lines of each package, and comment lines per 1,000 lines. Lines include docstrings and blank lines, but not comments.
+
+The exit code is 1 if `--help` or `eval` takes as long as LIMITS says, or if `clipbert_cli.train.loop` loads more than
+45 files or 6,000 lines.
 """
 
 from __future__ import annotations
@@ -23,82 +25,100 @@ import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
-from reporting import command_line, show
+from harness import ROOT, command_line, make_demo_data, show
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))
+LIMITS = {"--help": 0.5, "eval": 1.0}
+"""Seconds of CPU."""
+READ_FIRST = "clipbert_cli.train.loop"
+MOST_FILES, MOST_LINES = 45, 6000
+MODULES = (READ_FIRST, "clipbert_cli.build", "clipbert_cli.model", "torch")
+COMMAND = "sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
+PROBE = """
+import atexit, json, sys
+def report():
+    modules = [module for name, module in sys.modules.items() if name.partition(".")[0] == "clipbert_cli"]
+    print(json.dumps([module.__file__ for module in modules if module.__file__]), file=sys.stderr)
+atexit.register(report)
+"""
 
-LIMITS = {"help": 0.5, "eval": 1.0}
-RUN = "import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
-EAGER = (
-    "import pkgutil, importlib, clipbert_cli\n"
-    "for each in pkgutil.walk_packages(clipbert_cli.__path__, 'clipbert_cli.'):\n"
-    "    if not each.name.endswith(('__main__', 'dali')): importlib.import_module(each.name)\n"
-)
 
-
-def run(code: str, *arguments: str) -> tuple[float, str]:
-    """Return the CPU seconds of a process that runs `code`, and its stdout."""
+def probe(code: str, *arguments: object) -> tuple[dict[str, Any], str]:
+    """Run `code` in a new process; return what it loaded and used, and its stdout."""
+    words = [str(word) for word in arguments]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
-        [sys.executable, "-c", code, *arguments],
+        [sys.executable, "-c", PROBE + code, *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{' '.join(arguments)} failed:\n{done.stderr}")
+        raise SystemExit(f"{' '.join(words) or code} failed:\n{done.stderr}")
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    # Empty __init__ files only make folders importable: there is nothing to read in them.
+    files = [Path(name) for name in json.loads(done.stderr.splitlines()[-1])]
+    lines = [count for file in files if (count := sum(count_lines(file)))]
+    code_lines = sum(count_lines(file)[0] for file in files)
+    return {"files": len(lines), "lines": code_lines, "cpu_seconds": round(seconds, 3)}, done.stdout
 
 
-def make_data(folder: Path) -> None:
-    """Make videos, questions, a store, and 1,000 predictions with their ground truth."""
-    from clipbert_cli.assets.demo_media import write_demo_media
-    from clipbert_cli.store.pack import pack_media
+def count_lines(file: Path) -> tuple[int, int]:
+    """Return the number of lines that are not comments alone, and of those that are."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    comments = sum(line.lstrip().startswith("#") for line in lines)
+    return len(lines) - comments, comments
 
-    write_demo_media(folder, videos={"train": 16, "val": 2, "test": 1}, seed=1, progress=lambda: None)
-    pack_media([folder / "videos"], folder / "vis_db", kind="video")
+
+def package_lines() -> dict[str, dict[str, int]]:
+    """Return files, lines and comment density of each package; a module at the top counts as one."""
+    files, lines, comments = Counter[str](), Counter[str](), Counter[str]()
+    for file in sorted((ROOT / "clipbert_cli").rglob("*.py")):
+        name = file.relative_to(ROOT).parts[1]
+        counts = count_lines(file)
+        files[name] += 1
+        lines[name] += counts[0]
+        comments[name] += counts[1]
+    return {
+        f"clipbert_cli/{name}": {
+            "files": files[name],
+            "lines": lines[name],
+            "comments_per_1000": round(1000 * comments[name] / max(1, lines[name])),
+        }
+        for name in files
+    }
+
+
+def measure(folder: Path, repeats: int) -> dict[str, Any]:
+    """Return a row per import and command, and the seconds to a training's first step."""
+    make_demo_data(folder, train=16)
     truth = {"media_id": "test0000", "question": "what color is it ?", "answer": "red", "answer_type": "what"}
     (folder / "many.jsonl").write_text((json.dumps(truth) + "\n") * 1000)
-    predictions = ({"example_id": str(number), "answer": "red"} for number in range(1000))
-    (folder / "predictions.jsonl").write_text("".join(json.dumps(each) + "\n" for each in predictions))
-
-
-def measure(folder: Path, repeats: int) -> dict[str, float]:
-    """Return the least seconds of each command."""
-    make_data(folder)
-    recipe = ["--recipe", "demo_qa", "--data-root", str(folder)]
+    predictions = [json.dumps({"example_id": str(number), "answer": "red"}) + "\n" for number in range(1000)]
+    (folder / "predictions.jsonl").write_text("".join(predictions))
+    recipe = ["--recipe", "demo_qa", "--data-root", folder]
     training = ["finetune", *recipe, "--set", "train.max_steps=1", "--json", "--run"]
-    trained = str(folder / "run")
-    run(RUN, *training, trained)
-    score = ["eval", str(folder / "predictions.jsonl"), *recipe, "--split", "test"]
-    score += ["--set", f"data.splits.test.annotations={folder / 'many.jsonl'}"]
-    question = ["ask", "what color is the bar ?", "--run", trained, "--video", str(folder / "videos" / "test0000.mp4")]
-
-    def first_step(number: int) -> float:
-        seconds: float = json.loads(run(RUN, *training, f"{trained}{number}")[1])["seconds_to_first_step"]
-        return seconds
-
-    ways: dict[str, Callable[[int], float]] = {
-        "help": lambda _: run(RUN, "--help")[0],
-        "recipes": lambda _: run(RUN, "recipes", "ls")[0],
-        "eval": lambda _: run(RUN, *score)[0],
-        "ask": lambda _: run(RUN, *question)[0],
-        "dry_run": lambda _: run(RUN, *training, str(folder / "none"), "--dry-run")[0],
-        "first_step": first_step,
-        "eager": lambda _: run(EAGER + RUN, "--help")[0],
+    trained = json.loads(probe(COMMAND, *training, folder / "run")[1])
+    truths = ["--split", "test", "--set", f"data.splits.test.annotations={folder / 'many.jsonl'}"]
+    video = folder / "videos" / "test0000.mp4"
+    work: dict[str, tuple[object, ...]] = {f"import {module}": (f"import {module}",) for module in MODULES} | {
+        "--help": (COMMAND, "--help"),
+        "recipes ls": (COMMAND, "recipes", "ls"),
+        "eval": (COMMAND, "eval", folder / "predictions.jsonl", *recipe, *truths),
+        "ask": (COMMAND, "ask", "what color is the bar ?", "--run", folder / "run", "--video", video),
+        "dry_run": (COMMAND, *training, folder / "none", "--dry-run"),
     }
-    best: dict[str, float] = {}
-    for number in range(repeats):
-        for name, way in ways.items():
-            best[name] = min(way(number), best.get(name, float("inf")))
-    seconds = {f"{name}_seconds": round(value, 3) for name, value in best.items()}
-    return {**seconds, "speedup_of_help": round(best["eager"] / best["help"], 1)}
+    rows: dict[str, Any] = {}
+    for _ in range(repeats):
+        for name, (code, *arguments) in work.items():
+            row, _ = probe(str(code), *arguments)
+            rows[name] = min(row, rows.get(name, row), key=lambda each: each["cpu_seconds"])
+    return {"first_step_seconds": trained["seconds_to_first_step"], **rows}
 
 
 def main() -> int:
@@ -107,12 +127,16 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="clipbert-startup-") as folder:
         report = measure(Path(folder), max(1, options.repeats))
-    seconds = {name.removesuffix("_seconds"): value for name, value in report.items() if name.endswith("_seconds")}
-    lines = [f"{name:10} {value:7.3f} s" for name, value in seconds.items()]
-    said = [f"clipbert {name} takes {seconds[name]:.2f} s (limit {limit})" for name, limit in LIMITS.items()]
-    result = f"{', '.join(said)}; ask {seconds['ask']:.1f} s; help without imports x{report['speedup_of_help']}"
-    show(options, report, lines=lines, result=result)
-    return int(any(seconds[name] >= limit for name, limit in LIMITS.items()))
+    packages = package_lines()
+    total, loop = sum(row["lines"] for row in packages.values()), report[f"import {READ_FIRST}"]
+    seconds = [f"clipbert {name} takes {report[name]['cpu_seconds']:.2f} s (limit {LIMITS[name]})" for name in LIMITS]
+    result = (
+        f"{', '.join(seconds)}, ask {report['ask']['cpu_seconds']:.1f} s; {READ_FIRST} loads {loop['files']} files and "
+        f"{loop['lines']:,} lines; the package has {total:,} lines"
+    )
+    show(options, {**report, **packages, "package_lines": total}, result=result)
+    is_slow = any(report[name]["cpu_seconds"] >= limit for name, limit in LIMITS.items())
+    return int(is_slow or loop["files"] > MOST_FILES or loop["lines"] > MOST_LINES)
 
 
 if __name__ == "__main__":

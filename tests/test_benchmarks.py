@@ -1,76 +1,58 @@
-"""What runs the benchmarks and writes their results: with scripts that end at once."""
+"""The module that the benchmarks share, and the script that writes their results, with scripts that end at once."""
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import itertools
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 GOOD = """
-import json, sys
+import sys
 if __name__ == "__main__":
-    print(json.dumps({"speedup": 2.5, "result": "it is faster", "options": sys.argv[1:], "ways": {"one": {"ms": 3.0}}}))
+    print(*sys.argv[1:], "  speedup  2.5", "Result: it is faster.", sep="\\n")
 """
 MISSED = GOOD + "    sys.exit(1)\n"
 BAD = """
 if __name__ == "__main__":
+    print("some line")
     raise SystemExit("no such thing here")
 """
-
-
 SIDE = """
-import sys, time
-sys.path[:0] = {paths!r}
-import torch
-from turns import MACHINE, Clock, serve, serve_products
-side, clock = sys.argv[2], Clock(torch.device("cpu"))
+import time
 
-def busy(order):
-    until = time.process_time() + float(order)
-    with clock.timed("busy"):
-        while time.process_time() < until:
+def start(name):
+    def work(order):
+        begin = time.perf_counter()
+        while time.perf_counter() < begin + float(order):
             pass
-    return {{"side": side, "spans": clock.spans}}
-
-serve_products(torch.device("cpu"), torch.float32) if side == MACHINE else serve(busy)
+        return (name, begin, time.perf_counter()), 1.0
+    return work
 """
 
 
-def load(name: str) -> Any:
-    """A file of the benchmarks' folder as a module."""
-    spec = importlib.util.spec_from_file_location(f"benchmarks_{name}", FOLDER / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # for its dataclasses
-    path = sys.path[:]
-    sys.path.insert(0, str(FOLDER))
-    try:
-        spec.loader.exec_module(module)
-    finally:
-        sys.path[:] = path
-    return module
+@pytest.fixture(autouse=True)
+def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(FOLDER)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def benchmarks() -> Any:
-    return load("all")
+    return importlib.import_module("all")
 
 
-@pytest.fixture(scope="module")
-def turns() -> Any:
-    return load("turns")
+@pytest.fixture
+def harness() -> Any:
+    return importlib.import_module("harness")
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder of benchmarks, and parts of them that are none."""
+    """A folder of benchmarks and a module that they share."""
     own = tmp_path / "measuring"
     own.mkdir()
     for name, source in {"good": GOOD, "missed": MISSED, "bad": BAD, "part": "PART = 1\n"}.items():
@@ -78,11 +60,11 @@ def folder(tmp_path: Path) -> Path:
     return own
 
 
-def test_only_what_can_be_started_is_a_benchmark(benchmarks: Any, folder: Path) -> None:
+def test_only_files_that_can_be_started_are_benchmarks(benchmarks: Any, folder: Path) -> None:
     assert benchmarks.scripts(folder) == ["bad", "good", "missed"]
 
 
-def test_a_failure_is_told_and_the_others_are_kept(benchmarks: Any, folder: Path, tmp_path: Path) -> None:
+def test_a_failure_is_reported_and_the_other_sections_are_kept(benchmarks: Any, folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "RESULTS.md"
     output.write_text("# Measured\n\n## earlier\n\nmeasured earlier\n\n## bad\n\nwhen it still ran\n", encoding="utf-8")
     failures = benchmarks.run(["bad", "good", "missed"], [], output, folder)
@@ -91,11 +73,10 @@ def test_a_failure_is_told_and_the_others_are_kept(benchmarks: Any, folder: Path
     assert list(sections) == ["bad", "earlier", "good", "missed"]
     assert sections["earlier"] == "## earlier\n\nmeasured earlier\n"
     assert sections["bad"] == "## bad\n\nwhen it still ran\n"
-    assert "It is faster.\n" in sections["good"]
-    assert "| speedup | 2.5 |" in sections["good"]
-    assert "`python measuring/good.py --json`" in sections["good"]
+    assert sections["good"].endswith("```text\n  speedup  2.5\nResult: it is faster.\n```\n")
+    assert "`python measuring/good.py`" in sections["good"]
     assert "not reached" not in sections["good"]
-    assert "What the script wants is not reached (exit code 1)." in sections["missed"]
+    assert "The script's limits were not reached (exit code 1)." in sections["missed"]
 
 
 def test_a_section_is_replaced_when_its_script_runs_again(benchmarks: Any, folder: Path, tmp_path: Path) -> None:
@@ -104,41 +85,41 @@ def test_a_section_is_replaced_when_its_script_runs_again(benchmarks: Any, folde
     first = output.read_text(encoding="utf-8")
     benchmarks.run(["good"], ["--more"], output, folder)
     again = output.read_text(encoding="utf-8")
-    assert "--json --more`" in again
+    assert "good.py --more`" in again
     assert again.count("## good") == 1
-    assert again.replace(", --more", "").replace(" --more", "") == first
+    assert again.replace("--more\n", "").replace(" --more", "") == first
 
 
-def test_time_that_a_side_was_stopped_does_not_count(turns: Any) -> None:
-    answer = turns.Answer(
-        {"spans": {"whole": [(1.0, 7.0)], "part": [(1.5, 2.5), (6.5, 7.0)]}}, ((0.0, 2.0), (6.0, 8.0))
-    )
-    assert answer.parts() == {"whole": 2.0, "part": 1.0}
+def test_a_report_is_a_table_of_its_rows_below_its_single_values(harness: Any) -> None:
+    report = {"plain": {"ms": 1234.5678, "x": 1.0}, "kills": 3, "engine": {"ms": 12.0, "mb": 7}, "found": []}
+    assert harness.render(report) == [
+        "kills: 3",
+        "found: none",
+        "          ms  x  mb",
+        "plain   1235  1",
+        "engine    12      7",
+    ]
 
 
-def test_one_side_works_at_a_time(turns: Any, tmp_path: Path) -> None:
-    script = tmp_path / "sides.py"
-    script.write_text(SIDE.format(paths=[str(FOLDER), str(FOLDER.parent)]), encoding="utf-8")
-    with turns.Turns(str(script), ["short", "long"], [], device=torch.device("cpu")) as taking:
-        taking.take({"short": "0", "long": "0"})  # until both have started
-        answers = taking.take({"short": "1.2", "long": "2.4"}, {"short": 1, "long": 2})
-    assert [answers[side].fields["side"] for side in ("short", "long")] == ["short", "long"]
-    assert all(len(each.slices) > 1 for each in answers.values()), "not one stop"
-    slices = sorted(span for each in answers.values() for span in each.slices)
-    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(slices)), "two at a time"
-    for each in answers.values():
-        (begin, end) = each.fields["spans"]["busy"][-1]
-        assert each.slices[0][0] <= begin < end <= each.slices[-1][1], "it worked before its turn"
-    # What a side is at work, it computes: about what it was told to (on a busy machine it may take longer).
-    assert answers["short"].parts()["busy"] >= 1.1
-    assert taking.rate() > 0
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The function that starts a side of these tests, in a module that other processes can import."""
+    (tmp_path / "side_of_a_benchmark.py").write_text(SIDE, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    return importlib.import_module("side_of_a_benchmark").start
 
 
-def test_a_side_that_fails_ends_the_benchmark(turns: Any, tmp_path: Path) -> None:
-    script = tmp_path / "sides.py"
-    script.write_text(SIDE.format(paths=[str(FOLDER), str(FOLDER.parent)]), encoding="utf-8")
+def test_one_side_works_at_a_time(harness: Any, start: Any) -> None:
+    with harness.Sides({name: partial(start, name) for name in ("one", "other")}) as sides:
+        turns = [sides.take("0.05") for _ in range(2)]
+    answers = [turn[name][0] for turn in turns for name in ("one", "other")]
+    assert [name for name, _, _ in answers] == ["one", "other", "one", "other"]
+    assert all(end <= begin for (_, _, end), (_, begin, _) in itertools.pairwise(answers)), "two at a time"
+
+
+def test_a_side_that_fails_ends_the_benchmark(harness: Any, start: Any) -> None:
     with (
-        turns.Turns(str(script), ["one"], [], device=torch.device("cpu")) as taking,
+        harness.Sides({"one": partial(start, "one")}) as sides,
         pytest.raises(SystemExit, match="one: its process ended with exit code 1"),
     ):
-        taking.take({"one": "not a number"})
+        sides.take("not a number")

@@ -1,9 +1,10 @@
-"""The model as one writes it down in plain torch: what the engine's training and inference are measured against.
+"""The model and its optimiser in plain torch: the reference that training and inference are compared with.
 
-Convolutions and batch norms one by one, attention written out with its mask, all tokens of every layer. Parameters
-have the names of `clipbert_cli.model.ClipBert`, so that its weights go in. No dropout.
+It runs convolutions and batch norms one by one, writes attention out with its mask, and computes all tokens of every
+layer. Its parameters have the names of `clipbert_cli.model.ClipBert`, so that it can load the same weights. There is no
+dropout, because the sides of a comparison could not draw the same random numbers.
 
-Legend: B items, T frames, n texts, L text tokens, V visual tokens, h w grid, D width, C outputs.
+Legend: B items, M images, T frames, n texts, L text tokens, V visual tokens, h w grid, D width, C outputs.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert
 from clipbert_cli.model.transformer import split_projections
-from clipbert_cli.recipe.schema import ModelConfig, VisualConfig
+from clipbert_cli.recipe.schema import ModelConfig, TrainConfig, VisualConfig
 
 
 def normalised(frames: Tensor, config: ModelConfig) -> Tensor:
-    """(..., 3, H, W) uint8 RGB -> float32 BGR without the mean."""
+    """Return uint8 RGB frames (..., 3, H, W) as float32 BGR, with the recipe's mean subtracted."""
     return (frames.float() - torch.tensor(config.visual.pixel_mean).view(-1, 1, 1)).flip(-3)
 
 
@@ -30,7 +31,7 @@ def normalised(frames: Tensor, config: ModelConfig) -> Tensor:
 
 
 class ConvNorm(nn.Conv2d):
-    """Convolution, then fixed batch norm, then optionally ReLU."""
+    """Convolution, frozen batch norm, and optionally ReLU."""
 
     def __init__(self, inputs: int, outputs: int, size: int = 1, stride: int = 1, *, relu: bool = True) -> None:
         super().__init__(inputs, outputs, size, stride, size // 2, bias=False)
@@ -43,7 +44,7 @@ class ConvNorm(nn.Conv2d):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions and the shortcut; the first convolution strides."""
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut; the first convolution has the stride, as in ClipBERT's CNN."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -57,14 +58,13 @@ class Bottleneck(nn.Module):
 
 
 def stage(inputs: int, outputs: int, depth: int, stride: int) -> nn.Sequential:
-    """`depth` blocks, the first of which strides and widens."""
-    return nn.Sequential(
-        Bottleneck(inputs, outputs, stride), *(Bottleneck(outputs, outputs, 1) for _ in range(depth - 1))
-    )
+    """Return `depth` blocks; the first one has the stride and widens the features."""
+    others = [Bottleneck(outputs, outputs, 1) for _ in range(depth - 1)]
+    return nn.Sequential(Bottleneck(inputs, outputs, stride), *others)
 
 
 class PlainResNet(nn.Module):
-    """(M, 3, H, W) normalised -> (M, h, w, D)."""
+    """ResNet and grid layer: normalised images (M, 3, H, W) -> features (M, h, w, D)."""
 
     def __init__(self, config: VisualConfig, width: int) -> None:
         super().__init__()
@@ -85,11 +85,11 @@ class PlainResNet(nn.Module):
         return F.relu(F.max_pool2d(self.grid(x), 2)).permute(0, 2, 3, 1)
 
 
-# ------------------------------------------------------------------------------------------------ the whole
+# ------------------------------------------------------------------------------------------------ the model
 
 
 class PlainModel(nn.Module):
-    """The CNN, the transformer and a classifier of `outputs` classes."""
+    """The CNN, the transformer and a classifier with `outputs` classes."""
 
     def __init__(self, config: ModelConfig, outputs: int) -> None:
         super().__init__()
@@ -133,7 +133,7 @@ class PlainModel(nn.Module):
 
     @classmethod
     def of(cls, model: ClipBert) -> PlainModel:
-        """With the weights of `model`, batch norms fixed."""
+        """Return a plain model with the weights of `model`, in evaluation mode so that batch norms stay fixed."""
         plain = cls(model.config, model.head_spec.num_outputs).eval()
         missing, unexpected = plain.load_state_dict(split_projections(model.state_dict()), strict=False)
         assert not unexpected, unexpected
@@ -141,7 +141,7 @@ class PlainModel(nn.Module):
         return plain
 
     def encode(self, frames: Tensor) -> Tensor:
-        """A clip of each item, (B, T, 3, H, W) normalised -> visual tokens (B, V, D)."""
+        """Return the visual tokens (B, V, D) of one clip per item, normalised frames (B, T, 3, H, W)."""
         places = self.visual_embeddings
         grid = self.visual_encoder(frames.flatten(0, 1)).unflatten(0, frames.shape[:2]).mean(dim=1)  # (B, h, w, D)
         grid = grid + places["row_embeddings"].weight[: grid.shape[1], None]
@@ -149,13 +149,14 @@ class PlainModel(nn.Module):
         return places["norm"](grid.flatten(1, 2) + places["token_type_embeddings"].weight[0])
 
     def answer(self, ids: Tensor, mask: Tensor, visual: Tensor) -> Tensor:
-        """Padded texts (n, L), each with its visual tokens (n, V, D) -> logits (n, C)."""
+        """Return the logits (n, C) of padded texts (n, L), each with its own visual tokens (n, V, D)."""
         words = self.text_embeddings
         text = words["word_embeddings"](ids) + words["position_embeddings"].weight[: ids.shape[1]]
         text = words["norm"](text + words["token_type_embeddings"].weight[0])
         x = torch.cat([text, visual], dim=1)  # (n, L+V, D)
         seen = torch.cat([mask, mask.new_ones(visual.shape[:2])], dim=1)
-        bias = torch.where(seen, 0.0, -10000.0)[:, None, None]  # (n, 1, 1, L+V), as BERT's code does it
+        # BERT's code masks with this number and not with minus infinity.
+        bias = torch.where(seen, 0.0, -10000.0)[:, None, None]  # (n, 1, 1, L+V)
         for layer in self.transformer["layers"]:
             x = self._transform(layer, x, bias)
         return self.head["layers"](self.transformer["pooler"](x[:, 0]).tanh())
@@ -170,3 +171,35 @@ class PlainModel(nn.Module):
         x = layer["attention_norm"](layer["attention_output"](mixed) + x)
         wide = F.gelu(layer["intermediate"](x))
         return layer["output_norm"](layer["output"](wide) + x)
+
+
+# ------------------------------------------------------------------------------------------------ the optimiser
+
+
+class PlainAdamW:
+    """BERT's AdamW, one parameter at a time; the weight decay uses the updated value, as BERT's code does."""
+
+    def __init__(self, model: nn.Module, config: TrainConfig) -> None:
+        self.config, self.steps = config, 0
+        self.state: dict[Tensor, tuple[Tensor, Tensor]] = {}
+        self.decays: dict[nn.Parameter, float] = {}  # parameters that are trained -> their weight decay
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                self.decays[parameter] = 0.0 if "bias" in name or "norm" in name else config.weight_decay
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Update the parameters with their `grad`."""
+        self.steps += 1
+        first, second = self.config.betas
+        size = self.config.learning_rate * math.sqrt(1 - second**self.steps) / (1 - first**self.steps)
+        for parameter, decay in self.decays.items():
+            gradient = parameter.grad
+            if parameter not in self.state:
+                self.state[parameter] = (torch.zeros_like(parameter), torch.zeros_like(parameter))
+            mean, square = self.state[parameter]
+            mean.mul_(first).add_(gradient, alpha=1 - first)
+            square.mul_(second).addcmul_(gradient, gradient, value=1 - second)
+            parameter.addcdiv_(mean, square.sqrt().add_(self.config.eps), value=-size)
+            if decay:
+                parameter.add_(parameter, alpha=-self.config.learning_rate * decay)

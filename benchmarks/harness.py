@@ -1,0 +1,182 @@
+"""The parts that all benchmarks share: command line, report, machine, demo data, and sides that take turns.
+
+A side is one of the ways that a benchmark compares. It runs in a process of its own, which has memory of its own. The
+speed of a machine changes with the work of its neighbours. Therefore the sides take turns: each does a small piece
+of the work while the others wait, and the benchmark compares the pieces that follow each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+ROOT = Path(__file__).parents[1]
+# The benchmarks also run from a checkout that is not installed.
+sys.path.insert(0, str(ROOT))
+
+WIDEST_TABLE = 8
+"""Columns of a table; a table with more of them is transposed."""
+
+
+# ------------------------------------------------------------------------------------------------ command line
+
+
+def command_line(doc: str | None) -> argparse.ArgumentParser:
+    """Return a parser with the options that all benchmarks have; `doc` is the script's docstring."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    return parser
+
+
+def show(options: argparse.Namespace, report: Mapping[str, Any], *, result: str) -> None:
+    """Print the report and, as its last line, the result; with `--json` both as one document."""
+    if options.json:
+        print(json.dumps({**report, "result": result}, indent=1))
+    else:
+        print(*render(report), f"Result: {result}.", sep="\n")
+
+
+def render(report: Mapping[str, Any]) -> list[str]:
+    """Return the lines of a report: its single values by name, then all of its mappings as the rows of one table."""
+    rows = {name: value for name, value in report.items() if isinstance(value, Mapping)}
+    lines = [f"{name}: {_text(value)}" for name, value in report.items() if name not in rows]
+    columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+    cells = [["", *columns], *([name, *(_text(row.get(each, "")) for each in columns)] for name, row in rows.items())]
+    if len(columns) > WIDEST_TABLE:
+        cells = [list(column) for column in zip(*cells, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, *others in cells if rows else []:
+        padded = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def _text(value: Any) -> str:
+    """Return a value with four digits at most; counts are printed whole."""
+    if isinstance(value, list):
+        return ", ".join(map(_text, value)) or "none"
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+# ------------------------------------------------------------------------------------------------ machine and data
+
+
+def machine() -> str:
+    """Return the processor, the number of cores, the GPU and the versions of the libraries."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    processor = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers", "av", "lmdb", "numpy")]
+    cores = len(os.sched_getaffinity(0))
+    return f"{processor}, {cores} cores, {gpu}; Python {platform.python_version()}, {', '.join(libraries)}"
+
+
+def make_demo_data(folder: Path, *, train: int, val: int = 2, test: int = 1) -> None:
+    """Write the demo's videos and annotations, so many videos per split, and pack the videos into `vis_db`."""
+    from clipbert_cli.assets.demo_media import write_demo_media
+    from clipbert_cli.store.pack import pack_media
+
+    write_demo_media(folder, videos={"train": train, "val": val, "test": test}, seed=1, progress=lambda: None)
+    pack_media([folder / "videos"], folder / "vis_db", kind="video")
+
+
+# ------------------------------------------------------------------------------------------------ sides
+
+Work = Callable[[str], tuple[Any, float]]
+"""Does what an order says; returns a value and the seconds of the part that is measured (`timed`)."""
+
+
+def timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return the result of `work` and its seconds."""
+    from clipbert_cli.profile.flops import synchronize
+
+    synchronize(device)
+    begin = time.perf_counter()
+    value = work()
+    synchronize(device)
+    return value, time.perf_counter() - begin
+
+
+def counted(work: Callable[[], Any]) -> tuple[Any, float]:
+    """Return the result of `work` and its floating-point operations."""
+    from clipbert_cli.profile.flops import flop_counter
+
+    with flop_counter() as counter:
+        value = work()
+    return value, float(counter.get_total_flops())
+
+
+class Sides:
+    """The processes of the sides that a benchmark compares.
+
+    Args:
+        starts: by name of the side, a function that prepares its work. It is pickled and called in the process.
+    """
+
+    def __init__(self, starts: Mapping[str, Callable[[], Work]]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipes, self._processes = {}, {}
+        for name, start in starts.items():
+            self._pipes[name], other_end = context.Pipe()
+            self._processes[name] = context.Process(target=_serve, args=(other_end, start), daemon=True)
+            self._processes[name].start()
+            # While this process holds the other end, the pipe does not report that the side has ended.
+            other_end.close()
+
+    def __enter__(self) -> Sides:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.join()
+
+    def take(self, order: str) -> dict[str, tuple[Any, float]]:
+        """Give the order to one side after the other; return each side's value and seconds.
+
+        Raises:
+            SystemExit: the process of a side has ended.
+        """
+        # Nothing is measured while a process still starts.
+        for name in self._pipes:
+            self._ask(name, None)
+        return {name: self._ask(name, order) for name in self._pipes}
+
+    def _ask(self, name: str, order: str | None) -> Any:
+        try:
+            self._pipes[name].send(order)
+            return self._pipes[name].recv()
+        except (EOFError, OSError):
+            self._processes[name].join()
+            code = self._processes[name].exitcode
+            raise SystemExit(f"{name}: its process ended with exit code {code}") from None
+
+
+def _serve(pipe: Any, start: Callable[[], Work]) -> None:
+    """Prepare a side's work, then answer orders; None asks whether the side is ready."""
+    # The side must not go on if the benchmark is killed. PR_SET_PDEATHSIG is 1; it exists on Linux alone.
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    work = start()
+    while True:
+        order = pipe.recv()
+        pipe.send(None if order is None else work(order))

@@ -1,4 +1,4 @@
-"""Where the golden data is, and its documented generators (golden/README.md, section 1).
+"""The golden data: reading it, and its documented generators (golden/README.md, section 1).
 
 `CLIPBERT_GOLDEN=other/folder pytest -m golden` checks another set of the same form. Everything that a set may change
 (salts, seeds, sizes, cases, numbers of labels) is read from the set.
@@ -25,22 +25,24 @@ TIED = {
 
 
 def golden_folder() -> Path:
-    """The folder named by CLIPBERT_GOLDEN, or the copy beside the tests."""
+    """Return the folder that CLIPBERT_GOLDEN names, or the copy beside the tests."""
     folder = Path(os.environ.get("CLIPBERT_GOLDEN") or OWN_COPY)
     if not folder.is_dir():
-        raise FileNotFoundError(f"CLIPBERT_GOLDEN is {folder}: no such folder")
+        raise FileNotFoundError(
+            f"CLIPBERT_GOLDEN is {folder}, which is no folder: name one with the layout of tests/golden"
+        )
     return folder
 
 
 @functools.cache
 def golden_json(name: str) -> Any:
-    """A JSON file by its path inside the folder. Shared between tests: do not change it."""
+    """Return the content of a JSON file, by its path inside the folder. Tests share it: do not change it."""
     return json.loads((golden_folder() / name).read_text(encoding="utf-8"))
 
 
 @functools.cache
 def golden_arrays(name: str) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file by its path inside the folder."""
+    """Return all arrays of an .npz file, by its path inside the folder."""
     with np.load(golden_folder() / name) as arrays:
         return {key: arrays[key] for key in arrays.files}
 
@@ -58,7 +60,7 @@ def weight_seed(name: str, salt: str) -> int:
 
 
 def weight(name: str, shape: tuple[int, ...] | list[int], *, salt: str) -> np.ndarray:
-    """The float32 values of the entry `name` of the original's state."""
+    """Return the float32 values of the entry `name` of the original's state."""
     name = TIED.get(name, name)
     generator = np.random.Generator(np.random.PCG64(weight_seed(name, salt)))
     n = generator.standard_normal(tuple(shape), dtype=np.float32)
@@ -89,7 +91,7 @@ def weight_gain(name: str) -> float:
 
 
 def picture(seed: int, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8."""
+    """Return a picture: (height, width, 3) uint8, RGB."""
     generator = np.random.Generator(np.random.PCG64(seed))
     base = generator.integers(0, 256, (1, 1, 3))
     amplitude = generator.integers(8, 129, (1, 1, 3))
@@ -103,7 +105,7 @@ def picture(seed: int, height: int, width: int) -> np.ndarray:
 def picture_batch(
     seed: int, items: int, frames: int, height: int, width: int, *, valid: list[int] | None = None
 ) -> np.ndarray:
-    """(items, frames, 3, height, width) uint8; zero outside the top-left `valid` (height, width)."""
+    """Return pictures (items, frames, 3, height, width) uint8, zero outside the top-left `valid` (height, width)."""
     pictures = [[picture(seed + 100 * item + frame, height, width) for frame in range(frames)] for item in range(items)]
     batch = np.ascontiguousarray(np.array(pictures).transpose(0, 1, 4, 2, 3))
     if valid:
@@ -116,7 +118,7 @@ def picture_batch(
 
 
 def text(seed: int, rows: int, length: int, vocabulary: int) -> tuple[np.ndarray, np.ndarray]:
-    """(rows, length) int64 ids and bool mask, True = real token."""
+    """Return ids (rows, length) int64 and their mask (rows, length) bool, where True is a real token."""
     generator = np.random.Generator(np.random.PCG64(seed))
     lengths = generator.integers(4, length + 1, rows)
     lengths[0] = length
@@ -132,12 +134,12 @@ def text(seed: int, rows: int, length: int, vocabulary: int) -> tuple[np.ndarray
 
 
 def sample(values: np.ndarray, stride: int, count: int) -> np.ndarray:
-    """Every `stride`-th of the flattened values, at most `count`, as the stored samples are taken."""
+    """Return every `stride`-th of the flattened values, at most `count`, as the set samples its arrays."""
     return values.reshape(-1)[::stride][:count]
 
 
 def statistics(values: np.ndarray) -> dict[str, float]:
-    """The statistics that the JSON files hold, in float64."""
+    """Return the statistics that the JSON files hold, computed in float64. The deviation has no Bessel correction."""
     wide = values.astype(np.float64)
     return {
         "mean": wide.mean().item(),

@@ -1,4 +1,4 @@
-"""The generators are those of the golden set's README."""
+"""The generators in `goldens.py` give the check values of the golden set."""
 
 import zlib
 

@@ -90,7 +90,7 @@ def test_multiple_choice_scores_of_a_retrieval_model_are_the_originals() -> None
 
 @pytest.mark.golden
 def test_retrieval_scores_are_the_originals() -> None:
-    """Scores to metrics through the task, one text a video as the original counts; ranks lie between its bounds."""
+    """Scores to metrics through the task, one text per video as the original counts; ranks lie between its bounds."""
     cases = golden_json("metrics/metrics.json")["retrieval"]
     assert cases
     for case in cases:

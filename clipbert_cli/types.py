@@ -180,7 +180,7 @@ class Outputs:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What a task predicts for one example, or for a whole media item where every text is scored with every item.
+    """The prediction of a task for one example, or for a whole media item where every text is scored with every item.
 
     `example_id` is None where the prediction belongs to the media item. `fields` are JSON values or float32 arrays;
     they become the rest of the prediction's line.

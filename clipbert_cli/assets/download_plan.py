@@ -1,4 +1,4 @@
-"""What the data folder has, what is missing, and what a download would do. Nothing in this file changes the disk.
+"""Compare the data folder with the catalogue and plan a download. Nothing in this file changes the disk.
 
 DATA/pretrained/, DATA/txt_db/      weights and annotations, in their final place
 DATA/media/NAME/ARCHIVE/            unpacked media, one folder per archive
@@ -123,7 +123,7 @@ class PlannedPart:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What a download will do, part by part."""
+    """The work of a download, part by part."""
 
     layout: DataLayout
     parts: tuple[PlannedPart, ...]

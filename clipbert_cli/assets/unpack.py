@@ -25,7 +25,7 @@ from clipbert_cli.files import atomic_folder
 
 @dataclass(frozen=True)
 class UnpackLimits:
-    """How large an archive may become.
+    """The largest sizes that an unpacked archive may have.
 
     The largest public archive, COCO's train2014.zip, has 82,783 files. Annotations are text, which compresses to a
     tenth at best; an archive that grows more than fifty times is a bomb. `free_bytes` are allowed to any archive, since

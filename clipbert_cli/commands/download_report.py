@@ -1,4 +1,4 @@
-"""What `clipbert download` prints: the plan, the results, and the instructions for data to fetch by hand."""
+"""The output of `clipbert download`: the plan, the results, and the instructions for data to fetch by hand."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ JSONL, SCORES = "jsonl", "scores"
 
 @dataclass(frozen=True)
 class Request:
-    """What is predicted, and where the predictions are written."""
+    """The split to predict, and the place where predictions are written."""
 
     split: str
     output: str

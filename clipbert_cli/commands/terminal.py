@@ -1,4 +1,4 @@
-"""How commands print: results on stdout, everything else on stderr, plain text where the stream is no terminal."""
+"""Printing of commands: results on stdout, everything else on stderr, plain text where the stream is no terminal."""
 
 from __future__ import annotations
 

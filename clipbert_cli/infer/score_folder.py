@@ -40,7 +40,7 @@ TO_DO, SCORED, FAILED = range(3)
 
 @dataclass(frozen=True)
 class Scoring:
-    """What is scored: M media items in batches, N texts, and a digest of all that decides a score.
+    """The scored pairs: M media items in batches, N texts, and a digest of all that decides a score.
 
     Two commands, or an interrupted one and its continuation, may write into one folder only if all of it is equal.
     """

@@ -39,7 +39,7 @@ _OUT_OF_MEMORY = (
 
 
 class Budget:
-    """How many units (tokens or frames) go through the model at a time. It is halved whenever memory runs out."""
+    """The number of units (tokens or frames) per forward pass. It is halved whenever memory runs out."""
 
     def __init__(self, units: int) -> None:
         self.units = units

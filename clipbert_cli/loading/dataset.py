@@ -76,7 +76,7 @@ class FailedItem:
 
 @dataclass(frozen=True, slots=True)
 class MediaSettings:
-    """How a media item becomes frames.
+    """The settings that turn a media item into frames.
 
     Args:
         sampling: which clips are taken from a video.

@@ -1,4 +1,4 @@
-"""How an epoch's groups become steps and batches: decided by numbers alone, for any number of processes.
+"""The division of an epoch's groups into steps and batches: decided by numbers alone, for any number of processes.
 
     epoch's permutation     3 0 6 | 5 1 2 | 4        7 groups, global batch 3: steps 1, 2 and 3
     step 1, two processes   3 0 . 6                  process 0 takes the first half of every step, process 1 the rest

@@ -47,7 +47,7 @@ _SINGLE_CLIP = {"uniform": (0, 1), "start": (0, 3), "middle": (1, 3), "end": (2,
 
 @dataclass(frozen=True, slots=True)
 class ClipSampling:
-    """How clips are taken from a video.
+    """The policy that takes clips from a video.
 
     Args:
         strategy: where clips begin, see the module's docstring.

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in sentences: the schema's findings, each with the line or option it came from."""
+"""The mistakes of a recipe in sentences: the schema's findings, each with the line or option it came from."""
 
 from __future__ import annotations
 

@@ -306,7 +306,7 @@ class ModelConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """What the task optimises, and how the predictions of several clips become one. Each task reads its own."""
+    """The objective of the task, and how the predictions of several clips become one. Each task reads its own."""
 
     pool: Pool = setting(
         "lse",
@@ -445,7 +445,7 @@ class TrainConfig(Section):
 
 
 class InferConfig(Section):
-    """How predictions are made, in validation and by `clipbert infer`, `ask` and `search`."""
+    """The way in which predictions are made, in validation and by `clipbert infer`, `ask` and `search`."""
 
     batch_size: PositiveInt = setting(
         16, ALWAYS, "Number of groups (videos or images with their texts) per forward pass."

@@ -1,4 +1,4 @@
-"""How a process of several ends: it reports its failure to the launcher, which prints the first one, once.
+"""The end of one process of several: it reports its failure to the launcher, which prints the first one, once.
 
 The report is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a plain `torchrun` shows the message too.
 """
@@ -37,7 +37,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How launched processes ended; all fields are None if every process succeeded.
+    """The way in which launched processes ended; all fields are None if every process succeeded.
 
     `signal` is the one that stopped the launcher. `exit_code` is that of the first process that failed, negative where
     a signal killed it, and `rank` is its rank.

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, devices, command and git commit, kept in its folder (environment.json)."""
+"""The provenance of a run: versions, devices, command and git commit, kept in its folder (environment.json)."""
 
 from __future__ import annotations
 

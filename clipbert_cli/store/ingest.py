@@ -37,7 +37,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Ingested:
-    """What `ingest` made of a candidate.
+    """The result of `ingest` for one candidate.
 
     Args:
         file: the chosen file; None if no file can be used.

@@ -30,7 +30,7 @@ class StoreItem:
 
 @dataclass(frozen=True, slots=True)
 class ItemReport:
-    """What a worker found: why an item is `wrong` or `damaged`, and the records of one that can be used."""
+    """The findings of a worker: why an item is `wrong` or `damaged`, and the records of one that can be used."""
 
     wrong: str | None = None
     damaged: str | None = None

@@ -1,4 +1,4 @@
-"""What the tasks share whose predictions are answers: accuracy, and answers from a vocabulary."""
+"""Code shared by the tasks whose predictions are answers: accuracy, and answers from a vocabulary."""
 
 from __future__ import annotations
 

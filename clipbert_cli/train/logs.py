@@ -1,4 +1,4 @@
-"""What training reports: the measurements between two log records, and the files that records are written to."""
+"""The reports of training: the measurements between two log records, and the files that records are written to."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ Loss = Callable[[Outputs, Batch], Mapping[str, Tensor]]
 
 
 class Callbacks(Protocol):
-    """What the loop calls between two steps, in this order."""
+    """The functions that the loop calls between two steps, in this order."""
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Receive the measurements since the last record; called every `log_every_steps` and before validations."""

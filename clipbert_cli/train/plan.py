@@ -1,4 +1,4 @@
-"""How long training runs and which steps are followed by a validation or a checkpoint, computed before it starts."""
+"""The plan of a training, computed before it starts: its steps, its validations and its checkpoints."""
 
 from __future__ import annotations
 

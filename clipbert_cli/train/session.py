@@ -91,7 +91,7 @@ class Training:
 
     @property
     def facts(self) -> TrainingFacts:
-        """What will run, in numbers."""
+        """The training that will run, in numbers."""
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         return TrainingFacts(
             run=str(self.folder.path),
@@ -211,7 +211,7 @@ class Training:
 
 
 class Session:
-    """What happens between the steps of a running training (the loop's callbacks)."""
+    """The work between the steps of a running training (the loop's callbacks)."""
 
     def __init__(self, training: Training, sinks: Sequence[Sink], interrupts: Interrupts) -> None:
         self.training, self.sinks, self.interrupts = training, sinks, interrupts

@@ -15,7 +15,7 @@ from clipbert_cli.files import scratch_folder
 
 @dataclass(frozen=True)
 class OutputCount:
-    """How much one output holds: records and distinct media ids, or the answers of a vocabulary (`media` is None)."""
+    """The size of one output: records and distinct media ids, or the answers of a vocabulary (`media` is None)."""
 
     records: int
     media: int | None = None

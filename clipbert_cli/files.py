@@ -273,6 +273,7 @@ def lock(file: Path, *, keep_waiting: Callable[[], bool] = lambda: False, remove
             raise LockHeldError(_owner(file))
     _close_in_children()
     _held.add(descriptor)
+    before = os.pread(descriptor, 4096, 0)
     try:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
@@ -281,6 +282,10 @@ def lock(file: Path, *, keep_waiting: Callable[[], bool] = lambda: False, remove
         if descriptor in _held:  # a child made by fork has closed it, and the lock is not the child's to release
             if remove_file:
                 file.unlink(missing_ok=True)
+            elif before:
+                # The folder of a command that was refused is as it was.
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, before, 0)
             _held.discard(descriptor)
             os.close(descriptor)
 

@@ -79,25 +79,26 @@ class LmdbStore(MediaSource):
 
     Args:
         kind: what is expected; None accepts either.
+        complete: refuse a store that is not complete.
 
     Raises:
         StoreError: it is damaged, not complete, of a later format, or of another kind than `kind`.
     """
 
-    def __init__(self, path: Path, *, kind: Kind | None = None) -> None:
+    def __init__(self, path: Path, *, kind: Kind | None = None, complete: bool = True) -> None:
         super().__init__(path, kind=kind or "video")
         # A store that must not be changed can have its media records in a store of their own beside it.
         beside = records_beside(path)
         self._beside = LmdbStore(beside, kind=kind) if is_lmdb(beside) else None
         record = self._records_in._get(records.MANIFEST_KEY)
-        self.manifest = None if record is None else self._checked_manifest(record, kind)
+        self.manifest = None if record is None else self._checked_manifest(record, kind, complete=complete)
         self.has_records = self.manifest is not None
         if self.manifest is not None:
             self.kind = self.manifest["kind"]
         elif kind is None:
             self.kind = self._kind_of_first_item()
 
-    def _checked_manifest(self, record: bytes, kind: Kind | None) -> dict[str, Any]:
+    def _checked_manifest(self, record: bytes, kind: Kind | None, *, complete: bool) -> dict[str, Any]:
         try:
             manifest = records.manifest(record)
         except (ValueError, KeyError, TypeError) as exc:
@@ -107,7 +108,7 @@ class LmdbStore(MediaSource):
                 f"{self.path} has store format {manifest['format']}, but this clipbert reads up to {records.FORMAT}",
                 hint="update clipbert, or pack the media again",
             )
-        if not manifest["complete"]:
+        if complete and not manifest["complete"]:
             raise StoreError(
                 f"{self.path} is not complete: a pack is adding to it, or was stopped",
                 hint="run its clipbert pack command again, which continues it",

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import lmdb
+
 from clipbert_cli.errors import DecodeError, StoreError, UsageError
-from clipbert_cli.files import remove
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import (
     PLURAL,
@@ -25,6 +26,7 @@ from clipbert_cli.store.discover import (
     has_suffix,
 )
 from clipbert_cli.store.ingest import Candidate, Ingested, ingest, read_file, seconds_for, shown_seconds
+from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, records_beside
 from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.unfinished import UnfinishedStore, unfinished_store
 from clipbert_cli.store.worker_pool import WorkerCrash, in_order
@@ -38,6 +40,8 @@ Progress = Callable[[int, int], None]
 
 _SETTINGS_KEY = b"/settings"
 """The journal's key of the settings; a media id has no slash."""
+
+_HELD = "the store has this media id already"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +102,11 @@ def pack_media(
     settings = _Settings(kind, add, on_duplicate, transcode)
     candidates = _candidates(media, settings)
     with writing_to(store), unfinished_store(store, add=add) as place:
+        # Everything that can be refused is checked before the first file is opened for writing.
+        is_continued = _check_settings(place, settings)
+        if add:
+            _check_addition(store, settings, () if is_continued else candidates)
         with _Packer(place, settings) as packer:
-            packer.begin(candidates)
             try:
                 packer.run(candidates, workers=workers, on_progress=on_progress)
                 summary = packer.finish(candidates)
@@ -171,6 +178,54 @@ class _Outcome:
     damaged: list[str] | None
 
 
+def _as_json(settings: _Settings) -> bytes:
+    return json.dumps(dataclasses.asdict(settings)).encode()
+
+
+def _check_settings(place: UnfinishedStore, settings: _Settings) -> bool:
+    """Return whether this pack continues one that was stopped.
+
+    Raises:
+        StoreError: the other one had other settings.
+    """
+    data_file = place.journal / DATA_FILE
+    # A pack that was killed while it created the file leaves it empty, which LMDB cannot open for reading.
+    if not data_file.is_file() or not data_file.stat().st_size:
+        return False
+    with lmdb.open(str(place.journal), readonly=True, lock=False) as journal, journal.begin() as txn:
+        before, now = txn.get(_SETTINGS_KEY), _as_json(settings)
+    if before not in (None, now):
+        raise StoreError(
+            f"packing {place.store} was stopped and had other settings: {before.decode()}, now {now.decode()}",
+            hint="give the settings of then" + ("" if settings.add else f", or remove {place.folder} to start again"),
+        )
+    return before is not None
+
+
+def _check_addition(store: Path, settings: _Settings, candidates: Iterable[Candidate]) -> None:
+    """Raise StoreError if these candidates cannot be added to the store."""
+    held = LmdbStore(store, complete=False)
+    if is_lmdb(records_beside(store)):
+        raise StoreError(
+            f"{store} has its media records in {records_beside(store)}, which an addition does not reach",
+            hint=f"remove {records_beside(store)}, then: clipbert store scan {store}",
+        )
+    if not held.has_records:
+        raise StoreError(f"{store} has no media records", hint=f"add them first: clipbert store scan {store}")
+    if held.kind != settings.kind:
+        raise StoreError(
+            f"{store} is a store of kind {held.kind!r}, not {settings.kind!r}",
+            hint="pack these files into a store of their own",
+        )
+    if settings.on_duplicate == "error":
+        for candidate in candidates:
+            if candidate.media_id in held:
+                raise StoreError(
+                    f"{store} has {candidate.media_id!r} already, and {candidate.files[0]} has the same media id",
+                    hint="leave it out, or choose one with --on-duplicate first or longest",
+                )
+
+
 class _Packer(contextlib.AbstractContextManager["_Packer"]):
     """Writes items in the order of their media ids, so that the store does not depend on the number of processes.
 
@@ -185,58 +240,14 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
             self.writer = stack.enter_context(contextlib.closing(StoreWriter(place.folder)))
             self.journal = stack.enter_context(contextlib.closing(StoreWriter(place.journal)))
             self._open = stack.pop_all()
+        # Before the first item: a pack that is killed at any moment after it can be continued.
+        self.journal.put({_SETTINGS_KEY: _as_json(settings)})
+        self.journal.commit()
+        held = self._manifest()
+        self._is_marked = held is not None and not held["complete"]
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
-
-    def begin(self, candidates: Sequence[Candidate]) -> None:
-        """Check that the candidates can be packed here, and mark the store as not complete.
-
-        Raises:
-            StoreError: they cannot; the store is as it was.
-        """
-        now = json.dumps(dataclasses.asdict(self.settings)).encode()
-        before = self.journal.get(_SETTINGS_KEY)
-        if before is not None:
-            if before != now:
-                raise StoreError(
-                    f"packing {self.place.store} was stopped and had other settings: {before.decode()}, now "
-                    f"{now.decode()}",
-                    hint="give the settings of then"
-                    + ("" if self.settings.add else f", or remove {self.place.folder} to start again"),
-                )
-            return
-        held = self._manifest()
-        if self.settings.add:
-            try:
-                self._check_addition(held, candidates)
-            except StoreError:
-                # Nothing was begun: the store must not look as if an addition had been stopped.
-                remove(self.place.journal)
-                raise
-        manifest = records.manifest_record(
-            kind=self.settings.kind, complete=False, transcode=held and held.get("transcode")
-        )
-        self.writer.put({records.MANIFEST_KEY: manifest})
-        self.journal.put({_SETTINGS_KEY: now})
-        self._commit()
-
-    def _check_addition(self, held: dict[str, Any] | None, candidates: Sequence[Candidate]) -> None:
-        store = self.place.store
-        if held is None:
-            raise StoreError(f"{store} has no media records", hint=f"add them first: clipbert store scan {store}")
-        if held["kind"] != self.settings.kind:
-            raise StoreError(
-                f"{store} is a store of kind {held['kind']!r}, not {self.settings.kind!r}",
-                hint="pack these files into a store of their own",
-            )
-        if self.settings.on_duplicate == "error":
-            for candidate in candidates:
-                if records.media_key(candidate.media_id) in self.writer:
-                    raise StoreError(
-                        f"{store} has {candidate.media_id!r} already, and {candidate.files[0]} has the same media id",
-                        hint="leave it out, or choose one with --on-duplicate first or longest",
-                    )
 
     def run(self, candidates: Sequence[Candidate], *, workers: int, on_progress: Progress | None) -> None:
         """Pack every candidate that is not finished."""
@@ -255,7 +266,7 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
         """Mark the store as complete.
 
         Raises:
-            StoreError: no file could be packed into a new store.
+            StoreError: no file could be packed, and none is in the store already.
         """
         packed = size = 0
         skipped: list[tuple[Path, str]] = []
@@ -268,7 +279,7 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
                 packed, size = packed + 1, size + outcome.bytes
             if outcome.damaged:
                 damaged.append((Path(outcome.damaged[0]), outcome.damaged[1]))
-        if not packed and not self.settings.add:
+        if not packed and all(reason != _HELD for _, reason in skipped):
             path, reason = skipped[0]
             raise StoreError(
                 f"none of {len(skipped)} files could be packed; the first: {path}: {reason}",
@@ -281,6 +292,8 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
     def complete(self, *, transcode: Transcode | None) -> None:
         """Write the manifest of a complete store; what is not committed is forgotten."""
         self.writer.discard()
+        if not self._is_marked:
+            return  # nothing was added
         held = self._manifest()
         items, size = self.writer.count_media(without=records.PREFIX)
         how = dataclasses.asdict(transcode) if transcode else held and held.get("transcode")
@@ -333,6 +346,12 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
         data = read_file(file) if ingested.data is None else ingested.data
         if zlib.crc32(data) != ingested.crc32:
             raise DecodeError("it changed while it was packed")
+        if not self._is_marked:
+            # With the first item and not before: an addition that adds nothing leaves the store as it was.
+            self._is_marked = True
+            transcode = (self._manifest() or {}).get("transcode")
+            manifest = records.manifest_record(kind=self.settings.kind, complete=False, transcode=transcode)
+            self.writer.put({records.MANIFEST_KEY: manifest})
         # An item that is replaced may have had a packet table that the new one does not have.
         old_packets = {records.packets_key(candidate.media_id): None}
         self.writer.put({records.media_key(candidate.media_id): data, **old_packets, **ingested.records})
@@ -349,7 +368,7 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
         held = shown_seconds(records.video_info(record)) if record and self.settings.kind == "video" else math.inf
         if self.settings.on_duplicate == "longest" and held < ingested.seconds:
             return
-        raise DecodeError("the store has this media id already")
+        raise DecodeError(_HELD)
 
     def _commit(self) -> None:
         # In this order: after a kill in between, items are packed again, but none is missing that the journal has.

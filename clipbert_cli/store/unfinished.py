@@ -56,7 +56,8 @@ class UnfinishedStore:
 def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
     """Yield the place to write a new store in or, with `add`, the store itself, locked against other packs.
 
-    An error removes the folder of a new store. Ctrl-C leaves it, so that the next pack can continue.
+    An error removes the folder of a new store, unless an earlier pack was stopped in it. Ctrl-C leaves it, so that the
+    next pack can continue.
 
     Raises:
         StoreError: another pack is writing this store.
@@ -65,6 +66,7 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
     if not store.parent.is_dir():
         raise OutputError(f"{store} cannot be written: {store.parent} is not a folder", hint=f"mkdir -p {store.parent}")
     folder = store if add else store.with_name(f".{store.name}.unfinished")
+    is_continued = (folder / _JOURNAL).exists()
     with contextlib.ExitStack() as stack:
         try:
             # In the folder of a new store the lock file goes with the folder. Removing it on the way out could remove
@@ -77,6 +79,6 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
         try:
             yield UnfinishedStore(store, folder)
         except Exception:
-            if not add:
+            if not add and not is_continued:
                 remove(folder)
             raise

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,12 +85,19 @@ class RecordWriter:
 @contextmanager
 def record_writer(folder: Path) -> Iterator[RecordWriter]:
     """Yield a writer whose files are moved into `folder` together when the block ends without an error."""
-    with scratch_folder(folder / "conversion") as scratch:
-        writer = RecordWriter(scratch)
-        yield writer
-        # A kill between two of them leaves a part that is not complete, and that the next download converts again.
-        for name in writer.counts:
-            os.replace(scratch / name, folder / name)
+    is_new = not folder.exists()
+    try:
+        with scratch_folder(folder / "conversion") as scratch:
+            writer = RecordWriter(scratch)
+            yield writer
+            # A kill between two of them leaves a part that is not complete, and that the next download converts again.
+            for name in writer.counts:
+                os.replace(scratch / name, folder / name)
+    except BaseException:
+        if is_new:
+            with suppress(OSError):  # some outputs may be there
+                folder.rmdir()
+        raise
 
 
 def _has_words(value: str | list[str]) -> bool:

@@ -98,7 +98,7 @@ class PlainModel(nn.Module):
         width = bert.hidden_size
 
         def norm() -> nn.LayerNorm:
-            return nn.LayerNorm(width, eps=bert.layer_norm_eps)
+            return nn.LayerNorm(width, eps=1e-12)
 
         def layer() -> nn.ModuleDict:
             narrow = {name: nn.Linear(width, width) for name in ("query", "key", "value", "attention_output")}
@@ -112,21 +112,21 @@ class PlainModel(nn.Module):
             {
                 "word_embeddings": nn.Embedding(bert.vocab_size, width, padding_idx=0),
                 "position_embeddings": nn.Embedding(bert.max_position_embeddings, width),
-                "token_type_embeddings": nn.Embedding(bert.type_vocab_size, width),
+                "token_type_embeddings": nn.Embedding(2, width),
                 "norm": norm(),
             }
         )
         self.visual_embeddings = nn.ModuleDict(
             {
-                "row_embeddings": nn.Embedding(bert.max_grid_rows, width),
-                "column_embeddings": nn.Embedding(bert.max_grid_columns, width),
+                "row_embeddings": nn.Embedding(100, width),
+                "column_embeddings": nn.Embedding(100, width),
                 "token_type_embeddings": nn.Embedding(1, width),
                 "norm": norm(),
             }
         )
         layers = nn.ModuleList(layer() for _ in range(bert.num_hidden_layers))
         self.transformer = nn.ModuleDict({"layers": layers, "pooler": nn.Linear(width, width)})
-        hidden = config.head.hidden_scale * width
+        hidden = 2 * width
         self.head = nn.ModuleDict(
             {"layers": nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, outputs))}
         )

@@ -67,12 +67,8 @@ def model_config(size: str, **changes: Any) -> ModelConfig:
         num_attention_heads=found["num_attention_heads"],
         intermediate_size=found["intermediate_size"],
         max_position_embeddings=found["max_position_embeddings"],
-        type_vocab_size=found["type_vocab_size"],
-        layer_norm_eps=found["layer_norm_eps"],
         hidden_dropout=changes.pop("dropout", found["hidden_dropout_prob"]),
         attention_dropout=changes.pop("attention_dropout", found["attention_probs_dropout_prob"]),
-        max_grid_rows=found["max_grid_row_position_embeddings"],
-        max_grid_columns=found["max_grid_col_position_embeddings"],
     )
     return ModelConfig(bert=bert, **changes)
 

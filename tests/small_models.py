@@ -16,7 +16,5 @@ def small_config(**changes: object) -> ModelConfig:
             max_position_embeddings=24,
             hidden_dropout=0.0,
             attention_dropout=0.0,
-            max_grid_rows=4,
-            max_grid_columns=4,
         ),
     ).model_copy(update=changes)

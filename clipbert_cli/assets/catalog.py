@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clipbert_cli.errors import CatalogError, UsageError
+from clipbert_cli.types import Kind as MediaKind
 
 PartKind = Literal["annotations", "media", "weights"]
 Mark = Literal["verified", "single source", "inferred", "unverified"]
@@ -108,7 +109,7 @@ class AssetPart(CatalogEntry):
     )
     place: dict[FileId, str] = Field(default_factory=dict, description="weights: file -> its name in folder")
     store: str | None = Field(None, description="media: the store that `pack` makes of folder")
-    media_kind: Literal["video", "image"] | None = Field(None, description="media: kind of the files")
+    media_kind: MediaKind | None = Field(None, description="media: kind of the files")
     manual: str | None = Field(None, description="instructions for fetching it by hand")
 
     _check_folder = field_validator("folder", "store")(lambda value: value if value is None else _relative(value))

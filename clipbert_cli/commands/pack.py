@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from clipbert_cli.commands.options import JsonOption
+from clipbert_cli.types import Kind
 
 if TYPE_CHECKING:
     from clipbert_cli.store.pack import PackSummary
@@ -35,7 +36,7 @@ def pack(
         typer.Argument(metavar="STORE", help="Folder of the new store; with --add, of the store that is added to."),
     ],
     kind: Annotated[
-        Literal["video", "image"] | None,
+        Kind | None,
         typer.Option("--kind", help="Kind of the media files. By default the endings of their names decide."),
     ] = None,
     workers: WorkersOption = None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipbert_cli.commands.options import JsonOption, OverwriteOption
 from clipbert_cli.commands.pack import WorkersOption, worker_count
+from clipbert_cli.types import Sampling
 
 if TYPE_CHECKING:
     from clipbert_cli.store.verify import Checked
@@ -97,7 +98,7 @@ def show_item(
         typer.Option("--output", "-o", metavar="FILE", help="Picture to write; its ending (.png) is its format."),
     ],
     sampling: Annotated[
-        Literal["random", "uniform", "start", "middle", "end", "clips"],
+        Sampling,
         typer.Option("--sampling", help="Where the clips start, with the meaning of data.sampling in a recipe."),
     ] = "clips",
     num_clips: Annotated[

@@ -56,7 +56,7 @@ class Scores(NamedTuple):
 
 
 class ClassifierHead(nn.Module):
-    """Dropout on the pooled token, then D -> scale * D -> ReLU -> C; with `head.kind` linear, D -> C."""
+    """Dropout on the pooled token, then D -> 2 D -> ReLU -> C."""
 
     reads_words: ClassVar[bool] = False
     """Whether the head reads the outputs of all text tokens, or only the pooled first one."""
@@ -64,12 +64,9 @@ class ClassifierHead(nn.Module):
     def __init__(self, config: ModelConfig, num_outputs: int) -> None:
         super().__init__()
         self.num_outputs = num_outputs
-        width, hidden = config.bert.hidden_size, config.head.hidden_scale * config.bert.hidden_size
+        width = config.bert.hidden_size
         self.dropout = nn.Dropout(config.bert.hidden_dropout)
-        if config.head.kind == "linear":
-            self.layers = nn.Sequential(nn.Linear(width, num_outputs))
-        else:
-            self.layers = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Linear(hidden, num_outputs))
+        self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, num_outputs))
 
     def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
         """Score from `pooled` alone; the other arguments are for heads that read words."""

@@ -34,10 +34,14 @@ PROJECTIONS = ("query", "key", "value")
 PAD = 0
 """BERT's id of the padding token; its embedding gets no gradient."""
 
+# Sizes that all BERT and ClipBERT checkpoints share. The second token type is never used, but checkpoints have it.
+TOKEN_TYPES = 2
+LAYER_NORM_EPS = 1e-12
+
 
 def layer_norm(config: BertConfigSection) -> nn.LayerNorm:
     """Return a layer norm over the model's width."""
-    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+    return nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
 
 
 class TextEmbeddings(nn.Module):
@@ -48,7 +52,7 @@ class TextEmbeddings(nn.Module):
         width = config.hidden_size
         self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=PAD)
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
-        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.token_type_embeddings = nn.Embedding(TOKEN_TYPES, width)
         self.norm = layer_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
 

@@ -11,20 +11,24 @@ from torch import Tensor, nn
 from clipbert_cli.model.transformer import layer_norm
 from clipbert_cli.recipe.schema import BertConfigSection
 
+# Rows and columns that have a position embedding, as in all ClipBERT checkpoints. A cell is 64 pixels wide, so
+# data.frame_size is at most 6400.
+GRID_SIDE = 100
+
 
 class VisualEmbeddings(nn.Module):
     """Mean over a clip's frames, plus row and column embeddings of each cell (ClipBERT section 3.1), then layer norm.
 
     Args:
-        config: width, largest grid, epsilon and dropout.
+        config: width and dropout.
         sample_size: cells kept at random in training (Pixel-BERT's pixel random sampling); 0 keeps all of them.
     """
 
     def __init__(self, config: BertConfigSection, *, sample_size: int = 0) -> None:
         super().__init__()
         self.sample_size = sample_size
-        self.row_embeddings = nn.Embedding(config.max_grid_rows, config.hidden_size)
-        self.column_embeddings = nn.Embedding(config.max_grid_columns, config.hidden_size)
+        self.row_embeddings = nn.Embedding(GRID_SIDE, config.hidden_size)
+        self.column_embeddings = nn.Embedding(GRID_SIDE, config.hidden_size)
         self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
         self.norm = layer_norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout)
@@ -40,11 +44,10 @@ class VisualEmbeddings(nn.Module):
             ValueError: the grid has more rows or columns than there are embeddings for.
         """
         rows, columns = grid.shape[2:4]
-        max_rows, max_columns = self.row_embeddings.num_embeddings, self.column_embeddings.num_embeddings
-        if rows > max_rows or columns > max_columns:
+        if max(rows, columns) > GRID_SIDE:
             raise ValueError(
-                f"the grid is {rows} x {columns} (rows x columns), model.bert.max_grid_rows x max_grid_columns is "
-                f"{max_rows} x {max_columns}: use smaller frames, or a model with more position embeddings"
+                f"the grid is {rows} x {columns} (rows x columns), but there are position embeddings for "
+                f"{GRID_SIDE} rows and {GRID_SIDE} columns: use smaller frames"
             )
         features = grid.mean(dim=1)  # (M, h, w, D)
         features = features + self.row_embeddings.weight[:rows, None]  # + (h, 1, D)

@@ -81,9 +81,7 @@ class SplitConfig(Section):
 
     annotations: str = setting(..., AT_INFERENCE, "JSONL file with one record per line. Relative to data.root.")
     media: str = setting(
-        ...,
-        AT_INFERENCE,
-        "Store made by `clipbert pack`, or a folder of media files. Relative to data.root.",
+        ..., AT_INFERENCE, "Store made by `clipbert pack`, or a folder of media files. Relative to data.root."
     )
 
 
@@ -103,10 +101,7 @@ class DataConfig(Section):
         decides_scores=False,
     )
     train_splits: Annotated[list[str], Field(min_length=1)] = setting(
-        ["train"],
-        NEVER,
-        "Names of the splits to train on. Each batch comes from one of them.",
-        decides_scores=False,
+        ["train"], NEVER, "Names of the splits to train on. Each batch comes from one of them.", decides_scores=False
     )
     train_ratios: list[Positive] | None = setting(
         None,
@@ -126,7 +121,7 @@ class DataConfig(Section):
         "JSON file with all possible answers, for tasks that choose one: an object {answer: label} or a list.",
     )
     media: Kind = setting("video", AT_INFERENCE, "Kind of the media. An image is treated as one clip of one frame.")
-    frame_size: Annotated[int, Field(ge=64)] = setting(
+    frame_size: Annotated[int, Field(ge=64, le=6400)] = setting(
         448, NEVER, "Side in pixels of the square that frames are scaled to fit into. The rest of it is padding."
     )
     sampling: Sampling = setting(
@@ -152,10 +147,7 @@ class DataConfig(Section):
         "Largest number of examples of one video or image that share one pass through the visual encoder in training.",
     )
     workers: Annotated[int, Field(ge=0)] = setting(
-        4,
-        ALWAYS,
-        "Number of processes per GPU that decode media. 0 decodes in the main process.",
-        decides_scores=False,
+        4, ALWAYS, "Number of processes per GPU that decode media. 0 decodes in the main process.", decides_scores=False
     )
     decoder: Literal["auto", "pyav", "dali"] = setting(
         "auto",
@@ -239,15 +231,11 @@ class BertConfigSection(Section):
     max_position_embeddings: PositiveInt = setting(
         512, NEVER, "Number of position embeddings of text, which bounds data.max_text_length."
     )
-    type_vocab_size: PositiveInt = setting(2, NEVER, "Number of token types of the text embedding. Row 0 is used.")
-    layer_norm_eps: Positive = setting(1e-12, NEVER, "Epsilon of every LayerNorm.")
     initializer_range: Positive = setting(0.02, NEVER, "Standard deviation of weights that start at random.")
     hidden_dropout: ShareBelow1 = setting(
         0.1, NEVER, "Dropout probability after the embeddings, after each part of a layer, and before the head."
     )
     attention_dropout: ShareBelow1 = setting(0.1, NEVER, "Dropout probability of attention weights.")
-    max_grid_rows: PositiveInt = setting(100, NEVER, "Rows of the grid that have a position embedding.")
-    max_grid_columns: PositiveInt = setting(100, NEVER, "Columns of the grid that have a position embedding.")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> BertConfigSection:
@@ -256,13 +244,6 @@ class BertConfigSection(Section):
                 f"num_attention_heads is {self.num_attention_heads}: it must divide hidden_size ({self.hidden_size})"
             )
         return self
-
-
-class HeadConfig(Section):
-    """The classifier on the pooled first token: D -> hidden_scale * D -> ReLU -> outputs, or one linear layer."""
-
-    kind: Literal["mlp", "linear"] = setting("mlp", NEVER, "`linear` has no hidden layer.")
-    hidden_scale: PositiveInt = setting(2, NEVER, "Width of the hidden layer, in multiples of the transformer's.")
 
 
 class WeightsConfig(Section):
@@ -290,7 +271,6 @@ class ModelConfig(Section):
     weights: WeightsConfig = WeightsConfig()
     visual: VisualConfig = VisualConfig()
     bert: BertConfigSection = BertConfigSection()
-    head: HeadConfig = HeadConfig()
     pixel_random_sampling_size: Annotated[int, Field(ge=0)] = setting(
         0, NEVER, "Number of visual tokens per clip that training keeps, drawn at random. 0 keeps all of them."
     )
@@ -494,9 +474,7 @@ class Recipe(Section):
         ..., NEVER, "Name of the recipe. Without --run, the run is kept in runs/NAME."
     )
     task: str = setting(
-        ...,
-        AT_INFERENCE,
-        "What is learned: open_ended_qa, multiple_choice, image_qa, retrieval or pretraining.",
+        ..., AT_INFERENCE, "What is learned: open_ended_qa, multiple_choice, image_qa, retrieval or pretraining."
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(
         42, NEVER, "Number from which random weights, the order of the data and the places of clips are drawn."
@@ -515,15 +493,10 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _positions_suffice(self) -> Recipe:
-        bert, cells = self.model.bert, -(-self.data.frame_size // 64)  # the grid has one cell per 64 pixels
-        if self.data.max_text_length > bert.max_position_embeddings:
+        longest = self.model.bert.max_position_embeddings
+        if self.data.max_text_length > longest:
             raise ValueError(
-                f"data.max_text_length is {self.data.max_text_length}: model.bert.max_position_embeddings allows "
-                f"{bert.max_position_embeddings}"
-            )
-        if cells > min(bert.max_grid_rows, bert.max_grid_columns):
-            raise ValueError(
-                f"data.frame_size is {self.data.frame_size}, a grid of {cells} x {cells} cells: "
-                f"model.bert.max_grid_rows and max_grid_columns allow {bert.max_grid_rows} and {bert.max_grid_columns}"
+                f"data.max_text_length is {self.data.max_text_length}: it must be at most "
+                f"model.bert.max_position_embeddings, {longest}"
             )
         return self

@@ -15,7 +15,7 @@ from clipbert_cli.model import ClipBert, HeadSpec, from_pretrained, save_pretrai
 from clipbert_cli.model.freezing import freeze
 from clipbert_cli.model.resnet import ConvNorm, FrozenBatchNorm2d, GridResNet
 from clipbert_cli.model.transformer import split_projections
-from clipbert_cli.recipe.schema import HeadConfig, ModelConfig, VisualConfig
+from clipbert_cli.recipe.schema import ModelConfig, VisualConfig
 from clipbert_cli.types import Batch
 
 
@@ -165,8 +165,8 @@ def test_random_cells_are_sorted_distinct_and_for_training_only() -> None:
 
 
 def test_a_grid_larger_than_its_position_embeddings_is_refused(classifier: ClipBert) -> None:
-    with pytest.raises(ValueError, match=r"5 x 2 .*max_grid_rows x max_grid_columns is 4 x 4"):
-        classifier.encode_visual(torch.zeros(1, 1, 1, 3, 320, 128, dtype=torch.uint8))
+    with pytest.raises(ValueError, match=r"the grid is 101 x 2 .*position embeddings for 100 rows and 100 columns"):
+        classifier.visual_embeddings(torch.zeros(1, 1, 101, 2, 16))
 
 
 def test_a_text_longer_than_its_position_embeddings_is_refused(classifier: ClipBert) -> None:
@@ -185,15 +185,6 @@ def test_a_text_longer_than_its_position_embeddings_is_refused(classifier: ClipB
 def test_an_impossible_head_is_refused(kind: str, num_outputs: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         HeadSpec(kind, num_outputs)  # type: ignore[arg-type]
-
-
-def test_a_linear_head_has_one_layer(batch: Batch) -> None:
-    model = ClipBert(small_config(head=HeadConfig(kind="linear")), HeadSpec("classifier", 7))
-    assert [name for name in model.state_dict() if name.startswith("head.")] == [
-        "head.layers.0.weight",
-        "head.layers.0.bias",
-    ]
-    assert model(batch).logits.shape == (3, 3, 7)
 
 
 def test_the_masked_word_head_shares_the_word_embeddings(pretraining: ClipBert, batch: Batch) -> None:

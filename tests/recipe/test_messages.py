@@ -31,7 +31,7 @@ def report(folder: Path, text: str, **options) -> list[str]:
         ("tarin: {}", "tarin: unknown key; did you mean train?"),
         ("batch_size: 8", "batch_size: unknown key; did you mean train.batch_size or infer.batch_size?"),
         ("bacth_size: 8", "bacth_size: unknown key; did you mean train.batch_size or infer.batch_size?"),
-        ("model: {head: {zzz: 1}}", "model.head.zzz: unknown key; model.head has kind, hidden_scale"),
+        ("model: {weights: {zzz: 1}}", "model.weights.zzz: unknown key; model.weights has checkpoint, bert"),
         ("train: {batch_size: 0}", "train.batch_size is 0: it must be a whole number of at least 1"),
         (
             "data: {max_text_length: 1000}",
@@ -132,7 +132,7 @@ def test_each_mistake_names_the_file_it_came_from(tmp_path):
 
 def test_keys_that_do_not_go_together_name_every_place_they_came_from(tmp_path):
     text = HEAD + "model: {bert: {hidden_size: 100, vocab_size: 9}}\n"
-    (tmp_path / "base.yaml").write_text("model: {bert: {type_vocab_size: 1}}\n")
+    (tmp_path / "base.yaml").write_text("model: {bert: {num_hidden_layers: 1}}\n")
     lines = report(tmp_path, text + "extends: base.yaml\n", overrides=["model.bert.num_attention_heads=3"])
     says = "model.bert: num_attention_heads is 3: it must divide hidden_size (100)"
     assert lines == [f"--set and {tmp_path}/a.yaml:3: {says}"]

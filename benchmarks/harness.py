@@ -85,7 +85,7 @@ def machine() -> str:
     names = [line for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
     processor = names[0].partition(":")[2].strip() if names else platform.processor() or platform.machine()
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
-    libraries = [f"{name} {version(name)}" for name in ("torch", "transformers", "av", "lmdb", "numpy")]
+    libraries = [f"{name} {version(name)}" for name in ("torch", "av", "lmdb", "numpy")]
     cores = len(os.sched_getaffinity(0))
     return f"{processor}, {cores} cores, {gpu}; Python {platform.python_version()}, {', '.join(libraries)}"
 

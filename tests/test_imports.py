@@ -85,6 +85,8 @@ def broken_rules(module: str, source: str) -> list[str]:
         allowed = {own, "__version__"} | MAY_IMPORT.get(own, set())
         if inside != name and not any(f"{inside}.".startswith(f"{entry}.") for entry in allowed):
             found.append(f"line {line}: {own} imports {inside}")
+        if own == "model" and name.split(".")[0] == "transformers":
+            found.append(f"line {line}: imports transformers")
         if name.startswith("torch.distributed") and module != "runtime.distributed":
             found.append(f"line {line}: imports torch.distributed")
     for node in ast.walk(tree):
@@ -143,6 +145,7 @@ def test_a_module_keeps_the_house_rules(module):
         ("commands.pack", "from av import open as o"),
         ("commands.pack", "if True:\n    from lmdb import Environment"),
         ("model.resnet", "print('hello')"),
+        ("model.transformer", "from transformers.models.bert.modeling_bert import BertLayer"),
         ("media.utils", ""),
         ("tools.x", ""),
     ],

@@ -125,7 +125,7 @@ def test_a_signal_loses_no_step_and_the_result_is_bitwise_equal(
     assert_same(whole, run)
     starts = json.loads((run / "environment.json").read_text())
     assert [start["step"] for start in starts] == [0, 5, 9]
-    assert {"torch", "transformers"} <= starts[0]["libraries"].keys()
+    assert {"torch", "tokenizers"} <= starts[0]["libraries"].keys()
     assert [each["device"] for each in starts[0]["processes"]] == ["cpu"]
 
 

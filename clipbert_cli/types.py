@@ -7,6 +7,7 @@ tokens, C classes.
 from __future__ import annotations
 
 import dataclasses
+from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -78,13 +79,16 @@ class VideoInfo:
     depends on them.
 
     Args:
-        width, height: size of the decoded frames in pixels.
+        width, height: size of the first frame in pixels, as it is coded.
         num_frames: the header's frame count; 0 if not stated.
         duration: the header's stream duration in units of `time_base`; None if not stated.
         average_rate: the header's frames per second; None if not stated.
         time_base: seconds per unit of time.
         pts: presentation times of all frames that decode, in display order and units of `time_base`.
         complete: False if decoding the whole stream ends in an error.
+        orientation: how the file says its frames must be turned to be upright, as an EXIF orientation (1 to 8; 1 is
+            upright, 3 upside down, 6 must be turned clockwise, 8 counterclockwise, the others are mirrored).
+        size_changes: (frame, height, width) of each frame whose coded size differs from that of the frame before it.
     """
 
     width: int
@@ -95,6 +99,18 @@ class VideoInfo:
     time_base: Fraction
     pts: tuple[int, ...] = field(repr=False)
     complete: bool = True
+    orientation: int = 1
+    size_changes: tuple[tuple[int, int, int], ...] = ()
+
+    @property
+    def upright_size(self) -> tuple[int, int]:
+        """(height, width) of the first frame after turning it upright."""
+        return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+
+    def size_of(self, frame: int) -> tuple[int, int]:
+        """Return the coded (height, width) of a frame."""
+        place = bisect_right(self.size_changes, frame, key=lambda change: change[0])
+        return self.size_changes[place - 1][1:] if place else (self.height, self.width)
 
 
 @dataclass(frozen=True, slots=True)

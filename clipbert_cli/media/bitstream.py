@@ -59,6 +59,12 @@ class NalFormat:
             )
         return Picture(is_idr=all(head >> 1 & 63 in (19, 20) for head in slices), is_unreferenced=False)
 
+    def parameter_sets(self, packet: bytes) -> list[bytes]:
+        """Return the units of a packet that set up the decoder: SPS and PPS, and VPS in HEVC (tables 7-1)."""
+        kinds, shift = ((7, 8), 0) if self.codec == "h264" else ((32, 33, 34), 1)
+        units = (packet[start:end].rstrip(b"\0") for start, end in self._units(packet))
+        return [unit for unit in units if unit and (unit[0] >> shift) & (31 if not shift else 63) in kinds]
+
     def fields(self, packet: bytes) -> int:
         """Return the number of coded H.264 pictures in a packet: 2 if its two fields are coded separately.
 

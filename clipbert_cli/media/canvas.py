@@ -98,11 +98,30 @@ def resize_pad(frames: np.ndarray | torch.Tensor, size: int, *, dtype: torch.dty
     return canvas
 
 
-def resize_into(target: torch.Tensor, frame: np.ndarray | torch.Tensor) -> None:
-    """Write one frame, (h, w, 3) uint8, into its part of a canvas, (3, S, S), as `resize_pad` does."""
+def upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
+    """Return pixels (..., h, w) turned and mirrored as an EXIF orientation says; see `VideoInfo.orientation`."""
+    flips = [axis for axis, orientations in ((-2, (3, 4, 6, 7)), (-1, (2, 3, 7, 8))) if orientation in orientations]
+    pixels = pixels.flip(flips) if flips else pixels
+    return pixels.transpose(-2, -1) if orientation >= 5 else pixels
+
+
+def resize_into(target: torch.Tensor, frame: np.ndarray | torch.Tensor, *, orientation: int = 1) -> None:
+    """Write one frame, (h, w, 3) uint8, into its part of a canvas, (3, S, S), as `resize_pad` does.
+
+    Args:
+        orientation: how the frame is turned to be upright, see `upright`.
+    """
     import torch
     from torch.nn.functional import interpolate
 
+    if orientation != 1:
+        # The frame is turned after resizing, which moves fewer pixels and gives the same ones.
+        lying = torch.empty_like(target)
+        resize_into(lying, frame)
+        height, width = resize_size(frame.shape[0], frame.shape[1], target.shape[-1])
+        turned = upright(lying[:, :height, :width], orientation)
+        target[:, : turned.shape[1], : turned.shape[2]] = turned
+        return
     if isinstance(frame, np.ndarray):
         frame = torch.from_numpy(frame)
     native_height, native_width, _ = frame.shape

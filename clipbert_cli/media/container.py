@@ -1,9 +1,9 @@
 """A video file in memory, opened as a container and decoded from its start: slow, but right for every file.
 
 Frames are numbered in display order. A damaged video ends at the first error: an error that FFmpeg reports, a packet or
-frame that FFmpeg marks as corrupt, times that run far backwards, or a change of the frame size. Damage that FFmpeg does
-not report is not detected here; once a file is packed, checksums detect it. Rotation marks are ignored, as the original
-ignores them.
+frame that FFmpeg marks as corrupt, or times that run far backwards without a key frame. Damage that FFmpeg does not
+report is not detected here; once a file is packed, checksums detect it. Frames are given as they are coded: not turned
+upright, and each in its own size.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import struct
 from collections.abc import Iterator
+from typing import cast
 
 import av
 from av.container import InputContainer
@@ -22,7 +24,7 @@ from av.video.stream import VideoStream
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.bitstream import NalFormat
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels, configure_decoder, decode_errors
+from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels, configure_decoder, create_decoder, decode_errors
 from clipbert_cli.media.shown_frames import ShownFrames, frame_step
 
 # FFmpeg guesses these formats, which have no container, from a few start codes anywhere in the file. A piece of an AVI
@@ -31,9 +33,16 @@ _FORMATS_WITHOUT_CONTAINER = {"h264", "hevc", "m4v", "mpegvideo"}
 _START_CODE = re.compile(rb"\x00\x00+\x01")
 
 # Some writers leave out decoding times, and FFmpeg then guesses wrongly. A guess is off by no more frames than decoders
-# hold back to reorder them, which is 16 at most. Larger steps back in time come from damage, such as the halves of a
-# transport stream in swapped order.
+# hold back to reorder them, which is 16 at most. A larger step back in time that leads to a key frame begins a second
+# video, because MPEG files can be joined by appending one to the other. Any other one comes from damage, such as the
+# halves of a transport stream in swapped order, which begins with a part of a group of pictures.
 _MAX_BACKWARD_FRAMES = 16
+
+# FFmpeg marks the packet that its parser is at when a jump of the counters is found: one or two before the join.
+_MAX_PACKETS_BEFORE_JOIN = 2
+
+# Decoders that also decode the transparency that WebM keeps beside each packet.
+_ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 # A playlist from a stranger must not make FFmpeg open other files or URLs.
 _FORMAT_OPTIONS = {"protocol_whitelist": "none"}
@@ -51,7 +60,12 @@ def open_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Video:
 
 
 class Video:
-    """An open video file; `stream` is its first video stream, with the header values."""
+    """An open video file.
+
+    Attributes:
+        stream: the video stream, with the header values.
+        shown: the frames that `frames` has given so far.
+    """
 
     def __init__(self, data: bytes, *, max_pixels: int) -> None:
         self._data = data
@@ -68,6 +82,25 @@ class Video:
     def container_format(self) -> str:
         """FFmpeg's name of the container, such as `mov,mp4,m4a,3gp,3g2,mj2`."""
         return str(self._container.format.name)
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the container keeps transparency beside the video's packets, as WebM does for VP8 and VP9."""
+        return self.stream.codec_context.name in _ALPHA_DECODERS and self.stream.metadata.get("alpha_mode") == "1"
+
+    def orientation(self) -> int:
+        """Return the EXIF orientation that the first frame states, 1 if it states none; see `VideoInfo`.
+
+        The video is rewound before and after.
+        """
+        self.rewind()
+        orientation = 1
+        with contextlib.suppress(DecodeError):
+            for _, frame in self.frames():
+                orientation = _orientation(frame)
+                break
+        self.rewind()
+        return orientation
 
     def frames(self) -> Iterator[tuple[int, VideoFrame]]:
         """Yield (presentation time, frame) of every frame from the start, in display order; see `ShownFrames`.
@@ -126,34 +159,61 @@ class Video:
                 if self.container_format in _FORMATS_WITHOUT_CONTAINER and not _START_CODE.match(self._data[:64]):
                     raise DecodeError("it is a piece of a video file whose beginning is missing")
                 self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
+                self.shown = ShownFrames(self.stream)
+                self._decoder = self.stream.codec_context
+                if self.has_alpha:
+                    # FFmpeg's own decoders ignore the transparency.
+                    alpha_decoder = _ALPHA_DECODERS[self._decoder.name]
+                    self._decoder = create_decoder(alpha_decoder, max_pixels=self._max_pixels)
             except BaseException:
                 self._container.close()
                 raise
 
     def _shown(self, decoded: Iterator[VideoFrame]) -> Iterator[tuple[int, VideoFrame]]:
-        shown = ShownFrames(self.stream)
+        self.shown = ShownFrames(self.stream)
         with decode_errors():
             for frame in decoded:
-                time = shown.time_of(frame, frame.pts)
+                time = self.shown.add(frame, frame.pts)
                 if time is not None:
                     yield time, frame
 
     def _demux(self) -> Iterator[Packet]:
         """Yield the container's packets; the last one is empty and marks the end."""
         latest: int | None = None
+        begins_whole: bool | None = None  # with a key frame
         allowed = _MAX_BACKWARD_FRAMES * frame_step(self.stream)
+        held: list[Packet] = []  # a packet that FFmpeg marks as corrupt, and those after it
         for packet in self._container.demux(self.stream):
-            if packet.is_corrupt:
-                raise DecodeError("FFmpeg reports a corrupt packet")
+            begins_video = False
+            if begins_whole is None:
+                begins_whole = packet.is_keyframe
             if packet.dts is not None:
-                if latest is not None and packet.dts < latest - allowed:
-                    raise DecodeError("times run backwards")
-                latest = packet.dts if latest is None else max(latest, packet.dts)
+                if latest is not None and abs(packet.dts - latest) > allowed:
+                    begins_video = begins_whole and packet.is_keyframe
+                    if packet.dts < latest and not begins_video:
+                        raise DecodeError("times run backwards")
+                latest = packet.dts if latest is None or begins_video else max(latest, packet.dts)
+            if packet.is_discard:
+                self.shown.hide()
+            if (held or packet.is_corrupt) and not begins_video:
+                # Where transport streams were joined, packet counters jump, and FFmpeg marks one of the last packets
+                # before that place as corrupt although no byte of it is missing.
+                held.append(packet)
+                if len(held) > _MAX_PACKETS_BEFORE_JOIN or not packet.size:
+                    raise DecodeError("FFmpeg reports a corrupt packet")
+                continue
+            yield from held
+            held = []
             yield packet
 
     def _all_frames(self) -> Iterator[VideoFrame]:
         for packet in self._demux():
-            yield from packet.decode()
+            try:
+                # FFmpeg does not return the frames of packets outside of the edit list.
+                yield from self._decoder.decode(packet)
+            except av.InvalidDataError:
+                if not packet.is_discard:
+                    raise
 
     def _count_broken_groups(self) -> int:
         """Return how many groups of pictures of a cut H.264 stream fail to decode before the first one that does."""
@@ -171,7 +231,8 @@ class Video:
                     groups, start, decodes = groups + 1, packet.pts, True
                 if groups:
                     try:
-                        packet_decodes = not any(frame.is_corrupt for frame in packet.decode())
+                        decoded = self._decoder.decode(packet)
+                        packet_decodes = not any(frame.is_corrupt for frame in decoded)
                     except av.InvalidDataError:
                         packet_decodes = False
                     decodes = decodes and (packet_decodes or _is_before(packet, start))
@@ -188,15 +249,30 @@ class Video:
             if not groups:
                 continue
             try:
-                for frame in packet.decode():
+                for frame in self._decoder.decode(packet):
                     # The decoder outputs the last frames of a broken group after the first packets of the next group.
                     if groups > broken_groups:
                         begun = begun or (frame.key_frame if start is None else not _is_before(frame, start))
                     if begun:
                         yield frame
             except av.InvalidDataError:
-                if groups > broken_groups and not _is_before(packet, start):
+                if groups > broken_groups and not _is_before(packet, start) and not packet.is_discard:
                     raise
+
+
+def _orientation(frame: VideoFrame) -> int:
+    """Return the EXIF orientation of a frame's display matrix; the nearest one for other angles.
+
+    The matrix moves the pixel (x, y) to (a x + c y, b x + d y) with a, b, c, d in its first two rows, as fixed point
+    numbers (ISO/IEC 14496-12, 8.3.2).
+    """
+    found = frame.side_data.get("DISPLAYMATRIX")
+    if found is None:
+        return 1
+    a, b, _, c, d = struct.unpack_from("=5i", memoryview(cast(bytes, found)))
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return {(False, False): 1, (True, False): 2, (True, True): 3, (False, True): 4}[a < 0, d < 0]
+    return {(False, False): 5, (False, True): 6, (True, True): 7, (True, False): 8}[b < 0, c < 0]
 
 
 def _is_before(item: Packet | VideoFrame, start: int | None) -> bool:

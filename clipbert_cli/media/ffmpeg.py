@@ -50,4 +50,10 @@ def configure_decoder(context: VideoCodecContext, *, max_pixels: int) -> None:
     # By default FFmpeg conceals most errors with guessed pixels. Its other detection flags (crccheck, bitstream,
     # buffer) found nothing more in 700 damaged files. FFmpeg compares `max_pixels` with a size that includes the
     # padding of its buffers, so this value is only a coarse bound; `check_pixels` is exact.
-    context.options = {"err_detect": "explode", "max_pixels": str(2 * max_pixels + 2**20)}
+    context.options = {
+        "err_detect": "explode",
+        "max_pixels": str(2 * max_pixels + 2**20),
+        # Some containers state where chroma samples lie. The scaler would then compute other pixels than FFmpeg's
+        # commands, which look at the stream alone, and than a decoder that has no container.
+        "chroma_sample_location": "unspecified",
+    }

@@ -11,17 +11,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
+from av.video.format import VideoFormat
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
+from PIL import Image
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Colours
 from clipbert_cli.media.canvas import empty_canvas, resize_into
 from clipbert_cli.media.container import open_video
 from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels
+from clipbert_cli.media.images import on_white
 from clipbert_cli.media.packets import Buffer, ChangedBytesError, PacketTable, decode_packets
 from clipbert_cli.media.sampling import FrameIndices
 from clipbert_cli.types import VideoInfo
@@ -48,7 +52,9 @@ _BYTES_RESIZED_TOGETHER = 2**24
 def decode_frames(
     data: Buffer, clips: FrameIndices, *, info: VideoInfo, packets: PacketTable | None = None
 ) -> np.ndarray:
-    """Return the frames `clips` of a video in native size. A frame of several clips is decoded once.
+    """Return the frames `clips` of a video in the coded size of the first frame, each decoded once.
+
+    Frames are not turned upright. Where a video changes its size, later frames are scaled.
 
     Args:
         data: the bytes of the video file.
@@ -65,6 +71,8 @@ def decode_frames(
     pixels = np.empty((len(wanted), info.height, info.width, 3), dtype=np.uint8)
     row_of = {index: row for row, index in enumerate(wanted)}
     for index, frame in rgb_frames(data, wanted, info=info, packets=packets):
+        if frame.shape != pixels.shape[1:]:
+            frame = np.asarray(Image.fromarray(frame).resize((info.width, info.height), Image.Resampling.BILINEAR))
         pixels[row_of[index]] = frame
     return pixels[[[row_of[index] for index in clip] for clip in clips]]
 
@@ -81,13 +89,17 @@ def decode_canvas(
 ) -> torch.Tensor:
     """Return the frames `clips` of a video, resized and padded to a square canvas as `canvas.resize_pad` does it.
 
+    Frames are turned upright as `info.orientation` states.
+
     Returns:
         (K, T, 3, S, S) uint8 RGB, channels last in memory; S is `size`.
 
     Raises:
         DecodeError: see `rgb_frames`.
     """
-    canvas = empty_canvas(len(clips), len(clips[0]), size=size, frame=(info.height, info.width))
+    canvas = empty_canvas(len(clips), len(clips[0]), size=size, frame=info.upright_size)
+    if info.size_changes:
+        canvas.zero_()  # Each size has its own padding.
     targets: dict[int, list[torch.Tensor]] = {}
     for k, clip in enumerate(clips):
         for t, index in enumerate(clip):
@@ -97,7 +109,7 @@ def decode_canvas(
     while chunk := list(itertools.islice(frames, chunk_length)):
         for index, frame in chunk:
             first, *others = targets[index]
-            resize_into(first, frame)
+            resize_into(first, frame, orientation=info.orientation)
             for other in others:
                 other.copy_(first)
         # Free these frames before the next ones are decoded, or twice the memory is needed.
@@ -116,19 +128,21 @@ def rgb_frames(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (index, (h, w, 3) uint8 RGB) of every wanted frame, each once, in decoding order.
 
-    Colours are converted with BT.601, of limited range unless the stream states full range.
+    Frames are given as they are coded: not turned upright, and each in its own size (h, w). Colours are converted with
+    BT.601, of limited range unless the stream or its container states full range. Transparent pixels lie on white.
 
     Raises:
         DecodeError: an index out of range, an error before the last wanted frame, frames of more than `max_pixels`
             pixels, or frames that differ from `info` because it belongs to another file.
     """
-    check_pixels(info.width, info.height, max_pixels)
+    for index in {0, *(change[0] for change in info.size_changes)}:
+        check_pixels(*info.size_of(index)[::-1], max_pixels)
     if wanted and not 0 <= min(wanted) <= max(wanted) < len(info.pts):
         raise DecodeError(f"frames {min(wanted)} to {max(wanted)} are wanted, but only {len(info.pts)} frames decode")
     reformatter = VideoReformatter()  # Keeps its conversion tables from frame to frame.
     with closing(_frames(data, wanted, info=info, packets=packets, max_pixels=max_pixels)) as frames:
         for index, frame in frames:
-            if (frame.height, frame.width) != (info.height, info.width):
+            if (frame.height, frame.width) != info.size_of(index):
                 raise _other_file(index)
             yield index, _to_rgb(reformatter, frame, colours)
 
@@ -184,5 +198,14 @@ def _to_rgb(reformatter: VideoReformatter, frame: VideoFrame, colours: Colours) 
         bare = VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
         bare.color_range = frame.color_range
         frame = bare
-    converted = reformatter.reformat(frame, format="rgb24", interpolation=_SCALER[colours], threads=1, **_COLOURSPACE)
-    return converted.to_ndarray()
+    form = "rgba" if _has_alpha(frame.format.name) else "rgb24"
+    converted = reformatter.reformat(frame, format=form, interpolation=_SCALER[colours], threads=1, **_COLOURSPACE)
+    pixels = converted.to_ndarray()
+    return pixels if form == "rgb24" else np.asarray(on_white(Image.fromarray(pixels)))
+
+
+@cache
+def _has_alpha(pixel_format: str) -> bool:
+    """Return whether pixels of this FFmpeg format may be transparent."""
+    described = VideoFormat(pixel_format)
+    return described.has_palette or any(component.is_alpha for component in described.components)

@@ -39,16 +39,11 @@ class Scan:
     """The result of decoding a whole video.
 
     Args:
-        width, height: size of the frames in pixels.
-        times: presentation time of each frame, in units of the stream's time base.
-        keyframes: indices of the key frames.
+        shown: the frames that are shown.
         table: the packet table; None if the video has none.
     """
 
-    width: int
-    height: int
-    times: tuple[int, ...]
-    keyframes: tuple[int, ...]
+    shown: ShownFrames
     table: PacketTable | None
 
 
@@ -78,19 +73,22 @@ def scan_packets(video: Video, data: bytes, *, max_pixels: int = MAX_PIXELS) -> 
 def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | None:
     """Return the table as far as container and packets state it; `shows` and `coded_size` are filled in later."""
     context = video.stream.codec_context
-    if context.name not in _CODECS:
+    if context.name not in _CODECS or video.has_alpha:
         return None
     extradata = context.extradata or b""
     nal_format = NalFormat.of(context.name, extradata)
     offsets, sizes, keys, certain, skippable, checksums = [], [], [], [], [], []
     times: list[int | None] = []
     discarded = []
+    changes_set_up = False
     for packet in video.packets():
         payload = bytes(packet)
         offset = _offset(payload, data, packet.pos)
         if offset < 0 or any(side.data_type in _SIDE_DATA for side in packet.iter_sidedata()):
             return None
         picture = nal_format.picture(payload) if nal_format else None
+        if nal_format and not changes_set_up:
+            changes_set_up = any(unit not in extradata for unit in nal_format.parameter_sets(payload))
         offsets.append(offset)
         sizes.append(len(payload))
         checksums.append(zlib.crc32(payload))
@@ -103,6 +101,9 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         discarded.append(packet.is_discard)
     if not sizes or not keys[0]:
         return None
+    if changes_set_up:
+        # A decoder that starts later may lack what an earlier packet states, such as a change of the frame size.
+        certain = [True, *(False for _ in certain[1:])]
     try:
         tag = context.codec_tag
     except UnicodeDecodeError:
@@ -112,6 +113,7 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         tag=tag if tag.strip("\0") else "",
         extradata=extradata,
         bits=context.bits_per_coded_sample,
+        color_range=int(context.color_range),
         coded_size=(0, 0),
         data_size=len(data),
         offsets=np.array(offsets, dtype=np.int64),
@@ -139,30 +141,34 @@ def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, 
     decoder = PacketDecoder(table, max_pixels=max_pixels)
     shown = ShownFrames(video.stream)
     before: int | None = None
-    times: list[int] = []
     order: list[int] = []  # the packet of each shown frame
-    keyframes: list[int] = []
+    keys: set[int] = set()  # the packets that really hold a key frame
     checksums: dict[int, int | None] = {}
     for packet, frame in decoder.decode(data, range(len(table.sizes))):
+        if frame.key_frame:
+            keys.add(packet)
+        if stated.discarded[packet]:
+            shown.hide()
+            continue
         stated_time = stated.times[packet]
-        time = shown.time_of(frame, stated_time, discarded=stated.discarded[packet])
-        if time is None:
+        if shown.add(frame, stated_time) is None:
             continue
         if table.codec in _REORDERED:
             if stated_time is None or (before is not None and stated_time <= before):
                 return None
             before = stated_time
-        if frame.key_frame:
-            keyframes.append(len(times))
-        elif stated.certain[packet]:
+        if not frame.key_frame and stated.certain[packet]:
             # The container marked a packet as a key frame whose frame is none: check its pixels.
             stated.certain[packet] = False
             needs_pixels = True
         if needs_pixels:
             checksums[packet] = _pixel_checksum(frame)
         order.append(packet)
-        times.append(time)
-    if shown.size is None or len(set(order)) != len(order) or order[0] != 0 or keyframes[:1] != [0]:
+    if not order or len(set(order)) != len(order) or 0 not in keys:
+        return None
+    # Packets before the first shown frame are there only to be referred to, if the video was cut.
+    first_shown = min(order)
+    if not all(stated.discarded[:first_shown]) or (first_shown == 0 != order[0]):
         return None
     table.shows[order] = np.arange(len(order))
     hidden = [packet for packet in np.flatnonzero(table.shows < 0).tolist() if not stated.discarded[packet]]
@@ -170,16 +176,17 @@ def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, 
         if table.codec in _REORDERED:
             return None  # Fields in packets of their own, or a frame that got lost.
         table.skippable[:] = False
-    table.entry[:] &= table.shows >= 0
+    decodes_alone = np.isin(np.arange(len(table.sizes)), list(keys)) & np.array(stated.discarded)
+    decodes_alone[first_shown:] = False
+    table.entry[:] &= (table.shows >= 0) | decodes_alone
     table = dataclasses.replace(table, coded_size=decoder.coded_size)
     decoder = PacketDecoder(table, max_pixels=max_pixels)
     # Backwards, because the frames that an entry has to give depend on the entries after it.
     for entry in np.flatnonzero(table.entry & ~stated.certain)[::-1].tolist():
         if entry and not _gives_same_pixels(data, decoder, entry, checksums):
             table.entry[entry] = False
-    height, width = shown.size
     # The copy is without `entries`, which was cached before the last entries were removed.
-    return Scan(width, height, tuple(times), tuple(keyframes), dataclasses.replace(table))
+    return Scan(shown, dataclasses.replace(table))
 
 
 def _gives_same_pixels(data: bytes, decoder: PacketDecoder, entry: int, checksums: dict[int, int | None]) -> bool:
@@ -188,7 +195,9 @@ def _gives_same_pixels(data: bytes, decoder: PacketDecoder, entry: int, checksum
     later = table.entries[bisect_right(table.entries, entry) :]
     # The entry has to give all frames before the next entry's own frame, including those that are decoded after it.
     end = len(table.packet_of) if not later else int(table.shows[later[0]])
-    frames = [frame for frame in range(int(table.shows[entry]), end) if table.entry_for(frame) == entry]
+    frames = [frame for frame in range(max(0, int(table.shows[entry])), end) if table.entry_for(frame) == entry]
+    if not frames:
+        return False  # All of its frames are hidden, and so are those of the next entry.
     missing = {int(table.packet_of[frame]) for frame in frames}
     try:
         for packet, frame in decoder.decode(data, range(entry, max(missing) + 1)):

@@ -39,11 +39,13 @@ class PacketTable:
     """The P packets of a video in decoding order.
 
     Args:
-        codec, tag, extradata, bits: set-up of FFmpeg's decoder; `bits` per coded sample, 0 if not stated.
+        codec, tag, extradata, bits, color_range: set-up of FFmpeg's decoder; `bits` per coded sample, 0 if not stated;
+            `color_range` as FFmpeg numbers it, 0 if not stated, 2 for full range.
         coded_size: (height, width) of the coded pictures, which may be padded; (0, 0) if the decoder does not state it.
         data_size: length of the file in bytes.
         offsets, sizes: (P,) int64, where each packet lies in the file, in bytes.
-        shows: (P,) int64, index in display order of the frame that the packet shows, -1 for none.
+        shows: (P,) int64, index in display order of the frame that the packet shows, -1 for none: it holds several
+            packets' common data, a frame that is only referred to, or one that lies before the cut of a cut video.
         entry: (P,) bool, decoding may start here and gives every frame not shown before the packet's own.
         skippable: (P,) bool, no other packet refers to this one.
         checksums: (P,) uint32, CRC-32 of each packet.
@@ -53,6 +55,7 @@ class PacketTable:
     tag: str
     extradata: bytes = field(repr=False)
     bits: int
+    color_range: int
     coded_size: tuple[int, int]
     data_size: int
     offsets: np.ndarray = field(repr=False)
@@ -161,6 +164,8 @@ class PacketDecoder:
                 context.codec_tag = table.tag
             if table.bits:
                 context.bits_per_coded_sample = table.bits
+            # Some streams do not state the range of their colours, and only the container does.
+            context.color_range = table.color_range
         self._context = context
 
     @property

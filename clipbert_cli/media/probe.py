@@ -46,37 +46,37 @@ def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
         if scan is None:
             video.rewind()
             scan, complete = _decode_all(video)
-        check_pixels(scan.width, scan.height, max_pixels)
+        shown = scan.shown
+        assert shown.size is not None
+        for height, width in (shown.size, *(change[1:] for change in shown.size_changes)):
+            check_pixels(width, height, max_pixels)
         stream = video.stream
         info = VideoInfo(
-            width=scan.width,
-            height=scan.height,
+            width=shown.size[1],
+            height=shown.size[0],
             num_frames=stream.frames,
             duration=stream.duration,
             average_rate=stream.average_rate or None,
             time_base=stream.time_base or Fraction(1),
-            pts=scan.times,
+            pts=tuple(shown.times),
             complete=complete,
+            orientation=video.orientation(),
+            size_changes=tuple(shown.size_changes),
         )
-        return ProbedVideo(info, stream.codec_context.name, video.container_format, scan.keyframes, scan.table)
+        codec, keyframes = stream.codec_context.name, tuple(shown.keyframes)
+        return ProbedVideo(info, codec, video.container_format, keyframes, scan.table)
 
 
 def _decode_all(video: Video) -> tuple[Scan, bool]:
     """Decode through the container; return what was found, and whether decoding reached the end without an error."""
-    times: list[int] = []
-    keyframes: list[int] = []
-    width = height = 0
     complete = True
     try:
-        for time, frame in video.frames():
-            width, height = frame.width, frame.height
-            if frame.key_frame:
-                keyframes.append(len(times))
-            times.append(time)
+        for _ in video.frames():
+            pass
     except DecodeError as exc:
-        if not times:
+        if not video.shown.times:
             raise DecodeError(f"no frame could be decoded: {exc}") from exc
         complete = False
-    if not times:
+    if not video.shown.times:
         raise DecodeError("no frame could be decoded: the video stream is empty")
-    return Scan(width, height, tuple(times), tuple(keyframes), None), complete
+    return Scan(video.shown, None), complete

@@ -15,19 +15,33 @@ _PREDICTED = _FORWARD | {PictureType.B}
 
 
 class ShownFrames:
-    """The frames of one video in display order, reported one after the other to `time_of`.
+    """The frames of one video in display order, reported one after the other to `add`.
 
     Attributes:
-        size: (height, width) in pixels of the frames so far; None before the first one.
+        times: presentation time of each shown frame, in units of the stream's time base; never decreasing.
+        keyframes: indices of the key frames.
+        size: (height, width) in pixels of the first frame; None before it.
+        size_changes: (frame, height, width) of each frame whose size differs from that of the frame before it.
     """
 
     def __init__(self, stream: VideoStream) -> None:
+        self.times: list[int] = []
+        self.keyframes: list[int] = []
         self.size: tuple[int, int] | None = None
+        self.size_changes: list[tuple[int, int, int]] = []
+        self._latest_size: tuple[int, int] | None = None
         self._step = frame_step(stream)
-        self._time: int | None = None
         self._lost_first_frame = False
+        self._begins_hidden = False
 
-    def time_of(self, frame: VideoFrame, stated: int | None, *, discarded: bool = False) -> int | None:
+    def hide(self) -> None:
+        """Report a frame outside of the edit list: it is decoded because others refer to it, but it is not shown.
+
+        Such frames lie before the cut of a video that was cut without being encoded again.
+        """
+        self._begins_hidden |= not self.times
+
+    def add(self, frame: VideoFrame, stated: int | None) -> int | None:
         """Return the presentation time of the next decoded frame, or None if the frame is not shown.
 
         A frame without a time is shown one frame after the previous one. A time before the previous one becomes equal
@@ -35,31 +49,34 @@ class ShownFrames:
 
         Args:
             stated: the time that the file states, in units of the stream's time base.
-            discarded: the container marks the frame's packet as outside of the edit list.
 
         Raises:
-            DecodeError: the frame is corrupt, or its size differs from that of the frames before.
+            DecodeError: the frame is corrupt.
         """
         if frame.is_corrupt:
             raise DecodeError("FFmpeg reports a corrupt frame")
-        if discarded:
-            return None
         # MPEG-4 decoders output frames that were predicted from a lost first frame: nothing but grey and motion. After
-        # such a frame, B frames before the first key frame are not shown either.
+        # such a frame, B frames before the first key frame are not shown either. After hidden frames the first shown
+        # frame is usually a predicted one, and nothing is lost.
         kinds = _PREDICTED if self._lost_first_frame else _FORWARD
-        if self._time is None and not frame.key_frame and frame.pict_type in kinds:
+        at_start = not self.times and not self._begins_hidden
+        if at_start and not frame.key_frame and frame.pict_type in kinds:
             self._lost_first_frame = True
             return None
         size = frame.height, frame.width
-        if self.size not in (None, size):
-            height, width = self.size
-            raise DecodeError(f"the frame size changes from {width} x {height} to {frame.width} x {frame.height}")
-        self.size = size
-        if self._time is None:
-            self._time = stated or 0
+        if self.size is None:
+            self.size = size
+        elif size != self._latest_size:
+            self.size_changes.append((len(self.times), *size))
+        self._latest_size = size
+        if frame.key_frame:
+            self.keyframes.append(len(self.times))
+        if not self.times:
+            time = stated or 0
         else:
-            self._time = max(self._time, self._time + self._step if stated is None else stated)
-        return self._time
+            time = max(self.times[-1], self.times[-1] + self._step if stated is None else stated)
+        self.times.append(time)
+        return time
 
 
 def frame_step(stream: VideoStream) -> int:

@@ -99,6 +99,8 @@ def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
             "average_rate": None if info.average_rate is None else str(info.average_rate),
             "time_base": str(info.time_base),
             "complete": info.complete,
+            "orientation": info.orientation,
+            "size_changes": info.size_changes,
             "keyframes": probed.keyframes,
             "decode": "linear" if probed.packets is None else "packets",
             # Most videos have a constant rate: runs of equal steps keep an hour of video in a few bytes.
@@ -144,6 +146,8 @@ def video_info(record: bytes) -> VideoInfo:
         time_base=Fraction(fields["time_base"]),
         pts=tuple(pts),
         complete=fields["complete"],
+        orientation=fields["orientation"],
+        size_changes=tuple((frame, height, width) for frame, height, width in fields["size_changes"]),
     )
 
 
@@ -155,6 +159,7 @@ def packets_record(table: PacketTable) -> bytes:
         "tag": table.tag,
         "extradata": base64.b64encode(table.extradata).decode(),
         "bits": table.bits,
+        "color_range": table.color_range,
         "coded_size": table.coded_size,
         "data_size": table.data_size,
     }
@@ -193,6 +198,7 @@ def packet_table(record: bytes) -> PacketTable:
         tag=header["tag"],
         extradata=base64.b64decode(header["extradata"]),
         bits=header["bits"],
+        color_range=header["color_range"],
         coded_size=(header["coded_size"][0], header["coded_size"][1]),
         data_size=header["data_size"],
         offsets=np.cumsum(gaps + np.concatenate([[0], sizes[:-1]])),

@@ -24,6 +24,7 @@ _NVDEC_SIZES = {"h264": (48, 16, 4096), "vp8": (48, 16, 4096), "hevc": (144, 144
 # Baseline, Main and High: 8 bits, 4:2:0.
 _H264_PROFILES = {66, 77, 100}
 _HEVC_MAIN = 1
+_FULL_RANGE = 2  # FFmpeg's AVCOL_RANGE_JPEG
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +100,9 @@ def image_segment(data: Buffer, *, height: int, width: int) -> EncodedClips:
 def is_decodable(data: Buffer, info: VideoInfo, table: PacketTable, device_type: DeviceType) -> bool:
     """Return whether DALI decodes videos of this codec, format (8 bits, 4:2:0) and size on such a device."""
     if table.codec not in _CODECS[device_type] or (device_type == "cuda" and not _has_nvdec_size(table, info)):
+        return False
+    # A segment's file has one size, and does not state the range of the colours.
+    if info.size_changes or table.color_range == _FULL_RANGE:
         return False
     if table.codec == "vp8":
         return True

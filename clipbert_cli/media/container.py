@@ -188,9 +188,9 @@ class Video:
             if begins_whole is None:
                 begins_whole = packet.is_keyframe
             if packet.dts is not None:
-                if latest is not None and abs(packet.dts - latest) > allowed:
+                if latest is not None and not latest < packet.dts <= latest + allowed:
                     begins_video = begins_whole and packet.is_keyframe
-                    if packet.dts < latest and not begins_video:
+                    if packet.dts < latest - allowed and not begins_video:
                         raise DecodeError("times run backwards")
                 latest = packet.dts if latest is None or begins_video else max(latest, packet.dts)
             if packet.is_discard:

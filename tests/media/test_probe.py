@@ -228,15 +228,6 @@ def test_a_time_that_is_some_frames_late_does_not_end_the_video(late: int, is_wh
         assert [read_index(frame) for frame in frames] == list(range(30))
 
 
-def test_a_change_of_the_frame_size_ends_the_video() -> None:
-    data = video(10, container="mpegts", options={"g": "5"}) + video(
-        10, container="mpegts", options={"g": "5"}, height=80
-    )
-    info = info_of(data)
-    assert (info.height, info.complete) == (64, False)
-    assert len(info.pts) <= 10
-
-
 def test_frames_beyond_the_pixel_cap_are_refused() -> None:
     data = video(2)
     assert probe_video(data, max_pixels=96 * 64).info.complete

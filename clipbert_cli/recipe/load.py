@@ -185,6 +185,7 @@ def _load(
         written = put(written, ("data", "root"), {(): Entry(escaped(str(data_root)), Origin(DATA_ROOT))})
     filled = {path: variables.fill(entry, path, is_text=_is_text) for path, entry in written.items()}
     found += [*variables.malformed, *(() if allow_unset else variables.unset)]
+    # A key given twice or a variable that is not set would be reported again by the schema, with a worse reason.
     known = {mistake.path for mistake in found}
     try:
         recipe = Recipe.model_validate(nested(filled))
@@ -225,10 +226,12 @@ def _is_text(path: KeyPath) -> bool:
 
 def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], above: tuple[Path, ...] = ()) -> Entries:
     """Return the entries of a file merged over those of its bases. `above` are the files that led to this one."""
+    # Only the files that led here: two bases of one recipe may extend the same file.
     if path.resolve() in [file.resolve() for file in above]:
         circle = " extends ".join(shown(file) for file in (*above, path))
         raise RecipeError(f"{circle}: a recipe cannot extend itself")
     own = read_file(path, mistakes)
+    # Not a setting, so the schema must not see it.
     extends = own.pop(("extends",), None)
     result: Entries = {(): own[()]}
     for base in _bases(extends, path, variables) if extends else ():
@@ -238,6 +241,7 @@ def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], above
 
 def _bases(extends: Entry, path: Path, variables: Variables) -> list[Path]:
     """Return the files that `extends` of the file `path` names: shipped recipes, or files relative to its folder."""
+    # Filled before all other values: bases decide which of those are used at all.
     names = variables.fill(extends, ("extends",), is_text=lambda _: True).value
     if wrong := [*variables.malformed, *variables.unset]:
         raise RecipeError(str(wrong[0]), hint=_next_step(wrong))
@@ -247,6 +251,7 @@ def _bases(extends: Entry, path: Path, variables: Variables) -> list[Path]:
     bases = []
     for name in names:
         try:
+            # A shipped recipe has an absolute path, which stays as it is.
             base = path.parent / find_recipe(name)
         except RecipeError as exc:
             raise RecipeError(f"{extends.origin}: extends: {exc}", hint=exc.hint) from exc
@@ -274,5 +279,6 @@ def _override(entries: Entries, override: str, mistakes: list[Mistake]) -> Entri
     try:
         return put(entries, path, read_yaml(text, SET, mistakes, lines=False))
     except RecipeError as exc:
+        # Its position within the option helps nobody; the reason does.
         mistakes.append(Mistake(SET, path, f" is {text}: {str(exc).rpartition(': ')[2]}"))
         return put(entries, path, {(): Entry(None, Origin(SET))})

@@ -67,9 +67,11 @@ def _as_written(value: Any) -> str:
 def _origin(entries: Entries, detail: ErrorDetails) -> str:
     """Return where a wrong value came from; of a missing key its section, of keys that do not agree each of them."""
     path = detail["loc"]
+    # A missing key and an item of a list have no entry; the section or the list that should hold them has.
     while path not in entries:
         path = path[:-1]
     if detail["type"] == "value_error" and entries[path].value is SECTION:
+        # The validators of the schema name the keys that do not agree, relative to their section.
         named = [(*path, *name.split(".")) for name in re.findall(r"[\w.]+", str(detail["ctx"]["error"]))]
         origins = [str(entries[key].origin) for key in named if key in entries and entries[key].value is not SECTION]
         if origins:

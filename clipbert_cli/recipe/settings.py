@@ -60,6 +60,7 @@ def annotation_at(path: KeyPath) -> Any:
         kind = bare(found)
         if is_section(kind) and key in kind.model_fields:
             field = kind.model_fields[str(key)]
+            # pydantic keeps the bounds of a field apart from its type.
             found = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
         elif get_origin(kind) is dict:
             found = get_args(kind)[1]
@@ -175,6 +176,7 @@ def nearest(key: str) -> list[str]:
     known = [*all_settings(), *all_sections()]
     full = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
     last = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1)
+    # A key of another section is the more frequent mistake: `batch_size` is in train and in infer.
     return full or [name for name in known if name.rpartition(".")[2] in last][:3]
 
 
@@ -218,6 +220,7 @@ def learned_settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[
 
 def scoring_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the values, by dotted name, that decide how a trained model scores the same texts and media."""
+    # The weights that training made are compared by themselves, so how they were trained does not matter.
     values = flat(recipe.model_dump(mode="json", exclude={"name", "train"}))
     return {key: value for key, value in values.items() if _declared(key).decides_scores}
 
@@ -231,6 +234,7 @@ def with_inference_settings(own: Recipe, other: Recipe) -> Recipe:
             functools.reduce(dict.__getitem__, sections, values)[name] = functools.reduce(
                 dict.__getitem__, sections, others
             )[name]
+    # Validated again: a value may be right in each recipe and wrong in the mixture.
     return Recipe.model_validate(values)
 
 

@@ -73,6 +73,7 @@ def merge(base: Entries, over: Entries) -> Entries:
     result = dict(base)
     for path, entry in over.items():
         old = result.get(path)
+        # A scalar over a section, or the reverse, must leave no old key behind. Two sections merge.
         if old is not None and not (entry.value is SECTION and old.value is SECTION):
             result = {key: each for key, each in result.items() if key[: len(path)] != path}
         result[path] = entry
@@ -92,6 +93,7 @@ def put(base: Entries, path: KeyPath, over: Entries) -> Entries:
 def nested(entries: Entries) -> Any:
     """Return the values of a document as plain dictionaries, lists and scalars."""
     found: dict[KeyPath, Any] = {}
+    # A section comes before its keys, so its dictionary exists when the first of them is put into it.
     for path, entry in entries.items():
         found[path] = {} if entry.value is SECTION else entry.value
         if path:
@@ -101,6 +103,7 @@ def nested(entries: Entries) -> Any:
 
 # ------------------------------------------------------------------------------------------------ variables
 
+# The first alternative is the escape, the last one catches every other `${`, which is a typing error.
 _REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
 
 
@@ -135,6 +138,7 @@ class Variables:
             says = f" is {text}: a variable is ${{NAME}} or ${{NAME:-default}}; $${{ stands for a plain ${{"
             self.malformed.append(Mistake(str(origin), path, says))
             return match[0]
+        # An empty variable counts as unset, as in a shell's ${NAME:-default}: an empty data root is never meant.
         value = self.environment.get(match["name"]) or match["default"]
         if value is None:
             says = f" is {text}: the environment variable {match['name']} is not set"
@@ -158,6 +162,7 @@ MAX_NODES = 100_000
 """A recipe has some hundred values; a few lines of aliases of aliases can stand for billions."""
 
 _TAG = "tag:yaml.org,2002:"
+# PyYAML follows YAML 1.1: it reads `5e-5` as text, `yes` as true, `1:30` as 90 and `010` as 8. These are 1.2's rules.
 _PLAIN = {
     _TAG + "null": re.compile(r"(?:~|null|Null|NULL|)"),
     _TAG + "bool": re.compile(r"(?:true|True|TRUE|false|False|FALSE)"),
@@ -210,6 +215,7 @@ class _Dumper(yaml.SafeDumper):
 
 def write_yaml(value: Mapping[str, Any]) -> str:
     """Return YAML text of plain values that `read_yaml` reads back as they were."""
+    # The width keeps a long path on one line; PyYAML would fold it at a space.
     return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000))
 
 
@@ -221,6 +227,8 @@ def read_text(path: Path) -> str:
     """
     place = shown(path)
     try:
+        # Bytes, not text mode: a byte order mark and Windows line ends are for the YAML reader, and must not depend on
+        # the locale.
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
         raise RecipeError(f"{place}: no such recipe file", hint="clipbert recipes ls lists the shipped ones") from None
@@ -267,6 +275,7 @@ def read_yaml(text: str, place: str, mistakes: list[Mistake], *, lines: bool = T
         finally:
             loader.dispose()
         reader = _Reader(place, mistakes, lines=lines)
+        # An empty file or an empty `--set KEY=` has no node; its value is null.
         if document is None:
             return {(): Entry(None, Origin(place))}
         reader.add(document, ())
@@ -307,6 +316,7 @@ class _Reader:
                 text = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a list or mapping"
                 self._mistake(key_node, path, f": the key is {text}: it must be text, in quotes if need be")
             elif key_node.value in first_line:
+                # PyYAML would keep the last one silently.
                 says = f": given twice, in line {first_line[key_node.value]} and in line {line}"
                 self._mistake(key_node, (*path, key_node.value), says)
             else:
@@ -323,6 +333,7 @@ class _Reader:
             try:
                 return _CONSTRUCT[node.tag](node.value)
             except ValueError:
+                # `!!int x`, or an integer of more digits than Python converts.
                 self._mistake(node, path, f": {node.value[:40]} is no {node.tag.removeprefix(_TAG)}")
                 return None
         self._mistake(node, path, f": the tag {node.tag.replace(_TAG, '!!')} is not allowed")

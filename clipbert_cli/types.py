@@ -89,6 +89,7 @@ class VideoInfo:
         orientation: how the file says its frames must be turned to be upright, as an EXIF orientation (1 to 8; 1 is
             upright, 3 upside down, 6 must be turned clockwise, 8 counterclockwise, the others are mirrored).
         size_changes: (frame, height, width) of each frame whose coded size differs from that of the frame before it.
+        damage: that error; empty if there is none.
     """
 
     width: int
@@ -101,6 +102,7 @@ class VideoInfo:
     complete: bool = True
     orientation: int = 1
     size_changes: tuple[tuple[int, int, int], ...] = ()
+    damage: str = ""
 
     @property
     def upright_size(self) -> tuple[int, int]:
@@ -111,6 +113,12 @@ class VideoInfo:
         """Return the coded (height, width) of a frame."""
         place = bisect_right(self.size_changes, frame, key=lambda change: change[0])
         return self.size_changes[place - 1][1:] if place else (self.height, self.width)
+
+    @property
+    def failure(self) -> str:
+        """Where and why decoding fails, for messages about a video that is not complete."""
+        of = f" of {self.num_frames}" if self.num_frames > len(self.pts) else ""
+        return f"decoding fails after frame {len(self.pts)}{of}" + (f": {self.damage}" if self.damage else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,16 @@ def pack(
             "51 worst). 448:16:20 is a good choice.",
         ),
     ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            "--max-pixels",
+            metavar="N",
+            min=1,
+            help="Skip pictures and videos with more pixels per frame. The default is that of data.max_pixels, which "
+            "training compares with as well.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if a file was skipped or is damaged.")
     ] = False,
@@ -73,6 +83,7 @@ def pack(
     """
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.commands.terminal import error, print_json, print_result
+    from clipbert_cli.media.ffmpeg import MAX_PIXELS
     from clipbert_cli.store.pack import pack_media
 
     settings = _transcode(transcode)
@@ -84,6 +95,7 @@ def pack(
             add=add,
             on_duplicate=on_duplicate,
             transcode=settings,
+            max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
             workers=worker_count(workers),
             on_progress=show,
         )

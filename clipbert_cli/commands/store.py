@@ -62,29 +62,33 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
     """List the items of a store with what their records say.
 
     The columns are media id, bytes, width x height, codec or format, and for videos frames per second, number of frames
-    and how clips are decoded: `packets` decodes the packets that are needed, `linear` decodes from the start.
-    """
-    from clipbert_cli.commands.terminal import print_json, print_table
-    from clipbert_cli.store.lmdb_store import open_store
+    and how clips are decoded: `packets` decodes the packets that are needed, `linear` decodes from the start. The last
+    column says what is wrong with a damaged video.
 
+    With --json, every item has the keys id, kind, codec, width, height, rotation, frames, first_seconds, last_seconds,
+    rate, bytes, decoded_by and damage. Width and height are those of the first frame as it is coded; rotation is the
+    clockwise turn in degrees that makes it upright.
+    """
+    from clipbert_cli.commands.terminal import print_json, print_table, show_logs
+    from clipbert_cli.store.lmdb_store import open_store
+    from clipbert_cli.store.records import listing
+
+    show_logs()
     source = open_store(store)
-    rows = [{"media_id": media_id, **(source.record(media_id) or {})} for media_id in source]
-    for row in rows:
-        # The times of all frames are for programs that sample; they would bury everything else.
-        for name in ("pts", "keyframes"):
-            row.pop(name, None)
+    rows = [listing(media_id, source.kind, source.record(media_id)) for media_id in source]
     if as_json:
         print_json(rows)
         return
     cells = []
     for row in rows:
         known = []
-        if "width" in row:
-            known = [str(row["bytes"]), f"{row['width']}x{row['height']}", row.get("codec") or row.get("format") or ""]
-        if row.get("average_rate") is not None:
-            known += [f"{row['average_rate']} fps", f"{row['num_frames']} frames", row["decode"]]
-        cells.append([row["media_id"], *known])
-    print_table(["media id", "bytes", "size", "codec", "rate", "frames", "decode"], cells)
+        if row["width"] is not None:
+            known = [str(row["bytes"]), f"{row['width']}x{row['height']}", row["codec"]]
+        if known and row["kind"] == "video":
+            rate = "" if row["rate"] is None else f"{row['rate']:g} fps"
+            known += [rate, f"{row['frames']} frames", row["decoded_by"], *filter(None, [row["damage"]])]
+        cells.append([row["id"], *known])
+    print_table(["media id", "bytes", "size", "codec", "rate", "frames", "decode", "damage"], cells)
 
 
 @store_app.command("show", epilog="Example: clipbert store show vis_db/msrvtt video7 -o contact.png --num-clips 4")
@@ -113,20 +117,32 @@ def show_item(
     seed: Annotated[
         int, typer.Option("--seed", metavar="N", min=0, help="Seed of the random start of `--sampling random`.")
     ] = 0,
+    frames: Annotated[
+        str | None,
+        typer.Option(
+            "--frames",
+            metavar="N,N,...",
+            help="Draw these frames, counted from 0, side by side in the size in which they are coded, not turned "
+            "upright. The options of sampling are not used then.",
+        ),
+    ] = None,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="With --frames: draw no labels and no space between the frames.")
+    ] = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw the sampled clips of one item as a contact sheet.
+    """Draw the sampled clips or chosen frames of one item.
 
     Each frame is labelled with its number and its time in seconds.
     """
     from PIL import Image
 
     from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import print_json, print_result
+    from clipbert_cli.commands.terminal import print_json, print_result, show_logs
     from clipbert_cli.errors import UsageError
     from clipbert_cli.media.sampling import ClipSampling
-    from clipbert_cli.store.contact_sheet import contact_sheet
+    from clipbert_cli.store.contact_sheet import contact_sheet, frame_sheet
     from clipbert_cli.store.lmdb_store import open_store
 
     try:
@@ -136,14 +152,37 @@ def show_item(
     form = Image.registered_extensions().get(output.suffix.lower())
     if form not in Image.SAVE:
         raise UsageError(f"--output is {output}, whose ending is no picture format", hint="name a .png or .jpg file")
-    sheet, sampled = contact_sheet(open_store(store), media_id, clips, seed=seed)
+    if plain and frames is None:
+        raise UsageError("--plain is given without --frames", hint="name the frames: --frames 0,25,50")
+    chosen = None if frames is None else _numbers(frames)
+    show_logs()
+    source = open_store(store)
+    if chosen is None:
+        sheet, sampled = contact_sheet(source, media_id, clips, seed=seed)
+    else:
+        sheet, sampled = frame_sheet(source, media_id, chosen, plain=plain)
     with writing(str(output), overwrite=overwrite, mode="wb") as stream:
         sheet.save(stream, form)
     if not as_json:
         print_result(str(output))
         return
-    frames = [[{"frame": index, "seconds": seconds} for index, seconds in clip] for clip in sampled]
-    print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": frames})
+    shown = [[{"frame": index, "seconds": seconds} for index, seconds in clip] for clip in sampled]
+    print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": shown})
+
+
+def _numbers(frames: str) -> list[int]:
+    from clipbert_cli.errors import UsageError
+
+    try:
+        numbers = [int(number) for number in frames.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or min(numbers) < 0:
+        raise UsageError(
+            f"--frames is {frames!r}, but must be frame numbers from 0, separated by commas",
+            hint="for example --frames 0,25,50",
+        )
+    return numbers
 
 
 def _report(store: Path, checked: Checked, *, done: str, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from clipbert_cli.media.frames import decode_canvas
 from clipbert_cli.media.images import decode_image, jpeg_size
 from clipbert_cli.media.packets import Buffer, PacketTable
 from clipbert_cli.media.sampling import ClipSampling, select
-from clipbert_cli.store.source import MediaSource
+from clipbert_cli.store.source import MediaSource, named
 from clipbert_cli.types import Group, VideoInfo
 
 OnBadMedia = Literal["error", "skip", "replace", "report"]
@@ -180,7 +180,7 @@ def load_clips(
         DecodeError: the item cannot be used; the message names it.
         StoreError: the item does not exist, or the store is broken.
     """
-    try:
+    with named(source, media_id):
         info = source.info(media_id)
         with source.reading(media_id) as data:
             if info is None:
@@ -191,8 +191,6 @@ def load_clips(
                 if table is None:
                     _check_bytes(data, source.checksum(media_id))
                 clips = _video_clips(data, settings, rng, info=info, table=table)
-    except DecodeError as exc:
-        raise DecodeError(f"{source.locate(media_id)}: {exc}", hint=exc.hint) from exc
     if isinstance(clips, torch.Tensor) and settings.black_frames:
         return torch.zeros_like(clips)
     return clips

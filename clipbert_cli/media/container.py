@@ -281,7 +281,11 @@ def _is_before(item: Packet | VideoFrame, start: int | None) -> bool:
 
 
 def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:
-    """Return the first video stream that is not cover art, its decoder configured."""
+    """Return the video stream that FFmpeg's commands choose, its decoder configured.
+
+    This is the largest of the streams that are marked as the default, or of all if none is. Cover art is never chosen,
+    and a still picture, which some writers store as a video of one frame, only where there is nothing else.
+    """
     name = container.format.name
     if name.endswith("_pipe") or name == "image2":
         raise DecodeError("it is a picture, not a video")
@@ -289,10 +293,16 @@ def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:
     if not streams:
         kinds = sorted({s.type for s in container.streams if s.type not in ("video", "unknown")})
         raise DecodeError(f"it has no video stream (only {', '.join(kinds)})" if kinds else "it has no video stream")
-    stream = streams[0]
-    context = stream.codec_context
-    if context is None:
+    # A stream whose codec the installed FFmpeg does not know has no context.
+    known = [stream for stream in streams if stream.codec_context is not None]
+    if not known:
         raise DecodeError("the installed FFmpeg has no decoder for its video stream")
+    # Of equal streams `max` takes the first, as FFmpeg does.
+    stream = max(
+        known,
+        key=lambda each: (each.frames != 1, bool(each.disposition & Disposition.default), each.width * each.height),
+    )
+    context = stream.codec_context
     check_pixels(context.width, context.height, max_pixels)
     configure_decoder(context, max_pixels=max_pixels)
     return stream

@@ -23,13 +23,17 @@ _PILLOW_ERRORS = (OSError, SyntaxError, *_PARSER_ERRORS)
 
 @dataclass(frozen=True, slots=True)
 class ProbedImage:
-    """An image's size in pixels, and Pillow's names of its pixel mode and format; `frames` > 1 if it is animated."""
+    """An image's size in pixels, and Pillow's names of its pixel mode and format.
+
+    `frames` is more than 1 if it is animated; `orientation` is what EXIF data state, 1 for upright.
+    """
 
     width: int
     height: int
     mode: str
     format: str
     frames: int
+    orientation: int = 1
 
 
 @contextlib.contextmanager
@@ -80,16 +84,20 @@ def jpeg_size(
         return image.height, image.width
 
 
-def probe_image(data: bytes) -> ProbedImage:
-    """Decode an image fully, to find damage, and return its size and mode.
+def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedImage:
+    """Decode an image fully, as `decode_image` does, and return its size and mode.
 
     Raises:
-        DecodeError: the file is not an image, is damaged or too large.
+        DecodeError: as `decode_image`.
     """
-    with open_image(data) as image:
+    with open_image(data, max_pixels=max_pixels) as image:
+        mode, form = image.mode, image.format or "unknown"
+        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
         frames = int(getattr(image, "n_frames", 1))
         image.load()
-        return ProbedImage(image.width, image.height, image.mode, image.format or "unknown", frames)
+        # The conversion that decoding ends with refuses pixels that cannot be used, such as floating point numbers.
+        _rgb_image(image)
+        return ProbedImage(image.width, image.height, mode, form, frames, orientation)
 
 
 def decode_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, exif_rotation: bool = False) -> np.ndarray:

@@ -41,11 +41,11 @@ def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
         DecodeError: the file is not a video, no frame could be decoded, or frames have more than `max_pixels` pixels.
     """
     with open_video(data, max_pixels=max_pixels) as video:
-        complete = True
+        damage = ""
         scan = scan_packets(video, data, max_pixels=max_pixels)
         if scan is None:
             video.rewind()
-            scan, complete = _decode_all(video)
+            scan, damage = _decode_all(video)
         shown = scan.shown
         assert shown.size is not None
         for height, width in (shown.size, *(change[1:] for change in shown.size_changes)):
@@ -59,7 +59,8 @@ def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
             average_rate=stream.average_rate or None,
             time_base=stream.time_base or Fraction(1),
             pts=tuple(shown.times),
-            complete=complete,
+            complete=not damage,
+            damage=damage,
             orientation=video.orientation(),
             size_changes=tuple(shown.size_changes),
         )
@@ -67,16 +68,16 @@ def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
         return ProbedVideo(info, codec, video.container_format, keyframes, scan.table)
 
 
-def _decode_all(video: Video) -> tuple[Scan, bool]:
-    """Decode through the container; return what was found, and whether decoding reached the end without an error."""
-    complete = True
+def _decode_all(video: Video) -> tuple[Scan, str]:
+    """Decode through the container; return what was found, and the error that ended decoding early or ""."""
+    damage = ""
     try:
         for _ in video.frames():
             pass
     except DecodeError as exc:
         if not video.shown.times:
             raise DecodeError(f"no frame could be decoded: {exc}") from exc
-        complete = False
+        damage = str(exc)
     if not video.shown.times:
         raise DecodeError("no frame could be decoded: the video stream is empty")
-    return Scan(video.shown, None), complete
+    return Scan(video.shown, None), damage

@@ -111,7 +111,7 @@ def safeguard_duration(info: VideoInfo) -> int | None:
     """
     _check_header(info)
     if not info.complete:
-        raise DecodeError(f"decoding fails after frame {len(info.pts)}, and the duration check needs the whole video")
+        raise DecodeError(f"{info.failure}; the duration check needs the whole video")
     if info.duration is not None and info.pts and info.pts[-1] < SAFEGUARD_RATIO * info.duration:
         return info.pts[-1]
     return info.duration
@@ -143,7 +143,7 @@ def clip_frames(
     after = bisect_right(info.pts, high, lo=min(first, len(info.pts)))
     # The original decodes up to the first frame after the window, so an error before that frame fails the clip.
     if after >= len(info.pts) and not info.complete:
-        raise DecodeError(f"decoding fails after frame {len(info.pts)}, inside a wanted clip")
+        raise DecodeError(f"{info.failure}; a wanted clip lies there")
     chosen = range(first, min(after + 1, len(info.pts)))
     if not chosen:
         raise DecodeError(
@@ -165,7 +165,7 @@ def _check_header(info: VideoInfo) -> None:
 def _clip_of_all_frames(info: VideoInfo, sampling: ClipSampling, *, at: float, of: int) -> tuple[int, ...]:
     """Rule step 4: WebM and Matroska state no duration, so the window is laid on the frames that decode."""
     if not info.complete:
-        raise DecodeError(f"decoding fails after frame {len(info.pts)}, and a file without a duration needs all frames")
+        raise DecodeError(f"{info.failure}; a file without a duration needs all frames")
     count = len(info.pts)
     if not count:
         raise DecodeError("the video has no frames")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbert_cli.errors import DecodeError
+from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store import records
@@ -33,6 +34,7 @@ class Candidate:
     kind: Kind
     longest: bool = False
     transcode: Transcode | None = None
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +90,12 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
     except UnicodeEncodeError as exc:
         raise DecodeError("its name is not valid UTF-8") from exc
     source = read_file(file)
-    data = source if candidate.transcode is None else transcode_video(source, candidate.transcode)
-    known, probed = media_records(candidate.media_id, data, candidate.kind)
+    data = (
+        source
+        if candidate.transcode is None
+        else transcode_video(source, candidate.transcode, max_pixels=candidate.max_pixels)
+    )
+    known, probed = media_records(candidate.media_id, data, candidate.kind, max_pixels=candidate.max_pixels)
     return Ingested(
         file,
         zlib.crc32(data),
@@ -117,7 +123,9 @@ def read_file(path: Path) -> bytes:
         raise DecodeError(f"it cannot be read: {exc.strerror}") from exc
 
 
-def media_records(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
+def media_records(
+    media_id: str, data: bytes, kind: Kind, *, max_pixels: int = MAX_PIXELS
+) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
     """Return the records of an item by key, and what probing a video gave (None for an image).
 
     Raises:
@@ -125,8 +133,10 @@ def media_records(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, b
     """
     of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
     if kind == "image":
-        return {records.info_key(media_id): records.image_record(probe_image(data), **of_the_file)}, None
-    probed = probe_video(data)
+        return {
+            records.info_key(media_id): records.image_record(probe_image(data, max_pixels=max_pixels), **of_the_file)
+        }, None
+    probed = probe_video(data, max_pixels=max_pixels)
     known = {records.info_key(media_id): records.video_record(probed, **of_the_file)}
     if probed.packets:
         known[records.packets_key(media_id)] = records.packets_record(probed.packets)
@@ -142,8 +152,7 @@ def damage(probed: ProbedVideo | None) -> str | None:
     """Return what is wrong with a video that does not decode to its end; None for whole videos and images."""
     if probed is None or probed.info.complete:
         return None
-    of = f" of {probed.info.num_frames}" if probed.info.num_frames else ""
-    return f"decoding fails after frame {len(probed.info.pts)}{of}"
+    return probed.info.failure
 
 
 def seconds_allowed(size: int) -> float:

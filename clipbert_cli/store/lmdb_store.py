@@ -7,6 +7,7 @@ has a folder: their videos are probed when they are first used, which decodes ea
 from __future__ import annotations
 
 import json
+import logging
 import os
 import weakref
 import zlib
@@ -26,6 +27,8 @@ from clipbert_cli.store.source import MediaFolder, MediaSource
 from clipbert_cli.store.writer import DATA_FILE
 from clipbert_cli.types import Kind, VideoInfo
 
+_log = logging.getLogger("clipbert.store")
+
 _MAX_KEY_BYTES = 511
 """LMDB's limit as it is compiled everywhere. A longer key is an error there, not a key that is missing."""
 
@@ -37,7 +40,7 @@ def open_media(path: Path, *, kind: Kind) -> MediaSource:
         StoreError: nothing is there, or it is neither of these, damaged, not complete, or of the other kind.
     """
     if is_lmdb(path):
-        return LmdbStore(path, kind=kind)
+        return _warned(LmdbStore(path, kind=kind))
     hint = f"make a store with: clipbert pack <folder of {PLURAL[kind]}> {path}"
     if not path.exists():
         raise StoreError(f"media store {path} does not exist", hint=hint)
@@ -61,7 +64,21 @@ def open_store(path: Path) -> LmdbStore:
         )
     if not path.exists():
         raise StoreError(f"media store {path} does not exist", hint=f"make it with: clipbert pack <folder> {path}")
-    return LmdbStore(path)
+    return _warned(LmdbStore(path))
+
+
+def _warned(store: LmdbStore) -> LmdbStore:
+    """Return the store; warn if its media records are of an older version, which are not used."""
+    if store.manifest is not None and not store.has_records:
+        _log.warning(
+            "%s has media records of version %s, which are not used: version %s is current. Make them again: "
+            "clipbert store scan %s",
+            store.path,
+            store.manifest["format"],
+            records.FORMAT,
+            store.path,
+        )
+    return store
 
 
 def is_lmdb(path: Path) -> bool:
@@ -92,7 +109,7 @@ class LmdbStore(MediaSource):
         self._beside = LmdbStore(beside, kind=kind) if is_lmdb(beside) else None
         record = self._records_in._get(records.MANIFEST_KEY)
         self.manifest = None if record is None else self._checked_manifest(record, kind, complete=complete)
-        self.has_records = self.manifest is not None
+        self.has_records = self.manifest is not None and self.manifest["format"] == records.FORMAT
         if self.manifest is not None:
             self.kind = self.manifest["kind"]
         elif kind is None:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 import lmdb
 
 from clipbert_cli.errors import DecodeError, StoreError, UsageError
+from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import (
     PLURAL,
@@ -69,6 +70,7 @@ def pack_media(
     add: bool = False,
     on_duplicate: OnDuplicate = "error",
     transcode: Transcode | None = None,
+    max_pixels: int = MAX_PIXELS,
     workers: int = 0,
     on_progress: Progress | None = None,
 ) -> PackSummary:
@@ -85,6 +87,7 @@ def pack_media(
         on_duplicate: of files with one media id, `error` takes none, `first` the first by path (with `add` the item in
             the store), `longest` the video that is shown longest.
         transcode: re-encode the videos with these settings.
+        max_pixels: skip images and videos with more pixels per frame.
         workers: number of processes that decode; 0 decodes in this one.
         on_progress: called after each media id.
 
@@ -99,7 +102,7 @@ def pack_media(
     media, kind = _find_media(sources, kind)
     if kind == "image" and (transcode or on_duplicate == "longest"):
         raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
-    settings = _Settings(kind, add, on_duplicate, transcode)
+    settings = _Settings(kind, add, on_duplicate, transcode, max_pixels)
     candidates = _candidates(media, settings)
     with writing_to(store), unfinished_store(store, add=add) as place:
         # Everything that can be refused is checked before the first file is opened for writing.
@@ -146,6 +149,7 @@ class _Settings:
     add: bool
     on_duplicate: OnDuplicate
     transcode: Transcode | None
+    max_pixels: int
 
 
 def _candidates(media: Iterable[Path], settings: _Settings) -> list[Candidate]:
@@ -156,7 +160,7 @@ def _candidates(media: Iterable[Path], settings: _Settings) -> list[Candidate]:
         check_one_file_per_id(groups, hint=hint)
     longest = settings.on_duplicate == "longest"
     return [
-        Candidate(media_id, tuple(files), settings.kind, longest, settings.transcode)
+        Candidate(media_id, tuple(files), settings.kind, longest, settings.transcode, settings.max_pixels)
         for media_id, files in sorted(groups.items())
     ]
 

@@ -25,7 +25,10 @@ from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import ProbedVideo
 from clipbert_cli.types import VideoInfo
 
-FORMAT = 1
+FORMAT = 2
+"""Version of the media records. It is raised whenever what is computed of an item changes, so that records of an older
+version are not used."""
+
 PREFIX = b"/clipbert/"
 MANIFEST_KEY = PREFIX + b"manifest"
 _INFO_PREFIX = PREFIX + b"info/"
@@ -36,6 +39,10 @@ _ARRAYS = ("<i8", "<u4", "<i4", "?", "?", "<u4")
 
 _NO_FRAME = -(2**31)
 """The distance of a packet that shows no frame; no real distance is as small."""
+
+
+# The clockwise turn that makes an image of each EXIF orientation upright. Mirrored ones are turned as well.
+_DEGREES = {1: 0, 2: 0, 3: 180, 4: 180, 5: 270, 6: 90, 7: 90, 8: 270}
 
 
 def media_key(media_id: str) -> bytes:
@@ -101,6 +108,7 @@ def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
             "complete": info.complete,
             "orientation": info.orientation,
             "size_changes": info.size_changes,
+            "damage": info.damage,
             "keyframes": probed.keyframes,
             "decode": "linear" if probed.packets is None else "packets",
             # Most videos have a constant rate: runs of equal steps keep an hour of video in a few bytes.
@@ -122,8 +130,44 @@ def image_record(probed: ProbedImage, **of_the_file: int) -> bytes:
             "width": probed.width,
             "height": probed.height,
             "frames": probed.frames,
+            "orientation": probed.orientation,
+            "decode": "pillow",
         }
     )
+
+
+def listing(media_id: str, kind: str, record: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what `store ls --json` says of an item: always the same keys, None where a fact is unknown.
+
+    `width` and `height` are those of the first frame as it is coded, `rotation` is the clockwise turn in degrees that
+    makes it upright, `frames` counts the frames that decode, and `rate` is the header's frames per second.
+    """
+    known = record or {}
+    facts = {
+        "id": media_id,
+        "kind": kind,
+        "codec": known.get("codec") or known.get("format"),
+        "width": known.get("width"),
+        "height": known.get("height"),
+        "rotation": _DEGREES[known.get("orientation", 1)] if record else None,
+        "frames": known.get("frames"),
+        "first_seconds": None,
+        "last_seconds": None,
+        "rate": None,
+        "bytes": known.get("bytes"),
+        "decoded_by": known.get("decode"),
+        "damage": None,
+    }
+    if record and kind == "video":
+        info = video_info_of(record)
+        facts |= {
+            "frames": len(info.pts),
+            "first_seconds": round(float(info.pts[0] * info.time_base), 6),
+            "last_seconds": round(float(info.pts[-1] * info.time_base), 6),
+            "rate": None if info.average_rate is None else round(float(info.average_rate), 6),
+            "damage": None if info.complete else info.failure,
+        }
+    return facts
 
 
 def video_info(record: bytes) -> VideoInfo:
@@ -132,7 +176,15 @@ def video_info(record: bytes) -> VideoInfo:
     Raises:
         ValueError, KeyError, TypeError: the record is damaged.
     """
-    fields = json.loads(record)
+    return video_info_of(json.loads(record))
+
+
+def video_info_of(fields: dict[str, Any]) -> VideoInfo:
+    """Return from the fields of `video_record` what sampling needs.
+
+    Raises:
+        ValueError, KeyError, TypeError: a field is missing or damaged.
+    """
     pts = [fields["pts"]["start"]]
     for step, count in fields["pts"]["steps"]:
         pts.extend(range(pts[-1] + step, pts[-1] + step * count + 1, step) if step else [pts[-1]] * count)
@@ -148,6 +200,7 @@ def video_info(record: bytes) -> VideoInfo:
         complete=fields["complete"],
         orientation=fields["orientation"],
         size_changes=tuple((frame, height, width) for frame, height, width in fields["size_changes"]),
+        damage=fields["damage"],
     )
 
 

@@ -17,14 +17,14 @@ from clipbert_cli.store.writer import StoreWriter, writing_to
 
 
 def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progress: Progress | None = None) -> Checked:
-    """Add media records to a store that has none.
+    """Add media records to a store that has none, or none of the current version.
 
     Args:
         beside: write them into a store of their own beside it (`STORE.records`), where they are found when the store
             is opened, and leave the store unchanged.
 
     Raises:
-        StoreError: the store has media records, or cannot be opened.
+        StoreError: the store has media records of the current version, or cannot be opened.
         OutputError: the records cannot be written.
     """
     source = open_store(store)
@@ -53,6 +53,7 @@ def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progre
             manifest = records.manifest_record(kind=source.kind, complete=True, items=checked.items, size=size)
             writer.put({records.MANIFEST_KEY: manifest})
             writer.commit()
+        remove(target)  # records of an older version
         place.publish()
     # LMDB allows one environment per file and process.
     del source
@@ -63,12 +64,18 @@ def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progre
 
 
 def _move_records(beside: Path, store: Path) -> None:
-    """Move the records into their store. The manifest comes last: with it, readers take the records as complete."""
+    """Move the records into their store, in place of those of an older version.
+
+    The manifest comes last: with it, readers take the records as complete.
+    """
     with (
         lmdb.open(str(beside), readonly=True, lock=False) as environment,
         environment.begin() as txn,
         closing(StoreWriter(store)) as writer,
     ):
+        outdated = writer.keys(records.PREFIX)
+        writer.put(dict.fromkeys(outdated))
+        writer.commit()
         for key, value in txn.cursor():
             if key != records.MANIFEST_KEY:
                 writer.put({key: value})

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-from clipbert_cli.errors import StoreError
+from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.store import records
@@ -110,6 +110,15 @@ class MediaSource(ABC):
             f"{self.path} has no {self.kind} {media_id!r}",
             hint=f"pack the folder that holds it, or correct the id (the store has {len(self)} {PLURAL[self.kind]})",
         )
+
+
+@contextmanager
+def named(source: MediaSource, media_id: str) -> Iterator[None]:
+    """Add the item's name and place to the message of a `DecodeError`."""
+    try:
+        yield
+    except DecodeError as exc:
+        raise DecodeError(f"{source.locate(media_id)}: {exc}", hint=exc.hint) from exc
 
 
 class MediaFolder(MediaSource):

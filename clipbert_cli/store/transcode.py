@@ -11,6 +11,7 @@ from av.video.frame import PictureType
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import open_video
+from clipbert_cli.media.ffmpeg import MAX_PIXELS
 
 _TIME_BASE = Fraction(1, 90_000)
 """The clock of MPEG: the usual frame rates are whole numbers of its ticks, or nearly so."""
@@ -35,7 +36,7 @@ class Transcode:
             raise ValueError(f"{self}: long_side must be at least 16, gop at least 1 and crf from 0 to 51")
 
 
-def transcode_video(data: bytes, settings: Transcode) -> bytes:
+def transcode_video(data: bytes, settings: Transcode, *, max_pixels: int = MAX_PIXELS) -> bytes:
     """Return the re-encoded video. Its frames keep their times, counted from the first one.
 
     Raises:
@@ -43,7 +44,7 @@ def transcode_video(data: bytes, settings: Transcode) -> bytes:
             would notice later that its end is missing.
     """
     file = io.BytesIO()
-    with open_video(data) as video, av.open(file, "w", format="mp4") as output:
+    with open_video(data, max_pixels=max_pixels) as video, av.open(file, "w", format="mp4") as output:
         time_base = video.stream.time_base or Fraction(1)
         stream = None
         before = -1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,6 +48,15 @@ class StoreWriter:
     def __contains__(self, key: bytes) -> bool:
         with self._environment.begin() as txn, txn.cursor() as cursor:
             return bool(cursor.set_key(key))
+
+    def keys(self, prefix: bytes) -> list[bytes]:
+        """Return the committed keys that begin with `prefix`."""
+        with self._environment.begin() as txn, txn.cursor() as cursor:
+            found = cursor.set_range(prefix)
+            keys = (
+                itertools.takewhile(lambda key: key.startswith(prefix), cursor.iternext(values=False)) if found else ()
+            )
+            return list(keys)
 
     def put(self, items: Mapping[bytes, bytes | None]) -> None:
         """Write these items with the next commit; None deletes a key."""

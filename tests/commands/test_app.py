@@ -32,7 +32,7 @@ OPTIONS = {
     "finetune": TRAINING,
     "infer": """--checkpoint --data-root --device --format --nnodes --nproc-per-node --output --overwrite
         --rdzv-endpoint --rdzv-id --recipe --run --set --shortlist --split --weights -o -r""",
-    "pack": "SOURCES STORE --add --json --kind --on-duplicate --strict --transcode --workers",
+    "pack": "SOURCES STORE --add --json --kind --max-pixels --on-duplicate --strict --transcode --workers",
     "pretrain": TRAINING,
     "recipes": "",
     "recipes copy": "NAME FILE --overwrite",
@@ -48,7 +48,8 @@ OPTIONS = {
     "store": "",
     "store ls": "STORE --json",
     "store scan": "STORE --beside --json --workers",
-    "store show": "STORE MEDIA_ID --fps --json --num-clips --num-frames --output --overwrite --sampling --seed -o",
+    "store show": "STORE MEDIA_ID --fps --frames --json --num-clips --num-frames --output --overwrite --plain "
+    "--sampling --seed -o",
     "store verify": "STORE --json --workers",
 }
 GROUPS = ("", "assets", "recipes", "runs", "store")

@@ -9,6 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 from made_media import image, info_of, marked_frame, read_index, sound, video
 from PIL import Image
 
@@ -299,3 +300,60 @@ def test_a_piece_of_a_stream_without_its_container_is_no_video() -> None:
 
 def test_a_bare_stream_from_its_beginning_is_a_video() -> None:
     assert len(info_of(video(30, container="h264", options={"g": "12", "bf": "0"})).pts) == 30
+
+
+def two_tracks(*sizes_and_frames: tuple[int, int], default: int | None) -> bytes:
+    """A Matroska file of H.264 tracks, each (width, frames); one may be marked as the default."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="matroska") as output:
+        streams = []
+        for number, (width, _) in enumerate(sizes_and_frames):
+            stream = output.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
+            stream.disposition = Disposition.default if number == default else Disposition(0)
+            streams.append(stream)
+        for stream, (width, frames) in zip(streams, sizes_and_frames, strict=True):
+            for index in range(frames):
+                frame = av.VideoFrame.from_ndarray(marked_frame(index, 64, width), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("tracks", "default", "width"),
+    [
+        ([(96, 5), (160, 5)], None, 160),
+        ([(160, 5), (96, 5)], None, 160),
+        ([(160, 5), (96, 5)], 1, 96),
+        ([(96, 5), (160, 5), (128, 5)], 2, 128),
+        ([(96, 5), (96, 7)], None, 96),
+    ],
+    ids=["the largest last", "the largest first", "the default is smaller", "the default of three", "equal sizes"],
+)
+def test_the_default_video_stream_is_taken_or_else_the_largest(
+    tracks: list[tuple[int, int]], default: int | None, width: int
+) -> None:
+    info = info_of(two_tracks(*tracks, default=default))
+    assert (info.width, len(info.pts)) == (width, 5)
+
+
+@pytest.mark.parametrize("stills", [1, 2])
+def test_a_still_picture_before_the_video_is_not_taken(stills: int) -> None:
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as output:
+        pictures = [output.add_stream("mjpeg", rate=25) for _ in range(stills)]
+        moving = output.add_stream("libx264", rate=25)
+        for stream, width in [*((picture, 320) for picture in pictures), (moving, 96)]:
+            stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
+        for picture in pictures:
+            picture.pix_fmt = "yuvj420p"
+        for stream, frames in [*((picture, 1) for picture in pictures), (moving, 6)]:
+            for index in range(frames):
+                frame = av.VideoFrame.from_ndarray(marked_frame(index, 64, stream.width), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+    info = info_of(file.getvalue())
+    assert (info.width, len(info.pts)) == (96, 6)

@@ -14,9 +14,11 @@ import lmdb
 import numpy as np
 import pytest
 from made_media import image, marked_frame, sound, video
+from PIL import Image
 from store_content import content, names
 
 from clipbert_cli.errors import ClipbertError, OutputError, StoreError, UsageError
+from clipbert_cli.media.images import decode_image
 from clipbert_cli.store.ingest import Candidate, Ingested, ingest
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
@@ -56,6 +58,36 @@ def test_images_are_packed(tmp_path: Path) -> None:
     summary = pack_media([tmp_path], tmp_path / "store")
     assert (summary.kind, summary.packed) == ("image", 3)
     assert [path.name for path, _ in summary.skipped] == ["cut.jpg"]
+
+
+def test_pictures_that_use_would_refuse_are_not_packed(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "good.png").write_bytes(image(marked_frame(1)))
+    depth = Image.fromarray(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
+    depth.save(source / "depth.tif")
+    depth.save(source / "depth.tiff.jpg", "tiff")
+    (source / "portable.ppm").write_bytes(b"Pf\n2 2\n-1.0\n" + np.ones(4, "<f4").tobytes())
+    Image.new("LAB", (8, 8)).save(source / "lab.tiff")
+    (source / "many.bmp").write_bytes(image(np.zeros((200, 100), np.uint8), "bmp"))
+    summary = pack_media([source], tmp_path / "store", max_pixels=10_000)
+    packed = open_media(tmp_path / "store", kind="image")
+    assert {path.name for path, _ in summary.skipped} >= {"depth.tif", "depth.tiff.jpg", "portable.ppm", "many.bmp"}
+    for media_id in packed:
+        decode_image(packed.read(media_id))
+    assert len(packed) + len(summary.skipped) == 6
+    reasons = {path.name: reason for path, reason in summary.skipped}
+    assert "floating point" in reasons["depth.tif"]
+    assert "more than 10000 pixels" in reasons["many.bmp"]
+
+
+def test_videos_beyond_the_limit_of_pixels_are_not_packed(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    (source / "small.mp4").write_bytes(video(3))
+    (source / "large.mp4").write_bytes(video(3, height=128, width=192))
+    summary = pack_media([source], tmp_path / "store", max_pixels=96 * 64)
+    assert [(path.name, "192 x 128" in reason) for path, reason in summary.skipped] == [("large.mp4", True)]
 
 
 def test_what_cannot_be_used_is_reported_and_the_rest_packed(videos: Path, tmp_path: Path) -> None:

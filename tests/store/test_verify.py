@@ -8,6 +8,7 @@ import lmdb
 import numpy as np
 import pytest
 from made_media import image, marked_frame, read_index, video
+from store_content import content
 
 from clipbert_cli.errors import StoreError
 from clipbert_cli.media.probe import probe_video
@@ -93,6 +94,35 @@ def test_a_scan_makes_a_store_from_elsewhere_as_good_as_a_packed_one(
         assert (source.packets(name) is None) == (packed.packets(name) is None) == (name == "b")
     with pytest.raises(StoreError, match="has media records"):
         scan_store(theirs)
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_records_of_an_older_version_are_not_used(
+    tmp_path: Path, videos: Path, clips: dict[str, bytes], beside: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = put(tmp_path / "theirs", clips)
+    scan_store(theirs, beside=beside)
+    holder = tmp_path / "theirs.records" if beside else theirs
+    sound = content(holder)
+    manifest = sound[records.MANIFEST_KEY].replace(b'"format":2', b'"format":1')
+    # The MPEG-TS file `b` has no packet table: one of an older version must not survive either.
+    old = {"/clipbert/manifest": manifest, "/clipbert/info/a": b"{}", "/clipbert/packets/b": b"old"}
+    put(holder, old | ({"/clipbert/info/gone": b"{}"}))
+    source = open_store(theirs)
+    assert not source.has_records
+    assert f"clipbert store scan {theirs}" in caplog.text
+    assert source.info("a") == probe_video(clips["a"]).info
+    assert source.record("a") is None
+    assert source.checksum("a") is None
+    del source
+    with pytest.raises(StoreError, match="which an addition does not reach" if beside else "no media records"):
+        pack_media([videos], theirs, add=True)
+    caplog.clear()
+    scan_store(theirs, beside=beside)
+    assert content(holder) == sound
+    caplog.clear()
+    assert open_store(theirs).has_records
+    assert not caplog.text
 
 
 def test_images_are_scanned_and_verified_too(tmp_path: Path) -> None:

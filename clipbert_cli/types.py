@@ -29,6 +29,12 @@ FixedSampling = Literal["uniform", Place, "clips"]
 Sampling = Literal["random", FixedSampling]
 """All sampling strategies."""
 
+ClipTimes = Literal["presentation", "header"]
+"""The rule for the time of a frame; `media/sampling.py` draws both."""
+
+Rotation = Literal["apply", "ignore"]
+"""Whether pictures and frames are turned upright, as their file says."""
+
 _VIDEO_SUFFIXES = """
     .mp4 .m4v .mov .qt .avi .mkv .webm .gif .mpg .mpeg .mpe .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2
     .ogv .ogg .ogm .rm .rmvb .divx .dv .mxf .nut .y4m .h264 .264 .hevc .h265

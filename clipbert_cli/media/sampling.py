@@ -1,9 +1,8 @@
 """Sampling: the frame indices of each clip of a video, computed from a `VideoInfo` without decoding.
 
-A clip is `num_frames` frames at `fps`, its first and last frame included. Its window is `num_frames / fps * rate`
-source frames long. The free range is what the window leaves of the video: its length minus the window. Drawn for a
-video of 12 frames, clips of 2 frames and a window of 4, one row per clip (f = frame of the clip, x = rest of its
-window):
+A clip is `num_frames` frames at `fps`, its first and last frame included. It is taken from a window of
+`num_frames / fps` seconds. The free range is what the window leaves of the video. Drawn for a video of 12 frames, clips
+of 2 frames and a window of 4 frames, one row per clip (f = frame of the clip, x = rest of its window):
 
     start       fxxf........    the window begins at 0 of the free range
     middle      ..fxxf......    at 1/3
@@ -15,25 +14,41 @@ window):
     random      ...fxxf.....    anywhere, drawn for each clip
     uniform     fxxxxxxxxxxf    the window is the whole video, and `fps` is not used
 
-The paper trains with `random` and evaluates with `clips` (ClipBERT, arXiv 2102.06183, section 3). The rule is taken
-frame for frame from the original's `src/datasets/decoder.py`; tests/golden/README.md, section 5, states it in steps
-that the comments below refer to. It has these consequences:
+The paper trains with `random` and evaluates with `clips` (ClipBERT, arXiv 2102.06183, section 3).
 
-- Positions are truncated, not rounded. A clip that is longer than the video repeats the last frame.
-- Windows are counted from time 0, so a stream that starts late gives its first frame repeatedly.
-- A variable frame rate is treated as constant. Header values are believed unless `safeguard` corrects the duration.
+There are two rules for the time of a frame. They differ where times are uneven. Drawn for a window of 2 seconds at the
+start, clips of 3 frames, and a video that is shown from second 2 on and stands still from second 3 to 5 (each digit is
+a frame, placed when it is shown, four columns per second):
+
+    second                 2   3   4   5   6
+    frames                 0123        456789
+    presentation           0  3    3                positions are times: the frame that is shown then
+    header                 0                        the window lies before the first frame, so it is taken three times
+
+- `presentation` counts from the first frame, and ends when the last frame ends. The clip's positions are spaced evenly
+  in time from the first frame that appears in the window to one frame before its end. At each position it takes the
+  frame that is shown. For a constant rate these are the frames of `header`, up to one frame of rounding.
+- `header` computes times from the container's frame count, duration and average rate, as the original does. It is
+  taken frame for frame from the original's `src/datasets/decoder.py`; tests/golden/README.md, section 5, states it in
+  steps that the comments below refer to. Positions are truncated, not rounded. Windows are counted from time 0, so a
+  stream that starts late gives its first frame repeatedly. A variable rate is treated as constant. Header values are
+  believed unless `safeguard` corrects the duration. Where the header lacks a value, `select` uses `presentation`.
+
+In both, a clip that is longer than the video repeats the last frame.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import get_args
 
 import numpy as np
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.types import Sampling, VideoInfo
+from clipbert_cli.types import ClipTimes, Sampling, VideoInfo
 
 FrameIndices = tuple[tuple[int, ...], ...]
 """Frame indices of K clips of T frames; 0 is the first frame that is shown."""
@@ -54,7 +69,8 @@ class ClipSampling:
         num_clips: K; must be 1 for `uniform`, `start`, `middle` and `end`.
         num_frames: T, frames per clip.
         fps: frames per second inside a clip.
-        safeguard: correct a header duration that is much too long (only with `clips`, in evaluation).
+        safeguard: correct a header duration that is much too long (only with `clips` and header times, in evaluation).
+        times: the rule for the time of a frame, see the module's docstring.
     """
 
     strategy: Sampling
@@ -62,6 +78,7 @@ class ClipSampling:
     num_frames: int = 2
     fps: float = 2.0
     safeguard: bool = False
+    times: ClipTimes = "presentation"
 
     def __post_init__(self) -> None:
         if self.strategy not in get_args(Sampling):
@@ -86,18 +103,29 @@ def select(info: VideoInfo, sampling: ClipSampling, rng: np.random.Generator | N
         rng: required by `random`, which takes exactly one uniform draw per clip from it.
 
     Raises:
-        DecodeError: see `clip_frames`; with the safeguard also if the video does not decode to its end.
+        DecodeError: see `header_frames` and `presentation_frames`; with the safeguard also if the video does not
+            decode to its end.
     """
+    clip_frames: Callable[..., tuple[int, ...]]
+    if sampling.times == "header" and states_times(info):
+        safe = sampling.strategy == "clips" and sampling.safeguard
+        duration = safeguard_duration(info) if safe else info.duration
+        clip_frames = partial(header_frames, info, sampling, duration=duration)
+    else:
+        clip_frames = partial(presentation_frames, Timeline.of(info), info, sampling)
     if sampling.strategy == "random":
         if rng is None:
             raise ValueError("sampling `random` needs a random generator")
-        return tuple(clip_frames(info, sampling, at=float(draw), of=1) for draw in rng.random(sampling.num_clips))
+        return tuple(clip_frames(at=float(draw), of=1) for draw in rng.random(sampling.num_clips))
     if sampling.strategy == "clips":
-        count = sampling.num_clips
-        duration = safeguard_duration(info) if sampling.safeguard else info.duration
-        return tuple(clip_frames(info, sampling, at=i, of=count, duration=duration) for i in range(count))
+        return tuple(clip_frames(at=i, of=sampling.num_clips) for i in range(sampling.num_clips))
     at, of = _SINGLE_CLIP[sampling.strategy]
-    return (clip_frames(info, sampling, at=at, of=of),)
+    return (clip_frames(at=at, of=of),)
+
+
+def states_times(info: VideoInfo) -> bool:
+    """Return whether the header states what the rule `header` needs: a rate, and a frame count beside a duration."""
+    return bool(info.average_rate) and (info.duration is None or bool(info.num_frames))
 
 
 def safeguard_duration(info: VideoInfo) -> int | None:
@@ -107,7 +135,7 @@ def safeguard_duration(info: VideoInfo) -> int | None:
 
     Raises:
         DecodeError: the video does not decode to its end, because the safeguard looks at all frames; or the header is
-            one that `clip_frames` refuses.
+            one that `header_frames` refuses.
     """
     _check_header(info)
     if not info.complete:
@@ -117,10 +145,86 @@ def safeguard_duration(info: VideoInfo) -> int | None:
     return info.duration
 
 
-def clip_frames(
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """The true times of a video's frames.
+
+    Args:
+        times: (F,) float64, when each frame is first shown, in units of the video's time base.
+        step: duration of one frame in the same units.
+    """
+
+    times: np.ndarray
+    step: float
+
+    @classmethod
+    def of(cls, info: VideoInfo) -> Timeline:
+        """Return the times of all frames that decode.
+
+        Frames that state the same time are spread evenly up to the next time. AVI files with B frames repeat times, and
+        the frames of a second video, joined to the first one, all have the time at which the first one ends. The
+        duration of a frame is the median step between two frames, because a long pause must not count. A single frame
+        lasts 1 / rate.
+
+        Raises:
+            DecodeError: the video has no frames.
+        """
+        if not info.pts:
+            raise DecodeError("the video has no frames")
+        distinct, first, counts = np.unique(np.array(info.pts, dtype=np.int64), return_index=True, return_counts=True)
+        gaps = np.diff(distinct) / counts[:-1]
+        if len(gaps):
+            step = float(np.median(gaps))
+        else:
+            step = float(1 / (info.average_rate * info.time_base)) if info.average_rate else 1.0
+        places = np.arange(len(info.pts)) - np.repeat(first, counts)
+        return cls(np.repeat(distinct, counts) + places * np.repeat(np.append(gaps, step), counts), step)
+
+
+def presentation_frames(
+    timeline: Timeline, info: VideoInfo, sampling: ClipSampling, *, at: float, of: int
+) -> tuple[int, ...]:
+    """Return the T frame indices of the clip that begins at `at / of` of the free range, by true times.
+
+    Args:
+        at, of: as in `header_frames`.
+
+    Raises:
+        DecodeError: decoding fails in a part that the clip needs (anywhere, if the header states no duration, because
+            the length of the video is then unknown).
+    """
+    times, step = timeline.times, timeline.step
+    begin, end = times[0], times[-1] + step
+    if not info.complete:
+        if info.duration is None:
+            raise DecodeError(
+                f"decoding fails after frame {len(times)}, and the file does not state how long the whole video is"
+            )
+        # Clips keep their places in the whole video, so those before the damage are the ones that it would give.
+        end = max(end, begin + info.duration)
+    # Containers round times to their unit: a position just before the stated time of a frame means that frame.
+    tolerance = min(0.51, step / 8)
+    if sampling.strategy == "uniform":
+        first, last = begin, end - step
+    else:
+        window = sampling.num_frames / sampling.fps / float(info.time_base)
+        first = begin + max(end - begin - window, 0) * at / of
+        # The clip begins with the first frame that appears in its window, as the rule `header` does, unless a frame
+        # stands still there for longer than usual.
+        appears = np.searchsorted(times, first - tolerance)
+        if appears < len(times) and times[appears] - first < step:
+            first = times[appears]
+        last = first + max(window - step, 0)
+    positions = np.linspace(first, last, sampling.num_frames) + tolerance  # (T,)
+    if not info.complete and positions[-1] >= times[-1] + step:
+        raise DecodeError(f"decoding fails after frame {len(times)}, inside a wanted clip")
+    return tuple((np.searchsorted(times, positions, side="right") - 1).tolist())
+
+
+def header_frames(
     info: VideoInfo, sampling: ClipSampling, *, at: float, of: int, duration: int | None = None
 ) -> tuple[int, ...]:
-    """Return the T frame indices of the clip that begins at `at / of` of the free range.
+    """Return the T frame indices of the clip that begins at `at / of` of the free range, by header values.
 
     Args:
         at, of: (u, 1) for a random clip with the draw u in [0, 1); (i, K) for clip i of K.

@@ -288,7 +288,11 @@ class Setup:
 
         data = self.recipe.data
         sampling = ClipSampling(
-            strategy=data.sampling, num_clips=data.num_clips, num_frames=data.num_frames, fps=data.fps
+            strategy=data.sampling,
+            num_clips=data.num_clips,
+            num_frames=data.num_frames,
+            fps=data.fps,
+            times=data.clip_times,
         )
         parts = []
         for name in data.train_splits:
@@ -327,6 +331,7 @@ class Setup:
             num_frames=infer.num_frames or data.num_frames,
             fps=data.fps,
             safeguard=True,
+            times=data.clip_times,
         )
         questions = self.task.questions(split.examples, media_ids=media_ids, max_examples=infer.max_examples_per_group)
         shared = None
@@ -359,7 +364,7 @@ class Setup:
             sampling,
             frame_size=data.frame_size,
             max_pixels=data.max_pixels,
-            exif_rotation=data.exif_rotation,
+            rotation=data.rotation,
             black_frames=data.black_frames,
             decoder=choose_decoder(data.decoder, self.world.device, source.kind),
         )

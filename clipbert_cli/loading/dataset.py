@@ -26,7 +26,7 @@ from clipbert_cli.media.images import decode_image, jpeg_size
 from clipbert_cli.media.packets import Buffer, PacketTable
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store.source import MediaSource, named
-from clipbert_cli.types import Group, VideoInfo
+from clipbert_cli.types import Group, Rotation, VideoInfo
 
 OnBadMedia = Literal["error", "skip", "replace", "report"]
 
@@ -82,7 +82,7 @@ class MediaSettings:
         sampling: which clips are taken from a video.
         frame_size: side of the square canvas in pixels.
         max_pixels: images and frames with more pixels are refused.
-        exif_rotation: rotate images as their EXIF data say; the original does not.
+        rotation: whether videos and images are turned upright, as their file says; the original does not.
         black_frames: replace every frame by a black one, for a baseline that sees nothing.
         decoder: the run's decoder; also decides the colour conversion.
         pyav_only: let PyAV decode everything, in the colours of `decoder`.
@@ -91,7 +91,7 @@ class MediaSettings:
     sampling: ClipSampling
     frame_size: int
     max_pixels: int = MAX_PIXELS
-    exif_rotation: bool = False
+    rotation: Rotation = "apply"
     black_frames: bool = False
     decoder: Decoder = PYAV
     pyav_only: bool = False
@@ -198,15 +198,11 @@ def load_clips(
 
 def _image_clips(data: Buffer, settings: MediaSettings, *, checksum: int | None) -> torch.Tensor | EncodedClips:
     _check_bytes(data, checksum)
-    limit, rotate = settings.max_pixels, settings.exif_rotation
+    limit, rotation = settings.max_pixels, settings.rotation
     # DALI decodes damaged files without an error. A checksum means that the file decoded when it was packed.
-    if (
-        settings.uses_dali
-        and checksum is not None
-        and (size := jpeg_size(data, max_pixels=limit, exif_rotation=rotate))
-    ):
+    if settings.uses_dali and checksum is not None and (size := jpeg_size(data, max_pixels=limit, rotation=rotation)):
         return image_segment(data, height=size[0], width=size[1])
-    pixels = decode_image(data, max_pixels=limit, exif_rotation=rotate)
+    pixels = decode_image(data, max_pixels=limit, rotation=rotation)
     return resize_pad(pixels[None], settings.frame_size)[None]  # (1, 1, 3, S, S)
 
 
@@ -220,6 +216,8 @@ def _video_clips(
 ) -> torch.Tensor | EncodedClips:
     check_aspect_ratio(info.height, info.width)
     check_pixels(info.width, info.height, settings.max_pixels)
+    if settings.rotation == "ignore":
+        info = dataclasses.replace(info, orientation=1)
     clips = select(info, settings.sampling, rng)
     decoder = settings.decoder
     if settings.uses_dali and table is not None:

@@ -260,16 +260,21 @@ class Video:
                     raise
 
 
+def display_matrix(frame: VideoFrame) -> tuple[int, ...]:
+    """Return the 9 numbers of a frame's display matrix; those of an upright frame if it has none."""
+    found = frame.side_data.get("DISPLAYMATRIX")
+    if found is None:
+        return 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30
+    return struct.unpack("=9i", memoryview(cast(bytes, found)))
+
+
 def _orientation(frame: VideoFrame) -> int:
     """Return the EXIF orientation of a frame's display matrix; the nearest one for other angles.
 
     The matrix moves the pixel (x, y) to (a x + c y, b x + d y) with a, b, c, d in its first two rows, as fixed point
     numbers (ISO/IEC 14496-12, 8.3.2).
     """
-    found = frame.side_data.get("DISPLAYMATRIX")
-    if found is None:
-        return 1
-    a, b, _, c, d = struct.unpack_from("=5i", memoryview(cast(bytes, found)))
+    a, b, _, c, d, *_ = display_matrix(frame)
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return {(False, False): 1, (True, False): 2, (True, True): 3, (False, True): 4}[a < 0, d < 0]
     return {(False, False): 5, (False, True): 6, (True, True): 7, (True, False): 8}[b < 0, c < 0]

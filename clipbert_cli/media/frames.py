@@ -42,7 +42,7 @@ _SCALER: dict[Colours, int] = {
     "original": Interpolation.BILINEAR,
     "dali": Interpolation.BILINEAR | _SWS_FULL_CHR_H_INT | _SWS_ACCURATE_RND,
 }
-_COLOURSPACE = {"src_colorspace": Colorspace.ITU601, "dst_colorspace": Colorspace.ITU601}
+COLOURSPACE = {"src_colorspace": Colorspace.ITU601, "dst_colorspace": Colorspace.ITU601}
 
 # RGB frames are collected up to this many bytes and then resized together. This is a third faster than resizing each
 # frame between two calls of the decoder, and keeps memory bounded for large frames.
@@ -144,7 +144,7 @@ def rgb_frames(
         for index, frame in frames:
             if (frame.height, frame.width) != info.size_of(index):
                 raise _other_file(index)
-            yield index, _to_rgb(reformatter, frame, colours)
+            yield index, to_rgb(reformatter, frame, colours)
 
 
 def _frames(
@@ -189,8 +189,8 @@ def _other_file(index: int) -> DecodeError:
     return DecodeError(f"frame {index} is not the one that was probed: the stored information is of another file")
 
 
-def _to_rgb(reformatter: VideoReformatter, frame: VideoFrame, colours: Colours) -> np.ndarray:
-    """(h, w, 3) uint8."""
+def to_rgb(reformatter: VideoReformatter, frame: VideoFrame, colours: Colours = "original") -> np.ndarray:
+    """Return a frame's pixels, (h, w, 3) uint8 RGB, on white where they are transparent."""
     if colours == "dali" and frame.format.name in ("yuv420p", "yuvj420p") and not (frame.width | frame.height) & 1:
         # DALI assumes that a chroma sample lies in the middle of its four pixels. FFmpeg follows H.264 and HEVC
         # streams, which state another position. A frame made of the pixels alone states none, and FFmpeg then computes
@@ -198,14 +198,14 @@ def _to_rgb(reformatter: VideoReformatter, frame: VideoFrame, colours: Colours) 
         bare = VideoFrame.from_ndarray(frame.to_ndarray(), format=frame.format.name)
         bare.color_range = frame.color_range
         frame = bare
-    form = "rgba" if _has_alpha(frame.format.name) else "rgb24"
-    converted = reformatter.reformat(frame, format=form, interpolation=_SCALER[colours], threads=1, **_COLOURSPACE)
+    form = "rgba" if has_alpha(frame.format.name) else "rgb24"
+    converted = reformatter.reformat(frame, format=form, interpolation=_SCALER[colours], threads=1, **COLOURSPACE)
     pixels = converted.to_ndarray()
     return pixels if form == "rgb24" else np.asarray(on_white(Image.fromarray(pixels)))
 
 
 @cache
-def _has_alpha(pixel_format: str) -> bool:
+def has_alpha(pixel_format: str) -> bool:
     """Return whether pixels of this FFmpeg format may be transparent."""
     described = VideoFormat(pixel_format)
     return described.has_palette or any(component.is_alpha for component in described.components)

@@ -15,6 +15,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
+from clipbert_cli.types import Rotation
 
 # Pillow documents OSError and SyntaxError. On damaged files its parsers also raise all of these.
 _PARSER_ERRORS = (ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error, zlib.error)
@@ -67,7 +68,7 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
 
 
 def jpeg_size(
-    data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, exif_rotation: bool = False
+    data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, rotation: Rotation = "ignore"
 ) -> tuple[int, int] | None:
     """Return (height, width) of an image that DALI may decode, read from its header alone.
 
@@ -78,7 +79,7 @@ def jpeg_size(
         DecodeError: see `open_image`.
     """
     with open_image(data, max_pixels=max_pixels) as image:
-        rotated = exif_rotation and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        rotated = rotation == "apply" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         if image.format != "JPEG" or image.mode not in ("RGB", "L") or rotated:
             return None
         return image.height, image.width
@@ -100,7 +101,9 @@ def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedImage:
         return ProbedImage(image.width, image.height, mode, form, frames, orientation)
 
 
-def decode_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, exif_rotation: bool = False) -> np.ndarray:
+def decode_image(
+    data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, rotation: Rotation = "ignore"
+) -> np.ndarray:
     """Return an image's pixels.
 
     Grey and palette images become RGB, transparent pixels lie on white, and 16-bit grey is scaled to 8 bits and
@@ -108,7 +111,7 @@ def decode_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, exif
     frame.
 
     Args:
-        exif_rotation: rotate the image as its EXIF data say; the original ignores them.
+        rotation: `apply` turns the image upright, as its EXIF orientation says.
 
     Returns:
         (h, w, 3) uint8 RGB.
@@ -118,7 +121,7 @@ def decode_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, exif
             point numbers.
     """
     with open_image(data, max_pixels=max_pixels) as image:
-        return np.array(_rgb_image(ImageOps.exif_transpose(image) if exif_rotation else image))
+        return np.array(_rgb_image(ImageOps.exif_transpose(image) if rotation == "apply" else image))
 
 
 def _rgb_image(image: Image.Image) -> Image.Image:

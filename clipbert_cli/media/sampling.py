@@ -152,10 +152,12 @@ class Timeline:
     Args:
         times: (F,) float64, when each frame is first shown, in units of the video's time base.
         step: duration of one frame in the same units.
+        tolerance: a position that lies before a frame by less than this means that frame.
     """
 
     times: np.ndarray
     step: float
+    tolerance: float
 
     @classmethod
     def of(cls, info: VideoInfo) -> Timeline:
@@ -163,8 +165,8 @@ class Timeline:
 
         Frames that state the same time are spread evenly up to the next time. AVI files with B frames repeat times, and
         the frames of a second video, joined to the first one, all have the time at which the first one ends. The
-        duration of a frame is the median step between two frames, because a long pause must not count. A single frame
-        lasts 1 / rate.
+        duration of a frame is the mean of the usual steps between two frames: those near the median, so that a long
+        pause does not count. A single frame lasts 1 / rate.
 
         Raises:
             DecodeError: the video has no frames.
@@ -174,11 +176,17 @@ class Timeline:
         distinct, first, counts = np.unique(np.array(info.pts, dtype=np.int64), return_index=True, return_counts=True)
         gaps = np.diff(distinct) / counts[:-1]
         if len(gaps):
-            step = float(np.median(gaps))
+            median = np.median(gaps)
+            step = float(gaps[np.abs(gaps - median) <= max(1, median / 4)].mean())
         else:
             step = float(1 / (info.average_rate * info.time_base)) if info.average_rate else 1.0
+        # Containers round times to their unit, by half a unit at most. Equal steps are not rounded, and need only what
+        # covers the rounding of floating point numbers.
+        is_rounded = len(gaps) > 0 and gaps.min() != gaps.max()
+        tolerance = min(0.51, step / 8) if is_rounded else step * 1e-6
         places = np.arange(len(info.pts)) - np.repeat(first, counts)
-        return cls(np.repeat(distinct, counts) + places * np.repeat(np.append(gaps, step), counts), step)
+        times = np.repeat(distinct, counts) + places * np.repeat(np.append(gaps, step), counts)
+        return cls(times, step, tolerance)
 
 
 def presentation_frames(
@@ -202,8 +210,7 @@ def presentation_frames(
             )
         # Clips keep their places in the whole video, so those before the damage are the ones that it would give.
         end = max(end, begin + info.duration)
-    # Containers round times to their unit: a position just before the stated time of a frame means that frame.
-    tolerance = min(0.51, step / 8)
+    tolerance = timeline.tolerance
     if sampling.strategy == "uniform":
         first, last = begin, end - step
     else:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from clipbert_cli.types import FixedSampling, Kind, Place, Sampling
+from clipbert_cli.types import ClipTimes, FixedSampling, Kind, Place, Rotation, Sampling
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -135,6 +135,12 @@ class DataConfig(Section):
     fps: Positive = setting(
         2.0, NEVER, "Rate, in frames per second of the video, at which the frames of a clip are taken."
     )
+    clip_times: ClipTimes = setting(
+        "presentation",
+        NEVER,
+        "How clips are placed in a video: `presentation` uses the time at which each frame is shown, `header` computes "
+        "times from the container's frame count and rate, as the original ClipBERT does.",
+    )
     black_frames: bool = setting(
         False, AT_INFERENCE, "Replace every frame by a black one, to measure how much can be answered without looking."
     )
@@ -169,8 +175,11 @@ class DataConfig(Section):
         AT_INFERENCE,
         "Pictures and video frames with more pixels count as undecodable. Protects the memory.",
     )
-    exif_rotation: bool = setting(
-        False, AT_INFERENCE, "Rotate pictures as their EXIF data says. The original ClipBERT ignores EXIF."
+    rotation: Rotation = setting(
+        "apply",
+        AT_INFERENCE,
+        "`apply` turns videos and pictures upright, as their file says (display matrix, EXIF orientation). `ignore` "
+        "takes them as they are stored, as the original ClipBERT does.",
     )
 
     @model_validator(mode="after")

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import av
-from av.video.frame import PictureType
+from av.video.frame import PictureType, VideoFrame
+from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.container import open_video
+from clipbert_cli.media.container import display_matrix, open_video
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
+from clipbert_cli.media.frames import COLOURSPACE, has_alpha, to_rgb
 
 _TIME_BASE = Fraction(1, 90_000)
 """The clock of MPEG: the usual frame rates are whole numbers of its ticks, or nearly so."""
@@ -37,7 +39,11 @@ class Transcode:
 
 
 def transcode_video(data: bytes, settings: Transcode, *, max_pixels: int = MAX_PIXELS) -> bytes:
-    """Return the re-encoded video. Its frames keep their times, counted from the first one.
+    """Return the re-encoded video.
+
+    Its frames keep their times, counted from the first one, and their orientation. Colours are those that decoding the
+    source gives: of any source they become BT.601 of limited range, and transparent pixels lie on white. Frames of
+    another size than the first one are scaled.
 
     Raises:
         DecodeError: the video does not decode to its end. The new file would decode without an error, so that nobody
@@ -48,12 +54,17 @@ def transcode_video(data: bytes, settings: Transcode, *, max_pixels: int = MAX_P
         time_base = video.stream.time_base or Fraction(1)
         stream = None
         before = -1
+        reformatter = VideoReformatter()
         for time, frame in video.frames():
             if stream is None:
                 start = time
                 stream = output.add_stream("libx264", rate=video.stream.average_rate or 25)
                 stream.width, stream.height = _even_size(frame.width, frame.height, settings.long_side)
                 stream.pix_fmt = "yuv420p"
+                # Written into the stream, so that other programs show the right colours, too.
+                stream.codec_context.color_range = ColorRange.MPEG
+                stream.codec_context.colorspace = Colorspace.ITU601
+                stream.set_display_matrix(display_matrix(frame))
                 stream.codec_context.time_base = stream.time_base = _TIME_BASE
                 # Packing has one process per core already.
                 stream.codec_context.thread_count = 1
@@ -69,7 +80,18 @@ def transcode_video(data: bytes, settings: Transcode, *, max_pixels: int = MAX_P
                     "bf": "0",
                     "tune": "fastdecode",
                 }
-            scaled = frame.reformat(stream.width, stream.height, "yuv420p", interpolation="BILINEAR", threads=1)
+            if has_alpha(frame.format.name):
+                frame = VideoFrame.from_ndarray(to_rgb(reformatter, frame), format="rgb24")
+            scaled = reformatter.reformat(
+                frame,
+                stream.width,
+                stream.height,
+                "yuv420p",
+                interpolation="BILINEAR",
+                dst_color_range="MPEG",
+                threads=1,
+                **COLOURSPACE,
+            )
             # A decoded frame has the picture type of the source, and the encoder would repeat its key frames.
             scaled.time_base, scaled.pict_type = _TIME_BASE, PictureType.NONE
             # The encoder refuses times that do not increase; two frames of a source may round to the same tick.

@@ -13,7 +13,7 @@ from made_media import clips_of, image, info_of, marked_frame, read_index, video
 from PIL import Image
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.canvas import resize_pad
+from clipbert_cli.media.canvas import empty_canvas, resize_into, resize_pad, upright
 from clipbert_cli.media.frames import decode_canvas, decode_frames
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.sampling import ClipSampling, select
@@ -147,10 +147,19 @@ def test_an_animated_image_gives_its_first_frame() -> None:
     assert (decode_image(data) == 10).all()
 
 
-def test_exif_rotation_is_ignored() -> None:
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_and_canvases_are_turned_alike(orientation: int) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6
-    assert decode_image(image(marked_frame(1), "jpeg", exif=exif)).shape == (64, 96, 3)
+    exif[0x0112] = orientation
+    data = image(marked_frame(1), "png", exif=exif)
+    assert np.array_equal(decode_image(data), marked_frame(1))
+    turned = decode_image(data, rotation="apply")
+    ours = upright(torch.from_numpy(marked_frame(1)).movedim(-1, 0), orientation).movedim(0, -1)
+    assert np.array_equal(ours.numpy(), turned)
+    # Turning after resizing gives the pixels of turning before.
+    resized = empty_canvas(1, size=48, frame=turned.shape[:2])
+    resize_into(resized[0], marked_frame(1), orientation=orientation)
+    assert (resized.int() - resize_pad(turned[None], 48).int()).abs().max() <= 1
 
 
 def test_floating_point_pixels_are_refused() -> None:

@@ -16,7 +16,15 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import probe_video
-from clipbert_cli.media.sampling import ClipSampling, _positions, clip_frames, safeguard_duration, select
+from clipbert_cli.media.sampling import (
+    _SINGLE_CLIP,
+    ClipSampling,
+    Timeline,
+    _positions,
+    header_frames,
+    safeguard_duration,
+    select,
+)
 from clipbert_cli.store.records import packet_table, packets_record, video_info, video_record
 from clipbert_cli.types import VideoInfo
 
@@ -44,7 +52,7 @@ def as_lists(info: VideoInfo | None, combo: str) -> dict[str, Any]:
             return None
         return or_none(
             lambda: list(
-                clip_frames(
+                header_frames(
                     info,
                     sampling,
                     at=position,
@@ -55,9 +63,8 @@ def as_lists(info: VideoInfo | None, combo: str) -> dict[str, Any]:
         )
 
     chosen: dict[str, Any] = {}
-    for strategy in ("uniform", "start", "middle", "end"):
-        sampling = ClipSampling(strategy, **how)
-        chosen[strategy] = None if info is None else or_none(lambda s=sampling: list(select(info, s)[0]))
+    for strategy, (position, of) in _SINGLE_CLIP.items():
+        chosen[strategy] = at(position, of, ClipSampling(strategy, **how))
     chosen["rand"] = lambda u: at(float(u), 1, ClipSampling("random", **how))
     for name, safeguard in (("clips_plain", False), ("clips_safeguard", True)):
         chosen[name] = lambda count, safeguard=safeguard: [
@@ -188,7 +195,7 @@ def test_one_frame_serves_every_clip() -> None:
 def test_the_safeguard_corrects_a_duration_that_is_too_long() -> None:
     info = constant_rate(duration=3 * 90 * 512)
     assert safeguard_duration(info) == 89 * 512
-    plain, safe = (ClipSampling("clips", 4, safeguard=safeguard) for safeguard in (False, True))
+    plain, safe = (ClipSampling("clips", 4, safeguard=safeguard, times="header") for safeguard in (False, True))
     with pytest.raises(DecodeError, match="ends before"):
         select(info, plain)
     assert select(info, safe)[-1][-1] <= 89
@@ -211,18 +218,132 @@ def test_the_safeguard_keeps_a_duration_that_is_nearly_right() -> None:
         ({"pts": (), "duration": None}, "start", "no frames"),
     ],
 )
-def test_what_gives_no_clips_says_why(changes: dict[str, Any], strategy: Any, reason: str) -> None:
+def test_what_gives_no_clips_by_the_header_rule_says_why(changes: dict[str, Any], strategy: Any, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        header_frames(constant_rate(**changes), ClipSampling(strategy), at=0, of=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "strategy", "reason"),
+    [
+        ({"complete": False, "duration": None}, "start", "how long the whole video is"),
+        ({"complete": False, "duration": 100 * 512}, "uniform", "decoding fails after frame 90, inside"),
+        ({"pts": ()}, "start", "no frames"),
+    ],
+)
+def test_what_gives_no_clips_by_true_times_says_why(changes: dict[str, Any], strategy: Any, reason: str) -> None:
     with pytest.raises(DecodeError, match=reason):
         select(constant_rate(**changes), ClipSampling(strategy))
 
 
-def test_a_damaged_tail_fails_only_the_clips_that_need_it() -> None:
+@pytest.mark.parametrize("times", ["header", "presentation"])
+def test_a_damaged_tail_fails_only_the_clips_that_need_it(times: Any) -> None:
     info = constant_rate(num_frames=200, duration=200 * 512, complete=False)
-    assert select(info, ClipSampling("start")) == ((0, 29),)
-    with pytest.raises(DecodeError):
-        select(info, ClipSampling("end"))
+    assert select(info, ClipSampling("start", times=times)) == ((0, 29),)
+    with pytest.raises(DecodeError, match="inside a wanted clip"):
+        select(info, ClipSampling("end", times=times))
+
+
+def test_the_safeguard_needs_the_whole_video() -> None:
+    info = constant_rate(num_frames=200, duration=200 * 512, complete=False)
     with pytest.raises(DecodeError, match="whole video"):
-        select(info, ClipSampling("clips", 1, safeguard=True))
+        select(info, ClipSampling("clips", 1, safeguard=True, times="header"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_frames": 0}, {"average_rate": None}, {"average_rate": None, "duration": None, "num_frames": 0}],
+    ids=["no count", "no rate", "nothing"],
+)
+@pytest.mark.parametrize("times", ["header", "presentation"])
+def test_a_header_that_lacks_a_value_gives_the_clips_of_true_times(changes: dict[str, Any], times: Any) -> None:
+    sampling = ClipSampling("clips", 4, times=times, safeguard=True)
+    whole = select(constant_rate(), ClipSampling("clips", 4))
+    assert select(constant_rate(**changes), sampling) == whole == ((0, 29), (15, 44), (30, 59), (45, 74))
+
+
+RATES = [Fraction(10), Fraction(24), Fraction(25), Fraction(30000, 1001), Fraction(60)]
+# Units per second of MP4 by FFmpeg, of Matroska and of MPEG-TS; in AVI a unit is a frame.
+UNITS = {"mp4": 15360, "mkv": 1000, "ts": 90000, "avi": None}
+TABLE = [
+    ("start", 1, 2, 2.0),
+    ("middle", 1, 2, 2.0),
+    ("end", 1, 4, 1.0),
+    ("clips", 16, 2, 2.0),
+    ("clips", 3, 2, 4.0),
+    ("uniform", 1, 8, 2.0),
+]
+
+
+@pytest.mark.parametrize("rate", RATES, ids=str)
+@pytest.mark.parametrize("container", UNITS)
+def test_both_rules_choose_the_same_frames_of_a_constant_rate_but_for_rounding(container: str, rate: Fraction) -> None:
+    """A table of 20 files of 8 s, shown with `pytest -s`: how many of the chosen frames differ, each by one place."""
+    units = UNITS[container]
+    unit = 1 / rate if units is None else Fraction(1, units)
+    count = int(8 * rate)
+    pts = tuple(round(index / rate / unit) for index in range(count))
+    info = VideoInfo(96, 64, count, round(count / rate / unit), rate, unit, pts)
+    header, true = (
+        np.concatenate([np.ravel(select(info, ClipSampling(*row, times=times))) for row in TABLE])
+        for times in ("header", "presentation")
+    )
+    print(f"{container:4} {rate!s:>10} fps: {(header != true).sum():2} of {len(header)} frames differ")
+    assert np.abs(header - true).max() <= 1
+    # Where a unit is a whole frame or nearly so, the header rule rounds the beginning of a window down, and true times
+    # round it up.
+    if container in ("mp4", "ts"):
+        assert (header != true).mean() <= 0.1
+
+
+def times_of(seconds: list[float], **changes: Any) -> VideoInfo:
+    pts = tuple(round(each * 1000) for each in seconds)
+    return constant_rate(
+        **{"num_frames": len(pts), "duration": pts[-1] + 40, "average_rate": Fraction(25), "pts": pts}
+        | {"time_base": Fraction(1, 1000)}
+        | changes
+    )
+
+
+@pytest.mark.parametrize("start", [0.48, 5.0, 3600.0])
+def test_clips_of_a_late_start_begin_at_the_first_frame(start: float) -> None:
+    early = select(times_of([k / 25 for k in range(75)]), ClipSampling("clips", 4))
+    assert select(times_of([start + k / 25 for k in range(75)]), ClipSampling("clips", 4)) == early
+    assert len({frame for clip in early for frame in clip}) == 8
+
+
+def test_a_clip_inside_a_pause_shows_the_frame_that_stands_still() -> None:
+    info = times_of([*(k / 25 for k in range(30)), *(20 + k / 25 for k in range(30))])
+    clips = select(info, ClipSampling("clips", 4))
+    assert clips[0] == (0, 24)
+    assert clips[1:3] == ((29, 29), (29, 29))
+    assert select(info, ClipSampling("uniform", num_frames=3)) == ((0, 29, 59),)
+
+
+def test_frames_of_a_variable_rate_are_chosen_by_time() -> None:
+    info = times_of([*(k / 25 for k in range(50)), *(2 + k for k in range(10))])
+    assert select(info, ClipSampling("uniform", num_frames=4)) == ((0, 51, 55, 59),)
+
+
+@pytest.mark.parametrize(
+    "seconds",
+    [
+        [0, 0.08, 0.08, 0.08, 0.2, 0.2, 0.24],
+        [0, 0, 0.08, 0.08, 0.16, 0.16, 0.24],
+        [0, 0.04, 0.08, 0.12, 0.12, 0.12, 0.12],
+    ],
+    ids=["avi with B frames", "pairs", "joined"],
+)
+def test_frames_that_state_the_same_time_are_spread(seconds: list[float]) -> None:
+    times = Timeline.of(times_of(seconds)).times
+    assert (np.diff(times) > 0).all()
+    assert np.allclose(times, np.arange(7) * 40, atol=45)
+    assert set(select(times_of(seconds), ClipSampling("uniform", num_frames=13))[0]) == set(range(7))
+
+
+def test_the_only_frame_of_a_video_fills_every_clip() -> None:
+    for changes in ({}, {"average_rate": None, "duration": None, "num_frames": 0}):
+        assert select(times_of([3.0], **changes), ClipSampling("clips", 2)) == ((0, 0), (0, 0))
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def test_another_recipe_overrides_what_belongs_to_inference_and_nothing_else():
     assert (mixed.model, mixed.train) == (own.model, own.train)
     assert mixed.objective == own.objective.model_copy(update={"num_options": 7})
     taken = ["root", "splits", "fields", "media", "workers", "decoder", "black_frames", "on_bad_media", "max_pixels"]
-    expected = {name: getattr(other.data, name) for name in [*taken, "exif_rotation"]}
+    expected = {name: getattr(other.data, name) for name in [*taken, "rotation"]}
     assert mixed.data == own.data.model_copy(update=expected)
 
 

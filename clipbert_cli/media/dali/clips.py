@@ -48,7 +48,8 @@ class EncodedClips:
 
     Args:
         segments: together their frames fill every position of the clips.
-        height, width: native size in pixels.
+        height, width: native size in pixels, as it is coded.
+        orientation: how the frames are turned upright, see `VideoInfo.orientation`.
     """
 
     segments: tuple[Segment, ...]
@@ -56,6 +57,7 @@ class EncodedClips:
     num_frames: int
     height: int
     width: int
+    orientation: int = 1
 
 
 def video_segments(
@@ -89,7 +91,7 @@ def video_segments(
         )
         frame_slots = tuple(tuple(slots[frame]) for _, frame in wanted)
         segments.append(Segment(file, tuple(place for place, _ in wanted), frame_slots))
-    return EncodedClips(tuple(segments), len(clips), len(clips[0]), info.height, info.width)
+    return EncodedClips(tuple(segments), len(clips), len(clips[0]), info.height, info.width, info.orientation)
 
 
 def image_segment(data: Buffer, *, height: int, width: int) -> EncodedClips:

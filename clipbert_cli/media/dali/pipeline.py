@@ -13,7 +13,7 @@ import numpy as np
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Decoder
-from clipbert_cli.media.canvas import channels_first, channels_last, resize_into, resize_size
+from clipbert_cli.media.canvas import channels_first, resize_into, resize_size, upright
 from clipbert_cli.media.dali.clips import EncodedClips, Segment
 from clipbert_cli.types import Kind
 
@@ -89,7 +89,7 @@ class DaliDecoder:
         if self._on_gpu:
             sizes = [resize_size(*size, self.frame_size) for size in sizes]
         outputs = self._run([segment for *_, segment in work], sizes)
-        for number, (_, base, segment) in enumerate(work):
+        for number, (item, base, segment) in enumerate(work):
             frames = torch.from_dlpack(outputs[number])  # (F, h, w, 3) in DALI's memory
             if self.kind == "image":
                 frames = frames[None]
@@ -99,9 +99,10 @@ class DaliDecoder:
             for frame, slots in zip(frames, segment.slots, strict=True):
                 first, *others = (canvas[base + slot] for slot in slots)
                 if self._on_gpu:
-                    channels_last(first)[:height, :width] = frame
+                    turned = upright(channels_first(frame), item.orientation)  # (3, h, w)
+                    first[:, : turned.shape[1], : turned.shape[2]] = turned
                 else:
-                    resize_into(first, frame)
+                    resize_into(first, frame, orientation=item.orientation)
                 for other in others:
                     other.copy_(first)
         if self._on_gpu:

@@ -201,7 +201,8 @@ def to_rgb(reformatter: VideoReformatter, frame: VideoFrame, colours: Colours = 
     form = "rgba" if has_alpha(frame.format.name) else "rgb24"
     converted = reformatter.reformat(frame, format=form, interpolation=_SCALER[colours], threads=1, **COLOURSPACE)
     pixels = converted.to_ndarray()
-    return pixels if form == "rgb24" else np.asarray(on_white(Image.fromarray(pixels)))
+    # Writable, because torch warns about tensors of arrays that are not.
+    return pixels if form == "rgb24" else np.array(on_white(Image.fromarray(pixels)))
 
 
 @cache

@@ -205,9 +205,7 @@ def presentation_frames(
     begin, end = times[0], times[-1] + step
     if not info.complete:
         if info.duration is None:
-            raise DecodeError(
-                f"decoding fails after frame {len(times)}, and the file does not state how long the whole video is"
-            )
+            raise DecodeError(f"{info.failure}, and the file does not state how long the whole video is")
         # Clips keep their places in the whole video, so those before the damage are the ones that it would give.
         end = max(end, begin + info.duration)
     tolerance = timeline.tolerance
@@ -224,7 +222,7 @@ def presentation_frames(
         last = first + max(window - step, 0)
     positions = np.linspace(first, last, sampling.num_frames) + tolerance  # (T,)
     if not info.complete and positions[-1] >= times[-1] + step:
-        raise DecodeError(f"decoding fails after frame {len(times)}, inside a wanted clip")
+        raise DecodeError(f"{info.failure}; a wanted clip lies there")
     return tuple((np.searchsorted(times, positions, side="right") - 1).tolist())
 
 

@@ -227,7 +227,7 @@ def test_what_gives_no_clips_by_the_header_rule_says_why(changes: dict[str, Any]
     ("changes", "strategy", "reason"),
     [
         ({"complete": False, "duration": None}, "start", "how long the whole video is"),
-        ({"complete": False, "duration": 100 * 512}, "uniform", "decoding fails after frame 90 of 90; a wanted clip"),
+        ({"complete": False, "duration": 100 * 512}, "uniform", "decoding fails after frame 90; a wanted clip"),
         ({"pts": ()}, "start", "no frames"),
     ],
 )

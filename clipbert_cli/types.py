@@ -38,10 +38,11 @@ Rotation = Literal["apply", "ignore"]
 _VIDEO_SUFFIXES = """
     .mp4 .m4v .mov .qt .avi .mkv .webm .gif .mpg .mpeg .mpe .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2
     .ogv .ogg .ogm .rm .rmvb .divx .dv .mxf .nut .y4m .h264 .264 .hevc .h265
+    .m2t .m1v .m2p .mp2v .mpv .mod .tod .trp .tp .wtv .dvr-ms .amv .ivf .mjpeg .mjpg
 """
 _IMAGE_SUFFIXES = """
     .jpg .jpeg .jpe .jfif .png .apng .bmp .dib .gif .tif .tiff .webp .avif .jp2 .j2k .ppm .pgm .pbm .pnm .tga .ico
-    .pcx .sgi .dds
+    .pcx .sgi .dds .heic .heif .hif
 """
 MEDIA_SUFFIXES: Mapping[Kind, frozenset[str]] = {
     "video": frozenset(_VIDEO_SUFFIXES.split()),
@@ -95,7 +96,7 @@ class VideoInfo:
         orientation: how the file says its frames must be turned to be upright, as an EXIF orientation (1 to 8; 1 is
             upright, 3 upside down, 6 must be turned clockwise, 8 counterclockwise, the others are mirrored).
         size_changes: (frame, height, width) of each frame whose coded size differs from that of the frame before it.
-        damage: that error; empty if there is none.
+        damage: that error, or what the header states that the file does not have; empty if the video is whole.
     """
 
     width: int
@@ -122,7 +123,9 @@ class VideoInfo:
 
     @property
     def failure(self) -> str:
-        """Where and why decoding fails, for messages about a video that is not complete."""
+        """What is wrong with a video that is not whole, for messages."""
+        if self.complete:
+            return self.damage
         of = f" of {self.num_frames}" if self.num_frames > len(self.pts) else ""
         return f"decoding fails after frame {len(self.pts)}{of}" + (f": {self.damage}" if self.damage else "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -146,6 +147,7 @@ def _document(summary: PackSummary) -> dict[str, object]:
         "skipped": [{"file": str(path), "reason": reason} for path, reason in summary.skipped],
         "damaged": [{"file": str(path), "reason": reason} for path, reason in summary.damaged],
         "resumed": summary.resumed,
+        "not_taken": [str(path) for path in summary.not_taken],
     }
 
 
@@ -161,3 +163,7 @@ def _show(summary: PackSummary) -> None:
     warn_of_each("packed, but damaged", summary.damaged)
     packed = f"packed {summary.packed} {PLURAL[summary.kind]}, {decimal(summary.bytes)}"
     note(f"{packed}; skipped {len(summary.skipped)}, damaged {len(summary.damaged)}")
+    if summary.not_taken:
+        endings = Counter(path.suffix.lower() or "no ending" for path in summary.not_taken)
+        listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())
+        note(f"not taken, because of their endings: {listed} (--json lists the files; name a file itself to pack it)")

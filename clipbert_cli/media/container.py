@@ -24,7 +24,15 @@ from av.video.stream import VideoStream
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.bitstream import NalFormat
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels, configure_decoder, create_decoder, decode_errors
+from clipbert_cli.media.ffmpeg import (
+    MAX_PIXELS,
+    check_pixels,
+    configure_decoder,
+    create_decoder,
+    decode_errors,
+    looks_like,
+    report_frame,
+)
 from clipbert_cli.media.shown_frames import ShownFrames, frame_step
 
 # FFmpeg guesses these formats, which have no container, from a few start codes anywhere in the file. A piece of an AVI
@@ -44,6 +52,9 @@ _MAX_PACKETS_BEFORE_JOIN = 2
 # Decoders that also decode the transparency that WebM keeps beside each packet.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
+_FORMATS_WITH_DURATION = {"matroska,webm", "flv", "asf"}
+_SOUND_MAY_BE_LONGER = 0.2
+
 # A playlist from a stranger must not make FFmpeg open other files or URLs.
 _FORMAT_OPTIONS = {"protocol_whitelist": "none"}
 
@@ -56,7 +67,10 @@ def open_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Video:
     """
     if not data:
         raise DecodeError("the file is empty")
-    return Video(data, max_pixels=max_pixels)
+    try:
+        return Video(data, max_pixels=max_pixels)
+    except DecodeError as exc:
+        raise DecodeError(f"{exc}{looks_like(data)}", hint=exc.hint) from exc
 
 
 class Video:
@@ -65,6 +79,7 @@ class Video:
     Attributes:
         stream: the video stream, with the header values.
         shown: the frames that `frames` has given so far.
+        packets_read: number of packets that were read since the video was opened or rewound.
     """
 
     def __init__(self, data: bytes, *, max_pixels: int) -> None:
@@ -87,6 +102,26 @@ class Video:
     def has_alpha(self) -> bool:
         """Whether the container keeps transparency beside the video's packets, as WebM does for VP8 and VP9."""
         return self.stream.codec_context.name in _ALPHA_DECODERS and self.stream.metadata.get("alpha_mode") == "1"
+
+    def missing_end(self, shown: ShownFrames) -> str:
+        """Return what the header states that the file does not have, "" if nothing; all packets must have been read.
+
+        Containers without an index, such as AVI, end without an error wherever they are cut off.
+        """
+        stated = self.stream.frames
+        if 0 < self.packets_read < stated:
+            return f"the file is cut off: its header states {stated} frames, but it has {self.packets_read}"
+        seconds = (self._container.duration or 0) / av.time_base
+        # Other containers state no duration of their own, and FFmpeg computes one from the last packets.
+        if stated or not seconds or self.container_format not in _FORMATS_WITH_DURATION or not shown.times:
+            return ""
+        step = frame_step(self.stream)
+        lasted = float((shown.times[-1] + step - shown.times[0]) * (self.stream.time_base or 1))
+        # The duration is that of the longest stream. Sound may be longer than the video.
+        tolerance = _SOUND_MAY_BE_LONGER * seconds if self._container.streams.audio else max(0.5, seconds / 20)
+        if seconds - lasted <= tolerance:
+            return ""
+        return f"the file is cut off: its header states {seconds:.1f} seconds, but its frames last {lasted:.1f}"
 
     def orientation(self) -> int:
         """Return the EXIF orientation that the first frame states, 1 if it states none; see `VideoInfo`.
@@ -160,6 +195,7 @@ class Video:
                     raise DecodeError("it is a piece of a video file whose beginning is missing")
                 self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
                 self.shown = ShownFrames(self.stream)
+                self.packets_read = 0
                 self._decoder = self.stream.codec_context
                 if self.has_alpha:
                     # FFmpeg's own decoders ignore the transparency.
@@ -173,6 +209,7 @@ class Video:
         self.shown = ShownFrames(self.stream)
         with decode_errors():
             for frame in decoded:
+                report_frame(frame.width * frame.height)
                 time = self.shown.add(frame, frame.pts)
                 if time is not None:
                     yield time, frame
@@ -184,6 +221,8 @@ class Video:
         allowed = _MAX_BACKWARD_FRAMES * frame_step(self.stream)
         held: list[Packet] = []  # a packet that FFmpeg marks as corrupt, and those after it
         for packet in self._container.demux(self.stream):
+            # The last packet marks the end and has neither data nor a time.
+            self.packets_read += bool(packet.size) or packet.dts is not None
             begins_video = False
             if begins_whole is None:
                 begins_whole = packet.is_keyframe
@@ -309,5 +348,6 @@ def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:
     )
     context = stream.codec_context
     check_pixels(context.width, context.height, max_pixels)
+    report_frame(context.width * context.height)
     configure_decoder(context, max_pixels=max_pixels)
     return stream

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import struct
 import warnings
@@ -14,11 +15,12 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.ffmpeg import MAX_PIXELS
+from clipbert_cli.media.ffmpeg import MAX_PIXELS, looks_like, report_frame
 from clipbert_cli.types import Rotation
 
 # Pillow documents OSError and SyntaxError. On damaged files its parsers also raise all of these.
 _PARSER_ERRORS = (ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error, zlib.error)
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 _PILLOW_ERRORS = (OSError, SyntaxError, *_PARSER_ERRORS)
 
 
@@ -51,20 +53,35 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
         with warnings.catch_warnings():
             # The size is checked below. Pillow's other warnings (odd EXIF, truncated metadata) do not concern pixels.
             warnings.simplefilter("ignore")
+            _register_heif()
             with Image.open(io.BytesIO(data)) as image:
                 if image.width * image.height > max_pixels:
                     raise DecodeError(f"it is {image.width} x {image.height}: more than {max_pixels} pixels")
+                report_frame(image.width * image.height)
                 yield image
     except DecodeError:
         raise
     except UnidentifiedImageError as exc:
-        raise DecodeError("it is not an image that the installed Pillow can read") from exc
+        if data[4:8] == b"ftyp" and bytes(data[8:12]) in _HEIF_BRANDS:
+            raise DecodeError(
+                "it is a HEIC image, which needs pillow-heif", hint="pip install 'clipbert[heif]'"
+            ) from exc
+        raise DecodeError(f"it is not an image that the installed Pillow can read{looks_like(data)}") from exc
     except Image.DecompressionBombError as exc:
         raise DecodeError(f"it has more than {max_pixels} pixels") from exc
     except MemoryError as exc:
         raise DecodeError("there is not enough memory to decode it") from exc
     except _PILLOW_ERRORS as exc:
         raise DecodeError(f"Pillow cannot read it: {exc}") from exc
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Let Pillow read HEIC images if the extra `heif` is installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def jpeg_size(

@@ -25,7 +25,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, create_decoder, decode_errors
+from clipbert_cli.media.ffmpeg import MAX_PIXELS, create_decoder, decode_errors, report_frame
 
 Buffer = bytes | memoryview
 
@@ -212,6 +212,7 @@ class PacketDecoder:
                 raise DecodeError("FFmpeg reports a corrupt frame")
             if frame.pts is None:
                 raise DecodeError("FFmpeg does not report to which packet a frame belongs")
+            report_frame(frame.width * frame.height)
             yield frame.pts, frame
 
 

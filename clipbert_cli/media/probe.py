@@ -46,6 +46,8 @@ def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
         if scan is None:
             video.rewind()
             scan, damage = _decode_all(video)
+        complete = not damage
+        damage = damage or video.missing_end(scan.shown)
         shown = scan.shown
         assert shown.size is not None
         for height, width in (shown.size, *(change[1:] for change in shown.size_changes)):
@@ -59,7 +61,7 @@ def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
             average_rate=stream.average_rate or None,
             time_base=stream.time_base or Fraction(1),
             pts=tuple(shown.times),
-            complete=not damage,
+            complete=complete,
             damage=damage,
             orientation=video.orientation(),
             size_changes=tuple(shown.size_changes),

@@ -21,16 +21,19 @@ def has_suffix(path: Path, kind: Kind) -> bool:
 def find_files(sources: Iterable[Path]) -> list[Path]:
     """Return every file of the sources once, sorted by path; folders are searched at any depth, links are followed.
 
+    A link to a file counts as a file under its own name: the caches of download tools consist of links to files whose
+    names are checksums. Links of the same name to the same file are one file.
+
     Raises:
         UsageError: a source does not exist.
         OSError: a folder cannot be read.
     """
-    found: dict[str, Path] = {}
+    found: dict[tuple[str, str], Path] = {}
     for source in sources:
         if not source.exists():
             raise UsageError(f"{source} does not exist", hint="name existing folders or media files")
         for path in _walk(source) if source.is_dir() else (source,):
-            found.setdefault(os.path.realpath(path), path)
+            found.setdefault((os.path.realpath(path), path.name), path)
     return sorted(found.values())
 
 

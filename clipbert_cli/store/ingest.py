@@ -9,17 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.ffmpeg import MAX_PIXELS
+from clipbert_cli.media.ffmpeg import MAX_PIXELS, watching
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.transcode import Transcode, transcode_video
+from clipbert_cli.store.worker_pool import advance
 from clipbert_cli.store.writer import MAX_ITEM_BYTES
 from clipbert_cli.types import Kind, VideoInfo
 
 _SECONDS_TO_DECODE = 10
 _SECONDS_PER_BYTE = 60e-6
 """The videos of benchmarks/decode.py need less than one second per megabyte; a minute is for the slowest codecs."""
+
+_SECONDS_PER_PIXEL = 1e-6
+"""The slowest codecs of benchmarks/decode.py need a hundredth of it per pixel of a frame."""
 
 _TRANSCODING = 5
 """How many times as long encoding may take as decoding alone."""
@@ -90,11 +94,10 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
     except UnicodeEncodeError as exc:
         raise DecodeError("its name is not valid UTF-8") from exc
     source = read_file(file)
-    data = (
-        source
-        if candidate.transcode is None
-        else transcode_video(source, candidate.transcode, max_pixels=candidate.max_pixels)
-    )
+    data = source
+    if candidate.transcode is not None:
+        with watching(_advance):
+            data = transcode_video(source, candidate.transcode, max_pixels=candidate.max_pixels)
     known, probed = media_records(candidate.media_id, data, candidate.kind, max_pixels=candidate.max_pixels)
     return Ingested(
         file,
@@ -131,6 +134,17 @@ def media_records(
     Raises:
         DecodeError: the item cannot be used.
     """
+    with watching(_advance):
+        return _media_records(media_id, data, kind, max_pixels)
+
+
+def _advance(pixels: int) -> None:
+    advance(pixels * _SECONDS_PER_PIXEL)
+
+
+def _media_records(
+    media_id: str, data: bytes, kind: Kind, max_pixels: int
+) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
     of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
     if kind == "image":
         return {
@@ -149,16 +163,17 @@ def shown_seconds(info: VideoInfo) -> float:
 
 
 def damage(probed: ProbedVideo | None) -> str | None:
-    """Return what is wrong with a video that does not decode to its end; None for whole videos and images."""
-    if probed is None or probed.info.complete:
+    """Return what is wrong with a video that is not whole; None for whole videos and images."""
+    if probed is None or not probed.info.damage:
         return None
     return probed.info.failure
 
 
 def seconds_allowed(size: int) -> float:
-    """Return the seconds of processor time in which media of `size` bytes must be decoded.
+    """Return the seconds of processor time in which media of `size` bytes must give their first and each next frame.
 
-    A damaged file can send a decoder into an endless loop, or claim millions of frames. It must not stop the others.
+    A damaged file can send a decoder into an endless loop. It must not stop the others. The number of frames is not
+    limited: 80 seconds of a still picture in 4K fit into 100 kB and take 20 seconds to decode.
     """
     return _SECONDS_TO_DECODE + size * _SECONDS_PER_BYTE
 

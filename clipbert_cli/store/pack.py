@@ -50,7 +50,8 @@ class PackSummary:
     """The result of a pack.
 
     `skipped` are files that were left out and `damaged` are videos that were packed but do not decode to their end,
-    each with the reason; `resumed` counts the media ids that were finished by an earlier pack, which was stopped.
+    each with the reason; `not_taken` are files of the sources whose endings are not those of media of this kind;
+    `resumed` counts the media ids that were finished by an earlier pack, which was stopped.
     """
 
     store: Path
@@ -60,6 +61,7 @@ class PackSummary:
     skipped: tuple[tuple[Path, str], ...] = field(repr=False)
     damaged: tuple[tuple[Path, str], ...] = field(repr=False)
     resumed: int = 0
+    not_taken: tuple[Path, ...] = field(default=(), repr=False)
 
 
 def pack_media(
@@ -99,7 +101,7 @@ def pack_media(
         OutputError: the store cannot be written.
     """
     _check_store(store, add=add)
-    media, kind = _find_media(sources, kind)
+    media, not_taken, kind = _find_media(sources, kind)
     if kind == "image" and (transcode or on_duplicate == "longest"):
         raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
     settings = _Settings(kind, add, on_duplicate, transcode, max_pixels)
@@ -120,7 +122,7 @@ def pack_media(
                     place.publish()
                 raise
         place.publish()
-    return summary
+    return dataclasses.replace(summary, not_taken=tuple(not_taken))
 
 
 def _check_store(store: Path, *, add: bool) -> None:
@@ -130,7 +132,8 @@ def _check_store(store: Path, *, add: bool) -> None:
         raise StoreError(f"{store} is not a store to add to", hint="leave --add out to make a new one")
 
 
-def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], Kind]:
+def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], list[Path], Kind]:
+    """Return the files to pack, the other files of the sources, and the kind."""
     files = find_files(sources)
     kind = kind or guess_kind(files)
     named = {os.path.realpath(source) for source in sources if source.is_file()}
@@ -140,7 +143,8 @@ def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path],
             f"there are no {PLURAL[kind]} in {', '.join(map(str, sources))} ({len(files)} other files)",
             hint="name the folder that holds them, or choose another --kind",
         )
-    return media, kind
+    taken = set(media)
+    return media, [path for path in files if path not in taken], kind
 
 
 @dataclass(frozen=True, slots=True)

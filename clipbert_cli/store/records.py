@@ -165,7 +165,7 @@ def listing(media_id: str, kind: str, record: dict[str, Any] | None) -> dict[str
             "first_seconds": round(float(info.pts[0] * info.time_base), 6),
             "last_seconds": round(float(info.pts[-1] * info.time_base), 6),
             "rate": None if info.average_rate is None else round(float(info.average_rate), 6),
-            "damage": None if info.complete else info.failure,
+            "damage": info.failure or None,
         }
     return facts
 

@@ -57,7 +57,9 @@ class _Worker(Generic[Job, Result]):
             self.process.join()
             code = self.process.exitcode or 0
             if code == -signal.SIGXCPU:
-                return WorkerCrash("decoding timed out: it is corrupt, or far larger than its size suggests")
+                return WorkerCrash(
+                    "decoding timed out: no frame was decoded for a long time, so it is probably corrupt"
+                )
             # Python ends with 1 after an exception.
             if code == 1:
                 return WorkerCrash(
@@ -74,12 +76,24 @@ class _Worker(Generic[Job, Result]):
         self.process.join()
 
 
+_seconds_of_job: float | None = None
+"""The time limit of the job that this process is doing; None if it is no worker, or there is no limit."""
+
+
+def advance(seconds: float = 0.0) -> None:
+    """Report from inside a job that it advances: its time limit begins anew, with so many seconds added."""
+    if _seconds_of_job is not None:
+        _allow(_seconds_of_job + seconds)
+
+
 def _serve(work: Callable[[Job], Result], limit: Callable[[Job], float] | None, connection: Connection) -> None:
+    global _seconds_of_job
     with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while True:
             job = connection.recv()
             if limit is not None:
-                _allow(limit(job))
+                _seconds_of_job = limit(job)
+                advance()
             connection.send(work(job))
 
 
@@ -103,7 +117,8 @@ def in_order(
     Args:
         work: a function of a module. An exception that it raises ends its process, so it returns what can go wrong.
         workers: number of processes; 0 does the jobs in this one.
-        limit: a function of a module that returns the seconds of processor time after which a job's process is ended.
+        limit: a function of a module that returns the seconds of processor time after which a job's process is ended,
+            counted from its start or from its last call of `advance`.
             Without workers there is no limit.
     """
     if not workers:

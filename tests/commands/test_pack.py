@@ -30,11 +30,14 @@ def videos(tmp_path: Path) -> Path:
 
 def test_the_store_is_on_stdout_and_the_summary_on_stderr(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
     (videos / "empty.mp4").touch()
+    for name in ("a.jxl", "b.JXL", "LICENSE"):
+        (videos / name).touch()
     result = clipbert("pack", "--workers", 0, videos, tmp_path / "store")
     assert result.returncode == 0
     assert result.stdout == f"{tmp_path / 'store'}\n"
     assert "packed 4 videos" in result.stderr
     assert "skipped 1" in result.stderr
+    assert "not taken, because of their endings: 2 .jxl, 1 no ending" in " ".join(result.stderr.split())
     assert "empty.mp4: the file is empty" in " ".join(result.stderr.split())
     assert "\x1b" not in result.stderr
     assert len(open_media(tmp_path / "store", kind="video")) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import open_video
+from clipbert_cli.media.ffmpeg import watching
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import probe_video
@@ -357,3 +359,64 @@ def test_a_still_picture_before_the_video_is_not_taken(stills: int) -> None:
             output.mux(stream.encode())
     info = info_of(file.getvalue())
     assert (info.width, len(info.pts)) == (96, 6)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        video(9),
+        video(9, container="mpegts"),
+        video(9, container="avi", codec="mpeg4"),
+        video(9, container="webm", codec="libvpx"),
+    ],
+    ids=["packets", "from the start", "avi", "webm"],
+)
+def test_every_decoded_frame_is_reported(data: bytes) -> None:
+    pixels: list[int] = []
+    with watching(pixels.append):
+        probe_video(data)
+    assert len(pixels) >= 10  # one before the first frame
+    assert set(pixels) == {96 * 64}
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7])
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        ("avi", "mjpeg"),
+        ("matroska", "libx264"),
+        ("webm", "libvpx"),
+        ("flv", "libx264"),
+        ("nut", "mpeg4"),
+    ],
+)
+def test_a_file_that_was_cut_off_is_damaged(container: str, codec: str, share: float) -> None:
+    data = video(60, container=container, codec=codec, pix_fmt="yuvj420p" if codec == "mjpeg" else "yuv420p")
+    assert info_of(data).failure == ""
+    cut = info_of(data[: int(len(data) * share)])
+    assert 0 < len(cut.pts) < 60
+    assert cut.damage
+    assert cut.failure
+
+
+def test_a_cut_avi_states_both_numbers_of_frames() -> None:
+    data = video(60, container="avi", codec="mjpeg", pix_fmt="yuvj420p")
+    # Between two packets, where FFmpeg sees nothing wrong.
+    cut = info_of(data[: data.index(b"00dc", len(data) // 2)])
+    assert cut.complete
+    assert "header states 60 frames, but it has" in cut.failure
+
+
+def test_a_heic_image_is_read_with_the_extra_or_else_named() -> None:
+    heic = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64)
+    with pytest.raises(DecodeError) as caught:
+        probe_image(heic)
+    if importlib.util.find_spec("pillow_heif") is None:
+        assert "HEIC" in str(caught.value)
+        assert "clipbert[heif]" in (caught.value.hint or "")
+        return
+    import pillow_heif
+
+    file = io.BytesIO()
+    pillow_heif.from_pillow(Image.fromarray(marked_frame(1))).save(file, format="HEIF")
+    assert (probe_image(file.getvalue()).width, probe_image(file.getvalue()).height) == (96, 64)

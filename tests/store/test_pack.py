@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,14 +16,15 @@ import numpy as np
 import pytest
 from made_media import image, marked_frame, sound, video
 from PIL import Image
-from store_content import content, names
+from store_content import content, names, original_store
 
-from clipbert_cli.errors import ClipbertError, OutputError, StoreError, UsageError
+from clipbert_cli.errors import ClipbertError, DecodeError, OutputError, StoreError, UsageError
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.store.ingest import Candidate, Ingested, ingest
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.store.transcode import Transcode
+from clipbert_cli.store.verify import verify_store
 
 
 def test_files_are_found_at_any_depth_and_in_any_case(tmp_path: Path, clip: bytes) -> None:
@@ -58,6 +60,67 @@ def test_images_are_packed(tmp_path: Path) -> None:
     summary = pack_media([tmp_path], tmp_path / "store")
     assert (summary.kind, summary.packed) == ("image", 3)
     assert [path.name for path, _ in summary.skipped] == ["cut.jpg"]
+
+
+def test_links_count_as_files_under_their_own_names(tmp_path: Path, clip: bytes) -> None:
+    blobs, hub, other = tmp_path / "blobs", tmp_path / "hub", tmp_path / "other"
+    for folder in (blobs, hub, other):
+        folder.mkdir()
+    (blobs / "3fa9").write_bytes(clip)
+    (hub / "one.mp4").symlink_to("../blobs/3fa9")
+    (hub / "two.mp4").symlink_to(blobs / "3fa9")
+    (hub / "chain.mp4").symlink_to("one.mp4")
+    os.link(blobs / "3fa9", hub / "hard.mp4")
+    (other / "one.mp4").symlink_to(blobs / "3fa9")
+    assert pack_media([hub], tmp_path / "store").packed == 4
+    assert list(open_media(tmp_path / "store", kind="video")) == ["chain", "hard", "one", "two"]
+    assert pack_media([hub, other, hub / "one.mp4"], tmp_path / "again").packed == 4
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos/real.mp4").write_bytes(clip)
+    (tmp_path / "videos/a link.mp4").symlink_to("real.mp4")
+    assert pack_media([tmp_path / "videos"], tmp_path / "third").packed == 2
+
+
+def test_files_that_are_not_taken_are_listed(videos: Path, tmp_path: Path) -> None:
+    others = ["notes.txt", "a.JXL", "b.jxl", "README", "deep/list.csv"]
+    (videos / "deep").mkdir()
+    for name in others:
+        (videos / name).write_text("words")
+    summary = pack_media([videos], tmp_path / "store")
+    assert summary.packed == 8
+    assert sorted(str(path.relative_to(videos)) for path in summary.not_taken) == sorted(others)
+
+
+@pytest.mark.parametrize("ending", [".m2t", ".MOD", ".tod", ".mts", ".ivf", ".mjpeg"])
+def test_endings_of_camcorders_and_codecs_are_taken(tmp_path: Path, clip: bytes, ending: str) -> None:
+    (tmp_path / f"a{ending}").write_bytes(clip)
+    assert pack_media([tmp_path], tmp_path / "store").packed == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"<!DOCTYPE html><html>Video unavailable</html>", "it is an HTML page"),
+        (b"\n  <html lang='en'>", "it is an HTML page"),
+        (b'{"error": "not found"}', "it is a JSON document"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        (b"PK\x03\x04" + bytes(40), "it is a ZIP archive"),
+        (bytes(4096), "nothing but zeros"),
+        (b"\0\0\0\x18ftypmp42" + bytes(range(256)) * 9, "without its index `moov`"),
+    ],
+    ids=["page", "page after white space", "JSON", "LFS", "ZIP", "zeros", "no index"],
+)
+def test_what_a_file_looks_like_is_said_in_pack_verify_and_training(
+    videos: Path, tmp_path: Path, content: bytes, reason: str
+) -> None:
+    (videos / "odd.mp4").write_bytes(content)
+    ((_, said),) = pack_media([videos], tmp_path / "store").skipped
+    assert reason in said
+    theirs = original_store(tmp_path / "theirs", {"odd": content})
+    ((_, found),) = verify_store(theirs).wrong
+    assert found == said
+    with pytest.raises(DecodeError, match=re.escape(said)):
+        open_media(theirs, kind="video").info("odd")
 
 
 def test_pictures_that_use_would_refuse_are_not_packed(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from clipbert_cli.store.worker_pool import WorkerCrash, in_order
+from clipbert_cli.store.worker_pool import WorkerCrash, advance, in_order
 
 
 def work(job: str) -> str:
@@ -32,6 +33,45 @@ def test_jobs_that_crash_or_never_end_are_reported_and_the_others_are_done() -> 
     assert "SIGSEGV" in str(found["killed"])
     assert isinstance(found["endless"], WorkerCrash)
     assert "timed out" in str(found["endless"])
+
+
+def burn(job: tuple[float, bool, float]) -> str:
+    """Compute for some seconds, reporting every fifth of a second or not, with so many seconds asked for."""
+    seconds, reports, extra = job
+    end = time.process_time() + seconds
+    while (begin := time.process_time()) < end:
+        while time.process_time() < begin + 0.2:
+            pass
+        if reports:
+            advance(extra)
+    while reports and extra < 0:  # an endless loop after it
+        pass
+    return "done"
+
+
+def test_a_job_that_advances_is_not_ended_however_long_it_takes() -> None:
+    found = [found for _, found in in_order(burn, [(2.5, True, 0.0), (3.5, False, 0.0)], workers=2, limit=one_second_)]
+    assert found[0] == "done"
+    assert "no frame was decoded" in str(found[1])
+
+
+def test_a_job_that_advanced_and_then_stands_still_is_ended() -> None:
+    ((_, found),) = in_order(burn, [(0.5, True, -0.5)], workers=1, limit=one_second_)
+    assert isinstance(found, WorkerCrash)
+
+
+def test_more_time_is_given_for_a_large_frame() -> None:
+    ((_, found),) = in_order(large_frame, ["a"], workers=1, limit=one_second)
+    assert found == "done"
+
+
+def large_frame(job: str) -> str:
+    advance(3.0)
+    return burn((2.2, False, 0.0))
+
+
+def one_second_(job: tuple[float, bool, float]) -> float:
+    return 1.0
 
 
 def test_a_script_whose_workers_cannot_start_is_told_why(tmp_path: Path) -> None:

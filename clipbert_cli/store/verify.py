@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbert_cli.errors import DecodeError, StoreError
+from clipbert_cli.media.canvas import check_aspect_ratio
+from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.store import records
 from clipbert_cli.store.ingest import damage, media_records, seconds_allowed
@@ -52,7 +54,7 @@ class Checked:
 
 
 def verify_store(store: Path, *, workers: int = 0, on_progress: Progress | None = None) -> Checked:
-    """Compare every item with its media record and decode it completely.
+    """Compare every item with its media record, decode it completely, and take frames of it as training does.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -131,9 +133,23 @@ def _verify(item: StoreItem) -> ItemReport:
         table = found.records.get(records.packets_key(item.media_id))
         if _as_record(source.packets(item.media_id)) != table:
             return ItemReport(wrong="its packets are not those that were packed")
-    except StoreError as exc:
+        _use(source, item.media_id)
+    except (DecodeError, StoreError) as exc:
         return ItemReport(wrong=str(exc))
     return found
+
+
+def _use(source: LmdbStore, media_id: str) -> None:
+    """Take the first and the last frame of a video as training does.
+
+    Raises:
+        DecodeError: training would refuse the video; the message is the one that it would give.
+    """
+    info = source.info(media_id)
+    assert info is not None
+    check_aspect_ratio(info.height, info.width)
+    with source.reading(media_id) as data:
+        decode_frames(data, ((0, len(info.pts) - 1),), info=info, packets=source.packets(media_id))
 
 
 def _as_record(table: PacketTable | None) -> bytes | None:

@@ -10,7 +10,8 @@ import pytest
 from made_media import image, marked_frame, read_index, video
 from store_content import content
 
-from clipbert_cli.errors import StoreError
+from clipbert_cli.errors import DecodeError, StoreError
+from clipbert_cli.loading.dataset import MediaSettings, load_clips
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store import records
@@ -123,6 +124,18 @@ def test_records_of_an_older_version_are_not_used(
     caplog.clear()
     assert open_store(theirs).has_records
     assert not caplog.text
+
+
+@pytest.mark.parametrize("size", [(16, 96), (96, 16), (16, 128)], ids=["wide", "high", "very wide"])
+def test_what_training_refuses_does_not_verify(tmp_path: Path, size: tuple[int, int]) -> None:
+    (tmp_path / "strip.mp4").write_bytes(video(3, height=size[0] * 2, width=size[1] * 2))
+    store = pack_media([tmp_path / "strip.mp4"], tmp_path / "store").store
+    ((name, reason),) = verify_store(store).wrong
+    settings = MediaSettings(ClipSampling("middle"), 64)
+    with pytest.raises(DecodeError) as refused:
+        load_clips(open_media(store, kind="video"), "strip", settings, None)
+    assert name == "strip"
+    assert str(refused.value).endswith(reason)
 
 
 def test_images_are_scanned_and_verified_too(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -78,10 +79,14 @@ def guess_kind(files: list[Path]) -> Kind:
 
 
 def group_by_media_id(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Return the files of each media id, which is the file's name without its ending, in the order of the files."""
+    """Return the files of each media id, in the order of the files.
+
+    The media id is the file's name without its ending, in Unicode's composed form NFC: macOS writes names decomposed,
+    and annotations made elsewhere would not match them.
+    """
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        groups[path.stem].append(path)
+        groups[unicodedata.normalize("NFC", path.stem)].append(path)
     return groups
 
 

@@ -92,7 +92,7 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
     try:
         candidate.media_id.encode()
     except UnicodeEncodeError as exc:
-        raise DecodeError("its name is not valid UTF-8") from exc
+        raise DecodeError("its name is not valid UTF-8; rename it, for example with convmv") from exc
     source = read_file(file)
     data = source
     if candidate.transcode is not None:

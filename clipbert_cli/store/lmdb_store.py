@@ -154,7 +154,10 @@ class LmdbStore(MediaSource):
         return state | {"_probed": {}, "_probed_bytes": 0}
 
     def __contains__(self, media_id: object) -> bool:
-        if not isinstance(media_id, str) or not 0 < len(records.media_key(media_id)) <= _MAX_KEY_BYTES:
+        return isinstance(media_id, str) and self._holds(self.held_id(media_id))
+
+    def _holds(self, media_id: str) -> bool:
+        if not 0 < len(records.media_key(media_id)) <= _MAX_KEY_BYTES:
             return False
         # The cursor reads no value: checking the ids of a recipe must not read terabytes.
         with self._opened().begin() as txn, txn.cursor() as cursor:
@@ -178,7 +181,7 @@ class LmdbStore(MediaSource):
 
     @contextmanager
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
-        key = records.media_key(media_id)
+        key = records.media_key(self.held_id(media_id))
         try:
             txn = self._opened().begin(buffers=True)
             data = txn.get(key) if 0 < len(key) <= _MAX_KEY_BYTES else None
@@ -191,7 +194,7 @@ class LmdbStore(MediaSource):
             yield data
 
     def info(self, media_id: str) -> VideoInfo | None:
-        record = self._stored(records.info_key(media_id))
+        record = self._stored(records.info_key(self.held_id(media_id)))
         if record is None:
             return super().info(media_id)
         try:
@@ -200,6 +203,7 @@ class LmdbStore(MediaSource):
             raise self._damaged(f"the media record of {media_id!r} cannot be read") from exc
 
     def packets(self, media_id: str) -> PacketTable | None:
+        media_id = self.held_id(media_id)
         if self._stored(records.info_key(media_id)) is None:
             return super().packets(media_id)
         record = self._stored(records.packets_key(media_id))
@@ -221,7 +225,7 @@ class LmdbStore(MediaSource):
         Raises:
             StoreError: the record is damaged.
         """
-        record = self._records_in._get(records.info_key(media_id)) if self.has_records else None
+        record = self._records_in._get(records.info_key(self.held_id(media_id))) if self.has_records else None
         if record is None:
             return None
         try:

@@ -126,6 +126,10 @@ def pack_media(
 
 
 def _check_store(store: Path, *, add: bool) -> None:
+    try:
+        os.fspath(store).encode()
+    except UnicodeEncodeError as exc:
+        raise StoreError(f"{store} is not valid UTF-8, which LMDB needs", hint="choose another name") from exc
     if not add and os.path.lexists(store):
         raise StoreError(f"{store} exists", hint="add to it with --add, remove it, or choose another name")
     if add and not (store / DATA_FILE).is_file():

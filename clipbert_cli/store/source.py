@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +15,8 @@ from clipbert_cli.media.probe import probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
 from clipbert_cli.types import Kind, VideoInfo
+
+_log = logging.getLogger("clipbert.store")
 
 _REMEMBERED_BYTES = 2**28
 """Limit of the records that a process remembers of the videos that it probed: about 30,000 videos."""
@@ -98,8 +102,32 @@ class MediaSource(ABC):
         return found
 
     def missing(self, media_ids: Iterable[str]) -> list[str]:
-        """Return those ids that are not here, each once, in their order."""
-        return [media_id for media_id in dict.fromkeys(media_ids) if media_id not in self]
+        """Return those ids that are not here, each once, in their order; warn of ids that are in another form."""
+        unique = dict.fromkeys(media_ids)
+        missing = [media_id for media_id in unique if media_id not in self]
+        changed = [media_id for media_id in unique if self.held_id(media_id) != media_id]
+        if changed:
+            _log.warning(
+                "%d media ids are in %s in another Unicode form (NFC or NFD), such as %r; they are taken as equal",
+                len(changed),
+                self.path,
+                changed[0],
+            )
+        return missing
+
+    def held_id(self, media_id: str) -> str:
+        """Return the id under which an item is here: the given one, or one that is equal to it in Unicode's form NFC.
+
+        An id that is not here is returned as it is.
+        """
+        if media_id.isascii() or self._holds(media_id):
+            return media_id
+        forms = (unicodedata.normalize(form, media_id) for form in ("NFC", "NFD"))
+        return next((form for form in forms if self._holds(form)), media_id)
+
+    @abstractmethod
+    def _holds(self, media_id: str) -> bool:
+        """Return whether there is an item of exactly this id."""
 
     def locate(self, media_id: str) -> str:
         """Return how messages name an item, such as `video 'cat' in vis_db/pets`."""
@@ -131,6 +159,9 @@ class MediaFolder(MediaSource):
         self._files = dict(sorted(files.items()))
 
     def __contains__(self, media_id: object) -> bool:
+        return isinstance(media_id, str) and self._holds(self.held_id(media_id))
+
+    def _holds(self, media_id: str) -> bool:
         return media_id in self._files
 
     def __iter__(self) -> Iterator[str]:
@@ -141,7 +172,7 @@ class MediaFolder(MediaSource):
 
     @contextmanager
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
-        file = self._files.get(media_id)
+        file = self._files.get(self.held_id(media_id))
         if file is None:
             raise self._unknown(media_id)
         try:

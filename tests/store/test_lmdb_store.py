@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import unicodedata
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -265,3 +266,52 @@ def test_the_documented_program_reads_a_store_with_plain_lmdb_and_av(
     assert "transaction.cursor()" in code
     exec(code.replace("vis_db/pets", str(store)), {})
     assert capsys.readouterr().out.splitlines() == ["a 20", "b 12", "日本 6"]
+
+
+NAMES = ("Zürich", "Ελλάδα ά", "が", "Å")
+
+
+@pytest.mark.parametrize("on_disk", ["NFC", "NFD"])
+@pytest.mark.parametrize("asked", ["NFC", "NFD"])
+def test_ids_are_equal_in_either_unicode_form(
+    tmp_path: Path, on_disk: str, asked: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "in").mkdir()
+    held = [unicodedata.normalize(on_disk, name) for name in NAMES]
+    data = video(3)
+    for name in held:
+        (tmp_path / f"in/{name}.mp4").write_bytes(data)
+    pack_media([tmp_path / "in"], tmp_path / "packed")
+    original_store(tmp_path / "theirs", dict.fromkeys(held, data))
+    names = [unicodedata.normalize(asked, name) for name in NAMES]
+    for place, stored in (("in", "NFC"), ("packed", "NFC"), ("theirs", on_disk)):
+        source = open_media(tmp_path / place, kind="video")
+        caplog.clear()
+        assert source.missing([*names, "nowhere é"]) == ["nowhere é"]
+        assert ("4 media ids" in caplog.text) == (stored != asked)
+        for name in names:
+            assert source.read(name) == data
+            assert len(source.info(name).pts) == 3
+            assert source.packets(name) is not None
+            assert (source.checksum(name) is None) == (place != "packed")
+
+
+def test_two_forms_of_one_name_are_one_id(tmp_path: Path) -> None:
+    for form in ("NFC", "NFD"):
+        (tmp_path / f"{unicodedata.normalize(form, 'Zürich')}.mp4").write_bytes(video(3))
+    with pytest.raises(StoreError, match="two files have the media id 'Zürich'"):
+        pack_media([tmp_path], tmp_path / "store")
+
+
+def test_names_that_are_not_utf_8_are_named_once_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    names = [b"latin\xfc.mp4", b"\xff.mkv", b"cut\xe3\x81.webm"]
+    for name in [*names, b"good.mp4"]:
+        Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/" + name)).write_bytes(video(3))
+    for workers in (0, 1):
+        summary = pack_media([tmp_path / "in"], tmp_path / str(workers), workers=workers)
+        assert summary.packed == 1
+        assert sorted(os.fsencode(path.name) for path, _ in summary.skipped) == sorted(names)
+        assert all("rename it" in reason for _, reason in summary.skipped)
+    with pytest.raises(StoreError, match="not valid UTF-8"):
+        pack_media([tmp_path / "in"], tmp_path / os.fsdecode(b"store\xff"))

@@ -38,7 +38,7 @@ def texts_of(lengths: Sequence[int]) -> Texts:
 def model() -> ClipBert:
     torch.manual_seed(0)
     config = small_config()
-    bert = config.bert.model_copy(update={"initializer_range": 0.3})
+    bert = config.bert.model_copy(update={"initializer_range": 1.0})
     return ClipBert(config.model_copy(update={"bert": bert}), HeadSpec("classifier", 2)).eval()
 
 

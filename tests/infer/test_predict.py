@@ -36,9 +36,9 @@ def texts_of(lengths: Sequence[int]) -> Texts:
 
 @pytest.fixture
 def model() -> ClipBert:
-    torch.manual_seed(0)
+    torch.manual_seed(1)
     config = small_config()
-    bert = config.bert.model_copy(update={"initializer_range": 1.0})
+    bert = config.bert.model_copy(update={"initializer_range": 0.3})
     return ClipBert(config.model_copy(update={"bert": bert}), HeadSpec("classifier", 2)).eval()
 
 

@@ -71,7 +71,14 @@ def test_the_wheel_says_what_it_is(unpacked):
     metadata = Parser().parsestr((info / "METADATA").read_text(encoding="utf-8"))
     assert (metadata["Name"], metadata["Version"]) == ("clipbert", clipbert_cli.__version__)
     assert metadata["License-Expression"] == "MIT"
-    assert set(metadata.get_all("Provides-Extra")) == {"dali-cuda12", "dali-cuda13", "tensorboard", "plot", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {
+        "dali-cuda12",
+        "dali-cuda13",
+        "tensorboard",
+        "plot",
+        "heif",
+        "dev",
+    }
     assert (info / "licenses" / "LICENSE").is_file()
 
 

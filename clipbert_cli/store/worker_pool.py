@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
@@ -33,13 +34,7 @@ class _Worker(Generic[Job, Result]):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(work, limit, theirs), daemon=True)
-        # The parent answers Ctrl-C. The child inherits that the signal is blocked; ignoring it after the start would
-        # leave a moment in which Ctrl-C prints the child's traceback.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self.process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self.process.start()
         theirs.close()
         self.number: int | None = None
 
@@ -74,6 +69,30 @@ class _Worker(Generic[Job, Result]):
         self.connection.close()
         self.process.kill()
         self.process.join()
+
+
+@contextlib.contextmanager
+def _interrupt_deferred() -> Iterator[None]:
+    """Start child processes that never see Ctrl-C, and answer a Ctrl-C in this process after the block.
+
+    The child inherits that the signal is blocked; ignoring it after the start would leave a moment in which Ctrl-C
+    prints the child's traceback. Blocking is not enough for this process: the system may deliver the signal to another
+    thread, of a linear algebra library for example, and Python then raises KeyboardInterrupt here all the same. Raised
+    in the middle of a start, it leaves a child that waits in vain for its first data and prints a traceback.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Python answers signals in the main thread alone
+        yield
+        return
+    interrupts: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        signal.signal(signal.SIGINT, handler)
+        if interrupts:
+            signal.raise_signal(signal.SIGINT)
 
 
 _seconds_of_job: float | None = None
@@ -144,8 +163,9 @@ def in_order(
                     break
                 # Workers are started as they are needed, also in place of one that crashed.
                 if idle is None:
-                    idle = _Worker(work, limit)
-                    team.append(idle)
+                    with _interrupt_deferred():
+                        idle = _Worker(work, limit)
+                        team.append(idle)
                 given[number] = job
                 idle.give(number, job)
             while place in done:

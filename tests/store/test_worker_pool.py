@@ -6,10 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
-from clipbert_cli.store.worker_pool import WorkerCrash, advance, in_order
+import pytest
+
+from clipbert_cli.store.worker_pool import WorkerCrash, _interrupt_deferred, advance, in_order
 
 
 def work(job: str) -> str:
@@ -88,3 +91,17 @@ def test_a_script_whose_workers_cannot_start_is_told_why(tmp_path: Path) -> None
     assert done.stdout.startswith("a job the worker process failed")
     assert "__main__" in done.stdout
     assert "bootstrapping" in done.stderr
+
+
+def test_an_interrupt_while_a_worker_starts_is_answered_after_the_start() -> None:
+    """The system gives the signal to a thread that does not block it; Python answers in the main thread, at once."""
+    other = threading.Thread(target=time.sleep, args=(1.0,))
+    other.start()
+    finished = []
+    with pytest.raises(KeyboardInterrupt), _interrupt_deferred():
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)
+        finished.append(True)
+    other.join()
+    assert finished
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

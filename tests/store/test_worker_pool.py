@@ -98,10 +98,15 @@ def test_an_interrupt_while_a_worker_starts_is_answered_after_the_start() -> Non
     other = threading.Thread(target=time.sleep, args=(1.0,))
     other.start()
     finished = []
-    with pytest.raises(KeyboardInterrupt), _interrupt_deferred():
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(0.1)
-        finished.append(True)
+
+    def start() -> None:
+        with _interrupt_deferred():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.1)
+            finished.append(True)
+
+    with pytest.raises(KeyboardInterrupt):
+        start()
     other.join()
     assert finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

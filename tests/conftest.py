@@ -9,11 +9,15 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
+# Compiled kernels of one instruction set crash a process that is limited to another, so each has a cache of its own.
+if limit := os.environ.get("ATEN_CPU_CAPABILITY"):
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", f"{tempfile.gettempdir()}/torchinductor-{limit}")
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of one would only wait for those of another
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 

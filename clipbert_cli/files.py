@@ -302,13 +302,6 @@ def is_locked(file: Path) -> bool:
         os.close(descriptor)
 
 
-def remove_stale_lock(file: Path) -> None:
-    """Remove a lock file whose holder was killed."""
-    if file.exists():
-        with suppress(LockHeldError), lock(file):
-            pass
-
-
 def _try_lock(file: Path) -> int | None:
     """Return the descriptor of the locked file, None where another holds it."""
     while True:

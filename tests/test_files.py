@@ -168,12 +168,3 @@ def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
 
     with files.lock(tmp_path / "lock", keep_waiting=wait):
         assert len(tries) == 3
-
-
-def test_a_stale_lock_is_removed_and_a_held_one_stays(tmp_path: Path) -> None:
-    (tmp_path / "stale").write_text("process 1 on nowhere")
-    files.remove_stale_lock(tmp_path / "stale")
-    files.remove_stale_lock(tmp_path / "absent")
-    with files.lock(tmp_path / "held"):
-        files.remove_stale_lock(tmp_path / "held")
-        assert names(tmp_path) == ["held"]

@@ -179,4 +179,8 @@ def test_packs_killed_at_random_moments_end_as_an_undisturbed_one(videos: Path, 
     if not store.exists():
         pack_media([videos], store)
     assert content(store) == content(undisturbed)
+    # A kill between the store's renaming and the removal of its lock leaves the lock, which nobody holds any more.
+    assert set(names(store)) <= {"data.mdb", "pack.lock"}
+    (store / "pack.lock").touch()
+    pack_media([videos], store, add=True, on_duplicate="first")
     assert names(store) == ["data.mdb"]

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Kind = Literal["video", "image"]
 """What a media item is. An image is treated as one clip of one frame."""
 
+OnDuplicate = Literal["error", "first", "longest"]
+"""What `pack` does with several files of one media id; `store/pack.py` describes it."""
+
 Place = Literal["start", "middle", "end"]
 """Where a single clip of a video is taken."""
 

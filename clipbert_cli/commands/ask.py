@@ -9,23 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipbert_cli.commands.options import (
-    CheckpointOption,
-    DeviceOption,
-    JsonOption,
-    RunOption,
-    SetOption,
-    WeightsOption,
-)
+from clipbert_cli.commands.options import JsonOption, ModelOptions, expand_options
 from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.types import Kind
 
 
+@expand_options
 def ask(
     questions: Annotated[list[str], typer.Argument(metavar="QUESTION", help="What to ask about every file.")],
-    run: RunOption,
+    model: ModelOptions,
     video: Annotated[
         list[Path] | None, typer.Option("--video", metavar="FILE", help="A video to ask about. Repeatable.")
     ] = None,
@@ -36,29 +30,25 @@ def ask(
         list[str] | None,
         typer.Option("--option", metavar="TEXT", help="An answer to choose from, for multiple choice. Repeatable."),
     ] = None,
-    checkpoint: CheckpointOption = "best",
-    weights: WeightsOption = "auto",
-    overrides: SetOption = None,
-    device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer questions about video and image files with a trained run."""
     # Videos and images are decoded in different ways, so the option that named a file decides and not its ending.
     files: list[tuple[Kind, Path]] = [*(("video", file) for file in video or ())]
     files += [("image", file) for file in image or ()]
-    _refuse_files(run, questions, video or [], image or [])
+    _refuse_files(model.run, questions, video or [], image or [])
     if not files:
         raise UsageError(
             "--video or --image is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
         )
 
     from clipbert_cli.commands.terminal import print_json, print_table, show_logs
-    from clipbert_cli.infer.trained import RunSelection, ask_files, open_run
+    from clipbert_cli.infer.trained import ask_files, open_run
     from clipbert_cli.runtime.distributed import start_world
 
     show_logs()
-    with start_world(device) as world:
-        opened = open_run(RunSelection(run, checkpoint, weights, overrides=tuple(overrides or ())), world)
+    with start_world(model.device) as world:
+        opened = open_run(model.selection(), world)
         # All files are answered before anything is printed: a damaged one leaves no half result on stdout.
         answers = [
             {kind: prediction.media_id, "question": question, **prediction.fields}

@@ -11,12 +11,10 @@ import typer
 from clipbert_cli.commands.options import (
     DataRootOption,
     DeviceOption,
-    EndpointOption,
-    JobIdOption,
     JsonOption,
-    NodesOption,
-    ProcessesOption,
+    ProcessOptions,
     SetOption,
+    expand_options,
     launched,
 )
 from clipbert_cli.commands.profile import measure, silence_tracer
@@ -35,8 +33,10 @@ PRETRAIN_HELP = """Train a model on image-text pairs, as a start for other tasks
     """
 
 
+@expand_options
 def finetune(
     context: typer.Context,
+    processes: ProcessOptions,
     recipe: Annotated[
         str | None,
         typer.Option(
@@ -71,10 +71,6 @@ def finetune(
     overrides: SetOption = None,
     data_root: DataRootOption = None,
     device: DeviceOption = None,
-    nproc_per_node: ProcessesOption = None,
-    nnodes: NodesOption = None,
-    rdzv_endpoint: EndpointOption = None,
-    rdzv_id: JobIdOption = None,
     requeue: Annotated[
         bool,
         typer.Option(
@@ -97,7 +93,7 @@ def finetune(
     Example of resuming: clipbert finetune --run runs/msrvtt_qa --resume
     """
     _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
-    if launched(context):
+    if launched(context, processes):
         return
     if profile:
         silence_tracer()

@@ -11,18 +11,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands.options import (
-    CheckpointOption,
     DataRootOption,
-    DeviceOption,
-    EndpointOption,
-    JobIdOption,
-    NodesOption,
+    ModelOptions,
     OverwriteOption,
-    ProcessesOption,
-    RunOption,
-    SetOption,
+    ProcessOptions,
     ShortlistOption,
-    WeightsOption,
+    expand_options,
     launched,
 )
 from clipbert_cli.errors import UsageError
@@ -46,9 +40,11 @@ class Request:
     overwrite: bool
 
 
+@expand_options
 def infer(
     context: typer.Context,
-    run: RunOption,
+    model: ModelOptions,
+    processes: ProcessOptions,
     split: Annotated[
         str, typer.Option("--split", metavar="NAME", help="The split of the recipe, for example val or test.")
     ],
@@ -78,15 +74,7 @@ def infer(
         ),
     ] = None,
     shortlist: ShortlistOption = None,
-    checkpoint: CheckpointOption = "best",
-    weights: WeightsOption = "auto",
-    overrides: SetOption = None,
     data_root: DataRootOption = None,
-    device: DeviceOption = None,
-    nproc_per_node: ProcessesOption = None,
-    nnodes: NodesOption = None,
-    rdzv_endpoint: EndpointOption = None,
-    rdzv_id: JobIdOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Predict every example of a split with a trained run.
@@ -97,16 +85,16 @@ def infer(
     # Checked before several processes are started, each of which would report it.
     if form == SCORES and output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
-    if launched(context):
+    if launched(context, processes):
         return
 
     from clipbert_cli.commands.terminal import mute, show_logs
-    from clipbert_cli.infer.trained import RunSelection, open_run
+    from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world
 
     show_logs()
-    selection = RunSelection(run, checkpoint, weights, recipe, tuple(overrides or ()), data_root)
-    with start_world(device) as world:
+    selection = model.selection(recipe=recipe, data_root=data_root)
+    with start_world(model.device) as world:
         # All processes predict and gather; the main one writes and prints.
         if not world.is_main:
             mute()

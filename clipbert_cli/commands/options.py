@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from clipbert_cli.infer.trained import RunSelection
 
 RecipeArgument = Annotated[
     str,
@@ -54,28 +62,90 @@ DeviceOption = Annotated[
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
-ProcessesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--nproc-per-node", metavar="N|gpu", help="Number of processes on this machine; gpu means one for each GPU."
-    ),
-]
-NodesOption = Annotated[
-    int | None, typer.Option("--nnodes", min=1, help="Number of machines. Give the same command on each of them.")
-]
-EndpointOption = Annotated[
-    str | None,
-    typer.Option(
-        "--rdzv-endpoint", metavar="HOST:PORT", help="Address of one of the machines, where all of them meet."
-    ),
-]
-JobIdOption = Annotated[
-    str | None, typer.Option("--rdzv-id", metavar="NAME", help="Job id, the same on every machine.")
-]
-LAUNCHER_OPTIONS = ("nproc_per_node", "nnodes", "rdzv_endpoint", "rdzv_id")
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """The options of every command that uses a trained model."""
+
+    run: RunOption
+    checkpoint: CheckpointOption = "best"
+    weights: WeightsOption = "auto"
+    overrides: SetOption = None
+    device: DeviceOption = None
+
+    def selection(
+        self, *, recipe: str | None = None, data_root: Path | None = None, settings: Sequence[str] = ()
+    ) -> RunSelection:
+        """Return the run and the settings that these options select.
+
+        Args:
+            recipe: the recipe whose splits and inference settings replace the run's own.
+            settings: further overrides, which win over those of the options.
+        """
+        from clipbert_cli.infer.trained import RunSelection
+
+        overrides = (*(self.overrides or ()), *settings)
+        return RunSelection(self.run, self.checkpoint, self.weights, recipe, overrides, data_root)
 
 
-def launched(context: typer.Context) -> bool:
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """The options of every command that can run in several processes."""
+
+    nproc_per_node: Annotated[
+        str | None,
+        typer.Option(
+            "--nproc-per-node", metavar="N|gpu", help="Number of processes on this machine; gpu means one for each GPU."
+        ),
+    ] = None
+    nnodes: Annotated[
+        int | None,
+        typer.Option("--nnodes", min=1, help="Number of machines. Give the same command on each of them."),
+    ] = None
+    rdzv_endpoint: Annotated[
+        str | None,
+        typer.Option(
+            "--rdzv-endpoint", metavar="HOST:PORT", help="Address of one of the machines, where all of them meet."
+        ),
+    ] = None
+    rdzv_id: Annotated[
+        str | None, typer.Option("--rdzv-id", metavar="NAME", help="Job id, the same on every machine.")
+    ] = None
+
+
+LAUNCHER_OPTIONS = tuple(field.name for field in dataclasses.fields(ProcessOptions))
+
+
+def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace each parameter of a command that is a dataclass of options by one parameter per field.
+
+    Typer makes one option of each parameter, so that several commands can only share options as a dataclass this way.
+    """
+    groups: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        group = parameter.annotation
+        if isinstance(group, type) and dataclasses.is_dataclass(group):
+            groups[parameter.name] = group
+            hints = get_type_hints(group, include_extras=True)
+            found = inspect.signature(group).parameters.values()
+            parameters += (each.replace(annotation=hints[each.name]) for each in found)
+        else:
+            parameters.append(parameter)
+
+    @functools.wraps(command)
+    def expanded(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        command(**values)
+
+    # An option with a default may stand before a required one here, which the order of parameters does not allow.
+    named = [each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in parameters]
+    expanded.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    return expanded
+
+
+def launched(context: typer.Context, options: ProcessOptions) -> bool:
     """Run the command in several processes if its options ask for them, and return whether that was done.
 
     Raises:
@@ -83,12 +153,16 @@ def launched(context: typer.Context) -> bool:
     """
     from clipbert_cli.runtime.launch import Processes, is_launched, launch
 
-    per_node, nodes, endpoint, job_id = (context.params[name] for name in LAUNCHER_OPTIONS)
-    if is_launched() or not any((per_node, nodes, endpoint, job_id)):
+    if is_launched() or options == ProcessOptions():
         return False
     launch(
         same_command(context),
-        Processes(per_node=per_node or "1", nodes=nodes or 1, endpoint=endpoint, job_id=job_id),
+        Processes(
+            per_node=options.nproc_per_node or "1",
+            nodes=options.nnodes or 1,
+            endpoint=options.rdzv_endpoint,
+            job_id=options.rdzv_id,
+        ),
     )
     return True
 

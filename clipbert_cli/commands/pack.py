@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipbert_cli.commands.options import JsonOption
-from clipbert_cli.types import Kind
+from clipbert_cli.types import Kind, OnDuplicate
 
 if TYPE_CHECKING:
     from clipbert_cli.store.pack import PackSummary
@@ -45,7 +45,7 @@ def pack(
         bool, typer.Option("--add", help="Add the files to an existing store, which nobody may read meanwhile.")
     ] = False,
     on_duplicate: Annotated[
-        Literal["error", "first", "longest"],
+        OnDuplicate,
         typer.Option(
             "--on-duplicate",
             help="If several files have the same media id: stop, take the first one in the order of their paths, or "

@@ -7,32 +7,21 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import (
-    CheckpointOption,
-    DeviceOption,
-    JsonOption,
-    RunOption,
-    SetOption,
-    ShortlistOption,
-    WeightsOption,
-)
+from clipbert_cli.commands.options import JsonOption, ModelOptions, ShortlistOption, expand_options
 
 
+@expand_options
 def search(
     media: Annotated[
         Path, typer.Argument(metavar="MEDIA", help="A folder of media files, or a store that clipbert pack made.")
     ],
     texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What the media should show.")],
-    run: RunOption,
+    model: ModelOptions,
     top: Annotated[
         int | None,
         typer.Option("--top", min=1, metavar="N", help="How many media items to list. By default infer.top."),
     ] = None,
     shortlist: ShortlistOption = None,
-    checkpoint: CheckpointOption = "best",
-    weights: WeightsOption = "auto",
-    overrides: SetOption = None,
-    device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find videos by text with a trained retrieval run.
@@ -43,17 +32,17 @@ def search(
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.commands.terminal import mute, print_json, print_table, show_logs
     from clipbert_cli.infer.ranking import search as find
-    from clipbert_cli.infer.trained import RunSelection, open_run
+    from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world
 
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.
-    settings = (*(overrides or ()), *([f"infer.top={top}"] if top else []))
-    with start_world(device) as world:
+    settings = [f"infer.top={top}"] if top else []
+    with start_world(model.device) as world:
         # Under torchrun all processes search together, and the main one prints.
         if not world.is_main:
             mute()
-        opened = open_run(RunSelection(run, checkpoint, weights, overrides=settings), world)
+        opened = open_run(model.selection(settings=settings), world)
         with counting("search", "item") as show:
             found = find(opened, media, texts, shortlist=shortlist, progress=show)
     results = list(zip(texts, found, strict=True))

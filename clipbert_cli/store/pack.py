@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lmdb
 
@@ -32,9 +32,7 @@ from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.unfinished import UnfinishedStore, unfinished_store
 from clipbert_cli.store.worker_pool import WorkerCrash, in_order
 from clipbert_cli.store.writer import DATA_FILE, StoreWriter, writing_to
-from clipbert_cli.types import Kind
-
-OnDuplicate = Literal["error", "first", "longest"]
+from clipbert_cli.types import Kind, OnDuplicate
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished media ids and the number of all."""

@@ -18,16 +18,6 @@ from clipbert_cli.store.lmdb_store import open_media
 COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    data = video(6)
-    for index in range(4):
-        (folder / f"video{index}.mp4").write_bytes(data)
-    return folder
-
-
 def test_the_store_is_on_stdout_and_the_summary_on_stderr(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
     (videos / "empty.mp4").touch()
     for name in ("a.jxl", "b.JXL", "LICENSE"):
@@ -35,12 +25,12 @@ def test_the_store_is_on_stdout_and_the_summary_on_stderr(clipbert: Clipbert, vi
     result = clipbert("pack", "--workers", 0, videos, tmp_path / "store")
     assert result.returncode == 0
     assert result.stdout == f"{tmp_path / 'store'}\n"
-    assert "packed 4 videos" in result.stderr
+    assert "packed 8 videos" in result.stderr
     assert "skipped 1" in result.stderr
     assert "not taken, because of their endings: 2 .jxl, 1 no ending" in " ".join(result.stderr.split())
     assert "empty.mp4: the file is empty" in " ".join(result.stderr.split())
     assert "\x1b" not in result.stderr
-    assert len(open_media(tmp_path / "store", kind="video")) == 4
+    assert len(open_media(tmp_path / "store", kind="video")) == 8
 
 
 def test_json_is_one_document(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
@@ -48,7 +38,7 @@ def test_json_is_one_document(clipbert: Clipbert, videos: Path, tmp_path: Path) 
     result = clipbert("pack", "--workers", 0, videos, tmp_path / "store", "--json")
     document = json.loads(result.stdout)
     assert document["store"] == str(tmp_path / "store")
-    assert (document["kind"], document["packed"]) == ("video", 4)
+    assert (document["kind"], document["packed"]) == ("video", 8)
     assert document["skipped"] == [{"file": str(videos / "empty.mp4"), "reason": "the file is empty"}]
 
 
@@ -57,7 +47,7 @@ def test_strict_fails_after_packing_the_rest(clipbert: Clipbert, videos: Path, t
     result = clipbert("pack", "--workers", 0, videos, tmp_path / "store", "--strict")
     assert result.returncode == 1
     assert "--strict" in result.stderr
-    assert len(open_media(tmp_path / "store", kind="video")) == 4
+    assert len(open_media(tmp_path / "store", kind="video")) == 8
 
 
 def test_strict_is_content_with_whole_files(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
@@ -121,14 +111,14 @@ def test_options_of_packing_reach_it(clipbert: Clipbert, videos: Path, tmp_path:
     options = ["--workers", 1, "--on-duplicate", "longest", "--transcode", "64:4:30", "--json"]
     done = clipbert("pack", videos, store, *options)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["packed"] == 4
+    assert json.loads(done.stdout)["packed"] == 8
     source = open_media(store, kind="video")
     assert (source.info("video0").width, len(source.info("video0").pts)) == (64, 12)
     del source
     (tmp_path / "more").mkdir()
     (tmp_path / "more/new.mp4").write_bytes(video(3))
     assert clipbert("pack", "--add", tmp_path / "more", store, "--workers", 0).returncode == 0
-    assert len(open_media(store, kind="video")) == 5
+    assert len(open_media(store, kind="video")) == 9
     wrong = clipbert("pack", videos, tmp_path / "other", "--transcode", "448")
     assert wrong.returncode == 2
     assert "SIDE:GOP:CRF" in wrong.stderr
@@ -138,4 +128,4 @@ def test_options_of_packing_reach_it(clipbert: Clipbert, videos: Path, tmp_path:
 def test_a_folder_of_any_name_can_be_packed(clipbert: Clipbert, videos: Path, tmp_path: Path, name: str) -> None:
     videos.rename(tmp_path / name)
     assert clipbert("pack", name, "store", "--workers", 0, cwd=tmp_path).returncode == 0
-    assert len(open_media(tmp_path / "store", kind="video")) == 4
+    assert len(open_media(tmp_path / "store", kind="video")) == 8

@@ -15,27 +15,17 @@ from running import Clipbert
 from clipbert_cli.store.lmdb_store import open_media
 
 
-@pytest.fixture
-def videos(tmp_path: Path) -> Path:
-    folder = tmp_path / "videos"
-    folder.mkdir()
-    data = video(6)
-    for index in range(4):
-        (folder / f"video{index}.mp4").write_bytes(data)
-    return folder
-
-
 def test_a_store_is_verified_listed_and_shown(clipbert: Clipbert, videos: Path, tmp_path: Path) -> None:
     store = tmp_path / "store"
     assert clipbert("pack", videos, store, "--workers", 1).returncode == 0
     done = clipbert("store", "verify", store, "--workers", 0)
     assert (done.returncode, done.stdout) == (0, "")
-    assert "verified 4 items: 0 wrong, 0 damaged" in done.stderr
+    assert "verified 8 items: 0 wrong, 0 damaged" in done.stderr
     listed = clipbert("store", "ls", store).stdout.splitlines()
-    assert len(listed) == 4
+    assert len(listed) == 8
     assert listed[0].split("\t")[2:] == ["96x64", "h264", "30 fps", "6 frames", "packets"]
     rows = json.loads(clipbert("store", "ls", store, "--json").stdout)
-    assert [row["id"] for row in rows] == ["video0", "video1", "video2", "video3"]
+    assert [row["id"] for row in rows] == [f"video{index}" for index in range(8)]
     assert rows[0] == {
         "id": "video0",
         "kind": "video",

@@ -1,0 +1,218 @@
+"""Intervals and paired comparisons of scores, with plain numpy.
+
+Examples of one media item are not independent, so media items are drawn and not examples: a bootstrap resample holds
+all examples of each media item that was drawn, as often as it was drawn.
+
+Legend: N examples, M media items, R resamples, c resamples of one part.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+LEVEL = 0.95
+"""The share of data sets whose interval holds the true score."""
+
+Interval = tuple[float, float]
+
+# Draws of one part of the resamples: 4 million int64 are 32 MB, whatever the size of the split.
+_PART = 4_000_000
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How often media items are drawn anew, and the seed of the draws."""
+
+    resamples: int = 2000
+    seed: int = 1
+
+    def weights(self, items: int) -> Iterator[np.ndarray]:
+        """Yield (c, M) int64: how often each of `items` media items was drawn in each resample, part by part."""
+        rng = np.random.default_rng(self.seed)
+        left, size = self.resamples, max(1, _PART // items)
+        while left:
+            count = min(left, size)
+            drawn = rng.integers(items, size=(count, items)) + items * np.arange(count)[:, None]  # (c, M)
+            yield np.bincount(drawn.ravel(), minlength=count * items).reshape(count, items)
+            left -= count
+
+
+# ---------------------------------------------------------------------------------------------------------- statistics
+
+
+class Sample:
+    """The values of N examples and the media items that they belong to."""
+
+    def __init__(self, values: Sequence[float] | np.ndarray, media: Sequence[str]) -> None:
+        self.values = np.asarray(values, dtype=np.float64)  # (N,)
+        numbers: dict[str, int] = {}
+        self.item = np.array([numbers.setdefault(media_id, len(numbers)) for media_id in media], dtype=np.int64)  # (N,)
+        self.items = len(numbers)
+
+    def means(self, weights: np.ndarray) -> np.ndarray:
+        """Return (c,): the mean over the examples of each resample; weights are (c, M)."""
+        sums = np.bincount(self.item, self.values, minlength=self.items)  # (M,)
+        counts = np.bincount(self.item, minlength=self.items)  # (M,)
+        result: np.ndarray = (weights @ sums) / (weights @ counts)
+        return result
+
+    def medians(self, weights: np.ndarray) -> np.ndarray:
+        """Return (c,): the median over the examples of each resample; weights are (c, M)."""
+        order = np.argsort(self.values, kind="stable")
+        reached = np.cumsum(weights[:, self.item[order]], axis=1)  # (c, N), how many examples up to each value
+        total = reached[:, -1:]
+        # The median of an even number of values is the mean of the two in the middle, which are one for an odd number.
+        lower = np.argmax(reached >= (total + 1) // 2, axis=1)  # (c,)
+        upper = np.argmax(reached >= total // 2 + 1, axis=1)
+        result: np.ndarray = (self.values[order[lower]] + self.values[order[upper]]) / 2
+        return result
+
+    def bootstrap(self, statistic: Callable[[np.ndarray], np.ndarray], resampling: Resampling) -> np.ndarray:
+        """Return (R,): the statistic, `means` or `medians`, of every resample."""
+        return np.concatenate([statistic(weights) for weights in resampling.weights(self.items)])
+
+
+def mean_interval(sample: Sample, resampling: Resampling) -> Interval | None:
+    """Return the interval of a mean, or None if there is no example, or values between 0 and 1 of one media item only.
+
+    It is exact (Clopper and Pearson, 1934) for values 0 and 1 if each media item has one example. The same holds if all
+    values are 0, or all are 1: every resample is then the same, so that a bootstrap would claim certainty.
+    """
+    values = sample.values
+    if not len(values):
+        return None
+    hits = values == 1
+    if np.all(hits | (values == 0)) and (sample.items == len(values) or hits.all() or not hits.any()):
+        right = sample.items if hits.all() else int(hits.sum())
+        return proportion_interval(right, sample.items)
+    return _quantiles(sample, sample.bootstrap(sample.means, resampling))
+
+
+def median_interval(sample: Sample, resampling: Resampling) -> Interval | None:
+    """Return the bootstrap interval of a median, or None if there is no example."""
+    return _quantiles(sample, sample.bootstrap(sample.medians, resampling)) if len(sample.values) else None
+
+
+def _quantiles(sample: Sample, found: np.ndarray) -> Interval | None:
+    """Return the interval that holds the middle of the resampled statistic; None for a single media item.
+
+    Percentiles of few media items are too narrow, as a normal interval is where Student's t is right. They are taken
+    further out by that much (Hesterberg, "What Teachers Should Know about the Bootstrap", 2014, section 5.3).
+    """
+    if sample.items < 2:
+        # One media item says nothing about others.
+        return None
+    freedom = sample.items - 1
+    tail = NormalDist().cdf(-math.sqrt(sample.items / freedom) * student_quantile((1 + LEVEL) / 2, freedom))
+    low, high = np.quantile(found, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def student_quantile(probability: float, freedom: int) -> float:
+    """Return the quantile of Student's t distribution (Hill, Algorithm 396, 1970); right to 0.1 % and better."""
+    if freedom == 1:
+        return math.tan(math.pi * (probability - 0.5))
+    if freedom == 2:
+        tail = 2 * (1 - probability)
+        return math.sqrt(2 / (tail * (2 - tail)) - 2)
+    z = NormalDist().inv_cdf(probability)
+    # The expansion of Cornish and Fisher in powers of 1 / freedom.
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return math.fsum(term / freedom**power for power, term in enumerate(terms))
+
+
+# ---------------------------------------------------------------------------------------------------------- counts
+
+
+class _Binomial:
+    """The numbers of hits among `trials` that are independent."""
+
+    def __init__(self, trials: int) -> None:
+        self.trials = trials
+        logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
+        self.ways = logs[-1] - logs - logs[::-1]  # (trials + 1,), logarithms of the binomial coefficients
+
+    def at_most(self, hits: int, chance: float) -> float:
+        """Return the probability of `hits` hits or fewer; 0 < chance < 1."""
+        numbers = np.arange(hits + 1)
+        logs = self.ways[: hits + 1] + numbers * math.log(chance) + (self.trials - numbers) * math.log1p(-chance)
+        return min(1.0, float(np.exp(logs).sum()))
+
+
+def proportion_interval(hits: int, trials: int) -> Interval:
+    """Return the interval of Clopper and Pearson for the chance of a hit, in 0..1."""
+    binomial, tail = _Binomial(trials), (1 - LEVEL) / 2
+    # The lower limit for hits is the upper limit for misses, seen from the other side.
+    low = 0.0 if hits == 0 else 1 - _upper_limit(binomial, trials - hits, tail)
+    return low, 1.0 if hits == trials else _upper_limit(binomial, hits, tail)
+
+
+def _upper_limit(binomial: _Binomial, hits: int, tail: float) -> float:
+    """Return the chance at which `hits` or fewer have the probability `tail`; it falls with the chance."""
+    low, high = 0.0, 1.0
+    # 50 halvings reach the precision of a float.
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if binomial.at_most(hits, middle) > tail else (low, middle)
+    return (low + high) / 2
+
+
+def mcnemar(wins: int, losses: int) -> float:
+    """Return the two-sided p of McNemar's exact test.
+
+    Under the hypothesis that both systems are right equally often, each example that only one of them has right is as
+    likely a win as a loss.
+    """
+    if not wins + losses:
+        return 1.0
+    return min(1.0, 2 * _Binomial(wins + losses).at_most(min(wins, losses), 0.5))
+
+
+# ---------------------------------------------------------------------------------------------------------- pairs
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The first system's statistic minus the second's on the same examples.
+
+    `p` is the probability that two equal systems differ by as much or more.
+    """
+
+    value: float
+    interval: Interval | None
+    p: float
+
+
+def mean_difference(first: Sample, second: Sample, resampling: Resampling) -> Difference:
+    """Compare two means over the same examples in the same order."""
+    return _difference(first, second, Sample.means, resampling)
+
+
+def median_difference(first: Sample, second: Sample, resampling: Resampling) -> Difference:
+    """Compare two medians over the same examples in the same order."""
+    return _difference(first, second, Sample.medians, resampling)
+
+
+def _difference(
+    first: Sample, second: Sample, statistic: Callable[[Sample, np.ndarray], np.ndarray], resampling: Resampling
+) -> Difference:
+    once = np.ones((1, first.items), dtype=np.int64)
+    value = float((statistic(first, once) - statistic(second, once))[0])
+    # Both systems meet the same resamples: what makes a resample easy for both of them cancels out.
+    found = first.bootstrap(lambda weights: statistic(first, weights) - statistic(second, weights), resampling)
+    # Moved to the mean 0, the resamples show which differences two equal systems have. The observed one counts too, so
+    # that p is never 0. The tolerance counts sums of the same numbers in another order as equal.
+    larger = np.abs(found - value) >= abs(value) - 1e-12
+    p = (1 + int(larger.sum())) / (1 + len(found))
+    return Difference(value, _quantiles(first, found), p)

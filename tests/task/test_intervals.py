@@ -1,0 +1,165 @@
+"""Intervals hold the true score as often as they say, and comparisons equal a plain reference."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from clipbert_cli.task.intervals import (
+    Resampling,
+    Sample,
+    mcnemar,
+    mean_difference,
+    mean_interval,
+    median_difference,
+    median_interval,
+    proportion_interval,
+    student_quantile,
+)
+
+
+def grouped(rng: np.random.Generator, *, items: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """The media item of each example, and the chance that it is right: the same for all examples of an item."""
+    item = np.repeat(np.arange(items), rng.integers(1, most + 1, items))
+    return item, rng.beta(2, 2, items)[item]
+
+
+def sample(values: np.ndarray, item: np.ndarray) -> Sample:
+    return Sample(values, [f"video{number}" for number in item])
+
+
+@pytest.mark.parametrize(("items", "most"), [(12, 12), (40, 6), (100, 5)])
+def test_intervals_of_grouped_examples_hold_the_true_accuracy_95_times_of_100(items: int, most: int) -> None:
+    rng = np.random.default_rng(items)
+    held = 0
+    for seed in range(1000):
+        item, chance = grouped(rng, items=items, most=most)
+        found = mean_interval(sample(rng.random(len(item)) < chance, item), Resampling(400, seed))
+        assert found is not None
+        held += found[0] <= 0.5 <= found[1]
+    assert 930 <= held <= 970
+
+
+def test_examples_drawn_one_by_one_would_have_intervals_that_are_too_narrow() -> None:
+    rng = np.random.default_rng(0)
+    item, chance = grouped(rng, items=60, most=40)
+    right = rng.random(len(item)) < chance
+    low, high = mean_interval(sample(right, item), Resampling()) or (0, 0)
+    alone_low, alone_high = mean_interval(sample(right, np.arange(len(item))), Resampling()) or (0, 0)
+    assert high - low > 1.5 * (alone_high - alone_low)
+
+
+def test_grouped_intervals_equal_those_of_scipy() -> None:
+    rng = np.random.default_rng(3)
+    item, chance = grouped(rng, items=500, most=8)
+    values = (rng.random(len(item)) < chance) * rng.choice([0.3, 0.6, 1.0], len(item))
+    sums, counts = np.bincount(item, values), np.bincount(item)
+    expected = stats.bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        paired=True,
+        method="percentile",
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    assert mean_interval(sample(values, item), Resampling(20_000)) == pytest.approx(tuple(expected), abs=4e-4)
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 7), (7, 7), (1, 2), (220, 1000), (3, 40), (49_000, 100_000)])
+def test_one_example_per_item_has_the_exact_interval(hits: int, trials: int) -> None:
+    expected = stats.binomtest(hits, trials).proportion_ci(0.95, "exact")
+    assert proportion_interval(hits, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert mean_interval(sample(np.arange(trials) < hits, np.arange(trials)), Resampling()) == proportion_interval(
+        hits, trials
+    )
+
+
+def test_a_perfect_score_on_few_items_is_not_certain() -> None:
+    item = np.repeat(np.arange(5), 20)
+    assert mean_interval(sample(np.ones(100), item), Resampling()) == proportion_interval(5, 5)
+    assert mean_interval(sample(np.zeros(100), item), Resampling()) == proportion_interval(0, 5)
+
+
+def test_nothing_and_a_single_item_have_no_interval() -> None:
+    assert mean_interval(Sample([], []), Resampling()) is None
+    assert median_interval(Sample([], []), Resampling()) is None
+    assert mean_interval(Sample([0.3, 0.6, 1.0], ["a"] * 3), Resampling()) is None
+
+
+@pytest.mark.parametrize("texts", [4, 5])
+def test_medians_of_resamples_are_those_of_numpy(texts: int) -> None:
+    rng = np.random.default_rng(texts)
+    ranks, item = (
+        rng.integers(1, 30, 10 * texts).astype(float),
+        np.repeat(np.arange(10), texts)[rng.permutation(10 * texts)],
+    )
+    made = sample(ranks, item)
+    order = list(dict.fromkeys(item))
+    for weights in Resampling(50).weights(10):
+        expected = [
+            np.median(
+                np.concatenate([np.repeat(ranks[item == each], row[number]) for number, each in enumerate(order)])
+            )
+            for row in weights
+        ]
+        np.testing.assert_array_equal(made.medians(weights), expected)
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 3, 4, 10, 100, 10_000])
+def test_quantiles_of_students_t_are_those_of_scipy(freedom: int) -> None:
+    assert student_quantile(0.975, freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-3)
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(0, 0), (5, 5), (10, 20), (0, 9), (300, 240), (1, 0)])
+def test_mcnemar_is_the_binomial_test_of_scipy(wins: int, losses: int) -> None:
+    expected = stats.binomtest(wins, wins + losses).pvalue if wins + losses else 1.0
+    assert mcnemar(wins, losses) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("compare", [mean_difference, median_difference])
+def test_equal_systems_differ_by_0_with_p_1(compare: object) -> None:
+    item, chance = grouped(np.random.default_rng(1), items=30, most=4)
+    made = sample(chance.round(1), item)
+    found = compare(made, made, Resampling())  # type: ignore[operator]
+    assert (found.value, found.interval, found.p) == (0.0, (0.0, 0.0), 1.0)
+
+
+def test_paired_differences_equal_those_of_scipy() -> None:
+    rng = np.random.default_rng(5)
+    item, chance = grouped(rng, items=400, most=5)
+    first, second = (rng.random((2, len(item))) < chance + np.array([[0.03], [0.0]])).astype(float)
+    found = mean_difference(sample(first, item), sample(second, item), Resampling(20_000))
+    sums, counts = np.bincount(item, first - second), np.bincount(item)
+    expected = stats.bootstrap(
+        (sums, counts),
+        lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
+        paired=True,
+        method="percentile",
+        n_resamples=20_000,
+        rng=np.random.default_rng(1),
+    )
+    assert found.value == pytest.approx(sums.sum() / counts.sum())
+    assert found.interval == pytest.approx(tuple(expected.confidence_interval), abs=1e-3)
+    # The resampled differences are nearly normal here, so that the p of a normal distribution is a reference.
+    assert found.p == pytest.approx(2 * stats.norm.sf(abs(found.value) / expected.standard_error), abs=0.02)
+
+
+def test_the_p_of_equal_systems_is_small_as_rarely_as_it_should_be() -> None:
+    rng = np.random.default_rng(8)
+    small = 0
+    for seed in range(400):
+        item, chance = grouped(rng, items=50, most=6)
+        first, second = rng.random((2, len(item))) < chance
+        small += mean_difference(sample(first, item), sample(second, item), Resampling(400, seed)).p < 0.05
+    # 5 % of 400 are 20; the standard deviation is 4.4.
+    assert 7 <= small <= 33
+
+
+def test_the_same_seed_gives_the_same_numbers_and_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    item, chance = grouped(np.random.default_rng(2), items=50, most=4)
+    made = sample(chance, item)
+    whole = mean_interval(made, Resampling(300, 7))
+    assert whole == mean_interval(made, Resampling(300, 7)) != mean_interval(made, Resampling(300, 8))
+    monkeypatch.setattr("clipbert_cli.task.intervals._PART", 50 * 7)
+    assert mean_interval(made, Resampling(300, 7)) == pytest.approx(whole, rel=1e-12)

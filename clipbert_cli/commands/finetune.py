@@ -121,7 +121,7 @@ def finetune(
         training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=profile is None)
         note(training.facts.describe())
         if dry_run:
-            for line in training.load_one_batch():
+            for line in (*_published(recipe, overrides, data_root), *training.load_one_batch()):
                 note(line)
             note("dry run: nothing was written")
             if as_json and world.is_main:
@@ -146,6 +146,15 @@ def _load(recipe: str | Path, overrides: Sequence[str] | None, data_root: Path |
     from clipbert_cli.recipe.load import load_recipe
 
     return load_recipe(recipe, overrides=overrides or (), data_root=data_root)
+
+
+def _published(recipe: str | None, overrides: Sequence[str] | None, data_root: Path | None) -> list[str]:
+    """Return what a person's own recipe has from a published run, as lines of the plan."""
+    from clipbert_cli.recipe.load import preview_recipe
+
+    found = preview_recipe(recipe, overrides=overrides or (), data_root=data_root).published if recipe else ()
+    advice = "set what your data need otherwise, or extend a recipe that names no data set (clipbert recipes ls)"
+    return [f"inherited  {line}" for line in (*found, advice)] if found else []
 
 
 def _recipe(

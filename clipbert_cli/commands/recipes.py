@@ -141,7 +141,8 @@ def validate_command(name: NameArgument, overrides: SetOption = None, data_root:
     """Check a recipe and report all its mistakes at once.
 
     The exit code is 2 if there are any. An environment variable that is not set is
-    no mistake here; it is named on stderr.
+    no mistake here; it is named on stderr, and so are the settings of a published
+    run that your own recipe has from a shipped one.
 
     Example: clipbert recipes validate mine.yaml
     """
@@ -151,6 +152,6 @@ def validate_command(name: NameArgument, overrides: SetOption = None, data_root:
 
     preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
     check_task(preview.recipe.task)
-    for sentence in preview.unset:
+    for sentence in (*preview.unset, *preview.published):
         warn(sentence)
     typer.echo(f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task})")

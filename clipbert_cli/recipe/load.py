@@ -20,7 +20,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.recipe.messages import sentences, unknown_key
+from clipbert_cli.recipe.messages import as_written, sentences, unknown_key
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import annotation_at, bare
 from clipbert_cli.recipe.values import (
@@ -43,6 +43,15 @@ from clipbert_cli.recipe.values import (
 
 SET, DATA_ROOT = "--set", "--data-root"
 
+PUBLISHED_ONLY = (
+    "data.clip_times",
+    "data.rotation",
+    "objective.num_labels",
+    "objective.mlm_average",
+    "objective.as_original",
+)
+"""Settings in which recipes named after data sets repeat the original program or fit the original data."""
+
 
 @dataclass(frozen=True)
 class ShippedRecipe:
@@ -62,11 +71,14 @@ class Preview:
         recipe: checked; a value with an unset variable still holds its `${NAME}`.
         values: plain values from which `write_yaml` makes a file that loads as the same recipe.
         unset: one sentence per variable that a run will need.
+        published: one sentence per setting that is right for a published run only and that a person's own recipe has
+            from a shipped one.
     """
 
     recipe: Recipe
     values: dict[str, Any]
     unset: tuple[str, ...]
+    published: tuple[str, ...]
 
 
 # ---------------------------------------------------------------------------------------------------------- finding
@@ -177,7 +189,8 @@ def _load(
     allow_unset: bool,
 ) -> Preview:
     found: list[Mistake] = []
-    written = _read_chain(find_recipe(name_or_path), variables, found)
+    start = find_recipe(name_or_path)
+    written = _read_chain(start, variables, found)
     for override in overrides:
         written = _override(written, override, found)
     if data_root is not None:
@@ -201,7 +214,22 @@ def _load(
         # A list is restored whole: its other items are in `written` as they were written, too.
         at = path if path in written else path[:-1]
         functools.reduce(operator.getitem, at[:-1], values)[at[-1]] = written[at].value
-    return Preview(recipe, values, tuple(dict.fromkeys(str(mistake) for mistake in variables.unset)))
+    unset = tuple(dict.fromkeys(str(mistake) for mistake in variables.unset))
+    return Preview(recipe, values, unset, () if _is_shipped(start) else _published(filled))
+
+
+def _is_shipped(file: Path) -> bool:
+    return file.absolute().parent == shipped_folder()
+
+
+def _published(entries: Entries) -> tuple[str, ...]:
+    """Return a sentence for each of `PUBLISHED_ONLY` that comes from a shipped recipe."""
+    found = {key: entries.get(tuple(key.split("."))) for key in PUBLISHED_ONLY}
+    return tuple(
+        f"{key} is {as_written(entry.value)}, as a published run has it ({entry.origin})"
+        for key, entry in found.items()
+        if entry and _is_shipped(Path(entry.origin.place))
+    )
 
 
 def _place_and_line(mistake: Mistake) -> tuple[str, int]:

@@ -39,7 +39,7 @@ def unknown_key(origin: str, path: KeyPath, *, dotted: bool = False) -> Mistake:
 
 
 def _says(detail: ErrorDetails) -> str:
-    kind, value, path = detail["type"], _as_written(detail["input"]), detail["loc"]
+    kind, value, path = detail["type"], as_written(detail["input"]), detail["loc"]
     if kind == "extra_forbidden":
         return unknown_key("", path).says
     if kind == "missing":
@@ -59,7 +59,8 @@ def _says(detail: ErrorDetails) -> str:
     return f" is {value}: it must be {expected(annotation)}{guess}"
 
 
-def _as_written(value: Any) -> str:
+def as_written(value: Any) -> str:
+    """Return a value for a message, long ones cut."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else text[:57] + "..."
 

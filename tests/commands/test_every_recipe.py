@@ -135,9 +135,51 @@ def test_a_compiled_model_takes_the_same_steps(
     assert graphs
 
 
+# recipe of a kind of task -> its splits `train` and `val`, and more of the `data` section.
+OWN_DATA = {
+    "video_qa": ("msrvtt_qa/{}", "msrvtt", "answers: txt_db/msrvtt_qa/train_ans2label.json"),
+    "image_qa": ("vqa/vqa_k_{}", "coco_train2014_val2014", "answers: txt_db/vqa/trainval_ans2label.json"),
+    "multiple_choice": ("msrvtt_mc/{}", "msrvtt", "answers: null"),
+    "retrieval": ("msrvtt_retrieval/{}", "msrvtt", "answers: null"),
+    "pretraining": ("pretrain/coco_{}_captions", "coco_train2014_val2014", "answers: null"),
+}
+
+
+@pytest.mark.parametrize("kind", OWN_DATA)
+def test_a_recipe_for_own_data_names_files_alone(kind: str, data: Path, clipbert: Clipbert, tmp_path: Path) -> None:
+    annotations, media, answers = OWN_DATA[kind]
+    names = ("trainval", "test") if kind == "image_qa" else ("train", "val")
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        f"extends: {kind}\nname: own\ndata:\n  root: {data}\n  {answers}\n  splits:\n"
+        + "".join(
+            f"    {split}: {{annotations: txt_db/{annotations.format(name)}.jsonl, media: vis_db/{media}}}\n"
+            for split, name in zip(("train", "val"), names, strict=True)
+        )
+    )
+    small = as_options([*SMALL, *FEW_CLIPS, "train.max_steps=1", "model.pixel_random_sampling_size=1"])
+    checked = clipbert("finetune", "--recipe", own, "--run", tmp_path / "dry", "--dry-run", *small)
+    assert checked.returncode == 0, checked.stderr
+    assert "inherited" not in checked.stderr
+    done = clipbert("finetune", "--recipe", own, "--run", tmp_path / "run", "--json", *small)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["best"]["step"] == 1
+
+
+def test_a_dry_run_lists_what_is_inherited_of_a_published_run(data: Path, clipbert: Clipbert, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: msrvtt_qa\nname: own\ndata: {rotation: apply}\n")
+    common = ["--run", tmp_path / "run", "--data-root", data, "--dry-run", *as_options([*SMALL, *FEW_CLIPS])]
+    listed = clipbert("finetune", "--recipe", own, *common).stderr
+    assert 'inherited  data.clip_times is "header", as a published run has it (' in listed
+    assert "inherited  objective.num_labels is 1500, as a published run has it (" in listed
+    assert "inherited  data.rotation" not in listed
+    assert "inherited" not in clipbert("finetune", "--recipe", "msrvtt_qa", *common).stderr
+
+
 def test_every_shipped_recipe_is_tested_here() -> None:
     shipped = {recipe.name for recipe in list_recipes() if not recipe.name.startswith("demo_")}
-    assert shipped == {*RUNS, "msrvtt_mc"}
+    assert shipped == {*RUNS, *OWN_DATA, "msrvtt_mc"}
 
 
 def test_a_submission_has_a_number_and_an_answer_for_every_question(

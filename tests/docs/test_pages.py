@@ -227,7 +227,7 @@ def prepare_own_data(folder: Path) -> None:
     bert.mkdir(parents=True)
     shutil.copy(folder / "vocab.txt", bert)
     model = ClipBert(
-        load_recipe("msrvtt_qa", overrides=[*sizes(folder)], data_root=folder).model, HeadSpec("pretraining", 2)
+        load_recipe("video_qa", overrides=[*sizes(folder)], data_root=folder).model, HeadSpec("pretraining", 2)
     )
     save_file({name: tensor.contiguous() for name, tensor in to_bert(model).items()}, bert / "model.safetensors")
     save_torch({"model": to_detectron(backbone(model))}, bert.parent / "grid_feat_R-50.pth")

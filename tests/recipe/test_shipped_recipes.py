@@ -2,9 +2,21 @@
 
 import pytest
 
-from clipbert_cli.recipe.load import dump_recipe, find_recipe, list_recipes, load_recipe, shipped_folder
+from clipbert_cli.recipe.load import (
+    PUBLISHED_ONLY,
+    dump_recipe,
+    find_recipe,
+    list_recipes,
+    load_recipe,
+    preview_recipe,
+    shipped_folder,
+)
+from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.recipe.settings import all_settings, flat
 
 NAMES = [recipe.name for recipe in list_recipes()]
+KINDS = ["video_qa", "image_qa", "multiple_choice", "retrieval", "pretraining"]
+DATA_SETS = [name for name in NAMES if name not in KINDS and not name.startswith("demo_")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -29,7 +41,8 @@ def test_its_first_line_says_what_it_is(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_names_files_relative_to_the_data_root(name, tmp_path):
     recipe = load_recipe(name, data_root=tmp_path)
-    trained = name != "msrvtt_mc"  # answered by a run of msrvtt_retrieval
+    # msrvtt_mc is answered by a run of msrvtt_retrieval, and a person names the splits of a kind of task.
+    trained = name not in ("msrvtt_mc", *KINDS)
     assert {*recipe.data.train_splits, "val"} <= recipe.data.splits.keys() or not trained
     for split in recipe.data.splits.values():
         assert not split.annotations.startswith(("/", "~"))
@@ -39,6 +52,42 @@ def test_it_names_files_relative_to_the_data_root(name, tmp_path):
 def test_bases_are_not_listed():
     assert not any(name.startswith("_") for name in NAMES)
     assert sorted(path.stem for path in shipped_folder().glob("[!_]*.yaml")) == NAMES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_of_task_has_nothing_that_is_true_of_a_published_run_only(kind):
+    recipe = load_recipe(kind, environment={})
+    values = flat(recipe.model_dump())
+    assert {key: values[key] for key in PUBLISHED_ONLY} == {
+        key: flat(Recipe(name="a", task="retrieval").model_dump())[key] for key in PUBLISHED_ONLY
+    }
+    assert (recipe.data.splits, recipe.data.answers, recipe.data.root) == ({}, None, ".")
+    assert recipe.model.weights.checkpoint is None
+    assert all_settings().keys() >= set(PUBLISHED_ONLY)
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_a_published_run_repeats_the_original_sampling(name):
+    recipe = load_recipe(name, environment={"DATA": "/data"})
+    assert (recipe.data.clip_times, recipe.data.rotation) == ("header", "ignore")
+
+
+@pytest.mark.parametrize("name", DATA_SETS)
+def test_what_a_persons_recipe_has_from_a_published_run_is_named(name, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"extends: {name}\nname: mine\ndata: {{root: ., clip_times: presentation}}\n")
+    named = [sentence.partition(" ")[0] for sentence in preview_recipe(file).published]
+    answers = ["objective.num_labels"] if name in ("msrvtt_qa", "vqa", "tgif_frameqa") else []
+    masks = ["objective.mlm_average"] if name == "pretrain_coco_vg" else []
+    assert named == ["data.rotation", *answers, *masks]
+    chosen = preview_recipe(file, overrides=["data.rotation=ignore", "objective.num_labels=7"]).published
+    assert [sentence.partition(" ")[0] for sentence in chosen] == [each for each in named if "mlm" in each]
+
+
+@pytest.mark.parametrize("name", [*KINDS, *NAMES])
+def test_a_shipped_recipe_itself_inherits_nothing_by_accident(name, monkeypatch):
+    monkeypatch.setenv("DATA", "/data")
+    assert preview_recipe(name).published == ()
 
 
 def test_msrvtt_qa_has_the_published_settings(tmp_path):

@@ -38,6 +38,7 @@ from clipbert_cli.media.shown_frames import ShownFrames, frame_step
 # FFmpeg guesses these formats, which have no container, from a few start codes anywhere in the file. A piece of an AVI
 # or TS file would be taken for one of them, so their first bytes must be a start code.
 _FORMATS_WITHOUT_CONTAINER = {"h264", "hevc", "m4v", "mpegvideo"}
+_FORMATS_WITHOUT_TIMES = {*_FORMATS_WITHOUT_CONTAINER, "avi"}
 _START_CODE = re.compile(rb"\x00\x00+\x01")
 
 # Some writers leave out decoding times, and FFmpeg then guesses wrongly. A guess is off by no more frames than decoders
@@ -53,7 +54,10 @@ _MAX_PACKETS_BEFORE_JOIN = 2
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 _FORMATS_WITH_DURATION = {"matroska,webm", "flv", "asf"}
-_SOUND_MAY_BE_LONGER = 0.2
+
+# Begins the File Properties Object: GUID, object size, file id, file size, four times, preroll, flags ("Advanced
+# Systems Format (ASF) Specification", 3.2).
+_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 # A playlist from a stranger must not make FFmpeg open other files or URLs.
 _FORMAT_OPTIONS = {"protocol_whitelist": "none"}
@@ -111,17 +115,34 @@ class Video:
         stated = self.stream.frames
         if 0 < self.packets_read < stated:
             return f"the file is cut off: its header states {stated} frames, but it has {self.packets_read}"
+        if self.container_format == "asf" and len(self._data) < (size := _asf_size(self._data)):
+            return f"the file is cut off: its header states {size} bytes, but it has {len(self._data)}"
         seconds = (self._container.duration or 0) / av.time_base
         # Other containers state no duration of their own, and FFmpeg computes one from the last packets.
         if stated or not seconds or self.container_format not in _FORMATS_WITH_DURATION or not shown.times:
             return ""
         step = frame_step(self.stream)
         lasted = float((shown.times[-1] + step - shown.times[0]) * (self.stream.time_base or 1))
+        tolerance = max(0.5, seconds / 20)
         # The duration is that of the longest stream. Sound may be longer than the video.
-        tolerance = _SOUND_MAY_BE_LONGER * seconds if self._container.streams.audio else max(0.5, seconds / 20)
+        if seconds - lasted > tolerance and self._container.streams.audio:
+            lasted = max(lasted, self._sound_seconds())
         if seconds - lasted <= tolerance:
             return ""
-        return f"the file is cut off: its header states {seconds:.1f} seconds, but its frames last {lasted:.1f}"
+        return f"the file is cut off: its header states {seconds:.1f} seconds, but it lasts {lasted:.1f}"
+
+    def _sound_seconds(self) -> float:
+        """Return how long the longest audio stream lasts. All packets are used up."""
+        self.rewind()
+        begins: dict[int, float] = {}
+        seconds = 0.0
+        with contextlib.suppress(av.FFmpegError):
+            for packet in self._container.demux(self._container.streams.audio):
+                if packet.pts is None or not packet.time_base:
+                    continue
+                begin = begins.setdefault(packet.stream_index, float(packet.pts * packet.time_base))
+                seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base) - begin)
+        return seconds
 
     def orientation(self) -> int:
         """Return the EXIF orientation that the first frame states, 1 if it states none; see `VideoInfo`.
@@ -246,13 +267,37 @@ class Video:
             yield packet
 
     def _all_frames(self) -> Iterator[VideoFrame]:
-        for packet in self._demux():
-            try:
-                # FFmpeg does not return the frames of packets outside of the edit list.
-                yield from self._decoder.decode(packet)
-            except av.InvalidDataError:
-                if not packet.is_discard:
-                    raise
+        failed: Packet | None = None
+        try:
+            for packet in self._demux():
+                failed = packet
+                try:
+                    # FFmpeg does not return the frames of packets outside of the edit list.
+                    yield from self._decoder.decode(packet)
+                except av.InvalidDataError:
+                    if not packet.is_discard:
+                        raise
+                failed = None
+        except (DecodeError, av.FFmpegError):
+            # Before the first shown frame, `frames` tries another way to begin.
+            if self.shown.times:
+                yield from self._waiting_frames(failed)
+            raise
+
+    def _waiting_frames(self, failed: Packet | None) -> Iterator[VideoFrame]:
+        """Yield the frames that wait in the decoder for their turn in display order when an error ends decoding.
+
+        Args:
+            failed: the packet that could not be decoded, None if the error is the container's.
+        """
+        if failed is not None and (failed.pts is None or self.container_format in _FORMATS_WITHOUT_TIMES):
+            return  # It is not known which of them are shown before the failed packet's frame.
+        with contextlib.suppress(av.FFmpegError):
+            for frame in self._decoder.decode(None):
+                # The picture of the failed packet may be among them, with some of its pixels missing.
+                if frame.is_corrupt or (failed is not None and not _is_before(frame, failed.pts)):
+                    return
+                yield frame
 
     def _count_broken_groups(self) -> int:
         """Return how many groups of pictures of a cut H.264 stream fail to decode before the first one that does."""
@@ -281,22 +326,43 @@ class Video:
         """Yield frames from the key frame that follows `broken_groups` groups of pictures."""
         # Frames that are decoded after this key frame but shown before it refer to missing pictures and are left out.
         groups, start, begun = 0, None, not broken_groups
-        for packet in self._demux():
-            groups += packet.is_keyframe
-            if packet.is_keyframe and groups == broken_groups + 1:
-                start = packet.pts
-            if not groups:
-                continue
-            try:
-                for frame in self._decoder.decode(packet):
-                    # The decoder outputs the last frames of a broken group after the first packets of the next group.
-                    if groups > broken_groups:
-                        begun = begun or (frame.key_frame if start is None else not _is_before(frame, start))
-                    if begun:
-                        yield frame
-            except av.InvalidDataError:
-                if groups > broken_groups and not _is_before(packet, start) and not packet.is_discard:
-                    raise
+        failed: Packet | None = None
+        try:
+            for packet in self._demux():
+                groups += packet.is_keyframe
+                if packet.is_keyframe and groups == broken_groups + 1:
+                    start = packet.pts
+                if not groups:
+                    continue
+                failed = packet
+                try:
+                    for frame in self._decoder.decode(packet):
+                        # The decoder outputs the last frames of a broken group after the next group's first packets.
+                        if groups > broken_groups:
+                            begun = begun or (frame.key_frame if start is None else not _is_before(frame, start))
+                        if begun:
+                            yield frame
+                except av.InvalidDataError:
+                    if groups > broken_groups and not _is_before(packet, start) and not packet.is_discard:
+                        raise
+                failed = None
+        except (DecodeError, av.FFmpegError):
+            if begun:
+                yield from self._waiting_frames(failed)
+            raise
+
+
+def _asf_size(data: bytes) -> int:
+    """Return the file size that the header of an ASF file (WMV, WMA) states, 0 if it states none.
+
+    FFmpeg ignores the header's duration where this size is wrong, so only the size shows that such a file is cut off.
+    """
+    place = data.find(_ASF_FILE_PROPERTIES, 0, 2**16)
+    if place < 0 or len(data) < place + 92:
+        return 0
+    size, flags = struct.unpack_from("<40xQ40xI", data, place)
+    is_broadcast = flags & 1  # The writer did not know the size when it began.
+    return 0 if is_broadcast else int(size)
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, ...]:

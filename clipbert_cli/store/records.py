@@ -25,7 +25,7 @@ from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import ProbedVideo
 from clipbert_cli.types import VideoInfo
 
-FORMAT = 2
+FORMAT = 3
 """Version of the media records. It is raised whenever what is computed of an item changes, so that records of an older
 version are not used."""
 

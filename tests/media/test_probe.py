@@ -22,18 +22,26 @@ from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import probe_video
 
 
-def with_sound(container: str, codec: str, sound: str, **options: str) -> bytes:
-    """A video of 48 frames whose packets alternate with those of a sound track; `options` are the container's."""
+def with_sound(
+    container: str, codec: str, sound: str, *, frames: int = 48, sound_frames: int | None = None, **options: str
+) -> bytes:
+    """A video whose packets alternate with those of a sound track; `options` are the container's.
+
+    The sound lasts as long as the video or as `sound_frames` frames of it.
+    """
     file = io.BytesIO()
     with av.open(file, "w", format=container, options=options) as output:
         pictures, tones = output.add_stream(codec, rate=25), output.add_stream(sound, rate=48000)
         pictures.width, pictures.height, pictures.pix_fmt = 96, 64, "yuv420p"
         pictures.options = {"g": "12", "cpu-used": "8"} if "vpx" in codec else {"g": "12"}
         tones.layout = "mono"
-        for index in range(48):
-            frame = av.VideoFrame.from_ndarray(marked_frame(index), format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, 25)
-            output.mux(pictures.encode(frame))
+        for index in range(max(frames, sound_frames or frames)):
+            if index < frames:
+                frame = av.VideoFrame.from_ndarray(marked_frame(index % 60), format="rgb24")
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                output.mux(pictures.encode(frame))
+            if sound_frames is not None and index >= sound_frames:
+                continue
             samples = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.float32), format="fltp", layout="mono")
             samples.sample_rate, samples.pts, samples.time_base = 48000, 1920 * index, Fraction(1, 48000)
             output.mux(tones.encode(samples))
@@ -169,6 +177,37 @@ def test_damage_inside_ends_the_video_before_the_first_wrong_frame(codec: str, c
     assert 0 < len(info.pts) < 60
     frames = decode_frames(data, (tuple(range(len(info.pts))),), info=info)[0]
     assert [read_index(frame) for frame in frames] == list(range(len(info.pts)))
+
+
+@pytest.mark.parametrize(
+    ("codec", "container", "options"),
+    [
+        ("libx264", "mp4", {"g": "12", "bf": "2"}),
+        ("libx264", "matroska", {"x264-params": "bframes=5:b-pyramid=normal:b-adapt=0:keyint=30"}),
+        ("libx264", "flv", {"g": "30", "bf": "3"}),
+        ("libx265", "mp4", {"x265-params": "log-level=none:keyint=12:bframes=3"}),
+        ("mpeg4", "mov", {"bf": "2", "g": "12"}),
+    ],
+)
+def test_frames_that_wait_in_the_decoder_at_an_error_are_kept(
+    codec: str, container: str, options: dict[str, str]
+) -> None:
+    whole = video(30, codec=codec, container=container, options=options)
+    with av.open(io.BytesIO(whole)) as opened:
+        packets = [packet for packet in opened.demux(video=0) if packet.size]
+        times = [packet.pts for packet in packets]
+        payloads = [bytes(packet) for packet in packets]
+    ranks = {time: rank for rank, time in enumerate(sorted(times))}
+    waited = 0
+    for number in range(3, 28, 3):
+        damaged_file = whole.replace(payloads[number], b"\xff" * len(payloads[number]))
+        info = info_of(damaged_file)
+        before = [ranks[time] for time in sorted(times[:number]) if time < times[number]]
+        assert not info.complete
+        frames = decode_frames(damaged_file, (tuple(range(len(info.pts))),), info=info)[0]
+        assert [read_index(frame) for frame in frames] == before
+        waited += number - len(before)
+    assert waited  # Some of the failed packets were shown before packets that had been decoded.
 
 
 def test_a_stream_that_starts_inside_a_group_of_pictures_is_decoded() -> None:
@@ -397,6 +436,31 @@ def test_a_file_that_was_cut_off_is_damaged(container: str, codec: str, share: f
     assert 0 < len(cut.pts) < 60
     assert cut.damage
     assert cut.failure
+
+
+SOUND_FORMATS = [
+    ("matroska", "libx264", "aac"),
+    ("webm", "libvpx", "libopus"),
+    ("flv", "libx264", "aac"),
+    ("asf", "msmpeg4", "libmp3lame"),
+]
+
+
+@pytest.mark.parametrize(("container", "codec", "sound"), SOUND_FORMATS)
+def test_a_file_with_sound_that_lacks_its_last_tenth_is_damaged(container: str, codec: str, sound: str) -> None:
+    data = with_sound(container, codec, sound, frames=250)
+    assert info_of(data).failure == ""
+    cut = info_of(data[: int(len(data) * 0.87)])
+    assert 200 < len(cut.pts) < 240
+    assert cut.failure
+
+
+@pytest.mark.parametrize(("container", "codec", "sound"), SOUND_FORMATS)
+@pytest.mark.parametrize("sound_frames", [20, 100])
+def test_sound_of_another_length_than_the_video_is_no_damage(
+    container: str, codec: str, sound: str, sound_frames: int
+) -> None:
+    assert info_of(with_sound(container, codec, sound, sound_frames=sound_frames)).failure == ""
 
 
 def test_a_cut_avi_states_both_numbers_of_frames() -> None:

@@ -31,6 +31,7 @@ check: $(READY)
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --platform darwin clipbert_cli
 
 docs: $(READY)
 	$(VENV)/bin/python -m clipbert_cli.recipe.settings > docs/settings.md

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +45,26 @@ def link_videos(source: Path, folder: Path, *, cut: str) -> Path:
         else:
             (folder / video.name).symlink_to(video)
     return folder
+
+
+def under_other_memory(code: str) -> list[str]:
+    """Return what a Python program prints where new memory holds one value, and where it holds another.
+
+    What reads memory that it never wrote differs, whatever else is equal.
+    """
+    # glibc fills the memory that it gives out and takes back with this byte or its complement.
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code],
+            env={**os.environ, "MALLOC_PERTURB_": byte, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for byte in ("1", "170")
+    ]
+    printed = [process.communicate(timeout=120)[0] for process in started]
+    assert [process.returncode for process in started] == [0, 0]
+    return printed
 
 
 class Signal:

@@ -17,10 +17,11 @@ MODULES = {
 }
 
 # The packages and top-level modules that each one may import, besides itself. A name that is not listed does not exist.
-SHARED = {"types", "files", "errors"}
+SHARED = {"types", "files", "errors", "cores"}
 READING = {*SHARED, "recipe.schema", "text", "media", "store", "loading", "runtime"}
 MAY_IMPORT = {
     "errors": set(),
+    "cores": set(),
     "types": {"errors"},
     "files": {"errors"},
     "recipe.schema": {"types"},

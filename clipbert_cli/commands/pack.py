@@ -116,7 +116,7 @@ def pack(
 
 def worker_count(workers: int | None) -> int:
     """Return the number of worker processes that --workers asks for."""
-    from clipbert_cli.store.worker_pool import available_cores
+    from clipbert_cli.cores import available_cores
 
     return available_cores() if workers is None else workers
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import UsageError
 from clipbert_cli.runtime.distributed import launch_processes
 from clipbert_cli.runtime.process_exit import LAUNCHED, Ended, launch_error
@@ -82,5 +83,4 @@ def launch(arguments: Sequence[str], processes: Processes) -> None:
 def share_cores(processes: Processes) -> None:
     """Give every process an equal share of the cores, unless OMP_NUM_THREADS is set. torchrun alone would give one."""
     if "OMP_NUM_THREADS" not in os.environ and processes.per_node.isdigit():
-        cores = len(os.sched_getaffinity(0))
-        os.environ["OMP_NUM_THREADS"] = str(max(1, cores // int(processes.per_node)))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, available_cores() // int(processes.per_node)))

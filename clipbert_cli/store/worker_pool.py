@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import math
 import multiprocessing
-import os
 import resource
 import signal
 import threading
@@ -185,8 +184,3 @@ def in_order(
     finally:
         for worker in team:
             worker.stop()
-
-
-def available_cores() -> int:
-    """Return the number of processor cores that this process may use."""
-    return len(os.sched_getaffinity(0))

@@ -25,6 +25,9 @@ _FIRST_MAP_BYTES = 2**28
 _COMMIT_BYTES = 2**26
 _COMMIT_KEYS = 1000
 
+# Zeros that are written at once to find out why LMDB could not write.
+_PROBE_BYTES = 2**20
+
 
 class StoreWriter:
     """The only writer of the LMDB in `folder`. After `commit`, all that was put is on the disk; before, nothing is."""
@@ -112,11 +115,17 @@ class StoreWriter:
     def _check_space(self) -> None:
         """Raise the OSError that stopped a write.
 
-        LMDB reports a write that the system cut short, such as on a full disk, as an input/output error. Reserving the
-        same space again gives the real reason.
+        LMDB reports a write that the system cut short, such as on a full disk, as an input/output error. Writing as
+        much again gives the real reason.
         """
-        with self._data_file.open("ab") as file:
-            os.posix_fallocate(file.fileno(), file.tell(), max(1, self._pending_bytes))
+        with self._data_file.open("ab", buffering=0) as file:
+            size, left = file.tell(), max(1, self._pending_bytes)
+            try:
+                while left > 0:
+                    left -= file.write(bytes(min(left, _PROBE_BYTES)))
+                os.fsync(file.fileno())
+            finally:
+                file.truncate(size)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import resource
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -67,8 +68,9 @@ def peak_memory(device: torch.device) -> int:
     """Return the most memory in MiB that this process has used so far: of its GPU, or of the machine without one."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) // 2**20
-    # Linux counts ru_maxrss in KiB.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
+    # Linux counts ru_maxrss in KiB, macOS in bytes.
+    unit = 2**10 if sys.platform == "darwin" else 1
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit // 2**10
 
 
 # ------------------------------------------------------------------------------------------------ writing

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_media import clips_of
+from running import under_other_memory
 
 from clipbert_cli.assets import demo_media
 from clipbert_cli.assets.demo_media import COLORS, SHAPES, SIDES, draw_scene, questions, render, write_demo_media
@@ -15,8 +16,21 @@ from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.text.tokenizer import Tokenizer
 
 
+def test_one_seed_makes_the_same_files_whatever_is_in_memory(tmp_path: Path) -> None:
+    """Videos of all sizes, of whole and of cut-off rows of macroblocks, pictures and texts."""
+    printed = under_other_memory(
+        "import os, zlib; from pathlib import Path\n"
+        "from clipbert_cli.assets.demo_media import write_demo_media\n"
+        f"folder = Path({str(tmp_path)!r}, os.environ['MALLOC_PERTURB_'])\n"
+        "write_demo_media(folder, videos={'train': 9, 'test': 3}, seed=7, progress=lambda: None)\n"
+        "for file in sorted(path for path in folder.rglob('*') if path.is_file()):\n"
+        "    print(file.relative_to(folder), zlib.crc32(file.read_bytes()))"
+    )
+    assert printed[0].count(".mp4") == printed[0].count(".jpg") == 12
+    assert printed[0] == printed[1]
+
+
 def test_one_seed_makes_the_same_questions_and_pixels(tmp_path: Path) -> None:
-    """The pixels that are encoded are the same; the encoder does not promise the same bytes of a file."""
     for name in ("one", "other"):
         write_demo_media(tmp_path / name, videos={"test": 2}, seed=5, progress=lambda: None)
     for file in ("txt_db/test.jsonl", "txt_db/answers.json", "vocab.txt"):

@@ -1,4 +1,4 @@
-"""Transcoding keeps the colours that decoding the source gives."""
+"""Transcoding keeps the colours that decoding the source gives, and gives the same bytes again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 from made_media import HEIGHT, WIDTH
+from running import under_other_memory
 
 from clipbert_cli.media.frames import rgb_frames
 from clipbert_cli.media.probe import probe_video
@@ -61,3 +62,15 @@ def test_colours_stay(codec: str, container: str, pix_fmt: str, tags: tuple[int,
     inside = np.ones(WIDTH, bool)
     inside[WIDTH // 2 - 4 : WIDTH // 2 + 4] = False
     assert np.abs(after - before)[:, :, inside].mean() < 2
+
+
+@pytest.mark.parametrize(("width", "height", "gop"), [(320, 200, 16), (320, 360, 250), (200, 328, 8)])
+def test_a_video_becomes_the_same_bytes_whatever_is_in_memory(width: int, height: int, gop: int) -> None:
+    """None of these heights is a multiple of 8 rows of macroblocks, where x264's tree of macroblocks reads too far."""
+    printed = under_other_memory(
+        "import zlib; from clipbert_cli.store.transcode import Transcode, transcode_video\n"
+        "import sys; sys.path.insert(0, 'tests'); from made_media import video\n"
+        f"source = video(40, width={width}, height={height}, codec='mpeg4')\n"
+        f"print(zlib.crc32(source), zlib.crc32(transcode_video(source, Transcode(long_side=360, gop={gop}))))"
+    )
+    assert printed[0] == printed[1]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbert_cli.errors import DecodeError
+from clipbert_cli.media.canvas import check_aspect_ratio
 from clipbert_cli.media.ffmpeg import MAX_PIXELS, watching
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import ProbedVideo, probe_video
@@ -151,6 +152,7 @@ def _media_records(
             records.info_key(media_id): records.image_record(probe_image(data, max_pixels=max_pixels), **of_the_file)
         }, None
     probed = probe_video(data, max_pixels=max_pixels)
+    check_aspect_ratio(probed.info.height, probed.info.width)  # Training would refuse the video.
     known = {records.info_key(media_id): records.video_record(probed, **of_the_file)}
     if probed.packets:
         known[records.packets_key(media_id)] = records.packets_record(probed.packets)

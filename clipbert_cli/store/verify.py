@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from clipbert_cli.errors import DecodeError, StoreError
-from clipbert_cli.media.canvas import check_aspect_ratio
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.store import records
@@ -147,7 +146,6 @@ def _use(source: LmdbStore, media_id: str) -> None:
     """
     info = source.info(media_id)
     assert info is not None
-    check_aspect_ratio(info.height, info.width)
     with source.reading(media_id) as data:
         decode_frames(data, ((0, len(info.pts) - 1),), info=info, packets=source.packets(media_id))
 

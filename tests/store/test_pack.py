@@ -153,6 +153,19 @@ def test_videos_beyond_the_limit_of_pixels_are_not_packed(tmp_path: Path) -> Non
     assert [(path.name, "192 x 128" in reason) for path, reason in summary.skipped] == [("large.mp4", True)]
 
 
+def test_videos_whose_shape_training_refuses_are_not_packed(tmp_path: Path) -> None:
+    sizes = {"wide": (64, 400), "tall": (400, 64), "five": (64, 320), "thin": (66, 512)}
+    for name, (height, width) in sizes.items():
+        (tmp_path / f"{name}.mp4").write_bytes(video(2, height=height, width=width))
+    summary = pack_media([tmp_path], tmp_path / "store")
+    assert list(open_media(tmp_path / "store", kind="video")) == ["five"]
+    assert {path.stem for path, reason in summary.skipped if "over 5 times as long" in reason} == {
+        "wide",
+        "tall",
+        "thin",
+    }
+
+
 def test_what_cannot_be_used_is_reported_and_the_rest_packed(videos: Path, tmp_path: Path) -> None:
     (videos / "empty.mp4").write_bytes(b"")
     (videos / "words.avi").write_text("this is text, not a video")

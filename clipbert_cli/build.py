@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 from clipbert_cli.errors import RecipeError, StoreError, UsageError
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.annotations import FIELDS, group_by_media, listed, read_answers, read_examples
+from clipbert_cli.text.annotations import group_by_media, listed, read_answers, read_examples
+from clipbert_cli.text.fields import FIELDS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,7 @@ if TYPE_CHECKING:
     from clipbert_cli.runtime.precision import Precision
     from clipbert_cli.store.source import MediaSource
     from clipbert_cli.task.base import Draw, Task
-    from clipbert_cli.text.annotations import Record
+    from clipbert_cli.text.fields import Record
     from clipbert_cli.text.tokenizer import Tokenizer
     from clipbert_cli.types import Batch, Example, Group, Texts
 
@@ -115,7 +116,8 @@ def read_split(
         check(example)
         return example
 
-    return read_examples(resolve(recipe, recipe.data.splits[split].annotations), parse, names=recipe.data.fields)
+    path = resolve(recipe, recipe.data.splits[split].annotations)
+    return read_examples(path, parse, names=recipe.data.fields, each=task.list_field)
 
 
 # ------------------------------------------------------------------------------------------ what Setup makes

@@ -10,7 +10,8 @@ from typing import Any
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.infer.score_folder import is_score_folder, read_scores
 from clipbert_cli.task.base import Task
-from clipbert_cli.text.annotations import listed, read_records, shortened
+from clipbert_cli.text.annotations import listed, shortened
+from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example
 
 
@@ -84,7 +85,7 @@ def read_predictions(path: Path, *, key: str, known: Collection[str]) -> dict[st
             mistakes.append(record)
             continue
         value = record.fields.get(key)
-        where = f"{path}:{record.line}: {key} is {json.dumps(value)}"
+        where = f"{record.place}: {key} is {json.dumps(value)}"
         if not isinstance(value, str):
             mistakes.append(f"{where}, but must be text")
         elif value in fields:

@@ -79,7 +79,9 @@ def check_one_place(section: Checked, sampling: str, num_clips: int) -> Checked:
 class SplitConfig(Section):
     """The files of one split."""
 
-    annotations: str = setting(..., AT_INFERENCE, "JSONL file with one record per line. Relative to data.root.")
+    annotations: str = setting(
+        ..., AT_INFERENCE, "File of records: JSON lines, a JSON list, or a table (.csv, .tsv). Relative to data.root."
+    )
     media: str = setting(
         ..., AT_INFERENCE, "Store made by `clipbert pack`, or a folder of media files. Relative to data.root."
     )
@@ -109,11 +111,11 @@ class DataConfig(Section):
         "How often each of train_splits is drawn, relative to the others. null draws them by their sizes.",
         decides_scores=False,
     )
-    fields: dict[str, str] = setting(
+    fields: dict[str, str | Annotated[list[str], Field(min_length=1)]] = setting(
         {},
         AT_INFERENCE,
         "Names of fields in your annotations, if they differ from ours: our name -> your name, such as "
-        "{caption: description}.",
+        "{caption: description}. A list names the columns that together hold a list: {options: [first, second]}.",
     )
     answers: str | None = setting(
         None,
@@ -308,8 +310,8 @@ class ObjectiveConfig(Section):
         "Question answering: number of outputs of the answer layer. null takes the number of answers; a larger number "
         "leaves some without an answer, as the published checkpoints do.",
     )
-    num_options: Annotated[int, Field(ge=2)] = setting(
-        5, AT_INFERENCE, "Multiple choice: number of options of every question."
+    num_options: Annotated[int, Field(ge=2)] | None = setting(
+        None, AT_INFERENCE, "Multiple choice: number of options that every question must have. null allows any number."
     )
     loss: Literal["cross_entropy", "margin"] = setting(
         "cross_entropy",

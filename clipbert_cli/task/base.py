@@ -23,7 +23,8 @@ import numpy as np
 
 from clipbert_cli.errors import UsageError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
-from clipbert_cli.text.annotations import Record, RecordError, group_by_media
+from clipbert_cli.text.annotations import group_by_media
+from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class Task(ABC):
     prediction_key: ClassVar[str] = "example_id"
     # Whether the metrics of some examples make sense without the others.
     scores_part_of_split: ClassVar[bool] = True
+    # The field that may hold a list of texts, each of which is an example.
+    list_field: ClassVar[str | None] = None
     # The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines.
     formats: ClassVar[tuple[str, ...]] = ("jsonl",)
     # Other tasks whose trained models this task can use unchanged.
@@ -219,16 +222,23 @@ class Task(ABC):
 def make_example(record: Record, texts: tuple[str, ...], *, target: Any = None, context: str | None = None) -> Example:
     """Make an example of a record with the fields that all tasks share.
 
-    A record without `example_id` is known by its number in the file, counted from 0.
+    A record without `example_id` is identified by its number in the file, counted from 0.
     """
     return Example(
-        example_id=record.identifier("example_id") if record.has("example_id") else str(record.index),
+        example_id=_id_of(record),
         media_id=record.identifier("media_id"),
         texts=texts,
         target=target,
         answer_type=record.text("answer_type") if record.has("answer_type") else None,
         context=context,
     )
+
+
+def _id_of(record: Record) -> str:
+    if not record.has("example_id"):
+        return record.number
+    own = record.identifier("example_id")
+    return own if record.part is None else f"{own}.{record.part}"
 
 
 def as_texts(ids: np.ndarray, mask: np.ndarray, targets: Mapping[str, np.ndarray]) -> Texts:

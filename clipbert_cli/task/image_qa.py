@@ -16,7 +16,7 @@ from clipbert_cli.errors import PredictionsError
 from clipbert_cli.task.answers import VocabularyTask
 from clipbert_cli.task.base import make_example
 from clipbert_cli.task.pooling import binary_cross_entropy, label_probabilities
-from clipbert_cli.text.annotations import Record, RecordError
+from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ SUBMISSION = "vqa-submission"
 class ImageQa(VocabularyTask):
     """The task `image_qa`.
 
-    Records have `media_id`, `question`, and `labels` {answer: 0..1} or one `answer` (neither if they are not known).
-    They may have `answer_type` and `example_id`.
+    Records have `media_id`, `question`, and `labels` {answer: 0..1}, or the list `answers` of what several people
+    answered, or one `answer` (none of them if they are not known). They may have `answer_type` and `example_id`.
     """
 
     formats = ("jsonl", SUBMISSION)
@@ -41,9 +41,17 @@ class ImageQa(VocabularyTask):
         if record.has("labels"):
             # Shares of people, not one answer: several answers of a question can be right to a degree.
             target = record.shares("labels")
+        elif record.has("answers"):
+            target = self._votes(record.votes("answers"))
         elif record.has("answer"):
             target = {record.text("answer"): 1.0}
         return make_example(record, (record.text("question"),), target=target)
+
+    def _votes(self, labels: dict[str, float]) -> dict[str, float]:
+        """Return the labels of answers that can be predicted: what people wrote is not limited to the vocabulary."""
+        if self._answers is None:
+            return labels
+        return {answer: worth for answer, worth in labels.items() if answer in self._answers}
 
     def check_training(self, example: Example) -> None:
         """Raise RecordError for a label whose answer is not in the vocabulary.

@@ -15,7 +15,7 @@ from clipbert_cli.errors import PredictionsError, UsageError
 from clipbert_cli.task.answers import AnswerTask
 from clipbert_cli.task.base import make_example
 from clipbert_cli.task.pooling import match_probability, multiple_choice, option_probabilities
-from clipbert_cli.text.annotations import Record
+from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 class MultipleChoice(AnswerTask):
     """The task `multiple_choice`.
 
-    Records have `media_id` and `options` (`objective.num_options` of them), and may have `question`, `answer` (the
-    position of the right option, from 0), `answer_type` and `example_id`.
+    Records have `media_id` and `options` (at least two; `objective.num_options` of them, if that is set), and may have
+    `question`, `answer` (the position of the right option, from 0, or its text), `answer_type` and `example_id`.
     """
 
     # MSRVTT multiple choice has no training set of its own: the retrieval model ranks the options of each video.
@@ -38,10 +38,10 @@ class MultipleChoice(AnswerTask):
 
     def parse(self, record: Record) -> Example:
         """Make an example of a record of any split; its texts are the options, its context is the question."""
-        count = self.objective.num_options
-        answer = record.integer("answer", below=count) if record.has("answer") else None
+        options = record.texts("options", count=self.objective.num_options, at_least=2)
+        answer = record.choice("answer", options) if record.has("answer") else None
         question = record.text("question") if record.has("question") else None
-        return make_example(record, record.texts("options", count=count), target=answer, context=question)
+        return make_example(record, options, target=answer, context=question)
 
     def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (Q,) int64, the position of the right option."""
@@ -49,9 +49,7 @@ class MultipleChoice(AnswerTask):
 
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross entropy over each question's options, mean over questions."""
-        loss = multiple_choice(
-            outputs.logits, batch.targets["labels"], pool=self.objective.pool, num_options=self.objective.num_options
-        )
+        loss = multiple_choice(outputs.logits, batch.targets["labels"], pool=self.objective.pool, counts=_counts(batch))
         return {"loss": loss}
 
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
@@ -61,15 +59,15 @@ class MultipleChoice(AnswerTask):
         match. Of equal scores the first option is the answer.
         """
         pool = self.objective.pool
-        # `clipbert ask` may give another number of options than the recipe, but the same for all of its questions.
-        count = len(batch.examples[0].texts)
+        counts = _counts(batch)
         # One output: a model trained for this task. Two: a retrieval model, whose class 1 is "match".
         if outputs.logits.shape[-1] == 1:
-            scores = option_probabilities(outputs.logits, pool=pool, num_options=count)  # (Q, O)
+            padded = option_probabilities(outputs.logits, pool=pool, counts=counts).tolist()  # (Q, O)
+            scores = [row[:count] for row, count in zip(padded, counts, strict=True)]
         else:
-            scores = match_probability(outputs.logits, pool=pool).view(-1, count)  # (Q, O)
+            scores = [row.tolist() for row in match_probability(outputs.logits, pool=pool).split(counts)]
         predictions = []
-        for example, row in zip(batch.examples, scores.tolist(), strict=True):
+        for example, row in zip(batch.examples, scores, strict=True):
             answer = row.index(max(row))
             fields = {"answer": answer, "option": example.texts[answer], "score": row[answer], "scores": row}
             predictions.append(Prediction(example.example_id, example.media_id, fields))
@@ -102,3 +100,8 @@ class MultipleChoice(AnswerTask):
     def answer_text(self, fields: Mapping[str, Any]) -> str:
         """Return the text of the chosen option."""
         return str(fields["option"])
+
+
+def _counts(batch: Batch) -> list[int]:
+    """Return the number of options of each question."""
+    return [len(example.texts) for example in batch.examples]

@@ -14,7 +14,7 @@ import numpy as np
 from clipbert_cli.task.answers import VocabularyTask
 from clipbert_cli.task.base import make_example
 from clipbert_cli.task.pooling import class_probabilities, cross_entropy
-from clipbert_cli.text.annotations import Record, RecordError
+from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ torch is imported inside functions, because `clipbert eval` imports the tasks wi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -67,21 +68,28 @@ def class_probabilities(logits: Tensor, *, pool: str) -> Tensor:
 # ---------------------------------------- one option of several: an option is a text row with one output
 
 
-def options_as_classes(logits: Tensor, num_options: int) -> Tensor:
-    """Reorder logits of option rows, (Q*O, K, 1) question by question -> (Q, K, O)."""
-    # The rows of a question are neighbours, one per option, so that a view groups them without a copy.
-    rows, clips, _ = logits.shape
-    return logits.view(rows // num_options, num_options, clips).transpose(1, 2)  # (Q, K, O)
+def options_as_classes(logits: Tensor, counts: Sequence[int]) -> Tensor:
+    """Reorder logits of option rows, (N, K, 1) question by question -> (Q, K, O), O options at most.
+
+    A question with fewer options than O has -inf at the places of the others, which get no probability.
+
+    Args:
+        counts: number of options of each question; their sum is N.
+    """
+    from torch.nn.utils.rnn import pad_sequence
+
+    questions = logits.squeeze(-1).split(list(counts))  # Q of (options, K)
+    return pad_sequence(questions, batch_first=True, padding_value=-math.inf).transpose(1, 2)  # (Q, K, O)
 
 
-def multiple_choice(logits: Tensor, labels: Tensor, *, pool: str, num_options: int) -> Tensor:
-    """Return the cross entropy over each question's options; logits (Q*O, K, 1), labels (Q,)."""
-    return cross_entropy(options_as_classes(logits, num_options), labels, pool=pool)
+def multiple_choice(logits: Tensor, labels: Tensor, *, pool: str, counts: Sequence[int]) -> Tensor:
+    """Return the cross entropy over each question's options; logits (N, K, 1), labels (Q,)."""
+    return cross_entropy(options_as_classes(logits, counts), labels, pool=pool)
 
 
-def option_probabilities(logits: Tensor, *, pool: str, num_options: int) -> Tensor:
-    """Return the share of each option, (Q*O, K, 1) -> (Q, O). Rows sum to 1."""
-    return class_probabilities(options_as_classes(logits, num_options), pool=pool)
+def option_probabilities(logits: Tensor, *, pool: str, counts: Sequence[int]) -> Tensor:
+    """Return the share of each option, (N, K, 1) -> (Q, O). Rows sum to 1."""
+    return class_probabilities(options_as_classes(logits, counts), pool=pool)
 
 
 # ---------------------------------------- does the text belong to the media: one output (ranked) or two (classified)

@@ -18,7 +18,7 @@ from clipbert_cli.task.base import Draw, Task, as_texts, make_example
 from clipbert_cli.task.metrics import percent
 from clipbert_cli.task.pooling import NO_LABEL, count_matches, count_words, masked_words, matching
 from clipbert_cli.task.retrieval import NegativeCaptions
-from clipbert_cli.text.annotations import Record
+from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ class Pair(NamedTuple):
 
 
 class Pretraining(Task):
-    """The task `pretraining`. Records have `media_id` and `caption`, and may have `example_id`."""
+    """The task `pretraining`. Records have `media_id` and `caption` (one, or a list), and may have `example_id`."""
 
     main_metric = "mlm_accuracy"
     head_kind = "pretraining"
+    list_field = "caption"
 
     def num_outputs(self) -> int:
         """Return 2 for the classes no match and match; the masked words come besides."""

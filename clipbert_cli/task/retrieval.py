@@ -17,7 +17,7 @@ from clipbert_cli.errors import AnnotationError, PredictionsError, UsageError
 from clipbert_cli.task.base import Draw, Questions, Task, make_example, texts_checksum
 from clipbert_cli.task.metrics import recall_table, retrieval_metrics
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
-from clipbert_cli.text.annotations import Record
+from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction
 
 if TYPE_CHECKING:
@@ -25,13 +25,14 @@ if TYPE_CHECKING:
 
 
 class Retrieval(Task):
-    """The task `retrieval`. Records have `media_id` and `caption`, and may have `example_id`."""
+    """The task `retrieval`. Records have `media_id` and `caption` (one, or a list), and may have `example_id`."""
 
     # A media item has one prediction, its scores with all texts. Ranks need the scores of all items, so a part of a
     # split cannot be scored.
     main_metric = "recall_at_1"
     ranks_media = True
     prediction_key = "media_id"
+    list_field = "caption"
     scores_part_of_split = False
     formats = ("jsonl", "scores")
 

@@ -68,7 +68,10 @@ def report(folder: Path, text: str, **options) -> list[str]:
         ("data: {splits: [train]}", 'data.splits is ["train"]: it must be a section of `key: value` lines'),
         (
             "data: {splits: {val: {media: x}}}",
-            "data.splits.val.annotations: missing. JSONL file with one record per line. Relative to data.root.",
+            (
+                "data.splits.val.annotations: missing. File of records: JSON lines, a JSON list, or a table "
+                "(.csv, .tsv). Relative to data.root."
+            ),
         ),
         (
             "model: {bert: {num_attention_heads: 5}}",
@@ -141,7 +144,10 @@ def test_keys_that_do_not_go_together_name_every_place_they_came_from(tmp_path):
 def test_the_missing_half_of_a_section_belongs_to_the_file_that_wrote_the_other(tmp_path):
     lines = report(tmp_path, HEAD + "data: {splits: {val: {media: x}}}", overrides=["data.splits.val.media=y"])
     assert lines == [
-        "data.splits.val.annotations: missing. JSONL file with one record per line. Relative to data.root."
+        (
+            "data.splits.val.annotations: missing. File of records: JSON lines, a JSON list, or a table "
+            "(.csv, .tsv). Relative to data.root."
+        )
     ]
     lines = report(tmp_path, HEAD, overrides=["data.splits.val.media=y"])
     assert lines[0].startswith("--set: data.splits.val.annotations: missing")

@@ -39,7 +39,10 @@ LOSSES = {
     "retrieval_ce": lambda row, logits: pooling.cross_entropy(logits, torch.tensor(row["labels"]), pool=row["pool"]),
     "open_ended_qa": lambda row, logits: pooling.cross_entropy(logits, torch.tensor(row["labels"]), pool=row["pool"]),
     "multiple_choice": lambda row, logits: pooling.multiple_choice(
-        logits, torch.tensor(row["labels"]), pool=row["pool"], num_options=len(logits) // len(row["labels"])
+        logits,
+        torch.tensor(row["labels"]),
+        pool=row["pool"],
+        counts=[len(logits) // len(row["labels"])] * len(row["labels"]),
     ),
     "retrieval_rank": lambda row, logits: pooling.rank_margin(
         logits, pool=row["pool"], texts_per_item=row["texts_per_video"], margin=row["margin"]
@@ -125,10 +128,29 @@ def test_the_order_of_clips_does_not_matter() -> None:
 
 def test_options_keep_their_question_and_clip() -> None:
     logits = torch.arange(2 * 3 * 4.0).view(6, 4, 1)  # 2 questions of 3 options, 4 clips
-    options = pooling.options_as_classes(logits, 3)
+    options = pooling.options_as_classes(logits, [3, 3])
     assert options.shape == (2, 4, 3)
     assert options[1, 2].tolist() == [logits[3, 2, 0], logits[4, 2, 0], logits[5, 2, 0]]
-    assert pooling.option_probabilities(logits, pool="mean", num_options=3).argmax(-1).tolist() == [2, 2]
+    assert pooling.option_probabilities(logits, pool="mean", counts=[3, 3]).argmax(-1).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("pool", pooling.POOLS)
+def test_questions_with_different_numbers_of_options_are_scored_as_if_alone(pool: str) -> None:
+    counts, labels = [3, 1, 5, 2], torch.tensor([2, 0, 4, 1])
+    logits = torch.randn(11, 4, 1, requires_grad=True)
+    together = pooling.option_probabilities(logits, pool=pool, counts=counts)
+    alone = [
+        pooling.option_probabilities(rows, pool=pool, counts=[len(rows)])[0] for rows in logits.detach().split(counts)
+    ]
+    for row, own in zip(together, alone, strict=True):
+        assert torch.allclose(row[: len(own)], own)
+        assert not row[len(own) :].any()
+    loss = pooling.multiple_choice(logits, labels, pool=pool, counts=counts)
+    losses = [-own[label].log() for own, label in zip(alone, labels.tolist(), strict=True)]
+    assert torch.allclose(loss, torch.stack(losses).mean())
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
 
 
 def test_scores_of_labels_are_independent() -> None:

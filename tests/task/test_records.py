@@ -11,7 +11,8 @@ import pytest
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.registry import TASKS, task_class
-from clipbert_cli.text.annotations import Record, read_examples
+from clipbert_cli.text.annotations import read_examples
+from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Example
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -44,21 +45,21 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("multiple_choice", {"answer": "4"}, 'answer is "4": it must be an integer from 0 to 4'),
     ("multiple_choice", {"answer": True}, "answer is true: it must be an integer from 0 to 4"),
     ("retrieval", {"caption": ""}, 'caption is "": it must be text'),
-    ("retrieval", {"caption": None}, "caption (or text) is missing"),
+    ("retrieval", {"caption": None}, "caption (or captions, text) is missing"),
     ("retrieval", {"clip_name": None}, "media_id (or video_id"),
     ("pretraining", {"caption": 3}, "caption is 3: it must be text"),
 ]
 
 
 def read(task: str, path: Path, names: dict[str, str] | None = None) -> list[Example]:
-    built = task_class(task)(ObjectiveConfig(), InferConfig(), {"cat": 0, "man": 1})
+    built = task_class(task)(ObjectiveConfig(num_options=5), InferConfig(), {"cat": 0, "man": 1})
 
     def parse(record: Record) -> Example:
         example = built.parse(record)
         built.check_training(example)
         return example
 
-    return read_examples(path, parse, names=names)
+    return read_examples(path, parse, names=names, each=built.list_field)
 
 
 def changed(task: str, change: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +89,7 @@ def test_all_mistakes_of_a_file_are_reported_together(tmp_path: Path, task: str)
         read(task, path)
     lines = str(caught.value).splitlines()
     assert [line.split(":")[1] for line in lines] == ["2", "4", "5", "6"]
-    assert "example id 'x' is also that of line 1" in lines[-1]
+    assert lines[-1].endswith(f"example id 'x' is also that of {path}:1")
 
 
 @pytest.mark.parametrize("task", GOOD)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from clipbert_cli.errors import AnnotationError
-from clipbert_cli.text.annotations import Record, RecordError, group_by_media, read_answers, read_examples
+from clipbert_cli.text.annotations import group_by_media, read_answers, read_examples
+from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Example
 
 
@@ -88,7 +89,7 @@ def test_an_empty_file_and_a_missing_file_are_errors(tmp_path: Path) -> None:
 
 def test_an_id_that_occurs_twice_is_an_error_that_names_both_lines(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", GOOD, GOOD)
-    with pytest.raises(AnnotationError, match=r":2: example id 'same' is also that of line 1"):
+    with pytest.raises(AnnotationError, match=r":2: example id 'same' is also that of .*:1$"):
         read_examples(path, lambda record: Example("same", "v1", ("?",)))
 
 

@@ -1,0 +1,252 @@
+"""One record of an annotation file: its fields by the names that tasks use, checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Names = Mapping[str, str | Sequence[str]]
+"""Neutral field name -> the file's own name, or the names of several columns that make a list (`data.fields`)."""
+
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "example_id": ("example_id", "question_id", "qid", "sen_id"),
+    "media_id": ("media_id", "video_id", "clip_name", "gif_name", "image_id", "coco_id", "vg_id"),
+    "caption": ("caption", "captions", "text"),
+    "question": ("question",),
+    "options": ("options",),
+    "answer": ("answer",),
+    "answers": ("answers",),
+    "labels": ("labels",),
+    "answer_type": ("answer_type",),
+}
+"""Neutral field name -> the names that public annotations use for it. The first one that a record has is read."""
+
+NUMBERED: Mapping[str, re.Pattern[str]] = {
+    "options": re.compile(r"(?:a|opt|option|choice)[ _]?(\d+)", re.I),
+    "answers": re.compile(r"answer[ _]?(\d+)", re.I),
+}
+"""Neutral name of a list -> the names of columns that hold one entry each, numbered from 0 or from 1."""
+
+PEOPLE = 10
+"""The number of people who answer a question of VQA; soft labels are defined for that many."""
+
+
+class RecordError(ValueError):
+    """One mistake in one record, raised by a task's parser. The message names field, value and requirement."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file, whose fields are read by their neutral names (`FIELDS`).
+
+    Args:
+        place: the file and the line or number of the record, for messages.
+        index: number of the record in the file, from 0; blank lines do not count.
+        fields: the record's own fields.
+        names: neutral name -> own field or columns, for the names that the recipe sets (`data.fields`).
+        typed: False for a table, in which every value is text.
+        part: number of the text, from 0, if the file's record has a list of texts and this is one of them.
+    """
+
+    place: str
+    index: int
+    fields: Mapping[str, Any]
+    names: Names = field(default_factory=dict)
+    typed: bool = True
+    part: int | None = None
+
+    @property
+    def number(self) -> str:
+        """What identifies a record that has no id of its own."""
+        return str(self.index) if self.part is None else f"{self.index}.{self.part}"
+
+    def text(self, name: str) -> str:
+        """Return a field that is non-empty text. Raises RecordError."""
+        own, value = self._value(name)
+        if not isinstance(value, str) or not value.strip():
+            raise RecordError(f"{own} is {json.dumps(value)}: it must be text")
+        return encodable(own, value)
+
+    def identifier(self, name: str) -> str:
+        """Return a field that is text or an integer, as text. Raises RecordError."""
+        own, value = self._value(name)
+        # True is an integer in Python, but it is no id.
+        if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
+            raise RecordError(f"{own} is {json.dumps(value)}: it must be text or an integer")
+        return encodable(own, str(value))
+
+    def integer(self, name: str, *, below: int) -> int:
+        """Return a field that is an integer from 0 to below - 1. Raises RecordError."""
+        own, value = self._value(name)
+        # A column with empty cells is one of floating point numbers for pandas, which writes 2 as 2.0.
+        if not self.typed and isinstance(value, str) and re.fullmatch(r"[0-9]+(\.0)?", value.strip()):
+            value = int(value.strip().removesuffix(".0"))
+        if type(value) is not int or not 0 <= value < below:
+            raise RecordError(f"{own} is {json.dumps(value)}: it must be an integer from 0 to {below - 1}")
+        return value
+
+    def texts(self, name: str, *, count: int | None = None, at_least: int = 1) -> tuple[str, ...]:
+        """Return a field that is a list of non-empty texts (in a table: a JSON list, or numbered columns).
+
+        Args:
+            count: how many there must be, if that is known.
+
+        Raises:
+            RecordError: it is something else, or has another number of entries.
+        """
+        own, value = self._structured(name)
+        if not isinstance(value, list) or any(not isinstance(item, str) or not item.strip() for item in value):
+            raise RecordError(f"{own} is {json.dumps(value)}: it must be a list of texts")
+        if len(value) != (count or max(len(value), at_least)):
+            expected = count or f"at least {at_least}"
+            raise RecordError(f"{own} has {len(value)} entries, {json.dumps(value)}: there must be {expected}")
+        return tuple(encodable(own, item) for item in value)
+
+    def choice(self, name: str, options: Sequence[str]) -> int:
+        """Return the position of an option from a field that holds the position, from 0, or the option's text.
+
+        Raises:
+            RecordError: it is neither, or both and they differ.
+        """
+        own, value = self._value(name)
+        places = [place for place, option in enumerate(options) if isinstance(value, str) and option == value]
+        if not places:
+            return self.integer(name, below=len(options))
+        # Options may be numbers. In a table "2" is the option "2" as well as the option at position 2.
+        is_position = not self.typed and value.strip().isdecimal() and int(value) < len(options)
+        if len(places) > 1 or (is_position and int(value) != places[0]):
+            what = f"the options at {' and '.join(map(str, places))}" + (" and a position" if is_position else "")
+            raise RecordError(f"{own} is {json.dumps(value)}, which can mean {what}: write the position in JSON lines")
+        return places[0]
+
+    def shares(self, name: str) -> dict[str, float]:
+        """Return a field that is an object of numbers from 0 to 1 (in a table: a JSON object). Raises RecordError."""
+        own, value = self._structured(name)
+        if not isinstance(value, dict):
+            raise RecordError(f'{own} is {json.dumps(value)}: it must be an object such as {{"cat": 1.0}}')
+        for key, share in value.items():
+            if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise RecordError(f"{own}[{json.dumps(key)}] is {json.dumps(share)}: it must be a number from 0 to 1")
+        return {encodable(own, key): float(share) for key, share in value.items()}
+
+    def votes(self, name: str) -> dict[str, float]:
+        """Return the soft labels of a field that lists what several people answered; see `soft_labels`.
+
+        An entry is text, or an object with the text under `answer`, as VQA publishes them. In a table the field is a
+        JSON list, or numbered columns.
+
+        Raises:
+            RecordError: it is something else.
+        """
+        own, value = self._structured(name)
+        answers: list[Any] = [item.get("answer") if isinstance(item, dict) else item for item in value or ()]
+        if not isinstance(value, list) or not answers or any(not isinstance(answer, str) for answer in answers):
+            raise RecordError(f'{own} is {json.dumps(value)}: it must be a list of answers, such as ["cat", "dog"]')
+        return soft_labels(encodable(own, answer) for answer in answers)
+
+    def has(self, name: str) -> bool:
+        """Return whether the record has the field, and it is not null (in a table: not empty)."""
+        return any(self._is_there(own) for own in self._own(name))
+
+    def holds_list(self, name: str) -> bool:
+        """Return whether the field is a list, or several columns."""
+        return self.has(name) and isinstance(self._structured(name, optional=True)[1], list)
+
+    def each(self, name: str | None) -> Iterator[Record]:
+        """Yield this record once for every text of a field that holds a list; the record itself if it does not."""
+        if name is None or not self.holds_list(name):
+            yield self
+            return
+        own, texts = self._structured(name)
+        if not texts:
+            raise RecordError(f"{own} is []: it must be text or a list of texts")
+        for part, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise RecordError(f"{own} is {json.dumps(texts)}: entry {part} must be text")
+            one = {**self.fields, own: text}
+            yield dataclasses.replace(self, fields=one, names={**self.names, name: own}, part=part)
+
+    def _own(self, name: str) -> tuple[str, ...]:
+        """Return the file's names of a field: alternatives of which the first that is there counts."""
+        if name in self.names:
+            own = self.names[name]
+            return (own,) if isinstance(own, str) else tuple(own)
+        return FIELDS[name] + self._numbered(name)
+
+    def _numbered(self, name: str) -> tuple[str, ...]:
+        pattern = NUMBERED.get(name)
+        if pattern is None or any(self._is_there(own) for own in FIELDS[name]):
+            return ()
+        found = {int(match[1]): own for own in self.fields if (match := pattern.fullmatch(own))}
+        first = min(found, default=0)
+        whole = first <= 1 and len(found) > 1 and sorted(found) == list(range(first, first + len(found)))
+        return tuple(found[number] for number in sorted(found)) if whole else ()
+
+    def _is_there(self, own: str) -> bool:
+        value = self.fields.get(own)
+        return value is not None and (self.typed or value != "")
+
+    def _columns(self, name: str) -> tuple[str, ...]:
+        """Return the columns that make a list of the field; none if the field is in one column."""
+        own = self.names.get(name, "")
+        return tuple(own) if not isinstance(own, str) else () if own else self._numbered(name)
+
+    def _value(self, name: str) -> tuple[str, Any]:
+        own = self._own(name)
+        for each in own:
+            if self._is_there(each):
+                return each, self.fields[each]
+        others = f" (or {', '.join(own[1:])})" if own[1:] else ""
+        raise RecordError(f"{own[0]}{others} is missing; the record has {', '.join(self.fields) or 'no fields'}")
+
+    def _structured(self, name: str, *, optional: bool = False) -> tuple[str, Any]:
+        """Return the name and value of a field that is no plain text: of several columns the list of their cells.
+
+        Args:
+            optional: in a table the cell may also be plain text.
+        """
+        if columns := self._columns(name):
+            there = [self._is_there(column) for column in columns]
+            count = sum(there)
+            # Rows with fewer entries leave the last columns empty. A gap would move the positions of the others.
+            if not all(there[:count]):
+                raise RecordError(f"{columns[there.index(False)]} is empty, but a later one of its kind is not")
+            return f"{columns[0]} to {columns[-1]}", [self.fields[column] for column in columns[:count]]
+        own, value = self._value(name)
+        if not self.typed and isinstance(value, str) and (not optional or value.lstrip().startswith("[")):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                if not optional:
+                    raise RecordError(f"{own} is {json.dumps(value)}: in a table it must be JSON") from None
+        return own, value
+
+
+def soft_labels(answers: Iterator[str]) -> dict[str, float]:
+    """Return answer -> what it is worth, in the order in which answers first appear.
+
+    Of ten people one makes an answer worth 0.3, two 0.6, three 0.9, and more 1 (VQA: Antol et al., ICCV 2015). Other
+    numbers of people count as if there were ten.
+    """
+    counts = Counter(answers)
+    total = counts.total()
+    return {answer: min(1.0, round(0.3 * PEOPLE * count / total, 6)) for answer, count in counts.items()}
+
+
+def encodable(name: str, value: str) -> str:
+    """Return a text that can be written as UTF-8; raise RecordError for others.
+
+    JSON can hold one half of a UTF-16 pair ("\\ud83d"). Writing it to a predictions file would fail hours later.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError as exc:
+        raise RecordError(
+            f"{name} is {json.dumps(value)}, which contains an unpaired surrogate ({exc.reason})"
+        ) from exc
+    return value

@@ -29,6 +29,12 @@ from clipbert_cli.runtime.process_exit import report, run_and_exit
 class ClipbertGroup(TyperGroup):
     """The group of all subcommands. It turns their errors into one message and the documented exit code."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().make_context(*arguments, **options)
+        except Exception as exc:
+            raise _shown_usage_error(exc) or exc from exc
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -39,7 +45,8 @@ class ClipbertGroup(TyperGroup):
             raise typer.Exit(0) from None
         except (Exception, KeyboardInterrupt) as exc:
             if hasattr(exc, "exit_code") and not isinstance(exc, ClipbertError):
-                raise  # typer's own usage errors and exits
+                # Usage errors of typer, and its exits.
+                raise _shown_usage_error(exc) or exc from exc
             known = _terminal_text(exc)
             if known is None or (ctx.params.get("debug") and isinstance(exc, Exception)):
                 # One of several processes gives its traceback to the launcher, which prints the first one alone.
@@ -52,6 +59,17 @@ class ClipbertGroup(TyperGroup):
 
                 error(message, hint=hint)
             raise typer.Exit(code) from exc
+
+
+def _shown_usage_error(exc: BaseException) -> typer.Exit | None:
+    """Print a usage error of typer, and return the exit that follows; None for any other exception."""
+    from clipbert_cli.commands.terminal import error
+    from clipbert_cli.commands.usage import usage_error
+
+    if (found := usage_error(exc)) is None:
+        return None
+    error(str(found), hint=found.hint)
+    return typer.Exit(found.exit_code)
 
 
 def _terminal_text(exc: BaseException) -> tuple[str, str | None, int] | None:

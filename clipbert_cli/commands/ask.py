@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands.options import JsonOption, ModelOptions, expand_options
+from clipbert_cli.commands.usage import refuse_address, refuse_empty
 from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
 
 @expand_options
 def ask(
-    questions: Annotated[list[str], typer.Argument(metavar="QUESTION", help="What to ask about every file.")],
     model: ModelOptions,
+    questions: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="QUESTION",
+            help="What to ask about every file. With --option it may be left out.",
+        ),
+    ] = None,
     video: Annotated[
-        list[Path] | None, typer.Option("--video", metavar="FILE", help="A video to ask about. Repeatable.")
+        list[str] | None, typer.Option("--video", metavar="FILE", help="A video to ask about. Repeatable.")
     ] = None,
     image: Annotated[
-        list[Path] | None, typer.Option("--image", metavar="FILE", help="An image to ask about. Repeatable.")
+        list[str] | None, typer.Option("--image", metavar="FILE", help="An image to ask about. Repeatable.")
     ] = None,
     option: Annotated[
         list[str] | None,
@@ -33,26 +40,23 @@ def ask(
     as_json: JsonOption = False,
 ) -> None:
     """Answer questions about video and image files with a trained run."""
-    # Videos and images are decoded in different ways, so the option that named a file decides and not its ending.
-    files: list[tuple[Kind, Path]] = [*(("video", file) for file in video or ())]
-    files += [("image", file) for file in image or ()]
-    _refuse_files(model.run, questions, video or [], image or [])
-    if not files:
-        raise UsageError(
-            "--video or --image is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
-        )
+    files, texts = _sort(questions or [], video or [], image or [])
+    _check_texts(texts, option or [])
+    _check_files(files, model.run)
 
     from clipbert_cli.commands.terminal import print_json, print_table, show_logs
     from clipbert_cli.infer.trained import ask_files, open_run
     from clipbert_cli.runtime.distributed import start_world
 
     show_logs()
+    paths = [(kind, Path(file)) for kind, file in files]
     with start_world(model.device) as world:
         opened = open_run(model.selection(), world)
         # All files are answered before anything is printed: a damaged one leaves no half result on stdout.
+        # Without a question, the options alone are compared with the file.
         answers = [
-            {kind: prediction.media_id, "question": question, **prediction.fields}
-            for kind, question, prediction in ask_files(opened, files, questions, options=option or ())
+            {kind: prediction.media_id, "question": question or None, **prediction.fields}
+            for kind, question, prediction in ask_files(opened, paths, texts or [""], options=option or ())
         ]
     if as_json:
         print_json(answers)
@@ -62,25 +66,53 @@ def ask(
         (answer.get("video") or answer["image"], answer["question"], text(answer), f"{answer['score']:.3f}")
         for answer in answers
     ]
-    print_table(("file", "question", "answer", "score"), rows)
+    headings = ["file", "question", "answer", "score"]
+    if not texts:
+        headings.remove("question")
+        rows = [(file, *rest) for file, _, *rest in rows]
+    print_table(headings, rows)
 
 
-def _refuse_files(run: Path, questions: Sequence[str], videos: Sequence[Path], images: Sequence[Path]) -> None:
-    """Raise UsageError for a question that names an existing file, with the command that was probably meant.
+def _sort(
+    words: Sequence[str], videos: Sequence[str], images: Sequence[str]
+) -> tuple[list[tuple[Kind, str]], list[str]]:
+    """Return the files to ask about with their kinds, and the questions.
 
-    The shell turns `--video *.mp4` into `--video a.mp4 b.mp4 c.mp4`, where only the first file belongs to the option.
+    The shell turns `--video *.mp4` into `--video a.mp4 b.mp4 c.mp4`, where only the first file belongs to the option. A
+    question is hardly ever the path of an existing file, so such words are files of that option too.
+
+    Raises:
+        UsageError: it cannot be known whether a file is a video or an image.
     """
-    # A real question is hardly ever the path of an existing file, so this refuses no question by mistake.
-    found = [question for question in questions if Path(question).is_file()]
-    if not found:
-        return
-    # The shell has expanded one pattern, so that the files belong to the option that was given.
-    option = "--image" if images and not videos else "--video"
-    words = ["clipbert", "ask", "--run", str(run)]
-    for name, files in (("--video", videos), ("--image", images), (option, found)):
-        words += [word for file in files for word in (name, str(file))]
-    words += [question for question in questions if question not in found] or ["what is in it?"]
-    raise UsageError(
-        f"{found[0]} is a file, but stands where a question is expected",
-        hint=f"give {option} before each file: {shlex.join(words)}",
-    )
+    found = [word for word in words if os.path.isfile(word)]
+    if found and bool(videos) == bool(images):
+        raise UsageError(
+            f"{found[0]} is a file, but stands where a question is expected", hint="give --video or --image before it"
+        )
+    # Videos and images are decoded in different ways, so the option that named a file decides and not its ending.
+    files: list[tuple[Kind, str]] = [("video", file) for file in (*videos, *(found if videos else ()))]
+    files += [("image", file) for file in (*images, *(found if images else ()))]
+    return files, [word for word in words if word not in found]
+
+
+def _check_files(files: Sequence[tuple[Kind, str]], run: Path) -> None:
+    if not files:
+        raise UsageError(
+            "--video or --image is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
+        )
+    for kind, file in files:
+        refuse_address(f"--{kind}", file)
+        if os.path.isdir(file):
+            raise UsageError(
+                f"--{kind} is {file}, which is a folder: a file is expected",
+                hint=f"name its files: clipbert ask --run {run} --{kind} {file.rstrip('/')}/* QUESTION",
+            )
+    if absent := [f"no such {kind} file: {file}" for kind, file in files if not os.path.exists(file)]:
+        raise UsageError("\n".join(absent[:3]), hint="check the names, or change to the folder that holds the files")
+
+
+def _check_texts(questions: Sequence[str], options: Sequence[str]) -> None:
+    if not questions and not options:
+        raise UsageError("QUESTION is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"')
+    refuse_empty("QUESTION", questions)
+    refuse_empty("--option", options)

@@ -98,7 +98,7 @@ def finetune(
     if profile:
         silence_tracer()
 
-    from clipbert_cli.commands.terminal import mute, note, print_json, show_logs
+    from clipbert_cli.commands.terminal import mute, note, print_json, show_logs, warn
     from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.runtime.interrupts import check_requeue, was_requeued
 
@@ -118,11 +118,16 @@ def finetune(
     with start_world(device) as world:
         if not world.is_main:
             mute()
-        training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=profile is None)
+        must_be_new = not (profile or dry_run)
+        training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=must_be_new)
         note(training.facts.describe())
+        if training.is_finished:
+            note(f"{folder} is finished: all {training.plan.total_steps:,} of its steps were done before")
         if dry_run:
             for line in (*_published(recipe, overrides, data_root), *training.load_one_batch()):
                 note(line)
+            if folder.exists() and not resume:
+                warn(f"{folder} exists already: to train, give another --run, or --resume to continue a run")
             note("dry run: nothing was written")
             if as_json and world.is_main:
                 print_json(training.facts.values())

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from clipbert_cli.errors import UsageError
+
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection
 
@@ -153,8 +155,13 @@ def launched(context: typer.Context, options: ProcessOptions) -> bool:
     """
     from clipbert_cli.runtime.launch import Processes, is_launched, launch
 
-    if is_launched() or options == ProcessOptions():
+    if options == ProcessOptions():
         return False
+    if is_launched():
+        raise UsageError(
+            "the environment variables RANK and WORLD_SIZE are set: a launcher has started this process already",
+            hint="leave --nproc-per-node and the options of its kind out, or unset RANK, LOCAL_RANK and WORLD_SIZE",
+        )
     launch(
         same_command(context),
         Processes(

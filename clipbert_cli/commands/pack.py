@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands.options import JsonOption
+from clipbert_cli.commands.usage import refuse_address
 from clipbert_cli.types import Kind, OnDuplicate
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def pack(
     from clipbert_cli.media.ffmpeg import MAX_PIXELS
     from clipbert_cli.store.pack import pack_media
 
+    for source in sources:
+        refuse_address("SRC", str(source))
     settings = _transcode(transcode)
     with counting("packing", "files") as show:
         summary = pack_media(

@@ -21,7 +21,11 @@ class RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed:.1f} {self.unit}/s", style="progress.data.speed")
+        if not speed:
+            return Text("")
+        # Slow steps take minutes each: 0.0 step/s would say nothing.
+        rate = f"{speed:.1f} {self.unit}/s" if speed >= 1 else f"{1 / speed:.1f} s/{self.unit}"
+        return Text(rate, style="progress.data.speed")
 
 
 def progress_bar(unit: str) -> Progress:

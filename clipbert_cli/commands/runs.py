@@ -17,9 +17,9 @@ RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a ru
 
 @runs_app.command("ls")
 def list_runs(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder that holds the run folders.")] = Path(
-        "runs"
-    ),
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", help="Folder that holds run folders, or one run.")
+    ] = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
     """List the runs in a folder with their step, best score and state.
@@ -27,8 +27,13 @@ def list_runs(
     Example: clipbert runs ls
     """
     from clipbert_cli.commands.terminal import note, print_json
+    from clipbert_cli.errors import UsageError
     from clipbert_cli.runs.summary import find_runs
 
+    if not folder.is_dir():
+        raise UsageError(
+            f"{folder}: no such folder", hint="name the folder that holds the run folders: clipbert runs ls FOLDER"
+        )
     found = find_runs(folder)
     if as_json:
         print_json([asdict(run) for run in found])

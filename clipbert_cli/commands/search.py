@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands.options import JsonOption, ModelOptions, ShortlistOption, expand_options
+from clipbert_cli.commands.usage import refuse_address, refuse_empty
 
 
 @expand_options
@@ -35,6 +36,8 @@ def search(
     from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world
 
+    refuse_address("MEDIA", str(media))
+    refuse_empty("TEXT", texts)
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.
     settings = [f"infer.top={top}"] if top else []

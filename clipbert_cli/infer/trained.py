@@ -12,7 +12,7 @@ from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.recipe.settings import overridable_at_inference, with_inference_settings
+from clipbert_cli.recipe.settings import overridable_at_inference, setting_of, with_inference_settings
 from clipbert_cli.runs.export import load_model
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
@@ -80,8 +80,8 @@ def open_run(selection: RunSelection, world: World | None = None) -> TrainedRun:
     world = world or start_world()
     overrides, data_root = selection.overrides, selection.data_root
     settings = load_recipe(folder.recipe, overrides=() if selection.recipe else overrides, data_root=data_root)
+    _refuse_without_effect(overrides, with_recipe=selection.recipe is not None)
     if selection.recipe:
-        _refuse_without_effect(overrides)
         settings = with_other_data(settings, load_recipe(selection.recipe, overrides=overrides, data_root=data_root))
     return TrainedRun(Setup.for_run(settings, folder, world), model.to(world.device))
 
@@ -102,12 +102,20 @@ def with_other_data(own: Recipe, other: Recipe) -> Recipe:
     return with_inference_settings(own, other)
 
 
-def _refuse_without_effect(overrides: Sequence[str]) -> None:
-    """Raise UsageError for a setting that `with_other_data` does not take."""
+# The checkpoint has the model, the run folder the answers; of training, inference uses the precision alone.
+TRAINED = ("name", "seed", "model", "train", "data.train_splits", "data.train_ratios", "data.answers")
+
+
+def _refuse_without_effect(overrides: Sequence[str], *, with_recipe: bool) -> None:
+    """Raise UsageError for a setting that only training uses, or that `with_other_data` does not take."""
     for override in overrides:
-        if not overridable_at_inference(override.partition("=")[0].strip()):
+        key = override.partition("=")[0].strip()
+        if setting_of(key) is None or overridable_at_inference(key):
+            continue
+        is_trained = key != "train.precision" and any(key == name or key.startswith(f"{name}.") for name in TRAINED)
+        if with_recipe or is_trained:
             raise UsageError(
-                f"--set {override}: with --recipe it has no effect, what was trained stays the run's own",
+                f"--set {override} has no effect here: what was trained stays the run's own",
                 hint="leave it out; settings of infer, data.splits, data.media and the like can be changed",
             )
 
@@ -124,11 +132,9 @@ def ask_files(
         (kind, question, prediction), all videos before all images.
 
     Raises:
-        UsageError: a file does not exist, or the run's task answers no such questions.
+        UsageError: the run's task answers no such questions.
         DecodeError: a file cannot be decoded.
     """
-    if absent := [f"no such {kind} file: {file}" for kind, file in files if not file.is_file()]:
-        raise UsageError("\n".join(absent))
     # A split goes on without a damaged file. A person who asks about one file wants to know at once what is wrong.
     setup = run.setup.changed(data={"on_bad_media": "error"})
     # One evaluation per kind: a batch holds either videos of K clips or images of one.

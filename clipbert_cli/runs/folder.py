@@ -56,12 +56,16 @@ class RunFolder:
         Raises:
             RunError: something exists at `path`.
         """
-        if os.path.lexists(path):
+        if not os.path.lexists(path):
+            return cls(path)
+        if cls(path).recipe.is_file():
             raise RunError(
                 f"run folder {path} exists already",
-                hint="give --resume to continue that run, name another folder with --run, or remove it",
+                hint="give --resume to continue that run, or name another folder with --run",
             )
-        return cls(path)
+        # It may hold anything, such as the only copy of a data set: nobody should be sent to remove it.
+        what = "a folder that is no run" if path.is_dir() else "no folder"
+        raise RunError(f"{path} exists already and is {what}", hint="name a new folder with --run")
 
     @classmethod
     def existing(cls, path: Path) -> RunFolder:

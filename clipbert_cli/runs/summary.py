@@ -49,7 +49,9 @@ def summarise(folder: RunFolder) -> RunSummary:
 
 
 def find_runs(parent: Path) -> list[RunSummary]:
-    """Return the summary of every run directly below `parent`, sorted by name."""
+    """Return the summary of every run directly below `parent`, sorted by name, or of `parent` if it is a run."""
+    if (run := RunFolder(parent)).recipe.is_file():
+        return [summarise(run)]
     return [summarise(RunFolder(file.parent)) for file in sorted(parent.glob("*/recipe.yaml"))]
 
 

@@ -35,6 +35,9 @@ BUFFER_OPTION = next(
 # The environment variables that torchrun sets, with their values for a single process.
 ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
+LAUNCHER_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What every launcher sets besides WORLD_SIZE. torch needs them to connect the processes."""
+
 UNSET_HINT = "unset RANK, LOCAL_RANK and WORLD_SIZE for a single process, or start with torchrun"
 
 T = TypeVar("T")
@@ -140,6 +143,12 @@ def start_world(device: str | None = None) -> World:
     if rank >= size:
         raise UsageError(
             f"the environment variable RANK is {rank}, but must be less than WORLD_SIZE, which is {size}",
+            hint=UNSET_HINT,
+        )
+    if size > 1 and (unset := [name for name in LAUNCHER_VARIABLES if name not in os.environ]):
+        raise UsageError(
+            f"the environment variable WORLD_SIZE is {size}, but {' and '.join(unset)} "
+            f"{'is' if len(unset) == 1 else 'are'} not set: no launcher started this process",
             hint=UNSET_HINT,
         )
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")

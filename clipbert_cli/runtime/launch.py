@@ -66,6 +66,14 @@ def launch(arguments: Sequence[str], processes: Processes) -> None:
         ClipbertError: the first failure of a process, with its message and exit code, or the signal that stopped them.
     """
     options = processes.options()
+    if processes.per_node == "gpu":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError(
+                "--nproc-per-node is gpu, but torch finds no GPU on this machine",
+                hint="give the number of processes, for example --nproc-per-node 2",
+            )
     # torchrun's logger repeats each failure in its own words.
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     share_cores(processes)

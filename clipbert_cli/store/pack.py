@@ -129,7 +129,11 @@ def _check_store(store: Path, *, add: bool) -> None:
     except UnicodeEncodeError as exc:
         raise StoreError(f"{store} is not valid UTF-8, which LMDB needs", hint="choose another name") from exc
     if not add and os.path.lexists(store):
-        raise StoreError(f"{store} exists", hint="add to it with --add, remove it, or choose another name")
+        if (store / DATA_FILE).is_file():
+            raise StoreError(f"{store} exists", hint="add to it with --add, or choose another name")
+        raise StoreError(
+            f"{store} exists and is no store", hint="the new store comes last: clipbert pack FILES_OR_FOLDERS STORE"
+        )
     if add and not (store / DATA_FILE).is_file():
         raise StoreError(f"{store} is not a store to add to", hint="leave --add out to make a new one")
 

@@ -91,7 +91,7 @@ class MultipleChoice(AnswerTask):
         """
         if len(options) < 2:
             raise UsageError(
-                f"--option is given {len(options)} times, but the run's task chooses between at least 2 options",
+                f"--option is {'given once' if options else 'missing'}, but this run chooses between at least two",
                 hint="give --option once for each option",
             )
         # Like a record: the question is the context that is read before each option.

@@ -110,6 +110,11 @@ class Training:
             precision=Precision.choose(self.config.precision, self.world.device).name,
         )
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether an earlier start has done all steps of the plan."""
+        return self.resumption is not None and self.resumption.step >= self.plan.total_steps
+
     def load_one_batch(self) -> list[str]:
         """Load one batch of training and one of validation, and return a description of each."""
         lines = []

@@ -35,7 +35,7 @@ def test_a_run_folder_that_exists_is_refused_and_kept(clipbert: Clipbert, made_d
     (tmp_path / "run" / "notes.txt").write_text("precious")
     done = clipbert(*arguments(made_data, tmp_path / "run"))
     assert done.returncode == 1
-    assert f"run folder {tmp_path / 'run'} exists already" in done.stderr
+    assert f"{tmp_path / 'run'} exists already and is a folder that is no run" in done.stderr
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["notes.txt"]
 
 

@@ -155,20 +155,6 @@ def test_wrong_usage_of_ask_is_one_message(
     assert "Traceback" not in done.stderr
 
 
-def test_files_that_a_shell_put_behind_one_option_are_refused_with_the_right_command(
-    clipbert: Clipbert, tmp_path: Path
-) -> None:
-    """`--video *.mp4` becomes `--video "a cat.mp4" b.mp4 c.mp4`."""
-    names = ["a cat.mp4", "b.mp4", "c.mp4"]
-    for name in names:
-        (tmp_path / name).touch()
-    done = clipbert("ask", "--run", "runs/x", "--video", *names, "what is it?", cwd=tmp_path)
-    assert done.returncode == 2
-    assert "b.mp4 is a file, but stands where a question is expected" in done.stderr
-    command = "clipbert ask --run runs/x --video 'a cat.mp4' --video b.mp4 --video c.mp4 'what is it?'"
-    assert command in done.stderr
-
-
 def test_a_file_that_is_no_video_is_named_with_the_reason(
     clipbert: Clipbert, trained_run: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,96 @@
+"""Wrong usage of the command line: the errors that typer finds, in our words, and checks of several commands."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from typing import Any
+
+from clipbert_cli.errors import UsageError
+
+
+def refuse_empty(name: str, texts: Sequence[str]) -> None:
+    """Raise UsageError if one of the texts that `name` gave has no words."""
+    if any(not text.strip() for text in texts):
+        raise UsageError(f"{name} is empty", hint="a variable of the shell may be unset; write a text in quotes")
+
+
+def refuse_address(name: str, value: str) -> None:
+    """Raise UsageError if a value that must be a file or a folder is an address such as https://example.com/a.mp4."""
+    # As a path, https:// has one slash.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", value):
+        address = re.sub(r":/+", "://", value, count=1)
+        raise UsageError(
+            f"{name} is {address}, an address: a file or a folder of this machine is expected",
+            hint=f"download it first, for example: curl -LO {shlex.quote(address)}",
+        )
+
+
+def usage_error(found: BaseException) -> UsageError | None:
+    """Return a usage error of typer as one of ours; None for other exceptions and for the help that typer prints."""
+    # The classes are in a private module of typer, so they are told apart by their names.
+    kind = type(found).__name__
+    if not hasattr(found, "format_message") or kind == "NoArgsIsHelpError":
+        return None
+    return UsageError(_message(kind, found), hint=_hint(kind, found))
+
+
+def _message(kind: str, found: Any) -> str:
+    parameter = getattr(found, "param", None)
+    if kind == "MissingParameter" and parameter is not None:
+        return f"{_name(parameter)} is missing"
+    if parameter is not None:
+        # Some messages are those of pydantic, which reads the values.
+        says = found.message.removeprefix("Value error, ").replace("Input should be", "it must be")
+        return f"{_name(parameter)}: {says.rstrip('.')}"
+    if extra := _extra_words(found):
+        return f"{' '.join(extra)}: {'one word' if len(extra) == 1 else f'{len(extra)} words'} too many"
+    text = found.format_message().rstrip(".")
+    return str(text[:1].lower() + text[1:])
+
+
+def _hint(kind: str, found: Any) -> str:
+    if kind == "BadOptionUsage":
+        return f"give a value after {found.option_name}"
+    if (context := getattr(found, "ctx", None)) is None:
+        return "clipbert --help lists the commands"
+    command, path = context.command, context.command_path
+    if kind == "NoSuchOption" and (owner := _parent_with(context, found.option_name)):
+        return f"it stands before the command: {owner} {found.option_name} {path.removeprefix(f'{owner} ')}"
+    commands = getattr(command, "commands", None)
+    if commands and kind == "UsageError":
+        return f"{path} has the commands {', '.join(commands)}"
+    extra = _extra_words(found)
+    if extra and any("--recipe" in parameter.opts for parameter in command.params):
+        return f"give a recipe with --recipe, a run with --run: {path} --recipe {shlex.quote(extra[0])}"
+    if (extra or kind == "MissingParameter") and (example := _example(command)):
+        return f"for example: {example}"
+    return f"{path} --help explains every argument and option"
+
+
+def _parent_with(context: Any, option: str) -> str | None:
+    """Return the path of the command above this one that has the option."""
+    while (context := context.parent) is not None:
+        if any(option in parameter.opts for parameter in context.command.params):
+            return str(context.command_path)
+    return None
+
+
+def _name(parameter: Any) -> str:
+    """Return how a person types a parameter: `--run`, or the name of an argument in capitals, as in the help."""
+    if parameter.param_type_name == "option":
+        return str(parameter.opts[0])
+    return str(parameter.metavar or parameter.name.upper())
+
+
+def _extra_words(found: Any) -> list[str]:
+    words = re.search(r"unexpected extra arguments?.*? \((.*)\)$", found.message, flags=re.DOTALL)
+    return words[1].split() if words else []
+
+
+def _example(command: Any) -> str | None:
+    """Return the first example of a command's help."""
+    text = " ".join(f"{command.help or ''}\n\n{command.epilog or ''}".split("\n"))
+    example = re.search(r"Example[^:]*: (.*?)(?:  |$)", text)
+    return example[1].strip() if example else None

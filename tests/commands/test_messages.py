@@ -1,0 +1,349 @@
+"""What a person reads who typed something else than was meant, and what works although it looks wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from made_media import video
+from rich.progress import Task
+from running import Clipbert, Finished
+
+from clipbert_cli.commands.progress import RateColumn
+
+
+def text(done: Finished) -> str:
+    return " ".join(done.stderr.split())
+
+
+# ------------------------------------------------------------------------------------------ left-over variables
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "4"}, "WORLD_SIZE is 4, but RANK and MASTER_ADDR and MASTER_PORT are not set"),
+        ({"WORLD_SIZE": "2", "RANK": "1"}, "WORLD_SIZE is 2, but MASTER_ADDR and MASTER_PORT are not set"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "node7"},
+            "WORLD_SIZE is 2, but MASTER_PORT is not set",
+        ),
+        ({"RANK": "3"}, "RANK is 3, but must be less than WORLD_SIZE, which is 1"),
+        ({"WORLD_SIZE": "", "RANK": "0"}, "WORLD_SIZE is '', but must be a whole number"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "ask --run {run} --video {data}/videos/test0000.mp4 what?",
+        "infer --run {run} --split test",
+        "finetune --dry-run",
+    ],
+)
+def test_variables_that_a_launcher_left_are_named(
+    clipbert: Clipbert,
+    trained_run: Path,
+    made_data: Path,
+    tmp_path: Path,
+    command: str,
+    variables: dict[str, str],
+    message: str,
+) -> None:
+    words = command.format(run=trained_run, data=made_data).split()
+    if words[0] == "finetune":
+        words += ["--recipe", "demo_qa", "--data-root", str(made_data)]
+    done = clipbert(*words, cwd=tmp_path, **variables)
+    assert done.returncode == 2
+    assert message in text(done)
+    assert "unset RANK, LOCAL_RANK and WORLD_SIZE" in text(done)
+
+
+@pytest.mark.parametrize("option", ["--nproc-per-node=2", "--nnodes=2", "--rdzv-id=job"])
+def test_a_launcher_inside_a_launcher_is_refused(clipbert: Clipbert, tmp_path: Path, option: str) -> None:
+    done = clipbert("finetune", "--recipe", "demo_qa", option, cwd=tmp_path, RANK="0", WORLD_SIZE="1")
+    assert done.returncode == 2
+    assert "a launcher has started this process already" in text(done)
+
+
+@pytest.mark.parametrize(
+    "command", ["finetune --recipe demo_qa", "pretrain --recipe demo_pretrain", "infer --run {run} --split test"]
+)
+def test_a_process_for_each_gpu_needs_a_gpu(
+    clipbert: Clipbert, trained_run: Path, tmp_path: Path, command: str
+) -> None:
+    done = clipbert(*command.format(run=trained_run).split(), "--nproc-per-node", "gpu", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--nproc-per-node is gpu, but torch finds no GPU" in text(done)
+    assert "for example --nproc-per-node 2" in text(done)
+
+
+# ------------------------------------------------------------------------------------------ what is no file
+
+
+@pytest.mark.parametrize(
+    ("command", "address"),
+    [
+        ("ask --run {run} --video https://example.com/a.mp4 what?", "https://example.com/a.mp4"),
+        ("ask --run {run} --image http://example.com/p.jpg what?", "http://example.com/p.jpg"),
+        ("ask --run {run} --video {data}/videos/test0000.mp4 --video rtsp://camera/1 what?", "rtsp://camera/1"),
+        ("pack https://example.com/a.mp4 new", "https://example.com/a.mp4"),
+        ("pack {data}/videos s3://bucket/videos new", "s3://bucket/videos"),
+        ("search https://example.com/videos dog --run {run}", "https://example.com/videos"),
+    ],
+)
+def test_an_address_is_no_file(
+    clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path, command: str, address: str
+) -> None:
+    done = clipbert(*command.format(run=trained_run, data=made_data).split(), cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"is {address}, an address" in text(done)
+    assert f"curl -LO {address}" in text(done)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["videos", "vis_db", "."])
+@pytest.mark.parametrize("option", ["--video", "--image"])
+def test_a_folder_is_no_file(clipbert: Clipbert, made_data: Path, option: str, name: str) -> None:
+    done = clipbert("ask", "--run", "runs/mine", option, name, "what?", cwd=made_data)
+    assert done.returncode == 2
+    assert f"{option} is {name}, which is a folder" in text(done)
+    assert f"clipbert ask --run runs/mine {option} {name}/* QUESTION" in text(done)
+
+
+@pytest.mark.parametrize("words", [["what?"], ["what is it?", "who?"], []])
+def test_several_files_may_follow_one_option(
+    clipbert: Clipbert, trained_run: Path, choice_run: Path, made_data: Path, words: list[str]
+) -> None:
+    """`--video *.mp4` becomes `--video a.mp4 b.mp4 c.mp4` in the shell."""
+    files = [f"videos/test000{number}.mp4" for number in range(3)]
+    options = [] if words else ["--option", "a red circle", "--option", "a blue bar"]
+    run = trained_run if words else choice_run
+    done = clipbert("ask", "--run", run, "--video", *files, *words, *options, "--json", cwd=made_data)
+    assert done.returncode == 0, done.stderr
+    expected = [(file, word) for file in files for word in words or [None]]
+    assert [(each["video"], each["question"]) for each in json.loads(done.stdout)] == expected
+    one_by_one = [part for file in files for part in ("--video", file)]
+    again = clipbert("ask", "--run", run, *one_by_one, *words, *options, "--json", cwd=made_data)
+    assert again.stdout == done.stdout
+
+
+def test_a_file_without_its_kind_is_refused(clipbert: Clipbert, tmp_path: Path) -> None:
+    for name in ("a.mp4", "b.mp4", "p.png"):
+        (tmp_path / name).touch()
+    for words in (["b.mp4", "what?"], ["--video", "a.mp4", "--image", "p.png", "b.mp4", "what?"]):
+        done = clipbert("ask", "--run", "runs/x", *words, cwd=tmp_path)
+        assert done.returncode == 2
+        assert "b.mp4 is a file, but stands where a question is expected" in text(done)
+        assert "give --video or --image before it" in text(done)
+
+
+# ------------------------------------------------------------------------------------------ what is no question
+
+
+@pytest.mark.parametrize("empty", ["", " ", "\t\n", "\u3000"])
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["ask", "--video", "videos/test0000.mp4"], "QUESTION"),
+        (["ask", "--video", "videos/test0000.mp4", "what?"], "QUESTION"),
+        (["ask", "--video", "videos/test0000.mp4", "what?", "--option", "a dog", "--option"], "--option"),
+        (["search", "vis_db"], "TEXT"),
+        (["search", "vis_db", "a dog"], "TEXT"),
+    ],
+)
+def test_an_empty_text_is_refused(
+    clipbert: Clipbert, trained_run: Path, made_data: Path, words: list[str], name: str, empty: str
+) -> None:
+    done = clipbert(*words, empty, "--run", trained_run, cwd=made_data)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"{name} is empty" in text(done)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "--option is missing, but this run chooses between at least two"),
+        (["--option", "a dog"], "--option is given once, but this run chooses between at least two"),
+    ],
+)
+def test_a_choice_needs_two_options(
+    clipbert: Clipbert, choice_run: Path, made_data: Path, options: list[str], message: str
+) -> None:
+    asked = ["ask", "--run", choice_run, "--video", "videos/test0000.mp4", "what?"]
+    done = clipbert(*asked, *options, cwd=made_data)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in text(done)
+    assert "give --option once for each option" in text(done)
+
+
+def test_options_without_a_question_have_no_column_for_it(
+    clipbert: Clipbert, choice_run: Path, made_data: Path
+) -> None:
+    options = ["--option", "a red circle", "--option", "a blue bar"]
+    done = clipbert("ask", "--run", choice_run, "--video", "videos/test0000.mp4", *options, cwd=made_data)
+    assert done.returncode == 0, done.stderr
+    file, answer, score = done.stdout.strip().split("\t")
+    assert file == "videos/test0000.mp4"
+    assert answer in options
+    assert 0.5 <= float(score) <= 1
+
+
+# ------------------------------------------------------------------------------------------ settings without effect
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "train.epochs=4",
+        "train.freeze=[bert]",
+        "seed=3",
+        "name=mine",
+        "model.bert.hidden_size=32",
+        "data.answers=a.json",
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "infer --run {run} --split test -o new.jsonl",
+        "ask --run {run} --video {data}/videos/test0000.mp4 what?",
+        "search {data}/vis_db what? --run {run}",
+    ],
+)
+def test_settings_of_training_are_refused_at_inference(
+    clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path, command: str, setting: str
+) -> None:
+    words = command.format(run=trained_run, data=made_data).split()
+    done = clipbert(*words, "--set", setting, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"--set {setting} has no effect here" in text(done)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("setting", ["train.precision=fp32", "data.black_frames=true", "data.frame_size=96"])
+def test_settings_with_an_effect_are_taken(clipbert: Clipbert, trained_run: Path, setting: str) -> None:
+    assert clipbert("infer", "--run", trained_run, "--split", "test", "--set", setting).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------ folders
+
+
+@pytest.fixture
+def place(tmp_path: Path, trained_run: Path) -> Path:
+    """A run, a folder of media, an empty folder, a folder of notes and a file."""
+    shutil.copytree(trained_run, tmp_path / "run", symlinks=True)
+    for name in ("videos", "empty", "notes"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "videos/a.mp4").write_bytes(video(4))
+    (tmp_path / "notes/today.txt").write_text("mine")
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to("nowhere")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["videos", "notes", "empty", "file", "link"])
+@pytest.mark.parametrize(
+    "command", ["finetune --recipe demo_qa --data-root {data} --run {name}", "pack {data}/videos {name}"]
+)
+def test_what_is_no_run_and_no_store_is_never_called_removable(
+    clipbert: Clipbert, place: Path, made_data: Path, name: str, command: str
+) -> None:
+    done = clipbert(*command.format(data=made_data, name=name).split(), cwd=place)
+    assert done.returncode == 1
+    assert f"{name} exists" in text(done)
+    for word in ("remove", "delete", "rm ", "overwrite", "--resume", "--add"):
+        assert word not in text(done)
+
+
+def test_a_run_that_exists_can_be_resumed(clipbert: Clipbert, place: Path, made_data: Path) -> None:
+    done = clipbert("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", "run", cwd=place)
+    assert done.returncode == 1
+    assert "run folder run exists already" in text(done)
+    assert "--resume" in text(done)
+    assert "remove" not in text(done)
+
+
+@pytest.mark.parametrize("name", ["run", "videos", "empty", "file"])
+def test_a_dry_run_asks_for_no_new_folder(clipbert: Clipbert, place: Path, made_data: Path, name: str) -> None:
+    words = ["finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", name, "--dry-run"]
+    done = clipbert(*words, cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert f"{name} exists already: to train, give another --run" in text(done)
+    assert "nothing was written" in text(done)
+
+
+def test_a_run_without_steps_left_says_so(clipbert: Clipbert, place: Path, made_data: Path) -> None:
+    done = clipbert("finetune", "--run", "run", "--resume", "--data-root", made_data, cwd=place)
+    assert (done.returncode, done.stdout) == (0, "run\n"), done.stderr
+    assert "run is finished: all 4 of its steps were done before" in text(done)
+    shutil.rmtree(place / "run/checkpoints/step_4")
+    done = clipbert("finetune", "--run", "run", "--resume", "--data-root", made_data, cwd=place)
+    assert (done.returncode, "is finished" in text(done)) == (0, False)
+
+
+@pytest.mark.parametrize("name", ["nope", "run/nope", "file", "link"])
+def test_runs_of_a_folder_that_is_not_there_are_an_error(clipbert: Clipbert, place: Path, name: str) -> None:
+    for options in ([], ["--json"]):
+        done = clipbert("runs", "ls", name, *options, cwd=place)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert f"{name}: no such folder" in text(done)
+
+
+def test_runs_ls_of_a_run_lists_it(clipbert: Clipbert, place: Path) -> None:
+    (found,) = json.loads(clipbert("runs", "ls", "run", "--json", cwd=place).stdout)
+    assert (found["run"], found["state"]) == ("run", "finished")
+
+
+# ------------------------------------------------------------------------------------------ words and options
+
+
+@pytest.mark.parametrize(
+    ("command", "message", "hint"),
+    [
+        ("finetune lab.yaml", "lab.yaml: one word too many", "clipbert finetune --recipe lab.yaml"),
+        ("pretrain demo_pretrain", "demo_pretrain: one word too many", "clipbert pretrain --recipe demo_pretrain"),
+        ("finetune runs/x more", "runs/x more: 2 words too many", "a run with --run"),
+        ("runs plot a b", "b: one word too many", "for example: clipbert runs plot runs/msrvtt_qa -o curves.png"),
+        ("store ls a b", "b: one word too many", "for example: clipbert store ls vis_db/msrvtt"),
+        ("ask what?", "--run is missing", "for example: clipbert ask --run runs/msrvtt_qa --video cat.mp4"),
+        ("eval preds.jsonl", "--recipe is missing", "for example: clipbert eval preds.jsonl --recipe msrvtt_qa"),
+        ("pack", "SRC is missing", "for example: clipbert pack videos/ vis_db/msrvtt"),
+        ("fintune", "no such command 'fintune'. Did you mean 'finetune'?", "clipbert has the commands download, pack"),
+        ("recipes list", "no such command 'list'", "clipbert recipes has the commands ls, show"),
+        ("demo --size huge", "--size: 'huge' is not one of 'smallest', 'small', 'full'", "clipbert demo --help"),
+        ("demo --seed x", "--seed: it must be a valid integer", "clipbert demo --help"),
+        ("search v a --run r --top 0", "--top: it must be greater than or equal to 1", "clipbert search --help"),
+        ("ask --run", "option '--run' requires an argument", "give a value after --run"),
+        ("finetune --epochs 3", "no such option: --epochs", "clipbert finetune --help"),
+        ("finetune -r demo_qa --debug", "no such option: --debug", "before the command: clipbert --debug finetune"),
+        ("runs ls --version", "no such option: --version", "before the command: clipbert --version runs ls"),
+        ("--bogus", "no such option: --bogus", "clipbert --help"),
+    ],
+)
+def test_wrong_words_are_answered_with_what_to_type(
+    clipbert: Clipbert, tmp_path: Path, command: str, message: str, hint: str
+) -> None:
+    done = clipbert(*command.split(), cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    said, following = done.stderr.strip().split("\n")
+    assert said.startswith(f"error: {message}")
+    assert following.startswith("next: ")
+    assert hint in following
+
+
+def test_top_decides_the_length_of_the_table(clipbert: Clipbert, retrieval_run: Path, made_data: Path) -> None:
+    for top in (1, 2, 7):
+        done = clipbert("search", made_data / "vis_db", "a red circle", "--run", retrieval_run, "--top", top)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == top
+
+
+@pytest.mark.parametrize(
+    ("speed", "shown"), [(None, ""), (0.0, ""), (0.02, "50.0 s/step"), (0.9, "1.1 s/step"), (4.0, "4.0 step/s")]
+)
+def test_slow_steps_are_shown_in_seconds_per_step(speed: float | None, shown: str) -> None:
+    task = Task(0, "", total=9, completed=0, _get_time=lambda: 0.0)  # type: ignore[arg-type]
+    task.finished_speed = speed
+    assert RateColumn("step").render(task).plain == shown

@@ -27,11 +27,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.errors import RecipeError, StoreError, UsageError
+from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageError
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import group_by_media, listed, read_answers, read_examples
-from clipbert_cli.text.fields import FIELDS
+from clipbert_cli.text.fields import FIELDS, RecordError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -111,6 +111,8 @@ def read_split(
             raise RecipeError(f"data.fields.{neutral} is {own!r}: the neutral names are {', '.join(FIELDS)}")
 
     def parse(record: Record) -> Example:
+        if recipe.data.media == "image" and (record.has("start") or record.has("end")):
+            raise RecordError("start and end are times of a video, but data.media is image")
         example = task.parse(record)
         # The check runs with the parsing, so that all bad records of a file are reported together with their lines.
         check(example)
@@ -268,6 +270,13 @@ class Setup:
                 f"{source.path} lacks {len(missing)} {data.media}s that split {name!r} needs:\n"
                 + listed([f"  {media_id}" for media_id in missing]),
                 hint="pack the missing files, or remove their records from the annotations",
+            )
+        if outside := source.segments_outside({example.media_id for example in examples}):
+            raise AnnotationError(
+                f"{len(outside)} segments of split {name!r} begin after the end of their videos:\n"
+                + listed([f"  {mistake}" for mistake in outside]),
+                hint="start and end are seconds of the media file; for videos that are cut out already, do not read "
+                "them: data.fields: {start: null, end: null}",
             )
         if source.kind == "video" and not source.has_records:
             folder = isinstance(source, MediaFolder)

@@ -7,6 +7,7 @@ tokens, C classes.
 from __future__ import annotations
 
 import dataclasses
+import re
 from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -82,6 +83,37 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a video, in seconds from its first frame; without `end` up to the end of the video.
+
+    A segment is a media item of its own. Its media id is that of the video and the time as in a media fragment URI
+    (W3C, Media Fragments URI 1.0, section 4.2.1): `cat1#t=2.5,7`.
+    """
+
+    start: float = 0.0
+    end: float | None = None
+
+    def of(self, media_id: str) -> str:
+        """Return the media id of this segment of a video."""
+        start, end = (
+            ("" if value is None else f"{value:.6f}".rstrip("0").rstrip(".")) for value in (self.start, self.end)
+        )
+        return f"{media_id}#t={start}" + (f",{end}" if end else "")
+
+    @classmethod
+    def split(cls, media_id: str) -> tuple[str, Segment | None]:
+        """Return the video's media id and the segment, None if the media id names a whole item."""
+        # The first test spares the ids of whole items, of which there may be millions, the second one.
+        found = _FRAGMENT.fullmatch(media_id) if "#t=" in media_id else None
+        if found is None:
+            return media_id, None
+        return found[1], cls(float(found[2]), float(found[3]) if found[3] else None)
+
+
+_FRAGMENT = re.compile(r"(.+)#t=(\d+(?:\.\d+)?)(?:,(\d+(?:\.\d+)?))?", re.S)
+
+
+@dataclass(frozen=True, slots=True)
 class VideoInfo:
     """The facts about a video from which clips are sampled: header values and the frames that really decode.
 
@@ -100,6 +132,7 @@ class VideoInfo:
             upright, 3 upside down, 6 must be turned clockwise, 8 counterclockwise, the others are mirrored).
         size_changes: (frame, height, width) of each frame whose coded size differs from that of the frame before it.
         damage: that error, or what the header states that the file does not have; empty if the video is whole.
+        segment: the part of the video from which clips are taken; None takes them from all of it.
     """
 
     width: int
@@ -113,6 +146,7 @@ class VideoInfo:
     orientation: int = 1
     size_changes: tuple[tuple[int, int, int], ...] = ()
     damage: str = ""
+    segment: Segment | None = None
 
     @property
     def upright_size(self) -> tuple[int, int]:

@@ -39,6 +39,7 @@ In both, a clip that is longer than the video repeats the last frame.
 
 from __future__ import annotations
 
+import dataclasses
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -48,7 +49,7 @@ from typing import get_args
 import numpy as np
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.types import ClipTimes, Sampling, VideoInfo
+from clipbert_cli.types import ClipTimes, Sampling, Segment, VideoInfo
 
 FrameIndices = tuple[tuple[int, ...], ...]
 """Frame indices of K clips of T frames; 0 is the first frame that is shown."""
@@ -103,9 +104,12 @@ def select(info: VideoInfo, sampling: ClipSampling, rng: np.random.Generator | N
         rng: required by `random`, which takes exactly one uniform draw per clip from it.
 
     Raises:
-        DecodeError: see `header_frames` and `presentation_frames`; with the safeguard also if the video does not
-            decode to its end.
+        DecodeError: see `header_frames`, `presentation_frames` and `segment_info`; with the safeguard also if the video
+            does not decode to its end.
     """
+    if info.segment is not None:
+        first, part = segment_info(info, info.segment)
+        return tuple(tuple(first + frame for frame in clip) for clip in select(part, sampling, rng))
     clip_frames: Callable[..., tuple[int, ...]]
     if sampling.times == "header" and states_times(info):
         safe = sampling.strategy == "clips" and sampling.safeguard
@@ -187,6 +191,41 @@ class Timeline:
         places = np.arange(len(info.pts)) - np.repeat(first, counts)
         times = np.repeat(distinct, counts) + places * np.repeat(np.append(gaps, step), counts)
         return cls(times, step, tolerance)
+
+
+def segment_info(info: VideoInfo, segment: Segment) -> tuple[int, VideoInfo]:
+    """Return the first frame of a segment, and the segment as a video of its own.
+
+    It begins with the frame that is shown at its start and ends with the last one that is shown before its end. An end
+    behind the end of the video means the end of the video.
+
+    Raises:
+        DecodeError: the video ends before the segment begins, or decoding fails before.
+    """
+    timeline = Timeline.of(info)
+    unit = float(info.time_base)
+    begin = timeline.times[0] + segment.start / unit
+    end = np.inf if segment.end is None else timeline.times[0] + segment.end / unit
+    decoded_to = timeline.times[-1] + timeline.step
+    if begin >= decoded_to - timeline.tolerance:
+        if not info.complete:
+            raise DecodeError(f"{info.failure}; the segment lies behind it")
+        lasts = (decoded_to - timeline.times[0]) * unit
+        raise DecodeError(f"the segment begins at {segment.start:g} s, but the video lasts {lasts:.2f} s")
+    first = int(np.searchsorted(timeline.times, begin + timeline.tolerance, side="right")) - 1
+    after = max(int(np.searchsorted(timeline.times, end - timeline.tolerance)), first + 1)
+    # The frame that is shown at the start may have been shown for long. Its time in the segment is the segment's.
+    times = (max(info.pts[first], round(begin)), *info.pts[first + 1 : after])
+    stops = min(end, decoded_to if info.complete or info.duration is None else timeline.times[0] + info.duration)
+    return first, dataclasses.replace(
+        info,
+        pts=tuple(time - times[0] for time in times),
+        num_frames=len(times) if info.num_frames else 0,
+        duration=None if info.duration is None else max(round(stops - times[0]), 1),
+        # What lies behind the segment does not matter.
+        complete=info.complete or after < len(info.pts),
+        segment=None,
+    )
 
 
 def presentation_frames(

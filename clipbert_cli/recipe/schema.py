@@ -111,11 +111,12 @@ class DataConfig(Section):
         "How often each of train_splits is drawn, relative to the others. null draws them by their sizes.",
         decides_scores=False,
     )
-    fields: dict[str, str | Annotated[list[str], Field(min_length=1)]] = setting(
+    fields: dict[str, str | Annotated[list[str], Field(min_length=1)] | None] = setting(
         {},
         AT_INFERENCE,
         "Names of fields in your annotations, if they differ from ours: our name -> your name, such as "
-        "{caption: description}. A list names the columns that together hold a list: {options: [first, second]}.",
+        "{caption: description}. A list names the columns that together hold a list: {options: [first, second]}. "
+        "null does not read a field.",
     )
     answers: str | None = setting(
         None,

@@ -193,10 +193,10 @@ class LmdbStore(MediaSource):
                 raise self._unknown(media_id)
             yield data
 
-    def info(self, media_id: str) -> VideoInfo | None:
-        record = self._stored(records.info_key(self.held_id(media_id)))
+    def _info(self, media_id: str) -> VideoInfo:
+        record = self._stored(records.info_key(media_id))
         if record is None:
-            return super().info(media_id)
+            return super()._info(media_id)
         try:
             return records.video_info(record)
         except (ValueError, KeyError, TypeError) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import unicodedata
 from abc import ABC, abstractmethod
@@ -12,9 +13,10 @@ from pathlib import Path
 from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import probe_video
+from clipbert_cli.media.sampling import segment_info
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.types import Kind, VideoInfo
+from clipbert_cli.types import Kind, Segment, VideoInfo
 
 _log = logging.getLogger("clipbert.store")
 
@@ -63,13 +65,22 @@ class MediaSource(ABC):
             return bytes(data)
 
     def info(self, media_id: str) -> VideoInfo | None:
-        """Return what sampling needs to know of a video, None for an image. Without a record the video is probed.
+        """Return what sampling needs to know of a video or segment, None for an image.
+
+        Without a record the video is probed.
 
         Raises:
             StoreError: as `read`.
             DecodeError: the video has to be probed and cannot be decoded.
         """
-        return None if self.kind == "image" else records.video_info(self._probe(media_id)[0])
+        if self.kind == "image":
+            return None
+        video, segment = self._resolved(media_id)
+        info = self._info(video)
+        return info if segment is None else dataclasses.replace(info, segment=segment)
+
+    def _info(self, media_id: str) -> VideoInfo:
+        return records.video_info(self._probe(media_id)[0])
 
     def packets(self, media_id: str) -> PacketTable | None:
         """Return a video's packet table; None for an image, and for a video that has to be decoded from its start.
@@ -77,7 +88,7 @@ class MediaSource(ABC):
         Raises:
             StoreError, DecodeError: as `info`.
         """
-        record = None if self.kind == "image" else self._probe(media_id)[1]
+        record = None if self.kind == "image" else self._probe(self.held_id(media_id))[1]
         return None if record is None else records.packet_table(record)
 
     def checksum(self, media_id: str) -> int | None:
@@ -105,7 +116,8 @@ class MediaSource(ABC):
         """Return those ids that are not here, each once, in their order; warn of ids that are in another form."""
         unique = dict.fromkeys(media_ids)
         missing = [media_id for media_id in unique if media_id not in self]
-        changed = [media_id for media_id in unique if self.held_id(media_id) != media_id]
+        videos = dict.fromkeys(Segment.split(media_id)[0] for media_id in unique)
+        changed = [media_id for media_id in videos if self.held_id(media_id) != media_id]
         if changed:
             _log.warning(
                 "%d media ids are in %s in another Unicode form (NFC or NFD), such as %r; they are taken as equal",
@@ -115,11 +127,35 @@ class MediaSource(ABC):
             )
         return missing
 
+    def segments_outside(self, media_ids: Iterable[str]) -> list[str]:
+        """Return why segments lie outside of their videos, as far as media records say it; other ids say nothing."""
+        mistakes = []
+        for media_id in sorted(media_ids) if self.has_records else ():
+            info = self.info(media_id) if Segment.split(media_id)[1] else None
+            # Damaged videos are bad media, and no mistake of the annotations.
+            if info is not None and info.segment is not None and info.complete:
+                try:
+                    segment_info(info, info.segment)
+                except DecodeError as exc:
+                    mistakes.append(f"{media_id}: {exc}")
+        return mistakes
+
     def held_id(self, media_id: str) -> str:
         """Return the id under which an item is here: the given one, or one that is equal to it in Unicode's form NFC.
 
-        An id that is not here is returned as it is.
+        The id of a segment gives that of its video. An id that is not here is returned as it is.
         """
+        return self._resolved(media_id)[0]
+
+    def _resolved(self, media_id: str) -> tuple[str, Segment | None]:
+        """Return the id under which an item is here, and the segment of it that is meant."""
+        video, segment = Segment.split(media_id)
+        # A file may be called so.
+        if segment is not None and self._holds(media_id):
+            return media_id, None
+        return self._in_held_form(video), segment
+
+    def _in_held_form(self, media_id: str) -> str:
         if media_id.isascii() or self._holds(media_id):
             return media_id
         forms = (unicodedata.normalize(form, media_id) for form in ("NFC", "NFD"))

@@ -226,7 +226,7 @@ def make_example(record: Record, texts: tuple[str, ...], *, target: Any = None, 
     """
     return Example(
         example_id=_id_of(record),
-        media_id=record.identifier("media_id"),
+        media_id=record.item(),
         texts=texts,
         target=target,
         answer_type=record.text("answer_type") if record.has("answer_type") else None,

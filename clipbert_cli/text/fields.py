@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-Names = Mapping[str, str | Sequence[str]]
-"""Neutral field name -> the file's own name, or the names of several columns that make a list (`data.fields`)."""
+from clipbert_cli.types import Segment
+
+Names = Mapping[str, str | Sequence[str] | None]
+"""Neutral field name -> the file's own name, the names of several columns that make a list, or None for a field that is
+not read (`data.fields`)."""
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "example_id": ("example_id", "question_id", "qid", "sen_id"),
@@ -23,6 +27,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "answers": ("answers",),
     "labels": ("labels",),
     "answer_type": ("answer_type",),
+    "start": ("start",),
+    "end": ("end",),
 }
 """Neutral field name -> the names that public annotations use for it. The first one that a record has is read."""
 
@@ -34,6 +40,10 @@ NUMBERED: Mapping[str, re.Pattern[str]] = {
 
 PEOPLE = 10
 """The number of people who answer a question of VQA; soft labels are defined for that many."""
+
+
+_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)")
+"""Seconds, minutes and seconds, or hours, minutes and seconds."""
 
 
 class RecordError(ValueError):
@@ -79,6 +89,27 @@ class Record:
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
             raise RecordError(f"{own} is {json.dumps(value)}: it must be text or an integer")
         return encodable(own, str(value))
+
+    def item(self) -> str:
+        """Return the media id; with the fields `start` and `end` that of a segment. Raises RecordError."""
+        media_id = self.identifier("media_id")
+        start, end = (self.seconds(name) if self.has(name) else None for name in ("start", "end"))
+        if start is None and end is None:
+            return media_id
+        if end is not None and end <= (start or 0):
+            raise RecordError(f"end is {end:g}: it must be more than start, {start or 0:g}")
+        return Segment(start or 0.0, end).of(media_id)
+
+    def seconds(self, name: str) -> float:
+        """Return a field that is a time in seconds, or text such as "1:02.5". Raises RecordError."""
+        own, value = self._value(name)
+        seconds = value
+        # Where commas mark decimals, a spreadsheet exports 2,5.
+        if isinstance(value, str) and (clock := _CLOCK.fullmatch(value.strip().replace(",", "."))):
+            seconds = 3600 * int(clock[1] or 0) + 60 * int(clock[2] or 0) + float(clock[3])
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise RecordError(f'{own} is {json.dumps(value)}: it must be seconds, such as 62.5, or a time, "1:02.5"')
+        return float(seconds)
 
     def integer(self, name: str, *, below: int) -> int:
         """Return a field that is an integer from 0 to below - 1. Raises RecordError."""
@@ -175,7 +206,7 @@ class Record:
         """Return the file's names of a field: alternatives of which the first that is there counts."""
         if name in self.names:
             own = self.names[name]
-            return (own,) if isinstance(own, str) else tuple(own)
+            return (own,) if isinstance(own, str) else tuple(own or ())
         return FIELDS[name] + self._numbered(name)
 
     def _numbered(self, name: str) -> tuple[str, ...]:
@@ -193,14 +224,18 @@ class Record:
 
     def _columns(self, name: str) -> tuple[str, ...]:
         """Return the columns that make a list of the field; none if the field is in one column."""
-        own = self.names.get(name, "")
-        return tuple(own) if not isinstance(own, str) else () if own else self._numbered(name)
+        if name not in self.names:
+            return self._numbered(name)
+        own = self.names[name]
+        return () if own is None or isinstance(own, str) else tuple(own)
 
     def _value(self, name: str) -> tuple[str, Any]:
         own = self._own(name)
         for each in own:
             if self._is_there(each):
                 return each, self.fields[each]
+        if not own:
+            raise RecordError(f"{name} is missing: data.fields.{name} is null, so that it is not read")
         others = f" (or {', '.join(own[1:])})" if own[1:] else ""
         raise RecordError(f"{own[0]}{others} is missing; the record has {', '.join(self.fields) or 'no fields'}")
 

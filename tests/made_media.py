@@ -56,7 +56,7 @@ def video(
     *,
     container: str = "mp4",
     codec: str = "libx264",
-    rate: int = 30,
+    rate: Fraction | int = 30,
     height: int = HEIGHT,
     width: int = WIDTH,
     options: dict[str, str] | None = None,
@@ -72,11 +72,11 @@ def video(
         if options is None:
             options = {"crf": "12", "g": "12", "bf": "2"} if codec == "libx264" else {}
         stream.options = options
-        stream.codec_context.time_base = Fraction(1, rate)
+        stream.codec_context.time_base = 1 / Fraction(rate)
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(marked_frame(index, height, width), format="rgb24")
             frame.pts = index if times is None else times[index]
-            frame.time_base = Fraction(1, rate)
+            frame.time_base = 1 / Fraction(rate)
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return file.getvalue()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from goldens import golden_folder
-from made_media import info_of, read_index
+from made_media import info_of, read_index, video
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.frames import decode_frames
@@ -137,6 +138,39 @@ def test_every_golden_clip_is_decoded_to_the_frames_it_names() -> None:
                         assert [[read_index(frame) for frame in clip] for clip in frames] == last
                     checked += 1
     assert checked
+
+
+ENCODERS = {
+    "libx264": {"bf": "2", "crf": "30"},
+    "libx265": {"x265-params": "log-level=none"},
+    "libsvtav1": {"preset": "12"},
+    "libvpx": {"cpu-used": "8"},
+    "libvpx-vp9": {"cpu-used": "8"},
+}
+
+
+def documented_choices() -> list[list[str]]:
+    """The rows of the table in docs/differences.md: file, rate, frames, and the clips of both rules."""
+    page = (Path(__file__).parents[2] / "docs/differences.md").read_text()
+    table = page.split("| `presentation` |\n")[1].splitlines()[1:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table]
+
+
+@pytest.mark.parametrize("row", documented_choices(), ids=lambda row: f"{row[0]} {row[1]}")
+def test_both_rules_choose_the_documented_frames_of_a_constant_rate(row: list[str]) -> None:
+    (container, codec), rate, frames = row[0].split(", "), Fraction(row[1]), int(row[2])
+    form = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    options = ENCODERS.get(codec, {})
+    info = info_of(video(frames, container=container, codec=codec, rate=rate, options=options, pix_fmt=form))
+    chosen = {}
+    for times, documented in (("header", row[3]), ("presentation", row[4])):
+        chosen[times] = select(info, ClipSampling("clips", 4, num_frames=3, fps=2.0, times=times))
+        assert ", ".join(" ".join(map(str, clip)) for clip in chosen[times]) == documented
+    assert np.abs(np.array(chosen["header"]) - np.array(chosen["presentation"])).max() <= 1
+
+
+def test_there_are_twenty_documented_files() -> None:
+    assert len(documented_choices()) == 20
 
 
 def test_positions_equal_the_linspace_of_torch() -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.utils.data import Sampler
 
-    from clipbert_cli.loading.dataset import GroupDataset, OnBadMedia, Position
+    from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
     from clipbert_cli.loading.loader import BatchLoader
     from clipbert_cli.loading.mixture import MixedDataset
     from clipbert_cli.media.sampling import ClipSampling
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from clipbert_cli.task.base import Draw, Task
     from clipbert_cli.text.fields import Record
     from clipbert_cli.text.tokenizer import Tokenizer
-    from clipbert_cli.types import Batch, Example, Group, Texts
+    from clipbert_cli.types import Batch, Example, Group, Kind, Texts
 
 logger = logging.getLogger("clipbert")
 
@@ -120,6 +120,36 @@ def read_split(
 
     path = resolve(recipe, recipe.data.splits[split].annotations)
     return read_examples(path, parse, names=recipe.data.fields, each=task.list_field)
+
+
+def training_sampling(recipe: Recipe) -> ClipSampling:
+    """Return how clips are taken from a video in training."""
+    from clipbert_cli.media.sampling import ClipSampling
+
+    data = recipe.data
+    return ClipSampling(
+        strategy=data.sampling,
+        num_clips=data.num_clips,
+        num_frames=data.num_frames,
+        fps=data.fps,
+        times=data.clip_times,
+    )
+
+
+def evaluation_sampling(recipe: Recipe) -> ClipSampling:
+    """Return how clips are taken from a video in validation and inference."""
+    from clipbert_cli.media.sampling import ClipSampling
+
+    data, infer = recipe.data, recipe.infer
+    return ClipSampling(
+        # Of several clips spread over a video none is special. For a single one the recipe says where it starts.
+        strategy=infer.single_clip if (infer.sampling, infer.num_clips) == ("clips", 1) else infer.sampling,
+        num_clips=infer.num_clips,
+        num_frames=infer.num_frames or data.num_frames,
+        fps=data.fps,
+        safeguard=True,
+        times=data.clip_times,
+    )
 
 
 # ------------------------------------------------------------------------------------------ what Setup makes
@@ -295,16 +325,8 @@ class Setup:
             ClipbertError: something is missing or wrong in a split's annotations or media.
         """
         from clipbert_cli.loading.mixture import MixedDataset
-        from clipbert_cli.media.sampling import ClipSampling
 
-        data = self.recipe.data
-        sampling = ClipSampling(
-            strategy=data.sampling,
-            num_clips=data.num_clips,
-            num_frames=data.num_frames,
-            fps=data.fps,
-            times=data.clip_times,
-        )
+        data, sampling = self.recipe.data, training_sampling(self.recipe)
         parts = []
         for name in data.train_splits:
             # Each split is a data set of its own: negatives are drawn within a split, and splits may have own stores.
@@ -332,18 +354,8 @@ class Setup:
             done: numbers of batches that are left out.
         """
         from clipbert_cli.loading.order import OrderedBatches
-        from clipbert_cli.media.sampling import ClipSampling
 
-        data, infer = self.recipe.data, self.recipe.infer
-        sampling = ClipSampling(
-            # Of several clips spread over a video none is special. For a single one the recipe says where it starts.
-            strategy=infer.single_clip if (infer.sampling, infer.num_clips) == ("clips", 1) else infer.sampling,
-            num_clips=infer.num_clips,
-            num_frames=infer.num_frames or data.num_frames,
-            fps=data.fps,
-            safeguard=True,
-            times=data.clip_times,
-        )
+        infer = self.recipe.infer
         questions = self.task.questions(split.examples, media_ids=media_ids, max_examples=infer.max_examples_per_group)
         shared = None
         if questions.shared:
@@ -351,11 +363,28 @@ class Setup:
             texts = self.task.collate(questions.shared, self.tokenizer, labelled=False)
             shared = SharedTexts(tuple(questions.shared), texts)
         draw = self.task.draw(questions.groups, training=False)
-        on_bad_media: OnBadMedia = "error" if data.on_bad_media == "error" else "report"
+        on_bad_media: OnBadMedia = "error" if self.recipe.data.on_bad_media == "error" else "report"
+        sampling = evaluation_sampling(self.recipe)
         dataset = self._dataset(questions.groups, split.media, sampling, draw, on_bad_media=on_bad_media)
         order = OrderedBatches(len(questions.groups), batch_size=infer.batch_size, shard=self.world.shard, done=done)
         total = len(questions.groups) if shared else len(split.examples)
         return Evaluation(self._batches(dataset, order, labelled=False), shared, total, order.numbers)
+
+    def media_settings(self, sampling: ClipSampling, kind: Kind) -> MediaSettings:
+        """Return the settings that turn a media item into frames."""
+        from clipbert_cli.loading.dataset import MediaSettings
+        from clipbert_cli.media.backend import choose_decoder
+
+        data = self.recipe.data
+        return MediaSettings(
+            sampling,
+            frame_size=data.frame_size,
+            max_pixels=data.max_pixels,
+            rotation=data.rotation,
+            black_frames=data.black_frames,
+            # The decoder depends on the device: DALI is used only where its GPU decoder is there.
+            decoder=choose_decoder(data.decoder, self.world.device, kind),
+        )
 
     def _dataset(
         self,
@@ -366,19 +395,9 @@ class Setup:
         *,
         on_bad_media: OnBadMedia,
     ) -> GroupDataset:
-        from clipbert_cli.loading.dataset import GroupDataset, MediaSettings
-        from clipbert_cli.media.backend import choose_decoder
+        from clipbert_cli.loading.dataset import GroupDataset
 
-        data = self.recipe.data
-        # The decoder depends on the device: DALI is used only where its GPU decoder is there.
-        settings = MediaSettings(
-            sampling,
-            frame_size=data.frame_size,
-            max_pixels=data.max_pixels,
-            rotation=data.rotation,
-            black_frames=data.black_frames,
-            decoder=choose_decoder(data.decoder, self.world.device, source.kind),
-        )
+        settings = self.media_settings(sampling, source.kind)
         return GroupDataset(groups, source, settings, seed=self.recipe.seed, on_bad_media=on_bad_media, draw=draw)
 
     def _batches(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
@@ -37,9 +39,26 @@ def ask(
         list[str] | None,
         typer.Option("--option", metavar="TEXT", help="An answer to choose from, for multiple choice. Repeatable."),
     ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--questions",
+            metavar="FILE",
+            help="Read questions from a file of JSON lines, or from stdin if FILE is -. A line has video or image, "
+            "question, and for multiple choice options. Each line is answered by one JSON line, as soon as possible "
+            "and in the same order.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Answer questions about video and image files with a trained run."""
+    if file is not None:
+        if questions or video or image or option:
+            raise UsageError(
+                "--questions is given together with questions or files on the command line", hint="give one of both"
+            )
+        _answer_lines(model, file)
+        return
     files, texts = _sort(questions or [], video or [], image or [])
     _check_texts(texts, option or [])
     _check_files(files, model.run)
@@ -71,6 +90,38 @@ def ask(
         headings.remove("question")
         rows = [(file, *rest) for file, _, *rest in rows]
     print_table(headings, rows)
+
+
+def _answer_lines(model: ModelOptions, file: Path) -> None:
+    """Answer the questions of a file or of stdin, and exit with 1 if any of them has no answer."""
+    from clipbert_cli.commands.terminal import note, print_json, show_logs
+    from clipbert_cli.infer.question_lines import answer_lines
+    from clipbert_cli.infer.trained import open_run
+    from clipbert_cli.runtime.distributed import start_world
+
+    show_logs()
+    total = failed = 0
+    with start_world(model.device) as world, _questions(file) as stream:
+        for answer in answer_lines(open_run(model.selection(), world), stream):
+            print_json(answer)
+            total, failed = total + 1, failed + ("error" in answer)
+    if failed:
+        note(f"{failed} of {total} questions have no answer: their lines have the reason as `error`")
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _questions(file: Path) -> Iterator[IO[bytes]]:
+    """Open the file of questions; stdin stays open."""
+    if file == Path("-"):
+        yield sys.stdin.buffer
+        return
+    try:
+        stream = file.open("rb")
+    except OSError as exc:
+        raise UsageError(f"--questions is {file}, which cannot be read: {exc.strerror}") from exc
+    with stream:
+        yield stream
 
 
 def _sort(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,7 @@ import typer
 
 from clipbert_cli.commands.options import JsonOption, ModelOptions, ShortlistOption, expand_options
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
+from clipbert_cli.errors import UsageError
 
 
 @expand_options
@@ -16,7 +18,10 @@ def search(
     media: Annotated[
         Path, typer.Argument(metavar="MEDIA", help="A folder of media files, or a store that clipbert pack made.")
     ],
-    texts: Annotated[list[str], typer.Argument(metavar="TEXT", help="What the media should show.")],
+    texts: Annotated[
+        list[str],
+        typer.Argument(metavar="TEXT", help="What the media should show; - reads one text per line of stdin."),
+    ],
     model: ModelOptions,
     top: Annotated[
         int | None,
@@ -37,6 +42,10 @@ def search(
     from clipbert_cli.runtime.distributed import start_world
 
     refuse_address("MEDIA", str(media))
+    if texts == ["-"]:
+        texts = [line.strip() for line in sys.stdin if line.strip()]
+        if not texts:
+            raise UsageError("TEXT is -, but stdin has no text", hint="write one text per line")
     refuse_empty("TEXT", texts)
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.

@@ -1,4 +1,4 @@
-"""Media by id: what every source offers, and a folder of files as a source. An LMDB is in `lmdb_store.py`."""
+"""Media by id: what every source offers; a folder of files, and bytes, as a source. An LMDB is in `lmdb_store.py`."""
 
 from __future__ import annotations
 
@@ -219,3 +219,31 @@ class MediaFolder(MediaSource):
                 hint="check that the file is still there and readable",
             ) from exc
         yield data
+
+
+class MediaBytes(MediaSource):
+    """Media files that are in memory already."""
+
+    has_records = False
+
+    def __init__(self, files: dict[str, bytes], *, kind: Kind) -> None:
+        super().__init__(Path("memory"), kind=kind)
+        self._files = files
+
+    def __contains__(self, media_id: object) -> bool:
+        return isinstance(media_id, str) and self._holds(media_id)
+
+    def _holds(self, media_id: str) -> bool:
+        return media_id in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @contextmanager
+    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
+        if media_id not in self._files:
+            raise self._unknown(media_id)
+        yield self._files[media_id]

@@ -21,7 +21,7 @@ TRAINING = """--data-root --device --dry-run --json --nnodes --nproc-per-node --
     --recipe --requeue --resume --run --set -r"""
 OPTIONS = {
     "": "--debug --install-completion --show-completion --version",
-    "ask": "QUESTIONS --checkpoint --device --image --json --option --run --set --video --weights",
+    "ask": "QUESTIONS --checkpoint --device --image --json --option --questions --run --set --video --weights",
     "assets": "",
     "assets check": "ASSETS --catalog --json --only",
     "assets convert": "NAME RAW_DIR OUT_DIR --catalog --json --overwrite",

@@ -1,0 +1,257 @@
+"""Questions about media that come one after the other, answered while further ones are still being written.
+
+    asked ─► windows of what is there already ─► batches of media with their questions ─► Predictor ─► answers in order
+
+A window ends where the source of the questions has nothing more for the moment, so that a single question is answered
+at once and a file of them in full batches. Media are decoded once, also for questions of later windows.
+
+K clips, T frames, S canvas side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import os
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from clipbert_cli.build import Evaluation, evaluation_sampling
+from clipbert_cli.errors import ClipbertError, DecodeError
+from clipbert_cli.infer.trained import TrainedRun
+from clipbert_cli.loading.collate import Collate
+from clipbert_cli.loading.dataset import FailedItem, Item, MediaSettings, Position, load_clips
+from clipbert_cli.media.canvas import resize_pad
+from clipbert_cli.media.sampling import select
+from clipbert_cli.store.source import MediaBytes, MediaFolder, MediaSource
+from clipbert_cli.types import Batch, Example, Group, Kind, Prediction, VideoInfo
+
+# Clips of this many bytes are kept for later questions about the same media: some 50 videos at the published sizes.
+_KEPT_BYTES = 2**28
+
+
+@dataclass(frozen=True)
+class Frames:
+    """A video that is decoded already: (T, h, w, 3) uint8 RGB, shown at `fps` frames per second."""
+
+    pixels: np.ndarray = field(repr=False)
+    fps: float
+
+    def __post_init__(self) -> None:
+        shape = self.pixels.shape
+        if self.pixels.dtype != np.uint8 or len(shape) != 4 or shape[3] != 3 or 0 in shape:
+            raise ValueError(f"frames are {self.pixels.dtype} {shape}, but must be uint8 (T, h, w, 3)")
+        if not self.fps > 0:
+            raise ValueError(f"fps is {self.fps}, but must be greater than 0")
+
+    @property
+    def info(self) -> VideoInfo:
+        """The facts from which clips are sampled."""
+        count, height, width, _ = self.pixels.shape
+        rate = Fraction(self.fps).limit_denominator(1000)
+        return VideoInfo(width, height, count, count, rate, 1 / rate, tuple(range(count)))
+
+    def clips(self, settings: MediaSettings) -> torch.Tensor:
+        """Return (K, T, 3, S, S) uint8."""
+        clips = [self.pixels[list(clip)] for clip in select(self.info, settings.sampling)]
+        return torch.stack([resize_pad(clip, settings.frame_size) for clip in clips])
+
+
+Media = Path | bytes | Frames
+"""A media file, the bytes of one, or decoded frames."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question about one media item.
+
+    Args:
+        name: how messages and predictions name the media item.
+    """
+
+    kind: Kind
+    media: Media
+    name: str
+    question: str
+    options: Sequence[str] = ()
+
+
+class Asker:
+    """Answers questions with a trained run."""
+
+    def __init__(self, run: TrainedRun) -> None:
+        self.run = run
+        # Also clips that a thread still decodes, so that two questions wait for the same ones.
+        self._kept: OrderedDict[tuple[object, ...], Future[torch.Tensor]] = OrderedDict()
+
+    def answers(
+        self,
+        windows: Iterable[Sequence[Asked | ClipbertError]],
+        *,
+        check_interrupts: Callable[[], None] = lambda: None,
+    ) -> Iterator[Prediction | ClipbertError]:
+        """Yield the prediction of each question in order, or the error that it has instead.
+
+        A mistake of a question, such as missing options, and media that cannot be used are errors of that question
+        alone. An error that takes a question's place is passed through.
+
+        Args:
+            windows: questions that are answered together. The next window is taken when this one is answered.
+            check_interrupts: called several times within a batch; it may raise.
+        """
+        done: dict[int, Prediction | ClipbertError] = {}
+        next_number = 0
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            # One pass of the predictor answers all windows: preparing the weights for inference takes a while.
+            evaluation = Evaluation(self._batches(windows, done, pool), shared=None, total=0)
+            for predictions in self.run.predictor.run_own(evaluation, check_interrupts=check_interrupts):
+                for prediction in predictions:
+                    assert prediction.example_id is not None
+                    done[int(prediction.example_id)] = _error_or_answer(prediction)
+                while next_number in done:
+                    yield done.pop(next_number)
+                    next_number += 1
+
+    def _batches(
+        self,
+        windows: Iterable[Sequence[Asked | ClipbertError]],
+        done: dict[int, Prediction | ClipbertError],
+        pool: ThreadPoolExecutor,
+    ) -> Iterator[Batch]:
+        """Yield the batches of all windows. Errors that need no model are put into `done`."""
+        first = 0
+        for window in windows:
+            # A batch holds either videos of K clips or images of one.
+            groups: dict[Kind, list[_AskedGroup]] = {}
+            for number, asked in enumerate(window, start=first):
+                try:
+                    if isinstance(asked, ClipbertError):
+                        raise asked
+                    example = self.run.setup.task.ask(str(number), asked.name, asked.question, list(asked.options))
+                    key = _identity(asked)
+                except ClipbertError as exc:
+                    done[number] = exc
+                    continue
+                self._add(groups.setdefault(asked.kind, []), _AskedGroup(key, asked, [example]))
+            first += len(window)
+            yield from self._decoded(list(self._divided(groups.values())), pool)
+
+    def _add(self, groups: list[_AskedGroup], new: _AskedGroup) -> None:
+        """Add a question to the last group of its media item, or begin a group."""
+        most = self.run.setup.recipe.infer.max_examples_per_group
+        for group in reversed(groups):
+            if group.key == new.key and len(group.examples) < most:
+                group.examples += new.examples
+                return
+        groups.append(new)
+
+    def _divided(self, groups: Iterable[list[_AskedGroup]]) -> Iterator[list[_AskedGroup]]:
+        size = self.run.setup.recipe.infer.batch_size
+        for alike in groups:
+            yield from (alike[start : start + size] for start in range(0, len(alike), size))
+
+    def _decoded(self, batches: Sequence[Sequence[_AskedGroup]], pool: ThreadPoolExecutor) -> Iterator[Batch]:
+        """Yield the batches with their clips; an empty one where there is none, so that errors come out too."""
+        decoding: deque[list[tuple[_AskedGroup, Future[torch.Tensor]]]] = deque()
+        for groups in batches:
+            decoding.append([(group, self._clips(group, pool)) for group in groups])
+            # The next batch is decoded while the model computes this one.
+            if len(decoding) > 1:
+                yield self._collated(decoding.popleft())
+        yield self._collated(decoding.popleft() if decoding else [])
+
+    def _clips(self, group: _AskedGroup, pool: ThreadPoolExecutor) -> Future[torch.Tensor]:
+        """Return the clips of a media item, which a thread decodes unless they are kept."""
+        if group.key not in self._kept:
+            setup = self.run.setup
+            settings = setup.media_settings(evaluation_sampling(setup.recipe), group.asked.kind)
+            # DALI decodes batches of a loader in the process that owns the GPU, and not single items in threads.
+            self._kept[group.key] = pool.submit(_load, group.asked, dataclasses.replace(settings, pyav_only=True))
+        self._kept.move_to_end(group.key)
+        return self._kept[group.key]
+
+    def _collated(self, groups: Sequence[tuple[_AskedGroup, Future[torch.Tensor]]]) -> Batch:
+        items: list[Item | FailedItem] = []
+        for number, (asked, clips) in enumerate(groups):
+            position, group = Position(0, number), Group(asked.asked.name, tuple(asked.examples))
+            try:
+                items.append(Item(position, group, clips.result()))
+            except ClipbertError as exc:
+                items.append(FailedItem(position, group, exc))
+                # The file may have been repaired when it is asked about again.
+                self._kept.pop(asked.key, None)
+        self._forget()
+        setup = self.run.setup
+        texts = functools.partial(setup.task.collate, tokenizer=setup.tokenizer, labelled=False)
+        loaded = Collate(texts, setup.media_settings(evaluation_sampling(setup.recipe), "video"))(items)
+        failed = tuple((item.group, str(item.error)) for item in loaded.failed)
+        return dataclasses.replace(loaded.batch, failed=failed)
+
+    def _forget(self) -> None:
+        """Forget the clips that were used least recently, until the others fit into the limit."""
+        finished = {
+            key: clips.result().nbytes
+            for key, clips in self._kept.items()
+            if clips.done() and clips.exception() is None
+        }
+        size = sum(finished.values())
+        for key, own in list(finished.items())[:-1]:
+            if size <= _KEPT_BYTES:
+                return
+            del self._kept[key]
+            size -= own
+
+
+@dataclass
+class _AskedGroup:
+    """Questions about one media item that are answered in one batch."""
+
+    key: tuple[object, ...]
+    asked: Asked
+    examples: list[Example]
+
+
+def _identity(asked: Asked) -> tuple[object, ...]:
+    """Return what tells a media item from all others.
+
+    Raises:
+        DecodeError: there is no such file.
+    """
+    media = asked.media
+    if isinstance(media, Path):
+        try:
+            state = media.stat()
+        except OSError as exc:
+            raise DecodeError(f"no such {asked.kind} file: {media}") from exc
+        # A file that is written anew under the same name is another one.
+        return asked.kind, str(media.absolute()), state.st_mtime_ns, state.st_size
+    if isinstance(media, Frames):
+        return media.fps, media.pixels.shape, hashlib.blake2b(media.pixels.tobytes()).digest()
+    return asked.kind, hashlib.blake2b(media).digest()
+
+
+def _load(asked: Asked, settings: MediaSettings) -> torch.Tensor:
+    """Return the clips of a media item, (K, T, 3, S, S) uint8."""
+    if isinstance(asked.media, Frames):
+        return asked.media.clips(settings)
+    source: MediaSource
+    if isinstance(asked.media, Path):
+        source = MediaFolder(Path("."), kind=asked.kind, files={asked.name: asked.media})
+    else:
+        source = MediaBytes({asked.name: asked.media}, kind=asked.kind)
+    clips = load_clips(source, asked.name, settings, None)
+    assert isinstance(clips, torch.Tensor)
+    return clips
+
+
+def _error_or_answer(prediction: Prediction) -> Prediction | ClipbertError:
+    reason = prediction.fields.get("media_error")
+    return prediction if reason is None else DecodeError(str(reason))

@@ -69,23 +69,28 @@ def build_task(recipe: Recipe, answers: Mapping[str, int] | None = None) -> Task
 
 
 def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
-    """Read the recipe's answers, or return None if its task has no answer vocabulary.
+    """Read the recipe's answers, or return None if it names none.
 
     Raises:
-        RecipeError: the task needs answers and the recipe names none, or the other way round.
+        RecipeError: the answer layer is too small for them.
         AnnotationError: the file is missing or wrong.
     """
-    # Both mistakes would only show later: as an assertion in training, or as a setting that silently does nothing.
-    needed, named = task_class(recipe.task).needs_answers, recipe.data.answers
-    if needed and named is None:
+    if recipe.data.answers is None:
+        return None
+    path, outputs = resolve(recipe, recipe.data.answers), recipe.objective.num_labels
+    answers = read_answers(path)
+    if outputs is not None and outputs < len(answers):
         raise RecipeError(
-            f"data.answers is null: task {recipe.task} needs an answer vocabulary", hint="set data.answers"
+            f"objective.num_labels is {outputs}, but {path} has {len(answers)} answers",
+            hint="set objective.num_labels to null, which takes the number of answers",
         )
-    if named is not None and not needed:
-        raise RecipeError(
-            f"data.answers is {named!r}: task {recipe.task} has no answer vocabulary", hint="leave it out"
+    if outputs is not None and outputs > len(answers):
+        logger.warning(
+            "objective.num_labels is %d, but %s has %d answers: outputs without an answer make training harder; null "
+            "takes the number of answers",
+            *(outputs, path, len(answers)),
         )
-    return None if named is None else read_answers(resolve(recipe, named))
+    return answers
 
 
 def read_split(
@@ -100,8 +105,9 @@ def read_split(
         UsageError: the recipe has no such split.
         AnnotationError: the file is missing or has bad records.
     """
-    if split not in recipe.data.splits:
-        known = ", ".join(recipe.data.splits) or "none"
+    files = recipe.data.splits.get(split)
+    if files is None:
+        known = ", ".join(name for name, named in recipe.data.splits.items() if named) or "none"
         raise UsageError(
             f"recipe {recipe.name} has no split {split!r}; it has {known}",
             hint=f"add data.splits.{split} to the recipe, or name another split",
@@ -118,8 +124,7 @@ def read_split(
         check(example)
         return example
 
-    path = resolve(recipe, recipe.data.splits[split].annotations)
-    return read_examples(path, parse, names=recipe.data.fields, each=task.list_field)
+    return read_examples(resolve(recipe, files.annotations), parse, names=recipe.data.fields, each=task.list_field)
 
 
 def training_sampling(recipe: Recipe) -> ClipSampling:
@@ -293,7 +298,9 @@ class Setup:
         from clipbert_cli.store.source import MediaFolder
 
         examples, data = read_split(self.recipe, name, self.task, check), self.recipe.data
-        source = open_media(resolve(self.recipe, data.splits[name].media), kind=data.media)
+        files = data.splits[name]
+        assert files is not None, name  # read_split has refused it
+        source = open_media(resolve(self.recipe, files.media), kind=data.media)
         # All missing items are reported before training starts, and not the first one in the middle of an epoch.
         if missing := source.missing(example.media_id for example in examples):
             raise StoreError(

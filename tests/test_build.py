@@ -13,6 +13,8 @@ from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageErr
 from clipbert_cli.infer.trained import RunSelection, ask_files, open_run
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.runs.summary import summarise
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.train.setup import prepare_training
 
@@ -134,6 +136,8 @@ def test_missing_media_are_named_before_training_starts(made_data: Path, tmp_pat
     [
         ("task=open_qa", RecipeError, "task is 'open_qa': it must be one of open_ended_qa"),
         ("data.answers=null", RecipeError, "data.answers is null"),
+        ("objective.num_labels=5", RecipeError, r"num_labels is 5, but .*answers\.json has 13 answers"),
+        ("train.learning_rate_multipliers={head.linear: 2.0}", RecipeError, "no trained parameter's name starts"),
         ("model.bert.vocab_size=30", RecipeError, "vocab_size is 30: .* has 28 entries"),
         ("model.tokenizer=absent.txt", ClipbertError, "absent.txt: no such vocabulary"),
         ("data.splits.val.media=absent", StoreError, "absent does not exist"),
@@ -146,6 +150,29 @@ def test_a_wrong_setting_stops_a_run_before_it_writes_anything(
     with pytest.raises(error, match=message):
         prepare_training(tiny(made_data, override), tmp_path / "run")
     assert not list(tmp_path.iterdir())
+
+
+def test_an_answer_layer_that_is_too_large_is_a_warning(
+    made_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare_training(tiny(made_data, "objective.num_labels=40"), tmp_path / "run")
+    assert "objective.num_labels is 40, but " in caplog.text
+    prepare_training(tiny(made_data, "objective.num_labels=13"), tmp_path / "run")
+    assert caplog.text.count("num_labels") == 1
+
+
+def test_without_validation_the_last_checkpoint_is_the_best(made_data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = prepare_training(tiny(made_data, "data.splits.val=null", "train.epochs=2"), run).run()
+    assert (result["best"], result["last"], result["steps"]) == ({}, {}, 4)
+    assert (run / "best").resolve().name == (run / "latest").resolve().name == "step_4"
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert "validation" not in {record["event"] for record in records}
+    assert summarise(RunFolder(run)).state == "finished"
+    assert summarise(RunFolder(run)).best is None
+    assert len(predictions(run)) == 48
+    with pytest.raises(UsageError, match="no split 'val'; it has train, test"):
+        open_run(RunSelection(run)).setup.split("val")
 
 
 def test_an_unknown_split_is_an_error_that_lists_the_known_ones(trained_run: Path) -> None:

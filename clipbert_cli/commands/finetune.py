@@ -124,7 +124,11 @@ def finetune(
         if training.is_finished:
             note(f"{folder} is finished: all {training.plan.total_steps:,} of its steps were done before")
         if dry_run:
-            for line in (*_published(recipe, overrides, data_root), *training.load_one_batch()):
+            for line in (
+                *_published(recipe, overrides, data_root),
+                *training.load_one_batch(),
+                *training.read_other_splits(),
+            ):
                 note(line)
             if folder.exists() and not resume:
                 warn(f"{folder} exists already: to train, give another --run, or --resume to continue a run")
@@ -189,6 +193,8 @@ def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:
     if as_json:
         print_json(result)
         return
-    best = result["best"]
-    note(f"best checkpoint: step {best['step']}, {metric} {best[metric]:.2f}")
+    if best := result["best"]:
+        note(f"best checkpoint: step {best['step']}, {metric} {best[metric]:.2f}")
+    else:
+        note(f"no validation: the last checkpoint, step {result['steps']}, counts as the best")
     print_result(result["run"])

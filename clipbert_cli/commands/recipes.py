@@ -147,11 +147,10 @@ def validate_command(name: NameArgument, overrides: SetOption = None, data_root:
     Example: clipbert recipes validate mine.yaml
     """
     from clipbert_cli.commands.terminal import warn
+    from clipbert_cli.contradictions import check_any_recipe
     from clipbert_cli.recipe.load import preview_recipe
-    from clipbert_cli.task.registry import check_task
 
     preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
-    check_task(preview.recipe.task)
-    for sentence in (*preview.unset, *preview.published):
+    for sentence in (*check_any_recipe(preview.recipe), *preview.unset, *preview.published):
         warn(sentence)
     typer.echo(f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task})")

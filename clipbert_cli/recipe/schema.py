@@ -96,10 +96,11 @@ class DataConfig(Section):
         "Folder at which relative paths of data and weights start. The option --data-root replaces it.",
         decides_scores=False,
     )
-    splits: dict[str, SplitConfig] = setting(
+    splits: dict[str, SplitConfig | None] = setting(
         {},
         AT_INFERENCE,
-        "The splits by name. `clipbert finetune` trains on train_splits and validates on `val`; others are for infer.",
+        "The splits by name. `clipbert finetune` trains on train_splits and validates on `val`; others are for infer. "
+        "null in place of a split removes one that was inherited; `val: null` trains without validation.",
         decides_scores=False,
     )
     train_splits: Annotated[list[str], Field(min_length=1)] = setting(

@@ -106,7 +106,9 @@ def _words(schema: Mapping[str, Any]) -> str:
             return f"a list of {count}values, each {_words(schema['items'])}"
         case "object":
             inner = schema.get("additionalProperties")
-            values = f", each value {_words(inner)}" if isinstance(inner, dict) and "$ref" not in inner else ""
+            # A section's keys are explained one by one.
+            is_section = "$ref" in str(inner)
+            values = f", each value {_words(inner)}" if isinstance(inner, dict) and not is_section else ""
             return f"a section of `key: value` lines{values}"
         case kind:
             names = {"integer": "a whole number", "number": "a number", "boolean": "true or false", "string": "text"}
@@ -151,7 +153,7 @@ def _settings(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Settin
                     decides_scores=extra["decides_scores"],
                 ),
             )
-            inner, name = get_args(inner)[-1] if get_origin(inner) is dict else None, f"{name}.NAME"
+            inner, name = bare(get_args(inner)[-1]) if get_origin(inner) is dict else None, f"{name}.NAME"
         if is_section(inner):
             yield from _settings(inner, (*path, *name.split(".")))
 

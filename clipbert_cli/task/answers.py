@@ -47,10 +47,11 @@ class VocabularyTask(AnswerTask):
     """
 
     needs_answers = True
+    objective_settings = ("pool", "num_labels")
 
     def num_outputs(self) -> int:
-        """Return the number of answers, or `objective.num_labels` if that is more."""
-        return max(len(self.answers), self.objective.num_labels or 0)
+        """Return `objective.num_labels`, or the number of answers if it is null."""
+        return self.objective.num_labels or len(self.answers)
 
     def predict_answers(
         self, outputs: Outputs, batch: Batch, probabilities: Callable[[Tensor], Tensor]

@@ -61,6 +61,10 @@ class Task(ABC):
 
     # The key of `score`'s result that decides the best checkpoint. Larger is better.
     main_metric: ClassVar[str] = "accuracy"
+    # The numbers at the top of `score`'s result, from which `train.best_metric` may choose.
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "count")
+    # The settings of `objective` that the task reads.
+    objective_settings: ClassVar[tuple[str, ...]] = ("pool",)
     # The kind of head that the model needs; `num_outputs` is its size.
     head_kind: ClassVar[Literal["classifier", "pretraining"]] = "classifier"
     # Whether the answers come from a vocabulary (`data.answers`).

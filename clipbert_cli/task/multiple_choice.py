@@ -31,6 +31,7 @@ class MultipleChoice(AnswerTask):
 
     # MSRVTT multiple choice has no training set of its own: the retrieval model ranks the options of each video.
     also_answers_runs_of = ("retrieval",)
+    objective_settings = ("pool", "num_options", "as_original")
 
     def num_outputs(self) -> int:
         """Return 1: the score of an option."""

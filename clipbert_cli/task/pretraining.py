@@ -45,6 +45,8 @@ class Pretraining(Task):
     """The task `pretraining`. Records have `media_id` and `caption` (one, or a list), and may have `example_id`."""
 
     main_metric = "mlm_accuracy"
+    metrics = ("mlm_accuracy", "itm_accuracy", "masked_words", "count")
+    objective_settings = ("pool", "mlm_average", "as_original")
     head_kind = "pretraining"
     list_field = "caption"
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from clipbert_cli.errors import AnnotationError, PredictionsError, UsageError
 from clipbert_cli.task.base import Draw, Questions, Task, make_example, texts_checksum
-from clipbert_cli.task.metrics import recall_table, retrieval_metrics
+from clipbert_cli.task.metrics import RECALLS, recall_table, retrieval_metrics
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction
@@ -30,6 +30,8 @@ class Retrieval(Task):
     # A media item has one prediction, its scores with all texts. Ranks need the scores of all items, so a part of a
     # split cannot be scored.
     main_metric = "recall_at_1"
+    metrics = (*(f"recall_at_{rank}" for rank in RECALLS), "median_rank", "mean_rank", "count")
+    objective_settings = ("pool", "loss", "num_negatives", "as_original")
     ranks_media = True
     prediction_key = "media_id"
     list_field = "caption"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import Any
 
 from clipbert_cli import __version__
 from clipbert_cli.build import Evaluation, Setup
-from clipbert_cli.errors import InterruptionError
+from clipbert_cli.errors import ClipbertError, InterruptionError
 from clipbert_cli.files import point_link, remove_leftovers
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.loader import BatchLoader
@@ -41,12 +41,13 @@ from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
+from clipbert_cli.train.optim import parameter_groups
 from clipbert_cli.train.phases import Phases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, groups_digest, recipe_digest
 from clipbert_cli.train.startup import TrainingFacts
 from clipbert_cli.train.validation import BestCheckpoint
-from clipbert_cli.types import Example, Group
+from clipbert_cli.types import Batch, Example, Group
 
 logger = logging.getLogger("clipbert")
 
@@ -57,6 +58,7 @@ class Training:
 
     Args:
         resumption: the state to resume from; None for a new run.
+        validation: the batches to validate with; None trains without validation, and the last checkpoint is the best.
         groups: the groups of all training splits, in order.
         begin: when preparations began, in seconds of `time.monotonic`; the time to the first step counts from there.
     """
@@ -69,7 +71,7 @@ class Training:
     plan: Plan
     groups: Sequence[Group]
     train_loader: BatchLoader
-    validation: Evaluation
+    validation: Evaluation | None
     val_examples: Sequence[Example]
     begin: float = field(default_factory=time.monotonic)
 
@@ -78,6 +80,8 @@ class Training:
         self.devices = self.world.gather(device_name(self.world.device))
         self.data_digest = groups_digest(self.groups)
         self.best = BestCheckpoint(self.config.best_metric or self.setup.task.main_metric)
+        # A multiplier that applies to nothing is found here, and not when the run has its folder.
+        parameter_groups(self.model, self.config)
         if self.resumption:
             self.resumption.check_data(self.data_digest)
 
@@ -103,6 +107,7 @@ class Training:
             training_examples=sum(len(group.examples) for group in self.groups),
             training_groups=len(self.groups),
             validation_examples=len(self.val_examples),
+            validations=self.plan.validations if self.validation else 0,
             decoder=self.train_loader.decoder.describe(),
             plan=self.plan,
             forward_passes=len(self.plan.layout.batches(1, self.world.shard)),
@@ -118,10 +123,26 @@ class Training:
     def load_one_batch(self) -> list[str]:
         """Load one batch of training and one of validation, and return a description of each."""
         lines = []
-        for name, loader in (("training", self.train_loader), ("validation", self.validation.batches)):
+        loaders: dict[str, Iterable[Batch]] = {"training": self.train_loader}
+        if self.validation:
+            loaders["validation"] = self.validation.batches
+        for name, loader in loaders.items():
             begin = time.monotonic()
             batch = next(iter(loader))
             lines.append(f"{name:10} {batch} in {time.monotonic() - begin:.1f} s")
+        return lines
+
+    def read_other_splits(self) -> list[str]:
+        """Read the splits that training does not need, and return what is in each or why it cannot be read."""
+        lines, data = [], self.setup.recipe.data
+        for name, files in data.splits.items():
+            if files is None or name in (*data.train_splits, "val"):
+                continue
+            try:
+                found = f"{len(self.setup.split(name).examples):,} examples"
+            except ClipbertError as exc:
+                found = f"cannot be read, which training does not need: {exc}"
+            lines.append(f"split      {name}: {found}")
         return lines
 
     def trainer(self, phases: Phases | None = None) -> Trainer:
@@ -290,13 +311,16 @@ class Session:
         Raises:
             InterruptionError: a signal asked to stop. The step is saved already, and resuming validates it again.
         """
+        step, evaluation = self.trainer.step, self.training.validation
+        if evaluation is None:
+            self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=step))
+            return
         setup, average = self.training.setup, self.trainer.average
         # Made anew each time: the predictor prepares a packed copy of the weights, which training changes.
         predictor = Predictor(self.training.model, setup.task, self.trainer.precision, setup.recipe.infer, self.world)
         with average.applied() if average else nullcontext():
-            predictions = list(predictor.run(self.training.validation, check_interrupts=self.interrupts.check))
+            predictions = list(predictor.run(evaluation, check_interrupts=self.interrupts.check))
         fields = {prediction.key: prediction.fields for prediction in predictions}
-        step = self.trainer.step
         scores = self.world.main_first(lambda: setup.task.score(fields, self.training.val_examples))
         # The record comes first: the link can be derived from the records, but not the other way round.
         is_best = self.best.update({"step": step, **scores})

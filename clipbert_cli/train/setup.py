@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
 from clipbert_cli.build import Setup
+from clipbert_cli.contradictions import check_training_recipe
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.mixture import MixedDataset, Mixture
 from clipbert_cli.loading.order import TrainingBatches
@@ -16,6 +18,8 @@ from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, find_resumption
 from clipbert_cli.train.session import Training
+
+logger = logging.getLogger("clipbert")
 
 
 def plan_training(setup: Setup, data: MixedDataset, resumption: Resumption | None) -> tuple[Plan, BatchLoader]:
@@ -51,6 +55,8 @@ def prepare_training(
         ClipbertError: one of the recipe's files, media or weights is missing or wrong.
     """
     begin = time.monotonic()
+    for warning in check_training_recipe(recipe):
+        logger.warning(warning)
     world = world or start_world()
     folder = RunFolder.existing(run) if resume else RunFolder.absent(run) if must_be_new else RunFolder(run)
     resumption = None
@@ -60,7 +66,7 @@ def prepare_training(
     setup = Setup.for_training(recipe, world)
     data = setup.training_data()
     plan, train_loader = plan_training(setup, data, resumption)
-    validation = setup.split("val", setup.task.check_truth)
+    validation = setup.split("val", setup.task.check_truth) if recipe.data.splits["val"] else None
     has_weights = resumption is not None and resumption.checkpoint is not None
     model, reports = setup.model(starting_weights=not has_weights)
     return Training(
@@ -72,7 +78,7 @@ def prepare_training(
         plan=plan,
         groups=[group for part in data.parts for group in part.groups],
         train_loader=train_loader,
-        validation=setup.evaluation(validation),
-        val_examples=validation.examples,
+        validation=setup.evaluation(validation) if validation else None,
+        val_examples=validation.examples if validation else (),
         begin=begin,
     )

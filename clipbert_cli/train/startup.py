@@ -28,6 +28,7 @@ class TrainingFacts:
     training_examples: int
     training_groups: int
     validation_examples: int
+    validations: int
     decoder: str
     plan: Plan
     forward_passes: int
@@ -37,14 +38,13 @@ class TrainingFacts:
     def values(self) -> dict[str, Any]:
         """Return plain values by name, for programs."""
         names = ("run", "parameters", "trained_parameters", "training_examples", "training_groups")
-        more = ("validation_examples", "forward_passes", "precision", "decoder")
+        more = ("validation_examples", "validations", "forward_passes", "precision", "decoder")
         return {
             **{name: getattr(self, name) for name in (*names, *more)},
             "devices": list(self.devices),
             "processes": len(self.devices),
             "steps": self.plan.total_steps,
             "epochs": self.plan.epochs,
-            "validations": self.plan.validations,
             "global_batch": self.plan.layout.global_batch,
         }
 
@@ -52,7 +52,7 @@ class TrainingFacts:
         """Return one line per subject, for a person."""
         plan, layout = self.plan, self.plan.layout
         average = f", averaged with decay {self.ema_decay}" if self.ema_decay is not None else ""
-        every = f", one every {plan.validate_every:,} steps" if plan.validate_every < plan.total_steps else ""
+        every = f", one every {plan.validate_every:,} steps" if self.validations > 1 else ""
         groups, passes = f"{self.training_groups:,} groups", plural(self.forward_passes, "forward pass", "es")
         devices = ", ".join(f"{self.devices.count(name)} x {name}" for name in dict.fromkeys(self.devices))
         return "\n".join(
@@ -65,7 +65,7 @@ class TrainingFacts:
                 ),
                 (
                     f"training   {plan.total_steps:,} steps, {plural(plan.epochs, 'epoch')}, "
-                    f"{plural(plan.validations, 'validation')}{every}"
+                    f"{plural(self.validations, 'validation')}{every}"
                 ),
                 (
                     f"batch      {layout.global_batch} groups per step: {plural(len(self.devices), 'process', 'es')}, "

@@ -145,6 +145,32 @@ def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_reads_the_splits_that_training_does_not_need(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    one_bad = tmp_path / "bad.jsonl"
+    one_bad.write_text('{"video_id": "test0000", "question": 3}\n')
+    hidden = tmp_path / "hidden.csv"
+    hidden.write_text("video_id,question\ntest0000,what is it?\n")
+    splits = {"bad": f"{one_bad}, media: vis_db", "gone": "no.csv, media: vis_db", "hidden": f"{hidden}, media: vis_db"}
+    more = [f"data.splits.{name}={{annotations: {files}}}" for name, files in splits.items()]
+    done = clipbert(*arguments(made_data, tmp_path / "run", *more), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "split      test: 48 examples" in done.stderr
+    assert "split      hidden: 1 examples" in done.stderr
+    assert f"split      bad: cannot be read, which training does not need: {one_bad}:1: question is 3" in done.stderr
+    assert "split      gone: cannot be read, which training does not need: " in done.stderr
+
+
+def test_a_training_without_validation_says_so(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    done = clipbert(*arguments(made_data, tmp_path / "run", "data.splits.val=null"))
+    assert done.returncode == 0, done.stderr
+    assert "training   4 steps, 2 epochs, 0 validations\n" in done.stderr
+    assert "no validation: the last checkpoint, step 4, counts as the best" in done.stderr
+    resumed = clipbert("finetune", "--run", tmp_path / "run", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

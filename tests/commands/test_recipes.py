@@ -164,9 +164,9 @@ def test_what_goes_wrong_is_one_message_and_its_exit_code(arguments, code):
 
 
 def test_a_recipe_can_come_through_a_pipe():
-    command = (
-        f"{sys.executable} -m clipbert_cli recipes validate <(printf 'name: a\\ntask: retrieval\\n') --data-root ."
-    )
+    files = "{annotations: a.csv, media: a}"
+    text = f"name: a\\ntask: retrieval\\ndata: {{splits: {{train: {files}, val: null}}}}\\n"
+    command = f"{sys.executable} -m clipbert_cli recipes validate <(printf '{text}') --data-root ."
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
     assert "valid (name a, task retrieval)" in result.stdout

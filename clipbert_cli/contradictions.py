@@ -1,0 +1,145 @@
+"""What a recipe says that cannot be, found without reading its data.
+
+The schema checks each section by itself. This module knows the tasks as well, so it can compare the settings of the
+whole recipe. `clipbert recipes validate` and every training ask it first.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator
+
+from clipbert_cli.errors import RecipeError
+from clipbert_cli.recipe.schema import ObjectiveConfig, Recipe
+from clipbert_cli.task.registry import task_class
+
+# The names with which the parameters of every model start (`model/clipbert.py`).
+PARAMETER_ROOTS = ("head", "text_embeddings", "transformer", "visual_embeddings", "visual_encoder")
+
+
+def check_training_recipe(recipe: Recipe) -> list[str]:
+    """Return warnings about a recipe that is to be trained, one sentence each.
+
+    Raises:
+        RecipeError: training is impossible; all reasons together.
+    """
+    mistakes = [*_answers(recipe), *_splits(recipe), *_best_metric(recipe), *_schedule(recipe), *_parts(recipe)]
+    if mistakes:
+        raise RecipeError("\n".join(mistakes))
+    return [*_unread_objective(recipe), *_same_split(recipe), *_milestones(recipe)]
+
+
+def check_any_recipe(recipe: Recipe) -> list[str]:
+    """Return warnings about a recipe of any purpose: some are for `infer` only, and some are to be extended.
+
+    Raises:
+        RecipeError: see `check_training_recipe`; or the recipe has no such task.
+    """
+    task_class(recipe.task)
+    if any(recipe.data.splits.get(name) for name in recipe.data.train_splits):
+        return check_training_recipe(recipe)
+    names = ", ".join(recipe.data.train_splits)
+    if recipe.data.splits:
+        return [f"data.splits has no {names}: this recipe is for clipbert infer and eval alone"]
+    return [f"data.splits is empty: add data.splits.{recipe.data.train_splits[0]} and data.splits.val to train"]
+
+
+# ------------------------------------------------------------------------------------------------ impossible
+
+
+def _answers(recipe: Recipe) -> Iterator[str]:
+    needed, named = task_class(recipe.task).needs_answers, recipe.data.answers
+    if needed and named is None:
+        yield (
+            f"data.answers is null, but task {recipe.task} chooses from a list of answers: name its file "
+            "(clipbert recipes answers makes one of the training split)"
+        )
+    if named is not None and not needed:
+        yield (
+            f"data.answers is {named!r}, but task {recipe.task} has no list of answers: set data.answers to null "
+            "(leaving it out keeps the value of an extended recipe)"
+        )
+
+
+def _splits(recipe: Recipe) -> Iterator[str]:
+    data = recipe.data
+    known = ", ".join(name for name, split in data.splits.items() if split) or "no split"
+    for name in dict.fromkeys(data.train_splits):
+        if not data.splits.get(name):
+            yield f"data.train_splits has {name!r}, but data.splits has {known}: add data.splits.{name}"
+        if data.train_splits.count(name) > 1:
+            yield f"data.train_splits has {name!r} {data.train_splits.count(name)} times: train_ratios repeats a split"
+    if "val" not in data.splits:
+        yield f"data.splits has no val, but {known}: add it, or set data.splits.val to null to train without validation"
+
+
+def _best_metric(recipe: Recipe) -> Iterator[str]:
+    metric, known = recipe.train.best_metric, task_class(recipe.task).metrics
+    if metric and metric.removeprefix("-") not in known:
+        near = difflib.get_close_matches(metric.removeprefix("-"), known, n=1)
+        guess = f"; did you mean {near[0]}?" if near else ", with - before it if less is better"
+        yield f"train.best_metric is {metric!r}, but must be one of {', '.join(known)}{guess}"
+
+
+def _schedule(recipe: Recipe) -> Iterator[str]:
+    train = recipe.train
+    warmup = int(train.warmup_ratio * train.max_steps) if train.max_steps else train.warmup_ratio
+    # invsqrt is sqrt(warmup / step) after the warm-up: without one the rate would be 0 throughout.
+    if "invsqrt" in (train.schedule, train.visual_schedule) and not warmup:
+        yield (
+            f"train.warmup_ratio is {train.warmup_ratio}, which gives no warm-up step, but schedule invsqrt needs at "
+            "least one: raise it"
+        )
+
+
+def _parts(recipe: Recipe) -> Iterator[str]:
+    """Yield names of parts that no model has. The visual encoder's own parts are known for `resnet` alone."""
+    layers, resnet = recipe.model.bert.num_hidden_layers, recipe.model.visual.kind == "resnet"
+    known = {"visual", "transformer", "transformer.embeddings", *(f"transformer.{n}" for n in range(layers)), "head"}
+    known |= {"visual.stem", "visual.grid", *(f"visual.{n}" for n in range(len(recipe.model.visual.depths)))}
+    for name in recipe.train.freeze:
+        ends = re.fullmatch(r"(.+\.)(\d+)-(\d+)", name)
+        parts = {ends[1] + ends[2], ends[1] + ends[3]} if ends else {name}
+        backwards = ends is not None and int(ends[2]) > int(ends[3])
+        if (resnet or not name.startswith("visual.")) and (backwards or not parts <= known):
+            yield (
+                f"train.freeze has {name!r}, which is no part of this model: its parts are visual, transformer, "
+                f"transformer.embeddings, transformer.0-{layers - 1}, head and the parts of visual (see clipbert "
+                "recipes explain train.freeze)"
+            )
+    if {"visual", "transformer", "head"} <= set(recipe.train.freeze):
+        yield "train.freeze has visual, transformer and head: nothing is left to train; leave out what should learn"
+    for prefix in recipe.train.learning_rate_multipliers:
+        if not any(root.startswith(prefix) or prefix.startswith(root) for root in PARAMETER_ROOTS):
+            yield (
+                f"train.learning_rate_multipliers has {prefix!r}, but no parameter's name starts so: they start with "
+                + ", ".join(PARAMETER_ROOTS)
+            )
+
+
+# ------------------------------------------------------------------------------------------------ probably not meant
+
+
+def _unread_objective(recipe: Recipe) -> Iterator[str]:
+    read = task_class(recipe.task).objective_settings
+    for name, field in ObjectiveConfig.model_fields.items():
+        value = getattr(recipe.objective, name)
+        if name not in read and value != field.default:
+            yield f"objective.{name} is {value!r}, but task {recipe.task} does not read it"
+
+
+def _same_split(recipe: Recipe) -> Iterator[str]:
+    trained = {recipe.data.splits[name]: name for name in recipe.data.train_splits}
+    for name, split in recipe.data.splits.items():
+        if split in trained and name not in recipe.data.train_splits:
+            yield (
+                f"data.splits.{name} has the files of data.splits.{trained[split]}: its scores are those of records "
+                "that were trained on"
+            )
+
+
+def _milestones(recipe: Recipe) -> Iterator[str]:
+    late = [epoch for epoch in recipe.train.milestones if epoch >= recipe.train.epochs]
+    if late:
+        yield f"train.milestones has {late[0]}, which training does not reach: train.epochs is {recipe.train.epochs}"

@@ -1,0 +1,116 @@
+"""What `recipes validate` and every training refuse or warn about before they read any data."""
+
+import pytest
+
+from clipbert_cli.contradictions import check_any_recipe, check_training_recipe
+from clipbert_cli.errors import RecipeError
+from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.recipe.load import list_recipes, load_recipe
+
+ROOTS = {"DATA": "/data"}
+
+
+def recipe(base, *overrides):
+    return load_recipe(base, overrides=overrides, environment=ROOTS)
+
+
+@pytest.mark.parametrize(
+    ("base", "overrides", "says"),
+    [
+        ("demo_qa", ["data.answers=null"], "data.answers is null, but task open_ended_qa chooses from a list"),
+        ("demo_vqa", ["data.answers=null"], "data.answers is null, but task image_qa chooses from a list"),
+        ("demo_qa", ["task=retrieval"], "data.answers is 'txt_db/answers.json', .*: set data.answers to null"),
+        ("demo_qa", ["task=multiple_choice"], "task multiple_choice has no list of answers"),
+        ("msrvtt_qa", ["task=pretraining"], "task pretraining has no list of answers"),
+        ("demo_qa", ["data.splits.train=null"], "train_splits has 'train', but data.splits has val, test: add"),
+        ("demo_qa", ["data.train_splits=[train, more]"], "train_splits has 'more', but data.splits has train, val"),
+        ("demo_qa", ["data.train_splits=[train, train]"], "train_splits has 'train' 2 times"),
+        ("demo_qa", ["train.best_metric=acuracy"], "best_metric is 'acuracy', .* did you mean accuracy"),
+        ("demo_retrieval", ["train.best_metric=accuracy"], "must be one of recall_at_1, recall_at_5, recall_at_10"),
+        ("demo_pretrain", ["train.best_metric=-loss"], "must be one of mlm_accuracy, itm_accuracy"),
+        ("demo_qa", ["train.schedule=invsqrt", "train.warmup_ratio=0"], "warmup_ratio is 0.0, which gives no warm-up"),
+        (
+            "demo_qa",
+            ["train.visual_schedule=invsqrt", "train.max_steps=5"],
+            "warmup_ratio is 0.1, which gives no warm-up step",
+        ),
+        ("demo_qa", ["train.freeze=[visual.stm]"], "'visual.stm', which is no part of this model"),
+        ("demo_qa", ["train.freeze=[visual, transformer.0-5]"], "its parts are .*transformer.0-1"),
+        ("demo_qa", ["train.freeze=[transformer.1-0]"], "'transformer.1-0', which is no part"),
+        ("demo_qa", ["train.freeze=[visual.4]"], "'visual.4', which is no part"),
+        ("demo_qa", ["train.freeze=[head, visual, transformer]"], "nothing is left to train"),
+        ("demo_qa", ["train.learning_rate_multipliers={bert: 2.0}"], "'bert', but no parameter's name starts so"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(base, overrides, says):
+    with pytest.raises(RecipeError, match=says):
+        check_training_recipe(recipe(base, *overrides))
+
+
+def test_a_split_for_validation_is_left_out_only_by_saying_so(tmp_path):
+    file = tmp_path / "own.yaml"
+    text = "extends: retrieval\nname: own\ndata: {{splits: {{train: {{annotations: a.csv, media: a}}{}}}}}\n"
+    file.write_text(text.format(""))
+    with pytest.raises(RecipeError, match=r"no val, but train: add it, or set data\.splits\.val to null"):
+        check_training_recipe(load_recipe(file))
+    file.write_text(text.format(", val: null"))
+    assert check_training_recipe(load_recipe(file)) == []
+
+
+def test_all_contradictions_are_reported_together():
+    with pytest.raises(RecipeError) as caught:
+        check_training_recipe(recipe("demo_qa", "task=retrieval", "train.best_metric=x", "train.freeze=[y]"))
+    assert [line.partition(" ")[0] for line in str(caught.value).splitlines()] == [
+        *("data.answers", "train.best_metric", "train.freeze"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("base", "overrides", "says"),
+    [
+        ("msrvtt_qa", ["task=retrieval", "data.answers=null"], "objective.num_labels is 1500, but task retrieval"),
+        ("demo_qa", ["objective.num_options=4"], "objective.num_options is 4, but task open_ended_qa does not read it"),
+        ("demo_mc", ["objective.num_negatives=3"], "objective.num_negatives is 3, but task multiple_choice"),
+        ("demo_retrieval", ["objective.mlm_average=all"], "objective.mlm_average is 'all', but task retrieval"),
+        ("demo_qa", ["data.splits.val.annotations=txt_db/train.jsonl"], "data.splits.val has the files of data.splits"),
+        ("demo_qa", ["data.splits.test.annotations=txt_db/train.jsonl"], "data.splits.test has the files of"),
+        ("demo_qa", ["train.schedule=multi_step", "train.milestones=[3, 25]"], "train.milestones has 25, which"),
+    ],
+)
+def test_what_is_probably_not_meant_is_a_warning(base, overrides, says):
+    (warning,) = check_training_recipe(recipe(base, *overrides))
+    assert warning.startswith(says)
+
+
+@pytest.mark.parametrize("name", [each.name for each in list_recipes()])
+def test_no_shipped_recipe_is_refused(name):
+    warnings = check_any_recipe(recipe(name))
+    assert all("data.splits" in warning for warning in warnings)
+    kinds = ("msrvtt_mc", "video_qa", "image_qa", "multiple_choice", "retrieval", "pretraining")
+    assert bool(warnings) == (name in kinds)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.freeze=[visual, transformer.0-1]",
+        "train.freeze=[visual.stem, visual.0-3, visual.grid, transformer.embeddings]",
+        "train.freeze=[transformer, visual]",
+        "train.learning_rate_multipliers={head: 10.0, visual_encoder.grid: 2.0, transformer.layers.0: 0.5}",
+        "train.best_metric=-count",
+        "data.splits.test=null",
+    ],
+)
+def test_what_can_be_trained_is_accepted(override):
+    assert check_training_recipe(recipe("demo_qa", override)) == []
+
+
+def test_parts_and_parameters_are_those_of_the_model():
+    """The names are written down without a model. Here they are compared with one."""
+    from clipbert_cli.contradictions import PARAMETER_ROOTS
+
+    own = recipe("demo_qa")
+    model = ClipBert(own.model, HeadSpec("classifier", 2))
+    assert {name.partition(".")[0] for name, _ in model.named_parameters()} == set(PARAMETER_ROOTS)
+    for part in model.freezable_parts():
+        assert check_training_recipe(recipe("demo_qa", f"train.freeze=[{part}]")) == []

@@ -4,6 +4,7 @@
     ├── UsageError           exit 2   a wrong option, or options that do not go together
     ├── RecipeError          exit 2   all mistakes of a recipe together
     ├── CatalogError         exit 2   all mistakes of a download catalogue together
+    ├── UnreadableError      exit 1   a file or text from outside: not regular, too large, not UTF-8, not JSON
     ├── AnnotationError      exit 1   records of a JSONL file: file, line, field, value
     ├── StoreError           exit 1   a media store: missing, unfinished, or without a media id
     ├── DecodeError          exit 1   media that cannot be decoded
@@ -50,6 +51,10 @@ class RecipeError(ClipbertError):
 
 class CatalogError(ClipbertError):
     exit_code = 2
+
+
+class UnreadableError(ClipbertError):
+    pass
 
 
 class AnnotationError(ClipbertError):

@@ -215,9 +215,6 @@ def _is_in_use(temporary: Path, process: int) -> bool:
     return True
 
 
-# ------------------------------------------------------------------------------------------ JSON
-
-
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document, in a folder that is made where it is missing.
 
@@ -227,14 +224,6 @@ def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as stream:
         stream.write(json.dumps(value, indent=1) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Return a JSON document written by `write_json`, or None where it is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return None
 
 
 # ------------------------------------------------------------------------------------------ locks

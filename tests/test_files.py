@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -57,7 +58,7 @@ def test_a_link_is_replaced_and_its_target_is_not_written(tmp_path: Path) -> Non
     (tmp_path / "a").symlink_to("outside")
     files.write_json(tmp_path / "a", [1])
     assert (tmp_path / "outside").read_text() == "mine"
-    assert files.read_json(tmp_path / "a") == [1]
+    assert json.loads((tmp_path / "a").read_text()) == [1]
 
 
 def test_a_lock_is_not_taken_through_a_link(tmp_path: Path) -> None:

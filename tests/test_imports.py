@@ -17,13 +17,14 @@ MODULES = {
 }
 
 # The packages and top-level modules that each one may import, besides itself. A name that is not listed does not exist.
-SHARED = {"types", "files", "errors", "cores"}
+SHARED = {"types", "files", "foreign", "errors", "cores"}
 READING = {*SHARED, "recipe.schema", "text", "media", "store", "loading", "runtime"}
 MAY_IMPORT = {
     "errors": set(),
     "cores": set(),
     "types": {"errors"},
     "files": {"errors"},
+    "foreign": {"errors"},
     "recipe.schema": {"types"},
     "recipe": {*SHARED, "recipe.schema"},
     "text": {*SHARED, "recipe.schema"},

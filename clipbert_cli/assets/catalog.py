@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from clipbert_cli.errors import CatalogError, UsageError
+from clipbert_cli.errors import CatalogError, UnreadableError, UsageError
+from clipbert_cli.foreign import read_text
 from clipbert_cli.types import Kind as MediaKind
 
 PartKind = Literal["annotations", "media", "weights"]
@@ -251,11 +252,11 @@ def load_catalog(extra: Path | None = None) -> Catalog:
     if extra is not None:
         where = str(extra)
         try:
-            document = _laid_over(document, _parse(extra.read_text(encoding="utf-8"), where))
-        except OSError as exc:
-            raise CatalogError(f"--catalog {extra}: {exc.strerror}", hint="name a YAML file that can be read") from exc
-        except UnicodeDecodeError as exc:
-            raise CatalogError(f"--catalog {extra}: not UTF-8 text: {exc}", hint="name a YAML file") from exc
+            document = _laid_over(document, _parse(read_text(extra), where))
+        except FileNotFoundError:
+            raise CatalogError(f"--catalog {extra}: no such file", hint="name a YAML file that can be read") from None
+        except UnreadableError as exc:
+            raise CatalogError(f"--catalog {exc}", hint="name a YAML file that can be read") from exc
     try:
         return Catalog.model_validate(document)
     except ValidationError as exc:
@@ -279,7 +280,8 @@ def _parse(text: str, where: str) -> dict[str, Any]:
 
     try:
         document = yaml.safe_load(text)
-    except yaml.YAMLError as exc:
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        # A date that is none is a ValueError, as is an integer of thousands of digits.
         raise CatalogError(f"{where}: not YAML: {exc}", hint="correct the file at that place") from exc
     if not isinstance(document, dict):
         raise CatalogError(f"{where}: a mapping with files, assets or recipes was expected, not {document!r}")

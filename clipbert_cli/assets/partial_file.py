@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from clipbert_cli.files import read_json, write_json
+from clipbert_cli.errors import UnreadableError
+from clipbert_cli.files import write_json
+from clipbert_cli.foreign import read_json
 
 
 class PartialFile:
@@ -29,9 +31,16 @@ class PartialFile:
         # Without a buffer, every byte that was received is in the file when the process is killed.
         self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
         self.size = self.path.stat().st_size
-        version = read_json(self._version) or {}
-        self.source: str | None = version.get("source")
-        self.validator: str | None = version.get("validator")
+        self.source, self.validator = self._known_version()
+
+    def _known_version(self) -> tuple[str | None, str | None]:
+        """Return source and validator of the bytes; None where an earlier process could not write them."""
+        try:
+            version = read_json(self._version)
+            source, validator = version["source"], version["validator"]
+        except (FileNotFoundError, UnreadableError, LookupError, TypeError):
+            return None, None
+        return (source, validator) if {type(source), type(validator)} <= {str, type(None)} else (None, None)
 
     def __enter__(self) -> PartialFile:
         return self

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
 import sys
@@ -17,6 +16,7 @@ import typer
 
 from clipbert_cli.commands.options import DeviceOption, JsonOption
 from clipbert_cli.errors import OutputError
+from clipbert_cli.foreign import parse_json, read_lines
 
 # Only a folder that a demo has made has this file: --force removes nothing else.
 MARK = ".clipbert-demo"
@@ -172,7 +172,9 @@ def _questions(demo: _Demo, recipe: str = "demo_qa") -> dict[str, Any]:
 
 def _example_question(folder: Path, run: Path) -> str:
     """Return a command that asks a question of the test split about its video."""
-    record = json.loads((folder / "txt_db" / "test.jsonl").read_text(encoding="utf-8").partition("\n")[0])
+    texts = folder / "txt_db" / "test.jsonl"
+    number, line = next(read_lines(texts))
+    record = parse_json(line, str(texts), line=number)
     video = folder / "videos" / f"{record['video_id']}.mp4"
     # In a virtual environment that is not activated, the shell finds the command only by its path.
     called = Path(sys.argv[0])

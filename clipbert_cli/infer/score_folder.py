@@ -28,8 +28,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from clipbert_cli.errors import OutputError, PredictionsError
+from clipbert_cli.errors import OutputError, PredictionsError, UnreadableError
 from clipbert_cli.files import LockHeldError, atomic_file, fsync, lock
+from clipbert_cli.foreign import map_array, read_json, read_text
 from clipbert_cli.types import Prediction
 
 SCORES, IDS = "scores.npy", "ids.json"
@@ -111,7 +112,7 @@ class ScoreFolder:
         if overwrite:
             for file in (state, self.path / SCORES, self.path / IDS):
                 file.unlink(missing_ok=True)
-        elif state.exists() and state.read_text(encoding="utf-8") != described:
+        elif state.exists() and not _holds(state, described):
             raise OutputError(
                 f"{self.path} holds unfinished scores of other weights, settings, media or texts",
                 hint="give the command that began them, name another folder, or give --overwrite",
@@ -136,10 +137,10 @@ class ScoreFolder:
     def _is_whole(self) -> bool:
         """Return whether both files have their full size; a damaged disk may have cut them."""
         try:
-            shape = np.load(self.unfinished / SCORES, mmap_mode="r").shape
+            shape = map_array(self.unfinished / SCORES).shape
             marks = (self.unfinished / FINISHED).stat().st_size
             return (marks, shape) == (len(self.scoring.media), (len(self.scoring.media), len(self.scoring.texts)))
-        except (OSError, ValueError, EOFError):
+        except (OSError, UnreadableError):
             return False
 
     def finish(self) -> None:
@@ -179,6 +180,13 @@ class ScoreFolder:
             raise OutputError(
                 f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues from here"
             ) from exc
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return read_text(path, limit=4 * len(text)) == text
+    except UnreadableError:
+        return False
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -243,11 +251,11 @@ def read_scores(path: Path) -> dict[str, Mapping[str, Any]]:
             f"{path}: these scores are unfinished", hint="give the same clipbert infer command again"
         )
     try:
-        scores = np.load(path / SCORES, mmap_mode="r", allow_pickle=False)
-        ids = json.loads((path / IDS).read_text(encoding="utf-8"))
+        scores = map_array(path / SCORES)
+        ids = read_json(path / IDS)
         media, texts, errors = ids["media"], ids["texts"], ids["errors"]
         checksum = ids["checksum"]
-    except (OSError, ValueError, KeyError, TypeError) as exc:
+    except (OSError, LookupError, TypeError, UnreadableError) as exc:
         raise PredictionsError(
             f"{path}: the scores are damaged: {exc}", hint=f"the folder needs {SCORES} and {IDS}; run infer again"
         ) from exc

@@ -9,18 +9,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from clipbert_cli.errors import OutputError, WeightsError
+from clipbert_cli.errors import OutputError, UnreadableError, WeightsError
 from clipbert_cli.files import atomic_path
+from clipbert_cli.foreign import read_json
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.weights.load import load_weights
-from clipbert_cli.model.weights.weight_files import CONFIG_FILE, WEIGHTS_FILE
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, DOWNLOAD_AGAIN, WEIGHTS_FILE
 from clipbert_cli.recipe.schema import ModelConfig
 
 FORMAT_VERSION = 1
@@ -69,14 +69,14 @@ def read_config(path: Path) -> tuple[ModelConfig, HeadSpec]:
         WeightsError: the file is missing, is not this project's, or has another version of the format.
     """
     try:
-        description: Any = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
     except FileNotFoundError as error:
         raise WeightsError(
             f"{path}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}",
             hint="name the folder that save_pretrained or a run's checkpoint wrote",
         ) from error
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: cannot be read as JSON: {error}") from error
+    except UnreadableError as error:
+        raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
     found = description.get("format") if isinstance(description, dict) else None
     if found != "clipbert":
         raise WeightsError(f"{path}: format is {found!r}, expected 'clipbert': this is not a model of this project")

@@ -36,6 +36,7 @@ from clipbert_cli.recipe.values import (
     plain_tag,
     put,
     read_file,
+    read_text,
     read_yaml,
     shown,
     write_yaml,
@@ -122,7 +123,7 @@ def list_recipes() -> list[ShippedRecipe]:
     found = []
     for path in (shipped_folder() / f"{name}.yaml" for name in _shipped_names()):
         task = _read_chain(path, Variables(os.environ), [])[("task",)].value
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
+        first = read_text(path).partition("\n")[0]
         found.append(ShippedRecipe(name=path.stem, path=path, task=str(task), summary=first.lstrip("# ").strip()))
     return found
 
@@ -255,7 +256,7 @@ def _is_text(path: KeyPath) -> bool:
 def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], above: tuple[Path, ...] = ()) -> Entries:
     """Return the entries of a file merged over those of its bases. `above` are the files that led to this one."""
     # Only the files that led here: two bases of one recipe may extend the same file.
-    if path.resolve() in [file.resolve() for file in above]:
+    if os.path.realpath(path) in map(os.path.realpath, above):
         circle = " extends ".join(shown(file) for file in (*above, path))
         raise RecipeError(f"{circle}: a recipe cannot extend itself")
     own = read_file(path, mistakes)

@@ -14,7 +14,8 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-from clipbert_cli.errors import RecipeError
+from clipbert_cli import foreign
+from clipbert_cli.errors import RecipeError, UnreadableError
 
 KeyPath = tuple[str | int, ...]
 
@@ -158,6 +159,9 @@ def escaped(value: Any) -> Any:
 
 # ----------------------------------------------------------------------------------------------------- YAML
 
+MAX_BYTES = 2**20
+"""The limit of a recipe's file. The longest shipped one has 3 kB."""
+
 MAX_NODES = 100_000
 """A recipe has some hundred values; a few lines of aliases of aliases can stand for billions."""
 
@@ -227,17 +231,11 @@ def read_text(path: Path) -> str:
     """
     place = shown(path)
     try:
-        # Bytes, not text mode: a byte order mark and Windows line ends are for the YAML reader, and must not depend on
-        # the locale.
-        return path.read_bytes().decode("utf-8")
+        return foreign.read_text(Path(place), limit=MAX_BYTES)
     except FileNotFoundError:
         raise RecipeError(f"{place}: no such recipe file", hint="clipbert recipes ls lists the shipped ones") from None
-    except IsADirectoryError:
-        raise RecipeError(f"{place} is a folder: a recipe is a YAML file") from None
-    except OSError as exc:
-        raise RecipeError(f"{place}: cannot be read: {exc.strerror or exc}") from exc
-    except UnicodeDecodeError as exc:
-        raise RecipeError(f"{place}: byte {exc.start} is not UTF-8: a recipe is UTF-8 text") from exc
+    except UnreadableError as exc:
+        raise RecipeError(str(exc), hint="a recipe is a file of YAML in UTF-8") from exc
 
 
 def read_file(path: Path, mistakes: list[Mistake]) -> Entries:

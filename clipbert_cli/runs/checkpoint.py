@@ -17,7 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from clipbert_cli.errors import UnreadableError
 from clipbert_cli.files import atomic_folder, point_link, remove
+from clipbert_cli.foreign import read_json
 
 STATE_FILE = "state.json"
 TRAINING_FILE = "training.pt"
@@ -58,8 +60,8 @@ def read_state(folder: Path) -> dict[str, Any]:
         ValueError: the file is missing or is not a JSON object.
     """
     try:
-        state = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as exc:
+        state = read_json(folder / STATE_FILE)
+    except (OSError, UnreadableError) as exc:
         raise ValueError(f"{STATE_FILE} cannot be read: {exc}") from exc
     if not isinstance(state, dict):
         raise ValueError(f"{STATE_FILE} is not a JSON object")

@@ -21,8 +21,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.errors import RunError
-from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, read_json, write_json
+from clipbert_cli.errors import RunError, UnreadableError
+from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, write_json
+from clipbert_cli.foreign import parse_json, read_json, read_lines
 from clipbert_cli.runs.checkpoint import (
     AVERAGE_FILE,
     STATE_FILE,
@@ -193,14 +194,12 @@ class RunFolder:
 
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of metrics.jsonl."""
-        try:
-            lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+        if not self.metrics.exists():
             return
-        for line in lines:
+        for number, line in read_lines(self.metrics):
             try:
-                record = json.loads(line)
-            except ValueError:  # the last line, if the process was killed while it wrote it
+                record = parse_json(line, str(self.metrics), line=number)
+            except UnreadableError:  # the last line, if the process was killed while it wrote it
                 continue
             if isinstance(record, dict):
                 yield record
@@ -214,5 +213,9 @@ class RunFolder:
             stream.writelines(json.dumps(record) + "\n" for record in kept)
 
     def add_environment(self, entry: Mapping[str, Any]) -> None:
-        """Append the entry of one start to environment.json."""
-        write_json(self.environment, [*(read_json(self.environment) or []), entry])
+        """Append the entry of one start to environment.json; what is there and is no list of entries is replaced."""
+        try:
+            earlier = read_json(self.environment)
+        except (FileNotFoundError, UnreadableError):
+            earlier = []
+        write_json(self.environment, [*(earlier if isinstance(earlier, list) else []), entry])

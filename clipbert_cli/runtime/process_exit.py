@@ -6,7 +6,6 @@ The report is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a p
 from __future__ import annotations
 
 import atexit
-import json
 import os
 import signal
 import sys
@@ -16,8 +15,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from clipbert_cli.errors import ClipbertError
+from clipbert_cli.errors import ClipbertError, UnreadableError
 from clipbert_cli.files import write_json
+from clipbert_cli.foreign import read_json
 
 # Environment variable that our own launcher sets: it prints the messages of the processes it started.
 LAUNCHED = "CLIPBERT_LAUNCHED"
@@ -102,8 +102,9 @@ def _first_failure(logs: Path) -> Failure | None:
     failures = []
     for file in logs.rglob("error.json"):
         try:
-            failures.append(Failure(**json.loads(file.read_text(encoding="utf-8"))["clipbert"]))
-        except (OSError, ValueError, KeyError, TypeError):  # torchrun's own report, or one cut short by a full disk
+            failures.append(Failure(**read_json(file)["clipbert"]))
+        # torchrun's own report, or one cut short by a full disk
+        except (OSError, UnreadableError, KeyError, TypeError):
             continue
     return min(failures, key=lambda failure: failure.time, default=None)
 

@@ -6,7 +6,6 @@ has a folder: their videos are probed when they are first used, which decodes ea
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import weakref
@@ -18,7 +17,8 @@ from typing import Any
 
 import lmdb
 
-from clipbert_cli.errors import DecodeError, StoreError
+from clipbert_cli.errors import DecodeError, StoreError, UnreadableError
+from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.store import records
@@ -118,7 +118,7 @@ class LmdbStore(MediaSource):
     def _checked_manifest(self, record: bytes, kind: Kind | None, *, complete: bool) -> dict[str, Any]:
         try:
             manifest = records.manifest(record)
-        except (ValueError, KeyError, TypeError) as exc:
+        except (UnreadableError, ValueError, KeyError, TypeError) as exc:
             raise self._damaged("its manifest cannot be read") from exc
         if manifest["format"] > records.FORMAT:
             raise StoreError(
@@ -199,7 +199,7 @@ class LmdbStore(MediaSource):
             return super()._info(media_id)
         try:
             return records.video_info(record)
-        except (ValueError, KeyError, TypeError) as exc:
+        except (UnreadableError, ValueError, KeyError, TypeError) as exc:
             raise self._damaged(f"the media record of {media_id!r} cannot be read") from exc
 
     def packets(self, media_id: str) -> PacketTable | None:
@@ -209,7 +209,7 @@ class LmdbStore(MediaSource):
         record = self._stored(records.packets_key(media_id))
         try:
             return None if record is None else records.packet_table(record)
-        except (ValueError, KeyError, TypeError, zlib.error) as exc:
+        except (UnreadableError, ValueError, KeyError, TypeError, zlib.error) as exc:
             raise self._damaged(f"the packet table of {media_id!r} cannot be read") from exc
 
     @property
@@ -229,8 +229,8 @@ class LmdbStore(MediaSource):
         if record is None:
             return None
         try:
-            return dict(json.loads(record))
-        except (ValueError, TypeError) as exc:
+            return dict(parse_json(record, "the media record", line=None))
+        except (UnreadableError, ValueError, TypeError) as exc:
             raise self._damaged(f"the media record of {media_id!r} cannot be read") from exc
 
     def checksum(self, media_id: str) -> int | None:

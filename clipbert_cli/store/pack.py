@@ -15,7 +15,8 @@ from typing import Any
 
 import lmdb
 
-from clipbert_cli.errors import DecodeError, StoreError, UsageError
+from clipbert_cli.errors import DecodeError, StoreError, UnreadableError, UsageError
+from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import (
@@ -323,7 +324,10 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
 
     def _outcome(self, candidate: Candidate) -> _Outcome | None:
         record = self.journal.get(records.media_key(candidate.media_id))
-        return None if record is None else _Outcome(**json.loads(record))
+        try:
+            return None if record is None else _Outcome(**parse_json(record, "the journal", line=None))
+        except (UnreadableError, TypeError):  # it was damaged: the candidate is packed once more
+            return None
 
     def _is_finished(self, candidate: Candidate) -> bool:
         """Return whether an earlier pack finished the candidate with the same, unchanged files."""

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.images import ProbedImage
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import ProbedVideo
@@ -82,10 +83,12 @@ def manifest(record: bytes) -> dict[str, Any]:
     """Return the fields of `manifest_record`.
 
     Raises:
-        ValueError, KeyError, TypeError: the record is damaged.
+        UnreadableError, ValueError, KeyError, TypeError: the record is damaged.
     """
-    fields: dict[str, Any] = json.loads(record)
-    int(fields["format"]), bool(fields["complete"]), str(fields["kind"])
+    fields: dict[str, Any] = parse_json(record, "the manifest", line=None)
+    found = {name: type(fields[name]) for name in ("format", "complete", "kind")}
+    if found != {"format": int, "complete": bool, "kind": str}:
+        raise TypeError("a field is of another type")
     return fields
 
 
@@ -174,9 +177,9 @@ def video_info(record: bytes) -> VideoInfo:
     """Return from `video_record` what sampling needs.
 
     Raises:
-        ValueError, KeyError, TypeError: the record is damaged.
+        UnreadableError, ValueError, KeyError, TypeError: the record is damaged.
     """
-    return video_info_of(json.loads(record))
+    return video_info_of(parse_json(record, "the media record", line=None))
 
 
 def video_info_of(fields: dict[str, Any]) -> VideoInfo:
@@ -235,10 +238,10 @@ def packet_table(record: bytes) -> PacketTable:
     """Return the table from `packets_record`.
 
     Raises:
-        ValueError, KeyError, TypeError, zlib.error: the record is damaged.
+        UnreadableError, ValueError, KeyError, TypeError, zlib.error: the record is damaged.
     """
     line, _, body = zlib.decompress(record).partition(b"\n")
-    header = json.loads(line)
+    header = parse_json(line, "the packet table", line=None)
     count, start, arrays = header["packets"], 0, []
     for form in _ARRAYS:
         arrays.append(np.frombuffer(body, dtype=form, count=count, offset=start))

@@ -6,12 +6,12 @@ All bad records of a file are reported together, with file, line, field and valu
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
-from clipbert_cli.errors import AnnotationError
+from clipbert_cli.errors import AnnotationError, UnreadableError
+from clipbert_cli.foreign import read_json
 from clipbert_cli.text.fields import Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Group
@@ -110,11 +110,11 @@ def read_answers(path: Path) -> dict[str, int]:
         AnnotationError: the file is missing or not JSON, the labels are others, or an answer is not encodable.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise AnnotationError(f"{path}: no such answer vocabulary", hint="check data.answers of the recipe") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as exc:
-        raise AnnotationError(f"{path}: not JSON: {exc}") from exc
+    except UnreadableError as exc:
+        raise AnnotationError(str(exc), hint="check data.answers of the recipe") from exc
     if isinstance(content, list):
         if any(not isinstance(answer, str) for answer in content):
             raise AnnotationError(f"{path}: an answer in the list is not text")

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from clipbert_cli.errors import UnreadableError
+from clipbert_cli.foreign import parse_json
 from clipbert_cli.types import Segment
 
 Names = Mapping[str, str | Sequence[str] | None]
@@ -255,10 +257,10 @@ class Record:
         own, value = self._value(name)
         if not self.typed and isinstance(value, str) and (not optional or value.lstrip().startswith("[")):
             try:
-                value = json.loads(value)
-            except ValueError:
+                value = parse_json(value, own, line=None)
+            except UnreadableError as exc:
                 if not optional:
-                    raise RecordError(f"{own} is {json.dumps(value)}: in a table it must be JSON") from None
+                    raise RecordError(f"{exc}; in a table it must be JSON") from None
         return own, value
 
 

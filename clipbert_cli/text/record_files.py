@@ -9,22 +9,24 @@ Text is UTF-8, or UTF-16 with a byte order mark. A byte order mark is no part of
 
 from __future__ import annotations
 
-import codecs
 import csv
-import io
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from clipbert_cli.errors import UnreadableError
+from clipbert_cli.foreign import excerpt, lines_of, open_text, parse_json, read_json, read_lines
 from clipbert_cli.text.fields import Names, Record
 
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
 """Endings of tables, and what may separate their cells. Excel writes semicolons where commas mark decimals."""
+
+MAX_LIST_BYTES = 64 * 2**20
+"""The limit of a JSON list, which is read whole. JSON lines have none."""
 
 _ROWS_LOOKED_AT = 20
 
@@ -43,61 +45,45 @@ def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record |
     if ending in SEPARATORS:
         yield from _read_table(path, SEPARATORS[ending], names or {})
         return
-    with sys.stdin.buffer if path == Path("-") else path.open("rb") as stream:
-        if ending == ".json" and (listed := _as_list(path, stream)) is not None:
-            yield from _read_list(path, listed, names or {})
-        else:
-            yield from _read_lines(path, stream, names or {})
+    if ending == ".json" and (listed := _as_list(path)) is not None:
+        yield from _read_list(path, listed, names or {})
+    else:
+        yield from _read_lines(path, names or {})
 
 
 # ------------------------------------------------------------------------------------------ JSON
 
 
-def _read_lines(path: Path, stream: IO[bytes], names: Names) -> Iterator[Record | str]:
-    index = 0
-    for line, raw in enumerate(_utf8_lines(stream), start=1):
-        if not raw.strip():
-            logger.warning("%s:%d: blank line, skipped", path, line)
-            continue
-        place = f"{path}:{line}"
-        try:
-            fields = json.loads(raw.decode("utf-8"))
-        except UnicodeDecodeError as exc:
-            yield f"{place}: not UTF-8 text (byte {exc.start} is 0x{raw[exc.start]:02x})"
-        except json.JSONDecodeError as exc:
-            yield f"{place}: not a whole JSON object ({exc.msg} at column {exc.colno}): {_shorten(raw)}"
-        else:
-            if isinstance(fields, dict):
-                yield Record(place, index, fields, names)
-            else:
-                yield f"{place}: {_other_than_object(fields)}"
-        index += 1
-
-
-def _utf8_lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file, a byte order mark removed."""
-    first = next(iter(stream), b"")
-    # PowerShell writes UTF-16 where the output of a command is redirected to a file.
-    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = (first + stream.read()).decode("utf-16", errors="replace")
-        yield from io.BytesIO(text.encode("utf-8", errors="surrogatepass"))
-        return
-    if first:
-        yield first.removeprefix(codecs.BOM_UTF8)
-    yield from stream
-
-
-def _as_list(path: Path, stream: IO[bytes]) -> Any:
-    """Return the content of a JSON file; None if it is JSON lines, which are read line by line.
-
-    The stream is at its start afterwards.
-    """
+def _read_lines(path: Path, names: Names) -> Iterator[Record | str]:
+    lines, index = read_lines(path), 0
     try:
-        return json.loads(b"".join(_utf8_lines(stream)))
-    except ValueError:
+        for line, raw in lines:
+            if not raw.strip():
+                logger.warning("%s:%d: blank line, skipped", path, line)
+                continue
+            yield _record(path, line, raw, index, names)
+            index += 1
+    except UnreadableError as exc:  # no line can be read after this one
+        yield str(exc)
+
+
+def _record(path: Path, line: int, raw: bytes, index: int, names: Names) -> Record | str:
+    try:
+        fields = parse_json(raw, str(path), line=line)
+    except UnreadableError as exc:
+        return str(exc)
+    place = f"{path}:{line}"
+    if isinstance(fields, dict):
+        return Record(place, index, fields, names)
+    return f"{place}: {_other_than_object(fields)}"
+
+
+def _as_list(path: Path) -> Any:
+    """Return the content of a JSON file; None if it is JSON lines, which are read line by line."""
+    try:
+        return read_json(path, limit=MAX_LIST_BYTES)
+    except UnreadableError:
         return None
-    finally:
-        stream.seek(0)
 
 
 def _read_list(path: Path, content: Any, names: Names) -> Iterator[Record | str]:
@@ -126,12 +112,7 @@ def _is_list_of_objects(value: Any) -> bool:
 
 
 def _other_than_object(value: Any) -> str:
-    return f"a JSON {type(value).__name__}, expected an object: {_shorten(json.dumps(value).encode())}"
-
-
-def _shorten(raw: bytes, limit: int = 60) -> str:
-    text = raw.decode("utf-8", errors="replace").strip()
-    return text if len(text) <= limit else text[: limit - 3] + "..."
+    return f"a JSON {type(value).__name__}, expected an object: {excerpt(json.dumps(value))}"
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -141,13 +122,13 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
     """Yield the records of a table whose first row has headings."""
     line = 1
     try:
-        with path.open(encoding=_encoding(path), newline="") as stream:
-            line, start, separator = _separator(stream, separators)
+        with open_text(path) as stream:
+            line, start, separator = _separator(path, stream, separators)
             stream.seek(start)
-            yield from _rows(path, csv.reader(stream, delimiter=separator, strict=True), line, names)
-    except UnicodeError as exc:
-        found = f"byte 0x{exc.object[exc.start]:02x}" if isinstance(exc, UnicodeDecodeError) else str(exc)
-        yield f"{path}: not UTF-8 text ({found}); save it as UTF-8, in Excel as `CSV UTF-8`"
+            rows = csv.reader(lines_of(stream, path), delimiter=separator, strict=True)
+            yield from _rows(path, rows, line, names)
+    except UnreadableError as exc:
+        yield f"{exc}; save it as UTF-8, in Excel as `CSV UTF-8`" if "UTF-8" in str(exc) else str(exc)
 
 
 def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | str]:
@@ -191,25 +172,19 @@ def _without_blank_end(cells: list[str]) -> list[str]:
     return cells
 
 
-def _encoding(path: Path) -> str:
-    with path.open("rb") as stream:
-        start = stream.read(4)
-    return "utf-16" if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
-
-
-def _separator(stream: IO[str], separators: str) -> tuple[int, int, str]:
+def _separator(path: Path, stream: IO[str], separators: str) -> tuple[int, int, str]:
     """Return the number of the line with the headings, its position in the stream, and what separates the cells.
 
     This is the separator with which the first rows have equally many cells, and most. A first line `sep=;`, which Excel
     writes and obeys, states it.
     """
-    first = stream.readline()
+    first = next(lines_of(stream, path), "")
     if first.startswith("sep=") and len(first.rstrip("\r\n")) == len("sep=;"):
         return 2, stream.tell(), first[len("sep=")]
     looks: list[tuple[bool, int]] = []
     for separator in separators:
         stream.seek(0)
-        looks.append(_look(csv.reader(stream, delimiter=separator, strict=True)))
+        looks.append(_look(csv.reader(lines_of(stream, path), delimiter=separator, strict=True)))
     return 1, 0, separators[looks.index(max(looks))]
 
 

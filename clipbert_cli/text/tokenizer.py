@@ -9,7 +9,8 @@ from typing import Literal
 import numpy as np
 from tokenizers.implementations import BertWordPieceTokenizer
 
-from clipbert_cli.errors import WeightsError
+from clipbert_cli.errors import UnreadableError, WeightsError
+from clipbert_cli.foreign import read_text
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -35,9 +36,9 @@ class Tokenizer:
                 hint="set model.tokenizer to a vocab.txt or to a folder with one",
             )
         try:
-            entries = self.vocabulary_file.read_text(encoding="utf-8").rstrip("\n").split("\n")
-        except UnicodeDecodeError as exc:
-            raise WeightsError(f"{self.vocabulary_file}: not UTF-8 text ({exc.reason})") from exc
+            entries = read_text(self.vocabulary_file).rstrip("\n").split("\n")
+        except UnreadableError as exc:
+            raise WeightsError(str(exc), hint="set model.tokenizer to the vocab.txt of bert-base-uncased") from exc
         if missing := [token for token in SPECIAL_TOKENS if token not in entries]:
             raise WeightsError(
                 f"{self.vocabulary_file}: not a BERT vocabulary, it lacks {', '.join(missing)}",

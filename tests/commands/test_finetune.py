@@ -73,7 +73,7 @@ def test_bad_training_records_are_named_with_file_line_field_and_value(
     assert done.returncode == 1
     assert f'{bad}:4: answer is "elephant": it must be one of the 13 of data.answers' in done.stderr
     assert f"{bad}:5: question is missing" in done.stderr
-    assert f"{bad}:6: not a whole JSON object" in done.stderr
+    assert f"{bad}:6: not JSON (" in done.stderr
     assert not (tmp_path / "run").exists()
 
 

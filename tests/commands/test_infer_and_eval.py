@@ -80,7 +80,7 @@ def test_every_bad_line_of_a_predictions_file_is_named(
     assert f'{bad}:49: example_id is "{first}", which an earlier line has as well' in done.stderr
     assert f'{bad}:50: example_id is "999", which the split does not have' in done.stderr
     assert f"{bad}:51: example_id is 3, but must be text" in done.stderr
-    assert f"{bad}:52: not a whole JSON object" in done.stderr
+    assert f"{bad}:52: not JSON (" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -267,7 +267,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "config.json:1: not JSON"),
         ("[]", "format is None"),
         ('{"model_type": "bert"}', "format is None"),
         ('{"format": "clipbert", "format_version": 99}', "format_version is 99"),

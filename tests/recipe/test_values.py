@@ -160,7 +160,7 @@ def test_a_syntax_error_says_file_line_and_column(text, place):
         (b"null\n", "is empty"),
         (b"- a\n- b\n", "holds a list"),
         (b"text\n", "holds a single value"),
-        (b"name: caf\xe9\n", "byte 9 is not UTF-8"),
+        (b"name: caf\xe9\n", "a.yaml:1: not UTF-8 text \\(byte 9 is 0xe9\\)"),
     ],
 )
 def test_a_file_without_a_mapping_is_refused(tmp_path, content, says):

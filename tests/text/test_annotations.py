@@ -52,7 +52,7 @@ def test_every_bad_line_is_reported_with_file_line_field_and_value(tmp_path: Pat
     lines = str(caught.value).splitlines()
     others = " (or video_id, clip_name, gif_name, image_id, coco_id, vg_id)"
     assert len(lines) == 8
-    assert lines[0].startswith(f"{path}:2: not a whole JSON object")
+    assert lines[0].startswith(f"{path}:2: not JSON (")
     assert lines[1] == f"{path}:3: not UTF-8 text (byte 14 is 0xff)"
     assert lines[2].startswith(f"{path}:4: a JSON list, expected an object")
     assert lines[3] == f"{path}:5: media_id{others} is missing; the record has question"

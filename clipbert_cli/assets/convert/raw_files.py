@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import os
 import re
 import reprlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from clipbert_cli.errors import AnnotationError
+from clipbert_cli.errors import AnnotationError, UnreadableError
+from clipbert_cli.foreign import open_text, parse_json, parse_json_part, read_text, read_text_lines
 
 Located = tuple[str, dict[str, Any]]
 MISSING = object()
+MAX_BYTES = 2**31
+"""The limit of an original file that is read whole; the largest, of VQA v2, has 390 MB."""
+
+MAX_RECORD = 2**23
+"""The limit of characters in one record of an original file that is read in parts."""
 BETWEEN_RECORDS = re.compile(r"[,\s]*")
 # The escapes of UTF-16 surrogates. Two that belong together are one character; one alone is not a character at all.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -59,9 +64,9 @@ def find_optional(raw: Path, *names: str) -> Path | None:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file."""
     try:
-        return _parse(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
-        raise _not_json(path, exc) from exc
+        return _parse(read_text(path, limit=MAX_BYTES), str(path))
+    except UnreadableError as exc:
+        raise _not_json(exc) from exc
 
 
 def read_list(path: Path, key: str) -> Iterator[Located]:
@@ -73,13 +78,12 @@ def read_list(path: Path, key: str) -> Iterator[Located]:
 def read_records(path: Path) -> Iterator[Located]:
     """Yield the records of a JSON list or of a JSONL file."""
     if path.suffix == ".jsonl":
-        with open(path, encoding="utf-8") as file:
-            try:
-                for number, line in enumerate(file, start=1):
-                    if line.strip():
-                        yield _record(_parse(line), f"{path}, line {number}")
-            except ValueError as exc:
-                raise _not_json(path, exc) from exc
+        try:
+            for number, line in enumerate(read_text_lines(path), start=1):
+                if line.strip():
+                    yield _record(_parse(line, str(path), number), f"{path}, line {number}")
+        except UnreadableError as exc:
+            raise _not_json(exc) from exc
         return
     records = read_json(path)
     if not isinstance(records, list):
@@ -93,30 +97,37 @@ def stream_records(path: Path, *, block: int = 1 << 20) -> Iterator[Located]:
 
     As Python objects, Visual Genome's region descriptions would take several GB.
     """
-    decoder = json.JSONDecoder()
-    with open(path, encoding="utf-8") as file:
-        text = file.read(block).lstrip()
-        if not text.startswith("["):
-            raise AnnotationError(f"{path}: a list of records was expected, it starts with {text[:20]!r}")
-        at, index = 1, 0
-        while True:
-            at = BETWEEN_RECORDS.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty text, too
-            if text.startswith("]", at):
-                return
-            try:
-                record, end = decoder.raw_decode(text, at)
-            except ValueError as exc:
-                # The record goes on behind the block. Reading at least as much again as it has so far keeps the cost
-                # of a long record, which is parsed again from its start, linear.
-                more = file.read(max(block, len(text) - at))
-                if not more:
-                    raise _not_json(path, exc) from exc
-                text, at = text[at:] + more, 0
-                continue
-            if SURROGATE.search(text, at, end):
-                record = _without_lone_surrogates(record)
-            yield _record(record, f"{path}, record {index}")
-            at, index = end, index + 1
+    try:
+        with open_text(path) as file:
+            yield from _streamed(file, path, block)
+    except UnreadableError as exc:
+        raise _not_json(exc) from exc
+
+
+def _streamed(file: TextIO, path: Path, block: int) -> Iterator[Located]:
+    text = file.read(block).lstrip()
+    if not text.startswith("["):
+        raise AnnotationError(f"{path}: a list of records was expected, it starts with {text[:20]!r}")
+    at, index = 1, 0
+    while True:
+        at = BETWEEN_RECORDS.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty text, too
+        if text.startswith("]", at):
+            return
+        where = f"{path}, record {index}"
+        found = parse_json_part(text, at, where)
+        if found is None:
+            # The record goes on behind the block. Reading at least as much again as it has so far keeps the cost of a
+            # long record, which is parsed again from its start, linear. What is no record would never end.
+            more = file.read(max(block, len(text) - at)) if len(text) - at < MAX_RECORD else ""
+            if not more:
+                parse_json(text[at:], where, line=None)
+            text, at = text[at:] + more, 0
+            continue
+        record, end = found
+        if SURROGATE.search(text, at, end):
+            record = _without_lone_surrogates(record)
+        yield _record(record, where)
+        at, index = end, index + 1
 
 
 def read_table(path: Path, *, separator: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -127,20 +138,19 @@ def read_table(path: Path, *, separator: str) -> Iterator[tuple[str, dict[str, s
     Raises:
         AnnotationError: no header, or a row of another length.
     """
-    # Some tables begin with a byte order mark, which "utf-8-sig" removes; `newline=""` is what the csv module asks for.
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=separator, quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL)
-        try:
-            header = next(rows, [])
-            if not header:
-                raise AnnotationError(f"{path}: empty: a table with a header was expected", hint="get the file again")
-            for row in filter(None, rows):
-                where = f"{path}, line {rows.line_num}"
-                if len(row) != len(header):
-                    raise AnnotationError(f"{where}: {len(row)} columns where the header has {len(header)}")
-                yield where, dict(zip(header, row, strict=True))
-        except (csv.Error, UnicodeDecodeError) as exc:
-            raise AnnotationError(f"{path}: no table of text: {exc}", hint="get the file again") from exc
+    lines, tabs = read_text_lines(path), separator == "\t"
+    rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
+    try:
+        header = next(rows, [])
+        if not header:
+            raise AnnotationError(f"{path}: empty: a table with a header was expected", hint="get the file again")
+        for row in filter(None, rows):
+            where = f"{path}, line {rows.line_num}"
+            if len(row) != len(header):
+                raise AnnotationError(f"{where}: {len(row)} columns where the header has {len(header)}")
+            yield where, dict(zip(header, row, strict=True))
+    except (csv.Error, UnreadableError) as exc:
+        raise AnnotationError(f"{path}: no table of text: {exc}", hint="get the file again") from exc
 
 
 # ------------------------------------------------------------------------------------------ fields
@@ -204,8 +214,8 @@ def _record(value: Any, where: str) -> Located:
     return where, value
 
 
-def _parse(text: str) -> Any:
-    value = json.loads(text)
+def _parse(text: str, where: str, line: int = 1) -> Any:
+    value = parse_json(text, where, line=line, max_containers=MAX_BYTES)
     return _without_lone_surrogates(value) if SURROGATE.search(text) else value
 
 
@@ -220,5 +230,5 @@ def _without_lone_surrogates(value: Any) -> Any:
     return value
 
 
-def _not_json(path: Path, exc: ValueError) -> AnnotationError:
-    return AnnotationError(f"{path}: not JSON: {exc}", hint="get the file again: it is damaged or another file")
+def _not_json(exc: UnreadableError) -> AnnotationError:
+    return AnnotationError(str(exc), hint="get the file again: it is damaged or another file")

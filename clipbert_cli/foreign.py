@@ -1,0 +1,329 @@
+"""Files and text that may come from strangers, read within bounds: the only place of the package that parses JSON.
+
+    read_bytes, read_text, read_json    a whole file: a regular one, of a limited size
+    map_array                           a file of numbers, which stays on the disk
+    read_lines                          a file of any size, each of its lines of a limited size
+    parse_json, parse_json_part         JSON text: nesting and integers are limited
+
+Whatever a file holds, each function returns its content or raises one `UnreadableError` that names file and line. Only
+a file that is missing is a `FileNotFoundError`, because most callers have more to say about it. Links are followed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import io
+import json
+import os
+import re
+import select
+import stat
+import sys
+import time
+import tokenize
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, TextIO, cast
+
+from clipbert_cli.errors import UnreadableError
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+
+    import numpy as np
+
+MAX_BYTES = 32 * 2**20
+"""The default limit of a file that is read whole, and of a line: a line has the scores of a million texts."""
+
+MAX_DEPTH = 64
+"""The limit of nested lists and objects. None of our formats needs more than ten."""
+
+MAX_CONTAINERS = 4_000_000
+"""The default limit of lists and objects in one JSON text: `{}` takes three bytes there, and 88 in Python's memory."""
+
+PIPE_SECONDS = 60
+"""The time in which the whole content of a pipe must come."""
+
+_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
+"""Names of what a shell passes: standard input and process substitution, `<(command)`."""
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def read_bytes(path: Path, *, limit: int = MAX_BYTES) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UnreadableError: it is no regular file and no pipe of a shell, has more than `limit` bytes, or cannot be read.
+    """
+    with _opened(path) as file:
+        content = file.read(limit + 1) if _is_regular(file) else _read_pipe(file, path, limit + 1)
+    if len(content) > limit:
+        raise UnreadableError(f"{path} has more than {limit} bytes, the limit for this kind of file")
+    return content
+
+
+def read_text(path: Path, *, limit: int = MAX_BYTES) -> str:
+    """Return the content of a UTF-8 file, or of one in UTF-16 with a byte order mark, which is no part of the text.
+
+    Raises:
+        FileNotFoundError, UnreadableError: as `read_bytes`; or it is not UTF-8.
+    """
+    return _decoded(read_bytes(path, limit=limit), str(path), 1)
+
+
+def read_json(path: Path, *, limit: int = MAX_BYTES) -> Any:
+    """Return the value of a JSON file.
+
+    Raises:
+        FileNotFoundError, UnreadableError: as `read_text`; or as `parse_json`.
+    """
+    return parse_json(read_text(path, limit=limit), str(path))
+
+
+def read_lines(path: Path, *, limit: int = MAX_BYTES) -> Iterator[tuple[int, bytes]]:
+    """Yield the number, from 1, and the bytes of each line of a file, the first one without a byte order mark.
+
+    The path `-` is standard input. Lines may come as slowly as the program makes them that writes to a pipe.
+
+    Raises:
+        FileNotFoundError, UnreadableError: as `read_bytes`; `limit` is that of one line.
+    """
+    with _standard_input() if path == Path("-") else _opened(path) as file:
+        if file.peek(2).startswith(_UTF16):
+            # PowerShell writes UTF-16 where the output of a command is redirected to a file.
+            text = io.TextIOWrapper(file, encoding="utf-16", errors="replace", newline="\n")
+            yield from ((number, line.encode()) for number, line in enumerate(lines_of(text, path, limit=limit), 1))
+            return
+        number = 0
+        while line := file.readline(limit + 1):
+            number += 1
+            if len(line) > limit:
+                raise UnreadableError(f"{path}:{number}: the line has more than {limit} bytes")
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+
+
+def read_text_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a text with their line breaks, which may also be those of Windows and of old Macs.
+
+    Raises:
+        FileNotFoundError, UnreadableError: as `open_text` and `lines_of`.
+    """
+    with open_text(path) as file:
+        yield from lines_of(file, path)
+
+
+@contextmanager
+def open_text(path: Path) -> Iterator[TextIO]:
+    """Open a text of any size, encoded as in `read_text`, to read it in parts.
+
+    Raises:
+        FileNotFoundError, UnreadableError: as `read_text`, also where the block reads what is not UTF-8.
+    """
+    with _opened(path) as file:
+        try:
+            encoding = "utf-16" if file.peek(2).startswith(_UTF16) else "utf-8-sig"
+            yield io.TextIOWrapper(file, encoding=encoding, newline="")
+        except UnicodeError as exc:
+            # Text is decoded in blocks; reading the file once more finds the line.
+            for number, line in read_lines(path):
+                _decoded(line, str(path), number)
+            raise UnreadableError(f"{path}: not UTF-8 text ({exc})") from exc
+
+
+def lines_of(file: IO[str], path: Path, *, limit: int = MAX_BYTES) -> Iterator[str]:
+    """Yield the lines of an open text from where it is.
+
+    Raises:
+        UnreadableError: a line has more than `limit` characters.
+    """
+    while line := file.readline(limit + 1):
+        if len(line) > limit:
+            raise UnreadableError(f"{path}: a line has more than {limit} characters")
+        yield line
+
+
+@contextmanager
+def _standard_input() -> Iterator[BufferedReader]:
+    reader: BufferedReader = io.BufferedReader(cast("Any", sys.stdin.buffer))
+    try:
+        yield reader
+    finally:
+        reader.detach()  # otherwise standard input would be closed with it
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    """Open a regular file, or a pipe that a shell passes. Anything else could be without end, or never begin."""
+    try:
+        # Opening a named pipe waits until another process writes to it, unless it is opened like this.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            mode = os.fstat(descriptor).st_mode
+            if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(path).startswith(_PIPES)):
+                raise UnreadableError(f"{path} is {_kind(mode)}: a regular file was expected")
+            os.set_blocking(descriptor, True)
+            with open(descriptor, "rb", closefd=False) as file:
+                yield file
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        raise
+    # A path with a null character is a ValueError.
+    except (OSError, ValueError) as exc:
+        raise UnreadableError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+def _is_regular(file: BufferedReader) -> bool:
+    return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _read_pipe(file: BufferedReader, path: Path, limit: int) -> bytes:
+    end, content = time.monotonic() + PIPE_SECONDS, bytearray()
+    while len(content) < limit:
+        if not select.select([file], [], [], max(end - time.monotonic(), 0))[0]:
+            raise UnreadableError(f"{path} did not end within {PIPE_SECONDS} seconds")
+        if not (block := os.read(file.fileno(), 2**16)):
+            break
+        content += block
+    return bytes(content)
+
+
+def map_array(path: Path) -> np.ndarray:
+    """Return the array of a `.npy` file, which is read where it is used.
+
+    Raises:
+        FileNotFoundError, UnreadableError: as `read_bytes`; or it is no array of numbers, or is cut off.
+    """
+    import numpy as np
+
+    with _opened(path):  # refuses what is no regular file
+        try:
+            return np.lib.format.open_memmap(path, mode="r")
+        except _DAMAGED_HEADER as exc:
+            reason = excerpt(str(exc) or "it is cut off")
+            raise UnreadableError(f"{path}: not an array of numbers: {reason}") from exc
+
+
+_DAMAGED_HEADER = (
+    *(ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError),
+    *(LookupError, RecursionError, MemoryError, OverflowError),
+)
+"""The errors of NumPy and of Python's parser, which reads the header of a `.npy` file."""
+
+
+# ------------------------------------------------------------------------------------------ JSON
+
+
+class _LongInteger(Exception):  # noqa: N818 - it never leaves this file
+    """An integer that does not fit into 64 bits."""
+
+
+def parse_json(text: str | bytes, where: str, *, line: int | None = 1, max_containers: int = MAX_CONTAINERS) -> Any:
+    """Return the value of a JSON text.
+
+    Args:
+        text: bytes are encoded as in `read_text`.
+        where: the file, or another place, for the message.
+        line: number of the text's first line within the file; None where the place has no lines.
+        max_containers: how many lists and objects it may have.
+
+    Raises:
+        UnreadableError: it is not JSON, has too many lists and objects or more than `MAX_DEPTH` in each other, or an
+            integer that does not fit into 64 bits.
+    """
+    if isinstance(text, bytes):
+        text = _decoded(text, where, line)
+    text = text.rstrip()  # an error at the end is one of the last line
+    if text.count("[") + text.count("{") > max_containers:
+        raise UnreadableError(f"{where}: not usable JSON: more than {max_containers} lists and objects")
+    try:
+        value = json.loads(text, parse_int=_integer)
+    except json.JSONDecodeError as exc:
+        place = _place(where, line, text, exc.pos)
+        raise UnreadableError(f"{place}: not JSON ({exc.msg} at column {exc.colno}): {excerpt(text)}") from exc
+    except _LongInteger as exc:
+        raise _long_integer(str(exc), where, line, text) from None
+    except RecursionError:
+        _check_depth(text, where, line)
+        raise
+    _check_depth(text, where, line)
+    return value
+
+
+def parse_json_part(text: str, start: int, where: str) -> tuple[Any, int] | None:
+    """Return the JSON value that starts at a position of a text and its end; None if the text ends before the value.
+
+    Raises:
+        UnreadableError: as `parse_json`.
+    """
+    try:
+        value, end = _DECODER.raw_decode(text, start)
+    except json.JSONDecodeError:
+        return None
+    except _LongInteger as exc:
+        raise _long_integer(str(exc), where, None, text) from None
+    except RecursionError:
+        _check_depth(text[start:], where, None)
+        raise
+    _check_depth(text[start:end], where, None)
+    return value, end
+
+
+def _integer(digits: str) -> int:
+    # Of more than 4,300 digits Python makes no integer, of more than 308 no float, and of 64 bits NumPy no element.
+    if len(digits) <= 20 and -(2**63) <= (value := int(digits)) < 2**63:
+        return value
+    raise _LongInteger(digits)
+
+
+_DECODER = json.JSONDecoder(parse_int=_integer)
+
+
+def _long_integer(digits: str, where: str, line: int | None, text: str) -> UnreadableError:
+    place = _place(where, line, text, text.find(digits))
+    return UnreadableError(f"{place}: not usable JSON: the integer {digits[:20]}... has {len(digits)} digits")
+
+
+def _check_depth(text: str, where: str, line: int | None) -> None:
+    """Raise UnreadableError for nesting that later work on the value could not follow without exhausting the stack."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:
+        return
+    depth = 0
+    for match in _STRING_OR_BRACKET.finditer(text):
+        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
+        if depth > MAX_DEPTH:
+            place = _place(where, line, text, match.start())
+            raise UnreadableError(f"{place}: not usable JSON: more than {MAX_DEPTH} lists and objects in each other")
+
+
+def _decoded(content: bytes, where: str, line: int | None) -> str:
+    try:
+        if content.startswith(_UTF16):
+            return content.decode("utf-16")
+        return content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as exc:
+        place = where if line is None else f"{where}:{line + exc.object.count(10, 0, exc.start)}"
+        byte = exc.start - exc.object.rfind(10, 0, exc.start) - 1
+        raise UnreadableError(f"{place}: not UTF-8 text (byte {byte} is 0x{exc.object[exc.start]:02x})") from exc
+
+
+def _place(where: str, line: int | None, text: str, position: int) -> str:
+    return where if line is None else f"{where}:{line + text.count(chr(10), 0, position)}"
+
+
+def excerpt(text: str, limit: int = 60) -> str:
+    """Return the start of a text, for messages."""
+    text = text[: limit + 1].strip()
+    return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,0 +1,417 @@
+"""Files from strangers: whatever one holds, each reader of the package understands it or raises one known error."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import lmdb
+import numpy as np
+import pytest
+
+from clipbert_cli import foreign
+from clipbert_cli.assets.catalog import load_catalog
+from clipbert_cli.assets.convert import raw_files
+from clipbert_cli.assets.partial_file import PartialFile
+from clipbert_cli.errors import ClipbertError, UnreadableError
+from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, read_scores
+from clipbert_cli.model.pretrained import read_config
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.runs.checkpoint import damage
+from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.runtime.process_exit import Ended, launch_error
+from clipbert_cli.store import records
+from clipbert_cli.store.lmdb_store import LmdbStore
+from clipbert_cli.store.pack import _Packer
+from clipbert_cli.text.annotations import read_answers
+from clipbert_cli.text.fields import Record, RecordError
+from clipbert_cli.text.record_files import read_records
+from clipbert_cli.text.tokenizer import Tokenizer
+
+PACKAGE = Path(foreign.__file__).parent
+
+# ------------------------------------------------------------------------------------------ contents
+
+DEEP = b"[" * 100_000
+DEEP_OBJECTS = b'{"a":' * 100_000
+DEEP_BUT_WHOLE = b"[" * 400 + b"]" * 400
+LONG_INTEGER = b"1" * 5000
+
+CONTENTS = {
+    "nothing": b"",
+    "nested lists": DEEP,
+    "nested objects": DEEP_OBJECTS,
+    "whole but deep": DEEP_BUT_WHOLE,
+    "a long integer": LONG_INTEGER,
+    "a long integer in a list": b'["a", ' + LONG_INTEGER + b"]",
+    "a long integer in an object": b'{"step": -' + LONG_INTEGER + b', "format": 2}',
+    "an integer that no float can hold": b'{"step": ' + b"9" * 400 + b"}",
+    "a number too large": b'{"step": 1e999, "format": 1e999, "total_steps": -1e999}',
+    "not a number": b'{"step": NaN, "files": NaN, "media": Infinity}',
+    "Latin-1": b'{"a": "caf\xe9"}',
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "a byte order mark": b'\xef\xbb\xbf{"a": 1}',
+    "half an object": b'{"a": 1, "b',
+    "half a surrogate pair": b'{"a": "\\ud83d"}',
+    "a null character": b'{"a\x00": 1}',
+    "null": b"null",
+    "a list": b"[]",
+    "a list of lists": b"[[1, 2], [3]]",
+    "a number": b"3",
+    "a text": b'"text"',
+    "an object of others": b'{"format": [], "complete": {}, "kind": 3, "files": 7, "media": 1, "clipbert": 1}',
+    "binary": bytes(range(256)) * 20,
+    "open quotes": b'"\\"' * 3000,
+}
+
+KINDS = ("a folder", "a named pipe", "a socket", "a link to a device", "a link to itself", "not readable")
+
+
+def make(path: Path, kind: str) -> None:
+    """Put at `path` something that is no regular file."""
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(path))
+    elif kind == "a link to a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "a link to itself":
+        path.symlink_to(path.name)
+    else:
+        path.symlink_to("/proc/self/mem")
+
+
+# ------------------------------------------------------------------------------------------ readers
+
+SCORING = Scoring(media=("a",), texts=("t",), checksum="0", digest="0", batch_size=1)
+
+
+def stored(key: bytes, read: Callable[[LmdbStore], object]) -> Callable[[Path], object]:
+    """A reader of a record of a store that has the content of a file as that record."""
+
+    def reader(path: Path) -> object:
+        store = path.with_name("store")
+        with lmdb.open(str(store), map_size=2**24, lock=False) as environment, environment.begin(write=True) as txn:
+            txn.put(b"a", b"media")
+            txn.put(records.MANIFEST_KEY, records.manifest_record(kind="video", complete=True))
+            txn.put(records.info_key("a"), b"{}")
+            txn.put(key, path.read_bytes())
+        return read(LmdbStore(store))
+
+    return reader
+
+
+def journal(path: Path) -> object:
+    packer = SimpleNamespace(journal={b"a": path.read_bytes()})
+    return _Packer._outcome(packer, SimpleNamespace(media_id="a"))  # type: ignore[arg-type]
+
+
+def cell(path: Path) -> object:
+    text = path.read_bytes().decode(errors="replace")
+    return Record("here", 0, {"options": text}, typed=False).texts("options", count=2)
+
+
+def scores(path: Path) -> object:
+    np.save(path.with_name("scores.npy"), np.zeros((1, 1), np.float32))
+    return read_scores(path.parent)
+
+
+def partial(path: Path) -> object:
+    with PartialFile(path.with_name("a"), checksum_known=True) as file:
+        return file.source
+
+
+def unfinished(path: Path) -> object:
+    folder = ScoreFolder(path.parent.parent, SCORING)
+    return folder._is_whole(), folder._continued(overwrite=False)
+
+
+# "module: function" -> the name that a file has for it, and a call of it.
+READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "assets.catalog: load_catalog": ("catalog.yaml", load_catalog),
+    "assets.convert.raw_files: read_json": ("a.json", raw_files.read_json),
+    "assets.convert.raw_files: read_records": ("a.jsonl", lambda path: list(raw_files.read_records(path))),
+    "assets.convert.raw_files: stream_records": ("a.json", lambda path: list(raw_files.stream_records(path))),
+    "assets.convert.raw_files: read_table": ("a.csv", lambda path: list(raw_files.read_table(path, separator=","))),
+    "assets.partial_file: PartialFile._known_version": (
+        "a.part.json",
+        partial,
+    ),
+    "infer.score_folder: read_scores": ("ids.json", scores),
+    "infer.score_folder: ScoreFolder._is_whole": ("unfinished/scores.npy", unfinished),
+    "infer.score_folder: _holds": ("unfinished/state.json", unfinished),
+    "model.pretrained: read_config": ("config.json", read_config),
+    "recipe.values: read_text": ("a.yaml", load_recipe),
+    "runs.checkpoint: read_state": ("state.json", lambda path: damage(path.parent)),
+    "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),
+    "runs.folder: RunFolder.add_environment": (
+        "environment.json",
+        lambda path: RunFolder(path.parent).add_environment({"host": "here"}),
+    ),
+    "runtime.process_exit: _first_failure": ("error.json", lambda path: launch_error(Ended(exit_code=1), path.parent)),
+    "store.lmdb_store: LmdbStore.record": ("a", stored(records.info_key("a"), lambda store: store.record("a"))),
+    "store.records: manifest": ("a", stored(records.MANIFEST_KEY, LmdbStore.__len__)),
+    "store.records: video_info": ("a", stored(records.info_key("a"), lambda store: store.info("a"))),
+    "store.records: packet_table": ("a", stored(records.packets_key("a"), lambda store: store.packets("a"))),
+    "store.pack: _Packer._outcome": ("a", journal),
+    "text.fields: Record._structured": ("a", cell),
+    "text.record_files: _read_lines": ("a.jsonl", lambda path: list(read_records(path))),
+    "text.record_files: _as_list": ("a.json", lambda path: list(read_records(path))),
+    "text.record_files: _read_table": ("a.tsv", lambda path: list(read_records(path))),
+    "text.annotations: read_answers": ("answers.json", read_answers),
+    "text.tokenizer: Tokenizer.__init__": ("vocab.txt", lambda path: Tokenizer(path, max_length=20)),
+}
+# Parts of the readers above, and a reader of what the same command has just written.
+PARTS = {
+    "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
+    "assets.convert.raw_files: _streamed": "assets.convert.raw_files: stream_records",
+    "text.record_files: _record": "text.record_files: _read_lines",
+    "text.record_files: _separator": "text.record_files: _read_table",
+    "commands.demo: _example_question": "runs.folder: RunFolder.records",
+}
+# These files have a reader of their own, for content that is not text.
+OTHER_READERS = {
+    "assets.catalog",
+    "assets.check_file",
+    "assets.convert.record_writer",
+    "assets.unpack",
+    "commands.app",
+    "commands.output",
+    "files",
+    "foreign",
+    "infer.score_folder",
+    "media.container",
+    "media.images",
+    "model.weights.weight_files",
+    "runs.checkpoint",
+    "store.ingest",
+    "store.source",
+    "store.transcode",
+    "train.loop",
+}
+# An OSError names its file, and the command line prints it like one of ours.
+KNOWN_ERRORS = (ClipbertError, RecordError, OSError)
+
+
+@pytest.mark.parametrize("content", CONTENTS.values(), ids=CONTENTS)
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_understands_or_refuses(reader: str, content: bytes, tmp_path: Path) -> None:
+    check(reader, tmp_path, lambda path: path.write_bytes(content))
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_every_reader_refuses_a_packed_record(reader: str, tmp_path: Path) -> None:
+    """A packet table is compressed, and its header is JSON."""
+    check(reader, tmp_path, lambda path: path.write_bytes(zlib.compress(DEEP + b"\n")))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("reader", [reader for reader, (name, _) in READERS.items() if name != "a"])
+def test_every_reader_refuses_what_is_no_regular_file(
+    reader: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the path of a socket may have 107 characters
+    started = time.monotonic()
+    check(reader, tmp_path, lambda path: make(path, kind))
+    assert time.monotonic() - started < 5
+
+
+def check(reader: str, folder: Path, write: Callable[[Path], object]) -> None:
+    name, read = READERS[reader]
+    path = folder / name
+    path.parent.mkdir(exist_ok=True)
+    write(path)
+    message = ""
+    try:
+        read(path)
+    except KNOWN_ERRORS as exc:
+        message = str(exc)
+    assert len(message) < 2000
+
+
+# ------------------------------------------------------------------------------------------ every reader is above
+
+
+def functions(tree: ast.AST, name: str = "") -> Iterator[tuple[str, ast.AST]]:
+    """The functions and methods of a module with their names; a function inside another belongs to the outer one."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef):
+            yield name + node.name, node
+        elif isinstance(node, ast.ClassDef):
+            yield from functions(node, f"{name}{node.name}.")
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted(PACKAGE.rglob("*.py")):
+        module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__")
+        yield module, ast.parse(path.read_text(encoding="utf-8"))
+
+
+READING = {
+    "read_bytes",
+    "read_text",
+    "read_json",
+    "read_lines",
+    "read_text_lines",
+    "open_text",
+    "lines_of",
+    "map_array",
+}
+PARSING = {"parse_json", "parse_json_part"}
+
+
+def test_the_table_has_every_function_that_reads_or_parses() -> None:
+    found = set()
+    for module, tree in modules():
+        imported = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and node.module == "clipbert_cli.foreign"
+            for alias in node.names
+        }
+        for name, function in functions(tree):
+            called = {ast.unparse(node.func) for node in ast.walk(function) if isinstance(node, ast.Call)}
+            if called & (imported & (READING | PARSING) | {f"foreign.{each}" for each in READING | PARSING}):
+                found.add(f"{module}: {name}")
+    assert found == READERS.keys() | PARTS.keys()
+    assert set(PARTS.values()) <= READERS.keys()
+
+
+FORBIDDEN = re.compile(
+    r"json\.loads?|json\.JSONDecoder|np\.load|.*\.read_text|.*\.read_bytes|open|.*\.open|os\.open|torch\.load"
+)
+
+
+def test_no_other_function_opens_files_or_parses_json() -> None:
+    own = {"foreign.read_text", "foreign.read_bytes"}
+    found = set()
+    for module, tree in modules():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and FORBIDDEN.fullmatch(called := ast.unparse(node.func)):
+                writes = "write" in called or any(
+                    isinstance(each, ast.Constant) and str(each.value) in ("w", "wb", "xb", "ab", "a")
+                    for each in [*node.args, *(keyword.value for keyword in node.keywords)]
+                )
+                if called not in own and not called.startswith(("lmdb.", "self.", "zipped.")) and not writes:
+                    found.add(module)
+    assert found <= OTHER_READERS
+
+
+# ------------------------------------------------------------------------------------------ the functions themselves
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{\n"a": [1,\n}', r"here:3: not JSON \(Expecting value at column 1\)"),
+        ("[\n\n" + "[" * 100 + "]" * 101, "here:3: not usable JSON: more than 64 lists and objects in each other"),
+        (
+            "[1,\n" + "7" * 4301 + "]",
+            r"here:2: not usable JSON: the integer 7{20}\.\.\. has 4301 digits",
+        ),
+        ("[9223372036854775808]", "here:1: not usable JSON: the integer 9223372036854775808"),
+        ("[-9223372036854775809]", "here:1: not usable JSON: the integer -9223372036854775809"),
+        (b'["a",\n "\xff"]', r"here:2: not UTF-8 text \(byte 2 is 0xff\)"),
+        ('["' + '\\"[' * 100, "here:1: not JSON"),
+        ("[" * 10**6, "here:1: not usable JSON: more than 64"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(text: str | bytes, message: str) -> None:
+    with pytest.raises(UnreadableError, match=message):
+        foreign.parse_json(text, "here")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"a": [1, -(2**63), 2**63 - 1, 0.5, None, True, "\ud83d", "[" * 100, '\\"' * 100]},
+        [[[[]]]] * 100,
+        json.loads("[" * 64 + "]" * 64),
+    ],
+)
+def test_values_within_the_limits_are_read_as_they_were_written(value: object) -> None:
+    assert foreign.parse_json(json.dumps(value), "here") == value
+
+
+def test_the_number_of_lists_and_objects_is_limited_before_they_are_made() -> None:
+    with pytest.raises(UnreadableError, match="more than 1000 lists and objects"):
+        foreign.parse_json("[" + "{}," * 1000 + "0]", "here", max_containers=1000)
+
+
+def test_a_file_is_not_read_beyond_its_limit(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 1001)
+    with pytest.raises(UnreadableError, match="more than 1000 bytes"):
+        foreign.read_bytes(path, limit=1000)
+    with pytest.raises(UnreadableError, match=r"a:1: the line has more than 1000 bytes"):
+        list(foreign.read_lines(path, limit=1000))
+    assert foreign.read_text(path, limit=1001) == "x" * 1001
+
+
+def test_a_byte_order_mark_is_no_content(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"\xef\xbb\xbf[1]\n\xef\xbb\xbf[2]\n")
+    assert foreign.read_text(path).startswith("[1]")
+    assert [line[:3] for _, line in foreign.read_lines(path)] == [b"[1]", b"\xef\xbb\xbf"]
+    with foreign.open_text(path) as file:
+        assert file.read(3) == "[1]"
+
+
+def read_pipe(command: str, code: str) -> subprocess.CompletedProcess[str]:
+    """Run Python code that reads what a shell passes as `sys.argv[1]`."""
+    program = (
+        f"import sys; from pathlib import Path; from clipbert_cli import foreign; path = Path(sys.argv[1]); {code}"
+    )
+    shell = f"exec {sys.executable} -c '{program}' <({command})"
+    return subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=20)
+
+
+def test_process_substitution_is_read_within_bounds() -> None:
+    assert read_pipe("sleep 0.2; echo [1]", "print(foreign.read_json(path))").stdout == "[1]\n"
+    assert read_pipe(
+        "sleep 0.2; echo [1]", "print(list(foreign.read_lines(path)))"
+    ).stdout == '[(1, b"[1]\\n")]\n'.replace('"', "'")
+    assert "more than 9 bytes" in read_pipe("yes", "foreign.read_bytes(path, limit=9)").stderr
+    endless = "while sleep 0.05; do echo; done"
+    assert (
+        "did not end within 1 seconds"
+        in read_pipe(endless, "foreign.PIPE_SECONDS = 1; foreign.read_bytes(path)").stderr
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: content[:5],
+        lambda content: content[:100],
+        lambda content: content[:-1],
+        lambda content: content.replace(b"(3, 2)", b"(3,-2)"),
+        lambda content: content.replace(b"(3, 2)", b"((((((").replace(b"'<f4'", b"'|O' "),
+        lambda content: content.replace(b"(3, 2)", b"(9**9)"),
+        lambda content: content.replace(b"'<f4'", b"'|O' "),
+        lambda content: content.replace(b"{'descr", b"[[[[[[["),
+        lambda content: content.replace(b"(3, 2)", b'"\n\x00"),'),
+        lambda content: b"PK\x03\x04" + content,
+    ],
+)
+def test_a_damaged_array_is_refused(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "a.npy"
+    np.save(path, np.ones((3, 2), np.float32))
+    assert foreign.map_array(path).sum() == 6
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UnreadableError, match=r"a\.npy: not an array of numbers"):
+        foreign.map_array(path)

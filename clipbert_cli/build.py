@@ -300,7 +300,7 @@ class Setup:
         examples, data = read_split(self.recipe, name, self.task, check), self.recipe.data
         files = data.splits[name]
         assert files is not None, name  # read_split has refused it
-        source = open_media(resolve(self.recipe, files.media), kind=data.media)
+        source = open_media(resolve(self.recipe, files.media), kind=data.media, frame_rate=data.fps_of_frames)
         # All missing items are reported before training starts, and not the first one in the middle of an epoch.
         if missing := source.missing(example.media_id for example in examples):
             raise StoreError(

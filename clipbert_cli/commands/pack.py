@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -73,6 +74,22 @@ def pack(
             "training compares with as well.",
         ),
     ] = None,
+    frame_folders: Annotated[
+        bool,
+        typer.Option(
+            "--frame-folders",
+            help="Every folder of pictures holds the frames of a video, in the order of their numbers. The media id is "
+            "the folder's name. Needs --fps.",
+        ),
+    ] = False,
+    fps: Annotated[
+        str | None,
+        typer.Option(
+            "--fps",
+            metavar="N",
+            help="With --frame-folders: how many of the frames make a second, such as 25, 29.97 or 30000/1001.",
+        ),
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if a file was skipped or is damaged.")
     ] = False,
@@ -100,6 +117,7 @@ def pack(
             on_duplicate=on_duplicate,
             transcode=settings,
             max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+            frame_rate=_frame_rate(fps, frame_folders=frame_folders),
             workers=worker_count(workers),
             on_progress=show,
         )
@@ -122,6 +140,26 @@ def worker_count(workers: int | None) -> int:
     from clipbert_cli.cores import available_cores
 
     return available_cores() if workers is None else workers
+
+
+def _frame_rate(value: str | None, *, frame_folders: bool) -> Fraction | None:
+    from clipbert_cli.errors import UsageError
+
+    if not frame_folders:
+        if value is not None:
+            raise UsageError("--fps is the rate of --frame-folders: videos state their own", hint="leave --fps out")
+        return None
+    try:
+        rate = Fraction(value or "")
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= 1000:
+        raise UsageError(
+            f"--fps is {value}: --frame-folders needs the rate at which the frames were taken, more than 0 and at most "
+            "1000 per second",
+            hint="for example --fps 25, or the rate that was given to ffmpeg with -vf fps=",
+        )
+    return rate
 
 
 def _transcode(value: str | None) -> Transcode | None:

@@ -232,7 +232,7 @@ def search(
     """
     run.setup.task.require_ranking("clipbert search")
     recipe = run.setup.recipe
-    source = open_media(media, kind=recipe.data.media)
+    source = open_media(media, kind=recipe.data.media, frame_rate=recipe.data.fps_of_frames)
     # An empty media id: a text to search for belongs to no media item.
     split = Split([Example(str(number), "", (text,)) for number, text in enumerate(texts)], source)
     pairs = Pairs(run, split, list(source)).shortlisted(shortlist)

@@ -139,6 +139,12 @@ class DataConfig(Section):
     fps: Positive = setting(
         2.0, NEVER, "Rate, in frames per second of the video, at which the frames of a clip are taken."
     )
+    fps_of_frames: Positive | None = setting(
+        None,
+        AT_INFERENCE,
+        "Rate at which frames were taken out of videos. With it every folder of pictures under a split's media is a "
+        "video, whose media id is the folder's name. Stores that were packed with --frame-folders do not need it.",
+    )
     clip_times: ClipTimes = setting(
         "presentation",
         NEVER,

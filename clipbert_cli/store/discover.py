@@ -38,6 +38,21 @@ def find_files(sources: Iterable[Path]) -> list[Path]:
     return sorted(found.values())
 
 
+def find_frame_folders(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """Return the folders of the sources that hold images, each of which is a video, and the other files.
+
+    Raises:
+        UsageError: a source does not exist, or is a file.
+        OSError: a folder cannot be read.
+    """
+    sources = list(sources)
+    if named := [source for source in sources if source.is_file()]:
+        raise UsageError(f"{named[0]} is a file, but --frame-folders packs folders of images", hint="name folders")
+    files = find_files(sources)
+    folders = {path.parent for path in files if has_suffix(path, "image")}
+    return sorted(folders), [path for path in files if not has_suffix(path, "image")]
+
+
 def _walk(folder: Path) -> Iterator[Path]:
     # A link may lead to a folder above it. Without this set, such a circle would be walked until the path is too long.
     visited = set()
@@ -78,15 +93,15 @@ def guess_kind(files: list[Path]) -> Kind:
     return "video" if videos else "image"
 
 
-def group_by_media_id(files: Iterable[Path]) -> dict[str, list[Path]]:
+def group_by_media_id(files: Iterable[Path], *, are_folders: bool = False) -> dict[str, list[Path]]:
     """Return the files of each media id, in the order of the files.
 
     The media id is the file's name without its ending, in Unicode's composed form NFC: macOS writes names decomposed,
-    and annotations made elsewhere would not match them.
+    and annotations made elsewhere would not match them. Folders of frames have no ending.
     """
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        groups[unicodedata.normalize("NFC", path.stem)].append(path)
+        groups[unicodedata.normalize("NFC", path.name if are_folders else path.stem)].append(path)
     return groups
 
 

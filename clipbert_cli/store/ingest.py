@@ -6,11 +6,13 @@ import contextlib
 import dataclasses
 import zlib
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.canvas import check_aspect_ratio
 from clipbert_cli.media.ffmpeg import MAX_PIXELS, watching
+from clipbert_cli.media.frame_folder import folder_as_video, frame_files
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store import records
@@ -32,7 +34,10 @@ _TRANSCODING = 5
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A media id and the files that may become its item: the first usable one or, with `longest`, the longest video."""
+    """A media id and the files that may become its item: the first usable one or, with `longest`, the longest video.
+
+    With `frame_rate` the files are folders of frames.
+    """
 
     media_id: str
     files: tuple[Path, ...]
@@ -40,6 +45,7 @@ class Candidate:
     longest: bool = False
     transcode: Transcode | None = None
     max_pixels: int = MAX_PIXELS
+    frame_rate: Fraction | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,18 +100,22 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
         candidate.media_id.encode()
     except UnicodeEncodeError as exc:
         raise DecodeError("its name is not valid UTF-8; rename it, for example with convmv") from exc
-    source = read_file(file)
-    data = source
-    if candidate.transcode is not None:
-        with watching(_advance):
-            data = transcode_video(source, candidate.transcode, max_pixels=candidate.max_pixels)
-    known, probed = media_records(candidate.media_id, data, candidate.kind, max_pixels=candidate.max_pixels)
+    data = None
+    with watching(_advance):
+        if candidate.frame_rate is not None:
+            data = folder_as_video(file, candidate.frame_rate)
+        if candidate.transcode is not None:
+            data = transcode_video(data or read_file(file), candidate.transcode, max_pixels=candidate.max_pixels)
+    stored = read_file(file) if data is None else data
+    if len(stored) > MAX_ITEM_BYTES:
+        raise DecodeError("its frames are larger than 4 GiB, the limit for an item of a store")
+    known, probed = media_records(candidate.media_id, stored, candidate.kind, max_pixels=candidate.max_pixels)
     return Ingested(
         file,
-        zlib.crc32(data),
+        zlib.crc32(stored),
         shown_seconds(probed.info) if probed else 0.0,
         known,
-        None if data is source else data,
+        data,
         damage(probed),
     )
 
@@ -185,5 +195,5 @@ def seconds_for(candidate: Candidate) -> float:
     total = 0
     for file in candidate.files:
         with contextlib.suppress(OSError):
-            total += file.stat().st_size
+            total += sum(path.stat().st_size for path in (frame_files(file) if file.is_dir() else (file,)))
     return seconds_allowed(total) * (1 if candidate.transcode is None else _TRANSCODING)

@@ -12,6 +12,7 @@ import weakref
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,15 @@ from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.store import records
-from clipbert_cli.store.discover import PLURAL, check_one_file_per_id, find_files, group_by_media_id, has_suffix
-from clipbert_cli.store.source import MediaFolder, MediaSource
+from clipbert_cli.store.discover import (
+    PLURAL,
+    check_one_file_per_id,
+    find_files,
+    find_frame_folders,
+    group_by_media_id,
+    has_suffix,
+)
+from clipbert_cli.store.source import FrameFolders, MediaFolder, MediaSource
 from clipbert_cli.store.writer import DATA_FILE
 from clipbert_cli.types import Kind, VideoInfo
 
@@ -33,8 +41,11 @@ _MAX_KEY_BYTES = 511
 """LMDB's limit as it is compiled everywhere. A longer key is an error there, not a key that is missing."""
 
 
-def open_media(path: Path, *, kind: Kind) -> MediaSource:
+def open_media(path: Path, *, kind: Kind, frame_rate: float | None = None) -> MediaSource:
     """Open the media at `path`: an LMDB folder, an LMDB that is a single file, or a folder of media files.
+
+    Args:
+        frame_rate: each folder of images under `path` is a video of so many frames per second.
 
     Raises:
         StoreError: nothing is there, or it is neither of these, damaged, not complete, or of the other kind.
@@ -44,12 +55,28 @@ def open_media(path: Path, *, kind: Kind) -> MediaSource:
     hint = f"make a store with: clipbert pack <folder of {PLURAL[kind]}> {path}"
     if not path.exists():
         raise StoreError(f"media store {path} does not exist", hint=hint)
+    if frame_rate is not None and kind == "video":
+        return _open_frame_folders(path, Fraction(str(frame_rate)))
     files = [file for file in find_files([path]) if has_suffix(file, kind)]
     if not files:
+        if kind == "video" and find_frame_folders([path])[0]:
+            hint = "if its folders hold the frames of videos, set data.fps_of_frames to the rate of the frames"
         raise StoreError(f"{path} is neither a store (no {DATA_FILE}) nor a folder of {PLURAL[kind]}", hint=hint)
     groups = group_by_media_id(files)
     check_one_file_per_id(groups, hint="rename or leave out one of them")
     return MediaFolder(path, kind=kind, files={media_id: first for media_id, (first,) in groups.items()})
+
+
+def _open_frame_folders(path: Path, rate: Fraction) -> MediaSource:
+    folders, _ = find_frame_folders([path])
+    if not folders:
+        raise StoreError(
+            f"{path} has no folders of images, but data.fps_of_frames is set",
+            hint="name the folder that holds one folder of frames per video, or leave data.fps_of_frames out",
+        )
+    groups = group_by_media_id(folders, are_folders=True)
+    check_one_file_per_id(groups, hint="rename or leave out one of them")
+    return FrameFolders(path, rate, folders={media_id: first for media_id, (first,) in groups.items()})
 
 
 def open_store(path: Path) -> LmdbStore:

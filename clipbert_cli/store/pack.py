@@ -10,6 +10,7 @@ import os
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ import lmdb
 from clipbert_cli.errors import DecodeError, StoreError, UnreadableError, UsageError
 from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
+from clipbert_cli.media.frame_folder import frame_files
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import (
     PLURAL,
     check_one_file_per_id,
     find_files,
+    find_frame_folders,
     group_by_media_id,
     guess_kind,
     has_suffix,
@@ -72,6 +75,7 @@ def pack_media(
     on_duplicate: OnDuplicate = "error",
     transcode: Transcode | None = None,
     max_pixels: int = MAX_PIXELS,
+    frame_rate: Fraction | None = None,
     workers: int = 0,
     on_progress: Progress | None = None,
 ) -> PackSummary:
@@ -89,6 +93,7 @@ def pack_media(
             the store), `longest` the video that is shown longest.
         transcode: re-encode the videos with these settings.
         max_pixels: skip images and videos with more pixels per frame.
+        frame_rate: the sources are folders of folders of images, and each of these is a video of this rate.
         workers: number of processes that decode; 0 decodes in this one.
         on_progress: called after each media id.
 
@@ -100,10 +105,10 @@ def pack_media(
         OutputError: the store cannot be written.
     """
     _check_store(store, add=add)
-    media, not_taken, kind = _find_media(sources, kind)
+    media, not_taken, kind = _find_media(sources, kind) if frame_rate is None else _find_frame_folders(sources, kind)
     if kind == "image" and (transcode or on_duplicate == "longest"):
         raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
-    settings = _Settings(kind, add, on_duplicate, transcode, max_pixels)
+    settings = _Settings(kind, add, on_duplicate, transcode, max_pixels, frame_rate)
     candidates = _candidates(media, settings)
     with writing_to(store), unfinished_store(store, add=add) as place:
         # Everything that can be refused is checked before the first file is opened for writing.
@@ -154,6 +159,19 @@ def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path],
     return media, [path for path in files if path not in taken], kind
 
 
+def _find_frame_folders(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], list[Path], Kind]:
+    """Return what `_find_media` returns; the media are folders of frames."""
+    if kind == "image":
+        raise UsageError("--frame-folders makes videos, but --kind is image", hint="leave one of them out")
+    folders, others = find_frame_folders(sources)
+    if not folders:
+        raise StoreError(
+            f"there are no folders of images in {', '.join(map(str, sources))} ({len(others)} other files)",
+            hint="name the folder that holds one folder of frames per video",
+        )
+    return folders, others, "video"
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     kind: Kind
@@ -161,17 +179,27 @@ class _Settings:
     on_duplicate: OnDuplicate
     transcode: Transcode | None
     max_pixels: int
+    frame_rate: Fraction | None
 
 
 def _candidates(media: Iterable[Path], settings: _Settings) -> list[Candidate]:
     """Return the media ids in order, each with its files."""
-    groups = group_by_media_id(media)
+    groups = group_by_media_id(media, are_folders=settings.frame_rate is not None)
     if settings.on_duplicate == "error":
         hint = "rename or leave out one of them, or choose one with --on-duplicate first or longest"
+        if settings.kind == "image":
+            hint += "; for folders of frames of videos: --frame-folders --fps N"
         check_one_file_per_id(groups, hint=hint)
-    longest = settings.on_duplicate == "longest"
     return [
-        Candidate(media_id, tuple(files), settings.kind, longest, settings.transcode, settings.max_pixels)
+        Candidate(
+            media_id,
+            tuple(files),
+            kind=settings.kind,
+            longest=settings.on_duplicate == "longest",
+            transcode=settings.transcode,
+            max_pixels=settings.max_pixels,
+            frame_rate=settings.frame_rate,
+        )
         for media_id, files in sorted(groups.items())
     ]
 
@@ -194,7 +222,7 @@ class _Outcome:
 
 
 def _as_json(settings: _Settings) -> bytes:
-    return json.dumps(dataclasses.asdict(settings)).encode()
+    return json.dumps(dataclasses.asdict(settings), default=str).encode()
 
 
 def _check_settings(place: UnfinishedStore, settings: _Settings) -> bool:
@@ -396,12 +424,13 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
 
 def _identities(candidate: Candidate) -> list[list[Any]]:
     """Return [path, bytes, time of change in ns] of each file, to see after a stop whether it has changed."""
-    found: list[list[Any]] = []
-    for file in candidate.files:
-        try:
-            status = file.stat()
-        except OSError:
-            found.append([str(file), -1, -1])
-        else:
-            found.append([str(file), status.st_size, status.st_mtime_ns])
-    return found
+    return [[str(file), *_identity(file)] for file in candidate.files]
+
+
+def _identity(file: Path) -> tuple[int, int]:
+    try:
+        states = [path.stat() for path in (file, *(frame_files(file) if file.is_dir() else ()))]
+    except OSError:
+        return -1, -1
+    # A folder counts as its frames do together.
+    return sum(state.st_size for state in states), max(state.st_mtime_ns for state in states)

@@ -1,4 +1,4 @@
-"""Media by id: what every source offers; a folder of files, and bytes, as a source. An LMDB is in `lmdb_store.py`."""
+"""Media by id: what every source offers; folders of files or frames, and bytes, as sources. `lmdb_store.py`: LMDBs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from fractions import Fraction
 from pathlib import Path
 
 from clipbert_cli.errors import DecodeError, StoreError
+from clipbert_cli.media.frame_folder import folder_as_video
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import segment_info
@@ -247,3 +249,18 @@ class MediaBytes(MediaSource):
         if media_id not in self._files:
             raise self._unknown(media_id)
         yield self._files[media_id]
+
+
+class FrameFolders(MediaFolder):
+    """Folders of images, each of which is the frames of a video. The media id is the folder's name."""
+
+    def __init__(self, path: Path, rate: Fraction, *, folders: dict[str, Path]) -> None:
+        super().__init__(path, kind="video", files=folders)
+        self._rate = rate
+
+    @contextmanager
+    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
+        folder = self._files.get(self.held_id(media_id))
+        if folder is None:
+            raise self._unknown(media_id)
+        yield folder_as_video(folder, self._rate)

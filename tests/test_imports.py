@@ -55,7 +55,8 @@ MAY_IMPORT = {
         "assets",
     },
     "__main__": {"commands"},
-    "__init__": set(),
+    "api": {*READING, "build", "infer"},
+    "__init__": {"api"},
 }
 HEAVY = {"torch", "transformers", "lmdb", "av", "tokenizers", "pydantic"}
 NOT_FOR_HELP = (

@@ -59,10 +59,11 @@ class Frames:
         rate = Fraction(self.fps).limit_denominator(1000)
         return VideoInfo(width, height, count, count, rate, 1 / rate, tuple(range(count)))
 
-    def clips(self, settings: MediaSettings) -> torch.Tensor:
-        """Return (K, T, 3, S, S) uint8."""
-        clips = [self.pixels[list(clip)] for clip in select(self.info, settings.sampling)]
-        return torch.stack([resize_pad(clip, settings.frame_size) for clip in clips])
+    def clips(self, settings: MediaSettings, kind: Kind) -> torch.Tensor:
+        """Return (K, T, 3, S, S) uint8; an image, which is a single frame, is one clip."""
+        indices = ((0,),) if kind == "image" else select(self.info, settings.sampling)
+        canvas = torch.stack([resize_pad(self.pixels[list(clip)], settings.frame_size) for clip in indices])
+        return torch.zeros_like(canvas) if settings.black_frames else canvas
 
 
 Media = Path | bytes | Frames
@@ -234,14 +235,14 @@ def _identity(asked: Asked) -> tuple[object, ...]:
         # A file that is written anew under the same name is another one.
         return asked.kind, str(media.absolute()), state.st_mtime_ns, state.st_size
     if isinstance(media, Frames):
-        return media.fps, media.pixels.shape, hashlib.blake2b(media.pixels.tobytes()).digest()
+        return asked.kind, media.fps, media.pixels.shape, hashlib.blake2b(media.pixels.tobytes()).digest()
     return asked.kind, hashlib.blake2b(media).digest()
 
 
 def _load(asked: Asked, settings: MediaSettings) -> torch.Tensor:
     """Return the clips of a media item, (K, T, 3, S, S) uint8."""
     if isinstance(asked.media, Frames):
-        return asked.media.clips(settings)
+        return asked.media.clips(settings, asked.kind)
     source: MediaSource
     if isinstance(asked.media, Path):
         source = MediaFolder(Path("."), kind=asked.kind, files={asked.name: asked.media})

@@ -100,9 +100,20 @@ def resize_pad(frames: np.ndarray | torch.Tensor, size: int, *, dtype: torch.dty
 
 def upright(pixels: torch.Tensor, orientation: int) -> torch.Tensor:
     """Return pixels (..., h, w) turned and mirrored as an EXIF orientation says; see `VideoInfo.orientation`."""
-    flips = [axis for axis, orientations in ((-2, (3, 4, 6, 7)), (-1, (2, 3, 7, 8))) if orientation in orientations]
+    flips = _flips(orientation)
     pixels = pixels.flip(flips) if flips else pixels
     return pixels.transpose(-2, -1) if orientation >= 5 else pixels
+
+
+def upright_pixels(pixels: np.ndarray, orientation: int) -> np.ndarray:
+    """Return pixels (..., h, w, 3) turned as `upright` turns them, without torch."""
+    pixels = np.flip(pixels, tuple(axis - 1 for axis in _flips(orientation)))
+    return pixels.swapaxes(-3, -2) if orientation >= 5 else pixels
+
+
+def _flips(orientation: int) -> list[int]:
+    """Return the axes of (h, w) that are mirrored before both are swapped."""
+    return [axis for axis, orientations in ((-2, (3, 4, 6, 7)), (-1, (2, 3, 7, 8))) if orientation in orientations]
 
 
 def resize_into(target: torch.Tensor, frame: np.ndarray | torch.Tensor, *, orientation: int = 1) -> None:

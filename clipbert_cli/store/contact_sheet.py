@@ -8,11 +8,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.frames import decode_frames
-from clipbert_cli.media.images import decode_image
-from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
+from clipbert_cli.media.sampling import ClipSampling
+from clipbert_cli.store.sampled_clips import SampledClips, clips_of_frames, sample_clips_of
 from clipbert_cli.store.source import MediaSource, named
-from clipbert_cli.types import VideoInfo
 
 # In pixels. A column is at least as wide as the longest label, "frame 12345, 1234.56 s".
 _SIDE = 224
@@ -39,14 +37,10 @@ def contact_sheet(
         StoreError: there is no such item.
         DecodeError: the item cannot be decoded, or has too few frames for these clips; the message names it.
     """
-    with named(source, media_id):
-        info = source.info(media_id)
-        indices = ((0,),) if info is None else select(info, sampling, np.random.default_rng(seed))
-        frames = _decode(source, media_id, indices)
-    scale = _SIDE / max(frames.shape[2:4])
-    height, width = (max(1, round(length * scale)) for length in frames.shape[2:4])
-    clips = _with_seconds(info, indices)
-    return _draw(frames, clips, size=(width, height), is_image=info is None), clips
+    sampled = sample_clips_of(source, media_id, sampling, seed=seed)
+    scale = _SIDE / max(sampled.frames.shape[2:4])
+    height, width = (max(1, round(length * scale)) for length in sampled.frames.shape[2:4])
+    return _draw(sampled, size=(width, height), is_image=source.kind == "image"), _clips(sampled)
 
 
 def frame_sheet(
@@ -71,39 +65,25 @@ def frame_sheet(
         outside = [index for index in frames if not 0 <= index < count]
         if outside:
             raise DecodeError(f"there is no frame {outside[0]}: its {count} frames are 0 to {count - 1}")
-        indices = (tuple(frames),)
-        pixels = _decode(source, media_id, indices)
-    clips = _with_seconds(info, indices)
+        found = clips_of_frames(source, media_id, (tuple(frames),), rotation="ignore")
     if plain:
-        return Image.fromarray(np.concatenate(list(pixels[0]), axis=1)), clips
-    height, width = pixels.shape[2:4]
-    return _draw(pixels, clips, size=(width, height), is_image=info is None), clips
+        return Image.fromarray(np.concatenate(list(found.frames[0]), axis=1)), _clips(found)
+    height, width = found.frames.shape[2:4]
+    return _draw(found, size=(width, height), is_image=info is None), _clips(found)
 
 
-def _decode(source: MediaSource, media_id: str, indices: FrameIndices) -> np.ndarray:
-    """(K, T, h, w, 3) uint8 RGB."""
-    info = source.info(media_id)
-    with source.reading(media_id) as data:
-        if info is None:
-            image = decode_image(data)
-            return np.stack([np.stack([image] * len(clip)) for clip in indices])
-        return decode_frames(data, indices, info=info, packets=source.packets(media_id))
+def _clips(sampled: SampledClips) -> Clips:
+    return [list(zip(*clip, strict=True)) for clip in zip(sampled.indices, sampled.seconds, strict=True)]
 
 
-def _with_seconds(info: VideoInfo | None, indices: FrameIndices) -> Clips:
-    return [
-        [(index, 0.0 if info is None else float(info.pts[index] * info.time_base)) for index in clip]
-        for clip in indices
-    ]
-
-
-def _draw(frames: np.ndarray, clips: Clips, *, size: tuple[int, int], is_image: bool) -> Image.Image:
-    """Draw frames, (K, T, h, w, 3), one row per clip, in the (width, height) `size`, each with a label below."""
+def _draw(sampled: SampledClips, *, size: tuple[int, int], is_image: bool) -> Image.Image:
+    """Draw one row per clip, with frames in the (width, height) `size`, each with a label below."""
+    frames = sampled.frames
     width, height = size
     pitch_x, pitch_y = max(width, _MIN_COLUMN) + _GAP, height + _LABEL + _GAP
     sheet = Image.new("RGB", (_GAP + frames.shape[1] * pitch_x, _GAP + frames.shape[0] * pitch_y), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, clip in enumerate(clips):
+    for row, clip in enumerate(_clips(sampled)):
         for column, (index, seconds) in enumerate(clip):
             left, top = _GAP + column * pitch_x, _GAP + row * pitch_y
             picture = Image.fromarray(frames[row, column])

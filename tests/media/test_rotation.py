@@ -13,6 +13,7 @@ import torch
 from made_media import HEIGHT, WIDTH, image, marked_frame
 from PIL import Image
 
+from clipbert_cli import sample_clips
 from clipbert_cli.loading.dataset import MediaSettings, load_clips
 from clipbert_cli.media.canvas import resize_pad, upright
 from clipbert_cli.media.frames import decode_frames
@@ -94,3 +95,12 @@ def test_transcoding_keeps_the_orientation(orientation: int) -> None:
 def test_an_odd_angle_counts_as_the_nearest_one() -> None:
     a, b = (round(ONE * value) for value in (np.cos(1.4), np.sin(1.4)))  # 80 degrees
     assert probe_video(with_matrix(a, b, -b, a)).info.orientation == 6
+
+
+@pytest.mark.parametrize("orientation", MATRICES)
+def test_clips_for_people_are_turned_as_those_for_the_model(orientation: int) -> None:
+    data = with_matrix(*MATRICES[orientation])
+    shown = sample_clips(data, num_frames=1, sampling="uniform").frames
+    info = probe_video(data).info
+    lying = torch.from_numpy(decode_frames(data, ((0,),), info=info)).movedim(-1, -3)
+    np.testing.assert_array_equal(shown, upright(lying, orientation).movedim(-3, -1).numpy())

@@ -14,6 +14,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import math
 import os
 import re
 import select
@@ -78,13 +79,17 @@ def read_text(path: Path, *, limit: int = MAX_BYTES) -> str:
     return _decoded(read_bytes(path, limit=limit), str(path), 1)
 
 
-def read_json(path: Path, *, limit: int = MAX_BYTES) -> Any:
+def read_json(path: Path, *, limit: int = MAX_BYTES, allow_nan: bool = False) -> Any:
     """Return the value of a JSON file.
+
+    Args:
+        limit: as in `read_bytes`.
+        allow_nan: as in `parse_json`.
 
     Raises:
         FileNotFoundError, UnreadableError: as `read_text`; or as `parse_json`.
     """
-    return parse_json(read_text(path, limit=limit), str(path))
+    return parse_json(read_text(path, limit=limit), str(path), allow_nan=allow_nan)
 
 
 def read_lines(path: Path, *, limit: int = MAX_BYTES) -> Iterator[tuple[int, bytes]]:
@@ -226,11 +231,18 @@ _DAMAGED_HEADER = (
 # ------------------------------------------------------------------------------------------ JSON
 
 
-class _LongInteger(Exception):  # noqa: N818 - it never leaves this file
-    """An integer that does not fit into 64 bits."""
+class _UnusableNumber(Exception):  # noqa: N818 - it never leaves this file
+    """The text of a number that other code could not compute with."""
 
 
-def parse_json(text: str | bytes, where: str, *, line: int | None = 1, max_containers: int = MAX_CONTAINERS) -> Any:
+def parse_json(
+    text: str | bytes,
+    where: str,
+    *,
+    line: int | None = 1,
+    max_containers: int = MAX_CONTAINERS,
+    allow_nan: bool = False,
+) -> Any:
     """Return the value of a JSON text.
 
     Args:
@@ -238,10 +250,11 @@ def parse_json(text: str | bytes, where: str, *, line: int | None = 1, max_conta
         where: the file, or another place, for the message.
         line: number of the text's first line within the file; None where the place has no lines.
         max_containers: how many lists and objects it may have.
+        allow_nan: also read NaN and infinities, which Python writes and which are no JSON.
 
     Raises:
-        UnreadableError: it is not JSON, has too many lists and objects or more than `MAX_DEPTH` in each other, or an
-            integer that does not fit into 64 bits.
+        UnreadableError: it is not JSON, has too many lists and objects or more than `MAX_DEPTH` in each other, or a
+            number that does not fit into 64 bits.
     """
     if isinstance(text, bytes):
         text = _decoded(text, where, line)
@@ -249,12 +262,12 @@ def parse_json(text: str | bytes, where: str, *, line: int | None = 1, max_conta
     if text.count("[") + text.count("{") > max_containers:
         raise UnreadableError(f"{where}: not usable JSON: more than {max_containers} lists and objects")
     try:
-        value = json.loads(text, parse_int=_integer)
+        value = json.loads(text, cls=_LenientDecoder if allow_nan else _Decoder)
     except json.JSONDecodeError as exc:
         place = _place(where, line, text, exc.pos)
         raise UnreadableError(f"{place}: not JSON ({exc.msg} at column {exc.colno}): {excerpt(text)}") from exc
-    except _LongInteger as exc:
-        raise _long_integer(str(exc), where, line, text) from None
+    except _UnusableNumber as exc:
+        raise _unusable_number(str(exc), where, line, text) from None
     except RecursionError:
         _check_depth(text, where, line)
         raise
@@ -269,11 +282,11 @@ def parse_json_part(text: str, start: int, where: str) -> tuple[Any, int] | None
         UnreadableError: as `parse_json`.
     """
     try:
-        value, end = _DECODER.raw_decode(text, start)
+        value, end = _Decoder().raw_decode(text, start)
     except json.JSONDecodeError:
         return None
-    except _LongInteger as exc:
-        raise _long_integer(str(exc), where, None, text) from None
+    except _UnusableNumber as exc:
+        raise _unusable_number(str(exc), where, None, text) from None
     except RecursionError:
         _check_depth(text[start:], where, None)
         raise
@@ -285,15 +298,35 @@ def _integer(digits: str) -> int:
     # Of more than 4,300 digits Python makes no integer, of more than 308 no float, and of 64 bits NumPy no element.
     if len(digits) <= 20 and -(2**63) <= (value := int(digits)) < 2**63:
         return value
-    raise _LongInteger(digits)
+    raise _UnusableNumber(digits)
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer)
+def _float(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise _UnusableNumber(digits)
+    return value
 
 
-def _long_integer(digits: str, where: str, line: int | None, text: str) -> UnreadableError:
-    place = _place(where, line, text, text.find(digits))
-    return UnreadableError(f"{place}: not usable JSON: the integer {digits[:20]}... has {len(digits)} digits")
+def _constant(name: str) -> float:
+    raise _UnusableNumber(name)
+
+
+class _Decoder(json.JSONDecoder):
+    def __init__(self) -> None:
+        super().__init__(parse_int=_integer, parse_float=_float, parse_constant=_constant)
+
+
+class _LenientDecoder(json.JSONDecoder):
+    def __init__(self) -> None:
+        super().__init__(parse_int=_integer)
+
+
+def _unusable_number(number: str, where: str, line: int | None, text: str) -> UnreadableError:
+    place = _place(where, line, text, text.find(number))
+    if number.strip("-").isalpha():
+        return UnreadableError(f"{place}: not JSON: {number} is not a JSON number")
+    return UnreadableError(f"{place}: not usable JSON: the number {excerpt(number, 30)} does not fit into 64 bits")
 
 
 def _check_depth(text: str, where: str, line: int | None) -> None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from clipbert_cli.errors import ClipbertError, UsageError
+from clipbert_cli.errors import ClipbertError, UnreadableError, UsageError
+from clipbert_cli.foreign import parse_json
 from clipbert_cli.infer.asking import Asked, Asker
 from clipbert_cli.infer.trained import KINDS, TrainedRun
 from clipbert_cli.runtime.interrupts import Interrupts
@@ -43,21 +44,13 @@ def parse(raw: bytes, number: int) -> Line:
     try:
         if len(raw) > _MOST_BYTES:
             raise UsageError(f"the line is longer than {_MOST_BYTES // 2**20} MiB")
-        try:
-            read = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
-        except (ValueError, RecursionError) as exc:
-            raise UsageError(f"not a JSON object in UTF-8: {exc}") from exc
+        read = parse_json(raw, "the line", line=None)
         if not isinstance(read, dict):
             raise UsageError(f"a JSON {type(read).__name__}, but must be an object")
         fields = read
         return Line(fields, _asked(read))
-    except UsageError as exc:
+    except (UsageError, UnreadableError) as exc:
         return Line(fields, exc)
-
-
-def _refuse_constant(name: str) -> None:
-    """Refuse NaN and infinities, which Python reads and writes, but which are no JSON."""
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _asked(fields: Mapping[str, Any]) -> Asked:

@@ -60,7 +60,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         ValueError: the file is missing or is not a JSON object.
     """
     try:
-        state = read_json(folder / STATE_FILE)
+        state = read_json(folder / STATE_FILE, allow_nan=True)
     except (OSError, UnreadableError) as exc:
         raise ValueError(f"{STATE_FILE} cannot be read: {exc}") from exc
     if not isinstance(state, dict):

@@ -198,7 +198,7 @@ class RunFolder:
             return
         for number, line in read_lines(self.metrics):
             try:
-                record = parse_json(line, str(self.metrics), line=number)
+                record = parse_json(line, str(self.metrics), line=number, allow_nan=True)
             except UnreadableError:  # the last line, if the process was killed while it wrote it
                 continue
             if isinstance(record, dict):

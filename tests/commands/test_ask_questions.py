@@ -58,7 +58,7 @@ def test_answers_are_those_of_single_questions_in_order_with_other_fields_kept(
 @pytest.mark.parametrize(
     ("line", "error"),
     [
-        ('{"video": "x.mp4", "question": ', "not a JSON object"),
+        ('{"video": "x.mp4", "question": ', "not JSON ("),
         ('["video"]', "a JSON list, but must be an object"),
         ('{"question": "what ?"}', "neither video nor image"),
         ('{"video": "a.mp4", "image": "a.png", "question": "what ?"}', "video and image"),
@@ -69,7 +69,7 @@ def test_answers_are_those_of_single_questions_in_order_with_other_fields_kept(
         ('{"video": "a.mp4", "question": "what ?", "options": "yes"}', 'options is "yes"'),
         ('{"video": "a.mp4", "question": "what ?", "options": ["yes", "no"]}', "does not choose between options"),
         ('{"video": "a.mp4", "question": "what ?", "x": NaN}', "NaN is not a JSON number"),
-        ("[" * 100_000, "not a JSON object"),
+        ("[" * 100_000, "more than 64 lists and objects in each other"),
     ],
 )
 def test_a_bad_line_is_an_answer_with_its_error_and_the_others_are_answered(

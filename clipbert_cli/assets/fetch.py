@@ -81,6 +81,8 @@ class Fetcher:
 
     def __post_init__(self) -> None:
         self._client = new_client(self.policy)
+        self._said: set[tuple[str, str]] = set()
+        self._lock = threading.Lock()
 
     def close(self) -> None:
         self._client.close()
@@ -96,12 +98,15 @@ class Fetcher:
         if file.target.exists():
             return None
         failures = []
-        for source in sources_of(file.name, file.entry, self.mirror):
+        sources = sources_of(file.name, file.entry, self.mirror)
+        for source in sources:
             try:
                 return self._fetch_from(source, file)
             except SourceRefusedError as exc:
                 failures.append(f"{source}: {exc}")
-                self.progress.say(f"{file.name}: {failures[-1]}")
+                # The failure of the last source is part of the error.
+                if len(failures) < len(sources):
+                    self.progress.say(f"{file.name}: {failures[-1]}; trying the next source")
             finally:
                 self.progress.end(file.name)
         tried = "".join(f"\n  {failure}" for failure in failures) or "\n  the catalogue knows no source"
@@ -139,11 +144,19 @@ class Fetcher:
                     raise SourceRefusedError(f"{exc} ({failures} times in a row)") from None
                 pause = min(max(exc.wait, self.policy.backoff * 2 ** (failures - 1)), self.policy.longest_wait)
                 if partial.size <= before:
-                    self.progress.say(f"{file.name}: {exc}; trying again in {pause:.0f} s")
+                    self._say_once(source.host, f"{exc}; trying again")
                 if self.stop.wait(pause):
                     raise StoppedError from None
             else:
                 return
+
+    def _say_once(self, host: str, message: str) -> None:
+        """Report a failure of a host. The files that come from it, and each further try, meet the same failure."""
+        with self._lock:
+            is_new = (host, message) not in self._said
+            self._said.add((host, message))
+        if is_new:
+            self.progress.say(f"{host}: {message}")
 
     def _connect(self, source: FileSource, file: PlannedFile, partial: PartialFile) -> None:
         """Send one request and append its body to `partial`.

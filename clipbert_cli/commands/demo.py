@@ -42,7 +42,13 @@ SIZES = {
 
 def demo(
     context: typer.Context,
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder for everything.")] = Path("demo"),
+    folder: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]",
+            help="A new folder for everything. The default is demo, or demo_TASK for other tasks than qa.",
+        ),
+    ] = None,
     task: Annotated[
         Literal["qa", "retrieval", "mc", "vqa", "pretrain"],
         typer.Option(
@@ -71,6 +77,8 @@ def demo(
     from clipbert_cli.commands.terminal import note, print_json
 
     begin = time.monotonic()
+    # Each task has a folder of its own: the demos of several tasks can be made one after the other.
+    folder = folder or Path("demo" if task == "qa" else f"demo_{task}")
     _prepare(folder, force=force)
     run = _Demo(folder, SIZES[size], seed, device, context.find_root().command.main)
     run.make_media()
@@ -86,8 +94,10 @@ def _prepare(folder: Path, *, force: bool) -> None:
     """Make the folder; with `force`, remove an earlier demo that is in it, and nothing else."""
     if folder.exists() and any(folder.iterdir()):
         if not (force and (folder / MARK).exists()):
+            is_demo = (folder / MARK).exists()
             raise OutputError(
-                f"{folder} is not empty", hint="name another folder, or give --force if it has an earlier demo"
+                f"{folder} is not empty: it has {'an earlier demo' if is_demo else 'files that no demo made'}",
+                hint="name another folder" + (", or give --force to make the demo again" if is_demo else ""),
             )
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,6 +39,11 @@ def writing(path: str, *, overwrite: bool = False, mode: str = "w") -> Iterator[
         return
     if target.exists() and not overwrite:
         raise OutputError(f"{path} exists already", hint="name another file, or give --overwrite")
+    if not target.parent.is_dir():
+        raise OutputError(
+            f"{path} cannot be written: {target.parent} is no folder",
+            hint=f"make it first: mkdir -p {shlex.quote(str(target.parent))}",
+        )
     try:
         with atomic_file(target, mode=mode) as stream:
             yield stream

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -61,9 +62,9 @@ def scan(
 def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
     """List the items of a store with what their records say.
 
-    The columns are media id, bytes, width x height, codec or format, and for videos frames per second, number of frames
-    and how clips are decoded: `packets` decodes the packets that are needed, `linear` decodes from the start. The last
-    column says what is wrong with a damaged video.
+    The columns are media id, bytes, width x height, codec or format, and for videos frames per second, number of
+    frames, duration and how clips are decoded: `packets` decodes the packets that are needed, `linear` decodes from the
+    start. The last column says what is wrong with a damaged video.
 
     With --json, every item has the keys id, kind, codec, width, height, rotation, frames, first_seconds, last_seconds,
     rate, bytes, decoded_by and damage. Width and height are those of the first frame as it is coded; rotation is the
@@ -86,9 +87,10 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
             known = [str(row["bytes"]), f"{row['width']}x{row['height']}", row["codec"]]
         if known and row["kind"] == "video":
             rate = "" if row["rate"] is None else f"{row['rate']:g} fps"
-            known += [rate, f"{row['frames']} frames", row["decoded_by"], *filter(None, [row["damage"]])]
+            known += [rate, f"{row['frames']} frames", _seconds(row), row["decoded_by"]]
+            known += filter(None, [row["damage"]])
         cells.append([row["id"], *known])
-    print_table(["media id", "bytes", "size", "codec", "rate", "frames", "decode", "damage"], cells)
+    print_table(["media id", "bytes", "size", "codec", "rate", "frames", "seconds", "decode", "damage"], cells)
 
 
 @store_app.command("show", epilog="Example: clipbert store show vis_db/msrvtt video7 -o contact.png --num-clips 4")
@@ -183,6 +185,13 @@ def _numbers(frames: str) -> list[int]:
             hint="for example --frames 0,25,50",
         )
     return numbers
+
+
+def _seconds(row: Mapping[str, Any]) -> str:
+    """Return how long a video is shown; the last frame counts as long as the mean frame."""
+    between = row["last_seconds"] - row["first_seconds"]
+    last = between / (row["frames"] - 1) if row["frames"] > 1 else 1 / (row["rate"] or 1)
+    return f"{between + last:.1f} s"
 
 
 def _report(store: Path, checked: Checked, *, done: str, as_json: bool) -> None:

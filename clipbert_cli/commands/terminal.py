@@ -70,13 +70,22 @@ def show_logs() -> None:
     """Print the warnings that the packages log as warnings of the command."""
     logger = logging.getLogger("clipbert")
     if not any(isinstance(handler, _WarningHandler) for handler in logger.handlers):
-        logger.addHandler(_WarningHandler(logging.WARNING))
+        logger.addHandler(_WarningHandler())
         logger.propagate = False
 
 
 class _WarningHandler(logging.Handler):
+    """Prints every warning once: the splits of a recipe may share a store, of which each warns."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._printed: set[str] = set()
+
     def emit(self, record: logging.LogRecord) -> None:
-        warn(record.getMessage())
+        message = record.getMessage()
+        if message not in self._printed:
+            self._printed.add(message)
+            warn(message)
 
 
 # ------------------------------------------------------------------------------------------ results on stdout

@@ -39,7 +39,10 @@ def usage_error(found: BaseException) -> UsageError | None:
 def _message(kind: str, found: Any) -> str:
     parameter = getattr(found, "param", None)
     if kind == "MissingParameter" and parameter is not None:
-        return f"{_name(parameter)} is missing"
+        words = [_name(each) for each in found.ctx.command.params if each.param_type_name == "argument"]
+        # The last words go to the last arguments, so that it may be another one that was left out.
+        takes = f": {found.ctx.command_path} takes {' '.join(words)}" if _name(parameter) in words[:-1] else ""
+        return f"{_name(parameter)} is missing{takes}"
     if parameter is not None:
         # Some messages are those of pydantic, which reads the values.
         says = found.message.removeprefix("Value error, ").replace("Input should be", "it must be")

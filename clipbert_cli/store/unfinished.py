@@ -9,6 +9,7 @@ a lock keeps other packs out. `--add` works in the store itself, whose manifest 
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,15 +57,20 @@ class UnfinishedStore:
 def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
     """Yield the place to write a new store in or, with `add`, the store itself, locked against other packs.
 
-    An error removes the folder of a new store, unless an earlier pack was stopped in it. Ctrl-C leaves it, so that the
-    next pack can continue.
+    Folders above a new store are made. An error removes them and the folder of the new store, unless an earlier pack
+    was stopped in it. Ctrl-C leaves it, so that the next pack can continue.
 
     Raises:
         StoreError: another pack is writing this store.
-        OutputError: the parent is not a folder.
+        OutputError: something above it is not a folder.
     """
-    if not store.parent.is_dir():
-        raise OutputError(f"{store} cannot be written: {store.parent} is not a folder", hint=f"mkdir -p {store.parent}")
+    made = [parent for parent in store.parents if not os.path.lexists(parent)]
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as exc:
+        raise OutputError(
+            f"{store} cannot be written: {exc.filename} is not a folder", hint="name a store in a folder"
+        ) from exc
     folder = store if add else store.with_name(f".{store.name}.unfinished")
     is_continued = (folder / _JOURNAL).exists()
     with contextlib.ExitStack() as stack:
@@ -81,4 +87,7 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
         except Exception:
             if not add and not is_continued:
                 remove(folder)
+                for parent in made:
+                    with contextlib.suppress(OSError):
+                        parent.rmdir()
             raise

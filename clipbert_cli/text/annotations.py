@@ -12,7 +12,7 @@ from typing import cast
 
 from clipbert_cli.errors import AnnotationError, UnreadableError
 from clipbert_cli.foreign import read_json
-from clipbert_cli.text.fields import Names, Record, RecordError, encodable
+from clipbert_cli.text.fields import MissingFieldError, Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Group
 
@@ -42,6 +42,7 @@ def read_examples(
     examples: list[Example] = []
     places: list[str] = []
     mistakes: list[str] = []
+    missing: list[MissingFieldError] = []
     for record in read_records(path, names=names):
         if isinstance(record, str):
             mistakes.append(record)
@@ -50,11 +51,18 @@ def read_examples(
             made = [parse(part) for part in record.each(each)]
         except RecordError as exc:
             mistakes.append(f"{record.place}: {exc}")
+            missing += [exc] if isinstance(exc, MissingFieldError) else []
             continue
         examples += made
         places += [record.place] * len(made)
     examples, repeated = _with_unique_ids(examples, places)
     mistakes += repeated
+    if mistakes and not examples and len(missing) == len(mistakes):
+        first = missing[0]
+        raise AnnotationError(
+            f"{path}: no record has {first.own}; the first has {first.there}",
+            hint=f"name the field that has it: --set data.fields.{first.name}=NAME, or data.fields in the recipe",
+        )
     if mistakes:
         raise AnnotationError(listed(mistakes), hint="fix or remove these lines; nothing was started")
     if not examples:

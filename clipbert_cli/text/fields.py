@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,22 @@ _CLOCK = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)")
 
 class RecordError(ValueError):
     """One mistake in one record, raised by a task's parser. The message names field, value and requirement."""
+
+
+class MissingFieldError(RecordError):
+    """A record lacks a field under every name that it may have.
+
+    Args:
+        name: the neutral name of the field.
+        own: the names that were looked for.
+        there: the names of the fields that the record has.
+    """
+
+    def __init__(self, name: str, own: Sequence[str], there: Iterable[str]) -> None:
+        self.name, self.own = name, " or ".join(own)
+        self.there = ", ".join(there) or "no fields"
+        others = f" (or {', '.join(own[1:])})" if own[1:] else ""
+        super().__init__(f"{own[0]}{others} is missing; the record has {self.there}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +254,7 @@ class Record:
                 return each, self.fields[each]
         if not own:
             raise RecordError(f"{name} is missing: data.fields.{name} is null, so that it is not read")
-        others = f" (or {', '.join(own[1:])})" if own[1:] else ""
-        raise RecordError(f"{own[0]}{others} is missing; the record has {', '.join(self.fields) or 'no fields'}")
+        raise MissingFieldError(name, own, self.fields)
 
     def _structured(self, name: str, *, optional: bool = False) -> tuple[str, Any]:
         """Return the name and value of a field that is no plain text: of several columns the list of their cells.

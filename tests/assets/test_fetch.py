@@ -5,7 +5,8 @@ import threading
 import pytest
 from fetching import BODY, QUICK, entry, leftovers
 
-from clipbert_cli.assets.fetch import DownloadProgress, RetryPolicy
+from clipbert_cli.assets.download_plan import PlannedFile
+from clipbert_cli.assets.fetch import DownloadProgress, Fetcher, RetryPolicy
 from clipbert_cli.errors import DownloadError
 
 
@@ -111,3 +112,22 @@ def test_every_source_is_named_when_none_gives_the_file(site, fetch, target):
         f"  {bad.url}: answered 409 Conflict",
         f"  {site.url}/none: answered 404 Not Found",
     ]
+
+
+@pytest.mark.parametrize("files", [1, 3])
+def test_a_host_that_does_not_answer_is_reported_once(tmp_path, files):
+    """Without a network, each file and each further try meets the same failure."""
+    listener = Listener()
+    fetcher = Fetcher(policy=QUICK, progress=listener)
+    for number in range(files):
+        with pytest.raises(DownloadError, match="in a row"):
+            fetcher.fetch(
+                PlannedFile(f"x/{number}.bin", entry("http://localhost:9/a", "http://127.0.0.1:9/a"), tmp_path / "f")
+            )
+    fetcher.close()
+    tries = [message for message in listener.said if "trying again" in message]
+    assert len(tries) == 2
+    assert [message.split(":")[0] for message in tries] == ["localhost", "127.0.0.1"]
+    others = [message for message in listener.said if message not in tries]
+    assert len(others) == files
+    assert all(message.endswith("trying the next source") for message in others)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 from made_media import video
 from rich.progress import Task
-from running import Clipbert, Finished
+from running import Clipbert, Finished, as_options
 
+from clipbert_cli.commands import demo
 from clipbert_cli.commands.progress import RateColumn
 
 
@@ -347,3 +350,103 @@ def test_slow_steps_are_shown_in_seconds_per_step(speed: float | None, shown: st
     task = Task(0, "", total=9, completed=0, _get_time=lambda: 0.0)  # type: ignore[arg-type]
     task.finished_speed = speed
     assert RateColumn("step").render(task).plain == shown
+
+
+# ------------------------------------------------------------------------------------------ outputs and data
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "infer --run {run} --split test -o {folder}/preds.jsonl",
+        "recipes copy demo_qa {folder}/mine.yaml",
+        "store show {data}/vis_db test0000 -o {folder}/picture.png",
+    ],
+)
+@pytest.mark.parametrize("folder", ["no", "no/more", "my folder", "file"])
+def test_a_file_in_a_folder_that_is_not_there_says_how_to_make_it(
+    clipbert: Clipbert, trained_run: Path, made_data: Path, place: Path, command: str, folder: str
+) -> None:
+    words = [word.format(run=trained_run, data=made_data, folder=folder) for word in command.split()]
+    done = clipbert(*words, cwd=place)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"cannot be written: {folder} is no folder" in text(done)
+    assert f"mkdir -p {shlex.quote(folder)}" in text(done)
+    assert (place / folder).is_file() == (folder == "file")
+    assert not (place / folder).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "field", "found"),
+    [
+        ("demo_qa", "question", "question, answer, video_id, answer_type"),
+        ("demo_qa", "media_id", "question, answer, video_id, answer_type"),
+        ("demo_retrieval", "caption", "caption, clip_name"),
+        ("demo_mc", "options", "question, options, answer, gif_name"),
+    ],
+)
+def test_a_wrong_name_of_a_field_is_one_message(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, recipe: str, field: str, found: str
+) -> None:
+    words = ["finetune", "-r", recipe, "--data-root", made_data, "--dry-run", "--set", f"data.fields.{field}=column"]
+    done = clipbert(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no record has column; the first has " in text(done)
+    assert set(found.split(", ")) <= set(text(done).partition("the first has ")[2].replace(",", "").split())
+    assert f"--set data.fields.{field}=NAME" in text(done)
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_field_that_some_records_lack_is_named_for_each(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    lines = (made_data / "txt_db/train.jsonl").read_text().splitlines()
+    lines[3] = lines[3].replace('"question"', '"asked"')
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    setting = f"data.splits.train.annotations={tmp_path / 'train.jsonl'}"
+    done = clipbert("finetune", "-r", "demo_qa", "--data-root", made_data, "--dry-run", "--set", setting, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "train.jsonl:4: question is missing" in text(done)
+
+
+def test_a_warning_about_several_splits_is_printed_once(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    settings = [f"data.splits.{split}.media=videos" for split in ("train", "val", "test")]
+    words = ["finetune", "-r", "demo_qa", "--data-root", made_data, "--dry-run", *as_options(settings)]
+    done = clipbert(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is a folder of files") == 1
+
+
+# ------------------------------------------------------------------------------------------ the demo
+
+
+def test_the_demo_of_each_task_has_a_folder_of_its_own(
+    clipbert: Clipbert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_TASKS", dict.fromkeys(demo._TASKS, lambda run: {"folder": str(run.folder)}))
+    monkeypatch.setitem(demo.SIZES, "smallest", demo.DemoSize(train=2, val=1, test=1, epochs=1))
+    for task in ("qa", "retrieval", "mc", "vqa", "pretrain"):
+        done = clipbert("demo", "--task", task, "--size", "smallest", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+    found = {path.name for path in tmp_path.iterdir()}
+    assert found == {"demo", "demo_retrieval", "demo_mc", "demo_vqa", "demo_pretrain"}
+    again = clipbert("demo", "--task", "mc", "--size", "smallest", cwd=tmp_path)
+    assert again.returncode == 1
+    assert "demo_mc is not empty: it has an earlier demo" in text(again)
+    assert "give --force to make the demo again" in text(again)
+
+
+def test_the_demo_does_not_offer_to_replace_what_is_no_demo(clipbert: Clipbert, place: Path) -> None:
+    for name in ("videos", "notes", "run"):
+        done = clipbert("demo", name, cwd=place)
+        assert done.returncode == 1
+        assert f"{name} is not empty: it has files that no demo made" in text(done)
+        assert "--force" not in text(done)
+
+
+# ------------------------------------------------------------------------------------------ documentation
+
+
+def test_the_pages_install_from_the_checkout() -> None:
+    root = Path(__file__).parents[2]
+    for page in (root / "README.md", *(root / "docs").glob("*.md")):
+        # The package is on no index. With extras, pip adds to the package that is installed.
+        assert not re.search(r"pip install( -\S+)*( constraints.txt)? clipbert\b(?!\[)", page.read_text()), page

@@ -62,7 +62,7 @@ def test_strict_is_content_with_whole_files(clipbert: Clipbert, videos: Path, tm
         (["{0}/videos"], 2, "STORE"),
         (["{0}/videos", "{0}/store", "--kind", "sound"], 2, "--kind"),
         (["{0}/mixed", "{0}/store"], 2, "1 videos and 1 images"),
-        (["{0}/videos", "{0}/no/store"], 1, "is not a folder"),
+        (["{0}/videos", "{0}/videos/video0.mp4/store"], 1, "is not a folder"),
     ],
 )
 def test_mistakes_are_one_message_without_a_traceback(

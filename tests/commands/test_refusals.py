@@ -93,7 +93,7 @@ def stop(world: Path, source: str, store: str, **settings: object) -> None:
         ("pack nowhere new", "does not exist"),
         ("pack empty new", "none of 0 files"),
         ("pack videos new --kind image", "there are no images"),
-        ("pack videos no/new", "is not a folder"),
+        ("pack videos videos/a.mp4/new", "is not a folder"),
         ("pack images new --transcode 448:16:20", "for videos"),
         ("pack videos new --transcode 448", "SIDE:GOP:CRF"),
         ("pack images new --on-duplicate longest", "for videos"),

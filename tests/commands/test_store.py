@@ -23,7 +23,7 @@ def test_a_store_is_verified_listed_and_shown(clipbert: Clipbert, videos: Path, 
     assert "verified 8 items: 0 wrong, 0 damaged" in done.stderr
     listed = clipbert("store", "ls", store).stdout.splitlines()
     assert len(listed) == 8
-    assert listed[0].split("\t")[2:] == ["96x64", "h264", "30 fps", "6 frames", "packets"]
+    assert listed[0].split("\t")[2:] == ["96x64", "h264", "30 fps", "6 frames", "0.2 s", "packets"]
     rows = json.loads(clipbert("store", "ls", store, "--json").stdout)
     assert [row["id"] for row in rows] == [f"video{index}" for index in range(8)]
     assert rows[0] == {

@@ -252,10 +252,27 @@ def test_what_exists_is_never_touched(make, videos: Path, tmp_path: Path) -> Non
     assert os.lstat(tmp_path / "store") == before
 
 
-def test_a_missing_parent_is_named(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="is not a folder") as caught:
-        pack_media([videos], tmp_path / "no/store")
-    assert "mkdir" in (caught.value.hint or "")
+@pytest.mark.parametrize("name", ["a/store", "a/b/c/store", "a/../b/store"])
+def test_folders_above_a_new_store_are_made(videos: Path, tmp_path: Path, name: str) -> None:
+    pack_media([videos], tmp_path / name)
+    assert len(open_media(tmp_path / name, kind="video")) == 8
+
+
+@pytest.mark.parametrize("name", ["a/store", "a/b/c/store", "kept/a/store"])
+def test_folders_above_a_store_that_is_not_made_do_not_stay(tmp_path: Path, name: str) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "damaged.mp4").write_bytes(b"no video")
+    with pytest.raises(StoreError, match="none of 1 files"):
+        pack_media([tmp_path / "damaged.mp4"], tmp_path / name)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["damaged.mp4", "kept"]
+
+
+@pytest.mark.parametrize("name", ["file/store", "file/a/store", "link/store"])
+def test_a_file_above_a_store_is_named(videos: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(OutputError, match="is not a folder"):
+        pack_media([videos], tmp_path / name)
 
 
 def test_a_place_that_cannot_be_written_is_named(videos: Path) -> None:

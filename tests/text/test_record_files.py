@@ -166,7 +166,7 @@ def test_questions_may_have_different_numbers_of_options(tmp_path: Path) -> None
         ("video_id,a0,a1,a2,answer\nv,yes,,no,0\n", "a1 is empty, but a later one of its kind is not"),
         ("video_id,a0,a1,answer\nv,yes,,0\n", "a0 to a1 has 1 entries, .*: there must be at least 2"),
         ("video_id,a0,a1,a2,answer\nv,yes,no,,2\n", "answer is 2: it must be an integer from 0 to 1"),
-        ("video_id,a0,a2,answer\nv,yes,no,0\n", "options is missing"),
+        ("video_id,a0,a2,answer\nv,yes,no,0\n", "no record has options; the first has video_id, a0, a2, answer"),
         ("video_id,a0,a1,a2,answer\nv,2,4,1,2\n", 'answer is "2", which can mean the options at 0 and a position'),
         ("video_id,a0,a1,answer\nv,no,no,no\n", 'answer is "no", which can mean the options at 0 and 1'),
         ("video_id,a0,a1,answer\nv,yes,no,maybe\n", 'answer is "maybe": it must be an integer from 0 to 1'),

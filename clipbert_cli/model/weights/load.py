@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,6 +133,10 @@ def belongs(name: str, parts: Part) -> bool:
     return parts == "all" or name.startswith("visual_encoder.") == (parts == "visual")
 
 
+# The first convolution of the first block, as torchvision, timm, MoCo, CLIP (`visual.`) and transformers name it.
+RESNET_ENTRY = re.compile(r"(^|\.)(layer1\.0\.conv1|encoder\.stages\.0\.layers\.0\.layer\.0\.convolution)\.weight$")
+
+
 def expect_format(file: WeightFile, parts: Part) -> Format:
     """Return the format of a file.
 
@@ -139,6 +144,12 @@ def expect_format(file: WeightFile, parts: Part) -> Format:
         WeightsError: the format is unknown, does not supply `parts`, or belongs to another network.
     """
     form = recognise(file.tensors)
+    if file.author == "torchvision" or (form is None and any(map(RESNET_ENTRY.search, file.tensors))):
+        raise WeightsError(
+            f"{file.path}: these are weights of torchvision's kind of ResNet (RGB input, stride in the 3x3 "
+            "convolution, other pixel statistics), which cannot serve this network of the Caffe kind",
+            hint="use detectron2's ImageNetPretrained/MSRA/R-50.pkl or grid-feats-vqa's R-50.pth",
+        )
     if form is None:
         raise WeightsError(
             f"{file.path}: none of its {len(file.tensors)} entries is known; it starts with {listed(file.tensors, 3)}",
@@ -148,12 +159,6 @@ def expect_format(file: WeightFile, parts: Part) -> Format:
         raise WeightsError(
             f"{file.path}: this is a {form.name}, expected {SETTINGS[parts][0]}",
             hint=f"name it in {SETTINGS[form.parts[0]][1]}",
-        )
-    if file.author == "torchvision":
-        raise WeightsError(
-            f"{file.path}: these are torchvision's weights: RGB input, stride in the 3x3 convolution, other pixel "
-            "statistics; this network is the Caffe kind",
-            hint="use detectron2's ImageNetPretrained/MSRA/R-50.pkl or grid-feats-vqa's R-50.pth",
         )
     return form
 

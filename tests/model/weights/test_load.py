@@ -189,9 +189,33 @@ def test_norms_without_some_of_their_statistics_are_not_filled_in(tmp_path: Path
 
 def test_torchvisions_network_is_refused_by_name(tmp_path: Path, classifier: ClipBert) -> None:
     content = {"model": arrays(to_detectron(backbone(other_model()), "")), "__author__": "torchvision"}
-    with pytest.raises(WeightsError, match="torchvision's weights") as error:
+    with pytest.raises(WeightsError, match=r"torchvision's kind of ResNet.*cannot serve") as error:
         load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl"), parts="visual")
     assert "MSRA" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.2.bn3.bias", "fc.weight"],
+        ["module.encoder_q.conv1.weight", "module.encoder_q.layer1.0.conv1.weight", "module.queue"],
+        ["visual.conv1.weight", "visual.layer1.0.conv1.weight", "token_embedding.weight"],
+        ["backbone.body.conv1.weight", "backbone.body.layer1.0.conv1.weight", "rpn.head.conv.weight"],
+        [
+            "resnet.embedder.embedder.convolution.weight",
+            "resnet.encoder.stages.0.layers.0.layer.0.convolution.weight",
+            "classifier.1.weight",
+        ],
+    ],
+    ids=["torchvision", "MoCo", "CLIP", "Faster R-CNN", "transformers"],
+)
+def test_files_of_torchvisions_kind_of_resnet_say_why_they_cannot_serve(
+    tmp_path: Path, classifier: ClipBert, names: list[str]
+) -> None:
+    file = save_torch({name: torch.zeros(2) for name in names}, tmp_path / "resnet50.pth")
+    with pytest.raises(WeightsError, match=r"torchvision's kind of ResNet.*cannot serve") as error:
+        load_weights(classifier, file, parts="visual")
+    assert "R-50.pkl" in str(error.value.hint)
 
 
 # This project's own

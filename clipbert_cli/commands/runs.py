@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import CheckpointOption, JsonOption, WeightsOption
+from clipbert_cli.commands.options import CheckpointOption, JsonOption, OverwriteOption, WeightsOption
 
 runs_app = typer.Typer(no_args_is_help=True, help="List runs, draw their training curves, export trained models.")
 
@@ -60,24 +60,34 @@ def list_runs(
 
 @runs_app.command("plot")
 def plot(
-    run: RunArgument,
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs; several are compared.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="PNG to write. The default is RUN/curves.png.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="PNG to write. The default for one run is RUN/curves.png."),
     ] = None,
+    overwrite: OverwriteOption = False,
 ) -> None:
-    """Draw the training curves of a run as a PNG.
+    """Draw the training curves of runs as a PNG.
 
-    The picture has loss, learning rate, gradient norm and validation scores over the steps.
+    The picture has losses, validation scores, learning rates and gradient norm over the steps, and several runs in one
+    panel.
 
-    Example: clipbert runs plot runs/msrvtt_qa -o curves.png
+    Example: clipbert runs plot runs/msrvtt_qa runs/mine -o curves.png
     """
+    from clipbert_cli.commands.output import writing
+    from clipbert_cli.commands.terminal import print_result
+    from clipbert_cli.errors import UsageError
     from clipbert_cli.runs.folder import RunFolder
-    from clipbert_cli.runs.plot import plot_run
+    from clipbert_cli.runs.plot import plot_runs
 
-    folder = RunFolder.existing(run)
-    target = output or run / "curves.png"
-    plot_run(list(folder.records()), target, title=str(run))
-    typer.echo(target)
+    if output is None and len(runs) > 1:
+        raise UsageError("--output is missing, which several runs need", hint="name the picture: -o curves.png")
+    target = output or runs[0] / "curves.png"
+    records = {str(run): list(RunFolder.existing(run).records()) for run in runs}
+    with writing(str(target), overwrite=overwrite, mode="wb") as stream:
+        plot_runs(records, stream)
+    if str(target) != "-":
+        print_result(str(target))
 
 
 @runs_app.command("export")

@@ -44,7 +44,7 @@ OPTIONS = {
     "runs": "",
     "runs export": "RUN OUT --checkpoint --weights",
     "runs ls": "FOLDER --json",
-    "runs plot": "RUN --output -o",
+    "runs plot": "RUNS --output --overwrite -o",
     "search": "MEDIA TEXTS --checkpoint --device --json --run --set --shortlist --top --weights",
     "store": "",
     "store ls": "STORE --json",

@@ -57,17 +57,27 @@ def test_no_runs_are_no_error(clipbert: Clipbert, tmp_path: Path) -> None:
     assert "no runs in" in done.stderr
 
 
-def test_curves_are_drawn(clipbert: Clipbert, averaged: Path, tmp_path: Path) -> None:
+def test_curves_of_one_run_or_of_several_are_drawn_and_not_overwritten(
+    clipbert: Clipbert, averaged: Path, trained_run: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    picture = tmp_path / "curves.png"
-    done = clipbert("runs", "plot", averaged, "-o", picture)
-    assert done.returncode == 0, done.stderr
     from PIL import Image
 
-    with Image.open(picture) as image:
-        assert image.format == "PNG"
-        assert image.width > 400
-        assert len(image.convert("RGB").getcolors(1 << 24)) > 10  # type: ignore[arg-type]
+    sizes = []
+    for number, runs in enumerate(([averaged], [averaged, trained_run])):
+        picture = tmp_path / f"{number}.png"
+        done = clipbert("runs", "plot", *runs, "-o", picture)
+        assert (done.returncode, done.stdout, done.stderr) == (0, f"{picture}\n", "")
+        with Image.open(picture) as image:
+            assert image.format == "PNG"
+            assert len(image.convert("RGB").getcolors(1 << 24)) > 10  # type: ignore[arg-type]
+            sizes.append(image.size)
+    assert sizes[0] == sizes[1]
+    refused = clipbert("runs", "plot", averaged, "-o", picture)
+    assert (refused.returncode, "exists already" in refused.stderr) == (1, True)
+    assert clipbert("runs", "plot", averaged, "-o", picture, "--overwrite").returncode == 0
+    without = clipbert("runs", "plot", averaged, trained_run)
+    assert (without.returncode, "--output is missing" in without.stderr) == (2, True)
 
 
 def test_without_matplotlib_the_message_says_what_to_install(

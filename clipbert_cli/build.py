@@ -251,7 +251,8 @@ class Setup:
         """The number format of the recipe as far as the device supports it; inference uses the one of training."""
         from clipbert_cli.runtime.precision import Precision
 
-        return Precision.choose(self.recipe.train.precision, self.world.device)
+        train = self.recipe.train
+        return Precision.choose(train.precision, self.world.device, tf32=train.tf32)
 
     def model(self, *, starting_weights: bool = True) -> tuple[ClipBert, list[LoadReport]]:
         """Return the model, and the reports of what was loaded into it.

@@ -17,7 +17,7 @@ from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, enc
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.schema import InferConfig
 from clipbert_cli.runtime.distributed import World
-from clipbert_cli.runtime.precision import Precision, choose_kernels
+from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.base import Task
 from clipbert_cli.types import Batch, Outputs, Prediction, Texts
 
@@ -75,7 +75,7 @@ class Predictor:
 
         Every media item is encoded once. Texts are embedded once per batch, shared texts once for all batches.
         """
-        choose_kernels()
+        self.precision.choose_kernels()
         model, device, shared = self.model, self.world.device, evaluation.shared
         was_training = model.training
         model.eval()

@@ -112,7 +112,9 @@ def _refuse_without_effect(overrides: Sequence[str], *, with_recipe: bool) -> No
         key = override.partition("=")[0].strip()
         if setting_of(key) is None or overridable_at_inference(key):
             continue
-        is_trained = key != "train.precision" and any(key == name or key.startswith(f"{name}.") for name in TRAINED)
+        is_trained = key not in ("train.precision", "train.tf32") and any(
+            key == name or key.startswith(f"{name}.") for name in TRAINED
+        )
         if with_recipe or is_trained:
             raise UsageError(
                 f"--set {override} has no effect here: what was trained stays the run's own",

@@ -145,7 +145,7 @@ class Profiler:
         done = sum(flops) * self.steps / whole
         return {
             "processes": self.world.size,
-            "precision": self.trainer.precision.name,
+            "precision": self.trainer.precision.describe(),
             "warm_up_steps": self.warm_up,
             "steps": self.steps,
             "skipped_steps": self._skipped,

@@ -408,7 +408,12 @@ class TrainConfig(Section):
         "null keeps none.",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = setting(
-        "auto", NEVER, "Numbers to compute with. `auto` takes bf16 if the GPU has it, else fp32."
+        "auto", ON_RESUME, "Numbers to compute with. `auto` takes bf16 if the GPU has it, else fp32."
+    )
+    tf32: bool = setting(
+        False,
+        NEVER,
+        "Let GPUs round the inputs of float32 products and convolutions to TF32: faster than fp32, less exact.",
     )
     activation_checkpointing: bool = setting(
         False, ON_RESUME, "Compute activations again in the backward pass: less memory, about a third more time."

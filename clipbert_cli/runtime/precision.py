@@ -10,29 +10,38 @@ import torch
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-def choose_kernels() -> None:
-    """Exclude cuDNN's attention, which torch prefers on Hopper GPUs.
-
-    It makes a new plan for each batch size and length, and texts are batched by length: planning would take longer
-    than computing.
-    """
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """`fp32`, or autocast with float32 weights to `bf16` or `fp16`; `fp16` also scales the loss."""
+    """`fp32`, or autocast with float32 weights to `bf16` or `fp16`; `fp16` also scales the loss.
+
+    Args:
+        tf32: GPUs round the inputs of float32 products and convolutions to 10 bits of mantissa, which is faster.
+    """
 
     name: str
+    tf32: bool = False
 
     @classmethod
-    def choose(cls, setting: str, device: torch.device) -> Precision:
+    def choose(cls, setting: str, device: torch.device, *, tf32: bool = False) -> Precision:
         """Return the precision of a setting; `auto` is bf16 on a GPU that has it in hardware, else fp32."""
         if setting != "auto":
-            return cls(setting)
+            return cls(setting, tf32)
         # Older GPUs emulate bf16, which is slower than fp32.
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return cls("bf16" if has_bf16 else "fp32")
+        return cls("bf16" if has_bf16 else "fp32", tf32)
+
+    def choose_kernels(self) -> None:
+        """Set torch's own switches for this process."""
+        # torch prefers cuDNN's attention on Hopper GPUs. It makes a new plan for each batch size and length, and texts
+        # are batched by length: planning would take longer than computing.
+        torch.backends.cuda.enable_cudnn_sdp(False)
+        # By default torch uses TF32 in convolutions and not in products.
+        torch.backends.cuda.matmul.allow_tf32 = self.tf32
+        torch.backends.cudnn.allow_tf32 = self.tf32
+
+    def describe(self) -> str:
+        """Return the format for people, such as `bf16` or `fp32 with TF32`."""
+        return f"{self.name} with TF32" if self.tf32 else self.name
 
     @property
     def dtype(self) -> torch.dtype:

@@ -28,7 +28,7 @@ from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import AVERAGE_FILE, TRAINING_FILE
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import Interrupts
-from clipbert_cli.runtime.precision import Precision, choose_kernels
+from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.train.logs import Meter, peak_memory
 from clipbert_cli.train.optim import RATE_NAMES, build_optimizer, learning_rates, set_rates
 from clipbert_cli.train.phases import NullPhases, Phases
@@ -94,8 +94,8 @@ class Trainer:
         phases: Phases | None = None,
     ) -> None:
         self.model, self.loss, self.config, self.plan, self.world = model, loss, config, plan, world
-        choose_kernels()
-        self.precision = Precision.choose(config.precision, world.device)
+        self.precision = Precision.choose(config.precision, world.device, tf32=config.tf32)
+        self.precision.choose_kernels()
         self.optimizer = build_optimizer(model, config)
         self.scaler = self.precision.scaler(world.device)
         self.average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
@@ -306,6 +306,7 @@ class Trainer:
             "step": self.step,
             "skipped": self.skipped,
             "skipped_in_row": self.skipped_in_row,
+            "precision": self.precision.name,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "average": self.average.state_dict() if self.average else None,
@@ -321,10 +322,14 @@ class Trainer:
         file = folder / TRAINING_FILE
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
+            self._check_precision(state["precision"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
+            if state["scaler"]:  # Other formats than fp16 have no scale.
+                self.scaler.load_state_dict(state["scaler"])
             self.meter.load_state_dict(state["meter"])
             self.step, self.skipped, self.skipped_in_row = state["step"], state["skipped"], state["skipped_in_row"]
+        except RunError:
+            raise
         # A damaged or foreign file fails with any of a dozen types of errors, from zipfile's to KeyError.
         except Exception as exc:
             raise RunError(
@@ -332,3 +337,12 @@ class Trainer:
             ) from exc
         if self.average:
             self.average.load(folder / AVERAGE_FILE, state["average"])
+
+    def _check_precision(self, before: str) -> None:
+        """Refuse to continue in another number format than before, unless the recipe names it."""
+        now = self.precision.name
+        if self.config.precision == "auto" and now != before:
+            raise RunError(
+                f"train.precision is auto: the run was trained with {before}, but this machine computes with {now}",
+                hint=f"continue on such a device, or choose: --set train.precision={before} or {now}",
+            )

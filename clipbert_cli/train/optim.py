@@ -123,7 +123,11 @@ class AdamW(torch.optim.AdamW):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue from a `state_dict`, including the number of steps."""
-        super().load_state_dict(state_dict)
+        # These say how the device computes, and torch would take them from the saved state. A run that began on a CPU
+        # may continue on a GPU.
+        own = ({flag: group[flag] for flag in ("fused", "foreach", "capturable")} for group in self.param_groups)
+        groups = [{**saved, **flags} for saved, flags in zip(state_dict["param_groups"], own, strict=True)]
+        super().load_state_dict({**state_dict, "param_groups": groups})
         self.steps = max((int(state["step"]) for state in self.state.values()), default=0)
 
 

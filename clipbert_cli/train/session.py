@@ -36,7 +36,6 @@ from clipbert_cli.runs.checkpoint import (
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
-from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
 from clipbert_cli.train.loop import Trainer
@@ -112,7 +111,7 @@ class Training:
             plan=self.plan,
             forward_passes=len(self.plan.layout.batches(1, self.world.shard)),
             devices=self.devices,
-            precision=Precision.choose(self.config.precision, self.world.device).name,
+            precision=self.setup.precision.describe(),
         )
 
     @property

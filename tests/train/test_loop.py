@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,26 @@ def test_auto_precision_is_fp32_on_a_cpu() -> None:
 @pytest.mark.cuda
 def test_auto_precision_is_bf16_on_a_gpu_that_has_it() -> None:
     assert Precision.choose("auto", torch.device("cuda")).name == "bf16"
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_tf32_is_set_for_products_and_convolutions_alike(tf32: bool) -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = not tf32
+    precision = trainer(config(tf32=tf32), groups=1).precision
+    assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == tf32
+    assert precision.describe() == ("fp32 with TF32" if tf32 else "fp32")
+
+
+@pytest.mark.parametrize("before", ["bf16", "fp16"])
+def test_a_run_is_not_resumed_in_another_precision_unless_it_is_named(before: str, tmp_path: Path) -> None:
+    first = trainer(config(precision=before), groups=2)
+    first.update([batch(1.0)], examples=1)
+    first.write(tmp_path)
+    with pytest.raises(RunError, match=f"trained with {before}, but this machine computes with fp32") as refused:
+        trainer(config(), groups=2).read(tmp_path)
+    assert f"train.precision={before}" in (refused.value.hint or "")
+    for named in ("fp32", "bf16", "fp16"):
+        trainer(config(precision=named), groups=2).read(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------ phases

@@ -7,6 +7,7 @@ from torch import nn
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.train import optim
 from clipbert_cli.train.optim import (
     LOWEST_RATE,
     SCHEDULES,
@@ -163,3 +164,34 @@ def test_adamw_goes_on_from_its_state_bitwise() -> None:
         return parameter.detach()
 
     assert torch.equal(steps(6), steps(6, restart_after=2))
+
+
+@pytest.mark.parametrize("before", [True, None], ids=["fused before", "not fused before"])
+@pytest.mark.parametrize("after", [True, None], ids=["fused after", "not fused after"])
+@pytest.mark.parametrize("scaled", [False, True], ids=["", "loss scale"])
+def test_the_device_of_the_moment_decides_how_a_resumed_optimiser_computes(
+    before: bool | None, after: bool | None, scaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def steps(count: int, *, restart_after: int | None = None) -> tuple[torch.Tensor, AdamW]:
+        parameter = nn.Parameter(torch.linspace(-1, 1, 5))
+        monkeypatch.setattr(optim, "_fused", lambda groups: before)
+        optimizer = AdamW([group(parameter, decay=0.1)], betas=(0.9, 0.98), eps=1e-6)
+        scaler = torch.amp.GradScaler("cpu", enabled=scaled)
+        for number in range(count):
+            if number == restart_after:
+                state = optimizer.state_dict()
+                monkeypatch.setattr(optim, "_fused", lambda groups: after)
+                optimizer = AdamW([group(parameter, decay=0.1)], betas=(0.9, 0.98), eps=1e-6)
+                optimizer.load_state_dict(state)
+            parameter.grad = None
+            scaler.scale(torch.cos(parameter * (number + 1)).sum()).backward()
+            set_rates(optimizer, {"transformer": 0.01})
+            scaler.unscale_(optimizer)
+            scaler.step(optimizer)
+            scaler.update()
+        return parameter.detach(), optimizer
+
+    resumed, optimizer = steps(5, restart_after=2)
+    assert [each["fused"] for each in optimizer.param_groups] == [after]
+    assert optimizer.steps == 5
+    torch.testing.assert_close(resumed, steps(5)[0], rtol=1e-6, atol=1e-7)

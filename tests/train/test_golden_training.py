@@ -131,7 +131,9 @@ def make_batch(run: Mapping[str, Any], stored: Mapping[str, Any]) -> Batch:
         text_ids=ids,
         text_mask=torch.arange(ids.shape[1]) < torch.tensor(stored["text_lengths"])[:, None],
         text_item=torch.arange(run["batch_size"]).repeat_interleave(rows),
-        examples=tuple(Example(str(number), "", ()) for number in range(sum(run["n_examples_list"]))),
+        examples=tuple(
+            Example(str(number), "", ("",) * run["options"]) for number in range(sum(run["n_examples_list"]))
+        ),
         targets=make_targets(run, stored),
     )
 

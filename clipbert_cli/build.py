@@ -221,7 +221,7 @@ class Setup:
 
         answers = read_vocabulary(recipe)
         # The run folder keeps this recipe, and `infer` may be called from another working directory.
-        root = str(resolve(recipe, ".").absolute())
+        root = str(resolve(recipe, "."))
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
         task = build_task(recipe, answers)
         tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)

@@ -64,14 +64,14 @@ def _answers(recipe: Recipe) -> Iterator[str]:
 
 def _splits(recipe: Recipe) -> Iterator[str]:
     data = recipe.data
-    known = ", ".join(name for name, split in data.splits.items() if split) or "no split"
+    known = ", ".join(name for name, split in data.splits.items() if split) or "no train"
     for name in dict.fromkeys(data.train_splits):
         if not data.splits.get(name):
             yield f"data.train_splits has {name!r}, but data.splits has {known}: add data.splits.{name}"
         if data.train_splits.count(name) > 1:
             yield f"data.train_splits has {name!r} {data.train_splits.count(name)} times: train_ratios repeats a split"
     if "val" not in data.splits:
-        yield f"data.splits has no val, but {known}: add it, or set data.splits.val to null to train without validation"
+        yield f"data.splits has {known} but no val: add it, or set data.splits.val to null to train without validation"
 
 
 def _best_metric(recipe: Recipe) -> Iterator[str]:

@@ -14,6 +14,9 @@ from typing import Any
 Clipbert = Callable[..., "Finished"]
 ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
 
+# The shipped recipes for a person's own data, which name no data.
+KINDS = ("video_qa", "image_qa", "multiple_choice", "retrieval", "pretraining")
+
 # A model that trains in seconds; everything else is the demo's recipe.
 TINY = (
     "model.visual.stem_size=8",

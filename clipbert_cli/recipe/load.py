@@ -11,7 +11,7 @@ import difflib
 import functools
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -172,13 +172,16 @@ def preview_recipe(
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return the YAML of a whole recipe, every key written out; `load_recipe` makes an equal recipe of it."""
+    """Return the YAML of a whole recipe, every key written out.
+
+    `load_recipe` makes an equal recipe of it if `data.root` is absolute.
+    """
     return write_yaml(escaped(recipe.model_dump()))
 
 
 def resolve(recipe: Recipe, path: str) -> Path:
-    """Return a path of a recipe as a file: relative ones start at `data.root`, `~` is the home folder."""
-    return Path(os.path.expanduser(recipe.data.root), os.path.expanduser(path))
+    """Return a path of a recipe, absolute: relative ones start at `data.root`, `~` is the home folder."""
+    return Path(os.path.expanduser(recipe.data.root), os.path.expanduser(path)).absolute()
 
 
 def _load(
@@ -198,6 +201,7 @@ def _load(
         # The option is a path as it is: a `${` in it is no variable.
         written = put(written, ("data", "root"), {(): Entry(escaped(str(data_root)), Origin(DATA_ROOT))})
     filled = {path: variables.fill(entry, path, is_text=_is_text) for path, entry in written.items()}
+    filled = _with_own_root(filled, unset={mistake.path for mistake in variables.unset})
     found += [*variables.malformed, *(() if allow_unset else variables.unset)]
     # A key given twice or a variable that is not set would be reported again by the schema, with a worse reason.
     known = {mistake.path for mistake in found}
@@ -217,6 +221,24 @@ def _load(
         functools.reduce(operator.getitem, at[:-1], values)[at[-1]] = written[at].value
     unset = tuple(dict.fromkeys(str(mistake) for mistake in variables.unset))
     return Preview(recipe, values, unset, () if _is_shipped(start) else _published(filled))
+
+
+def _with_own_root(entries: Entries, *, unset: Collection[KeyPath]) -> Entries:
+    """Return the entries with a relative `data.root` made absolute, if a person's file states it.
+
+    It starts at the folder of that file, so that the recipe works from any folder. What a shipped recipe, an option or
+    a pipe states starts at the current folder.
+    """
+    path = ("data", "root")
+    root = entries.get(path)
+    if root is None or not isinstance(root.value, str) or not root.origin.line or path in unset:
+        return entries
+    file = Path(root.origin.place).absolute()
+    if _is_shipped(file) or not file.is_file():
+        return entries
+    folder = file.parent / os.path.expanduser(root.value)
+    # `..` would stand in every message.
+    return {**entries, path: Entry(str(folder.resolve() if ".." in folder.parts else folder), root.origin)}
 
 
 def _is_shipped(file: Path) -> bool:

@@ -93,7 +93,9 @@ class DataConfig(Section):
     root: str = setting(
         ".",
         ALWAYS,
-        "Folder at which relative paths of data and weights start. The option --data-root replaces it.",
+        "Folder at which relative paths of data and weights start. If it is relative itself, it starts at the folder "
+        "of the recipe file that states it; in shipped recipes and options at the current folder. --data-root "
+        "replaces it.",
         decides_scores=False,
     )
     splits: dict[str, SplitConfig | None] = setting(

@@ -1,5 +1,6 @@
 """Finding, extending, changing and writing recipes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -248,7 +249,7 @@ def test_a_written_recipe_loads_back_equal(tmp_path):
         {
             "name": "5e-5",
             "task": "null",
-            "data": {"root": "$${A} ${B:-c} é", "splits": {"yes": {"annotations": "1:30", "media": " x: y #"}}},
+            "data": {"root": "/$${A} ${B:-c} é", "splits": {"yes": {"annotations": "1:30", "media": " x: y #"}}},
             "train": {"learning_rate": 1e-5, "weight_decay": 0, "max_grad_norm": None},
         }
     )
@@ -267,3 +268,50 @@ def test_paths_start_from_the_data_root(monkeypatch):
     assert resolve(recipe, "txt/a.jsonl") == Path("/home/me/data/txt/a.jsonl")
     assert resolve(recipe, "/abs/a.jsonl") == Path("/abs/a.jsonl")
     assert resolve(recipe, "~/a.jsonl") == Path("/home/me/a.jsonl")
+
+
+# ---------------------------------------------------------------------------------------------- where paths start
+
+
+@pytest.mark.parametrize("cwd", [".", "elsewhere", "recipes"])
+@pytest.mark.parametrize(
+    ("root", "expected"),
+    [(".", "recipes"), ("data", "recipes/data"), ("..", "."), ("../data", "data"), ("${PLACE}", "recipes/place")],
+)
+def test_a_relative_root_starts_at_the_file_that_states_it(tmp_path, monkeypatch, cwd, root, expected):
+    (tmp_path / "elsewhere").mkdir()
+    file = write(tmp_path, "recipes/a.yaml", HEAD + f"data: {{root: '{root}'}}\n")
+    monkeypatch.chdir(tmp_path / cwd)
+    recipe = load_recipe(os.path.relpath(file), environment={"PLACE": "place"})
+    assert recipe.data.root == str(tmp_path / expected)
+    assert load.resolve(recipe, "train.csv") == (tmp_path / expected / "train.csv").absolute()
+
+
+def test_a_root_starts_at_the_base_that_states_it(tmp_path):
+    write(tmp_path, "x/base.yaml", "data: {root: data}\n")
+    file = write(tmp_path, "y/a.yaml", HEAD + "extends: ../x/base.yaml\n")
+    assert load_recipe(file).data.root == str(tmp_path / "x" / "data")
+    own = write(tmp_path, "y/b.yaml", HEAD + "extends: ../x/base.yaml\ndata: {root: .}\n")
+    assert load_recipe(own).data.root == str(tmp_path / "y")
+
+
+def test_the_root_of_a_shipped_recipe_and_of_an_option_starts_at_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file = write(tmp_path, "x/a.yaml", HEAD + "extends: demo_qa\n")
+    assert load_recipe("demo_qa").data.root == load_recipe(file).data.root == "."
+    assert load.resolve(load_recipe(file), "a") == tmp_path / "a"
+    assert load_recipe(file, overrides=["data.root=y"]).data.root == "y"
+    assert load_recipe(file, data_root=Path("z")).data.root == "z"
+    assert load_recipe(write(tmp_path, "x/b.yaml", HEAD)).data.root == "."
+
+
+@pytest.mark.parametrize("root", ["/data", "~/data"])
+def test_an_absolute_root_stays(tmp_path, root, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    recipe = load_recipe(write(tmp_path, "a.yaml", HEAD + f"data: {{root: {root}}}\n"))
+    assert load.resolve(recipe, "a") == Path(root.replace("~", "/home/somebody"), "a")
+
+
+def test_a_preview_of_a_root_that_is_not_known_keeps_the_variable(tmp_path):
+    file = write(tmp_path, "a.yaml", HEAD + "data: {root: '${NOWHERE}/x'}\n")
+    assert load.preview_recipe(file, environment={}).values["data"]["root"] == "${NOWHERE}/x"

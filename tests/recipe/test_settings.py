@@ -157,7 +157,7 @@ def test_the_nearest_keys_are_found(wrong, right):
 
 @pytest.mark.parametrize("name", [shipped.name for shipped in list_recipes()])
 def test_a_recipe_with_comments_loads_as_without(name, tmp_path):
-    preview = preview_recipe(name, environment={})
+    preview = preview_recipe(name, data_root=tmp_path, environment={})
     text = with_comments(preview.values)
     assert yaml.safe_load(text).keys() == preview.values.keys()
     (tmp_path / "a.yaml").write_text(text)

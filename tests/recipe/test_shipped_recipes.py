@@ -1,6 +1,7 @@
 """Every shipped recipe is a test case."""
 
 import pytest
+from running import KINDS
 
 from clipbert_cli.recipe.load import (
     PUBLISHED_ONLY,
@@ -15,7 +16,6 @@ from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import all_settings, flat
 
 NAMES = [recipe.name for recipe in list_recipes()]
-KINDS = ["video_qa", "image_qa", "multiple_choice", "retrieval", "pretraining"]
 DATA_SETS = [name for name in NAMES if name not in KINDS and not name.startswith("demo_")]
 
 

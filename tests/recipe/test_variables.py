@@ -10,16 +10,16 @@ HEAD = "name: mine\ntask: open_ended_qa\n"
 
 
 @pytest.fixture
-def root_of(tmp_path):
+def filled(tmp_path):
     def load(text: str, **environment: str) -> str:
-        (tmp_path / "a.yaml").write_text(HEAD + f"data:\n  root: {text}\n")
-        return load_recipe(tmp_path / "a.yaml", environment=environment).data.root
+        (tmp_path / "a.yaml").write_text(HEAD + f"data:\n  answers: {text}\n")
+        return load_recipe(tmp_path / "a.yaml", environment=environment).data.answers
 
     return load
 
 
 @pytest.mark.parametrize(
-    ("text", "root"),
+    ("text", "value"),
     [
         ("${DATA}", "/data"),
         ("${DATA}/x/${NAME}", "/data/x/n"),
@@ -33,27 +33,27 @@ def root_of(tmp_path):
         ("${NUMBER}", "5e-5"),
     ],
 )
-def test_variables_are_filled_in_text(root_of, text, root):
-    assert root_of(text, DATA="/data", NAME="n", EMPTY="", NUMBER="5e-5") == root
+def test_variables_are_filled_in_text(filled, text, value):
+    assert filled(text, DATA="/data", NAME="n", EMPTY="", NUMBER="5e-5") == value
 
 
-def test_what_a_variable_holds_is_not_filled_again(root_of):
-    assert root_of("${DATA}", DATA="${DATA}") == "${DATA}"
+def test_what_a_variable_holds_is_not_filled_again(filled):
+    assert filled("${DATA}", DATA="${DATA}") == "${DATA}"
 
 
 @pytest.mark.parametrize("value", [None, ""])
-def test_a_variable_that_is_not_set_is_an_error_with_key_and_name(root_of, value):
+def test_a_variable_that_is_not_set_is_an_error_with_key_and_name(filled, value):
     with pytest.raises(
-        RecipeError, match=r"data\.root is \$\{DATA\}: the environment variable DATA is not set"
+        RecipeError, match=r"data\.answers is \$\{DATA\}: the environment variable DATA is not set"
     ) as caught:
-        root_of("${DATA}", **({} if value is None else {"DATA": value}))
+        filled("${DATA}", **({} if value is None else {"DATA": value}))
     assert "export" in caught.value.hint
 
 
 @pytest.mark.parametrize("text", ["${DATA", "${1}", "${A B}", "${}", "${A-x}"])
-def test_a_variable_written_wrong_is_an_error(root_of, text):
+def test_a_variable_written_wrong_is_an_error(filled, text):
     with pytest.raises(RecipeError, match=r"a variable is \$\{NAME\} or \$\{NAME:-default\}"):
-        root_of(f"'{text}'", DATA="x", A="x")
+        filled(f"'{text}'", DATA="x", A="x")
 
 
 def test_only_the_value_finally_used_is_filled(tmp_path):
@@ -71,13 +71,13 @@ def test_an_unquoted_variable_has_the_type_the_schema_wants(tmp_path):
 
 
 def test_a_preview_leaves_unset_variables_as_they_were_written(tmp_path):
-    (tmp_path / "a.yaml").write_text(HEAD + "data: {root: '$${X}/${A}/${A}/${B:-b}/${SET}', answers: '$${C}'}\n")
+    (tmp_path / "a.yaml").write_text(HEAD + "data: {root: '/$${X}/${A}/${A}/${B:-b}/${SET}', answers: '$${C}'}\n")
     preview = preview_recipe(tmp_path / "a.yaml", environment={"SET": "s"})
     assert len(preview.unset) == 1
     assert "data.root" in preview.unset[0]
     (tmp_path / "b.yaml").write_text(write_yaml(preview.values))
     recipe = load_recipe(tmp_path / "b.yaml", environment={"SET": "s", "A": "a"})
-    assert recipe.data.root == "${X}/a/a/b/s"
+    assert recipe.data.root == "/${X}/a/a/b/s"
     assert recipe.data.answers == "${C}"
 
 

@@ -90,6 +90,8 @@ class Asker:
 
     def __init__(self, run: TrainedRun) -> None:
         self.run = run
+        # The numbers of the questions that each batch answers, in the order of its predictions.
+        self._numbers: deque[list[int]] = deque()
         # Also clips that a thread still decodes, so that two questions wait for the same ones.
         self._kept: OrderedDict[tuple[object, ...], Future[torch.Tensor]] = OrderedDict()
 
@@ -109,14 +111,14 @@ class Asker:
             check_interrupts: called several times within a batch; it may raise.
         """
         done: dict[int, Prediction | ClipbertError] = {}
+        self._numbers.clear()
         next_number = 0
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             # One pass of the predictor answers all windows: preparing the weights for inference takes a while.
             evaluation = Evaluation(self._batches(windows, done, pool), shared=None, total=0)
             for predictions in self.run.predictor.run_own(evaluation, check_interrupts=check_interrupts):
-                for prediction in predictions:
-                    assert prediction.example_id is not None
-                    done[int(prediction.example_id)] = _error_or_answer(prediction)
+                for number, prediction in zip(self._numbers.popleft(), predictions, strict=True):
+                    done[number] = _error_or_answer(prediction)
                 while next_number in done:
                     yield done.pop(next_number)
                     next_number += 1
@@ -141,7 +143,7 @@ class Asker:
                 except ClipbertError as exc:
                     done[number] = exc
                     continue
-                self._add(groups.setdefault(asked.kind, []), _AskedGroup(key, asked, [example]))
+                self._add(groups.setdefault(asked.kind, []), _AskedGroup(key, asked, [example], [number]))
             first += len(window)
             yield from self._decoded(list(self._divided(groups.values())), pool)
 
@@ -151,6 +153,7 @@ class Asker:
         for group in reversed(groups):
             if group.key == new.key and len(group.examples) < most:
                 group.examples += new.examples
+                group.numbers += new.numbers
                 return
         groups.append(new)
 
@@ -181,20 +184,26 @@ class Asker:
 
     def _collated(self, groups: Sequence[tuple[_AskedGroup, Future[torch.Tensor]]]) -> Batch:
         items: list[Item | FailedItem] = []
-        for number, (asked, clips) in enumerate(groups):
-            position, group = Position(0, number), Group(asked.asked.name, tuple(asked.examples))
+        answered: list[int] = []
+        failed: list[int] = []
+        for place, (asked, clips) in enumerate(groups):
+            position, group = Position(0, place), Group(asked.asked.name, tuple(asked.examples))
             try:
                 items.append(Item(position, group, clips.result()))
+                answered += asked.numbers
             except ClipbertError as exc:
                 items.append(FailedItem(position, group, exc))
+                failed += asked.numbers
                 # The file may have been repaired when it is asked about again.
                 self._kept.pop(asked.key, None)
         self._forget()
+        # The predictor reports failed media first.
+        self._numbers.append([*failed, *answered])
         setup = self.run.setup
         texts = functools.partial(setup.task.collate, tokenizer=setup.tokenizer, labelled=False)
         loaded = Collate(texts, setup.media_settings(evaluation_sampling(setup.recipe), "video"))(items)
-        failed = tuple((item.group, str(item.error)) for item in loaded.failed)
-        return dataclasses.replace(loaded.batch, failed=failed)
+        reasons = tuple((item.group, str(item.error)) for item in loaded.failed)
+        return dataclasses.replace(loaded.batch, failed=reasons)
 
     def _forget(self) -> None:
         """Forget the clips that were used least recently, until the others fit into the limit."""
@@ -218,6 +227,7 @@ class _AskedGroup:
     key: tuple[object, ...]
     asked: Asked
     examples: list[Example]
+    numbers: list[int]
 
 
 def _identity(asked: Asked) -> tuple[object, ...]:

@@ -23,14 +23,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
+import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageError
+from clipbert_cli.media_ids import media_id_of
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.annotations import group_by_media, listed, read_answers, read_examples
+from clipbert_cli.text.annotations import SHOWN, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.text.fields import FIELDS, RecordError
 
 if TYPE_CHECKING:
@@ -120,6 +122,8 @@ def read_split(
         if recipe.data.media == "image" and (record.has("start") or record.has("end")):
             raise RecordError("start and end are times of a video, but data.media is image")
         example = task.parse(record)
+        if recipe.data.media_id != "stem":
+            example = dataclasses.replace(example, media_id=media_id_of(example.media_id, recipe.data.media_id))
         # The check runs with the parsing, so that all bad records of a file are reported together with their lines.
         check(example)
         return example
@@ -155,6 +159,13 @@ def evaluation_sampling(recipe: Recipe) -> ClipSampling:
         safeguard=True,
         times=data.clip_times,
     )
+
+
+def _write_list(lines: Sequence[str]) -> str:
+    """Write lines to a new file among the temporary ones, and return its name."""
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="clipbert-", suffix=".txt", delete=False) as file:
+        file.writelines(f"{line.strip()}\n" for line in lines)
+    return file.name
 
 
 # ------------------------------------------------------------------------------------------ what Setup makes
@@ -301,15 +312,13 @@ class Setup:
         examples, data = read_split(self.recipe, name, self.task, check), self.recipe.data
         files = data.splits[name]
         assert files is not None, name  # read_split has refused it
-        source = open_media(resolve(self.recipe, files.media), kind=data.media, frame_rate=data.fps_of_frames)
+        path = resolve(self.recipe, files.media)
+        source = open_media(path, kind=data.media, frame_rate=data.fps_of_frames, names=data.media_id)
         # All missing items are reported before training starts, and not the first one in the middle of an epoch.
         if missing := source.missing(example.media_id for example in examples):
-            raise StoreError(
-                f"{source.path} lacks {len(missing)} {data.media}s that split {name!r} needs:\n"
-                + listed([f"  {media_id}" for media_id in missing]),
-                hint="pack the missing files, or remove their records from the annotations",
-            )
-        if outside := source.segments_outside({example.media_id for example in examples}):
+            self._report_missing(name, source, missing)
+            source.absent = frozenset(missing)
+        if outside := source.segments_outside({example.media_id for example in examples} - source.absent):
             raise AnnotationError(
                 f"{len(outside)} segments of split {name!r} begin after the end of their videos:\n"
                 + listed([f"  {mistake}" for mistake in outside]),
@@ -326,6 +335,23 @@ class Setup:
             )
         return Split(examples, source)
 
+    def _report_missing(self, split: str, source: MediaSource, missing: Sequence[str]) -> None:
+        """Warn of media that a split needs and that are not there.
+
+        Raises:
+            StoreError: `data.on_missing_media` is `error`.
+        """
+        from clipbert_cli.store.near_misses import fix, near_misses
+
+        misses = near_misses(source, missing)
+        lines = [f"  {miss}" for miss in misses]
+        message = f"{source.path} lacks {len(missing)} {source.kind}s that split {split!r} needs:\n{listed(lines)}"
+        if len(lines) > SHOWN:
+            message += f"\nAll of them are in {_write_list(lines)}"
+        if self.recipe.data.on_missing_media == "error":
+            raise StoreError(message, hint=fix(misses))
+        logger.warning("%s\ntheir records are left out of training, and count as wrong in evaluation", message)
+
     def training_data(self) -> MixedDataset:
         """Return the groups of all training splits with their clips, sampled as the recipe's `data` section says.
 
@@ -339,7 +365,13 @@ class Setup:
         for name in data.train_splits:
             # Each split is a data set of its own: negatives are drawn within a split, and splits may have own stores.
             split = self.split(name, self.task.check_training)
-            groups = group_by_media(split.examples, max_examples=data.max_examples_per_group)
+            present = [example for example in split.examples if example.media_id not in split.media.absent]
+            if not present:
+                raise StoreError(
+                    f"{split.media.path} has no {data.media} of split {name!r}",
+                    hint="correct data.splits or data.media_id",
+                )
+            groups = group_by_media(present, max_examples=data.max_examples_per_group)
             draw = self.task.draw(groups, training=True)  # negatives and masks, drawn anew in each epoch
             parts.append(self._dataset(groups, split.media, sampling, draw, on_bad_media=data.on_bad_media))
         return MixedDataset(parts)

@@ -39,6 +39,12 @@ ClipTimes = Literal["presentation", "header"]
 Rotation = Literal["apply", "ignore"]
 """Whether pictures and frames are turned upright, as their file says."""
 
+MediaIds = Literal["stem", "path"]
+"""What the media id of a file is: its name without the ending, or its path without the ending."""
+
+MediaNames = Literal["stem", "name", "path"]
+"""How annotations name media: by the media id, by a file name with its ending, or by a path from the media's folder."""
+
 _VIDEO_SUFFIXES = """
     .mp4 .m4v .mov .qt .avi .mkv .webm .gif .mpg .mpeg .mpe .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2
     .ogv .ogg .ogm .rm .rmvb .divx .dv .mxf .nut .y4m .h264 .264 .hevc .h265

@@ -17,12 +17,13 @@ MODULES = {
 }
 
 # The packages and top-level modules that each one may import, besides itself. A name that is not listed does not exist.
-SHARED = {"types", "files", "foreign", "errors", "cores"}
+SHARED = {"types", "files", "foreign", "errors", "cores", "media_ids"}
 READING = {*SHARED, "recipe.schema", "text", "media", "store", "loading", "runtime"}
 MAY_IMPORT = {
     "errors": set(),
     "cores": set(),
     "types": {"errors"},
+    "media_ids": {"types"},
     "files": {"errors"},
     "foreign": {"errors"},
     "recipe.schema": {"types"},

@@ -11,7 +11,7 @@ import typer
 
 from clipbert_cli.commands.options import JsonOption
 from clipbert_cli.commands.usage import refuse_address
-from clipbert_cli.types import Kind, OnDuplicate
+from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
 if TYPE_CHECKING:
     from clipbert_cli.store.pack import PackSummary
@@ -90,6 +90,14 @@ def pack(
             help="With --frame-folders: how many of the frames make a second, such as 25, 29.97 or 30000/1001.",
         ),
     ] = None,
+    ids: Annotated[
+        MediaIds,
+        typer.Option(
+            "--id",
+            help="The media id of a file: its name without the ending, or its path from SRC without the ending, which "
+            "keeps files of one name in several folders apart.",
+        ),
+    ] = "stem",
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if a file was skipped or is damaged.")
     ] = False,
@@ -117,6 +125,7 @@ def pack(
             on_duplicate=on_duplicate,
             transcode=settings,
             max_pixels=MAX_PIXELS if max_pixels is None else max_pixels,
+            ids=ids,
             frame_rate=_frame_rate(fps, frame_folders=frame_folders),
             workers=worker_count(workers),
             on_progress=show,

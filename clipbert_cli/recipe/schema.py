@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from clipbert_cli.types import ClipTimes, FixedSampling, Kind, Place, Rotation, Sampling
+from clipbert_cli.types import ClipTimes, FixedSampling, Kind, MediaNames, Place, Rotation, Sampling
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -120,6 +120,18 @@ class DataConfig(Section):
         "Names of fields in your annotations, if they differ from ours: our name -> your name, such as "
         "{caption: description}. A list names the columns that together hold a list: {options: [first, second]}. "
         "null does not read a field.",
+    )
+    media_id: MediaNames = setting(
+        "stem",
+        AT_INFERENCE,
+        "How annotations name media: `stem` by the file's name without its ending (cat1), `name` by the file's name "
+        "(cat1.mp4), `path` by the path from the folder of the media (pets/cat1.mp4).",
+    )
+    on_missing_media: Literal["error", "skip"] = setting(
+        "error",
+        AT_INFERENCE,
+        "What is done about records whose media are not there: stop, or leave them out of training. In evaluation they "
+        "count as wrong.",
     )
     answers: str | None = setting(
         None,

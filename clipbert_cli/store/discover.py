@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from clipbert_cli.errors import StoreError, UsageError
-from clipbert_cli.types import MEDIA_SUFFIXES, Kind
+from clipbert_cli.types import MEDIA_SUFFIXES, Kind, MediaIds
 
 PLURAL: dict[Kind, str] = {"video": "videos", "image": "images"}
 
@@ -93,15 +93,22 @@ def guess_kind(files: list[Path]) -> Kind:
     return "video" if videos else "image"
 
 
-def group_by_media_id(files: Iterable[Path], *, are_folders: bool = False) -> dict[str, list[Path]]:
+def group_by_media_id(
+    files: Iterable[Path], sources: Sequence[Path], *, ids: MediaIds = "stem", are_folders: bool = False
+) -> dict[str, list[Path]]:
     """Return the files of each media id, in the order of the files.
 
-    The media id is the file's name without its ending, in Unicode's composed form NFC: macOS writes names decomposed,
-    and annotations made elsewhere would not match them. Folders of frames have no ending.
+    The media id is the file's name, or its path from the source in which it was found, without its ending. It is in
+    Unicode's composed form NFC: macOS writes names decomposed, and annotations made elsewhere would not match them.
+    Folders of frames have no ending.
     """
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in files:
-        groups[unicodedata.normalize("NFC", path.name if are_folders else path.stem)].append(path)
+        name = path.name if are_folders else path.stem
+        if ids == "path":
+            source = next((source for source in sources if path != source and path.is_relative_to(source)), path.parent)
+            name = path.relative_to(source).with_name(name).as_posix()
+        groups[unicodedata.normalize("NFC", name)].append(path)
     return groups
 
 

@@ -10,7 +10,7 @@ import logging
 import os
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -33,7 +33,7 @@ from clipbert_cli.store.discover import (
 )
 from clipbert_cli.store.source import FrameFolders, MediaFolder, MediaSource
 from clipbert_cli.store.writer import DATA_FILE
-from clipbert_cli.types import Kind, VideoInfo
+from clipbert_cli.types import Kind, MediaIds, MediaNames, VideoInfo
 
 _log = logging.getLogger("clipbert.store")
 
@@ -41,42 +41,50 @@ _MAX_KEY_BYTES = 511
 """LMDB's limit as it is compiled everywhere. A longer key is an error there, not a key that is missing."""
 
 
-def open_media(path: Path, *, kind: Kind, frame_rate: float | None = None) -> MediaSource:
+def open_media(path: Path, *, kind: Kind, frame_rate: float | None = None, names: MediaNames = "stem") -> MediaSource:
     """Open the media at `path`: an LMDB folder, an LMDB that is a single file, or a folder of media files.
 
     Args:
         frame_rate: each folder of images under `path` is a video of so many frames per second.
+        names: how those who ask for media name them. A store keeps the ids with which it was packed.
 
     Raises:
         StoreError: nothing is there, or it is neither of these, damaged, not complete, or of the other kind.
     """
     if is_lmdb(path):
-        return _warned(LmdbStore(path, kind=kind))
+        store = _warned(LmdbStore(path, kind=kind))
+        store.takes_paths = names == "path"
+        return store
+    ids: MediaIds = "path" if names == "path" else "stem"
     hint = f"make a store with: clipbert pack <folder of {PLURAL[kind]}> {path}"
     if not path.exists():
         raise StoreError(f"media store {path} does not exist", hint=hint)
     if frame_rate is not None and kind == "video":
-        return _open_frame_folders(path, Fraction(str(frame_rate)))
+        return _open_frame_folders(path, Fraction(str(frame_rate)), ids)
     files = [file for file in find_files([path]) if has_suffix(file, kind)]
     if not files:
         if kind == "video" and find_frame_folders([path])[0]:
             hint = "if its folders hold the frames of videos, set data.fps_of_frames to the rate of the frames"
         raise StoreError(f"{path} is neither a store (no {DATA_FILE}) nor a folder of {PLURAL[kind]}", hint=hint)
-    groups = group_by_media_id(files)
-    check_one_file_per_id(groups, hint="rename or leave out one of them")
-    return MediaFolder(path, kind=kind, files={media_id: first for media_id, (first,) in groups.items()})
+    return MediaFolder(path, kind=kind, files=_by_id(files, path, ids), ids=ids)
 
 
-def _open_frame_folders(path: Path, rate: Fraction) -> MediaSource:
+def _by_id(files: Sequence[Path], folder: Path, ids: MediaIds, *, are_folders: bool = False) -> dict[str, Path]:
+    groups = group_by_media_id(files, [folder], ids=ids, are_folders=are_folders)
+    check_one_file_per_id(
+        groups, hint="rename or leave out one of them, or name media by their paths: data.media_id: path"
+    )
+    return {media_id: first for media_id, (first,) in groups.items()}
+
+
+def _open_frame_folders(path: Path, rate: Fraction, ids: MediaIds) -> MediaSource:
     folders, _ = find_frame_folders([path])
     if not folders:
         raise StoreError(
             f"{path} has no folders of images, but data.fps_of_frames is set",
             hint="name the folder that holds one folder of frames per video, or leave data.fps_of_frames out",
         )
-    groups = group_by_media_id(folders, are_folders=True)
-    check_one_file_per_id(groups, hint="rename or leave out one of them")
-    return FrameFolders(path, rate, folders={media_id: first for media_id, (first,) in groups.items()})
+    return FrameFolders(path, rate, folders=_by_id(folders, path, ids, are_folders=True), ids=ids)
 
 
 def open_store(path: Path) -> LmdbStore:
@@ -139,6 +147,7 @@ class LmdbStore(MediaSource):
         self.has_records = self.manifest is not None and self.manifest["format"] == records.FORMAT
         if self.manifest is not None:
             self.kind = self.manifest["kind"]
+            self.ids = "path" if self.manifest.get("ids") == "path" else "stem"
         elif kind is None:
             self.kind = self._kind_of_first_item()
 

@@ -36,13 +36,13 @@ from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.unfinished import UnfinishedStore, unfinished_store
 from clipbert_cli.store.worker_pool import WorkerCrash, in_order
 from clipbert_cli.store.writer import DATA_FILE, StoreWriter, writing_to
-from clipbert_cli.types import Kind, OnDuplicate
+from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished media ids and the number of all."""
 
 _SETTINGS_KEY = b"/settings"
-"""The journal's key of the settings; a media id has no slash."""
+"""The journal's key of the settings; no media id begins with a slash."""
 
 _HELD = "the store has this media id already"
 
@@ -76,6 +76,7 @@ def pack_media(
     transcode: Transcode | None = None,
     max_pixels: int = MAX_PIXELS,
     frame_rate: Fraction | None = None,
+    ids: MediaIds = "stem",
     workers: int = 0,
     on_progress: Progress | None = None,
 ) -> PackSummary:
@@ -94,6 +95,7 @@ def pack_media(
         transcode: re-encode the videos with these settings.
         max_pixels: skip images and videos with more pixels per frame.
         frame_rate: the sources are folders of folders of images, and each of these is a video of this rate.
+        ids: whether a file is known by its name or by its path from the source in which it was found.
         workers: number of processes that decode; 0 decodes in this one.
         on_progress: called after each media id.
 
@@ -108,8 +110,8 @@ def pack_media(
     media, not_taken, kind = _find_media(sources, kind) if frame_rate is None else _find_frame_folders(sources, kind)
     if kind == "image" and (transcode or on_duplicate == "longest"):
         raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
-    settings = _Settings(kind, add, on_duplicate, transcode, max_pixels, frame_rate)
-    candidates = _candidates(media, settings)
+    settings = _Settings(kind, add, on_duplicate, transcode, max_pixels, frame_rate, ids)
+    candidates = _candidates(media, sources, settings)
     with writing_to(store), unfinished_store(store, add=add) as place:
         # Everything that can be refused is checked before the first file is opened for writing.
         is_continued = _check_settings(place, settings)
@@ -180,13 +182,14 @@ class _Settings:
     transcode: Transcode | None
     max_pixels: int
     frame_rate: Fraction | None
+    ids: MediaIds
 
 
-def _candidates(media: Iterable[Path], settings: _Settings) -> list[Candidate]:
+def _candidates(media: Iterable[Path], sources: Sequence[Path], settings: _Settings) -> list[Candidate]:
     """Return the media ids in order, each with its files."""
-    groups = group_by_media_id(media, are_folders=settings.frame_rate is not None)
+    groups = group_by_media_id(media, sources, ids=settings.ids, are_folders=settings.frame_rate is not None)
     if settings.on_duplicate == "error":
-        hint = "rename or leave out one of them, or choose one with --on-duplicate first or longest"
+        hint = "rename or leave out one of them, keep both with --id path, or choose one with --on-duplicate"
         if settings.kind == "image":
             hint += "; for folders of frames of videos: --frame-folders --fps N"
         check_one_file_per_id(groups, hint=hint)
@@ -259,6 +262,11 @@ def _check_addition(store: Path, settings: _Settings, candidates: Iterable[Candi
         raise StoreError(
             f"{store} is a store of kind {held.kind!r}, not {settings.kind!r}",
             hint="pack these files into a store of their own",
+        )
+    if held.ids != settings.ids:
+        raise StoreError(
+            f"{store} was packed with --id {held.ids}, but the files are added with --id {settings.ids}",
+            hint=f"add them with --id {held.ids}",
         )
     if settings.on_duplicate == "error":
         for candidate in candidates:
@@ -341,7 +349,7 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
         items, size = self.writer.count_media(without=records.PREFIX)
         how = dataclasses.asdict(transcode) if transcode else held and held.get("transcode")
         manifest = records.manifest_record(
-            kind=self.settings.kind, complete=True, items=items, size=size, transcode=how
+            kind=self.settings.kind, complete=True, ids=self.settings.ids, items=items, size=size, transcode=how
         )
         self.writer.put({records.MANIFEST_KEY: manifest})
         self.writer.commit()
@@ -396,7 +404,9 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
             # With the first item and not before: an addition that adds nothing leaves the store as it was.
             self._is_marked = True
             transcode = (self._manifest() or {}).get("transcode")
-            manifest = records.manifest_record(kind=self.settings.kind, complete=False, transcode=transcode)
+            manifest = records.manifest_record(
+                kind=self.settings.kind, complete=False, ids=self.settings.ids, transcode=transcode
+            )
             self.writer.put({records.MANIFEST_KEY: manifest})
         # An item that is replaced may have had a packet table that the new one does not have.
         old_packets = {records.packets_key(candidate.media_id): None}

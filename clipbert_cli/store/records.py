@@ -1,12 +1,12 @@
 """The keys of a store and the records that `pack` writes beside the media.
 
-    <media_id>                   the media file's bytes                 (the original's layout; media_id = file stem)
+    <media_id>                   the media file's bytes  (the original's layout; media_id = file stem or relative path)
     /clipbert/manifest           kind, number of items, and whether the store is complete (JSON)
     /clipbert/info/<media_id>    the media record: header values, checksum, presentation times (JSON)
     /clipbert/packets/<media_id> the packet table, for videos that are decoded without their container:
                                  zlib(JSON line, then six arrays in little-endian order)
 
-A file stem cannot contain a slash, so no media id can be equal to one of the other keys.
+No media id begins with a slash, so none can be equal to one of the other keys.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.images import ProbedImage
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import ProbedVideo
-from clipbert_cli.types import VideoInfo
+from clipbert_cli.types import MediaIds, VideoInfo
 
 FORMAT = 3
 """Version of the media records. It is raised whenever what is computed of an item changes, so that records of an older
@@ -67,16 +67,23 @@ def packets_key(media_id: str) -> bytes:
 
 
 def manifest_record(
-    *, kind: str, complete: bool, items: int = 0, size: int = 0, transcode: dict[str, int] | None = None
+    *,
+    kind: str,
+    complete: bool,
+    ids: MediaIds = "stem",
+    items: int = 0,
+    size: int = 0,
+    transcode: dict[str, int] | None = None,
 ) -> bytes:
     """Return the manifest of a store.
 
     Args:
+        ids: whether media ids are names or paths.
         size: bytes of all media together.
         transcode: settings with which the videos were re-encoded.
     """
     fields = {"format": FORMAT, "complete": complete, "kind": kind, "items": items, "bytes": size}
-    return to_json(fields | ({"transcode": transcode} if transcode else {}))
+    return to_json(fields | ({} if ids == "stem" else {"ids": ids}) | ({"transcode": transcode} if transcode else {}))
 
 
 def manifest(record: bytes) -> dict[str, Any]:

@@ -50,7 +50,9 @@ def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progre
                     writer.commit()
 
             checked = examine(source, scan_item, workers=workers, on_progress=on_progress, take=take)
-            manifest = records.manifest_record(kind=source.kind, complete=True, items=checked.items, size=size)
+            manifest = records.manifest_record(
+                kind=source.kind, complete=True, ids=source.ids, items=checked.items, size=size
+            )
             writer.put({records.MANIFEST_KEY: manifest})
             writer.commit()
         remove(target)  # records of an older version

@@ -18,7 +18,7 @@ from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import segment_info
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.types import Kind, Segment, VideoInfo
+from clipbert_cli.types import Kind, MediaIds, Segment, VideoInfo
 
 _log = logging.getLogger("clipbert.store")
 
@@ -34,8 +34,20 @@ class MediaSource(ABC):
     def __init__(self, path: Path, *, kind: Kind) -> None:
         self.path = path
         self.kind = kind
+        self.ids: MediaIds = "stem"
+        self.takes_paths = False
+        self.absent: frozenset[str] = frozenset()
         self._probed: dict[str, _Records] = {}
         self._probed_bytes = 0
+
+    ids: MediaIds
+    """Whether the ids are names of files or their paths."""
+
+    takes_paths: bool
+    """Whether an id that is a path finds the item of the name at its end, if the ids here are names."""
+
+    absent: frozenset[str]
+    """Ids that are not here and are known not to be: such media count as damaged ones."""
 
     has_records: bool
     """Whether there are media records. Without them videos are probed on first use, which decodes them once more."""
@@ -117,9 +129,10 @@ class MediaSource(ABC):
     def missing(self, media_ids: Iterable[str]) -> list[str]:
         """Return those ids that are not here, each once, in their order; warn of ids that are in another form."""
         unique = dict.fromkeys(media_ids)
+        self._check_paths(unique)
         missing = [media_id for media_id in unique if media_id not in self]
         videos = dict.fromkeys(Segment.split(media_id)[0] for media_id in unique)
-        changed = [media_id for media_id in videos if self.held_id(media_id) != media_id]
+        changed = [media_id for media_id in videos if self.held_id(media_id) != self._name_here(media_id)]
         if changed:
             _log.warning(
                 "%d media ids are in %s in another Unicode form (NFC or NFD), such as %r; they are taken as equal",
@@ -157,7 +170,22 @@ class MediaSource(ABC):
             return media_id, None
         return self._in_held_form(video), segment
 
+    def _check_paths(self, media_ids: Iterable[str]) -> None:
+        """Raise StoreError if two paths would find the same item, because the ids here are names."""
+        found: dict[str, str] = {}
+        for media_id in media_ids if self.takes_paths and self.ids == "stem" else ():
+            video = Segment.split(media_id)[0]
+            if (first := found.setdefault(self._name_here(video), video)) != video:
+                raise StoreError(
+                    f"{first} and {video} are two media items, but {self.path} knows its items by their names alone",
+                    hint="pack the media again with --id path",
+                )
+
+    def _name_here(self, media_id: str) -> str:
+        return media_id.rpartition("/")[2] if self.takes_paths and self.ids == "stem" else media_id
+
     def _in_held_form(self, media_id: str) -> str:
+        media_id = self._name_here(media_id)
         if media_id.isascii() or self._holds(media_id):
             return media_id
         forms = (unicodedata.normalize(form, media_id) for form in ("NFC", "NFD"))
@@ -182,6 +210,8 @@ class MediaSource(ABC):
 def named(source: MediaSource, media_id: str) -> Iterator[None]:
     """Add the item's name and place to the message of a `DecodeError`."""
     try:
+        if media_id in source.absent:
+            raise DecodeError("it is missing")
         yield
     except DecodeError as exc:
         raise DecodeError(f"{source.locate(media_id)}: {exc}", hint=exc.hint) from exc
@@ -192,8 +222,9 @@ class MediaFolder(MediaSource):
 
     has_records = False
 
-    def __init__(self, path: Path, *, kind: Kind, files: dict[str, Path]) -> None:
+    def __init__(self, path: Path, *, kind: Kind, files: dict[str, Path], ids: MediaIds = "stem") -> None:
         super().__init__(path, kind=kind)
+        self.ids = ids
         self._files = dict(sorted(files.items()))
 
     def __contains__(self, media_id: object) -> bool:
@@ -254,8 +285,8 @@ class MediaBytes(MediaSource):
 class FrameFolders(MediaFolder):
     """Folders of images, each of which is the frames of a video. The media id is the folder's name."""
 
-    def __init__(self, path: Path, rate: Fraction, *, folders: dict[str, Path]) -> None:
-        super().__init__(path, kind="video", files=folders)
+    def __init__(self, path: Path, rate: Fraction, *, folders: dict[str, Path], ids: MediaIds = "stem") -> None:
+        super().__init__(path, kind="video", files=folders, ids=ids)
         self._rate = rate
 
     @contextmanager

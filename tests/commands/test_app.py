@@ -32,8 +32,8 @@ OPTIONS = {
     "finetune": TRAINING,
     "infer": """--checkpoint --data-root --device --format --nnodes --nproc-per-node --output --overwrite
         --rdzv-endpoint --rdzv-id --recipe --run --set --shortlist --split --weights -o -r""",
-    "pack": "SOURCES STORE --add --fps --frame-folders --json --kind --max-pixels --on-duplicate --strict --transcode "
-    "--workers",
+    "pack": """SOURCES STORE --add --fps --frame-folders --id --json --kind --max-pixels --on-duplicate --strict
+        --transcode --workers""",
     "pretrain": TRAINING,
     "recipes": "",
     "recipes copy": "NAME FILE --overwrite",

@@ -1,0 +1,103 @@
+"""Media ids that a source lacks: which of its ids is meant, and what has to be changed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from clipbert_cli.media_ids import media_id_of
+from clipbert_cli.store.source import MediaSource
+from clipbert_cli.types import Segment
+
+# Comparing one id with all others letter by letter takes seconds where there are many.
+_MOST_COMPARED, _COMPARED_WITH = 5, 20_000
+
+_DIGITS = re.compile(r"[0-9]")
+
+_FIXES: dict[str, str] = {
+    "file": "the annotations give names of files: set data.media_id: name",
+    "path": "the media ids are paths: name media by their paths, and set data.media_id: path",
+    "zeros": "the numbers differ in their zeros, which spreadsheets remove: format the column as text",
+    "case": "media ids keep upper and lower case: write them as the files are named",
+    "": "pack the missing files, remove their records, or leave them out with data.on_missing_media: skip",
+}
+"""Reason why ids differ -> what to do."""
+
+
+@dataclass(frozen=True)
+class NearMiss:
+    """A media id that is not there, the nearest one that is (None if none is near), and why they differ."""
+
+    media_id: str
+    nearest: str | None
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return self.media_id if self.nearest is None else f"{self.media_id}  (there is {self.nearest!r})"
+
+
+def near_misses(source: MediaSource, missing: Sequence[str]) -> list[NearMiss]:
+    """Return the nearest id of the source for each missing one, in order."""
+    held = list(source)
+    alike = _Alike(held, _plain)
+    same_number = _Alike(held, _last_number)
+    found = []
+    for number, media_id in enumerate(missing):
+        video, _ = Segment.split(media_id)
+        nearest = alike.only(video)
+        if nearest is None:
+            numbered = same_number.only(video)
+            # val0002 is not meant by train0002, but may be by 2.
+            nearest = numbered if numbered and (video.isdecimal() or numbered.isdecimal()) else None
+        if nearest is None and number < _MOST_COMPARED and len(held) <= _COMPARED_WITH:
+            close = difflib.get_close_matches(video, held, n=3, cutoff=0.8)
+            nearest = next((each for each in close if _DIGITS.findall(each) == _DIGITS.findall(video)), None)
+        found.append(NearMiss(media_id, nearest, "" if nearest is None else _reason(video, nearest)))
+    return found
+
+
+def fix(misses: Iterable[NearMiss]) -> str:
+    """Return what to do about the most frequent reason."""
+    reasons = Counter(miss.reason for miss in misses if miss.reason)
+    return _FIXES[reasons.most_common(1)[0][0] if reasons else ""]
+
+
+class _Alike:
+    """Ids by what is left of them when differences that do not matter are removed."""
+
+    def __init__(self, ids: Iterable[str], simplify: Callable[[str], str]) -> None:
+        self._simplify = simplify
+        self._found: dict[str, str | None] = {}
+        for media_id in ids:
+            simple = simplify(media_id)
+            # Two ids that are alike are no answer to the question which one is meant.
+            self._found[simple] = None if simple in self._found else media_id
+
+    def only(self, media_id: str) -> str | None:
+        """Return the only id that is like this one."""
+        simple = self._simplify(media_id)
+        return self._found.get(simple) if simple else None
+
+
+def _plain(media_id: str) -> str:
+    name = unicodedata.normalize("NFKC", media_id_of(media_id.strip(), "name")).casefold()
+    return re.sub(r"0*([0-9]+)", r"\1", re.sub(r"[\s_-]+", "_", name))
+
+
+def _last_number(media_id: str) -> str:
+    numbers = re.findall(r"[0-9]+", media_id_of(media_id, "name"))
+    return numbers[-1].lstrip("0") or "0" if numbers else ""
+
+
+def _reason(missing: str, nearest: str) -> str:
+    if media_id_of(missing, "name") == nearest:
+        return "file"
+    if "/" in nearest and media_id_of(missing, "name") == nearest.rpartition("/")[2]:
+        return "path"
+    if missing.isdecimal() and nearest.isdecimal():
+        return "zeros"
+    return "case" if missing.lower() == nearest.lower() else ""

@@ -23,6 +23,7 @@ from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE
+from clipbert_cli.runtime.memory import is_out_of_memory, memory_full
 from clipbert_cli.runtime.process_exit import report, run_and_exit
 
 
@@ -78,12 +79,9 @@ def _terminal_text(exc: BaseException) -> tuple[str, str | None, int] | None:
         return str(exc), exc.hint, exc.exit_code
     if isinstance(exc, KeyboardInterrupt):
         return "interrupted", None, 130
-    if type(exc).__name__ == "OutOfMemoryError":  # torch's, compared by name because torch may not be imported here
-        return (
-            f"the GPU's memory is full: {str(exc).splitlines()[0]}",
-            "lower train.batch_size, infer.batch_size or num_clips; raise train.gradient_accumulation_steps",
-            1,
-        )
+    if is_out_of_memory(exc):
+        full = memory_full(exc)
+        return str(full), full.hint, full.exit_code
     if isinstance(exc, OSError):
         hint = "free some space, or write elsewhere" if exc.errno in OUT_OF_SPACE else None
         return f"{exc.filename or 'writing'}: {exc.strerror or exc}", hint, 1

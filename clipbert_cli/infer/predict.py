@@ -17,6 +17,7 @@ from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, enc
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.schema import InferConfig
 from clipbert_cli.runtime.distributed import World
+from clipbert_cli.runtime.memory import memory_advice
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.base import Task
 from clipbert_cli.types import Batch, Outputs, Prediction, Texts
@@ -76,40 +77,47 @@ class Predictor:
         Every media item is encoded once. Texts are embedded once per batch, shared texts once for all batches.
         """
         self.precision.choose_kernels()
-        model, device, shared = self.model, self.world.device, evaluation.shared
-        was_training = model.training
-        model.eval()
+        was_training = self.model.training
+        self.model.eval()
+        settings = {"infer.batch_size": self.infer.batch_size, "infer.num_clips": self.infer.num_clips}
         try:
-            sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile)
-            texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
-            budgets: Budgets | None = None
-            for batch in evaluation.batches:
-                failures = _failures(batch)
-                if not batch.media_ids:
-                    yield failures
-                    progress(len(failures))
-                    continue
-                if budgets is None:
-                    # The free memory is measured when the first batch is there: the data loader needs some as well.
-                    budgets = Budgets.of(model, device, frame_size=batch.frames.shape[-1], dtype=self.precision.dtype)
-                moved = batch.to(device)
-                with self.precision.autocast(device):
-                    visual = encode(model, moved.frames, budgets.frames)  # (B, K, V, D)
-                check_interrupts()
-                most = None if self.infer.text_rows is None else self.infer.text_rows * visual.shape[1]
-                own = texts or TextBuckets.of(model, Texts(batch.text_ids, batch.text_mask), device)
-                scorer = RowScorer(sequence_scorer, own, budgets.tokens, most_sequences=most, after=check_interrupts)
-                if shared is None:
-                    rows = torch.arange(len(batch.text_item))
-                    outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item)
-                else:
-                    moved = dataclasses.replace(moved, examples=shared.examples)
-                    outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
-                predictions = [*failures, *self.task.predict(outputs, moved)]
-                yield predictions
-                progress(len(predictions))
+            with memory_advice(settings):
+                yield from self._batches(evaluation, progress, check_interrupts)
         finally:
-            model.train(was_training)
+            self.model.train(was_training)
+
+    def _batches(
+        self, evaluation: Evaluation, progress: Callable[[int], None], check_interrupts: Callable[[], None]
+    ) -> Iterator[Sequence[Prediction]]:
+        model, device, shared = self.model, self.world.device, evaluation.shared
+        sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile)
+        texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
+        budgets: Budgets | None = None
+        for batch in evaluation.batches:
+            failures = _failures(batch)
+            if not batch.media_ids:
+                yield failures
+                progress(len(failures))
+                continue
+            if budgets is None:
+                # The free memory is measured when the first batch is there: the data loader needs some as well.
+                budgets = Budgets.of(model, device, frame_size=batch.frames.shape[-1], dtype=self.precision.dtype)
+            moved = batch.to(device)
+            with self.precision.autocast(device):
+                visual = encode(model, moved.frames, budgets.frames)  # (B, K, V, D)
+            check_interrupts()
+            most = None if self.infer.text_rows is None else self.infer.text_rows * visual.shape[1]
+            own = texts or TextBuckets.of(model, Texts(batch.text_ids, batch.text_mask), device)
+            scorer = RowScorer(sequence_scorer, own, budgets.tokens, most_sequences=most, after=check_interrupts)
+            if shared is None:
+                rows = torch.arange(len(batch.text_item))
+                outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item)
+            else:
+                moved = dataclasses.replace(moved, examples=shared.examples)
+                outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
+            predictions = [*failures, *self.task.predict(outputs, moved)]
+            yield predictions
+            progress(len(predictions))
 
 
 def _score_pairs(scorer: RowScorer, visual: Tensor, shared: SharedTexts, media_ids: Sequence[str]) -> Outputs:

@@ -17,6 +17,7 @@ from torch import Tensor
 from clipbert_cli.model import ClipBert
 from clipbert_cli.model.heads import Scores
 from clipbert_cli.model.scorer import SequenceScorer
+from clipbert_cli.runtime.memory import is_out_of_memory
 from clipbert_cli.types import Outputs, Texts
 
 CPU_TOKENS, CPU_FRAMES = 1024, 4
@@ -27,15 +28,6 @@ GPU_TOKENS, GPU_FRAMES = 65_536, 512
 
 _MOST_NUMBERS = 2**31 - 1
 """The most numbers in the stem's output: some versions of torch and cuDNN count elements in 32 bits."""
-
-_OUT_OF_MEMORY = (
-    "DefaultCPUAllocator: can't allocate memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "CUDNN_STATUS_ALLOC_FAILED",
-    # cuDNN reports this as well if a convolution finds no memory for its workspace.
-    "unable to find an engine to execute this computation",
-)
 
 
 class Budget:
@@ -75,11 +67,6 @@ class Budget:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return False
-
-
-def is_out_of_memory(exc: RuntimeError) -> bool:
-    """Return whether an operation lacked memory. Only torch's GPU allocator has its own exception type for that."""
-    return isinstance(exc, torch.OutOfMemoryError) or any(words in str(exc) for words in _OUT_OF_MEMORY)
 
 
 @dataclass(frozen=True)

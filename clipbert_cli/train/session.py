@@ -36,6 +36,7 @@ from clipbert_cli.runs.checkpoint import (
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
+from clipbert_cli.runtime.memory import memory_advice
 from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
 from clipbert_cli.train.loop import Trainer
@@ -171,7 +172,8 @@ class Training:
                 # Only now are weights loaded and the optimiser made: both may fail, and the folder goes then.
                 session = Session(self, self._open_sinks(stack, sinks), interrupts)
                 session.resume()
-                session.trainer.train(self.train_loader, session, interrupts=interrupts)
+                with memory_advice(self.memory_settings):
+                    session.trainer.train(self.train_loader, session, interrupts=interrupts)
             except InterruptionError as exc:
                 raise self._interruption(exc, session.trainer.step if session else 0, ask_requeue) from exc
             finally:
@@ -184,6 +186,18 @@ class Training:
             "best": self.best.best,
             "last": self.best.last,
             "seconds_to_first_step": session.seconds_to_first_step,
+        }
+
+    @property
+    def memory_settings(self) -> dict[str, Any]:
+        """The settings that decide how much memory training needs."""
+        train, data = self.config, self.setup.recipe.data
+        return {
+            "train.activation_checkpointing": train.activation_checkpointing,
+            "train.batch_size": train.batch_size,
+            "data.num_clips": data.num_clips,
+            "data.frame_size": data.frame_size,
+            "data.workers": data.workers,
         }
 
     def _take_folder(self, stack: ExitStack) -> None:

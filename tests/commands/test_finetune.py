@@ -9,7 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 from running import TINY, Clipbert, ClipbertProcess, as_options, link_videos
+
+from clipbert_cli.train.loop import Trainer
 
 
 def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:
@@ -57,6 +60,32 @@ def test_a_wrong_setting_is_one_message_and_leaves_nothing(
     done = clipbert(*arguments(made_data, tmp_path / "run", *overrides))
     assert done.returncode == code, done.stderr
     assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+    ids=["gpu", "cublas", "cpu"],
+)
+def test_full_memory_is_one_message_with_the_settings_at_hand(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(Trainer, "update", fails)
+    done = clipbert(*arguments(made_data, tmp_path / "run"))
+    assert done.returncode == 1
+    said = " ".join(done.stderr.split())
+    assert "memory is full: " + str(failure)[:20] in said
+    assert "train.activation_checkpointing=true (now false)" in said
+    assert "half of train.batch_size with twice train.gradient_accumulation_steps" in said
     assert "Traceback" not in done.stderr
     assert not list(tmp_path.iterdir())
 

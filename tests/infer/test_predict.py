@@ -13,6 +13,7 @@ from small_models import small_config
 from torch import Tensor
 
 from clipbert_cli.build import Evaluation, SharedTexts
+from clipbert_cli.errors import MemoryFullError
 from clipbert_cli.infer import text_batches as rows
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.infer.text_batches import Budget, TextBuckets
@@ -182,8 +183,9 @@ def test_attention_does_not_use_the_kernel_that_plans_per_shape(model: ClipBert)
 
 def test_too_little_memory_for_one_sequence_is_an_error(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes_seen(monkeypatch, lambda tokens: torch.OutOfMemoryError("CUDA out of memory"))
-    with pytest.raises(torch.OutOfMemoryError):
+    with pytest.raises(MemoryFullError, match="the GPU's memory is full: CUDA out of memory") as caught:
         predicted(model, gallery(2), captions())
+    assert "infer.num_clips (now 16)" in (caught.value.hint or "")
 
 
 def test_other_errors_are_not_taken_for_memory(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
-import os
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,6 +24,7 @@ import numpy as np
 import torch
 
 from clipbert_cli.build import Evaluation, evaluation_sampling
+from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.infer.trained import TrainedRun
 from clipbert_cli.loading.collate import Collate
@@ -113,7 +113,7 @@ class Asker:
         done: dict[int, Prediction | ClipbertError] = {}
         self._numbers.clear()
         next_number = 0
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(available_cores()) as pool:
             # One pass of the predictor answers all windows: preparing the weights for inference takes a while.
             evaluation = Evaluation(self._batches(windows, done, pool), shared=None, total=0)
             for predictions in self.run.predictor.run_own(evaluation, check_interrupts=check_interrupts):

@@ -78,6 +78,12 @@ class World:
         """This process's share of the data."""
         return Shard(self.rank, self.size)
 
+    @property
+    def processes_here(self) -> int:
+        """Number of the processes that run on this machine, as the launcher states it."""
+        stated = os.environ.get("LOCAL_WORLD_SIZE", "")
+        return int(stated) if stated.isdecimal() else 1
+
     def gather(self, value: T) -> list[T]:
         """Return the values that all processes passed, by rank, in every process. Values must be picklable."""
         values: list[Any] = [value]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from clipbert_cli.build import Setup
 from clipbert_cli.contradictions import check_training_recipe
+from clipbert_cli.cores import available_cores
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.mixture import MixedDataset, Mixture
 from clipbert_cli.loading.order import TrainingBatches
@@ -18,6 +19,7 @@ from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, find_resumption
 from clipbert_cli.train.session import Training
+from clipbert_cli.train.startup import plural
 
 logger = logging.getLogger("clipbert")
 
@@ -41,6 +43,18 @@ def plan_training(setup: Setup, data: MixedDataset, resumption: Resumption | Non
     return plan, setup.training_batches(data, order)
 
 
+def too_few_cores(workers: int, processes: int) -> str:
+    """Return a warning if the loading processes of this machine outnumber the cores that they may use, else ""."""
+    cores, loading = available_cores(), workers * processes
+    if loading <= cores:
+        return ""
+    each = f" ({processes} processes with data.workers={workers} each)" if processes > 1 else ""
+    return (
+        f"{plural(loading, 'loading process', 'es')}{each} share {plural(cores, 'core')}, so decoding will be slow: "
+        "give the job more cores (SLURM: --cpus-per-task for sbatch and srun), or lower data.workers"
+    )
+
+
 def prepare_training(
     recipe: Recipe, run: Path, *, world: World | None = None, resume: bool = False, must_be_new: bool = True
 ) -> Training:
@@ -58,6 +72,8 @@ def prepare_training(
     for warning in check_training_recipe(recipe):
         logger.warning(warning)
     world = world or start_world()
+    if message := too_few_cores(recipe.data.workers, world.processes_here):
+        logger.warning(message)
     folder = RunFolder.existing(run) if resume else RunFolder.absent(run) if must_be_new else RunFolder(run)
     resumption = None
     if resume:

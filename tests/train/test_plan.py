@@ -4,6 +4,7 @@ import pytest
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.train import setup
 from clipbert_cli.train.plan import Plan
 
 
@@ -28,3 +29,22 @@ def test_invsqrt_without_a_warmup_is_refused_since_it_would_never_learn() -> Non
     with pytest.raises(RecipeError, match=r"warmup_ratio is 0\.1, which gives no warm-up step out of 9"):
         Plan.make(config, groups=9, global_batch=1, seed=0)
     assert Plan.make(config, groups=10, global_batch=1, seed=0).total_steps == 10
+
+
+@pytest.mark.parametrize(
+    ("workers", "processes", "cores", "said"),
+    [
+        (8, 4, 32, ""),
+        (0, 4, 1, ""),
+        (8, 4, 8, "32 loading processes (4 processes with data.workers=8 each) share 8 cores"),
+        (4, 1, 2, "4 loading processes share 2 cores"),
+        (2, 1, 1, "2 loading processes share 1 core,"),
+    ],
+)
+def test_loading_processes_that_outnumber_the_cores_are_warned_of(
+    workers: int, processes: int, cores: int, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "available_cores", lambda: cores)
+    message = setup.too_few_cores(workers, processes)
+    assert message.startswith(said) if said else message == ""
+    assert not said or "--cpus-per-task" in message

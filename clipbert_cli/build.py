@@ -33,7 +33,8 @@ from clipbert_cli.media_ids import media_id_of
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import SHOWN, group_by_media, listed, read_answers, read_examples
-from clipbert_cli.text.fields import FIELDS, RecordError
+from clipbert_cli.text.columns import Columns, unmatched
+from clipbert_cli.text.fields import RecordError, unknown_names
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,12 +97,19 @@ def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
 
 
 def read_split(
-    recipe: Recipe, split: str, task: Task, check: Callable[[Example], None] = lambda example: None
+    recipe: Recipe,
+    split: str,
+    task: Task,
+    check: Callable[[Example], None] = lambda example: None,
+    *,
+    columns: Columns | None = None,
 ) -> list[Example]:
     """Read and check the examples of one split.
 
     Args:
         check: raises RecordError if an example is not fit for its purpose, as `task.check_truth` does.
+        columns: receives the fields that the records have. Without it, entries of `data.fields` that match none of them
+            are warned of.
 
     Raises:
         UsageError: the recipe has no such split.
@@ -114,13 +122,14 @@ def read_split(
             f"recipe {recipe.name} has no split {split!r}; it has {known}",
             hint=f"add data.splits.{split} to the recipe, or name another split",
         )
-    for neutral, own in recipe.data.fields.items():
-        if neutral not in FIELDS:
-            raise RecipeError(f"data.fields.{neutral} is {own!r}: the neutral names are {', '.join(FIELDS)}")
+    if mistakes := unknown_names(recipe.data.fields):
+        raise RecipeError("\n".join(mistakes))
+    own = Columns(recipe.data.fields) if columns is None else columns
 
     def parse(record: Record) -> Example:
         if recipe.data.media == "image" and (record.has("start") or record.has("end")):
             raise RecordError("start and end are times of a video, but data.media is image")
+        own.add(record)
         example = task.parse(record)
         if recipe.data.media_id != "stem":
             example = dataclasses.replace(example, media_id=media_id_of(example.media_id, recipe.data.media_id))
@@ -128,7 +137,11 @@ def read_split(
         check(example)
         return example
 
-    return read_examples(resolve(recipe, files.annotations), parse, names=recipe.data.fields, each=task.list_field)
+    path = resolve(recipe, files.annotations)
+    examples = read_examples(path, parse, names=recipe.data.fields, each=task.list_field)
+    for entry in unmatched(recipe.data.fields, [own]) if columns is None else ():
+        logger.warning("%s, which no record of %s has", entry, path)
+    return examples
 
 
 def training_sampling(recipe: Recipe) -> ClipSampling:
@@ -220,6 +233,8 @@ class Setup:
     task: Task
     tokenizer: Tokenizer
     world: World
+    # The fields of each split's records, noted while a training reads its splits.
+    columns: dict[str, Columns] | None = None
 
     @classmethod
     def for_training(cls, recipe: Recipe, world: World) -> Setup:
@@ -236,7 +251,7 @@ class Setup:
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
         task = build_task(recipe, answers)
         tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
-        return cls(recipe, task, tokenizer, world)
+        return cls(recipe, task, tokenizer, world, columns={})
 
     @classmethod
     def for_run(cls, recipe: Recipe, folder: RunFolder, world: World) -> Setup:
@@ -309,7 +324,9 @@ class Setup:
         from clipbert_cli.store.lmdb_store import open_media
         from clipbert_cli.store.source import MediaFolder
 
-        examples, data = read_split(self.recipe, name, self.task, check), self.recipe.data
+        data = self.recipe.data
+        columns = None if self.columns is None else self.columns.setdefault(name, Columns(data.fields))
+        examples = read_split(self.recipe, name, self.task, check, columns=columns)
         files = data.splits[name]
         assert files is not None, name  # read_split has refused it
         path = resolve(self.recipe, files.media)
@@ -351,6 +368,31 @@ class Setup:
         if self.recipe.data.on_missing_media == "error":
             raise StoreError(message, hint=fix(misses))
         logger.warning("%s\ntheir records are left out of training, and count as wrong in evaluation", message)
+
+    def check_columns(self) -> list[str]:
+        """Return warnings about the fields of all splits that were read for training, one sentence each.
+
+        Raises:
+            RecipeError: an entry of `data.fields` matches no record of any of them.
+        """
+        read, fields = self.columns or {}, self.recipe.data.fields
+        there = ", ".join(dict.fromkeys(own for columns in read.values() for own in columns.all))
+        if wrong := unmatched(fields, list(read.values())):
+            raise RecipeError(
+                "\n".join(f"{entry}, but no record of {' or '.join(read)} has it" for entry in wrong),
+                hint=f"the records have {there}; take one of these, or remove the entry",
+            )
+        warnings = [
+            f"no record of split {name!r} has {field}, which task {self.recipe.task} reads where it is there; the "
+            f"records have {', '.join(columns.all)}: name it with data.fields.{field}, or set that to null"
+            for name, columns in read.items()
+            for field in self.task.expected_fields
+            if not columns.has(field) and fields.get(field, field) is not None
+        ]
+        unread = dict.fromkeys(own for columns in read.values() for own in columns.unread(self.task.fields))
+        if unread:
+            warnings.append(f"fields of the records that task {self.recipe.task} does not read: {', '.join(unread)}")
+        return warnings
 
     def training_data(self) -> MixedDataset:
         """Return the groups of all training splits with their clips, sampled as the recipe's `data` section says.

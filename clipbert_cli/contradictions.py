@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import ObjectiveConfig, Recipe
 from clipbert_cli.task.registry import task_class
+from clipbert_cli.text.fields import unknown_names
 
 # The names with which the parameters of every model start (`model/clipbert.py`).
 PARAMETER_ROOTS = ("head", "text_embeddings", "transformer", "visual_embeddings", "visual_encoder")
@@ -24,10 +25,17 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
     Raises:
         RecipeError: training is impossible; all reasons together.
     """
-    mistakes = [*_answers(recipe), *_splits(recipe), *_best_metric(recipe), *_schedule(recipe), *_parts(recipe)]
+    mistakes = [
+        *_answers(recipe),
+        *_splits(recipe),
+        *unknown_names(recipe.data.fields),
+        *_best_metric(recipe),
+        *_schedule(recipe),
+        *_parts(recipe),
+    ]
     if mistakes:
         raise RecipeError("\n".join(mistakes))
-    return [*_unread_objective(recipe), *_same_split(recipe), *_milestones(recipe)]
+    return [*_unread_objective(recipe), *_unread_fields(recipe), *_same_split(recipe), *_milestones(recipe)]
 
 
 def check_any_recipe(recipe: Recipe) -> list[str]:
@@ -127,6 +135,18 @@ def _unread_objective(recipe: Recipe) -> Iterator[str]:
         value = getattr(recipe.objective, name)
         if name not in read and value != field.default:
             yield f"objective.{name} is {value!r}, but task {recipe.task} does not read it"
+
+
+def _unread_fields(recipe: Recipe) -> Iterator[str]:
+    read = task_class(recipe.task).fields
+    for name, own in recipe.data.fields.items():
+        if name not in read and own is not None:
+            yield f"data.fields.{name} is {own!r}, but task {recipe.task} reads {', '.join(read)}"
+    taken: dict[str, str] = {}
+    for name, own in recipe.data.fields.items():
+        for each in [own] if isinstance(own, str) else own or ():
+            if taken.setdefault(each, name) != name:
+                yield f"data.fields.{taken[each]} and data.fields.{name} are both {each!r}"
 
 
 def _same_split(recipe: Recipe) -> Iterator[str]:

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     "model": {*SHARED, "recipe.schema"},
     "task": {*READING, "model"},
     "runs": {*SHARED, "recipe.schema", "recipe", "runtime", "model"},
-    "contradictions": {*SHARED, "recipe.schema", "task"},
+    "contradictions": {*SHARED, "recipe.schema", "task", "text"},
     "build": {*READING, "recipe", "model", "task", "runs"},
     "infer": {*READING, "recipe", "model", "task", "runs", "build"},
     "train": {*READING, "recipe", "model", "task", "runs", "build", "contradictions", "infer"},

@@ -50,6 +50,10 @@ class Questions:
     shared: Sequence[Example] = ()
 
 
+COMMON_FIELDS = ("example_id", "media_id", "start", "end", "answer_type")
+"""The fields that every task reads (`make_example`)."""
+
+
 class Task(ABC):
     """Owns the meaning of a record, the head, the loss, the prediction and the score.
 
@@ -65,6 +69,10 @@ class Task(ABC):
     metrics: ClassVar[tuple[str, ...]] = ("accuracy", "count")
     # The settings of `objective` that the task reads.
     objective_settings: ClassVar[tuple[str, ...]] = ("pool",)
+    # The fields of a record that the task reads, by their neutral names.
+    fields: ClassVar[tuple[str, ...]] = COMMON_FIELDS
+    # Those of them that are optional, and yet missed if no record has them.
+    expected_fields: ClassVar[tuple[str, ...]] = ()
     # The kind of head that the model needs; `num_outputs` is its size.
     head_kind: ClassVar[Literal["classifier", "pretraining"]] = "classifier"
     # Whether the answers come from a vocabulary (`data.answers`).

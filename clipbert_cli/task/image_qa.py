@@ -14,7 +14,7 @@ import numpy as np
 
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.task.answers import VocabularyTask
-from clipbert_cli.task.base import make_example
+from clipbert_cli.task.base import COMMON_FIELDS, make_example
 from clipbert_cli.task.pooling import binary_cross_entropy, label_probabilities
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
@@ -33,6 +33,7 @@ class ImageQa(VocabularyTask):
     answered, or one `answer` (none of them if they are not known). They may have `answer_type` and `example_id`.
     """
 
+    fields = (*COMMON_FIELDS, "question", "labels", "answers", "answer")
     formats = ("jsonl", SUBMISSION)
 
     def parse(self, record: Record) -> Example:

@@ -13,7 +13,7 @@ import numpy as np
 
 from clipbert_cli.errors import PredictionsError, UsageError
 from clipbert_cli.task.answers import AnswerTask
-from clipbert_cli.task.base import make_example
+from clipbert_cli.task.base import COMMON_FIELDS, make_example
 from clipbert_cli.task.pooling import match_probability, multiple_choice, option_probabilities
 from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
@@ -29,6 +29,8 @@ class MultipleChoice(AnswerTask):
     `question`, `answer` (the position of the right option, from 0, or its text), `answer_type` and `example_id`.
     """
 
+    fields = (*COMMON_FIELDS, "question", "options", "answer")
+    expected_fields = ("question",)
     # MSRVTT multiple choice has no training set of its own: the retrieval model ranks the options of each video.
     also_answers_runs_of = ("retrieval",)
     objective_settings = ("pool", "num_options", "as_original")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipbert_cli.task.answers import VocabularyTask
-from clipbert_cli.task.base import make_example
+from clipbert_cli.task.base import COMMON_FIELDS, make_example
 from clipbert_cli.task.pooling import class_probabilities, cross_entropy
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
@@ -27,6 +27,8 @@ class OpenEndedQa(VocabularyTask):
     Records have `media_id`, `question` and `answer` (absent if it is not known), and may have `answer_type` and
     `example_id`.
     """
+
+    fields = (*COMMON_FIELDS, "question", "answer")
 
     def parse(self, record: Record) -> Example:
         """Make an example of a record of any split. An answer outside the vocabulary is allowed but never predicted."""

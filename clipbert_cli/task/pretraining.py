@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from clipbert_cli.errors import PredictionsError, UsageError
-from clipbert_cli.task.base import Draw, Task, as_texts, make_example
+from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, as_texts, make_example
 from clipbert_cli.task.metrics import percent
 from clipbert_cli.task.pooling import NO_LABEL, count_matches, count_words, masked_words, matching
 from clipbert_cli.task.retrieval import NegativeCaptions
@@ -44,6 +44,7 @@ class Pair(NamedTuple):
 class Pretraining(Task):
     """The task `pretraining`. Records have `media_id` and `caption` (one, or a list), and may have `example_id`."""
 
+    fields = (*COMMON_FIELDS, "caption")
     main_metric = "mlm_accuracy"
     metrics = ("mlm_accuracy", "itm_accuracy", "masked_words", "count")
     objective_settings = ("pool", "mlm_average", "as_original")

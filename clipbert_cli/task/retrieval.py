@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipbert_cli.errors import AnnotationError, PredictionsError, UsageError
-from clipbert_cli.task.base import Draw, Questions, Task, make_example, texts_checksum
+from clipbert_cli.task.base import COMMON_FIELDS, Draw, Questions, Task, make_example, texts_checksum
 from clipbert_cli.task.metrics import RECALLS, recall_table, retrieval_metrics
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.fields import Record
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 class Retrieval(Task):
     """The task `retrieval`. Records have `media_id` and `caption` (one, or a list), and may have `example_id`."""
 
+    fields = (*COMMON_FIELDS, "caption")
     # A media item has one prediction, its scores with all texts. Ranks need the scores of all items, so a part of a
     # split cannot be scored.
     main_metric = "recall_at_1"

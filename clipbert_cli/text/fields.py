@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import math
 import re
@@ -202,6 +203,12 @@ class Record:
         """Return whether the record has the field, and it is not null (in a table: not empty)."""
         return any(self._is_there(own) for own in self._own(name))
 
+    def sources(self, name: str) -> tuple[str, ...]:
+        """Return the names under which the record has a field: several where columns make a list."""
+        if columns := self._columns(name):
+            return tuple(own for own in columns if self._is_there(own))
+        return next(((own,) for own in self._own(name) if self._is_there(own)), ())
+
     def holds_list(self, name: str) -> bool:
         """Return whether the field is a list, or several columns."""
         return self.has(name) and isinstance(self._structured(name, optional=True)[1], list)
@@ -277,6 +284,17 @@ class Record:
                 if not optional:
                     raise RecordError(f"{exc}; in a table it must be JSON") from None
         return own, value
+
+
+def unknown_names(names: Names) -> list[str]:
+    """Return a sentence for each entry of `data.fields` that is no field of any task."""
+    found = []
+    for name, own in names.items():
+        if name not in FIELDS:
+            near = difflib.get_close_matches(name, FIELDS, n=1)
+            guess = f"; did you mean {near[0]}?" if near else ""
+            found.append(f"data.fields.{name} is {own!r}, but our names are {', '.join(FIELDS)}{guess}")
+    return found
 
 
 def soft_labels(answers: Iterator[str]) -> dict[str, float]:

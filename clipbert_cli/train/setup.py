@@ -84,6 +84,8 @@ def prepare_training(
     plan, train_loader = plan_training(setup, data, resumption)
     validation = setup.split("val", setup.task.check_truth) if recipe.data.splits["val"] else None
     has_weights = resumption is not None and resumption.checkpoint is not None
+    for warning in setup.check_columns():
+        logger.warning(warning)
     model, reports = setup.model(starting_weights=not has_weights)
     return Training(
         setup=setup,

@@ -1,0 +1,62 @@
+"""Which fields of a file are read, which are not, and which entries of `data.fields` match nothing."""
+
+import pytest
+
+from clipbert_cli.task.registry import TASKS, task_class
+from clipbert_cli.text.columns import Columns, unmatched
+from clipbert_cli.text.fields import FIELDS, Record
+
+
+def columns(*records, names=None):
+    found = Columns(names or {})
+    for fields in records:
+        found.add(Record("a.csv:1", 0, fields, names or {}, typed=False))
+    return found
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_a_task_declares_fields_that_there_are(task):
+    assert set(task_class(task).fields) <= set(FIELDS)
+    assert set(task_class(task).expected_fields) <= set(task_class(task).fields)
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "names", "unread"),
+    [
+        ("open_ended_qa", {"video_id": "a", "asked": "b", "answer": "c"}, {}, ["asked"]),
+        ("open_ended_qa", {"video_id": "a", "asked": "b", "answer": "c"}, {"question": "asked"}, []),
+        ("open_ended_qa", {"clip_name": "a", "video_id": "b", "question": "c", "url": "d"}, {}, ["clip_name", "url"]),
+        ("open_ended_qa", {"video_id": "a", "question": "b", "options": "c"}, {}, ["options"]),
+        ("multiple_choice", {"video_id": "a", "a0": "b", "a1": "c", "a2": "", "q": "d"}, {}, ["a2", "q"]),
+        ("multiple_choice", {"id": "a", "x": "b", "y": "c"}, {"media_id": "id", "options": ["x", "y"]}, []),
+        ("retrieval", {"video_id": "a", "caption": "b", "text": "c", "begin": "0"}, {}, ["text", "begin"]),
+        ("retrieval", {"video_id": "a", "caption": "b", "start": "1", "end": "2"}, {}, []),
+        ("retrieval", {"video_id": "a", "caption": "b", "start": "1", "end": "2"}, {"start": None, "end": None}, []),
+        ("image_qa", {"image_id": "a", "question": "b", "answer 1": "c", "answer 2": "d", "votes": "3"}, {}, ["votes"]),
+    ],
+)
+def test_fields_that_nothing_reads(task, fields, names, unread):
+    assert columns(fields, names=names).unread(task_class(task).fields) == unread
+
+
+def test_a_field_counts_as_read_if_one_record_uses_it():
+    """The first of `caption` and `text` that a record has is read; here some records have only the second."""
+    found = columns({"video_id": "a", "caption": "b", "text": ""}, {"video_id": "a", "caption": "", "text": "c"})
+    assert found.unread(task_class("retrieval").fields) == []
+    assert found.has("caption")
+    assert not found.has("question")
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ({"question": "asked"}, []),
+        ({"question": "Asked"}, ["data.fields.question is Asked"]),
+        ({"question": "asked", "answer_type": "kind"}, ["data.fields.answer_type is kind"]),
+        ({"options": ["x", "y", "z"]}, ["data.fields.options is z"]),
+        ({"start": None}, []),
+    ],
+)
+def test_entries_that_match_no_field(names, found):
+    one, other = columns({"asked": "a", "x": "b"}), columns({"x": "", "y": ""})
+    assert unmatched(names, [one, other]) == found

@@ -4,7 +4,7 @@ A fenced block says in its first line what is done with it:
 
     sh              every command runs, in one folder per page
     sh parse        commands that need a network, a GPU or published data: the command line parses them
-    csv file=NAME   the text is written to that file
+    csv file=NAME   the text is written to that file; with the word `bom` a byte order mark before it
     python          the program runs
     text            an example of output
 """
@@ -192,7 +192,7 @@ def test_every_command_of_a_page_runs(
         prepare_own_data(folder)
     for block in (block for block in BLOCKS if block.page == page):
         if block.file:
-            Path(block.file).write_text(block.text + "\n", encoding="utf-8")
+            Path(block.file).write_text(block.text + "\n", encoding="utf-8-sig" if "bom" in block.words else "utf-8")
         elif block.kind == "python":
             done = subprocess.run([sys.executable, "-c", block.text], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
@@ -210,6 +210,7 @@ def test_every_command_of_a_page_runs(
 
 def prepare_own_data(folder: Path) -> None:
     """The videos that docs/own-data.md speaks of, and what its `clipbert download` would have fetched, in small."""
+    from made_media import image, marked_frame
     from made_weights import backbone, save_torch, to_bert, to_detectron
     from safetensors.torch import save_file
 
@@ -220,8 +221,15 @@ def prepare_own_data(folder: Path) -> None:
     videos = sorted(made.resolve().iterdir())
     made.unlink()
     made.mkdir()
-    for name, video in zip(("cat1", "dog7", "cat2"), videos, strict=False):
-        (made / f"{name}.mp4").symlink_to(video)
+    for number, video in enumerate(videos[:5], start=12):
+        (made / f"IMG_00{number}.MOV").symlink_to(video)
+        frames = folder / "frames" / f"IMG_00{number}"
+        frames.mkdir(parents=True)
+        for index in range(1, 7):
+            (frames / f"{index:06d}.jpg").write_bytes(image(marked_frame(index), "jpeg"))
+    (folder / "pictures").mkdir()
+    for name in ("fence", "lawn"):
+        (folder / "pictures" / f"{name}.jpg").write_bytes(image(marked_frame(1), "jpeg"))
     (folder / "new.mp4").symlink_to(videos[-1])
     bert = folder / "pretrained" / "bert-base-uncased"
     bert.mkdir(parents=True)

@@ -118,7 +118,7 @@ def timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float]:
 
 def counted(work: Callable[[], Any]) -> tuple[Any, float]:
     """Return the result of `work` and its floating-point operations."""
-    from clipbert_cli.profile.flops import flop_counter
+    from clipbert_cli.model.flops import flop_counter
 
     with flop_counter() as counter:
         value = work()

@@ -18,13 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert
+from clipbert_cli.model.resnet import PIXEL_MEAN
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.recipe.schema import ModelConfig, TrainConfig, VisualConfig
 
 
-def normalised(frames: Tensor, config: ModelConfig) -> Tensor:
-    """Return uint8 RGB frames (..., 3, H, W) as float32 BGR, with the recipe's mean subtracted."""
-    return (frames.float() - torch.tensor(config.visual.pixel_mean).view(-1, 1, 1)).flip(-3)
+def normalised(frames: Tensor) -> Tensor:
+    """Return uint8 RGB frames (..., 3, H, W) as float32 BGR, with the published mean subtracted."""
+    return (frames.float() - torch.tensor(PIXEL_MEAN).view(-1, 1, 1)).flip(-3)
 
 
 # ------------------------------------------------------------------------------------------------ the CNN

@@ -135,7 +135,7 @@ def plain_scorer(case: Case, texts: Texts) -> Scorer:
         for video, (ids, mask) in product(batch, minibatches):
             logits = []
             for clip in video:
-                visual = model.encode(normalised(clip, model.config)[None].to(device))  # (1, V, D)
+                visual = model.encode(normalised(clip)[None].to(device))  # (1, V, D)
                 logits.append(model.answer(ids.to(device), mask.to(device), visual.expand(len(ids), -1, -1)))  # (n, 2)
             scores.append(torch.stack(logits, dim=1).float().logsumexp(dim=1).softmax(dim=-1)[:, 1])  # (n,)
         return torch.cat(scores).view(len(batch), -1).cpu()

@@ -138,7 +138,7 @@ def plain_step(case: Case, padded_to: int) -> Callable[[Batch], float]:
     scaler = torch.amp.GradScaler(case.device_type, init_scale=2.0**10, enabled=dtype is not None)
 
     def step(batch: Batch) -> float:
-        frames = normalised(batch.frames, MODEL).to(case.device)  # (B, K, T, 3, H, W)
+        frames = normalised(batch.frames).to(case.device)  # (B, K, T, 3, H, W)
         padding = (0, padded_to - batch.text_ids.shape[1])
         ids, mask = (F.pad(each, padding).to(case.device) for each in (batch.text_ids, batch.text_mask))
         with torch.autocast(case.device_type, dtype=dtype, enabled=dtype is not None):

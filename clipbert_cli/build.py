@@ -37,6 +37,8 @@ from clipbert_cli.text.columns import Columns, unmatched
 from clipbert_cli.text.fields import RecordError, unknown_names
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
     from torch.utils.data import Sampler
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from clipbert_cli.loading.loader import BatchLoader
     from clipbert_cli.loading.mixture import MixedDataset
     from clipbert_cli.media.sampling import ClipSampling
-    from clipbert_cli.model import ClipBert, LoadReport
+    from clipbert_cli.model import ClipBert, LoadReport, VisionModel
     from clipbert_cli.model.weights.load import Part
     from clipbert_cli.recipe.schema import Recipe
     from clipbert_cli.runs.folder import RunFolder
@@ -280,11 +282,12 @@ class Setup:
         train = self.recipe.train
         return Precision.choose(train.precision, self.world.device, tf32=train.tf32)
 
-    def model(self, *, starting_weights: bool = True) -> tuple[ClipBert, list[LoadReport]]:
+    def model(self, *, resumed: Path | None = None) -> tuple[ClipBert, list[LoadReport]]:
         """Return the model, and the reports of what was loaded into it.
 
         Args:
-            starting_weights: load the files that the recipe names. A resumed run loads its own checkpoint instead.
+            resumed: the checkpoint that the run continues from. The files that the recipe names are not read then, and
+                the checkpoint's weights are loaded later.
 
         Raises:
             RecipeError: the tokenizer's vocabulary has another size than the model's.
@@ -292,9 +295,9 @@ class Setup:
         """
         import torch
 
-        from clipbert_cli.model import ClipBert, load_weights
+        from clipbert_cli.model import ClipBert, HuggingFaceEncoder, load_vision_model, load_weights
 
-        config = self.recipe.model
+        config, data = self.recipe.model, self.recipe.data
         if len(self.tokenizer) != config.bert.vocab_size:
             raise RecipeError(
                 f"model.bert.vocab_size is {config.bert.vocab_size}: {self.tokenizer.vocabulary_file} "
@@ -303,14 +306,45 @@ class Setup:
             )
         # What no file provides starts at random. The seed makes two runs of one recipe equal.
         torch.manual_seed(self.recipe.seed)
-        model = ClipBert(config, self.task.head())
+        model = ClipBert(config, self.task.head(), self._vision(resumed))
+        model.visual_encoder.check_frame_size(data.frame_size)
         sources: dict[Part, str | None] = {
             "all": config.weights.checkpoint,
             "bert": config.weights.bert,
             "visual": config.visual.weights,
         }
-        named = {parts: path for parts, path in sources.items() if path and starting_weights}
-        return model, [load_weights(model, resolve(self.recipe, path), parts=parts) for parts, path in named.items()]
+        reports = []
+        for parts, place in sources.items():
+            if place and resumed is None:
+                source, encoder = resolve(self.recipe, place), model.visual_encoder
+                if parts == "visual" and isinstance(encoder, HuggingFaceEncoder):
+                    reports.append(load_vision_model(encoder, source))
+                else:
+                    reports.append(load_weights(model, source, parts=parts))
+        return model, reports
+
+    def _vision(self, resumed: Path | None) -> VisionModel | None:
+        """Return the vision model of an encoder of kind `hf`.
+
+        Raises:
+            RecipeError: the recipe names no folder that describes it.
+            WeightsError: the folder is missing, or describes no supported model.
+        """
+        from clipbert_cli.model import read_description, read_vision_model
+
+        config = self.recipe.model
+        if config.visual.kind == "resnet":
+            return None
+        if resumed:
+            return read_description(resumed).vision
+        if config.visual.weights:
+            return read_vision_model(resolve(self.recipe, config.visual.weights))
+        if config.weights.checkpoint:
+            return read_description(resolve(self.recipe, config.weights.checkpoint)).vision
+        raise RecipeError(
+            "model.visual.weights is null: with kind hf it names the folder of the model",
+            hint="set model.visual.weights, or model.weights.checkpoint to a checkpoint of a run with such an encoder",
+        )
 
     def split(self, name: str, check: Callable[[Example], None] = lambda example: None) -> Split:
         """Read a split's examples and open its media.

@@ -17,10 +17,8 @@ ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
 # The shipped recipes for a person's own data, which name no data.
 KINDS = ("video_qa", "image_qa", "multiple_choice", "retrieval", "pretraining")
 
-# A model that trains in seconds; everything else is the demo's recipe.
-TINY = (
-    "model.visual.stem_size=8",
-    "model.visual.hidden_sizes=[8,8,16,16]",
+# A transformer and a training that take seconds; everything else is the demo's recipe.
+SHORT = (
     "model.bert.hidden_size=16",
     "model.bert.num_attention_heads=2",
     "model.bert.intermediate_size=32",
@@ -32,6 +30,9 @@ TINY = (
     "train.validate_every_steps=null",
     "train.log_every_steps=1",
 )
+
+# The same with the published visual encoder, as small.
+TINY = ("model.visual.stem_size=8", "model.visual.hidden_sizes=[8,8,16,16]", *SHORT)
 
 
 def as_options(overrides: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ GPU_TOKENS, GPU_FRAMES = 65_536, 512
 """Parts that already use a whole GPU; larger ones are not faster."""
 
 _MOST_NUMBERS = 2**31 - 1
-"""The most numbers in the stem's output: some versions of torch and cuDNN count elements in 32 bits."""
+"""The most numbers in one tensor of the visual encoder: some versions of torch and cuDNN count elements in 32 bits."""
 
 
 class Budget:
@@ -87,10 +87,10 @@ class Budgets:
         usable, bytes_each = (torch.cuda.mem_get_info(device)[0] + cached) // 2, dtype.itemsize
         # Per token, a layer holds some 12 tensors of the model's width and 2 of the feed-forward layer's.
         per_token = bytes_each * (12 * config.bert.hidden_size + 2 * config.bert.intermediate_size)
-        # Per pixel, 3 bytes in uint8 and twice 12 bytes in float32. The activations of the first two stages, at a
-        # quarter of the pixels, are the largest.
-        per_frame = frame_size**2 * (27 + bytes_each * (config.visual.stem_size + config.visual.hidden_sizes[0]) // 4)
-        most = min(GPU_FRAMES, _MOST_NUMBERS // (config.visual.stem_size * frame_size**2 // 4))
+        # Per pixel, 3 bytes in uint8 and twice 12 bytes in float32, beside what the visual encoder holds.
+        frame = model.visual_encoder.frame_memory(frame_size)
+        per_frame = frame_size**2 * 27 + bytes_each * frame.held
+        most = min(GPU_FRAMES, _MOST_NUMBERS // frame.largest)
         return cls(
             Budget(power_of_two(usable // per_token, at_most=GPU_TOKENS)),
             Budget(power_of_two(usable // per_frame, at_most=most)),

@@ -2,7 +2,23 @@
 
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import Fused, HeadSpec
-from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
+from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
+from clipbert_cli.model.hf_files import VisionModel, read_vision_model
+from clipbert_cli.model.pretrained import from_pretrained, read_description, save_pretrained
 from clipbert_cli.model.weights.load import LoadReport, load_weights
+from clipbert_cli.model.weights.vision import load_vision_model
 
-__all__ = ["ClipBert", "Fused", "HeadSpec", "LoadReport", "from_pretrained", "load_weights", "save_pretrained"]
+__all__ = [
+    "ClipBert",
+    "Fused",
+    "HeadSpec",
+    "HuggingFaceEncoder",
+    "LoadReport",
+    "VisionModel",
+    "from_pretrained",
+    "load_vision_model",
+    "load_weights",
+    "read_description",
+    "read_vision_model",
+    "save_pretrained",
+]

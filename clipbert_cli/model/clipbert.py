@@ -14,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from clipbert_cli.model.heads import HEADS, Fused, HeadSpec
+from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
+from clipbert_cli.model.hf_files import VisionModel
 from clipbert_cli.model.resnet import GridResNet
 from clipbert_cli.model.scorer import SequenceScorer
 from clipbert_cli.model.transformer import TextEmbeddings, Transformer, reset_parameters
 from clipbert_cli.model.visual_embeddings import VisualEmbeddings
+from clipbert_cli.model.visual_encoder import VisualEncoder
 from clipbert_cli.recipe.schema import ModelConfig
 from clipbert_cli.types import Batch, Outputs
 
@@ -30,13 +33,19 @@ class ClipBert(nn.Module):
     Args:
         config: sizes; `tokenizer` and the places of weights are not read here.
         head: kind of the head and its number of outputs.
+        vision: the visual encoder to build, if `config.visual.kind` is `hf`.
     """
 
-    def __init__(self, config: ModelConfig, head: HeadSpec) -> None:
+    visual_encoder: VisualEncoder
+
+    def __init__(self, config: ModelConfig, head: HeadSpec, vision: VisionModel | None = None) -> None:
         super().__init__()
         self.config = config
         self.head_spec = head
-        self.visual_encoder = GridResNet(config.visual, config.bert.hidden_size)
+        if vision is None:
+            self.visual_encoder = GridResNet(config.visual, config.bert.hidden_size)
+        else:
+            self.visual_encoder = HuggingFaceEncoder(config.visual, config.bert.hidden_size, vision)
         self.text_embeddings = TextEmbeddings(config.bert)
         self.visual_embeddings = VisualEmbeddings(config.bert, sample_size=config.pixel_random_sampling_size)
         self.transformer = Transformer(config.bert)
@@ -50,7 +59,7 @@ class ClipBert(nn.Module):
         embeddings: list[nn.Module] = [self.text_embeddings, self.visual_embeddings]
         return {
             "visual": [self.visual_encoder],
-            **{f"visual.{name}": [part] for name, part in self.visual_encoder.parts().items()},
+            **{f"visual.{name}": part for name, part in self.visual_encoder.parts().items()},
             "transformer": [*embeddings, self.transformer],
             "transformer.embeddings": embeddings,
             **{f"transformer.{number}": [layer] for number, layer in enumerate(self.transformer.layers)},
@@ -122,7 +131,8 @@ class ClipBert(nn.Module):
 
     def recompute_activations(self) -> None:
         """Save memory in training: the backward pass computes activations anew, stage by stage and layer by layer."""
-        self.visual_encoder.recompute = self.transformer.recompute = True
+        self.visual_encoder.recompute_activations()
+        self.transformer.recompute = True
 
     def forward(self, batch: Batch) -> Outputs:
         """Score all clips of a batch at once; each media item is encoded once, each text embedded once."""

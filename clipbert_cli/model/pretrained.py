@@ -1,7 +1,8 @@
 """A saved model: `config.json`, which describes it, beside `model.safetensors`.
 
-`config.json` is `{"format": "clipbert", "format_version": 1, "model": {...}, "head": {...}}`: the recipe's `model`
-section without the places of weights, and the fields of `HeadSpec`.
+`config.json` is `{"format": "clipbert", "format_version": 1, "model": {...}, "head": {...}, "vision": {...}}`: the
+recipe's `model` section without the places of weights, the fields of `HeadSpec`, and the values of `VisionModel` if the
+visual encoder is one of Hugging Face's, else null.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from pydantic import ValidationError
 from safetensors import SafetensorError
@@ -19,11 +21,21 @@ from clipbert_cli.files import atomic_path
 from clipbert_cli.foreign import read_json
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
+from clipbert_cli.model.hf_files import VisionModel
 from clipbert_cli.model.weights.load import load_weights
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, DOWNLOAD_AGAIN, WEIGHTS_FILE
 from clipbert_cli.recipe.schema import ModelConfig
 
 FORMAT_VERSION = 1
+
+
+class Description(NamedTuple):
+    """What a saved model's `config.json` describes; `vision` is None if the visual encoder is a ResNet."""
+
+    config: ModelConfig
+    head: HeadSpec
+    vision: VisionModel | None
 
 
 def save_pretrained(model: ClipBert, folder: str | Path) -> None:
@@ -33,11 +45,13 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
         OutputError: the folder cannot be written.
     """
     folder = Path(folder)
+    encoder = model.visual_encoder
     description = {
         "format": "clipbert",
         "format_version": FORMAT_VERSION,
         "model": model.config.model_dump(mode="json", exclude={"weights": True, "visual": {"weights"}}),
         "head": dataclasses.asdict(model.head_spec),
+        "vision": encoder.vision.values() if isinstance(encoder, HuggingFaceEncoder) else None,
     }
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
@@ -56,18 +70,18 @@ def from_pretrained(folder: str | Path) -> ClipBert:
         WeightsError: no such folder, or its files are not this project's or do not fit each other.
     """
     folder = Path(folder)
-    config, head = read_config(folder / CONFIG_FILE)
-    model = ClipBert(config, head)
+    model = ClipBert(*read_description(folder))
     load_weights(model, folder, parts="all", allow_new_head=False)
     return model.eval()
 
 
-def read_config(path: Path) -> tuple[ModelConfig, HeadSpec]:
-    """Read the `config.json` that `save_pretrained` wrote.
+def read_description(folder: Path) -> Description:
+    """Read the `config.json` that `save_pretrained` wrote into a folder.
 
     Raises:
         WeightsError: the file is missing, is not this project's, or has another version of the format.
     """
+    path = folder / CONFIG_FILE
     try:
         description = read_json(path)
     except FileNotFoundError as error:
@@ -86,6 +100,8 @@ def read_config(path: Path) -> tuple[ModelConfig, HeadSpec]:
             hint="install the release of clipbert that wrote it",
         )
     try:
-        return ModelConfig.model_validate(description["model"]), HeadSpec(**description["head"])
+        config, head = ModelConfig.model_validate(description["model"]), HeadSpec(**description["head"])
+        vision = None if config.visual.kind == "resnet" else VisionModel.from_values(description["vision"])
+        return Description(config, head, vision)
     except (KeyError, TypeError, ValidationError, ValueError) as error:
         raise WeightsError(f"{path}: does not describe a model: {error}") from error

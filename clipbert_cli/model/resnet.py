@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from clipbert_cli.model.visual_encoder import FrameMemory, VisualEncoder, normalise
 from clipbert_cli.recipe.schema import VisualConfig
 
 NORM_EPS = 1e-5
@@ -29,30 +30,11 @@ NORM_EPS = 1e-5
 PIXEL_DEVIATION = 0.225
 """Standard deviation of ImageNet's pixels as a fraction of full white; scales the stem's random weights."""
 
+PIXEL_MEAN, PIXEL_STD = (123.675, 116.28, 103.53), (1.0, 1.0, 1.0)
+"""Pixel statistics of the published weights: red, green and blue of 0..255."""
+
 BOTTLENECK_REDUCTION = 4
 """A bottleneck block computes its 3x3 convolution with a quarter of its output channels."""
-
-
-def normalise(frames: Tensor, mean: Tensor, std: Tensor, *, unit_range: bool | None = None) -> Tensor:
-    """Subtract the mean from pixels and divide them by the standard deviation.
-
-    If mean and standard deviation are for pixels of 0..1 (`unit_range`), pixels of 0..255 are divided by 255 first:
-    uint8 always, floats if their largest value is above 1 (the rule of the original's `ImageNorm`).
-
-    Args:
-        frames: (..., 3, H, W) uint8 or float; channels in the order of `mean` and `std`.
-        mean: (3,) on the frames' device, like `std`.
-        unit_range: by default, true if every mean is at most 1.
-
-    Returns:
-        A tensor of the same shape, in the frames' float dtype, or float32 for integer frames.
-    """
-    pixels = frames if frames.is_floating_point() else frames.float()
-    if unit_range is None:
-        unit_range = bool((mean <= 1).all())
-    if unit_range:
-        pixels = pixels / (torch.where(pixels.amax() > 1, 255.0, 1.0) if frames.is_floating_point() else 255.0)
-    return (pixels - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)
 
 
 # ------------------------------------------------------------------------------------------------ layers
@@ -167,7 +149,7 @@ class Stem(nn.Module):
 # ------------------------------------------------------------------------------------------------ the encoder
 
 
-class GridResNet(nn.Module):
+class GridResNet(VisualEncoder):
     """Frames to grids of features: ResNet, then the grid layer, which projects to the transformer's width.
 
     Args:
@@ -176,7 +158,7 @@ class GridResNet(nn.Module):
     """
 
     recompute = False
-    """Whether the backward pass computes each stage's activations anew, which saves memory."""
+    """Whether the backward pass computes each stage's activations anew."""
 
     pixel_mean: Tensor
     pixel_std: Tensor
@@ -184,9 +166,10 @@ class GridResNet(nn.Module):
     def __init__(self, config: VisualConfig, width: int) -> None:
         super().__init__()
         self.config = config
-        self.unit_range = max(config.pixel_mean) <= 1
-        self.register_buffer("pixel_mean", torch.tensor(config.pixel_mean), persistent=False)
-        self.register_buffer("pixel_std", torch.tensor(config.pixel_std), persistent=False)
+        mean, std = config.pixel_mean or PIXEL_MEAN, config.pixel_std or PIXEL_STD
+        self.unit_range = max(mean) <= 1
+        self.register_buffer("pixel_mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(std), persistent=False)
         self.stem = Stem(config.stem_size)
         widths = [config.stem_size, *config.hidden_sizes]
         self.stages = nn.ModuleList(
@@ -212,10 +195,21 @@ class GridResNet(nn.Module):
         grid: Tensor = x.permute(0, 2, 3, 1)  # (M, h, w, C)
         return grid
 
-    def parts(self) -> dict[str, nn.Module]:
-        """Return the parts that `train.freeze` can name, from the input to the output."""
-        stages = {str(number): stage for number, stage in enumerate(self.stages)}
-        return {"stem": self.stem, **stages, "grid": self.grid}
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the stem, the stages by number, and the grid layer."""
+        stages = {str(number): [stage] for number, stage in enumerate(self.stages)}
+        return {"stem": [self.stem], **stages, "grid": [self.grid]}
+
+    def recompute_activations(self) -> None:
+        self.recompute = True
+
+    def describe(self, frame_size: int) -> str:
+        return f"ResNet with {sum(self.config.depths)} blocks"
+
+    def frame_memory(self, frame_size: int) -> FrameMemory:
+        # The activations of the first two stages, at a quarter of the pixels, are the largest.
+        pixels, stem = frame_size**2 // 4, self.config.stem_size
+        return FrameMemory(held=pixels * (stem + self.config.hidden_sizes[0]), largest=pixels * stem)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -228,7 +222,8 @@ class GridResNet(nn.Module):
             if isinstance(convolution, nn.Conv2d):
                 nn.init.kaiming_normal_(convolution.weight, mode="fan_in", nonlinearity="relu")
         full_white = 1.0 if self.unit_range else 255.0
-        mean_std = sum(self.config.pixel_std) / len(self.config.pixel_std)
+        std = self.config.pixel_std or PIXEL_STD
+        mean_std = sum(std) / len(std)
         self.stem.conv1.weight.div_(PIXEL_DEVIATION * full_white / mean_std)
         for block in self.modules():
             if isinstance(block, Block):

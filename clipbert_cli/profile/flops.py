@@ -1,16 +1,13 @@
-"""Floating point operations: those of a step, counted, and those that the machine does per second, measured.
+"""The floating point operations that the machine does per second, measured.
 
 A multiplication and an addition count as two.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Sequence
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 # Side of matrices whose product is bound by arithmetic, not by memory.
 MATRIX_SIDE = {"cuda": 8192, "cpu": 2048}
@@ -20,31 +17,6 @@ REPEATS = {"cuda": 50, "cpu": 5}
 
 # Seconds that a product may take. Where it takes longer (fp16 on most CPUs), smaller matrices are used.
 LONGEST = 1.0
-
-
-def flop_counter() -> FlopCounterMode:
-    """Return a context that counts matrix products, convolutions and attention, forward and backward.
-
-    `get_total_flops()` gives the sum. Recomputation (`activation_checkpointing`) counts, element-wise operations and
-    the optimiser do not. A compiled model must be run uncompiled.
-    """
-    aten = torch.ops.aten
-    # torch does not count the CPU's attention.
-    own = {
-        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
-        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
-    }
-    return FlopCounterMode(display=False, custom_mapping=own)
-
-
-def _attention(query: Sequence[int], key: Sequence[int], *_: object, **__: object) -> int:
-    """Count two products, query with key and scores with values; the shapes are (..., L, D) and (..., S, D)."""
-    return 4 * math.prod(query) * key[-2]
-
-
-def _attention_backward(_gradient: object, query: Sequence[int], key: Sequence[int], *_: object, **__: object) -> int:
-    """Count two products for each one of the forward pass."""
-    return 2 * _attention(query, key)
 
 
 def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
-from clipbert_cli.profile.flops import flop_counter, matrix_product_rate
+from clipbert_cli.model.flops import flop_counter
+from clipbert_cli.profile.flops import matrix_product_rate
 from clipbert_cli.profile.phase_timer import PhaseTimer
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.train.logs import Sink, peak_memory

@@ -220,37 +220,59 @@ class DataConfig(Section):
 
 
 class VisualConfig(Section):
-    """The visual encoder, which turns frames into a grid of features. Its defaults are those of ResNet-50."""
+    """The visual encoder, which turns frames into a grid of features. The sizes are those of ResNet-50."""
 
-    kind: Literal["resnet"] = setting(
+    kind: Literal["resnet", "hf"] = setting(
         "resnet",
         NEVER,
-        "Kind of encoder. `resnet` is the residual network of detectron2 with the grid layer of ClipBERT.",
+        "Kind of encoder. `resnet` is the residual network of detectron2 with the grid layer of ClipBERT, `hf` a "
+        "vision model of Hugging Face's transformers, such as SigLIP, CLIP, DINOv2, ConvNeXt or Swin.",
     )
     weights: str | None = setting(
         None,
         NEVER,
-        "File of pretrained weights: detectron2 (.pkl, .pth) or grid-feats-vqa (.pth). null starts at random. "
-        "A relative path starts at data.root.",
+        "Pretrained weights. `resnet`: a file of detectron2 (.pkl, .pth) or grid-feats-vqa (.pth); null starts at "
+        "random. `hf`: a model's folder, from which its sizes come too. A relative path starts at data.root.",
+    )
+    grid_stride: Literal[1, 2, 4] = setting(
+        1,
+        NEVER,
+        "`hf`: average squares of so many by so many grid cells before the projection, so that a clip has fewer "
+        "visual tokens.",
     )
     layer_type: Literal["bottleneck", "basic"] = setting(
-        "bottleneck", NEVER, "Kind of residual block: `bottleneck` as in ResNet-50, `basic` as in ResNet-18."
+        "bottleneck", NEVER, "`resnet`: kind of residual block: `bottleneck` as in ResNet-50, `basic` as in ResNet-18."
     )
     depths: Annotated[list[PositiveInt], Four] = setting(
-        [3, 4, 6, 3], NEVER, "Number of blocks of each of the four stages. [3, 4, 23, 3] is ResNet-101."
-    )
-    stem_size: PositiveInt = setting(64, NEVER, "Number of channels after the first convolution.")
-    hidden_sizes: Annotated[list[PositiveInt], Four] = setting(
-        [256, 512, 1024, 2048], NEVER, "Number of channels after each of the four stages."
-    )
-    pixel_mean: Annotated[list[float], Three] = setting(
-        [123.675, 116.28, 103.53],
+        [3, 4, 6, 3],
         NEVER,
-        "Values subtracted from the red, green and blue of a pixel, which are 0 to 255.",
+        "`resnet`: number of blocks of each of the four stages. [3, 4, 23, 3] is ResNet-101.",
     )
-    pixel_std: Annotated[list[Positive], Three] = setting(
-        [1.0, 1.0, 1.0], NEVER, "Values that red, green and blue are then divided by."
+    stem_size: PositiveInt = setting(64, NEVER, "`resnet`: number of channels after the first convolution.")
+    hidden_sizes: Annotated[list[PositiveInt], Four] = setting(
+        [256, 512, 1024, 2048], NEVER, "`resnet`: number of channels after each of the four stages."
     )
+    pixel_mean: Annotated[list[float], Three] | None = setting(
+        None,
+        NEVER,
+        "Values subtracted from the red, green and blue of a pixel, which are 0 to 255. null takes those of the "
+        "encoder: 123.675, 116.28 and 103.53 for `resnet`, and what its preprocessor_config.json says for `hf`.",
+    )
+    pixel_std: Annotated[list[Positive], Three] | None = setting(
+        None,
+        NEVER,
+        "Values that red, green and blue are then divided by. null takes those of the encoder: 1 for `resnet`, and "
+        "what its preprocessor_config.json says for `hf`.",
+    )
+
+    @model_validator(mode="after")
+    def _settings_of_the_kind(self) -> VisualConfig:
+        # The sizes of a ResNet may come from a base recipe, so they are not read by kind hf but not refused either.
+        if self.kind == "resnet" and self.grid_stride != 1:
+            raise ValueError(f"grid_stride is {self.grid_stride}: kind resnet has no such setting, leave it out")
+        if self.kind == "hf" and (self.pixel_mean is None) != (self.pixel_std is None):
+            raise ValueError("pixel_mean and pixel_std belong together: set both or neither")
+        return self
 
 
 class BertConfigSection(Section):

@@ -96,7 +96,9 @@ def expected(kind: Any) -> str:
 
 def _words(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
-        return any_of([_words(each) for each in schema["anyOf"]])
+        # A list comes last: `or null` behind its values would read as if they might be null.
+        kinds = sorted(schema["anyOf"], key=lambda each: each.get("type") == "array")
+        return any_of([_words(each) for each in kinds])
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else None):
         return any_of([str(choice) for choice in choices])
     match schema.get("type"):

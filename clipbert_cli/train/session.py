@@ -24,6 +24,7 @@ from clipbert_cli.files import point_link, remove_leftovers
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.model import ClipBert, LoadReport, load_weights, save_pretrained
+from clipbert_cli.model.flops import forward_cost
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import (
@@ -96,11 +97,19 @@ class Training:
     @property
     def facts(self) -> TrainingFacts:
         """The training that will run, in numbers."""
+        data = self.setup.recipe.data
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         return TrainingFacts(
             run=str(self.folder.path),
             resumed=self.resumption.describe() if self.resumption else "",
             reports=self.reports,
+            encoder=self.model.visual_encoder.describe(data.frame_size),
+            cost=forward_cost(
+                self.model,
+                num_frames=data.num_frames,
+                frame_size=data.frame_size,
+                text_length=data.max_text_length,
+            ),
             parameters=sum(count for count, _ in counts),
             trained_parameters=sum(count for count, is_trained in counts if is_trained),
             ema_decay=self.config.ema_decay,

@@ -83,10 +83,9 @@ def prepare_training(
     data = setup.training_data()
     plan, train_loader = plan_training(setup, data, resumption)
     validation = setup.split("val", setup.task.check_truth) if recipe.data.splits["val"] else None
-    has_weights = resumption is not None and resumption.checkpoint is not None
     for warning in setup.check_columns():
         logger.warning(warning)
-    model, reports = setup.model(starting_weights=not has_weights)
+    model, reports = setup.model(resumed=resumption.checkpoint if resumption else None)
     return Training(
         setup=setup,
         folder=folder,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipbert_cli.model import LoadReport
+from clipbert_cli.model.flops import ForwardCost
 from clipbert_cli.train.plan import Plan
 
 
@@ -14,14 +15,16 @@ from clipbert_cli.train.plan import Plan
 class TrainingFacts:
     """A training as it will run.
 
-    `reports` say what was loaded into the model. `ema_decay` is None if no moving average is kept. `forward_passes` is
-    the number in one step of the main process, whose share is the largest. `devices` has one name per process.
-    `resumed` is appended to the run's line.
+    `reports` say what was loaded into the model, `encoder` describes the visual encoder, and `cost` is what one clip
+    costs. `ema_decay` is None if no moving average is kept. `forward_passes` is the number in one step of the main
+    process, whose share is the largest. `devices` has one name per process. `resumed` is appended to the run's line.
     """
 
     run: str
     resumed: str
     reports: Sequence[LoadReport]
+    encoder: str
+    cost: ForwardCost
     parameters: int
     trained_parameters: int
     ema_decay: float | None
@@ -46,6 +49,9 @@ class TrainingFacts:
             "steps": self.plan.total_steps,
             "epochs": self.plan.epochs,
             "global_batch": self.plan.layout.global_batch,
+            "visual_tokens": self.cost.visual_tokens,
+            "clip_flops": self.cost.clip,
+            "pair_flops": self.cost.pair,
         }
 
     def describe(self) -> str:
@@ -59,6 +65,8 @@ class TrainingFacts:
             [
                 *(report.summary() for report in self.reports),
                 f"model      {self.parameters:,} parameters, {self.trained_parameters:,} trained{average}",
+                f"encoder    {self.encoder}",
+                f"cost       {self.cost.describe()}",
                 (
                     f"data       {self.training_examples:,} training examples in {groups}, "
                     f"{self.validation_examples:,} validation examples"

@@ -13,7 +13,8 @@ from goldens import golden_arrays, golden_json, picture_batch, text
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipbert_cli.model.resnet import ConvNorm, GridResNet, normalise
+from clipbert_cli.model.resnet import ConvNorm, GridResNet
+from clipbert_cli.model.visual_encoder import normalise
 from clipbert_cli.recipe.schema import VisualConfig
 from clipbert_cli.task import pooling
 

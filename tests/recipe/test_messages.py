@@ -62,7 +62,10 @@ def report(folder: Path, text: str, **options) -> list[str]:
         ),
         (
             "model: {visual: {pixel_std: [1, 1, 1, 1]}}",
-            "model.visual.pixel_std is [1, 1, 1, 1]: it must be a list of 3 values, each a number greater than 0",
+            (
+                "model.visual.pixel_std is [1, 1, 1, 1]: it must be null or a list of 3 values, each a number "
+                "greater than 0"
+            ),
         ),
         ("train:", "train is null: it must be a section of `key: value` lines"),
         ("data: {splits: [train]}", 'data.splits is ["train"]: it must be a section of `key: value` lines'),

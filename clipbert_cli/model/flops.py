@@ -1,0 +1,93 @@
+"""Floating point operations of a model, counted. A multiplication and an addition count as two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils.flop_counter import FlopCounterMode
+
+from clipbert_cli.model.clipbert import ClipBert
+
+
+@dataclass(frozen=True)
+class ForwardCost:
+    """What one clip costs in a forward pass.
+
+    Attributes:
+        visual_tokens: tokens of a clip that the transformer reads.
+        clip: operations of the visual encoder for a clip.
+        pair: operations of the transformer and the head for a text with one clip.
+    """
+
+    visual_tokens: int
+    clip: int
+    pair: int
+
+    def describe(self) -> str:
+        return (
+            f"{self.visual_tokens:,} visual tokens per clip, {self.clip / 1e9:,.2f} GFLOP per clip, "
+            f"{self.pair / 1e9:,.2f} GFLOP per pair of text and clip"
+        )
+
+
+class _Counting(nn.Module):
+    """A model whose forward pass returns what it costs."""
+
+    def __init__(self, model: ClipBert) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, frames: Tensor, text_ids: Tensor, text_mask: Tensor) -> ForwardCost:
+        with flop_counter() as clip:
+            visual = self.model.encode_visual(frames)  # (1, 1, V, D)
+        with flop_counter() as pair:
+            self.model.score(self.model.embed_text(text_ids), text_mask, visual)
+        return ForwardCost(visual.shape[2], clip.get_total_flops(), pair.get_total_flops())
+
+
+def forward_cost(model: ClipBert, *, num_frames: int, frame_size: int, text_length: int) -> ForwardCost:
+    """Count the operations for a clip of square frames and a text of `text_length` tokens, without computing."""
+    # Tensors on this device have shapes and no numbers, so that even a large model costs no time and no memory.
+    meta = torch.device("meta")
+    counting, was_training = _Counting(model), model.training
+    counting.eval()
+    state = {name: tensor.to(meta) for name, tensor in [*counting.named_parameters(), *counting.named_buffers()]}
+    frames = torch.empty(1, 1, num_frames, 3, frame_size, frame_size, dtype=torch.uint8, device=meta)
+    text_ids = torch.empty(1, text_length, dtype=torch.int64, device=meta)
+    text_mask = torch.empty(1, text_length, dtype=torch.bool, device=meta)
+    try:
+        with torch.no_grad():
+            cost: ForwardCost = functional_call(counting, state, (frames, text_ids, text_mask))
+    finally:
+        model.train(was_training)
+    return cost
+
+
+def flop_counter() -> FlopCounterMode:
+    """Return a context that counts matrix products, convolutions and attention, forward and backward.
+
+    `get_total_flops()` gives the sum. Recomputation (`activation_checkpointing`) counts, element-wise operations and
+    the optimiser do not. A compiled model must be run uncompiled.
+    """
+    aten = torch.ops.aten
+    # torch does not count the CPU's attention.
+    own = {
+        aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,
+    }
+    return FlopCounterMode(display=False, custom_mapping=own)
+
+
+def _attention(query: Sequence[int], key: Sequence[int], *_: object, **__: object) -> int:
+    """Count two products, query with key and scores with values; the shapes are (..., L, D) and (..., S, D)."""
+    return 4 * math.prod(query) * key[-2]
+
+
+def _attention_backward(_gradient: object, query: Sequence[int], key: Sequence[int], *_: object, **__: object) -> int:
+    """Count two products for each one of the forward pass."""
+    return 2 * _attention(query, key)

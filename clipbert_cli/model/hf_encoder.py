@@ -1,0 +1,271 @@
+"""The visual encoder of kind `hf`: a vision model of Hugging Face's transformers and a linear projection.
+
+Legend: M frames, H W frame in pixels, h w grid, s grid stride, C the model's width, D the transformer's width.
+
+    frames (M, 3, H, W) ─► model ─► tokens (M, 1 + registers + h*w, C) or map (M, C, h, w) ─► grid (M, h, w, C)
+                         ─► mean over s x s cells (M, h/s, w/s, C) ─► projection (M, h/s, w/s, D)
+
+The models are transformers' own, so that published weights keep their names and their numbers. What is ours is the
+way to their grids of features. `AutoModel` is used and not `AutoBackbone`: the backbones of Swin and ConvNeXt end in
+norms that no published weights have. This is the only module that imports transformers, when an encoder is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from clipbert_cli.errors import RecipeError, WeightsError
+from clipbert_cli.model.hf_files import PREPROCESSOR_FILES, PixelStatistics, VisionModel
+from clipbert_cli.model.visual_encoder import FrameMemory, VisualEncoder, normalise
+from clipbert_cli.recipe.schema import VisualConfig
+
+STAGED_PATCH_SIZE = 4
+"""Patches of the first stage of models whose configuration does not say it."""
+
+NOT_SAVED = ("_name_or_path", "transformers_version", "architectures", "dtype")
+"""Entries of a configuration that say where a model came from, and nothing about it."""
+
+
+class HuggingFaceEncoder(VisualEncoder):
+    """Frames to grids of features by a vision model of transformers, with random weights until `load` is called.
+
+    Args:
+        config: the recipe's section: grid stride, and pixel statistics in place of the model's own.
+        width: channels D of the grid.
+        vision: the model to build.
+
+    Raises:
+        WeightsError: transformers cannot build such a model, or nothing says how its pixels are normalised.
+    """
+
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, config: VisualConfig, width: int, vision: VisionModel) -> None:
+        super().__init__()
+        self.family = vision.family
+        self.grid_stride = config.grid_stride
+        self.backbone = build_backbone(vision)
+        pixels = chosen_pixels(config, vision)
+        self.bgr = pixels.bgr
+        self.has_own_pixels = pixels == vision.pixels
+        self.register_buffer("pixel_mean", torch.tensor(pixels.mean), persistent=False)
+        self.register_buffer("pixel_std", torch.tensor(pixels.std), persistent=False)
+        own = {name: value for name, value in self.backbone.config.to_dict().items() if name not in NOT_SAVED}
+        self.vision = VisionModel(own, pixels)
+        sizes = self.backbone.config
+        self.channels: int = sizes.hidden_sizes[-1] if hasattr(sizes, "hidden_sizes") else sizes.hidden_size
+        stages = len(getattr(sizes, "depths", ()))
+        # Models of stages halve the sides of the grid from each stage to the next.
+        self.first_patch_size: int = getattr(sizes, "patch_size", STAGED_PATCH_SIZE)
+        self.patch_size: int = self.first_patch_size * 2 ** max(stages - 1, 0)
+        self.projection = nn.Linear(self.channels, width)
+        for name, parameter in self.backbone.named_parameters():
+            if name.startswith(self.family.unused):
+                parameter.requires_grad_(False)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """RGB frames (M, 3, H, W), uint8 or float of 0..255 -> grid (M, h, w, D)."""
+        pixels = self.pixels(frames)  # (M, 3, H, W)
+        height, width = (self.cells(side) for side in pixels.shape[2:])
+        output: Tensor = self.backbone(**self.inputs(pixels)).last_hidden_state
+        if self.family.shape == "tokens":
+            # Class and register tokens come first.
+            grid = output[:, -height * width :].unflatten(1, (height, width))  # (M, h, w, C)
+        else:
+            grid = output.permute(0, 2, 3, 1)  # (M, h, w, C)
+        if self.grid_stride > 1:
+            grid = average_cells(grid, self.grid_stride)  # (M, h/s, w/s, C)
+        projected: Tensor = self.projection(grid)  # (M, h, w, D)
+        return projected
+
+    def pixels(self, frames: Tensor) -> Tensor:
+        """Return frames (M, 3, H, W) in the model's order of channels, normalised."""
+        return normalise(frames.flip(1) if self.bgr else frames, self.pixel_mean, self.pixel_std, unit_range=True)
+
+    def inputs(self, pixels: Tensor) -> dict[str, Any]:
+        """Return the arguments of the model for normalised frames (M, 3, H, W)."""
+        if self.family.pixels == "plain":
+            return {"pixel_values": pixels}
+        if self.family.pixels == "interpolated":
+            return {"pixel_values": pixels, "interpolate_pos_encoding": True}
+        height, width = (side // self.patch_size for side in pixels.shape[2:])
+        patches = pixels.unflatten(3, (width, -1)).unflatten(2, (height, -1))  # (M, 3, h, p, w, p)
+        patches = patches.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)  # (M, h*w, p*p*3)
+        # All frames have one size, so one row of position embeddings serves all of them.
+        shapes = torch.tensor([[height, width]])
+        return {"pixel_values": patches, "pixel_attention_mask": None, "spatial_shapes": shapes}
+
+    def cells(self, side: int) -> int:
+        """Return the number of cells of the model's grid along a side of a frame."""
+        return -(-side // self.patch_size) if self.family.pads else side // self.patch_size
+
+    def check_frame_size(self, frame_size: int) -> None:
+        """Refuse frames that do not consist of whole patches.
+
+        Raises:
+            RecipeError: `frame_size` is no multiple of the patch size of a model that drops what is left over.
+        """
+        if not self.family.pads and frame_size % self.patch_size:
+            near = max(1, round(frame_size / self.patch_size)) * self.patch_size
+            raise RecipeError(
+                f"data.frame_size is {frame_size}: it must be a multiple of the encoder's patches, {self.patch_size}",
+                hint=f"set data.frame_size to {near}",
+            )
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the stem, the blocks or stages by number, the norm after them, and the projection.
+
+        `backbone` is everything but the projection, which is new and has to learn.
+        """
+        container = self.family.blocks.partition(".")[0]
+        before: list[nn.Module] = []
+        after: list[nn.Module] = []
+        for name, module in self.backbone.named_children():
+            if name == container:
+                before, after = after, []
+            else:
+                after.append(module)
+        blocks = {str(number): [block] for number, block in enumerate(self.blocks)}
+        return {"backbone": [self.backbone], "stem": before, **blocks, "norm": after, "projection": [self.projection]}
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The model's blocks or stages, from the input to the output."""
+        return list(self.backbone.get_submodule(self.family.blocks).children())
+
+    def recompute_activations(self) -> None:
+        """Let the backward pass compute the activations of each block or stage anew."""
+        for block in self.blocks:
+            block.forward = recomputed(block.forward)
+
+    def describe(self, frame_size: int) -> str:
+        """Return the family and the grid: `siglip2, 224 pixels (native 256), grid 14 x 14`."""
+        native = getattr(self.backbone.config, "image_size", frame_size)
+        own = "" if native == frame_size else f" (native {native})"
+        side = self.cells(frame_size)
+        stride = f", averaged {self.grid_stride} x {self.grid_stride}" if self.grid_stride > 1 else ""
+        name = self.backbone.config.model_type.removesuffix("_vision_model")
+        pixels = "" if self.has_own_pixels else ", pixel statistics of the recipe"
+        return f"{name}, {frame_size} pixels{own}, grid {side} x {side}{stride}{pixels}"
+
+    def frame_memory(self, frame_size: int) -> FrameMemory:
+        sizes, tokens = self.backbone.config, self.cells(frame_size) ** 2
+        if self.first_patch_size != self.patch_size:
+            # The first stage has the most cells, each with four times its width in the feed-forward part.
+            first = getattr(sizes, "embed_dim", None) or sizes.hidden_sizes[0]
+            pixels = (frame_size // self.first_patch_size) ** 2
+            return FrameMemory(held=pixels * first * 12, largest=pixels * first * 4)
+        inner = getattr(sizes, "intermediate_size", None) or int(self.channels * getattr(sizes, "mlp_ratio", 4))
+        return FrameMemory(held=tokens * (8 * self.channels + 2 * inner), largest=tokens * inner)
+
+
+def average_cells(grid: Tensor, stride: int) -> Tensor:
+    """Average squares of cells: (M, h, w, C) -> (M, ceil(h/s), ceil(w/s), C); those at the border may be smaller."""
+    channels_first = grid.permute(0, 3, 1, 2)  # (M, C, h, w)
+    pooled = F.avg_pool2d(channels_first, stride, ceil_mode=True, count_include_pad=False)  # (M, C, h/s, w/s)
+    return pooled.permute(0, 2, 3, 1)  # (M, h/s, w/s, C)
+
+
+def recomputed(forward: Any) -> Any:
+    """Return a forward method whose activations the backward pass computes anew."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return forward(*args, **kwargs)
+
+    return call
+
+
+def chosen_pixels(config: VisualConfig, vision: VisionModel) -> PixelStatistics:
+    """Return the pixel statistics of the recipe, of 0..255 and RGB, where it has any, else the model's own.
+
+    Raises:
+        WeightsError: neither has any.
+    """
+    own = vision.pixels
+    if config.pixel_mean is not None and config.pixel_std is not None:
+        scale = 1 if max(config.pixel_mean) <= 1 else 255
+        bgr = own is not None and own.bgr
+        mean, std = (tuple(each / scale for each in three) for three in (config.pixel_mean, config.pixel_std))
+        return PixelStatistics(mean[::-1], std[::-1], bgr) if bgr else PixelStatistics(mean, std)
+    if own is None:
+        raise WeightsError(
+            f"{vision.source}: beside it is no {' or '.join(PREPROCESSOR_FILES)}, which say how pixels are normalised",
+            hint="download the whole folder of the model, or set model.visual.pixel_mean and pixel_std",
+        )
+    return own
+
+
+# ------------------------------------------------------------------------------------------------ transformers
+
+
+class Fit(NamedTuple):
+    """Names, in the model and in a file, after weights were put into a model; `mismatched` has both shapes too."""
+
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+
+
+def build_backbone(vision: VisionModel) -> Any:
+    """Return transformers' model with random weights.
+
+    Raises:
+        WeightsError: transformers cannot build such a model.
+    """
+    from transformers import AutoConfig, AutoModel
+
+    try:
+        config = AutoConfig.for_model(**{**vision.config, **vision.family.config})
+        with quiet_transformers():
+            return AutoModel.from_config(config, **vision.family.options).float()
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise WeightsError(
+            f"{vision.source}: transformers cannot build a {vision.config['model_type']} of it: {error}"
+        ) from error
+
+
+def fitted(encoder: HuggingFaceEncoder, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Fit]:
+    """Return the values that `tensors` give the encoder's model, by the model's names, and what does not fit.
+
+    transformers renames and converts the entries of older releases.
+    """
+    backbone = encoder.backbone
+    with quiet_transformers():
+        loaded, info = type(backbone).from_pretrained(
+            None,
+            config=backbone.config,
+            state_dict=dict(tensors),
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **encoder.family.options,
+        )
+    mismatched = tuple((name, tuple(found), tuple(expected)) for name, found, expected in info["mismatched_keys"])
+    fit = Fit(tuple(sorted(info["missing_keys"])), tuple(sorted(info["unexpected_keys"])), mismatched)
+    return loaded.state_dict(), fit
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Silence transformers, which reports on stderr what our own report says."""
+    from transformers.utils import logging
+
+    verbosity, shows_progress = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shows_progress:
+            logging.enable_progress_bar()

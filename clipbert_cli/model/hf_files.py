@@ -1,0 +1,174 @@
+"""The JSON files of a vision model of Hugging Face's transformers: what kind of model it is, and how it sees pixels.
+
+Nothing here imports transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipbert_cli.errors import UnreadableError, WeightsError
+from clipbert_cli.foreign import read_json
+from clipbert_cli.model.hf_families import FAMILIES, Family
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, DOWNLOAD_AGAIN
+
+PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
+"""The file of an image processor, and that of a processor for images and texts, which may hold an image processor."""
+
+FULL_WHITE = 255
+
+FLIPS = "do_flip_channel_order"
+"""Setting of an image processor that turns RGB into BGR."""
+
+
+@dataclass(frozen=True)
+class PixelStatistics:
+    """How a model's pixels are normalised: (x / 255 - mean) / std, for each channel.
+
+    Attributes:
+        mean: three values, in the model's order of channels like `std`.
+        bgr: whether the model's channels are blue, green, red.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    bgr: bool = False
+
+
+@dataclass(frozen=True)
+class VisionModel:
+    """A vision model before it is built.
+
+    Attributes:
+        config: its configuration, as transformers writes it; from a model with two towers, that of the vision tower.
+        pixels: None if its folder does not say.
+        source: the file of the configuration, for messages.
+    """
+
+    config: Mapping[str, Any]
+    pixels: PixelStatistics | None
+    source: Path = Path(CONFIG_FILE)
+
+    @property
+    def family(self) -> Family:
+        return FAMILIES[self.config["model_type"]]
+
+    def values(self) -> dict[str, Any]:
+        """Return plain values, from which `from_values` makes an equal object."""
+        pixels = None if self.pixels is None else {name: getattr(self.pixels, name) for name in ("mean", "std", "bgr")}
+        return {"config": dict(self.config), "pixels": pixels}
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any]) -> VisionModel:
+        """Return the model that `values` describes.
+
+        Raises:
+            KeyError, TypeError: these are no such values.
+            ValueError: the family is not supported.
+        """
+        pixels = values["pixels"]
+        if pixels is not None:
+            pixels = PixelStatistics(tuple(pixels["mean"]), tuple(pixels["std"]), bool(pixels["bgr"]))
+        return cls(vision_part(dict(values["config"])), pixels)
+
+
+def read_vision_model(folder: Path) -> VisionModel:
+    """Read a model's config.json and preprocessor_config.json.
+
+    Raises:
+        WeightsError: a file is missing or is no such JSON, or the model is of no supported family.
+    """
+    if not folder.is_dir():
+        raise WeightsError(
+            f"{folder}: no such folder", hint="model.visual.weights names the folder of a vision model; kind is hf"
+        )
+    path = folder / CONFIG_FILE
+    try:
+        config = vision_part(read_object(path))
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}", hint=f"supported model types: {', '.join(FAMILIES)}") from error
+    return VisionModel(config, read_pixels(folder), path)
+
+
+def vision_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the configuration of a vision model, taken out of one with two towers if need be.
+
+    Raises:
+        ValueError: the model is of no supported family.
+    """
+    kind = config.get("model_type")
+    if kind in FAMILIES:
+        return config
+    if (tower := TWO_TOWERS.get(str(kind))) and isinstance(config.get("vision_config"), Mapping):
+        return {**config["vision_config"], "model_type": tower}
+    if "vocab_size" in config:
+        raise ValueError(f"model_type is {kind!r}: this is a text model, expected a vision model")
+    raise ValueError(f"model_type is {kind!r}, expected a supported vision model")
+
+
+TWO_TOWERS = {
+    "clip": "clip_vision_model",
+    "siglip": "siglip_vision_model",
+    "siglip2": "siglip2_vision_model",
+}
+"""Models of text and images that have a vision tower -> the model type of the tower."""
+
+
+def read_pixels(folder: Path) -> PixelStatistics | None:
+    """Return the pixel statistics that a folder's preprocessor file gives, or None if there is no such file.
+
+    Raises:
+        WeightsError: the file is damaged or its statistics are not three numbers each.
+    """
+    for name in PREPROCESSOR_FILES:
+        path = folder / name
+        if not path.is_file():
+            continue
+        values = read_object(path)
+        values = values.get("image_processor", values)
+        if not isinstance(values, Mapping) or not {"image_mean", "do_normalize"} & set(values):
+            continue
+        return pixel_statistics(path, values)
+    return None
+
+
+def pixel_statistics(path: Path, values: Mapping[str, Any]) -> PixelStatistics:
+    """Return the statistics that the settings of an image processor amount to for pixels of 0..255.
+
+    Raises:
+        WeightsError: mean or deviation are not three numbers, or a deviation is not positive.
+    """
+    # A processor multiplies pixels by a factor, 1/255 unless it says otherwise, and then normalises them.
+    factor = values.get("rescale_factor", 1 / FULL_WHITE) if values.get("do_rescale", True) else 1
+    normalises = values.get("do_normalize", True)
+
+    def three(name: str, without: float) -> tuple[float, ...]:
+        given = values.get(name) if normalises else [without] * 3
+        if not isinstance(given, list) or len(given) != 3 or not all(isinstance(each, int | float) for each in given):
+            raise WeightsError(f"{path}: {name} is {given!r}, expected three numbers, one per channel")
+        return tuple(each / (FULL_WHITE * factor) for each in given)
+
+    statistics = PixelStatistics(three("image_mean", 0.0), three("image_std", 1.0), bool(values.get(FLIPS, False)))
+    if min(statistics.std) <= 0:
+        raise WeightsError(f"{path}: image_std is {values['image_std']}, expected three numbers greater than 0")
+    return statistics
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file.
+
+    Raises:
+        WeightsError: the file is missing, or is not a JSON object.
+    """
+    try:
+        values = read_json(path)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: not found", hint="download the whole folder of the model") from error
+    except UnreadableError as error:
+        raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
+    return values

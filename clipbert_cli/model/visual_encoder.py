@@ -1,0 +1,76 @@
+"""The contract of a visual encoder, which no other part of the model sees behind.
+
+Legend: M frames, H W frame in pixels, h w grid, C channels.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class FrameMemory(NamedTuple):
+    """Numbers that one frame needs in a forward pass: all that are held at once, and those of the largest tensor."""
+
+    held: int
+    largest: int
+
+
+class VisualEncoder(nn.Module):
+    """Frames of any encoder to grids of features.
+
+    An encoder owns its pixel statistics, its channel order, the sizes of frames that it takes, and the names of its
+    parts. Every part is trained unless `train.freeze` names it.
+    """
+
+    @abstractmethod
+    def forward(self, frames: Tensor) -> Tensor:
+        """RGB frames (M, 3, H, W), uint8 or float of 0..255 -> grid (M, h, w, C)."""
+
+    @abstractmethod
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """Return the parts that `train.freeze` can name, from the input to the output; the blocks are numbered."""
+
+    @abstractmethod
+    def recompute_activations(self) -> None:
+        """Save memory in training: the backward pass computes the activations of each numbered part anew."""
+
+    def check_frame_size(self, frame_size: int) -> None:
+        """Refuse square frames of a size that the encoder cannot take.
+
+        Raises:
+            RecipeError: the size, and one that it can take.
+        """
+
+    @abstractmethod
+    def describe(self, frame_size: int) -> str:
+        """Return the encoder in a few words, for the plan of a training."""
+
+    @abstractmethod
+    def frame_memory(self, frame_size: int) -> FrameMemory:
+        """Return the numbers that a square frame needs, roughly."""
+
+
+def normalise(frames: Tensor, mean: Tensor, std: Tensor, *, unit_range: bool | None = None) -> Tensor:
+    """Subtract the mean from pixels and divide them by the standard deviation.
+
+    If mean and standard deviation are for pixels of 0..1 (`unit_range`), pixels of 0..255 are divided by 255 first:
+    uint8 always, floats if their largest value is above 1 (the rule of the original's `ImageNorm`).
+
+    Args:
+        frames: (..., 3, H, W) uint8 or float; channels in the order of `mean` and `std`.
+        mean: (3,) on the frames' device, like `std`.
+        unit_range: by default, true if every mean is at most 1.
+
+    Returns:
+        A tensor of the same shape, in the frames' float dtype, or float32 for integer frames.
+    """
+    pixels = frames if frames.is_floating_point() else frames.float()
+    if unit_range is None:
+        unit_range = bool((mean <= 1).all())
+    if unit_range:
+        pixels = pixels / (torch.where(pixels.amax() > 1, 255.0, 1.0) if frames.is_floating_point() else 255.0)
+    return (pixels - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)

@@ -1,0 +1,59 @@
+"""Load a vision model of Hugging Face's transformers into the visual encoder of kind `hf`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import torch
+
+from clipbert_cli.errors import WeightsError
+from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, fitted
+from clipbert_cli.model.weights.formats import UNUSED
+from clipbert_cli.model.weights.load import LoadReport, Mismatch, explain
+from clipbert_cli.model.weights.weight_files import read_weights
+
+IGNORED = {
+    r"(\w+\.)?(text_model|text_projection|visual_projection|logit_scale|logit_bias)\b": "the text tower and its like",
+    r"(\w+\.)?(head|pooler|classifier|lm_head|decoder|cls_classifier|distillation_classifier)\b": "poolers and heads",
+    r".*\b(position_ids|mask_token|relative_position_index|relative_coords_table|attn_mask)$": UNUSED,
+}
+"""Pattern of names that no grid of features needs -> what they are."""
+
+
+def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
+    """Load the weights of a vision model, or of a two-tower model's vision tower; the projection stays as it is.
+
+    Raises:
+        WeightsError: the file cannot be read, or an entry is missing, unexpected or of another shape; the encoder is
+            unchanged then.
+    """
+    file = read_weights(source)
+    values, fit = fitted(encoder, file.tensors)
+    ignored: dict[str, list[str]] = {}
+    unexpected = []
+    for name in fit.unexpected:
+        reason = next((reason for pattern, reason in IGNORED.items() if re.match(pattern, name)), None)
+        if reason:
+            ignored.setdefault(reason, []).append(name)
+        else:
+            unexpected.append(name)
+    # Models that were not trained with masks lack the mask token, and what is not trained may be missing.
+    missing = [name for name in fit.missing if not name.startswith(encoder.family.unused)]
+    prefix = "visual_encoder.backbone."
+    report = LoadReport(
+        source=file.path,
+        format=f"Hugging Face {encoder.backbone.config.model_type}",
+        parts="visual",
+        loaded=tuple(prefix + name for name in values if name not in fit.missing),
+        new=tuple(f"visual_encoder.projection.{leaf}" for leaf in ("weight", "bias")),
+        ignored={reason: tuple(names) for reason, names in ignored.items()},
+        missing=tuple(prefix + name for name in missing),
+        unexpected=tuple(unexpected),
+        mismatched=tuple(Mismatch(prefix + name, found, expected) for name, found, expected in fit.mismatched),
+    )
+    if not report.fits:
+        raise WeightsError(explain(report), hint="its config.json and its weights do not belong together: compare both")
+    with torch.no_grad():
+        encoder.backbone.load_state_dict(values)
+    return report

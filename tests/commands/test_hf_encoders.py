@@ -1,0 +1,110 @@
+"""Runs with a vision model of transformers as visual encoder: every command, one model per shape of output."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from made_vision_models import write_vision_model
+from running import SHORT, Clipbert, as_options
+
+VISUAL = ("model.visual.kind=hf", "model.visual.pixel_mean=null", "model.visual.pixel_std=null")
+SETTINGS = (*VISUAL, "train.ema_decay=0.9", "train.freeze=[visual.stem,visual.0]", "train.max_steps=4")
+KINDS = ("siglip", "convnext")
+
+Train = Callable[..., Path]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def vision(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a vision model."""
+    folder = tmp_path_factory.mktemp("vision") / request.param
+    write_vision_model(request.param, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def train(clipbert: Clipbert, made_data: Path, vision: Path, tmp_path_factory: pytest.TempPathFactory) -> Train:
+    """Train with the vision model; the runs are kept by their recipes and options."""
+    runs: dict[tuple[object, ...], Path] = {}
+
+    def run_of(recipe: str, *options: object) -> Path:
+        if (recipe, *options) not in runs:
+            run = tmp_path_factory.mktemp("runs") / "run"
+            settings = as_options([*SHORT, *SETTINGS, f"model.visual.weights={vision}"])
+            command = ("finetune", "--recipe", recipe, "--data-root", made_data, "--run", run, *settings, *options)
+            done = clipbert(*command)
+            assert done.returncode == 0, done.stderr
+            runs[recipe, *options] = run
+        return runs[recipe, *options]
+
+    return run_of
+
+
+def test_the_plan_names_encoder_grid_and_cost(clipbert: Clipbert, made_data: Path, vision: Path) -> None:
+    settings = as_options([*SHORT, *SETTINGS, f"model.visual.weights={vision}", "data.frame_size=96"])
+    command = ("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--dry-run", *settings)
+    done = clipbert(*command)
+    assert done.returncode == 0, done.stderr
+    side = {"siglip": 6, "convnext": 3}[vision.name]
+    assert f"encoder    {vision.name}, 96 pixels" in done.stderr
+    assert f"grid {side} x {side}" in done.stderr
+    assert f"cost       {side * side} visual tokens per clip, " in done.stderr
+    assert "new: visual_encoder.projection.weight, visual_encoder.projection.bias" in done.stderr
+    found = json.loads(clipbert(*command, "--json", *as_options(["model.visual.grid_stride=2"])).stdout)
+    assert found["visual_tokens"] == {"siglip": 9, "convnext": 4}[vision.name]
+    assert found["clip_flops"] > 0
+    assert found["pair_flops"] > 0
+
+
+def test_a_run_needs_its_vision_model_no_more(
+    clipbert: Clipbert, made_data: Path, train: Train, vision: Path, tmp_path: Path
+) -> None:
+    """A checkpoint and an export hold the encoder's configuration and weights, and infer, ask and resume read them."""
+    run = train("demo_qa")
+    hidden = vision.with_name("hidden")
+    vision.rename(hidden)
+    try:
+        asked = clipbert("infer", "--run", run, "--split", "test", "--data-root", made_data)
+        assert asked.returncode == 0, asked.stderr
+        assert len(asked.stdout.splitlines()) > 0
+        video = next((made_data / "videos").glob("*.mp4"))
+        answered = clipbert("ask", "--run", run, "--video", video, "what colour is it?", "--json")
+        assert answered.returncode == 0, answered.stderr
+        exported = clipbert("runs", "export", run, tmp_path / "exported")
+        assert exported.returncode == 0, exported.stderr
+        assert str(vision) not in (tmp_path / "exported" / "config.json").read_text()
+        copy = shutil.copytree(run, tmp_path / "copy", symlinks=True)
+        resumed = clipbert("finetune", "--run", copy, "--resume")
+        assert resumed.returncode == 0, resumed.stderr
+    finally:
+        hidden.rename(vision)
+
+
+def test_training_starts_from_a_checkpoint_of_such_a_run(
+    clipbert: Clipbert, made_data: Path, train: Train, tmp_path: Path
+) -> None:
+    run = train("demo_qa")
+    start = [f"model.weights.checkpoint={run / 'best'}", *VISUAL, "train.max_steps=1"]
+    command = ("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", tmp_path / "run")
+    done = clipbert(*command, *as_options([*SHORT, *start]))
+    assert done.returncode == 0, done.stderr
+    assert "clipbert model" in done.stderr
+
+
+def test_search_ranks_videos(clipbert: Clipbert, made_data: Path, train: Train) -> None:
+    run = train("demo_retrieval")
+    done = clipbert("search", made_data / "videos", "a red circle", "--run", run, "--top", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)[0]["top"]) == 2
+
+
+def test_the_kind_needs_a_model(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    command = ("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", tmp_path / "run")
+    done = clipbert(*command, *as_options([*SHORT, "model.visual.kind=hf"]))
+    assert done.returncode == 2
+    assert "model.visual.weights is null: with kind hf it names the folder of the model" in done.stderr
+    assert not (tmp_path / "run").exists()

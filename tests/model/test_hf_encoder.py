@@ -428,7 +428,7 @@ def bad_statistics(folder: Path) -> None:
         (no_preprocessor, "is no preprocessor_config.json or processor_config.json, which say how pixels"),
         (text_model, "model_type is 'bert': this is a text model, expected a vision model"),
         (unknown_family, "model_type is 'levit', expected a supported vision model"),
-        (damaged_config, "config.json: cannot be read as JSON"),
+        (damaged_config, "config.json:1: not JSON"),
         (other_sizes, "other shapes"),
         (impossible_sizes, "config.json: transformers cannot build a vit of it"),
         (deeper, r"missing in the file \(16\): visual_encoder.backbone.layers.3"),

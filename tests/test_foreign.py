@@ -26,7 +26,8 @@ from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import ClipbertError, UnreadableError
 from clipbert_cli.infer.question_lines import parse
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, read_scores
-from clipbert_cli.model.pretrained import read_config
+from clipbert_cli.model.hf_files import read_object
+from clipbert_cli.model.pretrained import read_description
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs.checkpoint import damage
 from clipbert_cli.runs.folder import RunFolder
@@ -155,7 +156,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "infer.score_folder: read_scores": ("ids.json", scores),
     "infer.score_folder: ScoreFolder._is_whole": ("unfinished/scores.npy", unfinished),
     "infer.score_folder: _holds": ("unfinished/state.json", unfinished),
-    "model.pretrained: read_config": ("config.json", read_config),
+    "model.pretrained: read_description": ("config.json", lambda path: read_description(path.parent)),
+    "model.hf_files: read_object": ("config.json", read_object),
     "recipe.values: read_text": ("a.yaml", load_recipe),
     "runs.checkpoint: read_state": ("state.json", lambda path: damage(path.parent)),
     "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),

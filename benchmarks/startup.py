@@ -31,6 +31,8 @@ from typing import Any
 
 from harness import ROOT, command_line, make_demo_data, show
 
+from clipbert_cli.types import Example
+
 LIMITS = {"--help": 0.5, "eval": 1.0}
 """Seconds of CPU."""
 READ_FIRST = "clipbert_cli.train.loop"
@@ -97,10 +99,12 @@ def package_lines() -> dict[str, dict[str, int]]:
 def measure(folder: Path, repeats: int) -> dict[str, Any]:
     """Return a row per import and command, and the seconds to a training's first step."""
     make_demo_data(folder, train=16)
-    truth = {"media_id": "test0000", "question": "what color is it ?", "answer": "red", "answer_type": "what"}
-    (folder / "many.jsonl").write_text((json.dumps(truth) + "\n") * 1000)
-    predictions = [json.dumps({"example_id": str(number), "answer": "red"}) + "\n" for number in range(1000)]
-    (folder / "predictions.jsonl").write_text("".join(predictions))
+    examples = [Example(None, "test0000", (f"what color is number {number} ?",)) for number in range(1000)]
+    truth = {"answer": "red", "answer_type": "what"}
+    records = [{"media_id": each.media_id, "question": each.texts[0], **truth} for each in examples]
+    predictions = [{**each.key.to_json(), "answer": "red"} for each in examples]
+    for name, rows in (("many.jsonl", records), ("predictions.jsonl", predictions)):
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = ["--recipe", "demo_qa", "--data-root", folder]
     training = ["finetune", *recipe, "--set", "train.max_steps=1", "--json", "--run"]
     trained = json.loads(probe(COMMAND, *training, folder / "run")[1])

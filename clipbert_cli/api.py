@@ -20,7 +20,7 @@ from clipbert_cli.store.discover import find_files, guess_kind
 from clipbert_cli.store.lmdb_store import is_lmdb, open_media, open_store
 from clipbert_cli.store.sampled_clips import SampledClips, sample_clips_of
 from clipbert_cli.store.source import MediaBytes, MediaFolder, MediaSource
-from clipbert_cli.types import Kind, Prediction, Sampling, VideoInfo
+from clipbert_cli.types import Kind, Sampling, VideoInfo
 
 if TYPE_CHECKING:
     from clipbert_cli.infer.asking import Media
@@ -118,10 +118,13 @@ class Model:
             run = dataclasses.replace(run, setup=run.setup.changed(infer={"top": top}))
         return search(run, Path(media), list(texts), progress=lambda done, total: None)
 
-    def predict(self, split: str) -> Iterator[Prediction]:
-        """Yield the prediction of every example of a split of the recipe, as `clipbert infer` writes them."""
+    def predict(self, name: str) -> Iterator[dict[str, Any]]:
+        """Yield the predictions for a split of the recipe, as `clipbert infer` writes them (docs/inference.md)."""
+        from clipbert_cli.infer.prediction_lines import prediction_lines
+
         setup = self._run.setup
-        return self._run.predict(setup.evaluation(setup.split(split)))
+        split = setup.split(name)
+        return prediction_lines(setup.task, split.examples, self._run.predict(setup.evaluation(split)))
 
 
 def load(

@@ -35,6 +35,7 @@ from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import SHOWN, group_by_media, listed, read_answers, read_examples
 from clipbert_cli.text.columns import Columns, unmatched
 from clipbert_cli.text.fields import RecordError, unknown_names
+from clipbert_cli.types import Example, with_occurrences
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from clipbert_cli.task.base import Draw, Task
     from clipbert_cli.text.fields import Record
     from clipbert_cli.text.tokenizer import Tokenizer
-    from clipbert_cli.types import Batch, Example, Group, Kind, Texts
+    from clipbert_cli.types import Batch, Group, Kind, Texts
 
 logger = logging.getLogger("clipbert")
 
@@ -143,7 +144,8 @@ def read_split(
     examples = read_examples(path, parse, names=recipe.data.fields, each=task.list_field)
     for entry in unmatched(recipe.data.fields, [own]) if columns is None else ():
         logger.warning("%s, which no record of %s has", entry, path)
-    return examples
+    # Only predictions are found by their keys. Training splits of millions of records need none.
+    return examples if check == task.check_training else with_occurrences(examples)
 
 
 def training_sampling(recipe: Recipe) -> ClipSampling:

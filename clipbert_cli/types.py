@@ -7,12 +7,14 @@ tokens, C classes.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import re
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -61,23 +63,72 @@ MEDIA_SUFFIXES: Mapping[Kind, frozenset[str]] = {
 """Lower-case file name endings by kind. `.gif` is in both: a GIF is a video (TGIF) unless images are asked for."""
 
 
+class PredictionKey(NamedTuple):
+    """The media item and text that a prediction belongs to, wherever their record is in a file.
+
+    Args:
+        text_digest: see `Example.text_digest`; None if the prediction belongs to the media item alone.
+        occurrence: counts records of one media item with the same text, from 1.
+    """
+
+    media_id: str
+    text_digest: str | None = None
+    occurrence: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the key as it is written: without what is None, and without `occurrence` if it is 1."""
+        digest = {} if self.text_digest is None else {"text_digest": self.text_digest}
+        return {"media_id": self.media_id, **digest, **({"occurrence": self.occurrence} if self.occurrence > 1 else {})}
+
+
+def digest_of_texts(context: str | None, texts: Sequence[str]) -> str:
+    """Return 16 hexadecimal digits of the SHA-256 of the JSON list [context, *texts] in ASCII."""
+    return hashlib.sha256(json.dumps([context, *texts]).encode()).hexdigest()[:16]
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One text record that belongs to one media item.
 
     Args:
+        example_id: the record's own id; None if it has none.
         texts: one entry per text row that the model reads: the question, the caption, or one text per option.
         target: the value that the task learns and scores (an answer, an option index, soft labels); None if unknown.
         answer_type: group by which accuracy is also reported; None if the annotations have no groups.
         context: text that is read before each of `texts`, such as the question that the options answer.
+        occurrence: counts the records of a split with this media item, context and texts, from 1.
+        drawn_from: the `text_digest` of the record, where a draw has changed its texts.
     """
 
-    example_id: str
+    example_id: str | None
     media_id: str
     texts: tuple[str, ...]
     target: Any = None
     answer_type: str | None = None
     context: str | None = None
+    occurrence: int = 1
+    drawn_from: str | None = None
+
+    @property
+    def text_digest(self) -> str:
+        """The digest of the record's question, options or caption. It does not depend on the target."""
+        return self.drawn_from or digest_of_texts(self.context, self.texts)
+
+    @property
+    def key(self) -> PredictionKey:
+        """What a prediction for this example belongs to."""
+        return PredictionKey(self.media_id, self.text_digest, self.occurrence)
+
+
+def with_occurrences(examples: Iterable[Example]) -> list[Example]:
+    """Return the examples with their `occurrence`, so that each has another key."""
+    seen: dict[tuple[Any, ...], int] = {}
+    counted = []
+    for example in examples:
+        same = (example.media_id, example.context, example.texts)
+        seen[same] = count = seen.get(same, 0) + 1
+        counted.append(example if count == 1 else dataclasses.replace(example, occurrence=count))
+    return counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,30 +309,15 @@ class Outputs:
 class Prediction:
     """The prediction of a task for one example, or for a whole media item where every text is scored with every item.
 
-    `example_id` is None where the prediction belongs to the media item. `fields` are JSON values or float32 arrays;
-    they become the rest of the prediction's line.
+    `fields` are JSON values or float32 arrays.
     """
 
-    example_id: str | None
-    media_id: str
+    key: PredictionKey
     fields: Mapping[str, Any]
 
     @property
-    def key(self) -> str:
-        """The id that no other prediction of the split has: the example's, or else the media item's."""
-        return self.media_id if self.example_id is None else self.example_id
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the prediction's line. Arrays become the shortest decimal numbers that read back as the same float32.
-
-        Such numbers are half as long as those that read back as the same float64.
-        """
-        ids = {} if self.example_id is None else {"example_id": self.example_id}
-        fields = {
-            name: [float(str(number)) for number in value] if hasattr(value, "dtype") else value
-            for name, value in self.fields.items()
-        }
-        return {**ids, "media_id": self.media_id, **fields}
+    def media_id(self) -> str:
+        return self.key.media_id
 
 
 @dataclass(frozen=True, slots=True)

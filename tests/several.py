@@ -77,14 +77,11 @@ class DoublingScorer:
 class ScoreTask:
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
         values = outputs.logits[:, 0, 0].tolist()
-        return [
-            Prediction(each.example_id, each.media_id, {"value": v})
-            for each, v in zip(batch.examples, values, strict=True)
-        ]
+        return [Prediction(each.key, {"value": v}) for each, v in zip(batch.examples, values, strict=True)]
 
 
 def predictions(world: World, count: int) -> Any:
-    """Return example ids and values, as this process receives them."""
+    """Return media ids and values, as this process receives them."""
 
     def batch(indices: list[int]) -> Batch:
         frames = torch.tensor([float(index) for index in indices]).view(-1, 1, 1, 1, 1, 1).expand(-1, 1, 1, 3, 1, 1)
@@ -103,7 +100,7 @@ def predictions(world: World, count: int) -> Any:
     task: Any = ScoreTask()
     predictor = Predictor(model, task, Precision("fp32"), InferConfig(text_rows=3), world)
     found = predictor.run(Evaluation(batches, None, count))
-    return [[each.example_id, each.fields["value"]] for each in found]
+    return [[each.media_id, each.fields["value"]] for each in found]
 
 
 def sums_under_way(count: int) -> int:

@@ -44,7 +44,7 @@ def batch(*values: float) -> Batch:
         text_ids=torch.zeros(count, 1, dtype=torch.long),
         text_mask=torch.ones(count, 1, dtype=torch.bool),
         text_item=torch.arange(count),
-        examples=tuple(Example(f"e{value}", "m", ("?",)) for value in values),
+        examples=tuple(Example(None, f"m{value}", ("?",)) for value in values),
     )
 
 

@@ -66,7 +66,7 @@ def test_predictions_and_searches_are_those_of_the_commands(
     model: Model, made_data: Path, trained_run: Path, retrieval_run: Path, clipbert: Clipbert
 ) -> None:
     done = clipbert("infer", "--run", trained_run, "--split", "test", "--set", "infer.num_clips=2")
-    assert [each.to_json() for each in model.predict("test")] == list(map(json.loads, done.stdout.splitlines()))
+    assert list(model.predict("test")) == list(map(json.loads, done.stdout.splitlines()))
     found = clipbert_cli.load(retrieval_run, device="cpu").search(["a red bar"], made_data / "videos", top=2)
     shown = clipbert("search", made_data / "videos", "a red bar", "--run", retrieval_run, "--top", "2", "--json")
     assert [{"media_id": each.media_id, "score": each.score} for each in found[0]] == json.loads(shown.stdout)[0]["top"]

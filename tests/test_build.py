@@ -10,6 +10,7 @@ import torch
 from running import TINY
 
 from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError
+from clipbert_cli.infer.prediction_lines import prediction_lines
 from clipbert_cli.infer.trained import RunSelection, ask_files, open_run
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
@@ -25,8 +26,13 @@ def tiny(made_data: Path, *overrides: str) -> Recipe:
 
 def predictions(run: Path, **options: object) -> list[dict]:
     opened = open_run(RunSelection(run, **options))  # type: ignore[arg-type]
-    evaluation = opened.setup.evaluation(opened.setup.split("test"))
-    return [prediction.to_json() for prediction in opened.predict(evaluation)]
+    split = opened.setup.split("test")
+    evaluation = opened.setup.evaluation(split)
+    return list(prediction_lines(opened.setup.task, split.examples, opened.predict(evaluation)))
+
+
+def by_key(rows: list[dict]) -> dict[tuple, dict]:
+    return {(row["media_id"], row["text_digest"], row.get("occurrence")): row for row in rows}
 
 
 def test_a_run_folder_holds_all_that_inference_needs(trained_run: Path) -> None:
@@ -49,10 +55,10 @@ def test_a_run_folder_holds_all_that_inference_needs(trained_run: Path) -> None:
 
 def test_a_split_gets_one_prediction_per_example_with_the_top_answers(trained_run: Path, made_data: Path) -> None:
     found = predictions(trained_run)
-    assert {row["example_id"] for row in found} == {str(number) for number in range(4 * 12)}
+    assert len(found) == len(by_key(found)) == 4 * 12
     answers = json.loads((made_data / "txt_db" / "answers.json").read_text())
     for row in found:
-        assert list(row) == ["example_id", "media_id", "answer", "score", "top"]
+        assert list(row) == ["media_id", "text_digest", "question", "answer", "score", "top", "truth", "correct"]
         assert len(row["top"]) == 5
         assert row["top"][0] == {"answer": row["answer"], "score": row["score"]}
         scores = [each["score"] for each in row["top"]]
@@ -72,22 +78,23 @@ def test_two_runs_with_one_seed_are_bitwise_equal(made_data: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("grouping", ["infer.max_examples_per_group=1", "infer.batch_size=1", "data.workers=2"])
 def test_predictions_do_not_depend_on_how_examples_are_batched(trained_run: Path, grouping: str) -> None:
-    plain = {row["example_id"]: row for row in predictions(trained_run)}
-    for row in predictions(trained_run, overrides=[grouping]):
-        assert row["answer"] == plain[row["example_id"]]["answer"]
-        assert row["score"] == pytest.approx(plain[row["example_id"]]["score"], abs=1e-5)
+    plain = by_key(predictions(trained_run))
+    for key, row in by_key(predictions(trained_run, overrides=[grouping])).items():
+        assert row["answer"] == plain[key]["answer"]
+        assert row["score"] == pytest.approx(plain[key]["score"], abs=1e-5)
 
 
 def test_single_files_are_answered_as_in_the_split(trained_run: Path, made_data: Path) -> None:
-    plain = {row["example_id"]: row for row in predictions(trained_run)}
+    plain = {(row["media_id"], row["question"]): row for row in predictions(trained_run)}
     records = [json.loads(line) for line in (made_data / "txt_db" / "test.jsonl").read_text().splitlines()]
     opened = open_run(RunSelection(trained_run))
-    for number, record in enumerate(records[:3]):
+    for record in records[:3]:
         video = made_data / "videos" / f"{record['video_id']}.mp4"
         ((_, _, found),) = ask_files(opened, [("video", video)], [record["question"]])
         assert found.media_id == str(video)
-        assert found.fields["answer"] == plain[str(number)]["answer"]
-        assert found.fields["score"] == pytest.approx(plain[str(number)]["score"], abs=1e-5)
+        expected = plain[record["video_id"], record["question"]]
+        assert found.fields["answer"] == expected["answer"]
+        assert found.fields["score"] == pytest.approx(expected["score"], abs=1e-5)
 
 
 def test_a_run_works_from_another_folder_and_with_moved_data(

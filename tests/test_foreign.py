@@ -24,6 +24,7 @@ from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert import raw_files
 from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import ClipbertError, UnreadableError
+from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.question_lines import parse
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, read_scores
 from clipbert_cli.model.hf_files import read_object
@@ -39,6 +40,7 @@ from clipbert_cli.text.annotations import read_answers
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.text.tokenizer import Tokenizer
+from clipbert_cli.types import Example
 
 PACKAGE = Path(foreign.__file__).parent
 
@@ -98,7 +100,7 @@ def make(path: Path, kind: str) -> None:
 
 # ------------------------------------------------------------------------------------------ readers
 
-SCORING = Scoring(media=("a",), texts=("t",), checksum="0", digest="0", batch_size=1)
+SCORING = Scoring(("a",), TextList.of([Example(None, "a", ("t",))]), digest="0", batch_size=1)
 
 
 def stored(key: bytes, read: Callable[[LmdbStore], object]) -> Callable[[Path], object]:

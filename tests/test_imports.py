@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from clipbert_cli.infer.prediction_lines import TextList
+from clipbert_cli.types import Example, digest_of_texts
+
 PACKAGE = Path(__file__).resolve().parent.parent / "clipbert_cli"
 MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__"): path
@@ -241,9 +244,12 @@ def test_eval_scores_without_torch_and_decoders(tmp_path):
     record = {"media_id": "v", "question": "what?", "caption": "a cat", "answer": "cat"}
     for name in ("test.jsonl", "retrieval/test.jsonl"):
         (tmp_path / "txt_db" / name).write_text(json.dumps(record) + "\n")
-    (tmp_path / "answers.jsonl").write_text(json.dumps({"example_id": "0", "answer": "cat"}) + "\n")
-    scores = {"media_id": "v", "texts": "f4dbdf21", "scores": [0.5]}  # CRC-32 of the only text's id, "0"
-    (tmp_path / "scores.jsonl").write_text(json.dumps(scores) + "\n")
+    answer = {"media_id": "v", "text_digest": digest_of_texts(None, ["what?"]), "answer": "cat"}
+    (tmp_path / "answers.jsonl").write_text(json.dumps(answer) + "\n")
+    texts = TextList.of([Example(None, "v", ("a cat",))])
+    listed = {"texts_digest": texts.digest, "texts": texts.to_json()}
+    scores = {"media_id": "v", "texts_digest": texts.digest, "scores": [0.5]}
+    (tmp_path / "scores.jsonl").write_text(f"{json.dumps(listed)}\n{json.dumps(scores)}\n")
     heavy = ["torch", "transformers", "av", "lmdb", "tokenizers"]
     command = [sys.executable, "-c", EVAL, str(tmp_path), *heavy]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -8,41 +8,63 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, JsonOption, RecipeArgument, SetOption
+from clipbert_cli.commands.options import DataRootOption, JsonOption, SetOption
+from clipbert_cli.errors import UsageError
 
 
 def evaluate(
     predictions: Annotated[
         Path, typer.Argument(metavar="PREDS", help="The predictions that clipbert infer wrote; - is stdin.")
     ],
-    recipe: RecipeArgument,
     split: Annotated[str, typer.Option("--split", metavar="NAME", help="The split that was predicted.")],
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="DIR", help="The run that predicted: take the recipe from its folder."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", "-r", metavar="NAME|FILE", help="The recipe that has the split, instead of --run."),
+    ] = None,
     overrides: SetOption = None,
     data_root: DataRootOption = None,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Score the examples that have a prediction, and count the others.")
+        bool,
+        typer.Option(
+            "--allow-partial",
+            help="Score the records that have a prediction, and count the others and the predictions without a record.",
+        ),
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score predictions against the ground truth of a split."""
+    if (run is None) == (recipe is None):
+        raise UsageError(
+            "--run and --recipe are given both" if run else "--run or --recipe is missing",
+            hint="name either the run that predicted or a recipe that has the split",
+        )
+
     from clipbert_cli.build import build_task, read_split
     from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
     from clipbert_cli.infer.score import evaluate as score
     from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.runs.folder import RunFolder
 
     show_logs()
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
-    loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root)
+    source = RunFolder.existing(run).recipe if run else str(recipe)
+    loaded = load_recipe(source, overrides=overrides or (), data_root=data_root)
     task = build_task(loaded)
     metrics = score(predictions, task, read_split(loaded, split, task, task.check_truth), allow_partial=allow_partial)
     if as_json:
         print_json(metrics)
         return
     print_result(aligned(task.table(metrics)))
-    # In JSON this is the key `missing`.
-    if metrics.get("missing"):
-        total = metrics["count"] + metrics["missing"]
-        note(f"scored {metrics['count']} of {total} examples: {metrics['missing']} have no prediction")
+    # In JSON these are the keys `missing` and `unknown`.
+    if missing := metrics.get("missing"):
+        total = metrics["count"] + missing
+        note(f"scored {metrics['count']} of {total} records: {missing} have no prediction")
+    if unknown := metrics.get("unknown"):
+        note(f"{unknown} predictions belong to no record of the split: left out")
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> str:

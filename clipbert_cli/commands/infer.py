@@ -106,6 +106,7 @@ def _write_predictions(request: Request, load: Callable[[], TrainedRun]) -> None
     from clipbert_cli.commands.output import nowhere, writing
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.commands.terminal import is_muted, note
+    from clipbert_cli.infer.prediction_lines import prediction_lines
 
     # The output is opened first: an existing file or a full disk is reported before the model is loaded.
     stream_to = nowhere() if is_muted() else writing(request.output, overwrite=request.overwrite)
@@ -115,16 +116,19 @@ def _write_predictions(request: Request, load: Callable[[], TrainedRun]) -> None
         # A shortlist needs the matrix of all pairs. Without it, any task predicts its split the same way.
         if request.shortlist:
             pairs = _pairs(run, request, show)
-            total, predictions = len(pairs.media_ids), pairs.predict(_Adding(show, len(pairs.media_ids), run))
+            split, total = pairs.split, len(pairs.media_ids)
+            predictions = pairs.predict(_Adding(show, total, run))
         else:
-            evaluation = run.setup.evaluation(run.setup.split(request.split))
+            split = run.setup.split(request.split)
+            evaluation = run.setup.evaluation(split)
             total, predictions = evaluation.total, run.predict(evaluation, _Adding(show, evaluation.total, run))
+        lines = prediction_lines(run.setup.task, split.examples, predictions)
         if request.form == JSONL:
             # Line by line as they come, for a pipe that reads along.
-            for prediction in predictions:
-                stream.write(json.dumps(prediction.to_json(), ensure_ascii=False) + "\n")
+            for line in lines:
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
         else:
-            stream.write(json.dumps(run.setup.task.document(list(predictions), request.form)) + "\n")
+            stream.write(json.dumps(run.setup.task.document(lines, request.form)) + "\n")
     if request.output != "-":
         note(f"{total} predictions written to {request.output}")
 

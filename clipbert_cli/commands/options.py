@@ -17,12 +17,6 @@ from clipbert_cli.errors import UsageError
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection
 
-RecipeArgument = Annotated[
-    str,
-    typer.Option(
-        "--recipe", "-r", metavar="NAME|FILE", help="A recipe: a shipped name (clipbert recipes ls) or a file."
-    ),
-]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, for example train.batch_size=8. Repeatable."),

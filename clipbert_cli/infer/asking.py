@@ -138,7 +138,7 @@ class Asker:
                 try:
                     if isinstance(asked, ClipbertError):
                         raise asked
-                    example = self.run.setup.task.ask(str(number), asked.name, asked.question, list(asked.options))
+                    example = self.run.setup.task.ask(asked.name, asked.question, list(asked.options))
                     key = _identity(asked)
                 except ClipbertError as exc:
                     done[number] = exc

@@ -20,7 +20,7 @@ from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.memory import memory_advice
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.base import Task
-from clipbert_cli.types import Batch, Outputs, Prediction, Texts
+from clipbert_cli.types import Batch, Outputs, Prediction, PredictionKey, Texts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,6 +134,6 @@ def _failures(batch: Batch) -> list[Prediction]:
     """Return the predictions of failed groups: one per example, or one for the media item of a group without any."""
     failures = []
     for group, reason in batch.failed:
-        ids: list[str | None] = [example.example_id for example in group.examples] or [None]
-        failures += [Prediction(example_id, group.media_id, {"media_error": reason}) for example_id in ids]
+        keys = [example.key for example in group.examples] or [PredictionKey(group.media_id)]
+        failures += [Prediction(key, {"media_error": reason}) for key in keys]
     return failures

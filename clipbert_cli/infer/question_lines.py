@@ -27,7 +27,7 @@ _CHUNK = 2**16
 # A line is cut off here. A file without line breaks must not fill the memory.
 _MOST_BYTES = 2**24
 # Fields of an answer. A field of the same name is not passed through.
-_OWN = ("answer", "score", "top", "option", "scores", "error")
+_OWN = ("answer", "score", "top", "option", "error")
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,12 @@ import torch
 
 from clipbert_cli.build import Evaluation, Split
 from clipbert_cli.errors import DecodeError, InterruptionError
+from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.infer.trained import Progress, TrainedRun
 from clipbert_cli.recipe.settings import scoring_settings
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.task.base import texts_checksum
 from clipbert_cli.types import Example, Prediction
 
 # The inference settings of a shortlist: one frame from the middle, as large as those that the model was trained on.
@@ -177,8 +177,7 @@ def _scoring(pairs: Pairs) -> Scoring:
     examples = pairs.split.examples
     return Scoring(
         media=tuple(pairs.media_ids),
-        texts=tuple(example.example_id for example in examples),
-        checksum=texts_checksum(examples),
+        texts=TextList.of(examples),
         digest=_digest(pairs),
         batch_size=pairs.run.setup.recipe.infer.batch_size,
     )
@@ -234,7 +233,7 @@ def search(
     recipe = run.setup.recipe
     source = open_media(media, kind=recipe.data.media, frame_rate=recipe.data.fps_of_frames)
     # An empty media id: a text to search for belongs to no media item.
-    split = Split([Example(str(number), "", (text,)) for number, text in enumerate(texts)], source)
+    split = Split([Example(None, "", (text,)) for text in texts], source)
     pairs = Pairs(run, split, list(source)).shortlisted(shortlist)
     done = 0
 

@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clipbert_cli.errors import PredictionsError
+from clipbert_cli.infer.prediction_lines import Row, TextList, named, read_lines
 from clipbert_cli.infer.score_folder import is_score_folder, read_scores
 from clipbert_cli.task.base import Task
-from clipbert_cli.text.annotations import listed, shortened
-from clipbert_cli.text.record_files import read_records
-from clipbert_cli.types import Example
+from clipbert_cli.text.annotations import listed
+from clipbert_cli.text.fields import RecordError
+from clipbert_cli.types import Example, PredictionKey
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Predictions and the examples that they belong to.
+
+    Attributes:
+        fields: the fields of each prediction. `scores` are in the order of `examples`.
+        examples: the examples with a prediction.
+        missing: how many examples of the split have no prediction.
+        unknown: how many predictions belong to no example of the split.
+    """
+
+    fields: Mapping[PredictionKey, Mapping[str, Any]]
+    examples: Sequence[Example]
+    missing: int = 0
+    unknown: int = 0
 
 
 def evaluate(
@@ -20,84 +40,120 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score a predictions file, or a folder of scores, against the examples of a split.
 
-    Args:
-        allow_partial: score the examples that have a prediction, and report how many have none.
-
     Returns:
-        The result of the task's `score`, and with `allow_partial` also `missing`, the number of examples left out.
+        The result of the task's `score`, and with `allow_partial` also `missing` and `unknown`.
 
     Raises:
-        PredictionsError: there are bad lines; or keys are missing, given twice, or unknown to the split.
+        PredictionsError: see `join`.
     """
-    # Predictions are joined by key and never by position: a file may be sorted, or put together from parts.
-    keys = task.keys(examples)
-    fields = read_predictions(predictions, key=task.prediction_key, known=set(keys))
-    if not fields:
-        raise PredictionsError(
-            f"{predictions}: there are no predictions in it", hint="clipbert infer --run RUN --split SPLIT -o FILE"
-        )
-    missing = [key for key in keys if key not in fields]
-    allow_partial = allow_partial and task.scores_part_of_split
-    if missing and not allow_partial:
-        raise PredictionsError(
-            f"{predictions}: {len(missing)} of {len(keys)} {_items(task.prediction_key)} have no prediction: "
-            f"{shortened(missing)}",
-            hint="predict the whole split, or score what is there with --allow-partial"
-            if task.scores_part_of_split
-            else "predict the whole split: ranks need all media items",
-        )
-    # A task that scores a part of a split compares the predicted examples only.
-    left_out = set(missing)
-    scored = [example for example in examples if getattr(example, task.prediction_key) not in left_out]
-    metrics = task.score(fields, scored)
-    return {**metrics, "missing": len(missing)} if allow_partial else metrics
+    joined = join(predictions, task, examples, allow_partial=allow_partial)
+    metrics = task.score(joined.fields, joined.examples)
+    return {**metrics, "missing": joined.missing, "unknown": joined.unknown} if allow_partial else metrics
 
 
-def read_predictions(path: Path, *, key: str, known: Collection[str]) -> dict[str, Mapping[str, Any]]:
-    """Read the fields of each prediction, by key.
+def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: bool = False) -> Joined:
+    """Read predictions and find the example of each by its media item and text.
 
     Args:
-        path: JSON lines, or a folder of scores.
-        key: the field that identifies a prediction, `example_id` or `media_id`.
-        known: all keys of the split.
+        allow_partial: leave out examples without a prediction, and predictions without an example.
 
     Raises:
-        PredictionsError: for all torn lines, lines without the key, and duplicate and unknown keys together.
+        PredictionsError: predictions cannot be read or scored, or do not belong to these examples.
     """
-    if is_score_folder(path):
-        scores = read_scores(path)
-        if unknown := [media_id for media_id in scores if media_id not in known]:
-            raise PredictionsError(
-                f"{path}: {len(unknown)} media items do not belong to the split: {shortened(unknown)}",
-                hint="are these the scores of this recipe and split?",
-            )
-        return scores
-    # `-` is stdin. A pipe or another special file is read too, so only missing files and folders are refused.
-    if path != Path("-") and (path.is_dir() or not path.exists()):
+    ranks = task.ranks_media
+    rows = read_scores(path) if is_score_folder(path) and ranks else read_lines(path, ranks_media=ranks)
+    if ranks:
+        return _join_ranking(path, rows, examples)
+    of_key = {example.key: example for example in examples}
+    known = {key: row for key, row in rows.items() if key in of_key}
+    missing = [example for key, example in of_key.items() if key not in rows]
+    unknown = [(key, row) for key, row in rows.items() if key not in of_key]
+    if not known or ((missing or unknown) and not allow_partial):
         raise PredictionsError(
-            f"{path}: no such predictions file", hint="clipbert infer --run RUN --split SPLIT -o FILE"
+            "\n".join(
+                _differences(
+                    path,
+                    f"{len(missing)} of {len(examples)} records of the split have no prediction",
+                    [named(example.key, task.described(example)) for example in missing],
+                    f"{len(unknown)} of {len(rows)} predictions belong to no record of the split",
+                    [f"{row.where}, for {named(key, row.fields)}" for key, row in unknown],
+                )
+            ),
+            hint="are these the predictions of this recipe and split? If records have changed, predict again"
+            + (f", or score the {len(known)} others with --allow-partial" if known else ""),
         )
-    # All mistakes are collected, so that one run names every bad line of a large file.
-    fields: dict[str, Mapping[str, Any]] = {}
-    mistakes: list[str] = []
-    for record in read_records(path):
-        if isinstance(record, str):
-            mistakes.append(record)
-            continue
-        value = record.fields.get(key)
-        where = f"{record.place}: {key} is {json.dumps(value)}"
-        if not isinstance(value, str):
-            mistakes.append(f"{where}, but must be text")
-        elif value in fields:
-            mistakes.append(f"{where}, which an earlier line has as well")
-        elif value not in known:
-            mistakes.append(f"{where}, which the split does not have")
-        else:
-            fields[value] = record.fields
+    mistakes = []
+    for key, row in known.items():
+        if "media_error" not in row.fields:
+            try:
+                task.check_prediction(row.fields, of_key[key])
+            except RecordError as exc:
+                mistakes.append(f"{row.where}: {exc}")
     if mistakes:
-        raise PredictionsError(listed(mistakes), hint="are these the predictions of this recipe and split?")
-    return fields
+        raise PredictionsError(listed(mistakes), hint="fix or remove these lines, or run clipbert infer again")
+    left = [example for key, example in of_key.items() if key in known]
+    return Joined({key: row.fields for key, row in known.items()}, left, len(missing), len(unknown))
 
 
-def _items(key: str) -> str:
-    return {"example_id": "examples", "media_id": "media items"}[key]
+def _join_ranking(path: Path, rows: Mapping[PredictionKey, Row], examples: Sequence[Example]) -> Joined:
+    """Join the scores of all texts with all media items. A part of them cannot be ranked."""
+    wanted = dict.fromkeys(PredictionKey(example.media_id) for example in examples)
+    missing = [key for key in wanted if key not in rows]
+    unknown = [row for key, row in rows.items() if key not in wanted]
+    if missing or unknown:
+        raise PredictionsError(
+            "\n".join(
+                _differences(
+                    path,
+                    f"{len(missing)} of {len(wanted)} media items of the split have no scores",
+                    [repr(key.media_id) for key in missing],
+                    f"{len(unknown)} of {len(rows)} media items with scores do not belong to the split",
+                    [f"{row.where}, {row.fields['media_id']!r}" for row in unknown],
+                )
+            ),
+            hint="are these the scores of this recipe and split? Predict the whole split: ranks need all media items",
+        )
+    fields: dict[PredictionKey, Mapping[str, Any]] = {}
+    orders: dict[int, np.ndarray | None] = {}
+    for key, row in rows.items():
+        fields[key] = row.fields
+        if row.texts is not None:
+            if id(row.texts) not in orders:
+                orders[id(row.texts)] = _order(path, row.texts, examples)
+            if (order := orders[id(row.texts)]) is not None:
+                fields[key] = {**row.fields, "scores": row.fields["scores"][order]}
+    return Joined(fields, examples)
+
+
+def _order(path: Path, texts: TextList, examples: Sequence[Example]) -> np.ndarray | None:
+    """Return the position of each example's text in a list of texts; None where it is the example's own position.
+
+    Raises:
+        PredictionsError: the list holds other texts.
+    """
+    place = {key: number for number, key in enumerate(texts.keys)}
+    keys = [example.key for example in examples]
+    if tuple(keys) == texts.keys:
+        return None
+    missing = [example for key, example in zip(keys, examples, strict=True) if key not in place]
+    wanted = set(keys)
+    unknown = [number for key, number in place.items() if key not in wanted]
+    if missing or unknown:
+        raise PredictionsError(
+            "\n".join(
+                _differences(
+                    path,
+                    f"{len(missing)} of {len(examples)} texts of the split have no scores",
+                    [f"{example.media_id!r}, {example.texts[0]!r}" for example in missing],
+                    f"{len(unknown)} of {len(place)} texts with scores do not belong to the split",
+                    [f"{texts.keys[number].media_id!r}, {texts.texts[number]!r}" for number in unknown],
+                )
+            ),
+            hint="predict again with the annotations that are scored against",
+        )
+    return np.array([place[key] for key in keys])
+
+
+def _differences(path: Path, lacking: str, lacks: Sequence[str], surplus: str, extra: Sequence[str]) -> list[str]:
+    """Return one line for what is missing and one for what is there beyond, each with its first member."""
+    return [f"{path}: {what}; the first: {names[0]}" for what, names in ((lacking, lacks), (surplus, extra)) if names]

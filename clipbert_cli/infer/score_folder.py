@@ -2,7 +2,8 @@
 
     scores/
       scores.npy      float32 (M, N): one row per media item, one column per text; NaN where the media item failed
-      ids.json        {"media": [M ids], "texts": [N ids], "checksum": of the texts, "errors": {media id: reason}}
+      ids.json        {"media": [M ids], "texts": [N texts as in prediction_lines.py], "errors": {media id: reason},
+                      "checksum": of media, texts and errors in their order}
       unfinished/     removed at the end
         state.json    what is scored, and by which model
         scores.npy    the same array, allocated in full at the start; processes write their rows in place
@@ -17,6 +18,7 @@ renamed into it; a folder `unfinished` beside it is then only a leftover.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -31,10 +33,14 @@ import numpy as np
 from clipbert_cli.errors import OutputError, PredictionsError, UnreadableError
 from clipbert_cli.files import LockHeldError, atomic_file, fsync, lock
 from clipbert_cli.foreign import map_array, read_json, read_text
-from clipbert_cli.types import Prediction
+from clipbert_cli.infer.prediction_lines import Row, TextList
+from clipbert_cli.text.fields import RecordError
+from clipbert_cli.types import Prediction, PredictionKey
 
 SCORES, IDS = "scores.npy", "ids.json"
 UNFINISHED, STATE, FINISHED, LOCK = "unfinished", "state.json", "finished", ".lock"
+# A million texts have some 130 MB.
+MAX_IDS_BYTES = 2**28
 # The values of a byte of `finished`.
 TO_DO, SCORED, FAILED = range(3)
 
@@ -47,8 +53,7 @@ class Scoring:
     """
 
     media: tuple[str, ...]
-    texts: tuple[str, ...]
-    checksum: str
+    texts: TextList
     digest: str
     batch_size: int
 
@@ -122,7 +127,7 @@ class ScoreFolder:
             state.unlink(missing_ok=True)
             for leftover in self.unfinished.glob("error-*"):
                 leftover.unlink()
-            shape = (len(self.scoring.media), len(self.scoring.texts))
+            shape = (len(self.scoring.media), len(self.scoring.texts.keys))
             np.lib.format.open_memmap(self.unfinished / SCORES, mode="w+", dtype="<f4", shape=shape)
             (self.unfinished / FINISHED).write_bytes(bytes(len(self.scoring.media)))
             with atomic_file(state) as stream:
@@ -139,7 +144,7 @@ class ScoreFolder:
         try:
             shape = map_array(self.unfinished / SCORES).shape
             marks = (self.unfinished / FINISHED).stat().st_size
-            return (marks, shape) == (len(self.scoring.media), (len(self.scoring.media), len(self.scoring.texts)))
+            return (marks, shape) == (len(self.scoring.media), (len(self.scoring.media), len(self.scoring.texts.keys)))
         except (OSError, UnreadableError):
             return False
 
@@ -157,9 +162,11 @@ class ScoreFolder:
                 for position, mark in enumerate(marks)
                 if mark == FAILED
             }
-            ids = {"media": self.scoring.media, "texts": self.scoring.texts, "checksum": self.scoring.checksum}
+            texts = self.scoring.texts
+            ids = {"media": self.scoring.media, "texts": texts.to_json(), "errors": errors}
+            checksum = _checksum(self.scoring.media, texts, errors)
             with atomic_file(self.path / IDS, durable=True) as stream:
-                stream.write(json.dumps({**ids, "errors": errors}) + "\n")
+                stream.write(json.dumps({**ids, "checksum": checksum}) + "\n")
             os.replace(self.unfinished / SCORES, self.path / SCORES)
             fsync(self.path)
             shutil.rmtree(self.unfinished)
@@ -208,7 +215,7 @@ class ScoreWriter:
         scoring = self.folder.scoring
         fields = {prediction.media_id: prediction.fields for prediction in predictions}
         positions = scoring.positions(number)
-        rows = np.full((len(positions), len(scoring.texts)), np.nan, dtype="<f4")
+        rows = np.full((len(positions), len(scoring.texts.keys)), np.nan, dtype="<f4")
         marks = bytearray()
         for row, position in enumerate(positions):
             found = fields[scoring.media[position]]
@@ -220,7 +227,7 @@ class ScoreWriter:
             marks.append(SCORED if "scores" in found else FAILED)
         # The media items of a batch are neighbours, so one write is enough for its rows and one for its marks. The rows
         # of the array end where its file ends; before them is numpy's header.
-        from_end = 4 * len(scoring.texts) * (len(scoring.media) - positions.start)
+        from_end = 4 * len(scoring.texts.keys) * (len(scoring.media) - positions.start)
         _write_at(self.rows, rows.tobytes(), os.fstat(self.rows).st_size - from_end)
         _write_at(self.marks, bytes(marks), positions.start)
 
@@ -240,30 +247,60 @@ def is_score_folder(path: Path) -> bool:
     return (path / SCORES).exists() or (path / UNFINISHED).exists()
 
 
-def read_scores(path: Path) -> dict[str, Mapping[str, Any]]:
-    """Read fields by media id, equal to those in a predictions file of the same scores.
+def read_scores(path: Path) -> dict[PredictionKey, Row]:
+    """Read the scores of a folder, equal to those of a predictions file.
 
     Raises:
-        PredictionsError: the scores are unfinished or damaged.
+        PredictionsError: the scores are unfinished, damaged, or not those that were written.
     """
     if not (path / SCORES).exists():
         raise PredictionsError(
             f"{path}: these scores are unfinished", hint="give the same clipbert infer command again"
         )
+    hint = f"the folder needs {SCORES} and {IDS} as clipbert infer wrote them; run it again"
     try:
         scores = map_array(path / SCORES)
-        ids = read_json(path / IDS)
-        media, texts, errors = ids["media"], ids["texts"], ids["errors"]
-        checksum = ids["checksum"]
-    except (OSError, LookupError, TypeError, UnreadableError) as exc:
+        ids = read_json(path / IDS, limit=MAX_IDS_BYTES)
+    except (OSError, UnreadableError) as exc:
+        raise PredictionsError(f"{path}: the scores are damaged: {exc}", hint=hint) from exc
+    try:
+        media, texts, errors = _read_ids(ids)
+    except RecordError as exc:
+        raise PredictionsError(f"{path / IDS}: the scores are damaged: {exc}", hint=hint) from exc
+    if scores.dtype != np.float32 or scores.shape != (len(media), len(texts.keys)):
         raise PredictionsError(
-            f"{path}: the scores are damaged: {exc}", hint=f"the folder needs {SCORES} and {IDS}; run infer again"
-        ) from exc
-    if scores.dtype != np.float32 or scores.shape != (len(media), len(texts)):
-        raise PredictionsError(
-            f"{path / SCORES}: {scores.dtype} {scores.shape}, expected float32 {(len(media), len(texts))} as {IDS} says"
+            f"{path / SCORES}: {scores.dtype} {scores.shape}, expected float32 {(len(media), len(texts.keys))} as "
+            f"{IDS} says",
+            hint=hint,
         )
-    return {
-        name: {"media_error": errors[name]} if name in errors else {"texts": checksum, "scores": scores[row]}
-        for row, name in enumerate(media)
-    }
+    rows = {}
+    for row, name in enumerate(media):
+        where = f"{path / SCORES}, row {row}"
+        if name in errors:
+            rows[PredictionKey(name)] = Row(where, {"media_id": name, "media_error": errors[name]})
+            continue
+        if not np.isfinite(scores[row]).all():
+            raise PredictionsError(f"{where} ({name!r}): a score is not a finite number", hint=hint)
+        rows[PredictionKey(name)] = Row(where, {"media_id": name, "scores": scores[row]}, texts)
+    return rows
+
+
+def _read_ids(ids: Any) -> tuple[list[str], TextList, dict[str, str]]:
+    """Return the media ids, texts and errors of `ids.json`. Raises RecordError."""
+    if not isinstance(ids, dict):
+        raise RecordError(f"a JSON {type(ids).__name__}, expected an object")
+    media, errors = ids.get("media"), ids.get("errors")
+    if not isinstance(media, list) or any(not isinstance(name, str) for name in media) or len({*media}) != len(media):
+        raise RecordError("media must be a list of media ids, each once")
+    if not isinstance(errors, dict) or any(not isinstance(reason, str) for reason in errors.values()):
+        raise RecordError("errors must be an object of media ids and reasons")
+    texts = TextList.parse(ids.get("texts"))
+    # The order says which row and column a score belongs to, and nothing else does.
+    if ids.get("checksum") != _checksum(media, texts, errors):
+        raise RecordError("media, texts and errors are not those that were written: their checksum differs")
+    return media, texts, errors
+
+
+def _checksum(media: Sequence[str], texts: TextList, errors: Mapping[str, str]) -> str:
+    content = json.dumps([media, texts.to_json(), errors], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

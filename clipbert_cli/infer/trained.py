@@ -146,9 +146,7 @@ def ask_files(
         if not own:
             continue
         asked = [(name, question) for name in own for question in questions]
-        examples = [
-            setup.task.ask(str(number), name, question, options) for number, (name, question) in enumerate(asked)
-        ]
+        examples = [setup.task.ask(name, question, options) for name, question in asked]
         evaluation = setup.evaluation(Split(examples, MediaFolder(Path("."), kind=kind, files=own)))
         for (_, question), prediction in zip(asked, run.predict(evaluation), strict=True):
             yield kind, question, prediction

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.errors import PredictionsError
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.metrics import accuracy_by_type, accuracy_table
-from clipbert_cli.types import Batch, Example, Outputs, Prediction
+from clipbert_cli.text.fields import RecordError
+from clipbert_cli.types import Batch, Example, Outputs, Prediction, PredictionKey
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,22 +18,41 @@ if TYPE_CHECKING:
 class AnswerTask(Task):
     """A task that predicts one `answer` per example and scores it by accuracy."""
 
-    def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
+    truth_fields = ("answer", "labels", "answer_type")
+
+    def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return the accuracy overall and by answer type; a media error counts 0."""
-        credits = []
-        for example in examples:
-            if example.target is None:
-                raise PredictionsError(
-                    f"example {example.example_id!r} has no answer in the ground truth",
-                    hint="score a split with answers",
-                )
-            found = fields[example.example_id]
-            credits.append(0.0 if "media_error" in found else self.credit(found.get("answer"), example))
+        credits = [self._credit(fields[example.key], example) for example in examples]
         return accuracy_by_type(credits, [example.answer_type for example in examples])
 
-    def credit(self, answer: Any, example: Example) -> float:
-        """Return what a predicted answer is worth, 0..1; raise PredictionsError if it has the wrong type."""
+    def judged(self, fields: Mapping[str, Any], example: Example) -> dict[str, Any]:
+        """Return `truth` and `correct`, if the record has an answer."""
+        if example.target is None:
+            return {}
+        return {"truth": example.target, "correct": self._credit(fields, example)}
+
+    def check_prediction(self, fields: Mapping[str, Any], example: Example) -> None:
+        """Raise RecordError for an `answer` of another type, and for a `score` that is no number."""
+        self.check_answer(fields.get("answer"), example)
+        top = fields.get("top", [])
+        if not isinstance(top, list) or any(not isinstance(each, dict) for each in top):
+            raise RecordError("top must be a list of objects with `answer` and `score`")
+        for each in top:
+            self.check_answer(each.get("answer"), example)
+        for each in (fields, *top):
+            if type(score := each.get("score", 0)) not in (int, float):
+                raise RecordError(f"score is {json.dumps(score)}: it must be a number")
+
+    def check_answer(self, answer: Any, example: Example) -> None:
+        """Raise RecordError if a predicted answer is not such as the task predicts."""
         raise NotImplementedError
+
+    def credit(self, answer: Any, target: Any) -> float:
+        """Return what a predicted answer is worth, 0..1."""
+        return float(answer == target)
+
+    def _credit(self, fields: Mapping[str, Any], example: Example) -> float:
+        return 0.0 if "media_error" in fields else self.credit(fields["answer"], example.target)
 
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """Return one row per answer type, and one for all examples."""
@@ -71,15 +91,14 @@ class VocabularyTask(AnswerTask):
             top = [
                 {"answer": names[label], "score": score} for score, label in zip(row_scores, row_labels, strict=True)
             ]
-            predictions.append(Prediction(example.example_id, example.media_id, {**top[0], "top": top}))
+            predictions.append(Prediction(example.key, {**top[0], "top": top}))
         return predictions
 
-    def credit(self, answer: Any, example: Example) -> float:
-        """Return what the target says the answer is worth."""
-        if not isinstance(answer, str):
-            raise PredictionsError(f"example {example.example_id!r}: answer is {answer!r}, but must be text")
-        return self.worth(answer, example.target)
+    def described(self, example: Example) -> dict[str, Any]:
+        """Return the question."""
+        return {"question": example.texts[0]}
 
-    def worth(self, answer: str, target: Any) -> float:
-        """Return 1 if the answer is the target, else 0."""
-        return float(answer == target)
+    def check_answer(self, answer: Any, example: Example) -> None:
+        """Raise RecordError if an answer is not text."""
+        if not isinstance(answer, str):
+            raise RecordError(f"answer is {json.dumps(answer)}: it must be text")

@@ -13,9 +13,8 @@ torch is imported inside functions only. `clipbert eval` parses records and scor
 
 from __future__ import annotations
 
-import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -25,7 +24,7 @@ from clipbert_cli.errors import UsageError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.text.annotations import group_by_media
 from clipbert_cli.text.fields import Record, RecordError
-from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -77,14 +76,13 @@ class Task(ABC):
     head_kind: ClassVar[Literal["classifier", "pretraining"]] = "classifier"
     # Whether the answers come from a vocabulary (`data.answers`).
     needs_answers: ClassVar[bool] = False
-    # Whether every text is scored with every media item. Predictions then belong to media items, not to examples.
+    # Whether every text is scored with every media item. Predictions then belong to media items, not to examples, and a
+    # part of a split cannot be scored: ranks need all of them.
     ranks_media: ClassVar[bool] = False
-    # The field that identifies a prediction within a split: `example_id` or `media_id`.
-    prediction_key: ClassVar[str] = "example_id"
-    # Whether the metrics of some examples make sense without the others.
-    scores_part_of_split: ClassVar[bool] = True
     # The field that may hold a list of texts, each of which is an example.
     list_field: ClassVar[str | None] = None
+    # The fields of a record that only training and scoring read.
+    truth_fields: ClassVar[tuple[str, ...]] = ("answer_type",)
     # The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines.
     formats: ClassVar[tuple[str, ...]] = ("jsonl",)
     # Other tasks whose trained models this task can use unchanged.
@@ -170,31 +168,36 @@ class Task(ABC):
         per text of the split, and `batch.examples` are those texts.
         """
 
-    def keys(self, examples: Sequence[Example]) -> list[str]:
-        """Return the keys of all predictions that a split with these examples gets, each once, in order."""
-        # Several texts of a media item share one prediction if it is keyed by the item.
-        return list(dict.fromkeys(getattr(example, self.prediction_key) for example in examples))
+    def described(self, example: Example) -> dict[str, Any]:
+        """Return the texts of an example by the names of their fields, for people who read predictions."""
+        return {"text": example.texts[0]}
+
+    def judged(self, fields: Mapping[str, Any], example: Example) -> dict[str, Any]:
+        """Return `truth` and `correct` (0 to 1) of a prediction; nothing if they are unknown or do not exist."""
+        return {}
+
+    def check_prediction(self, fields: Mapping[str, Any], example: Example) -> None:
+        """Raise RecordError if the fields of a prediction, read from a file, are not such that `score` can use them."""
+        return
 
     @abstractmethod
-    def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
+    def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Compute the metrics of predictions against the ground truth. Shares are percentages.
 
         A prediction with `media_error` in place of its fields counts as wrong.
 
         Args:
-            fields: the fields of the predictions by key, for all of `examples`.
+            fields: the fields of the predictions by key, for all of `examples`; they fit `check_prediction`. With
+                `ranks_media` the `scores` of each media item are in the order of `examples`.
             examples: the ground truth.
-
-        Raises:
-            PredictionsError: a prediction lacks what the score needs.
         """
 
     @abstractmethod
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """Return the result of `score` as rows of text, headings first; percentages have one decimal."""
 
-    def document(self, predictions: Sequence[Prediction], form: str) -> Any:
-        """Return the predictions as one JSON document, for the entries of `formats` that are documents."""
+    def document(self, lines: Iterable[Mapping[str, Any]], form: str) -> Any:
+        """Return the lines of predictions as one JSON document, for the entries of `formats` that are documents."""
         raise AssertionError(f"{form} is not a format of one JSON document")
 
     # ------------------------------------------------------------------------------------------ questions
@@ -208,7 +211,7 @@ class Task(ABC):
         """
         return Questions(group_by_media(examples, max_examples=max_examples))
 
-    def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
+    def ask(self, media_id: str, text: str, options: Sequence[str]) -> Example:
         """Return the example of a single question about a single media item, without annotations.
 
         Raises:
@@ -216,7 +219,7 @@ class Task(ABC):
         """
         if options:
             raise UsageError("--option: the run's task does not choose between options", hint="leave --option out")
-        return Example(example_id, media_id, (text,))
+        return Example(None, media_id, (text,))
 
     def require_ranking(self, purpose: str) -> None:
         """Raise UsageError unless the task scores every text with every media item; `purpose` needs that."""
@@ -232,10 +235,7 @@ class Task(ABC):
 
 
 def make_example(record: Record, texts: tuple[str, ...], *, target: Any = None, context: str | None = None) -> Example:
-    """Make an example of a record with the fields that all tasks share.
-
-    A record without `example_id` is identified by its number in the file, counted from 0.
-    """
+    """Make an example of a record with the fields that all tasks share."""
     return Example(
         example_id=_id_of(record),
         media_id=record.item(),
@@ -246,9 +246,9 @@ def make_example(record: Record, texts: tuple[str, ...], *, target: Any = None, 
     )
 
 
-def _id_of(record: Record) -> str:
+def _id_of(record: Record) -> str | None:
     if not record.has("example_id"):
-        return record.number
+        return None
     own = record.identifier("example_id")
     return own if record.part is None else f"{own}.{record.part}"
 
@@ -259,12 +259,3 @@ def as_texts(ids: np.ndarray, mask: np.ndarray, targets: Mapping[str, np.ndarray
 
     tensors = {name: torch.from_numpy(array) for name, array in targets.items()}
     return Texts(torch.from_numpy(ids), torch.from_numpy(mask), tensors)
-
-
-def texts_checksum(examples: Sequence[Example]) -> str:
-    """Return eight hexadecimal digits that depend on the examples' ids and their order.
-
-    Scores of all texts of a split are stored as one row per media item. The checksum ties such a row to its columns:
-    rows that were made for other texts are refused when they are scored.
-    """
-    return f"{zlib.crc32(chr(0).join(example.example_id for example in examples).encode()):08x}"

@@ -7,7 +7,7 @@ soft label: 0.3, 0.6, 0.9 and 1.0 if 1, 2, 3 and at least 4 people gave it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -83,25 +83,27 @@ class ImageQa(VocabularyTask):
             outputs, batch, lambda logits: label_probabilities(logits, pool=self.objective.pool)
         )
 
-    def worth(self, answer: str, target: Any) -> float:
+    def credit(self, answer: Any, target: Any) -> float:
         """Return the soft label of the answer, 0 if nobody gave it."""
         return float(target.get(answer, 0.0))
 
-    def document(self, predictions: Sequence[Prediction], form: str) -> list[dict[str, Any]]:
+    def document(self, lines: Iterable[Mapping[str, Any]], form: str) -> list[dict[str, Any]]:
         """Return what the evaluation server of VQA reads: [{"question_id": integer, "answer": text}, ...].
 
         Raises:
-            PredictionsError: an example id is not a number.
+            PredictionsError: a record's id is not a number, or it has none.
         """
         assert form == SUBMISSION
-        return [_submission(prediction) for prediction in predictions]
+        return [_submission(line) for line in lines]
 
 
-def _submission(prediction: Prediction) -> dict[str, Any]:
-    if not prediction.key.isdecimal():
+def _submission(line: Mapping[str, Any]) -> dict[str, Any]:
+    own_id = line.get("example_id")
+    if own_id is None or not own_id.isdecimal():
         raise PredictionsError(
-            f"example_id is {prediction.key!r}, but the evaluation server identifies questions by number",
+            f"question_id is {json.dumps(own_id)} ({line['media_id']!r}, {line['question']!r}): the evaluation server "
+            "identifies questions by number",
             hint="add a question_id with the number to each record",
         )
     # A failed image has no answer. The server needs one entry per question, and counts an empty answer as wrong.
-    return {"question_id": int(prediction.key), "answer": prediction.fields.get("answer", "")}
+    return {"question_id": int(own_id), "answer": line.get("answer", "")}

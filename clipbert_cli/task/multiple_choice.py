@@ -6,16 +6,17 @@ which scores an option. A retrieval model answers unchanged, by how well each op
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipbert_cli.errors import PredictionsError, UsageError
+from clipbert_cli.errors import UsageError
 from clipbert_cli.task.answers import AnswerTask
 from clipbert_cli.task.base import COMMON_FIELDS, make_example
 from clipbert_cli.task.pooling import match_probability, multiple_choice, option_probabilities
-from clipbert_cli.text.fields import Record
+from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class MultipleChoice(AnswerTask):
         return {"loss": loss}
 
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
-        """Return predictions with `answer` (the option's position), `option` (its text), `score` and `scores` (all).
+        """Return predictions with `answer` (a position), `option` (its text), `score` and `top` (all options).
 
         The scores are shares of 1 among the options. With a retrieval model each is the option's own probability to
         match. Of equal scores the first option is the answer.
@@ -71,22 +72,26 @@ class MultipleChoice(AnswerTask):
             scores = [row.tolist() for row in match_probability(outputs.logits, pool=pool).split(counts)]
         predictions = []
         for example, row in zip(batch.examples, scores, strict=True):
-            answer = row.index(max(row))
-            fields = {"answer": answer, "option": example.texts[answer], "score": row[answer], "scores": row}
-            predictions.append(Prediction(example.example_id, example.media_id, fields))
+            # The sort is stable, so that of equal scores the first option is the answer.
+            order = sorted(range(len(row)), key=row.__getitem__, reverse=True)
+            top = [{"answer": option, "option": example.texts[option], "score": row[option]} for option in order]
+            predictions.append(Prediction(example.key, {**top[0], "top": top}))
         return predictions
 
-    def credit(self, answer: Any, example: Example) -> float:
-        """Return 1 if the answer is the position of the right option, else 0."""
+    def described(self, example: Example) -> dict[str, Any]:
+        """Return the question, if there is one, and the options."""
+        question = {} if example.context is None else {"question": example.context}
+        return {**question, "options": list(example.texts)}
+
+    def check_answer(self, answer: Any, example: Example) -> None:
+        """Raise RecordError if an answer is not the position of an option."""
         # `type` and not `isinstance`: JSON's true is an int in Python, and would count as option 1.
         if type(answer) is not int or not 0 <= answer < len(example.texts):
-            raise PredictionsError(
-                f"example {example.example_id!r}: answer is {answer!r}, but must be an integer from 0 to "
-                f"{len(example.texts) - 1}"
+            raise RecordError(
+                f"answer is {json.dumps(answer)}: it must be an integer from 0 to {len(example.texts) - 1}"
             )
-        return float(answer == example.target)
 
-    def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
+    def ask(self, media_id: str, text: str, options: Sequence[str]) -> Example:
         """Return the example of a question with its options.
 
         Raises:
@@ -98,7 +103,7 @@ class MultipleChoice(AnswerTask):
                 hint="give --option once for each option",
             )
         # Like a record: the question is the context that is read before each option.
-        return Example(example_id, media_id, tuple(options), context=text)
+        return Example(None, media_id, tuple(options), context=text)
 
     def answer_text(self, fields: Mapping[str, Any]) -> str:
         """Return the text of the chosen option."""

@@ -7,19 +7,20 @@ the same mismatched texts every time.
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from clipbert_cli.errors import PredictionsError, UsageError
+from clipbert_cli.errors import UsageError
 from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, as_texts, make_example
 from clipbert_cli.task.metrics import percent
 from clipbert_cli.task.pooling import NO_LABEL, count_matches, count_words, masked_words, matching
 from clipbert_cli.task.retrieval import NegativeCaptions
-from clipbert_cli.text.fields import Record
-from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
+from clipbert_cli.text.fields import Record, RecordError
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey, Texts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,6 +33,8 @@ MASKED_SHARE = 0.15
 BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.1
 # The share of the texts that is exchanged for a text of another media item (ClipBERT section 3.1).
 MISMATCHED_SHARE = 0.5
+# The fields of a prediction.
+COUNTS = ("words", "words_right", "pairs", "pairs_right")
 
 
 class Pair(NamedTuple):
@@ -107,8 +110,7 @@ class Pretraining(Task):
         clips = outputs.logits.shape[1]
         return [
             Prediction(
-                example.example_id,
-                example.media_id,
+                example.key,
                 {"words": words, "words_right": words_right, "pairs": clips, "pairs_right": pairs_right},
             )
             for example, words, words_right, pairs_right in zip(
@@ -116,28 +118,32 @@ class Pretraining(Task):
             )
         ]
 
-    def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
+    def ask(self, media_id: str, text: str, options: Sequence[str]) -> Example:
         """Raise UsageError: a pretrained model answers no questions."""
         raise UsageError(
             "the run's task is pretraining: it has not learnt to answer questions",
             hint="finetune it for a task: clipbert finetune --recipe NAME --set model.weights.checkpoint=RUN/best",
         )
 
-    def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
+    def check_prediction(self, fields: Mapping[str, Any], example: Example) -> None:
+        """Raise RecordError unless all counts are there, and nothing is counted right more often than it occurs."""
+        for name in COUNTS:
+            value = fields.get(name)
+            if type(value) is not int or not 0 <= value < 2**53:
+                raise RecordError(f"{name} is {json.dumps(value)}: it must be a count")
+        for name in ("words", "pairs"):
+            if fields[f"{name}_right"] > fields[name]:
+                raise RecordError(f"{name}_right is {fields[f'{name}_right']}: there are only {fields[name]} {name}")
+
+    def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return `mlm_accuracy` over masked words, `itm_accuracy` over texts and clips, and their counts.
 
         How many words and clips a failed media item would have had is not known. It counts as all wrong, with as many
         as the others have on average.
         """
-        names = ("words", "words_right", "pairs", "pairs_right")
-        sums = dict.fromkeys(names, 0)
-        answered = [example for example in examples if "media_error" not in fields[example.example_id]]
-        for example in answered:
-            for name in names:
-                value = fields[example.example_id].get(name)
-                if type(value) is not int or value < 0:
-                    raise PredictionsError(f"example {example.example_id!r}: {name} is {value!r}, but must be a count")
-                sums[name] += value
+        found = [fields[example.key] for example in examples]
+        answered = [each for each in found if "media_error" not in each]
+        sums = {name: sum(each[name] for each in answered) for name in COUNTS}
         # The failed examples lower both accuracies by their share of the split.
         share = len(answered) / len(examples)
         return {
@@ -188,5 +194,7 @@ class Pairs:
             texts = example.texts if matches else (self.others.other(group, rng),)
             # The seed fits into a signed 64-bit integer.
             target = Pair(matches, int(rng.integers(2**63)))
-            examples.append(dataclasses.replace(example, texts=texts, target=target))
+            # The prediction belongs to the record, whatever text is drawn.
+            drawn = dataclasses.replace(example, texts=texts, target=target, drawn_from=example.text_digest)
+            examples.append(drawn)
         return Group(group.media_id, tuple(examples))

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipbert_cli.errors import AnnotationError, PredictionsError, UsageError
-from clipbert_cli.task.base import COMMON_FIELDS, Draw, Questions, Task, make_example, texts_checksum
+from clipbert_cli.errors import AnnotationError, UsageError
+from clipbert_cli.task.base import COMMON_FIELDS, Draw, Questions, Task, make_example
 from clipbert_cli.task.metrics import RECALLS, recall_table, retrieval_metrics
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.fields import Record
-from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,15 +28,12 @@ class Retrieval(Task):
     """The task `retrieval`. Records have `media_id` and `caption` (one, or a list), and may have `example_id`."""
 
     fields = (*COMMON_FIELDS, "caption")
-    # A media item has one prediction, its scores with all texts. Ranks need the scores of all items, so a part of a
-    # split cannot be scored.
+    # A media item has one prediction: its scores with all texts.
     main_metric = "recall_at_1"
     metrics = (*(f"recall_at_{rank}" for rank in RECALLS), "median_rank", "mean_rank", "count")
     objective_settings = ("pool", "loss", "num_negatives", "as_original")
     ranks_media = True
-    prediction_key = "media_id"
     list_field = "caption"
-    scores_part_of_split = False
     formats = ("jsonl", "scores")
 
     def num_outputs(self) -> int:
@@ -59,7 +56,7 @@ class Retrieval(Task):
         gallery = dict.fromkeys([*(example.media_id for example in examples if example.media_id), *media_ids])
         return Questions([Group(media_id, ()) for media_id in gallery], shared=examples)
 
-    def ask(self, example_id: str, media_id: str, text: str, options: Sequence[str]) -> Example:
+    def ask(self, media_id: str, text: str, options: Sequence[str]) -> Example:
         """Raise UsageError: a retrieval model answers no questions."""
         raise UsageError(
             "the run's task is retrieval: it finds media by text and answers no questions",
@@ -92,35 +89,28 @@ class Retrieval(Task):
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
         """Return one prediction per media item.
 
-        Fields: `scores`, float32 (texts,), the probability of each text of the split to match, in the texts' order; and
-        `texts`, the checksum of the texts' ids.
+        Its field `scores`, float32 (texts,), has the probability of each text of the split to match, in their order.
         """
         scores = match_probability(outputs.logits, pool=self.objective.pool)  # (B * texts,)
         # Nothing is rounded: rounded scores tie, and ties decide ranks.
         rows = scores.view(len(batch.media_ids), -1).float().cpu().numpy()  # (B, texts)
-        texts = texts_checksum(batch.examples)
         return [
-            Prediction(None, media_id, {"texts": texts, "scores": row})
+            Prediction(PredictionKey(media_id), {"scores": row})
             for media_id, row in zip(batch.media_ids, rows, strict=True)
         ]
 
-    def score(self, fields: Mapping[str, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
+    def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return recall at 1, 5 and 10 and ranks: text to media at the top, media to text under `video_to_text`."""
         media = list(dict.fromkeys(example.media_id for example in examples))
-        expected = texts_checksum(examples)
         scores = np.empty((len(examples), len(media)), dtype=np.float32)
         for column, media_id in enumerate(media):
-            if "media_error" in fields[media_id]:
+            own = fields[PredictionKey(media_id)]
+            if "media_error" in own:
                 # Probabilities are at least 0. A failed item ranks behind all others (-1), and its own texts rank
                 # behind all other texts (-2), so that it counts as wrong in both directions.
                 scores[:, column] = [-2.0 if example.media_id == media_id else -1.0 for example in examples]
-                continue
-            if fields[media_id].get("texts") != expected:
-                raise PredictionsError(
-                    f"media item {media_id!r}: its scores belong to other texts than those of the split",
-                    hint="predict again with the annotations that are scored against",
-                )
-            scores[:, column] = _scores_of(media_id, fields[media_id].get("scores"), len(examples))
+            else:
+                scores[:, column] = own["scores"]
         position = {media_id: column for column, media_id in enumerate(media)}
         media_of_text = [position[example.media_id] for example in examples]
         return retrieval_metrics(scores, media_of_text, one_text_per_media=self.objective.as_original)
@@ -128,17 +118,6 @@ class Retrieval(Task):
     def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
         """Return one row per direction."""
         return recall_table(metrics)
-
-
-def _scores_of(media_id: str, value: Any, count: int) -> np.ndarray:
-    # A predictions file may hold anything at this place: a short list, text, null, NaN.
-    try:
-        scores = np.asarray(value, dtype=np.float32)
-    except (TypeError, ValueError):
-        scores = np.empty(0, dtype=np.float32)
-    if scores.shape != (count,) or not np.isfinite(scores).all():
-        raise PredictionsError(f"media item {media_id!r}: scores must be {count} finite numbers, one per text")
-    return scores
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ All bad records of a file are reported together, with file, line, field and valu
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -55,8 +54,7 @@ def read_examples(
             continue
         examples += made
         places += [record.place] * len(made)
-    examples, repeated = _with_unique_ids(examples, places)
-    mistakes += repeated
+    mistakes += _repeated_ids(examples, places)
     if mistakes and not examples and len(missing) == len(mistakes):
         first = missing[0]
         raise AnnotationError(
@@ -73,28 +71,22 @@ def read_examples(
     return examples
 
 
-def _with_unique_ids(examples: list[Example], places: Sequence[str]) -> tuple[list[Example], list[str]]:
-    """Return the examples with ids that are unique in the file, and a message for each that cannot be made unique.
+def _repeated_ids(examples: Sequence[Example], places: Sequence[str]) -> list[str]:
+    """Return a message for each id that an earlier record has as well.
 
-    Ids that are unique per media item only, such as the number of a question about its video, get the media id before
-    them.
+    Some data sets number the questions of each video: their ids are unique per media item only.
     """
     media_of: dict[str, str] = {}
-    per_item = any(
-        media_of.setdefault(example.example_id, example.media_id) != example.media_id for example in examples
-    )
+    own = [(each, each.example_id, place) for each, place in zip(examples, places, strict=True) if each.example_id]
+    per_item = any(media_of.setdefault(own_id, each.media_id) != each.media_id for each, own_id, _ in own)
     first: dict[tuple[str, str], str] = {}
     mistakes = []
-    for example, place in zip(examples, places, strict=True):
-        key = (example.media_id if per_item else "", example.example_id)
+    for example, own_id, place in own:
+        key = (example.media_id if per_item else "", own_id)
         if (before := first.setdefault(key, place)) is not place:
             of = f" of {example.media_id!r}" if per_item else ""
-            mistakes.append(f"{place}: example id {example.example_id!r}{of} is also that of {before}")
-    if per_item:
-        examples = [
-            dataclasses.replace(example, example_id=f"{example.media_id}/{example.example_id}") for example in examples
-        ]
-    return examples, mistakes
+            mistakes.append(f"{place}: example id {own_id!r}{of} is also that of {before}")
+    return mistakes
 
 
 def shortened(names: Sequence[str]) -> str:

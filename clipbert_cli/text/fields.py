@@ -89,11 +89,6 @@ class Record:
     typed: bool = True
     part: int | None = None
 
-    @property
-    def number(self) -> str:
-        """What identifies a record that has no id of its own."""
-        return str(self.index) if self.part is None else f"{self.index}.{self.part}"
-
     def text(self, name: str) -> str:
         """Return a field that is non-empty text. Raises RecordError."""
         own, value = self._value(name)

@@ -272,11 +272,11 @@ class Trainer:
         if self.precision.name != "fp16":
             logger.warning("step %d is skipped, because a number is not finite: %s", self.step, numbers)
         if self.skipped_in_row >= MAX_SKIPPED_STEPS:
-            own = [example.example_id for batch in batches for example in batch.examples]
-            ids = dict.fromkeys(each for process in self.world.gather(own) for each in process)
+            own = [f"{each.media_id} {each.texts[0]!r}" for batch in batches for each in batch.examples]
+            names = dict.fromkeys(each for process in self.world.gather(own) for each in process)
             raise RunError(
                 f"the loss or gradient of {self.skipped_in_row} steps in a row was not finite, the last at step "
-                f"{self.step}: {numbers}; examples of step {self.step}: {', '.join(ids)}",
+                f"{self.step}: {numbers}; examples of step {self.step}: {', '.join(names)}",
                 hint="lower train.learning_rate, set train.max_grad_norm, or look at these examples",
             )
 

@@ -103,8 +103,9 @@ def recipe_digest(recipe: Recipe) -> str:
 
 
 def groups_digest(groups: Sequence[Group]) -> str:
-    """Return the SHA-256 of the ids of groups and their examples, in order."""
+    """Return the SHA-256 of the groups' media items, texts and targets, in order."""
     digest = hashlib.sha256()
     for group in groups:
-        digest.update(json.dumps([group.media_id, *(example.example_id for example in group.examples)]).encode())
+        content = [[each.context, each.texts, each.target] for each in group.examples]
+        digest.update(json.dumps([group.media_id, *content]).encode())
     return digest.hexdigest()

@@ -29,8 +29,8 @@ def test_predictions_are_scored_as_json_on_stdout(clipbert: Clipbert, made_data:
     assert (done.returncode, done.stderr) == (0, "")
     metrics = json.loads(done.stdout)
     truth = [json.loads(line) for line in (made_data / "txt_db" / "test.jsonl").read_text().splitlines()]
-    rows = {row["example_id"]: row for row in map(json.loads, predictions.read_text().splitlines())}
-    right = [rows[str(number)]["answer"] == record["answer"] for number, record in enumerate(truth)]
+    rows = {(row["media_id"], row["question"]): row for row in map(json.loads, predictions.read_text().splitlines())}
+    right = [rows[record["video_id"], record["question"]]["answer"] == record["answer"] for record in truth]
     assert metrics["accuracy"] == 100 * sum(right) / 48
     assert {kind: row["count"] for kind, row in metrics["by_type"].items()} == {"what": 32, "where": 16}
 
@@ -58,14 +58,15 @@ def test_missing_predictions_are_named_unless_partial_is_allowed(
 ) -> None:
     part = tmp_path / "part.jsonl"
     part.write_text("".join(predictions.read_text().splitlines(keepends=True)[:46]))
-    left_out = [json.loads(line)["example_id"] for line in predictions.read_text().splitlines()[46:]]
+    first = json.loads(predictions.read_text().splitlines()[46])
     done = evaluate(clipbert, made_data, part)
     assert done.returncode == 1
-    assert f"2 of 48 examples have no prediction: {', '.join(sorted(left_out, key=int))}" in done.stderr
+    assert "2 of 48 records of the split have no prediction; the first: " in done.stderr
+    assert f"'{first['media_id']}', '{first['question']}'" in done.stderr
     allowed = evaluate(clipbert, made_data, part, "--allow-partial", "--json")
     assert allowed.returncode == 0
     assert {name: json.loads(allowed.stdout)[name] for name in ("count", "missing")} == {"count": 46, "missing": 2}
-    assert "scored 46 of 48 examples" in evaluate(clipbert, made_data, part, "--allow-partial").stderr
+    assert "scored 46 of 48 records" in evaluate(clipbert, made_data, part, "--allow-partial").stderr
 
 
 def test_every_bad_line_of_a_predictions_file_is_named(
@@ -73,13 +74,13 @@ def test_every_bad_line_of_a_predictions_file_is_named(
 ) -> None:
     bad = tmp_path / "bad.jsonl"
     lines = predictions.read_text().splitlines()
-    bad.write_text("\n".join([*lines, lines[0], '{"example_id": "999"}', '{"example_id": 3}', lines[1][:30]]) + "\n")
+    bad.write_text("\n".join([*lines, lines[0], '{"media_id": "v"}', '{"media_id": 3}', lines[1][:30]]) + "\n")
     done = evaluate(clipbert, made_data, bad)
-    first = json.loads(lines[0])["example_id"]
+    first = json.loads(lines[0])
     assert done.returncode == 1
-    assert f'{bad}:49: example_id is "{first}", which an earlier line has as well' in done.stderr
-    assert f'{bad}:50: example_id is "999", which the split does not have' in done.stderr
-    assert f"{bad}:51: example_id is 3, but must be text" in done.stderr
+    assert f"{bad}:49: '{first['media_id']}', '{first['question']}' has a prediction already: {bad}:1" in done.stderr
+    assert f"{bad}:50: text_digest is null: it must be text" in done.stderr
+    assert f"{bad}:51: media_id is 3: it must be text" in done.stderr
     assert f"{bad}:52: not JSON (" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -228,3 +229,46 @@ def test_debug_shows_the_traceback(clipbert_process: ClipbertProcess, tmp_path: 
     assert process.returncode == 1
     assert "Traceback" in stderr
     assert "RecipeError" in stderr
+
+
+@pytest.mark.parametrize(
+    ("run", "recipe", "split"),
+    [
+        ("trained_run", "demo_qa", "txt_db"),
+        ("choice_run", "demo_mc", "txt_db/mc"),
+        ("retrieval_run", "demo_retrieval", "txt_db/retrieval"),
+    ],
+)
+def test_records_that_are_reordered_after_infer_have_the_same_score(
+    clipbert: Clipbert,
+    made_data: Path,
+    tmp_path: Path,
+    request: pytest.FixtureRequest,
+    run: str,
+    recipe: str,
+    split: str,
+) -> None:
+    data, trained = tmp_path / "data", request.getfixturevalue(run)
+    shutil.copytree(made_data / "txt_db", data / "txt_db")
+    preds = tmp_path / "preds.jsonl"
+    assert clipbert("infer", "--run", trained, "--split", "test", "-o", preds).returncode == 0
+    asked = ["eval", preds, "--split", "test", "--data-root", data, "--json"]
+    before = clipbert(*asked, "--recipe", recipe)
+    assert before.returncode == 0, before.stderr
+    annotations = data / split / "test.jsonl"
+    lines = annotations.read_text().splitlines(keepends=True)
+    annotations.write_text("".join(lines[::-1]))
+    assert clipbert(*asked, "--recipe", recipe).stdout == before.stdout
+    assert clipbert(*asked, "--run", trained).stdout == before.stdout
+    annotations.write_text("".join(lines[1:]))
+    refused = clipbert(*asked, "--run", trained)
+    assert refused.returncode == 1
+    assert f"1 of {len(lines)} " in refused.stderr
+
+
+@pytest.mark.parametrize("given", [[], ["--run", "runs/x", "--recipe", "demo_qa"]])
+def test_eval_takes_either_a_run_or_a_recipe(clipbert: Clipbert, given: list[str]) -> None:
+    done = clipbert("eval", "preds.jsonl", "--split", "test", *given)
+    assert done.returncode == 2
+    assert "--run" in done.stderr
+    assert "--recipe" in done.stderr

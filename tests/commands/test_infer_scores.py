@@ -44,7 +44,8 @@ def ids(folder: Path) -> dict[str, Any]:
 
 
 def matrix(lines: str) -> np.ndarray:
-    return np.array([json.loads(line)["scores"] for line in lines.splitlines()], dtype=np.float32)
+    """The scores of a predictions file, whose first line lists the texts."""
+    return np.array([json.loads(line)["scores"] for line in lines.splitlines()[1:]], dtype=np.float32)
 
 
 def evaluate(clipbert: Clipbert, made_data: Path, what: Path) -> Finished:
@@ -59,7 +60,9 @@ def test_a_score_folder_and_json_lines_hold_the_same_scores(
     lines = (tmp_path / "preds.jsonl").read_text()
     assert np.array_equal(matrix(lines), np.load(scores / "scores.npy"))
     assert np.ptp(matrix(lines)) > 0.01
-    assert [json.loads(line)["media_id"] for line in lines.splitlines()] == ids(scores)["media"]
+    texts, *rows = map(json.loads, lines.splitlines())
+    assert [row["media_id"] for row in rows] == ids(scores)["media"]
+    assert texts["texts"] == ids(scores)["texts"]
     one, other = (evaluate(clipbert, made_data, path) for path in (tmp_path / "preds.jsonl", scores))
     assert (one.returncode, other.returncode) == (0, 0), other.stderr
     assert json.loads(one.stdout) == json.loads(other.stdout)
@@ -68,7 +71,7 @@ def test_a_score_folder_and_json_lines_hold_the_same_scores(
 def test_scores_of_another_split_are_refused(scores: Path, made_data: Path, clipbert: Clipbert) -> None:
     done = clipbert("eval", scores, "-r", "demo_retrieval", "--data-root", made_data, "--split", "test")
     assert done.returncode == 1
-    assert "8 media items do not belong to the split" in done.stderr
+    assert "8 of 8 media items with scores do not belong to the split" in done.stderr
 
 
 def test_failed_media_have_no_scores_and_count_as_wrong(

@@ -235,10 +235,10 @@ def test_options_are_scored_like_in_training(model: ClipBert) -> None:
     found = list(predictor.run(Evaluation([batch], None, len(examples))))
     with torch.inference_mode():
         expected = task.predict(model(batch), batch)
-    assert [each.example_id for each in found] == ["e0", "e1", "e2"]
+    assert [each.key for each in found] == [example.key for example in examples]
     for one, other in zip(found, expected, strict=True):
         assert one.fields["answer"] == other.fields["answer"]
-        assert one.fields["scores"] == pytest.approx(other.fields["scores"], abs=1e-5)
+        assert one.fields["score"] == one.fields["top"][0]["score"] == pytest.approx(other.fields["score"], abs=1e-5)
 
 
 def test_failed_media_get_a_prediction_with_the_reason(model: ClipBert) -> None:

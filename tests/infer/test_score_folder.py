@@ -12,19 +12,22 @@ import numpy as np
 import pytest
 
 from clipbert_cli.errors import OutputError, PredictionsError
+from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, is_score_folder, read_scores
-from clipbert_cli.types import Prediction
+from clipbert_cli.types import Example, Prediction, PredictionKey
 
-MEDIA, TEXTS = tuple(f"v{number}" for number in range(11)), ("a", "b", "c")
-SCORING = Scoring(MEDIA, TEXTS, checksum="c0ffee00", digest="1234abcd", batch_size=2)
+MEDIA = tuple(f"v{number}" for number in range(11))
+TEXTS = TextList.of([Example(None, f"v{number}", (text,)) for number, text in enumerate("abc")])
+OTHER_TEXTS = TextList.of([Example(None, f"v{number}", (text,)) for number, text in enumerate("abd")])
+SCORING = Scoring(MEDIA, TEXTS, digest="1234abcd", batch_size=2)
 BAD = "v6"
-MATRIX = np.random.default_rng(0).random((len(MEDIA), len(TEXTS)), dtype=np.float32)
+MATRIX = np.random.default_rng(0).random((len(MEDIA), 3), dtype=np.float32)
 
 
 def batch(number: int) -> list[Prediction]:
     rows = [(MEDIA[place], MATRIX[place]) for place in SCORING.positions(number)]
     return [
-        Prediction(None, name, {"media_error": "no frames"} if name == BAD else {"texts": "c0ffee00", "scores": row})
+        Prediction(PredictionKey(name), {"media_error": "no frames"} if name == BAD else {"scores": row})
         for name, row in rows
     ]
 
@@ -53,20 +56,23 @@ def test_rows_are_media_and_columns_texts(tmp_path: Path) -> None:
     scores = np.load(tmp_path / "scores" / "scores.npy")
     assert (scores.dtype, scores.shape) == (np.float32, (11, 3))
     ids = json.loads((tmp_path / "scores" / "ids.json").read_text())
-    assert (tuple(ids["media"]), tuple(ids["texts"]), ids["errors"]) == (MEDIA, TEXTS, {BAD: "no frames"})
+    assert (tuple(ids["media"]), TextList.parse(ids["texts"])) == (MEDIA, TEXTS)
+    assert ids["errors"] == {BAD: "no frames"}
     for row, name in enumerate(MEDIA):
         assert np.isnan(scores[row]).all() if name == BAD else (scores[row] == MATRIX[row]).all()
 
 
 def test_reading_gives_the_fields_that_were_written(tmp_path: Path) -> None:
     finished(tmp_path / "scores")
-    fields = read_scores(tmp_path / "scores")
-    assert list(fields) == list(MEDIA)
+    rows = read_scores(tmp_path / "scores")
+    assert [key.media_id for key in rows] == list(MEDIA)
     for number in range(SCORING.batches):
         for prediction in batch(number):
-            assert fields[prediction.media_id].keys() == prediction.fields.keys()
+            row = rows[prediction.key]
+            assert row.fields.keys() == {"media_id", *prediction.fields}
+            assert row.texts == (None if prediction.media_id == BAD else TEXTS)
             for name, value in prediction.fields.items():
-                assert np.array_equal(fields[prediction.media_id][name], value)
+                assert np.array_equal(row.fields[name], value)
 
 
 def test_several_processes_write_the_same_bytes_as_one(tmp_path: Path) -> None:
@@ -160,7 +166,7 @@ def test_unfinished_scores_of_another_model_or_split_are_not_continued(change: s
     folder = ScoreFolder(tmp_path / "scores", SCORING)
     with folder.opened(overwrite=False):
         write(folder, [0])
-    values = {"digest": "0", "texts": ("a", "b", "d"), "media": MEDIA[::-1], "batch_size": 3}
+    values = {"digest": "0", "texts": OTHER_TEXTS, "media": MEDIA[::-1], "batch_size": 3}
     other = ScoreFolder(tmp_path / "scores", Scoring(**{**vars(SCORING), change: values[change]}))
     with pytest.raises(OutputError, match="of other weights, settings, media or texts"), other.opened(overwrite=False):
         pass

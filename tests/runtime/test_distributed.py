@@ -67,7 +67,7 @@ def test_every_process_receives_what_the_others_sent(answers: list[dict[str, Any
 
 
 def expected_predictions(count: int) -> list[list[Any]]:
-    return [[f"e{index}", 2.0 * index] for index in range(count)]
+    return [[f"m{index}", 2.0 * index] for index in range(count)]
 
 
 def test_every_example_is_predicted_once_and_in_order_by_several_processes(answers: list[dict[str, Any]]) -> None:

@@ -8,13 +8,13 @@ import torch
 from goldens import golden_json
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
-from clipbert_cli.task.base import Task, texts_checksum
+from clipbert_cli.task.base import Task
 from clipbert_cli.task.image_qa import ImageQa
 from clipbert_cli.task.metrics import accuracy_by_type, ranks, retrieval_metrics
 from clipbert_cli.task.multiple_choice import MultipleChoice
 from clipbert_cli.task.open_ended_qa import OpenEndedQa
 from clipbert_cli.task.retrieval import Retrieval
-from clipbert_cli.types import Batch, Example, Outputs
+from clipbert_cli.types import Batch, Example, Outputs, PredictionKey
 
 NAMES = {
     "recall_at_1": "r1",
@@ -33,7 +33,7 @@ def batch_of(examples: list[Example], media_ids: tuple[str, ...] = ()) -> Batch:
 def scored(task: Task, logits: torch.Tensor, examples: list[Example]) -> tuple[list[Any], dict[str, Any]]:
     """Predicted answers and metrics, through the task's own predict and score."""
     predictions = task.predict(Outputs(logits), batch_of(examples))
-    metrics = task.score({each.example_id: each.fields for each in predictions}, examples)
+    metrics = task.score({each.key: each.fields for each in predictions}, examples)
     return [each.fields["answer"] for each in predictions], metrics
 
 
@@ -98,8 +98,7 @@ def test_retrieval_scores_are_the_originals() -> None:
         scores = np.array(case["scores_text_video"], dtype=np.float32)
         examples = [Example(str(number), str(media), ("?",)) for number, media in enumerate(owner)]
         task = Retrieval(ObjectiveConfig(as_original=True), InferConfig(), None)
-        texts = texts_checksum(examples)
-        fields = {str(media): {"texts": texts, "scores": scores[:, media]} for media in range(scores.shape[1])}
+        fields = {PredictionKey(str(media)): {"scores": scores[:, media]} for media in range(scores.shape[1])}
         metrics = task.score(fields, examples)
         for found, expected in (
             (metrics, case["metrics"]["text2video"]),

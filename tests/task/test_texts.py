@@ -200,5 +200,5 @@ def test_words_of_mismatched_texts_are_masked_but_learnt_only_on_request() -> No
 
 def test_a_pretrained_model_refuses_questions() -> None:
     with pytest.raises(UsageError, match="pretraining: it has not learnt to answer questions") as raised:
-        Pretraining(OBJECTIVE, INFER, None).ask("0", "cat.mp4", "what is it ?", ())
+        Pretraining(OBJECTIVE, INFER, None).ask("cat.mp4", "what is it ?", ())
     assert "clipbert finetune" in str(raised.value.hint)

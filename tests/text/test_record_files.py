@@ -196,7 +196,7 @@ def test_a_list_of_captions_is_as_many_examples(
         ("v", ("a dog",)),
         ("w", ("a bird",)),
     ]
-    assert [example.example_id for example in examples][:2] == ["0.0", "0.1"]
+    assert len({example.key for example in examples}) == 3
 
 
 def test_a_caption_in_brackets_is_a_text(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_ids_may_be_unique_per_media_item_only(tmp_path: Path, task: str) -> Non
     ids = [("v", 0), ("v", 1), ("w", 0), ("w", 1), ("x", 7)]
     path = written(tmp_path / "a.jsonl", lines([{"video_id": video, "qid": qid, **rest} for video, qid in ids]))
     examples = read(task, path)
-    assert [example.example_id for example in examples] == ["v/0", "v/1", "w/0", "w/1", "x/7"]
+    assert [example.example_id for example in examples] == ["0", "1", "0", "1", "7"]
     with path.open("a") as file:
         file.write(json.dumps({"video_id": "w", "qid": 1, **rest}) + "\n")
     with pytest.raises(AnnotationError, match=r":6: example id '1' of 'w' is also that of .*:4$"):

@@ -68,8 +68,7 @@ def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
     else:
         writer.warnings.append("no retrieval_val.json: the validation pairs are not the published ones")
         validation = _choose_validation(captions, held_out)
-    # Tasks identify a caption by its sen_id, or by its line number if it has none. An id that several captions have
-    # would join their predictions.
+    # An annotation file in which two records have the same id is refused.
     repeated = len(captions) - len({record["sen_id"] for record in captions})
     if repeated:
         writer.warnings.append(f"{repeated:,} captions have the sen_id of another: sen_id is left out")

@@ -321,7 +321,8 @@ class ModelConfig(Section):
     tokenizer: str = setting(
         "pretrained/bert-base-uncased",
         NEVER,
-        "WordPiece vocabulary: a vocab.txt, or a folder that holds one. Relative to data.root.",
+        "WordPiece tokenizer: the folder of a BERT model, or its vocab.txt. tokenizer_config.json or tokenizer.json "
+        "beside it says whether texts become lower-case. Relative to data.root.",
     )
     weights: WeightsConfig = WeightsConfig()
     visual: VisualConfig = VisualConfig()

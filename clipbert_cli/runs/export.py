@@ -45,6 +45,6 @@ def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as unfinished:
         save_pretrained(model, unfinished)
-        for file in (folder.vocabulary, folder.answers, folder.recipe):
+        for file in (folder.vocabulary, folder.tokenizer_settings, folder.answers, folder.recipe):
             if file.exists():
                 shutil.copyfile(file, unfinished / file.name)

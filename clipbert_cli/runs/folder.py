@@ -2,7 +2,8 @@
 
 runs/<name>/
     recipe.yaml             the resolved recipe
-    vocab.txt, answers.json the tokenizer's vocabulary and the answers, so that the folder is self-contained
+    vocab.txt, tokenizer_config.json, answers.json
+                            the tokenizer and the answers, so that the folder is self-contained
     checkpoints/step_N/     see runs/checkpoint.py
     latest, best            links to checkpoints
     metrics.jsonl           one record per line
@@ -41,6 +42,7 @@ class RunFolder:
         self.path = path
         self.recipe = path / "recipe.yaml"
         self.vocabulary = path / "vocab.txt"
+        self.tokenizer_settings = path / "tokenizer_config.json"
         self.answers = path / "answers.json"
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
@@ -82,8 +84,11 @@ class RunFolder:
             )
         return run
 
-    def create(self, *, recipe: str, vocabulary: Path, answers: Mapping[str, int] | None) -> None:
-        """Make the folder with recipe, vocabulary and answers; it appears complete or not at all.
+    def create(self, *, recipe: str, tokenizer: Mapping[str, str], answers: Mapping[str, int] | None) -> None:
+        """Make the folder with recipe, tokenizer and answers; it appears complete or not at all.
+
+        Args:
+            tokenizer: names and contents of the tokenizer's files.
 
         Raises:
             RunError: another process has made it in the meantime.
@@ -93,7 +98,8 @@ class RunFolder:
             with atomic_folder(self.path) as unfinished:
                 fresh = RunFolder(unfinished)
                 fresh.recipe.write_text(recipe, encoding="utf-8")
-                shutil.copyfile(vocabulary, fresh.vocabulary)
+                for name, content in tokenizer.items():
+                    (unfinished / name).write_text(content, encoding="utf-8")
                 if answers is not None:
                     text = json.dumps(answers, ensure_ascii=False, indent=1) + "\n"
                     fresh.answers.write_text(text, encoding="utf-8")

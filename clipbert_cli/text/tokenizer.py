@@ -1,54 +1,103 @@
-"""BERT's uncased WordPiece tokenizer: texts -> padded token ids. Legend: N texts, L tokens of the longest row."""
+"""BERT's WordPiece tokenizer: texts -> padded token ids. Legend: N texts, L tokens of the longest row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from clipbert_cli.errors import UnreadableError, WeightsError
-from clipbert_cli.foreign import read_text
+from clipbert_cli.foreign import read_json, read_text
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
+# The names of the files in which Hugging Face keeps a tokenizer.
+_VOCABULARY, _CONFIG, _WHOLE = "vocab.txt", "tokenizer_config.json", "tokenizer.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TextSettings:
+    """What is done to a text before it is divided into pieces.
+
+    The names are those of `tokenizer_config.json`. `strip_accents` None strips them where texts become lower-case.
+    """
+
+    do_lower_case: bool = True
+    strip_accents: bool | None = None
+    tokenize_chinese_chars: bool = True
+
+    @classmethod
+    def of(cls, folder: Path, entries: Iterable[str]) -> TextSettings:
+        """Return the settings that the files of a folder state.
+
+        `tokenizer_config.json` wins over `tokenizer.json`. Where neither says whether letters become lower-case, they
+        do unless the vocabulary has upper-case ones.
+
+        Raises:
+            WeightsError: a file is damaged, or states something else than a WordPiece tokenizer.
+        """
+        has_upper_case = any(entry != entry.lower() for entry in entries if not entry.startswith("["))
+        stated: dict[str, Any] = {"do_lower_case": not has_upper_case}
+        normalizer = _read(folder / _WHOLE).get("normalizer") or {}
+        for name, own in (
+            ("do_lower_case", "lowercase"),
+            ("strip_accents", "strip_accents"),
+            ("tokenize_chinese_chars", "handle_chinese_chars"),
+        ):
+            if normalizer.get("type") == "BertNormalizer" and own in normalizer:
+                stated[name] = normalizer[own]
+        config = _read(folder / _CONFIG)
+        stated |= {name: config[name] for name in cls.__slots__ if name in config}
+        for name, value in stated.items():
+            if type(value) is not bool and not (name == "strip_accents" and value is None):
+                raise WeightsError(f"{folder}: {name} of the tokenizer is {value!r}, but must be true or false")
+        return cls(**stated)
+
 
 class Tokenizer:
-    """Converts to lower case, strips accents, adds [CLS] and [SEP], and cuts rows at `max_length` tokens.
+    """Adds [CLS] and [SEP], and cuts rows at `max_length` tokens.
 
-    `id_of` has the ids of the special tokens.
+    Whether texts become lower-case and lose their accents is stated by the files beside the vocabulary. `id_of` has the
+    ids of the special tokens.
 
     Args:
-        path: a vocab.txt (one entry per line, id = line number from 0), or a folder with one.
+        path: a vocab.txt (one entry per line, id = line number from 0), or a folder with one or with a tokenizer.json.
         max_length: limit of tokens per row, [CLS] and [SEP] included.
 
     Raises:
-        WeightsError: the file is missing, not UTF-8, or lacks a special token.
+        WeightsError: there is no vocabulary, it lacks a special token, or a file beside it is damaged.
     """
 
     def __init__(self, path: Path, *, max_length: int) -> None:
-        self.vocabulary_file = path / "vocab.txt" if path.is_dir() else path
-        if not self.vocabulary_file.is_file():
-            raise WeightsError(
-                f"{self.vocabulary_file}: no such vocabulary",
-                hint="set model.tokenizer to a vocab.txt or to a folder with one",
-            )
-        try:
-            entries = read_text(self.vocabulary_file).rstrip("\n").split("\n")
-        except UnreadableError as exc:
-            raise WeightsError(str(exc), hint="set model.tokenizer to the vocab.txt of bert-base-uncased") from exc
+        folder = path if path.is_dir() else path.parent
+        self.vocabulary_file, entries = _vocabulary(path)
         if missing := [token for token in SPECIAL_TOKENS if token not in entries]:
             raise WeightsError(
                 f"{self.vocabulary_file}: not a BERT vocabulary, it lacks {', '.join(missing)}",
-                hint="set model.tokenizer to the vocab.txt of bert-base-uncased",
+                hint="set model.tokenizer to the folder of a BERT model, such as bert-base-uncased",
             )
+        self.settings = TextSettings.of(folder, entries)
+        self._entries = entries
         self._tokenizer = BertWordPieceTokenizer(
-            {entry: number for number, entry in enumerate(entries)}, lowercase=True
+            {entry: number for number, entry in enumerate(entries)},
+            lowercase=self.settings.do_lower_case,
+            strip_accents=self.settings.strip_accents,
+            handle_chinese_chars=self.settings.tokenize_chinese_chars,
         )
         self.max_length = max_length
         self.id_of = {token: entries.index(token) for token in SPECIAL_TOKENS}
+
+    def files(self) -> dict[str, str]:
+        """Return the names and contents of the files of a folder from which the same tokenizer can be made."""
+        return {
+            _VOCABULARY: "\n".join(self._entries) + "\n",
+            _CONFIG: json.dumps(asdict(self.settings), indent=1) + "\n",
+        }
 
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
@@ -89,3 +138,48 @@ class Tokenizer:
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def _vocabulary(path: Path) -> tuple[Path, list[str]]:
+    """Return the file with the vocabulary and its entries in the order of their ids."""
+    file = path / _VOCABULARY if path.is_dir() else path
+    whole = path / _WHOLE
+    if not file.is_file() and whole.is_file():
+        return whole, _entries_of(whole)
+    if not file.is_file():
+        raise WeightsError(
+            f"{file}: no such vocabulary", hint="set model.tokenizer to a vocab.txt or to a folder with one"
+        )
+    try:
+        return file, read_text(file).replace("\r\n", "\n").rstrip("\n").split("\n")
+    except UnreadableError as exc:
+        raise WeightsError(str(exc), hint="set model.tokenizer to the vocab.txt of bert-base-uncased") from exc
+
+
+def _entries_of(file: Path) -> list[str]:
+    """Return the vocabulary of a tokenizer.json."""
+    model = _read(file).get("model")
+    kind, ids = (model.get("type"), model.get("vocab")) if isinstance(model, Mapping) else (None, None)
+    # Files of older versions do not state the type; only WordPiece marks the continuation of a word.
+    if kind not in ("WordPiece", None) or not isinstance(ids, Mapping):
+        raise WeightsError(
+            f"{file}: its model is {kind}, but a vocabulary of WordPiece is needed",
+            hint="set model.tokenizer to the folder of a BERT model",
+        )
+    entry_of = {number: entry for entry, number in ids.items()}
+    if set(entry_of) != set(range(len(ids))):
+        raise WeightsError(f"{file}: the ids of its vocabulary are not 0 to {len(ids) - 1}, each once")
+    return [entry_of[number] for number in range(len(ids))]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, an empty one where there is no file."""
+    try:
+        content = read_json(file)
+    except FileNotFoundError:
+        return {}
+    except UnreadableError as exc:
+        raise WeightsError(str(exc), hint="get the file again, or remove it") from exc
+    if not isinstance(content, dict):
+        raise WeightsError(f"{file}: a JSON object is expected", hint="get the file again, or remove it")
+    return content

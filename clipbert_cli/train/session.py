@@ -214,7 +214,7 @@ class Training:
         if not self.resumption:
             self.folder.create(
                 recipe=dump_recipe(self.setup.recipe),
-                vocabulary=self.setup.tokenizer.vocabulary_file,
+                tokenizer=self.setup.tokenizer.files(),
                 answers=self.setup.answers,
             )
             stack.enter_context(self.folder.locked())

@@ -97,8 +97,8 @@ def test_an_export_is_what_from_pretrained_reads(
     out = tmp_path / "model"
     done = clipbert("runs", "export", averaged, out, "--checkpoint", "latest", "--weights", weights)
     assert done.returncode == 0, done.stderr
-    assert {"config.json", "model.safetensors", "vocab.txt", "answers.json", "recipe.yaml"} == {
-        path.name for path in out.iterdir()
+    assert {path.name for path in out.iterdir()} == {
+        *("config.json", "model.safetensors", "vocab.txt", "tokenizer_config.json", "answers.json", "recipe.yaml"),
     }
     found = dict(from_pretrained(out).named_parameters())
     plain = dict(from_pretrained(averaged / "latest").named_parameters())

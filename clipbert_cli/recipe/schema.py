@@ -406,6 +406,12 @@ class TrainConfig(Section):
         "Factors on the learning rate of some parameters: start of their names -> factor, such as "
         "{head: 10, visual_encoder.grid: 2}. The longest start wins.",
     )
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = setting(
+        None,
+        NEVER,
+        "Factor on the learning rate from each block of the visual encoder to the one before it, such as 0.75: the "
+        "first blocks, which see edges and colours, then change least. null gives all blocks the same rate.",
+    )
     betas: Annotated[list[ShareBelow1], Field(min_length=2, max_length=2)] = setting(
         [0.9, 0.98], NEVER, "Decay rates of AdamW's averages of gradients and of squared gradients."
     )
@@ -417,8 +423,10 @@ class TrainConfig(Section):
     freeze: list[str] = setting(
         [],
         NEVER,
-        "Parts of the model that are not trained, by name: `visual`, `visual.stem`, `visual.0` (a stage, from 0), "
-        "`visual.0-1`, `visual.grid`, `transformer`, `transformer.embeddings`, `transformer.0-5` (layers), `head`.",
+        "Parts of the model that are not trained, by name: `visual`, `visual.stem`, `visual.0` (a stage or block, from "
+        "0), `visual.0-1`, `visual.grid`, `transformer`, `transformer.embeddings`, `transformer.0-5` (layers), `head`. "
+        "An encoder of kind `hf` has `visual.backbone` (all but the new projection), `visual.norm` and "
+        "`visual.projection` in place of `visual.grid`.",
     )
     warmup_ratio: Share = setting(
         0.1,

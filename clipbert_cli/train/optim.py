@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -20,8 +20,11 @@ PARTS = ("transformer", "visual")
 # The name of each part's learning rate in log records.
 RATE_NAMES = {"transformer": "learning_rate", "visual": "visual_learning_rate"}
 
-# Parameters whose name contains one of these have no weight decay, as in BERT and in the original.
+# Parameters whose name contains one of these have no weight decay, as in BERT and in the original, nor have vectors.
 NO_DECAY = ("bias", "norm.weight")
+
+# The same for a visual encoder: the embeddings that ViTs are fine-tuned without weight decay of.
+VISUAL_NO_DECAY = ("position_embedding", "cls_token", "class_embedding", "register_tokens", "mask_token")
 
 # The learning rate where a schedule gives 0, as in the original. It is a rate, not a share of the peak rate.
 LOWEST_RATE = 1e-8
@@ -33,47 +36,112 @@ Group = dict[str, Any]
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
-    """Return the trainable parameters in groups by part, by multiplier, and by weight decay.
+    """Return the trainable parameters in groups by part, by multiplier, by depth, and by weight decay.
 
-    A group's name is `part/decay` or `part/no_decay`, with `/PREFIX` where a multiplier applies. It keeps its `part`,
-    `multiplier` and `decay`. Empty groups are left out; a tied parameter is in one group, once.
+    A group's name is `part/decay` or `part/no_decay`, with `/PREFIX` where a multiplier applies and `/depth N` where
+    `layer_decay` does. It keeps its `part`, `multiplier` and `decay`. Empty groups are left out; a tied parameter is in
+    one group, once.
 
     Raises:
         RecipeError: no trained parameter's name starts with the prefix of a multiplier.
     """
-    decay = {
+    multipliers, depths = config.learning_rate_multipliers, depths_below_top(model, config.layer_decay)
+    weight_decay = {
         "transformer": config.weight_decay,
         "visual": config.weight_decay if config.visual_weight_decay is None else config.visual_weight_decay,
     }
-    groups: dict[tuple[str, str, bool], list[nn.Parameter]] = {}
-    unused = dict.fromkeys(config.learning_rate_multipliers)
+    members: dict[_Kind, list[nn.Parameter]] = {}
+    unused = dict.fromkeys(multipliers)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            prefixes = [prefix for prefix in config.learning_rate_multipliers if name.startswith(prefix)]
-            prefix = max(prefixes, key=len, default="")
+            prefix = max((prefix for prefix in multipliers if name.startswith(prefix)), key=len, default="")
             unused.pop(prefix, None)
-            key = (part_of(name), prefix, not any(word in name for word in NO_DECAY))
-            groups.setdefault(key, []).append(parameter)
+            kind = _Kind(part_of(name), prefix, depths.get(id(parameter), 0), decays(name, parameter))
+            members.setdefault(kind, []).append(parameter)
     if unused:
         raise RecipeError(
             f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}, but no trained parameter's name "
             "starts so, or a longer prefix applies to each",
             hint="names start with, for example, head, transformer.layers.0, visual_encoder.grid",
         )
+    order = [*multipliers, ""]
+    kinds = sorted(
+        members, key=lambda each: (PARTS.index(each.part), order.index(each.prefix), -each.depth, not each.decays)
+    )
     return [
         {
-            "name": "/".join([part, "decay" if decayed else "no_decay", *([prefix] if prefix else [])]),
-            "params": groups[part, prefix, decayed],
-            "part": part,
-            "multiplier": config.learning_rate_multipliers.get(prefix, 1.0),
-            "decay": decay[part] if decayed else 0.0,
+            "name": kind.name(),
+            "params": members[kind],
+            "part": kind.part,
+            "multiplier": multipliers.get(kind.prefix, 1.0) * (config.layer_decay or 1.0) ** kind.depth,
+            "decay": weight_decay[kind.part] if kind.decays else 0.0,
             "lr": 0.0,  # set by `set_rates` before every step
         }
-        for part in PARTS
-        for prefix in dict.fromkeys([*config.learning_rate_multipliers, ""])
-        for decayed in (True, False)
-        if (part, prefix, decayed) in groups
+        for kind in kinds
     ]
+
+
+class _Kind(NamedTuple):
+    """What the parameters of a group have in common."""
+
+    part: str
+    prefix: str
+    depth: int
+    decays: bool
+
+    def name(self) -> str:
+        words = [
+            self.part,
+            "decay" if self.decays else "no_decay",
+            self.prefix,
+            f"depth {self.depth}" if self.depth else "",
+        ]
+        return "/".join(word for word in words if word)
+
+
+def decays(name: str, parameter: nn.Parameter) -> bool:
+    """Return whether a parameter has weight decay."""
+    without = NO_DECAY if part_of(name) == "transformer" else (*NO_DECAY, *VISUAL_NO_DECAY)
+    return parameter.ndim > 1 and not any(word in name for word in without)
+
+
+def depths_below_top(model: nn.Module, layer_decay: float | None) -> dict[int, int]:
+    """Return how many layers below the top each parameter of the visual encoder's stem and blocks is, by its id.
+
+    The last block is 1 below the top, the stem as many as there are blocks and 1 more; what follows the blocks is the
+    top (BEiT, Bao et al. 2021, `get_num_layer_for_vit` in its published code). Without `layer_decay` all are the top.
+    """
+    if layer_decay is None:
+        return {}
+    parts = model.visual_encoder.parts()  # type: ignore[union-attr, operator]
+    blocks = sum(name.isdigit() for name in parts)
+    below = {"stem": blocks + 1, **{str(number): blocks - number for number in range(blocks)}}
+    return {
+        id(parameter): depth
+        for name, depth in below.items()
+        for module in parts[name]
+        for parameter in module.parameters()
+    }
+
+
+def describe_groups(groups: Sequence[Group], config: TrainConfig) -> list[str]:
+    """Return one line per part and multiplier: how much is trained, with which weight decay and learning rate."""
+    lines = []
+    for part, peak in peak_rates(config).items():
+        own = [group for group in groups if group["part"] == part]
+        if not own:
+            continue
+        total, plain = (
+            sum(parameter.numel() for group in own if select(group) for parameter in group["params"])
+            for select in (lambda group: True, lambda group: not group["decay"])
+        )
+        factors = sorted({group["multiplier"] for group in own})
+        decay = max(group["decay"] for group in own)
+        times = f" times {factors[0]:.3g} to {factors[-1]:.3g}" if factors != [1.0] else ""
+        lines.append(
+            f"{part}: {total:,} parameters, {plain:,} without weight decay {decay:g}, learning rate {peak:g}{times}"
+        )
+    return lines
 
 
 def part_of(name: str) -> str:

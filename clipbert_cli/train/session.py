@@ -42,7 +42,7 @@ from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
-from clipbert_cli.train.optim import parameter_groups
+from clipbert_cli.train.optim import describe_groups, parameter_groups
 from clipbert_cli.train.phases import Phases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, groups_digest, recipe_digest
@@ -82,7 +82,7 @@ class Training:
         self.data_digest = groups_digest(self.groups)
         self.best = BestCheckpoint(self.config.best_metric or self.setup.task.main_metric)
         # A multiplier that applies to nothing is found here, and not when the run has its folder.
-        parameter_groups(self.model, self.config)
+        self.parameter_groups = parameter_groups(self.model, self.config)
         if self.resumption:
             self.resumption.check_data(self.data_digest)
 
@@ -103,6 +103,8 @@ class Training:
             run=str(self.folder.path),
             resumed=self.resumption.describe() if self.resumption else "",
             reports=self.reports,
+            groups=describe_groups(self.parameter_groups, self.config),
+            frozen=self.config.freeze,
             encoder=self.model.visual_encoder.describe(data.frame_size),
             cost=forward_cost(
                 self.model,

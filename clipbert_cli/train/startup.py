@@ -16,8 +16,9 @@ class TrainingFacts:
     """A training as it will run.
 
     `reports` say what was loaded into the model, `encoder` describes the visual encoder, and `cost` is what one clip
-    costs. `ema_decay` is None if no moving average is kept. `forward_passes` is the number in one step of the main
-    process, whose share is the largest. `devices` has one name per process. `resumed` is appended to the run's line.
+    costs. `groups` describes the optimiser's parameters, and `frozen` names the parts that are not trained. `ema_decay`
+    is None if no moving average is kept. `forward_passes` is the number in one step of the main process, whose share is
+    the largest. `devices` has one name per process. `resumed` is appended to the run's line.
     """
 
     run: str
@@ -27,6 +28,8 @@ class TrainingFacts:
     cost: ForwardCost
     parameters: int
     trained_parameters: int
+    groups: Sequence[str]
+    frozen: Sequence[str]
     ema_decay: float | None
     training_examples: int
     training_groups: int
@@ -65,6 +68,8 @@ class TrainingFacts:
             [
                 *(report.summary() for report in self.reports),
                 f"model      {self.parameters:,} parameters, {self.trained_parameters:,} trained{average}",
+                *(f"optimiser  {group}" for group in self.groups),
+                *([f"frozen     {', '.join(self.frozen)}"] if self.frozen else []),
                 f"encoder    {self.encoder}",
                 f"cost       {self.cost.describe()}",
                 (

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from made_vision_models import write_vision_model
-from running import SHORT, Clipbert, as_options
+from running import SHORT, Clipbert, ClipbertProcess, Signal, as_options
+from safetensors.torch import load_file
+
+from clipbert_cli.errors import InterruptionError
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.train.setup import prepare_training
 
 VISUAL = ("model.visual.kind=hf", "model.visual.pixel_mean=null", "model.visual.pixel_std=null")
 SETTINGS = (*VISUAL, "train.ema_decay=0.9", "train.freeze=[visual.stem,visual.0]", "train.max_steps=4")
@@ -53,6 +60,8 @@ def test_the_plan_names_encoder_grid_and_cost(clipbert: Clipbert, made_data: Pat
     assert f"encoder    {vision.name}, 96 pixels" in done.stderr
     assert f"grid {side} x {side}" in done.stderr
     assert f"cost       {side * side} visual tokens per clip, " in done.stderr
+    assert "frozen     visual.stem, visual.0" in done.stderr
+    assert "optimiser  visual: " in done.stderr
     assert "new: visual_encoder.projection.weight, visual_encoder.projection.bias" in done.stderr
     found = json.loads(clipbert(*command, "--json", *as_options(["model.visual.grid_stride=2"])).stdout)
     assert found["visual_tokens"] == {"siglip": 9, "convnext": 4}[vision.name]
@@ -93,6 +102,47 @@ def test_training_starts_from_a_checkpoint_of_such_a_run(
     done = clipbert(*command, *as_options([*SHORT, *start]))
     assert done.returncode == 0, done.stderr
     assert "clipbert model" in done.stderr
+
+
+def options_of(made_data: Path, vision: Path, run: Path, *more: str) -> list[object]:
+    """The arguments of a training without dropout, so that its numbers do not depend on the number of processes."""
+    settings = [*SHORT, *SETTINGS, f"model.visual.weights={vision}", *more]
+    settings += ["model.bert.hidden_dropout=0.0", "model.bert.attention_dropout=0.0", "train.layer_decay=0.8"]
+    return ["finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", run, *as_options(settings)]
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(made_data: Path, vision: Path, tmp_path: Path) -> None:
+    """Bit by bit: weights and average."""
+    settings = [
+        *SHORT,
+        *SETTINGS,
+        f"model.visual.weights={vision}",
+        "train.layer_decay=0.8",
+        "train.save_every_steps=1",
+    ]
+    recipe = load_recipe("demo_qa", overrides=settings, data_root=made_data)
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    prepare_training(recipe, whole).run()
+    with pytest.raises(InterruptionError):
+        prepare_training(recipe, stopped).run([Signal(2, signal.SIGTERM)])
+    prepare_training(recipe, stopped, resume=True).run()
+    for name in ("model.safetensors", "average.safetensors"):
+        assert (stopped / "latest" / name).read_bytes() == (whole / "latest" / name).read_bytes(), name
+
+
+def test_two_processes_train_as_one(
+    clipbert: Clipbert, clipbert_process: ClipbertProcess, made_data: Path, vision: Path, tmp_path: Path
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    process = clipbert_process(*options_of(made_data, vision, two, "train.batch_size=2"), "--nproc-per-node", 2)
+    done = clipbert(*options_of(made_data, vision, one, "train.batch_size=4"))
+    assert done.returncode == 0, done.stderr
+    _, stderr = process.communicate(timeout=240)
+    assert process.returncode == 0, stderr
+    found, expected = (load_file(run / "latest" / "model.safetensors") for run in (two, one))
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, atol=2e-5, rtol=1e-3, msg=name)
 
 
 def test_search_ranks_videos(clipbert: Clipbert, made_data: Path, train: Train) -> None:

@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 from goldens import golden_json
+from small_models import small_config
 from torch import nn
 
 from clipbert_cli.errors import RecipeError
+from clipbert_cli.model import ClipBert, HeadSpec
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.train import optim
 from clipbert_cli.train.optim import (
@@ -13,6 +15,7 @@ from clipbert_cli.train.optim import (
     SCHEDULES,
     AdamW,
     build_optimizer,
+    describe_groups,
     learning_rates,
     parameter_groups,
     set_rates,
@@ -115,6 +118,54 @@ def test_groups_are_named_and_biases_and_layer_norms_do_not_decay() -> None:
         "visual/decay": ("visual", 0.25, 1.0, 1),
         "visual/no_decay": ("visual", 0.0, 1.0, 1),
     }
+
+
+class Encoder(nn.Module):
+    """A stem, two blocks and a norm."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embeddings = nn.Conv2d(1, 1, 1)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, 2))
+        self.blocks = nn.ModuleList(nn.Linear(2, 2, bias=False) for _ in range(2))
+        self.last = nn.LayerNorm(2)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        blocks = {str(number): [block] for number, block in enumerate(self.blocks)}
+        return {"stem": [self.embeddings], **blocks, "norm": [self.last]}
+
+
+def test_layer_decay_lowers_the_rate_block_by_block() -> None:
+    """The convention of BEiT: the last block has the factor once, the stem once for each block and once more."""
+    model = Small()
+    model.visual_encoder = Encoder()
+    config = TrainConfig(layer_decay=0.5, learning_rate_multipliers={"visual_encoder.blocks.0": 10.0})
+    groups = {group["name"]: (group["multiplier"], len(group["params"])) for group in parameter_groups(model, config)}
+    assert groups == {
+        "transformer/decay": (1.0, 1),
+        "transformer/no_decay": (1.0, 3),
+        "visual/decay/visual_encoder.blocks.0/depth 2": (2.5, 1),
+        "visual/decay/depth 3": (0.125, 1),
+        "visual/no_decay/depth 3": (0.125, 1),
+        "visual/decay/depth 1": (0.5, 1),
+        "visual/no_decay": (1.0, 3),  # norm, and the class token, which has no weight decay
+    }
+
+
+def test_the_four_stages_of_a_resnet_are_its_blocks() -> None:
+    model = ClipBert(small_config(), HeadSpec("classifier", 3))
+    rates = {group["multiplier"] for group in parameter_groups(model, TrainConfig(layer_decay=0.5))}
+    assert rates == {0.5**depth for depth in range(6)}
+
+
+def test_the_plan_lists_the_groups_of_each_rate() -> None:
+    model = Small()
+    model.visual_encoder = Encoder()
+    config = TrainConfig(learning_rate=1e-4, visual_learning_rate=2e-5, layer_decay=0.5, weight_decay=0.1)
+    assert describe_groups(parameter_groups(model, config), config) == [
+        "transformer: 10 parameters, 6 without weight decay 0.1, learning rate 0.0001",
+        "visual: 16 parameters, 7 without weight decay 0.1, learning rate 2e-05 times 0.125 to 1",
+    ]
 
 
 def test_the_longest_prefix_decides_a_multiplier() -> None:

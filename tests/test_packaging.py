@@ -40,10 +40,19 @@ def run(unpacked: Path, folder: Path, *arguments: str) -> str:
 
 
 def test_shipped_recipes_are_found_from_the_wheel(unpacked, tmp_path):
-    code = "from clipbert_cli.recipe.load import shipped_folder; print(shipped_folder())"
+    code = "from clipbert_cli.recipe.shipped import shipped_folder; print(shipped_folder())"
     assert run(unpacked, tmp_path, "-c", code).strip() == str(unpacked / "clipbert_cli" / "recipes")
     code = "from clipbert_cli.recipe.load import *; [print(r.name, load_recipe(r.name).name) for r in list_recipes()]"
     assert run(unpacked, tmp_path, "-c", code).splitlines() == [f"{r.name} {r.name}" for r in list_recipes()]
+
+
+def test_settings_are_completed_from_the_wheel(unpacked, tmp_path):
+    code = (
+        "from typer.main import get_command; from clipbert_cli.commands.app import app\n"
+        "from clipbert_cli.commands.completion import candidates, find_cursor\n"
+        "print(*[value for value, _ in candidates(find_cursor(get_command(app), ['finetune', '--set'], 'train.batc'))])"
+    )
+    assert run(unpacked, tmp_path, "-c", code).split() == ["train.batch_size=", "train.batch_size=16"]
 
 
 def test_the_command_runs_from_the_wheel(unpacked, tmp_path):

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 from clipbert_cli.commands.ask import ask
 from clipbert_cli.commands.assets import assets_app
+from clipbert_cli.commands.completion import VARIABLE, complete
 from clipbert_cli.commands.demo import demo
 from clipbert_cli.commands.download import download
 from clipbert_cli.commands.evaluate import evaluate
@@ -136,5 +138,7 @@ app.command("demo", epilog="Example: clipbert demo --task retrieval --size small
 
 
 def main() -> None:
-    """Run the command line (the entry point `clipbert`)."""
+    """Run the command line (the entry point `clipbert`), or complete it for a shell that asks for candidates."""
+    if VARIABLE in os.environ and complete(get_command(app)):
+        return
     run_and_exit(app)

@@ -126,7 +126,7 @@ def copy_command(
     """
     from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.terminal import note
-    from clipbert_cli.recipe.load import find_recipe
+    from clipbert_cli.recipe.shipped import find_recipe
     from clipbert_cli.recipe.values import read_text
 
     text = read_text(find_recipe(name))

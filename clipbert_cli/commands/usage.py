@@ -39,14 +39,14 @@ def usage_error(found: BaseException) -> UsageError | None:
 def _message(kind: str, found: Any) -> str:
     parameter = getattr(found, "param", None)
     if kind == "MissingParameter" and parameter is not None:
-        words = [_name(each) for each in found.ctx.command.params if each.param_type_name == "argument"]
+        words = [typed_name(each) for each in found.ctx.command.params if each.param_type_name == "argument"]
         # The last words go to the last arguments, so that it may be another one that was left out.
-        takes = f": {found.ctx.command_path} takes {' '.join(words)}" if _name(parameter) in words[:-1] else ""
-        return f"{_name(parameter)} is missing{takes}"
+        takes = f": {found.ctx.command_path} takes {' '.join(words)}" if typed_name(parameter) in words[:-1] else ""
+        return f"{typed_name(parameter)} is missing{takes}"
     if parameter is not None:
         # Some messages are those of pydantic, which reads the values.
         says = found.message.removeprefix("Value error, ").replace("Input should be", "it must be")
-        return f"{_name(parameter)}: {says.rstrip('.')}"
+        return f"{typed_name(parameter)}: {says.rstrip('.')}"
     if extra := _extra_words(found):
         return f"{' '.join(extra)}: {'one word' if len(extra) == 1 else f'{len(extra)} words'} too many"
     text = found.format_message().rstrip(".")
@@ -80,7 +80,7 @@ def _parent_with(context: Any, option: str) -> str | None:
     return None
 
 
-def _name(parameter: Any) -> str:
+def typed_name(parameter: Any) -> str:
     """Return how a person types a parameter: `--run`, or the name of an argument in capitals, as in the help."""
     if parameter.param_type_name == "option":
         return str(parameter.opts[0])

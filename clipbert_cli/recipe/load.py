@@ -7,7 +7,6 @@ Every value keeps the line or option it came from, so that all mistakes are repo
 
 from __future__ import annotations
 
-import difflib
 import functools
 import operator
 import os
@@ -23,6 +22,7 @@ from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.messages import as_written, sentences, unknown_key
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import annotation_at, bare
+from clipbert_cli.recipe.shipped import find_recipe, shipped_folder, shipped_names
 from clipbert_cli.recipe.values import (
     Entries,
     Entry,
@@ -85,51 +85,14 @@ class Preview:
 # ---------------------------------------------------------------------------------------------------------- finding
 
 
-def shipped_folder() -> Path:
-    """Return the folder of shipped recipes: inside an installed package, else beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    installed = package / "recipes"
-    return installed if installed.is_dir() else package.parent / "recipes"
-
-
-def find_recipe(name_or_path: str | Path) -> Path:
-    """Return the file of a recipe; a path is returned whether it exists or not.
-
-    Args:
-        name_or_path: a shipped recipe's name (`msrvtt_qa`), or a file: anything with a `/` or the suffix .yaml or .yml,
-            and any name of an existing file that no shipped recipe has. `~` is the home folder.
-
-    Raises:
-        RecipeError: no shipped recipe has this name; the nearest names are given.
-    """
-    text = str(name_or_path)
-    if isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
-        return Path(os.path.expanduser(text))
-    shipped = shipped_folder() / f"{text}.yaml"
-    if text and shipped.is_file():
-        return shipped
-    if Path(text).is_file():
-        return Path(text)
-    near = difflib.get_close_matches(text, _shipped_names(), n=3)
-    guess = f"; did you mean {' or '.join(near)}?" if near else ""
-    raise RecipeError(
-        f"no shipped recipe is called {text!r}{guess}",
-        hint="clipbert recipes ls lists them; give your own file by its path, such as ./mine.yaml",
-    )
-
-
 def list_recipes() -> list[ShippedRecipe]:
     """Return the shipped recipes by name, without the bases for others, whose files start with `_`."""
     found = []
-    for path in (shipped_folder() / f"{name}.yaml" for name in _shipped_names()):
+    for path in (shipped_folder() / f"{name}.yaml" for name in shipped_names()):
         task = _read_chain(path, Variables(os.environ), [])[("task",)].value
         first = read_text(path).partition("\n")[0]
         found.append(ShippedRecipe(name=path.stem, path=path, task=str(task), summary=first.lstrip("# ").strip()))
     return found
-
-
-def _shipped_names() -> list[str]:
-    return sorted(path.stem for path in shipped_folder().glob("*.yaml") if not path.name.startswith("_"))
 
 
 # ---------------------------------------------------------------------------------------------------------- loading

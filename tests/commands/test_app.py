@@ -1,4 +1,4 @@
-"""The command line as a whole: help, options, exit codes, completion."""
+"""The command line as a whole: help, options, exit codes."""
 
 from __future__ import annotations
 
@@ -145,33 +145,6 @@ def test_an_unknown_command_is_wrong_usage(clipbert: Clipbert) -> None:
     done = clipbert("fintune")
     assert done.returncode == 2
     assert "fintune" in done.stderr
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_is_offered_and_loads_no_torch(shell: str) -> None:
-    script = (
-        "import sys\n"
-        "from clipbert_cli.commands.app import main\n"
-        "try:\n    main()\n"
-        "finally:\n    assert 'torch' not in sys.modules"
-    )
-    environment = {
-        "_CLIPBERT_COMPLETE": f"complete_{shell}",
-        "_TYPER_COMPLETE_ARGS": "clipbert f",
-        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
-        "COMP_WORDS": "clipbert f",
-        "COMP_CWORD": "1",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", f"import sys; sys.argv = ['clipbert']\n{script}"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "finetune" in done.stdout
-    assert "AssertionError" not in done.stderr
 
 
 def test_a_closed_pipe_is_no_error(trained_run: Path) -> None:

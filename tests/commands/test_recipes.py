@@ -10,7 +10,8 @@ import yaml
 from typer.testing import CliRunner
 
 from clipbert_cli.commands.app import app
-from clipbert_cli.recipe.load import list_recipes, load_recipe, shipped_folder
+from clipbert_cli.recipe.load import list_recipes, load_recipe
+from clipbert_cli.recipe.shipped import shipped_folder
 
 
 @pytest.fixture

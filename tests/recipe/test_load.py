@@ -7,8 +7,9 @@ import pytest
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe import load
-from clipbert_cli.recipe.load import dump_recipe, find_recipe, load_recipe, resolve
+from clipbert_cli.recipe.load import dump_recipe, load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.recipe.shipped import find_recipe, shipped_folder
 
 HEAD = "name: mine\ntask: open_ended_qa\n"
 
@@ -24,13 +25,13 @@ def write(folder: Path, name: str = "a.yaml", text: str = "") -> Path:
 
 
 def test_a_shipped_recipe_is_found_by_name():
-    assert find_recipe("msrvtt_qa") == load.shipped_folder() / "msrvtt_qa.yaml"
+    assert find_recipe("msrvtt_qa") == shipped_folder() / "msrvtt_qa.yaml"
 
 
 def test_a_shipped_name_wins_over_a_file_of_that_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path, "msrvtt_qa", HEAD)
-    assert find_recipe("msrvtt_qa") == load.shipped_folder() / "msrvtt_qa.yaml"
+    assert find_recipe("msrvtt_qa") == shipped_folder() / "msrvtt_qa.yaml"
     assert find_recipe("./msrvtt_qa") == Path("msrvtt_qa")
 
 

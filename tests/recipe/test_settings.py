@@ -4,7 +4,7 @@ import pydantic
 import pytest
 import yaml
 
-from clipbert_cli.recipe.load import list_recipes, load_recipe, preview_recipe, shipped_folder
+from clipbert_cli.recipe.load import list_recipes, load_recipe, preview_recipe
 from clipbert_cli.recipe.schema import Change, Recipe, Section
 from clipbert_cli.recipe.settings import (
     all_sections,
@@ -19,6 +19,7 @@ from clipbert_cli.recipe.settings import (
     with_comments,
     with_inference_settings,
 )
+from clipbert_cli.recipe.shipped import shipped_folder
 
 
 def recipe(*overrides: str) -> Recipe:

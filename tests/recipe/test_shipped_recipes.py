@@ -6,14 +6,13 @@ from running import KINDS
 from clipbert_cli.recipe.load import (
     PUBLISHED_ONLY,
     dump_recipe,
-    find_recipe,
     list_recipes,
     load_recipe,
     preview_recipe,
-    shipped_folder,
 )
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import all_settings, flat
+from clipbert_cli.recipe.shipped import find_recipe, shipped_folder
 
 NAMES = [recipe.name for recipe in list_recipes()]
 DATA_SETS = [name for name in NAMES if name not in KINDS and not name.startswith("demo_")]

@@ -1,0 +1,47 @@
+"""The recipes that come with the package, and the file of a recipe by its name. No recipe is read here."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from clipbert_cli.errors import RecipeError
+
+
+def shipped_folder() -> Path:
+    """Return the folder of shipped recipes: inside an installed package, else beside it in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "recipes"
+    return installed if installed.is_dir() else package.parent / "recipes"
+
+
+def shipped_names() -> list[str]:
+    """Return the names of the shipped recipes, without the bases for others, whose files start with `_`."""
+    return sorted(path.stem for path in shipped_folder().glob("*.yaml") if not path.name.startswith("_"))
+
+
+def find_recipe(name_or_path: str | Path) -> Path:
+    """Return the file of a recipe; a path is returned whether it exists or not.
+
+    Args:
+        name_or_path: a shipped recipe's name (`msrvtt_qa`), or a file: anything with a `/` or the suffix .yaml or .yml,
+            and any name of an existing file that no shipped recipe has. `~` is the home folder.
+
+    Raises:
+        RecipeError: no shipped recipe has this name; the nearest names are given.
+    """
+    text = str(name_or_path)
+    if isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
+        return Path(os.path.expanduser(text))
+    shipped = shipped_folder() / f"{text}.yaml"
+    if text and shipped.is_file():
+        return shipped
+    if Path(text).is_file():
+        return Path(text)
+    near = difflib.get_close_matches(text, shipped_names(), n=3)
+    guess = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise RecipeError(
+        f"no shipped recipe is called {text!r}{guess}",
+        hint="clipbert recipes ls lists them; give your own file by its path, such as ./mine.yaml",
+    )

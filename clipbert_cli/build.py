@@ -32,7 +32,7 @@ from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageE
 from clipbert_cli.media_ids import media_id_of
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.annotations import SHOWN, group_by_media, listed, read_answers, read_examples
+from clipbert_cli.text.annotations import SHOWN, group_by_media, listed, read_answers, read_examples, shortened
 from clipbert_cli.text.columns import Columns, unmatched
 from clipbert_cli.text.fields import RecordError, unknown_names
 from clipbert_cli.types import Example, with_occurrences
@@ -442,17 +442,36 @@ class Setup:
         parts = []
         for name in data.train_splits:
             # Each split is a data set of its own: negatives are drawn within a split, and splits may have own stores.
-            split = self.split(name, self.task.check_training)
+            skips = data.on_unknown_answer == "skip"
+            split = self.split(name, self.task.check_truth if skips else self.task.check_training)
             present = [example for example in split.examples if example.media_id not in split.media.absent]
             if not present:
                 raise StoreError(
                     f"{split.media.path} has no {data.media} of split {name!r}",
                     hint="correct data.splits or data.media_id",
                 )
+            if skips:
+                present = self._learnable(name, present)
             groups = group_by_media(present, max_examples=data.max_examples_per_group)
             draw = self.task.draw(groups, training=True)  # negatives and masks, drawn anew in each epoch
             parts.append(self._dataset(groups, split.media, sampling, draw, on_bad_media=data.on_bad_media))
         return MixedDataset(parts)
+
+    def _learnable(self, split: str, examples: Sequence[Example]) -> list[Example]:
+        """Return what can be learned of a split's examples, and report what is left out."""
+        learned = [(example, self.task.learnable(example)) for example in examples]
+        left = [answer for example, kept in learned if kept is None for answer in self.task.answers_in(example)]
+        kept = [example for _, example in learned if example is not None]
+        if not kept:
+            raise AnnotationError(
+                f"no record of split {split!r} has an answer that is in data.answers", hint="correct data.answers"
+            )
+        if left:
+            logger.warning(
+                "%d of %d records of split %r have answers that are not in data.answers, such as %s: left out",
+                *(len(learned) - len(kept), len(learned), split, shortened([repr(answer) for answer in left[:3]])),
+            )
+        return kept
 
     def training_batches(self, data: MixedDataset, order: Sampler[list[Position]]) -> BatchLoader:
         """Return the batches of the training data in the given order, with targets."""

@@ -168,6 +168,43 @@ def test_an_answer_layer_that_is_too_large_is_a_warning(
     assert caplog.text.count("num_labels") == 1
 
 
+def changed_answers(made_data: Path, tmp_path: Path, change: dict[str, str]) -> str:
+    """The made training records with other answers; the setting that takes them."""
+    lines = [json.loads(line) for line in (made_data / "txt_db" / "train.jsonl").read_text().splitlines()]
+    records = [{**record, "answer": change.get(record["answer"], record["answer"])} for record in lines]
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return f"data.splits.train.annotations={tmp_path / 'train.jsonl'}"
+
+
+def test_records_with_unknown_answers_are_left_out_only_if_asked(
+    made_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = changed_answers(made_data, tmp_path, {"red": "crimson"})
+    with pytest.raises(ClipbertError, match='answer is "crimson": it must be one of the 13'):
+        prepare_training(tiny(made_data, other), tmp_path / "run")
+    training = prepare_training(tiny(made_data, other, "data.on_unknown_answer=skip"), tmp_path / "run")
+    assert 0 < training.facts.training_examples < 96
+    assert all(example.target != "crimson" for group in training.groups for example in group.examples)
+    left = 96 - training.facts.training_examples
+    assert f"{left} of 96 records of split 'train' have answers that are not in data.answers, such as 'crimson'" in (
+        caplog.text
+    )
+    (tmp_path / "nothing.json").write_text('["x", "y"]')
+    none = tiny(made_data, "data.on_unknown_answer=skip", f"data.answers={tmp_path / 'nothing.json'}")
+    with pytest.raises(ClipbertError, match=r"no record of split 'train' has an answer"):
+        prepare_training(none, tmp_path / "run")
+
+
+def test_answers_of_other_spelling_are_the_same_if_asked(made_data: Path, tmp_path: Path) -> None:
+    other = changed_answers(made_data, tmp_path, {"red": " Red.", "yes": "YES"})
+    run = tmp_path / "run"
+    training = prepare_training(tiny(made_data, other, "objective.normalize_answers=true", "train.max_steps=1"), run)
+    assert training.facts.training_examples == 96
+    assert training.losses == []
+    training.run()
+    assert len(predictions(run)) == 48
+
+
 def test_without_validation_the_last_checkpoint_is_the_best(made_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     result = prepare_training(tiny(made_data, "data.splits.val=null", "train.epochs=2"), run).run()

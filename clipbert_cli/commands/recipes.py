@@ -136,6 +136,52 @@ def copy_command(
         note(f"wrote {file}: change it, then run: clipbert recipes validate {file}")
 
 
+@recipes_app.command("answers")
+def answers_command(
+    name: NameArgument,
+    file: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The new file; - is standard output.")
+    ] = "-",
+    top: Annotated[
+        int | None, typer.Option("--top", min=1, metavar="N", help="Take the N most frequent answers. Default: all.")
+    ] = None,
+    overrides: SetOption = None,
+    data_root: DataRootOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """List the answers of training records, for data.answers.
+
+    The most frequent answer comes first; of equally frequent ones the first in the
+    files.
+
+    Example: clipbert recipes answers mine.yaml -o answers.json --top 1500
+    """
+    import json
+    from collections import Counter
+
+    from clipbert_cli.build import build_task, read_split
+    from clipbert_cli.commands.output import writing
+    from clipbert_cli.commands.terminal import note, show_logs, warn
+    from clipbert_cli.errors import AnnotationError, UsageError
+    from clipbert_cli.recipe.load import load_recipe
+
+    show_logs()
+    recipe = load_recipe(name, overrides=overrides or (), data_root=data_root)
+    task = build_task(recipe)
+    if not task.needs_answers:
+        raise UsageError(f"task {recipe.task} has no list of answers", hint="leave data.answers out of this recipe")
+    examples = [example for split in recipe.data.train_splits for example in read_split(recipe, split, task)]
+    counts = Counter(answer for example in examples for answer in task.answers_in(example))
+    if not counts:
+        raise AnnotationError("no training record has an answer", hint="name the field with data.fields.answer")
+    chosen = dict(counts.most_common(top))
+    with writing(file, overwrite=overwrite) as out:
+        out.write(json.dumps(list(chosen), ensure_ascii=False, indent=1) + "\n")
+    note(f"{len(chosen)} of {len(counts)} answers: {100 * sum(chosen.values()) / counts.total():.1f} % of those given")
+    if len(chosen) < len(counts):
+        warn("training refuses records with other answers, or leaves them out: data.on_unknown_answer: skip")
+
+
 @recipes_app.command("validate")
 def validate_command(name: NameArgument, overrides: SetOption = None, data_root: DataRootOption = None) -> None:
     """Check a recipe and report all its mistakes at once.

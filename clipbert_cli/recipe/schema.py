@@ -138,6 +138,12 @@ class DataConfig(Section):
         NEVER,
         "JSON file with all possible answers, for tasks that choose one: an object {answer: label} or a list.",
     )
+    on_unknown_answer: Literal["error", "skip"] = setting(
+        "error",
+        NEVER,
+        "What is done about training records whose answer is not in the list of answers: stop, or leave them out. In "
+        "evaluation they count as wrong.",
+    )
     media: Kind = setting("video", AT_INFERENCE, "Kind of the media. An image is treated as one clip of one frame.")
     frame_size: Annotated[int, Field(ge=64, le=6400)] = setting(
         448, NEVER, "Side in pixels of the square that frames are scaled to fit into. The rest of it is padding."
@@ -354,6 +360,12 @@ class ObjectiveConfig(Section):
         NEVER,
         "Question answering: number of outputs of the answer layer. null takes the number of answers; a larger number "
         "leaves some without an answer, as the published checkpoints do.",
+    )
+    normalize_answers: bool = setting(
+        False,
+        NEVER,
+        "Question answering: take answers that differ in upper and lower case, spaces, or punctuation at their end for "
+        "the same, in the list of answers, in records and in predictions.",
     )
     num_options: Annotated[int, Field(ge=2)] | None = setting(
         None, AT_INFERENCE, "Multiple choice: number of options that every question must have. null allows any number."

@@ -6,8 +6,10 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.metrics import accuracy_by_type, accuracy_table
+from clipbert_cli.text.answer_forms import normal_answers, normal_form
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction, PredictionKey
 
@@ -67,7 +69,25 @@ class VocabularyTask(AnswerTask):
     """
 
     needs_answers = True
-    objective_settings = ("pool", "num_labels")
+    objective_settings = ("pool", "num_labels", "normalize_answers")
+
+    def __init__(self, objective: ObjectiveConfig, infer: InferConfig, answers: Mapping[str, int] | None) -> None:
+        if answers is not None and objective.normalize_answers:
+            answers = normal_answers(answers)
+        super().__init__(objective, infer, answers)
+
+    def form_of(self, answer: str) -> str:
+        """Return an answer as it is compared with others."""
+        return normal_form(answer) if self.objective.normalize_answers else answer
+
+    def learnable(self, example: Example) -> Example | None:
+        """Return the example, or None if its answer is not in the vocabulary."""
+        return example if all(answer in self.answers for answer in self.answers_in(example)) else None
+
+    def unknown_answer(self, example: Example) -> str | None:
+        """Return an answer of the example if none of its answers can be predicted."""
+        answers = self.answers_in(example)
+        return answers[0] if answers and not any(answer in self.answers for answer in answers) else None
 
     def num_outputs(self) -> int:
         """Return `objective.num_labels`, or the number of answers if it is null."""

@@ -119,6 +119,18 @@ class Task(ABC):
         """Raise RecordError if training cannot learn from the example."""
         self.check_truth(example)
 
+    def answers_in(self, example: Example) -> Sequence[str]:
+        """Return the right answers of an example as texts, for tasks that choose from a vocabulary."""
+        return ()
+
+    def learnable(self, example: Example) -> Example | None:
+        """Return what training can learn of an example, or None if that is nothing: see `data.on_unknown_answer`."""
+        return example
+
+    def unknown_answer(self, example: Example) -> str | None:
+        """Return a right answer of the example if no prediction can be right: none of them is in the vocabulary."""
+        return None
+
     def draw(self, groups: Sequence[Group], *, training: bool) -> Draw | None:
         """Return the function that draws the random part of a group's texts, or None if nothing is random.
 

@@ -6,6 +6,7 @@ soft label: 0.3, 0.6, 0.9 and 1.0 if 1, 2, 3 and at least 4 people gave it.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -46,13 +47,23 @@ class ImageQa(VocabularyTask):
             target = self._votes(record.votes("answers"))
         elif record.has("answer"):
             target = {record.text("answer"): 1.0}
+        if target is not None and self.objective.normalize_answers:
+            target = self._merged(target)
         return make_example(record, (record.text("question"),), target=target)
+
+    def _merged(self, labels: Mapping[str, float]) -> dict[str, float]:
+        """Return the labels of answers of the same form added up, at most 1."""
+        merged: dict[str, float] = {}
+        for answer, worth in labels.items():
+            form = self.form_of(answer)
+            merged[form] = min(1.0, merged.get(form, 0.0) + worth)
+        return merged
 
     def _votes(self, labels: dict[str, float]) -> dict[str, float]:
         """Return the labels of answers that can be predicted: what people wrote is not limited to the vocabulary."""
         if self._answers is None:
             return labels
-        return {answer: worth for answer, worth in labels.items() if answer in self._answers}
+        return {answer: worth for answer, worth in labels.items() if self.form_of(answer) in self._answers}
 
     def check_training(self, example: Example) -> None:
         """Raise RecordError for a label whose answer is not in the vocabulary.
@@ -64,6 +75,15 @@ class ImageQa(VocabularyTask):
             raise RecordError(
                 f"labels[{json.dumps(unknown[0])}]: the answer must be one of the {len(self.answers)} of data.answers"
             )
+
+    def answers_in(self, example: Example) -> Sequence[str]:
+        """Return the answers that are worth anything."""
+        return [answer for answer, worth in (example.target or {}).items() if worth]
+
+    def learnable(self, example: Example) -> Example | None:
+        """Return the example without labels that cannot be learned; None if it had some and none is left."""
+        known = {answer: worth for answer, worth in example.target.items() if answer in self.answers}
+        return dataclasses.replace(example, target=known) if known or not example.target else None
 
     def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (Q, outputs) float32, the soft score at each answer's label."""

@@ -32,7 +32,7 @@ class OpenEndedQa(VocabularyTask):
 
     def parse(self, record: Record) -> Example:
         """Make an example of a record of any split. An answer outside the vocabulary is allowed but never predicted."""
-        answer = record.text("answer") if record.has("answer") else None
+        answer = self.form_of(record.text("answer")) if record.has("answer") else None
         return make_example(record, (record.text("question"),), target=answer)
 
     def check_training(self, example: Example) -> None:
@@ -42,6 +42,10 @@ class OpenEndedQa(VocabularyTask):
             raise RecordError(
                 f"answer is {json.dumps(example.target)}: it must be one of the {len(self.answers)} of data.answers"
             )
+
+    def answers_in(self, example: Example) -> Sequence[str]:
+        """Return the answer, if it is known."""
+        return () if example.target is None else (example.target,)
 
     def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (Q,) int64."""

@@ -136,6 +136,10 @@ class Tokenizer:
             mask[number, : len(row)] = True
         return ids, mask
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, without [CLS] and [SEP]."""
+        return [len(pieces) for pieces in self._pieces(texts)]
+
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
 from clipbert_cli.runtime.memory import memory_advice
 from clipbert_cli.runtime.provenance import device_name, environment
+from clipbert_cli.task.coverage import cut_texts, unknown_answers
 from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
@@ -124,7 +126,18 @@ class Training:
             forward_passes=len(self.plan.layout.batches(1, self.world.shard)),
             devices=self.devices,
             precision=self.setup.precision.describe(),
+            losses=self.losses,
         )
+
+    @cached_property
+    def losses(self) -> list[str]:
+        """What the model cannot read or answer, one sentence each."""
+        setup, trained = self.setup, [example for group in self.groups for example in group.examples]
+        return [
+            *cut_texts(trained, setup.tokenizer, what="training"),
+            *cut_texts(self.val_examples, setup.tokenizer, what="validation"),
+            *unknown_answers(self.val_examples, setup.task, what="validation"),
+        ]
 
     @property
     def is_finished(self) -> bool:

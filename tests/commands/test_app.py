@@ -36,6 +36,7 @@ OPTIONS = {
         --transcode --workers""",
     "pretrain": TRAINING,
     "recipes": "",
+    "recipes answers": "NAME --data-root --output --overwrite --set --top -o",
     "recipes copy": "NAME FILE --overwrite",
     "recipes explain": "KEY --json",
     "recipes ls": "--json",

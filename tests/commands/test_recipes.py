@@ -112,6 +112,71 @@ def test_validate_takes_a_missing_variable_for_no_mistake(clipbert, monkeypatch)
     assert clipbert("validate", "msrvtt_qa").exit_code == 0
 
 
+# ---------------------------------------------------------------------------------------------- the list of answers
+
+
+@pytest.fixture
+def tables(tmp_path):
+    (tmp_path / "one.csv").write_text("video_id,question,answer\na,q,red\nb,q,Red\nc,q,blue\nd,q,\ne,q,Red\n")
+    (tmp_path / "two.csv").write_text("video_id,question,answer\na,q,blue\nb,q,green\n")
+    files = ", ".join(f"{name}: {{annotations: {name}.csv, media: x}}" for name in ("one", "two"))
+    (tmp_path / "own.yaml").write_text(
+        f"extends: video_qa\nname: own\ndata: {{root: ., splits: {{{files}}}, train_splits: [one, two]}}\n"
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("options", "answers"),
+    [
+        ([], ["Red", "blue", "red", "green"]),
+        (["--top", 2], ["Red", "blue"]),
+        (["--set", "objective.normalize_answers=true"], ["red", "blue", "green"]),
+        (["--set", "data.train_splits=[two]"], ["blue", "green"]),
+    ],
+)
+def test_answers_are_listed_by_how_often_training_has_them(clipbert, tables, options, answers):
+    result = clipbert("answers", tables / "own.yaml", "-o", tables / "answers.json", *options)
+    assert result.exit_code == 0, result.stderr
+    assert json.loads((tables / "answers.json").read_text()) == answers
+    assert json.loads(clipbert("answers", tables / "own.yaml", *options).stdout) == answers
+    assert clipbert("answers", tables / "own.yaml", "-o", tables / "answers.json").exit_code == 1
+
+
+def test_the_share_of_the_chosen_answers_is_said(clipbert, tables):
+    result = clipbert("answers", tables / "own.yaml", "--top", 2)
+    assert "2 of 4 answers: 66.7 % of those given" in result.stderr
+    assert "data.on_unknown_answer: skip" in result.stderr
+    assert "data.on_unknown_answer" not in clipbert("answers", tables / "own.yaml").stderr
+
+
+def test_answers_of_several_people_count_once_a_question(clipbert, tables):
+    (tables / "votes.jsonl").write_text(
+        '{"image_id": "a", "question": "q", "answers": ["cat", "cat", "dog"]}\n'
+        '{"image_id": "b", "question": "q", "labels": {"dog": 1.0, "cow": 0.0}}\n'
+    )
+    options = ["task=image_qa", "data.splits.one.annotations=votes.jsonl", "data.train_splits=[one]"]
+    words = [word for option in options for word in ("--set", option)]
+    assert json.loads(clipbert("answers", tables / "own.yaml", *words).stdout) == ["dog", "cat"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["own.yaml", "--set", "task=retrieval"], 2, "task retrieval has no list of answers"),
+        (["own.yaml", "--set", "task=multiple_choice"], 2, "task multiple_choice has no list of answers"),
+        (["own.yaml", "--set", "data.splits.two.annotations=three.csv"], 1, "three.csv: no such annotation file"),
+        (["own.yaml", "--set", "data.fields={answer: said}"], 1, "no training record has an answer"),
+        (["own.yaml", "--top", "0"], 2, "--top"),
+    ],
+)
+def test_answers_that_cannot_be_listed(tables, arguments, code, says):
+    result = run("answers", tables / arguments[0], *arguments[1:])
+    assert (result.returncode, result.stdout) == (code, "")
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "clipbert_cli", "recipes", *map(str, arguments)],
@@ -174,7 +239,7 @@ def test_a_recipe_can_come_through_a_pipe():
 
 
 def test_every_help_has_an_example(clipbert):
-    for command in ("ls", "show", "explain", "copy", "validate"):
+    for command in ("ls", "show", "explain", "copy", "answers", "validate"):
         result = clipbert(command, "--help")
         assert result.exit_code == 0
         assert f"clipbert recipes {command}" in result.stdout.replace("\n", " ")

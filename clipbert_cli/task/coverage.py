@@ -1,0 +1,58 @@
+"""What a model cannot read or answer of a split: texts that are cut, and answers outside the vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from clipbert_cli.types import Example
+
+if TYPE_CHECKING:
+    from clipbert_cli.task.base import Task
+    from clipbert_cli.text.tokenizer import Tokenizer
+
+_MOST = 10_000
+"""The number of examples whose texts are counted; of larger splits as many, evenly spread."""
+
+_SHOWN = 60
+"""The number of characters of a text that a message shows."""
+
+
+def cut_texts(examples: Sequence[Example], tokenizer: Tokenizer, *, what: str) -> list[str]:
+    """Return a sentence about the texts that are longer than the tokenizer's limit; none if there are none.
+
+    Args:
+        what: the kind of examples, such as `training`.
+    """
+    counted = examples[:: -(-len(examples) // _MOST)] if examples else ()
+    rows = [(example.context, text) for example in counted for text in example.texts]
+    contexts = tokenizer.count([context or "" for context, _ in rows])
+    lengths = [
+        2 + before + own for before, own in zip(contexts, tokenizer.count([text for _, text in rows]), strict=True)
+    ]
+    cut = sum(length > tokenizer.max_length for length in lengths)
+    if not cut:
+        return []
+    longest = max(range(len(rows)), key=lengths.__getitem__)
+    text = " ".join(filter(None, rows[longest]))
+    some = "" if len(counted) == len(examples) else f" among {len(counted):,} of {len(examples):,} examples"
+    limit = f"data.max_text_length, {tokenizer.max_length} tokens"
+    sentence = f"{cut:,} of {len(rows):,} {what} texts{some} are longer than {limit}, and are cut"
+    return [f"{sentence}; the longest has {lengths[longest]}: {_excerpt(text)!r}"]
+
+
+def unknown_answers(examples: Sequence[Example], task: Task, *, what: str) -> list[str]:
+    """Return a sentence about the examples that no prediction can answer rightly; none if there are none."""
+    unknown = [answer for answer in map(task.unknown_answer, examples) if answer is not None]
+    if not unknown:
+        return []
+    shown = ", ".join(repr(_excerpt(answer)) for answer in list(dict.fromkeys(unknown))[:3])
+    known = {answer.casefold().strip(): answer for answer in task.answers}
+    near = next((known[answer.casefold().strip()] for answer in unknown if answer.casefold().strip() in known), None)
+    guess = f"; it has {near!r}: see objective.normalize_answers" if near is not None else ""
+    sentence = f"{len(unknown):,} of {len(examples):,} {what} answers are not in data.answers and count as wrong"
+    return [f"{sentence}, such as {shown}{guess}"]
+
+
+def _excerpt(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."

@@ -80,6 +80,11 @@ class VocabularyTask(AnswerTask):
         """Return an answer as it is compared with others."""
         return normal_form(answer) if self.objective.normalize_answers else answer
 
+    def _credit(self, fields: Mapping[str, Any], example: Example) -> float:
+        # Predictions may come from elsewhere, with answers as people write them.
+        form = fields if "media_error" in fields else {**fields, "answer": self.form_of(fields["answer"])}
+        return super()._credit(form, example)
+
     def learnable(self, example: Example) -> Example | None:
         """Return the example, or None if its answer is not in the vocabulary."""
         return example if all(answer in self.answers for answer in self.answers_in(example)) else None

@@ -96,6 +96,14 @@ def test_two_answers_of_one_form_are_refused(answers):
         task("open_ended_qa", answers, normalize_answers=True)
 
 
+@pytest.mark.parametrize(("name", "target"), [("open_ended_qa", "red"), ("image_qa", {"red": 1.0})])
+def test_predictions_are_compared_in_normal_form(name, target):
+    known = example("a", target=target)
+    fields = {known.key: {"answer": "Red."}}
+    assert task(name, ["red"], normalize_answers=True).score(fields, [known])["accuracy"] == 100
+    assert task(name, ["red"]).score(fields, [known])["accuracy"] == 0
+
+
 def test_the_vocabulary_of_a_task_is_in_normal_form():
     made = task("open_ended_qa", ["Red", "Dark  Blue."], normalize_answers=True)
     assert made.answers == {"red": 0, "dark blue": 1}

@@ -25,8 +25,29 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from clipbert_cli.errors import ClipbertError
+
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Values of `OSError.errno` that mean: the disk, the quota or the limit on file sizes is reached."""
+
+_RESOURCES = (*sorted(OUT_OF_SPACE), errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+def system_error(exc: BaseException) -> OSError | None:
+    """Return the system's error that made a library fail, None where there is none.
+
+    Libraries raise errors of their own when a disk is full: torch while it handles the system's error, safetensors with
+    the system's words in its text.
+    """
+    link: BaseException | None = exc
+    while link is not None:
+        if isinstance(link, OSError) and link.errno is not None:
+            return link
+        for number in _RESOURCES:
+            if os.strerror(number) in str(link):
+                return OSError(number, os.strerror(number))
+        link = link.__cause__ or link.__context__
+    return None
 
 
 # ------------------------------------------------------------------------------------------ files and folders
@@ -180,6 +201,22 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the path in an error of this block that means a full disk, whatever library raised it.
+
+    Raises:
+        OSError: there is no space left for `path`.
+    """
+    try:
+        yield
+    except Exception as exc:
+        error = system_error(exc)
+        if error is None or error.errno not in OUT_OF_SPACE or isinstance(exc, ClipbertError):
+            raise
+        raise OSError(error.errno, error.strerror, error.filename or str(path)) from exc
+
+
 _in_use: set[Path] = set()
 """The temporary names that this process is writing or removing."""
 
@@ -193,7 +230,8 @@ def _temporary(path: Path, state: str) -> Iterator[Path]:
         raise FileExistsError(errno.EEXIST, "another thread is writing it", str(path))
     _in_use.add(temporary)
     try:
-        yield temporary
+        with naming(path):
+            yield temporary
     finally:
         if temporary.is_dir() and not temporary.is_symlink():
             shutil.rmtree(temporary, ignore_errors=True)

@@ -51,6 +51,28 @@ def link_videos(source: Path, folder: Path, *, cut: str) -> Path:
     return folder
 
 
+def children_of(process: int) -> list[int]:
+    """Return the children of a process by id, the oldest first."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has ended meanwhile
+                continue
+            if int(fields[1]) == process and fields[0] != "Z":
+                found.append((int(fields[19]), int(entry.name)))  # its start
+    return [child for _, child in sorted(found)]
+
+
+def is_running(process: int) -> bool:
+    """Return whether a process has not ended. Nobody may have asked how it ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def under_other_memory(code: str) -> list[str]:
     """Return what a Python program prints where new memory holds one value, and where it holds another.
 

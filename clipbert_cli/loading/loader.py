@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import logging
-import signal
 import warnings
 from collections.abc import Iterator
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from clipbert_cli.errors import ClipbertError, DecodeError
+from clipbert_cli.errors import DecodeError
 from clipbert_cli.loading.collate import Collate, CollateTexts, LoadedBatch
 from clipbert_cli.loading.dali_batches import BatchDecoder
 from clipbert_cli.loading.dataset import BadMedia, GroupDataset, Position
 from clipbert_cli.loading.lookahead import lookahead
 from clipbert_cli.loading.mixture import MixedDataset
+from clipbert_cli.loading.processes import LoadingProcesses, Sender, prepare_worker
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.types import Batch
 
 logger = logging.getLogger("clipbert")
-
-# Launchers send these signals to whole process groups. The main process handles them (it saves a checkpoint), and needs
-# its loading processes for that.
-SIGNALS_IGNORED_BY_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class BatchLoader:
@@ -68,10 +63,10 @@ class BatchLoader:
             self._loader = DataLoader(
                 dataset,
                 batch_sampler=order,
-                collate_fn=self._collate,
+                collate_fn=Sender(self._collate) if workers else self._collate,
                 num_workers=workers,
                 pin_memory=pin_memory,
-                worker_init_fn=_ignore_interrupts if workers else None,
+                worker_init_fn=prepare_worker if workers else None,
             )
 
     def __iter__(self) -> Iterator[Batch]:
@@ -79,32 +74,10 @@ class BatchLoader:
 
         Raises:
             DecodeError: bad media, see `on_bad_media`.
-            ClipbertError: the store cannot be read, or a loading process died.
+            ClipbertError: the store cannot be read, or a loading process failed.
         """
-        try:
-            for loaded in self._decoded():
-                yield self._checked(loaded)
-        except RuntimeError as exc:
-            if "DataLoader worker" not in str(exc):
-                raise
-            raise ClipbertError(
-                f"a loading process died: {str(exc).splitlines()[0]}",
-                hint="lower data.workers (0 loads in the main process), or give more memory (docker: --shm-size)",
-            ) from exc
-
-    def _started(self) -> Iterator[LoadedBatch]:
-        """Start the loading processes and return their batches."""
-        # The processes inherit the blocked signals. Otherwise a signal that arrives before they ignore it would end
-        # them, and with them the run.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS_IGNORED_BY_WORKERS)
-        # A DALI pipeline that is garbage in this process must not be collected in a loading process: its shutdown waits
-        # there forever for threads that a fork does not copy. Collectors leave frozen objects alone.
-        gc.freeze()
-        try:
-            return iter(self._loader)
-        finally:
-            gc.unfreeze()
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for loaded in self._decoded():
+            yield self._checked(loaded)
 
     @property
     def decoder(self) -> Decoder:
@@ -113,10 +86,10 @@ class BatchLoader:
 
     def _decoded(self) -> Iterator[LoadedBatch]:
         if self.decoder.name == "pyav":
-            yield from self._started()
+            yield from LoadingProcesses(self._loader)
             return
         # Processes are forked before DALI starts its threads, because a fork copies locks that threads may hold.
-        started = self._started()
+        started = LoadingProcesses(self._loader)
         self._decoder = self._decoder or BatchDecoder(self.dataset, self._collate)
         for loaded in lookahead(self._on_own_device(started)):
             frames = loaded.batch.frames
@@ -166,8 +139,3 @@ class BatchLoader:
 
 
 _NOTED = {"skip": "left out", "replace": "replaced by another", "report": "its predictions are media_error"}
-
-
-def _ignore_interrupts(_worker: int) -> None:
-    for number in SIGNALS_IGNORED_BY_WORKERS:
-        signal.signal(number, signal.SIG_IGN)

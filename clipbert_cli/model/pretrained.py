@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from clipbert_cli.errors import OutputError, UnreadableError, WeightsError
-from clipbert_cli.files import atomic_path
+from clipbert_cli.files import OUT_OF_SPACE, atomic_path
 from clipbert_cli.foreign import read_json
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
@@ -42,7 +42,8 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
     """Write `config.json` and `model.safetensors` into `folder`, which is created if needed.
 
     Raises:
-        OutputError: the folder cannot be written.
+        OSError: there is no space left.
+        OutputError: the folder cannot be written for another reason.
     """
     folder = Path(folder)
     encoder = model.visual_encoder
@@ -60,6 +61,8 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
         with atomic_path(folder / WEIGHTS_FILE) as unfinished:
             save_file(state, unfinished, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:
+        if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
+            raise
         raise OutputError(f"{folder}: the model cannot be written here: {error}") from error
 
 

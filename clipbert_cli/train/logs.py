@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from clipbert_cli.errors import UsageError
+from clipbert_cli.files import naming
 
 # ------------------------------------------------------------------------------------------------ measuring
 
@@ -90,17 +91,20 @@ class JsonLines:
     """Appends each record as one line of JSON and flushes it, so that the file can be followed while training runs."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._stream: TextIO = path.open("a", encoding="utf-8")
 
     def advance(self, step: int) -> None:
         pass
 
     def write(self, record: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps(_finite(record), allow_nan=False) + "\n")
-        self._stream.flush()
+        with naming(self._path):
+            self._stream.write(json.dumps(_finite(record), allow_nan=False) + "\n")
+            self._stream.flush()
 
     def close(self) -> None:
-        self._stream.close()
+        with naming(self._path):
+            self._stream.close()
 
 
 class TensorBoard:

@@ -298,7 +298,9 @@ class Trainer:
         """Write the averaged weights and the rest of the state into `folder`, all that resuming needs but the model."""
         if self.average:
             self.average.save(folder / AVERAGE_FILE)
-        torch.save(self.state_dict(), folder / TRAINING_FILE)
+        # Into a stream of Python: of a file by its name, torch would not say why it cannot be written.
+        with (folder / TRAINING_FILE).open("wb") as stream:
+            torch.save(self.state_dict(), stream)
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain values and tensors. Data order, learning rates and random numbers follow from step and plan."""

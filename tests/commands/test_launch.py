@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from running import TINY, Clipbert, ClipbertProcess, as_options, link_videos
+from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, link_videos
 
 TWO = ("--nproc-per-node", "2")
 
@@ -18,20 +18,6 @@ TWO = ("--nproc-per-node", "2")
 def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:
     options = as_options([*TINY, "train.batch_size=2", *overrides])
     return ["finetune", "-r", "demo_qa", "--run", str(run), "--data-root", str(made_data), *options]
-
-
-def running(session_of: int) -> list[int]:
-    """Children of a process, by id."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == session_of:
-                found.append(int(entry.name))
-    return found
 
 
 def test_the_first_error_of_a_process_is_the_only_message(
@@ -70,7 +56,7 @@ def test_a_signal_to_the_launcher_stops_all_processes_which_save_first(
     deadline = time.monotonic() + 300
     while not (run / "latest").exists() and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
-    children = running(process.pid)
+    children = children_of(process.pid)
     assert len(children) == 2
     process.send_signal(number)
     _, stderr = process.communicate(timeout=120)

@@ -233,7 +233,7 @@ def test_extreme_and_oversized_media_are_bad_media(tmp_path: Path) -> None:
 def test_a_killed_loading_process_is_reported(mixed: Path, made_data: Path) -> None:
     loader = mixed_loader(mixed, made_data, "skip", workers=1)
     loader.dataset.source = Killing(loader.dataset.source)
-    with pytest.raises(ClipbertError, match=r"a loading process died: DataLoader worker \(pid"):
+    with pytest.raises(ClipbertError, match="a loading process was ended by SIGKILL"):
         list(loader)
 
 

@@ -1,0 +1,161 @@
+"""What a machine does to a training: it kills loading processes, and runs out of shared memory and of open files.
+
+Each ends the command within 10 seconds with one message and exit code 1, and the same command goes on afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, is_running
+
+from clipbert_cli.runs.checkpoint import damage
+
+Command = Callable[[int], list[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def start(clipbert_process: ClipbertProcess) -> Iterator[ClipbertProcess]:
+    """Start the command in a process that ends with the test."""
+    started = []
+
+    def begin(*words: object, **options: Any) -> subprocess.Popen[str]:
+        started.append(clipbert_process(*words, **options))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate(timeout=60)
+
+
+@pytest.fixture
+def command(made_data: Path, run: Path) -> Command:
+    """The command of a training that takes long, with one loading process for each of its `ranks`."""
+
+    def words(ranks: int) -> list[str]:
+        settings = [*TINY, "train.batch_size=2", "train.epochs=5000", "data.workers=1"]
+        several = ["--nproc-per-node", str(ranks)] if ranks > 1 else []
+        data = ["-r", "demo_qa", "--data-root", str(made_data)]
+        return ["finetune", "--run", str(run), *data, *as_options(settings), *several]
+
+    return words
+
+
+def loading(process: subprocess.Popen[str], ranks: int) -> list[int]:
+    """Loading processes of the last rank by id, the oldest first."""
+    started = [process.pid] if ranks == 1 else children_of(process.pid)
+    children = children_of(started[-1]) if len(started) == ranks else []
+    return [child for child in children if name_of(child) == "pt_data_worker"]
+
+
+def name_of(process: int) -> str:
+    try:
+        return Path(f"/proc/{process}/comm").read_text().strip()
+    except OSError:  # it has ended meanwhile
+        return ""
+
+
+def wait_for(moment: str, process: subprocess.Popen[str], run: Path, ranks: int) -> list[int]:
+    """Return the loading processes of the last rank at a moment: `start`, `middle` of an epoch, or `validation`."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        found = loading(process, ranks)
+        if len(found) == (2 if moment == "validation" else 1) and (moment == "start" or (run / "latest").exists()):
+            return found
+        time.sleep(0.01)
+    raise AssertionError("the moment did not come")
+
+
+def fill(file: Path) -> None:
+    """Write a file that takes all the space of its disk."""
+    with suppress(OSError), file.open("wb", buffering=0) as stream:
+        while True:
+            stream.write(bytes(4096))
+
+
+def kill(process: int) -> float:
+    """Kill a process that may be about to end well, and return the time."""
+    os.kill(process, signal.SIGSTOP)
+    os.kill(process, signal.SIGKILL)
+    return time.monotonic()
+
+
+def assert_ended(process: subprocess.Popen[str], begin: float, *message: str) -> None:
+    everything = [grandchild for child in children_of(process.pid) for grandchild in [child, *children_of(child)]]
+    _, stderr = process.communicate(timeout=60)
+    assert time.monotonic() - begin < 10
+    assert process.returncode == 1, stderr
+    assert stderr.count("error: ") == stderr.count("next: ") == 1, stderr
+    assert "Traceback" not in stderr
+    for words in message:
+        assert words in stderr
+    while any(map(is_running, everything)):
+        assert time.monotonic() - begin < 10
+
+
+def assert_goes_on(clipbert: Clipbert, run: Path, words: list[str]) -> None:
+    """What was complete is complete, and the command can be given again, with --resume where something was saved."""
+    if run.exists():
+        assert damage((run / "latest").resolve()) is None
+        words = [*words, "--resume"]
+    done = clipbert(*words, "--dry-run")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(("moment", "ranks"), [("start", 2), ("middle", 1), ("validation", 1), ("validation", 2)])
+def test_a_killed_loading_process_ends_the_command(
+    start: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
+) -> None:
+    process = start(*command(ranks))
+    victim = wait_for(moment, process, run, ranks)[-1]
+    assert_ended(process, kill(victim), "a loading process was ended by SIGKILL", "lower data.workers")
+    assert_goes_on(clipbert, run, command(1))
+
+
+@pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 2)])
+def test_full_shared_memory_ends_the_command(
+    start: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
+) -> None:
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no mounts of our own here")
+    size = "32k" if moment == "start" else "2m"
+    mount = f"import ctypes, os, subprocess; os.unshare = ctypes.CDLL(None).unshare; assert not os.unshare(0x20000); \
+subprocess.run(['mount', '--make-rprivate', '/'], check=True); \
+subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size={size}', 'tmpfs', '/dev/shm'], check=True)"
+    process = start(*command(ranks), prelude=mount)
+    begin = time.monotonic() + 30  # from its start
+    if moment != "start":
+        wait_for(moment, process, run, ranks)
+        begin = time.monotonic()
+        filler = Path(f"/proc/{process.pid}/root/dev/shm/filler")
+        fill(filler)
+    assert_ended(process, begin, "/dev/shm is full", "enlarge it")
+    assert_goes_on(clipbert, run, command(1))
+
+
+@pytest.mark.parametrize(("ranks", "limit"), [(1, 24), (2, 26)])
+def test_too_many_open_files_end_the_command(
+    start: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, ranks: int, limit: int
+) -> None:
+    def lower() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+    begin = time.monotonic()
+    process = start(*command(ranks), preexec_fn=lower)
+    assert_ended(process, begin + 30, f"more open files than the limit of {limit} per process", "ulimit -n")
+    assert_goes_on(clipbert, run, command(1))

@@ -1,0 +1,211 @@
+"""Loading processes that die, that cannot send their batches, and that are left when the main process ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from clipbert_cli.errors import ClipbertError
+from clipbert_cli.loading import processes
+from clipbert_cli.loading.processes import LoadingProcesses, Sender, prepare_worker
+
+ROOT = Path(__file__).parents[2]
+
+
+class Numbers(Dataset[int]):
+    """The numbers from 0; making number `at` calls `action` in the loading process."""
+
+    def __init__(self, at: int, action: Callable[[], object]) -> None:
+        self.at, self.action = at, action
+
+    def __len__(self) -> int:
+        return 20
+
+    def __getitem__(self, index: int) -> int:
+        if index == self.at:
+            self.action()
+        return index
+
+
+def loading(
+    at: int = -1, action: Callable[[], object] = lambda: None, collate: Any = list, workers: int = 1
+) -> LoadingProcesses:
+    return LoadingProcesses(
+        DataLoader(
+            Numbers(at, action),
+            batch_size=1,
+            collate_fn=Sender(collate),
+            num_workers=workers,
+            worker_init_fn=prepare_worker,
+        )
+    )
+
+
+def kill(number: signal.Signals) -> Callable[[], object]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize(
+    ("action", "message", "hint"),
+    [
+        (kill(signal.SIGKILL), "a loading process was ended by SIGKILL", "ran out of memory: lower data.workers"),
+        (kill(signal.SIGBUS), "a loading process was ended by SIGBUS", "/dev/shm is full"),
+        (kill(signal.SIGSEGV), "a loading process was ended by SIGSEGV", "lower data.workers"),
+        (lambda: os._exit(3), "a loading process ended with exit code 3", "lower data.workers"),
+    ],
+    ids=["SIGKILL", "SIGBUS", "SIGSEGV", "exit"],
+)
+def test_how_a_loading_process_ended_is_said_at_once(
+    action: Callable[[], object], message: str, hint: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    begin = time.monotonic()
+    with pytest.raises(ClipbertError) as failed:
+        list(loading(9, action, workers=2))
+    assert str(failed.value) == message
+    assert hint in (failed.value.hint or "")
+    assert time.monotonic() - begin < 5
+    assert not processes._processes
+    assert capfd.readouterr().err == ""  # torch prints a line about a crash
+
+
+def test_a_death_raises_where_the_next_batch_is_taken_and_nowhere_else() -> None:
+    batches = loading(workers=2)
+    assert next(batches) == [0]
+    (first, *_) = processes._processes
+    assert first.pid
+    os.kill(first.pid, signal.SIGKILL)
+    end = time.monotonic() + 1
+    while time.monotonic() < end:  # any line of the main process
+        pass
+    with pytest.raises(ClipbertError, match="SIGKILL"):
+        next(batches)
+
+
+def test_the_death_of_a_process_that_loads_something_else_is_noticed() -> None:
+    """During validation, the processes that load training batches wait."""
+    training = loading()
+    assert next(training) == [0]
+    (process,) = processes._processes
+    validation = loading()
+    assert next(validation) == [0]
+    assert process.pid
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(ClipbertError, match="SIGKILL"):
+        list(validation)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "more open files than the limit of"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "/dev/shm is full"),
+        (RuntimeError("unable to open shared memory object </torch_7>: Too many open files (24)"), "more open files"),
+        (RuntimeError("unable to allocate shared memory(shm) for file </t>: No space left on device (28)"), "/dev/shm"),
+        (RuntimeError("received 0 items of ancdata"), "more open files"),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "the system refuses loading processes: Cannot allocate"),
+    ],
+)
+@pytest.mark.parametrize("when", ["made", "sent", "received"])
+def test_a_batch_that_cannot_be_made_sent_or_received_is_one_error(when: str, error: Exception, message: str) -> None:
+    class Failing:
+        def __init__(self) -> None:
+            if when == "made":
+                raise error
+
+        def __reduce__(self) -> Any:
+            if when == "sent":
+                raise error
+            return fail, (error,)
+
+    begin = time.monotonic()
+    with pytest.raises(ClipbertError, match=message) as failed:
+        list(loading(collate=lambda _: Failing(), workers=2))
+    assert "data.workers" in (failed.value.hint or "")
+    assert time.monotonic() - begin < 5
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+def test_a_mistake_in_a_loading_process_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError, match="in __getitem__"):
+        list(loading(3, lambda: 1 // 0))
+
+
+@pytest.mark.parametrize("error", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
+def test_processes_that_cannot_be_started_are_one_error(
+    error: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fork, started = os.fork, []
+
+    def refused() -> int:
+        if started:
+            raise OSError(error, os.strerror(error))
+        started.append(fork())
+        return started[0]
+
+    monkeypatch.setattr(os, "fork", refused)
+    with pytest.raises(ClipbertError, match=r"open files|refuses loading processes"):
+        loading(workers=2)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("work", ["time.sleep(600)", "None"], ids=["busy", "waiting"])
+def test_an_error_ends_the_process_whatever_its_loading_processes_do(work: str, processes: int) -> None:
+    """They ignore SIGTERM, which Python would send them before it waits for them."""
+    code = f"""
+import sys, time
+sys.path.insert(0, "tests/loading")
+from test_processes import loading
+from clipbert_cli.runtime.process_exit import run_and_exit
+def work():
+    batches = loading(5, lambda: {work}, workers=2)
+    next(batches)
+    time.sleep(0.5)
+    print(*(child.pid for child in __import__("multiprocessing").active_children()), flush=True)
+    raise ValueError("something else fails")
+run_and_exit(work)
+"""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "WORLD_SIZE": str(processes), "PYTHONPATH": path}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("Traceback") == 1
+    assert done.stderr.endswith("ValueError: something else fails\n")
+    children = done.stdout.split()
+    assert len(children) == 2
+    assert not [child for child in children if Path(f"/proc/{child}").exists()]
+
+
+def test_a_spare_descriptor_is_kept_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without one, the thread that passes a batch's memory on would try for ever."""
+    opened: list[int] = []
+    dup = os.dup
+
+    def counted(descriptor: int) -> int:
+        opened.append(dup(descriptor))
+        return opened[-1]
+
+    monkeypatch.setattr(os, "dup", counted)
+    before = len(os.listdir("/proc/self/fd"))
+
+    def made(items: Sequence[Any]) -> Any:
+        return list(items)
+
+    assert Sender(made)([1, 2]).open() == [1, 2]
+    assert len(opened) >= 3
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class AnswerTask(Task):
     """A task that predicts one `answer` per example and scores it by accuracy."""
 
-    truth_fields = ("answer", "labels", "answer_type")
+    truth_fields = ("answer", "answers", "labels")
 
     def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return the accuracy overall and by answer type; a media error counts 0."""

@@ -81,8 +81,8 @@ class Task(ABC):
     ranks_media: ClassVar[bool] = False
     # The field that may hold a list of texts, each of which is an example.
     list_field: ClassVar[str | None] = None
-    # The fields of a record that only training and scoring read.
-    truth_fields: ClassVar[tuple[str, ...]] = ("answer_type",)
+    # The fields of a record that training and scoring learn the truth from.
+    truth_fields: ClassVar[tuple[str, ...]] = ()
     # The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines.
     formats: ClassVar[tuple[str, ...]] = ("jsonl",)
     # Other tasks whose trained models this task can use unchanged.
@@ -130,6 +130,12 @@ class Task(ABC):
     def unknown_answer(self, example: Example) -> str | None:
         """Return a right answer of the example if no prediction can be right: none of them is in the vocabulary."""
         return None
+
+    def unneeded_fields(self, check: Callable[[Example], None] | None) -> tuple[str, ...]:
+        """Return the fields that need not be readable where `check` is all that examples are checked by."""
+        if check is None:
+            return (*self.truth_fields, "answer_type")
+        return ("answer_type",) if check == self.check_training else ()
 
     def draw(self, groups: Sequence[Group], *, training: bool) -> Draw | None:
         """Return the function that draws the random part of a group's texts, or None if nothing is random.

@@ -208,6 +208,10 @@ class Record:
         """Return whether the field is a list, or several columns."""
         return self.has(name) and isinstance(self._structured(name, optional=True)[1], list)
 
+    def without(self, names: Iterable[str]) -> Record:
+        """Return the record without these fields."""
+        return dataclasses.replace(self, names={**self.names, **dict.fromkeys(names)})
+
     def each(self, name: str | None) -> Iterator[Record]:
         """Yield this record once for every text of a field that holds a list; the record itself if it does not."""
         if name is None or not self.holds_list(name):

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
+from clipbert_cli.build import read_split
 from clipbert_cli.errors import AnnotationError
+from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.registry import TASKS, task_class
 from clipbert_cli.text.annotations import read_examples
@@ -23,6 +25,13 @@ GOOD: dict[str, dict[str, Any]] = {
     "pretraining": {"coco_id": "v", "caption": "a cat"},
 }
 
+RECIPES = {
+    "open_ended_qa": "demo_qa",
+    "image_qa": "demo_vqa",
+    "multiple_choice": "demo_mc",
+    "retrieval": "demo_retrieval",
+    "pretraining": "demo_pretrain",
+}
 # task, what is changed (None: taken out), what is said of it
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("open_ended_qa", {"question": None}, "question is missing"),
@@ -72,7 +81,8 @@ def test_a_bad_record_is_reported_with_line_field_and_value(
     tmp_path: Path, task: str, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "a.jsonl"
-    path.write_text(json.dumps(changed(task, change)) + "\n")
+    # A field that no record has is reported once for the file, so a good record follows.
+    path.write_text(f"{json.dumps(changed(task, change))}\n{json.dumps({**GOOD[task], 'question_id': 2})}\n")
     with pytest.raises(AnnotationError) as caught:
         read(task, path)
     assert f"{path}:1: " in str(caught.value)
@@ -116,9 +126,7 @@ def test_csv_gives_the_examples_of_jsonl(tmp_path: Path) -> None:
     for task, record in GOOD.items():
         lines, table = tmp_path / f"{task}.jsonl", tmp_path / f"{task}.csv"
         lines.write_text(json.dumps(record) + "\n")
-        cells = [value if isinstance(value, str) else json.dumps(value) for value in record.values()]
-        quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
-        table.write_text(",".join(record) + "\n" + ",".join(quoted) + "\n")
+        in_file(table, record)
         assert read(task, table) == read(task, lines)
 
 
@@ -129,7 +137,7 @@ def test_csv_gives_the_examples_of_jsonl(tmp_path: Path) -> None:
         (b'video_id,question,answer\nv,"what?,cat\n', "not a whole CSV row"),
         (b"video_id,question,answer\nv,wh\xff?,cat\n", "not UTF-8"),
         (b"video_id,question,answer\n", "no records in it"),
-        (b"video_id,question,answer\nv,,cat\n", ":2: question is missing"),
+        (b"video_id,question,answer\nv,,cat\nv,what?,cat\n", ":2: question is missing"),
     ],
 )
 def test_a_bad_table_is_reported(tmp_path: Path, content: bytes, message: str) -> None:
@@ -141,3 +149,67 @@ def test_a_bad_table_is_reported(tmp_path: Path, content: bytes, message: str) -
 
 def test_every_task_has_good_and_bad_records_here() -> None:
     assert set(GOOD) == set(TASKS) == {task for task, _, _ in BAD}
+
+
+# A field of a test set without published answers: task, its value in JSON lines, its cell in a table.
+HIDDEN: list[tuple[str, dict[str, Any]]] = [
+    *(("open_ended_qa", {"answer": value}) for value in ("", " ", -1, None, "?", [], "[UNK] unknown")),
+    *(("image_qa", {"labels": value}) for value in ({}, {"": -1}, "", -1, [], None)),
+    *(("image_qa", {"labels": None, "answer": value}) for value in ("", -1, [""])),
+    *(("image_qa", {"labels": None, "answers": value}) for value in ([], [""], "hidden", [None])),
+    *(("multiple_choice", {"answer": value}) for value in (-1, "", "hidden", None, 5, 99, "-1", [0])),
+    *((task, {"answer_type": value}) for task in GOOD for value in ("", -1, [])),
+]
+
+
+def split_of(task: str, path: Path, purpose: str) -> list[Example]:
+    recipe = load_recipe(RECIPES[task], overrides=[f"data.splits.val.annotations={path}"])
+    built = task_class(task)(recipe.objective, recipe.infer, {"cat": 0, "man": 1})
+    check = {"predict": None, "score": built.check_truth, "train": built.check_training}[purpose]
+    return read_split(recipe, "val", built, check)
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "csv"])
+@pytest.mark.parametrize(("task", "hidden"), HIDDEN)
+def test_truth_that_is_hidden_matters_to_scores_only(
+    tmp_path: Path, task: str, hidden: dict[str, Any], ending: str
+) -> None:
+    """The examples that are predicted are those of the same records without these fields."""
+    whole = changed(task, dict.fromkeys(hidden))
+    examples = [
+        split_of(task, in_file(tmp_path / f"{n}.{ending}", r), "predict")
+        for n, r in enumerate([whole, {**whole, **hidden}])
+    ]
+    assert [example.key for example in examples[0]] == [example.key for example in examples[1]]
+
+
+@pytest.mark.parametrize(
+    ("task", "hidden"),
+    [
+        ("open_ended_qa", {"answer": ""}),
+        ("image_qa", {"labels": -1}),
+        ("multiple_choice", {"answer": -1}),
+        ("retrieval", {"answer_type": ""}),
+        ("pretraining", {"answer_type": -1}),
+    ],
+)
+def test_truth_that_is_hidden_cannot_be_scored(tmp_path: Path, task: str, hidden: dict[str, Any]) -> None:
+    path = in_file(tmp_path / "a.jsonl", {**GOOD[task], **hidden})
+    with pytest.raises(AnnotationError, match=f":1: {next(iter(hidden))} is "):
+        split_of(task, path, "score")
+
+
+@pytest.mark.parametrize("task", GOOD)
+def test_training_needs_no_answer_types(tmp_path: Path, task: str) -> None:
+    path = in_file(tmp_path / "a.jsonl", {**GOOD[task], "answer_type": 3})
+    assert split_of(task, path, "train")[0].answer_type is None
+
+
+def in_file(path: Path, record: dict[str, Any]) -> Path:
+    if path.suffix == ".csv":
+        cells = [value if isinstance(value, str) else json.dumps(value) for value in record.values()]
+        quoted = ['"' + cell.replace('"', '""') + '"' for cell in cells]
+        path.write_text(",".join(record) + "\n" + ",".join(quoted) + "\n")
+    else:
+        path.write_text(json.dumps(record) + "\n")
+    return path

@@ -156,6 +156,21 @@ def read_split(
     return examples if check == task.check_training else with_occurrences(examples)
 
 
+def open_split_media(recipe: Recipe, split: str) -> MediaSource:
+    """Open the media of a split that `read_split` has read.
+
+    Raises:
+        StoreError: they are missing or damaged.
+    """
+    from clipbert_cli.store.lmdb_store import open_media
+
+    data = recipe.data
+    files = data.splits[split]
+    assert files is not None, split
+    path = resolve(recipe, files.media)
+    return open_media(path, kind=data.media, frame_rate=data.fps_of_frames, names=data.media_id)
+
+
 def training_sampling(recipe: Recipe) -> ClipSampling:
     """Return how clips are taken from a video in training."""
     from clipbert_cli.media.sampling import ClipSampling
@@ -365,16 +380,12 @@ class Setup:
         Raises:
             ClipbertError: see `read_split`; or the store is missing, or lacks media that the examples need.
         """
-        from clipbert_cli.store.lmdb_store import open_media
         from clipbert_cli.store.source import MediaFolder
 
         data = self.recipe.data
         columns = None if self.columns is None else self.columns.setdefault(name, Columns(data.fields))
         examples = read_split(self.recipe, name, self.task, check, columns=columns)
-        files = data.splits[name]
-        assert files is not None, name  # read_split has refused it
-        path = resolve(self.recipe, files.media)
-        source = open_media(path, kind=data.media, frame_rate=data.fps_of_frames, names=data.media_id)
+        source = open_split_media(self.recipe, name)
         # All missing items are reported before training starts, and not the first one in the middle of an epoch.
         if missing := source.missing(example.media_id for example in examples):
             self._report_missing(name, source, missing)

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,9 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this machine cannot run; `CLIPBERT_REQUIRE=cuda,dali` turns such a skip into a failure."""
+    """Skip what this machine cannot run; `CLIPBERT_REQUIRE=cuda,dali,browser` turns such a skip into a failure."""
     required = os.environ.get(REQUIRE, "").split(",")
-    for name, is_there in (("cuda", _has_cuda), ("dali", _has_dali)):
+    for name, is_there in (("cuda", _has_cuda), ("dali", _has_dali), ("browser", _has_browser)):
         if item.get_closest_marker(name) and not is_there():
             if name in required:
                 pytest.fail(f"{REQUIRE} asks for {name}, and it is not here")
@@ -56,6 +57,15 @@ def _has_cuda() -> bool:
 
 def _has_dali() -> bool:
     return importlib.util.find_spec("nvidia.dali") is not None if importlib.util.find_spec("nvidia") else False
+
+
+def _has_browser() -> bool:
+    return chromium() is not None and importlib.util.find_spec("playwright") is not None
+
+
+def chromium() -> str | None:
+    """The program of a browser whose pages tests look at."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 @pytest.fixture(scope="session")

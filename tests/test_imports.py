@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "infer": {*READING, "recipe", "model", "task", "runs", "build"},
     "train": {*READING, "recipe", "model", "task", "runs", "build", "contradictions", "infer"},
     "profile": {*READING, "recipe", "model", "task", "runs", "build", "contradictions", "infer", "train"},
+    "report": {*READING, "recipe", "model", "task", "runs", "build", "infer", "__version__"},
     "assets": SHARED,
     "commands": {
         *READING,
@@ -56,6 +57,7 @@ MAY_IMPORT = {
         "infer",
         "train",
         "profile",
+        "report",
         "assets",
     },
     "__main__": {"commands"},

@@ -19,6 +19,7 @@ from clipbert_cli.commands.evaluate import evaluate
 from clipbert_cli.commands.finetune import PRETRAIN_HELP, finetune
 from clipbert_cli.commands.infer import infer
 from clipbert_cli.commands.pack import pack
+from clipbert_cli.commands.preview import preview
 from clipbert_cli.commands.recipes import recipes_app
 from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.commands.search import search
@@ -126,6 +127,7 @@ app.command("download", epilog="Example: clipbert download msrvtt_qa --to $DATA 
 app.add_typer(assets_app, name="assets")
 app.command("pack", epilog="Example: clipbert pack videos/ vis_db/msrvtt")(pack)
 app.add_typer(store_app, name="store")
+app.command("preview")(preview)
 app.command("pretrain", help=PRETRAIN_HELP)(finetune)
 app.command("finetune")(finetune)
 app.command("infer", epilog="Example: clipbert infer --run runs/msrvtt_qa --split test -o preds.jsonl")(infer)

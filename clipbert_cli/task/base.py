@@ -162,6 +162,16 @@ class Task(ABC):
         """Return the arrays by name that `loss` compares the outputs with."""
         return {}
 
+    # ------------------------------------------------------------------------------------------ for people
+
+    def truth_text(self, example: Example) -> str:
+        """Return the right answer as a person reads it; nothing if there is none."""
+        return "" if example.target is None else str(example.target)
+
+    def roles(self, example: Example) -> list[str]:
+        """Return what each of `example.texts` is for the media item, such as `negative`; empty if it is clear."""
+        return [""] * len(example.texts)
+
     # ------------------------------------------------------------------------------------------ outputs to scores
 
     @abstractmethod

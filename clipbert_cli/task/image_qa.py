@@ -65,6 +65,11 @@ class ImageQa(VocabularyTask):
             return labels
         return {answer: worth for answer, worth in labels.items() if self.form_of(answer) in self._answers}
 
+    def truth_text(self, example: Example) -> str:
+        """Return the answers with their worth, the best first."""
+        worth = sorted((example.target or {}).items(), key=lambda each: -each[1])
+        return ", ".join(f"{answer} ({share:g})" for answer, share in worth)
+
     def check_training(self, example: Example) -> None:
         """Raise RecordError for a label whose answer is not in the vocabulary.
 

@@ -47,6 +47,14 @@ class MultipleChoice(AnswerTask):
         question = record.text("question") if record.has("question") else None
         return make_example(record, options, target=answer, context=question)
 
+    def truth_text(self, example: Example) -> str:
+        """Return the text of the right option."""
+        return "" if example.target is None else example.texts[example.target]
+
+    def roles(self, example: Example) -> list[str]:
+        """Return the position of each option, and which is right."""
+        return [f"option {n}" + (", right" if n == example.target else "") for n in range(len(example.texts))]
+
     def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (Q,) int64, the position of the right option."""
         return {"labels": np.array([example.target for example in examples], dtype=np.int64)}

@@ -65,6 +65,14 @@ class Pretraining(Task):
     def check_truth(self, example: Example) -> None:
         """Accept every example: the caption itself is learnt."""
 
+    def truth_text(self, example: Example) -> str:
+        """Return nothing: the caption itself is learnt."""
+        return ""
+
+    def roles(self, example: Example) -> list[str]:
+        """Return whether the text that was drawn belongs to the media item."""
+        return ["" if example.target is None else "own text" if example.target.matches else "text of another item"]
+
     def draw(self, groups: Sequence[Group], *, training: bool) -> Draw | None:
         """Return a function that draws mismatched texts and mask seeds, in validation too.
 

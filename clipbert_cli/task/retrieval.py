@@ -71,6 +71,10 @@ class Retrieval(Task):
         """
         return NegativeCaptions(groups, self.objective.num_negatives) if training else None
 
+    def roles(self, example: Example) -> list[str]:
+        """Return which text is the media item's own; training draws the others."""
+        return ["own text", *["negative"] * (len(example.texts) - 1)]
+
     def targets(self, examples: Sequence[Example]) -> Mapping[str, np.ndarray]:
         """Return `labels` (N,) int64: 1 for an example's own text, which comes first, 0 for the others."""
         labels = [int(number == 0) for example in examples for number in range(len(example.texts))]

@@ -140,6 +140,14 @@ class Tokenizer:
         """Return the number of tokens of each text, without [CLS] and [SEP]."""
         return [len(pieces) for pieces in self._pieces(texts)]
 
+    def pieces(self, text: str) -> list[str]:
+        """Return the tokens of a text, none of them cut or added."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).tokens)
+
+    def token(self, number: int) -> str:
+        """Return the token of an id."""
+        return str(self._tokenizer.id_to_token(number))
+
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
 

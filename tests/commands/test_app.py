@@ -35,6 +35,7 @@ OPTIONS = {
     "pack": """SOURCES STORE --add --fps --frame-folders --id --json --kind --max-pixels --on-duplicate --strict
         --transcode --workers""",
     "pretrain": TRAINING,
+    "preview": "MEDIA --data-root --examples --kind --output --overwrite --recipe --seed --set --split -o -r",
     "recipes": "",
     "recipes answers": "NAME --data-root --output --overwrite --set --top -o",
     "recipes copy": "NAME FILE --overwrite",

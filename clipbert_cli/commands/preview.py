@@ -1,0 +1,76 @@
+"""`clipbert preview`: the data of a split, or of a folder, as the model sees them, on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipbert_cli.commands.options import DataRootOption, OverwriteOption, SetOption
+from clipbert_cli.errors import UsageError
+from clipbert_cli.types import Kind
+
+
+def preview(
+    media: Annotated[
+        Path | None,
+        typer.Argument(metavar="[MEDIA]", help="A folder of media files or a store, to preview without annotations."),
+    ] = None,
+    recipe: Annotated[
+        str | None, typer.Option("--recipe", "-r", metavar="NAME|FILE", help="The recipe that has the split.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", metavar="NAME", help="The split to preview, for example train.")
+    ] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The HTML page to write; - is stdout.")
+    ] = "preview.html",
+    kind: Annotated[
+        Kind | None, typer.Option("--kind", help="What a folder holds. By default the names of its files decide.")
+    ] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", min=1, max=5000, metavar="N", help="How many media items to show.")
+    ] = 50,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample and of what training draws.")] = 0,
+    overrides: SetOption = None,
+    data_root: DataRootOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Show the data as the model sees them, before any training.
+
+    The page has the sampled clips with their times, the tokens of the texts and what is cut, masked words and
+    negatives, and how answers, lengths, durations and formats are distributed. It holds frames of the data: share it
+    like them.
+
+    Example: clipbert preview --recipe msrvtt_qa --split train -o preview.html
+    """
+    if (media is None) == (recipe is None) or (recipe is None) != (split is None):
+        raise UsageError(
+            "name either MEDIA, or --recipe and --split",
+            hint="clipbert preview --recipe msrvtt_qa --split train, or clipbert preview videos/",
+        )
+    from clipbert_cli.commands.output import writing
+    from clipbert_cli.commands.terminal import note, show_logs
+    from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.report.preview import preview_media, preview_split
+
+    show_logs()
+    loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root) if recipe else None
+    with writing(output, overwrite=overwrite, mode="wb") as stream:
+        if loaded is not None and split is not None:
+            preview_split(loaded, split, stream, examples=examples, seed=seed)
+        elif media is not None:
+            preview_media(media, stream, kind=kind or _kind_of(media), examples=examples, seed=seed)
+    if output != "-":
+        note(f"wrote {output}: it holds frames and texts of the data")
+
+
+def _kind_of(media: Path) -> Kind:
+    """Return what a store or a folder of files holds."""
+    from clipbert_cli.store.discover import find_files, guess_kind
+    from clipbert_cli.store.lmdb_store import is_lmdb, open_store
+
+    if is_lmdb(media) or not media.is_dir():
+        return open_store(media).kind
+    return guess_kind(find_files([media]))

@@ -1,0 +1,194 @@
+"""Charts as geometry, which `templates/charts.html` draws as SVG: lines over steps or ranks, and bars of a histogram.
+
+Lengths are in units of the drawing, `WIDTH` x `HEIGHT`, which scales with the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 560, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 34
+# So many points are more than a screen shows. Of longer lines every n-th point is drawn.
+_MOST_POINTS = 600
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line as drawn: its name, the number of its colour and of its dashes, and the path."""
+
+    name: str
+    colour: int
+    dash: int
+    path: str
+    dots: list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Bar:
+    x: float
+    y: float
+    width: float
+    height: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One drawing.
+
+    Args:
+        x_ticks, y_ticks: (position, text).
+    """
+
+    title: str
+    x_label: str
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    lines: list[Line]
+    bars: list[Bar]
+    width: int = WIDTH
+    height: int = HEIGHT
+    left: int = LEFT
+    bottom: int = HEIGHT - BOTTOM
+    right: int = WIDTH - RIGHT
+    top: int = TOP
+
+
+@dataclass(frozen=True)
+class Series:
+    """The points of a line.
+
+    Args:
+        colour, dash: lines of one run share a colour, lines of one number share the dashes.
+    """
+
+    name: str
+    xs: Sequence[float]
+    ys: Sequence[float]
+    colour: int = 0
+    dash: int = 0
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """Maps values to positions."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    is_log: bool = False
+
+    def __call__(self, value: float) -> float:
+        low, high, value = (math.log10(each) if self.is_log else each for each in (self.low, self.high, value))
+        return round(self.start + (self.end - self.start) * (value - low) / (high - low), 2)
+
+    def ticks(self) -> list[tuple[float, str]]:
+        return [(self(value), _label(value)) for value in (_powers if self.is_log else _steps)(self.low, self.high)]
+
+
+def line_chart(
+    title: str,
+    series: Sequence[Series],
+    *,
+    x_label: str,
+    y_range: tuple[float, float] | None = None,
+    log_x: bool = False,
+) -> Chart:
+    """Return a chart of lines; with `log_x` all x must be positive."""
+    xs, ys = [x for each in series for x in each.xs], [y for each in series for y in each.ys]
+    x = _Axis(*_range(xs, is_log=log_x), LEFT, WIDTH - RIGHT, log_x)
+    y = _Axis(*(y_range or _range(ys)), HEIGHT - BOTTOM, TOP)
+    lines = []
+    for each in series:
+        stride = -(-len(each.xs) // _MOST_POINTS)
+        points = [(x(a), y(b)) for a, b in zip(each.xs[::stride], each.ys[::stride], strict=True)]
+        path = "M" + " L".join(f"{a:g} {b:g}" for a, b in points)
+        # A line of few points would not show where they are, and a single point is no line.
+        lines.append(Line(each.name, each.colour, each.dash, path, points if len(points) <= 30 else []))
+    return Chart(title, x_label, x.ticks(), y.ticks(), lines, [])
+
+
+def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, x_label: str) -> Chart:
+    """Return a chart of one bar per (label, value)."""
+    y = _Axis(0.0, max((value for _, value in bars), default=0.0) or 1.0, HEIGHT - BOTTOM, TOP)
+    pitch = (WIDTH - LEFT - RIGHT) / max(1, len(bars))
+    drawn, ticks = [], []
+    # Labels of narrow bars would cover each other.
+    every = -(-len(bars) // 12)
+    for place, (label, value) in enumerate(bars):
+        left = LEFT + place * pitch
+        drawn.append(
+            Bar(
+                round(left + pitch * 0.1, 2),
+                y(value),
+                round(pitch * 0.8, 2),
+                round(y(0) - y(value), 2),
+                f"{label}: {_label(value)}",
+            )
+        )
+        if place % every == 0:
+            ticks.append((round(left + pitch / 2, 2), label))
+    return Chart(title, x_label, ticks, y.ticks(), [], drawn)
+
+
+def histogram(title: str, values: Sequence[float], *, x_label: str, bins: int = 20) -> Chart | None:
+    """Return a chart of how often values occur; None if there is no value."""
+    if not values:
+        return None
+    low, high = min(values), max(values)
+    whole = all(float(value).is_integer() for value in values)
+    if whole and high - low < bins:
+        counts = dict.fromkeys(range(int(low), int(high) + 1), 0)
+        for value in values:
+            counts[int(value)] += 1
+        return bar_chart(title, [(str(number), count) for number, count in counts.items()], x_label=x_label)
+    step = _nice((high - low) / bins) if high > low else 1.0
+    first = math.floor(low / step)
+    found = [0] * (math.floor(high / step) - first + 1)
+    for value in values:
+        found[math.floor(value / step) - first] += 1
+    return bar_chart(title, [(_label((first + n) * step), count) for n, count in enumerate(found)], x_label=x_label)
+
+
+# ---------------------------------------------------------------------------------------------------------- axes
+
+
+def _range(values: Sequence[float], *, is_log: bool = False) -> tuple[float, float]:
+    """Return the range of an axis: that of the values, and wide enough to divide by."""
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    if is_log:
+        return low, high if high > low else low * 10
+    if high > low:
+        return low, high
+    return (low - 0.5, low + 0.5) if low == 0 else (low - abs(low) / 2, low + abs(low) / 2)
+
+
+def _steps(low: float, high: float) -> list[float]:
+    """Return about five round numbers from `low` to `high`."""
+    step = _nice((high - low) / 5)
+    first = math.ceil(low / step - 1e-9)
+    return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _powers(low: float, high: float) -> list[float]:
+    """Return the powers of 10, and 2 and 5 times those, from `low` to `high`."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [factor * 10**power for power in powers for factor in (1, 2, 5) if low <= factor * 10**power <= high]
+
+
+def _nice(step: float) -> float:
+    """Return the next larger of 1, 2 and 5 times a power of 10."""
+    power: float = 10.0 ** math.floor(math.log10(step))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= step * (1 - 1e-9))
+
+
+def _label(value: float) -> str:
+    if value == 0:
+        return "0"
+    if abs(value) >= 10_000 or abs(value) < 0.001:
+        return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+    return f"{value:.4g}"

@@ -1,0 +1,78 @@
+"""Pages: one self-contained HTML file each, made of the templates in `templates/`.
+
+Everything that a page shows may come from strangers: file names, questions, answers, recipes. The templates escape all
+of it. A page's own style and program are in it, its pictures are data, and its policy forbids to fetch anything.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import IO, Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+
+def write_page(stream: IO[bytes], template: str, context: Mapping[str, Any]) -> None:
+    """Write a page piece by piece. Iterators of the context are used up as the page is written."""
+    pieces = _environment().get_template(template).generate(context)
+    for piece in pieces:
+        # A file name need not be UTF-8. Python holds its other bytes as surrogates, which show as escapes here.
+        stream.write(piece.encode("utf-8", "backslashreplace"))
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("clipbert_cli.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=percent, number=number, interval=interval, count=count, seconds=seconds, plain=plain
+    )
+    return environment
+
+
+def plain(value: object) -> str:
+    """Return text with the control characters that would hide or reorder it as escapes."""
+    return "".join(
+        character
+        if unicodedata.category(character) not in ("Cc", "Cf", "Cs") or character == "\n"
+        else _escaped(character)
+        for character in str(value)
+    )
+
+
+def _escaped(character: str) -> str:
+    # The zero-width joiner holds emoji and letters of Indian and Arabic scripts together.
+    return character if character in "\u200c\u200d" else f"\\u{ord(character):04x}"
+
+
+def percent(value: float | None) -> str:
+    """Return a percentage with one decimal."""
+    return "unknown" if value is None else f"{value:.1f}"
+
+
+def number(value: float | None) -> str:
+    """Return a number with three significant digits, without an exponent where it is readable."""
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def count(value: int) -> str:
+    """Return a count with separators of thousands."""
+    return f"{value:,}"
+
+
+def seconds(value: float) -> str:
+    """Return a time within a video."""
+    minutes, rest = divmod(value, 60)
+    return f"{int(minutes)}:{rest:05.2f}" if minutes else f"{rest:.2f} s"
+
+
+def interval(value: tuple[float, float] | None) -> str:
+    """Return both ends of an interval."""
+    return "unknown" if value is None else f"{value[0]:.1f} to {value[1]:.1f}"

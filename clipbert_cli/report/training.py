@@ -1,0 +1,103 @@
+"""The training part of a report: facts and curves of one run or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clipbert_cli.foreign import read_json
+from clipbert_cli.report.charts import Chart, Series, line_chart
+from clipbert_cli.runs.curves import Panel, panels
+from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.runs.summary import RunSummary, summarise
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a page says about a run, as (name, value)."""
+
+    name: str
+    facts: list[tuple[str, str]]
+
+
+def training_part(runs: Sequence[RunFolder]) -> tuple[list[RunFacts], list[Chart]]:
+    """Return the facts of each run, and charts in which each run has its colour."""
+    records = {str(run.path): list(run.records()) for run in runs}
+    names = list(records)
+    return [run_facts(run) for run in runs], [_chart(panel, names) for panel in panels(records)]
+
+
+def run_facts(run: RunFolder) -> RunFacts:
+    """Return what the files of a run say about it, without loading the model."""
+    summary = summarise(run)
+    facts = [("state", summary.state), ("step", _step(summary)), ("best validation", _best(summary))]
+    entry = last_start(run)
+    if entry:
+        facts += [
+            ("last start", str(entry.get("time", "unknown"))),
+            ("command", " ".join(map(str, entry.get("command", [])))),
+            ("versions", versions(entry)),
+            ("hardware", hardware(entry)),
+            ("git commit", str(entry.get("git_commit") or "unknown")),
+        ]
+    return RunFacts(str(run.path), facts)
+
+
+def last_start(run: RunFolder) -> Mapping[str, Any]:
+    """Return the last entry of environment.json; nothing if there is none."""
+    try:
+        entries = read_json(run.environment)
+    except FileNotFoundError:
+        return {}
+    return entries[-1] if isinstance(entries, list) and entries and isinstance(entries[-1], dict) else {}
+
+
+def versions(entry: Mapping[str, Any]) -> str:
+    """Return the versions that an entry of environment.json states."""
+    found = {"clipbert": entry.get("clipbert"), "python": entry.get("python")}
+    libraries = entry.get("libraries")
+    if isinstance(libraries, dict):
+        found |= libraries
+    return ", ".join(f"{name} {version}" for name, version in found.items() if version)
+
+
+def hardware(entry: Mapping[str, Any]) -> str:
+    """Return the devices of an entry of environment.json, each with how often it occurs."""
+    processes = entry.get("processes")
+    found = processes if isinstance(processes, list) else []
+    devices = [str(each.get("device")) for each in found if isinstance(each, dict)]
+    return ", ".join(f"{devices.count(each)} x {each}" for each in dict.fromkeys(devices)) or "unknown"
+
+
+def _step(summary: RunSummary) -> str:
+    return f"{summary.step} of {summary.total_steps or 'unknown'}"
+
+
+def _best(summary: RunSummary) -> str:
+    if summary.best is None:
+        return "unknown"
+    name = str(summary.metric).removeprefix("-").replace("_", " ")
+    return f"{name} {summary.best:.2f} at step {summary.best_step}"
+
+
+def _chart(panel: Panel, runs: Sequence[str]) -> Chart:
+    numbers = list(dict.fromkeys(curve.name for curve in panel.curves))
+    several = len(runs) > 1
+    series = [
+        Series(
+            f"{Path(curve.run).name}: {_words(curve.name)}" if several else _words(curve.name),
+            curve.steps,
+            curve.values,
+            # One run has a colour per number, several runs a colour each.
+            colour=runs.index(curve.run) if several else numbers.index(curve.name),
+            dash=numbers.index(curve.name) if several else 0,
+        )
+        for curve in panel.curves
+    ]
+    return line_chart(panel.title, series, x_label="step")
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")

@@ -406,8 +406,17 @@ class TrainConfig(Section):
     gradient_accumulation_steps: PositiveInt = setting(
         1, ON_RESUME, "Number of forward passes per step. Gradients are averaged over all their examples."
     )
-    epochs: PositiveInt = setting(10, NEVER, "Number of passes over the training data.")
-    max_steps: PositiveInt | None = setting(None, NEVER, "Stop after this many steps, even if `epochs` allows more.")
+    epochs: PositiveInt = setting(
+        10,
+        ON_RESUME,
+        "Number of passes over the training data. A resumed run may have more: from the next step on, the learning "
+        "rate is that of the longer training at this step.",
+    )
+    max_steps: PositiveInt | None = setting(
+        None,
+        ON_RESUME,
+        "Stop after this many steps, even if `epochs` allows more. It changes on resume as `epochs` does.",
+    )
     learning_rate: Positive = setting(5e-5, NEVER, "Highest learning rate of the transformer and the head.")
     visual_learning_rate: Positive | None = setting(
         None, NEVER, "Highest learning rate of the visual encoder. null takes learning_rate."

@@ -107,6 +107,12 @@ class RunFolder:
             RunFolder.absent(self.path)  # raises the error that says what to do
             raise
 
+    def replace_recipe(self, text: str) -> None:
+        """Write recipe.yaml anew if it differs."""
+        if self.recipe.read_text(encoding="utf-8") != text:
+            with atomic_file(self.recipe, durable=True) as stream:
+                stream.write(text)
+
     def remove_without_checkpoint(self) -> None:
         """Remove the folder unless it has a checkpoint."""
         if not saved_steps(self.checkpoints):

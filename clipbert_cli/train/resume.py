@@ -22,12 +22,14 @@ class Resumption:
     """The state that a run resumes from.
 
     `checkpoint` is None if the run was interrupted before its first one; then it starts again. `state` is the content
-    of the checkpoint's state.json. `damaged` has later checkpoints that cannot be used, each with the reason.
+    of the checkpoint's state.json. `damaged` has later checkpoints that cannot be used, each with the reason. `recipe`
+    is the run's own recipe, with the length of training that was given now.
     """
 
     checkpoint: Path | None
     state: Mapping[str, Any]
     damaged: Mapping[Path, str]
+    recipe: Recipe
 
     @property
     def step(self) -> int:
@@ -40,9 +42,22 @@ class Resumption:
         """Groups per step, as decided when the run began."""
         return self.state.get("global_batch")
 
-    def describe(self) -> str:
-        """Return what to append to the run folder's name in the description of a training."""
-        return f", resumed after step {self.step}" if self.checkpoint else ", started again: it has no checkpoint yet"
+    def describe(self, total_steps: int) -> str:
+        """Return what to append to the run folder's name in the description of a training of so many steps."""
+        if not self.checkpoint:
+            return ", started again: it has no checkpoint yet"
+        before = self.state.get("total_steps", total_steps)
+        longer = f"; {total_steps} steps in place of {before}, whose learning rates hold from step {self.step + 1} on"
+        return f", resumed after step {self.step}{longer if before != total_steps else ''}"
+
+    def check_length(self, total_steps: int) -> None:
+        """Raise RunError if more steps are done than the training has now."""
+        if total_steps < self.step:
+            raise RunError(
+                f"{self.checkpoint} has {self.step} steps done, but train.epochs and train.max_steps now give "
+                f"{total_steps}",
+                hint="a resumed run can be made longer, not shorter: raise train.epochs, or leave it out",
+            )
 
     def check_data(self, digest: str) -> None:
         """Raise RunError if the training groups are not those that the run began with."""
@@ -82,7 +97,9 @@ def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumpt
             f"{checkpoint} was not made with this run's recipe.yaml",
             hint="restore recipe.yaml, or remove the checkpoint if it is another run's",
         )
-    return Resumption(checkpoint, state, damaged)
+    length = {"epochs": given.train.epochs, "max_steps": given.train.max_steps}
+    recipe = own.model_copy(update={"train": own.train.model_copy(update=length)})
+    return Resumption(checkpoint, state, damaged, recipe)
 
 
 def differences(own: Recipe, given: Recipe) -> list[str]:

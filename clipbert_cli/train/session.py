@@ -87,6 +87,7 @@ class Training:
         self.parameter_groups = parameter_groups(self.model, self.config)
         if self.resumption:
             self.resumption.check_data(self.data_digest)
+            self.resumption.check_length(self.plan.total_steps)
 
     @property
     def world(self) -> World:
@@ -103,7 +104,7 @@ class Training:
         counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
         return TrainingFacts(
             run=str(self.folder.path),
-            resumed=self.resumption.describe() if self.resumption else "",
+            resumed=self.resumption.describe(self.plan.total_steps) if self.resumption else "",
             reports=self.reports,
             groups=describe_groups(self.parameter_groups, self.config),
             frozen=self.config.freeze,
@@ -238,6 +239,8 @@ class Training:
         remove_leftovers(self.folder.checkpoints)
         for damaged, problem in self.resumption.damaged.items():
             logger.warning("%s: %s; it is renamed to %s", damaged, problem, set_aside(damaged).name)
+        # The next start takes the length of training from there.
+        self.folder.replace_recipe(dump_recipe(self.resumption.recipe))
         # Later steps will be done again, and logged again.
         self.folder.remove_records_after(self.resumption.step)
         # The process may have been killed after it saved the checkpoint and before it moved the link.

@@ -22,6 +22,7 @@ from clipbert_cli.errors import InterruptionError
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.train.optim import learning_rates
 from clipbert_cli.train.setup import prepare_training
 from clipbert_cli.types import Batch
 
@@ -345,3 +346,61 @@ def test_requeue_outside_slurm_is_a_wrong_usage(
     done = clipbert("finetune", "--recipe", "demo_qa", "--run", tmp_path / "run", "--requeue")
     assert done.returncode == 2
     assert "SLURM_JOB_ID is not set" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------ longer than planned
+
+
+STEADY = ("train.schedule=constant", "train.warmup_ratio=0")
+
+
+@pytest.mark.parametrize("setting", ["train.epochs=3", "train.max_steps=10"])
+def test_a_finished_run_that_is_made_longer_is_as_if_it_had_been_long(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, setting: str
+) -> None:
+    """With a constant rate: other schedules of longer trainings have other rates from the first step on."""
+    prepare_training(recipe(made_data, *STEADY, setting), tmp_path / "long").run()
+    prepare_training(recipe(made_data, *STEADY, "train.max_steps=8"), tmp_path / "run").run()
+    more = ["train.max_steps=null", setting] if "epochs" in setting else [setting]
+    stderr = resume(clipbert, tmp_path / "run", *as_options(more))
+    assert ", resumed after step 8; 1" in stderr
+    assert "steps in place of 8, whose learning rates hold from step 9 on" in stderr
+    for name in ("model.safetensors", "average.safetensors"):
+        assert (tmp_path / "run/latest" / name).read_bytes() == (tmp_path / "long/latest" / name).read_bytes()
+
+
+@pytest.mark.parametrize("schedule", ["linear", "invsqrt"])
+def test_the_rates_of_the_longer_training_hold_from_the_next_step_on(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, schedule: str
+) -> None:
+    settings = (f"train.schedule={schedule}", "train.warmup_ratio=0.5", "train.max_steps=4")
+    prepare_training(recipe(made_data, *settings), tmp_path / "run").run()
+    resume(clipbert, tmp_path / "run", *as_options(["train.max_steps=8"]))
+    rates = {each["step"]: each["learning_rate"] for each in records(tmp_path / "run") if each["event"] == "train"}
+    config = load_recipe(tmp_path / "run" / "recipe.yaml").train
+    assert config.max_steps == 8
+    for step, rate in rates.items():
+        expected = learning_rates(config, step, total=4 if step <= 4 else 8, epoch=(step - 1) // 4)
+        assert rate == pytest.approx(expected["transformer"])
+
+
+def test_an_interrupted_run_that_was_made_longer_stays_longer(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    prepare_training(recipe(made_data, "train.epochs=1"), run).run()
+    longer = load_recipe(run / "recipe.yaml", overrides=["train.epochs=3"])
+    training = prepare_training(longer, run, resume=True)
+    with pytest.raises(InterruptionError):
+        training.run([Signal(6, signal.SIGTERM)])
+    resume(clipbert, run)
+    assert os.readlink(run / "latest") == "checkpoints/step_12"
+
+
+@pytest.mark.parametrize("setting", ["train.epochs=1", "train.max_steps=5"])
+def test_a_run_cannot_be_made_shorter_than_it_is(clipbert: Clipbert, stopped: Path, setting: str) -> None:
+    before = (stopped / "recipe.yaml").read_bytes()
+    done = clipbert("finetune", "--run", stopped, "--resume", "--set", setting)
+    assert done.returncode == 1
+    assert "step_6 has 6 steps done, but train.epochs and train.max_steps now give" in done.stderr
+    assert (stopped / "recipe.yaml").read_bytes() == before

@@ -80,7 +80,7 @@ def write_colour_data(root: Path) -> None:
     """Annotations, vocabularies, and folders of media for every recipe, under `root`."""
     root.mkdir(exist_ok=True)
     (root / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    for name in ("msrvtt", "didemo", "anet"):
+    for name in ("msrvtt", "didemo", "anet", "msvd", "next_qa", "lsmdc"):
         _media(root / "vis_db" / name, "mp4")
     _media(root / "vis_db" / "tgif", "gif")
     for name in ("coco_train2014_val2014", "coco_test2015", "vg"):
@@ -110,6 +110,21 @@ def write_colour_data(root: Path) -> None:
             f"msrvtt_qa/{split}",
             [{"video_id": each["gif_name"], **each, "answer_type": "what"} for each in frames],
         )
+        for name in ("msvd", "lsmdc"):
+            _lines(root, f"{name}_retrieval/{split}", captions)
+        _lines(
+            root,
+            f"msvd_qa/{split}",
+            [{"video_id": each["gif_name"], **each, "answer_type": "what"} for each in frames],
+        )
+        _lines(
+            root,
+            f"next_qa/{split}",
+            [
+                {"video_id": each["gif_name"], "question_id": f"{each['gif_name']}_0", "answer_type": "causal", **each}
+                for each in asked
+            ],
+        )
         soft = [
             {
                 "question": question,
@@ -129,6 +144,7 @@ def write_colour_data(root: Path) -> None:
     answers = {colour: label for label, colour in enumerate(NAMES)}
     for path in (
         "msrvtt_qa/train_ans2label.json",
+        "msvd_qa/train_ans2label.json",
         "tgif_qa/frameqa_trainval_ans2label.json",
         "vqa/trainval_ans2label.json",
     ):

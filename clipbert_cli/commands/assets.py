@@ -111,7 +111,8 @@ def convert_command(
         typer.Argument(
             metavar="NAME",
             help="Name of the converter: coco_captions, vg_captions, vqa, vg_qa, msrvtt_retrieval, msrvtt_mc, "
-            "msrvtt_qa, didemo_retrieval, anet_retrieval or tgif_qa.",
+            "msrvtt_qa, didemo_retrieval, anet_retrieval, tgif_qa, msvd_retrieval, msvd_qa, next_qa, "
+            "lsmdc_retrieval or caption_lists.",
         ),
     ],
     raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="The folder with the original files, unpacked.")],

@@ -23,7 +23,7 @@ not read (`data.fields`)."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "example_id": ("example_id", "question_id", "qid", "sen_id"),
     "media_id": ("media_id", "video_id", "clip_name", "gif_name", "image_id", "coco_id", "vg_id"),
-    "caption": ("caption", "captions", "text"),
+    "caption": ("caption", "captions", "text", "sentence"),
     "question": ("question",),
     "options": ("options",),
     "answer": ("answer",),

@@ -17,7 +17,7 @@ def test_a_file_is_used_and_can_be_planned(name):
     entry = SHIPPED.files[name]
     users = [part for part in PARTS.values() if name in (*part.files, *part.optional)]
     assert users
-    assert name.endswith((".zip", ".tar.gz")) == (entry.unpack is not None)
+    assert name.endswith((".zip", ".tar", ".tar.gz")) == (entry.unpack is not None)
     if not entry.sources:
         # No program may fetch it: it is optional, or a person is told how to get it.
         assert all(name in part.optional or part.manual for part in users)

@@ -1,13 +1,17 @@
 """`clipbert assets ls`, `check` and `convert`, and the recipes that the catalogue serves."""
 
 import json
+import re
 
 import pytest
 from download_world import World
 from http_site import Site
 from running import KINDS
+from typer.main import get_command
 
 from clipbert_cli.assets.catalog import load_catalog
+from clipbert_cli.assets.convert.registry import CONVERTERS
+from clipbert_cli.commands.app import app
 from clipbert_cli.recipe.load import list_recipes, load_recipe
 
 
@@ -120,8 +124,16 @@ def test_every_shipped_recipe_has_an_entry_that_brings_all_its_files(name, tmp_p
     assert {path for path in paths if path} <= products | folders
 
 
+def test_the_help_names_every_converter():
+    named = next(
+        option for option in get_command(app).commands["assets"].commands["convert"].params if option.name == "name"
+    )
+    assert all(re.search(rf"\b{name}\b", named.help) for name in CONVERTERS)
+
+
 def test_every_entry_of_a_recipe_will_be_a_recipe():
     """The recipes of the published runs; what is not shipped yet is named here, so that a typo is seen."""
     published = {"pretrain_coco_vg", "msrvtt_retrieval", "didemo_retrieval", "anet_retrieval", "msrvtt_mc", "msrvtt_qa"}
     published |= {"tgif_action", "tgif_transition", "tgif_frameqa", "vqa"}
-    assert set(load_catalog().recipes) - {"demo_*"} == published
+    further = {"msvd_retrieval", "msvd_qa", "next_qa", "lsmdc_retrieval"}
+    assert set(load_catalog().recipes) - {"demo_*"} == published | further

@@ -35,6 +35,7 @@ RUNS: dict[str, tuple[tuple[str, ...], str, float]] = {
         50,
     ),
 }
+FURTHER = ("lsmdc_retrieval", "msvd_qa", "msvd_retrieval", "next_qa")
 TEST_SPLIT = {"anet_retrieval": "val", "vqa": "val", "pretrain_coco_vg": "val_vg"}
 
 
@@ -179,7 +180,19 @@ def test_a_dry_run_lists_what_is_inherited_of_a_published_run(data: Path, clipbe
 
 def test_every_shipped_recipe_is_tested_here() -> None:
     shipped = {recipe.name for recipe in list_recipes() if not recipe.name.startswith("demo_")}
-    assert shipped == {*RUNS, *OWN_DATA, "msrvtt_mc"}
+    assert shipped == {*RUNS, *FURTHER, *OWN_DATA, "msrvtt_mc"}
+
+
+@pytest.mark.parametrize("recipe", FURTHER)
+def test_a_recipe_of_a_data_set_that_the_paper_does_not_use_runs(
+    recipe: str, data: Path, clipbert: Clipbert, tmp_path: Path
+) -> None:
+    small = as_options([*SMALL, *FEW_CLIPS, "train.max_steps=2"])
+    done = clipbert("finetune", "--recipe", recipe, "--data-root", data, "--run", tmp_path / "run", *small)
+    assert done.returncode == 0, done.stderr
+    assert "inherited" not in done.stderr
+    metrics = scores(clipbert, data, tmp_path / "run", recipe, "test", tmp_path)
+    assert metrics["count" if "count" in metrics else "texts"] == len(NAMES)
 
 
 def test_a_submission_has_a_number_and_an_answer_for_every_question(

@@ -26,6 +26,8 @@ import pytest
 from running import TINY, Clipbert, as_options
 from typer.main import get_command
 
+from clipbert_cli.assets.convert.registry import CONVERTERS
+
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 WRITTEN = ("csv", "json", "yaml")
@@ -104,6 +106,8 @@ def parse(words: list[str]) -> None:
         context = command.context_class(command, info_name=name, parent=context)
         name, command, words = command.resolve_command(context, list(words))
     parsed = command.make_context(name, list(words), parent=context)
+    if name == "convert":
+        assert parsed.params["name"] in CONVERTERS
     recipe, overrides = parsed.params.get("recipe"), parsed.params.get("overrides") or ()
     if isinstance(recipe, str) and "/" not in recipe and not recipe.endswith(".yaml"):
         load_recipe(recipe, overrides=list(overrides), data_root=Path("/data"))
@@ -144,6 +148,7 @@ def test_commands_that_cannot_run_here_are_understood(block: Block, monkeypatch:
         "clipbert finetune --recipe msrvtt_qa --set train.batchsize=8",
         "pip install -c constraints.txt '.[no-such-extra]'",
         "make no-such-target",
+        "clipbert assets convert msrvtt/qa raw/ out/",
         "curl somewhere",
     ],
 )

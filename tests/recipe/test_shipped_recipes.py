@@ -15,7 +15,9 @@ from clipbert_cli.recipe.settings import all_settings, flat
 from clipbert_cli.recipe.shipped import find_recipe, shipped_folder
 
 NAMES = [recipe.name for recipe in list_recipes()]
-DATA_SETS = [name for name in NAMES if name not in KINDS and not name.startswith("demo_")]
+# Recipes of data sets that the paper does not use: nothing of them is published.
+FURTHER = ("lsmdc_retrieval", "msvd_qa", "msvd_retrieval", "next_qa")
+DATA_SETS = [name for name in NAMES if name not in (*KINDS, *FURTHER) and not name.startswith("demo_")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -87,6 +89,18 @@ def test_what_a_persons_recipe_has_from_a_published_run_is_named(name, tmp_path)
 def test_a_shipped_recipe_itself_inherits_nothing_by_accident(name, monkeypatch):
     monkeypatch.setenv("DATA", "/data")
     assert preview_recipe(name).published == ()
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_a_recipe_of_another_data_set_has_the_settings_of_its_kind(name):
+    recipe = load_recipe(name, environment={"DATA": "/data"})
+    kind = {"retrieval": "retrieval", "open_ended_qa": "video_qa", "multiple_choice": "multiple_choice"}[recipe.task]
+    own, base = (flat(each.model_dump()) for each in (recipe, load_recipe(kind, environment={})))
+    changed = {key for key in own if own[key] != base.get(key)}
+    assert {key for key in changed if not key.startswith("data.splits")} <= {
+        *("name", "data.root", "data.answers", "data.max_text_length", "objective.num_options"),
+    }
+    assert set(recipe.data.splits) == {"train", "val", "test"}
 
 
 def test_msrvtt_qa_has_the_published_settings(tmp_path):

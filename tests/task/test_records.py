@@ -54,7 +54,7 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("multiple_choice", {"answer": "4"}, 'answer is "4": it must be an integer from 0 to 4'),
     ("multiple_choice", {"answer": True}, "answer is true: it must be an integer from 0 to 4"),
     ("retrieval", {"caption": ""}, 'caption is "": it must be text'),
-    ("retrieval", {"caption": None}, "caption (or captions, text) is missing"),
+    ("retrieval", {"caption": None}, "caption (or captions, text, sentence) is missing"),
     ("retrieval", {"clip_name": None}, "media_id (or video_id"),
     ("pretraining", {"caption": 3}, "caption is 3: it must be text"),
 ]

@@ -6,7 +6,7 @@ The media id is `video0` to `video9999`; the official split goes by these number
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -165,30 +165,49 @@ def convert_questions(raw: Path, writer: RecordWriter) -> None:
     equally frequent ones those that appear first. Training questions with other answers are left out. The answer type
     is the first word of the question.
     """
-    splits = {name: list(_questions(raw, name)) for name in SPLITS}
+    write_questions(raw, writer, video=video_name, answers=ANSWERS, number=video_number, splits=SPLITS)
+
+
+def write_questions(
+    raw: Path,
+    writer: RecordWriter,
+    *,
+    video: Callable[[str | int, str], str],
+    answers: int,
+    number: Callable[[str], int],
+    splits: Mapping[str, range],
+) -> None:
+    """Convert the questions of MSRVTT-QA or MSVD-QA, which have the same authors and form.
+
+    Args:
+        video: the value of a record and its place -> the media id.
+        answers: size of the vocabulary.
+        number: media id -> the number by which the videos are divided into `splits`.
+    """
+    records_of = {name: list(_questions(raw, name, video)) for name in splits}
     path = find_optional(raw, "train_ans2label.json")
     if path:
         vocabulary = read_vocabulary(path)
     else:
-        vocabulary = answer_vocabulary((record["answer"] for record in splits["train"]), ANSWERS)
-    for name, records in splits.items():
+        vocabulary = answer_vocabulary((record["answer"] for record in records_of["train"]), answers)
+    for name, records in records_of.items():
         kept = [record for record in records if name != "train" or record["answer"] in vocabulary]
         videos = writer.records(f"{name}.jsonl", kept, media="video_id", words=("question", "answer"))
         strange = sorted({record["answer_type"] for record in kept} - ANSWER_TYPES)
         if strange:
             writer.warnings.append(f"{name}: questions begin with {', '.join(strange[:5])}: not an answer type")
-        outside = {video for video in videos if video_number(video) not in SPLITS[name]}
+        outside = {each for each in videos if number(each) not in splits[name]}
         if outside:
             writer.warnings.append(f"{name}: {len(outside):,} videos are of another split, {min(outside)} among them")
     writer.vocabulary("train_ans2label.json", vocabulary)
 
 
-def _questions(raw: Path, split: str) -> Iterator[dict[str, Any]]:
+def _questions(raw: Path, split: str, video: Callable[[str | int, str], str]) -> Iterator[dict[str, Any]]:
     for where, record in read_records(find(raw, f"{split}_qa.json", f"qa_{split}.json", f"{split}.jsonl")):
         question = field(record, where, "question").strip()
         yield {
             "question": question,
             "answer": field(record, where, "answer"),
-            "video_id": video_name(field(record, where, "video_id", "video", kind=(int, str)), where),
+            "video_id": video(field(record, where, "video_id", "video", kind=(int, str)), where),
             "answer_type": question.split(maxsplit=1)[0].lower() if question else "",
         }

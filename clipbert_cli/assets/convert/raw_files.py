@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
+import pickle
 import re
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from clipbert_cli.errors import AnnotationError, UnreadableError
-from clipbert_cli.foreign import open_text, parse_json, parse_json_part, read_text, read_text_lines
+from clipbert_cli.foreign import open_text, parse_json, parse_json_part, read_bytes, read_text, read_text_lines
 
 Located = tuple[str, dict[str, Any]]
 MISSING = object()
@@ -24,6 +26,12 @@ MAX_BYTES = 2**31
 
 MAX_RECORD = 2**23
 """The limit of characters in one record of an original file that is read in parts."""
+
+MAX_PICKLE = 2**28
+"""The limit of a pickle; the captions of MSVD have 6 MB."""
+
+# Python documents UnpicklingError, and that damaged pickles raise others.
+_PICKLE_ERRORS = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 BETWEEN_RECORDS = re.compile(r"[,\s]*")
 # The escapes of UTF-16 surrogates. Two that belong together are one character; one alone is not a character at all.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
@@ -130,10 +138,36 @@ def _streamed(file: TextIO, path: Path, block: int) -> Iterator[Located]:
         at, index = end, index + 1
 
 
-def read_table(path: Path, *, separator: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the rows of a table with a header.
+def read_pickle(path: Path) -> Any:
+    """Return what a pickle of texts, numbers, lists and objects holds. One that names any class is refused.
+
+    Raises:
+        AnnotationError: it is damaged, or holds something else.
+    """
+    try:
+        return _PlainUnpickler(io.BytesIO(read_bytes(path, limit=MAX_PICKLE)), encoding="utf-8").load()
+    except (UnreadableError, pickle.UnpicklingError, *_PICKLE_ERRORS) as exc:
+        raise AnnotationError(
+            f"{path}: no pickle of texts, numbers and lists: {exc}", hint="get the file again, or leave it out"
+        ) from exc
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads builtin values only: a pickle runs code through the classes and functions that it names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+
+def read_table(
+    path: Path, *, separator: str, columns: Sequence[str] | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the rows of a table.
 
     In tables that are separated by tabs, quotes are characters like any other: TGIF-QA has unpaired ones.
+
+    Args:
+        columns: names of the columns of a table without a header.
 
     Raises:
         AnnotationError: no header, or a row of another length.
@@ -141,7 +175,7 @@ def read_table(path: Path, *, separator: str) -> Iterator[tuple[str, dict[str, s
     lines, tabs = read_text_lines(path), separator == "\t"
     rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
     try:
-        header = next(rows, [])
+        header = list(columns or ()) or next(rows, [])
         if not header:
             raise AnnotationError(f"{path}: empty: a table with a header was expected", hint="get the file again")
         for row in filter(None, rows):

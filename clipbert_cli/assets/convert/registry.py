@@ -7,7 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert_cli.assets.catalog import AssetPart, Catalog
-from clipbert_cli.assets.convert import coco, msrvtt, paragraphs, tgif_qa, visual_genome, vqa
+from clipbert_cli.assets.convert import (
+    caption_lists,
+    coco,
+    msrvtt,
+    msvd,
+    next_qa,
+    paragraphs,
+    tgif_qa,
+    visual_genome,
+    vqa,
+)
 from clipbert_cli.assets.convert.record_writer import OutputCount, RecordWriter, record_writer
 from clipbert_cli.errors import UsageError
 
@@ -22,6 +32,11 @@ CONVERTERS: dict[str, Callable[[Path, RecordWriter], None]] = {
     "didemo_retrieval": paragraphs.convert_didemo,
     "anet_retrieval": paragraphs.convert_anet,
     "tgif_qa": tgif_qa.convert,
+    "msvd_retrieval": caption_lists.convert,
+    "msvd_qa": msvd.convert_questions,
+    "next_qa": next_qa.convert,
+    "lsmdc_retrieval": caption_lists.convert_lsmdc,
+    "caption_lists": caption_lists.convert,
 }
 
 

@@ -1,0 +1,145 @@
+"""Captions of video data sets as CLIP4Clip and Frozen in Time keep them: lists of videos, and one file of captions.
+
+    train_list.txt, val_list_jsfusion.txt, ...     one media id per line
+    raw-captions.pkl                               media id -> captions, each a list of words (MSVD, LSMDC)
+    MSR_VTT.json                                   {"annotations": [{"image_id": ..., "caption": ...}]}
+    AllVideoDescriptions.txt                       `ID caption` per line, the original of MSVD
+    jsfusion_val_caption_idx.pkl                   media id -> which of its captions the test "1k-A" uses
+
+A list `NAME_list_CUT.txt` becomes `NAME_CUT.jsonl`, one record per caption.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from clipbert_cli.assets.convert.raw_files import (
+    field,
+    find,
+    find_optional,
+    media_name,
+    one_line,
+    read_list,
+    read_pickle,
+    read_table,
+)
+from clipbert_cli.assets.convert.record_writer import RecordWriter
+from clipbert_cli.errors import AnnotationError
+from clipbert_cli.foreign import read_text_lines
+
+Captions = dict[str, list[str]]
+
+LSMDC_FILES = {
+    "train.jsonl": "LSMDC16_annos_training.csv",
+    "val.jsonl": "LSMDC16_annos_val.csv",
+    "test.jsonl": "LSMDC16_challenge_1000_publictect.csv",
+}
+LSMDC_COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
+
+
+def convert(raw: Path, writer: RecordWriter) -> None:
+    """Convert the captions of all lists that are there; see the module's docstring."""
+    captions = _captions(raw)
+    chosen = _chosen_captions(raw)
+    lists = sorted(path for path in raw.rglob("*_list*.txt") if path.is_file())
+    if not lists:
+        raise AnnotationError(f"{raw}: no file *_list.txt in this folder or below it", hint="put the lists there")
+    outputs: list[str] = []
+    for path in lists:
+        name = path.name.replace("_list", "").replace(".txt", ".jsonl")
+        if name in outputs:
+            raise AnnotationError(f"{raw}: {path.name} is there twice, {path} among them", hint="keep one of them")
+        one_each = chosen if "jsfusion" in name and not name.startswith("train") else {}
+        media = list(_listed(path))
+        if unknown := [video for video in media if video not in captions]:
+            writer.warnings.append(f"{name}: {len(unknown):,} videos have no caption, {unknown[0]} among them")
+        records = _records(media, captions, one_each, path)
+        writer.records(name, records, media="clip_name", words=("caption",))
+        # A list of all videos, and the lists of another cut, share videos by intention.
+        writer.warn_if_shared(name, *(other for other in outputs if _cut(other) == _cut(name)))
+        outputs.append(name)
+
+
+def convert_lsmdc(raw: Path, writer: RecordWriter) -> None:
+    """Convert the tables of the large scale movie description challenge, whose columns are named nowhere."""
+    for output, name in LSMDC_FILES.items():
+        rows = read_table(find(raw, name), separator="\t", columns=LSMDC_COLUMNS)
+        # A clip is called as its file without the ending; the full stops in it belong to the times.
+        records = (
+            {"caption": one_line(row["sentence"]), "clip_name": media_name(row["clip"], where)} for where, row in rows
+        )
+        writer.records(output, records, media="clip_name", words=("caption",))
+    writer.warn_if_shared("test.jsonl", "train.jsonl", "val.jsonl")
+
+
+def _records(media: list[str], captions: Captions, one_each: dict[str, int], path: Path) -> Iterator[dict[str, Any]]:
+    for video in media:
+        texts = captions.get(video, [])
+        if video in one_each:
+            index = one_each[video]
+            if not 0 <= index < len(texts):
+                raise AnnotationError(f"{path}: {video} has {len(texts)} captions, but number {index} is to be used")
+            texts = [texts[index]]
+        yield from ({"caption": text, "clip_name": video} for text in texts)
+
+
+def _cut(output: str) -> str:
+    """Return which division of the videos an output belongs to: `train_full.jsonl` to `full`."""
+    return output.removesuffix(".jsonl").partition("_")[2]
+
+
+def _listed(path: Path) -> Iterator[str]:
+    for number, line in enumerate(read_text_lines(path), start=1):
+        if line.strip():
+            yield media_name(line.strip(), f"{path}, line {number}")
+
+
+def _captions(raw: Path) -> Captions:
+    """Return media id -> its captions, from the first of the known files."""
+    if path := find_optional(raw, "raw-captions.pkl"):
+        return _pickled(path)
+    captions: Captions = {}
+    if path := find_optional(raw, "MSR_VTT.json"):
+        for where, record in read_list(path, "annotations"):
+            video = field(record, where, "image_id")
+            captions.setdefault(video, []).append(one_line(field(record, where, "caption")))
+        return captions
+    path = find(raw, "AllVideoDescriptions.txt", "raw-captions.pkl", "MSR_VTT.json")
+    for line in read_text_lines(path):
+        # The file begins with comments, and one id in it has no caption.
+        if found := re.fullmatch(r"([^#\s]\S*) +(.*\S)\s*", line):
+            captions.setdefault(found[1], []).append(found[2])
+    return captions
+
+
+def _pickled(path: Path) -> Captions:
+    content = read_pickle(path)
+    if not isinstance(content, dict):
+        raise AnnotationError(f"{path}: an object of media ids was expected, not {type(content).__name__}")
+    captions: Captions = {}
+    for video, texts in content.items():
+        where = f"{path}, {video}"
+        if not isinstance(video, str) or not isinstance(texts, list | tuple):
+            raise AnnotationError(f"{where}: a list of captions was expected, not {texts!r:.60}")
+        captions[video] = [_sentence(text, where) for text in texts]
+    return captions
+
+
+def _sentence(text: Any, where: str) -> str:
+    words = [text] if isinstance(text, str) else text
+    if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+        raise AnnotationError(f"{where}: a caption or its words were expected, not {text!r:.60}")
+    return one_line(" ".join(words))
+
+
+def _chosen_captions(raw: Path) -> dict[str, int]:
+    path = find_optional(raw, "jsfusion_val_caption_idx.pkl")
+    if path is None:
+        return {}
+    content = read_pickle(path)
+    if not isinstance(content, dict) or not all(type(index) is int for index in content.values()):
+        raise AnnotationError(f"{path}: an object of media ids and numbers of captions was expected")
+    return {str(video): index for video, index in content.items()}

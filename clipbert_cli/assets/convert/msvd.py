@@ -1,0 +1,54 @@
+"""MSVD-QA: open-ended questions about the 1,970 videos of MSVD. The captions of MSVD are in `caption_lists.py`.
+
+The questions number the videos, 1 to 1970. youtube_mapping.txt says which file is which; the media id is that of the
+captions, such as `-4wsuPCjDBc_5_15`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clipbert_cli.assets.convert.msrvtt import write_questions
+from clipbert_cli.assets.convert.raw_files import find_optional, integer
+from clipbert_cli.assets.convert.record_writer import RecordWriter
+from clipbert_cli.errors import AnnotationError
+from clipbert_cli.foreign import read_text_lines
+
+VIDEOS = range(1, 1971)
+SPLITS = {"train": range(1, 1201), "val": range(1201, 1301), "test": range(1301, 1971)}
+# The number that the authors' own program trains with.
+ANSWERS = 1000
+
+
+def convert_questions(raw: Path, writer: RecordWriter) -> None:
+    """Convert {train,val,test}_qa.json, and youtube_mapping.txt if it is there; else videos are named vid1 to vid1970.
+
+    The vocabulary is that of train_ans2label.json if it is there, else the 1,000 most frequent training answers.
+    """
+    names = {number: f"vid{number}" for number in VIDEOS}
+    mapping = find_optional(raw, "youtube_mapping.txt")
+    if mapping is None:
+        writer.warnings.append("no youtube_mapping.txt: the media ids are vid1 to vid1970, not the names of the files")
+    else:
+        names = _mapping(mapping)
+
+    def video(value: str | int, where: str) -> str:
+        return names[integer(str(value).removeprefix("vid"), where, "video_id", allowed=VIDEOS)]
+
+    numbers = {name: number for number, name in names.items()}
+    write_questions(raw, writer, video=video, answers=ANSWERS, number=numbers.__getitem__, splits=SPLITS)
+
+
+def _mapping(path: Path) -> dict[int, str]:
+    """Return number -> name of the file without its ending, from lines such as `-4wsuPCjDBc_5_15 vid1`."""
+    names: dict[int, str] = {}
+    for number, line in enumerate(read_text_lines(path), start=1):
+        where, words = f"{path}, line {number}", line.split()
+        if not words:
+            continue
+        if len(words) != 2:
+            raise AnnotationError(f"{where}: `NAME vidN` was expected, not {line.strip()!r:.60}")
+        names[integer(words[1].removeprefix("vid"), where, "video", allowed=VIDEOS)] = words[0]
+    if missing := [number for number in VIDEOS if number not in names]:
+        raise AnnotationError(f"{path}: vid{missing[0]} is not in it, and {len(missing) - 1:,} others")
+    return names

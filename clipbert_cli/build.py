@@ -30,9 +30,10 @@ from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageError
 from clipbert_cli.media_ids import media_id_of
+from clipbert_cli.printable import SHOWN, Lines, listed, shortened
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.annotations import SHOWN, group_by_media, listed, read_answers, read_examples, shortened
+from clipbert_cli.text.annotations import group_by_media, read_answers, read_examples
 from clipbert_cli.text.columns import Columns, unmatched
 from clipbert_cli.text.fields import RecordError, unknown_names
 from clipbert_cli.types import Example, with_occurrences
@@ -127,7 +128,7 @@ def read_split(
             hint=f"add data.splits.{split} to the recipe, or name another split",
         )
     if mistakes := unknown_names(recipe.data.fields):
-        raise RecipeError("\n".join(mistakes))
+        raise RecipeError(listed(mistakes))
     own = Columns(recipe.data.fields) if columns is None else columns
     unneeded = task.unneeded_fields(check)
 
@@ -392,8 +393,10 @@ class Setup:
             source.absent = frozenset(missing)
         if outside := source.segments_outside({example.media_id for example in examples} - source.absent):
             raise AnnotationError(
-                f"{len(outside)} segments of split {name!r} begin after the end of their videos:\n"
-                + listed([f"  {mistake}" for mistake in outside]),
+                [
+                    f"{len(outside)} segments of split {name!r} begin after the end of their videos:",
+                    *listed([f"  {mistake}" for mistake in outside]),
+                ],
                 hint="start and end are seconds of the media file; for videos that are cut out already, do not read "
                 "them: data.fields: {start: null, end: null}",
             )
@@ -417,12 +420,12 @@ class Setup:
 
         misses = near_misses(source, missing)
         lines = [f"  {miss}" for miss in misses]
-        message = f"{source.path} lacks {len(missing)} {source.kind}s that split {split!r} needs:\n{listed(lines)}"
+        message = [f"{source.path} lacks {len(missing)} {source.kind}s that split {split!r} needs:", *listed(lines)]
         if len(lines) > SHOWN:
-            message += f"\nAll of them are in {_write_list(lines)}"
+            message.append(f"All of them are in {_write_list(lines)}")
         if self.recipe.data.on_missing_media == "error":
             raise StoreError(message, hint=fix(misses))
-        logger.warning("%s\ntheir records are left out of training, and count as wrong in evaluation", message)
+        logger.warning(Lines([*message, "their records are left out of training, and count as wrong in evaluation"]))
 
     def check_columns(self) -> list[str]:
         """Return warnings about the fields of all splits that were read for training, one sentence each.
@@ -434,7 +437,7 @@ class Setup:
         there = ", ".join(dict.fromkeys(own for columns in read.values() for own in columns.all))
         if wrong := unmatched(fields, list(read.values())):
             raise RecipeError(
-                "\n".join(f"{entry}, but no record of {' or '.join(read)} has it" for entry in wrong),
+                listed([f"{entry}, but no record of {' or '.join(read)} has it" for entry in wrong]),
                 hint=f"the records have {there}; take one of these, or remove the entry",
             )
         warnings = [

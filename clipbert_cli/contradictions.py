@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 
 from clipbert_cli.errors import RecipeError
+from clipbert_cli.printable import listed
 from clipbert_cli.recipe.schema import ObjectiveConfig, Recipe
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.fields import unknown_names
@@ -34,7 +35,7 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
         *_parts(recipe),
     ]
     if mistakes:
-        raise RecipeError("\n".join(mistakes))
+        raise RecipeError(listed(mistakes))
     return [*_unread_objective(recipe), *_unread_fields(recipe), *_same_split(recipe), *_milestones(recipe)]
 
 

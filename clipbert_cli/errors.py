@@ -24,22 +24,30 @@ Exit 0 means done. Only `commands/app.py` turns errors, these and a few of Pytho
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from typing import Any
+
+from clipbert_cli.printable import Lines
 
 
 class ClipbertError(Exception):
     """A failure with a message for the user.
 
     Args:
-        message: field or file, its value, what was expected.
+        message: field or file, its value, what was expected; several lines are given as a sequence. A line break inside
+            of a line is not ours but that of a file name, for example, and is escaped with all that is not printable.
         hint: what to do next, in one sentence; printed on a separate line.
     """
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str | Sequence[str], *, hint: str | None = None) -> None:
         super().__init__(message)
+        self.lines = Lines((message,) if isinstance(message, str) else message)
         self.hint = hint
+
+    def __str__(self) -> str:
+        return str(self.lines)
 
 
 class UsageError(ClipbertError):

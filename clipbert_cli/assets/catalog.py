@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clipbert_cli.errors import CatalogError, UnreadableError, UsageError
 from clipbert_cli.foreign import read_text
+from clipbert_cli.printable import listed
 from clipbert_cli.types import Kind as MediaKind
 
 PartKind = Literal["annotations", "media", "weights"]
@@ -266,7 +267,7 @@ def load_catalog(extra: Path | None = None) -> Catalog:
             place = ".".join(str(key) for key in mistake["loc"] if key != "[key]")
             message = mistake["msg"].removeprefix("Value error, ")
             lines.append(f"{where}: {place + ': ' if place else ''}{message}")
-        raise CatalogError("\n".join(lines), hint="compare with the shipped catalog.yaml") from None
+        raise CatalogError(listed(lines), hint="compare with the shipped catalog.yaml") from None
 
 
 @cache

@@ -109,8 +109,8 @@ class Fetcher:
                     self.progress.say(f"{file.name}: {failures[-1]}; trying the next source")
             finally:
                 self.progress.end(file.name)
-        tried = "".join(f"\n  {failure}" for failure in failures) or "\n  the catalogue knows no source"
-        raise DownloadError(f"{file.name}: no source gave the file{tried}")
+        tried = failures or ["the catalogue knows no source"]
+        raise DownloadError([f"{file.name}: no source gave the file", *(f"  {failure}" for failure in tried)])
 
     def _fetch_from(self, source: FileSource, file: PlannedFile) -> FetchedFile:
         with PartialFile(file.target, checksum_known=bool(file.entry.sha256 or file.entry.md5)) as partial:

@@ -26,6 +26,7 @@ from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE
+from clipbert_cli.printable import Lines
 from clipbert_cli.runtime.memory import is_out_of_memory, memory_full
 from clipbert_cli.runtime.process_exit import report, run_and_exit
 
@@ -57,11 +58,11 @@ class ClipbertGroup(TyperGroup):
                 if report(f"{type(exc).__name__}: {exc}", hint=None, code=1, unforeseen=True):
                     raise typer.Exit(1) from exc
                 raise
-            message, hint, code = known
-            if not report(message, hint=hint, code=code):
+            lines, hint, code = known
+            if not report(str(lines), hint=hint, code=code):
                 from clipbert_cli.commands.terminal import error
 
-                error(message, hint=hint)
+                error(*lines, hint=hint)
             raise typer.Exit(code) from exc
 
 
@@ -72,22 +73,22 @@ def _shown_usage_error(exc: BaseException) -> typer.Exit | None:
 
     if (found := usage_error(exc)) is None:
         return None
-    error(str(found), hint=found.hint)
+    error(*found.lines, hint=found.hint)
     return typer.Exit(found.exit_code)
 
 
-def _terminal_text(exc: BaseException) -> tuple[str, str | None, int] | None:
-    """Return the message, the hint and the exit code of a known error; None for one that nobody foresaw."""
+def _terminal_text(exc: BaseException) -> tuple[Lines, str | None, int] | None:
+    """Return the message's lines, the hint and the exit code of a known error; None for one that nobody foresaw."""
     if isinstance(exc, ClipbertError):
-        return str(exc), exc.hint, exc.exit_code
+        return exc.lines, exc.hint, exc.exit_code
     if isinstance(exc, KeyboardInterrupt):
-        return "interrupted", None, 130
+        return Lines(["interrupted"]), None, 130
     if is_out_of_memory(exc):
         full = memory_full(exc)
-        return str(full), full.hint, full.exit_code
+        return full.lines, full.hint, full.exit_code
     if isinstance(exc, OSError):
         hint = "free some space, or write elsewhere" if exc.errno in OUT_OF_SPACE else None
-        return f"{exc.filename or 'writing'}: {exc.strerror or exc}", hint, 1
+        return Lines([f"{exc.filename or 'writing'}: {exc.strerror or exc}"]), hint, 1
     return None
 
 

@@ -159,7 +159,7 @@ def _check_files(files: Sequence[tuple[Kind, str]], run: Path) -> None:
                 hint=f"name its files: clipbert ask --run {run} --{kind} {file.rstrip('/')}/* QUESTION",
             )
     if absent := [f"no such {kind} file: {file}" for kind, file in files if not os.path.exists(file)]:
-        raise UsageError("\n".join(absent[:3]), hint="check the names, or change to the folder that holds the files")
+        raise UsageError(absent[:3], hint="check the names, or change to the folder that holds the files")
 
 
 def _check_texts(questions: Sequence[str], options: Sequence[str]) -> None:

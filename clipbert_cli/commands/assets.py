@@ -37,7 +37,7 @@ def list_command(
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.download_plan import DataLayout
     from clipbert_cli.commands.download_report import file_document
-    from clipbert_cli.commands.terminal import print_json
+    from clipbert_cli.commands.terminal import print_json, print_result
 
     loaded, layout = load_catalog(catalog), DataLayout(to)
     parts = loaded.select(assets or list(loaded.assets))
@@ -61,13 +61,13 @@ def list_command(
         asset = loaded.asset_of(name)
         if asset is not previous:
             if previous:
-                typer.echo()
-            typer.echo(f"{name.split('/')[0]}: {asset.title}\n  terms: {asset.licence}")
-            typer.echo(f"  home: {asset.home}" if asset.home else "", nl=bool(asset.home))
+                print_result("")
+            home = [f"  home: {asset.home}"] if asset.home else []
+            print_result(f"{name.split('/')[0]}: {asset.title}", f"  terms: {asset.licence}", *home)
             previous = asset
         state = "complete" if layout.is_complete(part) else "absent"
-        typer.echo(f"  {name:24} {part.kind:11} {_part_size(loaded, part):>15}  {state}")
-        typer.echo(f"    {part.title}; {_part_sources(loaded, part)}")
+        print_result(f"  {name:24} {part.kind:11} {_part_size(loaded, part):>15}  {state}")
+        print_result(f"    {part.title}; {_part_sources(loaded, part)}")
 
 
 @assets_app.command("check", epilog="Example: clipbert assets check msrvtt")
@@ -85,7 +85,7 @@ def check_command(
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.check_sources import check_sources
-    from clipbert_cli.commands.terminal import print_json
+    from clipbert_cli.commands.terminal import print_json, print_result
 
     loaded = load_catalog(catalog)
     parts = loaded.select(assets or list(loaded.assets), only=only)
@@ -97,9 +97,9 @@ def check_command(
         print_json([{"file": name, "ok": agreed[name], "sources": found} for name, found in checked.items()])
     else:
         for name, found in answers.items():
-            typer.echo(f"{name}: {'ok' if agreed[name] else 'NO SOURCE'}")
+            print_result(f"{name}: {'ok' if agreed[name] else 'NO SOURCE'}")
             for answer in found:
-                typer.echo(f"  {answer.source}\n    {_answer_line(answer)}")
+                print_result(f"  {answer.source}", f"    {_answer_line(answer)}")
     if not all(agreed.values()):
         raise typer.Exit(1)
 
@@ -131,7 +131,7 @@ def convert_command(
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.convert.registry import part_of, run_converter
-    from clipbert_cli.commands.terminal import print_json, warn
+    from clipbert_cli.commands.terminal import print_json, print_result, warn
     from clipbert_cli.errors import OutputError, UsageError
 
     if not raw_dir.is_dir():
@@ -149,7 +149,7 @@ def convert_command(
         return
     for file, count in converted.counts.items():
         unit = "answers" if count.media is None else f"records, {count.media:,} media"
-        typer.echo(f"{out_dir / file}  {count.records:,} {unit}")
+        print_result(f"{out_dir / file}  {count.records:,} {unit}")
 
 
 def _part_size(catalog: Catalog, part: AssetPart) -> str:

@@ -118,7 +118,7 @@ class _Demo:
         """Print a command and run it. Its output goes to stderr: stdout is for the result of the demo."""
         from clipbert_cli.commands.terminal import note
 
-        note(f"\n$ clipbert {shlex.join(arguments)}")
+        note("", f"$ clipbert {shlex.join(arguments)}")
         with redirect_stdout(sys.stderr):
             code = self.command_line(list(arguments), prog_name="clipbert", standalone_mode=False)
         if code:
@@ -173,10 +173,10 @@ def _questions(demo: _Demo, recipe: str = "demo_qa") -> dict[str, Any]:
     run = demo.train(recipe, f"train.epochs={demo.size.epochs}")
     sighted = demo.score(run, recipe, "preds.jsonl")["accuracy"] / 100
     blind = demo.score(run, recipe, "preds_blind.jsonl", "data.black_frames=true")["accuracy"] / 100
-    note(f"\naccuracy        {sighted:.3f}   on {demo.size.test} videos that training never saw")
+    note("", f"accuracy        {sighted:.3f}   on {demo.size.test} videos that training never saw")
     note(f"blind baseline  {blind:.3f}   same model, frames blacked out")
     if recipe == "demo_qa":
-        note(f"Ask it something:\n  {_example_question(demo.folder, run)}")
+        note("Ask it something:", f"  {_example_question(demo.folder, run)}")
     return {"accuracy": sighted, "blind_accuracy": blind}
 
 
@@ -199,10 +199,10 @@ def _retrieval(demo: _Demo) -> dict[str, Any]:
     run = demo.train("demo_retrieval", f"train.epochs={demo.size.epochs}")
     metrics = demo.score(run, "demo_retrieval", "scores.jsonl")
     chance = 100 / demo.size.test
-    note(f"\nR@1     {metrics['recall_at_1']:.1f} %   among {demo.size.test} videos that training never saw")
+    note("", f"R@1     {metrics['recall_at_1']:.1f} %   among {demo.size.test} videos that training never saw")
     note(f"chance  {chance:.1f} %")
     search = ["search", str(demo.folder / "vis_db"), "a red circle on the left and a blue bar on the right"]
-    note(f"Search it:\n  {shlex.join(['clipbert', *search, '--run', str(run)])}")
+    note("Search it:", f"  {shlex.join(['clipbert', *search, '--run', str(run)])}")
     return {"recall_at_1": metrics["recall_at_1"], "chance": chance}
 
 
@@ -218,7 +218,7 @@ def _pretraining(demo: _Demo) -> dict[str, Any]:
     scratch = demo.train("demo_retrieval", epochs, name="demo_retrieval_from_scratch")
     with_it = demo.score(after, "demo_retrieval", "scores_pretrained.jsonl")["recall_at_1"]
     without = demo.score(scratch, "demo_retrieval", "scores_from_scratch.jsonl")["recall_at_1"]
-    note(f"\nafter pretraining  {with_it:.1f} %   R@1 among {demo.size.test} videos that training never saw")
+    note("", f"after pretraining  {with_it:.1f} %   R@1 among {demo.size.test} videos that training never saw")
     note(f"from scratch       {without:.1f} %   as many finetuning steps, no pretraining")
     return {"recall_at_1": with_it, "recall_at_1_from_scratch": without}
 

@@ -67,7 +67,7 @@ def download(
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.download_plan import make_plan
     from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
-    from clipbert_cli.commands.terminal import note, print_json
+    from clipbert_cli.commands.terminal import note, print_json, print_result
     from clipbert_cli.errors import UsageError
 
     if mirror is not None and not mirror.startswith(("http://", "https://")):
@@ -79,7 +79,7 @@ def download(
         if as_json:
             print_json(plan_document(plan, mirror))
         else:
-            typer.echo("\n".join(plan_lines(plan, mirror)))
+            print_result(*plan_lines(plan, mirror))
         return
     _check_disk(plan)
     with data_folder_lock(to, on_wait=note):

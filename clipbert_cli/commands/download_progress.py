@@ -7,6 +7,7 @@ from typing import Any
 
 from clipbert_cli.assets.fetch import DownloadProgress
 from clipbert_cli.commands.terminal import note, stderr
+from clipbert_cli.printable import printable
 
 
 class DownloadBars(DownloadProgress):
@@ -17,7 +18,7 @@ class DownloadBars(DownloadProgress):
         from rich.progress import TransferSpeedColumn as SpeedColumn
 
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=None),
             DownloadColumn(),
             SpeedColumn(),
@@ -40,7 +41,7 @@ class DownloadBars(DownloadProgress):
     def update(self, name: str, done: int, total: int | None) -> None:
         with self._lock:
             if is_new := name not in self._tasks:
-                self._tasks[name] = self._bars.add_task(name.rsplit("/", 1)[1], total=total)
+                self._tasks[name] = self._bars.add_task(printable(name.rsplit("/", 1)[1]), total=total)
             self._bars.update(self._tasks[name], completed=done, total=total)
         if is_new and self._bars.disable:
             note(f"{name}: continuing after {done:,} bytes" if done else f"{name}: downloading")

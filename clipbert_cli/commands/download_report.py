@@ -140,19 +140,22 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
     Args:
         command: the command that continues a download that failed.
     """
-    import typer
-
-    from clipbert_cli.commands.terminal import error, note, warn
+    from clipbert_cli.commands.terminal import error, note, print_result, warn
 
     for result in results:
         for warning in result.warnings:
             warn(warning)
     for result in results if not as_json else ():
-        typer.echo(f"{result.state:9} {result.name:26} {', '.join(map(str, plan.layout.products(result.part)[:1]))}")
+        products = ", ".join(map(str, plan.layout.products(result.part)[:1]))
+        print_result(f"{result.state:9} {result.name:26} {products}")
     for result in results:
         if result.state == "partial":
-            message = "\n".join([f"{result.name} is not complete", *result.errors])
-            error(message, hint=f"run the command again, which continues the download: {command}")
+            lines = [line for each in result.errors for line in each.splitlines()]
+            error(
+                f"{result.name} is not complete",
+                *lines,
+                hint=f"run the command again, which continues the download: {command}",
+            )
     for line in _instructions(plan, [result for result in results if result.state == "manual"]):
         note(line)
     for result in results:

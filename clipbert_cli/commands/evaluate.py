@@ -10,6 +10,7 @@ import typer
 
 from clipbert_cli.commands.options import DataRootOption, JsonOption, SetOption
 from clipbert_cli.errors import UsageError
+from clipbert_cli.printable import printable
 
 
 def evaluate(
@@ -58,7 +59,7 @@ def evaluate(
     if as_json:
         print_json(metrics)
         return
-    print_result(aligned(task.table(metrics)))
+    print_result(*aligned(task.table(metrics)))
     # In JSON these are the keys `missing` and `unknown`.
     if missing := metrics.get("missing"):
         total = metrics["count"] + missing
@@ -67,16 +68,16 @@ def evaluate(
         note(f"{unknown} predictions belong to no record of the split: left out")
 
 
-def aligned(rows: Sequence[tuple[str, ...]]) -> str:
-    """Return rows of text as a table with the first column to the left and all others to the right.
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Return rows of text as the lines of a table with the first column to the left and all others to the right.
 
     The headings are printed into pipes and files as well: the numbers of a log mean nothing without them.
     """
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
+    return [
         "  ".join(
             [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
         )
         for row in rows
     ]
-    return "\n".join(lines)

@@ -120,7 +120,7 @@ def finetune(
             mute()
         must_be_new = not (profile or dry_run)
         training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=must_be_new)
-        note(training.facts.describe())
+        note(*training.facts.describe().splitlines())
         if training.is_finished:
             note(f"{folder} is finished: all {training.plan.total_steps:,} of its steps were done before")
         if dry_run:

@@ -17,7 +17,7 @@ def measure(training: Training, steps: int, *, as_json: bool) -> None:
     from clipbert_cli.profile.measure import Profiling
 
     profiling = Profiling(training, steps)
-    note(profiling.describe())
+    note(*profiling.describe().splitlines())
     with TrainingProgress(profiling.total_steps, metric=training.best.metric_name) as progress:
         result = profiling.run([progress])
     for line in [*phase_table(result), *summary(result)]:

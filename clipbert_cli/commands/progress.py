@@ -32,7 +32,7 @@ def progress_bar(unit: str) -> Progress:
     """Return a bar with count, rate and remaining time that disappears when it ends."""
     console = stderr()
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         RateColumn(unit),

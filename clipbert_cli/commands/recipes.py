@@ -20,7 +20,7 @@ def list_command(as_json: JsonOption = False) -> None:
 
     Example: clipbert recipes ls
     """
-    from clipbert_cli.commands.terminal import print_json
+    from clipbert_cli.commands.terminal import print_json, print_result
     from clipbert_cli.recipe.load import list_recipes
 
     recipes = list_recipes()
@@ -30,7 +30,7 @@ def list_command(as_json: JsonOption = False) -> None:
     rows = [("NAME", "TASK", "SUMMARY"), *((recipe.name, recipe.task, recipe.summary) for recipe in recipes)]
     name_width, task_width = (max(len(row[column]) for row in rows) for column in (0, 1))
     for name, task, summary in rows:
-        typer.echo(f"{name:{name_width}}  {task:{task_width}}  {summary}")
+        print_result(f"{name:{name_width}}  {task:{task_width}}  {summary}")
 
 
 @recipes_app.command("show")
@@ -48,13 +48,13 @@ def show_command(
 
     Example: clipbert recipes show msrvtt_qa --set train.batch_size=8
     """
-    from clipbert_cli.commands.terminal import warn
+    from clipbert_cli.commands.terminal import print_result, warn
     from clipbert_cli.recipe.load import preview_recipe
     from clipbert_cli.recipe.settings import with_comments
     from clipbert_cli.recipe.values import write_yaml
 
     preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
-    typer.echo((with_comments if comments else write_yaml)(preview.values), nl=False)
+    print_result(*(with_comments if comments else write_yaml)(preview.values).splitlines())
     for sentence in preview.unset:
         warn(sentence)
 
@@ -73,7 +73,7 @@ def explain_command(
 
     Example: clipbert recipes explain data.num_clips
     """
-    from clipbert_cli.commands.terminal import print_json
+    from clipbert_cli.commands.terminal import print_json, print_result
     from clipbert_cli.errors import UsageError
     from clipbert_cli.recipe.settings import all_sections, nearest, settings_of
 
@@ -90,10 +90,10 @@ def explain_command(
         rows = {"name, task, seed": "Settings at the top of a recipe.", **all_sections()}
         width = max(map(len, rows))
         for section, meaning in rows.items():
-            typer.echo(_wrapped(f"{section:{width}}  ", meaning.partition("\n")[0]))
-        typer.echo("\nclipbert recipes explain SECTION lists the settings of one.")
+            print_result(*_wrapped(f"{section:{width}}  ", meaning.partition("\n")[0]).splitlines())
+        print_result("", "clipbert recipes explain SECTION lists the settings of one.")
     else:
-        typer.echo("\n\n".join(_entry(each.key, each.meaning, each.facts()) for each in settings))
+        print_result(*"\n\n".join(_entry(each.key, each.meaning, each.facts()) for each in settings).splitlines())
 
 
 def _entry(key: str, meaning: str, facts: dict[str, str]) -> str:
@@ -192,11 +192,11 @@ def validate_command(name: NameArgument, overrides: SetOption = None, data_root:
 
     Example: clipbert recipes validate mine.yaml
     """
-    from clipbert_cli.commands.terminal import warn
+    from clipbert_cli.commands.terminal import print_result, warn
     from clipbert_cli.contradictions import check_any_recipe
     from clipbert_cli.recipe.load import preview_recipe
 
     preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
     for sentence in (*check_any_recipe(preview.recipe), *preview.unset, *preview.published):
         warn(sentence)
-    typer.echo(f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task})")
+    print_result(f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task})")

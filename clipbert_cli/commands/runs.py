@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands.options import CheckpointOption, JsonOption, OverwriteOption, WeightsOption
+from clipbert_cli.printable import printable
 
 runs_app = typer.Typer(no_args_is_help=True, help="List runs, draw their training curves, export trained models.")
 
@@ -54,7 +55,7 @@ def list_runs(
             if run.best is not None
             else "-"
         )
-        table.add_row(*map(Text, (run.run, run.state, step, best)))
+        table.add_row(*(Text(printable(cell)) for cell in (run.run, run.state, step, best)))
     Console(highlight=False, emoji=False).print(table)
 
 
@@ -103,8 +104,9 @@ def export(
 
     Example: clipbert runs export runs/msrvtt_qa my-model --checkpoint best
     """
+    from clipbert_cli.commands.terminal import print_result
     from clipbert_cli.runs.export import export_run
     from clipbert_cli.runs.folder import RunFolder
 
     export_run(RunFolder.existing(run), out, checkpoint=checkpoint, weights=weights)
-    typer.echo(out)
+    print_result(str(out))

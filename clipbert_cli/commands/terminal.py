@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clipbert_cli.printable import Lines, printable
+
 _LISTED = 20
 
 
@@ -39,16 +41,17 @@ def is_muted() -> bool:
 # ------------------------------------------------------------------------------------------ messages on stderr
 
 
-def note(message: str) -> None:
-    """Print one line about what happens."""
+def note(*lines: str) -> None:
+    """Print lines about what happens."""
     if not _muted:
-        stderr().print(message)
+        for line in lines:
+            stderr().print(printable(line))
 
 
-def warn(message: str) -> None:
+def warn(*lines: str) -> None:
     """Print one warning."""
     if not _muted:
-        stderr().print(Text.assemble(("warning: ", "yellow"), message))
+        stderr().print(Text.assemble(("warning: ", "yellow"), str(Lines(lines))))
 
 
 def warn_of_each(what: str, found: Sequence[tuple[object, str]]) -> None:
@@ -59,11 +62,11 @@ def warn_of_each(what: str, found: Sequence[tuple[object, str]]) -> None:
         warn(f"{what}: {len(found) - _LISTED} more (--json lists all)")
 
 
-def error(message: str, *, hint: str | None = None) -> None:
+def error(*lines: str, hint: str | None = None) -> None:
     """Print an error and what to do next."""
-    stderr().print(Text.assemble(("error: ", "bold red"), message))
+    stderr().print(Text.assemble(("error: ", "bold red"), str(Lines(lines))))
     if hint:
-        stderr().print(Text.assemble(("next: ", "cyan"), hint))
+        stderr().print(Text.assemble(("next: ", "cyan"), printable(hint)))
 
 
 def show_logs() -> None:
@@ -85,14 +88,18 @@ class _WarningHandler(logging.Handler):
         message = record.getMessage()
         if message not in self._printed:
             self._printed.add(message)
-            warn(message)
+            warn(*(record.msg if isinstance(record.msg, Lines) else [message]))
 
 
 # ------------------------------------------------------------------------------------------ results on stdout
 
 
-def print_result(text: str) -> None:
-    """Print a result that is text, followed by a line break."""
+def print_result(*lines: str) -> None:
+    """Print a result that is text."""
+    _write(str(Lines(lines)))
+
+
+def _write(text: str) -> None:
     if not _muted:
         sys.stdout.write(f"{text}\n")
         # Progress on stderr may follow, and both streams may end in one log file: keep their order.
@@ -101,8 +108,10 @@ def print_result(text: str) -> None:
 
 def print_json(value: Any) -> None:
     """Print a result that is one JSON document."""
-    # A file name need not be UTF-8. Python holds its other bytes as surrogates, which print as escapes here.
-    print_result(json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace").decode())
+    # The escapes of JSON, and not those of `printable`, leave the document the same. A file name need not be UTF-8:
+    # Python holds its other bytes as surrogates, which are escaped as well.
+    text = json.dumps(value, ensure_ascii=False)
+    _write("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -115,10 +124,10 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     console = Console(highlight=False, markup=False, emoji=False)
     if not console.is_terminal:
         for row in rows:
-            print_result("\t".join(row))
+            _write("\t".join(map(printable, row)))
         return
     table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
         # Text and not str: brackets in a cell, such as a file name, are no markup.
-        table.add_row(*map(Text, row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     console.print(table)

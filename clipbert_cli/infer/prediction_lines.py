@@ -43,8 +43,8 @@ from typing import Any
 import numpy as np
 
 from clipbert_cli.errors import PredictionsError
+from clipbert_cli.printable import listed
 from clipbert_cli.task.base import Task
-from clipbert_cli.text.annotations import listed
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Prediction, PredictionKey

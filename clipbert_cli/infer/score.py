@@ -12,8 +12,8 @@ import numpy as np
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.infer.prediction_lines import Row, TextList, named, read_lines
 from clipbert_cli.infer.score_folder import is_score_folder, read_scores
+from clipbert_cli.printable import listed
 from clipbert_cli.task.base import Task
-from clipbert_cli.text.annotations import listed
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Example, PredictionKey
 

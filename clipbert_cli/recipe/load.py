@@ -19,6 +19,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from clipbert_cli.errors import RecipeError
+from clipbert_cli.printable import listed
 from clipbert_cli.recipe.messages import as_written, sentences, unknown_key
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import annotation_at, bare
@@ -176,7 +177,7 @@ def _load(
         found = list(dict.fromkeys(found))  # two bases may extend one file, which is read twice then
         places = list(dict.fromkeys(_place_and_line(mistake)[0] for mistake in found))
         found.sort(key=lambda each: (places.index(_place_and_line(each)[0]), _place_and_line(each)[1]))
-        raise RecipeError("\n".join(str(mistake) for mistake in found), hint=_next_step(found))
+        raise RecipeError(listed([str(mistake) for mistake in found]), hint=_next_step(found))
     values = escaped(recipe.model_dump())
     for path in {mistake.path for mistake in variables.unset}:
         # A list is restored whole: its other items are in `written` as they were written, too.

@@ -219,8 +219,14 @@ class _Dumper(yaml.SafeDumper):
 
 def write_yaml(value: Mapping[str, Any]) -> str:
     """Return YAML text of plain values that `read_yaml` reads back as they were."""
-    # The width keeps a long path on one line; PyYAML would fold it at a space.
-    return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=10_000))
+
+    def text(*, allow_unicode: bool) -> str:
+        # The width keeps a long path on one line; PyYAML would fold it at a space.
+        return str(yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode, width=10_000))
+
+    # What a terminal could obey is written with YAML's escapes, and then all that is not ASCII.
+    readable = text(allow_unicode=True)
+    return readable if all(line.isprintable() for line in readable.split("\n")) else text(allow_unicode=False)
 
 
 def read_text(path: Path) -> str:

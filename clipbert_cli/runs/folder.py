@@ -25,6 +25,7 @@ from typing import Any
 from clipbert_cli.errors import RunError, UnreadableError
 from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, write_json
 from clipbert_cli.foreign import parse_json, read_json, read_lines
+from clipbert_cli.printable import listed
 from clipbert_cli.runs.checkpoint import (
     AVERAGE_FILE,
     STATE_FILE,
@@ -192,8 +193,10 @@ class RunFolder:
             problems[folder] = problem
         if problems:
             raise RunError(
-                "every checkpoint is damaged:\n"
-                + "\n".join(f"  {folder}: {problem}" for folder, problem in problems.items()),
+                [
+                    "every checkpoint is damaged:",
+                    *listed([f"  {folder}: {problem}" for folder, problem in problems.items()]),
+                ],
                 hint="begin a new run with another --run",
             )
         return None, {}

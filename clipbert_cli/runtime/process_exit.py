@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -51,7 +51,7 @@ class Ended:
 class LaunchError(ClipbertError):
     """The failure of a launched process, with that process's exit code."""
 
-    def __init__(self, message: str, *, hint: str | None = None, code: int) -> None:
+    def __init__(self, message: str | Sequence[str], *, hint: str | None = None, code: int) -> None:
         super().__init__(message, hint=hint)
         self.exit_code = code
 
@@ -86,8 +86,8 @@ def launch_error(ended: Ended, logs: Path) -> LaunchError:
     if first := _first_failure(logs):
         if first.trace:
             sys.stderr.write(first.trace)
-            return LaunchError(f"process {first.rank} failed: {first.message}", code=first.code)
-        return LaunchError(first.message, hint=first.hint, code=first.code)
+            return LaunchError(f"process {first.rank} failed: {first.message}".split("\n"), code=first.code)
+        return LaunchError(first.message.split("\n"), hint=first.hint, code=first.code)
     if ended.signal is not None:
         return LaunchError(f"interrupted by {ended.signal.name}", code=130 if ended.signal is signal.SIGINT else 143)
     code = ended.exit_code or 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import unicodedata
 import zlib
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,6 +21,9 @@ from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.store.worker_pool import advance
 from clipbert_cli.store.writer import MAX_ITEM_BYTES
 from clipbert_cli.types import Kind, VideoInfo
+
+_CONTROL = ("Cc", "Zl", "Zp")
+"""Unicode's categories of control characters and line breaks, which no table and no JSON lines show as they are."""
 
 _SECONDS_TO_DECODE = 10
 _SECONDS_PER_BYTE = 60e-6
@@ -100,6 +104,8 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
         candidate.media_id.encode()
     except UnicodeEncodeError as exc:
         raise DecodeError("its name is not valid UTF-8; rename it, for example with convmv") from exc
+    if any(unicodedata.category(char) in _CONTROL for char in candidate.media_id):
+        raise DecodeError("its name has a control character; rename it")
     data = None
     with watching(_advance):
         if candidate.frame_rate is not None:

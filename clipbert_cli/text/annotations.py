@@ -11,12 +11,10 @@ from typing import cast
 
 from clipbert_cli.errors import AnnotationError, UnreadableError
 from clipbert_cli.foreign import read_json
+from clipbert_cli.printable import listed
 from clipbert_cli.text.fields import MissingFieldError, Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Group
-
-SHOWN = 20
-"""How many mistakes or names a message lists; of the others it gives the number."""
 
 
 def read_examples(
@@ -87,17 +85,6 @@ def _repeated_ids(examples: Sequence[Example], places: Sequence[str]) -> list[st
             of = f" of {example.media_id!r}" if per_item else ""
             mistakes.append(f"{place}: example id {own_id!r}{of} is also that of {before}")
     return mistakes
-
-
-def shortened(names: Sequence[str]) -> str:
-    """Return the first names in one line, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
-
-
-def listed(mistakes: Sequence[str]) -> str:
-    """Return the first mistakes, one per line, and how many more there are."""
-    rest = len(mistakes) - SHOWN
-    return "\n".join([*mistakes[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])])
 
 
 def read_answers(path: Path) -> dict[str, int]:

@@ -84,8 +84,10 @@ def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumpt
         raise RunError(f"run folder {folder.path} is in use by another process", hint="wait until it ends")
     if changes := differences(own, given):
         raise RunError(
-            f"run {folder.path} was begun with other settings than those given now:\n"
-            + "\n".join(f"  {change}" for change in changes),
+            [
+                f"run {folder.path} was begun with other settings than those given now:",
+                *(f"  {change}" for change in changes),
+            ],
             hint="leave --recipe and --set out to resume with the run's own settings, or begin a new run with "
             "another --run",
         )

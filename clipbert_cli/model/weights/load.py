@@ -257,8 +257,8 @@ def listed(names: Iterable[object], limit: int = LISTED) -> str:
     return ", ".join(shown[:limit]) + more
 
 
-def explain(report: LoadReport) -> str:
-    """Return the error message about a report with entries that do not fit."""
+def explain(report: LoadReport) -> list[str]:
+    """Return the lines of the error message about a report with entries that do not fit."""
     lines = [f"{report.source}: this {report.format} does not fit the model ({len(report.loaded)} entries do)"]
     for word, names in (
         ("other shapes", report.mismatched),
@@ -267,7 +267,7 @@ def explain(report: LoadReport) -> str:
     ):
         if names:
             lines.append(f"  {word} ({len(names)}): {listed(names)}")
-    return "\n".join(lines)
+    return lines
 
 
 def hint_for(report: LoadReport) -> str:

@@ -1,0 +1,37 @@
+"""Text from outside in messages: a terminal shows it and does not obey it, and there is not too much of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+SHOWN = 20
+"""How many mistakes or names a message lists; of the others it gives the number."""
+
+
+def printable(text: str) -> str:
+    """Return one line of text in which everything that is not printable is escaped as `repr` does it.
+
+    Escape sequences, line breaks and marks that turn the direction of writing come from file names, field names, server
+    replies and broken lines. Text that was made printable before stays as it is.
+    """
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+class Lines(tuple[str, ...]):
+    """A text of several lines, each of which may have foreign text in it."""
+
+    def __str__(self) -> str:
+        return "\n".join(map(printable, self))
+
+
+def shortened(names: Sequence[str]) -> str:
+    """Return the first names in one line, and how many more there are."""
+    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+
+
+def listed(mistakes: Sequence[str]) -> list[str]:
+    """Return the first mistakes, one per line, and a line that says how many more there are."""
+    rest = len(mistakes) - SHOWN
+    return [*mistakes[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]

@@ -160,6 +160,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "infer.score_folder: _holds": ("unfinished/state.json", unfinished),
     "model.pretrained: read_description": ("config.json", lambda path: read_description(path.parent)),
     "model.hf_files: read_object": ("config.json", read_object),
+    "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),
     "recipe.values: read_text": ("a.yaml", load_recipe),
     "runs.checkpoint: read_state": ("state.json", lambda path: damage(path.parent)),
     "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),

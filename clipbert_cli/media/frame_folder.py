@@ -18,9 +18,13 @@ import av
 from av.video.stream import VideoStream
 from PIL import ExifTags, Image
 
-from clipbert_cli.errors import DecodeError
+from clipbert_cli.errors import DecodeError, UnreadableError
+from clipbert_cli.foreign import read_bytes
 from clipbert_cli.media.images import decode_image, open_image
 from clipbert_cli.types import MEDIA_SUFFIXES
+
+MAX_FRAME_BYTES = 2**30
+"""The limit of one image of a folder."""
 
 _COPIED = {"JPEG": ("mjpeg", {"RGB", "L"}), "PNG": ("png", {"RGB", "RGBA"})}
 """Format of Pillow -> FFmpeg's codec, and the modes whose pixels both decode alike."""
@@ -52,7 +56,7 @@ def folder_as_video(folder: Path, rate: Fraction) -> bytes:
     codecs: set[str | None] = set()
     for file in frame_files(folder):
         with _named(file.name):
-            frames[file.name] = file.read_bytes()
+            frames[file.name] = read_bytes(file, limit=MAX_FRAME_BYTES)
             codecs.add(_codec(frames[file.name]))
     if not frames:
         raise DecodeError("there are no images in the folder")
@@ -72,7 +76,7 @@ def _named(name: str) -> Iterator[None]:
         yield
     except OSError as exc:
         raise DecodeError(f"its frame {name} cannot be read: {exc.strerror}") from exc
-    except DecodeError as exc:
+    except (DecodeError, UnreadableError) as exc:
         raise DecodeError(f"its frame {name}: {exc}", hint=exc.hint) from exc
 
 

@@ -19,12 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.commands.usage import typed_name
+from clipbert_cli.foreign import read_text
+from clipbert_cli.printable import printable
 
 VARIABLE = "_CLIPBERT_COMPLETE"
 """The environment variable in which typer's scripts name the shell: `complete_bash`."""
 
 Candidates = Iterable[tuple[str, str]]
 """Values and what they mean."""
+
+MAX_YAML_BYTES = 2**20
+"""The limit of a recipe that is looked into."""
 
 _ENTRIES = 1000
 """How many entries of a folder, and how many media ids, are looked at."""
@@ -71,7 +76,8 @@ def complete(command: Any) -> bool:
     words = read()
     try:
         cursor = find_cursor(command, [_unquoted(word) for word in words[:-1]], _unquoted(words[-1]))
-        found = list(candidates(cursor))
+        # The shell would obey an escape sequence in the name of a file or an id, and take a line break for the end.
+        found = [(value, printable(meaning)) for value, meaning in candidates(cursor) if value.isprintable()]
     except Exception:  # noqa: BLE001 - a traceback in the middle of a line that is being typed helps nobody
         found = []
     text = write(found, words[-1])
@@ -222,7 +228,7 @@ def _split_names(file: Path, depth: int = 8) -> list[str]:
 def _yaml(file: Path) -> Mapping[str, Any]:
     import yaml
 
-    content = yaml.load(file.read_bytes(), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    content = yaml.load(read_text(file, limit=MAX_YAML_BYTES), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     return content if isinstance(content, dict) else {}
 
 

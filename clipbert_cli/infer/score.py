@@ -70,14 +70,12 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
     unknown = [(key, row) for key, row in rows.items() if key not in of_key]
     if not known or ((missing or unknown) and not allow_partial):
         raise PredictionsError(
-            "\n".join(
-                _differences(
-                    path,
-                    f"{len(missing)} of {len(examples)} records of the split have no prediction",
-                    [named(example.key, task.described(example)) for example in missing],
-                    f"{len(unknown)} of {len(rows)} predictions belong to no record of the split",
-                    [f"{row.where}, for {named(key, row.fields)}" for key, row in unknown],
-                )
+            _differences(
+                path,
+                f"{len(missing)} of {len(examples)} records of the split have no prediction",
+                [named(example.key, task.described(example)) for example in missing],
+                f"{len(unknown)} of {len(rows)} predictions belong to no record of the split",
+                [f"{row.where}, for {named(key, row.fields)}" for key, row in unknown],
             ),
             hint="are these the predictions of this recipe and split? If records have changed, predict again"
             + (f", or score the {len(known)} others with --allow-partial" if known else ""),
@@ -102,14 +100,12 @@ def _join_ranking(path: Path, rows: Mapping[PredictionKey, Row], examples: Seque
     unknown = [row for key, row in rows.items() if key not in wanted]
     if missing or unknown:
         raise PredictionsError(
-            "\n".join(
-                _differences(
-                    path,
-                    f"{len(missing)} of {len(wanted)} media items of the split have no scores",
-                    [repr(key.media_id) for key in missing],
-                    f"{len(unknown)} of {len(rows)} media items with scores do not belong to the split",
-                    [f"{row.where}, {row.fields['media_id']!r}" for row in unknown],
-                )
+            _differences(
+                path,
+                f"{len(missing)} of {len(wanted)} media items of the split have no scores",
+                [repr(key.media_id) for key in missing],
+                f"{len(unknown)} of {len(rows)} media items with scores do not belong to the split",
+                [f"{row.where}, {row.fields['media_id']!r}" for row in unknown],
             ),
             hint="are these the scores of this recipe and split? Predict the whole split: ranks need all media items",
         )
@@ -140,14 +136,12 @@ def _order(path: Path, texts: TextList, examples: Sequence[Example]) -> np.ndarr
     unknown = [number for key, number in place.items() if key not in wanted]
     if missing or unknown:
         raise PredictionsError(
-            "\n".join(
-                _differences(
-                    path,
-                    f"{len(missing)} of {len(examples)} texts of the split have no scores",
-                    [f"{example.media_id!r}, {example.texts[0]!r}" for example in missing],
-                    f"{len(unknown)} of {len(place)} texts with scores do not belong to the split",
-                    [f"{texts.keys[number].media_id!r}, {texts.texts[number]!r}" for number in unknown],
-                )
+            _differences(
+                path,
+                f"{len(missing)} of {len(examples)} texts of the split have no scores",
+                [f"{example.media_id!r}, {example.texts[0]!r}" for example in missing],
+                f"{len(unknown)} of {len(place)} texts with scores do not belong to the split",
+                [f"{texts.keys[number].media_id!r}, {texts.texts[number]!r}" for number in unknown],
             ),
             hint="predict again with the annotations that are scored against",
         )

@@ -52,7 +52,7 @@ def evaluate(
 
     show_logs()
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
-    source = RunFolder.existing(run).recipe if run else str(recipe)
+    source = RunFolder.of_model(run)[0].recipe if run else str(recipe)
     loaded = load_recipe(source, overrides=overrides or (), data_root=data_root)
     task = build_task(loaded)
     metrics = score(predictions, task, read_split(loaded, split, task, task.check_truth), allow_partial=allow_partial)

@@ -26,7 +26,10 @@ DataRootOption = Annotated[
     typer.Option("--data-root", metavar="DIR", help="The folder that relative paths of the recipe start from."),
 ]
 RunOption = Annotated[
-    Path, typer.Option("--run", metavar="DIR", help="The folder of a run that clipbert finetune made.")
+    Path,
+    typer.Option(
+        "--run", metavar="DIR", help="A run's folder, a checkpoint in it, or a folder that clipbert runs export made."
+    ),
 ]
 CheckpointOption = Annotated[
     str, typer.Option("--checkpoint", metavar="best|latest|step_N", help="Which checkpoint of the run to use.")

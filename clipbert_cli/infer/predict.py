@@ -90,7 +90,7 @@ class Predictor:
         self, evaluation: Evaluation, progress: Callable[[int], None], check_interrupts: Callable[[], None]
     ) -> Iterator[Sequence[Prediction]]:
         model, device, shared = self.model, self.world.device, evaluation.shared
-        sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile)
+        sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile, words=self.task.reads_words)
         texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
         budgets: Budgets | None = None
         for batch in evaluation.batches:

@@ -229,7 +229,7 @@ def search(
         StoreError: there are no media.
         DecodeError: no media item can be decoded.
     """
-    run.setup.task.require_ranking("clipbert search")
+    run = run.for_ranking("clipbert search")
     recipe = run.setup.recipe
     source = open_media(media, kind=recipe.data.media, frame_rate=recipe.data.fps_of_frames)
     # An empty media id: a text to search for belongs to no media item.

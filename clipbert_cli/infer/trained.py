@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from clipbert_cli.build import Evaluation, Setup, Split
+from clipbert_cli.build import Evaluation, Setup, Split, build_task
 from clipbert_cli.errors import RecipeError, UsageError
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model import ClipBert
@@ -18,7 +18,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.store.source import MediaFolder
-from clipbert_cli.task.registry import task_class
+from clipbert_cli.task.registry import ranking_task, task_class
 from clipbert_cli.types import Kind, Prediction
 
 KINDS: tuple[Kind, ...] = ("video", "image")
@@ -60,6 +60,19 @@ class TrainedRun:
         setup = self.setup
         return Predictor(self.model, setup.task, setup.precision, setup.recipe.infer, setup.world)
 
+    def for_ranking(self, purpose: str) -> TrainedRun:
+        """Return this run with a task that scores every text with every media item.
+
+        Raises:
+            UsageError: no such task uses the run's model; `purpose` needs one.
+        """
+        own = self.setup.recipe
+        name = ranking_task(own.task)
+        if name is None:
+            self.setup.task.require_ranking(purpose)
+        recipe = own.model_copy(update={"task": name or own.task})
+        return replace(self, setup=replace(self.setup, recipe=recipe, task=build_task(recipe, self.setup.answers)))
+
     def predict(self, evaluation: Evaluation, progress: Progress = lambda count: None) -> Iterator[Prediction]:
         """Yield the predictions of all processes; Ctrl-C stops between two parts of a batch."""
         with Interrupts() as interrupts:
@@ -75,8 +88,13 @@ def open_run(selection: RunSelection, world: World | None = None) -> TrainedRun:
     Raises:
         ClipbertError: the run, the checkpoint or the recipe is missing or wrong.
     """
-    folder = RunFolder.existing(selection.run)
-    model = load_model(folder, checkpoint=selection.checkpoint, weights=selection.weights)
+    folder, named = RunFolder.of_model(selection.run)
+    if named and selection.checkpoint not in (named, "best"):
+        raise UsageError(
+            f"--run is checkpoint {named} of {folder.path}, and --checkpoint is {selection.checkpoint}",
+            hint=f"leave --checkpoint out, or give --run {folder.path}",
+        )
+    model = load_model(folder, checkpoint=named or selection.checkpoint, weights=selection.weights)
     world = world or start_world()
     overrides, data_root = selection.overrides, selection.data_root
     settings = load_recipe(folder.recipe, overrides=() if selection.recipe else overrides, data_root=data_root)

@@ -124,10 +124,17 @@ class ClipBert(nn.Module):
             mlm_logits=None if scores.mlm_logits is None else scores.mlm_logits.unflatten(0, (rows, clips)),
         )
 
-    def scorer(self, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> SequenceScorer:
-        """Return the means to `score` at inference with less work; see there for the arguments."""
-        words = self.text_embeddings.word_embeddings.weight
-        return SequenceScorer(self.transformer, self.head, words, dtype=dtype, compiled=compiled)
+    def scorer(
+        self, dtype: torch.dtype = torch.float32, *, compiled: bool = False, words: bool = True
+    ) -> SequenceScorer:
+        """Return the means to `score` at inference with less work; see there for the arguments.
+
+        Args:
+            words: False leaves out the scores of words, if the head has any.
+        """
+        head = self.head if words else self.head.matcher()  # type: ignore[operator]  # a method of every head
+        embeddings = self.text_embeddings.word_embeddings.weight
+        return SequenceScorer(self.transformer, head, embeddings, dtype=dtype, compiled=compiled)
 
     def recompute_activations(self) -> None:
         """Save memory in training: the backward pass computes activations anew, stage by stage and layer by layer."""

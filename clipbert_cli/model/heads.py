@@ -68,9 +68,28 @@ class ClassifierHead(nn.Module):
         self.dropout = nn.Dropout(config.bert.hidden_dropout)
         self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, num_outputs))
 
+    def matcher(self) -> nn.Module:
+        """Return the head without its scores of words, of which it has none."""
+        return self
+
     def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
         """Score from `pooled` alone; the other arguments are for heads that read words."""
         return Scores(self.layers(self.dropout(fused.pooled)))  # (S, C)
+
+
+class Matcher(nn.Module):
+    """The matching part of a pretraining head, which shares its weights."""
+
+    reads_words: ClassVar[bool] = False
+
+    def __init__(self, itm: nn.Linear) -> None:
+        super().__init__()
+        self.num_outputs = itm.out_features
+        self.itm = itm
+
+    def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
+        """Score from `pooled` alone."""
+        return Scores(self.itm(fused.pooled))  # (S, 2)
 
 
 class PretrainingHead(nn.Module):
@@ -90,6 +109,10 @@ class PretrainingHead(nn.Module):
         self.norm = layer_norm(config.bert)
         self.mlm_bias = nn.Parameter(torch.zeros(config.bert.vocab_size))
         self.itm = nn.Linear(width, num_outputs)
+
+    def matcher(self) -> nn.Module:
+        """Return the part that scores whether text and media match, without the costly scores of words."""
+        return Matcher(self.itm)
 
     def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
         """Score the first `text_length` tokens with `word_embeddings` (W, D)."""

@@ -85,6 +85,26 @@ class RunFolder:
             )
         return run
 
+    @classmethod
+    def of_model(cls, path: Path) -> tuple[RunFolder, str | None]:
+        """Return the folder of recipe and vocabulary that belong to a model, and the checkpoint that `path` names.
+
+        Args:
+            path: a run folder, a folder that `clipbert runs export` made, or a checkpoint in its run folder.
+
+        Raises:
+            RunError: it is none of them.
+        """
+        place = path.resolve()  # `best` and `latest` are links
+        if place.parent.name == "checkpoints" and (place / STATE_FILE).is_file():
+            return cls.existing(place.parent.parent), place.name
+        return cls.existing(path), None
+
+    @property
+    def is_exported(self) -> bool:
+        """Whether the folder holds one model, as `clipbert runs export` writes it, and no checkpoints."""
+        return (self.path / "config.json").is_file() and not self.checkpoints.exists()
+
     def create(self, *, recipe: str, tokenizer: Mapping[str, str], answers: Mapping[str, int] | None) -> None:
         """Make the folder with recipe, tokenizer and answers; it appears complete or not at all.
 
@@ -149,6 +169,12 @@ class RunFolder:
         Raises:
             RunError: the run has no such checkpoint.
         """
+        if self.is_exported:
+            if name != "best":
+                raise RunError(
+                    f"{self.path} holds one exported model, not the checkpoint {name!r}", hint="leave --checkpoint out"
+                )
+            return self.path
         folder = self.path / name if name in ("best", "latest") else self.checkpoints / name
         if not (folder / STATE_FILE).is_file():
             steps = [f"step_{step}" for step in saved_steps(self.checkpoints)]
@@ -175,7 +201,11 @@ class RunFolder:
                 f"checkpoint {checkpoint} has no averaged weights, because train.ema_decay was null",
                 hint="give --weights plain",
             )
-        if weights == "plain" or (weights == "auto" and read_state(checkpoint).get("validated_with") != "ema"):
+        if (
+            weights == "plain"
+            or self.is_exported
+            or (weights == "auto" and read_state(checkpoint).get("validated_with") != "ema")
+        ):
             return None
         return file
 

@@ -74,6 +74,8 @@ class Task(ABC):
     expected_fields: ClassVar[tuple[str, ...]] = ()
     # The kind of head that the model needs; `num_outputs` is its size.
     head_kind: ClassVar[Literal["classifier", "pretraining"]] = "classifier"
+    # Whether the task reads the scores of words that a pretraining head gives.
+    reads_words: ClassVar[bool] = False
     # Whether the answers come from a vocabulary (`data.answers`).
     needs_answers: ClassVar[bool] = False
     # Whether every text is scored with every media item. Predictions then belong to media items, not to examples, and a

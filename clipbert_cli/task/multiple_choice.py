@@ -32,8 +32,9 @@ class MultipleChoice(AnswerTask):
 
     fields = (*COMMON_FIELDS, "question", "options", "answer")
     expected_fields = ("question",)
-    # MSRVTT multiple choice has no training set of its own: the retrieval model ranks the options of each video.
-    also_answers_runs_of = ("retrieval",)
+    # MSRVTT multiple choice has no training set of its own: the retrieval model ranks the options of each video, or the
+    # matching head of pretraining.
+    also_answers_runs_of = ("retrieval", "pretraining")
     objective_settings = ("pool", "num_options", "as_original")
 
     def num_outputs(self) -> int:

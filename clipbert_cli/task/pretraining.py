@@ -52,6 +52,7 @@ class Pretraining(Task):
     metrics = ("mlm_accuracy", "itm_accuracy", "masked_words", "count")
     objective_settings = ("pool", "mlm_average", "as_original")
     head_kind = "pretraining"
+    reads_words = True
     list_field = "caption"
 
     def num_outputs(self) -> int:

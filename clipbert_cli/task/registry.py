@@ -29,6 +29,15 @@ def check_task(name: str) -> None:
         raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{guess}")
 
 
+def ranking_task(trained_for: str) -> str | None:
+    """Return a task that scores every text with every media item and uses runs of the given task, if there is one."""
+    for name in TASKS:
+        ranker = task_class(name)
+        if ranker.ranks_media and trained_for in (name, *ranker.also_answers_runs_of):
+            return name
+    return None
+
+
 def task_class(name: str) -> type[Task]:
     """Return the class of the task of this name.
 

@@ -35,6 +35,14 @@ def evaluate(
             help="Score the records that have a prediction, and count the others and the predictions without a record.",
         ),
     ] = False,
+    leave_out_media_errors: Annotated[
+        bool,
+        typer.Option(
+            "--leave-out-media-errors",
+            help="Leave out the records whose media are missing or damaged, and count them. By default they count as "
+            "wrong.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score predictions against the ground truth of a split."""
@@ -55,12 +63,22 @@ def evaluate(
     source = RunFolder.of_model(run)[0].recipe if run else str(recipe)
     loaded = load_recipe(source, overrides=overrides or (), data_root=data_root)
     task = build_task(loaded)
-    metrics = score(predictions, task, read_split(loaded, split, task, task.check_truth), allow_partial=allow_partial)
+    metrics = score(
+        predictions,
+        task,
+        read_split(loaded, split, task, task.check_truth),
+        allow_partial=allow_partial,
+        leave_out_media_errors=leave_out_media_errors,
+    )
     if as_json:
         print_json(metrics)
         return
     print_result(*aligned(task.table(metrics)))
-    # In JSON these are the keys `missing` and `unknown`.
+    # In JSON these are the keys `media_errors`, `left_out`, `missing` and `unknown`.
+    if failed := metrics.get("media_errors"):
+        note(f"{failed} records count as wrong, because their media are missing or damaged")
+    if left_out := metrics.get("left_out"):
+        note(f"{left_out} records are left out, because their media are missing or damaged")
     if missing := metrics.get("missing"):
         total = metrics["count"] + missing
         note(f"scored {metrics['count']} of {total} records: {missing} have no prediction")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,19 +37,53 @@ class Joined:
 
 
 def evaluate(
-    predictions: Path, task: Task, examples: Sequence[Example], *, allow_partial: bool = False
+    predictions: Path,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    allow_partial: bool = False,
+    leave_out_media_errors: bool = False,
 ) -> dict[str, Any]:
     """Score a predictions file, or a folder of scores, against the examples of a split.
 
+    Args:
+        leave_out_media_errors: leave out examples whose media could not be used, which count as wrong otherwise.
+
     Returns:
-        The result of the task's `score`, and with `allow_partial` also `missing` and `unknown`.
+        The result of the task's `score`; with `allow_partial` also `missing` and `unknown`; and, if there are examples
+        whose media could not be used, their number as `media_errors` or `left_out`.
 
     Raises:
-        PredictionsError: see `join`.
+        PredictionsError: see `join`; or no example is left.
     """
     joined = join(predictions, task, examples, allow_partial=allow_partial)
-    metrics = task.score(joined.fields, joined.examples)
-    return {**metrics, "missing": joined.missing, "unknown": joined.unknown} if allow_partial else metrics
+    counts = {"missing": joined.missing, "unknown": joined.unknown} if allow_partial else {}
+    usable = _without_media_errors(joined, ranks_media=task.ranks_media)
+    if failed := len(joined.examples) - len(usable.examples):
+        counts["left_out" if leave_out_media_errors else "media_errors"] = failed
+    if leave_out_media_errors:
+        if not usable.examples:
+            raise PredictionsError(
+                f"{predictions}: the media of all {failed} records could not be used",
+                hint="score them as wrong, or correct data.splits and predict again",
+            )
+        joined = usable
+    return {**task.score(joined.fields, joined.examples), **counts}
+
+
+def _without_media_errors(joined: Joined, *, ranks_media: bool) -> Joined:
+    """Return the predictions without those of media that could not be used.
+
+    Where every text is scored with every media item, the texts of these media are left out of all scores as well.
+    """
+    fields = {key: own for key, own in joined.fields.items() if "media_error" not in own}
+    if not ranks_media:
+        return dataclasses.replace(
+            joined, fields=fields, examples=[example for example in joined.examples if example.key in fields]
+        )
+    kept = [number for number, each in enumerate(joined.examples) if PredictionKey(each.media_id) in fields]
+    fields = {key: {**own, "scores": own["scores"][kept]} for key, own in fields.items()}
+    return dataclasses.replace(joined, fields=fields, examples=[joined.examples[number] for number in kept])
 
 
 def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: bool = False) -> Joined:

@@ -399,3 +399,64 @@ def test_scores_of_a_folder_that_are_no_numbers_are_refused_with_their_row(split
     np.save(folder / "scores.npy", scores)
     with pytest.raises(PredictionsError, match=r"scores\.npy, row 2 \('v2'\): a score is not a finite number"):
         evaluate(folder, *split.read())
+
+
+# ------------------------------------------------------------------------------------------------ media errors
+
+
+def with_failed(split: Split, failed: str) -> Split:
+    """A split whose predictions say that a media item could not be used."""
+    task, examples = split.read()
+    predictions = [
+        Prediction(each.key, {"media_error": "it is missing"}) if each.key.media_id == failed else each
+        for each in made_predictions(split.name, examples)
+    ]
+    split.write(prediction_lines(task, examples, predictions))
+    return split
+
+
+def without(split: Split, failed: str, folder: Path) -> Split:
+    """The same predictions of a split that never had the media item."""
+    _, examples = split.read()
+    kept = [number for number, each in enumerate(examples) if each.media_id != failed]
+    predictions = []
+    for each in made_predictions(split.name, examples):
+        if each.key.media_id != failed:
+            fields = (
+                {**each.fields, "scores": each.fields["scores"][kept]} if split.name == "retrieval" else each.fields
+            )
+            predictions.append(Prediction(each.key, fields))
+    folder.mkdir()
+    smaller = Split(folder, split.name)
+    smaller.records = [record for record in split.records if record["media_id"] != failed]
+    task, examples = smaller.read()
+    smaller.write(prediction_lines(task, examples, predictions))
+    return smaller
+
+
+@every_task
+@pytest.mark.parametrize("failed", ["v0", "v1", "v3"])
+def test_media_errors_count_as_wrong_or_are_left_out_by_choice(split: Split, failed: str, tmp_path: Path) -> None:
+    smaller, records = without(split, failed, tmp_path / "smaller"), len(split.records)
+    whole = with_failed(split, failed).score()
+    count = sum(record["media_id"] == failed for record in split.records)
+    assert whole.pop("media_errors") == count
+    left = split.score(leave_out_media_errors=True)
+    assert left.pop("left_out") == count
+    assert left == smaller.score(leave_out_media_errors=True)
+    if split.name in ("open_ended_qa", "image_qa", "multiple_choice"):
+        assert whole["count"] == records
+        assert whole["accuracy"] == pytest.approx(left["accuracy"] * (records - count) / records)
+    assert whole != left
+
+
+@every_task
+def test_nothing_is_said_of_media_that_could_be_used(split: Split) -> None:
+    assert split.score() == split.score(leave_out_media_errors=True)
+    assert {"media_errors", "left_out"}.isdisjoint(split.score())
+
+
+@every_task
+def test_a_score_of_nothing_is_refused(split: Split) -> None:
+    split.records = [record for record in split.records if record["media_id"] == "v0"]
+    assert "the media of all 3 records" in with_failed(split, "v0").refusal(leave_out_media_errors=True)

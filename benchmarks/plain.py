@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipbert_cli.model import ClipBert
+from clipbert_cli.model.bert_sizes import BertSizes
 from clipbert_cli.model.resnet import PIXEL_MEAN
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.recipe.schema import ModelConfig, TrainConfig, VisualConfig
@@ -95,7 +96,7 @@ class PlainModel(nn.Module):
     def __init__(self, config: ModelConfig, outputs: int) -> None:
         super().__init__()
         self.config = config
-        bert = config.bert
+        bert = self.sizes = BertSizes.of(config.bert)
         width = bert.hidden_size
 
         def norm() -> nn.LayerNorm:
@@ -163,7 +164,7 @@ class PlainModel(nn.Module):
         return self.head["layers"](self.transformer["pooler"](x[:, 0]).tanh())
 
     def _transform(self, layer: Any, x: Tensor, bias: Tensor) -> Tensor:
-        heads = self.config.bert.num_attention_heads
+        heads = self.sizes.num_attention_heads
         query, key, value = (
             layer[name](x).unflatten(-1, (heads, -1)).transpose(1, 2) for name in ("query", "key", "value")
         )

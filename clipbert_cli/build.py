@@ -48,8 +48,7 @@ if TYPE_CHECKING:
     from clipbert_cli.loading.loader import BatchLoader
     from clipbert_cli.loading.mixture import MixedDataset
     from clipbert_cli.media.sampling import ClipSampling
-    from clipbert_cli.model import ClipBert, LoadReport, VisionModel
-    from clipbert_cli.model.weights.load import Part
+    from clipbert_cli.model import ClipBert, LoadReport
     from clipbert_cli.recipe.schema import Recipe
     from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.runtime.distributed import World
@@ -265,8 +264,11 @@ class Setup:
     columns: dict[str, Columns] | None = None
 
     @classmethod
-    def for_training(cls, recipe: Recipe, world: World) -> Setup:
+    def for_training(cls, recipe: Recipe, world: World, *, vocabulary: Path | None = None) -> Setup:
         """Read the answers and the vocabulary that the recipe names.
+
+        Args:
+            vocabulary: take this one instead, that of a run which is resumed.
 
         Raises:
             ClipbertError: a file is missing or wrong.
@@ -278,7 +280,8 @@ class Setup:
         root = str(resolve(recipe, "."))
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
         task = build_task(recipe, answers)
-        tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
+        vocabulary = vocabulary or resolve(recipe, recipe.model.vocabulary)
+        tokenizer = Tokenizer(vocabulary, max_length=recipe.data.max_text_length)
         return cls(recipe, task, tokenizer, world, columns={})
 
     @classmethod
@@ -321,9 +324,17 @@ class Setup:
         """
         import torch
 
-        from clipbert_cli.model import ClipBert, HuggingFaceEncoder, load_vision_model, load_weights
+        from clipbert_cli.model import ClipBert, StartingFiles, load_start, plan_model
 
-        config, data = self.recipe.model, self.recipe.data
+        recipe, data = self.recipe, self.recipe.data
+        places = {
+            "checkpoint": recipe.model.weights.checkpoint,
+            "bert": recipe.model.weights.bert,
+            "visual": recipe.model.visual.weights,
+        }
+        named = {} if resumed else {part: resolve(recipe, place) for part, place in places.items() if place}
+        files = StartingFiles(**named)
+        config, vision = plan_model(recipe.model, files, vocabulary=len(self.tokenizer), resumed=resumed)
         if len(self.tokenizer) != config.bert.vocab_size:
             raise RecipeError(
                 f"model.bert.vocab_size is {config.bert.vocab_size}: {self.tokenizer.vocabulary_file} "
@@ -331,46 +342,16 @@ class Setup:
                 hint="make them equal",
             )
         # What no file provides starts at random. The seed makes two runs of one recipe equal.
-        torch.manual_seed(self.recipe.seed)
-        model = ClipBert(config, self.task.head(), self._vision(resumed))
+        torch.manual_seed(recipe.seed)
+        model = ClipBert(config, self.task.head(), vision)
         model.visual_encoder.check_frame_size(data.frame_size)
-        sources: dict[Part, str | None] = {
-            "all": config.weights.checkpoint,
-            "bert": config.weights.bert,
-            "visual": config.visual.weights,
-        }
-        reports = []
-        for parts, place in sources.items():
-            if place and resumed is None:
-                source, encoder = resolve(self.recipe, place), model.visual_encoder
-                if parts == "visual" and isinstance(encoder, HuggingFaceEncoder):
-                    reports.append(load_vision_model(encoder, source))
-                else:
-                    reports.append(load_weights(model, source, parts=parts))
-        return model, reports
-
-    def _vision(self, resumed: Path | None) -> VisionModel | None:
-        """Return the vision model of an encoder of kind `hf`.
-
-        Raises:
-            RecipeError: the recipe names no folder that describes it.
-            WeightsError: the folder is missing, or describes no supported model.
-        """
-        from clipbert_cli.model import read_description, read_vision_model
-
-        config = self.recipe.model
-        if config.visual.kind == "resnet":
-            return None
-        if resumed:
-            return read_description(resumed).vision
-        if config.visual.weights:
-            return read_vision_model(resolve(self.recipe, config.visual.weights))
-        if config.weights.checkpoint:
-            return read_description(resolve(self.recipe, config.weights.checkpoint)).vision
-        raise RecipeError(
-            "model.visual.weights is null: with kind hf it names the folder of the model",
-            hint="set model.visual.weights, or model.weights.checkpoint to a checkpoint of a run with such an encoder",
-        )
+        if data.max_text_length > model.sizes.max_position_embeddings:
+            raise RecipeError(
+                f"data.max_text_length is {data.max_text_length}: the model has position embeddings for "
+                f"{model.sizes.max_position_embeddings} tokens",
+                hint=f"set data.max_text_length to at most {model.sizes.max_position_embeddings}",
+            )
+        return model, load_start(model, files)
 
     def split(self, name: str, check: Callable[[Example], None] | None = None) -> Split:
         """Read a split's examples and open its media.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.printable import listed
-from clipbert_cli.recipe.schema import ObjectiveConfig, Recipe
+from clipbert_cli.recipe.schema import ModelConfig, ObjectiveConfig, Recipe
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.fields import unknown_names
 
@@ -102,11 +102,22 @@ def _schedule(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def _transformer_layers(model: ModelConfig) -> int | None:
+    """Return the number of layers that the recipe states, or None if only the weights know it."""
+    if model.bert.num_hidden_layers is not None:
+        return model.bert.num_hidden_layers
+    start = model.weights
+    # A file of the original's is as large as BERT-base; a folder may be of any size.
+    return 12 if start.bert is None and (start.checkpoint or ".pt").endswith(".pt") else None
+
+
 def _parts(recipe: Recipe) -> Iterator[str]:
     """Yield names of parts that no model has. The visual encoder's own parts are known for `resnet` alone."""
-    layers, resnet = recipe.model.bert.num_hidden_layers, recipe.model.visual.kind == "resnet"
-    known = {"visual", "transformer", "transformer.embeddings", *(f"transformer.{n}" for n in range(layers)), "head"}
+    layers, resnet = _transformer_layers(recipe.model), recipe.model.visual.kind == "resnet"
+    known = {"visual", "transformer", "transformer.embeddings", "head"}
+    known |= {f"transformer.{n}" for n in range(1000 if layers is None else layers)}
     known |= {"visual.stem", "visual.grid", *(f"visual.{n}" for n in range(len(recipe.model.visual.depths)))}
+    numbered = "transformer.0 and so on" if layers is None else f"transformer.0-{layers - 1}"
     for name in recipe.train.freeze:
         ends = re.fullmatch(r"(.+\.)(\d+)-(\d+)", name)
         parts = {ends[1] + ends[2], ends[1] + ends[3]} if ends else {name}
@@ -114,7 +125,7 @@ def _parts(recipe: Recipe) -> Iterator[str]:
         if (resnet or not name.startswith("visual.")) and (backwards or not parts <= known):
             yield (
                 f"train.freeze has {name!r}, which is no part of this model: its parts are visual, transformer, "
-                f"transformer.embeddings, transformer.0-{layers - 1}, head and the parts of visual (see clipbert "
+                f"transformer.embeddings, {numbered}, head and the parts of visual (see clipbert "
                 "recipes explain train.freeze)"
             )
     if {"visual", "transformer", "head"} <= set(recipe.train.freeze):

@@ -262,7 +262,8 @@ def finish(values: dict[str, Tensor], stored: Mapping[str, Any], config: Mapping
         return values
     logits = values.pop("clip_logits")
     if len(stored.get("labels", logits)) < logits.shape[0]:  # multiple choice: several text rows per question
-        logits = pooling.options_as_classes(logits, config["num_labels"])  # (Q, K, 5)
+        options = config["num_labels"]
+        logits = pooling.options_as_classes(logits, [options] * (len(logits) // options))  # (Q, K, 5)
     values["logits"] = logits[:, 0] if logits.shape[1] == 1 else logits.transpose(0, 1)
     for pool in pooling.POOLS:
         values[f"logits_{pool}"] = pooling.pool_clips(logits, pool)

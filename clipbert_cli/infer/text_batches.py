@@ -81,12 +81,11 @@ class Budgets:
         """Return what fits into half of a GPU's free memory, as powers of two; on a CPU what fits into its caches."""
         if device.type != "cuda":
             return cls(Budget(CPU_TOKENS), Budget(CPU_FRAMES))
-        config = model.config
         # Memory that torch has reserved and does not use is free for the next operation, but not in mem_get_info.
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         usable, bytes_each = (torch.cuda.mem_get_info(device)[0] + cached) // 2, dtype.itemsize
         # Per token, a layer holds some 12 tensors of the model's width and 2 of the feed-forward layer's.
-        per_token = bytes_each * (12 * config.bert.hidden_size + 2 * config.bert.intermediate_size)
+        per_token = bytes_each * (12 * model.sizes.hidden_size + 2 * model.sizes.intermediate_size)
         # Per pixel, 3 bytes in uint8 and twice 12 bytes in float32, beside what the visual encoder holds.
         frame = model.visual_encoder.frame_memory(frame_size)
         per_frame = frame_size**2 * 27 + bytes_each * frame.held

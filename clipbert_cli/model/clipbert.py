@@ -10,9 +10,12 @@ ClipBERT: Lei et al., CVPR 2021, arXiv 2102.06183.
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
+from clipbert_cli.model.bert_sizes import BertSizes
 from clipbert_cli.model.heads import HEADS, Fused, HeadSpec
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
 from clipbert_cli.model.hf_files import VisionModel
@@ -40,19 +43,22 @@ class ClipBert(nn.Module):
 
     def __init__(self, config: ModelConfig, head: HeadSpec, vision: VisionModel | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.sizes = sizes = BertSizes.of(config.bert)
+        # With every size, so that a saved model describes itself.
+        bert = config.bert.model_copy(update=dataclasses.asdict(sizes))
+        self.config = config.model_copy(update={"bert": bert})
         self.head_spec = head
         if vision is None:
-            self.visual_encoder = GridResNet(config.visual, config.bert.hidden_size)
+            self.visual_encoder = GridResNet(config.visual, sizes.hidden_size)
         else:
-            self.visual_encoder = HuggingFaceEncoder(config.visual, config.bert.hidden_size, vision)
-        self.text_embeddings = TextEmbeddings(config.bert)
-        self.visual_embeddings = VisualEmbeddings(config.bert, sample_size=config.pixel_random_sampling_size)
-        self.transformer = Transformer(config.bert)
-        self.head = HEADS[head.kind](config, head.num_outputs)
+            self.visual_encoder = HuggingFaceEncoder(config.visual, sizes.hidden_size, vision)
+        self.text_embeddings = TextEmbeddings(sizes)
+        self.visual_embeddings = VisualEmbeddings(sizes, sample_size=config.pixel_random_sampling_size)
+        self.transformer = Transformer(sizes)
+        self.head = HEADS[head.kind](sizes, head.num_outputs)
         for name, module in self.named_children():
             if name != "visual_encoder":
-                module.apply(lambda part: reset_parameters(part, config.bert.initializer_range))
+                module.apply(lambda part: reset_parameters(part, sizes.initializer_range))
 
     def freezable_parts(self) -> dict[str, list[nn.Module]]:
         """Return the parts that `train.freeze` can name."""
@@ -87,10 +93,10 @@ class ClipBert(nn.Module):
         Raises:
             ValueError: the texts are longer than the model has position embeddings for.
         """
-        if text_ids.shape[1] > self.config.bert.max_position_embeddings:
+        if text_ids.shape[1] > self.sizes.max_position_embeddings:
             raise ValueError(
                 f"the texts have {text_ids.shape[1]} tokens, but model.bert.max_position_embeddings is "
-                f"{self.config.bert.max_position_embeddings}: lower data.max_text_length"
+                f"{self.sizes.max_position_embeddings}: lower data.max_text_length"
             )
         text: Tensor = self.text_embeddings(text_ids)
         return text

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipbert_cli.model.transformer import layer_norm
-from clipbert_cli.recipe.schema import ModelConfig
+from clipbert_cli.model.bert_sizes import BertSizes
+from clipbert_cli.model.transformer import activation, layer_norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +61,11 @@ class ClassifierHead(nn.Module):
     reads_words: ClassVar[bool] = False
     """Whether the head reads the outputs of all text tokens, or only the pooled first one."""
 
-    def __init__(self, config: ModelConfig, num_outputs: int) -> None:
+    def __init__(self, sizes: BertSizes, num_outputs: int) -> None:
         super().__init__()
         self.num_outputs = num_outputs
-        width = config.bert.hidden_size
-        self.dropout = nn.Dropout(config.bert.hidden_dropout)
+        width = sizes.hidden_size
+        self.dropout = nn.Dropout(sizes.hidden_dropout)
         self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, num_outputs))
 
     def matcher(self) -> nn.Module:
@@ -101,13 +101,14 @@ class PretrainingHead(nn.Module):
 
     reads_words: ClassVar[bool] = True
 
-    def __init__(self, config: ModelConfig, num_outputs: int) -> None:
+    def __init__(self, sizes: BertSizes, num_outputs: int) -> None:
         super().__init__()
         self.num_outputs = num_outputs
-        width = config.bert.hidden_size
+        width = sizes.hidden_size
         self.transform = nn.Linear(width, width)
-        self.norm = layer_norm(config.bert)
-        self.mlm_bias = nn.Parameter(torch.zeros(config.bert.vocab_size))
+        self.activation = activation(sizes)
+        self.norm = layer_norm(sizes)
+        self.mlm_bias = nn.Parameter(torch.zeros(sizes.vocab_size))
         self.itm = nn.Linear(width, num_outputs)
 
     def matcher(self) -> nn.Module:
@@ -116,11 +117,11 @@ class PretrainingHead(nn.Module):
 
     def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
         """Score the first `text_length` tokens with `word_embeddings` (W, D)."""
-        words = self.norm(F.gelu(self.transform(fused.sequence[:, :text_length])))  # (S, L, D)
+        words = self.norm(self.activation(self.transform(fused.sequence[:, :text_length])))  # (S, L, D)
         return Scores(self.itm(fused.pooled), F.linear(words, word_embeddings, self.mlm_bias))  # (S, 2), (S, L, W)
 
 
-HEADS: dict[str, Callable[[ModelConfig, int], nn.Module]] = {
+HEADS: dict[str, Callable[[BertSizes, int], nn.Module]] = {
     "classifier": ClassifierHead,
     "pretraining": PretrainingHead,
 }

@@ -27,7 +27,7 @@ from clipbert_cli.model.weights.load import load_weights
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, DOWNLOAD_AGAIN, WEIGHTS_FILE
 from clipbert_cli.recipe.schema import ModelConfig
 
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "clipbert", 1
 
 
 class Description(NamedTuple):
@@ -48,7 +48,7 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
     folder = Path(folder)
     encoder = model.visual_encoder
     description = {
-        "format": "clipbert",
+        "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": model.config.model_dump(mode="json", exclude={"weights": True, "visual": {"weights"}}),
         "head": dataclasses.asdict(model.head_spec),
@@ -95,8 +95,8 @@ def read_description(folder: Path) -> Description:
     except UnreadableError as error:
         raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
     found = description.get("format") if isinstance(description, dict) else None
-    if found != "clipbert":
-        raise WeightsError(f"{path}: format is {found!r}, expected 'clipbert': this is not a model of this project")
+    if found != FORMAT:
+        raise WeightsError(f"{path}: format is {found!r}, expected {FORMAT!r}: this is not a model of this project")
     if description.get("format_version") != FORMAT_VERSION:
         raise WeightsError(
             f"{path}: format_version is {description.get('format_version')!r}, this release reads {FORMAT_VERSION}",

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from clipbert_cli.recipe.schema import BertConfigSection
+from clipbert_cli.model.bert_sizes import BertSizes
 
 PROJECTIONS = ("query", "key", "value")
 """The thirds of a packed projection, in order."""
@@ -34,27 +34,39 @@ PROJECTIONS = ("query", "key", "value")
 PAD = 0
 """BERT's id of the padding token; its embedding gets no gradient."""
 
-# Sizes that all BERT and ClipBERT checkpoints share. The second token type is never used, but checkpoints have it.
+# All BERT and ClipBERT checkpoints have two token types. The second one is never used.
 TOKEN_TYPES = 2
-LAYER_NORM_EPS = 1e-12
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "gelu": nn.GELU,  # exact, not the approximation by tanh
+    "gelu_new": functools.partial(nn.GELU, approximate="tanh"),
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+}
+"""Activations of the feed-forward part, by their names in `config.json`."""
 
 
-def layer_norm(config: BertConfigSection) -> nn.LayerNorm:
+def activation(sizes: BertSizes) -> nn.Module:
+    """Return the activation of the feed-forward part, which the masked word head has too."""
+    return ACTIVATIONS[sizes.hidden_act]()
+
+
+def layer_norm(sizes: BertSizes) -> nn.LayerNorm:
     """Return a layer norm over the model's width."""
-    return nn.LayerNorm(config.hidden_size, eps=LAYER_NORM_EPS)
+    return nn.LayerNorm(sizes.hidden_size, eps=sizes.layer_norm_eps)
 
 
 class TextEmbeddings(nn.Module):
     """Sum of word, position and token type embeddings, then layer norm and dropout; every token has type 0."""
 
-    def __init__(self, config: BertConfigSection) -> None:
+    def __init__(self, sizes: BertSizes) -> None:
         super().__init__()
-        width = config.hidden_size
-        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=PAD)
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        width = sizes.hidden_size
+        self.word_embeddings = nn.Embedding(sizes.vocab_size, width, padding_idx=PAD)
+        self.position_embeddings = nn.Embedding(sizes.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(TOKEN_TYPES, width)
-        self.norm = layer_norm(config)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.norm = layer_norm(sizes)
+        self.dropout = nn.Dropout(sizes.hidden_dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
         """(n, L) int64 -> (n, L, D)."""
@@ -67,20 +79,20 @@ class TextEmbeddings(nn.Module):
 class TransformerLayer(nn.Module):
     """Self-attention and a feed-forward network, each with dropout, residual sum and layer norm."""
 
-    def __init__(self, config: BertConfigSection) -> None:
+    def __init__(self, sizes: BertSizes) -> None:
         super().__init__()
-        width = config.hidden_size
+        width = sizes.hidden_size
         self.width = width
-        self.num_heads = config.num_attention_heads
-        self.attention_dropout = config.attention_dropout
+        self.num_heads = sizes.num_attention_heads
+        self.attention_dropout = sizes.attention_dropout
         self.qkv = nn.Linear(width, len(PROJECTIONS) * width)
         self.attention_output = nn.Linear(width, width)
-        self.attention_norm = layer_norm(config)
-        self.intermediate = nn.Linear(width, config.intermediate_size)
-        self.activation = nn.GELU()  # exact, not the approximation by tanh
-        self.output = nn.Linear(config.intermediate_size, width)
-        self.output_norm = layer_norm(config)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.attention_norm = layer_norm(sizes)
+        self.intermediate = nn.Linear(width, sizes.intermediate_size)
+        self.activation = activation(sizes)
+        self.output = nn.Linear(sizes.intermediate_size, width)
+        self.output_norm = layer_norm(sizes)
+        self.dropout = nn.Dropout(sizes.hidden_dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, *, reads: int | None = None) -> Tensor:
         """(S, T, D) -> (S, T, D), or only the first `reads` tokens of it, (S, reads, D).
@@ -119,11 +131,11 @@ class Transformer(nn.Module):
 
     layers: Sequence[TransformerLayer]
 
-    def __init__(self, config: BertConfigSection) -> None:
+    def __init__(self, sizes: BertSizes) -> None:
         super().__init__()
-        layers = (TransformerLayer(config) for _ in range(config.num_hidden_layers))
+        layers = (TransformerLayer(sizes) for _ in range(sizes.num_hidden_layers))
         self.layers = nn.ModuleList(layers)  # type: ignore[assignment]  # torch does not say what a list holds
-        self.pooler = nn.Linear(config.hidden_size, config.hidden_size)
+        self.pooler = nn.Linear(sizes.hidden_size, sizes.hidden_size)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Tokens (S, T, D) and mask (S, T) bool, True = visible -> (S, T, D)."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from clipbert_cli.model.bert_sizes import BertSizes
 from clipbert_cli.model.transformer import layer_norm
-from clipbert_cli.recipe.schema import BertConfigSection
 
 # Rows and columns that have a position embedding, as in all ClipBERT checkpoints. A cell is 64 pixels wide, so
 # data.frame_size is at most 6400.
@@ -20,18 +20,18 @@ class VisualEmbeddings(nn.Module):
     """Mean over a clip's frames, plus row and column embeddings of each cell (ClipBERT section 3.1), then layer norm.
 
     Args:
-        config: width and dropout.
+        sizes: width and dropout.
         sample_size: cells kept at random in training (Pixel-BERT's pixel random sampling); 0 keeps all of them.
     """
 
-    def __init__(self, config: BertConfigSection, *, sample_size: int = 0) -> None:
+    def __init__(self, sizes: BertSizes, *, sample_size: int = 0) -> None:
         super().__init__()
         self.sample_size = sample_size
-        self.row_embeddings = nn.Embedding(GRID_SIDE, config.hidden_size)
-        self.column_embeddings = nn.Embedding(GRID_SIDE, config.hidden_size)
-        self.token_type_embeddings = nn.Embedding(1, config.hidden_size)
-        self.norm = layer_norm(config)
-        self.dropout = nn.Dropout(config.hidden_dropout)
+        self.row_embeddings = nn.Embedding(GRID_SIDE, sizes.hidden_size)
+        self.column_embeddings = nn.Embedding(GRID_SIDE, sizes.hidden_size)
+        self.token_type_embeddings = nn.Embedding(1, sizes.hidden_size)
+        self.norm = layer_norm(sizes)
+        self.dropout = nn.Dropout(sizes.hidden_dropout)
 
     def forward(self, grid: Tensor, *, cells: Tensor | None = None) -> Tensor:
         """(M, T, h, w, D) -> (M, V, D); tokens are in row-major order of the grid.

@@ -282,16 +282,30 @@ class VisualConfig(Section):
 
 
 class BertConfigSection(Section):
-    """The sizes of the transformer. The defaults are those of BERT-base, uncased."""
+    """The transformer. A size of null is that of the weights it starts from, and BERT-base's if they state none."""
 
-    vocab_size: PositiveInt = setting(30522, NEVER, "Number of entries of the tokenizer's vocabulary.")
-    hidden_size: PositiveInt = setting(768, NEVER, "Width of the transformer. num_attention_heads must divide it.")
-    num_hidden_layers: PositiveInt = setting(12, NEVER, "Number of transformer layers.")
-    num_attention_heads: PositiveInt = setting(12, NEVER, "Number of attention heads of a layer.")
-    intermediate_size: PositiveInt = setting(3072, NEVER, "Width of the feed-forward part of a layer.")
-    max_position_embeddings: PositiveInt = setting(
-        512, NEVER, "Number of position embeddings of text, which bounds data.max_text_length."
+    vocab_size: PositiveInt | None = setting(
+        None,
+        NEVER,
+        "Number of entries of the tokenizer's vocabulary. null takes what the weights state, else the vocabulary's.",
     )
+    hidden_size: PositiveInt | None = setting(
+        None, NEVER, "Width of the transformer; 768 in BERT-base. num_attention_heads must divide it."
+    )
+    num_hidden_layers: PositiveInt | None = setting(None, NEVER, "Number of transformer layers; 12 in BERT-base.")
+    num_attention_heads: PositiveInt | None = setting(
+        None, NEVER, "Number of attention heads of a layer; 12 in BERT-base."
+    )
+    intermediate_size: PositiveInt | None = setting(
+        None, NEVER, "Width of the feed-forward part of a layer; 3072 in BERT-base."
+    )
+    max_position_embeddings: PositiveInt | None = setting(
+        None, NEVER, "Number of position embeddings of text, which bounds data.max_text_length; 512 in BERT-base."
+    )
+    hidden_act: Literal["gelu", "gelu_new", "relu", "silu"] | None = setting(
+        None, NEVER, "Activation of the feed-forward part: `gelu` is exact as in BERT, `gelu_new` its approximation."
+    )
+    layer_norm_eps: Positive | None = setting(None, NEVER, "Epsilon of layer norms; 1e-12 in BERT-base.")
     initializer_range: Positive = setting(0.02, NEVER, "Standard deviation of weights that start at random.")
     hidden_dropout: ShareBelow1 = setting(
         0.1, NEVER, "Dropout probability after the embeddings, after each part of a layer, and before the head."
@@ -300,10 +314,10 @@ class BertConfigSection(Section):
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> BertConfigSection:
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError(
-                f"num_attention_heads is {self.num_attention_heads}: it must divide hidden_size ({self.hidden_size})"
-            )
+        # A width that is not given may come from weights; the usual numbers of heads divide BERT-base's as well.
+        width, heads = self.hidden_size or 768, self.num_attention_heads
+        if heads is not None and width % heads:
+            raise ValueError(f"num_attention_heads is {heads}: it must divide hidden_size ({width})")
         return self
 
 
@@ -324,11 +338,12 @@ class WeightsConfig(Section):
 class ModelConfig(Section):
     """The sizes of the model, the weights it starts from, and the tokenizer."""
 
-    tokenizer: str = setting(
-        "pretrained/bert-base-uncased",
+    tokenizer: str | None = setting(
+        None,
         NEVER,
         "WordPiece tokenizer: the folder of a BERT model, or its vocab.txt. tokenizer_config.json or tokenizer.json "
-        "beside it says whether texts become lower-case. Relative to data.root.",
+        "beside it says whether texts become lower-case. Relative to data.root. null takes the folder that "
+        "weights.bert names, else pretrained/bert-base-uncased.",
     )
     weights: WeightsConfig = WeightsConfig()
     visual: VisualConfig = VisualConfig()
@@ -336,6 +351,11 @@ class ModelConfig(Section):
     pixel_random_sampling_size: Annotated[int, Field(ge=0)] = setting(
         0, NEVER, "Number of visual tokens per clip that training keeps, drawn at random. 0 keeps all of them."
     )
+
+    @property
+    def vocabulary(self) -> str:
+        """The place of the tokenizer's files."""
+        return self.tokenizer or self.weights.bert or "pretrained/bert-base-uncased"
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelConfig:
@@ -584,7 +604,7 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _positions_suffice(self) -> Recipe:
         longest = self.model.bert.max_position_embeddings
-        if self.data.max_text_length > longest:
+        if longest is not None and self.data.max_text_length > longest:
             raise ValueError(
                 f"data.max_text_length is {self.data.max_text_length}: it must be at most "
                 f"model.bert.max_position_embeddings, {longest}"

@@ -183,7 +183,7 @@ def _read(recipe: Recipe, split: str) -> _Data:
     task = build_task(recipe, answers)
     examples = read_split(recipe, split, task)
     try:
-        tokenizer = Tokenizer(resolve(recipe, recipe.model.tokenizer), max_length=recipe.data.max_text_length)
+        tokenizer = Tokenizer(resolve(recipe, recipe.model.vocabulary), max_length=recipe.data.max_text_length)
     except ClipbertError as exc:
         problems.append(str(exc))
     try:

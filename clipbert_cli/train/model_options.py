@@ -32,7 +32,7 @@ def apply_options(model: ClipBert, config: TrainConfig) -> None:
     if config.activation_checkpointing:
         model.recompute_activations()
     if config.compile:
-        longest = model.config.bert.max_position_embeddings
+        longest = model.sizes.max_position_embeddings
         compiled = _in_buckets(torch.compile(model.forward), longest=longest)
         # Compiling the method instead of wrapping the model keeps the names in its state.
         model.forward = compiled  # type: ignore[method-assign, assignment]

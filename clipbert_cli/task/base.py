@@ -22,6 +22,8 @@ import numpy as np
 
 from clipbert_cli.errors import UsageError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.task.intervals import Interval
+from clipbert_cli.task.measures import Measure
 from clipbert_cli.text.annotations import group_by_media
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey, Texts
@@ -223,8 +225,18 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """Return the result of `score` as rows of text, headings first; percentages have one decimal."""
+    def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
+        """Return the numbers of `score`, for the same arguments, as values of examples; the main metric first."""
+
+    @abstractmethod
+    def table(
+        self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
+    ) -> list[tuple[str, ...]]:
+        """Return the result of `score` as rows of text, headings first; percentages have one decimal.
+
+        Args:
+            intervals: by the names of `measures`.
+        """
 
     def document(self, lines: Iterable[Mapping[str, Any]], form: str) -> Any:
         """Return the lines of predictions as one JSON document, for the entries of `formats` that are documents."""

@@ -46,18 +46,26 @@ class Resampling:
 
 
 class Sample:
-    """The values of N examples and the media items that they belong to."""
+    """The values of N examples and the media items that they belong to.
 
-    def __init__(self, values: Sequence[float] | np.ndarray, media: Sequence[str]) -> None:
+    Args:
+        sizes: how much each example counts in a mean, such as its number of masked words; its value is a sum over
+            these. Default: 1.
+    """
+
+    def __init__(
+        self, values: Sequence[float] | np.ndarray, media: Sequence[str], sizes: Sequence[float] | None = None
+    ) -> None:
         self.values = np.asarray(values, dtype=np.float64)  # (N,)
         numbers: dict[str, int] = {}
         self.item = np.array([numbers.setdefault(media_id, len(numbers)) for media_id in media], dtype=np.int64)  # (N,)
         self.items = len(numbers)
+        self.sizes = None if sizes is None else np.asarray(sizes, dtype=np.float64)  # (N,)
 
     def means(self, weights: np.ndarray) -> np.ndarray:
         """Return (c,): the mean over the examples of each resample; weights are (c, M)."""
         sums = np.bincount(self.item, self.values, minlength=self.items)  # (M,)
-        counts = np.bincount(self.item, minlength=self.items)  # (M,)
+        counts = np.bincount(self.item, self.sizes, minlength=self.items)  # (M,)
         result: np.ndarray = (weights @ sums) / (weights @ counts)
         return result
 
@@ -87,7 +95,11 @@ def mean_interval(sample: Sample, resampling: Resampling) -> Interval | None:
     if not len(values):
         return None
     hits = values == 1
-    if np.all(hits | (values == 0)) and (sample.items == len(values) or hits.all() or not hits.any()):
+    if (
+        sample.sizes is None
+        and np.all(hits | (values == 0))
+        and (sample.items == len(values) or hits.all() or not hits.any())
+    ):
         right = sample.items if hits.all() else int(hits.sum())
         return proportion_interval(right, sample.items)
     return _quantiles(sample, sample.bootstrap(sample.means, resampling))

@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from clipbert_cli.task.intervals import Interval, Sample
+from clipbert_cli.task.measures import Measure, interval_text
+
 # The ranks at which papers on retrieval report recall.
 RECALLS = (1, 5, 10)
 
@@ -41,13 +44,41 @@ def _mean_percent(values: Sequence[float]) -> float:
     return 100 * sum(values) / len(values) if values else 0.0
 
 
-def accuracy_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return the result of `accuracy_by_type` as rows of text, headings first, all examples last."""
-    rows = [(kind, percent(row["accuracy"]), str(row["count"])) for kind, row in metrics["by_type"].items()]
+def accuracy_measures(credits: Sequence[float], types: Sequence[str | None], media: Sequence[str]) -> list[Measure]:
+    """Return the numbers of `accuracy_by_type` as values of examples.
+
+    Args:
+        media: the media item of each example.
+    """
+    measures = [Measure("accuracy", "accuracy %", Sample(credits, media))]
+    for kind in sorted({kind for kind in types if kind is not None}):
+        own = [place for place, each in enumerate(types) if each == kind]
+        sample = Sample([credits[place] for place in own], [media[place] for place in own])
+        measures.append(Measure(f"by_type/{kind}", f"{kind} %", sample))
+    return measures
+
+
+def accuracy_table(
+    metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
+) -> list[tuple[str, ...]]:
+    """Return the result of `accuracy_by_type` as rows of text, headings first, all examples last.
+
+    Args:
+        intervals: by the names of `accuracy_measures`; without them there is no such column.
+    """
+    rows = [(kind, f"by_type/{kind}", row) for kind, row in metrics["by_type"].items()]
+    heading = () if intervals is None else ("95 % interval",)
     return [
-        ("answer type", "accuracy %", "count"),
-        *rows,
-        ("all", percent(metrics["accuracy"]), str(metrics["count"])),
+        ("answer type", "accuracy %", *heading, "count"),
+        *(
+            (
+                kind,
+                percent(row["accuracy"]),
+                *(() if intervals is None else (interval_text(intervals[name]),)),
+                str(row["count"]),
+            )
+            for kind, name, row in (*rows, ("all", "accuracy", metrics))
+        ),
     ]
 
 
@@ -93,10 +124,10 @@ def rank_summary(found: np.ndarray) -> dict[str, Any]:
     }
 
 
-def retrieval_metrics(
+def text_and_media_ranks(
     scores: np.ndarray, media_of_text: Sequence[int], *, one_text_per_media: bool = False
-) -> dict[str, Any]:
-    """Return the retrieval metrics from text to media and from media to text.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank of each text's media item (N,), and the rank of each media item's text (M,).
 
     A text is right for the media item that it belongs to. A media item with several texts counts with the rank of its
     best text; with `one_text_per_media` with that of its last text, as in the original.
@@ -104,9 +135,6 @@ def retrieval_metrics(
     Args:
         scores: (N, M).
         media_of_text: the media item, 0..M-1, of each text; every item has at least one.
-
-    Returns:
-        The `rank_summary` from text to media, and under `video_to_text` the one from media to text.
     """
     owner = np.asarray(media_of_text)
     texts_of: list[list[int]] = [[] for _ in range(scores.shape[1])]
@@ -117,17 +145,56 @@ def retrieval_metrics(
         texts[-1] if one_text_per_media else texts[int(np.argmax(scores[texts, media]))]
         for media, texts in enumerate(texts_of)
     ]
-    return {
-        **rank_summary(ranks(scores, owner)),
-        "video_to_text": rank_summary(ranks(scores.T, np.asarray(counted))),
-    }
+    return ranks(scores, owner), ranks(scores.T, np.asarray(counted))
 
 
-def recall_table(metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return the result of `retrieval_metrics` as rows of text, headings first."""
-    rows = []
-    for direction, summary in (("text to video", metrics), ("video to text", metrics["video_to_text"])):
-        recalls = (percent(summary[f"recall_at_{k}"]) for k in RECALLS)
-        others = (percent(summary["median_rank"]), percent(summary["mean_rank"]), str(summary["count"]))
-        rows.append((direction, *recalls, *others))
+def retrieval_metrics(
+    scores: np.ndarray, media_of_text: Sequence[int], *, one_text_per_media: bool = False
+) -> dict[str, Any]:
+    """Return the retrieval metrics from text to media and from media to text.
+
+    Args:
+        as `text_and_media_ranks`.
+
+    Returns:
+        The `rank_summary` from text to media, and under `video_to_text` the one from media to text.
+    """
+    of_texts, of_media = text_and_media_ranks(scores, media_of_text, one_text_per_media=one_text_per_media)
+    return {**rank_summary(of_texts), "video_to_text": rank_summary(of_media)}
+
+
+def rank_measures(found: np.ndarray, media: Sequence[str], *, prefix: str, direction: str) -> list[Measure]:
+    """Return the numbers of `rank_summary` as values of texts or media items.
+
+    Args:
+        media: the media item that each rank belongs to.
+        prefix: what comes before the names.
+        direction: such as `text to video`, for tables.
+    """
+    hits = [Measure(f"{prefix}recall_at_{k}", f"{direction}, R@{k} %", Sample(found <= k, media)) for k in RECALLS]
+    sample = Sample(found, media)
+    return [
+        *hits,
+        Measure(f"{prefix}median_rank", f"{direction}, median rank", sample, 1.0, True, True),
+        Measure(f"{prefix}mean_rank", f"{direction}, mean rank", sample, 1.0, False, True),
+    ]
+
+
+def recall_table(
+    metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
+) -> list[tuple[str, ...]]:
+    """Return the result of `retrieval_metrics` as rows of text, headings first.
+
+    Args:
+        intervals: by the names of `rank_measures`; each direction has a second row for them.
+    """
+    names = (*(f"recall_at_{k}" for k in RECALLS), "median_rank", "mean_rank")
+    rows: list[tuple[str, ...]] = []
+    for direction, prefix, summary in (
+        ("text to video", "", metrics),
+        ("video to text", "video_to_text/", metrics["video_to_text"]),
+    ):
+        rows.append((direction, *(percent(summary[name]) for name in names), str(summary["count"])))
+        if intervals is not None:
+            rows.append(("  95 % interval", *(interval_text(intervals[f"{prefix}{name}"]) for name in names), ""))
     return [("direction", *(f"R@{k} %" for k in RECALLS), "median rank", "mean rank", "count"), *rows]

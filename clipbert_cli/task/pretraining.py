@@ -16,6 +16,8 @@ import numpy as np
 
 from clipbert_cli.errors import UsageError
 from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, as_texts, make_example
+from clipbert_cli.task.intervals import Interval, Sample
+from clipbert_cli.task.measures import Measure, interval_text
 from clipbert_cli.task.metrics import percent
 from clipbert_cli.task.pooling import NO_LABEL, count_matches, count_words, masked_words, matching
 from clipbert_cli.task.retrieval import NegativeCaptions
@@ -162,12 +164,43 @@ class Pretraining(Task):
             "count": len(examples),
         }
 
-    def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
+        """Return both accuracies as shares of each example's words and clips."""
+        found = [fields[example.key] for example in examples]
+        answered = [each for each in found if "media_error" not in each]
+        media = [example.media_id for example in examples]
+        measures = []
+        for name, label, unit in (
+            ("mlm_accuracy", "masked words %", "words"),
+            ("itm_accuracy", "image-text matching %", "pairs"),
+        ):
+            # As in `score`: failed media items count as all wrong, with as many as the others have on average.
+            usual = sum(each[unit] for each in answered) / max(len(answered), 1)
+            sizes = [usual if "media_error" in each else each[unit] for each in found]
+            right = [0 if "media_error" in each else each[f"{unit}_right"] for each in found]
+            measures.append(Measure(name, label, Sample(right, media, sizes)))
+        return measures
+
+    def table(
+        self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
+    ) -> list[tuple[str, ...]]:
         """Return one row per objective."""
+        rows = (
+            ("masked words", "mlm_accuracy", "masked_words"),
+            ("image-text matching", "itm_accuracy", "count"),
+        )
+        heading = () if intervals is None else ("95 % interval",)
         return [
-            ("objective", "accuracy %", "count"),
-            ("masked words", percent(metrics["mlm_accuracy"]), str(metrics["masked_words"])),
-            ("image-text matching", percent(metrics["itm_accuracy"]), str(metrics["count"])),
+            ("objective", "accuracy %", *heading, "count"),
+            *(
+                (
+                    label,
+                    percent(metrics[name]),
+                    *(() if intervals is None else (interval_text(intervals[name]),)),
+                    str(metrics[count]),
+                )
+                for label, name, count in rows
+            ),
         ]
 
 

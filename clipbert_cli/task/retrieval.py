@@ -15,7 +15,9 @@ import numpy as np
 
 from clipbert_cli.errors import AnnotationError, UsageError
 from clipbert_cli.task.base import COMMON_FIELDS, Draw, Questions, Task, make_example
-from clipbert_cli.task.metrics import RECALLS, recall_table, retrieval_metrics
+from clipbert_cli.task.intervals import Interval
+from clipbert_cli.task.measures import Measure
+from clipbert_cli.task.metrics import RECALLS, rank_measures, recall_table, retrieval_metrics, text_and_media_ranks
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey
@@ -107,6 +109,45 @@ class Retrieval(Task):
 
     def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return recall at 1, 5 and 10 and ranks: text to media at the top, media to text under `video_to_text`."""
+        scores = ScoreMatrix.of(fields, examples)
+        return retrieval_metrics(scores.values, scores.media_of_text, one_text_per_media=self.objective.as_original)
+
+    def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
+        """Return recalls and ranks in both directions as values of texts and of media items."""
+        scores = ScoreMatrix.of(fields, examples)
+        of_texts, of_media = text_and_media_ranks(
+            scores.values, scores.media_of_text, one_text_per_media=self.objective.as_original
+        )
+        own = [example.media_id for example in examples]
+        return [
+            *rank_measures(of_texts, own, prefix="", direction="text to video"),
+            *rank_measures(of_media, scores.media_ids, prefix="video_to_text/", direction="video to text"),
+        ]
+
+    def table(
+        self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
+    ) -> list[tuple[str, ...]]:
+        """Return one row per direction."""
+        return recall_table(metrics, intervals)
+
+
+@dataclass(frozen=True)
+class ScoreMatrix:
+    """The scores of every text of a split with every media item.
+
+    Args:
+        values: (N, M) float32.
+        media_ids: the M media items in the order of their first text.
+        media_of_text: the place of each text's own item in `media_ids`.
+    """
+
+    values: np.ndarray
+    media_ids: list[str]
+    media_of_text: list[int]
+
+    @classmethod
+    def of(cls, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> ScoreMatrix:
+        """Put the predictions of all media items together."""
         media = list(dict.fromkeys(example.media_id for example in examples))
         scores = np.empty((len(examples), len(media)), dtype=np.float32)
         for column, media_id in enumerate(media):
@@ -118,12 +159,7 @@ class Retrieval(Task):
             else:
                 scores[:, column] = own["scores"]
         position = {media_id: column for column, media_id in enumerate(media)}
-        media_of_text = [position[example.media_id] for example in examples]
-        return retrieval_metrics(scores, media_of_text, one_text_per_media=self.objective.as_original)
-
-    def table(self, metrics: Mapping[str, Any]) -> list[tuple[str, ...]]:
-        """Return one row per direction."""
-        return recall_table(metrics)
+        return cls(scores, media, [position[example.media_id] for example in examples])
 
 
 @dataclass(frozen=True)

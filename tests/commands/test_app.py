@@ -28,7 +28,8 @@ OPTIONS = {
     "assets ls": "ASSETS --catalog --json --to",
     "demo": "FOLDER --device --force --json --seed --size --task",
     "download": "ASSETS --catalog --dry-run --json --keep-archives --mirror --only --pack --source --to --workers",
-    "eval": "PREDICTIONS --allow-partial --data-root --json --leave-out-media-errors --recipe --run --set --split -r",
+    "eval": """PREDICTIONS --against --allow-partial --data-root --json --leave-out-media-errors --recipe --resamples
+        --run --seed --set --split -r""",
     "finetune": TRAINING,
     "infer": """--checkpoint --data-root --device --format --nnodes --nproc-per-node --output --overwrite
         --rdzv-endpoint --rdzv-id --recipe --run --set --shortlist --split --weights -o -r""",

@@ -41,8 +41,8 @@ def test_the_table_goes_to_stdout_one_row_per_answer_type(
     done = evaluate(clipbert, made_data, predictions)
     assert (done.returncode, done.stderr) == (0, "")
     headings, *rows = [line.split() for line in done.stdout.splitlines()]
-    assert headings == ["answer", "type", "accuracy", "%", "count"]
-    assert [(kind, count) for kind, _, count in rows] == [("what", "32"), ("where", "16"), ("all", "48")]
+    assert headings == ["answer", "type", "accuracy", "%", "95", "%", "interval", "count"]
+    assert [(kind, count) for kind, *_, count in rows] == [("what", "32"), ("where", "16"), ("all", "48")]
     assert len({len(line) for line in done.stdout.splitlines()}) == 1
 
 

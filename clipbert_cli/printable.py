@@ -32,6 +32,17 @@ def shortened(names: Sequence[str]) -> str:
 
 
 def listed(mistakes: Sequence[str]) -> list[str]:
-    """Return the first mistakes, one per line, and a line that says how many more there are."""
-    rest = len(mistakes) - SHOWN
-    return [*mistakes[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]
+    """Return the first mistakes, one per line, and a line that says how many more there are.
+
+    Of a mistake that is in more than three places of a file, such as `train.jsonl:9: question is missing`, the first
+    one is listed.
+    """
+    alike: dict[str, list[str]] = {}
+    for number, mistake in enumerate(mistakes):
+        # Without a place before it, each mistake is listed.
+        alike.setdefault(mistake.partition(": ")[2] or str(number), []).append(mistake)
+    lines: list[str] = []
+    for same in alike.values():
+        lines += same if len(same) < 4 else [f"{same[0]} (and {len(same) - 1} more like this)"]
+    rest = len(lines) - SHOWN
+    return [*lines[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]

@@ -68,6 +68,13 @@ def test_long_lists_end_with_the_number_of_the_others() -> None:
     assert listed(["a"] * 90_000) == [*["a"] * 20, "... and 89980 more"]
 
 
+def test_a_mistake_in_many_places_is_listed_once() -> None:
+    mistakes = [f"a.jsonl:{line}: answer is missing" for line in range(1, 40)]
+    others = [f"a.jsonl:{line}: question is missing" for line in range(50, 53)]
+    assert listed([*mistakes, *others]) == ["a.jsonl:1: answer is missing (and 38 more like this)", *others]
+    assert listed(mistakes[:3]) == mistakes[:3]
+
+
 def test_yaml_is_printable_and_reads_back_as_it_was() -> None:
     value = {"name": HOSTILE, "task": "naïve", "path": "a\xa0b"}
     text = write_yaml(value)

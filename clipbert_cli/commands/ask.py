@@ -13,7 +13,7 @@ import typer
 
 from clipbert_cli.commands.options import JsonOption, ModelOptions, expand_options
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
-from clipbert_cli.errors import UsageError
+from clipbert_cli.errors import DecodeError, UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.types import Kind
@@ -73,10 +73,15 @@ def ask(
         opened = open_run(model.selection(), world)
         # All files are answered before anything is printed: a damaged one leaves no half result on stdout.
         # Without a question, the options alone are compared with the file.
-        answers = [
-            {kind: prediction.media_id, "question": question or None, **prediction.fields}
-            for kind, question, prediction in ask_files(opened, paths, texts or [""], options=option or ())
-        ]
+        try:
+            answers = [
+                {kind: prediction.media_id, "question": question or None, **prediction.fields}
+                for kind, question, prediction in ask_files(opened, paths, texts or [""], options=option or ())
+            ]
+        except DecodeError as exc:
+            raise DecodeError(
+                str(exc), hint=exc.hint or "give --video before a video, --image before a picture"
+            ) from exc
     if as_json:
         print_json(answers)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -47,6 +48,9 @@ def search(
         if not texts:
             raise UsageError("TEXT is -, but stdin has no text", hint="write one text per line")
     refuse_empty("TEXT", texts)
+    if not media.exists() and Path(texts[0]).exists():
+        command = shlex.join(["clipbert", "search", texts[0], str(media), "--run", str(model.run)])
+        raise UsageError(f"MEDIA is {media}, which does not exist", hint=f"the media come first: {command}")
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.
     settings = [f"infer.top={top}"] if top else []

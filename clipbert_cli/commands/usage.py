@@ -9,6 +9,18 @@ from typing import Any
 
 from clipbert_cli.errors import UsageError
 
+MEANT = {
+    "train": "finetune",
+    "fit": "finetune",
+    "predict": "infer",
+    "test": "infer",
+    "evaluate": "eval",
+    "score": "eval",
+    "query": "search",
+    "convert": "assets convert",
+}
+"""The names that other programs give to our commands."""
+
 
 def refuse_empty(name: str, texts: Sequence[str]) -> None:
     """Raise UsageError if one of the texts that `name` gave has no words."""
@@ -50,7 +62,15 @@ def _message(kind: str, found: Any) -> str:
     if extra := _extra_words(found):
         return f"{' '.join(extra)}: {'one word' if len(extra) == 1 else f'{len(extra)} words'} too many"
     text = found.format_message().rstrip(".")
+    # What another program calls so is told by the hint, better than by a name that only looks alike.
+    text = text.partition(". Did you mean")[0] if _meant(text) else text
     return str(text[:1].lower() + text[1:])
+
+
+def _meant(message: str) -> str | None:
+    """Return our name of the command that a message of typer says does not exist."""
+    unknown = re.match("no such command '(.*?)'", message, flags=re.I)
+    return MEANT.get(unknown[1]) if unknown else None
 
 
 def _hint(kind: str, found: Any) -> str:
@@ -62,14 +82,31 @@ def _hint(kind: str, found: Any) -> str:
     if kind == "NoSuchOption" and (owner := _parent_with(context, found.option_name)):
         return f"it stands before the command: {owner} {found.option_name} {path.removeprefix(f'{owner} ')}"
     commands = getattr(command, "commands", None)
+    if meant := _meant(found.message):
+        return f"here it is called {meant}: {path} {meant} --help"
     if commands and kind == "UsageError":
         return f"{path} has the commands {', '.join(commands)}"
+    if kind == "NoSuchOption" and (key := _setting_named(found.option_name, command)):
+        return f"it is a setting: --set {key}=VALUE"
     extra = _extra_words(found)
+    if extra and (lone := [each for each in context.params.get("overrides") or () if "=" not in each]):
+        return f"--set takes one word: --set {lone[0]}={extra[0]}"
     if extra and any("--recipe" in parameter.opts for parameter in command.params):
         return f"give a recipe with --recipe, a run with --run: {path} --recipe {shlex.quote(extra[0])}"
     if (extra or kind == "MissingParameter") and (example := _example(command)):
         return f"for example: {example}"
     return f"{path} --help explains every argument and option"
+
+
+def _setting_named(option: str, command: Any) -> str | None:
+    """Return the setting that an unknown option names, if the command takes settings."""
+    from clipbert_cli.recipe.settings import all_settings
+
+    name = option.lstrip("-").replace("-", "_")
+    takes_settings = any("--set" in parameter.opts for parameter in command.params)
+    found = [key for key in all_settings() if key.rpartition(".")[2] == name] if takes_settings else []
+    # The same name may be in several sections, of which that of training is meant most often.
+    return min(found, key=lambda key: not key.startswith("train."), default=None)
 
 
 def _parent_with(context: Any, option: str) -> str | None:

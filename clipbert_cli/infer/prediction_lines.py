@@ -155,9 +155,8 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     """
     # A pipe or another special file is read too, so only missing files and folders are refused.
     if path != Path("-") and (path.is_dir() or not path.exists()):
-        raise PredictionsError(
-            f"{path}: no such predictions file", hint="clipbert infer --run RUN --split SPLIT -o FILE"
-        )
+        what = f"{path} is a folder, not a predictions file" if path.is_dir() else f"{path}: no such predictions file"
+        raise PredictionsError(what, hint="clipbert infer --run RUN --split SPLIT -o FILE")
     # All mistakes are collected, so that one run names every bad line of a large file.
     mistakes: list[str] = []
     rows: dict[PredictionKey, Row] = {}

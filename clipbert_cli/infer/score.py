@@ -178,6 +178,13 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
     known = {key: row for key, row in rows.items() if key in of_key}
     missing = [example for key, example in of_key.items() if key not in rows]
     unknown = [(key, row) for key, row in rows.items() if key not in of_key]
+    if rows and not known:
+        (key, row), example = unknown[0], missing[0]
+        raise PredictionsError(
+            f"{path}: none of its {len(rows)} predictions belongs to this split; the first is for "
+            f"{named(key, row.fields)}, the first record is {named(example.key, task.described(example))}",
+            hint="name the split and the recipe that were predicted. If records have changed, predict again",
+        )
     if not known or ((missing or unknown) and not allow_partial):
         raise PredictionsError(
             _differences(

@@ -229,6 +229,8 @@ def _next_step(mistakes: Sequence[Mistake]) -> str | None:
         return "set the variable (export NAME=value), or give the value with --set or --data-root"
     if any("unknown key" in mistake.says for mistake in mistakes):
         return "clipbert recipes explain lists all settings"
+    if any("expected KEY=VALUE" in mistake.says for mistake in mistakes):
+        return "write the value behind the key: --set KEY=VALUE; clipbert recipes explain KEY says what it may be"
     return None
 
 

@@ -229,6 +229,9 @@ def write_yaml(value: Mapping[str, Any]) -> str:
     return readable if all(line.isprintable() for line in readable.split("\n")) else text(allow_unicode=False)
 
 
+_START = "to start from a recipe that works: clipbert recipes copy NAME mine.yaml"
+
+
 def read_text(path: Path) -> str:
     """Return the text of a recipe file.
 
@@ -241,6 +244,11 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         raise RecipeError(f"{place}: no such recipe file", hint="clipbert recipes ls lists the shipped ones") from None
     except UnreadableError as exc:
+        if (Path(place) / "recipe.yaml").is_file():
+            raise RecipeError(
+                f"{place} is the folder of a run, not a recipe",
+                hint=f"its recipe is {place}/recipe.yaml; to continue it: clipbert finetune --run {place} --resume",
+            ) from exc
         raise RecipeError(str(exc), hint="a recipe is a file of YAML in UTF-8") from exc
 
 
@@ -258,7 +266,7 @@ def read_file(path: Path, mistakes: list[Mistake]) -> Entries:
     top = entries[()].value
     if top is not SECTION:
         holds = "is empty" if top is None else f"holds {'a list' if isinstance(top, list) else 'a single value'}"
-        raise RecipeError(f"{place} {holds}: a recipe is a mapping of `key: value` lines")
+        raise RecipeError(f"{place} {holds}: a recipe is a mapping of `key: value` lines", hint=_START)
     return entries
 
 
@@ -288,11 +296,11 @@ def read_yaml(text: str, place: str, mistakes: list[Mistake], *, lines: bool = T
         mark = exc.problem_mark or exc.context_mark
         where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
         problem = " ".join((exc.problem or exc.context or "syntax error").split())
-        raise RecipeError(f"{where}: not YAML: {problem}") from exc
+        raise RecipeError(f"{where}: not YAML: {problem}", hint=_START) from exc
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1
         column = exc.position - text.rfind("\n", 0, exc.position)
-        raise RecipeError(f"{place}:{line}:{column}: not YAML: this character is not allowed") from exc
+        raise RecipeError(f"{place}:{line}:{column}: not YAML: this character is not allowed", hint=_START) from exc
     except RecursionError:
         # PyYAML recurses for nested lists, _Reader for an alias inside its own anchor.
         raise RecipeError(f"{place}: nested too deeply, or an alias (*name) repeats without end") from None

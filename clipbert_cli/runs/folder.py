@@ -36,6 +36,16 @@ from clipbert_cli.runs.checkpoint import (
 )
 
 
+def _run_near(path: Path) -> str:
+    """Return what to name in place of a path that is no run."""
+    for parent in path.absolute().parents[:2]:
+        if (parent / "recipe.yaml").is_file():
+            return f"it is in the run {os.path.relpath(parent)}: name that"
+    if inside := sorted(path.glob("*/recipe.yaml")):
+        return f"name one of the runs in it, for example {inside[0].parent}"
+    return "name a folder that clipbert finetune made; clipbert runs ls FOLDER lists those in a folder"
+
+
 class RunFolder:
     """The files of the run in folder `path`, which need not exist."""
 
@@ -80,9 +90,8 @@ class RunFolder:
         """
         run = cls(path)
         if not run.recipe.is_file():
-            raise RunError(
-                f"{path} is not a run folder: it has no recipe.yaml", hint="name a folder that clipbert finetune made"
-            )
+            what = "it has no recipe.yaml" if path.is_dir() else "there is no such folder"
+            raise RunError(f"{path} is not a run folder: {what}", hint=_run_near(path))
         return run
 
     @classmethod

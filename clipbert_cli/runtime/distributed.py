@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import signal
 import warnings
 from collections.abc import Callable, Sequence
@@ -157,6 +158,8 @@ def start_world(device: str | None = None) -> World:
             f"{'is' if len(unset) == 1 else 'are'} not set: no launcher started this process",
             hint=UNSET_HINT,
         )
+    if device is not None and not re.fullmatch(r"cpu|cuda(:[0-9]+)?", device):
+        raise UsageError(f"--device is {device!r}, which is no device", hint="give cpu, cuda or cuda:N")
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if size > 1 and name.startswith("cuda:"):
         raise UsageError(

@@ -85,6 +85,8 @@ def guess_kind(files: list[Path]) -> Kind:
             f"there are {videos} videos and {images} images, but a store holds one kind",
             hint="choose one with --kind video or --kind image",
         )
+    if not files:
+        raise StoreError("there are no files in the folders", hint="name the folder that holds the media files")
     if not videos and not images:
         raise StoreError(
             f"none of {len(files)} files has the ending of a video or an image in its name",

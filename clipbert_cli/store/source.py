@@ -197,12 +197,15 @@ class MediaSource(ABC):
 
     def locate(self, media_id: str) -> str:
         """Return how messages name an item, such as `video 'cat' in vis_db/pets`."""
-        return f"{self.kind} {media_id!r} in {self.path}"
+        # A file that a command names by its path is in no folder of media.
+        return f"{self.kind} {media_id!r}" + ("" if self.path == Path(".") else f" in {self.path}")
 
     def _unknown(self, media_id: str) -> StoreError:
         return StoreError(
             f"{self.path} has no {self.kind} {media_id!r}",
-            hint=f"pack the folder that holds it, or correct the id (the store has {len(self)} {PLURAL[self.kind]})",
+            hint=f"the id is {stem!r}, without the ending of the file"
+            if (stem := Path(media_id).stem) != media_id and self._holds(stem)
+            else f"pack the folder that holds it, or correct the id (the store has {len(self)} {PLURAL[self.kind]})",
         )
 
 

@@ -87,6 +87,9 @@ def _repeated_ids(examples: Sequence[Example], places: Sequence[str]) -> list[st
     return mistakes
 
 
+_CHECK = "check data.answers and data.root of the recipe, or give --data-root"
+
+
 def read_answers(path: Path) -> dict[str, int]:
     """Read an answer vocabulary, a JSON object {answer: label} or a list whose positions are the labels.
 
@@ -99,9 +102,9 @@ def read_answers(path: Path) -> dict[str, int]:
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise AnnotationError(f"{path}: no such answer vocabulary", hint="check data.answers of the recipe") from None
+        raise AnnotationError(f"{path}: no such answer vocabulary", hint=_CHECK) from None
     except UnreadableError as exc:
-        raise AnnotationError(str(exc), hint="check data.answers of the recipe") from exc
+        raise AnnotationError(str(exc), hint=_CHECK) from exc
     if isinstance(content, list):
         if any(not isinstance(answer, str) for answer in content):
             raise AnnotationError(f"{path}: an answer in the list is not text")

@@ -84,7 +84,7 @@ def listed(line: str) -> list[str]:
         ("clipbert store show st", ["stores/demo"]),
         ("clipbert store show stores/demo te", [f"test000{number}" for number in range(4)]),
         ("clipbert store show -o a.png stores/demo val0001", ["val0001"]),
-        ("clipbert download msrvtt/", ["msrvtt/videos", "msrvtt/retrieval", "msrvtt/mc", "msrvtt/qa"]),
+        ("clipbert download msrvtt/", [part for part in load_catalog(None).parts() if part.startswith("msrvtt/")]),
         ("clipbert download coco vg/ca", ["vg/captions"]),
         ("clipbert assets ls tgif_a", ["tgif_action"]),
         ("clipbert assets convert vg_", ["vg_captions", "vg_qa"]),

@@ -224,7 +224,7 @@ def test_gifs_are_videos_unless_images_are_asked_for(tmp_path: Path) -> None:
     ("make", "error", "message"),
     [
         (lambda folder: None, UsageError, "does not exist"),
-        (lambda folder: folder.mkdir(), StoreError, "none of 0 files"),
+        (lambda folder: folder.mkdir(), StoreError, "there are no files"),
         (
             lambda folder: (folder.mkdir(), (folder / "a.mp4").write_bytes(b"")),
             StoreError,

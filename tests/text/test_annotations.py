@@ -63,9 +63,24 @@ def test_every_bad_line_is_reported_with_file_line_field_and_value(tmp_path: Pat
 
 
 def test_only_the_first_mistakes_are_listed_and_the_rest_is_counted(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", *["{"] * 33)
+    path = write(tmp_path / "a.jsonl", *[f"{{{number}" for number in range(33)])
     with pytest.raises(AnnotationError, match=r"\.\.\. and 13 more$"):
         read_examples(path, parse)
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"media_id": 1.5, "answer": "x"}', '{"media_id": "a"}'])
+def test_a_mistake_of_many_lines_is_listed_once(tmp_path: Path, line: str) -> None:
+    path = write(tmp_path / "a.jsonl", GOOD, *[line] * 33, "[1]")
+    with pytest.raises(AnnotationError) as caught:
+        read_examples(path, parse)
+    first, other = str(caught.value).splitlines()
+    assert first.startswith(f"{path}:2: ")
+    assert first.endswith("(and 32 more like this)")
+    assert other.startswith(f"{path}:35: ")
+    few = write(tmp_path / "b.jsonl", GOOD, *[line] * 3)
+    with pytest.raises(AnnotationError) as caught:
+        read_examples(few, parse)
+    assert len(str(caught.value).splitlines()) == 3
 
 
 def test_blank_lines_are_skipped_with_a_warning_and_do_not_shift_ids(

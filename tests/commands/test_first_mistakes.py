@@ -1,0 +1,133 @@
+"""The commands that a new user gets wrong most. Each answer fits on five lines and says what to type."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from pathlib import Path
+
+import pytest
+from running import Clipbert
+
+COLUMNS, LINES = 80, 5
+
+# The command, what the answer says, and the word in it that leads on.
+MISTAKES = [
+    # Another name of a command, a recipe without its option, a setting as an option.
+    ("train -r demo_qa", "no such command 'train'", "here it is called finetune"),
+    ("evaluate preds.jsonl", "no such command 'evaluate'", "here it is called eval"),
+    ("finetune demo_qa", "demo_qa: one word too many", "clipbert finetune --recipe demo_qa"),
+    ("finetune", "--recipe is missing", "name a recipe"),
+    ("finetune -r demo_qa --batch-size 8", "no such option: --batch-size", "--set train.batch_size=VALUE"),
+    ("finetune -r demo_qa --epochs 3", "no such option: --epochs", "--set train.epochs=VALUE"),
+    ("finetune -r demo_qa --set batch_size=8", "batch_size: unknown key", "did you mean train.batch_size"),
+    ("finetune -r demo_qa --set train.batch_size 8", "8: one word too many", "--set train.batch_size=8"),
+    ("finetune -r demo_qa --set train.batch_size", "expected KEY=VALUE", "--set KEY=VALUE"),
+    # Something else than a recipe.
+    ("finetune -r demo", "no shipped recipe is called 'demo'; did you mean demo_qa", "clipbert recipes ls"),
+    ("finetune -r nope.yaml", "nope.yaml: no such recipe file", "clipbert recipes ls"),
+    ("finetune -r runs/qa", "runs/qa is the folder of a run, not a recipe", "clipbert finetune --run runs/qa --resume"),
+    ("recipes show runs/qa", "runs/qa is the folder of a run, not a recipe", "its recipe is runs/qa/recipe.yaml"),
+    ("finetune -r txt_db/train.jsonl", "not YAML", "clipbert recipes copy NAME mine.yaml"),
+    ("finetune -r videos", "no shipped recipe is called 'videos'", "clipbert recipes ls"),
+    # Data that are elsewhere.
+    ("finetune -r msrvtt_qa", "the environment variable DATA is not set", "--data-root"),
+    (
+        "finetune -r demo_qa --run new --data-root nowhere",
+        "nowhere/txt_db/answers.json: no such answer vocabulary",
+        "--data-root",
+    ),
+    ("finetune -r demo_qa --run new --set data.splits.train.media=nope", "nope does not exist", "clipbert pack"),
+    ("finetune -r demo_qa --run new --set data.fields.question=q", "no record has q", "--set data.fields.question="),
+    # Runs: one that is there, one that is not, one level too high or too low.
+    ("finetune -r demo_qa --run runs/qa", "run folder runs/qa exists already", "--resume"),
+    (
+        "finetune -r demo_qa --run videos",
+        "videos exists already and is a folder that is no run",
+        "a new folder with --run",
+    ),
+    ("finetune --run runs/new --resume", "there is no run in runs/new", "begin one with --recipe"),
+    ("infer --run qa --split test", "qa is not a run folder", "clipbert runs ls"),
+    ("infer --run runs --split test", "runs is not a run folder", "for example runs/qa"),
+    ("runs plot runs/qa/best", "not a run folder", "it is in the run runs/qa"),
+    ("runs export runs/qa/checkpoints new", "not a run folder", "it is in the run runs/qa"),
+    ("infer runs/qa --split test", "--run is missing", "clipbert infer --run runs/msrvtt_qa --split test"),
+    ("infer --run runs/qa", "--split is missing", "--split test"),
+    ("infer --run runs/qa --split dev", "no split 'dev'; it has train, val, test", "name another split"),
+    ("infer --run runs/qa --split test -o preds.jsonl", "preds.jsonl exists already", "--overwrite"),
+    ("infer --run runs/qa --split test -o out/p.jsonl", "out is no folder", "mkdir -p out"),
+    ("infer --run runs/qa --split test --set train.epochs=3", "has no effect", "leave it out"),
+    ("runs ls nope", "nope: no such folder", "clipbert runs ls FOLDER"),
+    ("runs plot runs", "runs is not a run folder", "for example runs/qa"),
+    # Media, stores and the order of arguments.
+    ("pack videos", "SRC is missing: clipbert pack takes SRC STORE", "clipbert pack videos/ vis_db/msrvtt"),
+    ("pack vis_db videos", "videos exists and is no store", "the new store comes last"),
+    ("pack videos vis_db", "vis_db exists", "--add"),
+    ("pack nope new", "nope does not exist", "name existing folders or media files"),
+    ("pack empty new", "there are no files", "name the folder that holds the media files"),
+    ("pack txt_db new", "has the ending of a video or an image", "--kind"),
+    ("pack https://example.com/a.mp4 new", "an address", "curl -LO https://example.com/a.mp4"),
+    ("store ls videos", "videos is a folder without data.mdb, not a store", "clipbert pack videos"),
+    ("store show vis_db test0000", "--output is missing", "-o contact.png"),
+    ("store show vis_db test0000.mp4 -o a.png", "no video 'test0000.mp4'", "the id is 'test0000'"),
+    # Questions and searches.
+    ("ask --video a.mp4 what?", "--run is missing", "clipbert ask --run runs/msrvtt_qa --video cat.mp4"),
+    ("ask --run runs/qa what?", "--video or --image is missing", "--video cat.mp4"),
+    ("ask --run runs/qa --video a.mp4", "QUESTION is missing", "what is the cat doing?"),
+    ("ask --run runs/qa --video cat.mp4 what?", "no such video file: cat.mp4", "check the names"),
+    ("ask --run runs/qa --video videos what?", "videos, which is a folder", "--video videos/*"),
+    ("ask --run runs/qa --video notes.txt what?", "video 'notes.txt'", "--image before a picture"),
+    ("ask --run runs/qa --image a.mp4 what?", "image 'a.mp4'", "--video before a video"),
+    ("ask --run runs/search --video a.mp4 what?", "answers no questions", "clipbert search FOLDER"),
+    ("search 'a dog' videos --run runs/search", "MEDIA is a dog", "clipbert search videos 'a dog' --run runs/search"),
+    ("search videos 'a dog' --run runs/qa", "needs a retrieval run", "a retrieval run with --run"),
+    # Scores, downloads, devices.
+    ("eval --recipe demo_qa --split test", "PREDS is missing", "clipbert eval preds.jsonl"),
+    ("eval txt_db/train.jsonl --recipe demo_qa --split test", "media_id is null", "clipbert infer"),
+    ("eval preds.jsonl --recipe demo_qa --split val", "belongs to this split", "name the split and the recipe"),
+    ("eval runs/qa --recipe demo_qa --split test", "runs/qa is a folder, not a predictions file", "clipbert infer"),
+    ("download msrvtt-qa", "similar names: msrvtt_qa", "clipbert assets ls"),
+    ("demo videos", "videos is not empty", "name another folder"),
+    ("finetune -r demo_qa --run new --device gpu", "--device is 'gpu'", "cpu, cuda or cuda:N"),
+    ("finetune -r demo_qa --run new --nproc-per-node gpu", "finds no GPU", "--nproc-per-node 2"),
+]
+
+
+@pytest.fixture(scope="module")
+def world(trained_run: Path, retrieval_run: Path, made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as it looks after the first day: data, two runs, predictions, a video and notes. Not to be changed."""
+    folder = tmp_path_factory.mktemp("first") / "day"
+    shutil.copytree(made_data, folder)
+    shutil.copytree(trained_run, folder / "runs/qa", symlinks=True)
+    shutil.copytree(retrieval_run, folder / "runs/search", symlinks=True)
+    shutil.copy(folder / "videos/test0000.mp4", folder / "a.mp4")
+    (folder / "notes.txt").write_text("mine\n")
+    (folder / "empty").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def predicted(clipbert: Clipbert, world: Path) -> Path:
+    done = clipbert("infer", "--run", "runs/qa", "--split", "test", "-o", "preds.jsonl", cwd=world)
+    assert done.returncode == 0, done.stderr
+    return world
+
+
+@pytest.mark.parametrize(("command", "message", "leads_on"), MISTAKES, ids=[command for command, *_ in MISTAKES])
+def test_the_answer_to_a_first_mistake_is_short_and_leads_on(
+    clipbert: Clipbert, predicted: Path, monkeypatch: pytest.MonkeyPatch, command: str, message: str, leads_on: str
+) -> None:
+    monkeypatch.delenv("DATA", raising=False)
+    before = sorted(predicted.rglob("*"))
+    done = clipbert(*shlex.split(command), cwd=predicted, COLUMNS=str(COLUMNS))
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    shown = sum(-(-len(line) // COLUMNS) for line in done.stderr.splitlines())
+    assert shown <= LINES, done.stderr
+    said, _, following = " ".join(done.stderr.split()).partition(" next: ")
+    assert message in said
+    # The hint may be in the message where it is a part of what is wrong, such as the nearest name.
+    assert following
+    assert leads_on in f"{said} {following}"
+    assert sorted(predicted.rglob("*")) == before

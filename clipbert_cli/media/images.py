@@ -21,6 +21,12 @@ from clipbert_cli.types import Rotation
 # Pillow documents OSError and SyntaxError. On damaged files its parsers also raise all of these.
 _PARSER_ERRORS = (ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error, zlib.error)
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+# Pillow's names of the formats behind the endings of images in `types.py`. Of the others some are read by programs that
+# Pillow starts, such as Ghostscript for PostScript.
+_FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "DDS"),
+    "TGA",
+)
 _PILLOW_ERRORS = (OSError, SyntaxError, *_PARSER_ERRORS)
 
 
@@ -53,8 +59,7 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
         with warnings.catch_warnings():
             # The size is checked below. Pillow's other warnings (odd EXIF, truncated metadata) do not concern pixels.
             warnings.simplefilter("ignore")
-            _register_heif()
-            with Image.open(io.BytesIO(data)) as image:
+            with Image.open(io.BytesIO(data), formats=_formats()) as image:
                 if image.width * image.height > max_pixels:
                     raise DecodeError(f"it is {image.width} x {image.height}: more than {max_pixels} pixels")
                 report_frame(image.width * image.height)
@@ -76,12 +81,14 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
 
 
 @functools.cache
-def _register_heif() -> None:
-    """Let Pillow read HEIC images if the extra `heif` is installed."""
+def _formats() -> tuple[str, ...]:
+    """Return the formats that are read and that this Pillow has: HEIC needs the extra `heif`."""
     with contextlib.suppress(ImportError):
         import pillow_heif
 
         pillow_heif.register_heif_opener()
+    Image.init()
+    return tuple(name for name in (*_FORMATS, "HEIF") if name in Image.OPEN)
 
 
 def jpeg_size(

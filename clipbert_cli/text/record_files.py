@@ -1,14 +1,17 @@
 """Files of records in the forms that people have: JSON lines, a JSON list, and tables as spreadsheets export them.
 
-    .csv .tsv    a row of headings, then one row per record; cells may be quoted and contain line breaks
-    .json        a list of objects, alone or as the only list of an object; JSON lines are read, too
-    others       one JSON object per line
+    .csv .tsv         a row of headings, then one row per record; cells may be quoted and contain line breaks
+    .json             a list of objects, alone or as the only list of an object; an object with the media ids as names,
+                      each with an object or a list of captions; JSON lines
+    .jsonl .ndjson    one JSON object per line
+    others            JSON lines if the file begins with { or [, else a table
 
 Text is UTF-8, or UTF-16 with a byte order mark. A byte order mark is no part of the text.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import logging
@@ -20,10 +23,22 @@ from typing import IO, Any
 
 from clipbert_cli.errors import UnreadableError
 from clipbert_cli.foreign import excerpt, lines_of, open_text, parse_json, read_json, read_lines
-from clipbert_cli.text.fields import Names, Record
+from clipbert_cli.text.fields import FIELDS, Names, Record
 
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
 """Endings of tables, and what may separate their cells. Excel writes semicolons where commas mark decimals."""
+
+JSON_ENDINGS = {".json", ".jsonl", ".ndjson"}
+
+OTHER_FILES = {
+    b"PK\x03\x04": "a workbook or another ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an old workbook of Excel",
+    b"PAR1": "a Parquet file",
+    b"SQLite": "a database",
+    b"\x1f\x8b": "compressed with gzip",
+    b"\x80": "a pickle",
+}
+"""First bytes of files that people take for annotations, and what such a file is."""
 
 MAX_LIST_BYTES = 64 * 2**20
 """The limit of a JSON list, which is read whole. JSON lines have none."""
@@ -42,13 +57,29 @@ def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record |
         names: see `Record`.
     """
     ending = path.suffix.lower()
-    if ending in SEPARATORS:
-        yield from _read_table(path, SEPARATORS[ending], names or {})
+    # Only a regular file can be looked into before it is read.
+    start = _start(path) if path.is_file() else b""
+    if other := next((what for first, what in OTHER_FILES.items() if start.startswith(first)), None):
+        yield f"{path}: it is {other}: export it as CSV (UTF-8) or as JSON lines"
+        return
+    if ending in SEPARATORS or (ending not in JSON_ENDINGS and _begins_table(start)):
+        yield from _read_table(path, SEPARATORS.get(ending, SEPARATORS[".csv"]), names or {})
         return
     if ending == ".json" and (listed := _as_list(path)) is not None:
         yield from _read_list(path, listed, names or {})
     else:
         yield from _read_lines(path, names or {})
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(64)
+
+
+def _begins_table(start: bytes) -> bool:
+    is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = start.decode("utf-16" if is_utf16 else "utf-8-sig", errors="ignore").strip()
+    return bool(text) and text[0] not in "{["
 
 
 # ------------------------------------------------------------------------------------------ JSON
@@ -89,12 +120,12 @@ def _as_list(path: Path) -> Any:
 def _read_list(path: Path, content: Any, names: Names) -> Iterator[Record | str]:
     records = content
     if isinstance(content, dict):
-        lists = [name for name, value in content.items() if _is_list_of_objects(value)]
+        lists = [name for name, value in content.items() if _is_list_of(value, dict)]
         if len(lists) > 1:
             yield f"{path}: a JSON object with the lists {', '.join(lists)}: keep one of them, the list of records"
             return
         # A file of one JSON line is an object as well.
-        records = content[lists[0]] if lists else [content]
+        records = content[lists[0]] if lists else _by_media_id(content, names) or [content]
     if not isinstance(records, list):
         yield f"{path}: {_other_than_object(records)}"
         return
@@ -107,8 +138,29 @@ def _read_list(path: Path, content: Any, names: Names) -> Iterator[Record | str]
         )
 
 
-def _is_list_of_objects(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(entry, dict) for entry in value)
+def _by_media_id(content: dict[str, Any], names: Names) -> list[dict[str, Any]]:
+    """Return the records of an object whose names are media ids; an empty list if it is another one."""
+    media_id, caption, example_id = (_file_name(name, names) for name in ("media_id", "caption", "example_id"))
+    if all(isinstance(value, dict) for value in content.values()):
+        # Where the records name their media themselves, the names are those of questions.
+        known = (media_id, *FIELDS["media_id"])
+        return [
+            {example_id if any(own in value for own in known) else media_id: name, **value}
+            for name, value in content.items()
+        ]
+    if all(_is_list_of(value, str) for value in content.values()):
+        return [{media_id: name, caption: value} for name, value in content.items()]
+    return []
+
+
+def _file_name(name: str, names: Names) -> str:
+    """Return the name of a field in the file."""
+    own = names.get(name)
+    return own if isinstance(own, str) else name
+
+
+def _is_list_of(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, kind) for entry in value)
 
 
 def _other_than_object(value: Any) -> str:
@@ -124,6 +176,15 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
     try:
         with open_text(path) as stream:
             line, start, separator = _separator(path, stream, separators)
+            stream.seek(start)
+            widths = _widths(csv.reader(lines_of(stream, path), delimiter=separator))
+            # One cell above many is no heading. A row that is too long is reported by its line.
+            if len(widths) > 2 and widths[0] < min(widths[1:]):
+                yield (
+                    f"{path}:{line}: {widths[0]} headings, but the rows below have {widths[1]} cells: remove lines "
+                    f"above the headings, and quote cells that contain {separator!r}"
+                )
+                return
             stream.seek(start)
             rows = csv.reader(lines_of(stream, path), delimiter=separator, strict=True)
             yield from _rows(path, rows, line, names)
@@ -159,7 +220,9 @@ def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | s
             if len(cells) != len(headings):
                 yield f"{path}:{line}: {len(cells)} cells, expected {len(headings)}: {', '.join(headings)}"
             else:
-                yield Record(f"{path}:{line}", index, dict(zip(headings, cells, strict=True)), names, typed=False)
+                # Nobody sees blanks around a cell in a spreadsheet.
+                fields = dict(zip(headings, map(str.strip, cells), strict=True))
+                yield Record(f"{path}:{line}", index, fields, names, typed=False)
             index += 1
     except csv.Error as exc:
         yield f"{path}:{line}: not a whole CSV row ({exc})"
@@ -197,3 +260,9 @@ def _look(rows: Iterable[list[str]]) -> tuple[bool, int]:
         return False, widths[0] if widths else 0
     width = widths[0] if widths else 0
     return width > 1 and set(widths) == {width}, width
+
+
+def _widths(rows: Iterable[list[str]]) -> list[int]:
+    """Return how many cells each of the first rows has, up to the last one that is not blank."""
+    filled = (len(_without_blank_end(row)) for row in islice(rows, _ROWS_LOOKED_AT))
+    return [width for width in filled if width]

@@ -57,6 +57,21 @@ FORMS: dict[str, tuple[str, bytes]] = {
         + table().split("\r\n", 1)[1].replace('"\r\n', '",,\r\n').encode()
         + b",,,,\r\n",
     ),
+    "Text of Excel": ("a.txt", table("\t").encode()),
+    "Unicode text of Excel, named .txt": ("a.txt", table("\t").encode("utf-16")),
+    "JSON lines without an ending": ("records", lines().encode()),
+    "JSON lines in UTF-16, named .txt": ("a.txt", lines().encode("utf-16")),
+    "a JSON object of media ids": (
+        "a.json",
+        json.dumps(
+            {record["video_id"]: {"question": record["question"], "answer": record["answer"]} for record in RECORDS}
+        ).encode(),
+    ),
+    "a JSON object of question ids": (
+        "a.json",
+        json.dumps({f"q{n}": record for n, record in enumerate(RECORDS)}).encode(),
+    ),
+    "blanks around cells": ("a.csv", table(";").replace('"cat1"', '" cat1\u00a0"').replace("tief", "tief ").encode()),
     "the row numbers of pandas": (
         "a.csv",
         b",video_id,question,answer\n0," + table(end="\n1,").split("\n1,", 1)[1].removesuffix("1,").encode(),
@@ -99,6 +114,14 @@ def test_every_form_gives_the_same_records(tmp_path: Path, form: str) -> None:
         ),
         ("a.csv", b'a;b\n"x\ny";1\nz\n', "a.csv:4: 1 cells, expected 2: a, b"),
         ("a.csv", b"a,b,a\n1,2,3\n", "a.csv:1: the heading 'a' is there twice"),
+        ("a.csv", b"My videos,,\na,b,c\n1,2,3\n4,5,6\n", "a.csv:1: 1 headings, but the rows below have 3 cells"),
+        ("a.csv", b"a;b\n1;2;3\n4;5;6\n7;8;9\n", "a.csv:1: 2 headings, but the rows below have 3 cells: remove lines"),
+        ("a.xlsx", b"PK\x03\x04\x14\x00", "a.xlsx: it is a workbook or another ZIP archive: export it as CSV"),
+        ("a.csv", b"PK\x03\x04\x14\x00", "a.csv: it is a workbook or another ZIP archive: export it as CSV"),
+        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "a.xls: it is an old workbook of Excel"),
+        ("a.parquet", b"PAR1\x15\x04", "a.parquet: it is a Parquet file"),
+        ("a.jsonl.gz", b"\x1f\x8b\x08", "a.jsonl.gz: it is compressed with gzip"),
+        ("captions.pkl", b"\x80\x04\x95", "captions.pkl: it is a pickle"),
         ("a.tsv", b"a\tb\n1\t2\t3\n", "a.tsv:2: 3 cells, expected 2: a, b"),
     ],
 )
@@ -185,6 +208,13 @@ def test_options_that_are_not_clear_are_refused(tmp_path: Path, content: str, me
         ("a.jsonl", '{"video_id": "v", "captions": ["a cat", "a dog"]}\n{"video_id": "w", "captions": "a bird"}\n', {}),
         ("a.csv", 'video_id,captions\nv,"[""a cat"", ""a dog""]"\nw,"[""a bird""]"\n', {}),
         ("a.csv", "video_id,first,second\nv,a cat,a dog\nw,a bird,\n", {"caption": ["first", "second"]}),
+        ("a.json", '{"v": ["a cat", "a dog"], "w": ["a bird"]}', {}),
+        ("a.json", '{"v": ["a cat", "a dog"], "w": ["a bird"]}', {"media_id": "id", "caption": "texts"}),
+        (
+            "a.json",
+            '{"v": {"length": 3, "sentences": ["a cat", "a dog"]}, "w": {"sentences": ["a bird"]}}',
+            {"caption": "sentences"},
+        ),
     ],
 )
 def test_a_list_of_captions_is_as_many_examples(

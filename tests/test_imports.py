@@ -20,12 +20,13 @@ MODULES = {
 }
 
 # The packages and top-level modules that each one may import, besides itself. A name that is not listed does not exist.
-SHARED = {"types", "files", "foreign", "printable", "errors", "cores", "media_ids"}
+SHARED = {"types", "files", "foreign", "printable", "errors", "cores", "memory", "media_ids"}
 READING = {*SHARED, "recipe.schema", "text", "media", "store", "loading", "runtime"}
 MAY_IMPORT = {
     "printable": set(),
     "errors": {"printable"},
     "cores": set(),
+    "memory": {"errors"},
     "types": {"errors"},
     "media_ids": {"types"},
     "files": {"errors"},

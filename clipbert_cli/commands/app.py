@@ -26,8 +26,8 @@ from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE
+from clipbert_cli.memory import is_out_of_memory, memory_full
 from clipbert_cli.printable import Lines
-from clipbert_cli.runtime.memory import is_out_of_memory, memory_full
 from clipbert_cli.runtime.process_exit import report, run_and_exit
 
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode
+from clipbert_cli.memory import memory_advice
 from clipbert_cli.model import ClipBert
 from clipbert_cli.recipe.schema import InferConfig
 from clipbert_cli.runtime.distributed import World
-from clipbert_cli.runtime.memory import memory_advice
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.base import Task
 from clipbert_cli.types import Batch, Outputs, Prediction, PredictionKey, Texts

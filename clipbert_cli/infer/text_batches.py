@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from clipbert_cli.memory import is_out_of_memory
 from clipbert_cli.model import ClipBert
 from clipbert_cli.model.heads import Scores
 from clipbert_cli.model.scorer import SequenceScorer
-from clipbert_cli.runtime.memory import is_out_of_memory
 from clipbert_cli.types import Outputs, Texts
 
 CPU_TOKENS, CPU_FRAMES = 1024, 4

@@ -11,7 +11,7 @@ import torch
 
 from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.loading.collate import Collate, LoadedBatch, stack_frames
-from clipbert_cli.loading.dataset import GroupDataset, Item
+from clipbert_cli.loading.dataset import GroupDataset, Item, Position
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.media.backend import CONTAINER_HINT
 from clipbert_cli.media.dali.clips import EncodedClips
@@ -20,88 +20,153 @@ from clipbert_cli.media.dali.pipeline import DaliDecoder
 # If as many media items have failed and none was decoded, DALI itself does not work, for instance without NVDEC.
 _MAX_FAILED_AT_FIRST = 8
 
+# Levels of 0..255 between the frames of DALI and of PyAV, on average. Rightly decoded ones are less than 1 apart.
+# Colours from wrong rows, or memory that nothing was written to, are far more.
+_MAX_MEAN_DIFFERENCE = 3
+
 logger = logging.getLogger("clipbert")
 
 
-class BatchDecoder:
-    """Adds the frames to loaded batches, on the decoder's device. Raises `ClipbertError` if DALI cannot start."""
+Kind = tuple[str, int, int]
+"""Codec, height and width of media: DALI has one decoder for each."""
 
-    # One item that DALI cannot decode fails a whole batch. The batch is then decoded item by item, and PyAV decodes the
-    # items that fail alone. If PyAV fails, too, the batch is loaded again without DALI, so that `on_bad_media` means
-    # the same with both decoders.
+
+class BatchDecoder:
+    """Adds the frames to loaded batches, on the decoder's device.
+
+    PyAV decodes in its place
+    - media that DALI has failed to decode once,
+    - media of a codec and size whose first frames differed from PyAV's,
+    - everything, if DALI does not work at all and `data.decoder` is `auto`.
+
+    Raises:
+        ClipbertError: DALI cannot start, and the recipe requires it.
+    """
+
+    # One item that DALI cannot decode fails a whole batch, which is then decoded item by item. If PyAV fails, too, the
+    # batch is loaded again without DALI, so that `on_bad_media` means the same with both decoders.
 
     def __init__(self, dataset: GroupDataset | MixedDataset, collate: Collate) -> None:
         part = dataset.parts[0]
-        settings = part.settings
-        try:
-            self._dali = DaliDecoder(settings.decoder, kind=part.source.kind, frame_size=settings.frame_size)
-        except (ImportError, OSError, RuntimeError) as exc:
-            raise ClipbertError(f"DALI cannot be started: {exc}", hint="set data.decoder=pyav") from exc
+        self._settings = part.settings
         self._by_pyav = dataset.with_pyav_only()
         self._collate = collate
-        self._warned: set[str] = set()
+        self._failed: set[str] = set()
+        self._compared: dict[Kind, bool] = {}  # whether DALI's frames are those of PyAV
         self._works = False
-        device = self._dali.device
+        self._dali: DaliDecoder | None = None
+        decoder = self._settings.decoder
+        try:
+            self._dali = DaliDecoder(decoder, kind=part.source.kind, frame_size=self._settings.frame_size)
+        except (ImportError, OSError, RuntimeError) as exc:
+            self._give_up(f"DALI cannot be started: {exc}", exc)
+        self._device = torch.device(decoder.device)
         # A stream of its own, so that decoding overlaps with the training step on the default stream.
-        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
     def __call__(self, loaded: LoadedBatch) -> LoadedBatch:
         """Return the loaded batch with `batch.frames`, (B, K, T, 3, S, S).
 
         Raises:
-            ClipbertError: DALI failed on the first media items and decoded none.
+            ClipbertError: DALI failed on the first media items and decoded none, and the recipe requires it.
         """
         if not loaded.clips:
             return loaded
         with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
-            try:
-                frames = self._decode(loaded.clips)
-            except DecodeError:
-                one_by_one = self._decode_one_by_one(loaded)
-                if one_by_one is None:
-                    return self._collate([self._by_pyav[position] for position in loaded.positions])
-                frames = one_by_one
+            frames = self._frames(loaded)
+            if frames is None:
+                return self._collate([self._by_pyav[position] for position in loaded.positions])
         if self._stream:
             self._stream.synchronize()
         return dataclasses.replace(loaded, batch=dataclasses.replace(loaded.batch, frames=frames), clips=())
 
-    def _decode(self, clips: Sequence[torch.Tensor | EncodedClips]) -> torch.Tensor:
-        """Return the frames of B items, (B, K, T, 3, S, S); some of the items may be decoded already."""
-        decoded = self._dali.decode([each for each in clips if isinstance(each, EncodedClips)])
-        self._works = True
-        if len(decoded) == len(clips):
-            return decoded
-        by_dali = iter(decoded)
-        return stack_frames(
-            [each.to(decoded.device) if isinstance(each, torch.Tensor) else next(by_dali) for each in clips]
-        )
-
-    def _decode_one_by_one(self, loaded: LoadedBatch) -> torch.Tensor | None:
-        """Return the frames of all items, by PyAV where DALI fails; None if PyAV does not give the same items."""
+    def _frames(self, loaded: LoadedBatch) -> torch.Tensor | None:
+        """Return the frames of B items, (B, K, T, 3, S, S); None if PyAV does not give the same items."""
         failed = {failure.position for failure in loaded.failed}
         positions = [position for position in loaded.positions if position not in failed]
-        frames = []
-        for clips, position, media_id in zip(loaded.clips, positions, loaded.batch.media_ids, strict=True):
-            if isinstance(clips, torch.Tensor):
-                frames.append(clips.to(self._dali.device))
-                continue
-            try:
-                frames.append(self._decode([clips])[0])
-            except DecodeError as exc:
-                self._warn(media_id, exc)
-                item = self._by_pyav[position]
-                if not isinstance(item, Item) or item.group.media_id != media_id:
-                    return None
-                assert isinstance(item.frames, torch.Tensor)
-                frames.append(item.frames.to(self._dali.device))
-        return stack_frames(frames)
+        media_ids = loaded.batch.media_ids
+        clips: list[torch.Tensor | EncodedClips | None] = list(loaded.clips)
+        for number, encoded in enumerate(loaded.clips):
+            if isinstance(encoded, EncodedClips) and not self._is_for_dali(encoded, media_ids[number]):
+                clips[number] = self._load_by_pyav(positions[number], media_ids[number])
+        numbers = [number for number, each in enumerate(clips) if isinstance(each, EncodedClips)]
+        for number, frames in zip(numbers, self._decode(numbers, clips, media_ids), strict=True):
+            each = clips[number]
+            assert isinstance(each, EncodedClips)
+            is_right = frames is not None and self._is_right(each, frames, positions[number], media_ids[number])
+            clips[number] = frames if is_right else self._load_by_pyav(positions[number], media_ids[number])
+        tensors = [each.to(self._device) for each in clips if isinstance(each, torch.Tensor)]
+        return stack_frames(tensors) if len(tensors) == len(clips) else None
 
-    def _warn(self, media_id: str, error: DecodeError) -> None:
-        if not self._works and len(self._warned) >= _MAX_FAILED_AT_FIRST:
-            raise ClipbertError(
-                f"DALI has decoded none of the first {len(self._warned)} media items; the last: {error}",
-                hint=f"set data.decoder=pyav, or give the driver NVDEC ({CONTAINER_HINT})",
-            ) from error
-        if media_id not in self._warned:
-            self._warned.add(media_id)
+    def _is_for_dali(self, clips: EncodedClips, media_id: str) -> bool:
+        return self._dali is not None and media_id not in self._failed and self._compared.get(_kind(clips), True)
+
+    def _decode(
+        self, numbers: Sequence[int], clips: Sequence[object], media_ids: Sequence[str]
+    ) -> list[torch.Tensor | None]:
+        """Return the frames of these items, (K, T, 3, S, S) each; None for those that DALI cannot decode."""
+        encoded = [each for number in numbers if isinstance(each := clips[number], EncodedClips)]
+        if self._dali is None or not encoded:
+            return [None for _ in encoded]
+        try:
+            decoded = list(self._dali.decode(encoded))
+        except DecodeError as exc:
+            if len(encoded) > 1:
+                return [frames for number in numbers for frames in self._decode([number], clips, media_ids)]
+            self._fail(media_ids[numbers[0]], exc)
+            return [None]
+        self._works = True
+        return decoded
+
+    def _is_right(self, clips: EncodedClips, frames: torch.Tensor, position: Position, media_id: str) -> bool:
+        """Return whether frames of this codec and size are right; the first ones are compared with PyAV's."""
+        kind = _kind(clips)
+        if kind not in self._compared:
+            wanted = self._load_by_pyav(position, media_id)
+            if wanted is None:
+                return False
+            difference = (frames.float() - wanted.to(frames.device).float()).abs().mean().item()
+            self._compared[kind] = difference <= _MAX_MEAN_DIFFERENCE
+            if not self._compared[kind]:
+                codec, height, width = kind
+                logger.warning(
+                    "%s: DALI gives other frames than PyAV (%.0f levels apart on average); PyAV decodes all %s of "
+                    "%d x %d pixels",
+                    *(media_id, difference, codec, width, height),
+                )
+        return self._compared[kind]
+
+    def _load_by_pyav(self, position: Position, media_id: str) -> torch.Tensor | None:
+        """Return an item's frames, (K, T, 3, S, S); None if it is replaced or left out because PyAV fails, too."""
+        item = self._by_pyav[position]
+        if not isinstance(item, Item) or item.group.media_id != media_id:
+            return None
+        assert isinstance(item.frames, torch.Tensor)
+        return item.frames
+
+    def _fail(self, media_id: str, error: DecodeError) -> None:
+        """Note that DALI cannot decode an item."""
+        self._failed.add(media_id)
+        if not self._works and len(self._failed) > _MAX_FAILED_AT_FIRST:
+            self._give_up(
+                f"DALI has decoded none of the first {len(self._failed) - 1} media items; the last: {error}", error
+            )
+        else:
             logger.warning("%s: %s; PyAV decodes it instead", media_id, error)
+
+    def _give_up(self, problem: str, cause: Exception) -> None:
+        """Leave all media to PyAV.
+
+        Raises:
+            ClipbertError: the recipe requires DALI.
+        """
+        if self._settings.decoder.is_required:
+            raise ClipbertError(
+                problem, hint=f"set data.decoder=pyav, or give the driver NVDEC ({CONTAINER_HINT})"
+            ) from cause
+        self._dali = None
+        logger.warning("%s; PyAV decodes instead. It is faster in loading processes: set data.decoder=pyav", problem)
+
+
+def _kind(clips: EncodedClips) -> Kind:
+    return clips.codec, *clips.coded

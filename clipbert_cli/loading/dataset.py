@@ -221,7 +221,7 @@ def _video_clips(
     clips = select(info, settings.sampling, rng)
     decoder = settings.decoder
     if settings.uses_dali and table is not None:
-        encoded = video_segments(data, clips, info=info, table=table, device_type=decoder.device_type)
+        encoded = video_segments(data, clips, info=info, table=table, decoder=decoder)
         if encoded is not None:
             return encoded
     return decode_canvas(

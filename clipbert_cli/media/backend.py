@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from clipbert_cli.errors import RecipeError
+from clipbert_cli.media.dali.nvdec import FrameLimits, supported_codecs
 from clipbert_cli.types import Kind
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ DeviceType = Literal["cpu", "cuda"]
 CONTAINER_HINT = "in a container: NVIDIA_DRIVER_CAPABILITIES=compute,utility,video"
 """The setting that makes the driver's video decoder visible inside a container."""
 
-_NVDEC = "libnvcuvid.so.1"
+# The codecs that DALI decodes without a GPU, in any size.
+_ON_CPU = {"vp8": FrameLimits(), "vp9": FrameLimits()}
+
 _INSTALL = "pip install 'clipbert[dali-cuda13]' (or dali-cuda12), or set data.decoder=pyav"
 
 
@@ -36,11 +39,15 @@ class Decoder:
     Args:
         device: the device on which it decodes, such as `cuda:0`.
         reason: why it was chosen.
+        codecs: the codecs that DALI decodes on the device, by FFmpeg's names, with the sizes that they may have.
+        is_required: the recipe names it, so that nothing else may take its place.
     """
 
     name: Literal["pyav", "dali"] = "pyav"
     device: str = "cpu"
     reason: str = "the default"
+    codecs: Mapping[str, FrameLimits] = field(default_factory=lambda: dict(_ON_CPU), repr=False)
+    is_required: bool = False
 
     @property
     def device_type(self) -> DeviceType:
@@ -64,37 +71,33 @@ def choose_decoder(setting: DecoderSetting, device: torch.device, kind: Kind) ->
     """Return the decoder of videos or images for a process that computes on `device`.
 
     Raises:
-        RecipeError: `setting` is `dali`, and DALI is not installed or cannot be loaded.
+        RecipeError: `setting` is `dali`, and DALI cannot be loaded or the GPU decodes no videos.
     """
     if setting == "pyav":
         return Decoder(reason="data.decoder is pyav")
-    if setting == "auto" and device.type != "cuda":
+    is_required, on_gpu = setting == "dali", device.type == "cuda"
+    if not is_required and not on_gpu:
         return Decoder(reason="data.decoder is auto: no GPU")
     version, problem = _load_dali()
-    if problem is not None:
-        if setting == "dali":
+    codecs: Mapping[str, FrameLimits] = _ON_CPU
+    if not problem and on_gpu and kind == "video":
+        codecs, problem = supported_codecs(device)
+        if problem:
+            problem = f"{problem}; {CONTAINER_HINT}"
+    if problem:
+        if is_required:
             raise RecipeError(f"data.decoder is dali: {problem}", hint=_INSTALL)
         return Decoder(reason=f"data.decoder is auto: {problem}")
-    if setting == "auto" and kind == "video" and not _has_nvdec():
-        return Decoder(reason=f"data.decoder is auto: the driver has no NVDEC, {_NVDEC}; {CONTAINER_HINT}")
-    if setting == "auto":
-        return Decoder("dali", str(device), f"data.decoder is auto: a GPU and DALI {version}")
-    if device.type != "cuda":
-        return Decoder("dali", "cpu", f"data.decoder is dali: DALI {version}, no GPU, so only VP8, VP9 and JPEG")
-    return Decoder("dali", str(device), f"data.decoder is dali: DALI {version}")
+    reason = f"data.decoder is {setting}: {'a GPU and ' if not is_required else ''}DALI {version}"
+    if not on_gpu:
+        reason += ", no GPU, so only VP8, VP9 and JPEG"
+    elif kind == "video":
+        reason += f", NVDEC for {', '.join(codecs)}"
+    return Decoder("dali", str(device) if on_gpu else "cpu", reason, codecs, is_required)
 
 
-def _has_nvdec() -> bool:
-    """Return whether the driver's video decoder can be loaded; DALI itself loads it only with the first video."""
-    try:
-        ctypes.CDLL(_NVDEC)
-    except OSError:
-        return False
-    return True
-
-
-def _load_dali() -> tuple[str, str | None]:
-    """Return (DALI's version, the reason why it cannot be used or None)."""
+def _load_dali() -> tuple[str, str]:
+    """Return (DALI's version, the reason why it cannot be used or "")."""
     try:
         import nvidia.dali
     except ModuleNotFoundError as exc:
@@ -103,4 +106,4 @@ def _load_dali() -> tuple[str, str | None]:
         return "", f"NVIDIA DALI lacks the package {exc.name}"
     except (ImportError, OSError) as exc:
         return "", f"NVIDIA DALI cannot be loaded ({exc})"
-    return str(nvidia.dali.__version__), None
+    return str(nvidia.dali.__version__), ""

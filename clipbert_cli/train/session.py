@@ -24,6 +24,7 @@ from clipbert_cli.errors import ClipbertError, InterruptionError
 from clipbert_cli.files import point_link, remove_leftovers
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.loader import BatchLoader
+from clipbert_cli.memory import memory_advice
 from clipbert_cli.model import ClipBert, LoadReport, load_weights, save_pretrained
 from clipbert_cli.model.flops import forward_cost
 from clipbert_cli.recipe.load import dump_recipe
@@ -38,7 +39,6 @@ from clipbert_cli.runs.checkpoint import (
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
-from clipbert_cli.runtime.memory import memory_advice
 from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.task.coverage import cut_texts, unknown_answers
 from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard

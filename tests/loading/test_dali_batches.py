@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +10,11 @@ from typing import Any
 
 import pytest
 import torch
-from dali_cases import ON_CPU, OPEN_GOP, VP9, assert_close_pixels
+from dali_cases import ON_CPU, ON_GPU, OPEN_GOP, VP9, assert_close_pixels
 from made_media import image, marked_frame, read_index, video
 
-from clipbert_cli.errors import ClipbertError
-from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia
+from clipbert_cli.errors import ClipbertError, DecodeError
+from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.media.backend import Decoder
@@ -22,6 +23,8 @@ from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.text.annotations import group_by_media
 from clipbert_cli.types import Batch, Example, Kind, Texts
+
+FREE = dataclasses.replace(ON_CPU, is_required=False)
 
 
 def no_texts(examples: Sequence[Example]) -> Texts:
@@ -130,6 +133,114 @@ def test_a_dali_that_decodes_nothing_stops_the_run(some_videos: Path, monkeypatc
 
 
 @pytest.mark.dali
+def test_a_dali_that_decodes_nothing_leaves_all_to_pyav_if_the_choice_is_free(
+    some_videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
+    monkeypatch.setattr("clipbert_cli.media.dali.clips.write_mp4", lambda *_, **__: b"no file at all")
+    monkeypatch.setattr("clipbert_cli.loading.dali_batches._MAX_FAILED_AT_FIRST", 2)
+    by_dali = batches(some_videos, "video", FREE)
+    assert all(torch.equal(one.frames, other.frames) for one, other in zip(by_dali, by_pyav, strict=True))
+    assert "DALI has decoded none of the first 2 media items" in caplog.text
+    assert "set data.decoder=pyav" in caplog.text
+
+
+@pytest.mark.dali
+def test_a_dali_that_cannot_start_leaves_all_to_pyav_if_the_choice_is_free(
+    some_videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
+
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no such device")
+
+    monkeypatch.setattr("clipbert_cli.loading.dali_batches.DaliDecoder", fails)
+    by_dali = batches(some_videos, "video", FREE)
+    assert all(torch.equal(one.frames, other.frames) for one, other in zip(by_dali, by_pyav, strict=True))
+    assert "DALI cannot be started: no such device" in caplog.text
+    with pytest.raises(ClipbertError, match="DALI cannot be started"):
+        batches(some_videos, "video", ON_CPU)
+
+
+@pytest.mark.dali
+@pytest.mark.parametrize("wrong", ["grey", "other colours"])
+def test_frames_that_differ_from_pyavs_move_their_codec_and_size_to_pyav(
+    some_videos: Path, wrong: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from clipbert_cli.media.dali.pipeline import DaliDecoder
+
+    decode, calls = DaliDecoder.decode, []
+
+    def decodes_wrongly(self: DaliDecoder, items: Any) -> torch.Tensor:
+        calls.append(len(items))
+        frames = decode(self, items)
+        return torch.full_like(frames, 127) if wrong == "grey" else frames.flip(-3)
+
+    monkeypatch.setattr(DaliDecoder, "decode", decodes_wrongly)
+    by_dali = batches(some_videos, "video", ON_CPU)
+    by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
+    assert all(torch.equal(one.frames, other.frames) for one, other in zip(by_dali, by_pyav, strict=True))
+    assert caplog.text.count("PyAV decodes all vp9 of 96 x 64 pixels") == 1
+    assert calls == [4]
+
+
+@pytest.mark.dali
+def test_media_that_failed_once_are_not_given_to_dali_again(
+    some_videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from clipbert_cli.media.dali.pipeline import DaliDecoder
+
+    seen: list[int] = []
+    decode = DaliDecoder.decode
+
+    def fails_for_one(self: DaliDecoder, items: Any) -> torch.Tensor:
+        seen.append(len(items))
+        if any(item.segments[0].data == refused for item in items):
+            raise DecodeError("a bad item")
+        return decode(self, items)
+
+    source = open_media(some_videos, kind="video")
+    groups = group_by_media([Example(name, name, ("?",)) for name in source if name < "b"], max_examples=1)
+    settings = MediaSettings(ClipSampling("end", 1, 2, 2.0), 96, decoder=ON_CPU)
+    data = GroupDataset(groups, source, settings, seed=7, on_bad_media="error")
+    refused = data[Position(0, 0)].frames.segments[0].data
+    monkeypatch.setattr(DaliDecoder, "decode", fails_for_one)
+    loader = BatchLoader(data, no_texts, OrderedBatches(len(groups), batch_size=4), workers=0)
+    for _ in range(3):
+        assert [batch.media_ids for batch in loader] == [("a0", "a1", "a2", "a3")]
+    assert seen == [4, 1, 1, 1, 1, 3, 3]
+    assert caplog.text.count("a0: a bad item; PyAV decodes it instead") == 1
+
+
+@pytest.mark.dali
+def test_a_batch_that_memory_does_not_hold_is_decoded_in_parts(
+    some_videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from clipbert_cli.media.dali.pipeline import DaliDecoder
+
+    by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
+    decode, sizes = DaliDecoder._decode_part, []
+
+    def lacks_memory(self: DaliDecoder, work: Any, canvas: torch.Tensor) -> None:
+        sizes.append(len(work))
+        if len(work) > 2:
+            raise RuntimeError("Error in thread 0: CUDA runtime API error cudaErrorMemoryAllocation (2): out of memory")
+        decode(self, work, canvas)
+
+    monkeypatch.setattr(DaliDecoder, "_decode_part", lacks_memory)
+    by_dali = batches(some_videos, "video", ON_CPU)
+    assert all(torch.equal(one.frames, other.frames) for one, other in zip(by_dali, by_pyav, strict=True))
+    assert max(sizes) > 2
+    monkeypatch.setattr(DaliDecoder, "_decode_part", fails_always)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        batches(some_videos, "video", ON_CPU)
+
+
+def fails_always(*_: object) -> None:
+    raise RuntimeError("CUDA runtime API error cudaErrorMemoryAllocation (2): out of memory")
+
+
+@pytest.mark.dali
 def test_dali_decodes_jpeg_images(tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     folder.mkdir()
@@ -161,9 +272,8 @@ def test_pyav_decodes_a_corrupt_batch_on_a_gpu(
         return b"no file at all" if written == 2 else file
 
     monkeypatch.setattr(dali_clips, "write_mp4", write_a_broken_one)
-    gpu = Decoder("dali", "cuda:0", "a test")
     for one, other in zip(
-        batches(some_videos, "video", gpu), batches(some_videos, "video", gpu, pyav_only=True), strict=True
+        batches(some_videos, "video", ON_GPU), batches(some_videos, "video", ON_GPU, pyav_only=True), strict=True
     ):
         assert one.frames.is_cuda
         assert one.media_ids == other.media_ids

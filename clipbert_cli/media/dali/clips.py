@@ -11,16 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from clipbert_cli.media.backend import DeviceType
+from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.bitstream import NalFormat, is_one_shown_frame
 from clipbert_cli.media.dali.mp4 import write_mp4
+from clipbert_cli.media.dali.parameter_sets import UnusualError, coded_picture
 from clipbert_cli.media.packets import Buffer, PacketSpan, PacketTable, plan
 from clipbert_cli.media.sampling import FrameIndices
 from clipbert_cli.types import VideoInfo
 
-_CODECS: dict[DeviceType, set[str]] = {"cpu": {"vp8", "vp9"}, "cuda": {"vp8", "vp9", "h264", "hevc"}}
-# Least width, least height and largest side that NVDEC decodes, in pixels.
-_NVDEC_SIZES = {"h264": (48, 16, 4096), "vp8": (48, 16, 4096), "hevc": (144, 144, 8192), "vp9": (128, 128, 8192)}
 # Baseline, Main and High: 8 bits, 4:2:0.
 _H264_PROFILES = {66, 77, 100}
 _HEVC_MAIN = 1
@@ -48,7 +46,10 @@ class EncodedClips:
 
     Args:
         segments: together their frames fill every position of the clips.
-        height, width: native size in pixels, as it is coded.
+        height, width: native size in pixels, as it is shown before it is turned upright.
+        codec: FFmpeg's name.
+        coded: (height, width) of the decoded pictures.
+        offset: (top, left) of the shown part in them.
         orientation: how the frames are turned upright, see `VideoInfo.orientation`.
     """
 
@@ -57,18 +58,31 @@ class EncodedClips:
     num_frames: int
     height: int
     width: int
+    codec: str
+    coded: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
     orientation: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """The set-up of a video's segments, and the decoded pictures: see `EncodedClips`."""
+
+    extradata: bytes
+    coded: tuple[int, int]
+    offset: tuple[int, int] = (0, 0)
+
+
 def video_segments(
-    data: Buffer, clips: FrameIndices, *, info: VideoInfo, table: PacketTable, device_type: DeviceType
+    data: Buffer, clips: FrameIndices, *, info: VideoInfo, table: PacketTable, decoder: Decoder
 ) -> EncodedClips | None:
-    """Return the segments that hold the frames `clips`; None if DALI cannot decode this video on such a device.
+    """Return the segments that hold the frames `clips`; None if this decoder cannot decode them.
 
     Raises:
         DecodeError: the video does not have a wanted frame, or the bytes are not those of the table.
     """
-    if not is_decodable(data, info, table, device_type):
+    stream = _stream(info, table, decoder)
+    if isinstance(stream, str):
         return None
     table.check_size(data)
     slots: dict[int, list[int]] = {}
@@ -81,54 +95,103 @@ def video_segments(
         if packets is None:
             return None
         payloads = [table.packet(data, packet) for packet in packets]
-        if device_type == "cuda" and not _gives_one_frame_per_packet(table, payloads):
+        if not _fits(table, stream, payloads, decoder):
             return None
         order = np.argsort(np.argsort(table.shows[packets])).tolist()  # place in the file of each packet's frame
         place_of = dict(zip(packets, order, strict=True))
         wanted = sorted((place_of[packet], frame) for packet, frame in span.frames.items())
-        file = write_mp4(
-            payloads, order, codec=table.codec, extradata=table.extradata, width=info.width, height=info.height
-        )
+        height, width = stream.coded
+        file = write_mp4(payloads, order, codec=table.codec, extradata=stream.extradata, width=width, height=height)
         frame_slots = tuple(tuple(slots[frame]) for _, frame in wanted)
         segments.append(Segment(file, tuple(place for place, _ in wanted), frame_slots))
-    return EncodedClips(tuple(segments), len(clips), len(clips[0]), info.height, info.width, info.orientation)
+    return EncodedClips(
+        tuple(segments),
+        len(clips),
+        len(clips[0]),
+        info.height,
+        info.width,
+        table.codec,
+        stream.coded,
+        stream.offset,
+        info.orientation,
+    )
 
 
 def image_segment(data: Buffer, *, height: int, width: int) -> EncodedClips:
     """Return a JPEG file as one clip of one frame."""
-    return EncodedClips((Segment(bytes(data), (0,), ((0,),)),), 1, 1, height, width)
+    return EncodedClips((Segment(bytes(data), (0,), ((0,),)),), 1, 1, height, width, "jpeg", (height, width))
 
 
-def is_decodable(data: Buffer, info: VideoInfo, table: PacketTable, device_type: DeviceType) -> bool:
-    """Return whether DALI decodes videos of this codec, format (8 bits, 4:2:0) and size on such a device."""
-    if table.codec not in _CODECS[device_type] or (device_type == "cuda" and not _has_nvdec_size(table, info)):
-        return False
+def why_not(info: VideoInfo, table: PacketTable | None, decoder: Decoder) -> str:
+    """Return why DALI does not decode a video with this decoder, "" if it does, as far as its records say.
+
+    Some videos are found out only by their packets: hidden VP9 frames, H.264 fields, other profiles of VP9.
+    """
+    if table is None:
+        return "it has no packet table"
+    found = _stream(info, table, decoder)
+    return found if isinstance(found, str) else ""
+
+
+def _stream(info: VideoInfo, table: PacketTable, decoder: Decoder) -> _Stream | str:
+    """Return the set-up with which DALI decodes a video, or the reason why PyAV has to."""
+    if (limits := decoder.codecs.get(table.codec)) is None:
+        return f"{decoder.device} does not decode {table.codec}"
     # A segment's file has one size, and does not state the range of the colours.
-    if info.size_changes or table.color_range == _FULL_RANGE:
-        return False
-    if table.codec == "vp8":
-        return True
-    if table.codec == "vp9":
-        return table.packet(data, 0)[0] & 0x30 == 0  # profile 0 (VP9 bitstream, 6.2: uncompressed_header)
+    if info.size_changes:
+        return "its frames change their size"
+    if table.color_range == _FULL_RANGE:
+        return "its colours have full range"
+    stream: _Stream | str
+    if table.codec in ("h264", "hevc"):
+        stream = _cropped_stream(info, table)
+    else:
+        stream = _Stream(table.extradata, (info.height, info.width))
+    if isinstance(stream, str) or decoder.device_type == "cpu":
+        return stream
+    height, width = stream.coded
+    # DALI 2.4 looks up NVDEC's decoders by the size of coded pictures, which NVDEC rounds up to multiples of 16.
+    if (height | width) % 16:
+        return f"its coded pictures are {width} x {height}: not multiples of 16"
+    if not limits.accept(width, height):
+        return f"the GPU does not decode {table.codec} of {width} x {height}"
+    return stream
+
+
+def _cropped_stream(info: VideoInfo, table: PacketTable) -> _Stream | str:
     nal_format = NalFormat.of(table.codec, table.extradata)
     if nal_format is None or not nal_format.length_size:
-        return False
-    if table.codec == "h264":
-        return table.extradata[1] in _H264_PROFILES
-    return table.extradata[1] & 31 == _HEVC_MAIN
+        return "start codes separate its units"
+    is_usual = table.extradata[1] in _H264_PROFILES if table.codec == "h264" else table.extradata[1] & 31 == _HEVC_MAIN
+    if not is_usual:
+        return f"its profile {table.extradata[1]} of {table.codec} is not 8 bits in 4:2:0"
+    try:
+        picture = coded_picture(table.codec, table.extradata)
+    except UnusualError as exc:
+        return str(exc)
+    if (picture.height, picture.width) != (info.height, info.width):
+        return "its parameter sets state another size than its frames have"
+    coded = picture.coded_height, picture.coded_width
+    if coded == (info.height, info.width):
+        return _Stream(table.extradata, coded)
+    return _Stream(picture.extradata, coded, (picture.top, picture.left))
 
 
-def _has_nvdec_size(table: PacketTable, info: VideoInfo) -> bool:
-    """Return whether NVDEC decodes frames of this size and their coded pictures have no padding."""
-    # DALI 2.4 stores NVDEC's decoders under the size of the shown frames, but looks them up by the size of the coded
-    # pictures, a multiple of 16. For 640 x 360 it never finds one and makes a new decoder for each segment, with the
-    # memory of up to 100 of them. Or it finds the one of a video of 640 x 368, and reads colours from wrong rows
-    # without an error.
-    width, height, largest = _NVDEC_SIZES[table.codec]
-    if table.codec == "h264" and table.coded_size != (info.height, info.width):
+def _fits(table: PacketTable, stream: _Stream, payloads: Sequence[bytes], decoder: Decoder) -> bool:
+    """Return whether DALI decodes these packets rightly, and gives one frame for each."""
+    # VP9 states its profile in every frame (VP9 bitstream, 6.2: uncompressed_header); profile 0 is 8 bits, 4:2:0.
+    if table.codec == "vp9" and payloads[0][0] & 0x30:
         return False
-    in_range = width <= info.width <= largest and height <= info.height <= largest
-    return in_range and not (info.width | info.height) % 16
+    if decoder.device_type == "cpu":
+        return True
+    if stream.extradata != table.extradata and _states_sets(table, payloads):
+        return False  # A packet's own parameter sets would crop the pictures again.
+    return _gives_one_frame_per_packet(table, payloads)
+
+
+def _states_sets(table: PacketTable, payloads: Sequence[bytes]) -> bool:
+    nal_format = NalFormat.of(table.codec, table.extradata)
+    return nal_format is not None and any(nal_format.parameter_sets(payload) for payload in payloads)
 
 
 def _shown_after_entry(table: PacketTable, span: PacketSpan) -> list[int] | None:

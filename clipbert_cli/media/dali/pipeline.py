@@ -5,6 +5,7 @@ B items, K clips, T frames, F frames of a segment, S canvas side.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -15,6 +16,7 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.canvas import channels_first, resize_into, resize_size, upright
 from clipbert_cli.media.dali.clips import EncodedClips, Segment
+from clipbert_cli.memory import is_out_of_memory
 from clipbert_cli.types import Kind
 
 if TYPE_CHECKING:
@@ -76,10 +78,34 @@ class DaliDecoder:
             _Work(item, number * per_item, segment) for number, item in enumerate(items) for segment in item.segments
         ]
         # DALI keeps one decoder for each frame size, so segments of equal size come together.
-        work.sort(key=lambda each: (each.item.height, each.item.width))
-        for part in _parts(work):
-            self._decode_part(part, canvas)
+        work.sort(key=lambda each: each.item.coded)
+        parts = list(_parts(work))
+        while parts:
+            part = parts.pop(0)
+            if not self._fits(part, canvas):
+                middle = len(part) // 2
+                parts[:0] = part[:middle], part[middle:]
         return canvas.view(len(items), first.num_clips, first.num_frames, 3, side, side)
+
+    def _fits(self, part: Sequence[_Work], canvas: torch.Tensor) -> bool:
+        """Decode a part; return False if memory does not suffice for it.
+
+        Raises:
+            RuntimeError: memory does not suffice for a single segment.
+        """
+        import torch
+
+        try:
+            self._decode_part(part, canvas)
+        except RuntimeError as exc:
+            if len(part) == 1 or not is_out_of_memory(exc):
+                raise
+        else:
+            return True
+        # Outside of the handler, whose traceback holds the memory.
+        if self._on_gpu:
+            torch.cuda.empty_cache()
+        return False
 
     def _decode_part(self, work: Sequence[_Work], canvas: torch.Tensor) -> None:
         """Write the frames of these segments onto the canvas, (B*K*T, 3, S, S)."""
@@ -88,7 +114,7 @@ class DaliDecoder:
         sizes = [(item.height, item.width) for item, *_ in work]
         if self._on_gpu:
             sizes = [resize_size(*size, self.frame_size) for size in sizes]
-        outputs = self._run([segment for *_, segment in work], sizes)
+        outputs = self._run(work, sizes)
         for number, (item, base, segment) in enumerate(work):
             frames = torch.from_dlpack(outputs[number])  # (F, h, w, 3) in DALI's memory
             if self.kind == "image":
@@ -109,9 +135,14 @@ class DaliDecoder:
             # The copies must end before DALI reuses its memory for the next part.
             torch.cuda.current_stream(self.device).synchronize()
 
-    def _run(self, segments: Sequence[Segment], sizes: Sequence[tuple[int, int]]) -> Any:
+    def _run(self, work: Sequence[_Work], sizes: Sequence[tuple[int, int]]) -> Any:
         """Return DALI's output: (F, h, w, 3) per video segment, (h, w, 3) per image. `sizes` are (h, w) on a GPU."""
-        inputs = {"encoded": [np.frombuffer(segment.data, dtype=np.uint8) for segment in segments]}
+        segments = [segment for *_, segment in work]
+        inputs = {
+            "encoded": [np.frombuffer(segment.data, dtype=np.uint8) for segment in segments],
+            "offset": [np.array(item.offset, dtype=np.int32) for item, *_ in work],
+            "shown": [np.array((item.height, item.width), dtype=np.int32) for item, *_ in work],
+        }
         if self._on_gpu:
             inputs["size"] = [np.array(size, dtype=np.float32) for size in sizes]
         if self.kind == "video":
@@ -121,6 +152,10 @@ class DaliDecoder:
                 self._pipeline.feed_input(name, values)
             (outputs,) = self._pipeline.run()
         except RuntimeError as exc:
+            if is_out_of_memory(exc):
+                self._pipeline = None
+                self._pipeline = self._build()
+                raise
             self._failures += 1
             # The dynamic executor continues after an error in practice, but does not promise it. Building a pipeline
             # takes 22 ms, so it is not done after every error.
@@ -156,7 +191,17 @@ class DaliDecoder:
                     output_type=types.RGB,
                     adjust_orientation=False,  # The original ignores EXIF rotation.
                     jpeg_fancy_upsampling=True,  # As libjpeg, and with it Pillow, interpolates chroma.
+                    # By default a GPU with a JPEG engine gives it a part of each batch. Its pixels differ slightly, so
+                    # those of an image would depend on the others.
+                    hw_decoder_load=0.0,
+                    affine=False,
                 )
+            pixels = fn.slice(
+                pixels,
+                start=fn.external_source(name="offset", device="cpu", dtype=types.INT32, ndim=1),
+                shape=fn.external_source(name="shown", device="cpu", dtype=types.INT32, ndim=1),
+                axis_names="HW",
+            )
             if self._on_gpu:
                 # As `canvas.resize_into`: bilinear, half-pixel centres, no antialiasing. Sizes are given, because
                 # DALI's own computation rounds where the original truncates.
@@ -180,7 +225,7 @@ def _parts(work: Sequence[_Work]) -> Iterator[list[_Work]]:
     part: list[_Work] = []
     size = 0
     for each in work:
-        needed = 3 * each.item.height * each.item.width * (_BUFFERED_FRAMES + len(each.segment.frames))
+        needed = 3 * math.prod(each.item.coded) * (_BUFFERED_FRAMES + len(each.segment.frames))
         if part and (len(part) == _MAX_SEGMENTS or size + needed > _MAX_BYTES):
             yield part
             part, size = [], 0

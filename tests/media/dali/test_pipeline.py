@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from dali_cases import CLIPS, ON_CPU, VP9, assert_close_pixels, probed
+from dali_cases import CLIPS, ON_CPU, ON_GPU, VP9, assert_close_pixels, probed
 from made_media import image, marked_frame, read_index, video
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.canvas import resize_pad
-from clipbert_cli.media.dali.clips import EncodedClips, Segment, image_segment, video_segments
+from clipbert_cli.media.dali.clips import EncodedClips, image_segment, video_segments
 from clipbert_cli.media.frames import rgb_frames
 from clipbert_cli.media.sampling import FrameIndices
 
@@ -22,8 +22,8 @@ def decoded(data: bytes, clips: FrameIndices, size: int, dtype: torch.dtype, dev
     from clipbert_cli.media.dali.pipeline import DaliDecoder
 
     known = probed(data)
-    decoder = Decoder("dali", device)
-    encoded = video_segments(data, clips, info=known.info, table=known.packets, device_type=decoder.device_type)
+    decoder = ON_CPU if device == "cpu" else ON_GPU
+    encoded = video_segments(data, clips, info=known.info, table=known.packets, decoder=decoder)
     assert encoded is not None
     return DaliDecoder(decoder, kind="video", frame_size=size, dtype=dtype).decode([encoded])[0].cpu()
 
@@ -89,8 +89,8 @@ def test_a_bad_segment_is_reported_and_the_decoder_still_works() -> None:
     good = encoded_clips(video(48, **VP9))
     broken = bytearray(good.segments[0].data)
     broken[len(broken) // 2 :] = bytes(byte ^ 0x5A for byte in broken[len(broken) // 2 :])
-    bad = EncodedClips((Segment(bytes(broken), good.segments[0].frames, good.segments[0].slots),), 1, 1, 64, 96)
-    beyond = EncodedClips((Segment(good.segments[0].data, (40,), ((0,),)),), 1, 1, 64, 96)
+    bad = replace(good, segments=(replace(good.segments[0], data=bytes(broken)),))
+    beyond = replace(good, segments=(replace(good.segments[0], frames=(40,)),))
     dali = DaliDecoder(ON_CPU, kind="video", frame_size=96)
     before = dali.decode([good])
     for wrong in (bad, beyond, bad):
@@ -103,7 +103,7 @@ def test_a_bad_segment_is_reported_and_the_decoder_still_works() -> None:
 def encoded_clips(data: bytes) -> EncodedClips:
     known = probed(data)
     assert known.packets is not None
-    encoded = video_segments(data, ((20,),), info=known.info, table=known.packets, device_type="cpu")
+    encoded = video_segments(data, ((20,),), info=known.info, table=known.packets, decoder=ON_CPU)
     assert encoded is not None
     return encoded
 
@@ -111,7 +111,7 @@ def encoded_clips(data: bytes) -> EncodedClips:
 # ---------------------------------------------------------------------------------------------- on a GPU
 
 
-ON_GPU: dict[str, dict[str, Any]] = {
+VIDEOS: dict[str, dict[str, Any]] = {
     "h264 with B-frames": {"options": {"g": "12", "bf": "2", "crf": "12"}},
     "hevc": {"codec": "libx265", "options": {"x265-params": "keyint=12:bframes=3:log-level=none"}},
     "vp9": VP9,
@@ -120,9 +120,9 @@ ON_GPU: dict[str, dict[str, Any]] = {
 
 @pytest.mark.cuda
 @pytest.mark.dali
-@pytest.mark.parametrize("name", ON_GPU)
+@pytest.mark.parametrize("name", VIDEOS)
 def test_video_on_a_gpu_is_close_to_pyav(name: str) -> None:
-    data = video(48, height=240, width=320, **ON_GPU[name])
+    data = video(48, height=240, width=320, **VIDEOS[name])
     for size in (320, 448):
         found = decoded(data, CLIPS, size, torch.uint8, "cuda:0")
         assert_close_pixels(found, expected(data, CLIPS, size, torch.uint8))
@@ -135,6 +135,6 @@ def test_jpeg_on_a_gpu_is_close_to_pillow() -> None:
     from clipbert_cli.media.images import decode_image
 
     data = image(marked_frame(77, 90, 130), "jpeg")
-    dali = DaliDecoder(Decoder("dali", "cuda:0"), kind="image", frame_size=130)
+    dali = DaliDecoder(ON_GPU, kind="image", frame_size=130)
     found = dali.decode([image_segment(data, height=90, width=130)])[0, 0, 0].cpu()
     assert_close_pixels(found[:, :90], torch.from_numpy(decode_image(data)).permute(2, 0, 1))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipbert_cli.errors import DecodeError, MemoryFullError
-from clipbert_cli.runtime.memory import is_out_of_memory, memory_advice
+from clipbert_cli.memory import is_out_of_memory, memory_advice
 
 ON_A_GPU = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB"),

@@ -292,6 +292,7 @@ class Killing:
     """A source that kills the process which reads it."""
 
     kind = "video"
+    absent: frozenset[str] = frozenset()
 
     def __init__(self, source: MediaSource) -> None:
         self.path = source.path

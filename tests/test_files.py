@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
+import safetensors.torch
+import torch
+from PIL import Image
 
 from clipbert_cli import files
+from clipbert_cli.errors import OutputError
 
 HOST = socket.gethostname()
 
@@ -169,3 +178,63 @@ def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
 
     with files.lock(tmp_path / "lock", keep_waiting=wait):
         assert len(tries) == 3
+
+
+# ------------------------------------------------------------------------------------------ full disks
+
+
+def by_torch(path: Path) -> None:
+    with path.open("wb") as stream:
+        torch.save({"a": torch.zeros(50_000), "b": torch.ones(50_000)}, stream)
+
+
+def by_safetensors(path: Path) -> None:
+    safetensors.torch.save_file({"a": torch.zeros(50_000)}, path)
+
+
+def by_pillow(path: Path) -> None:
+    Image.effect_noise((300, 300), 90).save(path, format="png")
+
+
+def by_ffmpeg(path: Path) -> None:
+    with av.open(str(path), "w", format="mp4") as output:
+        stream = output.add_stream("ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 320, 240, "yuv420p"
+        for _ in range(9):
+            pixels = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+
+
+def by_text(path: Path) -> None:
+    path.write_text("x" * 200_000)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.parametrize("write", [by_torch, by_safetensors, by_pillow, by_ffmpeg, by_text])
+def test_a_full_disk_is_named_with_its_path_whichever_library_writes(
+    write: Callable[[Path], None], tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as failed, files.atomic_path(tmp_path / "file.x") as path:
+            write(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert "file.x" in str(failed.value.filename)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OutputError("preds.jsonl cannot be written: No space left on device"),
+        ValueError("not about a disk"),
+        PermissionError(errno.EACCES, os.strerror(errno.EACCES), "other"),
+    ],
+)
+def test_other_errors_stay_what_they_are(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(type(error)) as failed, files.atomic_path(tmp_path / "file.x"):
+        raise error
+    assert failed.value is error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -25,7 +26,7 @@ from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
 from clipbert_cli.errors import ClipbertError
-from clipbert_cli.files import OUT_OF_SPACE
+from clipbert_cli.files import OUT_OF_SPACE, system_error
 from clipbert_cli.memory import is_out_of_memory, memory_full
 from clipbert_cli.printable import Lines
 from clipbert_cli.runtime.process_exit import report, run_and_exit
@@ -86,9 +87,15 @@ def _terminal_text(exc: BaseException) -> tuple[Lines, str | None, int] | None:
     if is_out_of_memory(exc):
         full = memory_full(exc)
         return full.lines, full.hint, full.exit_code
+    error = system_error(exc)
+    if error and error.errno in (errno.EMFILE, errno.ENFILE):
+        hint = "raise the limit in this shell: ulimit -n 4096"
+        return Lines([f"{error.filename or 'opening a file'}: {error.strerror}"]), hint, 1
+    if error and error.errno in OUT_OF_SPACE:
+        hint = "free some space, or write elsewhere"
+        return Lines([f"{error.filename or 'writing'}: {error.strerror}"]), hint, 1
     if isinstance(exc, OSError):
-        hint = "free some space, or write elsewhere" if exc.errno in OUT_OF_SPACE else None
-        return Lines([f"{exc.filename or 'writing'}: {exc.strerror or exc}"]), hint, 1
+        return Lines([f"{exc.filename or 'writing'}: {exc.strerror or exc}"]), None, 1
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from clipbert_cli.errors import ClipbertError, UsageError
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS
-from clipbert_cli.runtime.process_exit import Ended
+from clipbert_cli.runtime.process_exit import ConsequenceError, Ended
 from clipbert_cli.types import Shard
 
 # How long a process waits for the others before it fails. This is for hangs: the launcher notices a death at once.
@@ -38,6 +39,9 @@ ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 LAUNCHER_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 """What every launcher sets besides WORLD_SIZE. torch needs them to connect the processes."""
+
+# The launcher gives processes this time between SIGTERM and SIGKILL when one of them has failed.
+_SECONDS_TO_END = 30
 
 UNSET_HINT = "unset RANK, LOCAL_RANK and WORLD_SIZE for a single process, or start with torchrun"
 
@@ -110,7 +114,8 @@ class World:
             except Exception as exc:
                 # Errors of other libraries may not survive pickling: the other processes get their text.
                 known = isinstance(exc, ClipbertError | OSError)
-                dist.broadcast_object_list([None, exc if known else RuntimeError(f"{type(exc).__name__}: {exc}")])
+                text = f"the main process failed: {type(exc).__name__}: {exc}"
+                dist.broadcast_object_list([None, exc if known else ConsequenceError(text)])
                 raise
         dist.broadcast_object_list(outcome)
         value, failure = outcome
@@ -205,6 +210,10 @@ def launch_processes(module: str, arguments: Sequence[str], options: Sequence[st
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
+    # Its loggers repeat each failure and each signal in their own words.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     config, program, rest = torchrun.config_from_args(torchrun.parse_args([*options, "-m", module]))
     # By default the launcher does not pass SIGUSR1 on: it would end at once, and its processes with it.
     signals = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)
@@ -217,6 +226,11 @@ def launch_processes(module: str, arguments: Sequence[str], options: Sequence[st
         return Ended(signal=exc.sigval)
     except ChildFailedError as exc:
         rank, failure = exc.get_first_failure()
+        for each, other in exc.failures.items():
+            # The others have only lost this one. The launcher itself ends them with SIGTERM, and kills them later.
+            was_killed = other.exitcode < 0 and -other.exitcode != signal.SIGTERM
+            if was_killed and other.timestamp - failure.timestamp < _SECONDS_TO_END / 2:
+                rank, failure = each, other
         return Ended(exit_code=failure.exitcode, rank=rank)
     finally:
         for number, handler in handlers.items():

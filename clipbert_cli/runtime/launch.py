@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 import uuid
@@ -74,11 +73,9 @@ def launch(arguments: Sequence[str], processes: Processes) -> None:
                 "--nproc-per-node is gpu, but torch finds no GPU on this machine",
                 hint="give the number of processes, for example --nproc-per-node 2",
             )
-    # torchrun's logger repeats each failure in its own words.
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     share_cores(processes)
     with tempfile.TemporaryDirectory(prefix="clipbert-") as logs:
-        os.environ[LAUNCHED] = "1"
+        os.environ[LAUNCHED] = str(os.getpid())
         try:
             # The processes' own output goes to this terminal; the folder receives their error files.
             ended = launch_processes("clipbert_cli", arguments, [*options, "--log-dir", logs])

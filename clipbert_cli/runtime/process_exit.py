@@ -9,6 +9,7 @@ import atexit
 import os
 import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,13 +20,19 @@ from clipbert_cli.errors import ClipbertError, UnreadableError
 from clipbert_cli.files import write_json
 from clipbert_cli.foreign import read_json
 
-# Environment variable that our own launcher sets: it prints the messages of the processes it started.
+# Environment variable in which our own launcher gives its process id; it prints the messages of its processes.
 LAUNCHED = "CLIPBERT_LAUNCHED"
+
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """The failure of one process; `trace` is the traceback of an unexpected error, None for a known one."""
+    """The failure of one process.
+
+    `trace` is the traceback of an unexpected error, None for a known one. `is_consequence` says that it failed because
+    another process did.
+    """
 
     message: str
     hint: str | None
@@ -33,6 +40,11 @@ class Failure:
     rank: int
     time: float
     trace: str | None = None
+    is_consequence: bool = False
+
+
+class ConsequenceError(ClipbertError):
+    """The failure of a process because of another one, which reports it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +52,7 @@ class Ended:
     """The way in which launched processes ended; all fields are None if every process succeeded.
 
     `signal` is the one that stopped the launcher. `exit_code` is that of the first process that failed, negative where
-    a signal killed it, and `rank` is its rank.
+    a signal killed it, and `rank` is its rank. A process that a signal killed goes before the others.
     """
 
     signal: signal.Signals | None = None
@@ -66,7 +78,7 @@ def report(message: str, *, hint: str | None, code: int, unforeseen: bool = Fals
     if not file or not rank.isdecimal():  # a launcher never writes a rank that is not a number
         return False
     trace = traceback.format_exc() if unforeseen else None
-    failure = Failure(message, hint, code, int(rank), time.time(), trace)
+    failure = Failure(message, hint, code, int(rank), time.time(), trace, _is_consequence(sys.exc_info()[1]))
     # The format of torch's `record_exception`, with our own fields in an entry beside it.
     extra = {"py_callstack": trace or message, "timestamp": str(int(failure.time))}
     content = {"message": {"message": message, "extraInfo": extra}, "clipbert": asdict(failure)}
@@ -74,16 +86,27 @@ def report(message: str, *, hint: str | None, code: int, unforeseen: bool = Fals
         write_json(Path(file), content)
     except OSError:
         return False
-    return LAUNCHED in os.environ
+    launcher = os.environ.get(LAUNCHED)
+    # A launcher that is gone prints nothing any more: one process does it.
+    return launcher is not None and (launcher == str(os.getppid()) or failure.rank != 0)
+
+
+def _is_consequence(exc: BaseException | None) -> bool:
+    """Return whether this process fails because another one did, or lost its connection to it."""
+    if isinstance(exc, ConsequenceError):
+        return True
+    # gloo has no type of its own, and torch may not be imported here.
+    return any(kind.__name__ == "DistError" for kind in type(exc).__mro__) or "gloo" in str(exc)
 
 
 def launch_error(ended: Ended, logs: Path) -> LaunchError:
     """Return the error to show for processes that failed, whose error files are below `logs`.
 
-    The earliest report counts: later failures are mostly consequences, such as a lost connection. Without a report
-    the exit code has to do. The traceback of an unexpected error is printed.
+    The earliest report counts that is not about another process. A process that was killed reports nothing: its exit
+    code has to do, and the others report that they have lost it. The traceback of an unexpected error is printed.
     """
-    if first := _first_failure(logs):
+    first = _first_failure(logs)
+    if first and not (first.is_consequence and (ended.exit_code or 0) < 0):
         if first.trace:
             sys.stderr.write(first.trace)
             return LaunchError(f"process {first.rank} failed: {first.message}".split("\n"), code=first.code)
@@ -106,7 +129,7 @@ def _first_failure(logs: Path) -> Failure | None:
         # torchrun's own report, or one cut short by a full disk
         except (OSError, UnreadableError, KeyError, TypeError):
             continue
-    return min(failures, key=lambda failure: failure.time, default=None)
+    return min(failures, key=lambda failure: (failure.is_consequence, failure.time), default=None)
 
 
 def run_and_exit(work: Callable[[], object]) -> None:
@@ -118,6 +141,8 @@ def run_and_exit(work: Callable[[], object]) -> None:
     So this ends the way `multiprocessing` ends its processes: exit handlers, flush, `os._exit`. Threads that are not
     daemons are not joined.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's launcher, or ours, has started this process
+        threading.Thread(target=_end_with_launcher, name="launcher", daemon=True).start()
     if os.environ.get("WORLD_SIZE", "1") == "1":
         work()
         return
@@ -136,6 +161,15 @@ def run_and_exit(work: Callable[[], object]) -> None:
         print(f"the rest of the output cannot be written: {exc}", file=sys.stderr, flush=True)
     finally:
         os._exit(code & 0xFF)
+
+
+def _end_with_launcher() -> None:
+    """Send this process SIGTERM, after which a training saves and ends, when its launcher is gone."""
+    stated = os.environ.get(LAUNCHED, "")
+    launcher = int(stated) if stated.isdecimal() else os.getppid()
+    while os.getppid() == launcher:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _exit_code(work: Callable[[], object]) -> int:

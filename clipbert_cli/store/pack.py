@@ -121,8 +121,14 @@ def pack_media(
             try:
                 packer.run(candidates, workers=workers, on_progress=on_progress)
                 summary = packer.finish(candidates)
-            except Exception:
+            except (lmdb.Error, OSError):
                 # What was added so far is whole. Without a complete manifest the store would be lost to its readers.
+                # The journal stays, so that the same command goes on when there is space again.
+                if add:
+                    with contextlib.suppress(lmdb.Error, OSError):
+                        packer.complete(transcode=None)
+                raise
+            except Exception:
                 if add:
                     packer.complete(transcode=None)
                     place.publish()
@@ -241,9 +247,10 @@ def _check_settings(place: UnfinishedStore, settings: _Settings) -> bool:
     with lmdb.open(str(place.journal), readonly=True, lock=False) as journal, journal.begin() as txn:
         before, now = txn.get(_SETTINGS_KEY), _as_json(settings)
     if before not in (None, now):
+        begun = place.journal if settings.add else place.folder
         raise StoreError(
             f"packing {place.store} was stopped and had other settings: {before.decode()}, now {now.decode()}",
-            hint="give the settings of then" + ("" if settings.add else f", or remove {place.folder} to start again"),
+            hint=f"give the settings of then, or remove {begun} to start again",
         )
     return before is not None
 
@@ -287,6 +294,8 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
     def __init__(self, place: UnfinishedStore, settings: _Settings) -> None:
         self.place, self.settings = place, settings
         self.resumed = 0
+        # The store's and the journal's records of each media id since the last commit.
+        self._uncommitted: list[tuple[dict[bytes, bytes | None], dict[bytes, bytes | None]]] = []
         with contextlib.ExitStack() as stack:
             self.writer = stack.enter_context(contextlib.closing(StoreWriter(place.folder)))
             self.journal = stack.enter_context(contextlib.closing(StoreWriter(place.journal)))
@@ -379,19 +388,25 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
             ingested = Ingested(None, skipped=tuple((file, str(ingested)) for file in candidate.files))
         skipped = [[str(file), reason] for file, reason in ingested.skipped]
         size = None
+        items: dict[bytes, bytes | None] = {}
         if ingested.file is not None:
             try:
-                size = self._put(candidate, ingested, ingested.file)
+                size, items = self._item(candidate, ingested, ingested.file)
             except DecodeError as exc:
                 skipped.append([str(ingested.file), str(exc)])
         damaged = [str(ingested.file), ingested.damage] if size is not None and ingested.damage else None
         outcome = _Outcome(_identities(candidate), size, skipped, damaged)
         # ASCII, because a path that is not UTF-8 has surrogates, which have no other encoding.
         record = json.dumps(dataclasses.asdict(outcome)).encode()
-        self.journal.put({records.media_key(candidate.media_id): record})
+        self._put(items, {records.media_key(candidate.media_id): record})
 
-    def _put(self, candidate: Candidate, ingested: Ingested, file: Path) -> int:
-        """Write an item and return its size.
+    def _put(self, items: dict[bytes, bytes | None], record: dict[bytes, bytes | None]) -> None:
+        self.writer.put(items)
+        self.journal.put(record)
+        self._uncommitted.append((items, record))
+
+    def _item(self, candidate: Candidate, ingested: Ingested, file: Path) -> tuple[int, dict[bytes, bytes | None]]:
+        """Return the size and the records of an item.
 
         Raises:
             DecodeError: it is not to be written; the message says why.
@@ -400,6 +415,7 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
         data = read_file(file) if ingested.data is None else ingested.data
         if zlib.crc32(data) != ingested.crc32:
             raise DecodeError("it changed while it was packed")
+        mark: dict[bytes, bytes | None] = {}
         if not self._is_marked:
             # With the first item and not before: an addition that adds nothing leaves the store as it was.
             self._is_marked = True
@@ -407,11 +423,11 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
             manifest = records.manifest_record(
                 kind=self.settings.kind, complete=False, ids=self.settings.ids, transcode=transcode
             )
-            self.writer.put({records.MANIFEST_KEY: manifest})
+            mark = {records.MANIFEST_KEY: manifest}
         # An item that is replaced may have had a packet table that the new one does not have.
         old_packets = {records.packets_key(candidate.media_id): None}
-        self.writer.put({records.media_key(candidate.media_id): data, **old_packets, **ingested.records})
-        return len(data)
+        media = {records.media_key(candidate.media_id): data}
+        return len(data), {**mark, **media, **old_packets, **ingested.records}
 
     def _check_held(self, candidate: Candidate, ingested: Ingested) -> None:
         """Raise DecodeError if an item that the store had before (`add`) is kept."""
@@ -427,9 +443,32 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
         raise DecodeError(_HELD)
 
     def _commit(self) -> None:
+        """Write what was put.
+
+        Raises:
+            lmdb.Error, OSError: it cannot be written; as much of it as there is space for is.
+        """
+        try:
+            self._commit_both()
+        except (lmdb.Error, OSError):
+            with contextlib.suppress(lmdb.Error, OSError):
+                self._commit_one_by_one()
+            raise
+        self._uncommitted.clear()
+
+    def _commit_one_by_one(self) -> None:
+        for items, record in self._uncommitted:
+            self.writer.discard()
+            self.journal.discard()
+            self.writer.put(items)
+            self.journal.put(record)
+            self._commit_both()
+
+    def _commit_both(self) -> None:
         # In this order: after a kill in between, items are packed again, but none is missing that the journal has.
         self.writer.commit()
         self.journal.commit()
+        self.place.holds_items |= bool(self._uncommitted)
 
 
 def _identities(candidate: Candidate) -> list[list[Any]]:

@@ -14,19 +14,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert_cli.errors import OutputError, StoreError
+from clipbert_cli.errors import ClipbertError, OutputError, StoreError
 from clipbert_cli.files import LockHeldError, lock, publish_folder, remove
 
 _LOCK_FILE = "pack.lock"
 _JOURNAL = "pack.journal"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class UnfinishedStore:
-    """The folder to write in, and the store that it becomes; with `--add` both are the same."""
+    """The folder to write in, and the store that it becomes; with `--add` both are the same.
+
+    `holds_items` says whether this pack has finished some items in it, which the next one need not pack again.
+    """
 
     store: Path
     folder: Path
+    holds_items: bool = False
 
     @property
     def journal(self) -> Path:
@@ -58,7 +62,8 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
     """Yield the place to write a new store in or, with `add`, the store itself, locked against other packs.
 
     Folders above a new store are made. An error removes them and the folder of the new store, unless an earlier pack
-    was stopped in it. Ctrl-C leaves it, so that the next pack can continue.
+    was stopped in it. Ctrl-C leaves it, so that the next pack can continue, and so does a full disk when items are
+    finished.
 
     Raises:
         StoreError: another pack is writing this store.
@@ -82,10 +87,12 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
             raise StoreError(
                 f"{store} is being written by another pack ({exc.owner})", hint="wait until it has ended"
             ) from exc
+        place = UnfinishedStore(store, folder)
         try:
-            yield UnfinishedStore(store, folder)
-        except Exception:
-            if not add and not is_continued:
+            yield place
+        except Exception as exc:
+            is_kept = place.holds_items and not isinstance(exc, ClipbertError)
+            if not add and not is_continued and not is_kept:
                 remove(folder)
                 for parent in made:
                     with contextlib.suppress(OSError):

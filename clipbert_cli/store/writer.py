@@ -138,5 +138,7 @@ def writing_to(store: Path) -> Iterator[None]:
         reason = exc.strerror if isinstance(exc, OSError) else str(exc)
         raise OutputError(
             f"{store} cannot be written: {'there is no space left' if full else reason}",
-            hint="free some space, or write elsewhere" if full else "choose a folder that you can write",
+            hint="free some space, then give the same command again; or write elsewhere"
+            if full
+            else "choose a folder that you can write",
         ) from exc

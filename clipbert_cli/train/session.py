@@ -20,8 +20,8 @@ from typing import Any
 
 from clipbert_cli import __version__
 from clipbert_cli.build import Evaluation, Setup
-from clipbert_cli.errors import ClipbertError, InterruptionError
-from clipbert_cli.files import point_link, remove_leftovers
+from clipbert_cli.errors import ClipbertError, InterruptionError, RunError
+from clipbert_cli.files import OUT_OF_SPACE, point_link, remove_leftovers
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.memory import memory_advice
@@ -201,6 +201,8 @@ class Training:
                     session.trainer.train(self.train_loader, session, interrupts=interrupts)
             except InterruptionError as exc:
                 raise self._interruption(exc, session.trainer.step if session else 0, ask_requeue) from exc
+            except OSError as exc:
+                raise self._full_disk(exc) or exc from exc
             finally:
                 # A folder without a checkpoint is of no use, and would be in the way of the next attempt.
                 if self.world.is_main and not self.resumption:
@@ -258,6 +260,15 @@ class Training:
         if self.config.tensorboard:
             sinks.append(stack.enter_context(closing(TensorBoard(self.folder.tensorboard))))
         return sinks
+
+    def _full_disk(self, exc: OSError) -> RunError | None:
+        """Return the error that says what a full disk has left, None for other errors."""
+        if exc.errno not in OUT_OF_SPACE:
+            return None
+        steps = saved_steps(self.folder.checkpoints)
+        kept = f"the checkpoint of step {steps[-1]} is complete" if steps else "nothing is kept"
+        again = f"resume with: clipbert finetune --run {self.folder.path} --resume" if steps else "start again"
+        return RunError(f"{exc.filename}: {exc.strerror}; {kept}", hint=f"free some space, then {again}")
 
     def _interruption(self, exc: InterruptionError, step: int, ask_requeue: bool) -> InterruptionError:
         """Return the error that says what is saved and how to resume; request the requeue."""

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import resource
 import select
 import signal
 import subprocess
@@ -49,6 +50,23 @@ def test_ctrl_c_exits_130_at_once_and_the_download_can_be_continued(world):
     here = part_size(world)
     assert here > 300_000
     page.pause = 0
+    world.run("lab/weights")
+    assert page.requests[-1][:2] == (206, here)
+    assert (world.data / "pretrained/w.pth").read_bytes() == page.body
+
+
+def test_a_full_disk_is_one_message_and_the_download_goes_on(world):
+    page = world.pages["lab/w.pth"]
+    page.body = os.urandom(3_000_000)
+    limit = (1_000_000, resource.RLIM_INFINITY)
+    process = world.start("lab/weights", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "File too large" in stderr
+    assert "w.pth" in stderr
+    assert "Traceback" not in stderr
+    here = part_size(world)
+    assert 0 < here <= 1_000_000
     world.run("lab/weights")
     assert page.requests[-1][:2] == (206, here)
     assert (world.data / "pretrained/w.pth").read_bytes() == page.body

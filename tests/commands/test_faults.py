@@ -1,4 +1,4 @@
-"""What a machine does to a training: it kills loading processes, and runs out of shared memory and of open files.
+"""What a machine does to a training: it kills processes, and runs out of shared memory, of open files and of disk.
 
 Each ends the command within 10 seconds with one message and exit code 1, and the same command goes on afterwards.
 """
@@ -101,6 +101,7 @@ def assert_ended(process: subprocess.Popen[str], begin: float, *message: str) ->
     assert time.monotonic() - begin < 10
     assert process.returncode == 1, stderr
     assert stderr.count("error: ") == stderr.count("next: ") == 1, stderr
+    assert "[rank" not in stderr
     assert "Traceback" not in stderr
     for words in message:
         assert words in stderr
@@ -159,3 +160,81 @@ def test_too_many_open_files_end_the_command(
     process = start(*command(ranks), preexec_fn=lower)
     assert_ended(process, begin + 30, f"more open files than the limit of {limit} per process", "ulimit -n")
     assert_goes_on(clipbert, run, command(1))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 1 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def more_space(disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 1), ("middle", 2)])
+def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(
+    start: ClipbertProcess, clipbert: Clipbert, command: Command, disk: Path, moment: str, ranks: int
+) -> None:
+    run = disk / "run"
+    words = [*command(ranks), "--run", run, "--set", "train.save_every_steps=1"]
+    if moment == "start":
+        (disk / "other").write_bytes(bytes(900_000))
+    process = start(*words)
+    begin = time.monotonic() + 30  # from its start
+    if moment == "middle":
+        wait_for(moment, process, run, ranks)
+        fill(disk / "other")
+        begin = time.monotonic()
+    kept = "nothing is kept" if moment == "start" else "is complete"
+    assert_ended(process, begin, f"{run}", "No space left on device", kept, "free some space, then ")
+    more_space(disk)
+    assert_goes_on(clipbert, run, [*command(1), "--run", str(run)])
+    assert not list(disk.rglob(".*unfinished*"))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_disk_that_is_full_of_predictions_is_one_message(
+    start: ClipbertProcess, clipbert: Clipbert, trained_run: Path, disk: Path, ranks: int
+) -> None:
+    fill(disk / "other")
+    several = ["--nproc-per-node", str(ranks)] if ranks > 1 else []
+    words = ["infer", "--run", trained_run, "--split", "test", "-o", disk / "predictions.jsonl"]
+    assert_ended(start(*words, *several), time.monotonic() + 30, f"{disk}", "No space left on device")
+    assert os.listdir(disk) == ["other"]
+    more_space(disk)
+    assert clipbert(*words).returncode == 0
+    assert len((disk / "predictions.jsonl").read_text().splitlines()) == 48
+
+
+# ------------------------------------------------------------------------------------------------ several processes
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_process_that_was_killed_is_named(start: ClipbertProcess, command: Command, run: Path, rank: int) -> None:
+    process = start(*command(2))
+    wait_for("middle", process, run, 2)
+    begin = kill(children_of(process.pid)[rank])
+    assert_ended(process, begin, f"process {rank} was ended by SIGKILL", "ran out of memory")
+
+
+def test_processes_whose_launcher_is_gone_save_and_end(
+    start: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path
+) -> None:
+    rarely = as_options(["train.save_every_steps=100000", "train.validate_every_steps=100000"])
+    process = start(*command(2), *rarely)
+    assert process.stderr
+    while "step 1 done" not in (line := process.stderr.readline()):
+        assert line, "training did not begin"
+    ranks = children_of(process.pid)
+    begin = kill(process.pid)
+    while any(map(is_running, ranks)):
+        assert time.monotonic() - begin < 10
+    assert "interrupted by SIGTERM after step" in process.communicate(timeout=10)[1]
+    assert_goes_on(clipbert, run, [*command(1), *rarely])

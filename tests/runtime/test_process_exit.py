@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+
+from clipbert_cli.files import write_json
+from clipbert_cli.runtime.process_exit import ConsequenceError, Ended, Failure, launch_error, report
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,3 +75,68 @@ def test_output_that_cannot_be_written_is_an_error(processes: int) -> None:
 
 def test_ctrl_c_has_its_exit_code() -> None:
     assert ending("raise KeyboardInterrupt", 2).returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("ended", "reports", "message"),
+    [
+        # Who was killed cannot report; the others report that they have lost it.
+        (Ended(exit_code=-9, rank=1), [(0, "gloo: Connection reset by peer", True)], "process 1 was ended by SIGKILL"),
+        (Ended(exit_code=-11, rank=0), [(1, "Connection closed", True)], "process 0 was ended by SIGSEGV"),
+        (Ended(exit_code=-7, rank=2), [], "process 2 was ended by SIGBUS"),
+        # Who fails for a reason of its own is the cause, however late it reports.
+        (Ended(exit_code=1, rank=0), [(0, "the main process failed", True), (1, "no space", False)], "no space"),
+        (Ended(exit_code=-9, rank=0), [(1, "damaged video", False)], "damaged video"),
+        # The cause may be on another machine.
+        (Ended(exit_code=1, rank=0), [(0, "gloo: Connection closed by peer", True)], "gloo: Connection closed by peer"),
+    ],
+)
+def test_the_process_that_failed_first_is_named(
+    ended: Ended, reports: list[tuple[int, str, bool]], message: str, tmp_path: Path
+) -> None:
+    for time, (rank, text, is_consequence) in enumerate(reports):
+        failure = Failure(text, None, 1, rank, float(time), is_consequence=is_consequence)
+        write_json(tmp_path / str(rank) / "error.json", {"clipbert": asdict(failure)})
+    assert str(launch_error(ended, tmp_path)) == message
+
+
+class DistBackendError(RuntimeError):
+    """NCCL's, by the name that torch gives to its base class."""
+
+
+DistBackendError.__name__ = "DistError"
+
+
+@pytest.mark.parametrize(
+    ("error", "is_consequence"),
+    [
+        (RuntimeError("[/gloo/transport/tcp/pair.cc:538] Connection reset by peer [127.0.0.1]:1"), True),
+        (DistBackendError("NCCL: remote process exited or there was a network error"), True),
+        (ConsequenceError("the main process failed: ValueError: x"), True),
+        (RuntimeError("shape mismatch"), False),
+        (OSError(28, "No space left on device"), False),
+    ],
+)
+def test_a_lost_connection_is_reported_as_a_consequence(
+    error: Exception, is_consequence: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    try:
+        raise error
+    except type(error):
+        report(str(error), hint=None, code=1)
+    assert json.loads((tmp_path / "error.json").read_text())["clipbert"]["is_consequence"] is is_consequence
+
+
+def test_a_process_gets_sigterm_when_its_launcher_is_gone() -> None:
+    """Also a single one, and also when the launcher was gone before."""
+    code = (
+        "import signal, time; from clipbert_cli.runtime.process_exit import run_and_exit\n"
+        "signal.signal(signal.SIGTERM, lambda *_: (print('SIGTERM', flush=True), sys.exit(3)))\n"
+        "import sys; run_and_exit(lambda: time.sleep(30))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TORCHELASTIC_RUN_ID": "1", "CLIPBERT_LAUNCHED": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=20, check=False
+    )
+    assert (done.returncode, done.stdout) == (3, "SIGTERM\n"), done.stderr

@@ -135,21 +135,55 @@ from clipbert_cli.store import pack as packing
 from clipbert_cli.store import writer as store_writer
 from clipbert_cli.errors import OutputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-store_writer._COMMIT_BYTES = 1
+store_writer._COMMIT_BYTES = int(sys.argv[4])
 try:
-    packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
+    packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]), add="add" in sys.argv)
 except OutputError as exc:
     print(exc, exc.hint, sep="\\n")
 """
 
 
-@pytest.mark.parametrize("limit", [4096, 20_000, 40_000])
-def test_a_full_disk_is_named_and_leaves_nothing(limit: int, videos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", FULL_DISK, str(videos), str(tmp_path / "store"), str(limit)]
+def pack_on_full_disk(videos: Path, store: Path, *, limit: int, commit_bytes: int, add: bool = False) -> None:
+    words = [str(videos), str(store), str(limit), str(commit_bytes), *(["add"] if add else [])]
+    command = [sys.executable, "-c", FULL_DISK, *words]
     result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    assert "cannot be written: there is no space left" in result.stdout
-    assert "free some space" in result.stdout
+    assert f"{store} cannot be written: there is no space left" in result.stdout
+    assert "free some space, then give the same command again" in result.stdout
+
+
+@pytest.mark.parametrize("limit", [4096, 20_000])
+def test_a_full_disk_is_named_and_leaves_nothing_if_nothing_is_packed(limit: int, videos: Path, tmp_path: Path) -> None:
+    pack_on_full_disk(videos, tmp_path / "store", limit=limit, commit_bytes=1)
     assert names(tmp_path) == ["videos"]
+
+
+@pytest.mark.parametrize("commit_bytes", [1, 15_000, 10**9], ids=["every item", "a few items", "everything at once"])
+def test_what_is_packed_when_the_disk_is_full_is_kept(commit_bytes: int, videos: Path, tmp_path: Path) -> None:
+    pack_on_full_disk(videos, tmp_path / "store", limit=49_152, commit_bytes=commit_bytes)
+    assert names(tmp_path) == [".store.unfinished", "videos"]
+    summary = pack_media([videos], tmp_path / "store")
+    assert summary.packed == 8
+    assert 0 < summary.resumed < 8
+    assert content(tmp_path / "store") == content(pack_media([videos], tmp_path / "undisturbed").store)
+
+
+@pytest.mark.parametrize("commit_bytes", [1, 10**9], ids=["every item", "everything at once"])
+def test_an_addition_on_a_full_disk_leaves_a_store_that_can_be_read(
+    commit_bytes: int, videos: Path, tmp_path: Path
+) -> None:
+    store, more = tmp_path / "store", tmp_path / "more"
+    more.mkdir()
+    for index in range(12):
+        (more / f"new{index:02}.mp4").write_bytes((videos / "video0.mp4").read_bytes())
+    pack_media([videos], store)
+    limit = (store / "data.mdb").stat().st_size + 40_000
+    pack_on_full_disk(more, store, limit=limit, commit_bytes=commit_bytes, add=True)
+    held = len(open_media(store, kind="video"))
+    assert 8 < held < 20
+    summary = pack_media([more], store, add=True)
+    assert (summary.packed, summary.resumed) == (12, held - 8)
+    assert len(open_media(store, kind="video")) == 20
+    assert not (store / "pack.journal").exists()
 
 
 KILLED = """

@@ -72,6 +72,7 @@ SMALL = (
     "train.learning_rate=0.003",
     "train.precision=fp32",
     "train.log_every_steps=1",
+    "train.blind_baseline=false",
     "infer.num_clips=2",
 )
 

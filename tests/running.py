@@ -29,6 +29,7 @@ SHORT = (
     "train.epochs=2",
     "train.validate_every_steps=null",
     "train.log_every_steps=1",
+    "train.blind_baseline=false",
 )
 
 # The same with the published visual encoder, as small.

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipbert_cli.commands.options import DataRootOption, JsonOption, SetOption
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
+
+if TYPE_CHECKING:
+    from clipbert_cli.recipe.schema import Recipe
+    from clipbert_cli.runs.folder import RunFolder
+    from clipbert_cli.types import Example
 
 
 def evaluate(
@@ -70,6 +75,7 @@ def evaluate(
     from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
     from clipbert_cli.infer.score import evaluate_surely
     from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.runs.baseline import sentences
     from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.task.intervals import LEVEL, Resampling
     from clipbert_cli.task.measures import as_json as comparisons_as_json
@@ -80,22 +86,28 @@ def evaluate(
     source = RunFolder.of_model(run)[0].recipe if run else str(recipe)
     loaded = load_recipe(source, overrides=overrides or (), data_root=data_root)
     task = build_task(loaded)
+    examples = read_split(loaded, split, task, task.check_truth)
     found = evaluate_surely(
         predictions,
         task,
-        read_split(loaded, split, task, task.check_truth),
+        examples,
         resampling=Resampling(resamples, seed),
         against=against,
         allow_partial=allow_partial,
         leave_out_media_errors=leave_out_media_errors,
     )
     metrics = found.metrics
+    folder = RunFolder.of_model(run)[0] if run else None
+    lost = _lost(loaded, folder, examples, split)
+    baselines = folder.baselines()[-1:] if folder else []
     if as_json:
         how = {"intervals": found.intervals, "resampling": {"level": LEVEL, "resamples": resamples, "seed": seed}}
         other = {"against": {"file": str(against), **comparisons_as_json(found.comparisons)}} if against else {}
-        print_json({**metrics, **how, **other})
+        unseen = {**({"baseline": baselines[0]} if baselines else {}), **({"lost": lost} if lost else {})}
+        print_json({**metrics, **how, **other, **unseen})
         return
-    print_result(*aligned(task.table(metrics, found.intervals)))
+    blind = [f"without looking: {each}" for record in baselines for each in sentences(record)]
+    print_result(*aligned(task.table(metrics, found.intervals)), *blind)
     for table in comparison_tables(found.comparisons) if against else ():
         print_result("", *aligned(table))
     # In JSON these are the keys `media_errors`, `left_out`, `missing` and `unknown`.
@@ -103,11 +115,33 @@ def evaluate(
         note(f"{failed} records count as wrong, because their media are missing or damaged")
     if left_out := metrics.get("left_out"):
         note(f"{left_out} records are left out, because their media are missing or damaged")
+    for sentence in lost:
+        note(sentence)
     if missing := metrics.get("missing"):
         total = metrics["count"] + missing
         note(f"scored {metrics['count']} of {total} records: {missing} have no prediction")
     if unknown := metrics.get("unknown"):
         note(f"{unknown} predictions belong to no record of the split: left out")
+
+
+def _lost(recipe: Recipe, folder: RunFolder | None, examples: Sequence[Example], split: str) -> list[str]:
+    """Return what a model cannot read or answer of a split, as far as its vocabulary and answers are at hand."""
+    from clipbert_cli.build import build_task
+    from clipbert_cli.recipe.load import resolve
+    from clipbert_cli.task.coverage import cut_texts, unknown_answers
+    from clipbert_cli.text.annotations import read_answers
+
+    sentences: list[str] = []
+    if folder and folder.vocabulary.is_file():
+        from clipbert_cli.text.tokenizer import Tokenizer
+
+        tokenizer = Tokenizer(folder.vocabulary, max_length=recipe.data.max_text_length)
+        sentences += cut_texts(examples, tokenizer, what=split)
+    named = resolve(recipe, recipe.data.answers) if recipe.data.answers else None
+    answers = folder.answers if folder else named
+    if answers and answers.is_file() and build_task(recipe).needs_answers:
+        sentences += unknown_answers(examples, build_task(recipe, read_answers(answers)), what=split)
+    return sentences
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from clipbert_cli.commands.terminal import note, stderr
+from clipbert_cli.commands.terminal import note, stderr, warn
 
 
 class RateColumn(ProgressColumn):
@@ -61,6 +61,8 @@ class TrainingProgress:
         self._task = self._bar.add_task("loss    -", total=total_steps)
         self._last = ""
         self._events = {"first_step": self._first_step, "train": self._trained, "validation": self._validated}
+        self._events["baseline"] = self._scored_blind
+        self._scores: Mapping[str, Any] = {}
 
     def __enter__(self) -> TrainingProgress:
         self._bar.start()
@@ -84,7 +86,16 @@ class TrainingProgress:
         self._last = f"loss {loss}  {record['data_wait']:.0%} waiting for data"
 
     def _validated(self, record: Mapping[str, Any]) -> None:
+        self._scores = record
         note(f"step {record['step']}/{self.total}  {self._last}  {self.metric} {record[self.metric]:.2f}")
+
+    def _scored_blind(self, record: Mapping[str, Any]) -> None:
+        from clipbert_cli.runs.baseline import blindness, sentences
+
+        for sentence in sentences(record):
+            note(f"without looking: {sentence}")
+        if warning := blindness(record, self._scores):
+            warn(warning)
 
     def close(self) -> None:
         pass

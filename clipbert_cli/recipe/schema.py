@@ -520,6 +520,12 @@ class TrainConfig(Section):
     best_metric: str | None = setting(
         None, NEVER, "Metric of validation that decides which checkpoint is best. null takes the task's own."
     )
+    blind_baseline: bool = setting(
+        True,
+        ON_RESUME,
+        "Score the last validation once more with black frames, and score a guess from the training records alone: "
+        "what the model knows without looking.",
+    )
     tensorboard: bool = setting(
         False, ON_RESUME, "Also write events for TensorBoard. Needs: pip install 'clipbert[tensorboard]'."
     )

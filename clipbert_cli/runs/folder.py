@@ -246,6 +246,10 @@ class RunFolder:
         """Return the records of all validations, in order of steps."""
         return [record for record in self.records() if record.get("event") == "validation"]
 
+    def baselines(self) -> list[dict[str, Any]]:
+        """Return the records of what was scored without looking (`runs/baseline.py`), in order of steps."""
+        return [record for record in self.records() if record.get("event") == "baseline"]
+
     def records(self) -> Iterator[dict[str, Any]]:
         """Yield the records of metrics.jsonl."""
         if not self.metrics.exists():

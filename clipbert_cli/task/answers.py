@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +64,24 @@ class AnswerTask(Task):
 
     def _credit(self, fields: Mapping[str, Any], example: Example) -> float:
         return 0.0 if "media_error" in fields else self.credit(fields["answer"], example.target)
+
+    def guess(self, trained: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return the score of the answer that is right most often in training."""
+        right = Counter[Any]()
+        for example in trained:
+            right.update(self.worth_of_answers(example))
+        if not right:
+            return {}
+        ((answer, _),) = right.most_common(1)
+        fields = {example.key: {"answer": answer} for example in examples}
+        return {
+            "what": f"the most frequent answer, {json.dumps(answer, ensure_ascii=False)}",
+            **self.score(fields, examples),
+        }
+
+    def worth_of_answers(self, example: Example) -> Mapping[Any, float]:
+        """Return what each right answer of an example is worth."""
+        return {} if example.target is None else {example.target: 1.0}
 
     def table(
         self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None

@@ -87,6 +87,8 @@ class Task(ABC):
     list_field: ClassVar[str | None] = None
     # The fields of a record that training and scoring learn the truth from.
     truth_fields: ClassVar[tuple[str, ...]] = ()
+    # Whether black frames can be scored. Where media are ranked, all of them would look the same.
+    scores_blind: ClassVar[bool] = True
     # The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines.
     formats: ClassVar[tuple[str, ...]] = ("jsonl",)
     # Other tasks whose trained models this task can use unchanged.
@@ -223,6 +225,14 @@ class Task(ABC):
                 `ranks_media` the `scores` of each media item are in the order of `examples`.
             examples: the ground truth.
         """
+
+    def guess(self, trained: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return what a guess scores that knows the training examples and neither media nor texts.
+
+        Returns:
+            `what`, a description of the guess, and some of the metrics of `score`; nothing if there is no such guess.
+        """
+        return {}
 
     @abstractmethod
     def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:

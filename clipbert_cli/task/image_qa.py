@@ -85,6 +85,10 @@ class ImageQa(VocabularyTask):
         """Return the answers that are worth anything."""
         return [answer for answer, worth in (example.target or {}).items() if worth]
 
+    def worth_of_answers(self, example: Example) -> Mapping[Any, float]:
+        """Return the labels."""
+        return example.target or {}
+
     def learnable(self, example: Example) -> Example | None:
         """Return the example without labels that cannot be learned; None if it had some and none is left."""
         known = {answer: worth for answer, worth in example.target.items() if answer in self.answers}

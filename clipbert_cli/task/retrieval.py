@@ -37,6 +37,7 @@ class Retrieval(Task):
     also_answers_runs_of = ("pretraining",)
     objective_settings = ("pool", "loss", "num_negatives", "as_original")
     ranks_media = True
+    scores_blind = False
     list_field = "caption"
     formats = ("jsonl", "scores")
 
@@ -123,6 +124,13 @@ class Retrieval(Task):
             *rank_measures(of_texts, own, prefix="", direction="text to video"),
             *rank_measures(of_media, scores.media_ids, prefix="video_to_text/", direction="video to text"),
         ]
+
+    def guess(self, trained: Sequence[Example], examples: Sequence[Example]) -> dict[str, Any]:
+        """Return the recall and ranks of a random order of the media."""
+        media = len({example.media_id for example in examples})
+        recalls = {f"recall_at_{rank}": 100 * min(rank, media) / media for rank in RECALLS}
+        middle = (media + 1) / 2
+        return {"what": "chance", **recalls, "median_rank": middle, "mean_rank": middle, "count": len(examples)}
 
     def table(
         self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None

@@ -63,6 +63,7 @@ class Training:
         resumption: the state to resume from; None for a new run.
         validation: the batches to validate with; None trains without validation, and the last checkpoint is the best.
         groups: the groups of all training splits, in order.
+        blind_validation: the same with black frames, where they can be scored.
         begin: when preparations began, in seconds of `time.monotonic`; the time to the first step counts from there.
     """
 
@@ -76,6 +77,7 @@ class Training:
     train_loader: BatchLoader
     validation: Evaluation | None
     val_examples: Sequence[Example]
+    blind_validation: Evaluation | None = None
     begin: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -212,6 +214,7 @@ class Training:
             "steps": self.plan.total_steps,
             "best": self.best.best,
             "last": self.best.last,
+            "baseline": session.baseline,
             "seconds_to_first_step": session.seconds_to_first_step,
         }
 
@@ -294,6 +297,7 @@ class Session:
         self.training, self.sinks, self.interrupts = training, sinks, interrupts
         self.folder, self.world, self.plan, self.best = training.folder, training.world, training.plan, training.best
         self.seconds_to_first_step: float | None = None
+        self.baseline: dict[str, Any] | None = None
         self._saved_step = 0
         self._checkpoint = training.resumption.checkpoint if training.resumption else None
         if self._checkpoint:
@@ -314,6 +318,12 @@ class Session:
         # or after it saved the checkpoint and before it wrote the validation's record.
         if self.plan.validates(self.trainer.step) and self.best.last.get("step") != self.trainer.step:
             self.validate()
+        # or before it wrote what is scored without looking.
+        elif self.trainer.step == self.plan.total_steps and not self.world.main_first(self._has_baseline):
+            self.score_blind()
+
+    def _has_baseline(self) -> bool:
+        return any(record["step"] == self.trainer.step for record in self.folder.baselines())
 
     def _kept_validations(self) -> list[dict[str, Any]]:
         """Return the records of validations whose checkpoint still exists. The best one is lost only if damaged."""
@@ -366,15 +376,37 @@ class Session:
         if evaluation is None:
             self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=step))
             return
+        scores = self._scores(evaluation)
+        # The record comes first: the link can be derived from the records, but not the other way round.
+        is_best = self.best.update({"step": step, **scores})
+        self.log({"event": "validation", **self.best.last})
+        if is_best:
+            self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=step))
+        if step == self.plan.total_steps:
+            self.score_blind()
+
+    def score_blind(self) -> None:
+        """Log what is scored without looking at the validation media (`train.blind_baseline`)."""
+        training = self.training
+        if not training.config.blind_baseline or training.setup.recipe.data.black_frames or not training.val_examples:
+            return
+        task = training.setup.task
+        trained = [example for group in training.groups for example in group.examples]
+        record = {"event": "baseline", "step": self.trainer.step, "split": "val", "metric": self.best.metric_name}
+        if guess := task.guess(trained, training.val_examples):
+            record["guess"] = guess
+        if training.blind_validation:
+            record["black_frames"] = self._scores(training.blind_validation)
+        self.baseline = record
+        self.log(record)
+
+    def _scores(self, evaluation: Evaluation) -> dict[str, Any]:
+        """Return the scores of the validation split with the weights as they are now."""
         setup, average = self.training.setup, self.trainer.average
         # Made anew each time: the predictor prepares a packed copy of the weights, which training changes.
         predictor = Predictor(self.training.model, setup.task, self.trainer.precision, setup.recipe.infer, self.world)
         with average.applied() if average else nullcontext():
             predictions = list(predictor.run(evaluation, check_interrupts=self.interrupts.check))
         fields = {prediction.key: prediction.fields for prediction in predictions}
-        scores = self.world.main_first(lambda: setup.task.score(fields, self.training.val_examples))
-        # The record comes first: the link can be derived from the records, but not the other way round.
-        is_best = self.best.update({"step": step, **scores})
-        self.log({"event": "validation", **self.best.last})
-        if is_best:
-            self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=step))
+        scores: dict[str, Any] = self.world.main_first(lambda: setup.task.score(fields, self.training.val_examples))
+        return scores

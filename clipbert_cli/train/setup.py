@@ -86,6 +86,7 @@ def prepare_training(
     for warning in setup.check_columns():
         logger.warning(warning)
     model, reports = setup.model(resumed=resumption.checkpoint if resumption else None)
+    black = setup.changed(data={"black_frames": True})
     return Training(
         setup=setup,
         folder=folder,
@@ -97,5 +98,6 @@ def prepare_training(
         train_loader=train_loader,
         validation=setup.evaluation(validation) if validation else None,
         val_examples=validation.examples if validation else (),
+        blind_validation=black.evaluation(validation) if validation and black.task.scores_blind else None,
         begin=begin,
     )

@@ -1,0 +1,36 @@
+"""What a model scores without looking at the media: recorded with the last validation, shown beside scores.
+
+A model can answer many questions from their words alone. A score says something about looking only beside the score of
+the same model with black frames, and beside that of a guess from the training records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+CLOSE = 1.0
+"""Percentage points by which a score must exceed the one with black frames, or the model is said not to look."""
+
+
+def sentences(record: Mapping[str, Any]) -> list[str]:
+    """Return one sentence per score of a record with the event `baseline`."""
+    place = f"{record['split']}, step {record['step']}"
+    return [f"{name} {value:.1f} {how} ({place})" for name, value, how in _scores(record)]
+
+
+def blindness(record: Mapping[str, Any], scores: Mapping[str, Any]) -> str | None:
+    """Return a warning if the scores of the same validation are hardly better than with black frames."""
+    metric, black = record["metric"], record.get("black_frames", {})
+    if metric not in black or scores[metric] - black[metric] >= CLOSE:
+        return None
+    both = f"{scores[metric]:.1f} with frames and {black[metric]:.1f} with black frames"
+    return f"{metric} on {record['split']} is {both}: the model answers without looking"
+
+
+def _scores(record: Mapping[str, Any]) -> Iterator[tuple[str, float, str]]:
+    metric, guess = record["metric"], record.get("guess", {})
+    if metric in record.get("black_frames", {}):
+        yield metric, record["black_frames"][metric], "with black frames"
+    if metric in guess:
+        yield metric, guess[metric], f"by {guess['what']}"

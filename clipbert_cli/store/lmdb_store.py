@@ -37,9 +37,6 @@ from clipbert_cli.types import Kind, MediaIds, MediaNames, VideoInfo
 
 _log = logging.getLogger("clipbert.store")
 
-_MAX_KEY_BYTES = 511
-"""LMDB's limit as it is compiled everywhere. A longer key is an error there, not a key that is missing."""
-
 
 def open_media(path: Path, *, kind: Kind, frame_rate: float | None = None, names: MediaNames = "stem") -> MediaSource:
     """Open the media at `path`: an LMDB folder, an LMDB that is a single file, or a folder of media files.
@@ -193,7 +190,7 @@ class LmdbStore(MediaSource):
         return isinstance(media_id, str) and self._holds(self.held_id(media_id))
 
     def _holds(self, media_id: str) -> bool:
-        if not 0 < len(records.media_key(media_id)) <= _MAX_KEY_BYTES:
+        if not 0 < len(records.media_key(media_id)) <= records.MAX_KEY_BYTES:
             return False
         # The cursor reads no value: checking the ids of a recipe must not read terabytes.
         with self._opened().begin() as txn, txn.cursor() as cursor:
@@ -220,7 +217,7 @@ class LmdbStore(MediaSource):
         key = records.media_key(self.held_id(media_id))
         try:
             txn = self._opened().begin(buffers=True)
-            data = txn.get(key) if 0 < len(key) <= _MAX_KEY_BYTES else None
+            data = txn.get(key) if 0 < len(key) <= records.MAX_KEY_BYTES else None
         except lmdb.Error as exc:
             raise self._damaged(str(exc)) from exc
         # The bytes are a view of the mapped file, which is valid as long as the transaction.
@@ -274,7 +271,7 @@ class LmdbStore(MediaSource):
         return found if isinstance(found, int) else None
 
     def _get(self, key: bytes) -> bytes | None:
-        if not 0 < len(key) <= _MAX_KEY_BYTES:
+        if not 0 < len(key) <= records.MAX_KEY_BYTES:
             return None
         try:
             with self._opened().begin() as txn:

@@ -199,6 +199,12 @@ def _candidates(media: Iterable[Path], sources: Sequence[Path], settings: _Setti
         if settings.kind == "image":
             hint += "; for folders of frames of videos: --frame-folders --fps N"
         check_one_file_per_id(groups, hint=hint)
+    if too_long := [media_id for media_id in groups if len(records.media_key(media_id)) > records.MAX_ID_BYTES]:
+        file, size = groups[too_long[0]][0], len(records.media_key(too_long[0]))
+        raise StoreError(
+            f"{file}: its media id has {size} bytes, but a store takes at most {records.MAX_ID_BYTES}",
+            hint="shorten the names of the folders, or name a folder that is nearer to the files",
+        )
     return [
         Candidate(
             media_id,

@@ -56,6 +56,13 @@ def media_id_of(key: bytes) -> str:
     return key.decode(errors="surrogateescape")
 
 
+MAX_KEY_BYTES = 511
+"""LMDB's limit as it is compiled everywhere. A longer key is an error there, not a key that is missing."""
+
+MAX_ID_BYTES = MAX_KEY_BYTES - len(_PACKETS_PREFIX)
+"""Longest media id of a store that has records, whose keys are longer than the ids."""
+
+
 def info_key(media_id: str) -> bytes:
     """Return the key of an item's media record."""
     return _INFO_PREFIX + media_key(media_id)

@@ -415,6 +415,24 @@ def test_a_warning_about_several_splits_is_printed_once(clipbert: Clipbert, made
     assert done.stderr.count("is a folder of files") == 1
 
 
+@pytest.mark.parametrize("media_id", ["a" * 512, "é" * 300, "🎬" * 4000])
+@pytest.mark.parametrize("media", ["vis_db", "videos"])
+@pytest.mark.parametrize("command", ["finetune -r demo_qa --dry-run", "infer --run {run} --split train"])
+def test_a_media_id_that_no_store_can_hold_is_missing(
+    clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path, command: str, media: str, media_id: str
+) -> None:
+    records = [json.loads(line) for line in (made_data / "txt_db/train.jsonl").read_text().splitlines()]
+    records[0]["video_id"] = media_id
+    (tmp_path / "train.jsonl").write_text("\n".join(map(json.dumps, records)))
+    settings = [f"data.splits.train.annotations={tmp_path / 'train.jsonl'}", f"data.splits.train.media={media}"]
+    words = [*command.format(run=trained_run).split(), "--data-root", made_data, *as_options(settings)]
+    done = clipbert(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{made_data / media} lacks 1 videos that split 'train' needs" in text(done)
+    assert media_id[:100] in text(done)
+    assert "Traceback" not in done.stderr
+
+
 # ------------------------------------------------------------------------------------------ the demo
 
 

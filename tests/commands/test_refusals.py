@@ -6,6 +6,8 @@ import gc
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -256,8 +258,22 @@ def runs(trained_run: Path, made_data: Path, tmp_path_factory: pytest.TempPathFa
         ("demo mine --size smallest", "not empty"),
         ("demo mine --size smallest --force", "not empty"),
         ("download none --to mine", "none"),
+        ("download msrvtt_qa --to mine/notes.txt", "mine/notes.txt"),
+        ("download msrvtt_qa --to mine --source nowhere", "nowhere"),
+        ("download msrvtt_qa --to mine --mirror ftp://host/", "--mirror"),
+        ("download msrvtt_qa --to mine --catalog wrong.yaml", "wrong.yaml"),
+        ("download coco --to mine --only weights", "no part of this kind"),
         ("ask --run run --image mine/notes.txt what", "notes.txt"),
+        ("ask --run run --video mine what", "which is a folder"),
+        ("ask --run run --video {data}/videos/test0000.mp4 what --option a --option b", "--option"),
+        ("ask --run run --video {data}/videos/test0000.mp4 what --checkpoint step_9", "step_9"),
+        ("ask --run run --video {data}/videos/test0000.mp4 what --set train.epochs=2", "no effect"),
+        ("ask --run mine --video {data}/videos/test0000.mp4 what", "not a run folder"),
         ("search mine what --run run", "needs a retrieval run"),
+        ("search mine what --run mine", "not a run folder"),
+        ("search nowhere what --run run", "needs a retrieval run"),
+        ("search https://host/videos what --run run", "an address"),
+        ("search mine what --run run --set infer.top=0", "infer.top"),
     ],
 )
 def test_refused_commands_on_runs_and_data_change_nothing(
@@ -266,6 +282,55 @@ def test_refused_commands_on_runs_and_data_change_nothing(
     data = state(made_data)
     refuse(clipbert, runs, command.format(data=made_data), message)
     assert state(made_data) == data
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("search nowhere what --run {run}", "nowhere does not exist"),
+        ("search mine what --run {run}", "mine"),
+        ("search mine/notes.txt what --run {run}", "notes.txt"),
+        ("search {data}/vis_db what --run {run} --set data.media=image", "of kind"),
+        ("search {data}/vis_db what --run {run} --checkpoint step_9", "step_9"),
+    ],
+)
+def test_refused_searches_of_a_retrieval_run_change_nothing(
+    clipbert: Clipbert, runs: Path, retrieval_run: Path, made_data: Path, command: str, message: str
+) -> None:
+    before = state(made_data), state(retrieval_run)
+    refuse(clipbert, runs, command.format(run=retrieval_run, data=made_data), message)
+    assert (state(made_data), state(retrieval_run)) == before
+
+
+@pytest.mark.parametrize("overwrite", ["", " --overwrite"])
+@pytest.mark.parametrize("held", ["scores", "deep/er/scores", "done"])
+def test_scores_that_another_process_writes_are_not_touched(
+    clipbert: Clipbert, retrieval_run: Path, made_data: Path, tmp_path: Path, held: str, overwrite: str
+) -> None:
+    command = f"infer --run {retrieval_run} --split test -o {held} --format scores --data-root {made_data}"
+    if held == "done":
+        assert clipbert(*command.split(), cwd=tmp_path).returncode == 0
+        command += " --overwrite"
+    (tmp_path / held / "unfinished").mkdir(parents=True)
+    other = "import sys, time\nfrom pathlib import Path\nfrom clipbert_cli.files import lock\n"
+    other += "with lock(Path(sys.argv[1]), remove_file=False):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    words = [sys.executable, "-c", other, str(tmp_path / held / "unfinished/.lock")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+        try:
+            refuse(clipbert, tmp_path, command.replace(" --overwrite", "") + overwrite, _held_message(held, overwrite))
+        finally:
+            process.kill()
+    done = clipbert(*command.split(), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / held).iterdir()} == {"scores.npy", "ids.json"}
+
+
+def _held_message(held: str, overwrite: str) -> str:
+    # Complete scores are refused before anything else unless they may be replaced.
+    return "exists already" if held == "done" and not overwrite else "writes these scores next: wait until it ends"
 
 
 def test_a_run_in_use_is_not_touched(clipbert: Clipbert, runs: Path, made_data: Path) -> None:

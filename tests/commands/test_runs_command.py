@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import TINY, Clipbert
+from running import TINY, Clipbert, ClipbertProcess
 
 from clipbert_cli.infer.trained import RunSelection, open_run
 from clipbert_cli.model import from_pretrained
@@ -127,3 +127,30 @@ def test_what_cannot_be_exported_is_refused(clipbert: Clipbert, trained_run: Pat
     done = clipbert("runs", "export", trained_run, tmp_path / "out", "--checkpoint", "step_99")
     assert "it has step_2, step_4" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_several_questions_at_once_on_an_exported_run_do_not_meet(
+    clipbert: Clipbert,
+    clipbert_process: ClipbertProcess,
+    trained_run: Path,
+    made_data: Path,
+    tmp_path: Path,
+    count: int,
+) -> None:
+    model = tmp_path / "model"
+    assert clipbert("runs", "export", trained_run, model).returncode == 0
+    before = {path: path.read_bytes() for path in model.iterdir()}
+    asked = [
+        ["ask", "--run", model, "--video", made_data / f"videos/test{number:04}.mp4", "what?", "--json"]
+        for number in range(count)
+    ]
+    processes = [clipbert_process(*words) for words in asked]
+    answers = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0] * count, answers
+    assert [stderr for _, stderr in answers] == [""] * count
+    for words, (stdout, _) in zip(asked, answers, strict=True):
+        (alone,), (together,) = json.loads(clipbert(*words).stdout), json.loads(stdout)
+        assert together["answer"] == alone["answer"]
+        assert together["score"] == pytest.approx(alone["score"], abs=1e-5)
+    assert {path: path.read_bytes() for path in model.iterdir()} == before

@@ -61,6 +61,24 @@ def test_what_is_not_there_is_a_recipe_error(given):
 # extends
 
 
+@pytest.mark.parametrize(
+    "extends",
+    [
+        "[one.yaml, one.yaml]",
+        "[one.yaml, ./one.yaml, x/../one.yaml]",
+        "[one.yaml, two.yaml, one.yaml]",
+        "[two.yaml, one.yaml]",
+    ],
+)
+def test_a_base_that_is_named_twice_counts_where_it_is_named_last(tmp_path, extends):
+    (tmp_path / "x").mkdir()
+    write(tmp_path, "one.yaml", "train: {batch_size: 4}\nseed: 1\n")
+    write(tmp_path, "two.yaml", "extends: one.yaml\ntrain: {batch_size: 8, epochs: 3}\nseed: 2\n")
+    found = load_recipe(write(tmp_path, text=HEAD + f"extends: {extends}\n"))
+    assert (found.seed, found.train.batch_size) == (1, 4)
+    assert found.train.epochs == (3 if "two" in extends else load_recipe(write(tmp_path, text=HEAD)).train.epochs)
+
+
 def test_mappings_merge_and_everything_else_replaces(tmp_path):
     write(
         tmp_path,

@@ -252,6 +252,29 @@ def test_what_exists_is_never_touched(make, videos: Path, tmp_path: Path) -> Non
     assert os.lstat(tmp_path / "store") == before
 
 
+@pytest.mark.parametrize(("bytes_of_id", "fits"), [(493, True), (494, False), (511, False), (512, False), (900, False)])
+@pytest.mark.parametrize("letter", ["a", "é"])
+def test_a_path_that_is_too_long_for_a_media_id_is_named(
+    tmp_path: Path, clip: bytes, letter: str, bytes_of_id: int, fits: bool
+) -> None:
+    parts = []
+    rest = bytes_of_id
+    while rest > 200:
+        parts.append((letter * 200).encode()[:200].decode())
+        rest -= 201
+    file = Path(tmp_path, "videos", *parts, "x" * rest + ".mp4")
+    file.parent.mkdir(parents=True)
+    file.write_bytes(clip)
+    if fits:
+        pack_media([tmp_path / "videos"], tmp_path / "store", ids="path")
+        (found,) = open_media(tmp_path / "store", kind="video")
+        assert len(found.encode()) == bytes_of_id
+        return
+    with pytest.raises(StoreError, match=f"its media id has {bytes_of_id} bytes, but a store takes at most 493"):
+        pack_media([tmp_path / "videos"], tmp_path / "store", ids="path")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["videos"]
+
+
 @pytest.mark.parametrize("name", ["a/store", "a/b/c/store", "a/../b/store"])
 def test_folders_above_a_new_store_are_made(videos: Path, tmp_path: Path, name: str) -> None:
     pack_media([videos], tmp_path / name)

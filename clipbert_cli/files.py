@@ -264,6 +264,33 @@ def write_json(path: Path, value: Any) -> None:
         stream.write(json.dumps(value, indent=1) + "\n")
 
 
+# ------------------------------------------------------------------------------------------ links
+
+
+def refuse_link(path: Path) -> None:
+    """Raise OSError if `path` is a symbolic link: a folder from a stranger could have it point anywhere."""
+    if path.is_symlink():
+        raise _is_link(path)
+
+
+def without_links(name: str, flags: int) -> int:
+    """Open a file for `open(..., opener=without_links)`, to write in place and never through a link.
+
+    Raises:
+        OSError: the file is a symbolic link, or cannot be opened.
+    """
+    try:
+        return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    except OSError as exc:
+        if exc.errno == errno.ELOOP:
+            raise _is_link(Path(name)) from None
+        raise
+
+
+def _is_link(path: Path) -> OSError:
+    return OSError(errno.ELOOP, "it is a symbolic link, and nothing is written through one", str(path))
+
+
 # ------------------------------------------------------------------------------------------ locks
 
 
@@ -334,7 +361,7 @@ def _try_lock(file: Path) -> int | None:
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+            descriptor = without_links(str(file), os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:  # another process removed the empty folder just now
             continue
         locked = False

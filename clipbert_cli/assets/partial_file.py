@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from clipbert_cli.errors import UnreadableError
-from clipbert_cli.files import write_json
+from clipbert_cli.files import without_links, write_json
 from clipbert_cli.foreign import read_json
 
 
@@ -29,7 +29,7 @@ class PartialFile:
         self._version = target.with_name(target.name + ".part.json")
         target.parent.mkdir(parents=True, exist_ok=True)
         # Without a buffer, every byte that was received is in the file when the process is killed.
-        self._file = open(self.path, "ab", buffering=0)  # noqa: SIM115 - closed by __exit__
+        self._file = open(self.path, "ab", buffering=0, opener=without_links)  # noqa: SIM115 - closed by __exit__
         self.size = self.path.stat().st_size
         self.source, self.validator = self._known_version()
 

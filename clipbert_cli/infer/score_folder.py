@@ -31,7 +31,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from clipbert_cli.errors import OutputError, PredictionsError, UnreadableError
-from clipbert_cli.files import LockHeldError, atomic_file, fsync, lock
+from clipbert_cli.files import LockHeldError, atomic_file, fsync, lock, refuse_link, without_links
 from clipbert_cli.foreign import map_array, read_json, read_text
 from clipbert_cli.infer.prediction_lines import Row, TextList
 from clipbert_cli.text.fields import RecordError
@@ -103,6 +103,7 @@ class ScoreFolder:
         """Raise OutputError unless the path is free, or holds scores that may be continued or replaced."""
         if not os.path.lexists(self.path):
             return
+        refuse_link(self.unfinished)
         names = {each.name for each in self.path.iterdir()} if self.path.is_dir() else {""}
         if names - {SCORES, IDS, UNFINISHED}:
             raise OutputError(f"{self.path} exists already and holds no scores", hint="name another folder")
@@ -124,7 +125,8 @@ class ScoreFolder:
             )
         if not state.exists() or not self._is_whole():
             # The state is written last: without it nothing here counts. The files are sparse until rows are written.
-            state.unlink(missing_ok=True)
+            for leftover in (state, self.unfinished / SCORES, self.unfinished / FINISHED):
+                leftover.unlink(missing_ok=True)  # it may be a link
             for leftover in self.unfinished.glob("error-*"):
                 leftover.unlink()
             shape = (len(self.scoring.media), len(self.scoring.texts.keys))
@@ -199,7 +201,7 @@ def _holds(path: Path, text: str) -> bool:
 def _opened(path: Path) -> BinaryIO:
     # With O_DSYNC a write returns when its bytes are on disk. It also protects the rows of other machines: NFS clients
     # widen a write to the whole page that they have cached, unless the file was opened like this.
-    return open(path, "r+b", buffering=0, opener=lambda name, flags: os.open(name, flags | os.O_DSYNC))
+    return open(path, "r+b", buffering=0, opener=lambda name, flags: without_links(name, flags | os.O_DSYNC))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from clipbert_cli.errors import OutputError, UnreadableError, WeightsError
-from clipbert_cli.files import OUT_OF_SPACE, atomic_path
+from clipbert_cli.files import OUT_OF_SPACE, atomic_file, atomic_path
 from clipbert_cli.foreign import read_json
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
@@ -57,7 +57,8 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / CONFIG_FILE).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        with atomic_file(folder / CONFIG_FILE) as stream:
+            stream.write(json.dumps(description, indent=2) + "\n")
         with atomic_path(folder / WEIGHTS_FILE) as unfinished:
             save_file(state, unfinished, metadata={"format": "pt"})
     except (OSError, SafetensorError) as error:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import RunError, UnreadableError
-from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, write_json
+from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, refuse_link, write_json
 from clipbert_cli.foreign import parse_json, read_json, read_lines
 from clipbert_cli.printable import listed
 from clipbert_cli.runs.checkpoint import (
@@ -154,7 +154,10 @@ class RunFolder:
 
         Raises:
             RunError: another process holds the lock.
+            OSError: a folder that is written to is a symbolic link: checkpoints elsewhere would be removed through it.
         """
+        for folder in (self.checkpoints, self.tensorboard):
+            refuse_link(folder)
         with ExitStack() as stack:
             try:
                 # The lock file stays, as the record of the process that trained last.

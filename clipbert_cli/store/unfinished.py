@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert_cli.errors import ClipbertError, OutputError, StoreError
-from clipbert_cli.files import LockHeldError, lock, publish_folder, remove
+from clipbert_cli.files import LockHeldError, lock, publish_folder, refuse_link, remove
 
 _LOCK_FILE = "pack.lock"
 _JOURNAL = "pack.journal"
@@ -77,6 +77,8 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
             f"{store} cannot be written: {exc.filename} is not a folder", hint="name a store in a folder"
         ) from exc
     folder = store if add else store.with_name(f".{store.name}.unfinished")
+    for written in (folder / _JOURNAL, *([] if add else [folder])):
+        refuse_link(written)
     is_continued = (folder / _JOURNAL).exists()
     with contextlib.ExitStack() as stack:
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import lmdb
 
 from clipbert_cli.errors import OutputError
-from clipbert_cli.files import OUT_OF_SPACE
+from clipbert_cli.files import OUT_OF_SPACE, refuse_link
 
 DATA_FILE = "data.mdb"
 
@@ -34,6 +34,7 @@ class StoreWriter:
 
     def __init__(self, folder: Path) -> None:
         self._data_file = folder / DATA_FILE
+        refuse_link(self._data_file)
         size = self._data_file.stat().st_size if self._data_file.exists() else 0
         # LMDB maps the whole file and fails when the map is full; `commit` doubles it then.
         self._map_bytes = max(_FIRST_MAP_BYTES, 2 * size)

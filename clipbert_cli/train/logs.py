@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clipbert_cli.errors import UsageError
-from clipbert_cli.files import naming
+from clipbert_cli.files import naming, without_links
 
 # ------------------------------------------------------------------------------------------------ measuring
 
@@ -92,7 +92,7 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stream: TextIO = path.open("a", encoding="utf-8")
+        self._stream: TextIO = open(path, "a", encoding="utf-8", opener=without_links)  # noqa: SIM115 - see close
 
     def advance(self, step: int) -> None:
         pass

@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "train": {*READING, "recipe", "model", "task", "runs", "build", "contradictions", "infer"},
     "profile": {*READING, "recipe", "model", "task", "runs", "build", "contradictions", "infer", "train"},
     "report": {*READING, "recipe", "model", "task", "runs", "build", "infer", "__version__"},
+    "doctor": {*READING, "model"},
     "assets": SHARED,
     "commands": {
         *READING,
@@ -60,6 +61,7 @@ MAY_IMPORT = {
         "train",
         "profile",
         "report",
+        "doctor",
         "assets",
     },
     "__main__": {"commands"},

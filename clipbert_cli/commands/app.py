@@ -15,6 +15,7 @@ from clipbert_cli.commands.ask import ask
 from clipbert_cli.commands.assets import assets_app
 from clipbert_cli.commands.completion import VARIABLE, complete
 from clipbert_cli.commands.demo import demo
+from clipbert_cli.commands.doctor import doctor
 from clipbert_cli.commands.download import download
 from clipbert_cli.commands.evaluate import evaluate
 from clipbert_cli.commands.finetune import PRETRAIN_HELP, finetune
@@ -145,6 +146,7 @@ app.command("search", epilog='Example: clipbert search clips/ "a dog jumps" --ru
 app.add_typer(runs_app, name="runs")
 app.add_typer(recipes_app, name="recipes")
 app.command("demo", epilog="Example: clipbert demo --task retrieval --size small my-demo")(demo)
+app.command("doctor", epilog="Example: clipbert doctor --json")(doctor)
 
 
 def main() -> None:

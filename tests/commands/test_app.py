@@ -27,6 +27,7 @@ OPTIONS = {
     "assets convert": "NAME RAW_DIR OUT_DIR --catalog --json --overwrite",
     "assets ls": "ASSETS --catalog --json --to",
     "demo": "FOLDER --device --force --json --seed --size --task",
+    "doctor": "--json --online",
     "download": "ASSETS --catalog --dry-run --json --keep-archives --mirror --only --pack --source --to --workers",
     "eval": """PREDICTIONS --against --allow-partial --data-root --json --leave-out-media-errors --recipe --resamples
         --run --seed --set --split -r""",

@@ -1,0 +1,122 @@
+"""GPUs, their driver and video decoder, and what the settings `auto` choose on this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from clipbert_cli.cores import available_cores
+from clipbert_cli.doctor.findings import Finding, binary_size
+from clipbert_cli.media.backend import CONTAINER_HINT, Decoder, choose_decoder
+from clipbert_cli.media.dali.nvdec import supported_codecs
+from clipbert_cli.recipe.schema import DataConfig
+from clipbert_cli.runtime.precision import Precision
+
+_DRIVER_FILES = ("/dev/nvidia0", "/proc/driver/nvidia/version")
+
+
+def examine_devices(device: torch.device) -> Iterator[Finding]:
+    """Yield the driver, the GPUs, and the choices of `auto` for a process that computes on `device`."""
+    yield from _driver()
+    yield from _gpus()
+    precision = Precision.choose("auto", device).describe()
+    why = (
+        "no GPU" if device.type == "cpu" else "the GPU computes bf16" if precision == "bf16" else "no bf16 on this GPU"
+    )
+    yield Finding("precision", f"{precision} (train.precision is auto: {why})")
+    yield from _decoders(device)
+    yield _workers()
+    yield Finding("threads", f"{torch.get_num_threads()} for computing on the CPU")
+    compiler = shutil.which(os.environ.get("CXX", "c++"))
+    yield Finding("compiler", compiler or "no C++ compiler, which train.compile needs")
+
+
+def _driver() -> Iterator[Finding]:
+    """Yield the NVIDIA driver, and a finding if torch cannot use it."""
+    listed, problem = _nvidia_smi("-L")
+    driver, _ = _nvidia_smi("--query-gpu=driver_version", "--format=csv,noheader")
+    there = bool(listed) or any(Path(file).exists() for file in _DRIVER_FILES)
+    built_for = f"torch for CUDA {torch.version.cuda}" if torch.version.cuda else "torch without CUDA"
+    value = f"{driver[0] if driver else 'no NVIDIA driver'}; {built_for}"
+    if not there:
+        yield Finding("driver", value)
+        return
+    if not torch.cuda.is_available():
+        cause = "this torch cannot compute on GPUs" if torch.version.cuda is None else "torch finds no usable GPU"
+        advice = (
+            "install torch from https://download.pytorch.org/whl/cu130"
+            if torch.version.cuda is None
+            else "compare the driver with torch's CUDA, and look at CUDA_VISIBLE_DEVICES"
+        )
+        yield Finding("driver", value, "broken", cause, advice)
+    elif problem:
+        yield Finding("driver", value, "broken", problem, "load the driver again, or restart the machine")
+    else:
+        yield Finding("driver", value)
+    if divided := [line.strip() for line in listed if "MIG" in line]:
+        yield Finding("MIG", "; ".join(line.partition(" (")[0] for line in divided))
+
+
+def _nvidia_smi(*arguments: str) -> tuple[list[str], str]:
+    """Return the lines that `nvidia-smi` prints, and why it fails, if so."""
+    if (program := shutil.which("nvidia-smi")) is None:
+        return [], ""
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.SubprocessError) as exc:
+        return [], f"nvidia-smi fails: {exc}"
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines()
+        return [], f"nvidia-smi fails: {lines[0] if lines else f'exit code {done.returncode}'}"
+    return done.stdout.strip().splitlines(), ""
+
+
+def _gpus() -> Iterator[Finding]:
+    for index in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(index)
+        free, total = torch.cuda.mem_get_info(index)
+        value = f"{facts.name}, {binary_size(free)} free of {binary_size(total)}"
+        if free < total / 2:
+            yield Finding(
+                f"GPU {index}",
+                value,
+                "slow",
+                "another process uses more than half of its memory",
+                "end it (nvidia-smi shows it), or choose a GPU with CUDA_VISIBLE_DEVICES",
+            )
+        else:
+            yield Finding(f"GPU {index}", value)
+
+
+def _decoders(device: torch.device) -> Iterator[Finding]:
+    if device.type == "cuda":
+        codecs, problem = supported_codecs(device)
+        limits = [f"{codec} up to {each.max_width} x {each.max_height}" for codec, each in codecs.items()]
+        yield Finding("NVDEC", problem or ", ".join(limits))
+    for kind in ("video", "image"):
+        decoder: Decoder = choose_decoder("auto", device, kind)
+        part, value = f"decoder of {kind}s", decoder.describe()
+        if device.type == "cuda" and decoder.name == "pyav":
+            advice = f"install the extra dali-cuda13; {CONTAINER_HINT}"
+            yield Finding(part, value, "slow", "the GPU does not decode", advice)
+        else:
+            yield Finding(part, value)
+
+
+def _workers() -> Finding:
+    workers, cores = DataConfig.model_fields["workers"].default, available_cores()
+    value = f"data.workers is {workers} by default, for each process"
+    if workers > cores:
+        return Finding(
+            "loading",
+            value,
+            "slow",
+            f"{workers} loading processes, but {cores} usable core{'' if cores == 1 else 's'}",
+            f"set data.workers={max(1, cores - 1)}, or add cores",
+        )
+    return Finding("loading", value)

@@ -1,0 +1,153 @@
+"""The machine as far as it can be seen without torch: versions, cores, shared memory, limits, disks, network."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from clipbert_cli.cores import available_cores
+from clipbert_cli.doctor.findings import Finding, binary_size
+
+_LIBRARIES = ("torch", "torchvision", "transformers", "av", "lmdb", "numpy", "pillow", "safetensors", "torch-ema")
+_DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
+_SHARED_MEMORY = Path("/dev/shm")
+
+# Every batch of a loading process lies in shared memory until it is used: 16 videos of 8 clips of 2 frames of 448 x 448
+# pixels are 147 MiB, and each process prepares two.
+_LEAST_SHARED_MEMORY = 512 * 2**20
+
+# Each tensor that a loading process passes needs a file descriptor, and so do stores, pipes and sockets.
+_LEAST_OPEN_FILES = 512
+
+# A checkpoint of the published size, with the optimiser's state and averaged weights, has 2.2 GB.
+_LEAST_FREE_SPACE = 3 * 10**9
+
+_HUB = "https://huggingface.co"
+
+
+def examine_machine(*, online: bool) -> Iterator[Finding]:
+    """Yield what can be seen without starting anything heavy.
+
+    Args:
+        online: also connect to the Hugging Face Hub.
+    """
+    yield Finding("system", f"{platform.platform()}, Python {platform.python_version()}")
+    yield Finding("clipbert", _versions(("clipbert",)))
+    yield Finding("libraries", _versions(_LIBRARIES))
+    yield Finding("DALI", _versions(_DALI) or "not installed")
+    yield _cores()
+    yield _shared_memory()
+    yield _open_files()
+    yield _free_space("runs", Path("runs"))
+    yield _free_space("downloads", _cache_folder())
+    if online:
+        yield _network()
+
+
+def _versions(names: tuple[str, ...]) -> str:
+    found = []
+    for name in names:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            continue
+    return ", ".join(found)
+
+
+def _cores() -> Finding:
+    usable, there = available_cores(), os.cpu_count() or 1
+    value = f"{usable} of {there}"
+    if usable == 1 < there:
+        return Finding(
+            "cores",
+            value,
+            "slow",
+            "decoding and training share one core",
+            "ask for more (SLURM: --cpus-per-task on sbatch and srun; docker: --cpus)",
+        )
+    return Finding("cores", value)
+
+
+def _shared_memory() -> Finding:
+    if not _SHARED_MEMORY.is_dir():
+        return Finding("shared memory", f"no {_SHARED_MEMORY}")
+    usage = shutil.disk_usage(_SHARED_MEMORY)
+    value = f"{_SHARED_MEMORY}: {binary_size(usage.free)} free of {binary_size(usage.total)}"
+    if usage.free >= _LEAST_SHARED_MEMORY:
+        return Finding("shared memory", value)
+    return Finding(
+        "shared memory",
+        value,
+        "broken",
+        f"loading processes need {binary_size(_LEAST_SHARED_MEMORY)} or more",
+        "start the container with --shm-size=8g or --ipc=host, or set data.workers=0",
+    )
+
+
+def _open_files() -> Finding:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    value = f"{_limit(soft)}, up to {_limit(hard)}"
+    if soft == resource.RLIM_INFINITY or soft >= _LEAST_OPEN_FILES:
+        return Finding("open files", value)
+    wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
+    return Finding(
+        "open files",
+        value,
+        "broken",
+        f"loading processes need {_LEAST_OPEN_FILES} or more",
+        f"run first: ulimit -n {wanted}"
+        if wanted >= _LEAST_OPEN_FILES
+        else "ask for a higher limit, or data.workers=0",
+    )
+
+
+def _limit(number: int) -> str:
+    return "unlimited" if number == resource.RLIM_INFINITY else f"{number}"
+
+
+def _free_space(part: str, folder: Path) -> Finding:
+    existing = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    usage = shutil.disk_usage(existing)
+    value = f"{folder.absolute()}: {binary_size(usage.free)} free"
+    if not os.access(existing, os.W_OK):
+        return Finding(part, value, "broken", f"{existing} is not writable", "work in another folder, or give --run")
+    if usage.free >= _LEAST_FREE_SPACE:
+        return Finding(part, value)
+    return Finding(
+        part,
+        value,
+        "broken",
+        f"one checkpoint needs up to {binary_size(_LEAST_FREE_SPACE)}",
+        "free some space, or work on another disk (--run, --to, HF_HOME)",
+    )
+
+
+def _cache_folder() -> Path:
+    """Return where weights of the Hub are kept, by the rules of `huggingface_hub`."""
+    home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+
+
+def _network() -> Finding:
+    import httpx
+
+    address = os.environ.get("HF_ENDPOINT") or _HUB
+    try:
+        answer = httpx.head(address, timeout=10, follow_redirects=True)
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        return Finding(
+            "network",
+            f"{address} cannot be reached",
+            "broken",
+            str(exc) or type(exc).__name__,
+            "check the proxy (HTTPS_PROXY), or copy files by hand and set HF_HUB_OFFLINE=1",
+        )
+    if answer.is_error:
+        value = f"{address} answers {answer.status_code}"
+        return Finding("network", value, "broken", "it refuses a plain request", "check HF_ENDPOINT and the proxy")
+    return Finding("network", f"{address} answers")

@@ -17,9 +17,10 @@ def doctor(
 ) -> None:
     """Examine this machine, and try what clipbert needs.
 
-    That is versions, limits, GPUs, decoders, precisions, and processes that talk to each other. Run it first on a new machine, and paste its output into a bug report. It prints one line per part as soon as it
-    is known, and at the end what is broken or slower than it could be, with what to do. Nothing is written, and
-    without --online nothing is sent. The exit code is 1 if something is broken.
+    That is versions, limits, GPUs, decoders, precisions, and processes that talk to each other. Run it first on a
+    new machine, and paste its output into a bug report. It prints one line per part as soon as it is known, and at
+    the end what is broken or slower than it could be, with what to do. Nothing is written, and without --online
+    nothing is sent. The exit code is 1 if something is broken.
     """
     from clipbert_cli.commands.terminal import note, print_json, print_result
     from clipbert_cli.doctor.examine import examine

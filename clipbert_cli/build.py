@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageError
+from clipbert_cli.hub import is_hub_name, local_folder
 from clipbert_cli.media_ids import media_id_of
 from clipbert_cli.printable import SHOWN, Lines, listed, shortened
 from clipbert_cli.recipe.load import resolve
@@ -72,6 +73,15 @@ def build_task(recipe: Recipe, answers: Mapping[str, int] | None = None) -> Task
         RecipeError: there is no such task.
     """
     return task_class(recipe.task)(recipe.objective, recipe.infer, answers)
+
+
+def local_place(recipe: Recipe, place: str) -> Path:
+    """Return weights or a vocabulary of a recipe as a local file or folder; what is on the Hub is downloaded.
+
+    Raises:
+        UsageError, DownloadError: see `hub.local_folder`.
+    """
+    return local_folder(place) if is_hub_name(place) else resolve(recipe, place)
 
 
 def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
@@ -280,7 +290,7 @@ class Setup:
         root = str(resolve(recipe, "."))
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
         task = build_task(recipe, answers)
-        vocabulary = vocabulary or resolve(recipe, recipe.model.vocabulary)
+        vocabulary = vocabulary or local_place(recipe, recipe.model.vocabulary)
         tokenizer = Tokenizer(vocabulary, max_length=recipe.data.max_text_length)
         return cls(recipe, task, tokenizer, world, columns={})
 
@@ -332,7 +342,7 @@ class Setup:
             "bert": recipe.model.weights.bert,
             "visual": recipe.model.visual.weights,
         }
-        named = {} if resumed else {part: resolve(recipe, place) for part, place in places.items() if place}
+        named = {} if resumed else {part: local_place(recipe, place) for part, place in places.items() if place}
         files = StartingFiles(**named)
         config, vision = plan_model(recipe.model, files, vocabulary=len(self.tokenizer), resumed=resumed)
         if len(self.tokenizer) != config.bert.vocab_size:

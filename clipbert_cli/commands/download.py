@@ -29,7 +29,11 @@ OnlyOption = Annotated[
 def download(
     assets: Annotated[
         list[str],
-        typer.Argument(metavar="ASSET", help="Assets, parts of assets (msrvtt/qa), or recipes and all they need."),
+        typer.Argument(
+            metavar="ASSET",
+            help="Assets, parts of assets (msrvtt/qa), or recipes and all they need; or hf:ORG/NAME[@REVISION], a "
+            "model on the Hugging Face Hub, which is kept where HF_HOME says.",
+        ),
     ],
     to: ToOption = Path("."),
     dry_run: Annotated[
@@ -69,7 +73,15 @@ def download(
     from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
     from clipbert_cli.commands.terminal import note, print_json, print_result
     from clipbert_cli.errors import UsageError
+    from clipbert_cli.hub import is_hub_name, local_folder
 
+    if any(map(is_hub_name, assets)):
+        if not all(map(is_hub_name, assets)):
+            raise UsageError(
+                "assets and models of the Hub were named together", hint="download them one after the other"
+            )
+        print_result(*(str(local_folder(name)) for name in assets))
+        return
     if mirror is not None and not mirror.startswith(("http://", "https://")):
         raise UsageError(f"--mirror is {mirror!r}: an address that starts with http:// or https:// was expected")
     loaded = load_catalog(catalog)

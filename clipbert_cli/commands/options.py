@@ -28,7 +28,10 @@ DataRootOption = Annotated[
 RunOption = Annotated[
     Path,
     typer.Option(
-        "--run", metavar="DIR", help="A run's folder, a checkpoint in it, or a folder that clipbert runs export made."
+        "--run",
+        metavar="DIR",
+        help="A run's folder, a checkpoint in it, a folder that clipbert runs export made, or hf:ORG/NAME on the "
+        "Hugging Face Hub.",
     ),
 ]
 CheckpointOption = Annotated[

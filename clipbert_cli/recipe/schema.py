@@ -238,7 +238,8 @@ class VisualConfig(Section):
         None,
         NEVER,
         "Pretrained weights. `resnet`: a file of detectron2 (.pkl, .pth) or grid-feats-vqa (.pth); null starts at "
-        "random. `hf`: a model's folder, from which its sizes come too. A relative path starts at data.root.",
+        "random. `hf`: a model's folder, or hf:ORG/NAME[@REVISION] on the Hugging Face Hub, from which its sizes come "
+        "too. A relative path starts at data.root.",
     )
     grid_stride: Literal[1, 2, 4] = setting(
         1,
@@ -327,11 +328,14 @@ class WeightsConfig(Section):
     checkpoint: str | None = setting(
         None,
         NEVER,
-        "Weights of a whole model: a checkpoint folder of a run, such as RUN/best, or an original ClipBERT .pt file. "
-        "Relative to data.root.",
+        "Weights of a whole model: a checkpoint folder of a run, such as RUN/best, an original ClipBERT .pt file, or "
+        "hf:ORG/NAME on the Hugging Face Hub. Relative to data.root.",
     )
     bert: str | None = setting(
-        None, NEVER, "Hugging Face folder of a BERT, for the transformer alone. Relative to data.root."
+        None,
+        NEVER,
+        "Hugging Face folder of a BERT of any size, or hf:ORG/NAME on the Hub, for the transformer alone. Relative to "
+        "data.root.",
     )
 
 

@@ -15,6 +15,7 @@ from clipbert_cli import __version__
 from clipbert_cli.build import (
     build_task,
     evaluation_sampling,
+    local_place,
     open_split_media,
     read_split,
     read_vocabulary,
@@ -183,7 +184,7 @@ def _read(recipe: Recipe, split: str) -> _Data:
     task = build_task(recipe, answers)
     examples = read_split(recipe, split, task)
     try:
-        tokenizer = Tokenizer(resolve(recipe, recipe.model.vocabulary), max_length=recipe.data.max_text_length)
+        tokenizer = Tokenizer(local_place(recipe, recipe.model.vocabulary), max_length=recipe.data.max_text_length)
     except ClipbertError as exc:
         problems.append(str(exc))
     try:

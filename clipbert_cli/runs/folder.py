@@ -25,6 +25,7 @@ from typing import Any
 from clipbert_cli.errors import RunError, UnreadableError
 from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, refuse_link, write_json
 from clipbert_cli.foreign import parse_json, read_json, read_lines
+from clipbert_cli.hub import is_hub_name, local_folder
 from clipbert_cli.printable import listed
 from clipbert_cli.runs.checkpoint import (
     AVERAGE_FILE,
@@ -99,11 +100,14 @@ class RunFolder:
         """Return the folder of recipe and vocabulary that belong to a model, and the checkpoint that `path` names.
 
         Args:
-            path: a run folder, a folder that `clipbert runs export` made, or a checkpoint in its run folder.
+            path: a run folder, a repository on the Hub (`hf:org/name`), a folder that `clipbert runs export` made, or a
+                checkpoint in its run folder.
 
         Raises:
             RunError: it is none of them.
         """
+        if is_hub_name(path):
+            path = local_folder(path)
         place = path.resolve()  # `best` and `latest` are links
         if place.parent.name == "checkpoints" and (place / STATE_FILE).is_file():
             return cls.existing(place.parent.parent), place.name

@@ -23,6 +23,7 @@ from torch import Tensor
 from clipbert_cli.errors import RecipeError, WeightsError
 from clipbert_cli.model import HuggingFaceEncoder, VisionModel, load_vision_model, read_vision_model
 from clipbert_cli.model.freezing import freeze
+from clipbert_cli.model.hf_encoder import quiet_transformers
 from clipbert_cli.model.hf_files import read_pixels
 from clipbert_cli.recipe.schema import VisualConfig
 
@@ -423,7 +424,7 @@ def bad_statistics(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (no_weights, "expected model.safetensors or pytorch_model.bin"),
+        (no_weights, "expected model.safetensors or model.safetensors.index.json or pytorch_model.bin"),
         (no_config, "config.json: not found"),
         (no_preprocessor, "is no preprocessor_config.json or processor_config.json, which say how pixels"),
         (text_model, "model_type is 'bert': this is a text model, expected a vision model"),
@@ -449,6 +450,22 @@ def test_what_cannot_be_loaded_is_one_message(
     if damage in (text_model, unknown_family):
         assert "siglip_vision_model" in str(caught.value.hint)
     assert capsys.readouterr() == ("", "")
+
+
+def test_weights_may_be_in_several_files(tmp_path: Path) -> None:
+    one, several = tmp_path / "one", tmp_path / "several"
+    model = write_vision_model("vit", one)
+    shutil.copytree(one, several)
+    (several / "model.safetensors").unlink()
+    with quiet_transformers():
+        model.save_pretrained(several, max_shard_size="20KB")
+    assert len(list(several.glob("model-*.safetensors"))) > 1
+    expected, found = made_encoder(one).backbone.state_dict(), made_encoder(several).backbone.state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    index = several / "model.safetensors.index.json"
+    index.write_text(index.read_text().replace("model-00001", "../model-00001"))
+    with pytest.raises(WeightsError, match=r"expected a \.safetensors file beside it"):
+        made_encoder(several)
 
 
 def test_weights_may_be_a_torch_file(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
 import struct
 import warnings
 import zipfile
@@ -24,11 +25,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from clipbert_cli.errors import WeightsError
+from clipbert_cli.errors import UnreadableError, WeightsError
+from clipbert_cli.foreign import read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
-FOLDER_FILES = (WEIGHTS_FILE, "pytorch_model.bin")
+INDEX_FILE = "model.safetensors.index.json"
+"""The file that says which of several files has which entry, where weights are too large for one."""
+
+FOLDER_FILES = (WEIGHTS_FILE, INDEX_FILE, "pytorch_model.bin")
 
 WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "blobs")
 """Entries under which training programs put the weights, beside their optimiser and counters."""
@@ -51,7 +56,7 @@ class WeightFile:
 
 
 def read_weights(source: Path) -> WeightFile:
-    """The tensors of a file, or of `model.safetensors` or `pytorch_model.bin` in a folder; on the CPU.
+    """The tensors of a file, or of one of `FOLDER_FILES` in a folder; on the CPU.
 
     A wrapping entry (`model`, `state_dict`, ...) is opened; a prefix `module.` of all names is taken off.
 
@@ -59,6 +64,8 @@ def read_weights(source: Path) -> WeightFile:
         WeightsError: nothing there, another kind of file, a damaged file, or a pickle that wants to run code.
     """
     path = find_file(source)
+    if path.name == INDEX_FILE:
+        return WeightFile(path, as_tensors(path, read_index(path)))
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -119,6 +126,24 @@ def read_safetensors(path: Path) -> Mapping[Any, Any]:
         tensors: Mapping[Any, Any] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors: {error}", hint=DOWNLOAD_AGAIN) from error
+    return tensors
+
+
+def read_index(path: Path) -> Mapping[Any, Any]:
+    """The tensors of all files beside it that an index lists."""
+    try:
+        listed = read_json(path)
+    except UnreadableError as error:
+        raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
+    places = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise WeightsError(f"{path}: has no weight_map, which says which file has which entry", hint=DOWNLOAD_AGAIN)
+    tensors: dict[Any, Any] = {}
+    for name in sorted(set(places.values())):
+        # An index from elsewhere must not name a file in another folder.
+        if not re.fullmatch(r"[\w.-]+\.safetensors", name):
+            raise WeightsError(f"{path}: names {name!r}, expected a .safetensors file beside it")
+        tensors |= read_safetensors(path.with_name(name))
     return tensors
 
 

@@ -128,7 +128,8 @@ def test_a_truncated_file_is_refused(name: str, share: float, tmp_path: Path, cl
 def test_places_without_weights_are_named(tmp_path: Path, classifier: ClipBert) -> None:
     refuse(classifier, tmp_path / "absent.pt", "absent.pt: no such file")
     (tmp_path / "vocab.txt").write_text("[PAD]")
-    with pytest.raises(WeightsError, match=r"holds vocab\.txt; expected model\.safetensors or pytorch_model\.bin"):
+    expected = r"expected model\.safetensors or model\.safetensors\.index\.json or pytorch_model\.bin"
+    with pytest.raises(WeightsError, match=rf"holds vocab\.txt; {expected}"):
         load_weights(classifier, tmp_path)
     with pytest.raises(WeightsError, match=r"unknown kind of file '\.txt'"):
         load_weights(classifier, tmp_path / "vocab.txt")

@@ -1,0 +1,202 @@
+"""`hf:org/name`: a repository of the Hub as a local folder, from a server that answers as the Hub does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants as hub_constants
+import pytest
+from http_site import Site
+from made_vision_models import write_vision_model
+from running import SHORT, Clipbert, as_options
+
+from clipbert_cli import hub
+from clipbert_cli.errors import ClipbertError, DownloadError, UsageError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Hub:
+    """The Hub, with repositories of one commit each; everything is kept in one cache."""
+
+    def __init__(self, site: Site, cache: Path, patch: pytest.MonkeyPatch) -> None:
+        self.site, self.cache, self.patch = site, cache, patch
+        patch.setenv("HF_ENDPOINT", site.url)
+        patch.setattr(hub_constants, "HF_HUB_CACHE", str(cache))
+        patch.setattr(hub_constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(hub_constants, "HF_HUB_OFFLINE", False)
+
+    def add(self, name: str, files: Mapping[str, bytes], *, branch: str = "main", **answers: Any) -> None:
+        """Publish a repository; `answers` are options of the pages of its files."""
+        tree = [
+            {"type": "file", "path": path, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+            for path, body in files.items()
+        ]
+        info = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": path} for path in files]}
+        for revision in (branch, COMMIT):
+            self.site.add(f"/api/models/{name}/revision/{revision}", json.dumps(info).encode())
+            self.site.add(f"/api/models/{name}/tree/{revision}", json.dumps(tree).encode())
+            for path, body in files.items():
+                headers = {"X-Repo-Commit": COMMIT, **answers.get("headers", {})}
+                etag = f'"{hashlib.sha1(body).hexdigest()}"'
+                options = {**answers, "headers": headers, "etag": etag}
+                self.site.add(f"/{name}/resolve/{revision}/{path}", body, **options)
+
+    def publish(self, name: str, folder: Path, **options: Any) -> None:
+        """Publish all files of a folder."""
+        self.add(name, {path.name: path.read_bytes() for path in sorted(folder.iterdir())}, **options)
+
+    def refuse(self, name: str, status: int, code: str) -> None:
+        """Answer every request about a repository with an error of the Hub."""
+        for place in (f"revision/{r}" for r in ("main", "v9")):
+            self._error(f"/api/models/{name}/{place}", status, code)
+        for revision in ("main", "v9"):
+            self._error(f"/api/models/{name}/tree/{revision}", status, code)
+
+    def _error(self, path: str, status: int, code: str) -> None:
+        self.site.add(path, statuses=[status] * 20, headers={"X-Error-Code": code})
+
+    def go_offline(self) -> None:
+        self.patch.setattr(hub_constants, "HF_HUB_OFFLINE", True)
+
+    def disappear(self) -> None:
+        self.patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    site = Site()
+    yield Hub(site, tmp_path / "cache", monkeypatch)
+    site.close()
+
+
+FILES = {
+    "config.json": b'{"model_type": "vit"}',
+    "preprocessor_config.json": b"{}",
+    "model.safetensors": b"tensors",
+    "pytorch_model.bin": b"the same again",
+    "flax_model.msgpack": b"and again",
+    "vocab.txt": b"words",
+    "README.md": b"read me",
+    "onnx/model.onnx": b"another form",
+}
+
+
+def names_in(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_descriptions_and_one_form_of_the_weights_are_downloaded(world: Hub) -> None:
+    world.add("org/name", FILES)
+    folder = hub.local_folder("hf:org/name")
+    assert folder.is_relative_to(world.cache)
+    assert names_in(folder) == {"config.json", "preprocessor_config.json", "model.safetensors", "vocab.txt"}
+    assert (folder / "model.safetensors").read_bytes() == b"tensors"
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["pytorch_model.bin", "config.json"], {"pytorch_model.bin", "config.json"}),
+        (
+            ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"],
+            {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"},
+        ),
+        (["model.fp16.safetensors", "model.safetensors"], {"model.safetensors"}),
+        (["recipe.yaml", "answers.json", "run.py"], {"recipe.yaml", "answers.json"}),
+        ([], set()),
+    ],
+)
+def test_what_is_needed_of_a_repository(names: list[str], chosen: set[str]) -> None:
+    assert set(hub.chosen_files(names)) == chosen
+
+
+def test_a_revision_may_be_named(world: Hub) -> None:
+    world.add("org/name", FILES, branch="v2")
+    assert (hub.local_folder("hf:org/name@v2") / "config.json").is_file()
+    assert (hub.local_folder(f"hf:org/name@{COMMIT}") / "config.json").is_file()
+
+
+@pytest.mark.parametrize("leave", [Hub.go_offline, Hub.disappear])
+def test_without_the_hub_the_cache_serves(world: Hub, leave: Any) -> None:
+    world.add("org/name", FILES)
+    before = hub.local_folder("hf:org/name")
+    leave(world)
+    assert hub.local_folder("hf:org/name") == before
+    with pytest.raises(DownloadError) as caught:
+        hub.local_folder("hf:org/other")
+    assert str(caught.value).startswith("hf:org/other: ")
+    assert f"and {world.cache} does not have its files" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "says"),
+    [
+        (403, "GatedRepo", "access must be requested"),
+        (401, "GatedRepo", "access must be requested"),
+        (404, "RepoNotFound", "there is no such repository, or it is private"),
+        (404, "RevisionNotFound", "the repository has no such revision"),
+        (400, "", "400"),
+    ],
+)
+def test_what_the_hub_refuses_is_one_message(world: Hub, status: int, code: str, says: str) -> None:
+    world.refuse("org/name", status, code)
+    with pytest.raises(DownloadError, match=says) as caught:
+        hub.local_folder("hf:org/name@v9")
+    assert str(caught.value).startswith("hf:org/name@v9: ")
+    assert "\n" not in str(caught.value)
+    assert caught.value.hint
+    assert not names_in(world.cache)
+
+
+@pytest.mark.parametrize("name", ["hf:", "hf:name", "hf:org/", "hf:a/b/c", "hf:../x", "hf:org/na me", "hf:org/name@"])
+def test_other_names_are_wrong_usage(name: str) -> None:
+    with pytest.raises(UsageError, match="is no name on the Hugging Face Hub"):
+        hub.local_folder(name)
+
+
+def test_a_cut_download_leaves_nothing_that_is_taken_for_the_file(world: Hub) -> None:
+    world.add("org/name", {**FILES, "model.safetensors": b"x" * 300_000}, cuts=[100] * 40)
+    with pytest.raises(ClipbertError):
+        hub.local_folder("hf:org/name")
+    assert "model.safetensors" not in {Path(name).name for name in names_in(world.cache)}
+
+
+# ------------------------------------------------------------------------------------------------ in recipes
+
+
+def test_a_recipe_trains_with_a_model_of_the_hub(
+    world: Hub, clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    write_vision_model("siglip", tmp_path / "made")
+    world.publish("org/siglip", tmp_path / "made")
+    settings = ["model.visual.kind=hf", "model.visual.weights=hf:org/siglip", "train.max_steps=1"]
+    settings += ["model.visual.pixel_mean=null", "model.visual.pixel_std=null"]
+    options = as_options([*SHORT, *settings])
+    command = ("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", tmp_path / "run", *options)
+    done = clipbert(*command)
+    assert done.returncode == 0, done.stderr
+    world.refuse("org/exported", 404, "RepoNotFound")
+    gone = clipbert("infer", "--run", "hf:org/exported", "--split", "test", "--data-root", made_data)
+    assert gone.returncode == 1
+    assert "hf:org/exported: there is no such repository" in gone.stderr
+    assert clipbert("runs", "export", tmp_path / "run", tmp_path / "exported").returncode == 0
+    world.publish("org/exported", tmp_path / "exported")
+    asked = clipbert("infer", "--run", "hf:org/exported", "--split", "test", "--data-root", made_data)
+    assert asked.returncode == 0, asked.stderr
+    assert len(asked.stdout.splitlines()) > 0
+
+
+def test_download_takes_a_repository_and_prints_its_folder(world: Hub, clipbert: Clipbert) -> None:
+    world.add("org/name", FILES)
+    done = clipbert("download", "hf:org/name")
+    assert done.returncode == 0, done.stderr
+    assert (Path(done.stdout.strip()) / "config.json").is_file()
+    wrong = clipbert("download", "hf:org/name", "msrvtt_qa")
+    assert wrong.returncode == 2

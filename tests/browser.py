@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -9,6 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from conftest import chromium
+from PIL import Image
+
+# What no page may run.
+ATTACK = "<script>alert(1)</script>"
+
+
+def pictures(page: str) -> list[Image.Image]:
+    """The pictures of a page, in their order."""
+    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
+    return [Image.open(io.BytesIO(base64.b64decode(each))) for each in found]
 
 
 @dataclass

@@ -23,6 +23,7 @@ from clipbert_cli.commands.infer import infer
 from clipbert_cli.commands.pack import pack
 from clipbert_cli.commands.preview import preview
 from clipbert_cli.commands.recipes import recipes_app
+from clipbert_cli.commands.report import report_page
 from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
@@ -141,6 +142,7 @@ app.command("pretrain", help=PRETRAIN_HELP)(finetune)
 app.command("finetune")(finetune)
 app.command("infer", epilog="Example: clipbert infer --run runs/msrvtt_qa --split test -o preds.jsonl")(infer)
 app.command("eval", epilog="Example: clipbert eval preds.jsonl --recipe msrvtt_qa --split test")(evaluate)
+app.command("report")(report_page)
 app.command("ask", epilog='Example: clipbert ask --run runs/msrvtt_qa --video cat.mp4 "what is the cat doing?"')(ask)
 app.command("search", epilog='Example: clipbert search clips/ "a dog jumps" --run runs/msrvtt_retrieval')(search)
 app.add_typer(runs_app, name="runs")

@@ -6,11 +6,12 @@ of it. A page's own style and program are in it, its pictures are data, and its 
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from typing import IO, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from clipbert_cli.printable import printable
 
 
 def write_page(stream: IO[bytes], template: str, context: Mapping[str, Any]) -> None:
@@ -36,18 +37,8 @@ def _environment() -> Environment:
 
 
 def plain(value: object) -> str:
-    """Return text with the control characters that would hide or reorder it as escapes."""
-    return "".join(
-        character
-        if unicodedata.category(character) not in ("Cc", "Cf", "Cs") or character == "\n"
-        else _escaped(character)
-        for character in str(value)
-    )
-
-
-def _escaped(character: str) -> str:
-    # The zero-width joiner holds emoji and letters of Indian and Arabic scripts together.
-    return character if character in "\u200c\u200d" else f"\\u{ord(character):04x}"
+    """Return text in which characters that would hide or reorder it are escapes."""
+    return printable(str(value))
 
 
 def percent(value: float | None) -> str:

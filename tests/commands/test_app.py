@@ -45,6 +45,8 @@ OPTIONS = {
     "recipes ls": "--json",
     "recipes show": "NAME --comments --data-root --set",
     "recipes validate": "NAME --data-root --set",
+    "report": """PREDICTIONS --against --allow-partial --blind --data-root --examples --output --overwrite --recipe
+        --run --seed --set --split -o -r""",
     "runs": "",
     "runs export": "RUN OUT --checkpoint --weights",
     "runs ls": "FOLDER --json",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 import shutil
@@ -13,15 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import opened
+from browser import ATTACK, opened, pictures
 from made_media import image, marked_frame, read_index, video
-from PIL import Image
 from running import Clipbert
 
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store.source import MediaBytes
-
-ATTACK = "<script>alert(1)</script>"
 
 
 def preview(clipbert: Clipbert, out: Path, *arguments: object) -> str:
@@ -29,11 +24,6 @@ def preview(clipbert: Clipbert, out: Path, *arguments: object) -> str:
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     return out.read_text(encoding="utf-8")
-
-
-def pictures(page: str) -> list[Image.Image]:
-    found = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', page)
-    return [Image.open(io.BytesIO(base64.b64decode(each))) for each in found]
 
 
 def tokens(page: str) -> list[str]:

@@ -12,8 +12,13 @@ for (const table of document.querySelectorAll("table.examples")) {
       if (wanted && !` ${row.dataset[control.name] || ""} `.includes(` ${wanted} `)) return false;
     }
     const words = controls.querySelector("input[type=search]").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const text = words.length ? row.textContent.toLowerCase() : "";
-    return words.every((word) => text.includes(word));
+    return words.every((word) => textOf(row).includes(word));
+  }
+
+  /* Times of frames are no words to search for. */
+  function textOf(row) {
+    const cells = Array.from(row.cells).filter((cell) => !cell.querySelector(".strip"));
+    return cells.map((cell) => cell.textContent).join(" ").toLowerCase();
   }
 
   function filter() {

@@ -1,0 +1,83 @@
+"""`clipbert report`: predictions and trainings on one page. Needs no model and no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clipbert_cli.commands.options import DataRootOption, OverwriteOption, SetOption
+from clipbert_cli.errors import UsageError
+
+
+def report_page(
+    predictions: Annotated[
+        Path | None, typer.Argument(metavar="[PREDS]", help="The predictions that clipbert infer wrote.")
+    ] = None,
+    run: Annotated[
+        list[Path] | None,
+        typer.Option("--run", metavar="DIR", help="A run whose training is shown. Repeatable: several are compared."),
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe", "-r", metavar="NAME|FILE", help="The recipe that has the split, by default the run's."
+        ),
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", metavar="NAME", help="The split that was predicted.")] = None,
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE", help="The HTML page to write; - is stdout.")
+    ] = "report.html",
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", metavar="PREDS", help="Other predictions for the same split, to compare these with."),
+    ] = None,
+    blind: Annotated[
+        Path | None,
+        typer.Option("--blind", metavar="PREDS", help="Predictions of the same model with data.black_frames=true."),
+    ] = None,
+    examples: Annotated[
+        int, typer.Option("--examples", min=1, max=5000, metavar="N", help="How many examples to show.")
+    ] = 200,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample of examples.")] = 0,
+    allow_partial: Annotated[
+        bool, typer.Option("--allow-partial", help="Show the records that have a prediction, and count the others.")
+    ] = False,
+    overrides: SetOption = None,
+    data_root: DataRootOption = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Show predictions with their clips, and how training went, on one page.
+
+    The page has scores with intervals, calibration or ranks, mistakes, and examples to filter and sort. It holds frames
+    of the data: share it like them.
+
+    Example: clipbert report preds.jsonl --run runs/msrvtt_qa --split test -o report.html
+    """
+    if predictions is None and not run:
+        raise UsageError(
+            "neither PREDS nor --run is given", hint="clipbert report preds.jsonl --run runs/msrvtt_qa --split test"
+        )
+    if predictions is None and (against or blind):
+        raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
+    from clipbert_cli.commands.output import writing
+    from clipbert_cli.commands.terminal import note, show_logs
+    from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.report.report import Predicted, Shown, write_report
+    from clipbert_cli.runs.folder import RunFolder
+
+    show_logs()
+    folders = [RunFolder.existing(each) for each in run or ()]
+    predicted = None
+    if predictions is not None:
+        if recipe is None and not folders:
+            raise UsageError("--recipe or --run is missing", hint="name the recipe that has the split")
+        if split is None:
+            raise UsageError("--split is missing", hint="name the split that was predicted, for example test")
+        loaded = load_recipe(recipe or folders[0].recipe, overrides=overrides or (), data_root=data_root)
+        predicted = Predicted(predictions, loaded, split, against=against, blind=blind, allow_partial=allow_partial)
+    with writing(output, overwrite=overwrite, mode="wb") as stream:
+        write_report(stream, predicted, folders, shown=Shown(examples, seed))
+    if output != "-":
+        note(f"wrote {output}" + (": it holds frames and texts of the data" if predicted else ""))

@@ -1,0 +1,284 @@
+"""The predictions part of a report: scores, calibration or ranks, mistakes, and examples with their clips."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from clipbert_cli.infer.score import Joined
+from clipbert_cli.report.charts import Chart, Series, bar_chart, line_chart
+from clipbert_cli.report.media_facts import Counts, most_frequent
+from clipbert_cli.report.thumbnails import Strip, Thumbnails
+from clipbert_cli.task.base import Task
+from clipbert_cli.task.retrieval import ScoreMatrix
+from clipbert_cli.types import PredictionKey
+
+# Of the shown examples this part are the worst ones, the rest is a fair sample.
+_WORST = 0.25
+# Predictions of at least this score are confident.
+CONFIDENT = 0.8
+_RANK_BINS = ((1, 1), (2, 5), (6, 10), (11, 50), (51, 100), (101, None))
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A media item that was found, or an answer that was considered."""
+
+    name: str
+    score: float
+    is_right: bool
+    strip: Strip | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One example of a page.
+
+    Args:
+        flags: what filters choose by: right, wrong, confident, error, worst, differs.
+        order: what rows are sorted by, by the name of a column.
+        says: what each clip says on its own.
+    """
+
+    media_id: str
+    question: str
+    options: Sequence[str]
+    truth: str
+    answer: str
+    error: str
+    kind: str
+    flags: Sequence[str]
+    order: Mapping[str, float]
+    strip: Strip
+    top: Sequence[Hit]
+    says: Sequence[str] = ()
+    other: str = ""
+
+
+@dataclass(frozen=True)
+class Mistakes:
+    """What is confused with what: (right answer, predicted one, count), and wrong answers by count."""
+
+    confused: list[tuple[str, str, str]] = field(default_factory=list)
+    wrong: Counts = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Judged:
+    """Predictions with what they are worth, in the order of their examples.
+
+    Args:
+        worth: 0..1; for ranked media whether the own item is first.
+        ranks: of each example's own media item; None for questions.
+    """
+
+    task: Task
+    joined: Joined
+    worth: np.ndarray
+    ranks: np.ndarray | None
+    matrix: ScoreMatrix | None
+
+    @classmethod
+    def of(cls, task: Task, joined: Joined) -> Judged:
+        """Judge each prediction by its example."""
+        if not task.ranks_media:
+            return cls(task, joined, task.measures(joined.fields, joined.examples)[0].sample.values, None, None)
+        by_name = {measure.name: measure.sample.values for measure in task.measures(joined.fields, joined.examples)}
+        matrix = ScoreMatrix.of(joined.fields, joined.examples)
+        return cls(task, joined, by_name["recall_at_1"], by_name["mean_rank"], matrix)
+
+    def fields(self, place: int) -> Mapping[str, Any]:
+        """Return the prediction of an example; nothing where predictions belong to media items."""
+        return {} if self.matrix is not None else self.joined.fields[self.joined.examples[place].key]
+
+
+# ------------------------------------------------------------------------------------------------------ charts
+
+
+def confidence_charts(judged: Judged) -> list[Chart]:
+    """Return how often answers of each confidence are right, and how many there are; nothing without scores."""
+    pairs = [
+        (min(max(float(fields["score"]), 0.0), 1.0), worth)
+        for place, worth in enumerate(judged.worth)
+        if "score" in (fields := judged.fields(place))
+    ]
+    if not pairs:
+        return []
+    bins: list[list[tuple[float, float]]] = [[] for _ in range(10)]
+    for pair in pairs:
+        bins[min(9, int(pair[0] * 10))].append(pair)
+    means = [tuple(np.mean(each, axis=0)) for each in bins if each]
+    error = sum(len(each) * abs(np.mean([a - b for a, b in each])) for each in bins if each) / len(pairs)
+    title = f"calibration: the share that is right by confidence; mean difference {100 * error:.1f} %"
+    ideal = Series("perfectly calibrated", (0, 1), (0, 1), colour=1, dash=1)
+    own = Series("these predictions", [a for a, _ in means], [b for _, b in means])
+    return [
+        line_chart(title, [own, ideal], x_label="confidence", y_range=(0.0, 1.0)),
+        bar_chart(
+            "answers by confidence", [(f"{n / 10:.1f}", len(each)) for n, each in enumerate(bins)], x_label="confidence"
+        ),
+    ]
+
+
+def rank_charts(directions: Mapping[str, np.ndarray]) -> list[Chart]:
+    """Return recall curves and how ranks are distributed, for the ranks of each direction."""
+    series = []
+    for number, (name, ranks) in enumerate(directions.items()):
+        ks = sorted({1, *np.unique(ranks.astype(int)).tolist()})
+        series.append(Series(name, ks, [100 * float(np.mean(ranks <= k)) for k in ks], colour=number, dash=number))
+    charts = [line_chart("recall at rank k in %", series, x_label="k", y_range=(0.0, 100.0), log_x=True)]
+    for name, ranks in directions.items():
+        bars = [
+            (f"{low}" if low == high else f"{low} to {high}" if high else f"over {low - 1}", _between(ranks, low, high))
+            for low, high in _RANK_BINS
+        ]
+        charts.append(bar_chart(f"ranks, {name}", bars, x_label="rank"))
+    return charts
+
+
+def _between(ranks: np.ndarray, low: int, high: int | None) -> int:
+    return int(((ranks >= low) & (ranks <= (high or np.inf))).sum())
+
+
+# ------------------------------------------------------------------------------------------------------ mistakes
+
+
+def mistakes(judged: Judged) -> Mistakes:
+    """Count what wrong answers are and what they were taken for."""
+    if judged.matrix is not None:
+        return Mistakes()
+    confused: Counter[tuple[str, str]] = Counter()
+    for place, example in enumerate(judged.joined.examples):
+        fields = judged.fields(place)
+        if "answer" in fields and judged.worth[place] == 0:
+            confused[judged.task.truth_text(example), judged.task.answer_text(fields)] += 1
+    wrong: Counter[str] = Counter()
+    for (_, answer), count in confused.items():
+        wrong[answer] += count
+    rows = [(truth, answer, f"{count:,}") for (truth, answer), count in confused.most_common(15)]
+    return Mistakes(rows, most_frequent(wrong, 15))
+
+
+def media_errors(joined: Joined) -> list[tuple[str, str]]:
+    """Return the media items that could not be used, and why."""
+    found = {key.media_id: str(own["media_error"]) for key, own in joined.fields.items() if "media_error" in own}
+    return list(found.items())
+
+
+# ------------------------------------------------------------------------------------------------------ examples
+
+
+def choose(judged: Judged, count: int, seed: int, other: Judged | None) -> list[tuple[int, bool]]:
+    """Return the places of the shown examples in order, and whether each is among the worst rather than drawn.
+
+    The worst ones are confident and wrong; of ranked media those whose own item ranks last. With another system,
+    examples on which both differ come first among the drawn ones.
+    """
+    total = len(judged.worth)
+    if judged.ranks is not None:
+        badness = judged.ranks.astype(float)
+    else:
+        scores = np.array([float(judged.fields(place).get("score", 0.0)) for place in range(total)])
+        badness = np.where(judged.worth == 0, scores, -1.0)
+    worst = [int(place) for place in np.argsort(-badness, kind="stable")[: int(count * _WORST)] if badness[place] > 0]
+    rng = np.random.default_rng(seed)
+    taken = set(worst)
+    drawn = [int(place) for place in rng.permutation(total) if int(place) not in taken]
+    if other is not None:
+        drawn.sort(key=lambda place: judged.worth[place] == other.worth[place])
+    chosen = [(place, True) for place in worst] + [(place, False) for place in drawn[: count - len(worst)]]
+    return sorted(chosen)
+
+
+def rows(
+    judged: Judged, chosen: Sequence[tuple[int, bool]], thumbnails: Thumbnails, other: Judged | None
+) -> Iterator[Row]:
+    """Yield the shown examples with their pictures."""
+    for place, is_worst in chosen:
+        example = judged.joined.examples[place]
+        key = example.key if judged.matrix is None else PredictionKey(example.media_id)
+        flags = _flags(judged, place, is_worst, judged.joined.fields[key], other)
+        make = _question_row if judged.matrix is None else _text_row
+        yield make(judged, place, thumbnails, flags, other)
+
+
+def _flags(judged: Judged, place: int, is_worst: bool, own: Mapping[str, Any], other: Judged | None) -> list[str]:
+    worth = judged.worth[place]
+    flags = ["error"] if "media_error" in own else []
+    flags.append("right" if worth == 1 else "wrong" if worth == 0 else "partly")
+    if worth == 0 and float(own.get("score", 0.0)) >= CONFIDENT:
+        flags.append("confident")
+    if is_worst:
+        flags.append("worst")
+    if other is not None and other.worth[place] != worth:
+        flags.append("better" if worth > other.worth[place] else "worse")
+    return flags
+
+
+def _question_row(
+    judged: Judged, place: int, thumbnails: Thumbnails, flags: Sequence[str], other: Judged | None
+) -> Row:
+    task, example, fields = judged.task, judged.joined.examples[place], judged.fields(place)
+    described = task.described(example)
+    options = described.get("options", ())
+    top = [
+        Hit(task.answer_text(each), float(each.get("score", 0.0)), task.judged(each, example).get("correct", 0) > 0)
+        for each in fields.get("top", ())[:5]
+    ]
+    return Row(
+        media_id=example.media_id,
+        question=str(described.get("question") or described.get("text") or ""),
+        options=options,
+        truth=task.truth_text(example),
+        answer=task.answer_text(fields) if "answer" in fields else "",
+        error=str(fields.get("media_error", "")),
+        kind=example.answer_type or "",
+        flags=flags,
+        order={"score": float(fields.get("score", 0.0)), "correct": float(judged.worth[place])},
+        strip=thumbnails.strip(example.media_id),
+        top=top,
+        says=[_clip_says(task, clip) for clip in fields.get("clips", ()) if isinstance(clip, dict)],
+        other="" if other is None else _other_answer(other, place),
+    )
+
+
+def _clip_says(task: Task, clip: Mapping[str, Any]) -> str:
+    if "answer" not in clip:
+        return ""
+    return f"{task.answer_text(clip)} {float(clip.get('score', 0.0)):.2f}"
+
+
+def _other_answer(other: Judged, place: int) -> str:
+    fields = other.fields(place)
+    return other.task.answer_text(fields) if "answer" in fields else str(fields.get("media_error", ""))
+
+
+def _text_row(judged: Judged, place: int, thumbnails: Thumbnails, flags: Sequence[str], other: Judged | None) -> Row:
+    matrix, example = judged.matrix, judged.joined.examples[place]
+    assert matrix is not None
+    assert judged.ranks is not None
+    scores, own = matrix.values[place], matrix.media_of_text[place]
+    best = np.argsort(-scores, kind="stable")[:5].tolist()
+    top = [
+        Hit(matrix.media_ids[item], float(scores[item]), item == own, thumbnails.frame(matrix.media_ids[item]))
+        for item in best
+    ]
+    rank = int(judged.ranks[place])
+    return Row(
+        media_id=example.media_id,
+        question=example.texts[0],
+        options=(),
+        truth=example.media_id,
+        answer=f"rank {rank:,}",
+        error="",
+        kind=example.answer_type or "",
+        flags=flags,
+        order={"score": float(scores[own]), "correct": float(rank)},
+        strip=thumbnails.strip(example.media_id),
+        top=top,
+        other="" if other is None or other.ranks is None else f"rank {int(other.ranks[place]):,}",
+    )

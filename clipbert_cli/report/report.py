@@ -1,0 +1,196 @@
+"""`clipbert report`: predictions and trainings on one page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from clipbert_cli import __version__
+from clipbert_cli.build import build_task, evaluation_sampling, open_split_media, read_split
+from clipbert_cli.errors import ClipbertError
+from clipbert_cli.infer.score import Joined, join
+from clipbert_cli.report.charts import Chart
+from clipbert_cli.report.page import interval, number, write_page
+from clipbert_cli.report.predictions import (
+    Judged,
+    choose,
+    confidence_charts,
+    media_errors,
+    mistakes,
+    rank_charts,
+    rows,
+)
+from clipbert_cli.report.preview import described
+from clipbert_cli.report.thumbnails import Thumbnails
+from clipbert_cli.report.training import training_part
+from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.store.source import MediaSource
+from clipbert_cli.task.base import Task
+from clipbert_cli.task.intervals import Resampling
+from clipbert_cli.task.measures import Measure, compare, comparison_tables
+
+if TYPE_CHECKING:
+    from clipbert_cli.recipe.schema import Recipe
+
+
+ScoreRow = tuple[str, str, str, str]
+"""A measure, its value, its interval, and how many examples it is of."""
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """The predictions that a page shows, and the split that they belong to.
+
+    Args:
+        against: other predictions for the same split.
+        blind: predictions of the same model without frames.
+        facts: what is known about how they were made, as (name, value).
+    """
+
+    file: Path
+    recipe: Recipe
+    split: str
+    against: Path | None = None
+    blind: Path | None = None
+    facts: Sequence[tuple[str, str]] = ()
+    allow_partial: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """How many examples a page shows, and how they and the resamples are drawn."""
+
+    examples: int = 200
+    seed: int = 0
+
+
+def write_report(
+    stream: IO[bytes], predicted: Predicted | None, runs: Sequence[RunFolder], *, shown: Shown = Shown()
+) -> None:
+    """Write the page.
+
+    Args:
+        runs: their training is compared; may be empty if there are predictions.
+
+    Raises:
+        ClipbertError: predictions and split do not belong together, or cannot be read.
+    """
+    facts, charts = training_part(runs)
+    context: dict[str, Any] = {
+        "title": _title(predicted, runs),
+        "version": __version__,
+        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "holds": "frames and texts" if predicted else "numbers",
+        "runs": facts,
+        "training_charts": charts,
+        "predicted": predicted is not None,
+        **(_predictions_part(predicted, shown) if predicted else {"facts": []}),
+    }
+    write_page(stream, "report.html", context)
+
+
+def _title(predicted: Predicted | None, runs: Sequence[RunFolder]) -> str:
+    if predicted is not None:
+        return f"Report of {predicted.file.name}: {predicted.recipe.name}, {predicted.split}"
+    return "Report of " + " and ".join(run.path.name for run in runs)
+
+
+def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
+    task = build_task(predicted.recipe)
+    split = read_split(predicted.recipe, predicted.split, task, task.check_truth)
+    joined = join(predicted.file, task, split, allow_partial=predicted.allow_partial)
+    judged = Judged.of(task, joined)
+    other = _same_examples(predicted.against, task, joined) if predicted.against else None
+    resampling = Resampling(seed=shown.seed + 1)
+    measures = task.measures(joined.fields, joined.examples)
+    chosen = choose(judged, min(shown.examples, len(judged.worth)), shown.seed, other)
+    thumbnails = _thumbnails(predicted.recipe, predicted.split, len(chosen), task)
+    scores = [_score_row(measure, resampling) for measure in measures]
+    found = mistakes(judged)
+    return {
+        "facts": _facts(predicted, task, joined),
+        "headline": scores[0],
+        "blind": _blind(predicted, task, joined, resampling),
+        "scores": scores,
+        "comparisons": _comparisons(judged, other, resampling),
+        "against": str(predicted.against or ""),
+        "charts": _charts(judged, measures),
+        "mistakes": found,
+        "media_errors": media_errors(joined),
+        "rows": rows(judged, chosen, thumbnails, other),
+        "kinds": sorted({each.answer_type for each in joined.examples if each.answer_type}),
+        "count": len(chosen),
+        "total": len(judged.worth),
+        "ranks": task.ranks_media,
+        "left_out": lambda: thumbnails.left_out,
+    }
+
+
+def _score_row(measure: Measure, resampling: Resampling) -> ScoreRow:
+    ends = measure.interval(resampling)
+    return measure.label, number(measure.value), interval(ends), f"{len(measure.sample.values):,}"
+
+
+def _same_examples(path: Path, task: Task, joined: Joined) -> Judged:
+    """Return other predictions for the same examples.
+
+    Raises:
+        PredictionsError: they are not for all of these.
+    """
+    return Judged.of(task, join(path, task, joined.examples, allow_partial=False))
+
+
+def _blind(
+    predicted: Predicted, task: Task, joined: Joined, resampling: Resampling
+) -> tuple[str, str, str, str] | None:
+    if predicted.blind is None:
+        return None
+    blind = join(predicted.blind, task, joined.examples)
+    return _score_row(task.measures(blind.fields, blind.examples)[0], resampling)
+
+
+def _comparisons(judged: Judged, other: Judged | None, resampling: Resampling) -> list[list[tuple[str, ...]]]:
+    if other is None:
+        return []
+    both = [judged.task.measures(each.joined.fields, each.joined.examples) for each in (judged, other)]
+    return comparison_tables(compare(both[0], both[1], resampling))
+
+
+def _charts(judged: Judged, measures: Sequence[Measure]) -> list[Chart]:
+    if judged.ranks is None:
+        return confidence_charts(judged)
+    by_name = {measure.name: measure.sample.values for measure in measures}
+    return rank_charts({"text to video": by_name["mean_rank"], "video to text": by_name["video_to_text/mean_rank"]})
+
+
+def _thumbnails(recipe: Recipe, split: str, examples: int, task: Task) -> Thumbnails:
+    sampling = evaluation_sampling(recipe)
+    source: MediaSource | None = None
+    problem = ""
+    try:
+        source = open_split_media(recipe, split)
+    except ClipbertError as exc:
+        problem = str(exc)
+    frames = sampling.num_clips * sampling.num_frames if recipe.data.media == "video" else 1
+    # With ranked media, each example shows one frame of the five best as well.
+    frames += 5 if task.ranks_media else 0
+    return Thumbnails(source, sampling, rotation=recipe.data.rotation, frames=examples * frames, problem=problem)
+
+
+def _facts(predicted: Predicted, task: Task, joined: Joined) -> list[tuple[str, str]]:
+    recipe = predicted.recipe
+    media = {example.media_id for example in joined.examples}
+    facts = [
+        ("predictions", str(predicted.file)),
+        ("recipe", f"{recipe.name}, task {recipe.task}"),
+        ("split", predicted.split),
+        ("examples", f"{len(joined.examples):,} of {len(media):,} {recipe.data.media}s"),
+        ("sampling", described(evaluation_sampling(recipe))),
+        *predicted.facts,
+    ]
+    if joined.missing or joined.unknown:
+        facts.append(("left out", f"{joined.missing:,} without a prediction, {joined.unknown:,} of other records"))
+    return facts

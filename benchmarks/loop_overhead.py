@@ -69,7 +69,9 @@ class LoopTimer(PhaseTimer):
 def measure(folder: Path, steps: int) -> dict[str, float]:
     """Return the milliseconds of a step, in total and by part, and the shares of the loop and of waiting for data."""
     make_demo_data(folder, train=40)
-    recipe = load_recipe("demo_qa", overrides=[f"train.max_steps={steps + WARM_UP}"], data_root=folder)
+    recipe = load_recipe(
+        "demo_qa", overrides=[f"train.max_steps={steps + WARM_UP}", "train.blind_baseline=false"], data_root=folder
+    )
     training = prepare_training(recipe, folder / "run", world=start_world("cpu"))
     timer = LoopTimer()
     trainer = training.trainer(phases=timer)

@@ -100,6 +100,8 @@ def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
             f"objective.num_labels is {outputs}, but {path} has {len(answers)} answers",
             hint="set objective.num_labels to null, which takes the number of answers",
         )
+    if len(answers) == 1:
+        logger.warning("%s has 1 answer: there is nothing to choose", path)
     if outputs is not None and outputs > len(answers):
         logger.warning(
             "objective.num_labels is %d, but %s has %d answers: outputs without an answer make training harder; null "

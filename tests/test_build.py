@@ -200,7 +200,7 @@ def test_answers_of_other_spelling_are_the_same_if_asked(made_data: Path, tmp_pa
     run = tmp_path / "run"
     training = prepare_training(tiny(made_data, other, "objective.normalize_answers=true", "train.max_steps=1"), run)
     assert training.facts.training_examples == 96
-    assert training.losses == []
+    assert training.notes == []
     training.run()
     assert len(predictions(run)) == 48
 

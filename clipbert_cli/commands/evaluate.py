@@ -98,12 +98,12 @@ def evaluate(
     )
     metrics = found.metrics
     folder = RunFolder.of_model(run)[0] if run else None
-    lost = _lost(loaded, folder, examples, split)
+    notes = _notes(loaded, folder, examples, split)
     baselines = folder.baselines()[-1:] if folder else []
     if as_json:
         how = {"intervals": found.intervals, "resampling": {"level": LEVEL, "resamples": resamples, "seed": seed}}
         other = {"against": {"file": str(against), **comparisons_as_json(found.comparisons)}} if against else {}
-        unseen = {**({"baseline": baselines[0]} if baselines else {}), **({"lost": lost} if lost else {})}
+        unseen = {**({"baseline": baselines[0]} if baselines else {}), **({"notes": notes} if notes else {})}
         print_json({**metrics, **how, **other, **unseen})
         return
     blind = [f"without looking: {each}" for record in baselines for each in sentences(record)]
@@ -115,7 +115,7 @@ def evaluate(
         note(f"{failed} records count as wrong, because their media are missing or damaged")
     if left_out := metrics.get("left_out"):
         note(f"{left_out} records are left out, because their media are missing or damaged")
-    for sentence in lost:
+    for sentence in notes:
         note(sentence)
     if missing := metrics.get("missing"):
         total = metrics["count"] + missing
@@ -124,7 +124,7 @@ def evaluate(
         note(f"{unknown} predictions belong to no record of the split: left out")
 
 
-def _lost(recipe: Recipe, folder: RunFolder | None, examples: Sequence[Example], split: str) -> list[str]:
+def _notes(recipe: Recipe, folder: RunFolder | None, examples: Sequence[Example], split: str) -> list[str]:
     """Return what a model cannot read or answer of a split, as far as its vocabulary and answers are at hand."""
     from clipbert_cli.build import build_task
     from clipbert_cli.recipe.load import resolve

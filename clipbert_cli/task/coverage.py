@@ -1,4 +1,4 @@
-"""What a model cannot read or answer of a split: texts that are cut, and answers outside the vocabulary."""
+"""What a model cannot read or answer of a split: texts that are cut, and answers that are not known."""
 
 from __future__ import annotations
 
@@ -52,6 +52,25 @@ def unknown_answers(examples: Sequence[Example], task: Task, *, what: str) -> li
     guess = f"; it has {near!r}: see objective.normalize_answers" if near is not None else ""
     sentence = f"{len(unknown):,} of {len(examples):,} {what} answers are not in data.answers and count as wrong"
     return [f"{sentence}, such as {shown}{guess}"]
+
+
+def unlearned_answers(trained: Sequence[Example], task: Task) -> list[str]:
+    """Return a sentence about the answers of the vocabulary that no training example has; none if there are none."""
+    learned = {answer for example in trained for answer in task.answers_in(example)}
+    never = [answer for answer in task.answers if answer not in learned] if task.needs_answers else []
+    if not never:
+        return []
+    shown = ", ".join(repr(_excerpt(answer)) for answer in never[:3])
+    return [f"{len(never):,} of {len(task.answers):,} answers are in no training record, such as {shown}"]
+
+
+def shared_media(trained: Sequence[Example], examples: Sequence[Example]) -> list[str]:
+    """Return a sentence about the media of validation that are trained on as well; none if there are none."""
+    known, own = {example.media_id for example in trained}, {example.media_id for example in examples}
+    shared = sorted(own & known)
+    if not shared:
+        return []
+    return [f"{len(shared):,} of {len(own):,} media of validation are trained on as well, such as {shared[0]!r}"]
 
 
 def _excerpt(text: str) -> str:

@@ -40,7 +40,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
 from clipbert_cli.runtime.provenance import device_name, environment
-from clipbert_cli.task.coverage import cut_texts, unknown_answers
+from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers, unlearned_answers
 from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
@@ -129,17 +129,19 @@ class Training:
             forward_passes=len(self.plan.layout.batches(1, self.world.shard)),
             devices=self.devices,
             precision=self.setup.precision.describe(),
-            losses=self.losses,
+            notes=self.notes,
         )
 
     @cached_property
-    def losses(self) -> list[str]:
-        """What the model cannot read or answer, one sentence each."""
+    def notes(self) -> list[str]:
+        """What a person should know of texts, answers and media, one sentence each."""
         setup, trained = self.setup, [example for group in self.groups for example in group.examples]
         return [
             *cut_texts(trained, setup.tokenizer, what="training"),
             *cut_texts(self.val_examples, setup.tokenizer, what="validation"),
             *unknown_answers(self.val_examples, setup.task, what="validation"),
+            *unlearned_answers(trained, setup.task),
+            *shared_media(trained, self.val_examples),
         ]
 
     @property

@@ -19,7 +19,7 @@ class TrainingFacts:
     costs. `groups` describes the optimiser's parameters, and `frozen` names the parts that are not trained. `ema_decay`
     is None if no moving average is kept. `forward_passes` is the number in one step of the main process, whose share is
     the largest. `devices` has one name per process. `resumed` is appended to the run's line.
-    `losses` say what the model cannot read or answer.
+    `notes` say what to know of texts, answers and media.
     """
 
     run: str
@@ -41,7 +41,7 @@ class TrainingFacts:
     forward_passes: int
     devices: Sequence[str]
     precision: str
-    losses: Sequence[str]
+    notes: Sequence[str]
 
     def values(self) -> dict[str, Any]:
         """Return plain values by name, for programs."""
@@ -50,7 +50,7 @@ class TrainingFacts:
         return {
             **{name: getattr(self, name) for name in (*names, *more)},
             "devices": list(self.devices),
-            "lost": list(self.losses),
+            "notes": list(self.notes),
             "processes": len(self.devices),
             "steps": self.plan.total_steps,
             "epochs": self.plan.epochs,
@@ -89,7 +89,7 @@ class TrainingFacts:
                 ),
                 f"device     {devices}, {self.precision}",
                 f"decoder    {self.decoder}",
-                *(f"lost       {loss}" for loss in self.losses),
+                *(f"note       {note}" for note in self.notes),
                 f"run        {self.run}{self.resumed}",
             ]
         )

@@ -6,7 +6,7 @@ import pytest
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
-from clipbert_cli.task.coverage import cut_texts, unknown_answers
+from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers, unlearned_answers
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.answer_forms import normal_form
 from clipbert_cli.text.tokenizer import Tokenizer
@@ -72,6 +72,27 @@ def test_hidden_and_known_answers_are_not_counted():
     assert unknown_answers(images, task("image_qa", ["red"]), what="validation") == []
     choice = task_class("multiple_choice")(ObjectiveConfig(), InferConfig(), None)
     assert unknown_answers([example("a", "b", target=1)], choice, what="validation") == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "says"),
+    [(["red"], "2 of 3 answers .* 'blue', 'green'"), (["red", "blue", "blue"], "1 of 3 answers .* such as 'green'$")],
+)
+def test_answers_that_training_never_shows_are_counted(targets, says):
+    trained = [example("a", target=target) for target in targets]
+    (sentence,) = unlearned_answers(trained, task("open_ended_qa", ["red", "blue", "green"]))
+    assert re.search(says, sentence), sentence
+    assert unlearned_answers(trained, task("open_ended_qa", ["red"])) == []
+    assert unlearned_answers([], task_class("retrieval")(ObjectiveConfig(), InferConfig(), None)) == []
+
+
+def test_media_of_validation_that_are_trained_on_are_counted():
+    one, other = Example("0", "cat1", ("a",)), Example("0", "cat2", ("a",))
+    assert shared_media([one], [other]) == []
+    assert shared_media([one, other], []) == []
+    assert shared_media([one], [one, other, one]) == [
+        "1 of 2 media of validation are trained on as well, such as 'cat1'"
+    ]
 
 
 # ---------------------------------------------------------------------------------------------- normal forms

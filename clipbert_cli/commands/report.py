@@ -48,9 +48,9 @@ def report_page(
     data_root: DataRootOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Show predictions with their clips, and how training went, on one page.
+    """Show predictions and trainings on one page.
 
-    The page has scores with intervals, calibration or ranks, mistakes, and examples to filter and sort. It holds frames
+    The page has scores with intervals, calibration or ranks, mistakes, and examples with their clips. It holds frames
     of the data: share it like them.
 
     Example: clipbert report preds.jsonl --run runs/msrvtt_qa --split test -o report.html

@@ -20,6 +20,7 @@ import pickle
 import resource
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ _HINTS = {
 # Descriptors that a loading process needs to pass a batch's memory to the main process. The thread that does this would
 # try forever without them.
 _DESCRIPTORS_TO_SEND = 4
+
+_SECONDS_BETWEEN_LOOKS = 0.5
 
 _processes: set[BaseProcess] = set()
 """The loading processes that this process has started and that have not ended well."""
@@ -194,7 +197,8 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def prepare_worker(_worker: int) -> None:
-    """Let this loading process ignore the signals for the main process, and end by those of a crash without a word."""
+    """Let a loading process ignore the signals for the main process, crash without a word, and end with its parent."""
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     for number in SIGNALS_IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)
     # torch prints a line about these; the main process has a message of its own.
@@ -204,6 +208,14 @@ def prepare_worker(_worker: int) -> None:
 
 class _Death(BaseException):
     """The death of a loading process while torch waits for a batch, whose `except Exception` must not catch it."""
+
+
+def _end_with_parent() -> None:
+    # torch looks every 5 seconds, and only while no batch is made.
+    parent = multiprocessing.parent_process()
+    while parent is not None and os.getppid() == parent.pid:
+        time.sleep(_SECONDS_BETWEEN_LOOKS)
+    os._exit(1)
 
 
 def _check(error: Callable[[int], BaseException] | None = None) -> None:

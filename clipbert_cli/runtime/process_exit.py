@@ -106,7 +106,9 @@ def launch_error(ended: Ended, logs: Path) -> LaunchError:
     code has to do, and the others report that they have lost it. The traceback of an unexpected error is printed.
     """
     first = _first_failure(logs)
-    if first and not (first.is_consequence and (ended.exit_code or 0) < 0):
+    was_killed = (ended.exit_code or 0) < 0
+    # The launcher ends the others with SIGTERM, which they may notice before they miss the one that was killed.
+    if first and not (was_killed and (first.is_consequence or first.code == 128 + signal.SIGTERM)):
         if first.trace:
             sys.stderr.write(first.trace)
             return LaunchError(f"process {first.rank} failed: {first.message}".split("\n"), code=first.code)

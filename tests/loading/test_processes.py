@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import is_running
 from torch.utils.data import DataLoader, Dataset
 
 from clipbert_cli.errors import ClipbertError
@@ -209,3 +210,24 @@ def test_a_spare_descriptor_is_kept_for_each_batch(monkeypatch: pytest.MonkeyPat
     assert Sender(made)([1, 2]).open() == [1, 2]
     assert len(opened) >= 3
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("work", ["time.sleep(600)", "None"], ids=["busy", "waiting"])
+def test_loading_processes_end_when_their_parent_is_killed(work: str) -> None:
+    code = f"""
+import os, sys, time, multiprocessing
+sys.path.insert(0, "tests/loading")
+from test_processes import loading
+batches = loading(5, lambda: {work}, workers=2)
+next(batches)
+print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+os.kill(os.getpid(), 9)
+"""
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = {**os.environ, "PYTHONPATH": path}
+    # The loading processes have the pipe, too: it ends when the last of them has ended.
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == -signal.SIGKILL
+    assert not any(is_running(int(child)) for child in done.stdout.split())

@@ -84,6 +84,7 @@ def test_ctrl_c_has_its_exit_code() -> None:
         (Ended(exit_code=-9, rank=1), [(0, "gloo: Connection reset by peer", True)], "process 1 was ended by SIGKILL"),
         (Ended(exit_code=-11, rank=0), [(1, "Connection closed", True)], "process 0 was ended by SIGSEGV"),
         (Ended(exit_code=-7, rank=2), [], "process 2 was ended by SIGBUS"),
+        (Ended(exit_code=-9, rank=1), [(0, "interrupted by SIGTERM", False)], "process 1 was ended by SIGKILL"),
         # Who fails for a reason of its own is the cause, however late it reports.
         (Ended(exit_code=1, rank=0), [(0, "the main process failed", True), (1, "no space", False)], "no space"),
         (Ended(exit_code=-9, rank=0), [(1, "damaged video", False)], "damaged video"),
@@ -95,7 +96,8 @@ def test_the_process_that_failed_first_is_named(
     ended: Ended, reports: list[tuple[int, str, bool]], message: str, tmp_path: Path
 ) -> None:
     for time, (rank, text, is_consequence) in enumerate(reports):
-        failure = Failure(text, None, 1, rank, float(time), is_consequence=is_consequence)
+        code = 143 if "SIGTERM" in text else 1
+        failure = Failure(text, None, code, rank, float(time), is_consequence=is_consequence)
         write_json(tmp_path / str(rank) / "error.json", {"clipbert": asdict(failure)})
     assert str(launch_error(ended, tmp_path)) == message
 

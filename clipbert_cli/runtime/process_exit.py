@@ -6,6 +6,7 @@ The report is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a p
 from __future__ import annotations
 
 import atexit
+import functools
 import os
 import signal
 import sys
@@ -135,19 +136,30 @@ def _first_failure(logs: Path) -> Failure | None:
 
 
 def run_and_exit(work: Callable[[], object]) -> None:
-    """Run `work`; a process of several then ends here, a single process returns and ends as Python does it.
+    """Run `work`; a process of several then ends here, a single process mostly returns and ends as Python does it.
 
     gloo's threads, which carry tensors between processes, need Python's lock when they release a tensor. If they ask
     for it while the interpreter shuts down, Python ends them inside C++ code that must not be left, and the process
     aborts (SIGABRT) after all its work is done. They cannot be joined either, since other processes may have failed.
     So this ends the way `multiprocessing` ends its processes: exit handlers, flush, `os._exit`. Threads that are not
     daemons are not joined.
+
+    A single process ends in the same way if DALI may have decoded on a GPU: DALI destroys NVDEC's decoders when C++
+    destroys its static objects, after CUDA has ended, and that may abort.
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's launcher, or ours, has started this process
         threading.Thread(target=_end_with_launcher, name="launcher", daemon=True).start()
     if os.environ.get("WORLD_SIZE", "1") == "1":
-        work()
-        return
+        failure: BaseException | None = None
+        try:
+            work()
+        except BaseException as exc:
+            if not _has_gpu_decoder():
+                raise
+            failure = exc
+        if failure is None and not _has_gpu_decoder():
+            return
+        work = functools.partial(_raise, failure)
     import ctypes  # costs 4 ms, which a single process need not spend
 
     code = 1
@@ -172,6 +184,17 @@ def _end_with_launcher() -> None:
     while os.getppid() == launcher:
         time.sleep(_SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _has_gpu_decoder() -> bool:
+    """Return whether this process has loaded DALI and used a GPU."""
+    torch = sys.modules.get("torch")
+    return "nvidia.dali" in sys.modules and torch is not None and bool(torch.cuda.is_initialized())
+
+
+def _raise(failure: BaseException | None) -> None:
+    if failure is not None:
+        raise failure
 
 
 def _exit_code(work: Callable[[], object]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import asdict
@@ -71,6 +72,25 @@ def test_output_that_cannot_be_written_is_an_error(processes: int) -> None:
         done = ending("print('words'); sys.exit(0)", processes, full)
     assert done.returncode == 120
     assert "No space left on device" in done.stderr
+
+
+# A function that C++ calls for static objects, after Python's end, and that aborts.
+ABORTS = "libc = ctypes.CDLL(None); libc.__cxa_atexit(libc.abort, None, None)"
+DALI_ON_GPU = (
+    "import types; cuda = types.SimpleNamespace(is_initialized=lambda: {used}); "
+    "sys.modules.update({{'nvidia.dali': types, 'torch': types.SimpleNamespace(cuda=cuda)}})"
+)
+
+
+@pytest.mark.parametrize(
+    ("end", "code"), [("pass", 0), ("sys.exit(0)", 0), ("sys.exit(3)", 3), ("raise ValueError", 1)]
+)
+def test_static_objects_are_left_alone_after_decoding_on_a_gpu(end: str, code: int) -> None:
+    work = f"{ABORTS}; {DALI_ON_GPU.format(used=True)}; {end}"
+    done = ending(work, 1)
+    assert (done.returncode, done.stdout) == (code, "handler\n")
+    assert ("ValueError" in done.stderr) == (code == 1)
+    assert ending(f"{ABORTS}; {DALI_ON_GPU.format(used=False)}; {end}", 1).returncode == -signal.SIGABRT
 
 
 def test_ctrl_c_has_its_exit_code() -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import json
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,3 +126,25 @@ def test_a_side_that_fails_ends_the_benchmark(harness: Any, start: Any) -> None:
         pytest.raises(SystemExit, match="one: its process ended with exit code 1"),
     ):
         sides.take("not a number")
+
+
+@pytest.mark.dali
+def test_the_first_gpu_minutes_run_on_a_cpu_as_far_as_it_goes(tmp_path: Path) -> None:
+    command = [sys.executable, FOLDER / "first_gpu_minutes.py", tmp_path, "--device", "cpu"]
+    # The other stages run the same functions for longer, or commands that have tests of their own.
+    done = subprocess.run([*command, "--only", "ends", "damaged"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [result["exit_code"] for result in summary.values()] == [0, 0]
+    fates = json.loads((tmp_path / "damaged.txt").read_text())
+    assert fates["pixels"] + fates["error"] == fates["whole_ones_right_afterwards"] == 60
+
+
+def test_a_stage_that_crashes_or_hangs_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = importlib.import_module("first_gpu_minutes")
+    crash = ["-c", "import os; print('before', flush=True); os.abort()"]
+    sleep = ["-c", "import time; time.sleep(60)"]
+    monkeypatch.setattr(script, "COMMANDS", {"crash": (crash, crash), "sleep": (sleep, sleep)})
+    assert script.run_stage("crash", tmp_path, "cpu", 20)["exit_code"] == -6
+    assert (tmp_path / "crash.txt").read_text() == "before\n"
+    assert script.run_stage("sleep", tmp_path, "cpu", 0.5)["exit_code"] == "stopped after 0 s"

@@ -150,10 +150,9 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
         print_result(f"{result.state:9} {result.name:26} {products}")
     for result in results:
         if result.state == "partial":
-            lines = [line for each in result.errors for line in each.splitlines()]
             error(
                 f"{result.name} is not complete",
-                *lines,
+                *_lines(result.errors),
                 hint=f"run the command again, which continues the download: {command}",
             )
     for line in _instructions(plan, [result for result in results if result.state == "manual"]):
@@ -164,6 +163,19 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
             note(f"next: clipbert pack {plan.layout.folder(part)} {store}")
 
 
+def _lines(errors: Sequence[str]) -> list[str]:
+    """Return the lines of the errors of a part. Where several files failed for one reason, the first one is shown."""
+    of_reason: dict[str, list[str]] = {}
+    for error in errors:
+        of_reason.setdefault(error.rpartition(": ")[2], []).append(error)
+    lines = []
+    for first, *others in of_reason.values():
+        lines += first.splitlines()
+        if others:
+            lines.append(f"  and {len(others)} more {'file' if len(others) == 1 else 'files'} for the same reason")
+    return lines
+
+
 def _instructions(plan: DownloadPlan, results: Sequence[PartResult]) -> list[str]:
     """Return what the user does for each part that no source gave."""
     if not results:
@@ -172,7 +184,7 @@ def _instructions(plan: DownloadPlan, results: Sequence[PartResult]) -> list[str
     for result in results:
         given = "FOLDER" if result.part.kind == "media" or len(result.part.files) > 1 else "FILE"
         lines += ["", f"== {result.name}: {result.part.title}"]
-        lines += [f"   {line}" for error in result.errors for line in error.splitlines()]
+        lines += [f"   {line}" for line in _lines(result.errors)]
         lines += [f"   {line}" for line in (result.part.manual or "").strip().splitlines()]
         if result.part.files:
             lines.append("   Files: " + ", ".join(file.rsplit("/", 1)[1] for file in result.part.files))

@@ -79,6 +79,18 @@ def test_a_part_that_fails_stops_no_other_and_is_completed_later(world):
     assert world.tree() == EVERYTHING
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_files_that_fail_for_one_reason_are_counted(world, count):
+    for name in ("qa_train", "qa_val", "qa_test")[:count]:
+        world.pages[f"msrvtt/{name}.json"].statuses = [403] * 9
+    done = world.run("msrvtt/qa", code=1)
+    assert done.stderr.count("no source gave the file") == 1
+    others = "1 more file" if count == 2 else "2 more files"
+    assert f"and {others} for the same reason" in done.stderr
+    world.pages["msrvtt/qa_val.json"].statuses = [410] * 9
+    assert world.run("msrvtt/qa", code=1).stderr.count("no source gave the file") == 2
+
+
 def test_an_optional_file_may_be_absent(world):
     world.pages["msrvtt/train_ans2label.json"].statuses = [404]
     result = world.json("msrvtt/qa")

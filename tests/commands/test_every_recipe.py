@@ -241,6 +241,7 @@ def test_one_question_with_options_about_one_file(
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)
     assert row["option"] == ("green", "red", "blue")[row["answer"]]
-    assert sum(row["scores"]) == pytest.approx(1, abs=1e-5)
+    assert sorted(each["option"] for each in row["top"]) == ["blue", "green", "red"]
+    assert sum(each["score"] for each in row["top"]) == pytest.approx(1, abs=1e-5)
     wrong = clipbert("ask", "--run", trained("msrvtt_qa"), *asked)
     assert (wrong.returncode, "--option" in wrong.stderr) == (2, True)

@@ -22,13 +22,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import logging
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageError
+from clipbert_cli.errors import AnnotationError, RecipeError, RunError, StoreError, UsageError
 from clipbert_cli.hub import is_hub_name, local_folder
 from clipbert_cli.media_ids import media_id_of
 from clipbert_cli.printable import SHOWN, Lines, listed, shortened
@@ -264,6 +265,21 @@ class Evaluation:
 # ------------------------------------------------------------------------------------------ the composition
 
 
+def _difference(own: Sequence[str], given: Sequence[str]) -> str:
+    """Return the first label at which two lists of answers differ, and at how many they do; empty if they are equal."""
+    pairs = list(enumerate(itertools.zip_longest(own, given)))
+    differing = [(label, pair) for label, pair in pairs if pair[0] != pair[1]]
+    if not differing:
+        return ""
+    label, (mine, other) = differing[0]
+    more = f", and {len(differing) - 1} more labels differ" if len(differing) > 1 else ""
+    return f"label {label} was {_named(mine)} and is {_named(other)} now{more}"
+
+
+def _named(answer: str | None) -> str:
+    return "no answer" if answer is None else repr(answer)
+
+
 @dataclass(frozen=True)
 class Setup:
     """Makes everything that training and inference need from one recipe."""
@@ -276,24 +292,28 @@ class Setup:
     columns: dict[str, Columns] | None = None
 
     @classmethod
-    def for_training(cls, recipe: Recipe, world: World, *, vocabulary: Path | None = None) -> Setup:
-        """Read the answers and the vocabulary that the recipe names.
+    def for_training(cls, recipe: Recipe, world: World, *, begun: RunFolder | None = None) -> Setup:
+        """Read the answers and the vocabulary that the recipe names, or those of the run that is resumed.
 
         Args:
-            vocabulary: take this one instead, that of a run which is resumed.
+            begun: the folder of that run. What the recipe names must be the same, or not be there any more.
 
         Raises:
+            RunError: it is something else.
             ClipbertError: a file is missing or wrong.
         """
         from clipbert_cli.text.tokenizer import Tokenizer
 
-        answers = read_vocabulary(recipe)
         # The run folder keeps this recipe, and `infer` may be called from another working directory.
         root = str(resolve(recipe, "."))
         recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"root": root})})
-        task = build_task(recipe, answers)
-        vocabulary = vocabulary or local_place(recipe, recipe.model.vocabulary)
-        tokenizer = Tokenizer(vocabulary, max_length=recipe.data.max_text_length)
+        if begun:
+            setup = cls.for_run(recipe, begun, world)
+            setup.refuse_other_answers(recipe)
+            setup.refuse_other_tokenizer(recipe)
+            return dataclasses.replace(setup, columns={})
+        task = build_task(recipe, read_vocabulary(recipe))
+        tokenizer = Tokenizer(local_place(recipe, recipe.model.vocabulary), max_length=recipe.data.max_text_length)
         return cls(recipe, task, tokenizer, world, columns={})
 
     @classmethod
@@ -304,6 +324,46 @@ class Setup:
         answers = read_answers(folder.answers) if task_class(recipe.task).needs_answers else None
         tokenizer = Tokenizer(folder.vocabulary, max_length=recipe.data.max_text_length)
         return cls(recipe, build_task(recipe, answers), tokenizer, world)
+
+    def refuse_other_answers(self, recipe: Recipe) -> None:
+        """Raise RunError if the recipe names answers that are not those of this run; its own are used."""
+        named = recipe.data.answers
+        if self.answers is None or named is None or not resolve(recipe, named).exists():
+            return
+        given = build_task(recipe, read_answers(resolve(recipe, named))).answers
+        if difference := _difference(list(self.answers), list(given)):
+            raise RunError(
+                f"{resolve(recipe, named)} (data.answers) has other answers than the run: {difference}",
+                hint="restore the file as the run has it (answers.json in its folder), or train a new run",
+            )
+
+    def refuse_other_tokenizer(self, recipe: Recipe) -> None:
+        """Raise RunError if the recipe names a tokenizer that is not that of this run; its own is used."""
+        from clipbert_cli.text.tokenizer import Tokenizer
+
+        path = resolve(recipe, recipe.model.vocabulary)
+        if path.exists() and Tokenizer(path, max_length=self.tokenizer.max_length).files() != self.tokenizer.files():
+            raise RunError(
+                f"{path} (model.tokenizer) is another tokenizer than the run's {self.tokenizer.vocabulary_file}",
+                hint="restore the file as the run has it, or train a new run",
+            )
+
+    def refuse_other_model(self, model: ClipBert) -> None:
+        """Raise RunError if a model was trained with other answers or another vocabulary than this setup has."""
+        head = model.head_spec
+        if self.answers is not None:
+            # Models that do not say what their outputs mean still need one for each answer.
+            trained = head.answers or list(self.answers)[: head.num_outputs]
+            if difference := _difference(list(trained), list(self.answers)):
+                raise RunError(
+                    f"the answers (answers.json) are not those of the model: {difference}",
+                    hint="restore answers.json in the folder of the run",
+                )
+        if model.vocabulary not in (None, self.tokenizer.digest):
+            raise RunError(
+                f"{self.tokenizer.vocabulary_file}: the model was trained with another vocabulary",
+                hint="restore the file in the folder of the run",
+            )
 
     def changed(self, **sections: Mapping[str, Any]) -> Setup:
         """Return a setup with other settings, for example `changed(infer={"num_clips": 1})`. They are not checked."""
@@ -355,7 +415,8 @@ class Setup:
             )
         # What no file provides starts at random. The seed makes two runs of one recipe equal.
         torch.manual_seed(recipe.seed)
-        model = ClipBert(config, self.task.head(), vision)
+        head = dataclasses.replace(self.task.head(), task=recipe.task)
+        model = ClipBert(config, head, vision, self.tokenizer.digest)
         model.visual_encoder.check_frame_size(data.frame_size)
         if data.max_text_length > model.sizes.max_position_embeddings:
             raise RecipeError(

@@ -30,9 +30,8 @@ from clipbert_cli.infer.question_lines import parse
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, read_scores
 from clipbert_cli.media.frame_folder import folder_as_video
 from clipbert_cli.model.bert_sizes import read_bert_sizes
+from clipbert_cli.model.description import read_description
 from clipbert_cli.model.hf_files import read_object
-from clipbert_cli.model.pretrained import read_description
-from clipbert_cli.model.starting import is_saved_model
 from clipbert_cli.model.weights.weight_files import read_index
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs.checkpoint import damage
@@ -163,10 +162,9 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "infer.score_folder: read_scores": ("ids.json", scores),
     "infer.score_folder: ScoreFolder._is_whole": ("unfinished/scores.npy", unfinished),
     "infer.score_folder: _holds": ("unfinished/state.json", unfinished),
-    "model.pretrained: read_description": ("config.json", lambda path: read_description(path.parent)),
+    "model.description: _read": ("config.json", lambda path: read_description(path.parent)),
     "model.weights.weight_files: read_index": ("model.safetensors.index.json", read_index),
     "model.bert_sizes: read_bert_sizes": ("config.json", lambda path: read_bert_sizes(path.parent)),
-    "model.starting: is_saved_model": ("config.json", lambda path: is_saved_model(path.parent)),
     "model.hf_files: read_object": ("config.json", read_object),
     "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),
     "recipe.values: read_text": ("a.yaml", load_recipe),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clipbert_cli.build import Evaluation, SharedTexts
+from clipbert_cli.errors import RunError
 from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode
 from clipbert_cli.memory import memory_advice
 from clipbert_cli.model import ClipBert
@@ -115,6 +116,7 @@ class Predictor:
             else:
                 moved = dataclasses.replace(moved, examples=shared.examples)
                 outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
+            _check_finite(outputs, batch.media_ids)
             predictions = [*failures, *self.task.predict(outputs, moved)]
             yield predictions
             progress(len(predictions))
@@ -128,6 +130,20 @@ def _score_pairs(scorer: RowScorer, visual: Tensor, shared: SharedTexts, media_i
         return scorer.score(visual, row_text=pairs % count, row_item=pairs // count)
     pairs = shared.wanted(media_ids).flatten().nonzero()[:, 0]  # (R,)
     return scorer.score(visual, row_text=pairs % count, row_item=pairs // count, place=pairs, total=len(visual) * count)
+
+
+def _check_finite(outputs: Outputs, media_ids: Sequence[str]) -> None:
+    """Raise RunError if the model gives scores that are no numbers: any answer taken from them would be wrong."""
+    logits, words = outputs.logits, outputs.mlm_logits
+    # A sum needs no memory beside the scores of words, and is a number only if all of them are.
+    if not bool(torch.isfinite(logits).all()) or (
+        words is not None and not bool(words.sum(dtype=torch.float64).isfinite())
+    ):
+        raise RunError(
+            f"the model's scores for {', '.join(map(repr, media_ids))} are NaN or infinite",
+            hint="compute with more precision: --set train.precision=fp32. If that does not help, the training that "
+            "made the model has failed",
+        )
 
 
 def _failures(batch: Batch) -> list[Prediction]:

@@ -99,9 +99,12 @@ def open_run(selection: RunSelection, world: World | None = None) -> TrainedRun:
     overrides, data_root = selection.overrides, selection.data_root
     settings = load_recipe(folder.recipe, overrides=() if selection.recipe else overrides, data_root=data_root)
     _refuse_without_effect(overrides, with_recipe=selection.recipe is not None)
-    if selection.recipe:
-        settings = with_other_data(settings, load_recipe(selection.recipe, overrides=overrides, data_root=data_root))
-    return TrainedRun(Setup.for_run(settings, folder, world), model.to(world.device))
+    other = load_recipe(selection.recipe, overrides=overrides, data_root=data_root) if selection.recipe else None
+    setup = Setup.for_run(with_other_data(settings, other) if other else settings, folder, world)
+    setup.refuse_other_model(model)
+    if other:
+        setup.refuse_other_answers(other)
+    return TrainedRun(setup, model.to(world.device))
 
 
 def with_other_data(own: Recipe, other: Recipe) -> Recipe:

@@ -37,17 +37,25 @@ class ClipBert(nn.Module):
         config: sizes; `tokenizer` and the places of weights are not read here.
         head: kind of the head and its number of outputs.
         vision: the visual encoder to build, if `config.visual.kind` is `hf`.
+        vocabulary: the digest of the vocabulary whose entries the word embeddings belong to, if it is known.
     """
 
     visual_encoder: VisualEncoder
 
-    def __init__(self, config: ModelConfig, head: HeadSpec, vision: VisionModel | None = None) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        head: HeadSpec,
+        vision: VisionModel | None = None,
+        vocabulary: str | None = None,
+    ) -> None:
         super().__init__()
         self.sizes = sizes = BertSizes.of(config.bert)
         # With every size, so that a saved model describes itself.
         bert = config.bert.model_copy(update=dataclasses.asdict(sizes))
         self.config = config.model_copy(update={"bert": bert})
         self.head_spec = head
+        self.vocabulary = vocabulary
         if vision is None:
             self.visual_encoder = GridResNet(config.visual, sizes.hidden_size)
         else:

@@ -15,6 +15,7 @@ from torch_ema import ExponentialMovingAverage
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.files import atomic_path
+from clipbert_cli.model.weights.load import check_finite
 
 
 class WeightAverage:
@@ -79,12 +80,13 @@ def read_average(path: Path) -> dict[str, torch.Tensor]:
     """Averaged weights by name.
 
     Raises:
-        WeightsError: no such file, or it is damaged.
+        WeightsError: no such file, it is damaged, or it has values that are no numbers.
     """
     try:
         weights: dict[str, torch.Tensor] = load_file(path)
     except (OSError, SafetensorError) as exc:
         raise WeightsError(f"{path}: cannot be read as averaged weights: {exc}") from exc
+    check_finite(weights, path)
     return weights
 
 

@@ -5,9 +5,9 @@ Legend: S sequences (text rows times clips), L text tokens, V visual tokens, D w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +25,34 @@ class HeadSpec:
     (a row is an option), 2 or 1 for retrieval. `pretraining` predicts masked words, and whether text and media match;
     its `num_outputs` are the 2 matching classes.
 
+    Args:
+        task: the task that the outputs belong to; None if it is not known.
+        answers: the answers of the first outputs, in order; None if the task has no vocabulary of answers.
+
     Raises:
-        ValueError: no such kind, or an impossible number of outputs.
+        ValueError: no such kind, an impossible number of outputs, or answers that do not fit them.
     """
 
     kind: Literal["classifier", "pretraining"]
     num_outputs: int
+    task: str | None = None
+    answers: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> HeadSpec:
+        """Return the head with these values, as `dataclasses.asdict` and JSON give them.
+
+        Raises:
+            TypeError, ValueError: they describe no head.
+        """
+        answers, task = values.get("answers"), values.get("task")
+        if answers is not None and (
+            not isinstance(answers, list) or any(not isinstance(answer, str) for answer in answers)
+        ):
+            raise ValueError("head.answers must be a list of texts, or null")
+        if type(values.get("num_outputs")) is not int or not isinstance(task, str | None):
+            raise ValueError("head.num_outputs must be a whole number, and head.task text or null")
+        return cls(**{**values, "answers": None if answers is None else tuple(answers)})
 
     def __post_init__(self) -> None:
         if self.kind not in HEADS:
@@ -39,6 +61,11 @@ class HeadSpec:
             raise ValueError(f"head.num_outputs is {self.num_outputs}: it must be at least 1")
         if self.kind == "pretraining" and self.num_outputs != 2:
             raise ValueError(f"head.num_outputs is {self.num_outputs}: the pretraining head has 2, match and no match")
+        if self.answers is not None and not len({*self.answers}) == len(self.answers) <= self.num_outputs:
+            raise ValueError(
+                f"head.answers has {len(self.answers)} answers for {self.num_outputs} outputs: each needs an output of "
+                "its own"
+            )
 
 
 class Fused(NamedTuple):
@@ -53,6 +80,10 @@ class Scores(NamedTuple):
 
     logits: Tensor
     mlm_logits: Tensor | None = None
+
+
+OUTPUT_LAYER = "head.layers.2."
+"""The start of the names of a classifier's last layer, which has one row per output."""
 
 
 class ClassifierHead(nn.Module):

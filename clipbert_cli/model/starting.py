@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.errors import RecipeError, UnreadableError
-from clipbert_cli.foreign import read_json
+from clipbert_cli.errors import RecipeError
 from clipbert_cli.model.bert_sizes import FROM_FILE, filled, read_bert_sizes
 from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.description import is_saved_model, read_description
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
 from clipbert_cli.model.hf_files import VisionModel, read_vision_model
-from clipbert_cli.model.pretrained import FORMAT, read_description
 from clipbert_cli.model.weights.load import LoadReport, Part, load_weights
 from clipbert_cli.model.weights.vision import load_vision_model
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE
@@ -61,15 +60,6 @@ def plan_model(
                 hint="set model.visual.weights, or model.weights.checkpoint to a checkpoint with such an encoder",
             )
     return config.model_copy(update={"bert": bert}), vision
-
-
-def is_saved_model(folder: Path) -> bool:
-    """Return whether `save_pretrained` wrote the folder; weights of others may lie in folders too."""
-    try:
-        description = read_json(folder / CONFIG_FILE)
-    except (FileNotFoundError, UnreadableError):
-        return False
-    return isinstance(description, dict) and description.get("format") == FORMAT
 
 
 def load_start(model: ClipBert, files: StartingFiles) -> list[LoadReport]:

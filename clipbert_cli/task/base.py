@@ -188,7 +188,7 @@ class Task(ABC):
         """Return the head that the model needs."""
         from clipbert_cli.model.heads import HeadSpec
 
-        return HeadSpec(self.head_kind, self.num_outputs())
+        return HeadSpec(self.head_kind, self.num_outputs(), answers=tuple(self.answers) if self.needs_answers else None)
 
     @abstractmethod
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -98,6 +99,11 @@ class Tokenizer:
             _VOCABULARY: "\n".join(self._entries) + "\n",
             _CONFIG: json.dumps(asdict(self.settings), indent=1) + "\n",
         }
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the entries in the order of their ids."""
+        return hashlib.sha256("\n".join(self._entries).encode("utf-8", "surrogatepass")).hexdigest()
 
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())

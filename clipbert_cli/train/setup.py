@@ -79,7 +79,7 @@ def prepare_training(
     if resume:
         own = load_recipe(folder.recipe)
         resumption = world.main_first(lambda: find_resumption(folder, own=own, given=recipe))
-    setup = Setup.for_training(recipe, world, vocabulary=folder.vocabulary if resume else None)
+    setup = Setup.for_training(recipe, world, begun=folder if resume else None)
     data = setup.training_data()
     plan, train_loader = plan_training(setup, data, resumption)
     validation = setup.split("val", setup.task.check_truth) if recipe.data.splits["val"] else None

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from clipbert_cli.errors import WeightsError
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.description import description_beside
+from clipbert_cli.model.heads import OUTPUT_LAYER
 from clipbert_cli.model.resnet import NORM_EPS
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import FORMATS, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
+from clipbert_cli.model.weights.head_rows import HeadRows
 from clipbert_cli.model.weights.weight_files import WeightFile, read_weights
 
 Part = Literal["all", "bert", "visual"]
@@ -66,6 +70,7 @@ class LoadReport:
             that `load_weights` returns.
         unexpected: names in the file without a place in the model.
         mismatched: entries whose shapes differ.
+        head: (what happens, how many outputs, their names): see `HeadRows`; empty if the file has no head for them.
     """
 
     source: Path
@@ -78,6 +83,7 @@ class LoadReport:
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     mismatched: tuple[Mismatch, ...] = ()
+    head: tuple[tuple[str, int, str], ...] = ()
 
     @property
     def ignored_keys(self) -> tuple[str, ...]:
@@ -96,37 +102,73 @@ class LoadReport:
         if self.implied:
             lines.append(f"  {len(self.implied)} batch-norm statistics are folded into scale and shift")
         lines += [f"  ignored: {len(keys)} of {reason}" for reason, keys in self.ignored.items()]
+        for what, count, names in self.head:
+            lines.append(f"  outputs {what}{f': {count}' if count else ''}{f' ({names})' if names else ''}")
         return "\n".join(lines)
 
 
 def load_weights(
-    model: nn.Module, source: str | Path, *, parts: Part = "all", allow_new_head: bool = True
+    model: ClipBert, source: str | Path, *, parts: Part = "all", allow_new_head: bool = True
 ) -> LoadReport:
     """Load `source` into `model`. If it does not fit, the model stays unchanged.
 
+    Outputs of the head are taken over where they mean the same, see `head_rows.py`.
+
     Args:
-        model: a `ClipBert`, on any device and of any float dtype.
+        model: on any device and of any float dtype.
         source: a file, or a folder with `model.safetensors` or `pytorch_model.bin`.
         parts: `all` for a whole model, `bert` for text embeddings, transformer and the masked word head of a
             pretraining model, `visual` for the visual encoder.
-        allow_new_head: whether head entries that the file lacks, or has in another shape, keep their random values.
+        allow_new_head: whether outputs of the head that the file lacks, or that mean something else there, keep their
+            random values.
 
     Raises:
-        WeightsError: the file cannot be read or has another format, or an entry outside the head is missing,
-            unexpected or of another shape.
+        WeightsError: the file cannot be read or has another format, belongs to another vocabulary, has values that are
+            no numbers, or an entry outside the head is missing, unexpected or of another shape.
     """
     file = read_weights(Path(source))
     form = expect_format(file, parts)
+    saved = description_beside(file.path)
+    if parts != "visual":
+        _check_vocabulary(file, saved.vocabulary if saved else None, model)
+    head = HeadRows.between(saved.head if saved else None, model.head_spec)
+    if not allow_new_head and (head.other or head.rows):
+        raise WeightsError(
+            f"{file.path}: its outputs are not those of the model: {head.other or 'they are of other answers'}",
+            hint="restore the run's files, or begin a new run that starts with these weights",
+        )
     state = {name: tensor for name, tensor in model.state_dict().items() if belongs(name, parts)}
     if not form.packed:
         state = split_projections(state)
-    values, report = match(file, form, parts, state, allow_new_head=allow_new_head)
+    values, report = match(file, form, parts, state, head=head, allow_new_head=allow_new_head)
     if not report.fits:
         raise WeightsError(explain(report), hint=hint_for(report))
+    check_finite(values, file.path)
     with torch.no_grad():
         for name, value in values.items():
             state[name].copy_(value)
     return report
+
+
+def check_finite(values: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError, with the name of the first one, if a tensor has values that are no numbers."""
+    bad = [name for name, tensor in values.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        count = int((~torch.isfinite(values[bad[0]])).sum())
+        more = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise WeightsError(
+            f"{path}: {count} of the {values[bad[0]].numel()} values of {bad[0]} are NaN or infinite{more}",
+            hint="the training that made it has failed, or the file is damaged: take an earlier checkpoint",
+        )
+
+
+def _check_vocabulary(file: WeightFile, stated: str | None, model: ClipBert) -> None:
+    """Raise WeightsError if the file's word embeddings belong to another vocabulary than the model's."""
+    if None not in (stated, model.vocabulary) and stated != model.vocabulary:
+        raise WeightsError(
+            f"{file.path}: its word embeddings belong to another vocabulary than the one of model.tokenizer",
+            hint="set model.tokenizer to the vocabulary of these weights: the vocab.txt in the folder of their run",
+        )
 
 
 def belongs(name: str, parts: Part) -> bool:
@@ -165,12 +207,19 @@ def expect_format(file: WeightFile, parts: Part) -> Format:
 
 
 def match(
-    file: WeightFile, form: Format, parts: Part, state: Mapping[str, Tensor], *, allow_new_head: bool
+    file: WeightFile,
+    form: Format,
+    parts: Part,
+    state: Mapping[str, Tensor],
+    *,
+    head: HeadRows,
+    allow_new_head: bool,
 ) -> tuple[dict[str, Tensor], LoadReport]:
     """Return the new values by the model's names, and the report on all entries.
 
     Args:
         state: the model's entries among `parts`, with the names that `form.rename` gives.
+        head: what the model takes over of the file's head.
     """
     values: dict[str, Tensor] = {}
     ignored: dict[str, list[str]] = {}
@@ -185,6 +234,10 @@ def match(
             unexpected.append(name)
         elif key in values:
             unexpected.append(f"{name} (a second {key})")
+        elif head.other and key.startswith("head."):
+            ignored.setdefault(head.other, []).append(name)
+        elif head.rows and key.startswith(OUTPUT_LAYER) and _has_rows(tensor, state.get(key), head):
+            values[key] = _with_rows(tensor, state[key], head.rows)
         elif key in state and state[key].shape == tensor.shape and tensor.is_floating_point():
             values[key] = tensor
         elif key.startswith("head.") and "head." in may_be_new:
@@ -212,7 +265,22 @@ def match(
         missing=tuple(key for key in absent if not key.startswith(may_be_new)),
         unexpected=tuple(unexpected),
         mismatched=tuple(mismatched),
+        head=head.table if any(key.startswith(OUTPUT_LAYER) for key in loaded) else (),
     )
+
+
+def _has_rows(saved: Tensor, own: Tensor | None, head: HeadRows) -> bool:
+    """Return whether a saved entry of the output layer has a row for each output that its description states."""
+    return own is not None and saved.shape == (head.saved_outputs, *own.shape[1:]) and saved.is_floating_point()
+
+
+def _with_rows(saved: Tensor, own: Tensor, rows: Sequence[int | None]) -> Tensor:
+    """Return the model's entry with the file's row for each output that is taken over."""
+    merged = own.detach().clone()
+    for output, row in enumerate(rows):
+        if row is not None:
+            merged[output] = saved[row]
+    return merged
 
 
 def implied_statistics(

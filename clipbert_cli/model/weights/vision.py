@@ -10,7 +10,7 @@ import torch
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, fitted
 from clipbert_cli.model.weights.formats import UNUSED
-from clipbert_cli.model.weights.load import LoadReport, Mismatch, explain
+from clipbert_cli.model.weights.load import LoadReport, Mismatch, check_finite, explain
 from clipbert_cli.model.weights.weight_files import read_weights
 
 IGNORED = {
@@ -54,6 +54,7 @@ def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
     )
     if not report.fits:
         raise WeightsError(explain(report), hint="its config.json and its weights do not belong together: compare both")
+    check_finite(values, file.path)
     with torch.no_grad():
         encoder.backbone.load_state_dict(values)
     return report

@@ -1,0 +1,110 @@
+"""`config.json` of a saved model: what it is, what its outputs mean, and which vocabulary its texts were read with.
+
+    {"format": "clipbert", "format_version": 1, "model": {...}, "head": {...}, "vision": {...}, "vocabulary": "..."}
+
+`model` is the recipe's `model` section without the places of weights, `head` the fields of `HeadSpec`, `vision` the
+values of `VisionModel` if the visual encoder is one of Hugging Face's, else null, and `vocabulary` the digest of the
+tokenizer's vocabulary, null if it is not known.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from clipbert_cli.errors import UnreadableError, WeightsError
+from clipbert_cli.foreign import read_json
+from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.model.hf_files import VisionModel
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, DOWNLOAD_AGAIN, WEIGHTS_FILE
+from clipbert_cli.recipe.schema import ModelConfig
+
+FORMAT, FORMAT_VERSION = "clipbert", 1
+
+
+class Description(NamedTuple):
+    """What `ClipBert` is made from; `vision` is None if the visual encoder is a ResNet."""
+
+    config: ModelConfig
+    head: HeadSpec
+    vision: VisionModel | None
+    vocabulary: str | None
+
+    def to_json(self) -> str:
+        """Return the content of `config.json`."""
+        description = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "model": self.config.model_dump(mode="json", exclude={"weights": True, "visual": {"weights"}}),
+            "head": dataclasses.asdict(self.head),
+            "vision": self.vision.values() if self.vision else None,
+            "vocabulary": self.vocabulary,
+        }
+        return json.dumps(description, ensure_ascii=False, indent=2) + "\n"
+
+
+def read_description(folder: Path) -> Description:
+    """Read the `config.json` of a folder.
+
+    Raises:
+        WeightsError: the file is missing, is not this project's, or has another version of the format.
+    """
+    path = folder / CONFIG_FILE
+    description = _read(path)
+    if description is None:
+        raise WeightsError(
+            f"{path}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}",
+            hint="name the folder that save_pretrained or a run's checkpoint wrote",
+        )
+    if (found := _format_of(description)) != FORMAT:
+        raise WeightsError(f"{path}: format is {found!r}, expected {FORMAT!r}: this is not a model of this project")
+    if description.get("format_version") != FORMAT_VERSION:
+        raise WeightsError(
+            f"{path}: format_version is {description.get('format_version')!r}, this release reads {FORMAT_VERSION}",
+            hint="install the release of clipbert that wrote it",
+        )
+    try:
+        config, head = ModelConfig.model_validate(description["model"]), HeadSpec.of(description["head"])
+        vision = None if config.visual.kind == "resnet" else VisionModel.from_values(description["vision"])
+        vocabulary = description.get("vocabulary")
+        if not isinstance(vocabulary, str | None):
+            raise ValueError(f"vocabulary is {vocabulary!r}, but must be text or null")
+        return Description(config, head, vision, vocabulary)
+    except (KeyError, TypeError, ValidationError, ValueError) as error:
+        raise WeightsError(f"{path}: does not describe a model: {error}") from error
+
+
+def is_saved_model(folder: Path) -> bool:
+    """Return whether `save_pretrained` wrote the folder; weights of others are files, or lie in folders too.
+
+    Raises:
+        WeightsError: its `config.json` is damaged.
+    """
+    return folder.is_dir() and bool(_format_of(_read(folder / CONFIG_FILE)) == FORMAT)
+
+
+def description_beside(weights: Path) -> Description | None:
+    """Return the description beside a file of weights; None if there is none of this project's.
+
+    Raises:
+        WeightsError: it is damaged.
+    """
+    return read_description(weights.parent) if is_saved_model(weights.parent) else None
+
+
+def _read(path: Path) -> Any:
+    """Return the content of a `config.json`, None where it is missing. Raises WeightsError."""
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return None
+    except UnreadableError as error:
+        raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
+
+
+def _format_of(description: Any) -> Any:
+    return description.get("format") if isinstance(description, dict) else None

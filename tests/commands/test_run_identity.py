@@ -1,0 +1,231 @@
+"""Answers, vocabulary and records belong to a run: its own are used, and others are refused by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from running import TINY, Clipbert, as_options
+from safetensors.torch import load_file, save_file
+
+
+@pytest.fixture
+def data(made_data: Path, tmp_path: Path) -> Path:
+    """The data of the trained run, with texts that a test may change."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for entry in made_data.iterdir():
+        if entry.name in ("vis_db", "videos"):
+            (folder / entry.name).symlink_to(entry)
+        else:
+            (shutil.copytree if entry.is_dir() else shutil.copyfile)(entry, folder / entry.name)
+    return folder
+
+
+@pytest.fixture
+def run(trained_run: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(trained_run, tmp_path / "run", symlinks=True)
+
+
+def change_answers(path: Path, change: Callable[[list[str]], list[str]]) -> None:
+    answers = json.loads(path.read_text())
+    listed = sorted(answers, key=answers.__getitem__) if isinstance(answers, dict) else answers
+    path.write_text(json.dumps(change(listed)))
+
+
+OTHER_ANSWERS: list[tuple[Callable[[list[str]], list[str]], str]] = [
+    (lambda answers: answers[::-1], "label 0 was "),
+    (lambda answers: [answers[1], answers[0], *answers[2:]], "and 1 more labels differ"),
+    (lambda answers: answers[:1], "and is no answer now"),
+    (lambda answers: [*answers, "one more"], "was no answer and is 'one more' now"),
+    (lambda answers: [*answers[:-1], "another"], "and is 'another' now"),
+]
+
+
+# ------------------------------------------------------------------------------------------------ resuming
+
+
+def resume(clipbert: Clipbert, run: Path, data: Path) -> Any:
+    return clipbert("finetune", "--run", run, "--resume", "--data-root", data)
+
+
+@pytest.mark.parametrize(("change", "message"), OTHER_ANSWERS)
+def test_a_run_is_not_resumed_with_other_answers(
+    clipbert: Clipbert, run: Path, data: Path, change: Callable[[list[str]], list[str]], message: str
+) -> None:
+    before = (run / "answers.json").read_bytes()
+    change_answers(data / "txt_db" / "answers.json", change)
+    done = resume(clipbert, run, data)
+    assert done.returncode == 1
+    assert "(data.answers) has other answers than the run" in done.stderr
+    assert message in done.stderr
+    assert (run / "answers.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda entries: [*entries[:-2], entries[-1], entries[-2]],
+        lambda entries: [*entries[:-1], "elephant"],
+        lambda entries: [*entries, "elephant"],
+    ],
+)
+def test_a_run_is_not_resumed_with_another_vocabulary(
+    clipbert: Clipbert, run: Path, data: Path, change: Callable[[list[str]], list[str]]
+) -> None:
+    vocabulary = data / "vocab.txt"
+    vocabulary.write_text("\n".join(change(vocabulary.read_text().split())) + "\n")
+    done = resume(clipbert, run, data)
+    assert done.returncode == 1
+    assert f"{vocabulary} (model.tokenizer) is another tokenizer than the run's" in done.stderr
+
+
+def test_a_run_is_not_resumed_with_another_treatment_of_letters(clipbert: Clipbert, run: Path, data: Path) -> None:
+    (data / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    assert "is another tokenizer than the run's" in resume(clipbert, run, data).stderr
+
+
+def test_a_run_is_not_resumed_with_other_fields(clipbert: Clipbert, run: Path) -> None:
+    done = clipbert("finetune", "--run", run, "--resume", "--set", "data.fields.question=asked")
+    assert done.returncode == 1
+    assert 'data.fields.question was null, now "asked"' in done.stderr
+
+
+def test_a_run_is_resumed_without_the_files_that_it_was_begun_with(clipbert: Clipbert, run: Path, data: Path) -> None:
+    (data / "txt_db" / "answers.json").unlink()
+    (data / "vocab.txt").unlink()
+    done = resume(clipbert, run, data)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"question": "what is it ?"}, {"answer": "left"}, {"video_id": "train0001"}, {"question": "What color ?"}],
+)
+def test_a_run_is_not_resumed_with_changed_training_records(
+    clipbert: Clipbert, run: Path, data: Path, fields: dict[str, str]
+) -> None:
+    path = data / "txt_db" / "train.jsonl"
+    lines = path.read_text().splitlines()
+    record = json.loads(lines[3])
+    assert {**record, **fields} != record
+    path.write_text("\n".join([*lines[:3], json.dumps({**record, **fields}), *lines[4:]]) + "\n")
+    done = resume(clipbert, run, data)
+    assert done.returncode == 1
+    assert "the training records are not those that" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ inference
+
+
+@pytest.mark.parametrize(("change", "message"), OTHER_ANSWERS)
+def test_answers_of_a_run_that_were_changed_are_refused(
+    clipbert: Clipbert, run: Path, made_data: Path, change: Callable[[list[str]], list[str]], message: str
+) -> None:
+    change_answers(run / "answers.json", change)
+    video = made_data / "videos" / "test0000.mp4"
+    for command in (["infer", "--split", "test"], ["ask", "--video", video, "what color is it ?"]):
+        done = clipbert(*command, "--run", run)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "the answers (answers.json) are not those of the model" in done.stderr
+        assert message in done.stderr
+
+
+def test_a_vocabulary_of_a_run_that_was_changed_is_refused(clipbert: Clipbert, run: Path) -> None:
+    entries = (run / "vocab.txt").read_text().split()
+    (run / "vocab.txt").write_text("\n".join([*entries[:-2], entries[-1], entries[-2]]) + "\n")
+    done = clipbert("infer", "--run", run, "--split", "test")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{run / 'vocab.txt'}: the model was trained with another vocabulary" in done.stderr
+
+
+@pytest.mark.parametrize(("change", "message"), OTHER_ANSWERS)
+def test_a_recipe_with_other_answers_is_refused_at_inference(
+    clipbert: Clipbert, run: Path, data: Path, change: Callable[[list[str]], list[str]], message: str
+) -> None:
+    asked = ["infer", "--run", run, "--split", "test", "--recipe", "demo_qa", "--data-root", data]
+    plain = clipbert(*asked)
+    assert plain.returncode == 0, plain.stderr
+    change_answers(data / "txt_db" / "answers.json", change)
+    done = clipbert(*asked)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert message in done.stderr
+    # The run has answers of its own. What has become of the file does not matter to it.
+    assert clipbert("infer", "--run", run, "--split", "test", "--data-root", data).stdout == plain.stdout
+
+
+# ------------------------------------------------------------------------------------------------ starting weights
+
+
+def dry_run(clipbert: Clipbert, run: Path, data: Path) -> Any:
+    settings = as_options([*TINY, f"model.weights.checkpoint={run / 'best'}"])
+    return clipbert("finetune", "--recipe", "demo_qa", "--data-root", data, "--dry-run", *settings)
+
+
+@pytest.mark.parametrize(
+    ("change", "lines"),
+    [
+        (lambda answers: answers, ["outputs taken over: 13"]),
+        (lambda answers: answers[::-1], ["outputs taken over: 1", "outputs taken over from another place: 12"]),
+        (lambda answers: [*answers, "cat", "dog"], ["outputs taken over: 13", "outputs new: 2 ('cat', 'dog')"]),
+    ],
+)
+def test_a_dry_run_says_which_outputs_are_taken_over(
+    clipbert: Clipbert, run: Path, data: Path, change: Callable[[list[str]], list[str]], lines: list[str]
+) -> None:
+    change_answers(data / "txt_db" / "answers.json", change)
+    done = dry_run(clipbert, run, data)
+    assert done.returncode == 0, done.stderr
+    assert all(line in done.stdout + done.stderr for line in lines)
+
+
+def test_a_dry_run_says_that_a_head_of_other_answers_is_new(clipbert: Clipbert, run: Path, data: Path) -> None:
+    change_answers(data / "txt_db" / "answers.json", lambda answers: [f"{answer}ish" for answer in answers])
+    for path in (data / "txt_db" / "train.jsonl", data / "txt_db" / "val.jsonl"):
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({**each, "answer": f"{each['answer']}ish"}) + "\n" for each in records))
+    done = dry_run(clipbert, run, data)
+    assert done.returncode == 0, done.stderr
+    assert "of an answer layer of 13 other answers, such as" in done.stdout + done.stderr
+    assert "  new: head.layers.0.weight" in done.stdout + done.stderr
+
+
+def test_weights_of_another_vocabulary_are_refused_before_training(clipbert: Clipbert, run: Path, data: Path) -> None:
+    entries = (data / "vocab.txt").read_text().split()
+    (data / "vocab.txt").write_text("\n".join([*entries[:-2], entries[-1], entries[-2]]) + "\n")
+    done = dry_run(clipbert, run, data)
+    assert done.returncode == 1
+    assert "its word embeddings belong to another vocabulary than the one of model.tokenizer" in done.stderr
+
+
+# ------------------------------------------------------------------------------------------------ numbers
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_model_with_weights_that_are_no_numbers_answers_nothing(
+    clipbert: Clipbert, run: Path, made_data: Path, value: float
+) -> None:
+    path = run / "best" / "model.safetensors"
+    state = load_file(path)
+    state["transformer.pooler.bias"][2] = value
+    save_file(state, path)
+    for command in (["infer", "--split", "test"], ["ask", "--video", made_data / "videos" / "test0000.mp4", "what ?"]):
+        done = clipbert(*command, "--run", run)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "1 of the 16 values of transformer.pooler.bias are NaN or infinite" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["head.layers.2.weight", "head.layers.0.weight", "transformer.layers.0.output.weight"])
+def test_scores_that_are_no_numbers_are_no_answers(clipbert: Clipbert, run: Path, name: str) -> None:
+    path = run / "best" / "model.safetensors"
+    state = load_file(path)
+    state[name].fill_(3e38)
+    save_file(state, path)
+    done = clipbert("infer", "--run", run, "--split", "test")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "the model's scores for 'test" in done.stderr
+    assert "are NaN or infinite" in done.stderr

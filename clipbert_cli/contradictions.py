@@ -19,6 +19,11 @@ from clipbert_cli.text.fields import unknown_names
 # The names with which the parameters of every model start (`model/clipbert.py`).
 PARAMETER_ROOTS = ("head", "text_embeddings", "transformer", "visual_embeddings", "visual_encoder")
 
+VISUAL_PARTS = {"resnet": ("stem", "grid"), "hf": ("stem", "backbone", "norm", "projection")}
+"""The parts of each kind of visual encoder that have no number."""
+
+_MOST_LAYERS = 1000
+
 
 def check_training_recipe(recipe: Recipe) -> list[str]:
     """Return warnings about a recipe that is to be trained, one sentence each.
@@ -32,6 +37,7 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
         *unknown_names(recipe.data.fields),
         *_best_metric(recipe),
         *_schedule(recipe),
+        *_visual_weights(recipe),
         *_parts(recipe),
     ]
     if mistakes:
@@ -102,6 +108,17 @@ def _schedule(recipe: Recipe) -> Iterator[str]:
         )
 
 
+def _visual_weights(recipe: Recipe) -> Iterator[str]:
+    """Yield weights of another kind of visual encoder, which a recipe may have from the one that it extends."""
+    visual = recipe.model.visual
+    is_file = visual.weights is not None and visual.weights.endswith((".pth", ".pkl", ".pt"))
+    if visual.kind == "hf" and (is_file or not (visual.weights or recipe.model.weights.checkpoint)):
+        value = "null" if visual.weights is None else repr(visual.weights)
+        yield f"model.visual.weights is {value}: with kind hf it names the folder of the model, or hf:ORG/NAME"
+    if visual.kind == "resnet" and (visual.weights or "").startswith("hf:"):
+        yield f"model.visual.weights is {visual.weights!r}, but model.visual.kind is resnet: set it to hf"
+
+
 def _transformer_layers(model: ModelConfig) -> int | None:
     """Return the number of layers that the recipe states, or None if only the weights know it."""
     if model.bert.num_hidden_layers is not None:
@@ -112,21 +129,22 @@ def _transformer_layers(model: ModelConfig) -> int | None:
 
 
 def _parts(recipe: Recipe) -> Iterator[str]:
-    """Yield names of parts that no model has. The visual encoder's own parts are known for `resnet` alone."""
-    layers, resnet = _transformer_layers(recipe.model), recipe.model.visual.kind == "resnet"
+    """Yield names of parts that no model has. How many layers a model of transformers has, only its files know."""
+    layers, visual = _transformer_layers(recipe.model), recipe.model.visual
     known = {"visual", "transformer", "transformer.embeddings", "head"}
-    known |= {f"transformer.{n}" for n in range(1000 if layers is None else layers)}
-    known |= {"visual.stem", "visual.grid", *(f"visual.{n}" for n in range(len(recipe.model.visual.depths)))}
+    known |= {f"transformer.{n}" for n in range(_MOST_LAYERS if layers is None else layers)}
+    known |= {f"visual.{name}" for name in VISUAL_PARTS[visual.kind]}
+    known |= {f"visual.{n}" for n in range(len(visual.depths) if visual.kind == "resnet" else _MOST_LAYERS)}
     numbered = "transformer.0 and so on" if layers is None else f"transformer.0-{layers - 1}"
     for name in recipe.train.freeze:
         ends = re.fullmatch(r"(.+\.)(\d+)-(\d+)", name)
         parts = {ends[1] + ends[2], ends[1] + ends[3]} if ends else {name}
         backwards = ends is not None and int(ends[2]) > int(ends[3])
-        if (resnet or not name.startswith("visual.")) and (backwards or not parts <= known):
+        if backwards or not parts <= known:
             yield (
                 f"train.freeze has {name!r}, which is no part of this model: its parts are visual, transformer, "
-                f"transformer.embeddings, {numbered}, head and the parts of visual (see clipbert "
-                "recipes explain train.freeze)"
+                f"transformer.embeddings, {numbered}, head, visual.0 and so on, "
+                + ", ".join(f"visual.{part}" for part in VISUAL_PARTS[visual.kind])
             )
     if {"visual", "transformer", "head"} <= set(recipe.train.freeze):
         yield "train.freeze has visual, transformer and head: nothing is left to train; leave out what should learn"

@@ -40,6 +40,26 @@ def recipe(base, *overrides):
         ("demo_qa", ["train.freeze=[transformer.1-0]"], "'transformer.1-0', which is no part"),
         ("demo_qa", ["train.freeze=[visual.4]"], "'visual.4', which is no part"),
         ("demo_qa", ["train.freeze=[head, visual, transformer]"], "nothing is left to train"),
+        (
+            "msrvtt_qa",
+            ["model.visual.kind=hf", "model.weights.checkpoint=null"],
+            "weights is null: with kind hf it names the folder",
+        ),
+        (
+            "demo_qa",
+            ["model.visual.kind=hf", "model.visual.weights=a/R-50.pth"],
+            "'a/R-50.pth': with kind hf it names the folder",
+        ),
+        (
+            "demo_qa",
+            ["model.visual.weights=hf:google/siglip"],
+            "'hf:google/siglip', but .*kind is resnet: set it to hf",
+        ),
+        (
+            "demo_qa",
+            ["model.visual.kind=hf", "model.visual.weights=hf:a/b", "train.freeze=[visual.grid]"],
+            "'visual.grid', which is no part .*visual.backbone, visual.norm, visual.projection",
+        ),
         ("demo_qa", ["train.learning_rate_multipliers={bert: 2.0}"], "'bert', but no parameter's name starts so"),
     ],
 )
@@ -101,6 +121,8 @@ def test_no_shipped_recipe_is_refused(name):
         "train.learning_rate_multipliers={head: 10.0, visual_encoder.grid: 2.0, transformer.layers.0: 0.5}",
         "train.best_metric=-count",
         "data.splits.test=null",
+        "model.visual={kind: hf, weights: models/siglip}",
+        "model.visual.weights=models/R-50.pth",
     ],
 )
 def test_what_can_be_trained_is_accepted(override):

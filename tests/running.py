@@ -14,6 +14,9 @@ from typing import Any
 Clipbert = Callable[..., "Finished"]
 ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
 
+# The shipped recipes whose visual encoder comes from the Hugging Face Hub.
+SIGLIP = ("msrvtt_qa_siglip", "msrvtt_retrieval_siglip", "vqa_siglip")
+
 # The shipped recipes for a person's own data, which name no data.
 KINDS = ("video_qa", "image_qa", "multiple_choice", "retrieval", "pretraining")
 

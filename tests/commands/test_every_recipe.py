@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import torch
 from colour_data import NAMES, SMALL, write_colour_data
-from running import Clipbert, as_options
+from made_vision_models import write_vision_model
+from running import SIGLIP, Clipbert, as_options
 from torch._dynamo.backends.debugging import aot_eager
 
 from clipbert_cli.recipe.load import list_recipes
@@ -180,7 +181,23 @@ def test_a_dry_run_lists_what_is_inherited_of_a_published_run(data: Path, clipbe
 
 def test_every_shipped_recipe_is_tested_here() -> None:
     shipped = {recipe.name for recipe in list_recipes() if not recipe.name.startswith("demo_")}
-    assert shipped == {*RUNS, *FURTHER, *OWN_DATA, "msrvtt_mc"}
+    assert shipped == {*RUNS, *FURTHER, *OWN_DATA, *SIGLIP, "msrvtt_mc"}
+
+
+@pytest.mark.parametrize("recipe", SIGLIP)
+def test_a_recipe_with_a_vision_model_runs(recipe: str, data: Path, clipbert: Clipbert, tmp_path: Path) -> None:
+    write_vision_model("siglip", tmp_path / "siglip")
+    settings = [*SMALL, *FEW_CLIPS, "train.max_steps=2", f"model.visual.weights={tmp_path / 'siglip'}"]
+    settings += ["model.visual.pixel_mean=null", "model.visual.pixel_std=null"]
+    settings += [f"objective.num_labels={len(NAMES)}", "data.num_clips=1"] if recipe == "vqa_siglip" else []
+    run = tmp_path / "run"
+    done = clipbert("finetune", "--recipe", recipe, "--data-root", data, "--run", run, *as_options(settings))
+    assert done.returncode == 0, done.stderr
+    assert "siglip, 64 pixels, grid 4 x 4, averaged 2 x 2" in done.stderr
+    assert "learning rate 1e-05 times 0.316 to 1" in done.stderr  # three blocks and the stem
+    split = "val" if recipe == "vqa_siglip" else "test"
+    metrics = scores(clipbert, data, run, recipe, split, tmp_path)
+    assert metrics["texts" if "texts" in metrics else "count"] == len(NAMES)
 
 
 @pytest.mark.parametrize("recipe", FURTHER)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from colour_data import SMALL, write_colour_data
 from goldens import golden_folder, golden_json, weight, weights_salt
-from running import KINDS, Clipbert, as_options
+from running import KINDS, SIGLIP, Clipbert, as_options
 from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
@@ -21,7 +21,7 @@ from clipbert_cli.recipe.load import list_recipes
 RECIPES = [
     recipe.name
     for recipe in list_recipes()
-    if recipe.name not in KINDS and not recipe.name.startswith(("demo_", "msrvtt_mc"))
+    if recipe.name not in (*KINDS, *SIGLIP) and not recipe.name.startswith(("demo_", "msrvtt_mc"))
 ]
 WORD_EMBEDDINGS = "transformer.bert.embeddings.word_embeddings.weight"
 

@@ -1,7 +1,7 @@
 """Every shipped recipe is a test case."""
 
 import pytest
-from running import KINDS
+from running import KINDS, SIGLIP
 
 from clipbert_cli.recipe.load import (
     PUBLISHED_ONLY,
@@ -17,7 +17,7 @@ from clipbert_cli.recipe.shipped import find_recipe, shipped_folder
 NAMES = [recipe.name for recipe in list_recipes()]
 # Recipes of data sets that the paper does not use: nothing of them is published.
 FURTHER = ("lsmdc_retrieval", "msvd_qa", "msvd_retrieval", "next_qa")
-DATA_SETS = [name for name in NAMES if name not in (*KINDS, *FURTHER) and not name.startswith("demo_")]
+DATA_SETS = [name for name in NAMES if name not in (*KINDS, *FURTHER, *SIGLIP) and not name.startswith("demo_")]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -89,6 +89,24 @@ def test_what_a_persons_recipe_has_from_a_published_run_is_named(name, tmp_path)
 def test_a_shipped_recipe_itself_inherits_nothing_by_accident(name, monkeypatch):
     monkeypatch.setenv("DATA", "/data")
     assert preview_recipe(name).published == ()
+
+
+@pytest.mark.parametrize("name", SIGLIP)
+def test_a_recipe_with_siglip_differs_from_the_published_one_in_what_its_encoder_needs(name):
+    names = (name, name.removesuffix("_siglip"))
+    recipe, published = (load_recipe(each, environment={"DATA": "/data"}) for each in names)
+    own, base = (flat(each.model_dump()) for each in (recipe, published))
+    changed = {key for key in own if own[key] != base.get(key)}
+    assert changed <= {
+        *("name", "data.frame_size", "data.num_frames", "data.clip_times", "data.rotation", "train.freeze"),
+        *("model.weights.checkpoint", "model.weights.bert", "model.visual.kind", "model.visual.weights"),
+        *("model.visual.grid_stride", "train.learning_rate", "train.visual_learning_rate", "train.layer_decay"),
+        "train.weight_decay",
+    }
+    assert recipe.data.frame_size == 224
+    assert recipe.model.visual.weights == "hf:google/siglip2-base-patch16-224"
+    assert recipe.data.num_clips == (1 if name == "vqa_siglip" else 8)
+    assert "No published number" in find_recipe(name).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", FURTHER)

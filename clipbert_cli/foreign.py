@@ -1,6 +1,7 @@
 """Files and text that may come from strangers, read within bounds: the only place of the package that parses JSON.
 
     read_bytes, read_text, read_json    a whole file: a regular one, of a limited size
+    read_json_list                      a JSON list of any size, each of its entries of a limited size
     map_array                           a file of numbers, which stays on the disk
     read_lines                          a file of any size, each of its lines of a limited size
     parse_json, parse_json_part         JSON text: nesting and integers are limited
@@ -49,6 +50,10 @@ PIPE_SECONDS = 60
 _PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 """Names of what a shell passes: standard input and process substitution, `<(command)`."""
 
+MAX_ENTRY = 2**23
+"""The limit of characters in one entry of a list that is read in parts."""
+
+_BETWEEN_ENTRIES = re.compile(r"[,\s]*")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 
@@ -90,6 +95,48 @@ def read_json(path: Path, *, limit: int = MAX_BYTES, allow_nan: bool = False) ->
         FileNotFoundError, UnreadableError: as `read_text`; or as `parse_json`.
     """
     return parse_json(read_text(path, limit=limit), str(path), allow_nan=allow_nan)
+
+
+def read_json_list(path: Path, *, block: int = 2**20) -> Iterator[tuple[Any, str]]:
+    """Yield each entry of a JSON list and its text, without reading the whole list.
+
+    Args:
+        block: characters that are read at a time.
+
+    Raises:
+        FileNotFoundError, UnreadableError: as `open_text`; it is not a JSON list, or an entry has more than `MAX_ENTRY`
+            characters.
+    """
+    with open_text(path) as file:
+        text = file.read(block).lstrip()
+        if not text.startswith("["):
+            raise UnreadableError(f"{path}: a JSON list is expected, but it begins with {excerpt(text, 20)!r}")
+        at, index = 1, 0
+        while True:
+            at = _BETWEEN_ENTRIES.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty text, too
+            if text.startswith("]", at):
+                if rest := (text[at + 1 :] + file.read(block)).strip():
+                    raise UnreadableError(f"{path}: not JSON (there is more after the list): {excerpt(rest)}")
+                return
+            where = f"{path}, record {index}"
+            found = parse_json_part(text, at, where)
+            if found is None:
+                # The entry goes on behind the block. Reading at least as much again as it has so far keeps the cost of
+                # a long entry, which is parsed again from its start, linear. What is no entry would never end.
+                more = file.read(max(block, len(text) - at)) if len(text) - at < MAX_ENTRY else ""
+                if not more:
+                    parse_json(text[at:], where, line=None)
+                text, at = text[at:] + more, 0
+                continue
+            value, end = found
+            yield value, text[at:end]
+            at, index = end, index + 1
+
+
+def first_bytes(path: Path, count: int) -> bytes:
+    """Return the first bytes of a regular file; none of a pipe, from which they would be missing afterwards."""
+    with _opened(path) as file:
+        return file.read(count) if _is_regular(file) else b""
 
 
 def read_lines(path: Path, *, limit: int = MAX_BYTES) -> Iterator[tuple[int, bytes]]:

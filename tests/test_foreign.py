@@ -22,7 +22,7 @@ import pytest
 
 from clipbert_cli import foreign
 from clipbert_cli.assets.catalog import load_catalog
-from clipbert_cli.assets.convert import raw_files
+from clipbert_cli.assets.convert import caption_lists, msvd, raw_files
 from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import ClipbertError, UnreadableError
 from clipbert_cli.infer.prediction_lines import TextList
@@ -153,6 +153,13 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "assets.convert.raw_files: read_json": ("a.json", raw_files.read_json),
     "assets.convert.raw_files: read_records": ("a.jsonl", lambda path: list(raw_files.read_records(path))),
     "assets.convert.raw_files: stream_records": ("a.json", lambda path: list(raw_files.stream_records(path))),
+    "assets.convert.raw_files: read_pickle": ("a.pkl", raw_files.read_pickle),
+    "assets.convert.caption_lists: _listed": ("a_list.txt", lambda path: list(caption_lists._listed(path))),
+    "assets.convert.caption_lists: _captions": (
+        "AllVideoDescriptions.txt",
+        lambda path: caption_lists._captions(path.parent),
+    ),
+    "assets.convert.msvd: _mapping": ("youtube_mapping.txt", msvd._mapping),
     "assets.convert.raw_files: read_table": ("a.csv", lambda path: list(raw_files.read_table(path, separator=","))),
     "assets.partial_file: PartialFile._known_version": (
         "a.part.json",
@@ -182,7 +189,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "store.pack: _Packer._outcome": ("a", journal),
     "text.fields: Record._structured": ("a", cell),
     "text.record_files: _read_lines": ("a.jsonl", lambda path: list(read_records(path))),
-    "text.record_files: _as_list": ("a.json", lambda path: list(read_records(path))),
+    "text.record_files: _read_list": ("a.json", lambda path: list(read_records(path))),
+    "text.record_files: _as_object": ("a.json", lambda path: list(read_records(path))),
     "text.record_files: _read_table": ("a.tsv", lambda path: list(read_records(path))),
     "text.annotations: read_answers": ("answers.json", read_answers),
     "text.tokenizer: _vocabulary": ("vocab.txt", lambda path: Tokenizer(path, max_length=20)),
@@ -192,9 +200,9 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 PARTS = {
     "commands.completion: _yaml": "recipe.values: read_text",  # completion ignores every error
     "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
-    "assets.convert.raw_files: _streamed": "assets.convert.raw_files: stream_records",
     "text.record_files: _record": "text.record_files: _read_lines",
     "text.record_files: _separator": "text.record_files: _read_table",
+    "text.record_files: read_records": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
 }
 # These files have a reader of their own, for content that is not text.
@@ -278,7 +286,9 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
 
 
 READING = {
+    "first_bytes",
     "read_bytes",
+    "read_json_list",
     "read_text",
     "read_json",
     "read_lines",

@@ -17,12 +17,22 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
 from clipbert_cli.errors import UnreadableError
-from clipbert_cli.foreign import excerpt, lines_of, open_text, parse_json, read_json, read_lines
+from clipbert_cli.foreign import (
+    excerpt,
+    first_bytes,
+    lines_of,
+    open_text,
+    parse_json,
+    read_json,
+    read_json_list,
+    read_lines,
+)
 from clipbert_cli.text.fields import FIELDS, Names, Record
 
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
@@ -40,8 +50,8 @@ OTHER_FILES = {
 }
 """First bytes of files that people take for annotations, and what such a file is."""
 
-MAX_LIST_BYTES = 64 * 2**20
-"""The limit of a JSON list, which is read whole. JSON lines have none."""
+MAX_OBJECT_BYTES = 64 * 2**20
+"""The limit of a JSON object with records, which is read whole. JSON lines and lists have none."""
 
 _ROWS_LOOKED_AT = 20
 
@@ -57,29 +67,30 @@ def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record |
         names: see `Record`.
     """
     ending = path.suffix.lower()
-    # Only a regular file can be looked into before it is read.
-    start = _start(path) if path.is_file() else b""
+    try:
+        start = b"" if path == Path("-") else first_bytes(path, 64)
+    except UnreadableError as exc:
+        yield str(exc)
+        return
     if other := next((what for first, what in OTHER_FILES.items() if start.startswith(first)), None):
         yield f"{path}: it is {other}: export it as CSV (UTF-8) or as JSON lines"
         return
-    if ending in SEPARATORS or (ending not in JSON_ENDINGS and _begins_table(start)):
+    is_text = ending not in JSON_ENDINGS and start and not _begins_with(start, "{[")
+    if ending in SEPARATORS or is_text:
         yield from _read_table(path, SEPARATORS.get(ending, SEPARATORS[".csv"]), names or {})
         return
-    if ending == ".json" and (listed := _as_list(path)) is not None:
-        yield from _read_list(path, listed, names or {})
+    if _begins_with(start, "["):
+        yield from _read_list(path, names or {})
+    elif ending == ".json" and (content := _as_object(path)) is not None:
+        yield from _read_object(path, content, names or {})
     else:
         yield from _read_lines(path, names or {})
 
 
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(64)
-
-
-def _begins_table(start: bytes) -> bool:
+def _begins_with(start: bytes, letters: str) -> bool:
     is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = start.decode("utf-16" if is_utf16 else "utf-8-sig", errors="ignore").strip()
-    return bool(text) and text[0] not in "{["
+    return text[:1] != "" and text[0] in letters
 
 
 # ------------------------------------------------------------------------------------------ JSON
@@ -109,33 +120,37 @@ def _record(path: Path, line: int, raw: bytes, index: int, names: Names) -> Reco
     return f"{place}: {_other_than_object(fields)}"
 
 
-def _as_list(path: Path) -> Any:
+def _read_list(path: Path, names: Names) -> Iterator[Record | str]:
+    """Yield the records of a JSON list, which may be larger than the memory."""
+    try:
+        for index, (fields, _) in enumerate(read_json_list(path)):
+            place = f"{path}, record {index}"
+            is_object = isinstance(fields, dict)
+            yield Record(place, index, fields, names) if is_object else f"{place}: {_other_than_object(fields)}"
+    except UnreadableError as exc:
+        yield str(exc)
+
+
+def _as_object(path: Path) -> Any:
     """Return the content of a JSON file; None if it is JSON lines, which are read line by line."""
     try:
-        return read_json(path, limit=MAX_LIST_BYTES)
+        return read_json(path, limit=MAX_OBJECT_BYTES)
     except UnreadableError:
         return None
 
 
-def _read_list(path: Path, content: Any, names: Names) -> Iterator[Record | str]:
-    records = content
-    if isinstance(content, dict):
-        lists = [name for name, value in content.items() if _is_list_of(value, dict)]
-        if len(lists) > 1:
-            yield f"{path}: a JSON object with the lists {', '.join(lists)}: keep one of them, the list of records"
-            return
-        # A file of one JSON line is an object as well.
-        records = content[lists[0]] if lists else _by_media_id(content, names) or [content]
-    if not isinstance(records, list):
-        yield f"{path}: {_other_than_object(records)}"
+def _read_object(path: Path, content: Any, names: Names) -> Iterator[Record | str]:
+    """Yield the records of the only list of a JSON object, or of an object whose names are media ids."""
+    if not isinstance(content, dict):
+        yield f"{path}: {_other_than_object(content)}"
         return
-    for index, fields in enumerate(records):
-        place = f"{path}, record {index}"
-        yield (
-            Record(place, index, fields, names)
-            if isinstance(fields, dict)
-            else f"{place}: {_other_than_object(fields)}"
-        )
+    lists = [name for name, value in content.items() if _is_list_of(value, dict)]
+    if len(lists) > 1:
+        yield f"{path}: a JSON object with the lists {', '.join(lists)}: keep one of them, the list of records"
+        return
+    # A file of one JSON line is an object as well.
+    records = content[lists[0]] if lists else _by_media_id(content, names) or [content]
+    yield from (Record(f"{path}, record {index}", index, fields, names) for index, fields in enumerate(records))
 
 
 def _by_media_id(content: dict[str, Any], names: Names) -> list[dict[str, Any]]:
@@ -177,7 +192,8 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
         with open_text(path) as stream:
             line, start, separator = _separator(path, stream, separators)
             stream.seek(start)
-            widths = _widths(csv.reader(lines_of(stream, path), delimiter=separator))
+            first_rows = _first_rows(csv.reader(lines_of(stream, path), delimiter=separator, strict=True))
+            widths = [len(_without_blank_end(row)) for row in first_rows]
             # One cell above many is no heading. A row that is too long is reported by its line.
             if len(widths) > 2 and widths[0] < min(widths[1:]):
                 yield (
@@ -253,16 +269,15 @@ def _separator(path: Path, stream: IO[str], separators: str) -> tuple[int, int, 
 
 def _look(rows: Iterable[list[str]]) -> tuple[bool, int]:
     """Return whether the first rows have equally many cells, more than one, and how many headings there are."""
-    widths: list[int] = []
-    try:
-        widths += (len(row) for row in islice(rows, _ROWS_LOOKED_AT) if row)
-    except csv.Error:
-        return False, widths[0] if widths else 0
+    widths = [len(row) for row in _first_rows(rows)]
     width = widths[0] if widths else 0
     return width > 1 and set(widths) == {width}, width
 
 
-def _widths(rows: Iterable[list[str]]) -> list[int]:
-    """Return how many cells each of the first rows has, up to the last one that is not blank."""
-    filled = (len(_without_blank_end(row)) for row in islice(rows, _ROWS_LOOKED_AT))
-    return [width for width in filled if width]
+def _first_rows(rows: Iterable[list[str]]) -> list[list[str]]:
+    """Return the first rows that are not blank, up to a mistake."""
+    found: list[list[str]] = []
+    # The mistake is reported when the records are read.
+    with suppress(csv.Error):
+        found += (row for row in islice(rows, _ROWS_LOOKED_AT) if any(cell.strip() for cell in row))
+    return found

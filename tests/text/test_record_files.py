@@ -106,7 +106,7 @@ def test_every_form_gives_the_same_records(tmp_path: Path, form: str) -> None:
             b'{"images": [{"a": 1}], "annotations": [{"b": 1}]}',
             "a.json: a JSON object with the lists images, annotations: keep one of them, the list of records",
         ),
-        ("a.json", b'[{"a": 1},\n{"a": \n', "a.json:1: not JSON ("),
+        ("a.json", b'[{"a": 1},\n{"a": \n', "a.json, record 1: not JSON ("),
         (
             "a.csv",
             "question;answer\nwas für ein Tier?;Hund\n".encode("cp1252"),
@@ -116,6 +116,7 @@ def test_every_form_gives_the_same_records(tmp_path: Path, form: str) -> None:
         ("a.csv", b"a,b,a\n1,2,3\n", "a.csv:1: the heading 'a' is there twice"),
         ("a.csv", b"My videos,,\na,b,c\n1,2,3\n4,5,6\n", "a.csv:1: 1 headings, but the rows below have 3 cells"),
         ("a.csv", b"a;b\n1;2;3\n4;5;6\n7;8;9\n", "a.csv:1: 2 headings, but the rows below have 3 cells: remove lines"),
+        ("a.json", b'[{"a": 1}] {"a": 2}', 'a.json: not JSON (there is more after the list): {"a": 2}'),
         ("a.xlsx", b"PK\x03\x04\x14\x00", "a.xlsx: it is a workbook or another ZIP archive: export it as CSV"),
         ("a.csv", b"PK\x03\x04\x14\x00", "a.csv: it is a workbook or another ZIP archive: export it as CSV"),
         ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "a.xls: it is an old workbook of Excel"),

@@ -6,13 +6,14 @@ captions, such as `-4wsuPCjDBc_5_15`.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from clipbert_cli.assets.convert.msrvtt import write_questions
 from clipbert_cli.assets.convert.raw_files import find_optional, integer
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
-from clipbert_cli.foreign import read_text_lines
+from clipbert_cli.foreign import excerpt, read_text_lines
 
 VIDEOS = range(1, 1971)
 SPLITS = {"train": range(1, 1201), "val": range(1201, 1301), "test": range(1301, 1971)}
@@ -43,12 +44,11 @@ def _mapping(path: Path) -> dict[int, str]:
     """Return number -> name of the file without its ending, from lines such as `-4wsuPCjDBc_5_15 vid1`."""
     names: dict[int, str] = {}
     for number, line in enumerate(read_text_lines(path), start=1):
-        where, words = f"{path}, line {number}", line.split()
-        if not words:
-            continue
-        if len(words) != 2:
-            raise AnnotationError(f"{where}: `NAME vidN` was expected, not {line.strip()!r:.60}")
-        names[integer(words[1].removeprefix("vid"), where, "video", allowed=VIDEOS)] = words[0]
+        found = re.fullmatch(r"(\S+)\s+vid(\d{1,4})", line.strip())
+        if found is None and line.strip():
+            raise AnnotationError(f"{path}, line {number}: `NAME vidN` was expected, not {excerpt(line)}")
+        if found:
+            names[integer(found[2], f"{path}, line {number}", "video", allowed=VIDEOS)] = found[1]
     if missing := [number for number in VIDEOS if number not in names]:
         raise AnnotationError(f"{path}: vid{missing[0]} is not in it, and {len(missing) - 1:,} others")
     return names

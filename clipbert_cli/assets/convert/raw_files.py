@@ -14,25 +14,21 @@ import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from clipbert_cli.errors import AnnotationError, UnreadableError
-from clipbert_cli.foreign import open_text, parse_json, parse_json_part, read_bytes, read_text, read_text_lines
+from clipbert_cli.foreign import parse_json, read_bytes, read_json_list, read_text, read_text_lines
 
 Located = tuple[str, dict[str, Any]]
 MISSING = object()
 MAX_BYTES = 2**31
 """The limit of an original file that is read whole; the largest, of VQA v2, has 390 MB."""
 
-MAX_RECORD = 2**23
-"""The limit of characters in one record of an original file that is read in parts."""
-
 MAX_PICKLE = 2**28
 """The limit of a pickle; the captions of MSVD have 6 MB."""
 
 # Python documents UnpicklingError, and that damaged pickles raise others.
 _PICKLE_ERRORS = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
-BETWEEN_RECORDS = re.compile(r"[,\s]*")
 # The escapes of UTF-16 surrogates. Two that belong together are one character; one alone is not a character at all.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -106,36 +102,12 @@ def stream_records(path: Path, *, block: int = 1 << 20) -> Iterator[Located]:
     As Python objects, Visual Genome's region descriptions would take several GB.
     """
     try:
-        with open_text(path) as file:
-            yield from _streamed(file, path, block)
+        for index, (record, text) in enumerate(read_json_list(path, block=block)):
+            if SURROGATE.search(text):
+                record = _without_lone_surrogates(record)
+            yield _record(record, f"{path}, record {index}")
     except UnreadableError as exc:
         raise _not_json(exc) from exc
-
-
-def _streamed(file: TextIO, path: Path, block: int) -> Iterator[Located]:
-    text = file.read(block).lstrip()
-    if not text.startswith("["):
-        raise AnnotationError(f"{path}: a list of records was expected, it starts with {text[:20]!r}")
-    at, index = 1, 0
-    while True:
-        at = BETWEEN_RECORDS.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty text, too
-        if text.startswith("]", at):
-            return
-        where = f"{path}, record {index}"
-        found = parse_json_part(text, at, where)
-        if found is None:
-            # The record goes on behind the block. Reading at least as much again as it has so far keeps the cost of a
-            # long record, which is parsed again from its start, linear. What is no record would never end.
-            more = file.read(max(block, len(text) - at)) if len(text) - at < MAX_RECORD else ""
-            if not more:
-                parse_json(text[at:], where, line=None)
-            text, at = text[at:] + more, 0
-            continue
-        record, end = found
-        if SURROGATE.search(text, at, end):
-            record = _without_lone_surrogates(record)
-        yield _record(record, where)
-        at, index = end, index + 1
 
 
 def read_pickle(path: Path) -> Any:

@@ -34,6 +34,7 @@ from clipbert_cli.model.description import read_description
 from clipbert_cli.model.hf_files import read_object
 from clipbert_cli.model.weights.weight_files import read_index
 from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.report.training import last_start
 from clipbert_cli.runs.checkpoint import damage
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.process_exit import Ended, launch_error
@@ -172,6 +173,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "model.description: _read": ("config.json", lambda path: read_description(path.parent)),
     "model.weights.weight_files: read_index": ("model.safetensors.index.json", read_index),
     "model.bert_sizes: read_bert_sizes": ("config.json", lambda path: read_bert_sizes(path.parent)),
+    "report.training: last_start": ("environment.json", lambda path: last_start(RunFolder(path.parent))),
     "model.hf_files: read_object": ("config.json", read_object),
     "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),
     "recipe.values: read_text": ("a.yaml", load_recipe),

@@ -120,10 +120,19 @@ class ImageQa(VocabularyTask):
         """Return what the evaluation server of VQA reads: [{"question_id": integer, "answer": text}, ...].
 
         Raises:
-            PredictionsError: a record's id is not a number, or it has none.
+            PredictionsError: a record has no id that is a number, or that of another record.
         """
         assert form == SUBMISSION
-        return [_submission(line) for line in lines]
+        entries: dict[int, dict[str, Any]] = {}
+        for line in lines:
+            entry = _submission(line)
+            # Ids may be unique for each image only. The server could not tell such questions apart.
+            if entries.setdefault(entry["question_id"], entry) is not entry:
+                raise PredictionsError(
+                    f"question_id {entry['question_id']} is that of two records: the server needs another for each",
+                    hint="number the questions of all images together",
+                )
+        return list(entries.values())
 
 
 def _submission(line: Mapping[str, Any]) -> dict[str, Any]:

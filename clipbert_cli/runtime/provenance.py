@@ -30,6 +30,7 @@ def environment(world: World, *, step: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        "threads": torch.get_num_threads(),
         "processes": [{"host": host, "device": device} for host, device in world.gather(own)],
     }
 

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import RunError
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import learned_settings
 from clipbert_cli.runs.checkpoint import read_state
 from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.runtime.distributed import World
 from clipbert_cli.types import Group
+
+logger = logging.getLogger("clipbert")
+
+# The number comes from a file: more threads than any machine has cores would only take its memory.
+_MAX_THREADS = 1024
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,46 @@ class Resumption:
                 f"the training records are not those that {self.checkpoint} was trained on",
                 hint="restore them, or begin a new run with model.weights.checkpoint set to that checkpoint",
             )
+
+
+def computing(world: World) -> dict[str, int]:
+    """Return what the last bits of a sum depend on: the number of processes, and of threads in each of them."""
+    return {"processes": world.size, "threads": torch.get_num_threads()}
+
+
+@contextmanager
+def same_threads(resumption: Resumption | None, world: World) -> Iterator[None]:
+    """Compute on the CPU with as many threads as the run did before, so that its results are equal bit by bit.
+
+    With another number of processes they are not equal in any case, and the threads stay as they are.
+    """
+    now = torch.get_num_threads()
+    threads = _recorded_threads(resumption.state.get("computing"), world) if resumption else None
+    if world.device.type != "cpu" or threads in (None, now):
+        yield
+        return
+    assert threads is not None
+    cores = available_cores() // world.processes_here
+    if threads > cores and world.is_main:
+        logger.warning(
+            "the run has used %d threads per process and goes on with them, so that its results stay the same; there "
+            "are %d cores for each process here, so it is slower",
+            threads,
+            cores,
+        )
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(now)
+
+
+def _recorded_threads(recorded: object, world: World) -> int | None:
+    """Return the threads of each process before, None if they are not known or the number of processes was another."""
+    if not isinstance(recorded, dict) or recorded.get("processes") != world.size:
+        return None
+    threads = recorded.get("threads")
+    return threads if isinstance(threads, int) and 1 <= threads <= _MAX_THREADS else None
 
 
 def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumption:

@@ -47,7 +47,7 @@ from clipbert_cli.train.model_options import apply_options
 from clipbert_cli.train.optim import describe_groups, parameter_groups
 from clipbert_cli.train.phases import Phases
 from clipbert_cli.train.plan import Plan
-from clipbert_cli.train.resume import Resumption, groups_digest, recipe_digest
+from clipbert_cli.train.resume import Resumption, computing, groups_digest, recipe_digest, same_threads
 from clipbert_cli.train.startup import TrainingFacts
 from clipbert_cli.train.validation import BestCheckpoint
 from clipbert_cli.types import Batch, Example, Group
@@ -196,6 +196,7 @@ class Training:
         session: Session | None = None
         with ExitStack() as stack:
             interrupts = stack.enter_context(Interrupts(STOP_SIGNALS))
+            stack.enter_context(same_threads(self.resumption, self.world))
             self.world.main_first(lambda: self._take_folder(stack))
             try:
                 # Only now are weights loaded and the optimiser made: both may fail, and the folder goes then.
@@ -363,6 +364,7 @@ class Session:
             "metric": self.best.metric,
             "data": self.training.data_digest,
             "recipe": recipe_digest(self.training.setup.recipe),
+            "computing": computing(self.world),
             "clipbert": __version__,
         }
         save_checkpoint(self.folder.checkpoints, step=step, write=write, state=state)

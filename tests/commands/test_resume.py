@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from clipbert_cli.errors import InterruptionError
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runtime.distributed import World
+from clipbert_cli.train import resume as train_resume
 from clipbert_cli.train.optim import learning_rates
 from clipbert_cli.train.setup import prepare_training
 from clipbert_cli.types import Batch
@@ -194,6 +196,78 @@ def test_resuming_a_finished_run_changes_nothing(clipbert: Clipbert, whole: Path
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["last"]["step"] == STEPS
     assert_same(whole, run)
+
+
+# ------------------------------------------------------------------------------------------------ threads
+
+
+class Threads(Signal):
+    """A sink that notes the number of threads of each step, and stops the run after one."""
+
+    def __init__(self, last: int) -> None:
+        super().__init__(last, signal.SIGTERM)
+        self.used: list[int] = []
+
+    def advance(self, step: int) -> None:
+        self.used.append(torch.get_num_threads())
+        super().advance(step)
+
+
+@pytest.fixture
+def set_threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_a_run_goes_on_with_the_threads_that_it_began_with(
+    made_data: Path, tmp_path: Path, set_threads: Callable[[int], None]
+) -> None:
+    set_threads(1)
+    stop(made_data, tmp_path / "run", after=2)
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())[0]["threads"] == 1
+    set_threads(2)
+    # Stopped twice: the second start has recorded the threads of the first.
+    for last in (4, 6):
+        used = Threads(last)
+        with pytest.raises(InterruptionError):
+            prepare_training(recipe(made_data), tmp_path / "run", resume=True).run([used])
+        assert used.used == [1, 1]
+        assert torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("recorded", "cores", "used", "warns"),
+    [
+        ({"processes": 1, "threads": 3}, 4, 3, False),
+        ({"processes": 1, "threads": 3}, 2, 3, True),
+        ({"processes": 1, "threads": 64}, 8, 64, True),
+        ({"processes": 2, "threads": 3}, 4, 2, False),
+        ({"processes": 1, "threads": 10**9}, 4, 2, False),
+        ({"processes": 1, "threads": "3"}, 4, 2, False),
+        ({"processes": 1, "threads": 0}, 4, 2, False),
+        (None, 4, 2, False),
+    ],
+)
+def test_recorded_threads_are_used_whatever_cores_are_here(
+    recorded: object,
+    cores: int,
+    used: int,
+    warns: bool,
+    made_data: Path,
+    set_threads: Callable[[int], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """With another number of processes, results differ in any case; nonsense in a file is not used."""
+    monkeypatch.setattr(train_resume, "available_cores", lambda: cores)
+    set_threads(2)
+    resumption = train_resume.Resumption(None, {"computing": recorded}, {}, recipe(made_data))
+    with train_resume.same_threads(resumption, World(0, 1, torch.device("cpu"))):
+        assert torch.get_num_threads() == used
+    assert torch.get_num_threads() == 2
+    assert ("threads per process" in caplog.text) == warns
+    assert (f"{cores} cores" in caplog.text) == warns
 
 
 # ------------------------------------------------------------------------------------------------ damage

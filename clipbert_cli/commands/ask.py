@@ -124,7 +124,10 @@ def _questions(file: Path) -> Iterator[IO[bytes]]:
     try:
         stream = file.open("rb")
     except OSError as exc:
-        raise UsageError(f"--questions is {file}, which cannot be read: {exc.strerror}") from exc
+        raise UsageError(
+            f"--questions is {file}, which cannot be read: {exc.strerror}",
+            hint="name a file of JSON lines, or - for stdin",
+        ) from exc
     with stream:
         yield stream
 

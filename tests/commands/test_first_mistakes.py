@@ -76,6 +76,8 @@ MISTAKES = [
     ("ask --run runs/qa --video a.mp4", "QUESTION is missing", "what is the cat doing?"),
     ("ask --run runs/qa --video cat.mp4 what?", "no such video file: cat.mp4", "check the names"),
     ("ask --run runs/qa --video videos what?", "videos, which is a folder", "--video videos/*"),
+    ("ask --run runs/qa --questions videos", "--questions is videos, which cannot be read", "a file of JSON lines"),
+    ("ask --run runs/qa --questions nope.jsonl", "No such file", "a file of JSON lines"),
     ("ask --run runs/qa --video notes.txt what?", "video 'notes.txt'", "--image before a picture"),
     ("ask --run runs/qa --image a.mp4 what?", "image 'a.mp4'", "--video before a video"),
     ("ask --run runs/search --video a.mp4 what?", "answers no questions", "clipbert search FOLDER"),

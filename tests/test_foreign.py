@@ -116,8 +116,8 @@ def stored(key: bytes, read: Callable[[LmdbStore], object]) -> Callable[[Path], 
         with lmdb.open(str(store), map_size=2**24, lock=False) as environment, environment.begin(write=True) as txn:
             txn.put(b"a", b"media")
             txn.put(records.MANIFEST_KEY, records.manifest_record(kind="video", complete=True))
-            txn.put(records.info_key("a"), b"{}")
-            txn.put(key, path.read_bytes())
+            content = path.read_bytes()
+            txn.put(key, content if key == records.MANIFEST_KEY else records.sealed({key: content})[key])
         return read(LmdbStore(store))
 
     return reader
@@ -176,6 +176,14 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "report.training: last_start": ("environment.json", lambda path: last_start(RunFolder(path.parent))),
     "model.hf_files: read_object": ("config.json", read_object),
     "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),
+    "assets.convert.caption_lists: _listed": ("a.txt", lambda path: list(caption_lists._listed(path))),
+    "assets.convert.caption_lists: _captions": (
+        "AllVideoDescriptions.txt",
+        lambda path: caption_lists._captions(path.parent),
+    ),
+    "assets.convert.msvd: _mapping": ("a.txt", msvd._mapping),
+    "assets.convert.raw_files: read_pickle": ("a.pkl", raw_files.read_pickle),
+    "report.training: last_start": ("environment.json", lambda path: last_start(RunFolder(path.parent))),
     "recipe.values: read_text": ("a.yaml", load_recipe),
     "runs.checkpoint: read_state": ("state.json", lambda path: damage(path.parent)),
     "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),
@@ -184,7 +192,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         lambda path: RunFolder(path.parent).add_environment({"host": "here"}),
     ),
     "runtime.process_exit: _first_failure": ("error.json", lambda path: launch_error(Ended(exit_code=1), path.parent)),
-    "store.lmdb_store: LmdbStore.record": ("a", stored(records.info_key("a"), lambda store: store.record("a"))),
+    "store.records: media_fields": ("a", stored(records.info_key("a"), lambda store: store.record("a"))),
     "store.records: manifest": ("a", stored(records.MANIFEST_KEY, LmdbStore.__len__)),
     "store.records: video_info": ("a", stored(records.info_key("a"), lambda store: store.info("a"))),
     "store.records: packet_table": ("a", stored(records.packets_key("a"), lambda store: store.packets("a"))),
@@ -224,6 +232,7 @@ OTHER_READERS = {
     "media.images",
     "model.weights.weight_files",
     "runs.checkpoint",
+    "text.record_files",  # the first bytes of a regular file, to tell tables from JSON
     "store.ingest",
     "store.source",
     "store.transcode",

@@ -164,15 +164,14 @@ def _media_records(
 ) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
     of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
     if kind == "image":
-        return {
-            records.info_key(media_id): records.image_record(probe_image(data, max_pixels=max_pixels), **of_the_file)
-        }, None
+        record = records.image_record(probe_image(data, max_pixels=max_pixels), **of_the_file)
+        return records.sealed({records.info_key(media_id): record}), None
     probed = probe_video(data, max_pixels=max_pixels)
     check_aspect_ratio(probed.info.height, probed.info.width)  # Training would refuse the video.
     known = {records.info_key(media_id): records.video_record(probed, **of_the_file)}
     if probed.packets:
         known[records.packets_key(media_id)] = records.packets_record(probed.packets)
-    return known, probed
+    return records.sealed(known), probed
 
 
 def shown_seconds(info: VideoInfo) -> float:

@@ -9,17 +9,15 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lmdb
 
 from clipbert_cli.errors import DecodeError, StoreError, UnreadableError
-from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.store import records
@@ -34,6 +32,8 @@ from clipbert_cli.store.discover import (
 from clipbert_cli.store.source import FrameFolders, MediaFolder, MediaSource
 from clipbert_cli.store.writer import DATA_FILE
 from clipbert_cli.types import Kind, MediaIds, MediaNames, VideoInfo
+
+_Parsed = TypeVar("_Parsed")
 
 _log = logging.getLogger("clipbert.store")
 
@@ -141,6 +141,7 @@ class LmdbStore(MediaSource):
         self._beside = LmdbStore(beside, kind=kind) if is_lmdb(beside) else None
         record = self._records_in._get(records.MANIFEST_KEY)
         self.manifest = None if record is None else self._checked_manifest(record, kind, complete=complete)
+        self._warned_of: set[str] = set()
         self.has_records = self.manifest is not None and self.manifest["format"] == records.FORMAT
         if self.manifest is not None:
             self.kind = self.manifest["kind"]
@@ -227,44 +228,54 @@ class LmdbStore(MediaSource):
             yield data
 
     def _info(self, media_id: str) -> VideoInfo:
-        record = self._stored(records.info_key(media_id))
-        if record is None:
-            return super()._info(media_id)
-        try:
-            return records.video_info(record)
-        except (UnreadableError, ValueError, KeyError, TypeError) as exc:
-            raise self._damaged(f"the media record of {media_id!r} cannot be read") from exc
+        return self._recorded(media_id, records.info_key(media_id), records.video_info) or super()._info(media_id)
 
     def packets(self, media_id: str) -> PacketTable | None:
         media_id = self.held_id(media_id)
-        if self._stored(records.info_key(media_id)) is None:
+        if self.kind == "image" or self._recorded(media_id, records.info_key(media_id), bytes) is None:
             return super().packets(media_id)
-        record = self._stored(records.packets_key(media_id))
-        try:
-            return None if record is None else records.packet_table(record)
-        except (UnreadableError, ValueError, KeyError, TypeError, zlib.error) as exc:
-            raise self._damaged(f"the packet table of {media_id!r} cannot be read") from exc
+        key = records.packets_key(media_id)
+        if self._stored(key) is None:
+            return None
+        return self._recorded(media_id, key, records.packet_table) or super().packets(media_id)
 
     @property
     def _records_in(self) -> LmdbStore:
         return self if self._beside is None else self._beside
 
     def _stored(self, key: bytes) -> bytes | None:
-        return self._records_in._get(key) if self.kind == "video" and self.has_records else None
+        return self._records_in._get(key) if self.has_records else None
 
-    def record(self, media_id: str) -> dict[str, Any] | None:
-        """Return the fields of an item's media record, None where it has none.
-
-        Raises:
-            StoreError: the record is damaged.
-        """
-        record = self._records_in._get(records.info_key(self.held_id(media_id))) if self.has_records else None
-        if record is None:
+    def _recorded(self, media_id: str, key: bytes, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
+        """Return what `parse` makes of a record; None where there is none or, after a warning, where it is damaged."""
+        value = self._stored(key)
+        if value is None:
             return None
         try:
-            return dict(parse_json(record, "the media record", line=None))
-        except (UnreadableError, ValueError, TypeError) as exc:
-            raise self._damaged(f"the media record of {media_id!r} cannot be read") from exc
+            return parse(records.unsealed(key, value))
+        except records.DAMAGED as exc:
+            if media_id not in self._warned_of:
+                self._warned_of.add(media_id)
+                _log.warning("%s: the media record of %r is damaged and not used (%s)", self.path, media_id, exc)
+            return None
+
+    def check_records(self, media_id: str) -> None:
+        """Raise ValueError if a record of an item is damaged."""
+        for key, parse in (
+            (records.info_key(media_id), records.media_fields),
+            (records.packets_key(media_id), records.packet_table),
+        ):
+            value = self._stored(key)
+            try:
+                if value is not None:
+                    parse(records.unsealed(key, value))
+            except records.DAMAGED as exc:
+                raise ValueError(f"its media record is damaged: {exc}") from exc
+
+    def record(self, media_id: str) -> dict[str, Any] | None:
+        """Return the fields of an item's media record, None where it has none or, after a warning, a damaged one."""
+        media_id = self.held_id(media_id)
+        return self._recorded(media_id, records.info_key(media_id), records.media_fields)
 
     def checksum(self, media_id: str) -> int | None:
         found = (self.record(media_id) or {}).get("crc32")

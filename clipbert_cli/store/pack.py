@@ -442,11 +442,18 @@ class _Packer(contextlib.AbstractContextManager["_Packer"]):
         # The item is of this addition, which was stopped, and its file has changed since.
         if self._outcome(candidate) is not None:
             return
-        record = self.writer.get(records.info_key(candidate.media_id))
-        held = shown_seconds(records.video_info(record)) if record and self.settings.kind == "video" else math.inf
-        if self.settings.on_duplicate == "longest" and held < ingested.seconds:
+        if self.settings.on_duplicate == "longest" and self._held_seconds(candidate.media_id) < ingested.seconds:
             return
         raise DecodeError(_HELD)
+
+    def _held_seconds(self, media_id: str) -> float:
+        """Return the seconds of a video that the store has; infinite if they are not known."""
+        key = records.info_key(media_id)
+        value = self.writer.get(key) if self.settings.kind == "video" else None
+        try:
+            return math.inf if value is None else shown_seconds(records.video_info(records.unsealed(key, value)))
+        except records.DAMAGED:
+            return math.inf
 
     def _commit(self) -> None:
         """Write what was put.

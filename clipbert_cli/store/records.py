@@ -2,9 +2,12 @@
 
     <media_id>                   the media file's bytes  (the original's layout; media_id = file stem or relative path)
     /clipbert/manifest           kind, number of items, and whether the store is complete (JSON)
-    /clipbert/info/<media_id>    the media record: header values, checksum, presentation times (JSON)
+    /clipbert/info/<media_id>    the media record: header values, checksum, presentation times (JSON), sealed
     /clipbert/packets/<media_id> the packet table, for videos that are decoded without their container:
-                                 zlib(JSON line, then six arrays in little-endian order)
+                                 zlib(JSON line, then six arrays in little-endian order), sealed
+
+A sealed record ends with the CRC-32 of its key and itself (four bytes, little-endian): one flipped bit in a time step
+would change predictions without a word.
 
 No media id begins with a slash, so none can be equal to one of the other keys.
 """
@@ -20,13 +23,14 @@ from typing import Any
 
 import numpy as np
 
+from clipbert_cli.errors import UnreadableError
 from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.images import ProbedImage
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import ProbedVideo
 from clipbert_cli.types import MediaIds, VideoInfo
 
-FORMAT = 3
+FORMAT = 4
 """Version of the media records. It is raised whenever what is computed of an item changes, so that records of an older
 version are not used."""
 
@@ -34,6 +38,14 @@ PREFIX = b"/clipbert/"
 MANIFEST_KEY = PREFIX + b"manifest"
 _INFO_PREFIX = PREFIX + b"info/"
 _PACKETS_PREFIX = PREFIX + b"packets/"
+
+MAX_FRAMES = 10_000_000
+"""The limit of frames and of packets in a record: 92 hours at 30 frames per second."""
+
+DAMAGED = (UnreadableError, ValueError, KeyError, TypeError, ArithmeticError, zlib.error)
+"""The errors of functions that read a damaged record."""
+
+_SEAL_BYTES = 4
 
 _ARRAYS = ("<i8", "<u4", "<i4", "?", "?", "<u4")
 """Types of the arrays of a packet table: gaps, sizes, distances, entry, skippable, checksums."""
@@ -71,6 +83,27 @@ def info_key(media_id: str) -> bytes:
 def packets_key(media_id: str) -> bytes:
     """Return the key of a video's packet table."""
     return _PACKETS_PREFIX + media_key(media_id)
+
+
+def sealed(records: dict[bytes, bytes]) -> dict[bytes, bytes]:
+    """Return records by key, each followed by the checksum that `unsealed` compares."""
+    return {key: record + _seal(key, record) for key, record in records.items()}
+
+
+def unsealed(key: bytes, value: bytes) -> bytes:
+    """Return the record in a value of a store.
+
+    Raises:
+        ValueError: its checksum is not that of the key and the record.
+    """
+    record = value[:-_SEAL_BYTES]
+    if value[-_SEAL_BYTES:] != _seal(key, record):
+        raise ValueError("its checksum differs")
+    return record
+
+
+def _seal(key: bytes, record: bytes) -> bytes:
+    return zlib.crc32(record, zlib.crc32(key)).to_bytes(_SEAL_BYTES, "little")
 
 
 def manifest_record(
@@ -153,6 +186,21 @@ def image_record(probed: ProbedImage, **of_the_file: int) -> bytes:
     )
 
 
+def media_fields(record: bytes) -> dict[str, Any]:
+    """Return the fields of `video_record` or `image_record`.
+
+    Raises:
+        One of DAMAGED: the record is damaged.
+    """
+    fields = parse_json(record, "the media record", line=None)
+    numbers = [fields[name] for name in ("bytes", "crc32", "width", "height")]
+    if any(type(number) is not int or number < 0 for number in numbers) or fields["orientation"] not in _DEGREES:
+        raise ValueError("a number is none or negative")
+    if "pts" in fields:
+        video_info_of(fields)
+    return dict(fields)
+
+
 def listing(media_id: str, kind: str, record: dict[str, Any] | None) -> dict[str, Any]:
     """Return what `store ls --json` says of an item: always the same keys, None where a fact is unknown.
 
@@ -191,7 +239,7 @@ def video_info(record: bytes) -> VideoInfo:
     """Return from `video_record` what sampling needs.
 
     Raises:
-        UnreadableError, ValueError, KeyError, TypeError: the record is damaged.
+        One of DAMAGED: the record is damaged.
     """
     return video_info_of(parse_json(record, "the media record", line=None))
 
@@ -200,12 +248,16 @@ def video_info_of(fields: dict[str, Any]) -> VideoInfo:
     """Return from the fields of `video_record` what sampling needs.
 
     Raises:
-        ValueError, KeyError, TypeError: a field is missing or damaged.
+        One of DAMAGED: a field is missing or damaged.
     """
     pts = [fields["pts"]["start"]]
-    for step, count in fields["pts"]["steps"]:
+    steps = fields["pts"]["steps"]
+    if any(count < 0 for _, count in steps) or sum(count for _, count in steps) >= MAX_FRAMES:
+        raise ValueError("it has too many frames")
+    for step, count in steps:
         pts.extend(range(pts[-1] + step, pts[-1] + step * count + 1, step) if step else [pts[-1]] * count)
     rate = fields["average_rate"]
+    _check_types(fields)
     return VideoInfo(
         width=fields["width"],
         height=fields["height"],
@@ -219,6 +271,29 @@ def video_info_of(fields: dict[str, Any]) -> VideoInfo:
         size_changes=tuple((frame, height, width) for frame, height, width in fields["size_changes"]),
         damage=fields["damage"],
     )
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("width", "height", "num_frames", "orientation"), (int,)),
+    "duration": (int, type(None)),
+    "average_rate": (str, type(None)),
+    "time_base": (str,),
+    "complete": (bool,),
+    "damage": (str,),
+}
+
+
+def _check_types(fields: dict[str, Any]) -> None:
+    """Raise TypeError or ValueError for a field that no record has."""
+    if wrong := [name for name, types in _TYPES.items() if type(fields[name]) not in types]:
+        raise TypeError(f"{wrong[0]} is of another type")
+    if type(fields["pts"]["start"]) is not int or any(type(step) is not int for step, _ in fields["pts"]["steps"]):
+        raise TypeError("a time is of another type")
+    smallest = {"width": 1, "height": 1, "num_frames": 0}
+    if any(fields[name] < least for name, least in smallest.items()) or Fraction(fields["time_base"]) <= 0:
+        raise ValueError("a number is too small")
+    if fields["orientation"] not in _DEGREES:
+        raise ValueError("its orientation is none")
 
 
 def packets_record(table: PacketTable) -> bytes:
@@ -252,11 +327,15 @@ def packet_table(record: bytes) -> PacketTable:
     """Return the table from `packets_record`.
 
     Raises:
-        UnreadableError, ValueError, KeyError, TypeError, zlib.error: the record is damaged.
+        One of DAMAGED: the record is damaged.
     """
-    line, _, body = zlib.decompress(record).partition(b"\n")
+    # A few bytes can stand for gigabytes of zeros.
+    content = zlib.decompressobj().decompress(record, MAX_FRAMES * sum(np.dtype(form).itemsize for form in _ARRAYS))
+    line, _, body = content.partition(b"\n")
     header = parse_json(line, "the packet table", line=None)
     count, start, arrays = header["packets"], 0, []
+    if type(count) is not int or not 0 < count <= MAX_FRAMES:
+        raise ValueError("it has no packets, or too many")
     for form in _ARRAYS:
         arrays.append(np.frombuffer(body, dtype=form, count=count, offset=start))
         start += arrays[-1].nbytes

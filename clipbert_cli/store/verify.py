@@ -118,6 +118,7 @@ def scan_item(item: StoreItem) -> ItemReport:
 def _verify(item: StoreItem) -> ItemReport:
     source = LmdbStore(item.store, kind=item.kind)
     try:
+        source.check_records(item.media_id)
         record = source.record(item.media_id)
         if record is not None:
             # The checksum first: it also finds changes that decoders pass over, and it costs a hundredth of decoding.
@@ -127,13 +128,14 @@ def _verify(item: StoreItem) -> ItemReport:
         found = scan_item(item)
         if found.wrong or record is None or item.kind == "image":
             return found
-        if source.info(item.media_id) != records.video_info(found.records[records.info_key(item.media_id)]):
+        key = records.info_key(item.media_id)
+        if source.info(item.media_id) != records.video_info(records.unsealed(key, found.records[key])):
             return ItemReport(wrong="it decodes to other frames than when it was packed")
-        table = found.records.get(records.packets_key(item.media_id))
-        if _as_record(source.packets(item.media_id)) != table:
+        key = records.packets_key(item.media_id)
+        if _sealed_table(key, source.packets(item.media_id)) != found.records.get(key):
             return ItemReport(wrong="its packets are not those that were packed")
         _use(source, item.media_id)
-    except (DecodeError, StoreError) as exc:
+    except (DecodeError, StoreError, ValueError) as exc:
         return ItemReport(wrong=str(exc))
     return found
 
@@ -150,5 +152,5 @@ def _use(source: LmdbStore, media_id: str) -> None:
         decode_frames(data, ((0, len(info.pts) - 1),), info=info, packets=source.packets(media_id))
 
 
-def _as_record(table: PacketTable | None) -> bytes | None:
-    return None if table is None else records.packets_record(table)
+def _sealed_table(key: bytes, table: PacketTable | None) -> bytes | None:
+    return None if table is None else records.sealed({key: records.packets_record(table)})[key]

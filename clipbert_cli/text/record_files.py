@@ -204,6 +204,8 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
             stream.seek(start)
             rows = csv.reader(lines_of(stream, path), delimiter=separator, strict=True)
             yield from _rows(path, rows, line, names)
+    except csv.Error as exc:
+        yield f"{path}:{line}: not a table ({exc})"
     except UnreadableError as exc:
         yield f"{exc}; save it as UTF-8, in Excel as `CSV UTF-8`" if "UTF-8" in str(exc) else str(exc)
 

@@ -20,6 +20,7 @@ from store_content import content, names, original_store
 
 from clipbert_cli.errors import ClipbertError, DecodeError, OutputError, StoreError, UsageError
 from clipbert_cli.media.images import decode_image
+from clipbert_cli.store import records
 from clipbert_cli.store.ingest import Candidate, Ingested, ingest
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
@@ -45,7 +46,8 @@ def test_files_are_found_at_any_depth_and_in_any_case(tmp_path: Path, clip: byte
 def test_media_records_are_stored_beside_the_bytes(videos: Path, tmp_path: Path, clip: bytes) -> None:
     pack_media([videos], tmp_path / "store")
     with lmdb.open(str(tmp_path / "store"), readonly=True, lock=False) as environment, environment.begin() as txn:
-        record = json.loads(txn.get(b"/clipbert/info/video3"))
+        key = records.info_key("video3")
+        record = json.loads(records.unsealed(key, txn.get(key)))
     assert record["bytes"] == len(clip)
     assert record["crc32"] == zlib.crc32(clip)
     assert (record["codec"], record["width"], record["height"], record["num_frames"]) == ("h264", 96, 64, 6)

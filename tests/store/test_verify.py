@@ -59,7 +59,7 @@ def test_what_was_changed_behind_the_store_is_found(videos: Path, tmp_path: Path
     flipped[len(flipped) // 2] ^= 1
     put(store, {"a": bytes(flipped), "extra": b"no video"})
     other = records.video_record(probe_video(clips["a"]), bytes=len(clips["c"]), crc32=_crc(clips["c"]))
-    put(store, {"/clipbert/info/c": other})
+    put(store, {name.decode(): value for name, value in records.sealed({records.info_key("c"): other}).items()})
     wrong = dict(verify_store(store).wrong)
     assert wrong.keys() == {"a", "c", "extra", ""}
     assert "not those that were packed" in wrong["a"]

@@ -176,7 +176,7 @@ def field(record: Mapping[str, Any], where: str, *names: str, kind: type | tuple
             # In Python, but not in JSON, `true` is an int.
             if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
                 wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-                raise AnnotationError(f"{where}: {name} is {value!r}: {wanted} was expected")
+                raise AnnotationError(f"{where}: {name} is {reprlib.repr(value)}: {wanted} was expected")
             return value
     raise AnnotationError(f"{where}: no field {' or '.join(names)}: it has {', '.join(record) or 'none'}")
 
@@ -186,7 +186,7 @@ def integer(text: str | int, where: str, name: str, *, allowed: range | None = N
     try:
         value = int(text)
     except ValueError:
-        raise AnnotationError(f"{where}: {name} is {text!r}: a whole number was expected") from None
+        raise AnnotationError(f"{where}: {name} is {reprlib.repr(text)}: a whole number was expected") from None
     if allowed is not None and value not in allowed:
         raise AnnotationError(f"{where}: {name} is {value}: {allowed[0]} to {allowed[-1]} was expected")
     return value

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,7 +24,7 @@ from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.infer.ranking import Pairs
-    from clipbert_cli.infer.trained import TrainedRun
+    from clipbert_cli.infer.trained import RunSelection, TrainedRun
 
 # The formats that this command writes itself. Further ones are declared by the task and are one JSON document.
 JSONL, SCORES = "jsonl", "scores"
@@ -38,6 +39,7 @@ class Request:
     form: str
     shortlist: int | None
     overwrite: bool
+    clip_scores: bool
 
 
 @expand_options
@@ -74,6 +76,12 @@ def infer(
         ),
     ] = None,
     shortlist: ShortlistOption = None,
+    clip_scores: Annotated[
+        bool,
+        typer.Option(
+            "--clip-scores", help="Also write what each clip says on its own, with its frames and their times."
+        ),
+    ] = False,
     data_root: DataRootOption = None,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -81,10 +89,15 @@ def infer(
 
     Questions about single files are answered by clipbert ask; clipbert search finds media by text.
     """
-    request = Request(split, output, form, shortlist, overwrite)
+    request = Request(split, output, form, shortlist, overwrite, clip_scores)
     # Checked before several processes are started, each of which would report it.
     if form == SCORES and output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
+    if clip_scores and (shortlist or form != JSONL):
+        raise UsageError(
+            f"--clip-scores is given with {'--shortlist' if shortlist else f'--format {form}'}, which have none",
+            hint="leave one of them out",
+        )
     if launched(context, processes):
         return
 
@@ -99,20 +112,24 @@ def infer(
         if not world.is_main:
             mute()
         write = _write_scores if form == SCORES else _write_predictions
-        write(request, lambda: open_run(selection, world))
+        write(request, selection, lambda: open_run(selection, world))
 
 
-def _write_predictions(request: Request, load: Callable[[], TrainedRun]) -> None:
+def _write_predictions(request: Request, selection: RunSelection, load: Callable[[], TrainedRun]) -> None:
+    from clipbert_cli.build import evaluation_sampling
     from clipbert_cli.commands.output import nowhere, writing
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.commands.terminal import is_muted, note
+    from clipbert_cli.infer.clip_scores import with_times
+    from clipbert_cli.infer.made_by import describe
     from clipbert_cli.infer.prediction_lines import prediction_lines
 
     # The output is opened first: an existing file or a full disk is reported before the model is loaded.
     stream_to = nowhere() if is_muted() else writing(request.output, overwrite=request.overwrite)
     with stream_to as stream, counting(request.split, "item") as show:
-        run = load()
+        run = dataclasses.replace(load(), clip_scores=request.clip_scores)
         _check_format(run, request.form)
+        made_by = {} if request.output == "-" else describe(run, selection, request.split)
         # A shortlist needs the matrix of all pairs. Without it, any task predicts its split the same way.
         if request.shortlist:
             pairs = _pairs(run, request, show)
@@ -123,6 +140,8 @@ def _write_predictions(request: Request, load: Callable[[], TrainedRun]) -> None
             evaluation = run.setup.evaluation(split)
             total, predictions = evaluation.total, run.predict(evaluation, _Adding(show, evaluation.total, run))
         lines = prediction_lines(run.setup.task, split.examples, predictions)
+        if request.clip_scores:
+            lines = with_times(lines, split.media, evaluation_sampling(run.setup.recipe))
         if request.form == JSONL:
             # Line by line as they come, for a pipe that reads along.
             for line in lines:
@@ -130,10 +149,23 @@ def _write_predictions(request: Request, load: Callable[[], TrainedRun]) -> None
         else:
             stream.write(json.dumps(run.setup.task.document(lines, request.form)) + "\n")
     if request.output != "-":
+        _write_meta(Path(request.output), made_by)
         note(f"{total} predictions written to {request.output}")
 
 
-def _write_scores(request: Request, load: Callable[[], TrainedRun]) -> None:
+def _write_meta(predictions: Path, made_by: dict[str, Any]) -> None:
+    """Write what made the predictions beside them; a pipe or a device has no place for it."""
+    from clipbert_cli.commands.output import writing
+    from clipbert_cli.commands.terminal import is_muted
+    from clipbert_cli.infer.made_by import checksum, meta_file
+
+    if is_muted() or not predictions.is_file():
+        return
+    with writing(str(meta_file(predictions)), overwrite=True) as stream:
+        json.dump({**made_by, "predictions_crc32": checksum(predictions)}, stream, ensure_ascii=False, indent=1)
+
+
+def _write_scores(request: Request, selection: RunSelection, load: Callable[[], TrainedRun]) -> None:
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.commands.terminal import note
     from clipbert_cli.infer.ranking import write_scores

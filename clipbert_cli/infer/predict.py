@@ -14,6 +14,7 @@ from torch import Tensor
 
 from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.errors import RunError
+from clipbert_cli.infer.clip_scores import with_clips
 from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode
 from clipbert_cli.memory import memory_advice
 from clipbert_cli.model import ClipBert
@@ -30,6 +31,7 @@ class Predictor:
 
     Args:
         infer: the recipe's `infer` section; `text_rows` and `compile` are used.
+        clip_scores: predictions also have `clips`, what each clip says on its own.
     """
 
     model: ClipBert
@@ -37,6 +39,7 @@ class Predictor:
     precision: Precision
     infer: InferConfig
     world: World
+    clip_scores: bool = False
 
     def run(
         self,
@@ -117,7 +120,10 @@ class Predictor:
                 moved = dataclasses.replace(moved, examples=shared.examples)
                 outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
             _check_finite(outputs, batch.media_ids)
-            predictions = [*failures, *self.task.predict(outputs, moved)]
+            made = self.task.predict(outputs, moved)
+            if self.clip_scores:
+                made = with_clips(self.task, outputs, moved, made)
+            predictions = [*failures, *made]
             yield predictions
             progress(len(predictions))
 

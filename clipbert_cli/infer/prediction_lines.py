@@ -15,6 +15,7 @@ A prediction for one record (question answering, multiple choice, pretraining):
     top             [{"answer", "score"}, ...], the best first
     truth           the record's own answer, if it has one
     correct         what the answer is worth, 0 to 1, if the truth is known
+    clips           only with --clip-scores: what each clip says on its own, with its `frames` and their `seconds`
     media_error     in place of answer, option, score and top: why the media item could not be used
 
 A prediction is found by its first three fields and never by its place in the file. All others but the prediction itself

@@ -192,9 +192,7 @@ def _digest(pairs: Pairs) -> str:
     texts = [example.texts for example in pairs.split.examples]
     digest = zlib.crc32(json.dumps([settings, precision, shortlist, texts]).encode())
     # The weights themselves, not the name of the checkpoint: `best` may have moved since the folder was begun.
-    for tensor in pairs.run.model.state_dict().values():
-        digest = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), digest)
-    return f"{digest:08x}"
+    return pairs.run.weights_checksum(digest)
 
 
 # ------------------------------------------------------------------------------------------------ a search

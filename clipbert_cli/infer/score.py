@@ -140,6 +140,17 @@ def _of(joined: Joined, example: Example, task: Task) -> Mapping[str, Any]:
     return joined.fields[PredictionKey(example.media_id) if task.ranks_media else example.key]
 
 
+def _taken(own: Mapping[str, Any], places: Sequence[int] | np.ndarray) -> Mapping[str, Any]:
+    """Return the fields of a media item with the scores of some of the texts, those of its clips included."""
+    taken = {**own, "scores": own["scores"][places]}
+    if isinstance(clips := own.get("clips"), list):
+        # They are there to be looked at. A clip that has not one score per text is left out.
+        count = len(own["scores"])
+        sound = [each["scores"] for each in clips if isinstance(each, dict) and len(each.get("scores") or ()) == count]
+        taken["clips"] = [{"scores": [scores[place] for place in places]} for scores in sound]
+    return taken
+
+
 def _restricted(joined: Joined, keep: Callable[[Example], bool], task: Task) -> Joined:
     """Return the predictions for some of the examples.
 
@@ -153,11 +164,7 @@ def _restricted(joined: Joined, keep: Callable[[Example], bool], task: Task) -> 
         fields = {example.key: joined.fields[example.key] for example in examples}
         return dataclasses.replace(joined, fields=fields, examples=examples)
     media = {PredictionKey(example.media_id) for example in examples}
-    fields = {
-        key: {**own, "scores": own["scores"][kept]} if "scores" in own else own
-        for key, own in joined.fields.items()
-        if key in media
-    }
+    fields = {key: _taken(own, kept) if "scores" in own else own for key, own in joined.fields.items() if key in media}
     return dataclasses.replace(joined, fields=fields, examples=examples)
 
 
@@ -234,7 +241,7 @@ def _join_ranking(path: Path, rows: Mapping[PredictionKey, Row], examples: Seque
             if id(row.texts) not in orders:
                 orders[id(row.texts)] = _order(path, row.texts, examples)
             if (order := orders[id(row.texts)]) is not None:
-                fields[key] = {**row.fields, "scores": row.fields["scores"][order]}
+                fields[key] = _taken(row.fields, order)
     return Joined(fields, examples)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -49,16 +50,30 @@ class RunSelection:
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A trained model and the setup that feeds it."""
+    """A trained model and the setup that feeds it.
+
+    Args:
+        clip_scores: see `Predictor`.
+    """
 
     setup: Setup
     model: ClipBert
+    clip_scores: bool = False
 
     @property
     def predictor(self) -> Predictor:
         """The predict path with this model."""
         setup = self.setup
-        return Predictor(self.model, setup.task, setup.precision, setup.recipe.infer, setup.world)
+        return Predictor(
+            self.model, setup.task, setup.precision, setup.recipe.infer, setup.world, clip_scores=self.clip_scores
+        )
+
+    def weights_checksum(self, start: int = 0) -> str:
+        """Return eight hexadecimal digits of the weights, and of what `start` is the CRC-32 of."""
+        digest = start
+        for tensor in self.model.state_dict().values():
+            digest = zlib.crc32(tensor.detach().cpu().contiguous().numpy().tobytes(), digest)
+        return f"{digest:08x}"
 
     def for_ranking(self, purpose: str) -> TrainedRun:
         """Return this run with a task that scores every text with every media item.

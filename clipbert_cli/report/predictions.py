@@ -15,7 +15,8 @@ from clipbert_cli.report.media_facts import Counts, most_frequent
 from clipbert_cli.report.thumbnails import Strip, Thumbnails
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.retrieval import ScoreMatrix
-from clipbert_cli.types import PredictionKey
+from clipbert_cli.text.fields import RecordError
+from clipbert_cli.types import Example, PredictionKey
 
 # Of the shown examples this part are the worst ones, the rest is a fair sample.
 _WORST = 0.25
@@ -241,15 +242,26 @@ def _question_row(
         order={"score": float(fields.get("score", 0.0)), "correct": float(judged.worth[place])},
         strip=thumbnails.strip(example.media_id),
         top=top,
-        says=[_clip_says(task, clip) for clip in fields.get("clips", ()) if isinstance(clip, dict)],
+        says=_says(task, fields.get("clips"), example),
         other="" if other is None else _other_answer(other, place),
     )
 
 
-def _clip_says(task: Task, clip: Mapping[str, Any]) -> str:
-    if "answer" not in clip:
-        return ""
-    return f"{task.answer_text(clip)} {float(clip.get('score', 0.0)):.2f}"
+def _says(task: Task, clips: Any, example: Example) -> list[str]:
+    """Return what each clip says on its own; nothing where a file has something else at this place."""
+    try:
+        for clip in clips or ():
+            task.check_prediction(clip, example)
+        return [f"{task.answer_text(clip)} {float(clip['score']):.2f}" for clip in clips or ()]
+    except (RecordError, TypeError, KeyError, AttributeError):
+        return []
+
+
+def _clip_match(clip: Any, place: int) -> str:
+    """Return how well a clip alone matches a text."""
+    scores = clip.get("scores") if isinstance(clip, dict) else None
+    found = scores[place] if isinstance(scores, list) and place < len(scores) else None
+    return f"{found:.2f}" if isinstance(found, float) else ""
 
 
 def _other_answer(other: Judged, place: int) -> str:
@@ -268,6 +280,7 @@ def _text_row(judged: Judged, place: int, thumbnails: Thumbnails, flags: Sequenc
         for item in best
     ]
     rank = int(judged.ranks[place])
+    clips = judged.joined.fields[PredictionKey(example.media_id)].get("clips")
     return Row(
         media_id=example.media_id,
         question=example.texts[0],
@@ -280,5 +293,6 @@ def _text_row(judged: Judged, place: int, thumbnails: Thumbnails, flags: Sequenc
         order={"score": float(scores[own]), "correct": float(rank)},
         strip=thumbnails.strip(example.media_id),
         top=top,
+        says=[_clip_match(clip, place) for clip in clips] if isinstance(clips, list) else (),
         other="" if other is None or other.ranks is None else f"rank {int(other.ranks[place]):,}",
     )

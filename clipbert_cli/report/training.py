@@ -71,6 +71,20 @@ def hardware(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{devices.count(each)} x {each}" for each in dict.fromkeys(devices)) or "unknown"
 
 
+def made_facts(meta: Mapping[str, Any] | None, unknown: str) -> list[tuple[str, str]]:
+    """Return what the meta file of predictions says about them, or that nothing is known."""
+    if meta is None:
+        return [("made by", unknown)]
+    weights = f"{meta.get('checkpoint', 'unknown')}, weights {meta.get('weights_crc32', 'unknown')}"
+    return [
+        ("run", str(meta.get("run", "unknown"))),
+        ("checkpoint", weights),
+        ("predicted", str(meta.get("time", "unknown"))),
+        ("versions", versions(meta)),
+        ("hardware", hardware(meta)),
+    ]
+
+
 def _step(summary: RunSummary) -> str:
     return f"{summary.step} of {summary.total_steps or 'unknown'}"
 

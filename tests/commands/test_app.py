@@ -32,7 +32,7 @@ OPTIONS = {
     "eval": """PREDICTIONS --against --allow-partial --data-root --json --leave-out-media-errors --recipe --resamples
         --run --seed --set --split -r""",
     "finetune": TRAINING,
-    "infer": """--checkpoint --data-root --device --format --nnodes --nproc-per-node --output --overwrite
+    "infer": """--checkpoint --clip-scores --data-root --device --format --nnodes --nproc-per-node --output --overwrite
         --rdzv-endpoint --rdzv-id --recipe --run --set --shortlist --split --weights -o -r""",
     "pack": """SOURCES STORE --add --fps --frame-folders --id --json --kind --max-pixels --on-duplicate --strict
         --transcode --workers""",

@@ -196,7 +196,7 @@ def test_an_output_file_that_exists_is_kept_unless_overwriting(
     assert path.read_text() == "precious\n"
     assert clipbert("infer", "--run", trained_run, "--split", "test", "-o", path, "--overwrite").returncode == 0
     assert len(path.read_text().splitlines()) == 48
-    assert [each.name for each in tmp_path.iterdir()] == ["preds.jsonl"]
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["preds.jsonl", "preds.jsonl.meta.json"]
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

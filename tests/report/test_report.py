@@ -227,7 +227,7 @@ def test_predictions_of_other_records_are_refused(
         "report", predictions, "-r", "demo_qa", "--split", "val", "--data-root", made_data, "-o", tmp_path / "r.html"
     )
     assert done.returncode == 1
-    assert "belong to no record" in done.stderr
+    assert "none of its 48 predictions belongs" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -1,0 +1,112 @@
+"""`FILE.meta.json` beside a file of predictions: which model made it, from what, and where.
+
+run, checkpoint, weights    the run's folder, the checkpoint's name, `plain`, `ema` or `auto`
+weights_crc32               of the weights themselves
+recipe, split               the whole recipe with which was predicted, and the split
+sampling                    how clips were taken
+time, command, clipbert, git_commit, python, platform, libraries, processes    as in a run's environment.json
+predictions_crc32           of the predictions: a file that was changed afterwards is none of these
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from clipbert_cli.build import evaluation_sampling
+from clipbert_cli.errors import PredictionsError, RunError, UnreadableError
+from clipbert_cli.foreign import read_json
+from clipbert_cli.recipe.load import dump_recipe, resolve
+from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from clipbert_cli.infer.trained import RunSelection, TrainedRun
+
+# So much of a file is read at a time.
+_CHUNK = 2**20
+
+
+def meta_file(predictions: Path) -> Path:
+    """Return the place of the meta file of a file of predictions."""
+    return predictions.with_name(f"{predictions.name}.meta.json")
+
+
+def describe(run: TrainedRun, selection: RunSelection, split: str) -> dict[str, Any]:
+    """Return what is known before predicting. Every process must call this.
+
+    Args:
+        run, selection: an open `TrainedRun`, and the `RunSelection` that it was opened by.
+    """
+    from clipbert_cli.runtime.provenance import environment
+
+    recipe = run.setup.recipe
+    root = recipe.data.model_copy(update={"root": str(resolve(recipe, "."))})
+    entry = environment(run.setup.world, step=0)
+    del entry["step"]
+    return {
+        "run": str(selection.run.absolute()),
+        "checkpoint": _checkpoint(selection),
+        "weights": selection.weights,
+        "weights_crc32": run.weights_checksum(),
+        "recipe": recipe.model_copy(update={"data": root}).model_dump(mode="json"),
+        "split": split,
+        "sampling": asdict(evaluation_sampling(recipe)),
+        **entry,
+    }
+
+
+def _checkpoint(selection: RunSelection) -> str:
+    """Return the name of the checkpoint that was used; `best` may move later."""
+    folder, named = RunFolder.of_model(selection.run)
+    try:
+        return folder.checkpoint(named or selection.checkpoint).name
+    except RunError:
+        return "exported"
+
+
+def checksum(predictions: Path) -> str:
+    """Return eight hexadecimal digits of a file's content."""
+    digest = 0
+    with predictions.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            digest = zlib.crc32(chunk, digest)
+    return f"{digest:08x}"
+
+
+def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
+    """Return what the meta file of predictions says, or None and why nothing is known."""
+    file = meta_file(predictions)
+    try:
+        content = read_json(file)
+    except FileNotFoundError:
+        return None, f"unknown: there is no {file.name}"
+    except UnreadableError as exc:
+        return None, f"unknown: {exc}"
+    if not isinstance(content, dict) or content.get("predictions_crc32") != checksum(predictions):
+        return None, f"unknown: {file.name} belongs to other predictions"
+    return content, ""
+
+
+@contextmanager
+def recipe_of(meta: Mapping[str, Any]) -> Iterator[Path]:
+    """Yield a file with the recipe of a meta file, for a block that loads it.
+
+    Raises:
+        PredictionsError: the recipe is none of this version.
+    """
+    try:
+        recipe = Recipe.model_validate(meta.get("recipe"))
+    except ValueError as exc:
+        raise PredictionsError(
+            "the recipe in the meta file of the predictions cannot be used", hint="name the recipe with --recipe"
+        ) from exc
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / f"{recipe.name}.yaml"
+        file.write_text(dump_recipe(recipe), encoding="utf-8")
+        yield file

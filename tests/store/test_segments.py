@@ -187,7 +187,8 @@ def test_segments_of_one_video_are_found_one_by_one(made_data: Path, tmp_path: P
     assert clipbert("finetune", "--recipe", "demo_retrieval", "--run", tmp_path / "run", *common).returncode == 0
     found = clipbert("infer", "--run", tmp_path / "run", "--split", "test", "-o", tmp_path / "p.jsonl")
     assert found.returncode == 0, found.stderr
-    lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+    # The first line lists the texts.
+    _, *lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert [line["media_id"] for line in lines] == [
         f"{video}#t={time}" for video in ("test0000", "test0001") for time in ("0,0.5", "0.5,1", "1")
     ]

@@ -81,6 +81,28 @@ def local_folder(place: str | Path) -> Path:
     return Path(folder)
 
 
+def upload(folder: Path, place: str | Path) -> str:
+    """Upload all files of a folder as one commit, and return its address. A repository that is missing is made.
+
+    Raises:
+        UsageError: the name is malformed.
+        DownloadError: the Hub cannot be reached or refuses.
+    """
+    from huggingface_hub import HfApi
+
+    repository = parse(place)
+    with _errors_of(repository), _quiet():
+        api = HfApi(endpoint=_endpoint())
+        api.create_repo(repository.name, exist_ok=True)
+        done = api.upload_folder(
+            repo_id=repository.name,
+            folder_path=folder,
+            revision=repository.revision,
+            commit_message="Upload a model trained with clipbert",
+        )
+    return str(done.commit_url)
+
+
 def chosen_files(names: Sequence[str]) -> list[str]:
     """Return those of a repository's files that are needed: descriptions, and the weights once."""
     top = [name for name in names if "/" not in name]

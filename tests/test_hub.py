@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import threading
 from collections.abc import Iterator, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -200,3 +203,108 @@ def test_download_takes_a_repository_and_prints_its_folder(world: Hub, clipbert:
     assert (Path(done.stdout.strip()) / "config.json").is_file()
     wrong = clipbert("download", "hf:org/name", "msrvtt_qa")
     assert wrong.returncode == 2
+
+
+# ------------------------------------------------------------------------------------------------ sharing
+
+
+def test_a_run_is_written_with_its_card_and_without_paths_of_this_machine(
+    clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "shared"
+    done = clipbert("runs", "push", trained_run, "--to", out)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in out.iterdir()} >= {"README.md", "config.json", "model.safetensors", "recipe.yaml"}
+    card = (out / "README.md").read_text()
+    assert "license" not in card
+    assert "| accuracy | " in card
+    assert "* torch " in card
+    for file in ("README.md", "recipe.yaml", "config.json"):
+        text = (out / file).read_text()
+        assert str(made_data) not in text
+        assert str(Path.home()) not in text or str(Path.home()) == "/"
+    asked = clipbert("infer", "--run", out, "--split", "test", "--data-root", made_data)
+    assert asked.returncode == 0, asked.stderr
+    again = clipbert("runs", "push", trained_run, "--to", out)
+    assert again.returncode == 1
+    assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        ((), 2, "name either a repository, hf:ORG/NAME, or a folder with --to"),
+        (("hf:me/model", "--to", "x"), 2, "name either a repository"),
+        (("me/model",), 2, "is no name on the Hugging Face Hub"),
+        (("hf:me/model",), 2, "--yes is missing"),
+    ],
+)
+def test_wrong_ways_to_share_are_answered(
+    arguments: tuple[str, ...], code: int, says: str, clipbert: Clipbert, trained_run: Path
+) -> None:
+    done = clipbert("runs", "push", trained_run, *arguments)
+    assert done.returncode == code
+    assert says in done.stderr
+
+
+def test_an_upload_lists_its_files_and_is_refused_in_one_message(
+    world: Hub, clipbert: Clipbert, trained_run: Path
+) -> None:
+    world.disappear()
+    done = clipbert("runs", "push", trained_run, "hf:me/model", "--yes", HF_TOKEN="hf_x")
+    assert done.returncode == 1
+    assert "to be uploaded to hf:me/model:" in done.stderr
+    assert "bytes  model.safetensors" in done.stderr
+    assert "error: hf:me/model: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class Receiving(BaseHTTPRequestHandler):
+    """The Hub's side of an upload: a repository is made, files are announced, and a commit brings them."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer: dict[str, Any] = {"url": f"{self.server.address}/me/model"}  # type: ignore[attr-defined]
+        if "/preupload/" in self.path:
+            files = json.loads(body)["files"]
+            answer = {"files": [{**file, "uploadMode": "regular", "shouldIgnore": False} for file in files]}
+        elif "/commit/" in self.path:
+            for line in body.splitlines():
+                part = json.loads(line)
+                if part["key"] == "file":
+                    content = base64.b64decode(part["value"]["content"])
+                    self.server.received[part["value"]["path"]] = content  # type: ignore[attr-defined]
+            address = f"{self.server.address}/me/model/commit/{COMMIT}"  # type: ignore[attr-defined]
+            answer = {"success": True, "commitOid": COMMIT, "commitUrl": address}
+        text = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def do_GET(self) -> None:
+        text = json.dumps({"id": "me/model", "sha": COMMIT, "siblings": []}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+
+def test_an_upload_brings_every_file(world: Hub, clipbert: Clipbert, trained_run: Path, tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiving)
+    server.received, server.address = {}, f"http://127.0.0.1:{server.server_port}"  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        environment = {"HF_ENDPOINT": server.address, "HF_TOKEN": "hf_x"}  # type: ignore[attr-defined]
+        done = clipbert("runs", "push", trained_run, "hf:me/model", "--yes", **environment)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith(f"/me/model/commit/{COMMIT}")
+    assert clipbert("runs", "push", trained_run, "--to", tmp_path / "same").returncode == 0
+    expected = {path.name: path.read_bytes() for path in (tmp_path / "same").iterdir()}
+    assert server.received == expected  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""`clipbert runs`: list runs, draw their training curves, export trained models."""
+"""`clipbert runs`: list runs, draw their training curves, export and share trained models."""
 
 from __future__ import annotations
 
@@ -110,3 +110,54 @@ def export(
 
     export_run(RunFolder.existing(run), out, checkpoint=checkpoint, weights=weights)
     print_result(str(out))
+
+
+@runs_app.command("push")
+def push(
+    run: RunArgument,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="hf:ORG/NAME", help="Repository on the Hugging Face Hub, made if it is missing."),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", metavar="FOLDER", help="Write the same files into a new folder instead.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
+    checkpoint: CheckpointOption = "best",
+    weights: WeightsOption = "auto",
+) -> None:
+    """Upload a trained model with a model card to the Hugging Face Hub.
+
+    The card is made from the recipe, its licence, the validation scores and the versions of the run. All files are
+    listed with their sizes before anything is uploaded. HF_TOKEN, or a login of huggingface_hub, gives the access.
+
+    Example: clipbert runs push runs/msrvtt_qa hf:me/msrvtt-qa
+    """
+    import sys
+    import tempfile
+
+    from clipbert_cli.commands.terminal import note, print_result
+    from clipbert_cli.errors import UsageError
+    from clipbert_cli.hub import parse, upload
+    from clipbert_cli.runs.folder import RunFolder
+    from clipbert_cli.runs.share import write_shared
+
+    if (name is None) == (to is None):
+        raise UsageError("name either a repository, hf:ORG/NAME, or a folder with --to")
+    folder = RunFolder.existing(run)
+    if to is not None:
+        write_shared(folder, to, checkpoint=checkpoint, weights=weights)
+        print_result(str(to))
+        return
+    repository = parse(name or "")
+    if not yes and not sys.stdin.isatty():
+        raise UsageError("--yes is missing, and there is no terminal on which to ask", hint="give --yes to upload")
+    with tempfile.TemporaryDirectory() as temporary:
+        shared = Path(temporary) / "model"
+        write_shared(folder, shared, checkpoint=checkpoint, weights=weights)
+        note(f"to be uploaded to {repository}:")
+        for file in sorted(shared.iterdir()):
+            note(f"  {file.stat().st_size:>15,} bytes  {file.name}")
+        if not yes and not typer.confirm("Upload?", err=True):
+            raise typer.Exit(1)
+        print_result(upload(shared, str(repository)))

@@ -596,6 +596,12 @@ class Recipe(Section):
     task: str = setting(
         ..., AT_INFERENCE, "What is learned: open_ended_qa, multiple_choice, image_qa, retrieval or pretraining."
     )
+    license: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_length=60)] | None = setting(
+        None,
+        ALWAYS,
+        "Licence of the trained model, such as cc-by-4.0, for the card that clipbert runs push writes.",
+        decides_scores=False,
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(
         42, NEVER, "Number from which random weights, the order of the data and the places of clips are drawn."
     )

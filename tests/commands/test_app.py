@@ -51,6 +51,7 @@ OPTIONS = {
     "runs export": "RUN OUT --checkpoint --weights",
     "runs ls": "FOLDER --json",
     "runs plot": "RUNS --output --overwrite -o",
+    "runs push": "RUN NAME --checkpoint --to --weights --yes",
     "search": "MEDIA TEXTS --checkpoint --device --json --run --set --shortlist --top --weights",
     "store": "",
     "store ls": "STORE --json",

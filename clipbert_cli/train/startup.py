@@ -49,6 +49,15 @@ class TrainingFacts:
         more = ("validation_examples", "validations", "forward_passes", "precision", "decoder")
         return {
             **{name: getattr(self, name) for name in (*names, *more)},
+            "weights": [
+                {
+                    "file": str(report.source),
+                    "loaded": len(report.loaded),
+                    "new": list(report.new),
+                    "outputs": {what: count for what, count, _ in report.head},
+                }
+                for report in self.reports
+            ],
             "devices": list(self.devices),
             "notes": list(self.notes),
             "processes": len(self.devices),

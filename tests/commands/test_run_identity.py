@@ -161,9 +161,9 @@ def test_a_recipe_with_other_answers_is_refused_at_inference(
 # ------------------------------------------------------------------------------------------------ starting weights
 
 
-def dry_run(clipbert: Clipbert, run: Path, data: Path) -> Any:
+def dry_run(clipbert: Clipbert, run: Path, data: Path, *more: str) -> Any:
     settings = as_options([*TINY, f"model.weights.checkpoint={run / 'best'}"])
-    return clipbert("finetune", "--recipe", "demo_qa", "--data-root", data, "--dry-run", *settings)
+    return clipbert("finetune", "--recipe", "demo_qa", "--data-root", data, "--dry-run", *more, *settings)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +181,8 @@ def test_a_dry_run_says_which_outputs_are_taken_over(
     done = dry_run(clipbert, run, data)
     assert done.returncode == 0, done.stderr
     assert all(line in done.stdout + done.stderr for line in lines)
+    (weights,) = json.loads(dry_run(clipbert, run, data, "--json").stdout)["weights"]
+    assert sum(count for what, count in weights["outputs"].items() if what.startswith("taken over")) == 13
 
 
 def test_a_dry_run_says_that_a_head_of_other_answers_is_new(clipbert: Clipbert, run: Path, data: Path) -> None:

@@ -31,7 +31,7 @@ from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE, system_error
 from clipbert_cli.memory import is_out_of_memory, memory_full
 from clipbert_cli.printable import Lines
-from clipbert_cli.runtime.process_exit import report, run_and_exit
+from clipbert_cli.runtime.process_exit import ignore_interrupts, report, run_and_exit
 
 
 class ClipbertGroup(TyperGroup):
@@ -52,6 +52,7 @@ class ClipbertGroup(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(0) from None
         except (Exception, KeyboardInterrupt) as exc:
+            ignore_interrupts()
             if hasattr(exc, "exit_code") and not isinstance(exc, ClipbertError):
                 # Usage errors of typer, and its exits.
                 raise _shown_usage_error(exc) or exc from exc

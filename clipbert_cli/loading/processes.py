@@ -54,7 +54,7 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _processes: set[BaseProcess] = set()
 """The loading processes that this process has started and that have not ended well."""
 
-_closed: list[Iterator[Any] | OSError] = []
+_closed: list[Iterator[Any] | BaseException] = []
 """Iterators of killed processes, and errors that hold one which was not made to its end. They live as long as this
 process: torch closes an iterator with locks that a killed process may have held, and would wait forever."""
 
@@ -185,9 +185,9 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
     gc.freeze()
     try:
         return iter(loader)
-    except OSError as exc:
+    except BaseException as exc:  # Ctrl-C, too
         _closed.append(exc)
-        raise _explained(exc) or exc from exc
+        raise (_explained(exc) if isinstance(exc, OSError) else None) or exc from exc
     finally:
         gc.unfreeze()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import FrameType
 
 from clipbert_cli.errors import ClipbertError, UnreadableError
 from clipbert_cli.files import write_json
@@ -147,6 +148,8 @@ def run_and_exit(work: Callable[[], object]) -> None:
     A single process ends in the same way if DALI may have decoded on a GPU: DALI destroys NVDEC's decoders when C++
     destroys its static objects, after CUDA has ended, and that may abort.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _interrupt)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's launcher, or ours, has started this process
         threading.Thread(target=_end_with_launcher, name="launcher", daemon=True).start()
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -154,9 +157,11 @@ def run_and_exit(work: Callable[[], object]) -> None:
         try:
             work()
         except BaseException as exc:
+            ignore_interrupts()
             if not _has_gpu_decoder():
                 raise
             failure = exc
+        ignore_interrupts()
         if failure is None and not _has_gpu_decoder():
             return
         work = functools.partial(_raise, failure)
@@ -175,6 +180,20 @@ def run_and_exit(work: Callable[[], object]) -> None:
         print(f"the rest of the output cannot be written: {exc}", file=sys.stderr, flush=True)
     finally:
         os._exit(code & 0xFF)
+
+
+def ignore_interrupts() -> None:
+    """Ignore Ctrl-C from now on: the command has said how it ends, and a traceback of its end helps nobody.
+
+    This changes nothing where `run_and_exit` does not run the command.
+    """
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    """Do as Python does on Ctrl-C, as a handler that `ignore_interrupts` recognises."""
+    raise KeyboardInterrupt
 
 
 def _end_with_launcher() -> None:

@@ -162,3 +162,27 @@ def test_a_process_gets_sigterm_when_its_launcher_is_gone() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=20, check=False
     )
     assert (done.returncode, done.stdout) == (3, "SIGTERM\n"), done.stderr
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize("end", ["pass", "sys.exit(130)", "raise SystemExit(3)"])
+def test_ctrl_c_while_a_command_ends_is_quiet(end: str, processes: int) -> None:
+    """The exit handlers of libraries take a while; what is said before is the last word."""
+    code = (
+        "import atexit, os, signal, sys, time; from clipbert_cli.runtime.process_exit import *\n"
+        "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGINT), time.sleep(0.1), print('ended')))\n"
+        f"def work():\n    ignore_interrupts(); os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1); {end}\n"
+        "run_and_exit(work)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": str(processes)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout == "ended\n"
+    assert done.returncode == {"pass": 0, "sys.exit(130)": 130, "raise SystemExit(3)": 3}[end]
+
+
+def test_ctrl_c_before_the_end_interrupts() -> None:
+    work = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
+    assert ending(work, 2).returncode == 130

@@ -30,6 +30,14 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FileId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+def is_address(url: str) -> bool:
+    """Return whether a text is an http or https address with a host."""
+    try:
+        return urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
+    except ValueError:  # half an IPv6 address, such as http://[::1
+        return False
+
+
 def _relative(path: str) -> str:
     """Return a path that cannot lead out of the data folder."""
     pure = PurePosixPath(path)
@@ -57,7 +65,7 @@ class FileSource(CatalogEntry):
     def _one_kind(self) -> FileSource:
         if bool(self.url) == bool(self.repo and self.path):
             raise ValueError("a source is either `url`, or `repo` with `path`")
-        if self.url and (urlsplit(self.url).scheme not in ("http", "https") or not urlsplit(self.url).hostname):
+        if self.url and not is_address(self.url):
             raise ValueError(f"url is {self.url!r}: an address that starts with http:// or https:// was expected")
         return self
 

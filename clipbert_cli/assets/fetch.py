@@ -177,11 +177,15 @@ class Fetcher:
             with self._client.stream("GET", url, headers=headers) as response:
                 total = _accept(response, source, file, partial)
                 expected = total or file.entry.expected_bytes
+                limit = _limit(file.entry) if total is None else None
                 self.progress.update(file.name, partial.size, expected)
                 if total is None or partial.size < total:
                     # `iter_bytes` would unpack .gz files that a server marks with Content-Encoding: gzip.
                     for chunk in response.iter_raw():
                         partial.write(chunk)
+                        if limit is not None and partial.size > limit:
+                            partial.restart()
+                            raise SourceRefusedError(f"sends more than {limit:,} bytes, the limit for this file")
                         self.progress.update(file.name, partial.size, expected)
                         if self.stop.is_set():
                             raise StoppedError
@@ -192,6 +196,13 @@ class Fetcher:
             raise _InterruptedError(describe(exc)) from exc
         if total is not None and partial.size != total:
             raise _InterruptedError(f"the body ended after {partial.size:,} of {total:,} bytes")
+
+
+def _limit(entry: FileEntry) -> int | None:
+    """Return how many bytes a body without a stated length may have: one without an end would fill the disk."""
+    if entry.bytes and entry.mark == "verified":
+        return entry.bytes
+    return 2 * entry.expected_bytes if entry.expected_bytes else None
 
 
 def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, partial: PartialFile) -> int | None:

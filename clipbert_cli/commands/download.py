@@ -68,7 +68,7 @@ def download(
     Exit code 0: everything is complete. 1: something failed or must be fetched by hand. 2: wrong usage.
     """
     from clipbert_cli.assets.acquire import data_folder_lock
-    from clipbert_cli.assets.catalog import load_catalog
+    from clipbert_cli.assets.catalog import is_address, load_catalog
     from clipbert_cli.assets.download_plan import make_plan
     from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
     from clipbert_cli.commands.terminal import note, print_json, print_result
@@ -82,7 +82,7 @@ def download(
             )
         print_result(*(str(local_folder(name)) for name in assets))
         return
-    if mirror is not None and not mirror.startswith(("http://", "https://")):
+    if mirror is not None and not is_address(mirror):
         raise UsageError(f"--mirror is {mirror!r}: an address that starts with http:// or https:// was expected")
     loaded = load_catalog(catalog)
     parts = loaded.select(assets, only=only)

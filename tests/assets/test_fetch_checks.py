@@ -47,6 +47,24 @@ def test_a_body_without_a_stated_length_is_checked_by_its_checksum(site, fetch, 
     assert target.read_bytes() == BODY
 
 
+@pytest.mark.parametrize(
+    ("facts", "limit"),
+    [
+        ({"bytes": 5, "mark": "verified"}, "5"),
+        ({"bytes": 2_999_999, "mark": "verified"}, "2,999,999"),
+        ({"bytes": 100, "mark": "single source"}, "200"),
+        ({"about_bytes": 1_000_000}, "2,000,000"),
+        ({"about_bytes": 1}, "2"),
+    ],
+)
+def test_a_body_without_an_end_is_left_where_the_size_is_known(site, fetch, target, facts, limit):
+    page = site.add("/file", BODY, states_length=False)
+    with pytest.raises(DownloadError, match=f"sends more than {limit} bytes"):
+        fetch(entry(page.url, **facts))
+    assert not target.exists()
+    assert leftovers(target) == []
+
+
 PAGES = [b"<!DOCTYPE html><title>Quota exceeded</title>", b"\n <html><body>Sign in</body></html>"]
 
 

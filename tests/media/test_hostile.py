@@ -58,8 +58,8 @@ def traps(tmp_path: Path) -> Path:
     return folder
 
 
-# Runs in a process of its own, because a hook cannot be removed. It sees what Python does. The traps and strace
-# (tests/test_strace.py) see what libraries do in C.
+# Runs in a process of its own, because a hook cannot be removed. It sees what Python does; the traps also catch what
+# libraries start from C.
 WATCHED = """
 import sys
 

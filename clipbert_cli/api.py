@@ -98,7 +98,7 @@ class Model:
 
     def _answer(self, fields: Any) -> Answer:
         task = self._run.setup.task
-        top = [Candidate(each["answer"], each["score"]) for each in fields.get("top", ())]
+        top = [Candidate(task.answer_text(each), each["score"]) for each in fields.get("top", ())]
         return Answer(task.answer_text(fields), fields["score"], tuple(top))
 
     def search(self, texts: Sequence[str], media: str | Path, *, top: int | None = None) -> list[list[Found]]:

@@ -57,7 +57,9 @@ def test_a_picture_is_a_file_or_an_array(model: Model, tmp_path: Path) -> None:
 def test_options_are_chosen_from(choice_run: Path, made_data: Path) -> None:
     chooses = clipbert_cli.load(choice_run, device="cpu")
     options = ["a red bar", "a blue ring", "a green dot"]
-    assert chooses.ask(made_data / "videos" / "test0000.mp4", "which ?", options).answer in options
+    answer = chooses.ask(made_data / "videos" / "test0000.mp4", "which ?", options)
+    assert answer.answer == answer.top[0].answer
+    assert sorted(each.answer for each in answer.top) == sorted(options)
     with pytest.raises(UsageError, match="option"):
         chooses.ask(made_data / "videos" / "test0000.mp4", "which ?")
 

@@ -130,6 +130,48 @@ def original(name: str) -> str | None:
     return bert(name.removeprefix("transformer.")) if name.startswith("transformer.") else None
 
 
+TVP_LAYER = {
+    **{f"attention.{part}": part for part in ("query", "key", "value")},
+    "attention.dense": "attention_output",
+    "attention.layer_norm": "attention_norm",
+    "intermediate.dense": "intermediate",
+    "output.dense": "output",
+    "output.layer_norm": "output_norm",
+}
+"""Modules of a layer of transformers' TVP -> modules of `TransformerLayer`, its packed projection split into three."""
+
+TVP_NORM = r"normalization\.(weight|bias|running_mean|running_var)"
+TVP_CONVOLUTION = rf"(?:convolution\.(weight)|{TVP_NORM})"
+
+
+def tvp(name: str) -> str | None:
+    """`vision_model.backbone.encoder.stages.0.layers.1.layer.2.convolution.weight` -> `visual_encoder.stages.0.1...`.
+
+    TVP (video grounding, Zhang et al. 2023) has ClipBERT's network; the layout is that of transformers' `tvp`.
+    """
+    name = name.removeprefix("model.")
+    if name == "vision_model.grid_encoder_conv.weight":
+        return "visual_encoder.grid.weight"
+    backbone = name.removeprefix("vision_model.backbone.")
+    if match := re.fullmatch(rf"embedder\.embedder\.{TVP_CONVOLUTION}", backbone):
+        return f"visual_encoder.stem.conv1.{match[1] or f'norm.{match[2]}'}"
+    place = r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d)|shortcut)"
+    if match := re.fullmatch(rf"{place}\.{TVP_CONVOLUTION}", backbone):
+        stage, block, number, weight, norm = match.groups()
+        convolution = "shortcut" if number is None else f"branch.conv{int(number) + 1}"
+        return f"visual_encoder.stages.{stage}.{block}.{convolution}.{weight or f'norm.{norm}'}"
+    module, _, leaf = name.rpartition(".")
+    if (match := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", module)) and match[2] in TVP_LAYER:
+        return f"transformer.layers.{match[1]}.{TVP_LAYER[match[2]]}.{leaf}"
+    if match := re.fullmatch(r"(visual_)?embeddings\.layer_norm", module):
+        return f"{match[1] or 'text_'}embeddings.norm.{leaf}"
+    if match := re.fullmatch(r"visual_embeddings\.(row|col)_position_embeddings", module):
+        return f"visual_embeddings.{'row' if match[1] == 'row' else 'column'}_embeddings.{leaf}"
+    if module == "visual_embeddings.token_type_embeddings":
+        return name
+    return bert(name)
+
+
 DETECTOR_PARTS = {
     r"proposal_generator\.": DETECTOR,
     r"roi_heads\.": DETECTOR,
@@ -158,6 +200,17 @@ FORMATS = (
         packed=True,
     ),
     Format(
+        "Hugging Face TVP",
+        parts=("all", "bert", "visual"),
+        recognised_by=r"(model\.)?(vision_model\.grid_encoder_conv|visual_prompter)\.",
+        rename=tvp,
+        ignored={
+            r"(model\.)?(text_prompt$|visual_prompter\.)": "prompts of video grounding",
+            r"video_grounding_head\.": OTHER_HEAD,
+            r"(model\.)?visual_embeddings\.position_embeddings\.weight$": UNUSED,
+        },
+    ),
+    Format(
         "detectron2 ResNet",
         parts=("visual",),
         recognised_by=r"(backbone\.)?(res[2-5]\.\d+\.|stem\.conv1\.)",
@@ -183,6 +236,13 @@ FORMATS = (
         },
     ),
 )
+
+
+NOTES = {
+    "Hugging Face TVP": "pixel statistics: tvp-base was trained with mean 8.24 and deviation 9.63, not with "
+    "ClipBERT's; set model.visual.pixel_mean and pixel_std",
+}
+"""Format -> what to know about weights of this kind beyond their entries."""
 
 
 def recognise(names: Iterable[str]) -> Format | None:

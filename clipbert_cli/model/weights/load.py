@@ -17,7 +17,7 @@ from clipbert_cli.model.description import description_beside
 from clipbert_cli.model.heads import OUTPUT_LAYER
 from clipbert_cli.model.resnet import NORM_EPS
 from clipbert_cli.model.transformer import split_projections
-from clipbert_cli.model.weights.formats import FORMATS, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
+from clipbert_cli.model.weights.formats import FORMATS, NOTES, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
 from clipbert_cli.model.weights.head_rows import HeadRows
 from clipbert_cli.model.weights.weight_files import WeightFile, read_weights
 
@@ -101,6 +101,8 @@ class LoadReport:
             lines.append(f"  new: {', '.join(self.new)}")
         if self.implied:
             lines.append(f"  {len(self.implied)} batch-norm statistics are folded into scale and shift")
+        if note := NOTES.get(self.format):
+            lines.append(f"  {note}")
         lines += [f"  ignored: {len(keys)} of {reason}" for reason, keys in self.ignored.items()]
         for what, count, names in self.head:
             lines.append(f"  outputs {what}{f': {count}' if count else ''}{f' ({names})' if names else ''}")

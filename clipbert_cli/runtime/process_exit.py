@@ -148,7 +148,9 @@ def run_and_exit(work: Callable[[], object]) -> None:
     A single process ends in the same way if DALI may have decoded on a GPU: DALI destroys NVDEC's decoders when C++
     destroys its static objects, after CUDA has ended, and that may abort.
     """
-    if threading.current_thread() is threading.main_thread():
+    is_main = threading.current_thread() is threading.main_thread()
+    # A shell starts background jobs with Ctrl-C ignored, and that stays so.
+    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's launcher, or ours, has started this process
         threading.Thread(target=_end_with_launcher, name="launcher", daemon=True).start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -238,3 +239,36 @@ def test_processes_whose_launcher_is_gone_save_and_end(
         assert time.monotonic() - begin < 10
     assert "interrupted by SIGTERM after step" in process.communicate(timeout=10)[1]
     assert_goes_on(clipbert, run, [*command(1), *rarely])
+
+
+# ------------------------------------------------------------------------------------------------ what a kill leaves
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["infer", "--run", "RUN", "--split", "test", "-o", "OUT"],
+        ["runs", "export", "RUN", "OUT"],
+        ["store", "show", "STORE", "test0000", "-o", "OUT"],
+        ["runs", "plot", "RUN", "-o", "OUT"],
+    ],
+    ids=["infer", "runs export", "store show", "runs plot"],
+)
+def test_the_next_command_of_the_same_name_removes_what_a_killed_one_left(
+    clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path, words: list[str], kind: str
+) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    for process in (ended.pid, os.getppid()):  # one that is gone, and one that may still write
+        left = tmp_path / f".out.png.unfinished-{socket.gethostname()}-{process}"
+        if kind == "folder":
+            left.mkdir()
+        else:
+            left.touch()
+    given = {"RUN": trained_run, "STORE": made_data / "vis_db", "OUT": tmp_path / "out.png"}
+    done = clipbert(*(given.get(word, word) for word in words))
+    assert done.returncode == 0, done.stderr
+    hidden = [name for name in os.listdir(tmp_path) if name.startswith(".")]
+    assert hidden == [f".out.png.unfinished-{socket.gethostname()}-{os.getppid()}"]
+    assert (tmp_path / "out.png").exists()

@@ -186,3 +186,20 @@ def test_ctrl_c_while_a_command_ends_is_quiet(end: str, processes: int) -> None:
 def test_ctrl_c_before_the_end_interrupts() -> None:
     work = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(9)"
     assert ending(work, 2).returncode == 130
+
+
+def test_ctrl_c_stays_ignored_in_a_background_job_of_a_shell() -> None:
+    code = (
+        "import os, signal; from clipbert_cli.runtime.process_exit import run_and_exit\n"
+        "run_and_exit(lambda: (os.kill(os.getpid(), signal.SIGINT), print('goes on')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr

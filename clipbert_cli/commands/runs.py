@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipbert_cli.commands.options import CheckpointOption, JsonOption, OverwriteOption, WeightsOption
 from clipbert_cli.printable import printable
+
+if TYPE_CHECKING:
+    from clipbert_cli.runs.summary import RunSummary
 
 runs_app = typer.Typer(no_args_is_help=True, help="List runs, draw their training curves, export trained models.")
 
@@ -27,7 +30,7 @@ def list_runs(
 
     Example: clipbert runs ls
     """
-    from clipbert_cli.commands.terminal import note, print_json
+    from clipbert_cli.commands.terminal import note, print_json, warn_of_each
     from clipbert_cli.errors import UsageError
     from clipbert_cli.runs.summary import find_runs
 
@@ -36,8 +39,10 @@ def list_runs(
             f"{folder}: no such folder", hint="name the folder that holds the run folders: clipbert runs ls FOLDER"
         )
     found = find_runs(folder)
+    damaged = [run for run in found if run.problem is not None]
     if as_json:
         print_json([asdict(run) for run in found])
+        _fail_if(damaged)
         return
     if not found:
         note(f"no runs in {folder}")
@@ -57,6 +62,13 @@ def list_runs(
         )
         table.add_row(*(Text(printable(cell)) for cell in (run.run, run.state, step, best)))
     Console(highlight=False, emoji=False).print(table)
+    warn_of_each("damaged", [(run.run, run.problem or "") for run in damaged])
+    _fail_if(damaged)
+
+
+def _fail_if(damaged: list[RunSummary]) -> None:
+    if damaged:
+        raise typer.Exit(1)
 
 
 @runs_app.command("plot")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipbert_cli.errors import UnreadableError
 from clipbert_cli.runs.checkpoint import read_state, saved_steps, step_folder
 from clipbert_cli.runs.folder import RunFolder
 
@@ -15,8 +16,8 @@ from clipbert_cli.runs.folder import RunFolder
 class RunSummary:
     """One run: its state, its last checkpoint's step, and its best validation.
 
-    `state` is `running`, `finished` or `stopped`. `best` is the value of `metric` at `best_step`. What is not known
-    yet is None.
+    `state` is `running`, `finished`, `stopped` or `damaged`, for which `problem` is the reason. `best` is the value of
+    `metric` at `best_step`. What is not known yet is None.
     """
 
     run: str
@@ -26,17 +27,22 @@ class RunSummary:
     metric: str | None
     best: float | None
     best_step: int | None
+    problem: str | None = None
 
 
 def summarise(folder: RunFolder) -> RunSummary:
     """Return the summary of the run in `folder`."""
     state = _last_state(folder)
     step, total, metric = state.get("step", 0), state.get("total_steps"), state.get("metric")
+    if type(step) is not int or type(total) not in (int, type(None)) or type(metric) not in (str, type(None)):
+        raise ValueError("step, total_steps or metric of the last checkpoint is of another type")
     name = str(metric).removeprefix("-")
     # `best` links to a checkpoint; its scores are in the validation's record, the last one if the step was done twice.
     best_checkpoint = (folder.path / "best").resolve().name
     scores = [each for each in folder.validations() if f"step_{each['step']}" == best_checkpoint and name in each]
     best = scores[-1] if scores else {}
+    if type(best.get(name)) not in (int, float, type(None)):
+        raise ValueError(f"{folder.metrics}: {name} of a validation is no number")
     return RunSummary(
         run=str(folder.path),
         state="running" if folder.is_locked() else "finished" if step == total else "stopped",
@@ -51,8 +57,17 @@ def summarise(folder: RunFolder) -> RunSummary:
 def find_runs(parent: Path) -> list[RunSummary]:
     """Return the summary of every run directly below `parent`, sorted by name, or of `parent` if it is a run."""
     if (run := RunFolder(parent)).recipe.is_file():
-        return [summarise(run)]
-    return [summarise(RunFolder(file.parent)) for file in sorted(parent.glob("*/recipe.yaml"))]
+        return [_summarised(run)]
+    return [_summarised(RunFolder(file.parent)) for file in sorted(parent.glob("*/recipe.yaml"))]
+
+
+def _summarised(folder: RunFolder) -> RunSummary:
+    """Return the summary of a run, or of one that cannot be read the reason: it must not hide the others."""
+    try:
+        return summarise(folder)
+    # Links that lead to themselves are a RuntimeError of pathlib.
+    except (UnreadableError, OSError, RuntimeError, LookupError, ValueError) as exc:
+        return RunSummary(str(folder.path), "damaged", 0, None, None, None, None, problem=str(exc))
 
 
 def _last_state(folder: RunFolder) -> Mapping[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -154,3 +155,38 @@ def test_several_questions_at_once_on_an_exported_run_do_not_meet(
         assert together["answer"] == alone["answer"]
         assert together["score"] == pytest.approx(alone["score"], abs=1e-5)
     assert {path: path.read_bytes() for path in model.iterdir()} == before
+
+
+def overwrite_state(run: Path, content: str) -> None:
+    for state in (run / "checkpoints").glob("*/state.json"):
+        state.write_text(content, encoding="utf-8")
+
+
+def loop(link: Path) -> None:
+    link.unlink(missing_ok=True)
+    link.symlink_to(link.name)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda run: overwrite_state(run, '{"step": "one", "total_steps": 3}'),
+        lambda run: overwrite_state(run, '{"step": 1, "total_steps": [3]}'),
+        lambda run: overwrite_state(run, '{"step": 1, "metric": {}}'),
+        lambda run: loop(run / "best"),
+        lambda run: (run / "metrics.jsonl").write_text('{"event": "validation"}\n'),
+    ],
+)
+def test_one_damaged_run_does_not_hide_the_others(
+    damage: Callable[[Path], object], clipbert: Clipbert, trained_run: Path, tmp_path: Path
+) -> None:
+    for name in ("bad", "good"):
+        shutil.copytree(trained_run, tmp_path / name, symlinks=True)
+    damage(tmp_path / "bad")
+    done = clipbert("runs", "ls", ".", cwd=tmp_path)
+    assert "good" in done.stdout
+    assert "finished" in done.stdout
+    listed = {Path(run["run"]).name: run for run in json.loads(clipbert("runs", "ls", tmp_path, "--json").stdout)}
+    assert listed["good"]["state"] == "finished"
+    assert (done.returncode, listed["bad"]["state"]) == (1, "damaged")
+    assert "warning: damaged: bad: " in done.stderr

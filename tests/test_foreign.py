@@ -25,6 +25,7 @@ from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert import caption_lists, msvd, raw_files
 from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import ClipbertError, UnreadableError
+from clipbert_cli.infer import made_by
 from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.question_lines import parse
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, read_scores
@@ -35,6 +36,7 @@ from clipbert_cli.model.hf_files import read_object
 from clipbert_cli.model.weights.weight_files import read_index
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.report.training import last_start
+from clipbert_cli.runs import share
 from clipbert_cli.runs.checkpoint import damage
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.process_exit import Ended, launch_error
@@ -143,6 +145,11 @@ def partial(path: Path) -> object:
         return file.source
 
 
+def meta(predictions: Path) -> object:
+    predictions.write_bytes(b"")
+    return made_by.read_meta(predictions)
+
+
 def unfinished(path: Path) -> object:
     folder = ScoreFolder(path.parent.parent, SCORING)
     return folder._is_whole(), folder._continued(overwrite=False)
@@ -173,6 +180,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "model.description: _read": ("config.json", lambda path: read_description(path.parent)),
     "model.weights.weight_files: read_index": ("model.safetensors.index.json", read_index),
     "model.bert_sizes: read_bert_sizes": ("config.json", lambda path: read_bert_sizes(path.parent)),
+    "infer.made_by: read_meta": (made_by.meta_file(Path("a.jsonl")).name, lambda path: meta(path.with_name("a.jsonl"))),
+    "runs.share: _versions": ("environment.json", lambda path: share._versions(RunFolder(path.parent))),
     "report.training: last_start": ("environment.json", lambda path: last_start(RunFolder(path.parent))),
     "model.hf_files: read_object": ("config.json", read_object),
     "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),
@@ -215,6 +224,7 @@ OTHER_READERS = {
     "assets.unpack",
     "commands.app",
     "commands.ask",
+    "infer.made_by",
     "commands.completion",
     "commands.output",
     "files",

@@ -131,6 +131,8 @@ def _versions(folder: RunFolder) -> dict[str, str]:
     libraries = last.get("libraries")
     found = {name: last.get(name) for name in ("clipbert", "python")}
     found |= libraries if isinstance(libraries, dict) else {}
-    devices = {each.get("device") for each in last.get("processes", []) if isinstance(each, dict)}
-    found["device"] = ", ".join(sorted(str(each) for each in devices))
+    processes = last.get("processes")
+    listed = processes if isinstance(processes, list) else []
+    devices = {str(each.get("device")) for each in listed if isinstance(each, dict)}
+    found["device"] = ", ".join(sorted(devices))
     return {str(name): str(version) for name, version in found.items() if version}

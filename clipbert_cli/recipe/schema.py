@@ -7,16 +7,53 @@ declarations into documentation.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import Enum
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    model_validator,
+)
+from pydantic_core import CoreSchema, core_schema
 
 from clipbert_cli.types import ClipTimes, FixedSampling, Kind, MediaNames, Place, Rotation, Sampling
 
-PositiveInt = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+
+@dataclass(frozen=True)
+class AtMost:
+    """An upper bound far above what any recipe needs, which messages about other mistakes do not mention.
+
+    A recipe from a stranger must not make a machine start a million processes or allocate until it stops.
+    """
+
+    limit: float
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "atMost": self.limit}
+
+    def _checked(self, value: float) -> float:
+        if value > self.limit:
+            raise ValueError(f"it must be at most {self.limit:,.0f}")
+        return value
+
+
+PositiveInt = Annotated[int, Field(ge=1), AtMost(10**9)]
+Count = Annotated[int, Field(ge=1), AtMost(65_536)]
+Width = Annotated[int, Field(ge=1), AtMost(65_536)]
+Depth = Annotated[int, Field(ge=1), AtMost(1000)]
+Positive = Annotated[float, Field(gt=0), AtMost(1e9)]
+NotNegative = Annotated[float, Field(ge=0), AtMost(1e9)]
+PixelValue = Annotated[float, Field(ge=-1e6, le=1e6)]
+FramesPerSecond = Annotated[float, Field(gt=0), AtMost(10_000)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelow1 = Annotated[float, Field(ge=0, lt=1)]
 Three = Field(min_length=3, max_length=3)
@@ -154,12 +191,12 @@ class DataConfig(Section):
         "Where the clips of training are taken. `random` draws new places in every epoch, `clips` spreads num_clips "
         "evenly, `start`, `middle` and `end` take one clip there, `uniform` spreads the frames of one clip evenly.",
     )
-    num_clips: PositiveInt = setting(8, NEVER, "Number of clips that training takes from each video.")
-    num_frames: PositiveInt = setting(2, NEVER, "Number of frames of a clip.")
-    fps: Positive = setting(
+    num_clips: Count = setting(8, NEVER, "Number of clips that training takes from each video.")
+    num_frames: Count = setting(2, NEVER, "Number of frames of a clip.")
+    fps: FramesPerSecond = setting(
         2.0, NEVER, "Rate, in frames per second of the video, at which the frames of a clip are taken."
     )
-    fps_of_frames: Positive | None = setting(
+    fps_of_frames: FramesPerSecond | None = setting(
         None,
         AT_INFERENCE,
         "Rate at which frames were taken out of videos. With it every folder of pictures under a split's media is a "
@@ -177,12 +214,12 @@ class DataConfig(Section):
     max_text_length: Annotated[int, Field(ge=3, le=512)] = setting(
         100, NEVER, "Largest number of tokens of a text, [CLS] and [SEP] included. Longer texts are cut."
     )
-    max_examples_per_group: PositiveInt = setting(
+    max_examples_per_group: Count = setting(
         1,
         NEVER,
         "Largest number of examples of one video or image that share one pass through the visual encoder in training.",
     )
-    workers: Annotated[int, Field(ge=0)] = setting(
+    workers: Annotated[int, Field(ge=0), AtMost(256)] = setting(
         4, ALWAYS, "Number of processes per GPU that decode media. 0 decodes in the main process.", decides_scores=False
     )
     decoder: Literal["auto", "pyav", "dali"] = setting(
@@ -200,7 +237,7 @@ class DataConfig(Section):
     max_bad_fraction: Share = setting(
         0.01, ON_RESUME, "Training stops if a larger share of the media of the split cannot be decoded."
     )
-    max_pixels: PositiveInt = setting(
+    max_pixels: Annotated[int, Field(ge=1), AtMost(2**32)] = setting(
         178_956_970,
         AT_INFERENCE,
         "Pictures and video frames with more pixels count as undecodable. Protects the memory.",
@@ -250,22 +287,22 @@ class VisualConfig(Section):
     layer_type: Literal["bottleneck", "basic"] = setting(
         "bottleneck", NEVER, "`resnet`: kind of residual block: `bottleneck` as in ResNet-50, `basic` as in ResNet-18."
     )
-    depths: Annotated[list[PositiveInt], Four] = setting(
+    depths: Annotated[list[Depth], Four] = setting(
         [3, 4, 6, 3],
         NEVER,
         "`resnet`: number of blocks of each of the four stages. [3, 4, 23, 3] is ResNet-101.",
     )
-    stem_size: PositiveInt = setting(64, NEVER, "`resnet`: number of channels after the first convolution.")
-    hidden_sizes: Annotated[list[PositiveInt], Four] = setting(
+    stem_size: Width = setting(64, NEVER, "`resnet`: number of channels after the first convolution.")
+    hidden_sizes: Annotated[list[Width], Four] = setting(
         [256, 512, 1024, 2048], NEVER, "`resnet`: number of channels after each of the four stages."
     )
-    pixel_mean: Annotated[list[float], Three] | None = setting(
+    pixel_mean: Annotated[list[PixelValue], Three] | None = setting(
         None,
         NEVER,
         "Values subtracted from the red, green and blue of a pixel, which are 0 to 255. null takes those of the "
         "encoder: 123.675, 116.28 and 103.53 for `resnet`, and what its preprocessor_config.json says for `hf`.",
     )
-    pixel_std: Annotated[list[Positive], Three] | None = setting(
+    pixel_std: Annotated[list[Annotated[float, Field(gt=0), AtMost(1e6)]], Three] | None = setting(
         None,
         NEVER,
         "Values that red, green and blue are then divided by. null takes those of the encoder: 1 for `resnet`, and "
@@ -285,22 +322,20 @@ class VisualConfig(Section):
 class BertConfigSection(Section):
     """The transformer. A size of null is that of the weights it starts from, and BERT-base's if they state none."""
 
-    vocab_size: PositiveInt | None = setting(
+    vocab_size: Annotated[int, Field(ge=1), AtMost(10**7)] | None = setting(
         None,
         NEVER,
         "Number of entries of the tokenizer's vocabulary. null takes what the weights state, else the vocabulary's.",
     )
-    hidden_size: PositiveInt | None = setting(
+    hidden_size: Width | None = setting(
         None, NEVER, "Width of the transformer; 768 in BERT-base. num_attention_heads must divide it."
     )
-    num_hidden_layers: PositiveInt | None = setting(None, NEVER, "Number of transformer layers; 12 in BERT-base.")
-    num_attention_heads: PositiveInt | None = setting(
-        None, NEVER, "Number of attention heads of a layer; 12 in BERT-base."
-    )
-    intermediate_size: PositiveInt | None = setting(
+    num_hidden_layers: Depth | None = setting(None, NEVER, "Number of transformer layers; 12 in BERT-base.")
+    num_attention_heads: Depth | None = setting(None, NEVER, "Number of attention heads of a layer; 12 in BERT-base.")
+    intermediate_size: Width | None = setting(
         None, NEVER, "Width of the feed-forward part of a layer; 3072 in BERT-base."
     )
-    max_position_embeddings: PositiveInt | None = setting(
+    max_position_embeddings: Width | None = setting(
         None, NEVER, "Number of position embeddings of text, which bounds data.max_text_length; 512 in BERT-base."
     )
     hidden_act: Literal["gelu", "gelu_new", "relu", "silu"] | None = setting(
@@ -352,7 +387,7 @@ class ModelConfig(Section):
     weights: WeightsConfig = WeightsConfig()
     visual: VisualConfig = VisualConfig()
     bert: BertConfigSection = BertConfigSection()
-    pixel_random_sampling_size: Annotated[int, Field(ge=0)] = setting(
+    pixel_random_sampling_size: Annotated[int, Field(ge=0), AtMost(10**6)] = setting(
         0, NEVER, "Number of visual tokens per clip that training keeps, drawn at random. 0 keeps all of them."
     )
 
@@ -379,7 +414,7 @@ class ObjectiveConfig(Section):
         NEVER,
         "How the predictions of the clips become one: mean, maximum, or log-sum-exp (`lse`) of their logits.",
     )
-    num_labels: PositiveInt | None = setting(
+    num_labels: Annotated[int, Field(ge=1), AtMost(10**7)] | None = setting(
         None,
         NEVER,
         "Question answering: number of outputs of the answer layer. null takes the number of answers; a larger number "
@@ -391,7 +426,7 @@ class ObjectiveConfig(Section):
         "Question answering: take answers that differ in upper and lower case, spaces, or punctuation at their end for "
         "the same, in the list of answers, in records and in predictions.",
     )
-    num_options: Annotated[int, Field(ge=2)] | None = setting(
+    num_options: Annotated[int, Field(ge=2), AtMost(1000)] | None = setting(
         None, AT_INFERENCE, "Multiple choice: number of options that every question must have. null allows any number."
     )
     loss: Literal["cross_entropy", "margin"] = setting(
@@ -400,7 +435,7 @@ class ObjectiveConfig(Section):
         "Retrieval: `cross_entropy` classifies pairs of text and video as match or no match; `margin` wants the "
         "score of a video's own text above those of other texts by 0.2.",
     )
-    num_negatives: PositiveInt = setting(
+    num_negatives: Count = setting(
         1, NEVER, "Retrieval: number of texts of other videos that training shows with each text of a video."
     )
     mlm_average: Literal["all", "labelled"] = setting(
@@ -421,13 +456,13 @@ class ObjectiveConfig(Section):
 class TrainConfig(Section):
     """Optimisation by AdamW. A step is one update of the weights."""
 
-    batch_size: PositiveInt = setting(
+    batch_size: Count = setting(
         16,
         ON_RESUME,
         "Number of groups (videos or images with their texts) per GPU and forward pass. A resumed run keeps the total "
         "per step.",
     )
-    gradient_accumulation_steps: PositiveInt = setting(
+    gradient_accumulation_steps: Count = setting(
         1, ON_RESUME, "Number of forward passes per step. Gradients are averaged over all their examples."
     )
     epochs: PositiveInt = setting(
@@ -518,7 +553,7 @@ class TrainConfig(Section):
         None, ON_RESUME, "Save a checkpoint after each so many steps, beside those of every validation."
     )
     log_every_steps: PositiveInt = setting(10, ON_RESUME, "Write a line to metrics.jsonl after each so many steps.")
-    keep_last: Annotated[int, Field(ge=2)] = setting(
+    keep_last: Annotated[int, Field(ge=2), AtMost(10**6)] = setting(
         2, ON_RESUME, "Number of newest checkpoints to keep. The best one is kept too."
     )
     best_metric: str | None = setting(
@@ -547,13 +582,9 @@ class TrainConfig(Section):
 class InferConfig(Section):
     """The way in which predictions are made, in validation and by `clipbert infer`, `ask` and `search`."""
 
-    batch_size: PositiveInt = setting(
-        16, ALWAYS, "Number of groups (videos or images with their texts) per forward pass."
-    )
-    num_clips: PositiveInt = setting(16, AT_INFERENCE, "Number of clips that are taken from each video.")
-    num_frames: PositiveInt | None = setting(
-        None, AT_INFERENCE, "Number of frames of a clip. null takes data.num_frames."
-    )
+    batch_size: Count = setting(16, ALWAYS, "Number of groups (videos or images with their texts) per forward pass.")
+    num_clips: Count = setting(16, AT_INFERENCE, "Number of clips that are taken from each video.")
+    num_frames: Count | None = setting(None, AT_INFERENCE, "Number of frames of a clip. null takes data.num_frames.")
     sampling: FixedSampling = setting(
         "clips",
         AT_INFERENCE,
@@ -561,10 +592,10 @@ class InferConfig(Section):
         "`uniform` spreads the frames of one clip evenly.",
     )
     single_clip: Place = setting("start", AT_INFERENCE, "Where sampling `clips` takes the clip if num_clips is 1.")
-    max_examples_per_group: PositiveInt = setting(
+    max_examples_per_group: Count = setting(
         8, ALWAYS, "Largest number of examples of one video or image that share one pass through the visual encoder."
     )
-    text_rows: PositiveInt | None = setting(
+    text_rows: Count | None = setting(
         None,
         AT_INFERENCE,
         "Largest number of texts that pass the transformer together, each with all clips of a video. null takes as "
@@ -573,7 +604,9 @@ class InferConfig(Section):
     compile: bool = setting(
         False, ALWAYS, "Compile the transformer with torch.compile: a slow start, then faster. Needs a C++ compiler."
     )
-    top: PositiveInt = setting(5, AT_INFERENCE, "Number of best answers that a prediction lists.")
+    top: Annotated[int, Field(ge=1), AtMost(10**6)] = setting(
+        5, AT_INFERENCE, "Number of best answers that a prediction lists."
+    )
 
     @model_validator(mode="after")
     def _one_place(self) -> InferConfig:

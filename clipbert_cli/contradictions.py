@@ -42,7 +42,13 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
     ]
     if mistakes:
         raise RecipeError(listed(mistakes))
-    return [*_unread_objective(recipe), *_unread_fields(recipe), *_same_split(recipe), *_milestones(recipe)]
+    return [
+        *_unread_objective(recipe),
+        *_unread_fields(recipe),
+        *_same_split(recipe),
+        *_milestones(recipe),
+        *_frozen_at_random(recipe),
+    ]
 
 
 def check_any_recipe(recipe: Recipe) -> list[str]:
@@ -79,14 +85,14 @@ def _answers(recipe: Recipe) -> Iterator[str]:
 
 def _splits(recipe: Recipe) -> Iterator[str]:
     data = recipe.data
-    known = ", ".join(name for name, split in data.splits.items() if split) or "no train"
+    known = ", ".join(name for name, split in data.splits.items() if split) or "no splits"
     for name in dict.fromkeys(data.train_splits):
         if not data.splits.get(name):
             yield f"data.train_splits has {name!r}, but data.splits has {known}: add data.splits.{name}"
         if data.train_splits.count(name) > 1:
             yield f"data.train_splits has {name!r} {data.train_splits.count(name)} times: train_ratios repeats a split"
     if "val" not in data.splits:
-        yield f"data.splits has {known} but no val: add it, or set data.splits.val to null to train without validation"
+        yield f"data.splits has {known} and no val: add it, or set data.splits.val to null to train without validation"
 
 
 def _best_metric(recipe: Recipe) -> Iterator[str]:
@@ -165,6 +171,24 @@ def _unread_objective(recipe: Recipe) -> Iterator[str]:
         value = getattr(recipe.objective, name)
         if name not in read and value != field.default:
             yield f"objective.{name} is {value!r}, but task {recipe.task} does not read it"
+
+
+def _frozen_at_random(recipe: Recipe) -> Iterator[str]:
+    """Yield frozen parts that no weights are loaded into: they would keep their random start."""
+    weights = recipe.model.weights
+    if weights.checkpoint is not None:
+        return
+    starts = {
+        "visual": ("model.visual.weights", recipe.model.visual.weights),
+        "transformer": ("model.weights.bert", weights.bert),
+    }
+    for part, (key, value) in starts.items():
+        frozen = [name for name in recipe.train.freeze if name.partition(".")[0] == part]
+        if frozen and value is None:
+            yield (
+                f"train.freeze has {', '.join(frozen)}, but {key} is null: what starts at random never learns; "
+                "set train.freeze to [], or name weights"
+            )
 
 
 def _unread_fields(recipe: Recipe) -> Iterator[str]:

@@ -73,7 +73,7 @@ def test_a_split_for_validation_is_left_out_only_by_saying_so(tmp_path):
     text = "extends: retrieval\nname: own\ndata: {{splits: {{train: {{annotations: a.csv, media: a}}{}}}}}\n"
     file.write_text(text.format(""))
     with pytest.raises(
-        RecipeError, match=r"data.splits has train but no val: add it, or set data\.splits\.val to null"
+        RecipeError, match=r"data.splits has train and no val: add it, or set data\.splits\.val to null"
     ):
         check_training_recipe(load_recipe(file))
     file.write_text(text.format(", val: null"))
@@ -126,7 +126,25 @@ def test_no_shipped_recipe_is_refused(name):
     ],
 )
 def test_what_can_be_trained_is_accepted(override):
-    assert check_training_recipe(recipe("demo_qa", override)) == []
+    start = ["model.weights.checkpoint=whole.pt"] if "freeze" in override else []
+    assert check_training_recipe(recipe("demo_qa", *start, override)) == []
+
+
+@pytest.mark.parametrize(
+    ("freeze", "weights", "said"),
+    [
+        ("[visual.stem, visual.0]", [], "train.freeze has visual.stem, visual.0, but model.visual.weights is null"),
+        ("[transformer.0]", [], "train.freeze has transformer.0, but model.weights.bert is null"),
+        ("[transformer.0]", ["model.weights.bert=folder"], None),
+        ("[visual]", ["model.visual.weights=R-50.pth"], None),
+        ("[visual, transformer.0]", ["model.weights.checkpoint=whole.pt"], None),
+        ("[head]", [], None),
+    ],
+)
+def test_frozen_parts_that_start_at_random_are_warned_of(freeze, weights, said):
+    found = check_training_recipe(recipe("demo_qa", f"train.freeze={freeze}", *weights))
+    assert len(found) == (said is not None)
+    assert said is None or found[0].startswith(said)
 
 
 def test_parts_and_parameters_are_those_of_the_model():
@@ -137,4 +155,4 @@ def test_parts_and_parameters_are_those_of_the_model():
     model = ClipBert(own.model, HeadSpec("classifier", 2))
     assert {name.partition(".")[0] for name, _ in model.named_parameters()} == set(PARAMETER_ROOTS)
     for part in model.freezable_parts():
-        assert check_training_recipe(recipe("demo_qa", f"train.freeze=[{part}]")) == []
+        assert check_training_recipe(recipe("demo_qa", "model.weights.checkpoint=a.pt", f"train.freeze=[{part}]")) == []

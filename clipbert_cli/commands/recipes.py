@@ -199,4 +199,7 @@ def validate_command(name: NameArgument, overrides: SetOption = None, data_root:
     preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
     for sentence in (*check_any_recipe(preview.recipe), *preview.unset, *preview.published):
         warn(sentence)
-    print_result(f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task})")
+    print_result(
+        f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task}); its data were not read: "
+        "finetune --dry-run does"
+    )

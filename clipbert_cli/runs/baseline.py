@@ -12,6 +12,8 @@ from typing import Any
 CLOSE = 1.0
 """Percentage points by which a score must exceed the one with black frames, or the model is said not to look."""
 
+LEAST_EXAMPLES = 20
+
 
 def sentences(record: Mapping[str, Any]) -> list[str]:
     """Return one sentence per score of a record with the event `baseline`."""
@@ -23,6 +25,9 @@ def blindness(record: Mapping[str, Any], scores: Mapping[str, Any]) -> str | Non
     """Return a warning if the scores of the same validation are hardly better than with black frames."""
     metric, black = record["metric"], record.get("black_frames", {})
     if metric not in black or scores[metric] - black[metric] >= CLOSE:
+        return None
+    # A few examples, or a model that is never right, cannot show whether it looks.
+    if scores[metric] == 0 or scores.get("count", LEAST_EXAMPLES) < LEAST_EXAMPLES:
         return None
     both = f"{scores[metric]:.1f} with frames and {black[metric]:.1f} with black frames"
     return f"{metric} on {record['split']} is {both}: the model answers without looking"

@@ -69,7 +69,9 @@ def open_media(path: Path, *, kind: Kind, frame_rate: float | None = None, names
 def _by_id(files: Sequence[Path], folder: Path, ids: MediaIds, *, are_folders: bool = False) -> dict[str, Path]:
     groups = group_by_media_id(files, [folder], ids=ids, are_folders=are_folders)
     check_one_file_per_id(
-        groups, hint="rename or leave out one of them, or name media by their paths: data.media_id: path"
+        groups,
+        hint="rename or leave out one of them, or name media by their paths: pack the folder with --id path, or, for "
+        "the splits of a recipe, set data.media_id: path",
     )
     return {media_id: first for media_id, (first,) in groups.items()}
 

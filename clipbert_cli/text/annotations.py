@@ -102,7 +102,11 @@ def read_answers(path: Path) -> dict[str, int]:
     try:
         content = read_json(path)
     except FileNotFoundError:
-        raise AnnotationError(f"{path}: no such answer vocabulary", hint=_CHECK) from None
+        raise AnnotationError(
+            f"{path}: no such answer vocabulary",
+            hint=f"make it from the training records: clipbert recipes answers RECIPE -o {path}; or check data.answers "
+            "and data.root",
+        ) from None
     except UnreadableError as exc:
         raise AnnotationError(str(exc), hint=_CHECK) from exc
     if isinstance(content, list):

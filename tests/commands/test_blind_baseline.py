@@ -13,6 +13,7 @@ from running import TINY, Clipbert, Signal, as_options
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.runs import baseline
 from clipbert_cli.runs.baseline import blindness, sentences
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.task.registry import task_class
@@ -102,8 +103,11 @@ def test_a_run_that_was_stopped_before_its_baseline_gets_it_on_resume(
         assert RunFolder(stopped).baselines() == RunFolder(run).baselines()
 
 
-def test_a_model_that_does_not_look_is_warned_of(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+def test_a_model_that_does_not_look_is_warned_of(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two steps teach nothing of frames: the model answers black ones alike."""
+    monkeypatch.setattr(baseline, "LEAST_EXAMPLES", 1)
     options = ["--run", tmp_path / "run", "--data-root", made_data, *as_options([*LOOKING, "train.learning_rate=1e-9"])]
     done = clipbert("finetune", "--recipe", "demo_qa", *options)
     assert done.returncode == 0, done.stderr
@@ -111,7 +115,7 @@ def test_a_model_that_does_not_look_is_warned_of(clipbert: Clipbert, made_data: 
     (record,) = RunFolder(tmp_path / "run").baselines()
     last = RunFolder(tmp_path / "run").validations()[-1]
     looks = last["accuracy"] - record["black_frames"]["accuracy"] >= 1
-    assert ("the model answers without looking" in done.stderr) == (not looks)
+    assert ("the model answers without looking" in done.stderr) == (not looks and last["accuracy"] > 0)
 
 
 @pytest.mark.parametrize(
@@ -122,6 +126,10 @@ def test_when_a_model_counts_as_blind(score: float, black: float, warned: bool) 
     assert (blindness(record, {"accuracy": score}) is not None) == warned
     assert sentences(record) == [f"accuracy {black:.1f} with black frames (val, step 3)"]
     assert blindness({**record, "black_frames": {}}, {"accuracy": score}) is None
+    # Nothing is said of a few examples, or of a model that is never right.
+    assert blindness(record, {"accuracy": score, "count": 4}) is None
+    assert (blindness(record, {"accuracy": score, "count": 20}) is not None) == warned
+    assert blindness(record | {"black_frames": {"accuracy": 0.0}}, {"accuracy": 0.0}) is None
 
 
 # ---------------------------------------------------------------------------------------------- guesses

@@ -104,7 +104,9 @@ def test_copy_of_an_unknown_recipe_leaves_nothing(clipbert, tmp_path):
 def test_validate_says_one_line_for_a_good_recipe(clipbert, tmp_path):
     result = clipbert("validate", "msrvtt_qa")
     assert result.exit_code == 0
-    assert result.stdout == "msrvtt_qa: valid (name msrvtt_qa, task open_ended_qa)\n"
+    assert result.stdout == (
+        "msrvtt_qa: valid (name msrvtt_qa, task open_ended_qa); its data were not read: finetune --dry-run does\n"
+    )
 
 
 def test_validate_takes_a_missing_variable_for_no_mistake(clipbert, monkeypatch):

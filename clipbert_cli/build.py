@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from clipbert_cli.errors import AnnotationError, RecipeError, RunError, StoreError, UsageError
 from clipbert_cli.hub import is_hub_name, local_folder
 from clipbert_cli.media_ids import media_id_of
-from clipbert_cli.printable import SHOWN, Lines, listed, shortened
+from clipbert_cli.printable import SHOWN, Lines, listed, plural, shortened
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import group_by_media, read_answers, read_examples
@@ -474,7 +474,10 @@ class Setup:
 
         misses = near_misses(source, missing)
         lines = [f"  {miss}" for miss in misses]
-        message = [f"{source.path} lacks {len(missing)} {source.kind}s that split {split!r} needs:", *listed(lines)]
+        message = [
+            f"{source.path} lacks {plural(len(missing), source.kind)} that split {split!r} needs:",
+            *listed(lines),
+        ]
         if len(lines) > SHOWN:
             message.append(f"All of them are in {_write_list(lines)}")
         if self.recipe.data.on_missing_media == "error":

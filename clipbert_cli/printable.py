@@ -46,3 +46,8 @@ def listed(mistakes: Sequence[str]) -> list[str]:
         lines += same if len(same) < 4 else [f"{same[0]} (and {len(same) - 1} more like this)"]
     rest = len(lines) - SHOWN
     return [*lines[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]
+
+
+def plural(count: int, word: str, ending: str = "s") -> str:
+    """Return the number and the word, with its ending unless the number is 1: `1 process`, `2 processes`."""
+    return f"{count} {word}{'' if count == 1 else ending}"

@@ -74,6 +74,13 @@ def report_page(
     folders = [RunFolder.existing(each) for each in run or ()]
     predicted = None
     if predictions is not None:
+        if RunFolder(predictions).recipe.is_file():
+            raise UsageError(f"{predictions} is a run, not predictions", hint=f"clipbert report --run {predictions}")
+        if not predictions.exists():
+            raise UsageError(
+                f"{predictions} does not exist",
+                hint="make it: clipbert infer --run RUN --split test -o preds.jsonl",
+            )
         meta, unknown = read_meta(predictions) if predictions.is_file() else (None, "unknown")
         with ExitStack() as stack:
             source = recipe or (stack.enter_context(recipe_of(meta)) if meta else None)

@@ -18,6 +18,7 @@ from clipbert_cli.loading.lookahead import lookahead
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.loading.processes import LoadingProcesses, Sender, prepare_worker
 from clipbert_cli.media.backend import Decoder
+from clipbert_cli.printable import plural
 from clipbert_cli.types import Batch
 
 logger = logging.getLogger("clipbert")
@@ -132,9 +133,10 @@ class BatchLoader:
         logger.warning("%s (%s)", bad.error, _NOTED[self._on_bad_media])
         if self._on_bad_media != "report" and len(self.bad) > self._max_bad:
             raise DecodeError(
-                f"{len(self.bad)} media items cannot be used, more than data.max_bad_fraction allows "
+                f"{plural(len(self.bad), 'media item')} cannot be used, more than data.max_bad_fraction allows "
                 f"({self._max_bad:g}); the last: {bad.error}",
-                hint="see what is wrong with them: clipbert store verify STORE; or raise data.max_bad_fraction",
+                hint="clipbert store verify STORE names all of a store, clipbert pack FOLDER STORE all of a folder; or "
+                "raise data.max_bad_fraction",
             ) from bad.error
 
 

@@ -166,7 +166,9 @@ def _vocabulary(path: Path) -> tuple[Path, list[str]]:
         return whole, _entries_of(whole)
     if not file.is_file():
         raise WeightsError(
-            f"{file}: no such vocabulary", hint="set model.tokenizer to a vocab.txt or to a folder with one"
+            f"{file}: no such vocabulary",
+            hint="set model.tokenizer to a vocab.txt or to a folder with one; clipbert download bert-base-uncased --to "
+            "FOLDER has one",
         )
     try:
         return file, read_text(file).replace("\r\n", "\n").rstrip("\n").split("\n")

@@ -12,6 +12,7 @@ from clipbert_cli.cores import available_cores
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.mixture import MixedDataset, Mixture
 from clipbert_cli.loading.order import TrainingBatches
+from clipbert_cli.printable import plural
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.folder import RunFolder
@@ -19,7 +20,6 @@ from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, find_resumption
 from clipbert_cli.train.session import Training
-from clipbert_cli.train.startup import plural
 
 logger = logging.getLogger("clipbert")
 

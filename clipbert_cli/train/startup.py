@@ -8,6 +8,7 @@ from typing import Any
 
 from clipbert_cli.model import LoadReport
 from clipbert_cli.model.flops import ForwardCost
+from clipbert_cli.printable import plural
 from clipbert_cli.train.plan import Plan
 
 
@@ -102,8 +103,3 @@ class TrainingFacts:
                 f"run        {self.run}{self.resumed}",
             ]
         )
-
-
-def plural(count: int, word: str, ending: str = "s") -> str:
-    """Return the number and the word, with its ending unless the number is 1: `1 process`, `2 processes`."""
-    return f"{count} {word}{'' if count == 1 else ending}"

@@ -200,8 +200,8 @@ TABLES = {
         {"val.csv": table(f"val0000,{'what color ? ' * 9},red")},
         r"1 of 1 validation texts are longer than data\.max_text_length, 16 tokens",
     ),
-    "missing videos": ("qa", {"train.csv": table("train0099,what ?,red")}, r"lacks 1 videos that split 'train' needs"),
-    "ids with endings": ("qa", {"train.csv": table("train0000.mp4,what ?,red")}, r"lacks 1 videos.*\n.*train0000"),
+    "missing videos": ("qa", {"train.csv": table("train0099,what ?,red")}, r"lacks 1 video that split 'train' needs"),
+    "ids with endings": ("qa", {"train.csv": table("train0000.mp4,what ?,red")}, r"lacks 1 video.*\n.*train0000"),
     "a column that nothing reads": (
         "qa",
         {"train.csv": table("train0000,what ?,red,1.5", head="video_id,question,answer,begin")},

@@ -428,7 +428,7 @@ def test_a_media_id_that_no_store_can_hold_is_missing(
     words = [*command.format(run=trained_run).split(), "--data-root", made_data, *as_options(settings)]
     done = clipbert(*words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert f"{made_data / media} lacks 1 videos that split 'train' needs" in text(done)
+    assert f"{made_data / media} lacks 1 video that split 'train' needs" in text(done)
     assert media_id[:100] in text(done)
     assert "Traceback" not in done.stderr
 

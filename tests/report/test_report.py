@@ -208,16 +208,21 @@ def test_trainings_alone_are_compared(
     ("arguments", "message"),
     [
         ([], "neither PREDS nor --run is given"),
+        (["absent.jsonl"], "absent.jsonl does not exist"),
+        (["run"], "run is a run, not predictions"),
         (["p.jsonl"], "--recipe or --run is missing"),
         (["p.jsonl", "-r", "demo_qa"], "--split is missing"),
         (["--run", ".", "--against", "p.jsonl"], "without PREDS"),
     ],
 )
 def test_wrong_usage_is_one_message(clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "p.jsonl").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").touch()
     done = clipbert("report", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr
-    assert not list(tmp_path.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "run"]
 
 
 def test_predictions_of_other_records_are_refused(

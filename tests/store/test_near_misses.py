@@ -229,7 +229,7 @@ def test_records_of_missing_media_are_left_out_and_count_as_wrong(
     assert trained.returncode == 0, trained.stderr
     said = " ".join(trained.stderr.split())
     assert "lacks 2 videos that split 'train' needs: train0002 train0005 their records are left out" in said
-    assert "lacks 1 videos that split 'val' needs: val0001" in said
+    assert "lacks 1 video that split 'val' needs: val0001" in said
     answered = clipbert("infer", "--run", tmp_path / "run", "--split", "test", "-o", tmp_path / "p.jsonl")
     assert answered.returncode == 0, answered.stderr
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]

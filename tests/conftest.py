@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,6 +37,9 @@ pytest.register_assert_rewrite("dali_cases")  # a failed comparison of pixels sa
 
 def pytest_configure(config: pytest.Config) -> None:
     """Hide GPUs where no tests of them are asked for: the numbers of the others are a CPU's."""
+    # A shell starts its background jobs without Ctrl-C, and the commands that tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if not re.search(r"(?<!not )\bcuda\b", f"{os.environ.get(REQUIRE, '')} {config.option.markexpr}"):
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -92,22 +97,33 @@ def clipbert() -> Clipbert:
     return run
 
 
-@pytest.fixture(scope="session")
-def clipbert_process() -> ClipbertProcess:
-    """Starts the command in a process of its own: for signals, pipes and limits."""
+@pytest.fixture
+def clipbert_process() -> Iterator[ClipbertProcess]:
+    """Starts the command in a process of its own, which ends with the test: for signals, pipes and limits."""
+    started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, prelude: str = "", **options: Any) -> subprocess.Popen[str]:
         code = f"{prelude}; import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
-        return subprocess.Popen(
-            [sys.executable, "-c", code.lstrip("; "), *map(str, arguments)],
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            **options,
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code.lstrip("; "), *map(str, arguments)],
+                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                **options,
+            )
         )
+        return started[-1]
 
-    return start
+    yield start
+    for process in started:
+        process.kill()
+        process.wait(timeout=60)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream is not None:
+                with contextlib.suppress(OSError):
+                    stream.close()
 
 
 @pytest.fixture(scope="session")

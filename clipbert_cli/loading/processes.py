@@ -19,6 +19,7 @@ import os
 import pickle
 import resource
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -50,6 +51,7 @@ _HINTS = {
 _DESCRIPTORS_TO_SEND = 4
 
 _SECONDS_BETWEEN_LOOKS = 0.5
+_SECONDS_TO_REPORT = 2.0
 
 _processes: set[BaseProcess] = set()
 """The loading processes that this process has started and that have not ended well."""
@@ -155,12 +157,29 @@ class LoadingProcesses(Iterator[LoadedBatch]):
                 except (OSError, RuntimeError, _Death) as exc:
                     _check()
                     raise _explained(exc) or exc from exc
+            # Not in the block above: a death must not interrupt torch while it holds locks.
+            return _opened(received)
         except ClipbertError:
             # Raised here, the processes are at any point of their work.
             _closed.append(self._batches)
             end_loading_processes()
             raise
-        return received.open() if isinstance(received, Parcel) else received
+
+
+def _opened(received: Any) -> LoadedBatch:
+    """Return the batch that a parcel holds; without loading processes there are no parcels."""
+    if not isinstance(received, Parcel):
+        batch: LoadedBatch = received
+        return batch
+    try:
+        return received.open()
+    except (ConnectionError, EOFError) as exc:
+        # The system closes the connections of a killed process a moment before it reports the death.
+        until = time.monotonic() + _SECONDS_TO_REPORT
+        while time.monotonic() < until:
+            _check()
+            time.sleep(0.05)
+        raise _explained(exc) or exc from exc
 
 
 def end_loading_processes() -> None:
@@ -201,9 +220,19 @@ def prepare_worker(_worker: int) -> None:
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     for number in SIGNALS_IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)
+    sys.excepthook = _end_without_descriptors
     # torch prints a line about these; the main process has a message of its own.
     for number in (signal.SIGBUS, signal.SIGSEGV, signal.SIGFPE):
         signal.signal(number, signal.SIG_DFL)
+
+
+def _end_without_descriptors(_kind: object, error: BaseException, _trace: object) -> None:
+    """End a loading process whose thread that passes descriptors has none left: it would try forever.
+
+    `multiprocessing` calls the hook for uncaught exceptions there. The main process reports the end once.
+    """
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        os._exit(errno.EMFILE)
 
 
 class _Death(BaseException):
@@ -228,6 +257,8 @@ def _check(error: Callable[[int], BaseException] | None = None) -> None:
 
 
 def _death(code: int) -> ClipbertError:
+    if code == errno.EMFILE and (error := _explained(OSError(code, os.strerror(code)))):
+        return error
     if code > 0:
         return ClipbertError(f"a loading process ended with exit code {code}", hint=FEWER)
     number = signal.Signals(-code)

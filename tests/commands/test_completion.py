@@ -69,7 +69,7 @@ def listed(line: str) -> list[str]:
         ("clipbert pack --kind ", ["video", "image"]),
         ("clipbert pack --kind=i", ["--kind=image"]),
         ("clipbert demo --size sm", ["smallest", "small"]),
-        ("clipbert finetune --recipe msrvtt_", ["msrvtt_mc", "msrvtt_qa", "msrvtt_retrieval"]),
+        ("clipbert finetune --recipe tgif_", ["tgif_action", "tgif_frameqa", "tgif_transition"]),
         ("clipbert finetune -r la", ["lab.yaml"]),
         ("clipbert recipes show --set a=b lab", ["lab.yaml"]),
         ("clipbert infer --run ", ["runs/mine", "runs/other"]),
@@ -314,7 +314,7 @@ def test_a_person_presses_tab(terminal: Terminal) -> None:
     for typed, completed in (
         ("clipbert fi", "clipbert finetune "),
         ("clipbert pack vid", "clipbert pack videos/"),
-        ("clipbert finetune -r msrvtt_q", "clipbert finetune -r msrvtt_qa "),
+        ("clipbert finetune -r msrvtt_m", "clipbert finetune -r msrvtt_mc "),
         ("clipbert finetune --set train.prec", "clipbert finetune --set train.precision="),
         ("clipbert finetune --set train.precision=b", "clipbert finetune --set train.precision=bf16 "),
         ("clipbert infer --run runs/m", "clipbert infer --run runs/mine "),

@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import pytest
 from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, is_running
@@ -27,21 +26,6 @@ Command = Callable[[int], list[str]]
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
-
-
-@pytest.fixture
-def start(clipbert_process: ClipbertProcess) -> Iterator[ClipbertProcess]:
-    """Start the command in a process that ends with the test."""
-    started = []
-
-    def begin(*words: object, **options: Any) -> subprocess.Popen[str]:
-        started.append(clipbert_process(*words, **options))
-        return started[-1]
-
-    yield begin
-    for process in started:
-        process.kill()
-        process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -121,9 +105,9 @@ def assert_goes_on(clipbert: Clipbert, run: Path, words: list[str]) -> None:
 
 @pytest.mark.parametrize(("moment", "ranks"), [("start", 2), ("middle", 1), ("validation", 1), ("validation", 2)])
 def test_a_killed_loading_process_ends_the_command(
-    start: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
+    clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
 ) -> None:
-    process = start(*command(ranks))
+    process = clipbert_process(*command(ranks))
     victim = wait_for(moment, process, run, ranks)[-1]
     assert_ended(process, kill(victim), "a loading process was ended by SIGKILL", "lower data.workers")
     assert_goes_on(clipbert, run, command(1))
@@ -131,7 +115,7 @@ def test_a_killed_loading_process_ends_the_command(
 
 @pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 2)])
 def test_full_shared_memory_ends_the_command(
-    start: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
+    clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
 ) -> None:
     if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
         pytest.skip("no mounts of our own here")
@@ -139,7 +123,7 @@ def test_full_shared_memory_ends_the_command(
     mount = f"import ctypes, os, subprocess; os.unshare = ctypes.CDLL(None).unshare; assert not os.unshare(0x20000); \
 subprocess.run(['mount', '--make-rprivate', '/'], check=True); \
 subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size={size}', 'tmpfs', '/dev/shm'], check=True)"
-    process = start(*command(ranks), prelude=mount)
+    process = clipbert_process(*command(ranks), prelude=mount)
     begin = time.monotonic() + 30  # from its start
     if moment != "start":
         wait_for(moment, process, run, ranks)
@@ -152,13 +136,13 @@ subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size={size}', 'tmpfs', '/dev/shm'
 
 @pytest.mark.parametrize(("ranks", "limit"), [(1, 24), (2, 26)])
 def test_too_many_open_files_end_the_command(
-    start: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, ranks: int, limit: int
+    clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, ranks: int, limit: int
 ) -> None:
     def lower() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
     begin = time.monotonic()
-    process = start(*command(ranks), preexec_fn=lower)
+    process = clipbert_process(*command(ranks), preexec_fn=lower)
     assert_ended(process, begin + 30, f"more open files than the limit of {limit} per process", "ulimit -n")
     assert_goes_on(clipbert, run, command(1))
 
@@ -181,13 +165,13 @@ def more_space(disk: Path) -> None:
 
 @pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 1), ("middle", 2)])
 def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(
-    start: ClipbertProcess, clipbert: Clipbert, command: Command, disk: Path, moment: str, ranks: int
+    clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, disk: Path, moment: str, ranks: int
 ) -> None:
     run = disk / "run"
     words = [*command(ranks), "--run", run, "--set", "train.save_every_steps=1"]
     if moment == "start":
         (disk / "other").write_bytes(bytes(900_000))
-    process = start(*words)
+    process = clipbert_process(*words)
     begin = time.monotonic() + 30  # from its start
     if moment == "middle":
         wait_for(moment, process, run, ranks)
@@ -202,12 +186,12 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(
 
 @pytest.mark.parametrize("ranks", [1, 2])
 def test_a_disk_that_is_full_of_predictions_is_one_message(
-    start: ClipbertProcess, clipbert: Clipbert, trained_run: Path, disk: Path, ranks: int
+    clipbert_process: ClipbertProcess, clipbert: Clipbert, trained_run: Path, disk: Path, ranks: int
 ) -> None:
     fill(disk / "other")
     several = ["--nproc-per-node", str(ranks)] if ranks > 1 else []
     words = ["infer", "--run", trained_run, "--split", "test", "-o", disk / "predictions.jsonl"]
-    assert_ended(start(*words, *several), time.monotonic() + 30, f"{disk}", "No space left on device")
+    assert_ended(clipbert_process(*words, *several), time.monotonic() + 30, f"{disk}", "No space left on device")
     assert os.listdir(disk) == ["other"]
     more_space(disk)
     assert clipbert(*words).returncode == 0
@@ -218,18 +202,20 @@ def test_a_disk_that_is_full_of_predictions_is_one_message(
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_process_that_was_killed_is_named(start: ClipbertProcess, command: Command, run: Path, rank: int) -> None:
-    process = start(*command(2))
+def test_the_process_that_was_killed_is_named(
+    clipbert_process: ClipbertProcess, command: Command, run: Path, rank: int
+) -> None:
+    process = clipbert_process(*command(2))
     wait_for("middle", process, run, 2)
     begin = kill(children_of(process.pid)[rank])
     assert_ended(process, begin, f"process {rank} was ended by SIGKILL", "ran out of memory")
 
 
 def test_processes_whose_launcher_is_gone_save_and_end(
-    start: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path
+    clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path
 ) -> None:
     rarely = as_options(["train.save_every_steps=100000", "train.validate_every_steps=100000"])
-    process = start(*command(2), *rarely)
+    process = clipbert_process(*command(2), *rarely)
     assert process.stderr
     while "step 1 done" not in (line := process.stderr.readline()):
         assert line, "training did not begin"

@@ -104,8 +104,7 @@ def read_answers(path: Path) -> dict[str, int]:
     except FileNotFoundError:
         raise AnnotationError(
             f"{path}: no such answer vocabulary",
-            hint=f"make it from the training records: clipbert recipes answers RECIPE -o {path}; or check data.answers "
-            "and data.root",
+            hint="make it with clipbert recipes answers, or check data.answers and --data-root",
         ) from None
     except UnreadableError as exc:
         raise AnnotationError(str(exc), hint=_CHECK) from exc

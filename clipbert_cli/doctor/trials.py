@@ -20,9 +20,10 @@ from PIL import Image
 
 from clipbert_cli.doctor.findings import Finding
 from clipbert_cli.errors import ClipbertError
+from clipbert_cli.loading.dali_batches import MAX_MEAN_DIFFERENCE
 from clipbert_cli.media.backend import Decoder, choose_decoder
 from clipbert_cli.media.canvas import resize_pad
-from clipbert_cli.media.dali.clips import image_segment, video_segments
+from clipbert_cli.media.dali.clips import EncodedClips, image_segment, video_segments
 from clipbert_cli.media.frames import decode_canvas
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.probe import probe_video
@@ -30,7 +31,7 @@ from clipbert_cli.model import ClipBert
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig
 from clipbert_cli.runtime.precision import Precision
-from clipbert_cli.types import Batch
+from clipbert_cli.types import Batch, Kind
 
 _FRAMES, _HEIGHT, _WIDTH = 12, 144, 192
 _WANTED = ((2, 9),)
@@ -43,8 +44,6 @@ _ENCODERS = {
     "av1": ("libsvtav1", "mp4", {"g": "6", "preset": "12"}),
     "mpeg4": ("mpeg4", "mp4", {"g": "6"}),
 }
-# Levels between DALI's frames and PyAV's, on average; rightly decoded ones are less than 1 apart.
-_MAX_DIFFERENCE = 3
 _STEPS = 3
 
 
@@ -56,10 +55,10 @@ def try_decoding(device: torch.device) -> Iterator[Finding]:
     yield _try_jpeg(_dali("image", device))
 
 
-def _dali(kind: str, device: torch.device) -> Decoder | None:
+def _dali(kind: Kind, device: torch.device) -> Decoder | None:
     """Return DALI on the device, None where it is not installed or decodes nothing."""
     try:
-        return choose_decoder("dali", device, kind)  # type: ignore[arg-type]
+        return choose_decoder("dali", device, kind)
     except ClipbertError:
         return None
 
@@ -102,19 +101,19 @@ def _try_jpeg(dali: Decoder | None) -> Finding:
     return _compared(part, dali, segment, resize_pad(pixels[None], _WIDTH)[None], kind="image")
 
 
-def _compared(part: str, dali: Decoder, encoded: object, wanted: torch.Tensor, *, kind: str) -> Finding:
+def _compared(part: str, dali: Decoder, encoded: EncodedClips, wanted: torch.Tensor, *, kind: Kind) -> Finding:
     """Decode with DALI, and compare with the frames (K, T, 3, S, S) that are right."""
     from clipbert_cli.media.dali.pipeline import DaliDecoder
 
     value = f"{'PyAV' if kind == 'video' else 'Pillow'}, DALI on {dali.device}"
     advice = "set data.decoder=pyav, or install another version of DALI or of the driver"
     try:
-        decoder = DaliDecoder(dali, kind=kind, frame_size=_WIDTH)  # type: ignore[arg-type]
-        (found,) = decoder.decode([encoded])  # type: ignore[list-item]
+        decoder = DaliDecoder(dali, kind=kind, frame_size=_WIDTH)
+        (found,) = decoder.decode([encoded])
     except (ClipbertError, RuntimeError, OSError, ImportError) as exc:
         return Finding(part, value, "broken", str(exc).splitlines()[0], advice)
     level = (found.cpu().float() - wanted.float()).abs().mean().item()
-    if level > _MAX_DIFFERENCE:
+    if level > MAX_MEAN_DIFFERENCE:
         return Finding(part, value, "broken", f"DALI's frames are {level:.0f} levels from PyAV's on average", advice)
     return Finding(part, f"{value} ({level:.2g} levels apart)")
 

@@ -22,7 +22,7 @@ _MAX_FAILED_AT_FIRST = 8
 
 # Levels of 0..255 between the frames of DALI and of PyAV, on average. Rightly decoded ones are less than 1 apart.
 # Colours from wrong rows, or memory that nothing was written to, are far more.
-_MAX_MEAN_DIFFERENCE = 3
+MAX_MEAN_DIFFERENCE = 3
 
 logger = logging.getLogger("clipbert")
 
@@ -126,7 +126,7 @@ class BatchDecoder:
             if wanted is None:
                 return False
             difference = (frames.float() - wanted.to(frames.device).float()).abs().mean().item()
-            self._compared[kind] = difference <= _MAX_MEAN_DIFFERENCE
+            self._compared[kind] = difference <= MAX_MEAN_DIFFERENCE
             if not self._compared[kind]:
                 codec, height, width = kind
                 logger.warning(

@@ -21,8 +21,8 @@ from clipbert_cli.types import Rotation
 # Pillow documents OSError and SyntaxError. On damaged files its parsers also raise all of these.
 _PARSER_ERRORS = (ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error, zlib.error)
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
-# Pillow's names of the formats behind the endings of images in `types.py`. Of the others some are read by programs that
-# Pillow starts, such as Ghostscript for PostScript.
+# Pillow's names of the formats behind the endings of images in `types.py`. Pillow reads more
+# formats, and starts other programs for some of them, such as Ghostscript for PostScript.
 _FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO", "PCX", "SGI", "DDS"),
     "TGA",

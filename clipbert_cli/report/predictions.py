@@ -18,7 +18,7 @@ from clipbert_cli.task.retrieval import ScoreMatrix
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Example, PredictionKey
 
-# Of the shown examples this part are the worst ones, the rest is a fair sample.
+# This share of the shown examples are the worst ones; the others are a fair sample.
 _WORST = 0.25
 # Predictions of at least this score are confident.
 CONFIDENT = 0.8

@@ -126,7 +126,7 @@ def test_two_systems_and_a_blind_one_are_compared(
     page = report(clipbert, tmp_path / "r.html", preds, *selected, "--against", other, "--blind", other)
     assert "blind baseline (no frames): accuracy % 70" in page
     assert "McNemar p" in page
-    # Of the first six answers two were right, and four are right in the other file only.
+    # Two of the first six answers are right, and the other four are right in the other file only.
     flags = [row["flags"].split() for row in rows(page)]
     assert [("worse" in each, "better" in each) for each in flags].count((True, False)) == 4
     assert not any("better" in each for each in flags)

@@ -7,13 +7,13 @@
     store ─► bytes ─► clips ┘                               └─► infer.Predictor ─► Prediction ─► predictions.jsonl
                                                                                         └─► task.score ─► metrics
 
-`Setup` makes each object of the drawing: `split` reads examples and opens their media, `training_data` and
-`training_batches` feed the training loop, `evaluation` feeds the predict path, `model` builds the network. It is the
-only place that sees the whole recipe; everything else receives its own section.
+`Setup` makes each object of the drawing: `split` reads examples and opens their media (`splits.py`), `training_data`
+and `training_batches` feed the training loop, `evaluation` feeds the predict path, `model` builds the network. Only
+this file, `splits.py` and `contradictions.py` see the whole recipe; everything else receives its own section.
 
     finetune   Setup.for_training ─► train/setup.py ─► Training.run
     infer      Setup.for_run ─► infer/trained.py ─► Predictor.run
-    eval       build_task, read_split ─► infer/score.py
+    eval       build_task, splits.read_split ─► infer/score.py
 
 torch and the stores are imported inside functions, because `clipbert eval` needs neither.
 """
@@ -24,21 +24,18 @@ import dataclasses
 import functools
 import itertools
 import logging
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.errors import AnnotationError, RecipeError, RunError, StoreError, UsageError
+from clipbert_cli.errors import RecipeError, RunError, StoreError
 from clipbert_cli.hub import is_hub_name, local_folder
-from clipbert_cli.media_ids import media_id_of
-from clipbert_cli.printable import SHOWN, Lines, listed, plural, shortened
 from clipbert_cli.recipe.load import resolve
+from clipbert_cli.splits import Split, check_columns, learnable, open_split
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.annotations import group_by_media, read_answers, read_examples
-from clipbert_cli.text.columns import Columns, unmatched
-from clipbert_cli.text.fields import RecordError, unknown_names
-from clipbert_cli.types import Example, with_occurrences
+from clipbert_cli.text.annotations import group_by_media, read_answers
+from clipbert_cli.text.columns import Columns
+from clipbert_cli.types import Example
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,7 +54,6 @@ if TYPE_CHECKING:
     from clipbert_cli.runtime.precision import Precision
     from clipbert_cli.store.source import MediaSource
     from clipbert_cli.task.base import Draw, Task
-    from clipbert_cli.text.fields import Record
     from clipbert_cli.text.tokenizer import Tokenizer
     from clipbert_cli.types import Batch, Group, Kind, Texts
 
@@ -112,78 +108,6 @@ def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
     return answers
 
 
-def read_split(
-    recipe: Recipe,
-    split: str,
-    task: Task,
-    check: Callable[[Example], None] | None = None,
-    *,
-    columns: Columns | None = None,
-) -> list[Example]:
-    """Read the examples of one split, and check what their purpose needs.
-
-    Args:
-        check: `task.check_training` or `task.check_truth`, for training and scoring. By default the split is predicted:
-            its truth is not checked, and is unknown where it cannot be read.
-        columns: receives the fields that the records have. Without it, entries of `data.fields` that match none of them
-            are warned of.
-
-    Raises:
-        UsageError: the recipe has no such split.
-        AnnotationError: the file is missing or has bad records.
-    """
-    files = recipe.data.splits.get(split)
-    if files is None:
-        known = ", ".join(name for name, named in recipe.data.splits.items() if named) or "none"
-        raise UsageError(
-            f"recipe {recipe.name} has no split {split!r}; it has {known}",
-            hint=f"add data.splits.{split} to the recipe, or name another split",
-        )
-    if mistakes := unknown_names(recipe.data.fields):
-        raise RecipeError(listed(mistakes))
-    own = Columns(recipe.data.fields) if columns is None else columns
-    unneeded = task.unneeded_fields(check)
-
-    def parse(record: Record) -> Example:
-        if recipe.data.media == "image" and (record.has("start") or record.has("end")):
-            raise RecordError("start and end are times of a video, but data.media is image")
-        own.add(record)
-        try:
-            example = task.parse(record)
-        except RecordError:
-            # Test sets whose answers are not published often have "" or -1 in their place.
-            example = task.parse(record.without(unneeded))
-        if recipe.data.media_id != "stem":
-            example = dataclasses.replace(example, media_id=media_id_of(example.media_id, recipe.data.media_id))
-        # The check runs with the parsing, so that all bad records of a file are reported together with their lines.
-        if check:
-            check(example)
-        return example
-
-    path = resolve(recipe, files.annotations)
-    examples = read_examples(path, parse, names=recipe.data.fields, each=task.list_field)
-    needed = {name: names for name, names in recipe.data.fields.items() if name not in unneeded}
-    for entry in unmatched(needed, [own]) if columns is None else ():
-        logger.warning("%s, which no record of %s has", entry, path)
-    # Only predictions are found by their keys. Training splits of millions of records need none.
-    return examples if check == task.check_training else with_occurrences(examples)
-
-
-def open_split_media(recipe: Recipe, split: str) -> MediaSource:
-    """Open the media of a split that `read_split` has read.
-
-    Raises:
-        StoreError: they are missing or damaged.
-    """
-    from clipbert_cli.store.lmdb_store import open_media
-
-    data = recipe.data
-    files = data.splits[split]
-    assert files is not None, split
-    path = resolve(recipe, files.media)
-    return open_media(path, kind=data.media, frame_rate=data.fps_of_frames, names=data.media_id)
-
-
 def training_sampling(recipe: Recipe) -> ClipSampling:
     """Return how clips are taken from a video in training."""
     from clipbert_cli.media.sampling import ClipSampling
@@ -214,22 +138,7 @@ def evaluation_sampling(recipe: Recipe) -> ClipSampling:
     )
 
 
-def _write_list(lines: Sequence[str]) -> str:
-    """Write lines to a new file among the temporary ones, and return its name."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="clipbert-", suffix=".txt", delete=False) as file:
-        file.writelines(f"{line.strip()}\n" for line in lines)
-    return file.name
-
-
 # ------------------------------------------------------------------------------------------ what Setup makes
-
-
-@dataclass(frozen=True)
-class Split:
-    """Examples and the media that they belong to: a split of the recipe, or files that a person asks about."""
-
-    examples: Sequence[Example]
-    media: MediaSource
 
 
 @dataclass(frozen=True)
@@ -430,59 +339,13 @@ class Setup:
         """Read a split's examples and open its media.
 
         Args:
-            check: see `read_split`.
+            check: see `splits.read_split`.
 
         Raises:
-            ClipbertError: see `read_split`; or the store is missing, or lacks media that the examples need.
+            ClipbertError: see `splits.open_split`.
         """
-        from clipbert_cli.store.source import MediaFolder
-
-        data = self.recipe.data
-        columns = None if self.columns is None else self.columns.setdefault(name, Columns(data.fields))
-        examples = read_split(self.recipe, name, self.task, check, columns=columns)
-        source = open_split_media(self.recipe, name)
-        # All missing items are reported before training starts, and not the first one in the middle of an epoch.
-        if missing := source.missing(example.media_id for example in examples):
-            self._report_missing(name, source, missing)
-            source.absent = frozenset(missing)
-        if outside := source.segments_outside({example.media_id for example in examples} - source.absent):
-            raise AnnotationError(
-                [
-                    f"{len(outside)} segments of split {name!r} begin after the end of their videos:",
-                    *listed([f"  {mistake}" for mistake in outside]),
-                ],
-                hint="start and end are seconds of the media file; for videos that are cut out already, do not read "
-                "them: data.fields: {start: null, end: null}",
-            )
-        if source.kind == "video" and not source.has_records:
-            folder = isinstance(source, MediaFolder)
-            logger.warning(
-                "%s %s: each video is decoded once more on first use (%s)",
-                source.path,
-                "is a folder of files" if folder else "has no media records",
-                "clipbert pack makes a store of it" if folder else f"add them: clipbert store scan {source.path}",
-            )
-        return Split(examples, source)
-
-    def _report_missing(self, split: str, source: MediaSource, missing: Sequence[str]) -> None:
-        """Warn of media that a split needs and that are not there.
-
-        Raises:
-            StoreError: `data.on_missing_media` is `error`.
-        """
-        from clipbert_cli.store.near_misses import fix, near_misses
-
-        misses = near_misses(source, missing)
-        lines = [f"  {miss}" for miss in misses]
-        message = [
-            f"{source.path} lacks {plural(len(missing), source.kind)} that split {split!r} needs:",
-            *listed(lines),
-        ]
-        if len(lines) > SHOWN:
-            message.append(f"All of them are in {_write_list(lines)}")
-        if self.recipe.data.on_missing_media == "error":
-            raise StoreError(message, hint=fix(misses))
-        logger.warning(Lines([*message, "their records are left out of training, and count as wrong in evaluation"]))
+        columns = None if self.columns is None else self.columns.setdefault(name, Columns(self.recipe.data.fields))
+        return open_split(self.recipe, name, self.task, check, columns=columns)
 
     def check_columns(self) -> list[str]:
         """Return warnings about the fields of all splits that were read for training, one sentence each.
@@ -490,24 +353,7 @@ class Setup:
         Raises:
             RecipeError: an entry of `data.fields` matches no record of any of them.
         """
-        read, fields = self.columns or {}, self.recipe.data.fields
-        there = ", ".join(dict.fromkeys(own for columns in read.values() for own in columns.all))
-        if wrong := unmatched(fields, list(read.values())):
-            raise RecipeError(
-                listed([f"{entry}, but no record of {' or '.join(read)} has it" for entry in wrong]),
-                hint=f"the records have {there}; take one of these, or remove the entry",
-            )
-        warnings = [
-            f"no record of split {name!r} has {field}, which task {self.recipe.task} reads where it is there; the "
-            f"records have {', '.join(columns.all)}: name it with data.fields.{field}, or set that to null"
-            for name, columns in read.items()
-            for field in self.task.expected_fields
-            if not columns.has(field) and fields.get(field, field) is not None
-        ]
-        unread = dict.fromkeys(own for columns in read.values() for own in columns.unread(self.task.fields))
-        if unread:
-            warnings.append(f"fields of the records that task {self.recipe.task} does not read: {', '.join(unread)}")
-        return warnings
+        return check_columns(self.recipe, self.task, self.columns or {})
 
     def training_data(self) -> MixedDataset:
         """Return the groups of all training splits with their clips, sampled as the recipe's `data` section says.
@@ -530,27 +376,11 @@ class Setup:
                     hint="correct data.splits or data.media_id",
                 )
             if skips:
-                present = self._learnable(name, present)
+                present = learnable(self.task, name, present)
             groups = group_by_media(present, max_examples=data.max_examples_per_group)
             draw = self.task.draw(groups, training=True)  # negatives and masks, drawn anew in each epoch
             parts.append(self._dataset(groups, split.media, sampling, draw, on_bad_media=data.on_bad_media))
         return MixedDataset(parts)
-
-    def _learnable(self, split: str, examples: Sequence[Example]) -> list[Example]:
-        """Return what can be learned of a split's examples, and report what is left out."""
-        learned = [(example, self.task.learnable(example)) for example in examples]
-        left = [answer for example, kept in learned if kept is None for answer in self.task.answers_in(example)]
-        kept = [example for _, example in learned if example is not None]
-        if not kept:
-            raise AnnotationError(
-                f"no record of split {split!r} has an answer that is in data.answers", hint="correct data.answers"
-            )
-        if left:
-            logger.warning(
-                "%d of %d records of split %r have answers that are not in data.answers, such as %s: left out",
-                *(len(learned) - len(kept), len(learned), split, shortened([repr(answer) for answer in left[:3]])),
-            )
-        return kept
 
     def training_batches(self, data: MixedDataset, order: Sampler[list[Position]]) -> BatchLoader:
         """Return the batches of the training data in the given order, with targets."""

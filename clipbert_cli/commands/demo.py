@@ -146,9 +146,10 @@ class _Demo:
 
     def score(self, run: Path, recipe: str, name: str, *settings: str) -> dict[str, Any]:
         """Predict the test split into the file `name`; return its metrics."""
-        from clipbert_cli.build import build_task, read_split
+        from clipbert_cli.build import build_task
         from clipbert_cli.infer.score import evaluate
         from clipbert_cli.recipe.load import load_recipe
+        from clipbert_cli.splits import read_split
 
         predictions = self.folder / name
         changes = _options("--set", *settings)

@@ -71,12 +71,13 @@ def evaluate(
             hint="name either the run that predicted or a recipe that has the split",
         )
 
-    from clipbert_cli.build import build_task, read_split
+    from clipbert_cli.build import build_task
     from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
     from clipbert_cli.infer.score import evaluate_surely
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.runs.baseline import sentences
     from clipbert_cli.runs.folder import RunFolder
+    from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
     from clipbert_cli.task.measures import as_json as comparisons_as_json
     from clipbert_cli.task.measures import comparison_tables

@@ -159,11 +159,12 @@ def answers_command(
     import json
     from collections import Counter
 
-    from clipbert_cli.build import build_task, read_split
+    from clipbert_cli.build import build_task
     from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.terminal import note, show_logs, warn
     from clipbert_cli.errors import AnnotationError, UsageError
     from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.splits import read_split
 
     show_logs()
     recipe = load_recipe(name, overrides=overrides or (), data_root=data_root)

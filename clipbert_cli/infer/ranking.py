@@ -16,13 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clipbert_cli.build import Evaluation, Split
+from clipbert_cli.build import Evaluation
 from clipbert_cli.errors import DecodeError, InterruptionError
 from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.infer.trained import Progress, TrainedRun
 from clipbert_cli.recipe.settings import scoring_settings
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
+from clipbert_cli.splits import Split
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.types import Example, Prediction
 

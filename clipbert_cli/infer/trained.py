@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from clipbert_cli.build import Evaluation, Setup, Split, build_task
+from clipbert_cli.build import Evaluation, Setup, build_task
 from clipbert_cli.errors import RecipeError, UsageError
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model import ClipBert
@@ -18,6 +18,7 @@ from clipbert_cli.runs.export import load_model
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.runtime.interrupts import Interrupts
+from clipbert_cli.splits import Split
 from clipbert_cli.store.source import MediaFolder
 from clipbert_cli.task.registry import ranking_task, task_class
 from clipbert_cli.types import Kind, Prediction

@@ -16,8 +16,6 @@ from clipbert_cli.build import (
     build_task,
     evaluation_sampling,
     local_place,
-    open_split_media,
-    read_split,
     read_vocabulary,
     training_sampling,
 )
@@ -29,6 +27,7 @@ from clipbert_cli.report.media_facts import Counts, MediaFacts, media_facts, mos
 from clipbert_cli.report.page import write_page
 from clipbert_cli.report.thumbnails import Strip, Thumbnails
 from clipbert_cli.report.token_rows import TokenRow, token_rows
+from clipbert_cli.splits import open_split_media, read_split
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.source import MediaSource
 from clipbert_cli.task.base import Task

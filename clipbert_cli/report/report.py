@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from clipbert_cli import __version__
-from clipbert_cli.build import build_task, evaluation_sampling, open_split_media, read_split
+from clipbert_cli.build import build_task, evaluation_sampling
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.infer.score import Joined, join
 from clipbert_cli.report.charts import Chart
@@ -27,6 +27,7 @@ from clipbert_cli.report.preview import described
 from clipbert_cli.report.thumbnails import Thumbnails
 from clipbert_cli.report.training import training_part
 from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.splits import open_split_media, read_split
 from clipbert_cli.store.source import MediaSource
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.intervals import Resampling

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipbert_cli.build import build_task, read_split
+from clipbert_cli.build import build_task
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.infer.prediction_lines import TextList, prediction_lines
 from clipbert_cli.infer.score import evaluate
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.splits import read_split
 from clipbert_cli.task.base import Task
 from clipbert_cli.types import Example, Prediction, PredictionKey
 

@@ -14,11 +14,12 @@ import torch
 from made_media import read_index, video
 from running import TINY, Clipbert, as_options
 
-from clipbert_cli.build import build_task, read_split
+from clipbert_cli.build import build_task
 from clipbert_cli.errors import AnnotationError, DecodeError
 from clipbert_cli.loading.dataset import MediaSettings, load_clips
 from clipbert_cli.media.sampling import ClipSampling, segment_info, select
 from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.splits import read_split
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.text.fields import Record, RecordError

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from clipbert_cli.build import read_split
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
+from clipbert_cli.splits import read_split
 from clipbert_cli.task.registry import TASKS, task_class
 from clipbert_cli.text.annotations import read_examples
 from clipbert_cli.text.fields import Record

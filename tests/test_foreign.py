@@ -42,7 +42,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.process_exit import Ended, launch_error
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import LmdbStore
-from clipbert_cli.store.pack import _Packer
+from clipbert_cli.store.packer import Packer
 from clipbert_cli.text.annotations import read_answers
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.text.record_files import read_records
@@ -127,7 +127,7 @@ def stored(key: bytes, read: Callable[[LmdbStore], object]) -> Callable[[Path], 
 
 def journal(path: Path) -> object:
     packer = SimpleNamespace(journal={b"a": path.read_bytes()})
-    return _Packer._outcome(packer, SimpleNamespace(media_id="a"))  # type: ignore[arg-type]
+    return Packer._outcome(packer, SimpleNamespace(media_id="a"))  # type: ignore[arg-type]
 
 
 def cell(path: Path) -> object:
@@ -197,7 +197,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "store.records: manifest": ("a", stored(records.MANIFEST_KEY, LmdbStore.__len__)),
     "store.records: video_info": ("a", stored(records.info_key("a"), lambda store: store.info("a"))),
     "store.records: packet_table": ("a", stored(records.packets_key("a"), lambda store: store.packets("a"))),
-    "store.pack: _Packer._outcome": ("a", journal),
+    "store.packer: Packer._outcome": ("a", journal),
     "text.fields: Record._structured": ("a", cell),
     "text.record_files: _read_lines": ("a.jsonl", lambda path: list(read_records(path))),
     "text.record_files: _read_list": ("a.json", lambda path: list(read_records(path))),

@@ -22,7 +22,7 @@ from clipbert_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
-    from clipbert_cli.train.session import Training
+    from clipbert_cli.train.training import Training
 
 PRETRAIN_HELP = """Train a model on image-text pairs, as a start for other tasks.
 

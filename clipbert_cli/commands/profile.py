@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from clipbert_cli.train.session import Training
+    from clipbert_cli.train.training import Training
 
 
 def measure(training: Training, steps: int, *, as_json: bool) -> None:

@@ -22,7 +22,7 @@ from clipbert_cli.profile.profiler import AFTERWARDS, TRACED, Profiler
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.runtime.provenance import environment
 from clipbert_cli.train.logs import Sink
-from clipbert_cli.train.session import Training
+from clipbert_cli.train.training import Training
 
 logger = logging.getLogger("clipbert")
 

@@ -22,7 +22,7 @@ from clipbert_cli.profile.phase_timer import PhaseTimer
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.train.logs import Sink, peak_memory
 from clipbert_cli.train.phases import NullPhases, Phase, Phases
-from clipbert_cli.train.session import Training
+from clipbert_cli.train.training import Training
 
 # Steps in the trace; few, because each is several MB.
 TRACED = 2

@@ -10,7 +10,7 @@ start or stop. Other parts of the package use what is defined here:
 
     runtime/distributed.py   our launcher passes STOP_SIGNALS on to the processes that it started
     loading/loader.py        loading processes ignore Ctrl-C: the process that they load for decides
-    train/session.py         says what was saved and how to resume, and asks SLURM to requeue the job
+    train/training.py        says what was saved and how to resume, and asks SLURM to requeue the job
 """
 
 from __future__ import annotations

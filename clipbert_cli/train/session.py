@@ -1,7 +1,4 @@
-"""One run of the training loop in its folder: logs, checkpoints and validation, from the start or from a checkpoint.
-
-    Training (made by setup.py)     everything is read and checked, nothing is written: `--dry-run` ends here
-    Training.run ─► Session         the folder is made and locked; Session is what train/loop.py calls between steps
+"""What train/loop.py calls between steps: logs, checkpoints and validation in the folder of a run.
 
 A checkpoint is saved before each validation, and a validation's record is written before the `best` link is moved. So a
 process may be killed at any moment: `Session.resume` does whatever was left undone.
@@ -9,288 +6,28 @@ process may be killed at any moment: `Session.resume` does whatever was left und
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack, closing, nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipbert_cli import __version__
-from clipbert_cli.build import Evaluation, Setup
-from clipbert_cli.errors import ClipbertError, InterruptionError, RunError
-from clipbert_cli.files import OUT_OF_SPACE, point_link, remove_leftovers
+from clipbert_cli.build import Evaluation
 from clipbert_cli.infer.predict import Predictor
-from clipbert_cli.loading.loader import BatchLoader
-from clipbert_cli.memory import memory_advice
-from clipbert_cli.model import ClipBert, LoadReport, load_weights, save_pretrained
-from clipbert_cli.model.flops import forward_cost
-from clipbert_cli.recipe.load import dump_recipe
-from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.model import load_weights, save_pretrained
 from clipbert_cli.runs.checkpoint import (
     mark_best,
     remove_old_checkpoints,
     save_checkpoint,
     saved_steps,
-    set_aside,
 )
-from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runtime.distributed import World
-from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
-from clipbert_cli.runtime.provenance import device_name, environment
-from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers, unlearned_answers
-from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
-from clipbert_cli.train.loop import Trainer
-from clipbert_cli.train.model_options import apply_options
-from clipbert_cli.train.optim import describe_groups, parameter_groups
-from clipbert_cli.train.phases import Phases
-from clipbert_cli.train.plan import Plan
-from clipbert_cli.train.resume import Resumption, computing, groups_digest, recipe_digest, same_threads
-from clipbert_cli.train.startup import TrainingFacts
-from clipbert_cli.train.validation import BestCheckpoint
-from clipbert_cli.types import Batch, Example, Group
+from clipbert_cli.runtime.interrupts import Interrupts
+from clipbert_cli.train.logs import Sink
+from clipbert_cli.train.resume import computing, recipe_digest
 
-logger = logging.getLogger("clipbert")
-
-
-@dataclass
-class Training:
-    """A training that is ready to start or to resume.
-
-    Args:
-        resumption: the state to resume from; None for a new run.
-        validation: the batches to validate with; None trains without validation, and the last checkpoint is the best.
-        groups: the groups of all training splits, in order.
-        blind_validation: the same with black frames, where they can be scored.
-        begin: when preparations began, in seconds of `time.monotonic`; the time to the first step counts from there.
-    """
-
-    setup: Setup
-    folder: RunFolder
-    resumption: Resumption | None
-    model: ClipBert
-    reports: list[LoadReport]
-    plan: Plan
-    groups: Sequence[Group]
-    train_loader: BatchLoader
-    validation: Evaluation | None
-    val_examples: Sequence[Example]
-    blind_validation: Evaluation | None = None
-    begin: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        apply_options(self.model, self.config)
-        self.devices = self.world.gather(device_name(self.world.device))
-        self.data_digest = groups_digest(self.groups)
-        self.best = BestCheckpoint(self.config.best_metric or self.setup.task.main_metric)
-        # A multiplier that applies to nothing is found here, and not when the run has its folder.
-        self.parameter_groups = parameter_groups(self.model, self.config)
-        if self.resumption:
-            self.resumption.check_data(self.data_digest)
-            self.resumption.check_length(self.plan.total_steps)
-
-    @property
-    def world(self) -> World:
-        return self.setup.world
-
-    @property
-    def config(self) -> TrainConfig:
-        return self.setup.recipe.train
-
-    @property
-    def facts(self) -> TrainingFacts:
-        """The training that will run, in numbers."""
-        data = self.setup.recipe.data
-        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
-        return TrainingFacts(
-            run=str(self.folder.path),
-            resumed=self.resumption.describe(self.plan.total_steps) if self.resumption else "",
-            reports=self.reports,
-            groups=describe_groups(self.parameter_groups, self.config),
-            frozen=self.config.freeze,
-            encoder=self.model.visual_encoder.describe(data.frame_size),
-            cost=forward_cost(
-                self.model,
-                num_frames=data.num_frames,
-                frame_size=data.frame_size,
-                text_length=data.max_text_length,
-            ),
-            parameters=sum(count for count, _ in counts),
-            trained_parameters=sum(count for count, is_trained in counts if is_trained),
-            ema_decay=self.config.ema_decay,
-            training_examples=sum(len(group.examples) for group in self.groups),
-            training_groups=len(self.groups),
-            validation_examples=len(self.val_examples),
-            validations=self.plan.validations if self.validation else 0,
-            decoder=self.train_loader.decoder.describe(),
-            plan=self.plan,
-            forward_passes=len(self.plan.layout.batches(1, self.world.shard)),
-            devices=self.devices,
-            precision=self.setup.precision.describe(),
-            notes=self.notes,
-        )
-
-    @cached_property
-    def notes(self) -> list[str]:
-        """What a person should know of texts, answers and media, one sentence each."""
-        setup, trained = self.setup, [example for group in self.groups for example in group.examples]
-        return [
-            *cut_texts(trained, setup.tokenizer, what="training"),
-            *cut_texts(self.val_examples, setup.tokenizer, what="validation"),
-            *unknown_answers(self.val_examples, setup.task, what="validation"),
-            *unlearned_answers(trained, setup.task),
-            *shared_media(trained, self.val_examples),
-        ]
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether an earlier start has done all steps of the plan."""
-        return self.resumption is not None and self.resumption.step >= self.plan.total_steps
-
-    def load_one_batch(self) -> list[str]:
-        """Load one batch of training and one of validation, and return a description of each."""
-        lines = []
-        loaders: dict[str, Iterable[Batch]] = {"training": self.train_loader}
-        if self.validation:
-            loaders["validation"] = self.validation.batches
-        for name, loader in loaders.items():
-            begin = time.monotonic()
-            batch = next(iter(loader))
-            lines.append(f"{name:10} {batch} in {time.monotonic() - begin:.1f} s")
-        return lines
-
-    def read_other_splits(self) -> list[str]:
-        """Read the splits that training does not need, and return what is in each or why it cannot be read."""
-        lines, data = [], self.setup.recipe.data
-        for name, files in data.splits.items():
-            if files is None or name in (*data.train_splits, "val"):
-                continue
-            try:
-                found = f"{len(self.setup.split(name).examples):,} examples"
-            except ClipbertError as exc:
-                found = f"cannot be read, which training does not need: {exc}"
-            lines.append(f"split      {name}: {found}")
-        return lines
-
-    def trainer(self, phases: Phases | None = None) -> Trainer:
-        """Return a trainer of the model, before its first step."""
-        model = self.model.to(self.world.device)
-        loss = self.setup.task.loss
-        return Trainer(model, loss, config=self.config, plan=self.plan, world=self.world, phases=phases)
-
-    def run(self, sinks: Sequence[Sink] = (), *, ask_requeue: bool = False) -> dict[str, Any]:
-        """Train to the end of the plan.
-
-        Args:
-            sinks: where the main process's records go besides metrics.jsonl.
-            ask_requeue: ask SLURM to start the job again when a signal stops the run.
-
-        Returns:
-            {"run", "steps", "best": {"step", ...metrics}, "last": {"step", ...metrics}, "seconds_to_first_step"}.
-
-        Raises:
-            InterruptionError: a signal asked to stop; all that was done is saved.
-        """
-        session: Session | None = None
-        with ExitStack() as stack:
-            interrupts = stack.enter_context(Interrupts(STOP_SIGNALS))
-            stack.enter_context(same_threads(self.resumption, self.world))
-            self.world.main_first(lambda: self._take_folder(stack))
-            try:
-                # Only now are weights loaded and the optimiser made: both may fail, and the folder goes then.
-                session = Session(self, self._open_sinks(stack, sinks), interrupts)
-                session.resume()
-                with memory_advice(self.memory_settings):
-                    session.trainer.train(self.train_loader, session, interrupts=interrupts)
-            except InterruptionError as exc:
-                raise self._interruption(exc, session.trainer.step if session else 0, ask_requeue) from exc
-            except OSError as exc:
-                raise self._full_disk(exc) or exc from exc
-            finally:
-                # A folder without a checkpoint is of no use, and would be in the way of the next attempt.
-                if self.world.is_main and not self.resumption:
-                    self.folder.remove_without_checkpoint()
-        return {
-            "run": str(self.folder.path),
-            "steps": self.plan.total_steps,
-            "best": self.best.best,
-            "last": self.best.last,
-            "baseline": session.baseline,
-            "seconds_to_first_step": session.seconds_to_first_step,
-        }
-
-    @property
-    def memory_settings(self) -> dict[str, Any]:
-        """The settings that decide how much memory training needs."""
-        train, data = self.config, self.setup.recipe.data
-        return {
-            "train.activation_checkpointing": train.activation_checkpointing,
-            "train.batch_size": train.batch_size,
-            "data.num_clips": data.num_clips,
-            "data.frame_size": data.frame_size,
-            "data.workers": data.workers,
-        }
-
-    def _take_folder(self, stack: ExitStack) -> None:
-        """Make the run folder, or clean up the existing one, and lock it."""
-        if not self.resumption:
-            self.folder.create(
-                recipe=dump_recipe(self.setup.recipe),
-                tokenizer=self.setup.tokenizer.files(),
-                answers=self.setup.answers,
-            )
-            stack.enter_context(self.folder.locked())
-            return
-        stack.enter_context(self.folder.locked())
-        remove_leftovers(self.folder.checkpoints)
-        for damaged, problem in self.resumption.damaged.items():
-            logger.warning("%s: %s; it is renamed to %s", damaged, problem, set_aside(damaged).name)
-        # The next start takes the length of training from there.
-        self.folder.replace_recipe(dump_recipe(self.resumption.recipe))
-        # Later steps will be done again, and logged again.
-        self.folder.remove_records_after(self.resumption.step)
-        # The process may have been killed after it saved the checkpoint and before it moved the link.
-        if self.resumption.checkpoint:
-            point_link(self.folder.path / "latest", self.resumption.checkpoint)
-
-    def _open_sinks(self, stack: ExitStack, given: Sequence[Sink]) -> list[Sink]:
-        """Record this start in environment.json, and return the sinks; only the main process has any."""
-        record = environment(self.world, step=self.resumption.step if self.resumption else 0)
-        record["decoder"] = self.train_loader.decoder.describe()
-        if not self.world.is_main:
-            return []
-        self.folder.add_environment(record)
-        sinks = [*given, stack.enter_context(closing(JsonLines(self.folder.metrics)))]
-        if self.config.tensorboard:
-            sinks.append(stack.enter_context(closing(TensorBoard(self.folder.tensorboard))))
-        return sinks
-
-    def _full_disk(self, exc: OSError) -> RunError | None:
-        """Return the error that says what a full disk has left, None for other errors."""
-        if exc.errno not in OUT_OF_SPACE:
-            return None
-        steps = saved_steps(self.folder.checkpoints)
-        kept = f"the checkpoint of step {steps[-1]} is complete" if steps else "nothing is kept"
-        again = f"resume with: clipbert finetune --run {self.folder.path} --resume" if steps else "start again"
-        return RunError(f"{exc.filename}: {exc.strerror}; {kept}", hint=f"free some space, then {again}")
-
-    def _interruption(self, exc: InterruptionError, step: int, ask_requeue: bool) -> InterruptionError:
-        """Return the error that says what is saved and how to resume; request the requeue."""
-        name = exc.signal.name
-        if not step:
-            return InterruptionError(exc.signal, f"interrupted by {name} before the first step: nothing is kept")
-        if ask_requeue and self.world.is_main:
-            requeue()
-        return InterruptionError(
-            exc.signal,
-            f"interrupted by {name} after step {step} of {self.plan.total_steps}; everything is saved in "
-            f"{self.folder.path}",
-            hint="SLURM was asked to start the job again"
-            if ask_requeue
-            else f"resume with: clipbert finetune --run {self.folder.path} --resume",
-        )
+if TYPE_CHECKING:
+    from clipbert_cli.train.training import Training
 
 
 class Session:

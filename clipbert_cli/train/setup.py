@@ -19,7 +19,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, find_resumption
-from clipbert_cli.train.session import Training
+from clipbert_cli.train.training import Training
 
 logger = logging.getLogger("clipbert")
 

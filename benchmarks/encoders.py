@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipbert_cli.model import ClipBert, HeadSpec, VisionModel
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.flops import forward_cost
-from clipbert_cli.model.hf_files import PixelStatistics
+from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.model.hf_files import PixelStatistics, VisionModel
 from clipbert_cli.recipe.schema import ModelConfig, VisualConfig
 
 PIXELS = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))

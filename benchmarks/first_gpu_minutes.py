@@ -190,7 +190,7 @@ def damaged(device: str) -> dict[str, Any]:
 def precisions(device: str) -> dict[str, Any]:
     """Return the loss, the gradient's norm and the time of one step in each precision, beside those of a CPU."""
 
-    from clipbert_cli.model import ClipBert
+    from clipbert_cli.model.clipbert import ClipBert
     from clipbert_cli.model.heads import HeadSpec
     from clipbert_cli.recipe.schema import ModelConfig
     from clipbert_cli.runtime.precision import Precision

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from clipbert_cli.model import ClipBert
 from clipbert_cli.model.bert_sizes import BertSizes
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.resnet import PIXEL_MEAN
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.recipe.schema import ModelConfig, TrainConfig, VisualConfig

@@ -40,7 +40,8 @@ from torch.nn import functional as F
 
 from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.infer.predict import Predictor
-from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.profile.flops import matrix_product_rate
 from clipbert_cli.recipe.schema import InferConfig, ModelConfig, ObjectiveConfig
 from clipbert_cli.runtime.distributed import World

@@ -37,7 +37,7 @@ LIMITS = {"--help": 0.5, "eval": 1.0}
 """Seconds of CPU."""
 READ_FIRST = "clipbert_cli.train.loop"
 MOST_FILES, MOST_LINES = 45, 6000
-MODULES = (READ_FIRST, "clipbert_cli.build", "clipbert_cli.model", "torch")
+MODULES = (READ_FIRST, "clipbert_cli.build", "clipbert_cli.model.clipbert", "torch")
 COMMAND = "sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
 PROBE = """
 import atexit, json, sys

@@ -39,7 +39,7 @@ from plain import PlainAdamW, PlainModel, normalised
 from torch import nn
 from torch.nn import functional as F
 
-from clipbert_cli.model import ClipBert
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.profile.flops import matrix_product_rate
 from clipbert_cli.recipe.schema import BertConfigSection, InferConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from clipbert_cli.runtime.distributed import World

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from clipbert_cli.loading.loader import BatchLoader
     from clipbert_cli.loading.mixture import MixedDataset
     from clipbert_cli.media.sampling import ClipSampling
-    from clipbert_cli.model import ClipBert, LoadReport
+    from clipbert_cli.model.clipbert import ClipBert
+    from clipbert_cli.model.weights.load import LoadReport
     from clipbert_cli.recipe.schema import Recipe
     from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.runtime.distributed import World
@@ -305,7 +306,8 @@ class Setup:
         """
         import torch
 
-        from clipbert_cli.model import ClipBert, StartingFiles, load_start, plan_model
+        from clipbert_cli.model.clipbert import ClipBert
+        from clipbert_cli.model.starting import StartingFiles, load_start, plan_model
 
         recipe, data = self.recipe, self.recipe.data
         places = {

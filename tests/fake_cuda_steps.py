@@ -29,7 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from clipbert_cli.infer.predict import encode  # noqa: E402
 from clipbert_cli.infer.text_batches import Budget  # noqa: E402
-from clipbert_cli.model import ClipBert  # noqa: E402
+from clipbert_cli.model.clipbert import ClipBert  # noqa: E402
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig, TrainConfig  # noqa: E402
 from clipbert_cli.runtime.precision import Precision  # noqa: E402
 from clipbert_cli.task.registry import TASKS, task_class  # noqa: E402

@@ -17,7 +17,8 @@ from goldens import golden_arrays, golden_folder, golden_json, picture_batch, sa
 from torch import Tensor
 from torch.nn import functional as F
 
-from clipbert_cli.model import ClipBert, Fused, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import Fused, HeadSpec
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import original
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig

@@ -5,7 +5,8 @@ from running import KINDS
 
 from clipbert_cli.contradictions import check_any_recipe, check_training_recipe
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.load import list_recipes, load_recipe
 
 ROOTS = {"DATA": "/data"}

@@ -275,3 +275,28 @@ def test_a_package_without_tensors_does_not_load_torch(package_name):
     code = f"import sys\nfor name in {modules}: __import__(name)\nprint('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.stdout.strip(), result.stderr) == ("False", "")
+
+
+LOOP = """
+import sys
+import clipbert_cli.train.loop
+print("transformers" in sys.modules, *(name for name in sys.modules if name.partition(".")[0] == "clipbert_cli"))
+"""
+
+
+def test_the_training_loop_is_read_without_a_network_or_data():
+    """Whoever reads the loop first has few files to follow: it knows no task, no model and no decoder."""
+    result = subprocess.run([sys.executable, "-c", LOOP], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    transformers, *names = result.stdout.split()
+    loaded = [name.removeprefix("clipbert_cli.") for name in names if name != "clipbert_cli"]
+    assert transformers == "False"
+    assert {package(name) for name in loaded}.isdisjoint({"task", "media", "store", "build", "infer", "text"})
+    assert {name for name in loaded if name.startswith("model.")} == {
+        "model.ema",
+        "model.weights",
+        "model.weights.weight_files",
+    }
+    lines = [len(MODULES[name].read_text(encoding="utf-8").splitlines()) for name in loaded]
+    assert len(lines) <= 45
+    assert sum(lines) <= 6000

@@ -27,7 +27,7 @@ from clipbert_cli.media.dali.clips import EncodedClips, image_segment, video_seg
 from clipbert_cli.media.frames import decode_canvas
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.probe import probe_video
-from clipbert_cli.model import ClipBert
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig
 from clipbert_cli.runtime.precision import Precision

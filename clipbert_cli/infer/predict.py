@@ -17,7 +17,7 @@ from clipbert_cli.errors import RunError
 from clipbert_cli.infer.clip_scores import with_clips
 from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode
 from clipbert_cli.memory import memory_advice
-from clipbert_cli.model import ClipBert
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.recipe.schema import InferConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.precision import Precision

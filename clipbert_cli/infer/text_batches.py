@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from clipbert_cli.memory import is_out_of_memory
-from clipbert_cli.model import ClipBert
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import Scores
 from clipbert_cli.model.scorer import SequenceScorer
 from clipbert_cli.types import Outputs, Texts

@@ -10,7 +10,7 @@ from pathlib import Path
 from clipbert_cli.build import Evaluation, Setup, build_task
 from clipbert_cli.errors import RecipeError, UsageError
 from clipbert_cli.infer.predict import Predictor
-from clipbert_cli.model import ClipBert
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import overridable_at_inference, setting_of, with_inference_settings

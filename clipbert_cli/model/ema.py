@@ -15,7 +15,7 @@ from torch_ema import ExponentialMovingAverage
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.files import atomic_path
-from clipbert_cli.model.weights.load import check_finite
+from clipbert_cli.model.weights.weight_files import check_finite
 
 
 class WeightAverage:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from clipbert_cli.errors import OutputError
 from clipbert_cli.files import atomic_folder
-from clipbert_cli.model import ClipBert, from_pretrained, save_pretrained
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.ema import take_average
+from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
 from clipbert_cli.runs.folder import RunFolder
 
 

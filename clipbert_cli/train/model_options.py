@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clipbert_cli.model import ClipBert
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.freezing import freeze
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.types import Batch, Outputs

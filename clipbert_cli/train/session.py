@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from clipbert_cli import __version__
 from clipbert_cli.build import Evaluation
 from clipbert_cli.infer.predict import Predictor
-from clipbert_cli.model import load_weights, save_pretrained
+from clipbert_cli.model.pretrained import save_pretrained
+from clipbert_cli.model.weights.load import load_weights
 from clipbert_cli.runs.checkpoint import (
     mark_best,
     remove_old_checkpoints,

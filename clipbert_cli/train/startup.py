@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clipbert_cli.model import LoadReport
 from clipbert_cli.model.flops import ForwardCost
+from clipbert_cli.model.weights.load import LoadReport
 from clipbert_cli.printable import plural
 from clipbert_cli.train.plan import Plan
 

@@ -19,8 +19,9 @@ from clipbert_cli.errors import ClipbertError, InterruptionError, RunError
 from clipbert_cli.files import OUT_OF_SPACE, point_link, remove_leftovers
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.memory import memory_advice
-from clipbert_cli.model import ClipBert, LoadReport
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.flops import forward_cost
+from clipbert_cli.model.weights.load import LoadReport
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import (

@@ -236,7 +236,7 @@ def texts_media(run: Path) -> list[str]:
 def test_a_shortlist_is_made_from_one_frame_of_full_size(
     run: Path, clipbert: Clipbert, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clipbert_cli.model import ClipBert
+    from clipbert_cli.model.clipbert import ClipBert
 
     seen, right = set(), ClipBert.encode_visual
 

@@ -13,8 +13,8 @@ import torch
 from running import TINY, Clipbert, ClipbertProcess
 
 from clipbert_cli.infer.trained import RunSelection, open_run
-from clipbert_cli.model import from_pretrained
 from clipbert_cli.model.ema import read_average
+from clipbert_cli.model.pretrained import from_pretrained
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.train.setup import prepare_training

@@ -219,7 +219,8 @@ def prepare_own_data(folder: Path) -> None:
     from made_weights import backbone, save_torch, to_bert, to_detectron
     from safetensors.torch import save_file
 
-    from clipbert_cli.model import ClipBert, HeadSpec
+    from clipbert_cli.model.clipbert import ClipBert
+    from clipbert_cli.model.heads import HeadSpec
     from clipbert_cli.recipe.load import load_recipe
 
     made = folder / "videos"

@@ -17,7 +17,8 @@ from clipbert_cli.errors import MemoryFullError
 from clipbert_cli.infer import text_batches as rows
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.infer.text_batches import Budget, TextBuckets
-from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.precision import Precision

@@ -10,7 +10,8 @@ import reference
 import torch
 from small_models import small_config
 
-from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import ModelConfig
 from clipbert_cli.types import Batch
 

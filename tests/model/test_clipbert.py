@@ -11,8 +11,10 @@ import torch
 from small_models import small_config
 
 from clipbert_cli.errors import OutputError, WeightsError
-from clipbert_cli.model import ClipBert, HeadSpec, from_pretrained, save_pretrained
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.freezing import freeze
+from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
 from clipbert_cli.model.resnet import ConvNorm, FrozenBatchNorm2d, GridResNet
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.recipe.schema import ModelConfig, VisualConfig

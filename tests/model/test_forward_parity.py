@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import clipbert_cli.model.resnet
-from clipbert_cli.model import ClipBert
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.resnet import FrozenBatchNorm2d
 from clipbert_cli.types import Batch
 

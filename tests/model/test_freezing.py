@@ -6,8 +6,9 @@ import pytest
 from small_models import small_config
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.freezing import freeze
+from clipbert_cli.model.heads import HeadSpec
 
 
 @pytest.fixture

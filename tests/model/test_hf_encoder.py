@@ -21,10 +21,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clipbert_cli.errors import RecipeError, WeightsError
-from clipbert_cli.model import HuggingFaceEncoder, VisionModel, load_vision_model, read_vision_model
 from clipbert_cli.model.freezing import freeze
-from clipbert_cli.model.hf_encoder import quiet_transformers
-from clipbert_cli.model.hf_files import read_pixels
+from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, quiet_transformers
+from clipbert_cli.model.hf_files import VisionModel, read_pixels, read_vision_model
+from clipbert_cli.model.weights.vision import load_vision_model
 from clipbert_cli.recipe.schema import VisualConfig
 
 FAMILIES = list(CONFIGS)

@@ -8,7 +8,8 @@ import pytest
 import torch
 from small_models import small_config
 
-from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.transformer import split_projections
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, TrainConfig, VisualConfig
 from clipbert_cli.train.model_options import _in_buckets, apply_options
 from clipbert_cli.types import Batch, Example, Outputs

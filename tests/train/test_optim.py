@@ -7,7 +7,8 @@ from small_models import small_config
 from torch import nn
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.model import ClipBert, HeadSpec
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.train import optim
 from clipbert_cli.train.optim import (

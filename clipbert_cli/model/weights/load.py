@@ -19,7 +19,7 @@ from clipbert_cli.model.resnet import NORM_EPS
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import FORMATS, NOTES, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
 from clipbert_cli.model.weights.head_rows import HeadRows
-from clipbert_cli.model.weights.weight_files import WeightFile, read_weights
+from clipbert_cli.model.weights.weight_files import WeightFile, check_finite, read_weights
 
 Part = Literal["all", "bert", "visual"]
 
@@ -150,18 +150,6 @@ def load_weights(
         for name, value in values.items():
             state[name].copy_(value)
     return report
-
-
-def check_finite(values: Mapping[str, Tensor], path: Path) -> None:
-    """Raise WeightsError, with the name of the first one, if a tensor has values that are no numbers."""
-    bad = [name for name, tensor in values.items() if not bool(torch.isfinite(tensor).all())]
-    if bad:
-        count = int((~torch.isfinite(values[bad[0]])).sum())
-        more = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
-        raise WeightsError(
-            f"{path}: {count} of the {values[bad[0]].numel()} values of {bad[0]} are NaN or infinite{more}",
-            hint="the training that made it has failed, or the file is damaged: take an earlier checkpoint",
-        )
 
 
 def _check_vocabulary(file: WeightFile, stated: str | None, model: ClipBert) -> None:

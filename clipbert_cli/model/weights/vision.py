@@ -10,8 +10,8 @@ import torch
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, fitted
 from clipbert_cli.model.weights.formats import UNUSED
-from clipbert_cli.model.weights.load import LoadReport, Mismatch, check_finite, explain
-from clipbert_cli.model.weights.weight_files import read_weights
+from clipbert_cli.model.weights.load import LoadReport, Mismatch, explain
+from clipbert_cli.model.weights.weight_files import check_finite, read_weights
 
 IGNORED = {
     r"(\w+\.)?(text_model|text_projection|visual_projection|logit_scale|logit_bias)\b": "the text tower and its like",

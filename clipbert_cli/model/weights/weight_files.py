@@ -121,6 +121,18 @@ def as_tensors(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
     return tensors
 
 
+def check_finite(values: Mapping[str, Tensor], path: Path) -> None:
+    """Raise WeightsError, with the name of the first one, if a tensor has values that are no numbers."""
+    bad = [name for name, tensor in values.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        count = int((~torch.isfinite(values[bad[0]])).sum())
+        more = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+        raise WeightsError(
+            f"{path}: {count} of the {values[bad[0]].numel()} values of {bad[0]} are NaN or infinite{more}",
+            hint="the training that made it has failed, or the file is damaged: take an earlier checkpoint",
+        )
+
+
 def read_safetensors(path: Path) -> Mapping[Any, Any]:
     try:
         tensors: Mapping[Any, Any] = load_file(path)

@@ -12,8 +12,10 @@ from made_weights import CONFIG, other_model
 from safetensors.torch import load_file, save_file
 
 from clipbert_cli.errors import WeightsError
-from clipbert_cli.model import ClipBert, HeadSpec, LoadReport, from_pretrained, load_weights, save_pretrained
-from clipbert_cli.model.heads import OUTPUT_LAYER
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import OUTPUT_LAYER, HeadSpec
+from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
+from clipbert_cli.model.weights.load import LoadReport, load_weights
 
 COLOURS = ("red", "green", "blue", "white", "black")
 PETS = ("cat", "dog", "fish", "bird", "hamster")

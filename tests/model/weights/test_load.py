@@ -25,9 +25,12 @@ from made_weights import (
 from safetensors.torch import save_file
 
 from clipbert_cli.errors import WeightsError
-from clipbert_cli.model import ClipBert, HeadSpec, load_weights, save_pretrained
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.model.pretrained import save_pretrained
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import DETECTOR, IMAGE_CLASSIFIER, OTHER_HEAD, OTHER_PART, TIED, UNUSED
+from clipbert_cli.model.weights.load import load_weights
 
 
 def assert_equal(model: ClipBert, source: ClipBert, names: tuple[str, ...]) -> None:

@@ -13,7 +13,8 @@ from made_weights import arrays, backbone, other_model, save_pickle, save_torch,
 from safetensors.torch import save_file
 
 from clipbert_cli.errors import WeightsError
-from clipbert_cli.model import ClipBert, load_weights
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.weights.load import load_weights
 
 # What does not fit
 

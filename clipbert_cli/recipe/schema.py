@@ -1,4 +1,4 @@
-"""The settings of a recipe: one frozen model per section, one declaration per setting.
+"""The settings of a recipe: one frozen model per section, one declaration (`declaring.py`) per setting.
 
 A package receives its own section only. `load.py` reports all mistakes of a recipe together; `settings.py` turns the
 declarations into documentation.
@@ -7,101 +7,35 @@ declarations into documentation.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from enum import Enum
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    model_validator,
+from pydantic import AfterValidator, Field, model_validator
+
+from clipbert_cli.recipe.declaring import (
+    ALWAYS,
+    AT_INFERENCE,
+    NEVER,
+    ON_RESUME,
+    AtMost,
+    Count,
+    Depth,
+    Four,
+    FramesPerSecond,
+    NotNegative,
+    PixelValue,
+    Positive,
+    PositiveInt,
+    Section,
+    Share,
+    ShareBelow1,
+    Three,
+    Width,
+    setting,
 )
-from pydantic_core import CoreSchema, core_schema
-
 from clipbert_cli.types import ClipTimes, FixedSampling, Kind, MediaNames, Place, Rotation, Sampling
-
-
-@dataclass(frozen=True)
-class AtMost:
-    """An upper bound far above what any recipe needs, which messages about other mistakes do not mention.
-
-    A recipe from a stranger must not make a machine start a million processes or allocate until it stops.
-    """
-
-    limit: float
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._checked, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        return {**handler(schema), "atMost": self.limit}
-
-    def _checked(self, value: float) -> float:
-        if value > self.limit:
-            raise ValueError(f"it must be at most {self.limit:,.0f}")
-        return value
-
-
-PositiveInt = Annotated[int, Field(ge=1), AtMost(10**9)]
-Count = Annotated[int, Field(ge=1), AtMost(65_536)]
-Width = Annotated[int, Field(ge=1), AtMost(65_536)]
-Depth = Annotated[int, Field(ge=1), AtMost(1000)]
-Positive = Annotated[float, Field(gt=0), AtMost(1e9)]
-NotNegative = Annotated[float, Field(ge=0), AtMost(1e9)]
-PixelValue = Annotated[float, Field(ge=-1e6, le=1e6)]
-FramesPerSecond = Annotated[float, Field(gt=0), AtMost(10_000)]
-Share = Annotated[float, Field(ge=0, le=1)]
-ShareBelow1 = Annotated[float, Field(ge=0, lt=1)]
-Three = Field(min_length=3, max_length=3)
-Four = Field(min_length=4, max_length=4)
 
 Pool = Literal["mean", "max", "lse"]
 Schedule = Literal["linear", "invsqrt", "constant", "multi_step"]
-
-
-class Change(Enum):
-    """Where a setting may have another value than the run was begun with.
-
-    `ON_RESUME`: it may change when training is continued, because it decides nothing of what is learned but rounding
-    and the draws of dropout. `AT_INFERENCE`: `infer --recipe OTHER` takes it from the other recipe, because it
-    describes the data to answer or how to answer, not what was trained.
-    """
-
-    NEVER = (False, False)
-    ON_RESUME = (True, False)
-    AT_INFERENCE = (False, True)
-    ALWAYS = (True, True)
-
-    def __init__(self, on_resume: bool, at_inference: bool) -> None:
-        self.on_resume = on_resume
-        self.at_inference = at_inference
-
-
-NEVER, ON_RESUME, AT_INFERENCE, ALWAYS = Change.NEVER, Change.ON_RESUME, Change.AT_INFERENCE, Change.ALWAYS
-
-
-def setting(default: Any, change: Change, meaning: str, *, decides_scores: bool = True) -> Any:
-    """Declare a setting.
-
-    Args:
-        default: `...` if every recipe has to give a value.
-        change: where the value may change.
-        meaning: one or two sentences for a person who sees the setting for the first time.
-        decides_scores: False if the same model and texts get the same scores whatever the value is.
-    """
-    extra: dict[str, Any] = {"change": change.name, "decides_scores": decides_scores}
-    return Field(default, description=meaning, json_schema_extra=extra)
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, and strict about keys and about types (`"8"` is not 8)."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
 
 Checked = TypeVar("Checked", bound=Section)
 

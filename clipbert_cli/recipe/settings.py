@@ -16,7 +16,8 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
-from clipbert_cli.recipe.schema import Change, Recipe
+from clipbert_cli.recipe.declaring import Change
+from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.values import KeyPath, write_yaml
 
 

@@ -4,8 +4,9 @@ import pydantic
 import pytest
 import yaml
 
+from clipbert_cli.recipe.declaring import Change, Section
 from clipbert_cli.recipe.load import list_recipes, load_recipe, preview_recipe
-from clipbert_cli.recipe.schema import Change, Recipe, Section
+from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import (
     all_sections,
     all_settings,

@@ -3,7 +3,7 @@
 import random
 
 from clipbert_cli.assets.catalog import FileEntry
-from clipbert_cli.assets.fetch import RetryPolicy
+from clipbert_cli.assets.connection import RetryPolicy
 
 QUICK = RetryPolicy(connect=2, read=0.5, attempts=3, backoff=0.01)
 BODY = random.Random(1).randbytes(3_000_000)

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Page:
     """One address: what it serves, and what goes wrong while it does.
 
-    `statuses` are answered first, one a request. `cuts` end a body early, after so many bytes, one a request. `hook`
-    is called with the page before each request is answered.
+    `statuses` are answered first, one a request. `cuts` end a body early, after so many bytes, one a request; after
+    `crawls` bytes it goes on with one byte at a time. `hook` is called with the page before each request is answered.
     """
 
     def __init__(self, body=b"", **options):
@@ -24,7 +24,8 @@ class Page:
         self.stated_length = options.get("stated_length")
         self.states_length = options.get("states_length", True)
         self.headers = dict(options.get("headers", {}))
-        self.pause = options.get("pause", 0.0)  # seconds before each block of 64 KiB
+        self.pause = options.get("pause", 0.0)  # seconds before each block
+        self.crawls = list(options.get("crawls", []))
         self.stall = options.get("stall", 0)  # that many requests are accepted and never answered
         self.hook = options.get("hook")
         self.requests = []  # (status, first byte or None, body bytes sent, headers), in order of their beginnings
@@ -111,11 +112,14 @@ class Handler(BaseHTTPRequestHandler):
         body = body if cut is None else body[:cut]
         request = Request(status, first, dict(self.headers))
         page.requests.append(request)
+        crawl = page.crawls.pop(0) if page.crawls else len(body)
+        fast, slow = body[:crawl], body[crawl:]
+        blocks = [fast[start : start + 65536] for start in range(0, crawl, 65536)] + [bytes([each]) for each in slow]
         try:
-            for start in range(0, len(body), 65536):
-                if page.pause and self.server.closing.wait(page.pause):
+            for number, block in enumerate(blocks):
+                pause = page.pause if number * 65536 < crawl else 0.02
+                if pause and self.server.closing.wait(pause):
                     return
-                block = body[start : start + 65536]
                 request.sent += len(block)  # before the client can have it
                 self.wfile.write(block)
         except OSError:

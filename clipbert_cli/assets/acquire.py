@@ -32,7 +32,7 @@ class PartResult:
     """The result for one part.
 
     complete: the part can be used. partial: something failed and can be tried again. manual: no source gave a file that
-    the user can fetch by hand.
+    the user can fetch by hand. `hint` says what to do where the same command would fail again.
     """
 
     name: str
@@ -44,6 +44,13 @@ class PartResult:
     packed: str | None = None
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
+    hint: str | None = None
+
+    def fail(self, exc: ClipbertError | OSError, prefix: str = "") -> None:
+        """Record why files that are all here do not make the part."""
+        self.state = "partial"
+        self.errors.append(prefix + (str(exc) if isinstance(exc, ClipbertError) else _describe(exc)))
+        self.hint = exc.hint if isinstance(exc, ClipbertError) else None
 
 
 @contextmanager
@@ -169,7 +176,7 @@ def _complete_part(
     try:
         converted = _MAKE[planned.part.kind](planned, layout, arrived)
     except (ClipbertError, OSError) as exc:
-        result.errors.append(_describe(exc))
+        result.fail(exc)
         return result
     if converted:
         result.counts = converted.counts

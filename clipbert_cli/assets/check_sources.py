@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clipbert_cli.assets.catalog import FileEntry, FileSource
-from clipbert_cli.assets.fetch import RetryPolicy, describe, new_client, request_of
+from clipbert_cli.assets.connection import RetryPolicy, describe, new_client
+from clipbert_cli.assets.fetch import request_of
 
 POLICY = RetryPolicy(connect=10, read=20)
 

@@ -2,7 +2,7 @@
 
     sources, in order ── 403, 404, ..., wrong length, wrong checksum, a web page ──► the next source
           │  ▲
-          │  └── time limit, 5xx, connection cut: wait, then continue where it stopped (Range and If-Range)
+          │  └── time limit, 5xx, cut or slowed down: wait, then continue where it stopped (Range and If-Range)
           ▼
     NAME.part + NAME.part.json ──► size and checksum ──► rename to NAME
 
@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -27,23 +28,17 @@ from clipbert_cli.assets.check_file import (
     WrongContentError,
     check_file,
 )
+from clipbert_cli.assets.connection import InterruptedDownload, Pace, RetryPolicy, describe, failure_of, new_client
 from clipbert_cli.assets.download_plan import PlannedFile
 from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import DownloadError
+from clipbert_cli.foreign import excerpt
 
 if TYPE_CHECKING:
     import httpx
 
 # Answers that may be another one in a moment; all other errors are final (RFC 9110, section 15).
 RETRIED = {408, 425, 429, *range(500, 600)}
-
-
-class _InterruptedError(Exception):
-    """The connection ended early or was never made; the same source may continue after `wait` seconds."""
-
-    def __init__(self, message: str, *, wait: float = 0.0) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 class DownloadProgress:
@@ -59,17 +54,6 @@ class DownloadProgress:
         """Called with a line for the user, such as the reason why a source is left."""
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
-    """Time limits in seconds; `attempts` counts failures in a row during which not one new byte arrived."""
-
-    connect: float = 15.0
-    read: float = 60.0
-    attempts: int = 5
-    backoff: float = 1.0
-    longest_wait: float = 60.0
-
-
 @dataclass
 class Fetcher:
     """Downloads files through one HTTP client, which several threads may share."""
@@ -82,6 +66,8 @@ class Fetcher:
     def __post_init__(self) -> None:
         self._client = new_client(self.policy)
         self._said: set[tuple[str, str]] = set()
+        # Hosts to which no connection could be made, with the reason.
+        self._unreachable: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def close(self) -> None:
@@ -133,15 +119,24 @@ class Fetcher:
     def _download(self, source: FileSource, file: PlannedFile, partial: PartialFile) -> None:
         """Bring all bytes of the file into `partial`, over as many connections as it takes."""
         failures = 0
+        ended = time.monotonic()  # the try before
         while True:
             before = partial.size
             try:
                 self._connect(source, file, partial)
-            except _InterruptedError as exc:
-                # New bytes are progress, however often the server cuts the connection: the count starts again.
-                failures = 1 if partial.size > before else failures + 1
+            except InterruptedDownload as exc:
+                # New bytes are progress, however often the server cuts the connection: the count starts again. A few
+                # bytes per connection would be without end, too.
+                expected, ended = self.policy.lowest_rate * (time.monotonic() - ended), time.monotonic()
+                failures = 1 if partial.size - before > expected else failures + 1
+                # Where another file has found the host unreachable, one try says whether it still is.
+                if exc.is_unreachable and (known := self._unreachable.get(source.host)):
+                    raise SourceRefusedError(known) from None
                 if failures >= self.policy.attempts:
-                    raise SourceRefusedError(f"{exc} ({failures} times in a row)") from None
+                    reason = f"{exc} ({failures} times in a row)"
+                    if exc.is_unreachable:
+                        self._unreachable[source.host] = reason
+                    raise SourceRefusedError(reason) from None
                 pause = min(max(exc.wait, self.policy.backoff * 2 ** (failures - 1)), self.policy.longest_wait)
                 if partial.size <= before:
                     self._say_once(source.host, f"{exc}; trying again")
@@ -163,7 +158,7 @@ class Fetcher:
 
         Raises:
             SourceRefusedError: this source will not give the file.
-            _InterruptedError: it may give the rest another time; `partial` keeps what arrived.
+            InterruptedDownload: it may give the rest another time; `partial` keeps what arrived.
         """
         import httpx
 
@@ -175,9 +170,11 @@ class Fetcher:
                 headers["If-Range"] = partial.validator
         try:
             with self._client.stream("GET", url, headers=headers) as response:
+                self._unreachable.pop(source.host, None)
                 total = _accept(response, source, file, partial)
                 expected = total or file.entry.expected_bytes
                 limit = _limit(file.entry) if total is None else None
+                pace = Pace(self.policy)
                 self.progress.update(file.name, partial.size, expected)
                 if total is None or partial.size < total:
                     # `iter_bytes` would unpack .gz files that a server marks with Content-Encoding: gzip.
@@ -187,15 +184,16 @@ class Fetcher:
                             partial.restart()
                             raise SourceRefusedError(f"sends more than {limit:,} bytes, the limit for this file")
                         self.progress.update(file.name, partial.size, expected)
+                        pace.add(len(chunk))
                         if self.stop.is_set():
                             raise StoppedError
         # Subclasses of TransportError that another try would not change come first.
         except (httpx.UnsupportedProtocol, httpx.TooManyRedirects, httpx.InvalidURL) as exc:
             raise SourceRefusedError(describe(exc)) from exc
         except httpx.TransportError as exc:
-            raise _InterruptedError(describe(exc)) from exc
+            raise failure_of(exc) from exc
         if total is not None and partial.size != total:
-            raise _InterruptedError(f"the body ended after {partial.size:,} of {total:,} bytes")
+            raise InterruptedDownload(f"the body ended after {partial.size:,} of {total:,} bytes")
 
 
 def _limit(entry: FileEntry) -> int | None:
@@ -214,10 +212,9 @@ def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, par
         if response.headers.get("Content-Range", "").strip() == f"bytes */{partial.size}":
             return partial.size
         partial.restart()
-        raise _InterruptedError("the server has no such range")
+        raise InterruptedDownload("the server has no such range")
     if status in RETRIED:
-        wait = response.headers.get("Retry-After", "")
-        raise _InterruptedError(answered, wait=int(wait) if wait.isdigit() else 0)
+        raise InterruptedDownload(answered, wait=_number(response.headers.get("Retry-After", "")) or 0)
     if response.headers.get("X-Error-Code") == "GatedRepo":
         message = f"access must be requested at https://huggingface.co/{source.repo}, then set HF_TOKEN"
         raise SourceRefusedError(message)
@@ -235,13 +232,12 @@ def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, par
         # Some servers ignore If-Range and send a part of the new version.
         if start != partial.size or (validator and partial.validator and validator != partial.validator):
             partial.restart()
-            raise _InterruptedError("the file changed at its source")
+            raise InterruptedDownload("the file changed at its source")
     else:
         # 200 in answer to a range: the server knows no ranges, or If-Range did not match. The body is the whole file.
         if partial.size:
             partial.restart()
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdigit() else None
+        total = _number(response.headers.get("Content-Length", ""))
     entry = file.entry
     # Refused before the body comes: the other file may be many gigabytes.
     if total is not None and entry.bytes and entry.mark == "verified" and total != entry.bytes:
@@ -271,24 +267,6 @@ def request_of(source: FileSource) -> tuple[str, dict[str, str]]:
     return url, {**build_hf_headers(library_name="clipbert"), **headers}
 
 
-def new_client(policy: RetryPolicy) -> httpx.Client:
-    """Return the HTTP client of downloads and checks. Proxies and certificates come from the environment."""
-    import httpx
-
-    from clipbert_cli import __version__
-
-    return httpx.Client(
-        follow_redirects=True,
-        timeout=httpx.Timeout(policy.read, connect=policy.connect),
-        headers={"User-Agent": f"clipbert/{__version__}"},
-    )
-
-
-def describe(exc: Exception) -> str:
-    """Return the kind of an error and, where it has one, its message."""
-    return f"{type(exc).__name__}: {exc}".removesuffix(": ")
-
-
 def _validator(response: httpx.Response) -> str | None:
     """Return the name of this version of the file: a strong ETag, else Last-Modified.
 
@@ -302,7 +280,13 @@ def _validator(response: httpx.Response) -> str | None:
 def _content_range(response: httpx.Response) -> tuple[int, int | None]:
     """Return the first byte of a partial answer, and the size of the whole file where it is stated."""
     stated = response.headers.get("Content-Range", "")
-    match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", stated.strip())
-    if not match:
-        raise SourceRefusedError(f"answered 206 with Content-Range {stated!r}")
-    return int(match[1]), None if match[3] == "*" else int(match[3])
+    match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", stated.strip())
+    first = _number(match[1]) if match else None
+    if match is None or first is None or (match[2] != "*" and _number(match[2]) is None):
+        raise SourceRefusedError(f"answered 206 with Content-Range {excerpt(stated)!r}")
+    return first, _number(match[2])
+
+
+def _number(text: str) -> int | None:
+    """Return a whole number from a header; None for anything else. Python makes no integer of thousands of digits."""
+    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None

@@ -153,8 +153,7 @@ def _pack(plan: DownloadPlan, results: list[PartResult]) -> None:
                 )
             except ClipbertError as exc:
                 # One store that cannot be packed does not keep the others from being packed.
-                result.state = "partial"
-                result.errors.append(f"not packed: {exc}" + (f" ({exc.hint})" if exc.hint else ""))
+                result.fail(exc, "not packed: ")
                 continue
         result.packed = f"packed {summary.packed:,}, skipped {len(summary.skipped):,}"
         if summary.skipped:

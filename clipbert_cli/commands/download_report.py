@@ -153,7 +153,7 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
             error(
                 f"{result.name} is not complete",
                 *_lines(result.errors),
-                hint=f"run the command again, which continues the download: {command}",
+                hint=result.hint or f"run the command again, which continues the download: {command}",
             )
     for line in _instructions(plan, [result for result in results if result.state == "manual"]):
         note(line)

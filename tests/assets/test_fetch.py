@@ -5,8 +5,9 @@ import threading
 import pytest
 from fetching import BODY, QUICK, entry, leftovers
 
+from clipbert_cli.assets.connection import RetryPolicy
 from clipbert_cli.assets.download_plan import PlannedFile
-from clipbert_cli.assets.fetch import DownloadProgress, Fetcher, RetryPolicy
+from clipbert_cli.assets.fetch import DownloadProgress, Fetcher
 from clipbert_cli.errors import DownloadError
 
 

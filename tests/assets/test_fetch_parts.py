@@ -5,7 +5,7 @@ import random
 import pytest
 from fetching import BODY, entry, leftovers
 
-from clipbert_cli.assets.fetch import RetryPolicy
+from clipbert_cli.assets.connection import RetryPolicy
 from clipbert_cli.errors import DownloadError
 
 

@@ -108,6 +108,25 @@ def test_a_damaged_file_of_records_is_partial_and_named(world):
     assert "downloads/.raw" not in str(world.tree())
 
 
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (zipped({"../../escape.jpg": picture(1)}), "do not trust this archive: remove it"),
+        (zipped({"/etc/escape.jpg": picture(1)}), "do not trust this archive: remove it"),
+        (zipped({"C:\\escape.jpg": picture(1)}), "do not trust this archive: remove it"),
+        (zipped({"notes.txt": b"x"}), "it is another archive than expected: remove it and download again"),
+        (zipped({"one.jpg": picture(1)})[:-30], "remove it and download again"),
+        (b"PK" + bytes(500), "remove it and download again"),
+    ],
+)
+def test_an_archive_that_cannot_be_used_is_answered_with_one_hint(world, content, hint):
+    world.pages["lab/a.zip"].body = content
+    done = world.run("lab/images", code=1)
+    assert hint in " ".join(done.stderr.split())
+    assert done.stderr.count("next: ") == 1
+    assert "continues" not in done.stderr
+
+
 def test_a_hostile_archive_is_refused_and_leaves_nothing(world):
     world.pages["lab/b.zip"].body = zipped({"../../escape.jpg": b"bad"})
     done = world.run("lab/images", code=1)

@@ -1,0 +1,132 @@
+"""The HTTP client of downloads, how patient they are, and which failures of a connection another try may not meet."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clipbert_cli.assets.check_file import SourceRefusedError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class InterruptedDownload(Exception):  # noqa: N818
+    """The connection ended early or was never made; the same source may continue after `wait` seconds.
+
+    Args:
+        is_unreachable: no connection was made, so other files of this host would not come either.
+    """
+
+    def __init__(self, message: str, *, wait: float = 0.0, is_unreachable: bool = False) -> None:
+        super().__init__(message)
+        self.wait = wait
+        self.is_unreachable = is_unreachable
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """How long a download waits; times are in seconds.
+
+    Args:
+        attempts: failures in a row between which bytes did not arrive at `lowest_rate`.
+        lowest_rate: bytes per second below which a body is left, as a mean over `rate_seconds`. The slowest lines in
+            use, such as a satellite telephone of 2,400 bit/s, have 300. At less than 100 a megabyte takes three hours:
+            such a server is out of order, or wants to occupy the command for ever.
+    """
+
+    connect: float = 15.0
+    read: float = 60.0
+    attempts: int = 5
+    backoff: float = 1.0
+    longest_wait: float = 60.0
+    lowest_rate: float = 100.0
+    rate_seconds: float = 30.0
+
+
+class Pace:
+    """The rate at which the body of one answer comes.
+
+    A body that is too slow from its beginning is refused. One that slows down later gets another connection: the line
+    may have failed for a moment, and the next source may have another version, which cannot continue what came.
+    """
+
+    def __init__(self, policy: RetryPolicy) -> None:
+        self._policy = policy
+        self._was_fast = False
+        self._since, self._bytes = time.monotonic(), 0
+
+    def add(self, count: int) -> None:
+        """Count bytes that came.
+
+        Raises:
+            SourceRefusedError, InterruptedDownload: they come too slowly.
+        """
+        self._bytes += count
+        seconds = time.monotonic() - self._since
+        if seconds < self._policy.rate_seconds:
+            return
+        if self._bytes < seconds * self._policy.lowest_rate:
+            message = (
+                f"sent {self._bytes:,} bytes in {seconds:.0f} seconds, fewer than "
+                f"{self._policy.lowest_rate:.0f} bytes per second"
+            )
+            raise InterruptedDownload(message) if self._was_fast else SourceRefusedError(message)
+        self._was_fast = True
+        self._since, self._bytes = time.monotonic(), 0
+
+
+def new_client(policy: RetryPolicy) -> httpx.Client:
+    """Return the HTTP client of downloads and checks. Proxies and certificates come from the environment."""
+    import httpx
+
+    from clipbert_cli import __version__
+
+    return httpx.Client(
+        follow_redirects=True,
+        timeout=httpx.Timeout(policy.read, connect=policy.connect),
+        headers={"User-Agent": f"clipbert/{__version__}"},
+    )
+
+
+def describe(exc: Exception) -> str:
+    """Return the kind of an error and, where it has one, its message."""
+    return f"{type(exc).__name__}: {exc}".removesuffix(": ")
+
+
+_NO_ROUTE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
+
+
+def failure_of(exc: httpx.TransportError) -> SourceRefusedError | InterruptedDownload:
+    """Return what a failure of the connection means: another try may help, or none will.
+
+    No other try helps where the host's name does not exist or this machine has no network.
+    """
+    import httpx
+
+    message = describe(exc)
+    cause: BaseException | None = exc
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
+        return SourceRefusedError(message)
+    is_without_route = isinstance(cause, socket.gaierror) or getattr(cause, "errno", 0) in _NO_ROUTE
+    if is_without_route and not _has_network():
+        return SourceRefusedError(f"{message}; this machine has no network")
+    return InterruptedDownload(message, is_unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))
+
+
+def _has_network() -> bool:
+    """Return whether this machine has a route to other machines. Nothing is sent."""
+    # Addresses that are reserved for documentation: a UDP socket that connects to them only looks up the route.
+    for family, address in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
+        try:
+            with socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((address, 9))
+        except OSError:
+            continue
+        return True
+    return False

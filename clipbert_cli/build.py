@@ -322,7 +322,8 @@ class Setup:
             raise RecipeError(
                 f"model.bert.vocab_size is {config.bert.vocab_size}: {self.tokenizer.vocabulary_file} "
                 f"has {len(self.tokenizer)} entries",
-                hint="make them equal",
+                hint="set model.bert.vocab_size to null, which takes the size of the vocabulary, or name in "
+                "model.tokenizer the vocabulary that the model was trained with",
             )
         # What no file provides starts at random. The seed makes two runs of one recipe equal.
         torch.manual_seed(recipe.seed)

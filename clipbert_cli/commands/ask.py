@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -60,12 +61,14 @@ def ask(
         _answer_lines(model, file)
         return
     files, texts = _sort(questions or [], video or [], image or [])
+    _check_order(files, texts, model.run)
     _check_texts(texts, option or [])
     _check_files(files, model.run)
 
-    from clipbert_cli.commands.terminal import print_json, print_table, show_logs
+    from clipbert_cli.commands.terminal import print_json, print_table, show_logs, warn
     from clipbert_cli.infer.trained import ask_files, open_run
     from clipbert_cli.runtime.distributed import start_world
+    from clipbert_cli.task.coverage import unknown_words
 
     show_logs()
     paths = [(kind, Path(file)) for kind, file in files]
@@ -82,6 +85,8 @@ def ask(
             raise DecodeError(
                 str(exc), hint=exc.hint or "give --video before a video, --image before a picture"
             ) from exc
+    for sentence in unknown_words([*texts, *(option or ())], opened.setup.tokenizer):
+        warn(sentence)
     if as_json:
         print_json(answers)
         return
@@ -103,13 +108,20 @@ def _answer_lines(model: ModelOptions, file: Path) -> None:
     from clipbert_cli.infer.question_lines import answer_lines
     from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world
+    from clipbert_cli.task.coverage import unknown_words
 
     show_logs()
-    total = failed = 0
+    total = failed = unknown = 0
     with start_world(model.device) as world, _questions(file) as stream:
-        for answer in answer_lines(open_run(model.selection(), world), stream):
+        opened = open_run(model.selection(), world)
+        for answer in answer_lines(opened, stream):
             print_json(answer)
             total, failed = total + 1, failed + ("error" in answer)
+            if "error" not in answer:
+                texts = [answer.get("question") or "", *answer.get("options", ())]
+                unknown += bool(unknown_words(texts, opened.setup.tokenizer))
+    if unknown:
+        note(f"{unknown} of {total} questions or their options have words that are not in the vocabulary")
     if failed:
         note(f"{failed} of {total} questions have no answer: their lines have the reason as `error`")
         raise typer.Exit(1)
@@ -152,6 +164,25 @@ def _sort(
     files: list[tuple[Kind, str]] = [("video", file) for file in (*videos, *(found if videos else ()))]
     files += [("image", file) for file in (*images, *(found if images else ()))]
     return files, [word for word in words if word not in found]
+
+
+def _check_order(files: Sequence[tuple[Kind, str]], texts: Sequence[str], run: Path) -> None:
+    """Raise UsageError if the words of the command are all there, but two of them are exchanged."""
+    for kind, file in files:
+        if os.path.isfile(run) and os.path.isfile(os.path.join(file, "recipe.yaml")):
+            raise UsageError(
+                f"--run is {run}, a file, and --{kind} is {file}, the folder of a run",
+                hint=f"exchange them: clipbert ask --run {file} --{kind} {run} QUESTION",
+            )
+    named = [file for _, file in files if os.path.isfile(file)]
+    absent = [(kind, file) for kind, file in files if not os.path.exists(file)]
+    # A file stands among the questions and belongs to the option before it, whose own value is no file.
+    if named and len(absent) == 1 and not texts:
+        ((kind, text),) = absent
+        command = shlex.join(["clipbert", "ask", "--run", str(run), f"--{kind}", named[-1], text])
+        raise UsageError(
+            f"--{kind} is {text!r}, which is no file, and no question is left", hint=f"exchange them: {command}"
+        )
 
 
 def _check_files(files: Sequence[tuple[Kind, str]], run: Path) -> None:

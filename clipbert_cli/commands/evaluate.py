@@ -22,14 +22,24 @@ def evaluate(
     predictions: Annotated[
         Path, typer.Argument(metavar="PREDS", help="The predictions that clipbert infer wrote; - is stdin.")
     ],
-    split: Annotated[str, typer.Option("--split", metavar="NAME", help="The split that was predicted.")],
+    split: Annotated[
+        str | None,
+        typer.Option(
+            "--split", metavar="NAME", help="The split that was predicted; by default that of PREDS.meta.json."
+        ),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option("--run", metavar="DIR", help="The run that predicted: take the recipe from its folder."),
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", "-r", metavar="NAME|FILE", help="The recipe that has the split, instead of --run."),
+        typer.Option(
+            "--recipe",
+            "-r",
+            metavar="NAME|FILE",
+            help="The recipe that has the split, instead of --run; by default that of PREDS.meta.json.",
+        ),
     ] = None,
     overrides: SetOption = None,
     data_root: DataRootOption = None,
@@ -65,16 +75,16 @@ def evaluate(
     over media items, because records of one video are not independent. With --against, each difference has an interval
     and the probability that two equal systems differ by as much.
     """
-    if (run is None) == (recipe is None):
+    if run and recipe:
         raise UsageError(
-            "--run and --recipe are given both" if run else "--run or --recipe is missing",
+            "--run and --recipe are given both",
             hint="name either the run that predicted or a recipe that has the split",
         )
 
     from clipbert_cli.build import build_task
     from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
+    from clipbert_cli.infer.made_by import read_meta, recipe_and_split
     from clipbert_cli.infer.score import evaluate_surely
-    from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.runs.baseline import sentences
     from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.splits import read_split
@@ -84,8 +94,14 @@ def evaluate(
 
     show_logs()
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
-    source = RunFolder.of_model(run)[0].recipe if run else str(recipe)
-    loaded = load_recipe(source, overrides=overrides or (), data_root=data_root)
+    folder = RunFolder.of_model(run)[0] if run else None
+    loaded, split = recipe_and_split(
+        *read_meta(predictions),
+        recipe=folder.recipe if folder else recipe,
+        split=split,
+        overrides=overrides or (),
+        data_root=data_root,
+    )
     task = build_task(loaded)
     examples = read_split(loaded, split, task, task.check_truth)
     found = evaluate_surely(
@@ -98,7 +114,6 @@ def evaluate(
         leave_out_media_errors=leave_out_media_errors,
     )
     metrics = found.metrics
-    folder = RunFolder.of_model(run)[0] if run else None
     notes = _notes(loaded, folder, examples, split)
     baselines = folder.baselines()[-1:] if folder else []
     if as_json:
@@ -129,7 +144,7 @@ def _notes(recipe: Recipe, folder: RunFolder | None, examples: Sequence[Example]
     """Return what a model cannot read or answer of a split, as far as its vocabulary and answers are at hand."""
     from clipbert_cli.build import build_task
     from clipbert_cli.recipe.load import resolve
-    from clipbert_cli.task.coverage import cut_texts, unknown_answers
+    from clipbert_cli.task.coverage import cut_texts, unknown_answers, unread_words
     from clipbert_cli.text.annotations import read_answers
 
     sentences: list[str] = []
@@ -138,6 +153,7 @@ def _notes(recipe: Recipe, folder: RunFolder | None, examples: Sequence[Example]
 
         tokenizer = Tokenizer(folder.vocabulary, max_length=recipe.data.max_text_length)
         sentences += cut_texts(examples, tokenizer, what=split)
+        sentences += unread_words(examples, tokenizer, what=split)
     named = resolve(recipe, recipe.data.answers) if recipe.data.answers else None
     answers = folder.answers if folder else named
     if answers and answers.is_file() and build_task(recipe).needs_answers:

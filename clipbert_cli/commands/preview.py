@@ -51,7 +51,7 @@ def preview(
             hint="clipbert preview --recipe msrvtt_qa --split train, or clipbert preview videos/",
         )
     from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import note, show_logs
+    from clipbert_cli.commands.terminal import note, show_logs, warn
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.report.preview import preview_media, preview_split
 
@@ -59,11 +59,18 @@ def preview(
     loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root) if recipe else None
     with writing(output, overwrite=overwrite, mode="wb") as stream:
         if loaded is not None and split is not None:
-            preview_split(loaded, split, stream, examples=examples, seed=seed)
-        elif media is not None:
-            preview_media(media, stream, kind=kind or _kind_of(media), examples=examples, seed=seed)
+            problems = preview_split(loaded, split, stream, examples=examples, seed=seed)
+        else:
+            assert media is not None
+            problems = preview_media(media, stream, kind=kind or _kind_of(media), examples=examples, seed=seed)
     if output != "-":
         note(f"wrote {output}: it holds frames and texts of the data")
+    for sentence in problems.sentences:
+        warn(sentence)
+    if problems.no_media:
+        # The page has what is known of the texts, but whoever looks for clips must not miss that there are none.
+        warn("the page shows no media")
+        raise typer.Exit(1)
 
 
 def _kind_of(media: Path) -> Kind:

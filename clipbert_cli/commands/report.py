@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -64,8 +63,7 @@ def report_page(
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
     from clipbert_cli.commands.output import writing
     from clipbert_cli.commands.terminal import note, show_logs
-    from clipbert_cli.infer.made_by import read_meta, recipe_of
-    from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.infer.made_by import read_meta, recipe_and_split
     from clipbert_cli.report.report import Predicted, Shown, write_report
     from clipbert_cli.report.training import made_facts
     from clipbert_cli.runs.folder import RunFolder
@@ -81,15 +79,15 @@ def report_page(
                 f"{predictions} does not exist",
                 hint="make it: clipbert infer --run RUN --split test -o preds.jsonl",
             )
-        meta, unknown = read_meta(predictions) if predictions.is_file() else (None, "unknown")
-        with ExitStack() as stack:
-            source = recipe or (stack.enter_context(recipe_of(meta)) if meta else None)
-            if source is None and not folders:
-                raise UsageError("--recipe or --run is missing", hint="name the recipe that has the split")
-            split = split or (str(meta["split"]) if meta else None)
-            if split is None:
-                raise UsageError("--split is missing", hint="name the split that was predicted, for example test")
-            loaded = load_recipe(source or folders[0].recipe, overrides=overrides or (), data_root=data_root)
+        meta, unknown = read_meta(predictions)
+        loaded, split = recipe_and_split(
+            meta,
+            unknown,
+            recipe=recipe or (folders[0].recipe if folders and not meta else None),
+            split=split,
+            overrides=overrides or (),
+            data_root=data_root,
+        )
         predicted = Predicted(
             predictions,
             loaded,

@@ -37,10 +37,11 @@ def search(
     with the size of the folder.
     """
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.commands.terminal import mute, print_json, print_table, show_logs
+    from clipbert_cli.commands.terminal import mute, print_json, print_table, show_logs, warn
     from clipbert_cli.infer.ranking import search as find
     from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world
+    from clipbert_cli.task.coverage import unknown_words
 
     refuse_address("MEDIA", str(media))
     if texts == ["-"]:
@@ -61,6 +62,8 @@ def search(
         opened = open_run(model.selection(settings=settings), world)
         with counting("search", "item") as show:
             found = find(opened, media, texts, shortlist=shortlist, progress=show)
+    for sentence in unknown_words(texts, opened.setup.tokenizer):
+        warn(sentence)
     results = list(zip(texts, found, strict=True))
     if as_json:
         print_json(

@@ -11,17 +11,17 @@ predictions_crc32           of the predictions: a file that was changed afterwar
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.build import evaluation_sampling
-from clipbert_cli.errors import PredictionsError, RunError, UnreadableError
+from clipbert_cli.errors import PredictionsError, RunError, UnreadableError, UsageError
 from clipbert_cli.foreign import read_json
-from clipbert_cli.recipe.load import dump_recipe, resolve
+from clipbert_cli.recipe.load import dump_recipe, load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.folder import RunFolder
 
@@ -88,13 +88,46 @@ def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
         return None, f"unknown: there is no {file.name}"
     except UnreadableError as exc:
         return None, f"unknown: {exc}"
+    if not predictions.is_file():
+        return None, f"unknown: {predictions} is no file"
     if not isinstance(content, dict) or content.get("predictions_crc32") != checksum(predictions):
         return None, f"unknown: {file.name} belongs to other predictions"
     return content, ""
 
 
+def recipe_and_split(
+    meta: Mapping[str, Any] | None,
+    unknown: str,
+    *,
+    recipe: str | Path | None,
+    split: str | None,
+    overrides: Sequence[str],
+    data_root: Path | None,
+) -> tuple[Recipe, str]:
+    """Return the recipe and the split that were predicted: those that a person names, else those of the meta file.
+
+    Args:
+        meta, unknown: see `read_meta`.
+
+    Raises:
+        UsageError: neither says them.
+    """
+    stated = (meta or {}).get("split")
+    split = split or (stated if isinstance(stated, str) else None)
+    if (recipe is None and meta is None) or split is None:
+        missing = ["--split is missing"] if split is None else []
+        missing += ["--recipe or --run is missing"] if recipe is None and meta is None else []
+        raise UsageError(
+            f"{' and '.join(missing)}; what made the predictions is {unknown}",
+            hint="for example: clipbert eval preds.jsonl --recipe msrvtt_qa --split test",
+        )
+    with ExitStack() as stack:
+        source = recipe or stack.enter_context(_recipe_of(meta or {}))
+        return load_recipe(source, overrides=overrides, data_root=data_root), split
+
+
 @contextmanager
-def recipe_of(meta: Mapping[str, Any]) -> Iterator[Path]:
+def _recipe_of(meta: Mapping[str, Any]) -> Iterator[Path]:
     """Yield a file with the recipe of a meta file, for a block that loads it.
 
     Raises:

@@ -181,6 +181,11 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     if ranks_media:
         rows, unlisted = _with_texts(rows, lists)
         mistakes += unlisted
+    if mistakes and not rows and not lists:
+        raise PredictionsError(
+            [f"{path} is not a predictions file: no line of it is a prediction", mistakes[0]],
+            hint="name the file that clipbert infer --run RUN --split SPLIT -o FILE wrote",
+        )
     if mistakes:
         raise PredictionsError(listed(mistakes), hint="fix or remove these lines, or run clipbert infer again")
     if not rows:

@@ -22,7 +22,7 @@ from clipbert_cli.errors import RecipeError
 from clipbert_cli.printable import listed
 from clipbert_cli.recipe.messages import as_written, sentences, unknown_key
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.recipe.settings import annotation_at, bare
+from clipbert_cli.recipe.settings import annotation_at, bare, keys_of
 from clipbert_cli.recipe.shipped import find_recipe, shipped_folder, shipped_names
 from clipbert_cli.recipe.values import (
     Entries,
@@ -34,6 +34,7 @@ from clipbert_cli.recipe.values import (
     escaped,
     merge,
     nested,
+    next_step,
     plain_tag,
     put,
     read_file,
@@ -248,12 +249,24 @@ def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], above
         circle = " extends ".join(shown(file) for file in (*above, path))
         raise RecipeError(f"{circle}: a recipe cannot extend itself")
     own = read_file(path, mistakes)
+    _refuse_other_mapping(own, path)
     # Not a setting, so the schema must not see it.
     extends = own.pop(("extends",), None)
     result: Entries = {(): own[()]}
     for base in _bases(extends, path, variables) if extends else ():
         result = merge(result, _read_chain(base, variables, mistakes, (*above, path)))
     return merge(result, own)
+
+
+def _refuse_other_mapping(entries: Entries, path: Path) -> None:
+    """Raise RecipeError for another file that is YAML as well, such as answers or annotations in JSON."""
+    keys = [str(key[0]) for key in entries if len(key) == 1]
+    # Of a few unknown keys it is more useful to hear which setting each may mean.
+    if len(keys) > 3 and not {"extends", *keys_of(())} & set(keys):
+        raise RecipeError(
+            f"{shown(path)} is no recipe: none of its {len(keys)} keys is a setting; the first is {keys[0]}",
+            hint=next_step(str(path)),
+        )
 
 
 def _bases(extends: Entry, path: Path, variables: Variables) -> list[Path]:

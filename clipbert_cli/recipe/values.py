@@ -8,6 +8,7 @@ Unquoted scalars follow YAML 1.2's core rules, not PyYAML's older ones: `5e-5` i
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -229,7 +230,15 @@ def write_yaml(value: Mapping[str, Any]) -> str:
     return readable if all(line.isprintable() for line in readable.split("\n")) else text(allow_unicode=False)
 
 
-_START = "to start from a recipe that works: clipbert recipes copy NAME mine.yaml"
+_TABLES = (".csv", ".tsv", ".json", ".jsonl")
+
+
+def next_step(place: str) -> str:
+    """Return what to do about a file that is no recipe."""
+    start = "to start from a recipe that works: clipbert recipes copy NAME mine.yaml"
+    if place.lower().endswith(_TABLES):
+        return f"a recipe is a file of YAML, which names files such as {place} under data.splits; {start}"
+    return start
 
 
 def read_text(path: Path) -> str:
@@ -266,7 +275,7 @@ def read_file(path: Path, mistakes: list[Mistake]) -> Entries:
     top = entries[()].value
     if top is not SECTION:
         holds = "is empty" if top is None else f"holds {'a list' if isinstance(top, list) else 'a single value'}"
-        raise RecipeError(f"{place} {holds}: a recipe is a mapping of `key: value` lines", hint=_START)
+        raise RecipeError(f"{place} {holds}: a recipe is a mapping of `key: value` lines", hint=next_step(place))
     return entries
 
 
@@ -296,11 +305,18 @@ def read_yaml(text: str, place: str, mistakes: list[Mistake], *, lines: bool = T
         mark = exc.problem_mark or exc.context_mark
         where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
         problem = " ".join((exc.problem or exc.context or "syntax error").split())
-        raise RecipeError(f"{where}: not YAML: {problem}", hint=_START) from exc
+        if "'\\t'" in problem:
+            raise RecipeError(
+                f"{where}: not YAML: a tab stands where YAML allows spaces only",
+                hint=f"replace tabs with spaces: expand -t 2 {shlex.quote(place)} > new.yaml",
+            ) from exc
+        raise RecipeError(f"{where}: not YAML: {problem}", hint=next_step(place)) from exc
     except yaml.reader.ReaderError as exc:
         line = text.count("\n", 0, exc.position) + 1
         column = exc.position - text.rfind("\n", 0, exc.position)
-        raise RecipeError(f"{place}:{line}:{column}: not YAML: this character is not allowed", hint=_START) from exc
+        raise RecipeError(
+            f"{place}:{line}:{column}: not YAML: this character is not allowed", hint=next_step(place)
+        ) from exc
     except RecursionError:
         # PyYAML recurses for nested lists, _Reader for an alias inside its own anchor.
         raise RecipeError(f"{place}: nested too deeply, or an alias (*name) repeats without end") from None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipbert_cli.errors import ClipbertError
+from clipbert_cli.media.images import probe_image
 from clipbert_cli.report.charts import Chart, histogram
 from clipbert_cli.store.ingest import shown_seconds
 from clipbert_cli.store.lmdb_store import LmdbStore
@@ -33,7 +34,7 @@ class MediaFacts:
 
 
 def media_facts(source: MediaSource, media_ids: Sequence[str]) -> MediaFacts:
-    """Look at each media item's record; without records each video is decoded."""
+    """Look at each media item's record; without records each item is decoded."""
     durations: list[float] = []
     rates: list[float] = []
     found: dict[str, Counter[str]] = {name: Counter() for name in ("size", "format", "decoded by", "damage")}
@@ -42,6 +43,9 @@ def media_facts(source: MediaSource, media_ids: Sequence[str]) -> MediaFacts:
         try:
             info = source.info(media_id)
             record = (source.record(media_id) if isinstance(source, LmdbStore) else None) or {}
+            if info is None and not record:
+                image = probe_image(source.read(media_id))
+                record = {"height": image.height, "width": image.width, "format": image.format}
         except ClipbertError as exc:
             problems.append((media_id, str(exc)))
             continue

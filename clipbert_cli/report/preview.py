@@ -79,8 +79,16 @@ class _Data:
         return training_sampling(self.recipe) if self.is_training else evaluation_sampling(self.recipe)
 
 
-def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: int, seed: int) -> None:
-    """Write the preview of a split. Media or words that cannot be read are named on the page.
+@dataclass(frozen=True)
+class Problems:
+    """What a page does not show as it should; `no_media` if none of its media items can be seen."""
+
+    sentences: list[str]
+    no_media: bool
+
+
+def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: int, seed: int) -> Problems:
+    """Write the preview of a split. Media or words that cannot be read are named on the page, and returned.
 
     Args:
         examples: how many media items are shown.
@@ -115,9 +123,10 @@ def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: in
         "chosen": len(chosen),
     }
     write_page(stream, "preview.html", context)
+    return _problems(facts, data.problems)
 
 
-def preview_media(media: Path, stream: IO[bytes], *, kind: Kind, examples: int, seed: int) -> None:
+def preview_media(media: Path, stream: IO[bytes], *, kind: Kind, examples: int, seed: int) -> Problems:
     """Write the preview of a folder of media files or of a store, without annotations.
 
     Raises:
@@ -146,6 +155,16 @@ def preview_media(media: Path, stream: IO[bytes], *, kind: Kind, examples: int, 
         "chosen": len(chosen),
     }
     write_page(stream, "preview.html", context)
+    return _problems(facts, [])
+
+
+def _problems(facts: MediaFacts | None, known: Sequence[str]) -> Problems:
+    """Return what is known to be wrong, and how many media cannot be used."""
+    if facts is None:
+        return Problems([*known], no_media=True)
+    count = len(facts.problems)
+    unusable = [f"{count:,} of {facts.examined:,} media that were looked at cannot be used"] if count else []
+    return Problems([*known, *unusable], no_media=count == facts.examined)
 
 
 def described(sampling: ClipSampling) -> str:

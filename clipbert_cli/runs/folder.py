@@ -91,7 +91,9 @@ class RunFolder:
         """
         run = cls(path)
         if not run.recipe.is_file():
-            what = "it has no recipe.yaml" if path.is_dir() else "there is no such folder"
+            what = "there is no such folder"
+            if path.exists():
+                what = "it has no recipe.yaml" if path.is_dir() else "it is a file"
             raise RunError(f"{path} is not a run folder: {what}", hint=_run_near(path))
         return run
 

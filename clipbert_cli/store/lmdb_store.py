@@ -115,6 +115,18 @@ def _warned(store: LmdbStore) -> LmdbStore:
     return store
 
 
+def _other_file(path: Path) -> tuple[str, str] | None:
+    """Return what a file is by its ending, if that is no store, and what to name instead."""
+    ending = path.suffix.lower()
+    if ending in (".yaml", ".yml"):
+        return "a recipe", "name the folder or store of the media; a recipe is given with --recipe"
+    if ending in (".csv", ".tsv", ".json", ".jsonl"):
+        return "a file of annotations", "name the folder or store of the media; a recipe names annotations"
+    if any(has_suffix(path, kind) for kind in PLURAL):
+        return "a single media file", "name the folder that holds it"
+    return None
+
+
 def is_lmdb(path: Path) -> bool:
     """Return whether `path` is a file or a folder with LMDB's data file, and so no folder of media files."""
     return path.is_file() or (path / DATA_FILE).exists()
@@ -304,6 +316,9 @@ class LmdbStore(MediaSource):
         return environment.lmdb
 
     def _damaged(self, why: str) -> StoreError:
+        if self.path.is_file() and (other := _other_file(self.path)):
+            what, hint = other
+            return StoreError(f"{self.path} is {what}, not a store or a folder of media files", hint=hint)
         return StoreError(
             f"{self.path} cannot be read as a media store: {why}",
             hint=f"pack it again: clipbert pack <folder of {PLURAL[self.kind]}> <new store>",

@@ -1,8 +1,9 @@
-"""What a model cannot read or answer of a split: texts that are cut, and answers that are not known."""
+"""What a model cannot read or answer of a split: texts that are cut, words and answers that are not known."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from clipbert_cli.types import Example
@@ -41,17 +42,43 @@ def cut_texts(examples: Sequence[Example], tokenizer: Tokenizer, *, what: str) -
     return [f"{sentence}; the longest has {lengths[longest]}: {_excerpt(text)!r}"]
 
 
+def unread_words(examples: Sequence[Example], tokenizer: Tokenizer, *, what: str) -> list[str]:
+    """Return a sentence about the texts that have words which are not in the vocabulary; none if there are none.
+
+    Args:
+        what: the kind of examples, such as `training`.
+    """
+    counted = examples[:: -(-len(examples) // _MOST)] if examples else ()
+    texts = [text for example in counted for text in (*filter(None, [example.context]), *example.texts)]
+    unknown = [words for words in tokenizer.unknown(texts) if words]
+    if not unknown:
+        return []
+    some = "" if len(counted) == len(examples) else f" among {len(counted):,} of {len(examples):,} examples"
+    sentence = f"{len(unknown):,} of {len(texts):,} {what} texts{some} have words that are not in the vocabulary"
+    return [f"{sentence} and are read as [UNK], such as {_first(itertools.chain.from_iterable(unknown))}"]
+
+
+def unknown_words(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
+    """Return a sentence for each text that has words which are not in the vocabulary."""
+    sentences = []
+    for text, unknown in zip(texts, tokenizer.unknown(texts), strict=True):
+        if unknown:
+            (count,) = tokenizer.count([text])
+            what = "no word" if len(unknown) == count else f"not {_first(unknown)}"
+            sentences.append(f"the model's vocabulary has {what} of {_excerpt(text)!r}: it reads [UNK] instead")
+    return sentences
+
+
 def unknown_answers(examples: Sequence[Example], task: Task, *, what: str) -> list[str]:
     """Return a sentence about the examples that no prediction can answer rightly; none if there are none."""
     unknown = [answer for answer in map(task.unknown_answer, examples) if answer is not None]
     if not unknown:
         return []
-    shown = ", ".join(repr(_excerpt(answer)) for answer in list(dict.fromkeys(unknown))[:3])
     known = {answer.casefold().strip(): answer for answer in task.answers}
     near = next((known[answer.casefold().strip()] for answer in unknown if answer.casefold().strip() in known), None)
     guess = f"; it has {near!r}: see objective.normalize_answers" if near is not None else ""
     sentence = f"{len(unknown):,} of {len(examples):,} {what} answers are not in data.answers and count as wrong"
-    return [f"{sentence}, such as {shown}{guess}"]
+    return [f"{sentence}, such as {_first(unknown)}{guess}"]
 
 
 def unlearned_answers(trained: Sequence[Example], task: Task) -> list[str]:
@@ -60,8 +87,7 @@ def unlearned_answers(trained: Sequence[Example], task: Task) -> list[str]:
     never = [answer for answer in task.answers if answer not in learned] if task.needs_answers else []
     if not never:
         return []
-    shown = ", ".join(repr(_excerpt(answer)) for answer in never[:3])
-    return [f"{len(never):,} of {len(task.answers):,} answers are in no training record, such as {shown}"]
+    return [f"{len(never):,} of {len(task.answers):,} answers are in no training record, such as {_first(never)}"]
 
 
 def shared_media(trained: Sequence[Example], examples: Sequence[Example]) -> list[str]:
@@ -71,6 +97,11 @@ def shared_media(trained: Sequence[Example], examples: Sequence[Example]) -> lis
     if not shared:
         return []
     return [f"{len(shared):,} of {len(own):,} media of validation are trained on as well, such as {shared[0]!r}"]
+
+
+def _first(words: Iterable[str]) -> str:
+    """Return the first three different words, for messages."""
+    return ", ".join(repr(_excerpt(word)) for word in itertools.islice(dict.fromkeys(words), 3))
 
 
 def _excerpt(text: str) -> str:

@@ -150,6 +150,18 @@ class Tokenizer:
         """Return the tokens of a text, none of them cut or added."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).tokens)
 
+    def unknown(self, texts: Sequence[str]) -> list[list[str]]:
+        """Return the words of each text that the vocabulary does not have: they are all read as [UNK]."""
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        return [
+            [
+                text[start:end]
+                for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True)
+                if token == self.id_of["[UNK]"]
+            ]
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
     def token(self, number: int) -> str:
         """Return the token of an id."""
         return str(self._tokenizer.id_to_token(number))

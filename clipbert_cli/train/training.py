@@ -32,7 +32,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
 from clipbert_cli.runtime.provenance import device_name, environment
-from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers, unlearned_answers
+from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers, unlearned_answers, unread_words
 from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
@@ -132,6 +132,8 @@ class Training:
         return [
             *cut_texts(trained, setup.tokenizer, what="training"),
             *cut_texts(self.val_examples, setup.tokenizer, what="validation"),
+            *unread_words(trained, setup.tokenizer, what="training"),
+            *unread_words(self.val_examples, setup.tokenizer, what="validation"),
             *unknown_answers(self.val_examples, setup.task, what="validation"),
             *unlearned_answers(trained, setup.task),
             *shared_media(trained, self.val_examples),

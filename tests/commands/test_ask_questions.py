@@ -34,7 +34,7 @@ def test_answers_are_those_of_single_questions_in_order_with_other_fields_kept(
         {"id": number, "video": video, "question": question, "note": {"nested": ["ü", None]}}
         for number, (question, video) in enumerate(
             (question, video)
-            for question in ("what shape is red ?", "where is the circle ?", "what color is it ?")
+            for question in ("what shape is red ?", "where is the circle ?", "what color is the bar ?")
             for video in videos(made_data)
         )
     ]
@@ -95,6 +95,26 @@ def test_a_damaged_file_is_the_error_of_its_questions_alone(
     assert done.returncode == 1
     assert ["error" in row for row in rows(done)] == [True, False, False, False, False, True]
     assert "damaged" in rows(done)[0]["error"]
+
+
+def test_words_that_the_model_does_not_know_are_warned_of(
+    clipbert: Clipbert, made_data: Path, trained_run: Path, retrieval_run: Path
+) -> None:
+    video = made_data / "videos" / "test0000.mp4"
+    asked = ["zebra giraffe", "what gnu ?", "what shape is red ?"]
+    done = clipbert("ask", "--run", trained_run, "--video", video, *asked)
+    assert done.returncode == 0
+    assert len(done.stdout.splitlines()) == 3
+    first, second = done.stderr.splitlines()
+    assert first.startswith("warning: the model's vocabulary has no word of 'zebra giraffe'")
+    assert second.startswith("warning: the model's vocabulary has not 'gnu' of 'what gnu ?'")
+    lines = "".join(json.dumps({"video": str(video), "question": question}) + "\n" for question in asked)
+    done = clipbert("ask", "--run", trained_run, "--questions", "-", stdin=lines)
+    assert done.returncode == 0
+    assert "2 of 3 questions or their options have words that are not in the vocabulary" in done.stderr
+    done = clipbert("search", made_data / "videos", "a zebra", "a red circle", "--run", retrieval_run)
+    assert done.returncode == 0
+    assert done.stderr.count("warning: the model's vocabulary has not 'zebra' of 'a zebra'") == 1
 
 
 def test_only_mistakes_come_out_too(clipbert: Clipbert, trained_run: Path) -> None:

@@ -350,7 +350,7 @@ SOUND = {
         "",
         {
             "captions.csv": table(
-                "train0000,a,0,0.5", "train0000,b,0.5,", "train0001,c,,", head="video_id,caption,start,end"
+                "train0000,a,0,0.5", "train0000,ring,0.5,", "train0001,bar,,", head="video_id,caption,start,end"
             )
         },
     ),

@@ -29,6 +29,14 @@ MISTAKES = [
     ("finetune -r runs/qa", "runs/qa is the folder of a run, not a recipe", "clipbert finetune --run runs/qa --resume"),
     ("recipes show runs/qa", "runs/qa is the folder of a run, not a recipe", "its recipe is runs/qa/recipe.yaml"),
     ("finetune -r txt_db/train.jsonl", "not YAML", "clipbert recipes copy NAME mine.yaml"),
+    ("recipes answers videos/test0000.mp4", "not UTF-8", "a recipe is a file of YAML"),
+    (
+        "recipes answers txt_db/answers.json",
+        "none of its 13 keys is a setting",
+        "names files such as txt_db",
+    ),
+    ("recipes validate table.csv", "table.csv holds a single value", "names files such as table.csv under data.splits"),
+    ("recipes validate tabs.yaml", "tabs.yaml:2:1: not YAML: a tab", "expand -t 2 tabs.yaml"),
     ("finetune -r videos", "no shipped recipe is called 'videos'", "clipbert recipes ls"),
     # Data that are elsewhere.
     ("finetune -r msrvtt_qa", "the environment variable DATA is not set", "--data-root"),
@@ -80,12 +88,28 @@ MISTAKES = [
     ("ask --run runs/qa --questions nope.jsonl", "No such file", "a file of JSON lines"),
     ("ask --run runs/qa --video notes.txt what?", "video 'notes.txt'", "--image before a picture"),
     ("ask --run runs/qa --image a.mp4 what?", "image 'a.mp4'", "--video before a video"),
+    ("ask --run a.mp4 --video runs/qa what?", "--video is runs/qa, the folder of a run", "--run runs/qa --video a.mp4"),
+    ("ask --run a.mp4 --image runs/qa what?", "--image is runs/qa, the folder of a run", "--run runs/qa --image a.mp4"),
+    ("ask --run a.mp4 --video a.mp4 what?", "a.mp4 is not a run folder: it is a file", "clipbert runs ls"),
+    ("ask --run runs/qa --video 'what is it?' a.mp4", "'what is it?', which is no file", "--video a.mp4 'what is it?'"),
+    ("ask --run runs/qa a.mp4 --image 'what is it?'", "'what is it?', which is no file", "--image a.mp4 'what is it?'"),
+    ("ask --run runs/qa what? a.mp4", "a.mp4 is a file, but stands where a question", "--video or --image before it"),
     ("ask --run runs/search --video a.mp4 what?", "answers no questions", "clipbert search FOLDER"),
     ("search 'a dog' videos --run runs/search", "MEDIA is a dog", "clipbert search videos 'a dog' --run runs/search"),
     ("search videos 'a dog' --run runs/qa", "needs a retrieval run", "a retrieval run with --run"),
     # Scores, downloads, devices.
     ("eval --recipe demo_qa --split test", "PREDS is missing", "clipbert eval preds.jsonl"),
     ("eval txt_db/train.jsonl --recipe demo_qa --split test", "media_id is null", "clipbert infer"),
+    ("eval table.csv --run runs/qa --split test", "table.csv is not a predictions file", "clipbert infer"),
+    ("eval txt_db/answers.json --run runs/qa --split test", "is not a predictions file", "clipbert infer"),
+    ("eval runs/qa/recipe.yaml --run runs/qa --split test", "is not a predictions file", "clipbert infer"),
+    ("eval table.csv --split test", "what made the predictions is unknown", "clipbert eval preds.jsonl --recipe"),
+    ("preview runs/qa/recipe.yaml", "recipe.yaml is a recipe, not a store", "with --recipe"),
+    ("preview table.csv", "table.csv is a file of annotations, not a store", "name the folder or store"),
+    ("preview a.mp4", "a.mp4 is a single media file, not a store", "name the folder that holds it"),
+    ("search a.mp4 'a dog' --run runs/search", "a.mp4 is a single media file", "name the folder that holds it"),
+    ("store ls txt_db/train.jsonl", "train.jsonl is a file of annotations", "name the folder or store"),
+    ("preview empty", "there are no files in the folders", "name the folder that holds the media files"),
     ("eval preds.jsonl --recipe demo_qa --split val", "belongs to this split", "name the split and the recipe"),
     ("eval runs/qa --recipe demo_qa --split test", "runs/qa is a folder, not a predictions file", "clipbert infer"),
     ("download msrvtt-qa", "similar names: msrvtt_qa", "clipbert assets ls"),
@@ -104,6 +128,8 @@ def world(trained_run: Path, retrieval_run: Path, made_data: Path, tmp_path_fact
     shutil.copytree(retrieval_run, folder / "runs/search", symlinks=True)
     shutil.copy(folder / "videos/test0000.mp4", folder / "a.mp4")
     (folder / "notes.txt").write_text("mine\n")
+    (folder / "table.csv").write_text("video_id,question,answer\ntest0000,what ?,red\n")
+    (folder / "tabs.yaml").write_text("data:\n\troot: .\n")
     (folder / "empty").mkdir()
     return folder
 

@@ -266,6 +266,26 @@ def test_records_that_are_reordered_after_infer_have_the_same_score(
     assert f"1 of {len(lines)} " in refused.stderr
 
 
+def test_eval_takes_recipe_and_split_from_the_meta_file(
+    clipbert: Clipbert, made_data: Path, predictions: Path, trained_run: Path, tmp_path: Path
+) -> None:
+    expected = evaluate(clipbert, made_data, predictions, "--json")
+    bare = clipbert("eval", predictions, "--json")
+    assert (bare.returncode, bare.stdout) == (0, expected.stdout), bare.stderr
+    for known in (["--recipe", "demo_qa", "--data-root", made_data], ["--split", "test"]):
+        assert clipbert("eval", predictions, *known, "--json").stdout == expected.stdout
+    assert json.loads(clipbert("eval", predictions, "--run", trained_run, "--json").stdout)["count"] == 48
+    # What a person names wins.
+    assert "belongs to this split" in clipbert("eval", predictions, "--split", "val").stderr
+    # A file that was changed afterwards is none of those that its meta file describes.
+    changed = tmp_path / "preds.jsonl"
+    changed.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-1]))
+    shutil.copy(f"{predictions}.meta.json", f"{changed}.meta.json")
+    done = clipbert("eval", changed, "--allow-partial")
+    assert done.returncode == 2
+    assert "--split is missing; what made the predictions is unknown: preds.jsonl.meta.json belongs to" in done.stderr
+
+
 @pytest.mark.parametrize("given", [[], ["--run", "runs/x", "--recipe", "demo_qa"]])
 def test_eval_takes_either_a_run_or_a_recipe(clipbert: Clipbert, given: list[str]) -> None:
     done = clipbert("eval", "preds.jsonl", "--split", "test", *given)

@@ -19,9 +19,9 @@ from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store.source import MediaBytes
 
 
-def preview(clipbert: Clipbert, out: Path, *arguments: object) -> str:
+def preview(clipbert: Clipbert, out: Path, *arguments: object, code: int = 0) -> str:
     done = clipbert("preview", *arguments, "-o", out)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == code, done.stderr
     assert done.stdout == ""
     return out.read_text(encoding="utf-8")
 
@@ -157,14 +157,40 @@ def test_a_folder_needs_no_annotations_and_a_sample_is_fair_by_seed(
 
 def test_what_is_missing_is_said_on_the_page(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
     arguments = ("-r", "demo_qa", "--split", "test", "--data-root", made_data)
-    for setting, says in (
-        ("model.tokenizer=absent.txt", "absent.txt: no such vocabulary"),
-        ("data.splits.test.media=absent", "does not exist"),
-        ("data.answers=absent.json", "absent.json: no such answer vocabulary"),
+    for setting, says, code in (
+        ("model.tokenizer=absent.txt", "absent.txt: no such vocabulary", 0),
+        ("data.splits.test.media=absent", "does not exist", 1),
+        ("data.answers=absent.json", "absent.json: no such answer vocabulary", 0),
     ):
-        page = preview(clipbert, tmp_path / f"{setting[:8]}.html", *arguments, "--set", setting)
+        page = preview(clipbert, tmp_path / f"{setting[:8]}.html", *arguments, "--set", setting, code=code)
         assert says in page
         assert "what color" in page.replace('">', " ")
+
+
+@pytest.mark.parametrize("kind", ["video", "image"])
+@pytest.mark.parametrize("given", ["no such folder", "a folder of other media", "damaged files", "some of them"])
+def test_a_page_without_media_is_no_success(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, kind: str, given: str
+) -> None:
+    recipe, source = ("demo_qa", "videos") if kind == "video" else ("demo_vqa", "images")
+    media = tmp_path / "media"
+    if given != "no such folder":
+        media.mkdir()
+        files = sorted((made_data / source).iterdir())
+        for file in files:
+            other = file.with_stem(f"other_{file.stem}").name
+            name = other if given == "a folder of other media" else file.name
+            (media / name).write_bytes(file.read_bytes()[: 200 if given == "damaged files" else None])
+        if given == "some of them":
+            (media / files[0].name).unlink()
+    out = tmp_path / "p.html"
+    options = ["--split", "test", "--data-root", made_data, "--set", f"data.splits.test.media={media}", "-o", out]
+    done = clipbert("preview", "-r", recipe, *options)
+    assert done.returncode == (given != "some of them"), done.stderr
+    assert ("the page shows no media" in done.stderr) == (given != "some of them")
+    says = "does not exist" if given == "no such folder" else r"\d of \d media that were looked at cannot be used"
+    assert re.search(f"warning: .*{says}", done.stderr), done.stderr
+    assert out.exists()
 
 
 @pytest.mark.parametrize(

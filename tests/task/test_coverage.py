@@ -6,7 +6,14 @@ import pytest
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
-from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers, unlearned_answers
+from clipbert_cli.task.coverage import (
+    cut_texts,
+    shared_media,
+    unknown_answers,
+    unknown_words,
+    unlearned_answers,
+    unread_words,
+)
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.answer_forms import normal_form
 from clipbert_cli.text.tokenizer import Tokenizer
@@ -43,6 +50,40 @@ def test_texts_that_are_cut_are_counted_with_the_longest(tokenizer, examples, sa
 def test_nothing_is_said_of_texts_that_fit(tokenizer):
     assert cut_texts([example("a b c"), example("c", context="a b")], tokenizer, what="training") == []
     assert cut_texts([], tokenizer, what="validation") == []
+
+
+@pytest.mark.parametrize(
+    ("examples", "says"),
+    [
+        ([example("a zebra"), example("b")], "1 of 2 training texts have words .* read as .UNK., such as 'zebra'$"),
+        ([example("Zebra", "elk", context="gnu a")], "3 of 3 training texts .* such as 'gnu', 'Zebra', 'elk'$"),
+        ([example("zebra elk gnu emu")], "such as 'zebra', 'elk', 'gnu'$"),
+        ([example("a \N{CAT}")] * 25_000, "8,334 of 8,334 training texts among 8,334 of 25,000 examples .*\N{CAT}"),
+    ],
+)
+def test_words_that_the_vocabulary_lacks_are_counted(tokenizer, examples, says):
+    (sentence,) = unread_words(examples, tokenizer, what="training")
+    assert re.search(says, sentence), sentence
+
+
+def test_nothing_is_said_of_words_that_are_known(tokenizer):
+    assert unread_words([example("a b C"), example("c", context="a b")], tokenizer, what="training") == []
+    assert unread_words([], tokenizer, what="validation") == []
+    assert unknown_words(["a b", ""], tokenizer) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("zebra elk", "has no word of 'zebra elk'"),
+        ("a zebra, elk b", "has not 'zebra', ',', 'elk' of"),
+        ("\N{CAT}", "has no word of '\N{CAT}'"),
+        ("a e\u0301lan", "has not 'e\u0301lan' of"),
+    ],
+)
+def test_unknown_words_of_a_question_are_named_as_they_are_written(tokenizer, text, says):
+    (sentence,) = unknown_words([text], tokenizer)
+    assert says in sentence
 
 
 def task(name, answers, **objective):

@@ -45,9 +45,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what this machine cannot run; `CLIPBERT_REQUIRE=cuda,dali,browser` turns such a skip into a failure."""
+    """Skip what this machine cannot run; `CLIPBERT_REQUIRE=cuda,dali` turns such a skip into a failure."""
     required = os.environ.get(REQUIRE, "").split(",")
-    for name, is_there in (("cuda", _has_cuda), ("dali", _has_dali), ("browser", _has_browser)):
+    for name, is_there in FOUND.items():
         if item.get_closest_marker(name) and not is_there():
             if name in required:
                 pytest.fail(f"{REQUIRE} asks for {name}, and it is not here")
@@ -66,6 +66,14 @@ def _has_dali() -> bool:
 
 def _has_browser() -> bool:
     return chromium() is not None and importlib.util.find_spec("playwright") is not None
+
+
+def _has_trackers() -> bool:
+    return all(map(importlib.util.find_spec, ("tensorboard", "wandb", "mlflow")))
+
+
+FOUND = {"cuda": _has_cuda, "dali": _has_dali, "browser": _has_browser, "trackers": _has_trackers}
+"""Whether this machine has what the marker of a test asks for."""
 
 
 def chromium() -> str | None:

@@ -47,6 +47,7 @@ from clipbert_cli.text.annotations import read_answers
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.text.tokenizer import Tokenizer
+from clipbert_cli.train.trackers import TrackedRun
 from clipbert_cli.types import Example
 
 PACKAGE = Path(foreign.__file__).parent
@@ -183,6 +184,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "infer.made_by: read_meta": (made_by.meta_file(Path("a.jsonl")).name, lambda path: meta(path.with_name("a.jsonl"))),
     "runs.share: _versions": ("environment.json", lambda path: share._versions(RunFolder(path.parent))),
     "report.training: last_start": ("environment.json", lambda path: last_start(RunFolder(path.parent))),
+    "train.trackers: TrackedRun.earlier": ("run.json", lambda path: TrackedRun("a", {}, 0, path.parent).earlier()),
     "model.hf_files: read_object": ("config.json", read_object),
     "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),
     "recipe.values: read_text": ("a.yaml", load_recipe),

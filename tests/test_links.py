@@ -15,6 +15,7 @@ from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import OutputError
 from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.score_folder import FINISHED, SCORES, STATE, UNFINISHED, ScoreFolder, Scoring
+from clipbert_cli.runs.folder import TRACKERS
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.train.logs import JsonLines
 from clipbert_cli.types import Example
@@ -56,6 +57,8 @@ RUN_FILES = (
     ".metrics.jsonl.new",
     "checkpoints",
     "tensorboard",
+    "wandb",
+    "mlflow",
     "recipe.yaml",
     "answers.json",
 )
@@ -67,7 +70,7 @@ def test_resuming_a_run_writes_nothing_elsewhere(
 ) -> None:
     run = shutil.copytree(trained_run, tmp_path / "run", symlinks=True)
     place = run / name
-    if place.is_dir() or name == "tensorboard":
+    if place.is_dir() or name in TRACKERS:
         shutil.move(place, tmp_path / "moved") if place.exists() else None
         target = outside
     else:

@@ -84,6 +84,9 @@ def test_the_wheel_says_what_it_is(unpacked):
         "dali-cuda12",
         "dali-cuda13",
         "tensorboard",
+        "wandb",
+        "mlflow",
+        "trackers",
         "plot",
         "heif",
         "dev",
@@ -101,7 +104,8 @@ def test_the_constraints_pin_every_requirement():
     import tomllib
 
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
-    extras = [name for extra in ("tensorboard", "plot", "dev") for name in project["optional-dependencies"][extra]]
+    optional = project["optional-dependencies"]
+    extras = [name for extra in ("tensorboard", "wandb", "mlflow", "plot", "dev") for name in optional[extra]]
     wanted = {requirement.partition(">=")[0].lower() for requirement in (*project["dependencies"], *extras)}
     lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
     pins = dict(line.lower().split("==") for line in lines if not line.startswith("#"))

@@ -35,6 +35,7 @@ from clipbert_cli.recipe.declaring import (
 from clipbert_cli.types import ClipTimes, FixedSampling, Kind, MediaNames, Place, Rotation, Sampling
 
 Pool = Literal["mean", "max", "lse"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 Schedule = Literal["linear", "invsqrt", "constant", "multi_step"]
 
 Checked = TypeVar("Checked", bound=Section)
@@ -499,8 +500,11 @@ class TrainConfig(Section):
         "Score the last validation once more with black frames, and score a guess from the training records alone: "
         "what the model knows without looking.",
     )
-    tensorboard: bool = setting(
-        False, ON_RESUME, "Also write events for TensorBoard. Needs: pip install 'clipbert[tensorboard]'."
+    trackers: list[Tracker] = setting(
+        [],
+        ON_RESUME,
+        "Experiment trackers that receive the numbers of metrics.jsonl, too: `tensorboard`, `wandb`, `mlflow`. Each "
+        "needs its package, such as: pip install 'clipbert[wandb]'.",
     )
 
     @model_validator(mode="after")

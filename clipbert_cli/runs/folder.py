@@ -8,7 +8,8 @@ runs/<name>/
     latest, best            links to checkpoints
     metrics.jsonl           one record per line
     environment.json        one entry per start: versions, devices, command, git commit
-    tensorboard/            events, if the recipe asks for them
+    tensorboard/, wandb/, mlflow/
+                            what the trackers of `train.trackers` keep
     .lock                   locked by the process that trains
 """
 
@@ -36,6 +37,9 @@ from clipbert_cli.runs.checkpoint import (
     step_folder,
 )
 
+# The trackers of `train.trackers`; each has a folder of its name.
+TRACKERS = ("tensorboard", "wandb", "mlflow")
+
 
 def _run_near(path: Path) -> str:
     """Return what to name in place of a path that is no run."""
@@ -59,7 +63,6 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.metrics = path / "metrics.jsonl"
         self.environment = path / "environment.json"
-        self.tensorboard = path / "tensorboard"
         self.lock = path / ".lock"
 
     # -------------------------------------------------------------------------------------------- the folder
@@ -162,7 +165,7 @@ class RunFolder:
             RunError: another process holds the lock.
             OSError: a folder that is written to is a symbolic link: checkpoints elsewhere would be removed through it.
         """
-        for folder in (self.checkpoints, self.tensorboard):
+        for folder in (self.checkpoints, *map(self.tracker, TRACKERS)):
             refuse_link(folder)
         with ExitStack() as stack:
             try:
@@ -174,6 +177,10 @@ class RunFolder:
                     hint="wait until it ends, or name another folder with --run",
                 ) from exc
             yield
+
+    def tracker(self, name: str) -> Path:
+        """Return the folder of an experiment tracker."""
+        return self.path / name
 
     def is_locked(self) -> bool:
         """Return whether another process trains in this folder."""

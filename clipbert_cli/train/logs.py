@@ -7,14 +7,13 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 import torch
 from torch import Tensor
 
-from clipbert_cli.errors import UsageError
 from clipbert_cli.files import naming, without_links
 
 # ------------------------------------------------------------------------------------------------ measuring
@@ -107,45 +106,8 @@ class JsonLines:
             self._stream.close()
 
 
-class TensorBoard:
-    """Writes every number of a record as the scalar `event/name`.
-
-    Raises:
-        UsageError: TensorBoard is not installed.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as exc:
-            raise UsageError(
-                "train.tensorboard is true, but TensorBoard is not installed",
-                hint="pip install 'clipbert[tensorboard]'",
-            ) from exc
-        self._writer: Any = SummaryWriter(str(folder))
-
-    def advance(self, step: int) -> None:
-        pass
-
-    def write(self, record: Mapping[str, Any]) -> None:
-        for name, value in _numbers(record):
-            if name != "step":
-                self._writer.add_scalar(f"{record['event']}/{name}", value, record["step"])
-
-    def close(self) -> None:
-        self._writer.close()
-
-
 def _finite(value: Any) -> Any:
     """Return the value with null for every nan and infinity, which JSON does not have (fp16 overflows produce them)."""
     if isinstance(value, Mapping):
         return {name: _finite(each) for name, each in value.items()}
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{name}", value

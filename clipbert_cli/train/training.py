@@ -33,7 +33,7 @@ from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
 from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers, unlearned_answers, unread_words
-from clipbert_cli.train.logs import JsonLines, Sink, TensorBoard
+from clipbert_cli.train.logs import JsonLines, Sink
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
 from clipbert_cli.train.optim import describe_groups, parameter_groups
@@ -42,6 +42,7 @@ from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, groups_digest, same_threads
 from clipbert_cli.train.session import Session
 from clipbert_cli.train.startup import TrainingFacts
+from clipbert_cli.train.trackers import InBackground, TrackedRun, check_installed
 from clipbert_cli.train.validation import BestCheckpoint
 from clipbert_cli.types import Batch, Example, Group
 
@@ -74,6 +75,7 @@ class Training:
     begin: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
+        check_installed(self.config.trackers)
         apply_options(self.model, self.config)
         self.devices = self.world.gather(device_name(self.world.device))
         self.data_digest = groups_digest(self.groups)
@@ -258,8 +260,14 @@ class Training:
             return []
         self.folder.add_environment(record)
         sinks = [*given, stack.enter_context(closing(JsonLines(self.folder.metrics)))]
-        if self.config.tensorboard:
-            sinks.append(stack.enter_context(closing(TensorBoard(self.folder.tensorboard))))
+        for name in self.config.trackers:
+            tracked = TrackedRun(
+                name=self.folder.path.name,
+                recipe=self.setup.recipe.model_dump(),
+                step=record["step"],
+                folder=self.folder.tracker(name),
+            )
+            sinks.append(stack.enter_context(InBackground(name, tracked)))
         return sinks
 
     def _full_disk(self, exc: OSError) -> RunError | None:

@@ -186,7 +186,7 @@ def test_a_base_that_is_no_name_is_an_error(tmp_path, extends):
         ("train.learning_rate=5e-5", lambda r: r.train.learning_rate == 5e-5),
         ("train.learning_rate=1", lambda r: r.train.learning_rate == 1.0),
         ("train.max_grad_norm=null", lambda r: r.train.max_grad_norm is None),
-        ("train.tensorboard=true", lambda r: r.train.tensorboard is True),
+        ("train.tf32=true", lambda r: r.train.tf32 is True),
         ("train.precision=fp32", lambda r: r.train.precision == "fp32"),
         ("train.betas=[0.8, 0.9]", lambda r: r.train.betas == [0.8, 0.9]),
         ("model.visual.depths=[1,1,2,1]", lambda r: r.model.visual.depths == [1, 1, 2, 1]),

@@ -47,7 +47,7 @@ def report(folder: Path, text: str, **options) -> list[str]:
         ("train: {learning_rate: fast}", 'train.learning_rate is "fast": it must be a number greater than 0'),
         ("train: {learning_rate: .nan}", "train.learning_rate is NaN: it must be a finite number"),
         ("train: {learning_rate: 1e999}", "train.learning_rate is Infinity: it must be a finite number"),
-        ("train: {tensorboard: yes}", 'train.tensorboard is "yes": it must be true or false'),
+        ("train: {tf32: yes}", 'train.tf32 is "yes": it must be true or false'),
         ("data: {media: vidoe}", 'data.media is "vidoe": it must be video or image; did you mean video?'),
         ("data: {media: 5}", "data.media is 5: it must be video or image"),
         ("data: {answers: 5}", "data.answers is 5: it must be text or null; quotes make text of it"),

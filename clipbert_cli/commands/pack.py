@@ -61,7 +61,7 @@ def pack(
             metavar="SIDE:GOP:CRF",
             help="Re-encode the videos with loss, so that clips are decoded three to four times as fast. SIDE is the "
             "longer side in pixels, GOP the number of frames between key frames, CRF the quality of x264 (0 is best, "
-            "51 worst). 448:16:20 is a good choice.",
+            "51 worst). 448:16:23 is a good choice.",
         ),
     ] = None,
     max_pixels: Annotated[
@@ -184,7 +184,7 @@ def _transcode(value: str | None) -> Transcode | None:
         raise UsageError(
             f"--transcode is {value!r}, but must be SIDE:GOP:CRF, three whole numbers (SIDE at least 16, GOP at least "
             "1, CRF from 0 to 51)",
-            hint="for example --transcode 448:16:20",
+            hint="for example --transcode 448:16:23",
         ) from exc
 
 

@@ -31,7 +31,7 @@ class Transcode:
 
     long_side: int = 448
     gop: int = 16
-    crf: int = 20
+    crf: int = 23
 
     def __post_init__(self) -> None:
         if self.long_side < 16 or self.gop < 1 or not 0 <= self.crf <= 51:
@@ -72,7 +72,8 @@ def transcode_video(data: bytes, settings: Transcode, *, max_pixels: int = MAX_P
                 # are decoded 1.7 times as fast, and pictures are nearly as close to the source (0.2 to 0.4 dB less).
                 # No scene cuts, so that key frames are exactly `gop` frames apart; no B-frames, so that the frame that
                 # a packet shows does not wait for a later packet. No macroblock tree: x264 reads memory there that it
-                # never wrote, so that the same video would not always become the same bytes.
+                # never wrote, so that the same video would not always become the same bytes. Without the tree, a `crf`
+                # of 23 gives the size of 20 with it, and pictures that are as close to the source or closer.
                 stream.options = {
                     "crf": str(settings.crf),
                     "g": str(settings.gop),

@@ -96,7 +96,7 @@ def stop(world: Path, source: str, store: str, **settings: object) -> None:
         ("pack empty new", "there are no files"),
         ("pack videos new --kind image", "there are no images"),
         ("pack videos videos/a.mp4/new", "is not a folder"),
-        ("pack images new --transcode 448:16:20", "for videos"),
+        ("pack images new --transcode 448:16:23", "for videos"),
         ("pack videos new --transcode 448", "SIDE:GOP:CRF"),
         ("pack images new --on-duplicate longest", "for videos"),
         ("pack --add videos new", "not a store to add to"),
@@ -107,7 +107,7 @@ def stop(world: Path, source: str, store: str, **settings: object) -> None:
         ("pack --add more pictures", "of kind 'image'"),
         ("pack --add more pictures --on-duplicate first", "of kind 'image'"),
         ("pack --add empty store", "there are no files"),
-        ("pack --add images store --transcode 448:16:20", "for videos"),
+        ("pack --add images store --transcode 448:16:23", "for videos"),
         ("store scan store", "has media records"),
         ("store scan store --beside", "has media records"),
         ("store scan videos", "not a store"),
@@ -172,7 +172,7 @@ def test_a_store_without_media_records_is_not_added_to(clipbert: Clipbert, store
 
 def test_a_stopped_pack_keeps_its_work_when_it_is_called_in_another_way(clipbert: Clipbert, stores: Path) -> None:
     stop(stores, "more", "new")
-    for words in ("--transcode 448:16:20", "--on-duplicate first"):
+    for words in ("--transcode 448:16:23", "--on-duplicate first"):
         refuse(clipbert, stores, f"pack more new --workers 0 {words}", "other settings")
     refuse(clipbert, stores, "pack images new --workers 0", "other settings")
     refuse(clipbert, stores, "store verify .new.unfinished --workers 0", "not complete")

@@ -355,7 +355,7 @@ def test_transcoded_videos_are_small_and_keep_their_times(tmp_path: Path) -> Non
     assert json.loads(content(tmp_path / "store")[b"/clipbert/manifest"])["transcode"] == {
         "long_side": 320,
         "gop": 10,
-        "crf": 20,
+        "crf": 23,
     }
 
 

@@ -1,7 +1,7 @@
 """The values that travel between packages: Example, VideoInfo, Batch, Outputs, Prediction.
 
 Legend: B media items, K clips, T frames, S canvas side in pixels, N text rows (the sum of all examples' texts), L text
-tokens, C classes.
+tokens, M words to predict, C classes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -232,11 +232,14 @@ class Texts:
         ids: (N, L) int64 token ids, 0 where padded.
         mask: (N, L) bool, True for real tokens.
         targets: tensors by name, which the task compares with the model's outputs.
+        word_positions: (2, M) int64, text row and token of each word that the model has to predict; None if it predicts
+            no words.
     """
 
     ids: torch.Tensor
     mask: torch.Tensor
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    word_positions: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +253,7 @@ class Batch:
         text_item: (N,) int64, index (0..B-1) of the media item that each text row belongs to.
         examples: the examples of all text rows, in their order.
         targets: tensors by name, made by the task's `collate`; empty where targets are unknown.
+        word_positions: (2, M), see `Texts.word_positions`.
         media_ids: the ids of the B media items.
         failed: (group, reason) of groups whose media item cannot be used; no other field includes them.
     """
@@ -260,31 +264,33 @@ class Batch:
     text_item: torch.Tensor
     examples: tuple[Example, ...]
     targets: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    word_positions: torch.Tensor | None = None
     media_ids: tuple[str, ...] = ()
     failed: tuple[tuple[Group, str], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`. Copies from pinned memory overlap with compute."""
-        return dataclasses.replace(
-            self,
-            **{
-                name: getattr(self, name).to(device, non_blocking=True)
-                for name in ("frames", "text_ids", "text_mask", "text_item")
-            },
-            targets={name: tensor.to(device, non_blocking=True) for name, tensor in self.targets.items()},
-        )
+        return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Return the batch in page-locked memory. The DataLoader of torch calls this hook."""
+        return self._moved(lambda tensor: tensor.pin_memory())
+
+    def _moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         return dataclasses.replace(
             self,
-            **{name: getattr(self, name).pin_memory() for name in ("frames", "text_ids", "text_mask", "text_item")},
-            targets={name: tensor.pin_memory() for name, tensor in self.targets.items()},
+            frames=move(self.frames),
+            text_ids=move(self.text_ids),
+            text_mask=move(self.text_mask),
+            text_item=move(self.text_item),
+            targets={name: move(tensor) for name, tensor in self.targets.items()},
+            word_positions=None if self.word_positions is None else move(self.word_positions),
         )
 
     def tensors(self) -> list[torch.Tensor]:
         """Return every tensor of the batch."""
-        return [self.frames, self.text_ids, self.text_mask, self.text_item, *self.targets.values()]
+        words = [] if self.word_positions is None else [self.word_positions]
+        return [self.frames, self.text_ids, self.text_mask, self.text_item, *self.targets.values(), *words]
 
     def __repr__(self) -> str:
         shapes = {"frames": self.frames, "text_ids": self.text_ids, **self.targets}
@@ -298,7 +304,7 @@ class Outputs:
 
     Args:
         logits: (N, K, C) outputs of the head; (N, K, 2) image-text matching scores in pretraining.
-        mlm_logits: (N, K, L, vocabulary size) masked-word scores in pretraining, else None.
+        mlm_logits: (M, K, vocabulary size) scores of words at the batch's `word_positions`; None if it has none.
     """
 
     logits: torch.Tensor

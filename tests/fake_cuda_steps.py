@@ -44,14 +44,12 @@ ITEMS, CLIPS, TEXTS, LENGTH, ANSWERS = 2, 2, 2, 6, 5
 def batch_of(name: str) -> Batch:
     """A batch on the CPU as the task `name` makes it."""
     rows = ITEMS * (TEXTS if name in ("multiple_choice", "retrieval") else 1)
-    words = torch.full((rows, LENGTH), -1)
-    words[:, 2] = 7
     targets: dict[str, dict[str, torch.Tensor]] = {
         "open_ended_qa": {"labels": torch.zeros(rows, dtype=torch.int64)},
         "image_qa": {"labels": torch.rand(rows, ANSWERS)},
         "multiple_choice": {"labels": torch.zeros(ITEMS, dtype=torch.int64)},
         "retrieval": {"labels": torch.zeros(rows, dtype=torch.int64)},
-        "pretraining": {"words": words, "matches": torch.zeros(rows, dtype=torch.int64)},
+        "pretraining": {"words": torch.full((rows,), 7), "matches": torch.zeros(rows, dtype=torch.int64)},
     }
     return Batch(
         frames=torch.zeros(ITEMS, CLIPS, 2, 3, 64, 64, dtype=torch.uint8),
@@ -60,6 +58,7 @@ def batch_of(name: str) -> Batch:
         text_item=torch.arange(ITEMS).repeat_interleave(rows // ITEMS),
         examples=tuple(Example(f"{item}", "", ("",) * (rows // ITEMS)) for item in range(ITEMS)),
         targets=targets[name],
+        word_positions=torch.tensor([list(range(rows)), [2] * rows]) if name == "pretraining" else None,
     )
 
 

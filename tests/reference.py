@@ -185,6 +185,28 @@ def texts(size: str, head: str, case_id: str) -> Texts:
     return Texts(torch.from_numpy(ids), torch.from_numpy(mask), item)
 
 
+NO_LABEL = -100
+"""The stored label of a token that is not predicted."""
+
+
+def every_token(ids: Tensor) -> Tensor:
+    """Return the positions of all tokens of ids (N, L), as `word_positions`: (2, N*L)."""
+    return torch.ones_like(ids).nonzero().T
+
+
+def labelled(labels: Tensor) -> Tensor:
+    """Return the positions of the labels (N, L) that name a word, as `word_positions`: (2, M)."""
+    return (labels != NO_LABEL).nonzero().T
+
+
+def masked_words(mlm_logits: Tensor, labels: Tensor, *, average: str = "all") -> Tensor:
+    """Return the loss of scores of all tokens (N*L, K, W), of which those with a label (N, L) count."""
+    rows, tokens = labelled(labels)
+    words = labels[rows, tokens]  # (M,)
+    wanted = mlm_logits.unflatten(0, labels.shape)[rows, tokens]  # (M, K, W)
+    return pooling.masked_words(wanted, words, positions=labels.numel() if average == "all" else len(words))
+
+
 # Our numbers by the names of the stored ones
 
 
@@ -234,16 +256,16 @@ def head_values(model: ClipBert, encoded: Encoded, texts: Texts, stored: Mapping
     embedded = model.embed_text(texts.ids)
     seen: list[Fused] = []
     hook = model.head.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    outputs = model.score(embedded, texts.mask, visual)
+    outputs = model.score(embedded, texts.mask, visual, word_positions=every_token(texts.ids))
     hook.remove()
     sequence, pooled = (each.unflatten(0, visual.shape[:2])[:, 0] for each in seen[0])
     values = {"text_embedding": embedded, "sequence": sequence, "pooled": pooled}
     if outputs.mlm_logits is None:
         return values | {"clip_logits": outputs.logits}
     mlm_labels, itm_labels = torch.tensor(stored["mlm_labels"]), torch.tensor(stored["itm_labels"])
-    words = outputs.mlm_logits[:, 0]
+    words = outputs.mlm_logits[:, 0].unflatten(0, texts.ids.shape)  # (N, L, W)
     mlm_mean, itm_mean = (
-        pooling.masked_words(outputs.mlm_logits, mlm_labels),
+        masked_words(outputs.mlm_logits, mlm_labels),
         pooling.matching(outputs.logits, itm_labels),
     )
     return values | {

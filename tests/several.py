@@ -58,7 +58,7 @@ class Doubling(nn.Module):
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         return torch.zeros(*ids.shape, 1)
 
-    def scorer(self, dtype: torch.dtype, *, compiled: bool, words: bool) -> DoublingScorer:
+    def scorer(self, dtype: torch.dtype, *, compiled: bool) -> DoublingScorer:
         return DoublingScorer()
 
 
@@ -70,13 +70,11 @@ class DoublingScorer:
     def project(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens
 
-    def __call__(self, text: torch.Tensor, visual: torch.Tensor) -> Scores:
+    def __call__(self, text: torch.Tensor, visual: torch.Tensor, words: None) -> Scores:
         return Scores(2 * visual[:, 0])
 
 
 class ScoreTask:
-    reads_words = False
-
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
         values = outputs.logits[:, 0, 0].tolist()
         return [Prediction(each.key, {"value": v}) for each, v in zip(batch.examples, values, strict=True)]

@@ -94,7 +94,7 @@ class Predictor:
         self, evaluation: Evaluation, progress: Callable[[int], None], check_interrupts: Callable[[], None]
     ) -> Iterator[Sequence[Prediction]]:
         model, device, shared = self.model, self.world.device, evaluation.shared
-        sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile, words=self.task.reads_words)
+        sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile)
         texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
         budgets: Budgets | None = None
         for batch in evaluation.batches:
@@ -115,7 +115,8 @@ class Predictor:
             scorer = RowScorer(sequence_scorer, own, budgets.tokens, most_sequences=most, after=check_interrupts)
             if shared is None:
                 rows = torch.arange(len(batch.text_item))
-                outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item)
+                words = batch.word_positions
+                outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item, words=words)
             else:
                 moved = dataclasses.replace(moved, examples=shared.examples)
                 outputs = _score_pairs(scorer, visual, shared, batch.media_ids)

@@ -1,6 +1,7 @@
 """Batches of text rows: which texts go through the transformer together, with which clips, and how many at a time.
 
-Legend: N texts, L text tokens, B media items, K clips, V visual tokens, R text rows, S sequences, D width, C classes.
+Legend: N texts, L text tokens, B media items, K clips, V visual tokens, R text rows, S sequences, M words to predict,
+D width, C classes, W vocabulary.
 
 A text row is one text with one media item. It is K sequences, one per clip. Sequences of equal length go through the
 transformer together, from all media items of a batch, so that nothing is padded. They go in parts that fit into memory.
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from clipbert_cli.memory import is_out_of_memory
 from clipbert_cli.model.clipbert import ClipBert
-from clipbert_cli.model.heads import Scores
+from clipbert_cli.model.heads import Scores, in_every_clip
 from clipbert_cli.model.scorer import SequenceScorer
 from clipbert_cli.types import Outputs, Texts
 
@@ -173,18 +174,27 @@ class RowScorer:
     after: Callable[[], None] = lambda: None
 
     def score(
-        self, visual: Tensor, *, row_text: Tensor, row_item: Tensor, place: Tensor | None = None, total: int = 0
+        self,
+        visual: Tensor,
+        *,
+        row_text: Tensor,
+        row_item: Tensor,
+        place: Tensor | None = None,
+        total: int = 0,
+        words: Tensor | None = None,
     ) -> Outputs:
         """Return the outputs of R rows; row r is text `row_text[r]` with media item `row_item[r]`.
 
         Args:
             visual: (B, K, V, D); all indices are on the CPU.
             place: (R,), the position of each row among `total` outputs; the others are 0. Default: R outputs in order.
+            words: (2, M), row and token of each word to predict; None predicts none.
         """
         clips = visual.shape[1]
         place, total = (torch.arange(len(row_text)), len(row_text)) if place is None else (place, total)
         visual = self.scorer.project(visual.flatten(0, 1))  # (B*K, V, 4D)
-        found = _Collected(self.scorer.num_outputs, total * clips, int(self.texts.lengths.max()), visual.device)
+        num_words = 0 if words is None else words.shape[1] * clips
+        found = _Collected(self.scorer.num_outputs, total * clips, num_words, visual.device)
         for length, rows in self.texts.rows(row_text):
             text = self.scorer.project(self.texts.embedded[length])  # (n, L, 4D)
             # For each row its text, its first clip and its first output; for each of its clips one step further,
@@ -192,41 +202,68 @@ class RowScorer:
             starts = torch.stack([self.texts.place[row_text[rows]], row_item[rows] * clips, place[rows] * clips])
             steps = torch.arange(clips) * torch.tensor([[0], [1], [1]])  # (3, K)
             sequences = (starts[:, :, None] + steps[:, None]).flatten(1).to(visual.device)  # (3, r*K)
-            self._score_sequences(text, visual, sequences, found)
+            own_words = None if words is None else _words_of_sequences(words, rows, clips)
+            self._score_sequences(text, visual, sequences, own_words, found)
         return found.outputs(clips)
 
-    def _score_sequences(self, text: Tensor, visual: Tensor, sequences: Tensor, found: _Collected) -> None:
-        """Score sequences of one length, given as (3, S) indices into `text`, `visual` and `found`."""
+    def _score_sequences(
+        self, text: Tensor, visual: Tensor, sequences: Tensor, words: Tensor | None, found: _Collected
+    ) -> None:
+        """Score sequences of one length.
+
+        Args:
+            sequences: (3, S) indices into `text`, `visual` and `found`.
+            words: (3, m) from `_words_of_sequences`.
+        """
 
         def work(start: int, stop: int) -> None:
             of_text, of_clip, where = sequences[:, start:stop]
-            found.put(where, self.scorer(text[of_text], visual[of_clip]))
+            if words is None:
+                found.put(where, self.scorer(text[of_text], visual[of_clip], None))
+            else:
+                begin, end = torch.searchsorted(words[0], torch.tensor([start, stop])).tolist()
+                sequence, token, place = words[:, begin:end].to(visual.device)
+                scores = self.scorer(text[of_text], visual[of_clip], torch.stack([sequence - start, token]))
+                found.put(where, scores, words=place)
             self.after()
 
         self.budget.parts(sequences.shape[1], text.shape[1] + visual.shape[1], work, at_most=self.most_sequences)
 
 
-class _Collected:
-    """The scores of S sequences, written as they come; 0 where nothing is written.
+def _words_of_sequences(words: Tensor, rows: Tensor, clips: int) -> Tensor:
+    """Return the words of the rows `rows` in every clip, by sequence.
 
     Args:
-        length: the tokens of the longest text.
-    """
+        words: (2, M), row and token of each word.
+        rows: (r,), rising; sequence s is row `rows[s // clips]` with clip `s % clips`.
 
-    def __init__(self, num_outputs: int, sequences: int, length: int, device: torch.device) -> None:
+    Returns:
+        (3, m) int64: sequence, token, and the position among M*K outputs.
+    """
+    own = torch.isin(words[0], rows).nonzero()[:, 0]
+    place = torch.searchsorted(rows, words[0, own])  # of each word's row in `rows`
+    sequence, token = in_every_clip(torch.stack([place, words[1, own]]), clips)
+    output, _ = in_every_clip(torch.stack([own, own]), clips)
+    return torch.stack([sequence, token, output])[:, sequence.argsort(stable=True)]
+
+
+class _Collected:
+    """The scores of S sequences and M*K words, written as they come; 0 where nothing is written."""
+
+    def __init__(self, num_outputs: int, sequences: int, num_words: int, device: torch.device) -> None:
         self.logits = torch.zeros(sequences, num_outputs, device=device)  # (S, C)
-        self.length = length
+        self.num_words = num_words
         self.words: Tensor | None = None
 
-    def put(self, which: Tensor, scores: Scores) -> None:
-        """Write the scores (s, C) of the sequences `which` (s,)."""
+    def put(self, which: Tensor, scores: Scores, *, words: Tensor | None = None) -> None:
+        """Write the scores (s, C) of the sequences `which` (s,), and those (m, W) of the words `words` (m,)."""
         self.logits[which] = scores.logits.float()
         if scores.mlm_logits is not None:
             if self.words is None:
-                self.words = scores.mlm_logits.new_zeros(len(self.logits), self.length, scores.mlm_logits.shape[-1])
-            self.words[which, : scores.mlm_logits.shape[1]] = scores.mlm_logits  # (s, L, W)
+                self.words = scores.mlm_logits.new_zeros(self.num_words, scores.mlm_logits.shape[-1])
+            self.words[words] = scores.mlm_logits
 
     def outputs(self, clips: int) -> Outputs:
-        """Return the scores by row and clip, (S, ...) -> (R, K, ...)."""
-        words = None if self.words is None else self.words.unflatten(0, (-1, clips))  # (R, K, L, W)
+        """Return the scores by row or word, and clip: (S, C) -> (R, K, C) and (M*K, W) -> (M, K, W)."""
+        words = None if self.words is None else self.words.unflatten(0, (-1, clips))  # (M, K, W)
         return Outputs(self.logits.unflatten(0, (-1, clips)), words)  # (R, K, C)

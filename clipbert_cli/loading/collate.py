@@ -77,6 +77,7 @@ class Collate:
             text_item=torch.tensor(text_item, dtype=torch.long),
             examples=examples,
             targets=texts.targets,
+            word_positions=texts.word_positions,
             media_ids=tuple(item.group.media_id for item in items),
         )
 

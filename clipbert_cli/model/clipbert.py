@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clipbert_cli.model.bert_sizes import BertSizes
-from clipbert_cli.model.heads import HEADS, Fused, HeadSpec
+from clipbert_cli.model.heads import HEADS, Fused, HeadSpec, in_every_clip
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
 from clipbert_cli.model.hf_files import VisionModel
 from clipbert_cli.model.resnet import GridResNet
@@ -119,36 +119,32 @@ class ClipBert(nn.Module):
         sequence = self.transformer(tokens, mask)  # (N, L+V, D)
         return Fused(sequence, self.transformer.pool(sequence))
 
-    def score(self, text: Tensor, text_mask: Tensor, visual: Tensor) -> Outputs:
+    def score(
+        self, text: Tensor, text_mask: Tensor, visual: Tensor, *, word_positions: Tensor | None = None
+    ) -> Outputs:
         """Fuse every text row with every clip of its media item, and score.
 
         Args:
             text: (N, L, D) from `embed_text`.
             text_mask: (N, L) bool, True = real token.
             visual: (N, K, V, D) from `encode_visual`, the media item of each text row.
+            word_positions: (2, M), text row and token of each word to predict, see `Texts.word_positions`.
         """
         rows, clips = visual.shape[:2]
-        length = text.shape[1]
         text = text.repeat_interleave(clips, dim=0)  # (N*K, L, D)
         text_mask = text_mask.repeat_interleave(clips, dim=0)  # (N*K, L)
         fused = self.fuse(text, text_mask, visual.flatten(0, 1))  # (N*K, L+V, D), (N*K, D)
-        scores = self.head(fused, text_length=length, word_embeddings=self.text_embeddings.word_embeddings.weight)
+        words = None if word_positions is None else in_every_clip(word_positions, clips)  # (2, M*K)
+        scores = self.head(fused, words=words, word_embeddings=self.text_embeddings.word_embeddings.weight)
         return Outputs(
             logits=scores.logits.unflatten(0, (rows, clips)),  # (N, K, C)
-            mlm_logits=None if scores.mlm_logits is None else scores.mlm_logits.unflatten(0, (rows, clips)),
+            mlm_logits=None if scores.mlm_logits is None else scores.mlm_logits.unflatten(0, (-1, clips)),  # (M, K, W)
         )
 
-    def scorer(
-        self, dtype: torch.dtype = torch.float32, *, compiled: bool = False, words: bool = True
-    ) -> SequenceScorer:
-        """Return the means to `score` at inference with less work; see there for the arguments.
-
-        Args:
-            words: False leaves out the scores of words, if the head has any.
-        """
-        head = self.head if words else self.head.matcher()  # type: ignore[operator]  # a method of every head
+    def scorer(self, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> SequenceScorer:
+        """Return the means to `score` at inference with less work; see there for the arguments."""
         embeddings = self.text_embeddings.word_embeddings.weight
-        return SequenceScorer(self.transformer, head, embeddings, dtype=dtype, compiled=compiled)
+        return SequenceScorer(self.transformer, self.head, embeddings, dtype=dtype, compiled=compiled)
 
     def recompute_activations(self) -> None:
         """Save memory in training: the backward pass computes activations anew, stage by stage and layer by layer."""
@@ -159,4 +155,5 @@ class ClipBert(nn.Module):
         """Score all clips of a batch at once; each media item is encoded once, each text embedded once."""
         visual = self.encode_visual(batch.frames)  # (B, K, V, D)
         text = self.embed_text(batch.text_ids)  # (N, L, D)
-        return self.score(text, batch.text_mask, visual[batch.text_item])  # (N, K, C)
+        rows = visual[batch.text_item]  # (N, K, V, D)
+        return self.score(text, batch.text_mask, rows, word_positions=batch.word_positions)  # (N, K, C)

@@ -1,13 +1,14 @@
 """Heads: scores from the fused sequence.
 
-Legend: S sequences (text rows times clips), L text tokens, V visual tokens, D width, C classes, W vocabulary.
+Legend: S sequences (text rows times clips), L text tokens, V visual tokens, D width, C classes, M words to predict,
+W vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -76,7 +77,7 @@ class Fused(NamedTuple):
 
 
 class Scores(NamedTuple):
-    """Output of a head: `logits` (S, C), and from the pretraining head `mlm_logits` (S, L, W)."""
+    """Output of a head: `logits` (S, C), and from the pretraining head `mlm_logits` (M, W) of the wanted words."""
 
     logits: Tensor
     mlm_logits: Tensor | None = None
@@ -86,11 +87,12 @@ OUTPUT_LAYER = "head.layers.2."
 """The start of the names of a classifier's last layer, which has one row per output."""
 
 
+WIDTH_MULTIPLE = 8
+"""Scores of words are computed for a vocabulary that is padded to a multiple of this."""
+
+
 class ClassifierHead(nn.Module):
     """Dropout on the pooled token, then D -> 2 D -> ReLU -> C."""
-
-    reads_words: ClassVar[bool] = False
-    """Whether the head reads the outputs of all text tokens, or only the pooled first one."""
 
     def __init__(self, sizes: BertSizes, num_outputs: int) -> None:
         super().__init__()
@@ -99,38 +101,17 @@ class ClassifierHead(nn.Module):
         self.dropout = nn.Dropout(sizes.hidden_dropout)
         self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, num_outputs))
 
-    def matcher(self) -> nn.Module:
-        """Return the head without its scores of words, of which it has none."""
-        return self
-
-    def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
-        """Score from `pooled` alone; the other arguments are for heads that read words."""
+    def forward(self, fused: Fused, *, words: Tensor | None, word_embeddings: Tensor) -> Scores:
+        """Score from `pooled` alone; the other arguments are for the head that predicts words."""
         return Scores(self.layers(self.dropout(fused.pooled)))  # (S, C)
 
 
-class Matcher(nn.Module):
-    """The matching part of a pretraining head, which shares its weights."""
-
-    reads_words: ClassVar[bool] = False
-
-    def __init__(self, itm: nn.Linear) -> None:
-        super().__init__()
-        self.num_outputs = itm.out_features
-        self.itm = itm
-
-    def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
-        """Score from `pooled` alone."""
-        return Scores(self.itm(fused.pooled))  # (S, 2)
-
-
 class PretrainingHead(nn.Module):
-    """Masked words at the text positions, and whether text and media match.
+    """Masked words, and whether text and media match.
 
     The masked word head is BERT's: linear, GELU, layer norm, then the product with the word embeddings, whose weights
     it shares.
     """
-
-    reads_words: ClassVar[bool] = True
 
     def __init__(self, sizes: BertSizes, num_outputs: int) -> None:
         super().__init__()
@@ -142,14 +123,35 @@ class PretrainingHead(nn.Module):
         self.mlm_bias = nn.Parameter(torch.zeros(sizes.vocab_size))
         self.itm = nn.Linear(width, num_outputs)
 
-    def matcher(self) -> nn.Module:
-        """Return the part that scores whether text and media match, without the costly scores of words."""
-        return Matcher(self.itm)
+    def forward(self, fused: Fused, *, words: Tensor | None, word_embeddings: Tensor) -> Scores:
+        """Score whether text and media match, and the wanted words.
 
-    def forward(self, fused: Fused, *, text_length: int, word_embeddings: Tensor) -> Scores:
-        """Score the first `text_length` tokens with `word_embeddings` (W, D)."""
-        words = self.norm(self.activation(self.transform(fused.sequence[:, :text_length])))  # (S, L, D)
-        return Scores(self.itm(fused.pooled), F.linear(words, word_embeddings, self.mlm_bias))  # (S, 2), (S, L, W)
+        Args:
+            words: (2, M) int64, sequence and token of each word to predict; None predicts none.
+            word_embeddings: (W, D).
+        """
+        matches = self.itm(fused.pooled)  # (S, 2)
+        if words is None:
+            return Scores(matches)
+        sequences, tokens = words
+        # Some 15 % of the tokens are predicted. They are gathered first, because the product with the vocabulary is the
+        # most costly operation of the head.
+        wanted = self.norm(self.activation(self.transform(fused.sequence[sequences, tokens])))  # (M, D)
+        return Scores(matches, self._word_scores(wanted, word_embeddings))  # (S, 2), (M, W)
+
+    def _word_scores(self, wanted: Tensor, word_embeddings: Tensor) -> Tensor:
+        """(M, D) and (W, D) -> (M, W)."""
+        # Tensor cores are fast for widths that are multiples of 8, but BERT's vocabulary has 30,522 words.
+        padding = -len(word_embeddings) % WIDTH_MULTIPLE
+        weight, bias = F.pad(word_embeddings, (0, 0, 0, padding)), F.pad(self.mlm_bias, (0, padding))
+        return F.linear(wanted, weight, bias)[:, : len(word_embeddings)]
+
+
+def in_every_clip(words: Tensor, clips: int) -> Tensor:
+    """Text row and token of M words, (2, M) -> sequence and token of each word in each clip, (2, M*K)."""
+    rows, tokens = words[:, :, None]  # (M, 1) each
+    sequences = rows * clips + torch.arange(clips, device=words.device)  # (M, K)
+    return torch.stack([sequences, tokens.expand_as(sequences)]).flatten(1)
 
 
 HEADS: dict[str, Callable[[BertSizes, int], nn.Module]] = {

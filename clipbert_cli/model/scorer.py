@@ -9,8 +9,6 @@ Legend: S sequences (one text with one clip), L text tokens, V visual tokens, D 
 from __future__ import annotations
 
 import copy
-from contextlib import AbstractContextManager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,16 +24,16 @@ class SequenceScorer:
     once: autocast would convert the weights in every call and keep the residual sums in float32.
 
     Args:
-        words: (W, D) word embeddings, which the pretraining head reads.
+        word_embeddings: (W, D), which the pretraining head reads.
         dtype: of the layers' weights and activations; pooler and classifier always compute in float32.
         compiled: run the inner layers through `torch.compile`.
     """
 
     def __init__(
-        self, transformer: Transformer, head: nn.Module, words: Tensor, *, dtype: torch.dtype, compiled: bool
+        self, transformer: Transformer, head: nn.Module, word_embeddings: Tensor, *, dtype: torch.dtype, compiled: bool
     ) -> None:
         self.dtype, self.compiled = dtype, compiled
-        self.pool, self.head, self.words = transformer.pool, head, words
+        self.pool, self.head, self.word_embeddings = transformer.pool, head, word_embeddings
         self.num_outputs: int = head.num_outputs  # type: ignore[assignment]  # classes C of every head
         self.transformer = transformer if dtype == torch.float32 else copy.deepcopy(transformer).to(dtype)
 
@@ -43,19 +41,19 @@ class SequenceScorer:
         """Text or visual tokens (n, t, D) -> (n, t, 4D), see `Transformer.project_first`."""
         return self.transformer.project_first(tokens.to(self.dtype))
 
-    def __call__(self, text: Tensor, visual: Tensor) -> Scores:
-        """Text (S, L, 4D) and visual tokens (S, V, 4D), both from `project` -> logits (S, C)."""
-        length = text.shape[1]
-        tokens = torch.cat([text, visual], dim=1)  # (S, L+V, 4D)
-        reads = length if self.head.reads_words else 1  # tokens of the last layer that the head reads
-        tokens = self.transformer.fuse_projected(tokens, reads=reads, compiled=self.compiled)  # (S, reads, D)
-        with self._head_precision(tokens.device):
-            # Scores are ranked, so they are float32 whatever the layers are. Word scores are too many for that.
-            tokens = tokens if self.head.reads_words else tokens.float()
-            fused = Fused(tokens, self.pool(tokens))
-            scores: Scores = self.head(fused, text_length=length, word_embeddings=self.words)
-        return scores
+    def __call__(self, text: Tensor, visual: Tensor, words: Tensor | None = None) -> Scores:
+        """Text (S, L, 4D) and visual tokens (S, V, 4D), both from `project` -> logits (S, C).
 
-    def _head_precision(self, device: torch.device) -> AbstractContextManager[Any]:
-        low = bool(self.head.reads_words) and self.dtype != torch.float32
-        return torch.autocast(device.type, dtype=self.dtype if low else None, enabled=low)
+        Args:
+            words: (2, M), sequence and token of each word to predict; None predicts none.
+        """
+        tokens = torch.cat([text, visual], dim=1)  # (S, L+V, 4D)
+        reads = 1 if words is None else text.shape[1]  # tokens of the last layer that the head reads
+        tokens = self.transformer.fuse_projected(tokens, reads=reads, compiled=self.compiled)  # (S, reads, D)
+        low = words is not None and self.dtype != torch.float32
+        with torch.autocast(tokens.device.type, dtype=self.dtype if low else None, enabled=low):
+            # Scores are ranked, so they are float32 whatever the layers are. Word scores are too many for that.
+            tokens = tokens if low else tokens.float()
+            fused = Fused(tokens, self.pool(tokens))
+            scores: Scores = self.head(fused, words=words, word_embeddings=self.word_embeddings)
+        return scores

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipbert_cli.task.base import Task
-from clipbert_cli.task.pooling import NO_LABEL
 from clipbert_cli.text.tokenizer import Tokenizer
-from clipbert_cli.types import Example
+from clipbert_cli.types import Example, Texts
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class TokenRow:
 def token_rows(task: Task, tokenizer: Tokenizer, examples: Sequence[Example]) -> list[list[TokenRow]]:
     """Return the rows of each example."""
     texts = task.collate(examples, tokenizer, labelled=False)
-    words = texts.targets.get("words")
+    true_ids = _true_ids(texts)
     rows = []
     place = 0
     for example in examples:
@@ -46,9 +45,9 @@ def token_rows(task: Task, tokenizer: Tokenizer, examples: Sequence[Example]) ->
         for role, text in zip(task.roles(example), example.texts, strict=True):
             length = int(texts.mask[place].sum())
             ids = texts.ids[place, :length].tolist()
-            hidden = [NO_LABEL] * length if words is None else words[place, :length].tolist()
+            hidden = [true_ids.get((place, at)) for at in range(length)]
             tokens = [
-                Token(tokenizer.token(number), "" if true == NO_LABEL else tokenizer.token(true))
+                Token(tokenizer.token(number), "" if true is None else tokenizer.token(true))
                 for number, true in zip(ids, hidden, strict=True)
             ]
             written = f"{example.context} {text}" if example.context else text
@@ -56,6 +55,14 @@ def token_rows(task: Task, tokenizer: Tokenizer, examples: Sequence[Example]) ->
             place += 1
         rows.append(own)
     return rows
+
+
+def _true_ids(texts: Texts) -> dict[tuple[int, int], int]:
+    """Return the id of each word that has to be predicted, by text row and token."""
+    if texts.word_positions is None:
+        return {}
+    rows, tokens = texts.word_positions.tolist()
+    return dict(zip(zip(rows, tokens, strict=True), texts.targets["words"].tolist(), strict=True))
 
 
 def _cut(tokenizer: Tokenizer, context: str | None, text: str, kept: Sequence[Token]) -> list[str]:

@@ -76,8 +76,6 @@ class Task(ABC):
     expected_fields: ClassVar[tuple[str, ...]] = ()
     # The kind of head that the model needs; `num_outputs` is its size.
     head_kind: ClassVar[Literal["classifier", "pretraining"]] = "classifier"
-    # Whether the task reads the scores of words that a pretraining head gives.
-    reads_words: ClassVar[bool] = False
     # Whether the answers come from a vocabulary (`data.answers`).
     needs_answers: ClassVar[bool] = False
     # Whether every text is scored with every media item. Predictions then belong to media items, not to examples, and a
@@ -305,9 +303,12 @@ def _id_of(record: Record) -> str | None:
     return own if record.part is None else f"{own}.{record.part}"
 
 
-def as_texts(ids: np.ndarray, mask: np.ndarray, targets: Mapping[str, np.ndarray]) -> Texts:
+def as_texts(
+    ids: np.ndarray, mask: np.ndarray, targets: Mapping[str, np.ndarray], *, word_positions: np.ndarray | None = None
+) -> Texts:
     """Return text rows as tensors that share the arrays' memory; ids and mask are (N, L)."""
     import torch
 
     tensors = {name: torch.from_numpy(array) for name, array in targets.items()}
-    return Texts(torch.from_numpy(ids), torch.from_numpy(mask), tensors)
+    words = None if word_positions is None else torch.from_numpy(word_positions)
+    return Texts(torch.from_numpy(ids), torch.from_numpy(mask), tensors, words)

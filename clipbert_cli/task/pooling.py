@@ -1,6 +1,6 @@
 """Pooling over clips: the training loss beside the inference score.
 
-Legend: N text rows, K clips, C classes, L text tokens, W vocabulary, Q questions, O options, B media items.
+Legend: N text rows, K clips, C classes, M masked words, W vocabulary, Q questions, O options, B media items.
 
 Every clip predicts on its own. This file alone merges the K predictions into one (ClipBERT section 3.2, equation 3, and
 the appendix). Logits are (N, K, C). Losses and scores are computed in float32 or better: in 16 bits, log-sum-exp over
@@ -13,13 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# The label of positions where `masked_words` expects no word; torch's own `ignore_index`.
-NO_LABEL = -100
 
 # Clips are axis 1. `lse` is the paper's choice: unlike the mean it lets one clip with clear evidence decide, and
 # unlike the maximum it passes gradients to all clips.
@@ -142,35 +139,36 @@ def label_probabilities(logits: Tensor, *, pool: str) -> Tensor:
 # ---------------------------------------- pretraining: nothing is pooled, every clip counts as an example
 
 
-def masked_words(mlm_logits: Tensor, labels: Tensor, *, average: Literal["all", "labelled"] = "all") -> Tensor:
-    """Return the cross entropy of the masked words.
+def masked_words(mlm_logits: Tensor, words: Tensor, *, positions: int) -> Tensor:
+    """Return the cross entropy of the masked words, summed over words, mean over clips, divided by `positions`.
 
     Args:
-        mlm_logits: (N, K, L, W).
-        labels: (N, L) int64, `NO_LABEL` where nothing is predicted.
-        average: `all` divides by all positions, with padding and unlabelled ones (the original's training loss).
-            `labelled` divides by the labelled positions (the original's validation); without any the result is 0.
+        mlm_logits: (M, K, W).
+        words: (M,) int64, the true words; without any the result is 0.
+        positions: M gives the mean over the masked words (the original's validation), the number of all tokens with
+            padding the original's training loss.
     """
     from torch.nn import functional as F
 
-    labels = labels[:, None].expand(mlm_logits.shape[:3])  # (N, K, L)
-    loss = F.cross_entropy(
-        at_least_float32(mlm_logits).flatten(0, 2), labels.flatten(), ignore_index=NO_LABEL, reduction="sum"
-    )
-    # The sum is divided by hand: torch's mean over the labelled positions is NaN if there are none.
-    counted = labels.numel() if average == "all" else (labels != NO_LABEL).sum().clamp(min=1)
-    return loss / counted
+    clips = mlm_logits.shape[1]
+    labels = words[:, None].expand(-1, clips)  # (M, K)
+    # The sum is divided by hand: torch's mean over no words is NaN.
+    loss = F.cross_entropy(at_least_float32(mlm_logits).flatten(0, 1), labels.flatten(), reduction="sum")
+    return loss / (clips * max(positions, 1))
 
 
-def count_words(mlm_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Count the labelled positions of all clips, and those whose most likely word is the label: (N,) and (N,).
+def count_words(mlm_logits: Tensor, words: Tensor, *, rows: Tensor, num_rows: int) -> tuple[Tensor, Tensor]:
+    """Count each text row's masked words in all clips, and how often the most likely word is right: (N,) and (N,).
 
-    Shapes as in `masked_words`.
+    Args:
+        mlm_logits, words: (M, K, W) and (M,), as in `masked_words`.
+        rows: (M,) int64, the text row of each word.
+        num_rows: N.
     """
-    labels = labels[:, None].expand(mlm_logits.shape[:3])  # (N, K, L)
-    labelled = labels != NO_LABEL
-    right = (mlm_logits.argmax(dim=-1) == labels) & labelled  # (N, K, L)
-    return labelled.sum(dim=(1, 2)), right.sum(dim=(1, 2))
+    right = (mlm_logits.argmax(dim=-1) == words[:, None]).sum(dim=1)  # (M,)
+    none = right.new_zeros(num_rows)  # (N,)
+    total = right.new_full(right.shape, mlm_logits.shape[1])  # (M,)
+    return none.index_add(0, rows, total), none.index_add(0, rows, right)
 
 
 def matching(logits: Tensor, labels: Tensor) -> Tensor:

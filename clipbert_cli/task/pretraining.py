@@ -19,7 +19,7 @@ from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, as_texts, make_exa
 from clipbert_cli.task.intervals import Interval, Sample
 from clipbert_cli.task.measures import Measure, interval_text
 from clipbert_cli.task.metrics import percent
-from clipbert_cli.task.pooling import NO_LABEL, count_matches, count_words, masked_words, matching
+from clipbert_cli.task.pooling import count_matches, count_words, masked_words, matching
 from clipbert_cli.task.retrieval import NegativeCaptions
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey, Texts
@@ -35,6 +35,8 @@ MASKED_SHARE = 0.15
 BECOMES_MASK, BECOMES_RANDOM = 0.8, 0.1
 # The share of the texts that is exchanged for a text of another media item (ClipBERT section 3.1).
 MISMATCHED_SHARE = 0.5
+# Where no word is to be predicted.
+NO_WORD = -100
 # The fields of a prediction.
 COUNTS = ("words", "words_right", "pairs", "pairs_right")
 
@@ -54,7 +56,6 @@ class Pretraining(Task):
     metrics = ("mlm_accuracy", "itm_accuracy", "masked_words", "count")
     objective_settings = ("pool", "mlm_average", "as_original")
     head_kind = "pretraining"
-    reads_words = True
     list_field = "caption"
 
     def num_outputs(self) -> int:
@@ -87,11 +88,11 @@ class Pretraining(Task):
     def collate(self, examples: Sequence[Example], tokenizer: Tokenizer, *, labelled: bool) -> Texts:
         """Return masked rows with the targets `words` and `matches`.
 
-        `words` (N, L) int64 is the true id of a masked word, `NO_LABEL` elsewhere. `matches` (N,) int64 is 1 if text
-        and media item belong together. Validation needs the targets too, so `labelled` changes nothing.
+        `words` (M,) int64 are the true ids of the masked words, at `Texts.word_positions`. `matches` (N,) int64 is 1 if
+        text and media item belong together. Validation needs the targets too, so `labelled` changes nothing.
         """
         ids, mask = tokenizer([text for example in examples for text in example.texts])
-        words = np.full_like(ids, NO_LABEL)
+        words = np.full_like(ids, NO_WORD)  # (N, L)
         for row, example in enumerate(examples):
             # The seed was drawn with the pair. A generator of the loading process would depend on which process it is.
             rng = np.random.default_rng(example.target.mask_seed)
@@ -99,14 +100,19 @@ class Pretraining(Task):
             ids[row], words[row] = mask_words(ids[row], tokenizer, rng)
             # Their words are not predicted by default: the image says nothing about them.
             if not (example.target.matches or self.objective.as_original):
-                words[row] = NO_LABEL
+                words[row] = NO_WORD
         matches = np.array([example.target.matches for example in examples], dtype=np.int64)
-        return as_texts(ids, mask, {"words": words, "matches": matches})
+        positions = np.stack(np.nonzero(words != NO_WORD))  # (2, M)
+        targets = {"words": words[tuple(positions)], "matches": matches}
+        return as_texts(ids, mask, targets, word_positions=positions)
 
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return `mlm`, `itm` and their sum. `objective.mlm_average` decides what `mlm` is averaged over."""
         assert outputs.mlm_logits is not None
-        mlm = masked_words(outputs.mlm_logits, batch.targets["words"], average=self.objective.mlm_average)
+        words = batch.targets["words"]  # (M,)
+        # The original divides by all positions of the texts, padding included.
+        positions = batch.text_ids.numel() if self.objective.mlm_average == "all" else len(words)
+        mlm = masked_words(outputs.mlm_logits, words, positions=positions)
         itm = matching(outputs.logits, batch.targets["matches"])
         return {"loss": mlm + itm, "mlm": mlm, "itm": itm}
 
@@ -116,7 +122,11 @@ class Pretraining(Task):
         Fields: `words` (masked words of all clips), `words_right`, `pairs` (one per clip) and `pairs_right`.
         """
         assert outputs.mlm_logits is not None
-        total, right = count_words(outputs.mlm_logits, batch.targets["words"])  # (N,), (N,)
+        assert batch.word_positions is not None
+        rows = batch.word_positions[0]  # (M,)
+        total, right = count_words(
+            outputs.mlm_logits, batch.targets["words"], rows=rows, num_rows=len(batch.text_ids)
+        )  # (N,), (N,)
         pairs = count_matches(outputs.logits, batch.targets["matches"])  # (N,)
         clips = outputs.logits.shape[1]
         return [
@@ -211,7 +221,7 @@ def mask_words(ids: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) 
     vocabulary, and 10% stay. [CLS], [SEP], [MASK] and padding are never chosen.
 
     Returns:
-        The masked ids (L,), and the labels (L,): the true id where a word was chosen, else `NO_LABEL`.
+        The masked ids (L,), and the words (L,): the true id where a word was chosen, else `NO_WORD`.
     """
     special = [tokenizer.id_of[name] for name in ("[PAD]", "[CLS]", "[SEP]", "[MASK]")]
     # Three independent draws per position, whatever is chosen, so that the number of draws does not depend on the text.
@@ -220,7 +230,7 @@ def mask_words(ids: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) 
     drawn = rng.integers(len(tokenizer), size=ids.shape)
     replaced = np.where(fate < BECOMES_MASK, tokenizer.id_of["[MASK]"], drawn)
     masked = np.where(chosen & (fate < BECOMES_MASK + BECOMES_RANDOM), replaced, ids)
-    return masked, np.where(chosen, ids, NO_LABEL)
+    return masked, np.where(chosen, ids, NO_WORD)
 
 
 @dataclass(frozen=True)

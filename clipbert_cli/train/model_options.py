@@ -39,7 +39,7 @@ def apply_options(model: ClipBert, config: TrainConfig) -> None:
 
 
 def _in_buckets(forward: Callable[[Batch], Outputs], *, longest: int) -> Callable[[Batch], Outputs]:
-    """Pad texts to a multiple of `BUCKET` tokens and cut the outputs back: code is compiled anew for each length."""
+    """Pad texts to a multiple of `BUCKET` tokens: code is compiled anew for each length."""
 
     def call(batch: Batch) -> Outputs:
         length = batch.text_ids.shape[1]
@@ -47,8 +47,6 @@ def _in_buckets(forward: Callable[[Batch], Outputs], *, longest: int) -> Callabl
         padded = dataclasses.replace(
             batch, text_ids=F.pad(batch.text_ids, padding), text_mask=F.pad(batch.text_mask, padding)
         )
-        outputs = forward(padded)
-        words = outputs.mlm_logits  # (N, K, L, W)
-        return outputs if words is None else dataclasses.replace(outputs, mlm_logits=words[:, :, :length])
+        return forward(padded)
 
     return call

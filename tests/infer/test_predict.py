@@ -23,6 +23,7 @@ from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.multiple_choice import MultipleChoice
+from clipbert_cli.task.pretraining import Pretraining
 from clipbert_cli.task.retrieval import Retrieval
 from clipbert_cli.types import Batch, Example, Group, Prediction, Texts
 
@@ -130,12 +131,12 @@ def sizes_seen(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], Exception
     seen: list[tuple[int, int]] = []
     right = SequenceScorer.__call__
 
-    def call(self: SequenceScorer, text: Tensor, visual: Tensor) -> Any:
+    def call(self: SequenceScorer, text: Tensor, visual: Tensor, words: Tensor | None) -> Any:
         length = text.shape[1] + visual.shape[1]
         if failure := fails(len(text) * length):
             raise failure
         seen.append((len(text), length))
-        return right(self, text, visual)
+        return right(self, text, visual, words)
 
     monkeypatch.setattr(SequenceScorer, "__call__", call)
     return seen
@@ -240,6 +241,40 @@ def test_options_are_scored_like_in_training(model: ClipBert) -> None:
     for one, other in zip(found, expected, strict=True):
         assert one.fields["answer"] == other.fields["answer"]
         assert one.fields["score"] == one.fields["top"][0]["score"] == pytest.approx(other.fields["score"], abs=1e-5)
+
+
+@pytest.mark.parametrize("words", ["none", "one row", "every token", "some"])
+@pytest.mark.parametrize("tokens", [1, 40, 10_000])
+def test_words_are_predicted_like_in_training(words: str, tokens: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In parts of any size, by texts of several lengths."""
+    monkeypatch.setattr(rows, "CPU_TOKENS", tokens)
+    torch.manual_seed(0)
+    config = small_config()
+    bert = config.bert.model_copy(update={"initializer_range": 0.3})
+    model = ClipBert(config.model_copy(update={"bert": bert}), HeadSpec("pretraining", 2)).eval()
+    texts = texts_of([5, 9, 4, 7, 5])
+    chosen = {
+        "none": torch.zeros(5, 9, dtype=torch.bool),
+        "one row": torch.arange(5)[:, None] == 3,
+        "every token": torch.ones(5, 9, dtype=torch.bool),
+        "some": torch.rand(5, 9) < 0.3,
+    }[words] & texts.mask
+    positions = chosen.nonzero().T
+    examples = [Example(None, f"v{number // 3}", ("a",)) for number in range(5)]
+    batch = media(2, clips=2, texts=texts, text_item=[0, 0, 0, 1, 1], examples=examples)
+    with torch.inference_mode():
+        likely = model(dataclasses.replace(batch, word_positions=positions)).mlm_logits[:, 0].argmax(dim=-1)  # (M,)
+    # Every second word is what the model finds most likely in the first clip.
+    true = torch.where(torch.arange(len(likely)) % 2 == 0, likely, 0)
+    targets = {"words": true, "matches": torch.tensor([1, 0, 1, 0, 1])}
+    batch = dataclasses.replace(batch, targets=targets, word_positions=positions)
+    task = Pretraining(ObjectiveConfig(), InferConfig(), None)
+    found = list(Predictor(model, task, FP32, InferConfig(), ALONE).run(Evaluation([batch], None, 5)))
+    with torch.inference_mode():
+        expected = task.predict(model(batch), batch)
+    assert [each.fields for each in found] == [each.fields for each in expected]
+    assert [each.fields["words"] for each in found] == (2 * chosen.sum(dim=1)).tolist()
+    assert sum(each.fields["words_right"] for each in found) >= (len(true) + 1) // 2
 
 
 def test_failed_media_get_a_prediction_with_the_reason(model: ClipBert) -> None:

@@ -35,13 +35,14 @@ def pretraining(config: ModelConfig) -> ClipBert:
 
 @pytest.fixture
 def batch() -> Batch:
-    """2 items, 3 clips of 2 frames, 64 x 128 pixels -> a grid of 1 x 2; 3 texts of up to 9 tokens."""
+    """2 items, 3 clips of 2 frames, 64 x 128 pixels -> a grid of 1 x 2; 3 texts of up to 9 tokens, 4 wanted words."""
     generator = torch.Generator().manual_seed(0)
     lengths = torch.tensor([9, 5, 4])
     mask = torch.arange(9) < lengths[:, None]
     ids = torch.randint(5, 60, (3, 9), generator=generator) * mask
     frames = torch.randint(0, 256, (2, 3, 2, 3, 64, 128), generator=generator, dtype=torch.uint8)
-    return Batch(frames, ids, mask, torch.tensor([0, 1, 1]), ())
+    words = torch.tensor([[0, 0, 1, 2], [1, 8, 2, 0]])
+    return Batch(frames, ids, mask, torch.tensor([0, 1, 1]), (), word_positions=words)
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,9 @@ from small_models import small_config
 
 from clipbert_cli.errors import OutputError, WeightsError
 from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.flops import flop_counter
 from clipbert_cli.model.freezing import freeze
-from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.model.heads import Fused, HeadSpec
 from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
 from clipbert_cli.model.resnet import ConvNorm, FrozenBatchNorm2d, GridResNet
 from clipbert_cli.model.transformer import split_projections
@@ -27,7 +28,45 @@ def test_every_text_row_has_scores_for_every_clip(classifier: ClipBert, pretrain
     assert outputs.mlm_logits is None
     outputs = pretraining(batch)
     assert outputs.logits.shape == (3, 3, 2)
-    assert outputs.mlm_logits.shape == (3, 3, 9, 60)
+    assert outputs.mlm_logits.shape == (4, 3, 60)
+
+
+@pytest.mark.parametrize("vocabulary", [57, 60, 63, 64])
+def test_wanted_words_have_the_scores_that_they_have_among_all_words(
+    vocabulary: int, config: ModelConfig, batch: Batch
+) -> None:
+    """Whatever the width of the vocabulary is; a product with all tokens, written out, is the reference."""
+    torch.manual_seed(0)
+    bert = config.bert.model_copy(update={"vocab_size": vocabulary, "initializer_range": 0.3})
+    model = ClipBert(config.model_copy(update={"bert": bert}), HeadSpec("pretraining", 2)).eval()
+    batch = dataclasses.replace(batch, text_ids=batch.text_ids.clamp(max=vocabulary - 1))
+    head, embeddings = model.head, model.text_embeddings.word_embeddings.weight
+    with torch.no_grad():
+        head.mlm_bias.normal_()
+    fused: list[Fused] = []
+    head.register_forward_pre_hook(lambda _module, inputs: fused.append(inputs[0]))
+    outputs = model(batch)
+    hidden = head.norm(head.activation(head.transform(fused[0].sequence[:, :9])))  # (N*K, L, D)
+    everything = (hidden @ embeddings.T + head.mlm_bias).unflatten(0, (3, 3))  # (N, K, L, W)
+    expected = torch.stack([everything[row, :, token] for row, token in batch.word_positions.T.tolist()])
+    torch.testing.assert_close(outputs.mlm_logits, expected, rtol=1e-5, atol=1e-5)
+    found, wanted = (
+        torch.autograd.grad(each.square().sum(), [embeddings, head.mlm_bias, head.transform.weight], retain_graph=True)
+        for each in (outputs.mlm_logits, expected)
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 27])
+def test_the_work_for_words_is_that_of_the_wanted_ones(count: int, pretraining: ClipBert, batch: Batch) -> None:
+    def cost(words: torch.Tensor | None) -> int:
+        with flop_counter() as counter, torch.no_grad():
+            pretraining(dataclasses.replace(batch, word_positions=words))
+        return counter.get_total_flops()
+
+    words = torch.ones(3, 9).nonzero()[:count].T
+    # Width 16, and 60 words padded to 64; a multiplication and an addition count as two, and there are 3 clips.
+    assert cost(words) - cost(None) == count * 3 * 2 * 16 * (16 + 64)
 
 
 def test_batched_clips_equal_a_loop_over_clips_and_rows(classifier: ClipBert, batch: Batch) -> None:
@@ -62,7 +101,11 @@ def test_padding_has_no_influence(pretraining: ClipBert, batch: Batch) -> None:
         after = pretraining(dataclasses.replace(batch, text_ids=other_ids))
         shorter = pretraining(
             dataclasses.replace(
-                batch, text_ids=batch.text_ids[2:, :4], text_mask=batch.text_mask[2:, :4], text_item=batch.text_item[2:]
+                batch,
+                text_ids=batch.text_ids[2:, :4],
+                text_mask=batch.text_mask[2:, :4],
+                text_item=batch.text_item[2:],
+                word_positions=None,
             )
         )
     assert torch.equal(before.logits, after.logits)

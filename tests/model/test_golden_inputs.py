@@ -83,19 +83,19 @@ def test_sampled_tokens_give_the_original_numbers(stored: dict, monkeypatch: pyt
     frames = torch.empty(items, 1, 1, 3, stored["side"], stored["side"], dtype=torch.uint8)
     with torch.no_grad():
         visual = model.encode_visual(frames, cells=chosen)[item]  # (N, 1, V, D)
-        outputs = model.score(model.embed_text(ids), mask, visual)
+        outputs = model.score(model.embed_text(ids), mask, visual, word_positions=reference.every_token(ids))
     mlm_labels, itm_labels = torch.tensor(stored["mlm_labels"]), torch.tensor(stored["itm_labels"])
     assert visual.shape[2] == stored["visual_tokens"]
     ours = {
         "visual_embedding": visual[:, 0, :, ::8],
         "itm_scores": outputs.logits[:, 0],
-        "mlm_loss": F.cross_entropy(outputs.mlm_logits.flatten(0, 2), mlm_labels.flatten(), reduction="none"),
+        "mlm_loss": F.cross_entropy(outputs.mlm_logits[:, 0], mlm_labels.flatten(), reduction="none"),
     }
     for name, values in ours.items():
         expected = arrays[f"{stored['key']}/{name}"]
         assert values.shape == expected.shape
         assert np.abs(values.numpy() - expected).max() <= (FEATURE if name == "visual_embedding" else SCORE), name
-    loss = pooling.masked_words(outputs.mlm_logits, mlm_labels) + pooling.matching(outputs.logits, itm_labels)
+    loss = reference.masked_words(outputs.mlm_logits, mlm_labels) + pooling.matching(outputs.logits, itm_labels)
     assert loss.item() == pytest.approx(stored["loss"], abs=SCORE)
 
 

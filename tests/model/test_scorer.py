@@ -32,14 +32,17 @@ def test_the_scores_are_the_models(kind: str, outputs: int, layers: int) -> None
     model = model_of(kind, outputs, layers)
     ids, visual = torch.randint(5, 60, (4, 6)), torch.randn(4, 1, 9, 16)
     text = model.embed_text(ids)
-    expected = model.score(text, torch.ones_like(ids, dtype=torch.bool), visual)
-    scorer = model.scorer()
-    scores = scorer(scorer.project(text), scorer.project(visual[:, 0]))
-    torch.testing.assert_close(scores.logits, expected.logits[:, 0], rtol=1e-5, atol=1e-5)
-    if expected.mlm_logits is None:
-        assert scores.mlm_logits is None
-    else:
-        torch.testing.assert_close(scores.mlm_logits, expected.mlm_logits[:, 0], rtol=1e-5, atol=1e-5)
+    mask, words = torch.ones_like(ids, dtype=torch.bool), torch.tensor([[0, 1, 1, 3], [5, 0, 3, 2]])
+    for wanted in (words, None):
+        expected = model.score(text, mask, visual, word_positions=wanted)
+        scorer = model.scorer()
+        scores = scorer(scorer.project(text), scorer.project(visual[:, 0]), wanted)
+        torch.testing.assert_close(scores.logits, expected.logits[:, 0], rtol=1e-5, atol=1e-5)
+        if wanted is None or kind == "classifier":
+            assert expected.mlm_logits is None
+            assert scores.mlm_logits is None
+        else:
+            torch.testing.assert_close(scores.mlm_logits, expected.mlm_logits[:, 0], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("where", ["query", "key", "value"])

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import reference
 import torch
 from goldens import golden_json
 from torch import Tensor
@@ -69,16 +70,18 @@ def check_pretraining(row: dict[str, Any]) -> None:
     words = torch.tensor(row["mlm_scores"])[:, None].requires_grad_()  # (N, 1, L, W)
     matches = torch.tensor(row["itm_scores"])[:, None].requires_grad_()  # (N, 1, 2)
     labels, itm_labels = torch.tensor(row["mlm_labels"]), torch.tensor(row["itm_labels"])
-    mlm, itm = pooling.masked_words(words, labels), pooling.matching(matches, itm_labels)
+    scores = words.transpose(1, 2).flatten(0, 1)  # (N*L, 1, W)
+    mlm, itm = reference.masked_words(scores, labels), pooling.matching(matches, itm_labels)
     (mlm + itm).backward()
     assert mlm.item() == pytest.approx(row["mlm_loss"], abs=1e-6)
     assert itm.item() == pytest.approx(row["itm_loss"], abs=1e-6)
     assert (mlm + itm).item() == pytest.approx(row["loss"], abs=1e-6)
     assert np.abs(words.grad[:, 0].numpy() - np.array(row["grad_mlm"])).max() <= 1e-6
     assert np.abs(matches.grad[:, 0].numpy() - np.array(row["grad_itm"])).max() <= 1e-6
-    total, right = pooling.count_words(words, labels)
+    rows, tokens = reference.labelled(labels)
+    total, right = pooling.count_words(words[rows, :, tokens], labels[rows, tokens], rows=rows, num_rows=len(labels))
     validation = {
-        "valid/mlm_loss": pooling.masked_words(words, labels, average="labelled"),
+        "valid/mlm_loss": reference.masked_words(scores, labels, average="labelled"),
         "valid/mlm_acc": right.sum() / total.sum().clamp(min=1),
         "valid/itm_loss": itm,
         "valid/itm_acc": pooling.count_matches(matches, itm_labels).float().mean(),
@@ -168,11 +171,10 @@ def test_half_precision_logits_are_pooled_in_float32(dtype: torch.dtype) -> None
 
 
 def test_the_loss_of_texts_without_masked_words_is_zero() -> None:
-    words = torch.randn(2, 1, 3, 11, requires_grad=True)
-    labels = torch.full((2, 3), pooling.NO_LABEL)
-    for average in ("all", "labelled"):
-        assert pooling.masked_words(words, labels, average=average).item() == 0
-    total, right = pooling.count_words(words, labels)
+    scores, none = torch.randn(0, 1, 11, requires_grad=True), torch.zeros(0, dtype=torch.int64)
+    for positions in (0, 6):
+        assert pooling.masked_words(scores, none, positions=positions).item() == 0
+    total, right = pooling.count_words(scores, none, rows=none, num_rows=2)
     assert total.tolist() == right.tolist() == [0, 0]
 
 

@@ -135,12 +135,15 @@ def make_batch(run: Mapping[str, Any], stored: Mapping[str, Any]) -> Batch:
             Example(str(number), "", ("",) * run["options"]) for number in range(sum(run["n_examples_list"]))
         ),
         targets=make_targets(run, stored),
+        word_positions=reference.labelled(torch.tensor(stored["mlm_labels"])) if run["head"] == "pretrain" else None,
     )
 
 
 def make_targets(run: Mapping[str, Any], stored: Mapping[str, Any]) -> Mapping[str, Tensor]:
     if run["head"] == "pretrain":
-        return {"words": torch.tensor(stored["mlm_labels"]), "matches": torch.tensor(stored["itm_labels"])}
+        labels = torch.tensor(stored["mlm_labels"])  # (N, L)
+        words = labels[tuple(reference.labelled(labels))]  # (M,)
+        return {"words": words, "matches": torch.tensor(stored["itm_labels"])}
     if run["head"] == "vqa":
         labels = torch.zeros(len(stored["ids"]), run["num_labels"])
         for row, column, value in stored["labels_sparse_row_col_value"]:

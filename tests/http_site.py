@@ -28,6 +28,7 @@ class Page:
         self.crawls = list(options.get("crawls", []))
         self.stall = options.get("stall", 0)  # that many requests are accepted and never answered
         self.hook = options.get("hook")
+        self.queries = []  # what stood behind the question mark, one a request
         self.requests = []  # (status, first byte or None, body bytes sent, headers), in order of their beginnings
 
 
@@ -51,11 +52,13 @@ class Handler(BaseHTTPRequestHandler):
         self.do_GET()
 
     def do_GET(self):
-        page = self.server.pages.get(self.path.split("?")[0])
+        path, _, query = self.path.partition("?")
+        page = self.server.pages.get(path)
         if page is None:
             self.send_error(404)
             self.server.missing.append(self.path)
             return
+        page.queries.append(query)
         if page.hook:
             page.hook(page)
         if page.stall:

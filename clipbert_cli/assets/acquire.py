@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from clipbert_cli.assets.catalog import AssetPart
-from clipbert_cli.assets.check_file import FetchedFile, WrongContentError, check_file
+from clipbert_cli.assets.check_file import FetchedFile, WrongContentError
 from clipbert_cli.assets.convert.record_writer import OutputCount
 from clipbert_cli.assets.convert.registry import Conversion, run_converter
 from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedFile, PlannedPart
@@ -136,7 +136,7 @@ def _check_provided(file: PlannedFile, fetcher: Fetcher) -> FetchedFile | None:
     if file.provided is None:
         return None
     try:
-        return check_file(file.name, file.entry, file.provided, source=str(file.provided), stop=fetcher.stop)
+        return fetcher.check(file, file.provided, file.provided)
     except WrongContentError as exc:
         raise DownloadError(
             f"{file.provided}: not the file {file.name}: {exc}", hint="download it again, then repeat this command"

@@ -60,6 +60,7 @@ class FileSource(CatalogEntry):
     path: str = Field("", description="the file's path in that repository")
     revision: str = Field("main", description="commit, tag or branch")
     repo_type: Literal["model", "dataset"] = Field("model", description="kind of repository")
+    note: str | None = Field(None, description="what is not known about it; shown with the address and after its use")
 
     @model_validator(mode="after")
     def _one_kind(self) -> FileSource:
@@ -87,6 +88,9 @@ class FileEntry(CatalogEntry):
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="as published")
     md5: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")] | None = Field(None, description="as published")
     mark: Mark = Field("unverified", description="how reliable the size is")
+    content: Literal["original ClipBERT checkpoint"] | None = Field(
+        None, description="weights: what the file must hold, checked by the names and shapes of its entries"
+    )
     unpack: Literal["zip", "tar"] | None = Field(None, description="kind of archive, if it is one")
     members: list[str] | None = Field(None, description="patterns of the members to unpack; default: all")
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 import threading
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert_cli.assets.catalog import FileEntry
+from clipbert_cli.assets.catalog import FileEntry, FileSource
+from clipbert_cli.errors import ClipbertError
+
+Contents = Mapping[str, Callable[[Path], None]]
+"""`content` of an entry in the catalogue -> a function that raises ClipbertError if a file does not hold it."""
 
 # A host that is out of quota, or wants a confirmation or a login, answers "200 OK" with an HTML page, not the file.
 HTML_START = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
@@ -38,14 +43,19 @@ class WrongContentError(SourceRefusedError):
     """A whole file that is not the published one."""
 
 
-def check_file(name: str, entry: FileEntry, path: Path, *, source: str, stop: threading.Event) -> FetchedFile:
+def check_file(
+    name: str, entry: FileEntry, path: Path, *, source: FileSource | Path, stop: threading.Event, contents: Contents
+) -> FetchedFile:
     """Compare a file on disk with its entry in the catalogue.
 
     A published checksum must match. The size must match where the catalogue's figure is verified; where it is not, a
-    difference becomes a warning.
+    difference becomes a warning. A file whose `content` is stated is opened.
+
+    Args:
+        source: where it came from; a note of the catalogue on it becomes a warning.
 
     Raises:
-        WrongContentError: a web page, not an archive, another checksum or another size.
+        WrongContentError: a web page, not an archive, another checksum, another size or other content.
         StoppedError: `stop` was set.
     """
     # SHA-256 always, as it identifies the file in the result; MD5 only where a publisher states nothing better.
@@ -72,7 +82,16 @@ def check_file(name: str, entry: FileEntry, path: Path, *, source: str, stop: th
         if entry.mark == "verified":
             raise WrongContentError(f"it has {size:,} bytes, published are {entry.bytes:,}")
         warnings.append(f"{name}: {size:,} bytes where {entry.bytes:,} were expected ({entry.mark})")
-    return FetchedFile(name, source, size, found["sha256"], tuple(warnings))
+    if entry.content:
+        try:
+            contents[entry.content](path)
+        except ClipbertError as exc:
+            # The file has another name while it is downloaded, which helps nobody.
+            reasons = str(exc).replace(f"{path}: ", "").splitlines()
+            raise WrongContentError(f"it is no {entry.content}: {'; '.join(map(str.strip, reasons))}") from exc
+    if isinstance(source, FileSource) and source.note:
+        warnings.append(f"{name}: {source.note}")
+    return FetchedFile(name, str(source), size, found["sha256"], tuple(warnings))
 
 
 def _check_start(name: str, start: bytes) -> None:

@@ -7,8 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from clipbert_cli.assets.catalog import FileEntry, FileSource
+from clipbert_cli.assets.check_file import SourceRefusedError
 from clipbert_cli.assets.connection import RetryPolicy, describe, new_client
 from clipbert_cli.assets.fetch import request_of
+from clipbert_cli.assets.web_page import open_file
 
 POLICY = RetryPolicy(connect=10, read=20)
 
@@ -37,14 +39,14 @@ def _ask(source: FileSource, entry: FileEntry) -> SourceAnswer:
     # One byte of the file and not HEAD, which many servers answer wrongly or not at all.
     headers["Range"] = "bytes=0-0"
     try:
-        with new_client(POLICY) as client, client.stream("GET", url, headers=headers) as response:
+        with new_client(POLICY) as client, open_file(client, url, headers) as response:
             status, answered = response.status_code, response.headers
+    except SourceRefusedError as exc:
+        return SourceAnswer(str(source), False, str(exc))
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         return SourceAnswer(str(source), False, describe(exc))
     if status not in (200, 206):
         return SourceAnswer(str(source), False, f"{status} {httpx.codes.get_reason_phrase(status)}")
-    if answered.get("Content-Type", "").startswith("text/html"):
-        return SourceAnswer(str(source), False, f"{status}, but a web page")
     resumes = status == 206
     stated = answered.get("Content-Range", "").rpartition("/")[2] if resumes else answered.get("Content-Length", "")
     size = int(stated) if stated.isdigit() else None

@@ -18,10 +18,12 @@ import re
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clipbert_cli.assets.catalog import FileEntry, FileSource
 from clipbert_cli.assets.check_file import (
+    Contents,
     FetchedFile,
     SourceRefusedError,
     StoppedError,
@@ -31,6 +33,7 @@ from clipbert_cli.assets.check_file import (
 from clipbert_cli.assets.connection import InterruptedDownload, Pace, RetryPolicy, describe, failure_of, new_client
 from clipbert_cli.assets.download_plan import PlannedFile
 from clipbert_cli.assets.partial_file import PartialFile
+from clipbert_cli.assets.web_page import open_file
 from clipbert_cli.errors import DownloadError
 from clipbert_cli.foreign import excerpt
 
@@ -62,6 +65,7 @@ class Fetcher:
     policy: RetryPolicy = field(default_factory=RetryPolicy)
     mirror: str | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    contents: Contents = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._client = new_client(self.policy)
@@ -98,6 +102,10 @@ class Fetcher:
         tried = failures or ["the catalogue knows no source"]
         raise DownloadError([f"{file.name}: no source gave the file", *(f"  {failure}" for failure in tried)])
 
+    def check(self, file: PlannedFile, path: Path, source: FileSource | Path) -> FetchedFile:
+        """Compare the file at `path`, which came from `source`, with the catalogue; see `check_file` for the errors."""
+        return check_file(file.name, file.entry, path, source=source, stop=self.stop, contents=self.contents)
+
     def _fetch_from(self, source: FileSource, file: PlannedFile) -> FetchedFile:
         with PartialFile(file.target, checksum_known=bool(file.entry.sha256 or file.entry.md5)) as partial:
             partial.prepare(str(source))
@@ -105,7 +113,7 @@ class Fetcher:
                 inherited = partial.size > 0
                 self._download(source, file, partial)
                 try:
-                    fetched = check_file(file.name, file.entry, partial.path, source=str(source), stop=self.stop)
+                    fetched = self.check(file, partial.path, source)
                 except WrongContentError as exc:
                     partial.restart()
                     if not inherited:
@@ -169,7 +177,7 @@ class Fetcher:
             if partial.validator:
                 headers["If-Range"] = partial.validator
         try:
-            with self._client.stream("GET", url, headers=headers) as response:
+            with open_file(self._client, url, headers) as response:
                 self._unreachable.pop(source.host, None)
                 total = _accept(response, source, file, partial)
                 expected = total or file.entry.expected_bytes
@@ -220,8 +228,6 @@ def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, par
         raise SourceRefusedError(message)
     if status not in (200, 206):
         raise SourceRefusedError(answered)
-    if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-        raise SourceRefusedError("answered with a web page, not the file")
     coding = response.headers.get("Content-Encoding", "identity").lower()
     # Some servers call the compression that a .gz file has by itself a content encoding.
     if coding != "identity" and not file.name.endswith((".gz", ".tgz")):

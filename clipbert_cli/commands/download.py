@@ -128,11 +128,18 @@ def _fetch(plan: DownloadPlan, *, mirror: str | None, workers: int, keep: bool) 
     from clipbert_cli.commands.download_progress import DownloadBars
 
     with DownloadBars() as progress:
-        fetcher = Fetcher(progress=progress, mirror=mirror)
+        fetcher = Fetcher(progress=progress, mirror=mirror, contents={"original ClipBERT checkpoint": _check_original})
         try:
             return acquire(plan, fetcher, workers=workers, keep=keep)
         finally:
             fetcher.close()
+
+
+def _check_original(path: Path) -> None:
+    """Raise WeightsError if a file is no checkpoint of the original. torch is loaded for this alone."""
+    from clipbert_cli.model.weights.original import check_original
+
+    check_original(path)
 
 
 def _pack(plan: DownloadPlan, results: list[PartResult]) -> None:

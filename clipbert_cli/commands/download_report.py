@@ -40,7 +40,8 @@ def plan_lines(plan: DownloadPlan, mirror: str | None) -> list[str]:
             size = format_bytes(file.entry.expected_bytes, exact=file.entry.bytes is not None)
             lines.append(f"  {file.name}, {size}{_progress_so_far(file)}")
             if not file.provided:
-                lines += [f"    {source}" for source in sources_of(file.name, file.entry, mirror)]
+                for source in sources_of(file.name, file.entry, mirror):
+                    lines += [f"    {source}", *([f"      {source.note}"] if source.note else [])]
         lines += [f"  -> {path}" for path in plan.layout.products(planned.part)]
         if plan.pack and planned.part.kind == "media":
             lines.append(f"  -> {plan.layout.store(planned.part)}")

@@ -54,7 +54,7 @@ def test_check_exits_1_where_a_file_has_no_source_that_agrees(world):
     assert "lab/w.pth: NO SOURCE" in done.stdout
     assert "206, can resume; 300,000 bytes where the catalogue has 5 (unverified)" in done.stdout
     assert "lab/b.zip: ok" in done.stdout
-    assert "206, but a web page" in done.stdout
+    assert "answered with a web page, not the file" in done.stdout
 
 
 def raw_folder(world, folder):

@@ -239,8 +239,9 @@ FORMATS = (
 
 
 NOTES = {
-    "Hugging Face TVP": "pixel statistics: tvp-base was trained with mean 8.24 and deviation 9.63, not with "
-    "ClipBERT's; set model.visual.pixel_mean and pixel_std",
+    "Hugging Face TVP": "pixel statistics are not in the weights: tvp-base was trained with other ones than "
+    "ClipBERT's; set model.visual.pixel_mean to [8.2381, 7.3115, 6.6981] and pixel_std to [9.6335, 9.0659, 8.7213]. "
+    "The training on ActivityNet used ClipBERT's",
 }
 """Format -> what to know about weights of this kind beyond their entries."""
 

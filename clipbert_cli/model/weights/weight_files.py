@@ -55,10 +55,13 @@ class WeightFile:
     author: str | None = None
 
 
-def read_weights(source: Path) -> WeightFile:
+def read_weights(source: Path, *, suffix: str | None = None) -> WeightFile:
     """The tensors of a file, or of one of `FOLDER_FILES` in a folder; on the CPU.
 
     A wrapping entry (`model`, `state_dict`, ...) is opened; a prefix `module.` of all names is taken off.
+
+    Args:
+        suffix: the kind of file, if its name does not say it yet: `.pt`.
 
     Raises:
         WeightsError: nothing there, another kind of file, a damaged file, or a pickle that wants to run code.
@@ -73,7 +76,7 @@ def read_weights(source: Path) -> WeightFile:
     for magic, what in NOT_WEIGHTS.items():
         if start.lstrip().startswith(magic):
             raise WeightsError(f"{path}: this is {what}", hint="download the file itself, and compare its checksum")
-    reader = READERS.get(path.suffix.lower())
+    reader = READERS.get(suffix or path.suffix.lower())
     if reader is None:
         raise WeightsError(f"{path}: unknown kind of file {path.suffix!r}, expected one of {', '.join(READERS)}")
     content = reader(path)
@@ -166,7 +169,7 @@ def read_torch(path: Path) -> Mapping[Any, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path}: holds more than tensors, arrays and plain containers, or is damaged: {first_line(error)}",
+            f"{path}: holds more than tensors, arrays and plain containers, or is damaged: {torch_reason(error)}",
             hint="only weights are read, nothing is unpickled freely: save the state dict alone",
         ) from error
     except UNPICKLING_FAILURES as error:
@@ -194,6 +197,12 @@ def expect_mapping(path: Path, content: object) -> Mapping[Any, Any]:
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected weights by name")
     return content
+
+
+def torch_reason(error: pickle.UnpicklingError) -> str:
+    """Return what torch found in a file, without its advice to load the file in an unsafe way."""
+    found = re.search(r"WeightsUnpickler error:\s*([^\n]+?)(?:\. |\.?\n|$)", str(error))
+    return found[1] if found else "it is no file of weights"
 
 
 def first_line(error: BaseException) -> str:

@@ -44,7 +44,7 @@ def test_every_entry_has_its_place(kind: type, tmp_path: Path) -> None:
     report = load_weights(model, tmp_path)
     assert report.format == "Hugging Face TVP"
     assert all(name.startswith("head.") for name in report.new)
-    assert "set model.visual.pixel_mean and pixel_std" in report.summary()
+    assert "set model.visual.pixel_mean to [8.2381, 7.3115, 6.6981] and pixel_std to [9.6335," in report.summary()
     assert len(report.ignored["prompts of video grounding"]) == 5
     body = getattr(other, "model", other)
     # The same grid from the same pixels: blue, green, red in both.

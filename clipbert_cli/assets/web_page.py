@@ -16,6 +16,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from clipbert_cli.assets.catalog import is_address
 from clipbert_cli.assets.check_file import SourceRefusedError
+from clipbert_cli.foreign import excerpt
 
 if TYPE_CHECKING:
     import httpx
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 PAGE_BYTES = 1 << 20
 PAGE_SECONDS = 60.0
 """As much of a page is read, and so long."""
-
-TITLE_LENGTH = 80
 
 
 class DownloadPage(HTMLParser):
@@ -69,7 +68,7 @@ class DownloadPage(HTMLParser):
 
     def refusal(self) -> SourceRefusedError:
         """Return the error that says that this page came in place of the file."""
-        title = " ".join(self.title.split())[:TITLE_LENGTH]
+        title = excerpt(" ".join(self.title.split()))
         return SourceRefusedError("answered with a web page, not the file" + (f": {title!r}" if title else ""))
 
 

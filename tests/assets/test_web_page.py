@@ -5,8 +5,8 @@ import threading
 import pytest
 from fetching import BODY, entry, leftovers
 
+from clipbert_cli.assets import web_page
 from clipbert_cli.assets.check_sources import check_sources
-from clipbert_cli.assets.web_page import PAGE_BYTES
 from clipbert_cli.errors import DownloadError
 
 FIELDS = {"id": "1z0TMsZ41", "export": "download", "confirm": "t", "uuid": "8d2f-4c&b"}
@@ -74,7 +74,7 @@ def test_a_confirmed_download_continues_where_it_was_cut(drive, fetch, target):
     [
         (QUOTA, "answered with a web page, not the file: 'Google Drive - Quota exceeded'"),
         (SIGN_IN, "answered with a web page, not the file: 'Google Drive: Sign-in'"),
-        (page("a\n  b" + "x" * 500), "not the file: 'a b" + "x" * 77 + "'"),
+        (page("a\n  b" + "x" * 500), "not the file: 'a b" + "x" * 54 + "...'"),
         (b"<html>\xff\xfe<title>\x1b[31m</title>", "not the file: "),
         (b"<html>", "answered with a web page, not the file"),
     ],
@@ -109,9 +109,18 @@ def test_a_page_that_asks_again_and_again_is_left(drive, fetch):
 
 
 def test_a_page_without_an_end_is_read_in_part(drive, fetch):
-    drive.asked.body = page("Endless") + b" " * 20 * PAGE_BYTES
+    drive.asked.body = page("Endless") + b" " * 20 * web_page.PAGE_BYTES
     drive.asked.states_length = False
     with pytest.raises(DownloadError, match="Endless"):
+        fetch(entry(drive.asked.url))
+    assert drive.asked.requests[0].sent < len(drive.asked.body)
+
+
+def test_a_page_that_trickles_is_left_after_a_while(drive, fetch, monkeypatch):
+    monkeypatch.setattr(web_page, "PAGE_SECONDS", 0.3)
+    drive.asked.body = page("Slow") + b" " * 500_000
+    drive.asked.pause = 0.2
+    with pytest.raises(DownloadError, match="Slow"):
         fetch(entry(drive.asked.url))
     assert drive.asked.requests[0].sent < len(drive.asked.body)
 

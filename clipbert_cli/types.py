@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import unicodedata
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,6 +80,18 @@ class PredictionKey(NamedTuple):
         """Return the key as it is written: without what is None, and without `occurrence` if it is 1."""
         digest = {} if self.text_digest is None else {"text_digest": self.text_digest}
         return {"media_id": self.media_id, **digest, **({"occurrence": self.occurrence} if self.occurrence > 1 else {})}
+
+
+def composed(value: Any) -> Any:
+    """Return a JSON value with all texts in it, names of fields included, in Unicode's composed form NFC."""
+    if isinstance(value, str):
+        return unicodedata.normalize("NFC", value)
+    if isinstance(value, dict):
+        return {composed(name): composed(inner) for name, inner in value.items()}
+    # A list of scores may have millions of numbers.
+    if isinstance(value, list) and value and not isinstance(value[0], float):
+        return [composed(inner) for inner in value]
+    return value
 
 
 def digest_of_texts(context: str | None, texts: Sequence[str]) -> str:

@@ -215,7 +215,7 @@ PARTS = {
     "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
     "text.record_files: _record": "text.record_files: _read_lines",
     "text.record_files: _separator": "text.record_files: _read_table",
-    "text.record_files: read_records": "text.record_files: _read_table",
+    "text.record_files: _records_as_written": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
 }
 # These files have a reader of their own, for content that is not text.

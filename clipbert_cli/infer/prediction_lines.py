@@ -3,8 +3,8 @@
 A prediction for one record (question answering, multiple choice, pretraining):
 
     media_id        the media item
-    text_digest     16 hexadecimal digits of the SHA-256 of the JSON list [question, *options] in ASCII; without
-                    options [null, question] or [null, caption]
+    text_digest     16 hexadecimal digits of the SHA-256 of the JSON list [question, *options] in ASCII, its texts in
+                    Unicode's form NFC; without options [null, question] or [null, caption]
     occurrence      only for exact repeats of a record: 2 for the second, 3 for the third
     example_id      the record's own id, if it has one
     question        the question; `text` for a caption
@@ -162,11 +162,13 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     mistakes: list[str] = []
     rows: dict[PredictionKey, Row] = {}
     lists: dict[str, TextList] = {}
+    has_digests = False
     for record in read_records(path):
         if isinstance(record, str):
             mistakes.append(record)
             continue
         where = record.place
+        has_digests = has_digests or not {"text_digest", "texts_digest"}.isdisjoint(record.fields)
         try:
             if ranks_media and "texts" in record.fields:
                 texts = _text_list(record.fields)
@@ -181,7 +183,7 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     if ranks_media:
         rows, unlisted = _with_texts(rows, lists)
         mistakes += unlisted
-    if mistakes and not rows and not lists:
+    if mistakes and not has_digests:
         raise PredictionsError(
             [f"{path} is not a predictions file: no line of it is a prediction", mistakes[0]],
             hint="name the file that clipbert infer --run RUN --split SPLIT -o FILE wrote",

@@ -7,9 +7,9 @@ declarations into documentation.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from clipbert_cli.recipe.declaring import (
     ALWAYS,
@@ -32,7 +32,7 @@ from clipbert_cli.recipe.declaring import (
     Width,
     setting,
 )
-from clipbert_cli.types import ClipTimes, FixedSampling, Kind, MediaNames, Place, Rotation, Sampling
+from clipbert_cli.types import ClipTimes, FixedSampling, Kind, MediaNames, Place, Rotation, Sampling, composed
 
 Pool = Literal["mean", "max", "lse"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
@@ -183,6 +183,12 @@ class DataConfig(Section):
         "`apply` turns videos and pictures upright, as their file says (display matrix, EXIF orientation). `ignore` "
         "takes them as they are stored, as the original ClipBERT does.",
     )
+
+    @field_validator("fields")
+    @classmethod
+    def _as_records_are_read(cls, fields: dict[str, Any]) -> Any:
+        # The headings of a table are read in this form, and names are copied from the table.
+        return composed(fields)
 
     @model_validator(mode="after")
     def _one_place(self) -> DataConfig:

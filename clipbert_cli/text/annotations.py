@@ -5,6 +5,7 @@ All bad records of a file are reported together, with file, line, field and valu
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -14,7 +15,9 @@ from clipbert_cli.foreign import read_json
 from clipbert_cli.printable import listed
 from clipbert_cli.text.fields import MissingFieldError, Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
-from clipbert_cli.types import Example, Group
+from clipbert_cli.types import Example, Group, composed
+
+_log = logging.getLogger("clipbert")
 
 
 def read_examples(
@@ -93,6 +96,8 @@ _CHECK = "check data.answers and data.root of the recipe, or give --data-root"
 def read_answers(path: Path) -> dict[str, int]:
     """Read an answer vocabulary, a JSON object {answer: label} or a list whose positions are the labels.
 
+    Answers are in Unicode's form NFC, as records are.
+
     Returns:
         answer -> label, in the order of the labels, which are 0 to the number of answers - 1, each once.
 
@@ -108,6 +113,10 @@ def read_answers(path: Path) -> dict[str, int]:
         ) from None
     except UnreadableError as exc:
         raise AnnotationError(str(exc), hint=_CHECK) from exc
+    if (written := content) != (content := composed(content)):
+        _log.warning("%s: answers in a decomposed Unicode form are read in the composed form, NFC", path)
+        if len(written) != len(content):
+            raise AnnotationError(f"{path}: two answers differ in their Unicode form alone")
     if isinstance(content, list):
         if any(not isinstance(answer, str) for answer in content):
             raise AnnotationError(f"{path}: an answer in the list is not text")

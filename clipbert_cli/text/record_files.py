@@ -6,13 +6,15 @@
     .jsonl .ndjson    one JSON object per line
     others            JSON lines if the file begins with { or [, else a table
 
-Text is UTF-8, or UTF-16 with a byte order mark. A byte order mark is no part of the text.
+Text is UTF-8, or UTF-16 with a byte order mark. A byte order mark is no part of the text. All texts become Unicode's
+composed form NFC, so that an `é` of one keyboard and of another are the same letter.
 """
 
 from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
 import json
 import logging
 from collections import Counter
@@ -34,6 +36,7 @@ from clipbert_cli.foreign import (
     read_lines,
 )
 from clipbert_cli.text.fields import FIELDS, Names, Record
+from clipbert_cli.types import composed
 
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
 """Endings of tables, and what may separate their cells. Excel writes semicolons where commas mark decimals."""
@@ -61,11 +64,27 @@ logger = logging.getLogger("clipbert")
 def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record | str]:
     """Yield the records of a file in order; the path `-` is standard input in JSON lines.
 
-    What is not a record yields a message that names file, line and mistake. Blank lines are skipped with a warning.
+    What is not a record yields a message that names file, line and mistake. Blank lines are skipped with a warning, and
+    so are records reported whose texts are in another form than Unicode's NFC.
 
     Args:
         names: see `Record`.
     """
+    count, first = 0, ""
+    for record in _records_as_written(path, names or {}):
+        if isinstance(record, str) or (fields := composed(record.fields)) == record.fields:
+            yield record
+            continue
+        count, first = count + 1, first or record.place
+        yield dataclasses.replace(record, fields=fields)
+    if count:
+        logger.warning(
+            "%s: %s texts in a decomposed Unicode form, first %s: they are read in the composed form, NFC",
+            *(path, "1 record has" if count == 1 else f"{count} records have", first),
+        )
+
+
+def _records_as_written(path: Path, names: Names) -> Iterator[Record | str]:
     ending = path.suffix.lower()
     try:
         start = b"" if path == Path("-") else first_bytes(path, 64)
@@ -77,14 +96,14 @@ def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record |
         return
     is_text = ending not in JSON_ENDINGS and start and not _begins_with(start, "{[")
     if ending in SEPARATORS or is_text:
-        yield from _read_table(path, SEPARATORS.get(ending, SEPARATORS[".csv"]), names or {})
+        yield from _read_table(path, SEPARATORS.get(ending, SEPARATORS[".csv"]), names)
         return
     if _begins_with(start, "["):
-        yield from _read_list(path, names or {})
+        yield from _read_list(path, names)
     elif ending == ".json" and (content := _as_object(path)) is not None:
-        yield from _read_object(path, content, names or {})
+        yield from _read_object(path, content, names)
     else:
-        yield from _read_lines(path, names or {})
+        yield from _read_lines(path, names)
 
 
 def _begins_with(start: bytes, letters: str) -> bool:

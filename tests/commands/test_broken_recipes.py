@@ -345,6 +345,15 @@ SOUND = {
         },
     ),
     "spelling": ("qa", "objective: {normalize_answers: true}", {"val.csv": table("val0000,what ?,RED.")}),
+    "another Unicode form": (
+        "qa",
+        "",
+        {
+            "answers.json": json.dumps(["caf\u00e9", "no"]),
+            "train.csv": table("train0000,what ?,cafe\u0301", "train0001,what ?,no"),
+            "val.csv": table("val0000,what ?,caf\u00e9"),
+        },
+    ),
     "segments": (
         "retrieval",
         "",
@@ -365,6 +374,7 @@ def test_a_sound_recipe_is_not_refused(name: str, own: Path, clipbert: Clipbert)
     allowed = {
         "a folder of videos": "decoded once more",
         "options without a question": "does not read: asked",
+        "another Unicode form": "1 record has texts in a decomposed Unicode form",
         "frozen parts": "what starts at random never learns",
     }
     warnings = [line for line in stderr.splitlines() if line.startswith(("warning", "note "))]

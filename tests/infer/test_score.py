@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,43 @@ def score_folder(split: Split) -> Path:
             writer.add(0, predictions)
         folder.finish()
     return folder.path
+
+
+def spelled(value: Any, form: str) -> Any:
+    """Records or lines with all texts in a Unicode form, to which an accent is added to every text of theirs."""
+    return json.loads(unicodedata.normalize(form, json.dumps(value, ensure_ascii=False)))
+
+
+def accented(records: Records) -> Records:
+    letters = str.maketrans("aeou", "áèöū")
+    texts = ("media_id", "question", "caption", "options", "answer", "labels")
+    return [
+        {
+            name: json.loads(json.dumps(value).translate(letters)) if name in texts else value
+            for name, value in record.items()
+        }
+        for record in records
+    ]
+
+
+@every_task
+@pytest.mark.parametrize(("before", "after"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_another_unicode_form_of_records_is_the_same_record(split: Split, before: str, after: str) -> None:
+    split.records = spelled(accented(split.records), before)
+    split.predict()
+    score = split.score()
+    split.records = spelled(split.records, after)
+    assert split.score() == score
+    split.write(spelled(split.lines(), "NFD"))
+    assert split.score() == score
+
+
+@answered
+def test_two_unicode_forms_of_one_record_are_repeats(split: Split) -> None:
+    (record,) = accented(split.records[:1])
+    split.records = [spelled(record, "NFC"), spelled(record, "NFD")]
+    split.predict()
+    assert [line.get("occurrence") for line in split.lines()] == [2, None]
 
 
 # ------------------------------------------------------------------------------------------------ changed records

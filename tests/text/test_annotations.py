@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -124,9 +125,20 @@ def test_answers_come_in_label_order(tmp_path: Path, content: object) -> None:
     assert list(read_answers(path).items()) == [("a", 0), ("b", 1)]
 
 
+@pytest.mark.parametrize("content", [["é", "ü", "が"], {"é": 0, "ü": 1, "が": 2}])
+def test_answers_are_in_one_unicode_form(tmp_path: Path, content: object, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "answers.json"
+    for form in ("NFC", "NFD"):
+        path.write_text(unicodedata.normalize(form, json.dumps(content, ensure_ascii=False)), encoding="utf-8")
+        assert read_answers(path) == {"é": 0, "ü": 1, "が": 2}
+        assert ("decomposed" in caplog.text) == (form == "NFD")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ('["\\u00e9", "e\\u0301"]', "is in the list twice"),
+        ('{"\\u00e9": 0, "e\\u0301": 1}', "two answers differ in their Unicode form alone"),
         ('{"a": 0, "b": 0}', "labels must be the integers 0 to 1"),
         ('{"a": 0, "b": 2}', "labels must be the integers 0 to 1"),
         ('{"a": true}', "labels must be"),

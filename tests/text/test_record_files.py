@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import logging
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,37 @@ def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, conten
     mistakes = [found for found in read_records(tmp_path / name) if isinstance(found, str)]
     assert mistakes
     assert mistakes[0].startswith(f"{tmp_path}/{message}")
+
+
+DECOMPOSED = {
+    "JSON lines": ("a.jsonl", '{"vidéo": "Zürich", "question": "où ?", "options": ["été", "b"], "n": [1, 2.5]}\n'),
+    "JSON lines in ASCII": ("a.jsonl", None),
+    "a JSON list": ("a.json", '[{"vidéo": "Zürich", "question": "où ?", "options": ["été", "b"]}]'),
+    "a table": ("a.csv", "vidéo;question;a0;a1\nZürich;où ?;été;b\n"),
+    "media ids as names": ("a.json", '{"Zürich": {"question": "où ?", "options": ["été", "b"]}}'),
+}
+
+
+@pytest.mark.parametrize("form", DECOMPOSED)
+def test_texts_in_another_unicode_form_are_read_as_one(
+    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    name, text = DECOMPOSED[form]
+    own = {"vidéo": "Zürich", "question": "où ?", "options": ["été", "b"]}
+    written = unicodedata.normalize("NFD", text or json.dumps(own, ensure_ascii=False))
+    if text is None:
+        written = json.dumps(json.loads(written))  # the accents are escapes
+    file = tmp_path / name
+    file.write_text(written, encoding="utf-8")
+    (record,) = read_records(file, names={"media_id": "vidéo"})
+    assert isinstance(record, Record)
+    assert record.text("media_id") == "Zürich"
+    assert (record.text("question"), record.texts("options")) == ("où ?", ("été", "b"))
+    assert "1 record has texts in a decomposed Unicode form, first " in caplog.text
+    caplog.clear()
+    file.write_text(unicodedata.normalize("NFC", text or json.dumps(own)), encoding="utf-8")
+    assert len(list(read_records(file))) == 1
+    assert caplog.text == ""
 
 
 def test_a_row_is_found_by_its_first_line(tmp_path: Path) -> None:

@@ -5,26 +5,20 @@
 Each row is one press of Tab in bash: a list of commands, options, or values that are read from files (recipes,
 settings, runs, splits of a run, 10,000 media ids, assets). Every press starts a process, as the shell does, and so does
 `clipbert --help`; they take turns, and the medians of their seconds of CPU (user and system) are compared. The exit
-code is 1 if a list takes more than 1.5 times as long as the help.
+code is 1 if a list takes more than 1.5 times as long as the help, or if nothing is listed.
 """
 
 from __future__ import annotations
 
-import os
-import resource
 import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
+from argparse import Namespace
 from pathlib import Path
-from typing import Any
 
 import lmdb
-from harness import ROOT, command_line, show
+from harness import CLIPBERT, ROOT, Outcome, command_line, cpu_seconds, run
 
 LIMIT = 1.5
-COMMAND = "import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
 ITEMS = 10_000
 LINES = {
     "commands": "clipbert ",
@@ -41,29 +35,15 @@ LINES = {
     "media ids": "clipbert store show store video99",
     "assets": "clipbert download ",
     "converters": "clipbert assets convert ",
-    "names of files": "clipbert pack ",
 }
 
 
-def cpu(folder: Path, words: list[str], **variables: str) -> tuple[float, str]:
-    """Run the command in a process; return its seconds of CPU and what it printed."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done.stdout
-
-
-def press_tab(folder: Path, line: str) -> tuple[float, str]:
+def press_tab(folder: Path, line: str) -> tuple[float, int]:
+    """Return the seconds of CPU and the number of candidates."""
     words = line.split(" ")
-    variables = {"COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
-    return cpu(folder, [], _CLIPBERT_COMPLETE="complete_bash", **variables)
+    asked = {"_CLIPBERT_COMPLETE": "complete_bash", "COMP_WORDS": "\n".join(words), "COMP_CWORD": str(len(words) - 1)}
+    seconds, done = cpu_seconds(CLIPBERT, cwd=folder, **asked)
+    return seconds, len(done.stdout.splitlines())
 
 
 def make_files(folder: Path) -> None:
@@ -77,42 +57,23 @@ def make_files(folder: Path) -> None:
             transaction.put(f"video{number}".encode(), b"")
 
 
-def measure(folder: Path, repeats: int) -> dict[str, Any]:
-    """Return a row for the help and for each list."""
+def measure(options: Namespace, folder: Path) -> Outcome:
     make_files(folder)
-    seconds: dict[str, list[float]] = {name: [] for name in ("--help", *LINES)}
-    listed = {"--help": 0}
-    for _ in range(repeats):
-        seconds["--help"].append(cpu(folder, ["--help"])[0])
-        for name, line in LINES.items():
-            took, printed = press_tab(folder, line)
-            seconds[name].append(took)
-            listed[name] = len(printed.split("\n")) - 1
-    reference = statistics.median(seconds["--help"])
-    return {
-        name: {
-            "candidates": listed[name],
-            "cpu_seconds": statistics.median(took),
-            "ratio": statistics.median(took) / reference,
-        }
-        for name, took in seconds.items()
+    turns = []
+    for _ in range(max(1, options.repeats)):
+        helped = (cpu_seconds(CLIPBERT, "--help", cwd=folder)[0], 0)
+        turns.append({"--help": helped} | {name: press_tab(folder, line) for name, line in LINES.items()})
+    seconds = {name: statistics.median(turn[name][0] for turn in turns) for name in turns[0]}
+    report = {
+        name: {"candidates": turns[0][name][1], "cpu_seconds": spent, "ratio": spent / seconds["--help"]}
+        for name, spent in seconds.items()
     }
-
-
-def main() -> int:
-    parser = command_line(__doc__)
-    parser.add_argument("--repeats", type=int, default=9)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="clipbert-completion-") as folder:
-        report = measure(Path(folder), max(1, options.repeats))
-    slowest = max(LINES, key=lambda name: report[name]["ratio"])
-    missing = [name for name in LINES if not report[name]["candidates"] and name != "names of files"]
+    slowest = max(LINES, key=seconds.__getitem__)
     result = f"the slowest list is {slowest}: x{report[slowest]['ratio']:.2f} of the help (limit {LIMIT})"
-    if missing:
+    if missing := [name for name in LINES if not report[name]["candidates"]]:
         result += f"; nothing was listed of {', '.join(missing)}"
-    show(options, report, result=result)
-    return int(report[slowest]["ratio"] > LIMIT or bool(missing))
+    return Outcome(report, result, report[slowest]["ratio"] <= LIMIT and not missing)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(command_line(__doc__, repeats=9), measure)

@@ -1,11 +1,11 @@
 """Is every damaged media file decoded or reported, without a crash or hang, and how many show a wrong frame unnoticed?
 
-    python benchmarks/damaged.py [--items 1000] [--seed 0] [--memory-items 5000] [--json]
+    python benchmarks/damaged.py [--items 1000] [--more 5000] [--json]
 
 The script makes good videos and images, and damages them with a seeded generator: it truncates them, flips bits, zeroes
 blocks or swaps halves. Every video frame shows its own index, so a wrong frame is recognised: decoded frames must show
 rising indices of the video, and must not be black. Each file is probed, and its first, middle and last frames are
-decoded in both ways. Finally `pack` reads all files.
+decoded in both ways. Then `pack` reads all files. Last, memory must stay flat over `--more` files.
 
 A video ends where FFmpeg reports an error. FFmpeg decodes some flipped bits without one, in codecs and containers that
 have no checksums. The resulting wrong frames are counted by codec, apart from those of files that are reported as
@@ -15,20 +15,15 @@ damaged further on. After packing, checksums guard the bytes.
 from __future__ import annotations
 
 import resource
-import sys
-import tempfile
 import time
+from argparse import Namespace
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-# The tests also load this file as a module, from another folder.
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).parent))
-
-from harness import command_line, show
+from harness import Outcome, command_line, run
 from made_media import image, marked_frame, read_index, video
 
 from clipbert_cli.errors import DecodeError
@@ -36,39 +31,43 @@ from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.store.pack import pack_media
+from clipbert_cli.types import Kind
 
 FRAMES = 48
 LIMIT_S = 10.0
+# File -> codec and options of the encoder.
+VIDEOS: dict[str, tuple[str, dict[str, str]]] = {
+    "h264_0.mp4": ("libx264", {"crf": "20"}),
+    "h264_1.mp4": ("libx264", {"crf": "20", "g": "48"}),
+    "h264_2.mp4": ("libx264", {"crf": "20", "g": "1"}),
+    "h264_3.mp4": ("libx264", {"crf": "20", "bf": "0"}),
+    "h264_4.mp4": ("libx264", {"crf": "20", "x264-params": "open-gop=1:bframes=3:keyint=12"}),
+    **{f"h264.{ending}": ("libx264", {"crf": "12", "g": "12", "bf": "2"}) for ending in ("mkv", "ts", "flv", "avi")},
+    "intra_refresh.mp4": ("libx264", {"x264-params": "intra-refresh=1:keyint=12"}),
+    "hevc.mp4": ("libx265", {"x265-params": "keyint=12:log-level=none"}),
+    "mpeg4_0.avi": ("mpeg4", {"bf": "0", "g": "12"}),
+    "mpeg4_1.avi": ("mpeg4", {"bf": "2", "g": "12"}),
+    "vp8.webm": ("libvpx", {"g": "12", "cpu-used": "8"}),
+    "vp9.webm": ("libvpx-vp9", {"g": "12", "cpu-used": "8"}),
+    "moving.gif": ("gif", {}),
+    "mpeg2.vob": ("mpeg2video", {"g": "12"}),
+}
+PICTURES = ("jpeg", "png", "webp", "bmp", "tiff", "gif")
 
 
 def good_media() -> dict[str, bytes]:
-    """Return some 25 files by name; the videos have FRAMES frames."""
-    x264 = [{}, {"g": "48"}, {"g": "1"}, {"bf": "0"}, {"x264-params": "open-gop=1:bframes=3:keyint=12"}]
-    # With frames this small, x264's macroblock tree gives different files from run to run.
-    same = {"mbtree": "0"}
-    media = {
-        f"h264_{number}.mp4": video(FRAMES, options=same | {"crf": "20"} | options)
-        for number, options in enumerate(x264)
-    }
-    for container, ending in (("matroska", "mkv"), ("mpegts", "ts"), ("flv", "flv"), ("avi", "avi")):
-        media[f"h264.{ending}"] = video(FRAMES, container=container, options=same | {"crf": "12", "g": "12", "bf": "2"})
-    media["intra_refresh.mp4"] = video(FRAMES, options=same | {"x264-params": "intra-refresh=1:keyint=12"})
-    media["hevc.mp4"] = video(FRAMES, codec="libx265", options={"x265-params": "keyint=12:log-level=none"})
-    for number, bframes in enumerate(("0", "2")):
-        media[f"mpeg4_{number}.avi"] = video(FRAMES, codec="mpeg4", container="avi", options={"bf": bframes, "g": "12"})
-    media["vp8.webm"] = video(FRAMES, codec="libvpx", container="webm", options={"g": "12", "cpu-used": "8"})
-    media["vp9.webm"] = video(FRAMES, codec="libvpx-vp9", container="webm", options={"g": "12", "cpu-used": "8"})
-    media["moving.gif"] = video(FRAMES, codec="gif", container="gif")
-    media["mpeg2.vob"] = video(FRAMES, codec="mpeg2video", container="vob", options={"g": "12"})
-    for form in ("jpeg", "png", "webp", "bmp", "tiff", "gif"):
-        media[f"picture_{form}.{form}"] = image(marked_frame(7), form)
-    return media
+    """Return files by name; the videos have FRAMES frames."""
+    containers = {"mkv": "matroska", "ts": "mpegts"}
+    media = {}
+    for name, (codec, options) in VIDEOS.items():
+        ending = name.rpartition(".")[2]
+        media[name] = video(FRAMES, codec=codec, container=containers.get(ending, ending), options=options)
+    return media | {f"picture_{form}.{form}": image(marked_frame(7), form) for form in PICTURES}
 
 
 def damage(data: bytes, rng: np.random.Generator) -> bytes:
     """Return the data with one of the four kinds of damage."""
-    kind = int(rng.integers(4))
-    size = len(data)
+    kind, size = int(rng.integers(4)), len(data)
     if kind == 0:
         return data[: int(rng.integers(0, size))]
     if kind == 3:
@@ -114,68 +113,55 @@ def outcome(name: str, data: bytes) -> str:
     return "decoded" if probed.info.complete else "decoded up to damage"
 
 
-def run(items: int, seed: int) -> dict[str, Any]:
-    """Damage and decode `items` files; return the counts of outcomes, the slowest file and what `pack` reported."""
-    media = list(good_media().items())
+def decode_and_pack(media: Mapping[str, bytes], folder: Path, items: int, *, seed: int) -> dict[str, Any]:
+    """Damage, decode and pack `items` files; return counts of outcomes, the slowest file and what `pack` reported."""
     rng = np.random.default_rng(seed)
     counts: Counter[str] = Counter()
     slowest = (0.0, "")
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        for number in range(items):
-            name, data = media[number % len(media)]
-            data = damage(data, rng)
-            start = time.perf_counter()
-            counts[outcome(name, data)] += 1
-            slowest = max(slowest, (time.perf_counter() - start, f"{number} {name}"))
-            kind = "images" if name.startswith("picture") else "videos"
-            (folder / kind).mkdir(exist_ok=True)
-            (folder / kind / f"{number}_{name}").write_bytes(data)
-        packed = {}
-        for kind in ("videos", "images"):
-            store_kind = "video" if kind == "videos" else "image"
-            summary = pack_media([folder / kind], folder / f"{kind}.store", kind=store_kind, workers=2)
-            files = len(list((folder / kind).iterdir()))
-            assert summary.packed + len(summary.skipped) == files, f"{files} files, {summary}"
-            packed[kind] = {"packed": summary.packed, "skipped": len(summary.skipped), "damaged": len(summary.damaged)}
-    assert slowest[0] < LIMIT_S, slowest
-    return {"outcomes": dict(counts), "slowest": slowest, "pack": packed}
-
-
-def memory_growth(media: list[tuple[str, bytes]], rng: np.random.Generator, *, items: int) -> float:
-    """Return the relative growth of memory over many items, after a warm-up."""
-    for number in range(items // 5):
-        outcome(media[number % len(media)][0], damage(media[number % len(media)][1], rng))
-    before = resident()
     for number in range(items):
-        outcome(media[number % len(media)][0], damage(media[number % len(media)][1], rng))
-    return resident() / before - 1
+        name = list(media)[number % len(media)]
+        data = damage(media[name], rng)
+        start = time.perf_counter()
+        counts[outcome(name, data)] += 1
+        slowest = max(slowest, (time.perf_counter() - start, f"{number} {name}"))
+        kind = "image" if name.startswith("picture") else "video"
+        (folder / kind).mkdir(exist_ok=True)
+        (folder / kind / f"{number}_{name}").write_bytes(data)
+    assert slowest[0] < LIMIT_S, slowest
+    packed = {f"pack of {kind}s": pack(folder / kind, kind) for kind in ("video", "image")}
+    return {**dict(sorted(counts.items())), "slowest": f"{slowest[0]:.2f} s, {slowest[1]}", **packed}
 
 
-def resident() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+def pack(folder: Path, kind: Kind) -> dict[str, int]:
+    summary = pack_media([folder], folder.with_name(f"{kind}.store"), kind=kind, workers=2)
+    files = len(list(folder.iterdir()))
+    assert summary.packed + len(summary.skipped) == files, f"{files} files, {summary}"
+    return {"packed": summary.packed, "skipped": len(summary.skipped), "damaged": len(summary.damaged)}
 
 
-def main() -> None:
-    parser = command_line(__doc__)
-    parser.add_argument("--items", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--memory-items", type=int, default=5000, help="items over which memory must stay flat")
-    arguments = parser.parse_args()
-    report = run(arguments.items, arguments.seed)
-    report["memory_growth"] = memory_growth(
-        list(good_media().items()), np.random.default_rng(arguments.seed + 1), items=arguments.memory_items
-    )
-    outcomes, (seconds, slowest) = report["outcomes"], report["slowest"]
-    shown = {**dict(sorted(outcomes.items())), "slowest": f"{seconds:.2f} s, {slowest}"}
-    shown |= {f"pack of {kind}": row for kind, row in report["pack"].items()}
-    wrong = sum(count for name, count in outcomes.items() if name.startswith("wrong picture:"))
+def memory_growth(media: Mapping[str, bytes], items: int, *, seed: int) -> float:
+    """Return the relative growth of memory over many items, after a warm-up of a fifth as many."""
+    rng = np.random.default_rng(seed)
+    sizes = []
+    for count in (items // 5, items):
+        for number in range(count):
+            name = list(media)[number % len(media)]
+            outcome(name, damage(media[name], rng))
+        sizes.append(int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize())
+    return sizes[1] / sizes[0] - 1
+
+
+def measure(options: Namespace, folder: Path) -> Outcome:
+    media = good_media()
+    report = decode_and_pack(media, folder, options.items, seed=0)
+    growth = report["memory_growth"] = memory_growth(media, options.more, seed=1)
+    wrong = sum(count for name, count in report.items() if name.startswith("wrong picture:"))
     result = (
-        f"{arguments.items} damaged files: none crashed or hung, {wrong} showed a wrong picture unnoticed; memory "
-        f"grew by {report['memory_growth']:.1%} over {arguments.memory_items} more"
+        f"{options.items} damaged files: none crashed or hung, {wrong} showed a wrong picture unnoticed; "
+        f"memory grew by {growth:.1%} over {options.more} more"
     )
-    show(arguments, shown, result=result)
+    return Outcome(report, result)
 
 
 if __name__ == "__main__":
-    main()
+    run(command_line(__doc__, items=1000, more=5000), measure)

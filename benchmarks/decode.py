@@ -25,18 +25,18 @@ from __future__ import annotations
 import gc
 import io
 import math
-import sys
-import tempfile
 import time
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 import torch
-from harness import command_line, show
+from harness import Outcome, command_line, run
 from PIL import Image
 from torch.nn.functional import interpolate
 
@@ -99,15 +99,19 @@ def make_video(number: int) -> bytes:
 # ------------------------------------------------------------------------------------------------ ways to decode
 
 
+@dataclass(frozen=True)
 class Item:
     """One video, and what a store keeps about it."""
 
-    def __init__(self, data: bytes) -> None:
+    data: bytes
+    info: VideoInfo
+    packets: PacketTable
+
+    @classmethod
+    def of(cls, data: bytes) -> Item:
         probed = probe_video(data)
         assert probed.packets is not None
-        self.data = data
-        self.info: VideoInfo = probed.info
-        self.packets: PacketTable = probed.packets
+        return cls(data, probed.info, probed.packets)
 
 
 def baseline(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
@@ -168,7 +172,7 @@ WAYS: dict[str, Callable[..., object]] = {"baseline": baseline, "loader": loader
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-def measure(sets: dict[str, list[Item]], *, repeats: int) -> Mapping[str, Mapping[str, float]]:
+def turns_of_ways(sets: Mapping[str, list[Item]], repeats: int) -> Mapping[str, Mapping[str, float]]:
     """Return the CPU seconds of each policy and way; the clips of a video are the same for every way."""
     seconds: dict[str, defaultdict[str, float]] = {}
     for policy, sampling in POLICIES.items():
@@ -192,29 +196,21 @@ def measure(sets: dict[str, list[Item]], *, repeats: int) -> Mapping[str, Mappin
 # ------------------------------------------------------------------------------------------------ loading processes
 
 
-def measure_processes(videos: list[bytes], *, repeats: int) -> dict[str, float]:
+def loading_processes(videos: list[bytes], folder: Path, repeats: int) -> dict[str, float]:
     """Return the loader's items per second with one and with two processes, and their ratio; the best repeats count."""
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "videos"
-        folder.mkdir()
-        for number, data in enumerate(videos):
-            (folder / f"{number}.mp4").write_bytes(data)
-        pack_media([folder], Path(temporary) / "store", workers=2)
-        source = open_media(Path(temporary) / "store", kind="video")
-        groups = [Group(media_id, (Example("", media_id, ("",)),)) for media_id in source]
-        # Shuffled, so that both processes get as much work.
-        groups = groups * math.ceil(LOADED / len(groups))
-        groups = [groups[place] for place in np.random.default_rng(0).permutation(len(groups))]
-        dataset = GroupDataset(groups, source, MediaSettings(POLICIES["train"], SIDE), seed=0)
-        rates = {1: 0.0, 2: 0.0}
-        for _ in range(repeats):
-            for count in rates:
-                rates[count] = max(rates[count], steady_rate(dataset, count))
-    return {
-        "one_process_items_per_second": rates[1],
-        "two_processes_items_per_second": rates[2],
-        "two_against_one": rates[2] / rates[1],
-    }
+    (folder / "videos").mkdir()
+    for number, data in enumerate(videos):
+        (folder / "videos" / f"{number}.mp4").write_bytes(data)
+    pack_media([folder / "videos"], folder / "store", workers=2)
+    source = open_media(folder / "store", kind="video")
+    groups = [Group(media_id, (Example("", media_id, ("",)),)) for media_id in source]
+    # Shuffled, so that both processes get as much work.
+    groups = groups * math.ceil(LOADED / len(groups))
+    groups = [groups[place] for place in np.random.default_rng(0).permutation(len(groups))]
+    dataset = GroupDataset(groups, source, MediaSettings(POLICIES["train"], SIDE), seed=0)
+    turns = [{workers: steady_rate(dataset, workers) for workers in (1, 2)} for _ in range(repeats)]
+    one, two = (max(turn[workers] for turn in turns) for workers in (1, 2))
+    return {"one_process_items_per_second": one, "two_processes_items_per_second": two, "two_against_one": two / one}
 
 
 def steady_rate(dataset: GroupDataset, workers: int) -> float:
@@ -237,47 +233,28 @@ def no_texts(examples: Sequence[Example]) -> Texts:
 # ------------------------------------------------------------------------------------------------ the command
 
 
-def main() -> int:
-    parser = command_line(__doc__)
-    parser.add_argument("--videos", type=int, default=8)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+def measure(options: Namespace, folder: Path) -> Outcome:
     torch.set_num_threads(1)
     videos = list(map(make_video, range(options.videos)))
     transcoded = [transcode_video(video, Transcode()) for video in videos]
-    sets = {"plain": list(map(Item, videos)), "transcoded": list(map(Item, transcoded))}
-    seconds = measure(sets, repeats=options.repeats)
-    report = {policy: summary(policy, spent, videos) for policy, spent in seconds.items()}
-    processes = measure_processes(videos, repeats=options.repeats)
-    results = [
-        f"{policy} x{ways['loader']['speedup']:.2f}, transcoded x{ways['loader, transcoded']['speedup']:.2f}, "
-        f"decode / bound {ways['decode']['ms_per_video'] / ways['bound']['ms_per_video']:.2f}"
-        for policy, ways in report.items()
-    ]
-    results += [f"two loading processes x{processes['two_against_one']:.2f}"]
-    rows = {f"{policy}, {way}": row for policy, ways in report.items() for way, row in ways.items()}
-    show(options, {**rows, **processes}, result="; ".join(results))
-    return 0 if all(map(reached, report, report.values())) and processes["two_against_one"] >= WANTED_OF_WORKERS else 1
-
-
-def reached(policy: str, ways: Mapping[str, Mapping[str, float]]) -> bool:
-    """Return whether a policy's figures are within the limits."""
-    fast = all(ways[way]["speedup"] >= least[policy] for way, least in WANTED.items())
-    return fast and ways["decode"]["ms_per_video"] <= WANTED_OF_BOUND * ways["bound"]["ms_per_video"]
-
-
-def summary(policy: str, spent: Mapping[str, float], videos: list[bytes]) -> dict[str, dict[str, float]]:
-    clips = POLICIES[policy].num_clips * len(videos)
-    return {
-        name: {
-            "ms_per_video": 1000 * seconds / len(videos),
-            "speedup": spent["baseline"] / seconds,
-            "clips_per_second": clips / seconds,
-            "megabytes_per_second": sum(map(len, videos)) / 1e6 / seconds,
-        }
-        for name, seconds in spent.items()
-    }
+    sets = {"plain": list(map(Item.of, videos)), "transcoded": list(map(Item.of, transcoded))}
+    rows, results, reached = {}, [], []
+    for policy, seconds in turns_of_ways(sets, options.repeats).items():
+        speedups = {way: seconds["baseline"] / spent for way, spent in seconds.items()}
+        of_bound = seconds["decode"] / seconds["bound"]
+        for way, spent in seconds.items():
+            rows[f"{policy}, {way}"] = {"ms_per_video": 1000 * spent / len(videos), "speedup": speedups[way]}
+        results.append(
+            f"{policy} x{speedups['loader']:.2f}, transcoded x{speedups['loader, transcoded']:.2f}, "
+            f"decode / bound {of_bound:.2f}"
+        )
+        reached.append(all(speedups[way] >= least[policy] for way, least in WANTED.items()))
+        reached.append(of_bound <= WANTED_OF_BOUND)
+    processes = loading_processes(videos, folder, options.repeats)
+    results.append(f"two loading processes x{processes['two_against_one']:.2f}")
+    reached.append(processes["two_against_one"] >= WANTED_OF_WORKERS)
+    return Outcome({**rows, **processes}, "; ".join(results), all(reached))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(command_line(__doc__, videos=8, repeats=3), measure)

@@ -22,54 +22,35 @@ from clipbert_cli.recipe.schema import ModelConfig, VisualConfig
 
 PIXELS = PixelStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 BASE = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072}
-DINO = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "mlp_ratio": 4}
+PATCHES = {**BASE, "patch_size": 16, "image_size": 224}
+DINO = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "mlp_ratio": 4, "patch_size": 14}
+BEIT = {"use_relative_position_bias": True, "layer_scale_init_value": 0.1}
 SWIN = {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "patch_size": 4}
 CONVNEXT = {"hidden_sizes": [128, 256, 512, 1024], "depths": [3, 3, 27, 3]}
 
-# Published model -> model type, frame size, and the configuration that decides its sizes.
-MODELS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "ResNet-50, grid layer": ("resnet", 448, {}),
-    "google/siglip2-base-patch16-224": ("siglip_vision_model", 224, {**BASE, "patch_size": 16, "image_size": 224}),
-    "google/siglip2-base-patch16-naflex": ("siglip2_vision_model", 256, {**BASE, "patch_size": 16, "num_patches": 256}),
-    "openai/clip-vit-base-patch16": ("clip_vision_model", 224, {**BASE, "patch_size": 16, "image_size": 224}),
-    "facebook/dinov2-base": ("dinov2", 224, {**DINO, "patch_size": 14, "image_size": 518}),
-    "facebook/dinov2-with-registers-base": (
-        "dinov2_with_registers",
-        224,
-        {**DINO, "patch_size": 14, "image_size": 518},
-    ),
-    "facebook/dinov3-vitb16-pretrain-lvd1689m": (
-        "dinov3_vit",
-        224,
-        {**BASE, "patch_size": 16, "image_size": 224, "num_register_tokens": 4},
-    ),
-    "google/vit-base-patch16-224-in21k": ("vit", 224, {**BASE, "patch_size": 16, "image_size": 224}),
-    "microsoft/beit-base-patch16-224-pt22k": (
-        "beit",
-        224,
-        {
-            **BASE,
-            "patch_size": 16,
-            "image_size": 224,
-            "use_relative_position_bias": True,
-            "layer_scale_init_value": 0.1,
-        },
-    ),
-    "microsoft/swin-base-patch4-window7-224": ("swin", 224, {**SWIN, "window_size": 7, "image_size": 224}),
-    "microsoft/swinv2-base-patch4-window8-256": ("swinv2", 256, {**SWIN, "window_size": 8, "image_size": 256}),
-    "facebook/convnext-base-224": ("convnext", 224, CONVNEXT),
-    "facebook/convnextv2-base-22k-224": ("convnextv2", 224, CONVNEXT),
-}
+# Published model, model type, frame size, and the configuration that decides its sizes.
+MODELS: list[tuple[str, str, int, dict[str, Any]]] = [
+    ("ResNet-50, grid layer", "resnet", 448, {}),
+    ("google/siglip2-base-patch16-224", "siglip_vision_model", 224, PATCHES),
+    ("google/siglip2-base-patch16-naflex", "siglip2_vision_model", 256, {**BASE, "patch_size": 16, "num_patches": 256}),
+    ("openai/clip-vit-base-patch16", "clip_vision_model", 224, PATCHES),
+    ("facebook/dinov2-base", "dinov2", 224, {**DINO, "image_size": 518}),
+    ("facebook/dinov2-with-registers-base", "dinov2_with_registers", 224, {**DINO, "image_size": 518}),
+    ("facebook/dinov3-vitb16-pretrain-lvd1689m", "dinov3_vit", 224, {**PATCHES, "num_register_tokens": 4}),
+    ("google/vit-base-patch16-224-in21k", "vit", 224, PATCHES),
+    ("microsoft/beit-base-patch16-224-pt22k", "beit", 224, {**PATCHES, **BEIT}),
+    ("microsoft/swin-base-patch4-window7-224", "swin", 224, {**SWIN, "window_size": 7, "image_size": 224}),
+    ("microsoft/swinv2-base-patch4-window8-256", "swinv2", 256, {**SWIN, "window_size": 8, "image_size": 256}),
+    ("facebook/convnext-base-224", "convnext", 224, CONVNEXT),
+    ("facebook/convnextv2-base-22k-224", "convnextv2", 224, CONVNEXT),
+]
 
 
 def model_of(kind: str, config: dict[str, Any]) -> ClipBert:
     """Return a model with BERT-base and a visual encoder with random weights."""
-    if kind == "resnet":
-        return ClipBert(ModelConfig(), HeadSpec("classifier", 2))
-    visual = VisualConfig(kind="hf")
-    return ClipBert(
-        ModelConfig(visual=visual), HeadSpec("classifier", 2), VisionModel({"model_type": kind, **config}, PIXELS)
-    )
+    vision = None if kind == "resnet" else VisionModel({"model_type": kind, **config}, PIXELS)
+    visual = VisualConfig(kind="hf" if vision else "resnet")
+    return ClipBert(ModelConfig(visual=visual), HeadSpec("classifier", 2), vision)
 
 
 def kept_bytes(run: Callable[[], Tensor]) -> int:
@@ -105,8 +86,8 @@ def main() -> None:
     torch.manual_seed(0)
     print("| model | parameters | pixels | tokens per clip | GFLOP per clip | GFLOP per pair | MiB kept per clip |")
     print("|---|---|---|---|---|---|---|")
-    for name, (kind, size, config) in MODELS.items():
-        print(row(name, kind, size, config), flush=True)
+    for model in MODELS:
+        print(row(*model), flush=True)
 
 
 if __name__ == "__main__":

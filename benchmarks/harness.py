@@ -1,4 +1,7 @@
-"""The parts that all benchmarks share: command line, report, machine, demo data, and sides that take turns.
+"""The parts that all benchmarks share: command line, report, machine, processes, data, and sides that take turns.
+
+A benchmark is a function that measures: it gets the options of the command line and an empty folder, and returns an
+`Outcome`. `run` calls it and prints the outcome.
 
 A side is one of the ways that a benchmark compares. It runs in a process of its own, which has memory of its own. The
 speed of a machine changes with the work of its neighbours. Therefore the sides take turns: each does a small piece
@@ -13,20 +16,24 @@ import json
 import multiprocessing
 import os
 import platform
+import resource
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
     import torch
 
 ROOT = Path(__file__).parents[1]
-# The benchmarks also run from a checkout that is not installed.
-sys.path.insert(0, str(ROOT))
+# The benchmarks also run from a checkout that is not installed. The tests have makers of small media and models.
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 WIDEST_TABLE = 8
 """Columns of a table; a table with more of them is transposed."""
@@ -35,11 +42,35 @@ WIDEST_TABLE = 8
 # ------------------------------------------------------------------------------------------------ command line
 
 
-def command_line(doc: str | None) -> argparse.ArgumentParser:
-    """Return a parser with the options that all benchmarks have; `doc` is the script's docstring."""
+@dataclass(frozen=True)
+class Outcome:
+    """What a benchmark measured, its line of result, and whether its limits were reached."""
+
+    report: Mapping[str, Any]
+    result: str
+    reached: bool = True
+
+
+def command_line(doc: str | None, **numbers: int) -> argparse.ArgumentParser:
+    """Return a parser with the options that all benchmarks have, and with options for numbers by their defaults.
+
+    Args:
+        doc: the script's docstring, which explains them.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print one JSON document")
+    for name, default in numbers.items():
+        parser.add_argument(f"--{name}", type=int, default=default)
     return parser
+
+
+def run(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Path], Outcome]) -> NoReturn:
+    """Measure and print the outcome; the exit code is 1 if the limits were not reached."""
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="clipbert-benchmark-") as folder:
+        outcome = measure(options, Path(folder))
+    show(options, outcome.report, result=outcome.result)
+    sys.exit(0 if outcome.reached else 1)
 
 
 def show(options: argparse.Namespace, report: Mapping[str, Any], *, result: str) -> None:
@@ -72,6 +103,34 @@ def _text(value: Any) -> str:
     if not isinstance(value, float):
         return str(value)
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
+
+
+# ------------------------------------------------------------------------------------------------ processes
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
+CLIPBERT = "import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
+"""The command line as a program for `python -c`."""
+
+
+def cpu_seconds(code: str, *words: object, cwd: Path = ROOT, **variables: str) -> tuple[float, Any]:
+    """Run a program in a process of its own; return its seconds of CPU, user and system, and the finished process.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        cwd=cwd,
+        env={**ENVIRONMENT, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(map(str, words)) or code} failed:\n{done.stderr}")
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, done
 
 
 # ------------------------------------------------------------------------------------------------ machine and data

@@ -1,6 +1,6 @@
 """Does a training that is killed and resumed many times end with the same bits as one that is not disturbed?
 
-    python benchmarks/kill_resume.py [--kills 50] [--steps 24] [--json]
+    python benchmarks/kill_resume.py [--kills 50] [--steps 24] [--seed 0] [--json]
 
 Half of the kills come at a random time, half at a random moment inside the saving of a checkpoint. A run that ends
 before its kill is compared with the undisturbed one, and the next run begins. Weights, averages, optimiser state, links
@@ -16,15 +16,16 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import command_line, make_demo_data, show
+from harness import Outcome, command_line, make_demo_data, run
+from running import TINY
 
 from clipbert_cli import files
 from clipbert_cli.recipe.load import load_recipe
@@ -33,97 +34,61 @@ from clipbert_cli.runtime.distributed import start_world
 from clipbert_cli.train.setup import prepare_training
 
 SETTINGS = (
-    "model.visual.stem_size=8",
-    "model.visual.hidden_sizes=[8,8,16,16]",
-    "model.bert.hidden_size=16",
-    "model.bert.num_attention_heads=2",
-    "model.bert.intermediate_size=32",
-    "model.bert.num_hidden_layers=1",
-    "model.bert.hidden_dropout=0.1",
-    "model.bert.attention_dropout=0.1",
-    "data.frame_size=64",
-    "data.workers=0",
-    "train.batch_size=4",
+    *TINY,
     "train.gradient_accumulation_steps=2",
     "train.ema_decay=0.9",
     "train.validate_every_steps=7",
     "train.save_every_steps=2",
     "train.log_every_steps=3",
 )
-TIMED = ("examples_per_second", "data_wait", "peak_memory_mib")
+TIMED = {"examples_per_second", "data_wait", "peak_memory_mib"}
 """Fields of a log record that may differ."""
 SAVING = ((checkpoint, "_crc32"), (files, "fsync"), (checkpoint, "point_link"), (checkpoint, "remove"))
 """Functions that the saving of a checkpoint calls."""
 
 
-def main() -> int:
-    parser = command_line(__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+def measure(options: Namespace, folder: Path) -> Outcome:
+    """Kill runs until there are enough kills, and compare those that end with an undisturbed one."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory(prefix="clipbert-kill-") as folder:
-        rng = random.Random(options.seed)
-        report = kill_and_compare(Path(folder), kills=options.kills, steps=options.steps, rng=rng)
-    found = report["differences"]
-    result = (
-        f"{report['kills']} kills in {report['runs']} runs, {report['inside_saves']} of them inside a save: "
-        f"{len(found) or 'no'} differences from an undisturbed run"
-    )
-    show(options, report, result=result)
-    return int(bool(found))
-
-
-def kill_and_compare(folder: Path, *, kills: int, steps: int, rng: random.Random) -> dict[str, Any]:
-    """Kill runs until there are `kills` kills, and compare those that end with an undisturbed one."""
+    rng, whole = random.Random(options.seed), folder / "whole"
     finish(forked(lambda: make_demo_data(folder, train=22, val=3)))
-    whole = folder / "whole"
     begin = time.monotonic()
-    finish(forked(lambda: train(folder, whole, steps)))
+    finish(forked(lambda: train(folder, whole, options.steps)))
     seconds = time.monotonic() - begin
     killed = in_saves = runs = 0
     differences: list[str] = []
-    while killed < kills:
+    while killed < options.kills:
         runs += 1
-        run = folder / f"run{runs}"
+        resumed = folder / f"run{runs}"
         while True:
             inside = killed % 2 == 1
-            calls = rng.randrange(1, 30) if inside and killed < kills else None
-            child = forked(lambda run=run, calls=calls: train(folder, run, steps, die_at_call=calls))
-            if killed < kills and not inside:
+            calls = rng.randrange(1, 30) if inside and killed < options.kills else None
+            child = forked(lambda run=resumed, calls=calls: train(folder, run, options.steps, die_at_call=calls))
+            if killed < options.kills and not inside:
                 time.sleep(rng.uniform(0, seconds / 2))
                 os.kill(child, signal.SIGKILL)
-            _, status = os.waitpid(child, 0)
-            if os.WIFSIGNALED(status):
-                killed += 1
-                in_saves += inside or any(run.glob("checkpoints/.step_*"))
-            elif os.waitstatus_to_exitcode(status):
-                raise SystemExit(f"a training failed with exit code {os.waitstatus_to_exitcode(status)}")
-            else:
+            if finish(child):
                 break
-        differences += [f"run {runs}: {each}" for each in compare(whole, run)]
-        shutil.rmtree(run)
-    return {"kills": killed, "inside_saves": in_saves, "runs": runs, "differences": differences}
+            killed += 1
+            in_saves += inside or any(resumed.glob("checkpoints/.step_*"))
+        differences += [f"run {runs}: {name} differs" for name in different(whole, resumed)]
+        shutil.rmtree(resumed)
+    result = (
+        f"{killed} kills in {runs} runs, {in_saves} of them inside a save: {len(differences) or 'no'} differences from "
+        "an undisturbed run"
+    )
+    report = {"kills": killed, "inside_saves": in_saves, "runs": runs, "differences": differences}
+    return Outcome(report, result, not differences)
 
 
 def train(folder: Path, run: Path, steps: int, *, die_at_call: int | None = None) -> None:
-    """Start or resume the run; with `die_at_call` kill this process inside a save."""
-    if die_at_call is not None:
-        die_inside_a_save(die_at_call)
-    overrides = [*SETTINGS, f"train.max_steps={steps}"]
-    recipe = load_recipe("demo_qa", overrides=overrides, data_root=folder)
-    prepare_training(recipe, run, world=start_world("cpu"), resume=run.exists()).run()
-
-
-def die_inside_a_save(calls: int) -> None:
-    """Make this process kill itself at the `calls`-th call of one of the functions in SAVING."""
-    left = [calls]
+    """Start or resume the run; with `die_at_call` kill this process at that call of a function in SAVING."""
+    calls = [0]
 
     def counting(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any) -> Any:
-            left[0] -= 1
-            if not left[0]:
+            calls[0] += 1
+            if calls[0] == die_at_call:
                 os.kill(os.getpid(), signal.SIGKILL)
             return function(*arguments)
 
@@ -131,6 +96,8 @@ def die_inside_a_save(calls: int) -> None:
 
     for module, name in SAVING:
         setattr(module, name, counting(getattr(module, name)))
+    recipe = load_recipe("demo_qa", overrides=[*SETTINGS, f"train.max_steps={steps}"], data_root=folder)
+    prepare_training(recipe, run, world=start_world("cpu"), resume=run.exists()).run()
 
 
 def forked(work: Callable[[], None]) -> int:
@@ -147,28 +114,29 @@ def forked(work: Callable[[], None]) -> int:
     os._exit(0)
 
 
-def finish(child: int) -> None:
-    """Wait for a process that must succeed."""
-    _, status = os.waitpid(child, 0)
-    if status:
-        raise SystemExit(f"a process failed: status {status}")
+def finish(child: int) -> bool:
+    """Wait for a process; return whether it was not killed.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code > 0:
+        raise SystemExit(f"a process failed with exit code {code}")
+    return code == 0
 
 
-def compare(whole: Path, run: Path) -> list[str]:
-    """Return the differences between two finished runs."""
-    found = []
-    for name in ("latest", "best"):
-        if os.readlink(whole / name) != os.readlink(run / name):
-            found.append(f"{name} is {os.readlink(run / name)}, not {os.readlink(whole / name)}")
-    for name in ("model.safetensors", "average.safetensors"):
-        if (whole / "latest" / name).read_bytes() != (run / "latest" / name).read_bytes():
-            found.append(f"{name} differs")
-    states = [torch.load(each / "latest" / "training.pt", weights_only=True) for each in (whole, run)]
-    if not same(*states):
-        found.append("training.pt differs")
-    if records(whole) != records(run):
-        found.append("metrics.jsonl differs")
-    return found
+def different(whole: Path, run: Path) -> list[str]:
+    """Return what differs between two finished runs."""
+    parts: dict[str, Callable[[Path], Any]] = {
+        "latest": lambda run: os.readlink(run / "latest"),
+        "best": lambda run: os.readlink(run / "best"),
+        "model.safetensors": lambda run: (run / "latest" / "model.safetensors").read_bytes(),
+        "average.safetensors": lambda run: (run / "latest" / "average.safetensors").read_bytes(),
+        "training.pt": lambda run: torch.load(run / "latest" / "training.pt", weights_only=True),
+        "metrics.jsonl": records,
+    }
+    return [name for name, read in parts.items() if not same(read(whole), read(run))]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -185,12 +153,9 @@ def same(one: Any, other: Any) -> bool:
 def records(run: Path) -> list[dict[str, Any]]:
     """Return the log records of training and validation without the fields in TIMED."""
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    return [
-        {name: value for name, value in line.items() if name not in TIMED}
-        for line in lines
-        if line["event"] in ("train", "validation")
-    ]
+    kept = [line for line in lines if line["event"] in ("train", "validation")]
+    return [{name: line[name] for name in line.keys() - TIMED} for line in kept]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(command_line(__doc__, kills=50, steps=24, seed=0), measure)

@@ -10,15 +10,14 @@ takes 3% of a step or more.
 from __future__ import annotations
 
 import json
-import sys
-import tempfile
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import command_line, make_demo_data, show
+from harness import Outcome, command_line, make_demo_data, run
 
 from clipbert_cli.profile.phase_timer import PhaseTimer
 from clipbert_cli.recipe.load import load_recipe
@@ -36,9 +35,6 @@ class LoopTimer(PhaseTimer):
 
     Of the phase `optimizer`, only the optimiser's `step` counts as such; the rest belongs to the loop.
     """
-
-    def __init__(self) -> None:
-        super().__init__(torch.device("cpu"), processes=1)
 
     def phase(self, name: Any) -> AbstractContextManager[None]:
         return nullcontext() if name == "optimizer" else super().phase(name)
@@ -62,42 +58,29 @@ class LoopTimer(PhaseTimer):
     def save(self) -> None:
         """Do nothing: only training is measured."""
 
-    def validate(self) -> None:
-        """Do nothing: only training is measured."""
+    validate = save
 
 
-def measure(folder: Path, steps: int) -> dict[str, float]:
-    """Return the milliseconds of a step, in total and by part, and the shares of the loop and of waiting for data."""
+def measure(options: Namespace, folder: Path) -> Outcome:
+    steps = max(1, options.steps)
     make_demo_data(folder, train=40)
-    recipe = load_recipe(
-        "demo_qa", overrides=[f"train.max_steps={steps + WARM_UP}", "train.blind_baseline=false"], data_root=folder
-    )
+    settings = [f"train.max_steps={steps + WARM_UP}", "train.blind_baseline=false"]
+    recipe = load_recipe("demo_qa", overrides=settings, data_root=folder)
     training = prepare_training(recipe, folder / "run", world=start_world("cpu"))
-    timer = LoopTimer()
+    timer = LoopTimer(torch.device("cpu"), processes=1)
     trainer = training.trainer(phases=timer)
     trainer.optimizer.step = timer.timed(trainer.optimizer.step)  # type: ignore[method-assign]
     trainer.train(training.train_loader, timer, interrupts=Interrupts())
     seconds, each = timer.seconds()
     named = {part: seconds.pop(part) for part in ("data", "forward", "backward", "optimizer")}
-    named["loop"] = sum(seconds.values())
-    milliseconds = {f"{part}_ms": 1000 * spent / steps for part, spent in named.items()}
-    shares = {"loop_share": named["loop"] / sum(each), "data_wait_share": named["data"] / sum(each)}
-    return {"step_ms": 1000 * sum(each) / steps, **milliseconds, **shares}
-
-
-def main() -> int:
-    parser = command_line(__doc__)
-    parser.add_argument("--steps", type=int, default=60)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="clipbert-loop-") as folder:
-        report = measure(Path(folder), max(1, options.steps))
+    parts, whole = {**named, "loop": sum(seconds.values()), "whole": sum(each)}, sum(each)
+    rows = {part: {"ms_per_step": 1000 * spent / steps, "share": spent / whole} for part, spent in parts.items()}
     result = (
-        f"the loop takes {report['loop_share']:.1%} of a step of {report['step_ms']:.0f} ms (limit {LIMIT:.0%}), "
-        f"waiting for data {report['data_wait_share']:.1%}"
+        f"the loop takes {rows['loop']['share']:.1%} of a step of {rows['whole']['ms_per_step']:.0f} ms "
+        f"(limit {LIMIT:.0%}), waiting for data {rows['data']['share']:.1%}"
     )
-    show(options, report, result=result)
-    return int(report["loop_share"] >= LIMIT)
+    return Outcome(rows, result, rows["loop"]["share"] < LIMIT)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(command_line(__doc__, steps=60), measure)

@@ -19,24 +19,23 @@ import random
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lmdb
 from decode import make_video
-from harness import ROOT, command_line, show
+from harness import ENVIRONMENT, Outcome, command_line, run
+from made_media import image
+from PIL import Image
 
 WANTED = 0.8
 """Share of the speed of decoding alone."""
 
 KILLED = 24
 """Number of videos in the pack that is killed."""
-
-COMMAND = [sys.executable, "-m", "clipbert_cli", "pack"]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 def decode_only(file: Path) -> None:
@@ -66,13 +65,13 @@ def speed(folder: Path, repeats: int) -> dict[str, float]:
     return sorted(runs, key=lambda run: run["share"])[(len(runs) - 1) // 2]
 
 
-def kills(folder: Path, count: int, seed: int) -> dict[str, int]:
+def kills(folder: Path, count: int) -> dict[str, int]:
     """Kill a pack `count` times, then compare its content with that of an undisturbed pack."""
-    rng = random.Random(seed)
-    undisturbed, store = folder.with_name("undisturbed.store"), folder.with_name("killed.store")
+    rng = random.Random(0)
+    store = folder.with_name("killed.store")
     start = time.perf_counter()
-    check(started(folder, undisturbed))
-    whole = time.perf_counter() - start
+    check(started(folder, store))
+    whole, undisturbed = time.perf_counter() - start, taken(store)
     killed = 0
     while killed < count:
         process = started(folder, store)
@@ -86,24 +85,23 @@ def kills(folder: Path, count: int, seed: int) -> dict[str, int]:
             killed += 1
         # It may have ended just before it was killed.
         if store.exists():
-            assert content(store) == content(undisturbed), "another content"
-            shutil.rmtree(store)
+            assert taken(store) == undisturbed, "another content"
     check(started(folder, store))
-    assert content(store) == content(undisturbed), "another content"
-    return {"killed": killed, "items": len(content(store))}
+    assert taken(store) == undisturbed, "another content"
+    return {"killed": count, "items": len(undisturbed)}
 
 
-def filled(folder: Path, videos: Sequence[bytes], count: int) -> Path:
-    """Make a folder with `count` files that repeat the videos, and return it."""
+def filled(folder: Path, media: Sequence[bytes], count: int, ending: str) -> Path:
+    """Make a folder with `count` files that repeat the media, and return it."""
     folder.mkdir()
     for number in range(count):
-        (folder / f"video{number}.mp4").write_bytes(videos[number % len(videos)])
+        (folder / f"{number}.{ending}").write_bytes(media[number % len(media)])
     return folder
 
 
 def started(folder: Path, store: Path) -> subprocess.Popen[str]:
     """Start a pack with two processes."""
-    command = [*COMMAND, folder, store, "--workers", "2"]
+    command = [sys.executable, "-m", "clipbert_cli", "pack", folder, store, "--workers", "2"]
     return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
@@ -114,23 +112,19 @@ def check(process: subprocess.Popen[str], timeout: float | None = None) -> None:
         raise RuntimeError(f"pack failed with exit code {process.returncode}: {said}")
 
 
-def content(store: Path) -> dict[bytes, bytes]:
+def taken(store: Path) -> dict[bytes, bytes]:
+    """Return the content of a store, and remove the store."""
     with lmdb.open(str(store), readonly=True, lock=False) as environment, environment.begin() as txn:
-        return {bytes(key): bytes(value) for key, value in txn.cursor()}
+        content = {bytes(key): bytes(value) for key, value in txn.cursor()}
+    shutil.rmtree(store)
+    return content
 
 
 def tiny(folder: Path, count: int) -> dict[str, float]:
     """Pack many tiny pictures. Return the seconds, and the peak memory in MiB of the largest process."""
-    from PIL import Image
-
-    folder.mkdir()
-    Image.new("RGB", (16, 16), "red").save(folder / "0.png")
-    data = (folder / "0.png").read_bytes()
-    for number in range(1, count):
-        (folder / f"{number}.png").write_bytes(data)
-    store = folder.with_name("tiny.store")
+    filled(folder, [image(Image.new("RGB", (16, 16), "red"))], count, "png")
     start = time.perf_counter()
-    process = started(folder, store)
+    process = started(folder, folder.with_name("tiny.store"))
     # The usage of this pack alone: other packs of this benchmark use more memory. It covers the workers, too.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -138,33 +132,21 @@ def tiny(folder: Path, count: int) -> dict[str, float]:
     return {"files": count, "seconds": time.perf_counter() - start, "largest_process_mb": usage.ru_maxrss / 1024}
 
 
-def main() -> int:
-    parser = command_line(__doc__)
-    parser.add_argument("--videos", type=int, default=72)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--tiny", type=int, default=100_000)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
+def measure(options: Namespace, folder: Path) -> Outcome:
+    videos = list(map(make_video, range(min(options.videos, 8))))
     report: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        videos = list(map(make_video, range(min(arguments.videos, 8))))
-        if arguments.repeats:
-            report["speed"] = speed(filled(Path(temporary) / "videos", videos, arguments.videos), arguments.repeats)
-        if arguments.kills:
-            folder = filled(Path(temporary) / "few", videos, min(arguments.videos, KILLED))
-            report["kills"] = kills(folder, arguments.kills, arguments.seed)
-        if arguments.tiny:
-            report["tiny"] = tiny(Path(temporary) / "tiny", arguments.tiny)
-    results = {
-        "speed": lambda row: f"{row['share']:.0%} of the speed of decoding alone",
-        "kills": lambda row: f"the same {row['items']} items after {row['killed']} kills",
-        "tiny": lambda row: f"{row['files']} tiny files in {row['largest_process_mb']:.0f} MB of memory",
-    }
-    result = ", ".join(results[part](row) for part, row in report.items()) or "nothing was measured"
-    show(arguments, report, result=f"pack: {result}")
-    return int(report.get("speed", {}).get("share", 1) < WANTED)
+    results = []
+    if options.repeats:
+        row = report["speed"] = speed(filled(folder / "videos", videos, options.videos, "mp4"), options.repeats)
+        results.append(f"{row['share']:.0%} of the speed of decoding alone")
+    if options.kills:
+        row = report["kills"] = kills(filled(folder / "few", videos, min(options.videos, KILLED), "mp4"), options.kills)
+        results.append(f"the same {row['items']} items after {row['killed']} kills")
+    if options.tiny:
+        row = report["tiny"] = tiny(folder / "tiny", options.tiny)
+        results.append(f"{row['files']} tiny files in {row['largest_process_mb']:.0f} MB of memory")
+    return Outcome(report, ", ".join(results), report.get("speed", {}).get("share", 1) >= WANTED)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(command_line(__doc__, videos=72, repeats=3, kills=20, tiny=100_000), measure)

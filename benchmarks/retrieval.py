@@ -9,7 +9,7 @@ turns, each of half of the videos (harness.py).
     short    captions of 11 tokens on average, 20 at most; the plain way takes all texts of a video together
     long     paragraphs of 50 tokens on average, 100 at most
     small    as `short`; the plain way takes 8 texts at a time and runs the CNN again for each 8
-    frames   as `small`, with 16 frames per clip, by default 2 videos x 1 clip
+    frames   as `small`, with 2 videos of 1 clip of 16 frames
 
     plain    plain.py: clips in a loop, frames normalised in float32 on the CPU, texts padded to the longest
     engine   clipbert_cli.infer.predict.Predictor
@@ -24,16 +24,16 @@ Legend: M videos, N texts, K clips, T frames, V visual tokens, D width, n texts 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from harness import Sides, Work, command_line, counted, show, timed
+from harness import Outcome, Sides, Work, command_line, counted, run, timed
 from plain import PlainModel, normalised
 from torch import Tensor
 from torch.nn import functional as F
@@ -63,16 +63,27 @@ class Case:
     Attributes:
         lengths: tokens of a text, on average and at most.
         minibatch: texts that the plain way scores together; None for all.
+        sizes: N, M, K; None for those of the device.
     """
 
     wanted: float
     lengths: tuple[int, int] = (11, 20)
     minibatch: int | None = None
-    device_type: str = "cpu"
-    texts: int = 0
-    videos: int = 0
-    clips: int = 0
+    sizes: tuple[int, int, int] | None = None
     frames: int = 2
+    device_type: str = "cpu"
+
+    @property
+    def texts(self) -> int:
+        return (self.sizes or SIZES[self.device_type])[0]
+
+    @property
+    def videos(self) -> int:
+        return (self.sizes or SIZES[self.device_type])[1]
+
+    @property
+    def clips(self) -> int:
+        return (self.sizes or SIZES[self.device_type])[2]
 
     @property
     def device(self) -> torch.device:
@@ -87,7 +98,7 @@ CASES = {
     "short": Case(1.25),
     "long": Case(1.6, lengths=(50, 100)),
     "small": Case(4.0, minibatch=8),
-    "frames": Case(4.0, minibatch=8, texts=64, videos=2, clips=1, frames=16),
+    "frames": Case(4.0, minibatch=8, sizes=(64, 2, 1), frames=16),
 }
 
 
@@ -213,34 +224,18 @@ def compare(case: Case) -> dict[str, Any]:
     }
 
 
-# ------------------------------------------------------------------------------------------------ the command
-
-
-def sized(case: Case, options: argparse.Namespace) -> Case:
-    """Return the case with the sizes of the command line, else its own, else the device's."""
-    own = (case.texts, case.videos, case.clips)
-    given = (options.texts, options.videos, options.clips)
-    texts, videos, clips = (a or b or c for a, b, c in zip(given, own, SIZES[options.device], strict=True))
-    frames = options.frames or case.frames
-    return Case(case.wanted, case.lengths, case.minibatch, options.device, texts, videos, clips, frames)
-
-
-def main() -> int:
-    parser = command_line(__doc__)
-    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--device", choices=SIZES, default="cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("texts", "videos", "clips"):
-        parser.add_argument(f"--{name}", type=int, help="default: 64, 4, 2 on a CPU, 256, 16, 16 on a GPU")
-    parser.add_argument("--frames", type=int, help="of a clip; default: 2, in the case `frames` 16")
-    options = parser.parse_args()
-    rows = {name: compare(sized(CASES[name], options)) for name in options.case}
+def measure(options: argparse.Namespace, folder: Path) -> Outcome:
+    rows = {name: compare(replace(CASES[name], device_type=options.device)) for name in options.case}
     results = [
         f"{name} x{row['speedup']:.2f} (operations x{row['operations']:.2f}, wanted x{row['wanted']:.2f})"
         for name, row in rows.items()
     ]
-    show(options, rows, result=f"times as fast as the plain way: {'; '.join(results)}")
-    return int(options.device == "cpu" and any(row["speedup"] < row["wanted"] for row in rows.values()))
+    reached = options.device != "cpu" or all(row["speedup"] >= row["wanted"] for row in rows.values())
+    return Outcome(rows, f"times as fast as the plain way: {'; '.join(results)}", reached)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    parser = command_line(__doc__)
+    parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--device", choices=SIZES, default="cuda" if torch.cuda.is_available() else "cpu")
+    run(parser, measure)

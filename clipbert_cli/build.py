@@ -25,7 +25,7 @@ import functools
 import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.errors import RecipeError, RunError, StoreError
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
     from clipbert_cli.loading.loader import BatchLoader
     from clipbert_cli.loading.mixture import MixedDataset
+    from clipbert_cli.media.backend import Decoder
     from clipbert_cli.media.sampling import ClipSampling
     from clipbert_cli.model.clipbert import ClipBert
     from clipbert_cli.model.weights.load import LoadReport
@@ -200,6 +201,8 @@ class Setup:
     world: World
     # The fields of each split's records, noted while a training reads its splits.
     columns: dict[str, Columns] | None = None
+    # The decoder of each kind of media, once it is chosen.
+    decoders: dict[Kind, Decoder] = field(default_factory=dict)
 
     @classmethod
     def for_training(cls, recipe: Recipe, world: World, *, begun: RunFolder | None = None) -> Setup:
@@ -419,10 +422,15 @@ class Setup:
         total = len(questions.groups) if shared else len(split.examples)
         return Evaluation(self._batches(dataset, order, labelled=False), shared, total, order.numbers)
 
-    def media_settings(self, sampling: ClipSampling, kind: Kind) -> MediaSettings:
-        """Return the settings that turn a media item into frames."""
+    def media_settings(
+        self, sampling: ClipSampling, kind: Kind, media: Sequence[tuple[MediaSource, Iterable[str]]] = ()
+    ) -> MediaSettings:
+        """Return the settings that turn a media item into frames.
+
+        Args:
+            media: sources, and the ids that are read from them.
+        """
         from clipbert_cli.loading.dataset import MediaSettings
-        from clipbert_cli.media.backend import choose_decoder
 
         data = self.recipe.data
         return MediaSettings(
@@ -431,9 +439,23 @@ class Setup:
             max_pixels=data.max_pixels,
             rotation=data.rotation,
             black_frames=data.black_frames,
-            # The decoder depends on the device: DALI is used only where its GPU decoder is there.
-            decoder=choose_decoder(data.decoder, self.world.device, kind),
+            decoder=self._decoder(kind, media),
         )
+
+    def _decoder(self, kind: Kind, media: Sequence[tuple[MediaSource, Iterable[str]]]) -> Decoder:
+        """Return the decoder of the media of a kind.
+
+        It depends on the device, and on how many of the media that are read first the device decodes. The first choice
+        is kept: decoders convert colours in different ways, and validation must see frames like those of training.
+        """
+        from clipbert_cli.media.backend import choose_decoder
+        from clipbert_cli.store.gpu_share import share_of, suited
+
+        if kind not in self.decoders:
+            chosen = choose_decoder(self.recipe.data.decoder, self.world.device, kind)
+            on_gpu = chosen.name == "dali" and chosen.device_type == "cuda"
+            self.decoders[kind] = suited(chosen, share_of(media, chosen)) if on_gpu else chosen
+        return self.decoders[kind]
 
     def _dataset(
         self,
@@ -446,7 +468,8 @@ class Setup:
     ) -> GroupDataset:
         from clipbert_cli.loading.dataset import GroupDataset
 
-        settings = self.media_settings(sampling, source.kind)
+        media_ids = (group.media_id for group in groups)
+        settings = self.media_settings(sampling, source.kind, [(source, media_ids)])
         return GroupDataset(groups, source, settings, seed=self.recipe.seed, on_bad_media=on_bad_media, draw=draw)
 
     def _batches(

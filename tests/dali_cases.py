@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from clipbert_cli.media.backend import Decoder
-from clipbert_cli.media.dali.nvdec import FrameLimits
+from clipbert_cli.media.dali.nvdec import USUAL_LIMITS
 from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.media.sampling import FrameIndices
 
@@ -18,14 +18,7 @@ OPEN_GOP: dict[str, Any] = {
 }
 CLIPS: FrameIndices = ((3, 17), (20, 3), (33, 47), (47, 47))
 ON_CPU = Decoder("dali", "cpu", "a test", is_required=True)
-# The limits that the documentation of NVIDIA's Video Codec SDK states for GPUs since 2016.
-NVDEC = {
-    "h264": FrameLimits(48, 16, 4096, 4096),
-    "hevc": FrameLimits(144, 144, 8192, 8192),
-    "vp8": FrameLimits(48, 16, 4096, 4096),
-    "vp9": FrameLimits(128, 128, 8192, 8192),
-}
-ON_GPU = Decoder("dali", "cuda:0", "a test", NVDEC, is_required=True)
+ON_GPU = Decoder("dali", "cuda:0", "a test", USUAL_LIMITS, is_required=True)
 
 
 def probed(data: bytes) -> ProbedVideo:

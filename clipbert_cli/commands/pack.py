@@ -14,6 +14,7 @@ from clipbert_cli.commands.usage import refuse_address
 from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
 if TYPE_CHECKING:
+    from clipbert_cli.store.gpu_share import GpuShare
     from clipbert_cli.store.pack import PackSummary
     from clipbert_cli.store.transcode import Transcode
 
@@ -111,6 +112,8 @@ def pack(
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.commands.terminal import error, print_json, print_result
     from clipbert_cli.media.ffmpeg import MAX_PIXELS
+    from clipbert_cli.store.gpu_share import share_of
+    from clipbert_cli.store.lmdb_store import open_store
     from clipbert_cli.store.pack import pack_media
 
     for source in sources:
@@ -130,10 +133,12 @@ def pack(
             workers=worker_count(workers),
             on_progress=show,
         )
+    packed = open_store(summary.store)
+    on_gpu = share_of([(packed, packed)])
     if as_json:
-        print_json(_document(summary))
+        print_json(_document(summary, on_gpu))
     else:
-        _show(summary)
+        _show(summary, on_gpu)
         print_result(str(summary.store))
     wrong = len(summary.skipped) + len(summary.damaged)
     if strict and wrong:
@@ -188,7 +193,7 @@ def _transcode(value: str | None) -> Transcode | None:
         ) from exc
 
 
-def _document(summary: PackSummary) -> dict[str, object]:
+def _document(summary: PackSummary, on_gpu: GpuShare | None) -> dict[str, object]:
     return {
         "store": str(summary.store),
         "kind": summary.kind,
@@ -198,10 +203,11 @@ def _document(summary: PackSummary) -> dict[str, object]:
         "damaged": [{"file": str(path), "reason": reason} for path, reason in summary.damaged],
         "resumed": summary.resumed,
         "not_taken": [str(path) for path in summary.not_taken],
+        "on_gpu": None if on_gpu is None else on_gpu.to_json(),
     }
 
 
-def _show(summary: PackSummary) -> None:
+def _show(summary: PackSummary, on_gpu: GpuShare | None) -> None:
     from rich.filesize import decimal
 
     from clipbert_cli.commands.terminal import note, warn_of_each
@@ -213,6 +219,8 @@ def _show(summary: PackSummary) -> None:
     warn_of_each("packed, but damaged", summary.damaged)
     packed = f"packed {summary.packed} {PLURAL[summary.kind]}, {decimal(summary.bytes)}"
     note(f"{packed}; skipped {len(summary.skipped)}, damaged {len(summary.damaged)}")
+    if on_gpu is not None:
+        note(f"a usual GPU decodes {on_gpu.describe()}")
     if summary.not_taken:
         endings = Counter(path.suffix.lower() or "no ending" for path in summary.not_taken)
         listed = ", ".join(f"{count} {ending}" for ending, count in endings.most_common())

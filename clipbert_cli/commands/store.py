@@ -66,17 +66,26 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
     frames, duration and how clips are decoded: `packets` decodes the packets that are needed, `linear` decodes from the
     start. The last column says what is wrong with a damaged video.
 
+    A line on stderr says how many of the items a usual GPU decodes, and why not the others.
+
     With --json, every item has the keys id, kind, codec, width, height, rotation, frames, first_seconds, last_seconds,
-    rate, bytes, decoded_by and damage. Width and height are those of the first frame as it is coded; rotation is the
-    clockwise turn in degrees that makes it upright.
+    rate, bytes, decoded_by, damage and not_on_gpu, the reason why a GPU does not decode it. Width and height are those
+    of the first frame as it is coded; rotation is the clockwise turn in degrees that makes it upright.
     """
-    from clipbert_cli.commands.terminal import print_json, print_table, show_logs
+    from clipbert_cli.commands.terminal import note, print_json, print_table, show_logs
+    from clipbert_cli.store.gpu_share import GpuShare, why_not_on_gpu
     from clipbert_cli.store.lmdb_store import open_store
     from clipbert_cli.store.records import listing
 
     show_logs()
     source = open_store(store)
-    rows = [listing(media_id, source.kind, source.record(media_id)) for media_id in source]
+    rows = [
+        {
+            **listing(media_id, source.kind, source.record(media_id)),
+            "not_on_gpu": why_not_on_gpu(source, media_id) if source.has_records else None,
+        }
+        for media_id in source
+    ]
     if as_json:
         print_json(rows)
         return
@@ -91,6 +100,8 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
             known += filter(None, [row["damage"]])
         cells.append([row["id"], *known])
     print_table(["media id", "bytes", "size", "codec", "rate", "frames", "seconds", "decode", "damage"], cells)
+    if source.has_records:
+        note(f"a usual GPU decodes {GpuShare.of(source.kind, (row['not_on_gpu'] for row in rows)).describe()}")
 
 
 @store_app.command("show", epilog="Example: clipbert store show vis_db/msrvtt video7 -o contact.png --num-clips 4")

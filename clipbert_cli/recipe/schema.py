@@ -161,7 +161,7 @@ class DataConfig(Section):
         "auto",
         AT_INFERENCE,
         "Decoder of media: `pyav` uses the CPU, `dali` the GPU. `auto` takes DALI if it is installed and finds a GPU "
-        "(for videos with NVDEC), else PyAV.",
+        "(for videos with NVDEC) that decodes at least half of the media, else PyAV.",
     )
     on_bad_media: Literal["error", "skip", "replace"] = setting(
         "replace",

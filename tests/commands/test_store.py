@@ -40,6 +40,7 @@ def test_a_store_is_verified_listed_and_shown(clipbert: Clipbert, videos: Path, 
         "bytes": (videos / "video0.mp4").stat().st_size,
         "decoded_by": "packets",
         "damage": None,
+        "not_on_gpu": "",
     }
     sheet = tmp_path / "contact.png"
     done = clipbert("store", "show", store, "video2", "-o", sheet)
@@ -76,6 +77,11 @@ def test_every_kind_of_item_is_listed_with_the_same_keys(clipbert: Clipbert, vid
     picture = rows["turned"]
     assert (picture["codec"], picture["width"], picture["height"], picture["rotation"]) == ("JPEG", 96, 64, 90)
     assert (rows["one"]["kind"], rows["one"]["frames"]) == ("video", None)
+    said = {name: row["not_on_gpu"] for name, row in rows.items() if name in ("video0", "broadcast", "turned", "one")}
+    assert said == {"video0": "", "broadcast": "it has no packet table", "turned": "", "one": None}
+    said_last = clipbert("store", "ls", tmp_path / "store").stderr.splitlines()[-1]
+    assert "a usual GPU decodes 8 of 10 videos; not 2: it has no packet table" in said_last
+    assert "GPU" not in clipbert("store", "ls", tmp_path / "theirs").stderr
 
 
 @pytest.mark.parametrize("container", ["mp4", "matroska", "mpegts"])

@@ -32,6 +32,16 @@ class FrameLimits:
         return fits and width * height <= 256 * self.max_macroblocks
 
 
+# The documentation of NVIDIA's Video Codec SDK states these for GPUs since 2016.
+USUAL_LIMITS = {
+    "h264": FrameLimits(48, 16, 4096, 4096),
+    "hevc": FrameLimits(144, 144, 8192, 8192),
+    "vp8": FrameLimits(48, 16, 4096, 4096),
+    "vp9": FrameLimits(128, 128, 8192, 8192),
+}
+"""What a GPU's video decoder supports in 8 bits and 4:2:0, where no driver can be asked."""
+
+
 class _DecodeCaps(ctypes.Structure):
     """The structure `CUVIDDECODECAPS` of `cuviddec.h`; the driver fills it in from `is_supported` on."""
 

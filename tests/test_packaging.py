@@ -1,8 +1,10 @@
 """The wheel holds the command and the recipes, and works without its checkout."""
 
+import ast
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -101,8 +103,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(unpacked):
 
 
 def test_the_constraints_pin_every_requirement():
-    import tomllib
-
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
     extras = [name for extra in ("tensorboard", "wandb", "mlflow", "plot", "dev") for name in optional[extra]]
@@ -111,3 +111,48 @@ def test_the_constraints_pin_every_requirement():
     pins = dict(line.lower().split("==") for line in lines if not line.startswith("#"))
     assert wanted <= pins.keys()
     assert pins["torch"] == "2.13.0"
+
+
+# Libraries that are imported by another name than they are installed by. pydantic requires one exact pydantic_core.
+INSTALLED_AS = {
+    "PIL": "pillow",
+    "mlflow": "mlflow-skinny",
+    "nvidia": "nvidia-dali-cuda130",
+    "pydantic_core": "pydantic",
+    "yaml": "PyYAML",
+}
+
+
+def undeclared_libraries(source: str) -> set[str]:
+    """Return the libraries that a module imports and pyproject.toml does not ask for."""
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lists = (project["dependencies"], *project["optional-dependencies"].values())
+    declared = {requirement.partition(">=")[0].lower().replace("_", "-") for each in lists for requirement in each}
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    libraries = {name.partition(".")[0] for name in names} - sys.stdlib_module_names - {"clipbert_cli"}
+    return {name for name in libraries if INSTALLED_AS.get(name, name).lower().replace("_", "-") not in declared}
+
+
+def test_every_imported_library_is_required():
+    """What another library brings today may be gone in its next version, or be missing from an older one."""
+    modules = sorted((CHECKOUT / "clipbert_cli").rglob("*.py"))
+    found = {path.name: undeclared_libraries(path.read_text(encoding="utf-8")) for path in modules}
+    assert {name: libraries for name, libraries in found.items() if libraries} == {}
+
+
+@pytest.mark.parametrize(
+    ("source", "library"),
+    [
+        ("import httpx2", "httpx2"),
+        ("from click import Choice", "click"),
+        ("def version():\n    import packaging.version", "packaging"),
+        ("try:\n    from scipy_stubs import x\nexcept ImportError:\n    import requests as scipy_stubs", "requests"),
+    ],
+)
+def test_a_library_that_nothing_asks_for_is_seen(source, library):
+    assert library in undeclared_libraries(source)

@@ -96,7 +96,7 @@ def _splits(recipe: Recipe) -> Iterator[str]:
 
 
 def _best_metric(recipe: Recipe) -> Iterator[str]:
-    metric, known = recipe.train.best_metric, task_class(recipe.task).metrics
+    metric, known = recipe.train.best_metric, (*task_class(recipe.task).metrics, "loss")
     if metric and metric.removeprefix("-") not in known:
         near = difflib.get_close_matches(metric.removeprefix("-"), known, n=1)
         guess = f"; did you mean {near[0]}?" if near else ", with - before it if less is better"

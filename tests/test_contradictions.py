@@ -29,7 +29,7 @@ def recipe(base, *overrides):
         ("demo_qa", ["data.train_splits=[train, train]"], "train_splits has 'train' 2 times"),
         ("demo_qa", ["train.best_metric=acuracy"], "best_metric is 'acuracy', .* did you mean accuracy"),
         ("demo_retrieval", ["train.best_metric=accuracy"], "must be one of recall_at_1, recall_at_5, recall_at_10"),
-        ("demo_pretrain", ["train.best_metric=-loss"], "must be one of mlm_accuracy, itm_accuracy"),
+        ("demo_pretrain", ["train.best_metric=-perplexity"], "must be one of mlm_accuracy, itm_accuracy"),
         ("demo_qa", ["train.schedule=invsqrt", "train.warmup_ratio=0"], "warmup_ratio is 0.0, which gives no warm-up"),
         (
             "demo_qa",

@@ -87,7 +87,8 @@ class TrainingProgress:
 
     def _validated(self, record: Mapping[str, Any]) -> None:
         self._scores = record
-        note(f"step {record['step']}/{self.total}  {self._last}  {self.metric} {record[self.metric]:.2f}")
+        loss = f"  validation loss {record['loss']:.3f}" if "loss" in record and self.metric != "loss" else ""
+        note(f"step {record['step']}/{self.total}  {self._last}{loss}  {self.metric} {record[self.metric]:.2f}")
 
     def _scored_blind(self, record: Mapping[str, Any]) -> None:
         from clipbert_cli.runs.baseline import blindness, sentences

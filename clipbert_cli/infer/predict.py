@@ -32,6 +32,7 @@ class Predictor:
     Args:
         infer: the recipe's `infer` section; `text_rows` and `compile` are used.
         clip_scores: predictions also have `clips`, what each clip says on its own.
+        watch: called with the outputs of each batch, and the batch that they belong to.
     """
 
     model: ClipBert
@@ -40,6 +41,7 @@ class Predictor:
     infer: InferConfig
     world: World
     clip_scores: bool = False
+    watch: Callable[[Outputs, Batch], None] | None = None
 
     def run(
         self,
@@ -121,6 +123,8 @@ class Predictor:
                 moved = dataclasses.replace(moved, examples=shared.examples)
                 outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
             _check_finite(outputs, batch.media_ids)
+            if self.watch:
+                self.watch(outputs, moved)
             made = self.task.predict(outputs, moved)
             if self.clip_scores:
                 made = with_clips(self.task, outputs, moved, made)

@@ -498,7 +498,10 @@ class TrainConfig(Section):
         2, ON_RESUME, "Number of newest checkpoints to keep. The best one is kept too."
     )
     best_metric: str | None = setting(
-        None, NEVER, "Metric of validation that decides which checkpoint is best. null takes the task's own."
+        None,
+        NEVER,
+        "Metric of validation that decides which checkpoint is best, with - before it if less is better (-loss). "
+        "null takes the task's own.",
     )
     blind_baseline: bool = setting(
         True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -126,6 +127,14 @@ class VocabularyTask(AnswerTask):
     def num_outputs(self) -> int:
         """Return `objective.num_labels`, or the number of answers if it is null."""
         return self.objective.num_labels or len(self.answers)
+
+    def validation_losses(self, outputs: Outputs, batch: Batch) -> tuple[Mapping[str, Tensor], int]:
+        """Return the losses of the examples with an answer in the vocabulary."""
+        learnable = {row: known for row, each in enumerate(batch.examples) if (known := self.learnable(each))}
+        if not learnable:
+            return {}, 0
+        rows = Outputs(outputs.logits[list(learnable)])
+        return super().validation_losses(rows, dataclasses.replace(batch, examples=tuple(learnable.values())))
 
     def predict_answers(
         self, outputs: Outputs, batch: Batch, probabilities: Callable[[Tensor], Tensor]

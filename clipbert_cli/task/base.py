@@ -13,6 +13,7 @@ torch is imported inside functions only. `clipbert eval` parses records and scor
 
 from __future__ import annotations
 
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey, Texts
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from clipbert_cli.model.heads import HeadSpec
@@ -192,6 +194,14 @@ class Task(ABC):
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return scalars by name. `loss` is back-propagated; it is a mean over the batch's examples."""
 
+    def validation_losses(self, outputs: Outputs, batch: Batch) -> tuple[Mapping[str, Tensor], int]:
+        """Return the losses of a batch without targets, and the number of examples that they are the means of.
+
+        `outputs` and `batch` are those of `predict`. Examples that training cannot learn count neither way.
+        """
+        targets = {**batch.targets, **_as_tensors(self.targets(batch.examples), outputs.logits.device)}
+        return self.loss(outputs, dataclasses.replace(batch, targets=targets)), len(batch.examples)
+
     @abstractmethod
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
         """Return one prediction per example in order; with `ranks_media` one per media item.
@@ -309,6 +319,11 @@ def as_texts(
     """Return text rows as tensors that share the arrays' memory; ids and mask are (N, L)."""
     import torch
 
-    tensors = {name: torch.from_numpy(array) for name, array in targets.items()}
     words = None if word_positions is None else torch.from_numpy(word_positions)
-    return Texts(torch.from_numpy(ids), torch.from_numpy(mask), tensors, words)
+    return Texts(torch.from_numpy(ids), torch.from_numpy(mask), _as_tensors(targets, "cpu"), words)
+
+
+def _as_tensors(arrays: Mapping[str, np.ndarray], device: torch.device | str) -> dict[str, Tensor]:
+    import torch
+
+    return {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}

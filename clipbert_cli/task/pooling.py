@@ -92,7 +92,11 @@ def option_probabilities(logits: Tensor, *, pool: str, counts: Sequence[int]) ->
 # ---------------------------------------- does the text belong to the media: one output (ranked) or two (classified)
 
 
-def rank_margin(logits: Tensor, *, pool: str, texts_per_item: int, margin: float = 0.2) -> Tensor:
+# What a match must be better by; one of scores, which are in 0..1.
+MARGIN = 0.2
+
+
+def rank_margin(logits: Tensor, *, pool: str, texts_per_item: int, margin: float = MARGIN) -> Tensor:
     """Return the mean over items and negatives of max(0, margin + negative - positive); scores are in 0..1.
 
     Args:
@@ -108,6 +112,20 @@ def rank_margin(logits: Tensor, *, pool: str, texts_per_item: int, margin: float
     # Each negative is compared with the own text of its item, in column 0. The margin is one of scores, not of logits.
     scores = match_probability(logits, pool=pool).view(-1, texts_per_item)  # (B, texts)
     return (margin + scores[:, 1:] - scores[:, :1]).relu().mean()
+
+
+def rank_margin_to_all(logits: Tensor, is_own: Tensor, *, pool: str) -> Tensor:
+    """Return the mean of the same over all pairs of an item's own text and another text.
+
+    Args:
+        logits: (B*N, K, 1), item by item, each of N texts with each item.
+        is_own: (B, N) bool, which texts are an item's own.
+    """
+    import torch
+
+    scores = match_probability(logits, pool=pool).view(is_own.shape)  # (B, N)
+    pairs = [row[~own] - row[own][:, None] for row, own in zip(scores, is_own, strict=True)]  # (own, others) per item
+    return (MARGIN + torch.cat([each.flatten() for each in pairs])).relu().mean()
 
 
 def match_probability(logits: Tensor, *, pool: str) -> Tensor:

@@ -18,7 +18,7 @@ from clipbert_cli.task.base import COMMON_FIELDS, Draw, Questions, Task, make_ex
 from clipbert_cli.task.intervals import Interval
 from clipbert_cli.task.measures import Measure
 from clipbert_cli.task.metrics import RECALLS, rank_measures, recall_table, retrieval_metrics, text_and_media_ranks
-from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
+from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin, rank_margin_to_all
 from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey
 
@@ -94,6 +94,28 @@ class Retrieval(Task):
             margin = rank_margin(outputs.logits, pool=pool, texts_per_item=texts)
             return {"loss": margin}
         return {"loss": cross_entropy(outputs.logits, batch.targets["labels"], pool=pool)}
+
+    def validation_losses(self, outputs: Outputs, batch: Batch) -> tuple[Mapping[str, Tensor], int]:
+        """Return the expected training loss of the batch's own texts, with the texts of all other media as negatives.
+
+        Training draws `num_negatives` of them. The mean over all of them is the same number without chance.
+        """
+        import torch
+
+        owners = [example.media_id for example in batch.examples]
+        own = [[owner == media_id for owner in owners] for media_id in batch.media_ids]
+        is_own = torch.tensor(own, device=outputs.logits.device)  # (B, texts)
+        count = int(is_own.sum())
+        if count == 0 or bool(is_own.all()):
+            return {}, 0
+        pool, negatives = self.objective.pool, self.objective.num_negatives
+        if self.objective.loss == "margin":
+            return {"loss": rank_margin_to_all(outputs.logits, is_own, pool=pool)}, count
+        labels = is_own.flatten().long()
+        of_others, of_own = (
+            cross_entropy(outputs.logits[labels == label], labels[labels == label], pool=pool) for label in (0, 1)
+        )
+        return {"loss": (of_own + negatives * of_others) / (1 + negatives)}, count
 
     def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
         """Return one prediction per media item.

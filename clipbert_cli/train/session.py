@@ -26,6 +26,7 @@ from clipbert_cli.runs.checkpoint import (
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.train.logs import Sink
 from clipbert_cli.train.resume import computing, recipe_digest
+from clipbert_cli.train.validation import ValidationLosses
 
 if TYPE_CHECKING:
     from clipbert_cli.train.training import Training
@@ -143,12 +144,15 @@ class Session:
         self.log(record)
 
     def _scores(self, evaluation: Evaluation) -> dict[str, Any]:
-        """Return the scores of the validation split with the weights as they are now."""
+        """Return the scores and losses of the validation split with the weights as they are now."""
         setup, average = self.training.setup, self.trainer.average
         # Made anew each time: the predictor prepares a packed copy of the weights, which training changes.
-        predictor = Predictor(self.training.model, setup.task, self.trainer.precision, setup.recipe.infer, self.world)
+        losses = ValidationLosses(setup.task)
+        predictor = Predictor(
+            self.training.model, setup.task, self.trainer.precision, setup.recipe.infer, self.world, watch=losses
+        )
         with average.applied() if average else nullcontext():
             predictions = list(predictor.run(evaluation, check_interrupts=self.interrupts.check))
         fields = {prediction.key: prediction.fields for prediction in predictions}
         scores: dict[str, Any] = self.world.main_first(lambda: setup.task.score(fields, self.training.val_examples))
-        return scores
+        return {**scores, **losses.means(self.world)}

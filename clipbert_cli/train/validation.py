@@ -1,11 +1,41 @@
-"""The scores of the validation split, and which checkpoint is the best one."""
+"""The scores and losses of the validation split, and which checkpoint is the best one."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
+
 from clipbert_cli.errors import RecipeError
+from clipbert_cli.runtime.distributed import World
+from clipbert_cli.task.base import Task
+from clipbert_cli.types import Batch, Outputs
+
+
+class ValidationLosses:
+    """The mean losses over the examples of a validation, with the clips of validation; call it with each batch."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._sums: dict[str, Tensor | float] = {}
+        self._count = 0
+
+    def __call__(self, outputs: Outputs, batch: Batch) -> None:
+        losses, count = self._task.validation_losses(outputs, batch)
+        for name, loss in losses.items():
+            self._sums[name] = self._sums.get(name, 0.0) + loss.double() * count
+        self._count += count
+
+    def means(self, world: World) -> dict[str, float]:
+        """Return `loss` and `NAME_loss` of its parts, over the examples of all processes; nothing without examples."""
+        sums: Counter[str] = Counter()
+        counts = 0
+        for part, count in world.gather(({name: float(value) for name, value in self._sums.items()}, self._count)):
+            sums.update(part)
+            counts += count
+        return {name if name == "loss" else f"{name}_loss": total / counts for name, total in sums.items()}
 
 
 class BestCheckpoint:

@@ -147,6 +147,20 @@ def test_too_many_open_files_end_the_command(
     assert_goes_on(clipbert, run, command(1))
 
 
+@pytest.mark.parametrize(("moment", "ranks"), [("middle", 1), ("validation", 2)])
+def test_a_limit_of_open_files_that_is_reached_later_ends_the_command(
+    clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
+) -> None:
+    process = clipbert_process(*command(ranks))
+    wait_for(moment, process, run, ranks)
+    begin = time.monotonic()
+    for number in children_of(process.pid) if ranks > 1 else [process.pid]:
+        limit = 1 + max(map(int, os.listdir(f"/proc/{number}/fd")))
+        resource.prlimit(number, resource.RLIMIT_NOFILE, (limit, limit))
+    assert_ended(process, begin, "more open files than the limit of", "ulimit -n")
+    assert_goes_on(clipbert, run, command(1))
+
+
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Path]:
     """A disk of 1 MB."""

@@ -211,7 +211,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 }
 # Parts of the readers above, and a reader of what the same command has just written.
 PARTS = {
-    "commands.completion: _yaml": "recipe.values: read_text",  # completion ignores every error
+    "commands.completion_values: _yaml": "recipe.values: read_text",  # completion ignores every error
     "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
     "text.record_files: _record": "text.record_files: _read_lines",
     "text.record_files: _separator": "text.record_files: _read_table",
@@ -227,7 +227,7 @@ OTHER_READERS = {
     "commands.app",
     "commands.ask",
     "infer.made_by",
-    "commands.completion",
+    "commands.completion_values",
     "commands.output",
     "files",
     "foreign",

@@ -1,0 +1,204 @@
+"""The values that completion lists: recipes, settings, splits, runs, stores, media ids, assets.
+
+Each press of Tab waits for this module, so it imports no schema, no store and no model: it reads the files themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from clipbert_cli.commands.completion_cursor import Cursor
+from clipbert_cli.foreign import read_text
+
+Candidates = Iterable[tuple[str, str]]
+"""Values and what they mean."""
+
+MAX_YAML_BYTES = 2**20
+"""The limit of a recipe that is looked into."""
+
+_ENTRIES = 1000
+"""How many entries of a folder, and how many media ids, are looked at."""
+
+
+def _fixed(*values: str) -> Callable[[Cursor], Candidates]:
+    return lambda cursor: ((value, "") for value in values)
+
+
+def _recipes(cursor: Cursor) -> Candidates:
+    from clipbert_cli.recipe.shipped import shipped_names
+
+    yield from ((name, "shipped recipe") for name in shipped_names())
+    yield from ((path.name, "recipe file") for path in sorted(Path().glob("*.y*ml")))
+
+
+def _folders_with(marker: str) -> Callable[[Cursor], Candidates]:
+    """Return a source of the folders up to two levels below the typed one that hold an entry of this name."""
+
+    def source(cursor: Cursor) -> Candidates:
+        typed = cursor.word[: cursor.word.rfind("/") + 1]
+        return ((path, "") for path in _below(Path(os.path.expanduser(typed or ".")), typed, cursor.word, marker, 2))
+
+    return source
+
+
+def _below(folder: Path, prefix: str, word: str, marker: str, levels: int) -> Iterator[str]:
+    with os.scandir(folder) as scanned:
+        entries = sorted((entry for entry in islice(scanned, _ENTRIES)), key=lambda entry: entry.name)
+    for entry in entries:
+        name = prefix + entry.name
+        if (
+            not (name.startswith(word) or word.startswith(f"{name}/"))
+            or entry.name.startswith(".")
+            or not entry.is_dir()
+        ):
+            continue
+        if os.path.exists(os.path.join(entry, marker)):
+            yield name
+        elif levels:
+            yield from _below(Path(entry), f"{name}/", word, marker, levels - 1)
+
+
+_runs, _stores = _folders_with("recipe.yaml"), _folders_with("data.mdb")
+
+
+def _checkpoints(cursor: Cursor) -> Candidates:
+    folder = Path(cursor.last("--run") or cursor.last("RUN") or ".", "checkpoints").expanduser()
+    steps = sorted((path.name for path in folder.glob("step_*")), key=lambda name: int(name.removeprefix("step_")))
+    return ((name, "") for name in ("best", "latest", *steps))
+
+
+def _splits(cursor: Cursor) -> Candidates:
+    from clipbert_cli.recipe.shipped import find_recipe
+
+    recipe, run = cursor.last("--recipe"), cursor.last("--run")
+    file = find_recipe(recipe) if recipe else Path(run, "recipe.yaml").expanduser() if run else None
+    # Without a recipe or a run, the names that every shipped recipe has.
+    names = _split_names(file) if file else ("train", "val", "test")
+    return ((name, "") for name in names)
+
+
+def _split_names(file: Path, depth: int = 8) -> list[str]:
+    """Return the names of the splits in a recipe file and in those that it extends, `depth` files far."""
+    from clipbert_cli.recipe.shipped import find_recipe
+
+    content = _yaml(file)
+    bases = content.get("extends") or []
+    names: dict[str, object] = {}
+    for base in [bases] if isinstance(bases, str) else bases:
+        names |= dict.fromkeys(_split_names(file.parent / find_recipe(base), depth - 1) if depth else (), True)
+    names |= (content.get("data") or {}).get("splits") or {}
+    # `val: null` removes a split of a base.
+    return [name for name, split in names.items() if split is not None]
+
+
+def _yaml(file: Path) -> Mapping[str, Any]:
+    import yaml
+
+    content = yaml.load(read_text(file, limit=MAX_YAML_BYTES), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return content if isinstance(content, dict) else {}
+
+
+def _settings(cursor: Cursor) -> Candidates:
+    """Yield keys of settings, and for a whole key its values."""
+    found = _settings_page()
+    key, equals, _ = cursor.word.partition("=")
+    matching = [name for name in found if name == key or (not equals and name.startswith(key))]
+    if len(matching) > 1 and not equals:
+        yield from ((name, found[name].meaning) for name in matching)
+        return
+    for name in matching:
+        if not equals:
+            # Of two candidates the shell inserts what they share, the key; one alone it would take as the whole word.
+            yield f"{name}=", found[name].meaning
+        yield from ((f"{name}={value}", "") for value in found[name].values)
+
+
+def _keys(cursor: Cursor) -> Candidates:
+    found = _settings_page()
+    sections = dict.fromkeys(key.rpartition(".")[0] for key in found if "." in key)
+    return (*((section, "section") for section in sections), *((key, each.meaning) for key, each in found.items()))
+
+
+@dataclass(frozen=True)
+class _Setting:
+    meaning: str
+    values: tuple[str, ...]
+
+
+def _settings_page() -> dict[str, _Setting]:
+    """Read the settings from docs/settings.md, which is generated from the schema: importing that takes 0.2 seconds."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "settings.md"
+    page = (installed if installed.is_file() else package.parent / "docs/settings.md").read_text(encoding="utf-8")
+    found = {}
+    for entry in page.split("\n### `")[1:]:
+        key, _, rest = entry.partition("`\n\n")
+        facts = dict(re.findall(r"^\* (value|default): (.*)$", rest, flags=re.M))
+        words = re.split(r", | or ", facts["value"])
+        # A value that is described by a sentence or as `text` is no choice.
+        choices = [word for word in words if re.fullmatch(r"\w+", word) and word != "text"]
+        default = facts["default"].strip("`")
+        values = choices if len(choices) == len(words) else [default] if facts["default"].startswith("`") else []
+        if "NAME" not in key:
+            found[key] = _Setting(rest.partition("\n")[0], tuple(values))
+    return found
+
+
+def _media_ids(cursor: Cursor) -> Candidates:
+    import lmdb
+
+    store = os.path.expanduser(cursor.last("STORE") or "")
+    with (
+        lmdb.open(store, subdir=os.path.isdir(store), readonly=True, lock=False) as environment,
+        environment.begin() as transaction,
+        transaction.cursor() as keys,
+    ):
+        found = keys.set_range(cursor.word.encode()) if cursor.word else keys.first()
+        names = (key.decode("utf-8", "replace") for key in keys.iternext(values=False)) if found else ()
+        # The records of a store (store/records.py) have keys that begin with this name.
+        media = (name for name in names if not name.startswith("/clipbert/"))
+        return [(name, "") for name in islice(media, _ENTRIES) if name.startswith(cursor.word)]
+
+
+def _catalog() -> Mapping[str, Any]:
+    return _yaml(Path(__file__).resolve().parents[1] / "assets/catalog.yaml")
+
+
+def _assets(cursor: Cursor) -> Candidates:
+    catalog = _catalog()
+    for name, asset in catalog["assets"].items():
+        yield name, asset["title"]
+        yield from ((f"{name}/{part}", each["title"]) for part, each in asset["parts"].items())
+    yield from ((name, "recipe and all it needs") for name in catalog["recipes"] if "*" not in name)
+
+
+def _converters(cursor: Cursor) -> Candidates:
+    parts = [part for asset in _catalog()["assets"].values() for part in asset["parts"].values()]
+    return ((part["convert"], part["title"]) for part in parts if "convert" in part)
+
+
+# By option or name of an argument, after the path of the command where the name means several things. Where there is
+# no source and no choice, the shell completes names of files.
+SOURCES: dict[str, Callable[[Cursor], Candidates]] = {
+    "--recipe": _recipes,
+    "NAME|FILE": _recipes,
+    "--split": _splits,
+    "--set": _settings,
+    "[KEY]": _keys,
+    "--run": _runs,
+    "RUN": _runs,
+    "--checkpoint": _checkpoints,
+    "--device": _fixed("cpu", "cuda"),
+    "--nproc-per-node": _fixed("gpu"),
+    "--format": _fixed("jsonl", "vqa-submission", "scores"),
+    "STORE": _stores,
+    "MEDIA_ID": _media_ids,
+    "ASSET": _assets,
+    "assets convert NAME": _converters,
+}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import io
-import logging
 import os
 import re
 import shutil
@@ -13,8 +11,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of one wo
 
 import pytest
 from made_media import video
-from running import TINY, Clipbert, ClipbertProcess, Finished
+from running import TINY, Clipbert, ClipbertProcess, run_clipbert, train
 
 from clipbert_cli.assets.demo_media import write_demo_media
 
@@ -68,11 +66,24 @@ def _has_browser() -> bool:
     return chromium() is not None and importlib.util.find_spec("playwright") is not None
 
 
+@cache
+def _has_strace() -> bool:
+    """Whether strace is here and may trace: containers can forbid it."""
+    command = [shutil.which("strace") or "false", "-f", "-o", os.devnull, "true"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
 def _has_trackers() -> bool:
     return all(map(importlib.util.find_spec, ("tensorboard", "wandb", "mlflow")))
 
 
-FOUND = {"cuda": _has_cuda, "dali": _has_dali, "browser": _has_browser, "trackers": _has_trackers}
+FOUND = {
+    "cuda": _has_cuda,
+    "dali": _has_dali,
+    "browser": _has_browser,
+    "trackers": _has_trackers,
+    "strace": _has_strace,
+}
 """Whether this machine has what the marker of a test asks for."""
 
 
@@ -84,25 +95,7 @@ def chromium() -> str | None:
 @pytest.fixture(scope="session")
 def clipbert() -> Clipbert:
     """Runs the command line without a terminal, in this process: starting one costs seconds."""
-
-    def run(*arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str) -> Finished:
-        from clipbert_cli.commands.app import app
-
-        stdout, stderr = io.StringIO(), io.StringIO()
-        logger = logging.getLogger("clipbert")
-        handlers, propagate = logger.handlers[:], logger.propagate
-        with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
-            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
-            for name, value in environment.items():
-                patch.setenv(name, value)
-            if cwd:
-                patch.chdir(cwd)
-            with pytest.raises(SystemExit) as exited:
-                app([str(argument) for argument in arguments], prog_name="clipbert")
-        logger.handlers[:], logger.propagate = handlers, propagate
-        return Finished(int(exited.value.code or 0), stdout.getvalue(), stderr.getvalue())
-
-    return run
+    return run_clipbert
 
 
 @pytest.fixture
@@ -162,15 +155,6 @@ def retrieval_run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def choice_run(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `demo_mc` with one step. Not to be changed."""
     return train("demo_mc", (*TINY, "train.max_steps=1"), made_data, tmp_path_factory.mktemp("runs") / "choice")
-
-
-def train(recipe: str, settings: Sequence[str], data: Path, run: Path) -> Path:
-    """Train a shipped recipe with other settings on made data, and return the run's folder."""
-    from clipbert_cli.recipe.load import load_recipe
-    from clipbert_cli.train.setup import prepare_training
-
-    prepare_training(load_recipe(recipe, overrides=settings, data_root=data), run).run()
-    return run
 
 
 @pytest.fixture(scope="module")

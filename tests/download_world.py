@@ -5,23 +5,15 @@ import json
 import os
 import subprocess
 import sys
-import zipfile
 
 import yaml
+from hostile_inputs import zipped
 from PIL import Image
 from typer.testing import CliRunner
 
 from clipbert_cli.commands.app import app
 
 WEIGHTS = os.urandom(300_000)
-
-
-def zipped(files):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return buffer.getvalue()
 
 
 def picture(seed):

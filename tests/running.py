@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 Clipbert = Callable[..., "Finished"]
 ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
@@ -121,3 +126,31 @@ class Finished:
     returncode: int
     stdout: str
     stderr: str
+
+
+def run_clipbert(*arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str) -> Finished:
+    """Run the command line without a terminal, in this process."""
+    from clipbert_cli.commands.app import app
+
+    stdout, stderr = io.StringIO(), io.StringIO()
+    logger = logging.getLogger("clipbert")
+    handlers, propagate = logger.handlers[:], logger.propagate
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        if cwd:
+            patch.chdir(cwd)
+        with pytest.raises(SystemExit) as exited:
+            app([str(argument) for argument in arguments], prog_name="clipbert")
+    logger.handlers[:], logger.propagate = handlers, propagate
+    return Finished(int(exited.value.code or 0), stdout.getvalue(), stderr.getvalue())
+
+
+def train(recipe: str, settings: Sequence[str], data: Path, run: Path) -> Path:
+    """Train a shipped recipe with other settings on made data, and return the run's folder."""
+    from clipbert_cli.recipe.load import load_recipe
+    from clipbert_cli.train.setup import prepare_training
+
+    prepare_training(load_recipe(recipe, overrides=settings, data_root=data), run).run()
+    return run

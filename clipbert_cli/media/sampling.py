@@ -181,7 +181,9 @@ class Timeline:
         gaps = np.diff(distinct) / counts[:-1]
         if len(gaps):
             median = np.median(gaps)
-            step = float(gaps[np.abs(gaps - median) <= max(1, median / 4)].mean())
+            usual = gaps[np.abs(gaps - median) <= max(1, median / 4)]
+            # Of an even number of gaps the median is between the two in the middle, and may be near none.
+            step = float(usual.mean() if len(usual) else np.percentile(gaps, 50, method="lower"))
         else:
             step = float(1 / (info.average_rate * info.time_base)) if info.average_rate else 1.0
         # Containers round times to their unit, by half a unit at most. Equal steps are not rounded, and need only what

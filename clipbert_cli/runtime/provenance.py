@@ -28,7 +28,7 @@ def environment(world: World, *, step: int) -> dict[str, Any]:
         "clipbert": __version__,
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": _platform(),
         "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
         "threads": torch.get_num_threads(),
         "processes": [{"host": host, "device": device} for host, device in world.gather(own)],
@@ -53,8 +53,14 @@ def git_commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
+    # Without the option `git status` writes the index of the checkout.
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _platform() -> str:
+    """Return system, kernel, machine and C library. `platform.platform` starts `uname` to learn of the processor."""
+    return "-".join(filter(None, (platform.system(), platform.release(), platform.machine(), *platform.libc_ver())))
 
 
 def _version(name: str) -> str | None:

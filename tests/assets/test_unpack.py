@@ -1,14 +1,13 @@
 """Archives of strangers: safe ones are unpacked completely, all others leave nothing behind."""
 
-import io
 import os
 import stat
 import subprocess
 import tarfile
-import zipfile
 import zlib
 
 import pytest
+from hostile_inputs import special, tarred, understated, zipped
 
 from clipbert_cli.assets.unpack import UnpackLimits, unpack
 from clipbert_cli.errors import DownloadError
@@ -17,33 +16,14 @@ FILES = {"a/one.txt": b"one", "a/b/two.txt": b"two" * 1000, "three.txt": b""}
 
 
 def make_zip(path, files):
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
+    path.write_bytes(zipped(files))
     return path
 
 
 def make_tar(path, members):
     """`members`: TarInfo with content, or name -> content."""
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in members.items() if isinstance(members, dict) else members:
-            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
-            if info.isreg():
-                info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
+    path.write_bytes(tarred(*(members.items() if isinstance(members, dict) else members)))
     return path
-
-
-def link(name, target, kind=tarfile.SYMTYPE):
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname = kind, target
-    return info
-
-
-def special(name, kind):
-    info = tarfile.TarInfo(name)
-    info.type = kind
-    return info
 
 
 def tree(folder):
@@ -117,13 +97,13 @@ def test_a_tar_name_that_reaches_outside_is_refused(tmp_path, out, name, why):
 @pytest.mark.parametrize("target", ["/etc/passwd", "../../etc/passwd", "a/one.txt"])
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 def test_links_in_a_tar_are_refused(tmp_path, out, target, kind):
-    members = [*FILES.items(), (link("a/link", target, kind), b"")]
+    members = [*FILES.items(), (special("a/link", kind, target), b"")]
     assert_refused(make_tar(tmp_path / "x.tar", members), out, "a/link", "is ")
 
 
 def test_a_file_written_through_a_link_is_refused(tmp_path, out):
     (tmp_path / "outside").mkdir()
-    members = [(link("a", str(tmp_path / "outside")), b""), ("a/escape.txt", b"bad")]
+    members = [(special("a", tarfile.SYMTYPE, str(tmp_path / "outside")), b""), ("a/escape.txt", b"bad")]
     assert_refused(make_tar(tmp_path / "x.tar", members), out, "a", "is ")
     assert not any((tmp_path / "outside").iterdir())
 
@@ -139,11 +119,8 @@ def test_devices_and_pipes_in_a_tar_are_refused(tmp_path, out, kind):
     [(stat.S_IFLNK, "is a link"), (stat.S_IFCHR, "is no plain file"), (stat.S_IFIFO, "is no plain file")],
 )
 def test_links_and_devices_in_a_zip_are_refused(tmp_path, out, mode, why):
-    path = make_zip(tmp_path / "x.zip", FILES)
-    info = zipfile.ZipInfo("a/odd")
-    info.create_system, info.external_attr = 3, (mode | 0o777) << 16
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(info, "/etc/passwd")
+    path = tmp_path / "x.zip"
+    path.write_bytes(zipped(FILES, odd=mode))
     assert_refused(path, out, "a/odd", why)
 
 
@@ -160,10 +137,8 @@ def test_a_tar_bomb_is_refused_by_what_it_states(tmp_path, out):
 
 def test_a_zip_bomb_that_states_less_is_refused_while_it_grows(tmp_path, out):
     """Sizes in the headers say 10 bytes; the data unpacks to 50 MB, with the right checksum for all of it."""
-    path = make_zip(tmp_path / "x.zip", {"zeros": bytes(50_000_000)})
-    data = path.read_bytes()
-    assert data.count((50_000_000).to_bytes(4, "little")) == 2  # local header and directory
-    path.write_bytes(data.replace((50_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
+    path = tmp_path / "x.zip"
+    path.write_bytes(understated(zipped({"zeros": bytes(50_000_000)}), 50_000_000))
     with pytest.raises(DownloadError) as caught:
         unpack(path, out, kind="zip")
     assert "zeros" in str(caught.value)

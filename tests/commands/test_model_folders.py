@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import train
-from running import TINY, Clipbert
+from running import TINY, Clipbert, train
 
 from clipbert_cli.infer.trained import RunSelection, open_run
 

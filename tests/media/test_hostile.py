@@ -11,6 +11,7 @@ from pathlib import Path
 
 import av
 import pytest
+from hostile_inputs import DOCUMENTS, EPS
 from made_media import image, marked_frame, video
 from PIL import Image
 
@@ -18,30 +19,6 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import open_video
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.types import MEDIA_SUFFIXES
-
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(hostile) (w) file\nshowpage\n%%EOF\n"
-EPS_HEADER = b"\xc5\xd0\xd3\xc6" + (30).to_bytes(4, "little") + len(EPS).to_bytes(4, "little") + bytes(18)
-DASH = b'<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011"><BaseURL>http://127.0.0.1:9/</BaseURL></MPD>'
-
-# Each names a file or an address beside it, or is read by a program that its library starts.
-DOCUMENTS = {
-    "PostScript": EPS,
-    "PostScript with a preview": EPS_HEADER + EPS,
-    "a Windows metafile": b"\xd7\xcd\xc6\x9a" + bytes(60),
-    "a FITS image": b"SIMPLE  =                    T".ljust(2880),
-    "an XPM image": b'/* XPM */\nstatic char *a[] = {"1 1 1 1", "a c red", "a"};\n',
-    "an SVG image": b'<svg xmlns="http://www.w3.org/2000/svg"><image href="file:///etc/passwd"/></svg>',
-    "a PDF document": b"%PDF-1.4\n1 0 obj <</Type /Catalog /OpenAction <</S /Launch /F (sh)>>>> endobj\n",
-    "an MSL script": b'<?xml version="1.0"?><image><read filename="/etc/passwd"/></image>',
-    "a playlist": b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n",
-    "a playlist with an address": b"#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n",
-    "a list of files": b"ffconcat version 1.0\nfile /etc/passwd\nfile subprocess:sh\n",
-    "a DASH manifest": DASH,
-    "a session description": b"v=0\no=- 0 0 IN IP4 127.0.0.1\nc=IN IP4 127.0.0.1\nm=video 9 RTP/AVP 96\n",
-    "a subtitle": b"1\n00:00:00,000 --> 00:00:01,000\n<img src=/etc/passwd>\n",
-    "text of a terminal": b"\x1b[2J\x1b[31m" * 200,
-    "a picture list": b"P6\n1 1\n255\n",
-}
 
 
 @pytest.fixture

@@ -360,6 +360,23 @@ def test_frames_of_a_variable_rate_are_chosen_by_time() -> None:
 
 
 @pytest.mark.parametrize(
+    ("seconds", "milliseconds"),
+    [
+        ([0, 0.04, 5], 40),
+        ([0, 5, 5.04], 40),
+        ([0, 0.04, 0.08, 1, 2], 40),
+        ([0, 0.01, 100, 100.02, 3600], 20),
+        ([0, 0.001, 1e9], 1),
+    ],
+)
+def test_a_frame_lasts_as_long_as_a_usual_gap_even_where_no_gap_is_near_the_median(
+    seconds: list[float], milliseconds: float
+) -> None:
+    assert Timeline.of(times_of(seconds)).step == milliseconds
+    assert {0, len(seconds) - 1} <= set(select(times_of(seconds), ClipSampling("uniform", num_frames=2))[0])
+
+
+@pytest.mark.parametrize(
     "seconds",
     [
         [0, 0.08, 0.08, 0.08, 0.2, 0.2, 0.24],

@@ -164,7 +164,8 @@ def _frame_rate(value: str | None, *, frame_folders: bool) -> Fraction | None:
             raise UsageError("--fps is the rate of --frame-folders: videos state their own", hint="leave --fps out")
         return None
     try:
-        rate = Fraction(value or "")
+        # A long number, or one such as 1e999999999, would be computed for hours.
+        rate = Fraction(value if value and len(value) < 30 and "e" not in value.lower() else "")
     except (ValueError, ZeroDivisionError):
         rate = Fraction(0)
     if not 0 < rate <= 1000:

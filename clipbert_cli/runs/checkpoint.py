@@ -57,30 +57,32 @@ def read_state(folder: Path) -> dict[str, Any]:
     """Return the content of a checkpoint's state.json.
 
     Raises:
-        ValueError: the file is missing or is not a JSON object.
+        UnreadableError: the file is missing or is not a JSON object.
     """
     try:
         state = read_json(folder / STATE_FILE, allow_nan=True)
     except (OSError, UnreadableError) as exc:
-        raise ValueError(f"{STATE_FILE} cannot be read: {exc}") from exc
+        raise UnreadableError(f"{STATE_FILE} cannot be read: {exc}") from exc
     if not isinstance(state, dict):
-        raise ValueError(f"{STATE_FILE} is not a JSON object")
+        raise UnreadableError(f"{folder}: {STATE_FILE} is not a JSON object")
     return state
 
 
 def damage(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, in a few words, or None if each is as it was written."""
     try:
-        files = read_state(folder)["files"].items()
-    except (ValueError, KeyError, AttributeError) as exc:
-        return str(exc) if isinstance(exc, ValueError) else f"{STATE_FILE} lists no files"
-    for name, expected in files:
+        files = read_state(folder).get("files")
+    except UnreadableError as exc:
+        return str(exc)
+    if not isinstance(files, dict) or not all(isinstance(each, dict) for each in files.values()):
+        return f"{STATE_FILE} does not list the files"
+    for name, expected in files.items():
         file = folder / name
         if not file.is_file():
             return f"{name} is missing"
-        if (size := file.stat().st_size) != expected["bytes"]:
-            return f"{name} has {size} bytes, {expected['bytes']} were written"
-        if _crc32(file) != expected["crc32"]:
+        if (size := file.stat().st_size) != expected.get("bytes"):
+            return f"{name} has {size} bytes, {expected.get('bytes')} were written"
+        if _crc32(file) != expected.get("crc32"):
             return f"{name} has changed since it was written: its CRC-32 differs"
     return None
 

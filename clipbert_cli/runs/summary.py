@@ -74,6 +74,6 @@ def _last_state(folder: RunFolder) -> Mapping[str, Any]:
     for step in reversed(saved_steps(folder.checkpoints)):
         try:
             return read_state(step_folder(folder.checkpoints, step))
-        except ValueError:  # damaged; an earlier checkpoint says almost as much
+        except UnreadableError:  # damaged; an earlier checkpoint says almost as much
             continue
     return {}

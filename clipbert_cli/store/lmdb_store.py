@@ -276,7 +276,7 @@ class LmdbStore(MediaSource):
     def check_records(self, media_id: str) -> None:
         """Raise ValueError if a record of an item is damaged."""
         for key, parse in (
-            (records.info_key(media_id), records.media_fields),
+            (records.info_key(media_id), self._media_fields),
             (records.packets_key(media_id), records.packet_table),
         ):
             value = self._stored(key)
@@ -289,7 +289,10 @@ class LmdbStore(MediaSource):
     def record(self, media_id: str) -> dict[str, Any] | None:
         """Return the fields of an item's media record, None where it has none or, after a warning, a damaged one."""
         media_id = self.held_id(media_id)
-        return self._recorded(media_id, records.info_key(media_id), records.media_fields)
+        return self._recorded(media_id, records.info_key(media_id), self._media_fields)
+
+    def _media_fields(self, record: bytes) -> dict[str, Any]:
+        return records.media_fields(record, self.kind)
 
     def checksum(self, media_id: str) -> int | None:
         found = (self.record(media_id) or {}).get("crc32")

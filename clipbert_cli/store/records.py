@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import zlib
 from fractions import Fraction
 from itertools import groupby, pairwise
@@ -28,7 +29,7 @@ from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.images import ProbedImage
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import ProbedVideo
-from clipbert_cli.types import MediaIds, VideoInfo
+from clipbert_cli.types import Kind, MediaIds, VideoInfo
 
 FORMAT = 4
 """Version of the media records. It is raised whenever what is computed of an item changes, so that records of an older
@@ -186,17 +187,17 @@ def image_record(probed: ProbedImage, **of_the_file: int) -> bytes:
     )
 
 
-def media_fields(record: bytes) -> dict[str, Any]:
-    """Return the fields of `video_record` or `image_record`.
+def media_fields(record: bytes, kind: Kind) -> dict[str, Any]:
+    """Return the fields of `video_record` or `image_record`, whichever belongs to the kind.
 
     Raises:
         One of DAMAGED: the record is damaged.
     """
     fields = parse_json(record, "the media record", line=None)
-    numbers = [fields[name] for name in ("bytes", "crc32", "width", "height")]
-    if any(type(number) is not int or number < 0 for number in numbers) or fields["orientation"] not in _DEGREES:
-        raise ValueError("a number is none or negative")
-    if "pts" in fields:
+    _check_types(fields, {"bytes": (int,), "crc32": (int,), **_TYPES[kind]})
+    if any(fields[name] < 0 for name in ("bytes", "crc32", "width", "height")) or fields["orientation"] not in _DEGREES:
+        raise ValueError("a number is negative, or no orientation")
+    if kind == "video":
         video_info_of(fields)
     return dict(fields)
 
@@ -250,22 +251,22 @@ def video_info_of(fields: dict[str, Any]) -> VideoInfo:
     Raises:
         One of DAMAGED: a field is missing or damaged.
     """
-    pts = [fields["pts"]["start"]]
-    steps = fields["pts"]["steps"]
-    if any(count < 0 for _, count in steps) or sum(count for _, count in steps) >= MAX_FRAMES:
-        raise ValueError("it has too many frames")
-    for step, count in steps:
-        pts.extend(range(pts[-1] + step, pts[-1] + step * count + 1, step) if step else [pts[-1]] * count)
+    _check_types(fields, _TYPES["video"])
+    smallest = {"width": 1, "height": 1, "num_frames": 0}
+    if any(fields[name] < least for name, least in smallest.items()) or fields["orientation"] not in _DEGREES:
+        raise ValueError("a number is too small, or no orientation")
+    time_base = _fraction(fields["time_base"])
+    if time_base == 0:
+        raise ValueError("its time base is 0")
     rate = fields["average_rate"]
-    _check_types(fields)
     return VideoInfo(
         width=fields["width"],
         height=fields["height"],
         num_frames=fields["num_frames"],
         duration=fields["duration"],
-        average_rate=None if rate is None else Fraction(rate),
-        time_base=Fraction(fields["time_base"]),
-        pts=tuple(pts),
+        average_rate=None if rate is None else _fraction(rate),
+        time_base=time_base,
+        pts=_times(fields["pts"]["start"], fields["pts"]["steps"]),
         complete=fields["complete"],
         orientation=fields["orientation"],
         size_changes=tuple((frame, height, width) for frame, height, width in fields["size_changes"]),
@@ -273,27 +274,51 @@ def video_info_of(fields: dict[str, Any]) -> VideoInfo:
     )
 
 
-_TYPES: dict[str, tuple[type, ...]] = {
-    **dict.fromkeys(("width", "height", "num_frames", "orientation"), (int,)),
-    "duration": (int, type(None)),
-    "average_rate": (str, type(None)),
-    "time_base": (str,),
-    "complete": (bool,),
-    "damage": (str,),
+def _times(start: Any, steps: Any) -> tuple[int, ...]:
+    """Return the times of frames from the first one and runs of equal steps."""
+    if type(start) is not int or any(type(step) is not int or type(count) is not int for step, count in steps):
+        raise TypeError("a time is of another type")
+    if any(count < 0 for _, count in steps) or sum(count for _, count in steps) >= MAX_FRAMES:
+        raise ValueError("it has too many frames")
+    pts = [start]
+    for step, count in steps:
+        pts.extend(range(pts[-1] + step, pts[-1] + step * count + 1, step) if step else [pts[-1]] * count)
+    if not -_LATEST < min(pts) <= max(pts) < _LATEST:
+        raise ValueError("a time is too large")
+    return tuple(pts)
+
+
+_LATEST = 2**62
+"""The limit of times: differences of two of them fit into 64 bits."""
+
+
+def _fraction(text: str) -> Fraction:
+    """Return the number in a text such as `30000/1001`. Fraction alone would compute `1e999999999`, for hours."""
+    if not re.fullmatch(r"[0-9]{1,10}(/[0-9]{1,10})?", text):
+        raise ValueError("a rate or time base is no fraction")
+    return Fraction(text)
+
+
+_TYPES: dict[Kind, dict[str, tuple[type, ...]]] = {
+    "video": {
+        **dict.fromkeys(("width", "height", "num_frames", "orientation"), (int,)),
+        **dict.fromkeys(("codec", "container", "time_base", "damage", "decode"), (str,)),
+        "duration": (int, type(None)),
+        "average_rate": (str, type(None)),
+        "complete": (bool,),
+        "keyframes": (list,),
+    },
+    "image": {
+        **dict.fromkeys(("width", "height", "frames", "orientation"), (int,)),
+        **dict.fromkeys(("format", "mode", "decode"), (str,)),
+    },
 }
 
 
-def _check_types(fields: dict[str, Any]) -> None:
-    """Raise TypeError or ValueError for a field that no record has."""
-    if wrong := [name for name, types in _TYPES.items() if type(fields[name]) not in types]:
+def _check_types(fields: dict[str, Any], types: dict[str, tuple[type, ...]]) -> None:
+    """Raise TypeError or KeyError for a field that no record has."""
+    if wrong := [name for name in types if type(fields[name]) not in types[name]]:
         raise TypeError(f"{wrong[0]} is of another type")
-    if type(fields["pts"]["start"]) is not int or any(type(step) is not int for step, _ in fields["pts"]["steps"]):
-        raise TypeError("a time is of another type")
-    smallest = {"width": 1, "height": 1, "num_frames": 0}
-    if any(fields[name] < least for name, least in smallest.items()) or Fraction(fields["time_base"]) <= 0:
-        raise ValueError("a number is too small")
-    if fields["orientation"] not in _DEGREES:
-        raise ValueError("its orientation is none")
 
 
 def packets_record(table: PacketTable) -> bytes:
@@ -342,21 +367,44 @@ def packet_table(record: bytes) -> PacketTable:
     gaps, sizes, distances, entry, skippable, checksums = arrays  # (P,) each
     # Sums of sizes exceed 32 bits in files of more than 4 GiB.
     sizes = sizes.astype(np.int64)
+    _check_types(header, _TABLE_TYPES)
+    height, width = header["coded_size"]
+    if type(height) is not int or type(width) is not int:
+        raise TypeError("coded_size is of another type")
+    shows = np.where(distances == _NO_FRAME, -1, distances + np.arange(count))
+    _check_order(shows, entry)
     return PacketTable(
         codec=header["codec"],
         tag=header["tag"],
         extradata=base64.b64decode(header["extradata"]),
         bits=header["bits"],
         color_range=header["color_range"],
-        coded_size=(header["coded_size"][0], header["coded_size"][1]),
+        coded_size=(height, width),
         data_size=header["data_size"],
         offsets=np.cumsum(gaps + np.concatenate([[0], sizes[:-1]])),
         sizes=sizes,
-        shows=np.where(distances == _NO_FRAME, -1, distances + np.arange(count)),
+        shows=shows,
         entry=entry,
         skippable=skippable,
         checksums=checksums,
     )
+
+
+_TABLE_TYPES: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("codec", "tag", "extradata"), (str,)),
+    **dict.fromkeys(("bits", "color_range", "data_size"), (int,)),
+    "coded_size": (list,),
+}
+
+
+def _check_order(shows: np.ndarray, entry: np.ndarray) -> None:
+    """Raise ValueError unless each frame has one packet, and decoding can start at or before each of them."""
+    frames = shows[shows >= 0]
+    if not len(frames) or shows.min() < -1 or frames.max() >= len(frames) or np.bincount(frames).min() == 0:
+        raise ValueError("its packets do not show each frame once")
+    first = int(np.argmax(entry))
+    if not entry[first] or (shows[:first] >= 0).any() or shows[first] > 0:
+        raise ValueError("decoding cannot start before its first frame")
 
 
 def to_json(value: dict[str, Any]) -> bytes:

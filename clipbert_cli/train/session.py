@@ -65,12 +65,12 @@ class Session:
             self.score_blind()
 
     def _has_baseline(self) -> bool:
-        return any(record["step"] == self.trainer.step for record in self.folder.baselines())
+        return any(record.get("step") == self.trainer.step for record in self.folder.baselines())
 
     def _kept_validations(self) -> list[dict[str, Any]]:
         """Return the records of validations whose checkpoint still exists. The best one is lost only if damaged."""
         steps = saved_steps(self.folder.checkpoints)
-        return [record for record in self.folder.validations() if record["step"] in steps]
+        return [record for record in self.folder.validations() if record.get("step") in steps]
 
     def log(self, record: Mapping[str, Any]) -> None:
         for sink in self.sinks:

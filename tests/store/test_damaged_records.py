@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import lmdb
+import numpy as np
 import pytest
 from made_media import image, marked_frame, video
 
+from clipbert_cli.media.images import ProbedImage
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import open_media, open_store
@@ -113,6 +115,16 @@ def set_field(name: str, value: Any) -> Callable[[bytes], bytes]:
         set_field("pts", {"start": 0, "steps": [1]}),
         set_field("size_changes", [1]),
         set_field("damage", 7),
+        set_field("average_rate", "1e999999999"),
+        set_field("time_base", "1e999999999"),
+        set_field("time_base", "1/" + "9" * 40),
+        set_field("pts", {"start": 2**62, "steps": [[1, 5]]}),
+        set_field("pts", {"start": 0, "steps": [[2**61, 5]]}),
+        set_field("pts", {"start": 0, "steps": [[1, 2.5]]}),
+        set_field("pts", None),
+        set_field("codec", ["h264"]),
+        set_field("decode", None),
+        lambda record: records.image_record(ProbedImage(96, 64, "RGB", "PNG", 1), bytes=9, crc32=9),
     ],
 )
 def test_a_record_that_no_pack_writes_is_not_used(
@@ -143,6 +155,57 @@ def test_a_packet_table_that_no_pack_writes_is_not_used(
 ) -> None:
     key = packets_key("a")
     change(store, key, lambda value: records.sealed({key: content})[key])
+    check_probed(store, caplog)
+
+
+def in_header(name: str, value: Any) -> Callable[[bytes], bytes]:
+    def changed(content: bytes) -> bytes:
+        line, _, arrays = content.partition(b"\n")
+        return set_field(name, value)(line) + b"\n" + arrays
+
+    return changed
+
+
+def in_array(number: int, change_it: Callable[[np.ndarray], None]) -> Callable[[bytes], bytes]:
+    def changed(content: bytes) -> bytes:
+        line, _, arrays = content.partition(b"\n")
+        count = json.loads(line)["packets"]
+        sizes = [count * np.dtype(form).itemsize for form in records._ARRAYS]
+        start = sum(sizes[:number])
+        array = np.frombuffer(arrays[start : start + sizes[number]], records._ARRAYS[number]).copy()
+        change_it(array)
+        return line + b"\n" + arrays[:start] + array.tobytes() + arrays[start + sizes[number] :]
+
+    return changed
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        in_header("codec", ["h264"]),
+        in_header("tag", 7),
+        in_header("bits", "8"),
+        in_header("coded_size", [64, "96"]),
+        in_header("coded_size", 7),
+        in_header("coded_size", [64]),
+        in_header("data_size", None),
+        in_array(2, lambda distances: distances.__setitem__(3, 769)),
+        in_array(2, lambda distances: distances.__setitem__(3, -9)),
+        in_array(2, lambda distances: distances.__iadd__(1)),
+        in_array(2, lambda distances: distances.fill(records._NO_FRAME)),
+        in_array(3, lambda entry: entry.fill(False)),
+        in_array(3, lambda entry: entry.__setitem__(0, False)),
+    ],
+)
+def test_a_packet_table_whose_packets_are_in_no_order_is_not_used(
+    damage: Callable[[bytes], bytes], store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    key = packets_key("a")
+
+    def changed(value: bytes) -> bytes:
+        return records.sealed({key: zlib.compress(damage(zlib.decompress(records.unsealed(key, value))))})[key]
+
+    change(store, key, changed)
     check_probed(store, caplog)
 
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.errors import RecipeError, RunError, StoreError
+from clipbert_cli.errors import RecipeError, RunError, StoreError, WeightsError
 from clipbert_cli.hub import is_hub_name, local_folder
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.splits import Split, check_columns, learnable, open_split
@@ -328,6 +328,8 @@ class Setup:
                 hint="set model.bert.vocab_size to null, which takes the size of the vocabulary, or name in "
                 "model.tokenizer the vocabulary that the model was trained with",
             )
+        for weights in (files.checkpoint, files.bert):
+            self._check_words_of(weights)
         # What no file provides starts at random. The seed makes two runs of one recipe equal.
         torch.manual_seed(recipe.seed)
         head = dataclasses.replace(self.task.head(), task=recipe.task)
@@ -340,6 +342,27 @@ class Setup:
                 hint=f"set data.max_text_length to at most {model.sizes.max_position_embeddings}",
             )
         return model, load_start(model, files)
+
+    def _check_words_of(self, weights: Path | None) -> None:
+        """Compare the tokenizer with the one in the folder of weights, as other programs save it, if there is one.
+
+        Raises:
+            WeightsError: the vocabularies differ, so that words would get the embeddings of others.
+        """
+        from clipbert_cli.text.tokenizer import Tokenizer, has_vocabulary
+
+        if weights is None or not has_vocabulary(weights):
+            return
+        theirs, own = Tokenizer(weights, max_length=self.tokenizer.max_length), self.tokenizer
+        if difference := own.difference(theirs):
+            raise WeightsError(
+                f"{weights}: its word embeddings belong to another vocabulary than the one of model.tokenizer, "
+                f"{own.vocabulary_file}: {difference}",
+                hint=f"set model.tokenizer to {weights}; null takes the tokenizer of model.weights.bert",
+            )
+        for name, value in dataclasses.asdict(theirs.settings).items():
+            if value != (used := getattr(own.settings, name)):
+                logger.warning("%s has %s %s, but texts are read with %s (model.tokenizer)", weights, name, value, used)
 
     def split(self, name: str, check: Callable[[Example], None] | None = None) -> Split:
         """Read a split's examples and open its media.

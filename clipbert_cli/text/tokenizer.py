@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -105,6 +106,16 @@ class Tokenizer:
         """The SHA-256 of the entries in the order of their ids."""
         return hashlib.sha256("\n".join(self._entries).encode("utf-8", "surrogatepass")).hexdigest()
 
+    def difference(self, other: Tokenizer) -> str:
+        """Return the first entry at which another vocabulary differs, and how many do; empty if they are equal."""
+        pairs = list(itertools.zip_longest(self._entries, other._entries))
+        differing = [number for number, (own, theirs) in enumerate(pairs) if own != theirs]
+        if not differing:
+            return ""
+        own, theirs = pairs[differing[0]]
+        more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
+        return f"entry {differing[0]} is {own!r} here and {theirs!r} there{more}"
+
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
 
@@ -168,6 +179,11 @@ class Tokenizer:
 
     def _pieces(self, texts: Sequence[str]) -> list[list[int]]:
         return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Return whether a folder holds the vocabulary of a tokenizer."""
+    return any((folder / name).is_file() for name in (_VOCABULARY, _WHOLE))
 
 
 def _vocabulary(path: Path) -> tuple[Path, list[str]]:

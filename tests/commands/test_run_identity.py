@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from running import TINY, Clipbert, as_options
 from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertModel
+
+from clipbert_cli.model.hf_encoder import quiet_transformers
 
 
 @pytest.fixture
@@ -202,6 +205,78 @@ def test_weights_of_another_vocabulary_are_refused_before_training(clipbert: Cli
     done = dry_run(clipbert, run, data)
     assert done.returncode == 1
     assert "its word embeddings belong to another vocabulary than the one of model.tokenizer" in done.stderr
+
+
+def swapped(vocabulary: str) -> str:
+    *entries, last, final = vocabulary.split()
+    return "\n".join([*entries, final, last]) + "\n"
+
+
+@pytest.fixture
+def bert(made_data: Path, tmp_path: Path) -> Path:
+    """A folder with a BERT for the vocabulary of the data, as transformers writes it."""
+    words = (made_data / "vocab.txt").read_text()
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    sizes["max_position_embeddings"] = 32
+    with quiet_transformers():
+        BertModel(BertConfig(vocab_size=len(words.split()), **sizes)).save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text(words)
+    return tmp_path / "bert"
+
+
+def starting(clipbert: Clipbert, data: Path, start: str, *more: str) -> Any:
+    settings = as_options([*TINY, "model.tokenizer=vocab.txt", f"model.weights.{start}", *more])
+    return clipbert("finetune", "--recipe", "demo_qa", "--data-root", data, "--dry-run", *settings)
+
+
+@pytest.mark.parametrize("form", ["vocab.txt", "tokenizer.json alone", "tokenizer.json too"])
+def test_a_bert_of_another_vocabulary_of_the_same_size_is_refused(
+    clipbert: Clipbert, bert: Path, data: Path, form: str
+) -> None:
+    assert starting(clipbert, data, f"bert={bert}").returncode == 0
+    words = swapped((bert / "vocab.txt").read_text())
+    if form != "vocab.txt":
+        ids = {entry: number for number, entry in enumerate(words.split())}
+        (bert / "tokenizer.json").write_text(json.dumps({"model": {"type": "WordPiece", "vocab": ids}}))
+    if form == "tokenizer.json alone":
+        (bert / "vocab.txt").unlink()
+    else:
+        (bert / "vocab.txt").write_text(words)
+    done = starting(clipbert, data, f"bert={bert}")
+    assert done.returncode == 1
+    assert f"{bert}: its word embeddings belong to another vocabulary than the one of model.tokenizer" in done.stderr
+    assert "entry 26 is 'a' here and 'and' there, and 1 more differ" in done.stderr
+    # With the vocabulary of the weights it is sound.
+    assert starting(clipbert, data, f"bert={bert}", f"model.tokenizer={bert}").returncode == 0
+
+
+def test_a_tokenizer_that_reads_texts_in_another_way_is_warned_of(clipbert: Clipbert, bert: Path, data: Path) -> None:
+    (bert / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    done = starting(clipbert, data, f"bert={bert}")
+    assert done.returncode == 0, done.stderr
+    assert f"{bert} has do_lower_case False, but texts are read with True (model.tokenizer)" in done.stderr
+    assert "do_lower_case" not in starting(clipbert, data, f"bert={bert}", f"model.tokenizer={bert}").stderr
+
+
+@pytest.mark.parametrize("states_vocabulary", [True, False])
+def test_an_exported_model_of_another_vocabulary_is_refused(
+    clipbert: Clipbert, run: Path, data: Path, tmp_path: Path, states_vocabulary: bool
+) -> None:
+    out = tmp_path / "exported"
+    assert clipbert("runs", "export", run, out).returncode == 0
+    config = json.loads((out / "config.json").read_text())
+    if not states_vocabulary:
+        (out / "config.json").write_text(json.dumps({**config, "vocabulary": None}))
+    assert starting(clipbert, data, f"checkpoint={out}").returncode == 0
+    (data / "vocab.txt").write_text(swapped((data / "vocab.txt").read_text()))
+    done = starting(clipbert, data, f"checkpoint={out}")
+    assert done.returncode == 1
+    assert "its word embeddings belong to another vocabulary than the one of model.tokenizer" in done.stderr
+    if states_vocabulary:
+        (out / "vocab.txt").write_text((data / "vocab.txt").read_text())
+        refused = clipbert("infer", "--run", out, "--split", "test")
+        assert refused.returncode == 1
+        assert "the model was trained with another vocabulary" in refused.stderr
 
 
 # ------------------------------------------------------------------------------------------------ numbers

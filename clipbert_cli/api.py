@@ -138,7 +138,7 @@ def load(
     """Load a trained model.
 
     Args:
-        source: what `--run` takes: the folder of a run.
+        source: what `--run` takes: the folder of a run or of an exported model, or `hf:org/name` on the Hub.
         checkpoint: `best`, `latest` or `step_N`.
         weights: `plain`, `ema`, or `auto` for the ones that validation scored.
         device: such as `cpu` or `cuda:1`. Default: the first GPU, or the CPU.

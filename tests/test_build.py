@@ -10,8 +10,9 @@ import torch
 from running import TINY
 
 from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError
+from clipbert_cli.infer.asking import ask_files
 from clipbert_cli.infer.prediction_lines import prediction_lines
-from clipbert_cli.infer.trained import RunSelection, ask_files, open_run
+from clipbert_cli.infer.trained import RunSelection, open_run
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.folder import RunFolder
@@ -90,8 +91,8 @@ def test_single_files_are_answered_as_in_the_split(trained_run: Path, made_data:
     opened = open_run(RunSelection(trained_run))
     for record in records[:3]:
         video = made_data / "videos" / f"{record['video_id']}.mp4"
-        ((_, _, found),) = ask_files(opened, [("video", video)], [record["question"]])
-        assert found.media_id == str(video)
+        ((asked, found),) = ask_files(opened, [("video", video)], [record["question"]])
+        assert asked.name == found.media_id == str(video)
         expected = plain[record["video_id"], record["question"]]
         assert found.fields["answer"] == expected["answer"]
         assert found.fields["score"] == pytest.approx(expected["score"], abs=1e-5)

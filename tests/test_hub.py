@@ -17,6 +17,7 @@ from http_site import Site
 from made_vision_models import write_vision_model
 from running import SHORT, Clipbert, as_options
 
+import clipbert_cli
 from clipbert_cli import hub
 from clipbert_cli.errors import ClipbertError, DownloadError, UsageError
 
@@ -194,6 +195,28 @@ def test_a_recipe_trains_with_a_model_of_the_hub(
     asked = clipbert("infer", "--run", "hf:org/exported", "--split", "test", "--data-root", made_data)
     assert asked.returncode == 0, asked.stderr
     assert len(asked.stdout.splitlines()) > 0
+
+
+@pytest.mark.parametrize("revision", ["", "@v2", f"@{COMMIT}"])
+def test_python_loads_a_shared_model_by_its_name_on_the_hub(
+    revision: str, world: Hub, clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path
+) -> None:
+    assert clipbert("runs", "push", trained_run, "--to", tmp_path / "shared").returncode == 0
+    world.publish("me/model", tmp_path / "shared", branch="v2" if revision == "@v2" else "main")
+    video = made_data / "videos" / "test0001.mp4"
+    answers = [
+        clipbert_cli.load(source, device="cpu").ask(video, "what shape is red ?")
+        for source in (f"hf:me/model{revision}", trained_run)
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_a_model_that_is_not_on_the_hub_is_one_error(world: Hub) -> None:
+    world.refuse("me/absent", 404, "RepoNotFound")
+    with pytest.raises(DownloadError, match="me/absent"):
+        clipbert_cli.load("hf:me/absent", device="cpu")
+    with pytest.raises(UsageError, match="no name on the Hugging Face Hub"):
+        clipbert_cli.load("hf:model", device="cpu")
 
 
 def test_download_takes_a_repository_and_prints_its_folder(world: Hub, clipbert: Clipbert) -> None:

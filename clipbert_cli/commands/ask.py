@@ -66,7 +66,8 @@ def ask(
     _check_files(files, model.run)
 
     from clipbert_cli.commands.terminal import print_json, print_table, show_logs, warn
-    from clipbert_cli.infer.trained import ask_files, open_run
+    from clipbert_cli.infer.asking import ask_files
+    from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.task.coverage import unknown_words
 
@@ -78,8 +79,8 @@ def ask(
         # Without a question, the options alone are compared with the file.
         try:
             answers = [
-                {kind: prediction.media_id, "question": question or None, **prediction.fields}
-                for kind, question, prediction in ask_files(opened, paths, texts or [""], options=option or ())
+                {asked.kind: asked.name, "question": asked.question or None, **prediction.fields}
+                for asked, prediction in ask_files(opened, paths, texts or [""], options=option or ())
             ]
         except DecodeError as exc:
             raise DecodeError(

@@ -31,8 +31,11 @@ from clipbert_cli.loading.collate import Collate
 from clipbert_cli.loading.dataset import FailedItem, Item, MediaSettings, Position, load_clips
 from clipbert_cli.media.canvas import resize_pad
 from clipbert_cli.media.sampling import select
+from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.store.source import MediaBytes, MediaFolder, MediaSource
 from clipbert_cli.types import Batch, Example, Group, Kind, Prediction, VideoInfo
+
+KINDS: tuple[Kind, ...] = ("video", "image")
 
 # Clips of this many bytes are kept for later questions about the same media: some 50 videos at the published sizes.
 _KEPT_BYTES = 2**28
@@ -218,6 +221,31 @@ class Asker:
                 return
             del self._kept[key]
             size -= own
+
+
+def ask_files(
+    run: TrainedRun, files: Sequence[tuple[Kind, Path]], questions: Sequence[str], *, options: Sequence[str] = ()
+) -> list[tuple[Asked, Prediction]]:
+    """Answer every question about every file, all videos before all images.
+
+    Args:
+        options: the answers to choose from, if the task chooses.
+
+    Raises:
+        UsageError: the run's task answers no such questions.
+        DecodeError: a file cannot be decoded. A person who asks about a few files wants to know at once what is wrong.
+    """
+    # A file that is given twice is answered once.
+    own = sorted(dict.fromkeys(files), key=lambda file: KINDS.index(file[0]))
+    asked = [Asked(kind, file, str(file), question, options) for kind, file in own for question in questions]
+    with Interrupts() as interrupts:
+        found = list(Asker(run).answers([asked], check_interrupts=interrupts.check))
+    answers = []
+    for each, answer in zip(asked, found, strict=True):
+        if isinstance(answer, ClipbertError):
+            raise answer
+        answers.append((each, answer))
+    return answers
 
 
 @dataclass

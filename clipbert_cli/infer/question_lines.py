@@ -17,8 +17,8 @@ from typing import IO, Any
 
 from clipbert_cli.errors import ClipbertError, UnreadableError, UsageError
 from clipbert_cli.foreign import parse_json
-from clipbert_cli.infer.asking import Asked, Asker
-from clipbert_cli.infer.trained import KINDS, TrainedRun
+from clipbert_cli.infer.asking import KINDS, Asked, Asker
+from clipbert_cli.infer.trained import TrainedRun
 from clipbert_cli.runtime.interrupts import Interrupts
 
 # So many lines are answered together at most. Whoever writes more of them has to wait.

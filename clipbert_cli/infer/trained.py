@@ -1,4 +1,4 @@
-"""A trained run, opened for inference, and its answers about single files."""
+"""A trained run, opened for inference."""
 
 from __future__ import annotations
 
@@ -18,12 +18,8 @@ from clipbert_cli.runs.export import load_model
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.runtime.interrupts import Interrupts
-from clipbert_cli.splits import Split
-from clipbert_cli.store.source import MediaFolder
 from clipbert_cli.task.registry import ranking_task, task_class
-from clipbert_cli.types import Kind, Prediction
-
-KINDS: tuple[Kind, ...] = ("video", "image")
+from clipbert_cli.types import Prediction
 
 # Called with the number of predictions that a batch has added.
 Progress = Callable[[int], None]
@@ -157,33 +153,3 @@ def _refuse_without_effect(overrides: Sequence[str], *, with_recipe: bool) -> No
                 f"--set {override} has no effect here: what was trained stays the run's own",
                 hint="leave it out; settings of infer, data.splits, data.media and the like can be changed",
             )
-
-
-def ask_files(
-    run: TrainedRun, files: Sequence[tuple[Kind, Path]], questions: Sequence[str], *, options: Sequence[str] = ()
-) -> Iterator[tuple[Kind, str, Prediction]]:
-    """Answer every question about every file; the path is the media id.
-
-    Args:
-        options: the answers to choose from, if the task chooses.
-
-    Yields:
-        (kind, question, prediction), all videos before all images.
-
-    Raises:
-        UsageError: the run's task answers no such questions.
-        DecodeError: a file cannot be decoded.
-    """
-    # A split goes on without a damaged file. A person who asks about one file wants to know at once what is wrong.
-    setup = run.setup.changed(data={"on_bad_media": "error"})
-    # One evaluation per kind: a batch holds either videos of K clips or images of one.
-    for kind in KINDS:
-        # A file that is given twice is answered once: the path is the key of its prediction.
-        own = {str(file): file for each, file in files if each == kind}
-        if not own:
-            continue
-        asked = [(name, question) for name in own for question in questions]
-        examples = [setup.task.ask(name, question, options) for name, question in asked]
-        evaluation = setup.evaluation(Split(examples, MediaFolder(Path("."), kind=kind, files=own)))
-        for (_, question), prediction in zip(asked, run.predict(evaluation), strict=True):
-            yield kind, question, prediction

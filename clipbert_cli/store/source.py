@@ -6,10 +6,11 @@ import dataclasses
 import logging
 import unicodedata
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.frame_folder import folder_as_video
@@ -220,12 +221,15 @@ def named(source: MediaSource, media_id: str) -> Iterator[None]:
         raise DecodeError(f"{source.locate(media_id)}: {exc}", hint=exc.hint) from exc
 
 
-class MediaFolder(MediaSource):
-    """A folder of media files at any depth, listed when it was opened. The media id is the name without its ending."""
+Held = TypeVar("Held")
+
+
+class _Files(MediaSource, Generic[Held]):
+    """Media in a dictionary by media id."""
 
     has_records = False
 
-    def __init__(self, path: Path, *, kind: Kind, files: dict[str, Path], ids: MediaIds = "stem") -> None:
+    def __init__(self, path: Path, *, kind: Kind, files: Mapping[str, Held], ids: MediaIds = "stem") -> None:
         super().__init__(path, kind=kind)
         self.ids = ids
         self._files = dict(sorted(files.items()))
@@ -242,11 +246,19 @@ class MediaFolder(MediaSource):
     def __len__(self) -> int:
         return len(self._files)
 
-    @contextmanager
-    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
+    def _held(self, media_id: str) -> Held:
         file = self._files.get(self.held_id(media_id))
         if file is None:
             raise self._unknown(media_id)
+        return file
+
+
+class MediaFolder(_Files[Path]):
+    """A folder of media files at any depth, listed when it was opened. The media id is the name without its ending."""
+
+    @contextmanager
+    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
+        file = self._held(media_id)
         try:
             data = file.read_bytes()
         except OSError as exc:
@@ -257,32 +269,15 @@ class MediaFolder(MediaSource):
         yield data
 
 
-class MediaBytes(MediaSource):
+class MediaBytes(_Files[bytes]):
     """Media files that are in memory already."""
 
-    has_records = False
-
-    def __init__(self, files: dict[str, bytes], *, kind: Kind) -> None:
-        super().__init__(Path("memory"), kind=kind)
-        self._files = files
-
-    def __contains__(self, media_id: object) -> bool:
-        return isinstance(media_id, str) and self._holds(media_id)
-
-    def _holds(self, media_id: str) -> bool:
-        return media_id in self._files
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
+    def __init__(self, files: Mapping[str, bytes], *, kind: Kind) -> None:
+        super().__init__(Path("memory"), kind=kind, files=files)
 
     @contextmanager
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
-        if media_id not in self._files:
-            raise self._unknown(media_id)
-        yield self._files[media_id]
+        yield self._held(media_id)
 
 
 class FrameFolders(MediaFolder):
@@ -294,7 +289,4 @@ class FrameFolders(MediaFolder):
 
     @contextmanager
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
-        folder = self._files.get(self.held_id(media_id))
-        if folder is None:
-            raise self._unknown(media_id)
-        yield folder_as_video(folder, self._rate)
+        yield folder_as_video(self._held(media_id), self._rate)

@@ -11,7 +11,11 @@ from typing import IO, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from clipbert_cli.foreign import excerpt
 from clipbert_cli.printable import printable
+
+# Characters of a text in a table of counts.
+_LONGEST = 120
 
 
 def write_page(stream: IO[bytes], template: str, context: Mapping[str, Any]) -> None:
@@ -31,7 +35,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, number=number, interval=interval, count=count, seconds=seconds, plain=plain
+        cut=cut, percent=percent, number=number, interval=interval, count=count, seconds=seconds, plain=plain
     )
     return environment
 
@@ -39,6 +43,11 @@ def _environment() -> Environment:
 def plain(value: object) -> str:
     """Return text in which characters that would hide or reorder it are escapes."""
     return printable(str(value))
+
+
+def cut(value: str) -> str:
+    """Return the beginning of a text that would fill a table; the whole one belongs into a title."""
+    return excerpt(value, _LONGEST)
 
 
 def percent(value: float | None) -> str:

@@ -26,6 +26,7 @@ from clipbert_cli.report.predictions import (
 from clipbert_cli.report.preview import described
 from clipbert_cli.report.thumbnails import Thumbnails
 from clipbert_cli.report.training import training_part
+from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.splits import open_split_media, read_split
 from clipbert_cli.store.source import MediaSource
@@ -86,11 +87,19 @@ def write_report(
         "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "holds": "frames and texts" if predicted else "numbers",
         "runs": facts,
+        "unseen": _unseen(predicted, runs),
         "training_charts": charts,
         "predicted": predicted is not None,
         **(_predictions_part(predicted, shown) if predicted else {"facts": []}),
     }
     write_page(stream, "report.html", context)
+
+
+def _unseen(predicted: Predicted | None, runs: Sequence[RunFolder]) -> list[str]:
+    """Return what the run of the predictions scored in validation without looking, unless a file says it."""
+    if predicted is None or predicted.blind or len(runs) != 1:
+        return []
+    return [each for record in runs[0].baselines()[-1:] for each in sentences(record)]
 
 
 def _title(predicted: Predicted | None, runs: Sequence[RunFolder]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from clipbert_cli.foreign import read_json
 from clipbert_cli.report.charts import Chart, Series, line_chart
+from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.curves import Panel, panels
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import RunSummary, summarise
@@ -33,6 +34,7 @@ def run_facts(run: RunFolder) -> RunFacts:
     """Return what the files of a run say about it, without loading the model."""
     summary = summarise(run)
     facts = [("state", summary.state), ("step", _step(summary)), ("best validation", _best(summary))]
+    facts += [("without looking", "; ".join(sentences(record))) for record in run.baselines()[-1:]]
     entry = last_start(run)
     if entry:
         facts += [

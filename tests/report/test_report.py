@@ -19,6 +19,7 @@ from made_media import read_index, video
 from running import Clipbert, as_options
 
 from clipbert_cli.media.sampling import ClipSampling, select
+from clipbert_cli.report.page import _environment
 from clipbert_cli.store.source import MediaBytes
 from clipbert_cli.types import digest_of_texts
 
@@ -188,6 +189,51 @@ def test_a_page_has_an_upper_bound(
     assert sum(len(each.tobytes()) for each in pictures(page)) > 0
     assert len(page) < 200_000
     assert "pictures were left out, because the page would be too large" in page
+
+
+BASELINE = {"event": "baseline", "step": 4, "split": "val", "metric": "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("scored", "said"),
+    [
+        ({"black_frames": {"accuracy": 12.34}}, ["accuracy 12.3 with black frames (val, step 4)"]),
+        (
+            {"guess": {"what": "the most frequent answer, <b>", "accuracy": 7.0}},
+            ["by the most frequent answer, &lt;b&gt; ("],
+        ),
+        (
+            {"black_frames": {"accuracy": 1.0}, "guess": {"what": "chance", "accuracy": 2.0}},
+            ["accuracy 1.0 with black frames", "accuracy 2.0 by chance"],
+        ),
+    ],
+)
+def test_what_the_run_scored_without_looking_is_beside_the_score(
+    scored: dict[str, Any], said: list[str], clipbert: Clipbert, trained_run: Path, predictions: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained_run, tmp_path / "run", symlinks=True)
+    for record in ({"black_frames": {"accuracy": 99.0}}, scored):  # the last one counts
+        with (run / "metrics.jsonl").open("a") as stream:
+            stream.write(json.dumps(BASELINE | record) + "\n")
+    page = report(clipbert, tmp_path / "r.html", predictions, "--run", run, "--split", "test")
+    head = page[: page.index("<h2")]
+    assert head.count("without looking: ") == len(said)
+    assert all(each in head for each in said)
+    assert "99.0" not in head
+    blind = ["--blind", predictions]
+    page = report(clipbert, tmp_path / "b.html", predictions, "--run", run, "--split", "test", *blind)
+    assert "without looking: " not in page
+    assert "without looking" in report(clipbert, tmp_path / "t.html", "--run", run)
+
+
+@pytest.mark.parametrize("length", [119, 120, 121, 5000])
+def test_a_long_text_is_cut_in_tables_of_counts_and_whole_in_its_title(length: int, tmp_path: Path) -> None:
+    text = "<" + "x" * (length - 1)
+    template = _environment().from_string('{% from "charts.html" import counts %}{{ counts("", ("a", "b"), rows) }}')
+    page = template.render(rows=[(text, "1")])
+    assert page.count("x" * (length - 1)) == 1
+    assert ("title=" in page) == (length > 120)
+    assert "<x" not in page
 
 
 def test_trainings_alone_are_compared(

@@ -187,6 +187,8 @@ def _check_order(files: Sequence[tuple[Kind, str]], texts: Sequence[str], run: P
 
 
 def _check_files(files: Sequence[tuple[Kind, str]], run: Path) -> None:
+    from clipbert_cli.store.discover import unmatched_pattern
+
     if not files:
         raise UsageError(
             "--video or --image is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
@@ -198,8 +200,9 @@ def _check_files(files: Sequence[tuple[Kind, str]], run: Path) -> None:
                 f"--{kind} is {file}, which is a folder: a file is expected",
                 hint=f"name its files: clipbert ask --run {run} --{kind} {file.rstrip('/')}/* QUESTION",
             )
-    if absent := [f"no such {kind} file: {file}" for kind, file in files if not os.path.exists(file)]:
-        raise UsageError(absent[:3], hint="check the names, or change to the folder that holds the files")
+    if absent := {file: f"no such {kind} file: {file}" for kind, file in files if not os.path.exists(file)}:
+        hint = unmatched_pattern(absent) or "check the names, or change to the folder that holds the files"
+        raise UsageError([*absent.values()][:3], hint=hint)
 
 
 def _check_texts(questions: Sequence[str], options: Sequence[str]) -> None:

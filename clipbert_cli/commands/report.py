@@ -74,11 +74,6 @@ def report_page(
     if predictions is not None:
         if RunFolder(predictions).recipe.is_file():
             raise UsageError(f"{predictions} is a run, not predictions", hint=f"clipbert report --run {predictions}")
-        if not predictions.exists():
-            raise UsageError(
-                f"{predictions} does not exist",
-                hint="make it: clipbert infer --run RUN --split test -o preds.jsonl",
-            )
         meta, unknown = read_meta(predictions)
         loaded, split = recipe_and_split(
             meta,

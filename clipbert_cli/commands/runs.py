@@ -96,6 +96,8 @@ def plot(
     if output is None and len(runs) > 1:
         raise UsageError("--output is missing, which several runs need", hint="name the picture: -o curves.png")
     target = output or runs[0] / "curves.png"
+    if str(target) != "-" and target.suffix.lower() != ".png":
+        raise UsageError(f"--output is {target}, but the picture is a PNG", hint="name a .png file")
     records = {str(run): list(RunFolder.existing(run).records()) for run in runs}
     with writing(str(target), overwrite=overwrite, mode="wb") as stream:
         plot_runs(records, stream)

@@ -21,6 +21,17 @@ MEANT = {
 }
 """The names that other programs give to our commands."""
 
+OPTIONS_MEANT = {
+    **dict.fromkeys(("config", "cfg", "conf", "c", "cfg_file", "config_file"), "--recipe NAME|FILE"),
+    **dict.fromkeys(("output_dir", "save_dir", "logdir", "log_dir", "exp", "workdir", "work_dir"), "--run DIR"),
+    **dict.fromkeys(("gpus", "ngpus", "num_gpus", "num_processes", "nproc", "np"), "--nproc-per-node N"),
+    **dict.fromkeys(("output", "out", "o", "output_file", "save"), "--output FILE"),
+    **dict.fromkeys(("v",), "--video FILE"),
+    **dict.fromkeys(("i",), "--image FILE"),
+    **dict.fromkeys(("model", "ckpt", "model_path", "weights"), "--run RUN"),
+}
+"""The names that other programs give to our options, without dashes and with underscores."""
+
 
 def refuse_empty(name: str, texts: Sequence[str]) -> None:
     """Raise UsageError if one of the texts that `name` gave has no words."""
@@ -82,13 +93,17 @@ def _hint(kind: str, found: Any) -> str:
     if kind == "NoSuchOption" and (owner := _parent_with(context, found.option_name)):
         return f"it stands before the command: {owner} {found.option_name} {path.removeprefix(f'{owner} ')}"
     commands = getattr(command, "commands", None)
+    if re.match("no such command '(help|version)'", found.message, flags=re.I):
+        return f"{context.find_root().command_path} --help lists the commands, COMMAND --help explains one"
     if meant := _meant(found.message):
         return f"here it is called {meant}: {path} {meant} --help"
     if commands and kind == "UsageError":
         return f"{path} has the commands {', '.join(commands)}"
-    if kind == "NoSuchOption" and (key := _setting_named(found.option_name, command)):
-        return f"it is a setting: --set {key}=VALUE"
+    if kind == "NoSuchOption" and (meant := _option_meant(found.option_name, command)):
+        return meant
     extra = _extra_words(found)
+    if extra and context.params.get("resume"):
+        return f"--resume takes no value: {path} --run {shlex.quote(extra[0])} --resume"
     if extra and (lone := [each for each in context.params.get("overrides") or () if "=" not in each]):
         return f"--set takes one word: --set {lone[0]}={extra[0]}"
     if extra and any("--recipe" in parameter.opts for parameter in command.params):
@@ -98,13 +113,30 @@ def _hint(kind: str, found: Any) -> str:
     return f"{path} --help explains every argument and option"
 
 
+def _option_meant(option: str, command: Any) -> str | None:
+    """Return what to type for an unknown option that means another option, an argument or a setting."""
+    name = option.lstrip("-").replace("-", "_")
+    options = [each for parameter in command.params for each in parameter.opts]
+    if (meant := OPTIONS_MEANT.get(name)) and meant.split()[0] in options:
+        return f"here it is called {meant}"
+    if name in ("question", "text", "query") and any(
+        typed_name(each).startswith(("QUESTION", "TEXT")) for each in command.params
+    ):
+        return f"it has no option before it; for example: {_example(command)}"
+    if name in ("video", "image") and "--split" in options:
+        return 'it asks about a split; about files: clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
+    key = _setting_named(option, command)
+    return f"it is a setting: --set {key}=VALUE" if key else None
+
+
 def _setting_named(option: str, command: Any) -> str | None:
     """Return the setting that an unknown option names, if the command takes settings."""
-    from clipbert_cli.recipe.settings import all_settings
+    from clipbert_cli.recipe.settings import all_settings, is_short_for
 
     name = option.lstrip("-").replace("-", "_")
     takes_settings = any("--set" in parameter.opts for parameter in command.params)
-    found = [key for key in all_settings() if key.rpartition(".")[2] == name] if takes_settings else []
+    last = {key: key.rpartition(".")[2] for key in all_settings()} if takes_settings else {}
+    found = [key for key, word in last.items() if word == name or is_short_for(name, word)]
     # The same name may be in several sections, of which that of training is meant most often.
     return min(found, key=lambda key: not key.startswith("train."), default=None)
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from clipbert_cli.build import evaluation_sampling
 from clipbert_cli.errors import PredictionsError, RunError, UnreadableError, UsageError
 from clipbert_cli.foreign import read_json
+from clipbert_cli.infer.prediction_lines import check_exists
 from clipbert_cli.recipe.load import dump_recipe, load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.folder import RunFolder
@@ -80,7 +81,12 @@ def checksum(predictions: Path) -> str:
 
 
 def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
-    """Return what the meta file of predictions says, or None and why nothing is known."""
+    """Return what the meta file of predictions says, or None and why nothing is known.
+
+    Raises:
+        PredictionsError: the predictions themselves are missing or a folder.
+    """
+    check_exists(predictions)
     file = meta_file(predictions)
     try:
         content = read_json(file)
@@ -88,8 +94,6 @@ def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
         return None, f"unknown: there is no {file.name}"
     except UnreadableError as exc:
         return None, f"unknown: {exc}"
-    if not predictions.is_file():
-        return None, f"unknown: {predictions} is no file"
     if not isinstance(content, dict) or content.get("predictions_crc32") != checksum(predictions):
         return None, f"unknown: {file.name} belongs to other predictions"
     return content, ""

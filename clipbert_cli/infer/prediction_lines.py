@@ -145,6 +145,14 @@ class Row:
     texts: TextList | None = None
 
 
+def check_exists(path: Path) -> None:
+    """Raise PredictionsError if a file of predictions is missing or a folder; `-` is standard input."""
+    # A pipe or another special file is read, too.
+    if path != Path("-") and (path.is_dir() or not path.exists()):
+        what = f"{path} is a folder, not a predictions file" if path.is_dir() else f"{path}: no such predictions file"
+        raise PredictionsError(what, hint="clipbert infer --run RUN --split SPLIT -o FILE")
+
+
 def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     """Return the predictions of a JSON lines file; `-` is standard input.
 
@@ -154,10 +162,7 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     Raises:
         PredictionsError: for all torn lines, lines that are no predictions, and keys that occur twice, together.
     """
-    # A pipe or another special file is read too, so only missing files and folders are refused.
-    if path != Path("-") and (path.is_dir() or not path.exists()):
-        what = f"{path} is a folder, not a predictions file" if path.is_dir() else f"{path}: no such predictions file"
-        raise PredictionsError(what, hint="clipbert infer --run RUN --split SPLIT -o FILE")
+    check_exists(path)
     # All mistakes are collected, so that one run names every bad line of a large file.
     mistakes: list[str] = []
     rows: dict[PredictionKey, Row] = {}

@@ -181,8 +181,14 @@ def nearest(key: str) -> list[str]:
     known = [*all_settings(), *all_sections()]
     full = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
     last = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1)
+    short = [name for name in known if is_short_for(key.rpartition(".")[2], name.rpartition(".")[2])]
     # A key of another section is the more frequent mistake: `batch_size` is in train and in infer.
-    return full or [name for name in known if name.rpartition(".")[2] in last][:3]
+    return full or (short or [name for name in known if name.rpartition(".")[2] in last])[:3]
+
+
+def is_short_for(short: str, name: str) -> bool:
+    """Return whether `short` has the initials of a name of several words, as `lr` of `learning_rate`."""
+    return len(short) > 1 and short == "".join(word[0] for word in name.split("_"))
 
 
 # ----------------------------------------------------------------------------------- where a setting may change

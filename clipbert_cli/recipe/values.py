@@ -17,6 +17,7 @@ import yaml
 
 from clipbert_cli import foreign
 from clipbert_cli.errors import RecipeError, UnreadableError
+from clipbert_cli.recipe.shipped import shipped_names
 
 KeyPath = tuple[str | int, ...]
 
@@ -251,7 +252,14 @@ def read_text(path: Path) -> str:
     try:
         return foreign.read_text(Path(place), limit=MAX_BYTES)
     except FileNotFoundError:
-        raise RecipeError(f"{place}: no such recipe file", hint="clipbert recipes ls lists the shipped ones") from None
+        name = path.stem
+        hint = f"the shipped recipe is named without an ending: {name}" if name in shipped_names() else None
+        # As a path, https:// has one slash.
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)):
+            hint = "an address is given: download the file first"
+        raise RecipeError(
+            f"{place}: no such recipe file", hint=hint or "clipbert recipes ls lists the shipped ones"
+        ) from None
     except UnreadableError as exc:
         if (Path(place) / "recipe.yaml").is_file():
             raise RecipeError(

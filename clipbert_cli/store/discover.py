@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,10 +33,17 @@ def find_files(sources: Iterable[Path]) -> list[Path]:
     found: dict[tuple[str, str], Path] = {}
     for source in sources:
         if not source.exists():
-            raise UsageError(f"{source} does not exist", hint="name existing folders or media files")
+            hint = unmatched_pattern([source]) or "name existing folders or media files"
+            raise UsageError(f"{source} does not exist", hint=hint)
         for path in _walk(source) if source.is_dir() else (source,):
             found.setdefault((os.path.realpath(path), path.name), path)
     return sorted(found.values())
+
+
+def unmatched_pattern(missing: Iterable[Path | str]) -> str | None:
+    """Return what to do if one of the names that do not exist is a pattern that the shell did not replace."""
+    found = next((str(name) for name in missing if re.search(r"[*?[]", str(name))), None)
+    return found and f"the shell replaces {found} only without quotes, and where files match it: see ls {found}"
 
 
 def find_frame_folders(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:

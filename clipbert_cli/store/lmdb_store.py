@@ -28,6 +28,7 @@ from clipbert_cli.store.discover import (
     find_frame_folders,
     group_by_media_id,
     has_suffix,
+    unmatched_pattern,
 )
 from clipbert_cli.store.source import FrameFolders, MediaFolder, MediaSource
 from clipbert_cli.store.writer import DATA_FILE
@@ -55,7 +56,7 @@ def open_media(path: Path, *, kind: Kind, frame_rate: float | None = None, names
     ids: MediaIds = "path" if names == "path" else "stem"
     hint = f"make a store with: clipbert pack <folder of {PLURAL[kind]}> {path}"
     if not path.exists():
-        raise StoreError(f"media store {path} does not exist", hint=hint)
+        raise StoreError(f"media store {path} does not exist", hint=unmatched_pattern([path]) or hint)
     if frame_rate is not None and kind == "video":
         return _open_frame_folders(path, Fraction(str(frame_rate)), ids)
     files = [file for file in find_files([path]) if has_suffix(file, kind)]
@@ -97,7 +98,8 @@ def open_store(path: Path) -> LmdbStore:
             f"{path} is a folder without {DATA_FILE}, not a store", hint=f"clipbert pack {path} <new store>"
         )
     if not path.exists():
-        raise StoreError(f"media store {path} does not exist", hint=f"make it with: clipbert pack <folder> {path}")
+        hint = unmatched_pattern([path]) or f"make it with: clipbert pack <folder> {path}"
+        raise StoreError(f"media store {path} does not exist", hint=hint)
     return _warned(LmdbStore(path))
 
 

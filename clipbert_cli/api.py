@@ -187,7 +187,7 @@ class MediaStore:
 
     @property
     def kind(self) -> Kind:
-        """What the store holds."""
+        """The kind of the store's media."""
         return self._source.kind
 
     def __len__(self) -> int:

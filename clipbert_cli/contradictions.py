@@ -1,4 +1,4 @@
-"""What a recipe says that cannot be, found without reading its data.
+"""Contradictions in a recipe, found without reading its data.
 
 The schema checks each section by itself. This module knows the tasks as well, so it can compare the settings of the
 whole recipe. `clipbert recipes validate` and every training ask it first.

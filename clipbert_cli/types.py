@@ -129,7 +129,7 @@ class Example:
 
     @property
     def key(self) -> PredictionKey:
-        """What a prediction for this example belongs to."""
+        """The key that a prediction for this example has."""
         return PredictionKey(self.media_id, self.text_digest, self.occurrence)
 
 
@@ -230,7 +230,7 @@ class VideoInfo:
 
     @property
     def failure(self) -> str:
-        """What is wrong with a video that is not whole, for messages."""
+        """The damage of a video that is not whole, as a sentence for messages."""
         if self.complete:
             return self.damage
         of = f" of {self.num_frames}" if self.num_frames > len(self.pts) else ""

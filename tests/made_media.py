@@ -64,15 +64,17 @@ def video(
     times: Sequence[int] | None = None,
     pix_fmt: str = "yuv420p",
 ) -> bytes:
-    """A video file's bytes; `times` are presentation times in frames of `rate`."""
+    """A video file's bytes, the same ones every time; `times` are presentation times in frames of `rate`."""
     file = io.BytesIO()
-    with av.open(file, "w", format=container) as output:
+    # Matroska files would have random identifiers.
+    with av.open(file, "w", format=container, options={"fflags": "bitexact"}) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.width, stream.height = width, height
         stream.pix_fmt = "rgb8" if codec == "gif" else pix_fmt
         if options is None:
             options = {"crf": "12", "g": "12", "bf": "2"} if codec == "libx264" else {}
-        stream.options = options
+        # x264 reads memory that it never wrote for its macroblock tree, so that files would differ from run to run.
+        stream.options = {"mbtree": "0", **options} if codec == "libx264" else options
         stream.codec_context.time_base = 1 / Fraction(rate)
         for index in range(frames):
             frame = av.VideoFrame.from_ndarray(marked_frame(index, height, width), format="rgb24")

@@ -29,7 +29,7 @@ class InterruptedDownload(Exception):  # noqa: N818
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """How long a download waits; times are in seconds.
+    """The patience of a download; times are in seconds.
 
     Args:
         attempts: failures in a row between which bytes did not arrive at `lowest_rate`.

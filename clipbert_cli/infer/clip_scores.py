@@ -1,4 +1,4 @@
-"""What each clip says on its own, beside the pooled prediction of all clips."""
+"""The prediction of each single clip, beside the pooled prediction of all clips."""
 
 from __future__ import annotations
 

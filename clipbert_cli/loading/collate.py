@@ -1,4 +1,4 @@
-"""Makes one Batch of several items: frames stacked, text rows made by the task, each row linked to its media item.
+"""Make one Batch of several items: frames stacked, text rows made by the task, each row linked to its media item.
 
 B media items, K clips, T frames, S canvas side, N text rows, L text tokens.
 """

@@ -1,4 +1,4 @@
-"""Decodes with DALI the clips that loading processes left encoded, in the process that owns the GPU."""
+"""Decode with DALI the clips that loading processes left encoded, in the process that owns the GPU."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads batches in a given order, with loading processes."""
+"""Load batches in a given order, with loading processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ logger = logging.getLogger("clipbert")
 
 
 class BatchLoader:
-    """Iterates over the batches of `order`. The dataset's `on_bad_media` decides what happens to undecodable media:
+    """The batches of `order`. The dataset's `on_bad_media` decides what happens to undecodable media:
 
         error     the first error is raised
         skip      the group is left out of the batch, and the media item is logged once

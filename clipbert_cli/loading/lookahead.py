@@ -1,4 +1,4 @@
-"""Makes items in a thread while earlier ones are used."""
+"""Make items in a thread while earlier ones are used."""
 
 from __future__ import annotations
 

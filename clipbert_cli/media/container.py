@@ -255,6 +255,7 @@ class Video:
                 self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
                 self.shown = ShownFrames(self.stream)
                 self.packets_read = 0
+                self._kept: set[int] = set()  # times of the frames that are in the decoder
                 self._decoder = self.stream.codec_context
                 if self.has_alpha:
                     # FFmpeg's own decoders ignore the transparency.
@@ -311,7 +312,7 @@ class Video:
                 failed = packet
                 try:
                     # FFmpeg does not return the frames of packets outside of the edit list.
-                    yield from self._decoder.decode(packet)
+                    yield from self._decode(packet)
                 except av.InvalidDataError:
                     if not packet.is_discard:
                         raise
@@ -321,6 +322,14 @@ class Video:
             if self.shown.times:
                 yield from self._waiting_frames(failed)
             raise
+
+    def _decode(self, packet: Packet) -> Iterator[VideoFrame]:
+        """Yield the frames that the decoder gives out for a packet, and note which ones it keeps."""
+        if packet.pts is not None and not packet.is_discard:
+            self._kept.add(packet.pts)
+        for frame in self._decoder.decode(packet):
+            self._kept -= {frame.pts}
+            yield frame
 
     def _waiting_frames(self, failed: Packet | None) -> Iterator[VideoFrame]:
         """Yield the frames that wait in the decoder for their turn in display order when an error ends decoding.
@@ -334,6 +343,13 @@ class Video:
             for frame in self._decoder.decode(None):
                 # The picture of the failed packet may be among them, with some of its pixels missing.
                 if frame.is_corrupt or (failed is not None and not _is_before(frame, failed.pts)):
+                    return
+                # FFmpeg loses the frame that it was about to give out when it met the error. Without it the frames
+                # after it would take its place.
+                due = min(
+                    (time for time in self._kept if not self.shown.times or time > self.shown.times[-1]), default=None
+                )
+                if failed is not None and frame.pts != due:
                     return
                 yield frame
 
@@ -374,7 +390,7 @@ class Video:
                     continue
                 failed = packet
                 try:
-                    for frame in self._decoder.decode(packet):
+                    for frame in self._decode(packet):
                         # The decoder outputs the last frames of a broken group after the next group's first packets.
                         if groups > broken_groups:
                             begun = begun or (frame.key_frame if start is None else not _is_before(frame, start))

@@ -1,4 +1,4 @@
-"""Makes packet tables: decodes a whole video once through its packets, and checks whether that works."""
+"""Make packet tables: decode a whole video once through its packets, and check whether that works."""
 
 # A table is made only if this decoding showed every frame, in order and without an error. An entry that is certain by
 # the codec's own rules is accepted. Any other key frame (H.264 without IDR: an open group of pictures, an intra

@@ -16,7 +16,7 @@ from clipbert_cli.model.clipbert import ClipBert
 
 @dataclass(frozen=True)
 class ForwardCost:
-    """What one clip costs in a forward pass.
+    """The operations of one clip in a forward pass.
 
     Attributes:
         visual_tokens: tokens of a clip that the transformer reads.

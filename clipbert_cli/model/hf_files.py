@@ -26,7 +26,7 @@ FLIPS = "do_flip_channel_order"
 
 @dataclass(frozen=True)
 class PixelStatistics:
-    """How a model's pixels are normalised: (x / 255 - mean) / std, for each channel.
+    """The normalisation of a model's pixels: (x / 255 - mean) / std, for each channel.
 
     Attributes:
         mean: three values, in the model's order of channels like `std`.

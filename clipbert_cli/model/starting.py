@@ -1,4 +1,4 @@
-"""What a model starts from: the files that decide its sizes, and the weights that are loaded into it."""
+"""The start of a model: the files that decide its sizes, and the weights that are loaded into it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ AFTERWARDS = 2 + TRACED
 
 
 class TracePhases:
-    """Makes each phase a range of the trace."""
+    """Phases as ranges of the trace."""
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
         return record_function(name)

@@ -20,7 +20,7 @@ Counts = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class MediaFacts:
-    """What the media items of a page have in common, and what differs.
+    """The properties that the media items of a page share, and those that differ.
 
     Args:
         examined: how many items were looked at.

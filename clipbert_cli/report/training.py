@@ -17,7 +17,7 @@ from clipbert_cli.runs.summary import RunSummary, summarise
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What a page says about a run, as (name, value)."""
+    """The facts about a run on a page, as (name, value)."""
 
     name: str
     facts: list[tuple[str, str]]

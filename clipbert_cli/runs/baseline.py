@@ -1,4 +1,4 @@
-"""What a model scores without looking at the media: recorded with the last validation, shown beside scores.
+"""The score of a model that does not look at the media: recorded with the last validation, shown beside scores.
 
 A model can answer many questions from their words alone. A score says something about looking only beside the score of
 the same model with black frames, and beside that of a guess from the training records.

@@ -1,4 +1,4 @@
-"""What a model cannot read or answer of a split: texts that are cut, words and answers that are not known."""
+"""The parts of a split that a model cannot read or answer: texts that are cut, words and answers that are not known."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _PART = 4_000_000
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often media items are drawn anew, and the seed of the draws."""
+    """The number of times that media items are drawn anew, and the seed of the draws."""
 
     resamples: int = 2000
     seed: int = 1

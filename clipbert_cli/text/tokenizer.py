@@ -24,7 +24,7 @@ _VOCABULARY, _CONFIG, _WHOLE = "vocab.txt", "tokenizer_config.json", "tokenizer.
 
 @dataclass(frozen=True, slots=True)
 class TextSettings:
-    """What is done to a text before it is divided into pieces.
+    """The changes of a text before it is divided into pieces.
 
     The names are those of `tokenizer_config.json`. `strip_accents` None strips them where texts become lower-case.
     """

@@ -82,7 +82,7 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
 
 
 class _Kind(NamedTuple):
-    """What the parameters of a group have in common."""
+    """The properties that the parameters of a group share."""
 
     part: str
     prefix: str

@@ -1,4 +1,4 @@
-"""What train/loop.py calls between steps: logs, checkpoints and validation in the folder of a run.
+"""The callbacks of train/loop.py between steps: logs, checkpoints and validation in the folder of a run.
 
 A checkpoint is saved before each validation, and a validation's record is written before the `best` link is moved. So a
 process may be killed at any moment: `Session.resume` does whatever was left undone.

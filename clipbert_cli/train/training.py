@@ -129,7 +129,7 @@ class Training:
 
     @cached_property
     def notes(self) -> list[str]:
-        """What a person should know of texts, answers and media, one sentence each."""
+        """Notes for the user about texts, answers and media, one sentence each."""
         setup, trained = self.setup, [example for group in self.groups for example in group.examples]
         return [
             *cut_texts(trained, setup.tokenizer, what="training"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import re
 from fractions import Fraction
 from pathlib import Path
 
@@ -169,9 +170,17 @@ def damaged(data: bytes, place: float) -> bytes:
     return data[:start] + bytes(200) + data[start + 200 :]
 
 
-@pytest.mark.parametrize(("codec", "container"), [("libx264", "mp4"), ("mpeg4", "avi")])
-def test_damage_inside_ends_the_video_before_the_first_wrong_frame(codec: str, container: str) -> None:
-    data = damaged(video(60, codec=codec, container=container), 0.6)
+@pytest.mark.parametrize(
+    ("codec", "container", "place"),
+    [
+        *(("libx264", "mp4", place) for place in (0.15, 0.4, 0.6, 0.7, 0.85)),
+        ("libx264", "matroska", 0.6),
+        ("mpeg4", "avi", 0.6),
+    ],
+)
+def test_damage_inside_ends_the_video_before_the_first_wrong_frame(codec: str, container: str, place: float) -> None:
+    """FFmpeg's H.264 decoder loses the frame that is due when it meets the error."""
+    data = damaged(video(60, codec=codec, container=container), place)
     info = info_of(data)
     assert not info.complete
     assert 0 < len(info.pts) < 60
@@ -335,8 +344,10 @@ def test_halves_in_swapped_order_end_where_they_meet(container: str) -> None:
 def test_a_piece_of_a_stream_without_its_container_is_no_video() -> None:
     data = video(48, container="avi", options={"g": "12", "bf": "0"})
     for middle in range(len(data) // 4, 3 * len(data) // 4, 101):
-        with pytest.raises(DecodeError):
-            info_of(data[middle:] + data[:middle])
+        # A piece that begins with a start code cannot be told from a stream without a container.
+        if not re.match(rb"\x00\x00+\x01", data[middle:]):
+            with pytest.raises(DecodeError):
+                info_of(data[middle:] + data[:middle])
 
 
 def test_a_bare_stream_from_its_beginning_is_a_video() -> None:

@@ -1,4 +1,4 @@
-"""Writes a few packets of a video as an MP4 file of its own, because DALI reads files.
+"""Write a few packets of a video as an MP4 file of its own, because DALI reads files.
 
 The boxes are those of ISO/IEC 14496-12, and the codecs in them of ISO/IEC 14496-15 (H.264, HEVC) and of WebM's "VP
 Codec ISO Media File Format Binding". Each function below returns one box.

@@ -1,4 +1,4 @@
-"""What the video decoder of an NVIDIA GPU (NVDEC) supports, as its driver reports it."""
+"""The abilities of the video decoder of an NVIDIA GPU (NVDEC), as its driver reports them."""
 
 from __future__ import annotations
 

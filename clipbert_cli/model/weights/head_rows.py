@@ -17,7 +17,7 @@ _SHOWN = 8
 
 @dataclass(frozen=True)
 class HeadRows:
-    """What a model takes over of a saved head.
+    """The outputs of a saved head that a model takes over.
 
     Attributes:
         rows: for each output of the model the output of the file, None for a new one; None if all are taken as they

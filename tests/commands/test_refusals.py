@@ -112,7 +112,7 @@ def stop(world: Path, source: str, store: str, **settings: object) -> None:
         ("store scan store --beside", "has media records"),
         ("store scan videos", "not a store"),
         ("store scan nowhere", "does not exist"),
-        ("store scan videos/a.mp4", "cannot be read as a media store"),
+        ("store scan videos/a.mp4", "is a single media file, not a store"),
         ("store show store a -o videos/a.mp4", "no picture format"),
         ("store show store nothing -o new.png", "no video 'nothing'"),
         ("store show store a -o images/p.png", "exists already"),

@@ -108,7 +108,8 @@ def _chart(panel: Panel, runs: Sequence[str]) -> Chart:
             curve.values,
             # One run has a colour per number, several runs a colour each.
             colour=runs.index(curve.run) if several else numbers.index(curve.name),
-            dash=numbers.index(curve.name) if several else 0,
+            # Curves of equal values lie on each other: dashes show both.
+            dash=numbers.index(curve.name),
         )
         for curve in panel.curves
     ]

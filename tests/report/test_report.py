@@ -305,6 +305,19 @@ def test_a_large_file_takes_seconds_and_little_memory(clipbert: Clipbert, made_d
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_printed_page_is_dark_on_white(scheme: str, clipbert: Clipbert, trained_run: Path, tmp_path: Path) -> None:
+    page = tmp_path / "r.html"
+    report(clipbert, page, "--run", trained_run)
+    with opened(page) as found:
+        shown = found.page
+        shown.emulate_media(media="print", color_scheme=scheme)
+        style = "getComputedStyle(document.body)"
+        assert shown.evaluate(f"[{style}.backgroundColor, {style}.color]") == ["rgb(255, 255, 255)", "rgb(28, 32, 36)"]
+        assert shown.evaluate("getComputedStyle(document.querySelector('nav')).display") == "none"
+
+
+@pytest.mark.browser
 @pytest.mark.parametrize("width", [400, 1600])
 def test_filters_and_sorting_work_and_foreign_text_is_text(
     clipbert: Clipbert, hostile: tuple[list[object], Path], trained_run: Path, tmp_path: Path, width: int

@@ -19,6 +19,9 @@ from clipbert_cli.errors import DownloadError, UsageError
 
 PREFIX = "hf:"
 
+ANSWER_SECONDS = 20.0
+"""The time in which the Hub must say which files a repository has; then the files that are here are used."""
+
 DESCRIPTIONS = ("*.json", "vocab.txt", "recipe.yaml")
 """Files that say what a model is, what its words are, and what its answers are."""
 
@@ -122,12 +125,16 @@ def _endpoint() -> str | None:
 def _listed(repository: Repository) -> list[str] | None:
     """Return the names of a repository's files, or None if the Hub cannot be reached but the repository is here."""
     from huggingface_hub import HfApi
+    from huggingface_hub.constants import DEFAULT_REVISION
 
     # The errors of the HTTP library come from here because huggingface_hub 1 uses httpx and 2 uses httpx2.
     from huggingface_hub.errors import HfHubHTTPError, HTTPError, OfflineModeIsEnabled
 
     try:
-        return HfApi(endpoint=_endpoint()).list_repo_files(repository.name, revision=repository.revision)
+        # `list_repo_files` would try for half a minute where the Hub cannot be reached, and say nothing.
+        revision = repository.revision or DEFAULT_REVISION
+        info = HfApi(endpoint=_endpoint()).model_info(repository.name, revision=revision, timeout=ANSWER_SECONDS)
+        return [file.rfilename for file in info.siblings or ()]
     except HfHubHTTPError as error:
         # A Hub that is out of order is as good as one that cannot be reached.
         if error.response.status_code >= 500:

@@ -6,10 +6,12 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import huggingface_hub.constants as hub_constants
 import pytest
@@ -41,7 +43,8 @@ class Hub:
             for path, body in files.items()
         ]
         info = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": path} for path in files]}
-        for revision in (branch, COMMIT):
+        # In addresses, a slash of a branch's name is encoded.
+        for revision in (quote(branch, safe=""), COMMIT):
             self.site.add(f"/api/models/{name}/revision/{revision}", json.dumps(info).encode())
             self.site.add(f"/api/models/{name}/tree/{revision}", json.dumps(tree).encode())
             for path, body in files.items():
@@ -54,12 +57,11 @@ class Hub:
         """Publish all files of a folder."""
         self.add(name, {path.name: path.read_bytes() for path in sorted(folder.iterdir())}, **options)
 
-    def refuse(self, name: str, status: int, code: str) -> None:
-        """Answer every request about a repository with an error of the Hub."""
-        for place in (f"revision/{r}" for r in ("main", "v9")):
-            self._error(f"/api/models/{name}/{place}", status, code)
-        for revision in ("main", "v9"):
-            self._error(f"/api/models/{name}/tree/{revision}", status, code)
+    def refuse(self, name: str, status: int, code: str, *, revision: str = "v9") -> None:
+        """Answer every request about a revision, and about the main branch, with an error of the Hub."""
+        for each in ("main", quote(revision, safe="")):
+            self._error(f"/api/models/{name}/revision/{each}", status, code)
+            self._error(f"/api/models/{name}/tree/{each}", status, code)
 
     def _error(self, path: str, status: int, code: str) -> None:
         self.site.add(path, statuses=[status] * 20, headers={"X-Error-Code": code})
@@ -121,10 +123,51 @@ def test_what_is_needed_of_a_repository(names: list[str], chosen: set[str]) -> N
     assert set(hub.chosen_files(names)) == chosen
 
 
-def test_a_revision_may_be_named(world: Hub) -> None:
-    world.add("org/name", FILES, branch="v2")
-    assert (hub.local_folder("hf:org/name@v2") / "config.json").is_file()
-    assert (hub.local_folder(f"hf:org/name@{COMMIT}") / "config.json").is_file()
+REVISIONS = ["v2", "v1.0-beta_2", "feature/new-head", "refs/pr/2", COMMIT]
+"""Tags, branches with and without a slash, a pull request, a commit."""
+
+
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_a_revision_may_be_named_and_is_kept(world: Hub, revision: str) -> None:
+    world.add("org/name", FILES, branch=revision)
+    named = f"hf:org/name@{revision}"
+    folder = hub.local_folder(named)
+    assert names_in(folder) == {"config.json", "preprocessor_config.json", "model.safetensors", "vocab.txt"}
+    world.go_offline()
+    assert hub.local_folder(named) == folder
+    # What another revision holds is not known, not even that of the main branch.
+    for other in ("hf:org/name", "hf:org/name@other/branch", f"hf:org/name@{'f' * 40}"):
+        with pytest.raises(DownloadError) as caught:
+            hub.local_folder(other)
+        assert str(caught.value).startswith(f"{other}: ")
+        assert f"and {world.cache} does not have its files" in str(caught.value)
+
+
+@pytest.mark.parametrize("revision", ["v9", "no/such/branch", "f" * 40])
+def test_a_revision_that_does_not_exist_is_one_message(world: Hub, revision: str) -> None:
+    world.add("org/name", FILES)
+    world.refuse("org/name", 404, "RevisionNotFound", revision=revision)
+    with pytest.raises(DownloadError) as caught:
+        hub.local_folder(f"hf:org/name@{revision}")
+    assert str(caught.value) == f"hf:org/name@{revision}: the repository has no such revision"
+    assert "huggingface.co/org/name" in str(caught.value.hint)
+    assert not names_in(world.cache)
+
+
+def test_what_the_cache_has_in_part_is_named(world: Hub, clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    """A download that ended before the weights came leaves a folder without them."""
+    write_vision_model("vit", tmp_path / "made")
+    world.publish("org/vit", tmp_path / "made")
+    folder = hub.local_folder("hf:org/vit")
+    (folder / "model.safetensors").unlink()
+    world.go_offline()
+    settings = ["model.visual.kind=hf", "model.visual.weights=hf:org/vit"]
+    settings += ["model.visual.pixel_mean=null", "model.visual.pixel_std=null"]
+    command = ("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", tmp_path / "run")
+    done = clipbert(*command, *as_options([*SHORT, *settings]))
+    assert done.returncode == 1
+    assert f"{folder}: holds config.json, preprocessor_config.json; expected model.safetensors or " in done.stderr
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("leave", [Hub.go_offline, Hub.disappear])
@@ -132,9 +175,12 @@ def test_without_the_hub_the_cache_serves(world: Hub, leave: Any) -> None:
     world.add("org/name", FILES)
     before = hub.local_folder("hf:org/name")
     leave(world)
+    begin = time.monotonic()
     assert hub.local_folder("hf:org/name") == before
     with pytest.raises(DownloadError) as caught:
         hub.local_folder("hf:org/other")
+    # huggingface_hub would try each of them again for 23 seconds.
+    assert time.monotonic() - begin < 15
     assert str(caught.value).startswith("hf:org/other: ")
     assert f"and {world.cache} does not have its files" in str(caught.value)
 

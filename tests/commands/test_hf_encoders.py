@@ -72,14 +72,18 @@ def test_the_plan_names_encoder_grid_and_cost(clipbert: Clipbert, made_data: Pat
 def test_a_run_needs_its_vision_model_no_more(
     clipbert: Clipbert, made_data: Path, train: Train, vision: Path, tmp_path: Path
 ) -> None:
-    """A checkpoint and an export hold the encoder's configuration and weights, and infer, ask and resume read them."""
+    """A checkpoint and an export hold the encoder's configuration and weights; infer, report, ask, resume read them."""
     run = train("demo_qa")
     hidden = vision.with_name("hidden")
     vision.rename(hidden)
     try:
-        asked = clipbert("infer", "--run", run, "--split", "test", "--data-root", made_data)
+        predictions, page = tmp_path / "preds.jsonl", tmp_path / "report.html"
+        asked = clipbert("infer", "--run", run, "--split", "test", "--data-root", made_data, "-o", predictions)
         assert asked.returncode == 0, asked.stderr
-        assert len(asked.stdout.splitlines()) > 0
+        assert len(predictions.read_text().splitlines()) > 0
+        reported = clipbert("report", predictions, "--run", run, "--data-root", made_data, "-o", page)
+        assert reported.returncode == 0, reported.stderr
+        assert "<table" in page.read_text()
         video = next((made_data / "videos").glob("*.mp4"))
         answered = clipbert("ask", "--run", run, "--video", video, "what colour is it?", "--json")
         assert answered.returncode == 0, answered.stderr

@@ -21,11 +21,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clipbert_cli.errors import RecipeError, WeightsError
+from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.freezing import freeze
+from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, quiet_transformers
 from clipbert_cli.model.hf_files import VisionModel, read_pixels, read_vision_model
 from clipbert_cli.model.weights.vision import load_vision_model
-from clipbert_cli.recipe.schema import VisualConfig
+from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig
 
 FAMILIES = list(CONFIGS)
 TWO_TOWERS = [name for name, config in CONFIGS.items() if "vision_config" in config]
@@ -92,6 +94,24 @@ def test_features_are_those_of_transformers_at_any_size(kind: str, tmp_path: Pat
         grid = encoder(frames)
         torch.testing.assert_close(grid, expected_grid(kind, model, encoder, frames), atol=TOLERANCE, rtol=0)
         assert grid.shape[1:3] == (encoder.cells(size), encoder.cells(size))
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_each_clip_of_a_batch_is_encoded_as_if_it_were_alone(kind: str, tmp_path: Path) -> None:
+    write_vision_model(kind, tmp_path)
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    bert = BertConfigSection(vocab_size=20, max_position_embeddings=16, **sizes)
+    config = ModelConfig(visual=VisualConfig(kind="hf", weights=str(tmp_path)), bert=bert)
+    model = ClipBert(config, HeadSpec("classifier", 3), read_vision_model(tmp_path)).eval()
+    load_vision_model(model.visual_encoder, tmp_path)  # type: ignore[arg-type]
+    size = SIZES[kind][0]
+    frames = torch.randint(0, 256, (2, 3, 2, 3, size, size), dtype=torch.uint8)  # B K T C H W
+    with torch.no_grad():
+        together = model.encode_visual(frames)
+        alone = [[model.encode_visual(frames[b : b + 1, k : k + 1]) for k in range(3)] for b in range(2)]
+    assert together.shape == (2, 3, model.visual_encoder.cells(size) ** 2, WIDTH)  # type: ignore[operator]
+    expected = torch.cat([torch.cat(clips, dim=1) for clips in alone])
+    torch.testing.assert_close(together, expected, atol=TOLERANCE, rtol=0)
 
 
 @pytest.mark.parametrize("kind", TWO_TOWERS)

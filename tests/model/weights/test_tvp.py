@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from running import SHORT, Clipbert, as_options
 from transformers import ResNetConfig, TvpConfig, TvpForVideoGrounding, TvpModel
 
 from clipbert_cli.model.clipbert import ClipBert
@@ -18,13 +19,13 @@ SIZES = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_atten
 STAGES = {"hidden_sizes": [16, 16, 24, 32], "depths": [1, 2, 1, 1]}
 
 
-def small_tvp(kind: type) -> TvpModel:
+def small_tvp(kind: type, **sizes: int) -> TvpModel:
     torch.manual_seed(0)
     backbone = ResNetConfig(embedding_size=8, downsample_in_bottleneck=True, out_features=["stage4"], **STAGES)
     grid = {"max_grid_row_position_embeddings": 100, "max_grid_col_position_embeddings": 100}
     prompts = {"visual_prompt_size": 8, "max_img_size": 64, "num_frames": 2}
     positions = {"max_position_embeddings": 24}
-    model = kind(TvpConfig(backbone_config=backbone, **SIZES, **grid, **prompts, **positions)).eval()
+    model = kind(TvpConfig(backbone_config=backbone, **{**SIZES, **sizes}, **grid, **prompts, **positions)).eval()
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
@@ -60,3 +61,19 @@ def test_every_entry_has_its_place(kind: type, tmp_path: Path) -> None:
         mine = model.transformer(tokens, torch.ones(2, 9, dtype=torch.bool))
         theirs = body.encoder(tokens, attention_mask=torch.zeros(2, 1, 1, 9))[0]
     torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=0)
+
+
+def test_a_recipe_starts_from_the_folder(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
+    words = len((made_data / "vocab.txt").read_text().split())
+    with quiet_transformers():
+        small_tvp(TvpForVideoGrounding, vocab_size=words).save_pretrained(tmp_path)
+    sizes = {**SIZES, "vocab_size": words, "max_position_embeddings": 24}
+    settings = [*SHORT, *(f"model.bert.{name}={value}" for name, value in sizes.items())]
+    settings += ["model.visual.layer_type=bottleneck", "model.visual.stem_size=8"]
+    settings += [f"model.visual.{name}={value}" for name, value in STAGES.items()]
+    options = as_options([*settings, f"model.weights.checkpoint={tmp_path}"])
+    done = clipbert("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--dry-run", *options)
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'model.safetensors'}: Hugging Face TVP, " in done.stderr
+    assert "ignored: 5 of prompts of video grounding" in done.stderr
+    assert "set model.visual.pixel_mean to " in done.stderr

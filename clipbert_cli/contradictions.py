@@ -41,14 +41,21 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
         *_parts(recipe),
     ]
     if mistakes:
-        raise RecipeError(listed(mistakes))
-    return [
+        raise RecipeError(listed([_placed(recipe, mistake) for mistake in mistakes]))
+    warnings = [
         *_unread_objective(recipe),
         *_unread_fields(recipe),
         *_same_split(recipe),
         *_milestones(recipe),
         *_frozen_at_random(recipe),
     ]
+    return [_placed(recipe, warning) for warning in warnings]
+
+
+def _placed(recipe: Recipe, sentence: str) -> str:
+    """Return a sentence that begins with a key, and the file and line of its value where that is known."""
+    origin = recipe.origin(sentence.partition(" ")[0])
+    return f"{sentence} ({origin})" if origin else sentence
 
 
 def check_any_recipe(recipe: Recipe) -> list[str]:

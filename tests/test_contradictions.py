@@ -1,5 +1,7 @@
 """What `recipes validate` and every training refuse or warn about before they read any data."""
 
+import re
+
 import pytest
 from running import KINDS
 
@@ -79,6 +81,37 @@ def test_a_split_for_validation_is_left_out_only_by_saying_so(tmp_path):
         check_training_recipe(load_recipe(file))
     file.write_text(text.format(", val: null"))
     assert check_training_recipe(load_recipe(file)) == []
+
+
+@pytest.mark.parametrize(
+    ("own", "overrides", "says"),
+    [
+        ("train: {best_metric: x}", [], r"train\.best_metric is 'x', .* \(own\.yaml:3\)$"),
+        ("task: retrieval", [], r"data\.answers is 'a\.json', .* \(inherited from base\.yaml:4\)$"),
+        ("data:\n  answers: null", [], r"data\.answers is null, .* \(own\.yaml:4\)$"),
+        ("data:\n  train_splits: [train, train]", [], r"data\.train_splits has 'train' 2 times.* \(own\.yaml:4\)$"),
+        ("", ["train.freeze=[visual.x]"], r"train\.freeze has 'visual\.x', .* \(--set\)$"),
+        ("data: {splits: {val: {annotations: t.csv, media: v}}}", [], r"data\.splits\.val has .* \(own\.yaml:3\)$"),
+        ("objective: {num_negatives: 3}", [], r"objective\.num_negatives is 3, .* \(own\.yaml:3\)$"),
+    ],
+)
+def test_a_contradiction_says_where_the_value_is(own, overrides, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    splits = "splits: {train: {annotations: t.csv, media: v}, val: {annotations: v.csv, media: v}}"
+    (tmp_path / "base.yaml").write_text(f"extends: video_qa\nname: base\ndata:\n  answers: a.json\n  {splits}\n")
+    (tmp_path / "own.yaml").write_text(f"extends: base.yaml\nname: own\n{own}\n")
+    try:
+        (sentence,) = check_training_recipe(load_recipe("own.yaml", overrides=overrides))
+    except RecipeError as exc:
+        sentence = str(exc)
+    assert re.search(says, sentence), sentence
+
+
+def test_recipes_are_equal_wherever_their_values_come_from(tmp_path):
+    (tmp_path / "own.yaml").write_text("extends: msrvtt_qa\nname: msrvtt_qa\ntrain: {epochs: 3}\n")
+    own, other = load_recipe(tmp_path / "own.yaml", environment=ROOTS), recipe("msrvtt_qa", "train.epochs=3")
+    assert own == other
+    assert own.origin("train.epochs") != other.origin("train.epochs") == "--set"
 
 
 def test_all_contradictions_are_reported_together():

@@ -32,6 +32,7 @@ from clipbert_cli.recipe.values import (
     Origin,
     Variables,
     escaped,
+    key_name,
     merge,
     nested,
     next_step,
@@ -179,6 +180,7 @@ def _load(
         places = list(dict.fromkeys(_place_and_line(mistake)[0] for mistake in found))
         found.sort(key=lambda each: (places.index(_place_and_line(each)[0]), _place_and_line(each)[1]))
         raise RecipeError(listed([str(mistake) for mistake in found]), hint=_next_step(found))
+    recipe = recipe.with_origins(_origins(filled, start))
     values = escaped(recipe.model_dump())
     for path in {mistake.path for mistake in variables.unset}:
         # A list is restored whole: its other items are in `written` as they were written, too.
@@ -186,6 +188,18 @@ def _load(
         functools.reduce(operator.getitem, at[:-1], values)[at[-1]] = written[at].value
     unset = tuple(dict.fromkeys(str(mistake) for mistake in variables.unset))
     return Preview(recipe, values, unset, () if _is_shipped(start) else _published(filled))
+
+
+def _origins(entries: Entries, start: Path) -> dict[str, str]:
+    """Return where the value of each key comes from; of what an extended recipe states, that it is inherited."""
+    return {
+        key_name(path): f"{'inherited from ' if _is_inherited(entry.origin, start) else ''}{entry.origin}"
+        for path, entry in entries.items()
+    }
+
+
+def _is_inherited(origin: Origin, start: Path) -> bool:
+    return bool(origin.line) and origin.place != shown(start)
 
 
 def _with_own_root(entries: Entries, *, unset: Collection[KeyPath]) -> Entries:

@@ -7,9 +7,10 @@ declarations into documentation.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
 from clipbert_cli.recipe.declaring import (
     ALWAYS,
@@ -567,8 +568,19 @@ def _run_name(name: str) -> str:
     return name
 
 
+class Origins(dict[str, str]):
+    """Key of a recipe -> where its value comes from. Two recipes are equal wherever their values come from."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Origins)
+
+    __hash__ = None
+
+
 class Recipe(Section):
     """Everything about one run."""
+
+    _origins: Origins = PrivateAttr(default_factory=Origins)
 
     name: Annotated[str, AfterValidator(_run_name)] = setting(
         ..., NEVER, "Name of the recipe. Without --run, the run is kept in runs/NAME."
@@ -590,6 +602,16 @@ class Recipe(Section):
     objective: ObjectiveConfig = ObjectiveConfig()
     train: TrainConfig = TrainConfig()
     infer: InferConfig = InferConfig()
+
+    def with_origins(self, origins: Mapping[str, str]) -> Recipe:
+        """Return the recipe with what it knows of where the values of its keys come from."""
+        recipe = self.model_copy()
+        recipe._origins = Origins(origins)
+        return recipe
+
+    def origin(self, key: str) -> str:
+        """Return where the value of a key comes from, such as `mine.yaml:3`; empty if it is the default."""
+        return self._origins.get(key, "")
 
     @model_validator(mode="after")
     def _margin_pools(self) -> Recipe:

@@ -2,92 +2,72 @@
 
     python benchmarks/fuzz.py [--cases 5000] [--seed 0] [--only recipes runs] [--keep FOLDER] [--json]
 
-Hypothesis changes one file of a small good world (data, runs, predictions, a store, media), and a command reads it in
+Hypothesis changes files of a small good world (data, runs, predictions, a store, media), and a command reads them in
 this process (`tests/fuzzing.py`). A case is understood, or refused with one message and with nothing changed. The table
 counts both by kind of input; anything else is a fault, which is printed with its command. `--keep` writes the changed
-files of each fault.
+files of each fault. `slowest_s` are seconds of CPU.
 """
 
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 import traceback
 import warnings
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-sys.path.insert(0, str(Path(__file__).parent))
+from harness import Outcome, command_line, run
 
-from fuzzing import KINDS, Case, TooSlowError, World
-from harness import command_line, show
-from hypothesis import HealthCheck, Phase, given, seed, settings
+from fuzzing import KINDS, Case, TooSlowError, World, each_case  # isort: skip
+
+OUTCOMES = ("understood", "refused", "faults")
 
 
-def run_cases(world: World, kind: str, *, cases: int, number: int, keep: Path | None) -> dict[str, Any]:
+def run_cases(world: World, kind: str, options: Namespace, *, cases: int) -> dict[str, Any]:
     """Run so many cases of a kind; return the counts of their outcomes and the slowest one."""
     counts: Counter[str] = Counter()
     slowest = 0.0
 
-    @seed(number)
-    @settings(
-        max_examples=cases,
-        database=None,
-        deadline=None,
-        phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(KINDS[kind](world))
     def work(case: Case) -> None:
         nonlocal slowest
-        begin = time.perf_counter()
+        begin = time.process_time()
         try:
             counts[world.run(case)] += 1
         except (Exception, TooSlowError) as exc:  # noqa: BLE001  it is the result
             counts["faults"] += 1
             print(f"{kind}: clipbert {' '.join(case.command)}: {type(exc).__name__}: {exc}", file=sys.stderr)
-            if keep:
-                write_fault(keep / f"{kind}_{counts['faults']}", case)
-        slowest = max(slowest, time.perf_counter() - begin)
+            if options.keep:
+                write_fault(options.keep / f"{kind}_{counts['faults']}", case)
+        slowest = max(slowest, time.process_time() - begin)
 
-    work()
+    each_case(world, kind, work, cases=cases, number=options.seed)
     return {"cases": counts.total(), **{name: counts[name] for name in OUTCOMES}, "slowest_s": slowest}
-
-
-OUTCOMES = ("understood", "refused", "faults")
 
 
 def write_fault(folder: Path, case: Case) -> None:
     folder.mkdir(parents=True)
     for number, (name, content) in enumerate([*case.files.items(), *case.records.items()]):
-        (folder / f"{number}_{Path(str(name)).name}").write_bytes(content)
+        if isinstance(content, bytes):
+            (folder / f"{number}_{Path(str(name)).name}").write_bytes(content)
     (folder / "fault.txt").write_text(f"{case}\n\n{traceback.format_exc()}")
 
 
-def main() -> None:
-    parser = command_line(__doc__)
-    parser.add_argument("--cases", type=int, default=5000, help="how many, over all kinds")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--keep", type=Path, help="write the changed files of each fault below this folder")
-    options = parser.parse_args()
+def measure(options: Namespace, folder: Path) -> Outcome:
     warnings.simplefilter("error")
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        world = World.make(Path(folder))
-        each = options.cases // len(options.only)
-        report = {
-            kind: run_cases(world, kind, cases=each, number=options.seed, keep=options.keep) for kind in options.only
-        }
-    faults = sum(row["faults"] for row in report.values())
-    total = sum(row["cases"] for row in report.values())
+    world = World.make(folder)
+    cases = options.cases // len(options.only)
+    report = {kind: run_cases(world, kind, options, cases=cases) for kind in options.only}
+    total, faults = (sum(row[name] for row in report.values()) for name in ("cases", "faults"))
     result = f"{faults} faults in {total} cases, in {time.perf_counter() - begin:.0f} s"
-    show(options, report, result=result)
-    sys.exit(bool(faults))
+    return Outcome(report, result, reached=not faults)
 
 
 if __name__ == "__main__":
-    main()
+    parser = command_line(__doc__, cases=5000, seed=0)
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--keep", type=Path, help="write the changed files of each fault below this folder")
+    run(parser, measure)

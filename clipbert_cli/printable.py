@@ -8,6 +8,10 @@ SHOWN = 20
 """How many mistakes or names a message lists; of the others it gives the number."""
 
 
+COUNTED = 10_000
+"""How many mistakes in one file are counted. It is not read on after them: a million wrong records take minutes."""
+
+
 def printable(text: str) -> str:
     """Return one line of text in which everything that is not printable is escaped as `repr` does it.
 
@@ -31,11 +35,14 @@ def shortened(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
-def listed(mistakes: Sequence[str]) -> list[str]:
+def listed(mistakes: Sequence[str], *, limit: int | None = None) -> list[str]:
     """Return the first mistakes, one per line, and a line that says how many more there are.
 
     Of a mistake that is in more than three places of a file, such as `train.jsonl:9: question is missing`, the first
     one is listed.
+
+    Args:
+        limit: with so many mistakes the file was not read to its end.
     """
     alike: dict[str, list[str]] = {}
     for number, mistake in enumerate(mistakes):
@@ -45,6 +52,8 @@ def listed(mistakes: Sequence[str]) -> list[str]:
     for same in alike.values():
         lines += same if len(same) < 4 else [f"{same[0]} (and {len(same) - 1} more like this)"]
     rest = len(lines) - SHOWN
+    if limit is not None and len(mistakes) >= limit:
+        return [*lines[:SHOWN], f"... and more: reading ended after {limit:,} mistakes"]
     return [*lines[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]
 
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +23,7 @@ from typing import Any
 
 import lmdb
 import yaml
+from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from made_media import image, marked_frame, video
@@ -32,8 +36,15 @@ from clipbert_cli.recipe.shipped import shipped_folder, shipped_names
 from clipbert_cli.store import records
 from clipbert_cli.store.pack import pack_media
 
-SECONDS = 10
+SECONDS = 60
+"""The time in which a command must end on a machine with other work; `benchmarks/refused.py` measures it alone."""
+
 LONGEST_MESSAGE = 20_000
+LARGEST = 2**27
+"""The bytes of a file that is read to see whether it has changed."""
+
+Content = bytes | Callable[[Path], object]
+"""The content of a file, or what makes it."""
 
 
 # ------------------------------------------------------------------------------------------ the good world
@@ -44,7 +55,7 @@ class Case:
     """An input: what is not as in the good world (files, records of the store `data/vis_db`), and a command."""
 
     command: tuple[str, ...]
-    files: Mapping[str, bytes] = field(default_factory=dict)
+    files: Mapping[str, Content] = field(default_factory=dict)
     records: Mapping[bytes, bytes] = field(default_factory=dict)
 
 
@@ -81,15 +92,33 @@ class World:
         return (self.good / name).read_bytes()
 
     def run(self, case: Case) -> str:
-        """Run a case and return its outcome.
+        """Run a case in this process and return its outcome.
 
         Raises:
             AssertionError: it is neither understood nor refused with one message and nothing changed.
         """
+        self.place(case)
+        before = state(self.used)
+        with time_limit(SECONDS):
+            done = run_clipbert(*case.command, cwd=self.used, **VARIABLES)
+        check(done)
+        changed = {name for name, _ in state(self.used).items() ^ before.items()}
+        if "error: " not in done.stderr:  # it wrote its output, and says what is bad
+            changed = {name for name in changed if not name.startswith(OUTPUT)}
+        assert done.returncode == 0 or not changed, f"a refused command changed {sorted(changed)}: {done.stderr}"
+        return "refused" if done.returncode else "understood"
+
+    def place(self, case: Case) -> None:
+        """Make the copy as the good world with the changes of a case."""
         self._restore()
         for name, content in case.files.items():
-            (self.used / name).parent.mkdir(exist_ok=True)
-            (self.used / name).write_bytes(content)
+            path = self.used / name
+            path.parent.mkdir(exist_ok=True)
+            path.unlink(missing_ok=True)
+            if isinstance(content, bytes):
+                path.write_bytes(content)
+            else:
+                content(path)
         if case.records:
             with (
                 lmdb.open(str(self.used / "data/vis_db"), map_size=2**26, lock=False) as environment,
@@ -97,12 +126,6 @@ class World:
             ):
                 for key, value in case.records.items():
                     transaction.put(key, value)
-        before = state(self.used)
-        with time_limit(SECONDS):
-            done = run_clipbert(*case.command, cwd=self.used, HF_HUB_OFFLINE="1", NO_COLOR="1")
-        check(done)
-        assert done.returncode == 0 or state(self.used) == before, "a refused command changed something"
-        return "refused" if done.returncode else "understood"
 
     def _restore(self) -> None:
         """Make every entry of the copy as it is in the good world."""
@@ -117,6 +140,63 @@ class World:
                     (self.used / name).mkdir()
                 else:
                     shutil.copy2(self.good / name, self.used / name, follow_symlinks=False)
+
+
+OUTPUT = "new"
+"""How the names of all outputs begin."""
+
+VARIABLES = {"HF_HUB_OFFLINE": "1", "NO_COLOR": "1"}
+
+
+def each_case(world: World, kind: str, work: Callable[[Case], object], *, cases: int, number: int) -> None:
+    """Do the work with so many cases of a kind, as `number` seeds them."""
+
+    @seed(number)
+    @settings(
+        max_examples=cases,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(KINDS[kind](world))
+    def each(case: Case) -> None:
+        work(case)
+
+    each()
+
+
+# The peak of a process includes that of the one which started it, so a small one starts the command.
+LAUNCHER = """
+import json, resource, subprocess, sys, time
+begin = time.perf_counter()
+done = subprocess.run([sys.executable, "-m", "clipbert_cli", *sys.argv[2:]], stdin=subprocess.DEVNULL,
+                      capture_output=True, text=True, errors="replace", timeout=float(sys.argv[1]))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps({"ended": [done.returncode, done.stdout, done.stderr], "peak_mb": used.ru_maxrss / 1000,
+                  "seconds": time.perf_counter() - begin, "cpu_seconds": used.ru_utime + used.ru_stime}))
+"""
+
+
+def measured(world: World, case: Case) -> dict[str, Any]:
+    """Run a case in a process of its own; return the peak of its memory, its seconds, and what else is wrong."""
+    world.place(case)
+    launched = subprocess.run(
+        [sys.executable, "-c", LAUNCHER, str(SECONDS), *case.command],
+        cwd=world.used,
+        env={**os.environ, **VARIABLES, "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if launched.returncode:
+        return {"peak_mb": math.inf, "seconds": math.inf, "cpu_seconds": math.inf, "fault": launched.stderr[-200:]}
+    row: dict[str, Any] = json.loads(launched.stdout)
+    try:
+        check(Finished(*row.pop("ended")))
+    except AssertionError as exc:
+        return {**row, "fault": str(exc)[:200]}
+    return {**row, "fault": ""}
 
 
 def check(done: Finished) -> None:
@@ -141,6 +221,8 @@ def state(folder: Path) -> dict[str, str]:
                 found[str(path.relative_to(folder))] = f"link to {os.readlink(path)}"
             elif path.is_dir():
                 found[str(path.relative_to(folder))] = "folder"
+            elif not path.is_file() or path.stat().st_size > LARGEST:
+                found[str(path.relative_to(folder))] = "no file, or a large one"
             else:
                 found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
     return dict(sorted(found.items()))
@@ -458,10 +540,10 @@ def hostile_media(draw: st.DrawFn, world: World) -> Case:
     kind = "image" if Path(name).stem == Path(name).suffix[1:] else "video"
     content = world.read(f"media/{name}")
     head = draw(st.sampled_from((64, 512, len(content))))
-    files = {f"new/{name}": draw(damaged(content[:head])) + content[head:]}
+    files = {f"given/{name}": draw(damaged(content[:head])) + content[head:]}
     ask = ("ask", "--run", "qa", f"--{kind}", *files, "what is it ?")
-    pack = ("pack", "new", "packed", "--kind", kind, "--workers", "0")
-    preview = ("preview", "new", "--kind", kind, "-o", "new.html")
+    pack = ("pack", "given", "new", "--kind", kind, "--workers", "0")
+    preview = ("preview", "given", "--kind", kind, "-o", "new.html")
     return Case(draw(st.sampled_from((pack, pack, ask, preview))), files)
 
 

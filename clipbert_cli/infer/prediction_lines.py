@@ -44,7 +44,7 @@ from typing import Any
 import numpy as np
 
 from clipbert_cli.errors import PredictionsError
-from clipbert_cli.printable import listed
+from clipbert_cli.printable import COUNTED, listed
 from clipbert_cli.task.base import Task
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.text.record_files import read_records
@@ -163,12 +163,14 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
         PredictionsError: for all torn lines, lines that are no predictions, and keys that occur twice, together.
     """
     check_exists(path)
-    # All mistakes are collected, so that one run names every bad line of a large file.
+    # Many mistakes are collected, so that one run names the bad lines of a large file.
     mistakes: list[str] = []
     rows: dict[PredictionKey, Row] = {}
     lists: dict[str, TextList] = {}
     has_digests = False
     for record in read_records(path):
+        if len(mistakes) == COUNTED:
+            break
         if isinstance(record, str):
             mistakes.append(record)
             continue
@@ -194,7 +196,9 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
             hint="name the file that clipbert infer --run RUN --split SPLIT -o FILE wrote",
         )
     if mistakes:
-        raise PredictionsError(listed(mistakes), hint="fix or remove these lines, or run clipbert infer again")
+        raise PredictionsError(
+            listed(mistakes, limit=COUNTED), hint="fix or remove these lines, or run clipbert infer again"
+        )
     if not rows:
         raise PredictionsError(
             f"{path}: there are no predictions in it", hint="clipbert infer --run RUN --split SPLIT -o FILE"

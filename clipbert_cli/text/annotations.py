@@ -12,7 +12,7 @@ from typing import cast
 
 from clipbert_cli.errors import AnnotationError, UnreadableError
 from clipbert_cli.foreign import read_json
-from clipbert_cli.printable import listed
+from clipbert_cli.printable import COUNTED, listed
 from clipbert_cli.text.fields import MissingFieldError, Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Group, composed
@@ -44,6 +44,8 @@ def read_examples(
     mistakes: list[str] = []
     missing: list[MissingFieldError] = []
     for record in read_records(path, names=names):
+        if len(mistakes) == COUNTED:
+            break
         if isinstance(record, str):
             mistakes.append(record)
             continue
@@ -63,7 +65,7 @@ def read_examples(
             hint=f"name the field that has it: --set data.fields.{first.name}=NAME, or data.fields in the recipe",
         )
     if mistakes:
-        raise AnnotationError(listed(mistakes), hint="fix or remove these lines; nothing was started")
+        raise AnnotationError(listed(mistakes, limit=COUNTED), hint="fix or remove these lines; nothing was started")
     if not examples:
         raise AnnotationError(
             f"{path}: no records in it",

@@ -168,3 +168,29 @@ def test_groups_cut_each_items_examples_in_file_order() -> None:
         ("b", ["1"]),
         ("c", ["3"]),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", "{]\n" * 30_000),
+        ("a.jsonl", '{"media_id": 7}\n' * 30_000),
+        ("a.json", f"[{'{},' * 30_000}{{}}]"),
+        ("a.json", f"[{'7,' * 30_000}7]"),
+        ("a.csv", "question,media_id\n" + "a,b\n" * 2 + "a,b,c\n" * 30_000),
+    ],
+)
+def test_a_file_of_nothing_but_mistakes_is_not_read_to_its_end(name: str, content: str, tmp_path: Path) -> None:
+    read = 0
+
+    def counted(record: Record) -> Example:
+        nonlocal read
+        read += 1
+        return parse(record)
+
+    (tmp_path / name).write_text(content)
+    with pytest.raises(AnnotationError) as caught:
+        read_examples(tmp_path / name, counted)
+    assert read <= 10_000
+    assert len(str(caught.value)) < 3000
+    assert "no record has" in str(caught.value) or "reading ended after 10,000 mistakes" in str(caught.value)

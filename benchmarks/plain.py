@@ -26,7 +26,7 @@ from clipbert_cli.recipe.schema import ModelConfig, TrainConfig, VisualConfig
 
 def normalised(frames: Tensor) -> Tensor:
     """Return uint8 RGB frames (..., 3, H, W) as float32 BGR, with the published mean subtracted."""
-    return (frames.float() - torch.tensor(PIXEL_MEAN).view(-1, 1, 1)).flip(-3)
+    return (frames.float() - torch.tensor(PIXEL_MEAN, device=frames.device).view(-1, 1, 1)).flip(-3)
 
 
 # ------------------------------------------------------------------------------------------------ the CNN

@@ -165,12 +165,14 @@ class Evaluation:
         shared: the texts that all media meet. The batches then hold media only. None if each batch has its own texts.
         total: how many predictions all processes make together.
         numbers: the number of each of `batches`, counted over all processes.
+        ahead: whether batches may be taken before the predictions of earlier ones are made.
     """
 
     batches: Iterable[Batch]
     shared: SharedTexts | None
     total: int
     numbers: Sequence[int] = ()
+    ahead: bool = True
 
 
 # ------------------------------------------------------------------------------------------ the composition

@@ -286,8 +286,8 @@ class Batch:
         return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory. The DataLoader of torch calls this hook."""
-        return self._moved(lambda tensor: tensor.pin_memory())
+        """Return the batch in page-locked memory, but for what is on a GPU already. The DataLoader calls this hook."""
+        return self._moved(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def _moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:
         return dataclasses.replace(

@@ -25,46 +25,25 @@ ctypes.CDLL(sys.argv[1], mode=ctypes.RTLD_GLOBAL)
 
 import torch  # noqa: E402
 from small_models import small_config  # noqa: E402
+from task_batches import CLIPS, batch_of, task_of  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
-from clipbert_cli.infer.predict import encode  # noqa: E402
-from clipbert_cli.infer.text_batches import Budget  # noqa: E402
+from clipbert_cli.infer.text_batches import Budget, _Collected, encode  # noqa: E402
 from clipbert_cli.model.clipbert import ClipBert  # noqa: E402
-from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig, TrainConfig  # noqa: E402
+from clipbert_cli.model.heads import in_every_clip  # noqa: E402
+from clipbert_cli.model.scorer import SequenceScorer  # noqa: E402
+from clipbert_cli.model.transformer import Transformer  # noqa: E402
+from clipbert_cli.recipe.schema import TrainConfig  # noqa: E402
 from clipbert_cli.runtime.precision import Precision  # noqa: E402
-from clipbert_cli.task.registry import TASKS, task_class  # noqa: E402
+from clipbert_cli.task.registry import TASKS  # noqa: E402
 from clipbert_cli.train.model_options import apply_options  # noqa: E402
-from clipbert_cli.types import Batch, Example  # noqa: E402
 
 CUDA = torch.device("cuda", 0)
-# Items, clips, texts per item (options, or a text and its negatives), text tokens, answers.
-ITEMS, CLIPS, TEXTS, LENGTH, ANSWERS = 2, 2, 2, 6, 5
-
-
-def batch_of(name: str) -> Batch:
-    """A batch on the CPU as the task `name` makes it."""
-    rows = ITEMS * (TEXTS if name in ("multiple_choice", "retrieval") else 1)
-    targets: dict[str, dict[str, torch.Tensor]] = {
-        "open_ended_qa": {"labels": torch.zeros(rows, dtype=torch.int64)},
-        "image_qa": {"labels": torch.rand(rows, ANSWERS)},
-        "multiple_choice": {"labels": torch.zeros(ITEMS, dtype=torch.int64)},
-        "retrieval": {"labels": torch.zeros(rows, dtype=torch.int64)},
-        "pretraining": {"words": torch.full((rows,), 7), "matches": torch.zeros(rows, dtype=torch.int64)},
-    }
-    return Batch(
-        frames=torch.zeros(ITEMS, CLIPS, 2, 3, 64, 64, dtype=torch.uint8),
-        text_ids=torch.ones(rows, LENGTH, dtype=torch.int64),
-        text_mask=torch.ones(rows, LENGTH, dtype=torch.bool),
-        text_item=torch.arange(ITEMS).repeat_interleave(rows // ITEMS),
-        examples=tuple(Example(f"{item}", "", ("",) * (rows // ITEMS)) for item in range(ITEMS)),
-        targets=targets[name],
-        word_positions=torch.tensor([list(range(rows)), [2] * rows]) if name == "pretraining" else None,
-    )
 
 
 def train(name: str, precision: Precision, *, recomputed: bool, options: dict[str, Any]) -> dict[str, Any]:
     """One forward and backward pass on fake CUDA tensors."""
-    task = task_class(name)(ObjectiveConfig(num_labels=ANSWERS, num_negatives=1, **options), InferConfig(), {})
+    task = task_of(name, **options)
     with CUDA:
         model = ClipBert(small_config(), task.head())
     apply_options(model, TrainConfig(activation_checkpointing=recomputed, epochs=1))
@@ -83,17 +62,44 @@ def train(name: str, precision: Precision, *, recomputed: bool, options: dict[st
     }
 
 
+def scorer_of(model: ClipBert, dtype: torch.dtype) -> SequenceScorer:
+    """Return `model.scorer(dtype)`. Layers of fake tensors cannot be converted, so their copy is made in the dtype."""
+    scorer = model.scorer()
+    if dtype != torch.float32:
+        scorer.dtype = dtype
+        torch.set_default_dtype(dtype)
+        with CUDA:
+            scorer.transformer = Transformer(model.sizes).eval()
+        torch.set_default_dtype(torch.float32)
+    return scorer
+
+
 def predict(name: str, precision: Precision) -> dict[str, Any]:
-    """Encode the clips in parts, and score the texts as validation does."""
-    task = task_class(name)(ObjectiveConfig(num_labels=ANSWERS, num_negatives=1), InferConfig(), {})
+    """Encode the clips in parts, and score the texts as inference does, with the layers' weights in low precision."""
+    task = task_of(name)
     with CUDA:
         model = ClipBert(small_config(), task.head()).eval()
     batch = batch_of(name).to(CUDA)
-    with torch.inference_mode(), precision.autocast(CUDA):
-        visual = encode(model, batch.frames, Budget(2))  # (B, K, V, D)
-        outputs = model.score(model.embed_text(batch.text_ids), batch.text_mask, visual[batch.text_item])
-    computed = str(outputs.logits.dtype)
-    return {"computed": computed, "devices": [str(outputs.logits.device)], "shape": list(outputs.logits.shape)}
+    scorer = scorer_of(model, precision.dtype)
+    rows = len(batch.text_ids)
+    collected = _Collected(scorer.num_outputs, rows * CLIPS, rows * CLIPS, CUDA)
+    with torch.inference_mode():
+        with precision.autocast(CUDA):
+            visual = encode(model, batch.frames, Budget(2))  # (B, K, V, D)
+        # What `RowScorer` does for texts of one length. It computes indices from numbers, which fake tensors lack.
+        text, clips = scorer.project(model.embed_text(batch.text_ids)), scorer.project(visual.flatten(0, 1))
+        sequences = torch.arange(rows * CLIPS, device=CUDA)
+        words = None if batch.word_positions is None else in_every_clip(batch.word_positions, CLIPS)
+        scores = scorer(text[sequences // CLIPS], clips[sequences % len(clips)], words)
+        collected.put(sequences, scores, words=sequences)
+        outputs = collected.outputs(CLIPS)
+    found = [outputs.logits] + ([] if outputs.mlm_logits is None else [outputs.mlm_logits])
+    return {
+        "computed": str(clips.dtype),
+        "dtypes": [str(each.dtype) for each in found],
+        "devices": sorted({str(each.device) for each in found}),
+        "shape": list(outputs.logits.shape),
+    }
 
 
 def main() -> None:
@@ -108,8 +114,8 @@ def main() -> None:
         results["retrieval margin"] = train(
             "retrieval", Precision("bf16"), recomputed=False, options={"loss": "margin", "pool": "max"}
         )
-        for name in TASKS:
-            results[f"{name} predicted"] = predict(name, Precision("bf16"))
+        for name, precision in itertools.product(TASKS, ("fp32", "bf16", "fp16")):
+            results[f"{name} {precision} predicted"] = predict(name, Precision(precision))
     print(json.dumps(results))
 
 

@@ -118,7 +118,8 @@ class Asker:
         next_number = 0
         with ThreadPoolExecutor(available_cores()) as pool:
             # One pass of the predictor answers all windows: preparing the weights for inference takes a while.
-            evaluation = Evaluation(self._batches(windows, done, pool), shared=None, total=0)
+            # The next window may depend on the answers to this one.
+            evaluation = Evaluation(self._batches(windows, done, pool), shared=None, total=0, ahead=False)
             for predictions in self.run.predictor.run_own(evaluation, check_interrupts=check_interrupts):
                 for number, prediction in zip(self._numbers.popleft(), predictions, strict=True):
                     done[number] = _error_or_answer(prediction)

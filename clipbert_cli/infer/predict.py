@@ -16,6 +16,7 @@ from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.errors import RunError
 from clipbert_cli.infer.clip_scores import with_clips
 from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode
+from clipbert_cli.loading.prefetch import on_device
 from clipbert_cli.memory import memory_advice
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.recipe.schema import InferConfig
@@ -99,7 +100,7 @@ class Predictor:
         sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile)
         texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
         budgets: Budgets | None = None
-        for batch in evaluation.batches:
+        for batch, moved in on_device(evaluation.batches, device, ahead=evaluation.ahead):
             failures = _failures(batch)
             if not batch.media_ids:
                 yield failures
@@ -108,7 +109,6 @@ class Predictor:
             if budgets is None:
                 # The free memory is measured when the first batch is there: the data loader needs some as well.
                 budgets = Budgets.of(model, device, frame_size=batch.frames.shape[-1], dtype=self.precision.dtype)
-            moved = batch.to(device)
             with self.precision.autocast(device):
                 visual = encode(model, moved.frames, budgets.frames)  # (B, K, V, D)
             check_interrupts()

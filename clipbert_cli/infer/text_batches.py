@@ -27,9 +27,6 @@ CPU_TOKENS, CPU_FRAMES = 1024, 4
 GPU_TOKENS, GPU_FRAMES = 65_536, 512
 """Parts that already use a whole GPU; larger ones are not faster."""
 
-_MOST_NUMBERS = 2**31 - 1
-"""The most numbers in one tensor of the visual encoder: some versions of torch and cuDNN count elements in 32 bits."""
-
 
 class Budget:
     """The number of units (tokens or frames) per forward pass. It is halved whenever memory runs out."""
@@ -90,10 +87,9 @@ class Budgets:
         # Per pixel, 3 bytes in uint8 and twice 12 bytes in float32, beside what the visual encoder holds.
         frame = model.visual_encoder.frame_memory(frame_size)
         per_frame = frame_size**2 * 27 + bytes_each * frame.held
-        most = min(GPU_FRAMES, _MOST_NUMBERS // frame.largest)
         return cls(
             Budget(power_of_two(usable // per_token, at_most=GPU_TOKENS)),
-            Budget(power_of_two(usable // per_frame, at_most=most)),
+            Budget(power_of_two(usable // per_frame, at_most=GPU_FRAMES)),
         )
 
 

@@ -27,6 +27,9 @@ from clipbert_cli.model.visual_encoder import VisualEncoder
 from clipbert_cli.recipe.schema import ModelConfig
 from clipbert_cli.types import Batch, Outputs
 
+MOST_NUMBERS = 2**31 - 1
+"""The most numbers in one tensor of the visual encoder: some versions of torch and cuDNN count elements in 32 bits."""
+
 
 class ClipBert(nn.Module):
     """A few short clips and a text to scores, one set per clip.
@@ -90,10 +93,16 @@ class ClipBert(nn.Module):
             ValueError: the grid has more rows or columns than the model has position embeddings for.
         """
         items, clips, length = frames.shape[:3]
-        grid: Tensor = self.visual_encoder(frames.flatten(0, 2))  # (B*K*T, h, w, D)
+        grid = self._encode_frames(frames.flatten(0, 2))  # (B*K*T, h, w, D)
         grid = grid.unflatten(0, (items * clips, length))  # (B*K, T, h, w, D)
         tokens: Tensor = self.visual_embeddings(grid, cells=cells)  # (B*K, V, D)
         return tokens.view(items, clips, *tokens.shape[1:])  # (B, K, V, D)
+
+    def _encode_frames(self, frames: Tensor) -> Tensor:
+        """(M, 3, H, W) -> (M, h, w, D), in parts if one tensor inside the encoder would be too large."""
+        most = max(1, MOST_NUMBERS // self.visual_encoder.frame_memory(max(frames.shape[-2:])).largest)
+        parts = [self.visual_encoder(part) for part in frames.split(most)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
         """(N, L) int64 -> (N, L, D) word, position and token type embeddings.

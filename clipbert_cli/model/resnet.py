@@ -78,8 +78,9 @@ class ConvNorm(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, C, H, W) -> (M, C', H/stride, W/stride)."""
-        # The norm's scale is folded into the weights and its shift becomes the bias. That is one pass over the
-        # activations instead of two, and the backward pass keeps nothing for the norm.
+        # The norm's scale is folded into the weights and its shift becomes the bias, so that the backward pass keeps
+        # nothing for the norm. On a CPU that is one pass over the activations instead of two. On a GPU without
+        # `train.compile`, cuDNN's convolution has no bias, and adding it is a pass of its own.
         scale, shift = self.norm.affine()
         weight = self.weight * scale.view(-1, 1, 1, 1)  # (C', C, size, size)
         x = F.conv2d(x, weight, shift, self.stride, self.padding, self.dilation)

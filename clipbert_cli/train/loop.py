@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from clipbert_cli.errors import InterruptionError, RunError
+from clipbert_cli.loading.prefetch import on_device
 from clipbert_cli.model.ema import WeightAverage
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import AVERAGE_FILE, TRAINING_FILE
@@ -33,7 +34,6 @@ from clipbert_cli.train.logs import Meter, peak_memory
 from clipbert_cli.train.optim import RATE_NAMES, build_optimizer, learning_rates, set_rates
 from clipbert_cli.train.phases import NullPhases, Phases
 from clipbert_cli.train.plan import Plan
-from clipbert_cli.train.prefetch import on_device
 from clipbert_cli.types import Batch, Outputs
 
 logger = logging.getLogger("clipbert")
@@ -124,7 +124,8 @@ class Trainer:
             InterruptionError: a signal asked to stop; everything up to `self.step` is saved.
             RunError: too many steps in a row had numbers that were not finite.
         """
-        stream = on_device(batches, self.world.device, self.phases)
+        copies = on_device(batches, self.world.device, copying=lambda: self.phases.phase("copy"))
+        stream = (moved for _, moved in copies)
         last_step = self.plan.total_steps if last_step is None else last_step
         self.model.train()
         self.meter.restart_clock()

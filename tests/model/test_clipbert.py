@@ -11,6 +11,7 @@ import torch
 from small_models import small_config
 
 from clipbert_cli.errors import OutputError, WeightsError
+from clipbert_cli.model import clipbert
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.flops import flop_counter
 from clipbert_cli.model.freezing import freeze
@@ -82,6 +83,25 @@ def test_batched_clips_equal_a_loop_over_clips_and_rows(classifier: ClipBert, ba
                     text_item=torch.tensor([0]),
                 )
                 assert torch.allclose(classifier(alone).logits[0, 0], together[row, clip], atol=1e-6)
+
+
+@pytest.mark.parametrize("most", [1, 2, 5, 12])
+def test_more_frames_than_a_tensor_may_hold_are_encoded_in_parts(
+    most: int, classifier: ClipBert, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def outputs() -> tuple[torch.Tensor, ...]:
+        found = classifier(batch).logits
+        parameters = [each for each in classifier.visual_encoder.parameters() if each.requires_grad]
+        return found, *torch.autograd.grad(found.square().sum(), parameters)
+
+    expected = outputs()
+    sizes: list[int] = []
+    classifier.visual_encoder.register_forward_pre_hook(lambda _module, inputs: sizes.append(len(inputs[0])))
+    monkeypatch.setattr(clipbert, "MOST_NUMBERS", most * classifier.visual_encoder.frame_memory(128).largest)
+    for found, wanted in zip(outputs(), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    assert sum(sizes) == 12
+    assert max(sizes) == most
 
 
 def test_each_row_reads_its_own_media_item(classifier: ClipBert, batch: Batch) -> None:

@@ -1,0 +1,67 @@
+"""Move batches to the device before they are needed: the copy of one overlaps with the computation of another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from itertools import chain, islice
+
+import torch
+
+from clipbert_cli.loading.lookahead import lookahead
+from clipbert_cli.types import Batch
+
+Copying = Callable[[], AbstractContextManager[object]]
+"""Gives a context for the time that computing waits for a copy."""
+
+
+class CopyStream:
+    """A CUDA stream for copies to a GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)
+
+    def copy(self, batch: Batch) -> tuple[Batch, Batch, torch.cuda.Event]:
+        """Begin to copy a batch, and return it, the copy, and the event at which the copy is complete."""
+        # This runs in a thread, which begins on the first GPU; the stream's context also selects its device.
+        with torch.cuda.stream(self._stream):
+            return batch, batch.pin_memory().to(self._device), self._stream.record_event()
+
+    def wait(self, moved: Batch, copied: torch.cuda.Event) -> None:
+        """Make the computing stream wait for a copy, without blocking the CPU."""
+        computing = torch.cuda.current_stream(self._device)
+        computing.wait_event(copied)
+        for tensor in moved.tensors():
+            # The memory belongs to the copy stream. Without this note the allocator could give it to the next copy
+            # while the computing stream still reads it.
+            tensor.record_stream(computing)
+
+
+def on_device(
+    batches: Iterable[Batch], device: torch.device, *, ahead: bool = True, copying: Copying = nullcontext
+) -> Iterator[tuple[Batch, Batch]]:
+    """Yield each batch with its copy on `device`, in order. On a CPU both are the same batch.
+
+    Args:
+        ahead: on a GPU, request and copy up to two batches ahead. A batch that is there waits for no later one.
+        copying: wraps the time that computing waits for a copy.
+    """
+    if ahead and device.type == "cuda":
+        yield from _copied_ahead(batches, CopyStream(device), copying)
+        return
+    for batch in batches:
+        with copying():
+            moved = batch.to(device)
+        yield batch, moved
+
+
+def _copied_ahead(batches: Iterable[Batch], stream: CopyStream, copying: Copying) -> Iterator[tuple[Batch, Batch]]:
+    source = iter(batches)
+    # Loading processes start with the first batch. They are forked here and not in the thread, because a fork copies
+    # locks that other threads may hold at that moment.
+    first = list(islice(source, 1))
+    for batch, moved, copied in lookahead(map(stream.copy, chain(first, source)), depth=1):
+        with copying():
+            stream.wait(moved, copied)
+        yield batch, moved

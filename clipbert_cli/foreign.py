@@ -5,6 +5,7 @@
     map_array                           a file of numbers, which stays on the disk
     read_lines                          a file of any size, each of its lines of a limited size
     parse_json, parse_json_part         JSON text: nesting and integers are limited
+    parse_fraction                      a number such as 30000/1001
 
 Whatever a file holds, each function returns its content or raises one `UnreadableError` that names file and line. Only
 a file that is missing is a `FileNotFoundError`, because most callers have more to say about it. Links are followed.
@@ -25,6 +26,7 @@ import time
 import tokenize
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO, cast
 
@@ -367,6 +369,17 @@ class _Decoder(json.JSONDecoder):
 class _LenientDecoder(json.JSONDecoder):
     def __init__(self) -> None:
         super().__init__(parse_int=_integer)
+
+
+def parse_fraction(text: str) -> Fraction:
+    """Return a number such as `25`, `29.97` or `30000/1001`.
+
+    Raises:
+        ValueError: it is another text. Python would compute `1e999999999` for minutes.
+    """
+    if not re.fullmatch(r"-?[0-9]{1,18}(?:\.[0-9]{1,18}|/0*[1-9][0-9]{0,17})?", text):
+        raise ValueError(f"{excerpt(text)!r} is no number such as 25, 29.97 or 30000/1001")
+    return Fraction(text)
 
 
 def _unusable_number(number: str, where: str, line: int | None, text: str) -> UnreadableError:

@@ -51,7 +51,7 @@ MAY_IMPORT = {
     "profile": {*READING, "recipe", "model", "task", "runs", "build", "contradictions", "infer", "train"},
     "report": {*READING, "recipe", "model", "task", "runs", "splits", "build", "infer", "__version__"},
     "doctor": {*READING, "model"},
-    "assets": SHARED,
+    "assets": {*SHARED, "recipe.values"},
     "commands": {
         *READING,
         "recipe",

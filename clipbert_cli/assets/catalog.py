@@ -18,9 +18,10 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from clipbert_cli.errors import CatalogError, UnreadableError, UsageError
-from clipbert_cli.foreign import read_text
+from clipbert_cli.errors import CatalogError, RecipeError, UnreadableError, UsageError
+from clipbert_cli.foreign import excerpt, read_text
 from clipbert_cli.printable import listed
+from clipbert_cli.recipe.values import MAX_BYTES, Mistake, nested, read_yaml
 from clipbert_cli.types import Kind as MediaKind
 
 PartKind = Literal["annotations", "media", "weights"]
@@ -265,7 +266,7 @@ def load_catalog(extra: Path | None = None) -> Catalog:
     if extra is not None:
         where = str(extra)
         try:
-            document = _laid_over(document, _parse(read_text(extra), where))
+            document = _laid_over(document, _parse(read_text(extra, limit=MAX_BYTES), where))
         except FileNotFoundError:
             raise CatalogError(f"--catalog {extra}: no such file", hint="name a YAML file that can be read") from None
         except UnreadableError as exc:
@@ -289,15 +290,16 @@ def _shipped() -> dict[str, Any]:
 
 
 def _parse(text: str, where: str) -> dict[str, Any]:
-    import yaml
-
+    mistakes: list[Mistake] = []
     try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        # A date that is none is a ValueError, as is an integer of thousands of digits.
-        raise CatalogError(f"{where}: not YAML: {exc}", hint="correct the file at that place") from exc
+        document = nested(read_yaml(text, where, mistakes))
+    except RecipeError as exc:
+        raise CatalogError(exc.lines, hint="correct the file at that place") from exc
+    if mistakes:
+        raise CatalogError(listed([str(mistake) for mistake in mistakes]), hint="correct the file at that place")
     if not isinstance(document, dict):
-        raise CatalogError(f"{where}: a mapping with files, assets or recipes was expected, not {document!r}")
+        found = excerpt(repr(document))
+        raise CatalogError(f"{where}: a mapping with files, assets or recipes was expected, not {found}")
     return document
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, JsonOption, SetOption
+from clipbert_cli.commands.options import MAX_SEED, DataRootOption, JsonOption, SetOption
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
 
@@ -66,7 +66,7 @@ def evaluate(
         int,
         typer.Option("--resamples", min=100, max=1_000_000, metavar="N", help="How often media items are drawn anew."),
     ] = 2000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of these draws.")] = 1,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of these draws.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Score predictions against the ground truth of a split.

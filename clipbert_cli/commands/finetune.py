@@ -63,6 +63,7 @@ def finetune(
         typer.Option(
             "--profile",
             min=1,
+            max=100_000,
             metavar="N",
             help="Measure the phases of N training steps and trace a few, write the result to the run folder's name "
             "with -profile, and keep no model.",

@@ -17,6 +17,12 @@ from clipbert_cli.errors import UsageError
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection
 
+MAX_SEED = 2**32 - 1
+"""The largest seed, as in a recipe."""
+
+MAX_COUNT = 1_000_000_000
+"""An upper bound of counts, far above what any command needs."""
+
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, for example train.batch_size=8. Repeatable."),
@@ -50,6 +56,7 @@ ShortlistOption = Annotated[
     typer.Option(
         "--shortlist",
         min=1,
+        max=MAX_COUNT,
         metavar="N",
         help="Retrieval only: score all media items with one frame first, and only the N best of each text with all "
         "clips. Faster, but recall can be lower.",
@@ -102,7 +109,7 @@ class ProcessOptions:
     ] = None
     nnodes: Annotated[
         int | None,
-        typer.Option("--nnodes", min=1, help="Number of machines. Give the same command on each of them."),
+        typer.Option("--nnodes", min=1, max=65_536, help="Number of machines. Give the same command on each of them."),
     ] = None
     rdzv_endpoint: Annotated[
         str | None,

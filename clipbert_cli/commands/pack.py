@@ -11,6 +11,7 @@ import typer
 
 from clipbert_cli.commands.options import JsonOption
 from clipbert_cli.commands.usage import refuse_address
+from clipbert_cli.foreign import excerpt, parse_fraction
 from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def pack(
             "--max-pixels",
             metavar="N",
             min=1,
+            max=2**32,
             help="Skip pictures and videos with more pixels per frame. The default is that of data.max_pixels, which "
             "training compares with as well.",
         ),
@@ -164,14 +166,13 @@ def _frame_rate(value: str | None, *, frame_folders: bool) -> Fraction | None:
             raise UsageError("--fps is the rate of --frame-folders: videos state their own", hint="leave --fps out")
         return None
     try:
-        # A long number, or one such as 1e999999999, would be computed for hours.
-        rate = Fraction(value if value and len(value) < 30 and "e" not in value.lower() else "")
-    except (ValueError, ZeroDivisionError):
+        rate = parse_fraction(value or "")
+    except ValueError:
         rate = Fraction(0)
     if not 0 < rate <= 1000:
         raise UsageError(
-            f"--fps is {value}: --frame-folders needs the rate at which the frames were taken, more than 0 and at most "
-            "1000 per second",
+            f"--fps is {excerpt(str(value))}: --frame-folders needs the rate at which the frames were taken, "
+            "more than 0 and at most 1000 per second",
             hint="for example --fps 25, or the rate that was given to ffmpeg with -vf fps=",
         )
     return rate
@@ -188,8 +189,8 @@ def _transcode(value: str | None) -> Transcode | None:
         return Transcode(long_side, gop, crf)
     except ValueError as exc:
         raise UsageError(
-            f"--transcode is {value!r}, but must be SIDE:GOP:CRF, three whole numbers (SIDE at least 16, GOP at least "
-            "1, CRF from 0 to 51)",
+            f"--transcode is {excerpt(value)!r}, but must be SIDE:GOP:CRF, three whole numbers (SIDE from 16 to 16384, "
+            "GOP from 1 to 10000, CRF from 0 to 51)",
             hint="for example --transcode 448:16:23",
         ) from exc
 

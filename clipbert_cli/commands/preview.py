@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, OverwriteOption, SetOption
+from clipbert_cli.commands.options import MAX_SEED, DataRootOption, OverwriteOption, SetOption
 from clipbert_cli.errors import UsageError
 from clipbert_cli.types import Kind
 
@@ -32,7 +32,9 @@ def preview(
     examples: Annotated[
         int, typer.Option("--examples", min=1, max=5000, metavar="N", help="How many media items to show.")
     ] = 50,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample and of what training draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the sample and of what training draws.")
+    ] = 0,
     overrides: SetOption = None,
     data_root: DataRootOption = None,
     overwrite: OverwriteOption = False,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, JsonOption, OverwriteOption, SetOption
+from clipbert_cli.commands.options import MAX_COUNT, DataRootOption, JsonOption, OverwriteOption, SetOption
 
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check recipes.")
 
@@ -143,7 +143,10 @@ def answers_command(
         str, typer.Option("--output", "-o", metavar="FILE", help="The new file; - is standard output.")
     ] = "-",
     top: Annotated[
-        int | None, typer.Option("--top", min=1, metavar="N", help="Take the N most frequent answers. Default: all.")
+        int | None,
+        typer.Option(
+            "--top", min=1, max=MAX_COUNT, metavar="N", help="Take the N most frequent answers. Default: all."
+        ),
     ] = None,
     overrides: SetOption = None,
     data_root: DataRootOption = None,

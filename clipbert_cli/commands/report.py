@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import DataRootOption, OverwriteOption, SetOption
+from clipbert_cli.commands.options import MAX_SEED, DataRootOption, OverwriteOption, SetOption
 from clipbert_cli.errors import UsageError
 
 
@@ -40,7 +40,7 @@ def report_page(
     examples: Annotated[
         int, typer.Option("--examples", min=1, max=5000, metavar="N", help="How many examples to show.")
     ] = 200,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the sample of examples.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the sample of examples.")] = 0,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Show the records that have a prediction, and count the others.")
     ] = False,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import JsonOption, ModelOptions, ShortlistOption, expand_options
+from clipbert_cli.commands.options import MAX_COUNT, JsonOption, ModelOptions, ShortlistOption, expand_options
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
 from clipbert_cli.errors import UsageError
 
@@ -26,7 +26,9 @@ def search(
     model: ModelOptions,
     top: Annotated[
         int | None,
-        typer.Option("--top", min=1, metavar="N", help="How many media items to list. By default infer.top."),
+        typer.Option(
+            "--top", min=1, max=MAX_COUNT, metavar="N", help="How many media items to list. By default infer.top."
+        ),
     ] = None,
     shortlist: ShortlistOption = None,
     as_json: JsonOption = False,

@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbert_cli.commands.options import JsonOption, OverwriteOption
+from clipbert_cli.commands.options import MAX_COUNT, MAX_SEED, JsonOption, OverwriteOption
 from clipbert_cli.commands.pack import WorkersOption, worker_count
+from clipbert_cli.foreign import excerpt
 from clipbert_cli.types import Sampling
 
 if TYPE_CHECKING:
     from clipbert_cli.store.verify import Checked
+
+MAX_SHOWN = 1000
+"""How many frames `show --frames` draws."""
 
 store_app = typer.Typer(no_args_is_help=True, help="Verify, scan, list and show media stores.")
 
@@ -119,16 +123,22 @@ def show_item(
         typer.Option("--sampling", help="Where the clips start, with the meaning of data.sampling in a recipe."),
     ] = "clips",
     num_clips: Annotated[
-        int, typer.Option("--num-clips", metavar="N", min=1, help="Number of clips; each is one row of the picture.")
+        int,
+        typer.Option(
+            "--num-clips", metavar="N", min=1, max=1000, help="Number of clips; each is one row of the picture."
+        ),
     ] = 4,
     num_frames: Annotated[
-        int, typer.Option("--num-frames", metavar="N", min=1, help="Number of frames in each clip.")
+        int, typer.Option("--num-frames", metavar="N", min=1, max=1000, help="Number of frames in each clip.")
     ] = 2,
     fps: Annotated[
-        float, typer.Option("--fps", metavar="RATE", min=0.01, help="Frames per second inside a clip.")
+        float, typer.Option("--fps", metavar="RATE", min=0.01, max=10_000, help="Frames per second inside a clip.")
     ] = 2.0,
     seed: Annotated[
-        int, typer.Option("--seed", metavar="N", min=0, help="Seed of the random start of `--sampling random`.")
+        int,
+        typer.Option(
+            "--seed", metavar="N", min=0, max=MAX_SEED, help="Seed of the random start of `--sampling random`."
+        ),
     ] = 0,
     frames: Annotated[
         str | None,
@@ -187,12 +197,12 @@ def _numbers(frames: str) -> list[int]:
     from clipbert_cli.errors import UsageError
 
     try:
-        numbers = [int(number) for number in frames.split(",")]
+        numbers = [int(number) for number in frames.split(",", MAX_SHOWN - 1)]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 0:
+    if not numbers or min(numbers) < 0 or max(numbers) > MAX_COUNT:
         raise UsageError(
-            f"--frames is {frames!r}, but must be frame numbers from 0, separated by commas",
+            f"--frames is {excerpt(frames)!r}, but must be up to {MAX_SHOWN} frame numbers from 0, separated by commas",
             hint="for example --frames 0,25,50",
         )
     return numbers

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.printable import listed
-from clipbert_cli.recipe.messages import as_written, sentences, unknown_key
+from clipbert_cli.recipe.messages import MAX_GUESSES, as_written, sentences, unknown_key
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import annotation_at, bare, keys_of
 from clipbert_cli.recipe.shipped import find_recipe, shipped_folder, shipped_names
@@ -314,15 +314,18 @@ def _override(entries: Entries, override: str, mistakes: list[Mistake]) -> Entri
         return entries
     annotation = annotation_at(path)
     if annotation is None:
-        mistakes.append(unknown_key(SET, path, dotted=True))
+        mistakes.append(unknown_key(SET, path, dotted=True, guess=len(mistakes) < MAX_GUESSES))
         return entries
     if bare(annotation) is str:
         # Text needs no quotes on a command line, where the shell already has its own.
         is_null = NoneType in get_args(annotation) and plain_tag(text.strip()) == plain_tag("")
         return put(entries, path, {(): Entry(None if is_null else text, Origin(SET))})
+    own: list[Mistake] = []
     try:
-        return put(entries, path, read_yaml(text, SET, mistakes, lines=False))
+        value = read_yaml(text, SET, own, lines=False)
     except RecipeError as exc:
         # Its position within the option helps nobody; the reason does.
         mistakes.append(Mistake(SET, path, f" is {text}: {str(exc).rpartition(': ')[2]}"))
-        return put(entries, path, {(): Entry(None, Origin(SET))})
+        value = {(): Entry(None, Origin(SET))}
+    mistakes += [Mistake(SET, (*path, *mistake.path), mistake.says) for mistake in own]
+    return put(entries, path, value)

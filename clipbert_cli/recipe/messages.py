@@ -13,35 +13,44 @@ from pydantic_core import ErrorDetails
 from clipbert_cli.recipe.settings import all_settings, annotation_at, any_of, bare, expected, keys_of, nearest
 from clipbert_cli.recipe.values import SECTION, Entries, KeyPath, Mistake, key_name
 
+MAX_GUESSES = 100
+"""How many mistakes may have a guess of what was meant. Looking for one takes milliseconds, and few are listed."""
+
 
 def sentences(error: ValidationError, entries: Entries) -> list[Mistake]:
     """Return one mistake per finding of the schema."""
-    return [Mistake(_origin(entries, detail), detail["loc"], _says(detail)) for detail in error.errors()]
+    return [
+        Mistake(_origin(entries, detail), detail["loc"], _says(detail, guess=number < MAX_GUESSES))
+        for number, detail in enumerate(error.errors())
+    ]
 
 
-def unknown_key(origin: str, path: KeyPath, *, dotted: bool = False) -> Mistake:
+def unknown_key(origin: str, path: KeyPath, *, dotted: bool = False, guess: bool = True) -> Mistake:
     """Return the mistake of a key that the schema does not have, with the nearest one that it has.
 
     Args:
         dotted: name the nearest key in full, as `--set` needs it, not within its section.
+        guess: look for the nearest key.
     """
+    if not guess:
+        return Mistake(origin, path, ": unknown key")
     depth = next(depth for depth in range(len(path)) if annotation_at(path[: depth + 1]) is None)
     section, known = path[:depth], keys_of(path[:depth])
     if near := difflib.get_close_matches(str(path[depth]), known, n=1):
-        guess = [key_name((*section, near[0], *path[depth + 1 :])) if dotted else near[0]]
+        meant = [key_name((*section, near[0], *path[depth + 1 :])) if dotted else near[0]]
     else:
-        guess = [key for key in nearest(str(path[-1])) if "." in key]
-    if guess:
-        return Mistake(origin, path, f": unknown key; did you mean {any_of(guess)}?")
+        meant = [key for key in nearest(str(path[-1])) if "." in key]
+    if meant:
+        return Mistake(origin, path, f": unknown key; did you mean {any_of(meant)}?")
     place = key_name(section)
     has = f"{place or 'a recipe'} has {', '.join(known)}" if known else f"{place} has no keys of its own"
     return Mistake(origin, path, f": unknown key; {has}")
 
 
-def _says(detail: ErrorDetails) -> str:
+def _says(detail: ErrorDetails, *, guess: bool) -> str:
     kind, value, path = detail["type"], as_written(detail["input"]), detail["loc"]
     if kind == "extra_forbidden":
-        return unknown_key("", path).says
+        return unknown_key("", path, guess=guess).says
     if kind == "missing":
         # The only section with names of a person's choice is data.splits.
         key = key_name(("data", "splits", "NAME", *path[3:]) if path[:2] == ("data", "splits") else path)
@@ -52,11 +61,13 @@ def _says(detail: ErrorDetails) -> str:
     if kind == "finite_number":
         return f" is {value}: it must be a finite number"
     annotation = annotation_at(path)
-    near = difflib.get_close_matches(str(detail["input"]), map(str, get_args(bare(annotation))), n=1)
-    guess = f"; did you mean {near[0]}?" if kind == "literal_error" and near else ""
+    meant = ""
+    if kind == "literal_error" and guess:
+        near = difflib.get_close_matches(str(detail["input"])[:60], map(str, get_args(bare(annotation))), n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
     if kind == "string_type" and isinstance(detail["input"], int | float):
-        guess = "; quotes make text of it"
-    return f" is {value}: it must be {expected(annotation)}{guess}"
+        meant = "; quotes make text of it"
+    return f" is {value}: it must be {expected(annotation)}{meant}"
 
 
 def as_written(value: Any) -> str:

@@ -73,14 +73,14 @@ def shown(path: Path) -> str:
 
 def merge(base: Entries, over: Entries) -> Entries:
     """Return `base` with `over` on top: sections merge key by key, anything else is replaced."""
-    result = dict(base)
-    for path, entry in over.items():
-        old = result.get(path)
-        # A scalar over a section, or the reverse, must leave no old key behind. Two sections merge.
-        if old is not None and not (entry.value is SECTION and old.value is SECTION):
-            result = {key: each for key, each in result.items() if key[: len(path)] != path}
-        result[path] = entry
-    return result
+    # A scalar over a section, or the reverse, must leave no old key behind. Two sections merge.
+    replaced = {
+        path for path, entry in over.items() if path in base and not (entry.value is base[path].value is SECTION)
+    }
+    kept = {
+        key: entry for key, entry in base.items() if not any(key[:depth] in replaced for depth in range(len(key) + 1))
+    }
+    return kept | over
 
 
 def put(base: Entries, path: KeyPath, over: Entries) -> Entries:
@@ -161,8 +161,8 @@ def escaped(value: Any) -> Any:
 
 # ----------------------------------------------------------------------------------------------------- YAML
 
-MAX_BYTES = 2**20
-"""The limit of a recipe's file. The longest shipped one has 3 kB."""
+MAX_BYTES = 2**18
+"""The limit of a recipe's file. The longest shipped one has 3 kB; reading this much takes some seconds."""
 
 MAX_NODES = 100_000
 """A recipe has some hundred values; a few lines of aliases of aliases can stand for billions."""
@@ -279,11 +279,15 @@ def read_file(path: Path, mistakes: list[Mistake]) -> Entries:
         RecipeError: no readable UTF-8 YAML file with a mapping at its top; syntax errors as file:line:column.
     """
     place = shown(path)
-    entries = read_yaml(read_text(path), place, mistakes)
+    own: list[Mistake] = []
+    entries = read_yaml(read_text(path), place, own)
     top = entries[()].value
     if top is not SECTION:
+        if own:
+            raise RecipeError(str(own[0]), hint=next_step(place))
         holds = "is empty" if top is None else f"holds {'a list' if isinstance(top, list) else 'a single value'}"
         raise RecipeError(f"{place} {holds}: a recipe is a mapping of `key: value` lines", hint=next_step(place))
+    mistakes += own
     return entries
 
 

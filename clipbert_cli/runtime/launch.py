@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import uuid
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import UsageError
+from clipbert_cli.foreign import excerpt
 from clipbert_cli.runtime.distributed import launch_processes
 from clipbert_cli.runtime.process_exit import LAUNCHED, Ended, launch_error
 
@@ -37,8 +39,10 @@ class Processes:
         Raises:
             UsageError: an option is missing, or a number is not one.
         """
-        if self.per_node != "gpu" and not (self.per_node.isdigit() and int(self.per_node)):
-            raise UsageError(f"--nproc-per-node is {self.per_node}, but must be a number from 1, or gpu")
+        if self.per_node != "gpu" and not (re.fullmatch("[0-9]{1,4}", self.per_node) and int(self.per_node)):
+            raise UsageError(
+                f"--nproc-per-node is {excerpt(self.per_node)}, but must be a number from 1 to 9999, or gpu"
+            )
         if self.nodes > 1 and not self.endpoint:
             raise UsageError(
                 f"--nnodes is {self.nodes}, but --rdzv-endpoint is missing: the machines must meet somewhere",

@@ -16,16 +16,14 @@ from __future__ import annotations
 
 import base64
 import json
-import re
 import zlib
-from fractions import Fraction
 from itertools import groupby, pairwise
 from typing import Any
 
 import numpy as np
 
 from clipbert_cli.errors import UnreadableError
-from clipbert_cli.foreign import parse_json
+from clipbert_cli.foreign import parse_fraction, parse_json
 from clipbert_cli.media.images import ProbedImage
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import ProbedVideo
@@ -255,16 +253,16 @@ def video_info_of(fields: dict[str, Any]) -> VideoInfo:
     smallest = {"width": 1, "height": 1, "num_frames": 0}
     if any(fields[name] < least for name, least in smallest.items()) or fields["orientation"] not in _DEGREES:
         raise ValueError("a number is too small, or no orientation")
-    time_base = _fraction(fields["time_base"])
-    if time_base == 0:
-        raise ValueError("its time base is 0")
-    rate = fields["average_rate"]
+    time_base = parse_fraction(fields["time_base"])
+    rate = None if fields["average_rate"] is None else parse_fraction(fields["average_rate"])
+    if time_base <= 0 or (rate is not None and rate < 0):
+        raise ValueError("its rate or time base is not positive")
     return VideoInfo(
         width=fields["width"],
         height=fields["height"],
         num_frames=fields["num_frames"],
         duration=fields["duration"],
-        average_rate=None if rate is None else _fraction(rate),
+        average_rate=rate,
         time_base=time_base,
         pts=_times(fields["pts"]["start"], fields["pts"]["steps"]),
         complete=fields["complete"],
@@ -290,13 +288,6 @@ def _times(start: Any, steps: Any) -> tuple[int, ...]:
 
 _LATEST = 2**62
 """The limit of times: differences of two of them fit into 64 bits."""
-
-
-def _fraction(text: str) -> Fraction:
-    """Return the number in a text such as `30000/1001`. Fraction alone would compute `1e999999999`, for hours."""
-    if not re.fullmatch(r"[0-9]{1,10}(/[0-9]{1,10})?", text):
-        raise ValueError("a rate or time base is no fraction")
-    return Fraction(text)
 
 
 _TYPES: dict[Kind, dict[str, tuple[type, ...]]] = {

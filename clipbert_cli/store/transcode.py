@@ -34,8 +34,8 @@ class Transcode:
     crf: int = 23
 
     def __post_init__(self) -> None:
-        if self.long_side < 16 or self.gop < 1 or not 0 <= self.crf <= 51:
-            raise ValueError(f"{self}: long_side must be at least 16, gop at least 1 and crf from 0 to 51")
+        if not (16 <= self.long_side <= 16_384 and 1 <= self.gop <= 10_000 and 0 <= self.crf <= 51):
+            raise ValueError(f"{self}: long_side must be 16 to 16384, gop 1 to 10000 and crf 0 to 51")
 
 
 def transcode_video(data: bytes, settings: Transcode, *, max_pixels: int = MAX_PIXELS) -> bytes:

@@ -180,6 +180,17 @@ PART = {"kind": "weights", "title": "x", "files": ["a/b.pth"], "folder": "pretra
         ("files: [", "not YAML"),
         ("- a\n- b\n", "a mapping with files, assets or recipes was expected"),
         ("files: 5\n", "files: Input should be a valid dictionary"),
+        ("files: {}\nfiles: {}\n", "files: given twice, in line 1 and in line 2"),
+        ("!mine {files: {}}\n", "the tag !mine is not allowed"),
+        ("files: !!python/name:os.system x\n", "files: the tag !!python/name:os.system is not allowed"),
+        ("files: {5: {}}\n", "files: the key is 5: it must be text"),
+        ("files: &a {b: *a}\n", "an alias (*name) repeats without end"),
+        (f"files: {'[' * 3000}", "nested too deeply"),
+        (
+            "x0: &x0 [y, y, y, y, y, y, y, y, y]\n"
+            + "".join(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]\n" for n in range(1, 9)),
+            "an alias (*name) repeats without end",
+        ),
     ],
 )
 def test_a_mistake_is_reported_with_file_and_place(tmp_path, document, message):

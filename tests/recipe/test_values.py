@@ -102,6 +102,26 @@ def test_no_tag_constructs_anything(tag):
     assert nested(entries) == {"key": None}
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("!mine\na: 1\n", "the tag !mine is not allowed"),
+        ("# a comment\n!!python/object/apply:os.system\na: 1\n", "the tag !!python/object/apply:os.system is not"),
+        ("!!set {a, b}", "the tag !!set is not allowed"),
+        ("!!omap [a: 1]", "the tag !!omap is not allowed"),
+        ("!!binary aGk=", "the tag !!binary is not allowed"),
+        ("!!int x", "x is no int"),
+        ("!<tag:example.org,2020:recipe> {a: 1}", "the tag tag:example.org,2020:recipe is not allowed"),
+    ],
+)
+def test_a_tag_at_the_root_is_named(text, says, tmp_path):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(RecipeError) as caught:
+        read_file(tmp_path / "a.yaml", [])
+    assert says in str(caught.value)
+    assert "is empty" not in str(caught.value)
+
+
 def test_a_tag_of_a_plain_type_is_kept():
     mistakes: list[Mistake] = []
     assert nested(read_yaml("a: !!str 5\nb: !!int '5'\nc: !!int x", "a.yaml", mistakes)) == {

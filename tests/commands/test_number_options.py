@@ -1,0 +1,94 @@
+"""Every number that an option takes has bounds, and one beyond them is one message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import typer
+from running import Clipbert
+
+from clipbert_cli.commands.app import app
+
+BOUNDED_TEXT = {"--nproc-per-node", "--transcode", "--fps", "--frames"}
+"""Options with numbers in a text, which `test_a_number_in_a_text_is_bounded` tries."""
+
+TEXT = {"--device", "--data-root", "--rdzv-endpoint", "--rdzv-id"}
+"""Options whose metavar looks like a number and that are none."""
+
+
+def options(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the path and the declaration of every option and argument of a command and those below it."""
+    for parameter in command.params:
+        yield path, parameter
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from options(inner, f"{path} {name}".strip())
+
+
+ALL = list(options(typer.main.get_command(app)))
+
+
+def _type(parameter: Any) -> Any:
+    return parameter.type_descriptor.annotation if hasattr(parameter, "type_descriptor") else parameter.type
+
+
+NUMBERS = [(f"{path} {each.opts[0]}", each) for path, each in ALL if _type(each) in (int, float)]
+
+
+def test_all_numbers_are_looked_at() -> None:
+    found = {name for name, _ in NUMBERS}
+    assert {"pack --workers", "store show --fps", "eval --resamples", "finetune --profile", "search --top"} <= found
+    assert len(found) >= 20
+
+
+@pytest.mark.parametrize(("name", "parameter"), NUMBERS, ids=[name for name, _ in NUMBERS])
+def test_every_number_has_bounds(name: str, parameter: Any) -> None:
+    declared = getattr(parameter.type_descriptor, "parameter_info", None)
+    assert declared.min is not None
+    assert declared.max is not None
+
+
+def test_every_text_with_a_number_in_it_is_known() -> None:
+    texts = {each.opts[0] for _, each in ALL if "str" in str(_type(each)) and "N" in (each.metavar or "").split("|")}
+    texts |= {each.opts[0] for _, each in ALL if "str" in str(_type(each)) and ":" in (each.metavar or "")}
+    texts |= {each.opts[0] for _, each in ALL if (each.metavar or "").startswith("N,")}
+    assert {text for text in texts if text.startswith("--")} - TEXT == BOUNDED_TEXT
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "finetune -r demo_qa --run out --nproc-per-node 99999",
+        f"finetune -r demo_qa --run out --nproc-per-node {'9' * 5000}",
+        "finetune -r demo_qa --run out --nproc-per-node ²",
+        "finetune -r demo_qa --run out --nnodes 1000000",
+        "finetune -r demo_qa --run out --profile 100000000",
+        "pack . out --transcode 1000000000:16:20",
+        "pack . out --transcode 448:1000000000:20",
+        "pack . out --transcode 448:16:100",
+        f"pack . out --transcode 448:16:{'9' * 5000}",
+        "pack . out --frame-folders --fps 1e400",
+        f"pack . out --frame-folders --fps {'9' * 5000}",
+        "pack . out --frame-folders --fps 1e99999999",
+        "pack . out --workers 100000",
+        "pack . out --max-pixels 100000000000",
+        "store show store a -o a.png --num-clips 1000000",
+        "store show store a -o a.png --fps 1e308",
+        "store show store a -o a.png --fps inf",
+        "store show store a -o a.png --fps nan",
+        f"store show store a -o a.png --frames {','.join('0' for _ in range(5000))}",
+        "store show store a -o a.png --frames 100000000000000000000",
+        f"store show store a -o a.png --seed {'9' * 5000}",
+        "preview . --seed 99999999999 -o out.html",
+        "search --run run --top 100000000000 what",
+        "eval p.jsonl --seed -1",
+    ],
+)
+def test_a_number_beyond_its_bounds_is_one_short_message(clipbert: Clipbert, tmp_path: Any, words: str) -> None:
+    done = clipbert(*words.split(), cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("error: ") == 1
+    assert words.split(" --")[-1].split()[0] in done.stderr
+    assert len(done.stderr) < 1000
+    assert not any(tmp_path.iterdir())

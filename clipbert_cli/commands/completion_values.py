@@ -69,8 +69,9 @@ _runs, _stores = _folders_with("recipe.yaml"), _folders_with("data.mdb")
 
 def _checkpoints(cursor: Cursor) -> Candidates:
     folder = Path(cursor.last("--run") or cursor.last("RUN") or ".", "checkpoints").expanduser()
-    steps = sorted((path.name for path in folder.glob("step_*")), key=lambda name: int(name.removeprefix("step_")))
-    return ((name, "") for name in ("best", "latest", *steps))
+    names = (path.name.removeprefix("step_") for path in islice(folder.glob("step_*"), _ENTRIES))
+    steps = sorted(int(name) for name in names if re.fullmatch("[0-9]{1,18}", name))
+    return ((name, "") for name in ("best", "latest", *(f"step_{step}" for step in steps)))
 
 
 def _splits(cursor: Cursor) -> Candidates:

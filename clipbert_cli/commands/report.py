@@ -62,11 +62,12 @@ def report_page(
     if predictions is None and (against or blind):
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
     from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import note, show_logs
+    from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
     from clipbert_cli.infer.made_by import read_meta, recipe_and_split
     from clipbert_cli.report.report import Predicted, Shown, write_report
     from clipbert_cli.report.training import made_facts
     from clipbert_cli.runs.folder import RunFolder
+    from clipbert_cli.runs.summary import summarised
 
     show_logs()
     folders = [RunFolder.existing(each) for each in run or ()]
@@ -96,3 +97,7 @@ def report_page(
         write_report(stream, predicted, folders, shown=Shown(examples, seed))
     if output != "-":
         note(f"wrote {output}" + (": it holds frames and texts of the data" if predicted else ""))
+    damaged = [(found.run, found.problem) for found in map(summarised, folders) if found.problem]
+    warn_of_each("damaged", damaged)
+    if damaged:
+        raise typer.Exit(1)

@@ -83,13 +83,13 @@ def plot(
     """Draw the training curves of runs as a PNG.
 
     The picture has losses, validation scores, learning rates and gradient norm over the steps, and several runs in one
-    panel.
+    panel. A run whose records cannot be read is named and left out, and the exit code is 1.
 
     Example: clipbert runs plot runs/msrvtt_qa runs/mine -o curves.png
     """
     from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import print_result
-    from clipbert_cli.errors import UsageError
+    from clipbert_cli.commands.terminal import print_result, warn_of_each
+    from clipbert_cli.errors import RunError, UnreadableError, UsageError
     from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.runs.plot import plot_runs
 
@@ -98,11 +98,21 @@ def plot(
     target = output or runs[0] / "curves.png"
     if str(target) != "-" and target.suffix.lower() != ".png":
         raise UsageError(f"--output is {target}, but the picture is a PNG", hint="name a .png file")
-    records = {str(run): list(RunFolder.existing(run).records()) for run in runs}
+    records, damaged = {}, []
+    for folder in [RunFolder.existing(run) for run in runs]:
+        try:
+            records[str(folder.path)] = list(folder.records())
+        except (UnreadableError, OSError) as exc:
+            damaged.append((str(folder.path), str(exc)))
+    warn_of_each("damaged", damaged)
+    if not records:
+        raise RunError(f"{', '.join(map(str, runs))}: no run can be read", hint="name other runs")
     with writing(str(target), overwrite=overwrite, mode="wb") as stream:
         plot_runs(records, stream)
     if str(target) != "-":
         print_result(str(target))
+    if damaged:
+        raise typer.Exit(1)
 
 
 @runs_app.command("export")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,27 +72,44 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
 
     A line on stderr says how many of the items a usual GPU decodes, and why not the others.
 
+    The exit code is 1 if an item's record or its place in the store is damaged; `clipbert store verify` decodes, too.
+
     With --json, every item has the keys id, kind, codec, width, height, rotation, frames, first_seconds, last_seconds,
     rate, bytes, decoded_by, damage and not_on_gpu, the reason why a GPU does not decode it. Width and height are those
     of the first frame as it is coded; rotation is the clockwise turn in degrees that makes it upright.
     """
-    from clipbert_cli.commands.terminal import note, print_json, print_table, show_logs
+    from clipbert_cli.commands.terminal import note, print_json, show_logs, warn
     from clipbert_cli.store.gpu_share import GpuShare, why_not_on_gpu
     from clipbert_cli.store.lmdb_store import open_store
     from clipbert_cli.store.records import listing
 
     show_logs()
     source = open_store(store)
-    rows = [
-        {
-            **listing(media_id, source.kind, source.record(media_id)),
-            "not_on_gpu": why_not_on_gpu(source, media_id) if source.has_records else None,
-        }
-        for media_id in source
-    ]
+    rows, is_damaged = [], False
+    for media_id in source:
+        record, damage = None, {}
+        try:
+            record = source.sound_record(media_id)
+        except ValueError as exc:
+            damage, is_damaged = {"damage": str(exc)}, True
+        why_not = why_not_on_gpu(source, media_id) if source.has_records and not damage else None
+        rows.append({**listing(media_id, source.kind, record), **damage, "not_on_gpu": why_not})
+    if source.damaged_pages:
+        warn(f"{store}: pages are damaged, and items on them may be missing here ({source.damaged_pages})")
     if as_json:
         print_json(rows)
-        return
+    else:
+        _print_rows(rows)
+        if source.has_records:
+            reasons = (row["not_on_gpu"] for row in rows if row["width"] is not None)
+            note(f"a usual GPU decodes {GpuShare.of(source.kind, reasons).describe()}")
+    if is_damaged or source.damaged_pages:
+        raise typer.Exit(1)
+
+
+def _print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    from clipbert_cli.commands.terminal import print_table
+
     cells = []
     for row in rows:
         known = []
@@ -101,11 +118,9 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
         if known and row["kind"] == "video":
             rate = "" if row["rate"] is None else f"{row['rate']:g} fps"
             known += [rate, f"{row['frames']} frames", _seconds(row), row["decoded_by"]]
-            known += filter(None, [row["damage"]])
+        known += filter(None, [row["damage"]])
         cells.append([row["id"], *known])
     print_table(["media id", "bytes", "size", "codec", "rate", "frames", "seconds", "decode", "damage"], cells)
-    if source.has_records:
-        note(f"a usual GPU decodes {GpuShare.of(source.kind, (row['not_on_gpu'] for row in rows)).describe()}")
 
 
 @store_app.command("show", epilog="Example: clipbert store show vis_db/msrvtt video7 -o contact.png --num-clips 4")

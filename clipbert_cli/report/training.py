@@ -12,7 +12,7 @@ from clipbert_cli.report.charts import Chart, Series, line_chart
 from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.curves import Panel, panels
 from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runs.summary import RunSummary, summarise
+from clipbert_cli.runs.summary import DAMAGED, RunSummary, summarise
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,20 @@ class RunFacts:
 
 
 def training_part(runs: Sequence[RunFolder]) -> tuple[list[RunFacts], list[Chart]]:
-    """Return the facts of each run, and charts in which each run has its colour."""
-    records = {str(run.path): list(run.records()) for run in runs}
+    """Return the facts of each run, and charts in which each run has its colour.
+
+    Of a run that cannot be read the reason is the only fact.
+    """
+    facts, records = [], {}
+    for run in runs:
+        try:
+            found, of_run = run_facts(run), list(run.records())
+        except DAMAGED as exc:
+            found, of_run = RunFacts(str(run.path), [("state", f"damaged: {exc}")]), []
+        facts.append(found)
+        records[str(run.path)] = of_run
     names = list(records)
-    return [run_facts(run) for run in runs], [_chart(panel, names) for panel in panels(records)]
+    return facts, [_chart(panel, names) for panel in panels(records)]
 
 
 def run_facts(run: RunFolder) -> RunFacts:

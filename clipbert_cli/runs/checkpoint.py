@@ -24,6 +24,7 @@ from clipbert_cli.foreign import read_json
 STATE_FILE = "state.json"
 TRAINING_FILE = "training.pt"
 AVERAGE_FILE = "average.safetensors"
+_SET_ASIDE = re.compile(r"\.damaged[0-9]+$")
 
 
 def step_folder(checkpoints: Path, step: int) -> Path:
@@ -71,19 +72,24 @@ def read_state(folder: Path) -> dict[str, Any]:
 def damage(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, in a few words, or None if each is as it was written."""
     try:
-        files = read_state(folder).get("files")
-    except UnreadableError as exc:
+        files = {name: (each["bytes"], each["crc32"]) for name, each in read_state(folder)["files"].items()}
+    except ValueError as exc:
         return str(exc)
-    if not isinstance(files, dict) or not all(isinstance(each, dict) for each in files.values()):
-        return f"{STATE_FILE} does not list the files"
-    for name, expected in files.items():
-        file = folder / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if (size := file.stat().st_size) != expected.get("bytes"):
-            return f"{name} has {size} bytes, {expected.get('bytes')} were written"
-        if _crc32(file) != expected.get("crc32"):
-            return f"{name} has changed since it was written: its CRC-32 differs"
+    except (LookupError, AttributeError, TypeError):
+        files = {}
+    if not files:
+        return f"{STATE_FILE} lists no files"
+    try:
+        for name, (expected, checksum) in files.items():
+            file = folder / name
+            if not file.is_file():
+                return f"{name} is missing"
+            if (size := file.stat().st_size) != expected:
+                return f"{name} has {size} bytes, {expected} were written"
+            if _crc32(file) != checksum:
+                return f"{name} has changed since it was written: its CRC-32 differs"
+    except (OSError, ValueError) as exc:
+        return f"{name} cannot be read: {exc}"
     return None
 
 
@@ -93,9 +99,20 @@ def mark_best(checkpoints: Path, *, step: int) -> None:
 
 
 def saved_steps(checkpoints: Path) -> list[int]:
-    """Return the steps that have a checkpoint, in ascending order. Folders with other names are ignored."""
-    names = (re.fullmatch(r"step_(\d+)", folder.name) for folder in checkpoints.glob("step_*"))
-    return sorted(int(name[1]) for name in names if name)
+    """Return the steps that have a checkpoint, in ascending order. What is no such folder is ignored."""
+    return sorted(step for each in checkpoints.glob("step_*") if (step := _step_of(each)) is not None)
+
+
+def strangers(checkpoints: Path) -> list[str]:
+    """Return the names of what is called like a checkpoint and is none, such as a file, or a folder `step_007`."""
+    names = {each.name for each in checkpoints.glob("step_*") if _step_of(each) is None}
+    return sorted(name for name in names if not _SET_ASIDE.search(name))
+
+
+def _step_of(folder: Path) -> int | None:
+    # `step_folder` finds no other way to write the number.
+    name = re.fullmatch(r"step_(0|[1-9][0-9]{0,17})", folder.name)
+    return int(name[1]) if name and folder.is_dir() else None
 
 
 def remove_old_checkpoints(checkpoints: Path, *, keep_last: int) -> None:

@@ -267,8 +267,12 @@ class RunFolder:
         return [record for record in self.records() if record.get("event") == "baseline"]
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Yield the records of metrics.jsonl."""
-        if not self.metrics.exists():
+        """Yield the records of metrics.jsonl.
+
+        Raises:
+            UnreadableError, FileNotFoundError: it is there and cannot be read, or is a link to nothing.
+        """
+        if not os.path.lexists(self.metrics):
             return
         for number, line in read_lines(self.metrics):
             try:

@@ -11,6 +11,9 @@ from clipbert_cli.errors import UnreadableError
 from clipbert_cli.runs.checkpoint import read_state, saved_steps, step_folder
 from clipbert_cli.runs.folder import RunFolder
 
+DAMAGED = (UnreadableError, OSError, RuntimeError, LookupError, ValueError)
+"""The errors of reading a damaged run; links that lead to themselves are a RuntimeError of pathlib."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
@@ -57,16 +60,15 @@ def summarise(folder: RunFolder) -> RunSummary:
 def find_runs(parent: Path) -> list[RunSummary]:
     """Return the summary of every run directly below `parent`, sorted by name, or of `parent` if it is a run."""
     if (run := RunFolder(parent)).recipe.is_file():
-        return [_summarised(run)]
-    return [_summarised(RunFolder(file.parent)) for file in sorted(parent.glob("*/recipe.yaml"))]
+        return [summarised(run)]
+    return [summarised(RunFolder(file.parent)) for file in sorted(parent.glob("*/recipe.yaml"))]
 
 
-def _summarised(folder: RunFolder) -> RunSummary:
+def summarised(folder: RunFolder) -> RunSummary:
     """Return the summary of a run, or of one that cannot be read the reason: it must not hide the others."""
     try:
         return summarise(folder)
-    # Links that lead to themselves are a RuntimeError of pathlib.
-    except (UnreadableError, OSError, RuntimeError, LookupError, ValueError) as exc:
+    except DAMAGED as exc:
         return RunSummary(str(folder.path), "damaged", 0, None, None, None, None, problem=str(exc))
 
 

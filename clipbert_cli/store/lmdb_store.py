@@ -10,7 +10,7 @@ import logging
 import os
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +35,9 @@ from clipbert_cli.store.writer import DATA_FILE
 from clipbert_cli.types import Kind, MediaIds, MediaNames, VideoInfo
 
 _Parsed = TypeVar("_Parsed")
+
+_DAMAGED_PAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError)
+"""The errors of a page that is damaged; other pages can be read."""
 
 _log = logging.getLogger("clipbert.store")
 
@@ -146,9 +149,13 @@ class LmdbStore(MediaSource):
         kind: what is expected; None accepts either.
         complete: refuse a store that is not complete.
 
+    `damaged_pages` is the reason, once iteration has met pages that are damaged: items on them may be missing.
+
     Raises:
         StoreError: it is damaged, not complete, of a later format, or of another kind than `kind`.
     """
+
+    damaged_pages: str | None = None
 
     def __init__(self, path: Path, *, kind: Kind | None = None, complete: bool = True) -> None:
         super().__init__(path, kind=kind or "video")
@@ -209,25 +216,54 @@ class LmdbStore(MediaSource):
     def _holds(self, media_id: str) -> bool:
         if not 0 < len(records.media_key(media_id)) <= records.MAX_KEY_BYTES:
             return False
-        # The cursor reads no value: checking the ids of a recipe must not read terabytes.
-        with self._opened().begin() as txn, txn.cursor() as cursor:
-            return bool(cursor.set_key(records.media_key(media_id)))
+        try:
+            # The cursor reads no value: checking the ids of a recipe must not read terabytes.
+            with self._opened().begin() as txn, txn.cursor() as cursor:
+                return bool(cursor.set_key(records.media_key(media_id)))
+        except _DAMAGED_PAGE:
+            return True  # it may be there, and who reads it learns of the damage
+        except lmdb.Error as exc:
+            raise self._damaged(str(exc)) from exc
 
     def __iter__(self) -> Iterator[str]:
-        with self._opened().begin() as txn, txn.cursor() as cursor:
-            for key in cursor.iternext(keys=True, values=False):
-                if not bytes(key).startswith(records.PREFIX):
-                    yield records.media_id_of(bytes(key))
+        last = b""
+        try:
+            with self._opened().begin() as txn, txn.cursor() as cursor:
+                for key in cursor.iternext(values=False):
+                    if not key.startswith(records.PREFIX):
+                        last = key
+                        yield records.media_id_of(key)
+        except lmdb.Error as exc:
+            self.damaged_pages = str(exc)
+            yield from (records.media_id_of(key) for key in self._keys_around_damage() if key > last)
+
+    def _keys_around_damage(self) -> list[bytes]:
+        """Return the keys of media that can be known although a page is damaged: from the end, and from the records."""
+        found: set[bytes] = set()
+        # An error makes a transaction useless, so each direction has its own.
+        with suppress(lmdb.Error), self._opened().begin() as txn, txn.cursor() as cursor:
+            for key in cursor.iterprev(values=False):
+                if not key.startswith(records.PREFIX):
+                    found.add(key)
+        with suppress(lmdb.Error), self._records_in._opened().begin() as txn, txn.cursor() as cursor:
+            cursor.set_range(records.INFO_PREFIX)
+            for key in cursor.iternext(values=False):
+                if not key.startswith(records.INFO_PREFIX):
+                    break
+                found.add(key.removeprefix(records.INFO_PREFIX))
+        return sorted(found)
 
     def __len__(self) -> int:
-        with self._opened().begin() as txn:
-            total = int(txn.stat()["entries"])
-            with txn.cursor() as cursor:
+        try:
+            with self._opened().begin() as txn, txn.cursor() as cursor:
+                total = int(txn.stat()["entries"])
                 found = cursor.set_range(records.PREFIX)
                 while found and bytes(cursor.key()).startswith(records.PREFIX):
                     total -= 1
                     found = cursor.next()
-            return total
+                return total
+        except lmdb.Error:
+            return sum(1 for _ in self)
 
     @contextmanager
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
@@ -235,6 +271,10 @@ class LmdbStore(MediaSource):
         try:
             txn = self._opened().begin(buffers=True)
             data = txn.get(key) if 0 < len(key) <= records.MAX_KEY_BYTES else None
+        except _DAMAGED_PAGE as exc:
+            raise DecodeError(
+                f"its page of the store is damaged ({exc})", hint="pack the store again from the original files"
+            ) from exc
         except lmdb.Error as exc:
             raise self._damaged(str(exc)) from exc
         # The bytes are a view of the mapped file, which is valid as long as the transaction.
@@ -251,8 +291,9 @@ class LmdbStore(MediaSource):
         if self.kind == "image" or self._recorded(media_id, records.info_key(media_id), bytes) is None:
             return super().packets(media_id)
         key = records.packets_key(media_id)
-        if self._stored(key) is None:
-            return None
+        with suppress(*records.DAMAGED):
+            if self._stored(key) is None:
+                return None
         return self._recorded(media_id, key, records.packet_table) or super().packets(media_id)
 
     @property
@@ -260,16 +301,30 @@ class LmdbStore(MediaSource):
         return self if self._beside is None else self._beside
 
     def _stored(self, key: bytes) -> bytes | None:
-        return self._records_in._get(key) if self.has_records else None
+        if not self.has_records or len(key) > records.MAX_KEY_BYTES:
+            return None
+        try:
+            with self._records_in._opened().begin() as txn:
+                value = txn.get(key)
+                return None if value is None else bytes(value)
+        except _DAMAGED_PAGE as exc:
+            raise ValueError(f"its page of the store is damaged: {exc}") from exc
+        except lmdb.Error as exc:
+            raise self._damaged(str(exc)) from exc
+
+    def _checked(self, key: bytes, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
+        """Return what `parse` makes of a record, None where there is none. Raises ValueError if it is damaged."""
+        try:
+            value = self._stored(key)
+            return None if value is None else parse(records.unsealed(key, value))
+        except records.DAMAGED as exc:
+            raise ValueError(str(exc)) from exc
 
     def _recorded(self, media_id: str, key: bytes, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
         """Return what `parse` makes of a record; None where there is none or, after a warning, where it is damaged."""
-        value = self._stored(key)
-        if value is None:
-            return None
         try:
-            return parse(records.unsealed(key, value))
-        except records.DAMAGED as exc:
+            return self._checked(key, parse)
+        except ValueError as exc:
             if media_id not in self._warned_of:
                 self._warned_of.add(media_id)
                 _log.warning("%s: the media record of %r is damaged and not used (%s)", self.path, media_id, exc)
@@ -277,16 +332,24 @@ class LmdbStore(MediaSource):
 
     def check_records(self, media_id: str) -> None:
         """Raise ValueError if a record of an item is damaged."""
-        for key, parse in (
-            (records.info_key(media_id), self._media_fields),
-            (records.packets_key(media_id), records.packet_table),
-        ):
-            value = self._stored(key)
-            try:
-                if value is not None:
-                    parse(records.unsealed(key, value))
-            except records.DAMAGED as exc:
-                raise ValueError(f"its media record is damaged: {exc}") from exc
+        self.sound_record(media_id)
+        try:
+            self._checked(records.packets_key(media_id), records.packet_table)
+        except ValueError as exc:
+            raise ValueError(f"its packet table is damaged: {exc}") from exc
+
+    def sound_record(self, media_id: str) -> dict[str, Any] | None:
+        """Return what `record` returns. Raises ValueError if the record or the page of the item is damaged."""
+        try:
+            with self._opened().begin() as txn, txn.cursor() as cursor:
+                cursor.set_key(records.media_key(media_id))
+            return self._checked(records.info_key(media_id), self._media_fields)
+        except lmdb.BadValsizeError:
+            return None  # an id without bytes, which no pack makes
+        except lmdb.Error as exc:
+            raise ValueError(f"its page of the store is damaged: {exc}") from exc
+        except ValueError as exc:
+            raise ValueError(f"its media record is damaged: {exc}") from exc
 
     def record(self, media_id: str) -> dict[str, Any] | None:
         """Return the fields of an item's media record, None where it has none or, after a warning, a damaged one."""
@@ -336,10 +399,13 @@ class Environment:
     def __init__(self, path: Path) -> None:
         self.process = os.getpid()
         # Read-ahead stays on: media are large values, and reading them from a cold disk is three times as fast with it.
+        file = path / DATA_FILE if path.is_dir() else path
+        # LMDB would report a bad file descriptor.
+        if not file.stat().st_size:
+            raise lmdb.CorruptedError(f"{file} is empty: its writing was stopped, or the copy failed")
         self.lmdb = lmdb.open(str(path), subdir=path.is_dir(), readonly=True, lock=False, create=False, max_dbs=0)
         # LMDB maps the file and trusts the size that its header states: reading beyond the end of a file that was
         # copied in part would kill the process with SIGBUS.
-        file = path / DATA_FILE if path.is_dir() else path
         pages, page = self.lmdb.info()["last_pgno"] + 1, self.lmdb.stat()["psize"]
         if file.stat().st_size < pages * page:
             self.lmdb.close()

@@ -35,7 +35,7 @@ version are not used."""
 
 PREFIX = b"/clipbert/"
 MANIFEST_KEY = PREFIX + b"manifest"
-_INFO_PREFIX = PREFIX + b"info/"
+INFO_PREFIX = PREFIX + b"info/"
 _PACKETS_PREFIX = PREFIX + b"packets/"
 
 MAX_FRAMES = 10_000_000
@@ -76,7 +76,7 @@ MAX_ID_BYTES = MAX_KEY_BYTES - len(_PACKETS_PREFIX)
 
 def info_key(media_id: str) -> bytes:
     """Return the key of an item's media record."""
-    return _INFO_PREFIX + media_key(media_id)
+    return INFO_PREFIX + media_key(media_id)
 
 
 def packets_key(media_id: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ def verify_store(store: Path, *, workers: int = 0, on_progress: Progress | None 
     if stated in (None, checked.items):
         return checked
     wrong = ("", f"the manifest counts {stated} items, but there are {checked.items}")
-    return Checked(checked.items, (*checked.wrong, wrong), checked.damaged)
+    return dataclasses.replace(checked, wrong=(*checked.wrong, wrong))
 
 
 def examine(
@@ -94,6 +95,8 @@ def examine(
             take(report)
         if on_progress:
             on_progress(done, total)
+    if source.damaged_pages:
+        wrong.append(("", f"pages are damaged, and items on them may be missing here ({source.damaged_pages})"))
     return Checked(total, tuple(wrong), tuple(damaged))
 
 
@@ -101,13 +104,15 @@ def _seconds_for(item: StoreItem) -> float:
     try:
         with LmdbStore(item.store, kind=item.kind).reading(item.media_id) as data:
             return seconds_allowed(len(data))
-    except StoreError:
+    except (DecodeError, StoreError):
         return seconds_allowed(0)
 
 
 def scan_item(item: StoreItem) -> ItemReport:
     """Decode an item completely and return its records."""
     try:
+        if len(records.media_key(item.media_id)) > records.MAX_ID_BYTES:
+            raise DecodeError(f"its media id has more than {records.MAX_ID_BYTES} bytes, the limit of media records")
         data = LmdbStore(item.store, kind=item.kind).read(item.media_id)
         known, probed = media_records(item.media_id, data, item.kind)
     except (DecodeError, StoreError) as exc:
@@ -116,8 +121,8 @@ def scan_item(item: StoreItem) -> ItemReport:
 
 
 def _verify(item: StoreItem) -> ItemReport:
-    source = LmdbStore(item.store, kind=item.kind)
     try:
+        source = LmdbStore(item.store, kind=item.kind)
         source.check_records(item.media_id)
         record = source.record(item.media_id)
         if record is not None:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from clipbert_cli.errors import InterruptionError, RunError
+from clipbert_cli.errors import InterruptionError, RunError, WeightsError
 from clipbert_cli.loading.prefetch import on_device
 from clipbert_cli.model.ema import WeightAverage
 from clipbert_cli.recipe.schema import TrainConfig
@@ -322,9 +322,15 @@ class Trainer:
         Raises:
             RunError: the file does not fit this training.
         """
+        from clipbert_cli.model.weights.weight_files import read_torch
+
         file = folder / TRAINING_FILE
+        hint = f"rename {folder}, and the run goes on from the checkpoint before it"
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            state = read_torch(file, mapped=False)
+        except WeightsError as exc:
+            raise RunError(str(exc), hint=hint) from exc
+        try:
             self._check_precision(state["precision"])
             self.optimizer.load_state_dict(state["optimizer"])
             if state["scaler"]:  # Other formats than fp16 have no scale.
@@ -333,10 +339,13 @@ class Trainer:
             self.step, self.skipped, self.skipped_in_row = state["step"], state["skipped"], state["skipped_in_row"]
         except RunError:
             raise
-        # A damaged or foreign file fails with any of a dozen types of errors, from zipfile's to KeyError.
+        except KeyError as exc:
+            raise RunError(f"{file} is no state of a training: it has no entry {exc}", hint=hint) from exc
+        # Entries of another program or model fail with any of a dozen types of errors.
         except Exception as exc:
+            reason = str(exc) or type(exc).__name__
             raise RunError(
-                f"{file} does not fit this training: {exc}", hint="resume with the recipe and release that wrote it"
+                f"{file} does not fit this training: {reason}", hint="resume with the recipe and release that wrote it"
             ) from exc
         if self.average:
             self.average.load(folder / AVERAGE_FILE, state["average"])

@@ -15,9 +15,10 @@ import torch
 
 from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import RunError
+from clipbert_cli.printable import shortened
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import learned_settings
-from clipbert_cli.runs.checkpoint import read_state
+from clipbert_cli.runs.checkpoint import read_state, strangers
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.types import Group
@@ -144,6 +145,8 @@ def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumpt
         )
     # Only sizes and checksums are compared here; the files are loaded once the model is built.
     checkpoint, damaged = folder.newest_sound_checkpoint()
+    if names := strangers(folder.checkpoints):
+        logger.warning("%s: ignored, because they are no checkpoints: %s", folder.checkpoints, shortened(names))
     state = read_state(checkpoint) if checkpoint else {}
     if checkpoint and state.get("recipe") != recipe_digest(own):
         raise RunError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -190,3 +191,40 @@ def test_one_damaged_run_does_not_hide_the_others(
     assert listed["good"]["state"] == "finished"
     assert (done.returncode, listed["bad"]["state"]) == (1, "damaged")
     assert "warning: damaged: bad: " in done.stderr
+
+
+def unreadable(metrics: Path, kind: str) -> None:
+    metrics.unlink()
+    if kind == "a folder":
+        metrics.mkdir()
+    elif kind == "a loop":
+        metrics.symlink_to(metrics.name)
+    elif kind == "a pipe":
+        os.mkfifo(metrics)
+    elif kind == "a device":
+        metrics.symlink_to("/dev/zero")
+    else:
+        metrics.write_bytes(b"x" * (2**25 + 10))
+
+
+@pytest.mark.parametrize("kind", ["a folder", "a loop", "a pipe", "a device", "a line without end"])
+def test_a_run_that_cannot_be_read_does_not_keep_others_from_being_drawn_or_reported(
+    kind: str, clipbert: Clipbert, trained_run: Path, tmp_path: Path
+) -> None:
+    for name in ("bad", "good"):
+        shutil.copytree(trained_run, tmp_path / name, symlinks=True)
+    unreadable(tmp_path / "bad" / "metrics.jsonl", kind)
+    done = clipbert("runs", "plot", "bad", "good", "-o", "curves.png", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "warning: damaged: bad: " in done.stderr
+    assert (tmp_path / "curves.png").stat().st_size > 1000
+    done = clipbert("report", "--run", "bad", "--run", "good", "-o", "report.html", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "warning: damaged: bad: " in done.stderr
+    page = (tmp_path / "report.html").read_text()
+    assert "damaged: " in page
+    assert "finished" in page
+    done = clipbert("runs", "plot", "bad", "-o", "none.png", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no run can be read" in done.stderr
+    assert not (tmp_path / "none.png").exists()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from clipbert_cli.runs.checkpoint import (
     mark_best,
     remove_old_checkpoints,
     save_checkpoint,
+    saved_steps,
     set_aside,
+    strangers,
 )
 from clipbert_cli.runs.folder import RunFolder
 
@@ -180,3 +183,65 @@ def test_a_folder_is_locked_by_one_process_and_free_when_it_ends(tmp_path: Path)
     assert not run.is_locked()
     with run.locked():
         pass
+
+
+def a_file(path: Path) -> None:
+    path.write_text("x")
+
+
+def state_of(content: str) -> Callable[[Path], None]:
+    def make(path: Path) -> None:
+        path.mkdir()
+        (path / "state.json").write_text(content)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "name", ["step_007", "step_abc", "step_", "step_-9", "step_9.5", "step_\u0669", "step_" + "9" * 30]
+)
+@pytest.mark.parametrize("make", [Path.mkdir, a_file, lambda path: path.symlink_to("nowhere")])
+def test_what_is_only_called_like_a_checkpoint_is_ignored(
+    name: str, make: Callable[[Path], object], tmp_path: Path
+) -> None:
+    run = run_folder(tmp_path / "run")
+    save(run.path, 5)
+    make(run.checkpoints / name)
+    assert run.newest_sound_checkpoint() == (run.checkpoints / "step_5", {})
+    assert saved_steps(run.checkpoints) == [5]
+    assert strangers(run.checkpoints) == [name]
+
+
+@pytest.mark.parametrize("make", [a_file, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)])
+def test_a_file_or_a_dangling_link_is_no_checkpoint(make: Callable[[Path], object], tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run")
+    save(run.path, 5)
+    make(run.checkpoints / "step_7")
+    assert run.newest_sound_checkpoint() == (run.checkpoints / "step_5", {})
+    assert strangers(run.checkpoints) == ["step_7"]
+
+
+@pytest.mark.parametrize(
+    ("make", "problem"),
+    [
+        (Path.mkdir, "state.json cannot be read"),
+        (state_of(""), "state.json cannot be read"),
+        (state_of("{}"), "state.json lists no files"),
+        (state_of('{"files": {}}'), "state.json lists no files"),
+        (state_of('{"files": ["model.safetensors"]}'), "state.json lists no files"),
+        (state_of('{"files": {"model.safetensors": 5}}'), "state.json lists no files"),
+        (state_of('{"files": {"model.safetensors": {"bytes": 5}}}'), "state.json lists no files"),
+        (state_of('{"files": {"a\\u0000b": {"bytes": 5, "crc32": 5}}}'), "is missing"),
+        (state_of('{"files": {"model.safetensors": {"bytes": 5, "crc32": 5}}}'), "model.safetensors is missing"),
+    ],
+)
+def test_the_checkpoint_before_a_damaged_one_is_taken(
+    make: Callable[[Path], object], problem: str, tmp_path: Path
+) -> None:
+    run = run_folder(tmp_path / "run")
+    save(run.path, 5)
+    make(run.checkpoints / "step_7")
+    found, damaged = run.newest_sound_checkpoint()
+    assert found == run.checkpoints / "step_5"
+    assert list(damaged) == [run.checkpoints / "step_7"]
+    assert problem in damaged[run.checkpoints / "step_7"]

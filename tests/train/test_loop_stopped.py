@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import pickle
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,12 +102,54 @@ def test_dropout_depends_on_seed_and_step_alone() -> None:
     assert plain != norms(seed=2, disturb=False)
 
 
-def test_a_state_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+class Runs:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("it-ran",)
+
+
+def _truncated(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-500])
+
+
+def _folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda file: file.write_bytes(b""), "the file is empty"),
+        (lambda file: file.write_bytes(b"not a checkpoint"), "holds more than tensors"),
+        (lambda file: file.write_bytes(b"PK" + bytes(300)), "holds more than tensors"),
+        (_truncated, "cannot be read as a torch file"),
+        (_folder, "Is a directory"),
+        (lambda file: file.unlink(), "No such file"),
+        (lambda file: file.write_bytes(pickle.dumps(Runs())), "holds more than tensors"),
+        (lambda file: torch.save({"step": Runs()}, file), "holds more than tensors"),
+        (lambda file: torch.save([1, 2], file), "holds a list"),
+        (lambda file: torch.save({"model": {}, "epoch": 3}, file), "is no state of a training: it has no entry"),
+    ],
+)
+def test_a_state_that_is_none_is_named(
+    damage: Callable[[Path], Any], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     trainer(config(), groups=1).write(tmp_path)
-    other = trainer(config(), groups=1)
-    (tmp_path / "training.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(RunError, match=r"training\.pt does not fit this training"):
-        other.read(tmp_path)
+    damage(tmp_path / "training.pt")
+    with pytest.raises(RunError, match=says) as caught:
+        trainer(config(), groups=1).read(tmp_path)
+    assert str(caught.value).startswith(str(tmp_path / "training.pt"))
+    assert "goes on from the checkpoint before it" in (caught.value.hint or "")
+    assert not Path("it-ran").exists()
+
+
+def test_the_state_of_another_model_is_refused(tmp_path: Path) -> None:
+    training = trainer(config(), groups=1)
+    state = training.state_dict()
+    torch.save({**state, "optimizer": {"state": {}, "param_groups": []}}, tmp_path / "training.pt")
+    with pytest.raises(RunError, match=r"training\.pt does not fit this training: .+"):
+        training.read(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------ stopping

@@ -162,11 +162,18 @@ def read_index(path: Path) -> Mapping[Any, Any]:
     return tensors
 
 
-def read_torch(path: Path) -> Mapping[Any, Any]:
+def read_torch(path: Path, *, mapped: bool = True) -> Mapping[Any, Any]:
+    """Return the entries of a torch file. Unless they are `mapped`, they are in memory and the file may change.
+
+    Raises:
+        WeightsError: another kind of file, a damaged one, or one that wants to run code.
+    """
+    if path.is_file() and not path.stat().st_size:
+        raise WeightsError(f"{path}: the file is empty", hint=DOWNLOAD_AGAIN)
     try:
         with torch.serialization.safe_globals(ARRAY_GLOBALS), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it loads, or is refused below
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path}: holds more than tensors, arrays and plain containers, or is damaged: {torch_reason(error)}",

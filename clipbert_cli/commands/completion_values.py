@@ -152,12 +152,11 @@ def _settings_page() -> dict[str, _Setting]:
 
 
 def _media_ids(cursor: Cursor) -> Candidates:
-    import lmdb
+    from clipbert_cli.store.environment import open_environment
 
-    store = os.path.expanduser(cursor.last("STORE") or "")
+    store = Path(os.path.expanduser(cursor.last("STORE") or ""))
     with (
-        lmdb.open(store, subdir=os.path.isdir(store), readonly=True, lock=False) as environment,
-        environment.begin() as transaction,
+        open_environment(store).lmdb.begin() as transaction,
         transaction.cursor() as keys,
     ):
         found = keys.set_range(cursor.word.encode()) if cursor.word else keys.first()

@@ -3,7 +3,7 @@
     scores/
       scores.npy      float32 (M, N): one row per media item, one column per text; NaN where the media item failed
       ids.json        {"media": [M ids], "texts": [N texts as in prediction_lines.py], "errors": {media id: reason},
-                      "checksum": of media, texts and errors in their order}
+                      "rows": [the CRC-32 of each row of scores.npy], "checksum": of all these in their order}
       unfinished/     removed at the end
         state.json    what is scored, and by which model
         scores.npy    the same array, allocated in full at the start; processes write their rows in place
@@ -22,6 +22,7 @@ import hashlib
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -164,11 +165,10 @@ class ScoreFolder:
                 for position, mark in enumerate(marks)
                 if mark == FAILED
             }
-            texts = self.scoring.texts
-            ids = {"media": self.scoring.media, "texts": texts.to_json(), "errors": errors}
-            checksum = _checksum(self.scoring.media, texts, errors)
+            rows = [zlib.crc32(row) for row in map_array(self.unfinished / SCORES)]
+            ids = _Ids(self.scoring.media, self.scoring.texts, errors, rows)
             with atomic_file(self.path / IDS, durable=True) as stream:
-                stream.write(json.dumps({**ids, "checksum": checksum}) + "\n")
+                stream.write(json.dumps({**ids.to_json(), "checksum": ids.checksum()}) + "\n")
             os.replace(self.unfinished / SCORES, self.path / SCORES)
             fsync(self.path)
             shutil.rmtree(self.unfinished)
@@ -266,43 +266,60 @@ def read_scores(path: Path) -> dict[PredictionKey, Row]:
     except (OSError, UnreadableError) as exc:
         raise PredictionsError(f"{path}: the scores are damaged: {exc}", hint=hint) from exc
     try:
-        media, texts, errors = _read_ids(ids)
+        found = _read_ids(ids)
     except RecordError as exc:
         raise PredictionsError(f"{path / IDS}: the scores are damaged: {exc}", hint=hint) from exc
-    if scores.dtype != np.float32 or scores.shape != (len(media), len(texts.keys)):
+    shape = (len(found.media), len(found.texts.keys))
+    if scores.dtype != np.float32 or scores.shape != shape:
         raise PredictionsError(
-            f"{path / SCORES}: {scores.dtype} {scores.shape}, expected float32 {(len(media), len(texts.keys))} as "
-            f"{IDS} says",
-            hint=hint,
+            f"{path / SCORES}: {scores.dtype} {scores.shape}, expected float32 {shape} as {IDS} says", hint=hint
         )
     rows = {}
-    for row, name in enumerate(media):
+    for row, name in enumerate(found.media):
         where = f"{path / SCORES}, row {row}"
-        if name in errors:
-            rows[PredictionKey(name)] = Row(where, {"media_id": name, "media_error": errors[name]})
+        if name in found.errors:
+            rows[PredictionKey(name)] = Row(where, {"media_id": name, "media_error": found.errors[name]})
             continue
         if not np.isfinite(scores[row]).all():
             raise PredictionsError(f"{where} ({name!r}): a score is not a finite number", hint=hint)
-        rows[PredictionKey(name)] = Row(where, {"media_id": name, "scores": scores[row]}, texts)
+        if zlib.crc32(scores[row].tobytes()) != found.rows[row]:
+            raise PredictionsError(
+                f"{where} ({name!r}): these are not the scores that were written: their checksum differs", hint=hint
+            )
+        rows[PredictionKey(name)] = Row(where, {"media_id": name, "scores": scores[row]}, found.texts)
     return rows
 
 
-def _read_ids(ids: Any) -> tuple[list[str], TextList, dict[str, str]]:
-    """Return the media ids, texts and errors of `ids.json`. Raises RecordError."""
+@dataclass(frozen=True)
+class _Ids:
+    """The content of `ids.json`: which media item and text a score belongs to, and a CRC-32 of each row of scores."""
+
+    media: Sequence[str]
+    texts: TextList
+    errors: Mapping[str, str]
+    rows: Sequence[int]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"media": self.media, "texts": self.texts.to_json(), "errors": self.errors, "rows": self.rows}
+
+    def checksum(self) -> str:
+        content = json.dumps(list(self.to_json().values()), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _read_ids(ids: Any) -> _Ids:
+    """Return the content of `ids.json`. Raises RecordError."""
     if not isinstance(ids, dict):
         raise RecordError(f"a JSON {type(ids).__name__}, expected an object")
-    media, errors = ids.get("media"), ids.get("errors")
+    media, errors, rows = ids.get("media"), ids.get("errors"), ids.get("rows")
     if not isinstance(media, list) or any(not isinstance(name, str) for name in media) or len({*media}) != len(media):
         raise RecordError("media must be a list of media ids, each once")
     if not isinstance(errors, dict) or any(not isinstance(reason, str) for reason in errors.values()):
         raise RecordError("errors must be an object of media ids and reasons")
-    texts = TextList.parse(ids.get("texts"))
+    if not isinstance(rows, list) or len(rows) != len(media):
+        raise RecordError("rows must be a list with one checksum per media item")
+    found = _Ids(media, TextList.parse(ids.get("texts")), errors, rows)
     # The order says which row and column a score belongs to, and nothing else does.
-    if ids.get("checksum") != _checksum(media, texts, errors):
-        raise RecordError("media, texts and errors are not those that were written: their checksum differs")
-    return media, texts, errors
-
-
-def _checksum(media: Sequence[str], texts: TextList, errors: Mapping[str, str]) -> str:
-    content = json.dumps([media, texts.to_json(), errors], sort_keys=True)
-    return hashlib.sha256(content.encode()).hexdigest()[:16]
+    if ids.get("checksum") != found.checksum():
+        raise RecordError("media, texts, errors and rows are not those that were written: their checksum differs")
+    return found

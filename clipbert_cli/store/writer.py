@@ -25,7 +25,7 @@ _FIRST_MAP_BYTES = 2**28
 _COMMIT_BYTES = 2**26
 _COMMIT_KEYS = 1000
 
-# Zeros that are written at once to find out why LMDB could not write.
+# Bytes that are written at once to find out why LMDB could not write.
 _PROBE_BYTES = 2**20
 
 
@@ -119,11 +119,13 @@ class StoreWriter:
         LMDB reports a write that the system cut short, such as on a full disk, as an input/output error. Writing as
         much again gives the real reason.
         """
+        # Not zeros, which take no space where the file system compresses.
+        probe = os.urandom(_PROBE_BYTES)
         with self._data_file.open("ab", buffering=0) as file:
             size, left = file.tell(), max(1, self._pending_bytes)
             try:
                 while left > 0:
-                    left -= file.write(bytes(min(left, _PROBE_BYTES)))
+                    left -= file.write(probe[:left])
                 os.fsync(file.fileno())
             finally:
                 file.truncate(size)

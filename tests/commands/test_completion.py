@@ -333,3 +333,32 @@ def test_a_person_presses_tab(terminal: Terminal) -> None:
         terminal.tmux("send-keys", "C-u")
         terminal.tmux("send-keys", "C-l")
         terminal.wait_for(r"\A> *$")
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "text", "a folder", "keys"])
+def test_a_damaged_store_offers_nothing_and_ends_nothing(
+    damage: str, made_data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(made_data / "vis_db", tmp_path / "store")
+    file = tmp_path / "store" / "data.mdb"
+    content = bytearray(file.read_bytes())
+    if damage == "keys":
+        for page in range(2, len(content) // 4096):
+            content[page * 4096 : page * 4096 + 64] = b"\xff" * 64
+    file.unlink()
+    if damage == "a folder":
+        file.mkdir()
+    else:
+        contents = {"empty": b"", "cut off": content[:20_000], "text": b"no store\n" * 999, "keys": content}
+        file.write_bytes(contents[damage])
+    ask_shell(monkeypatch, "bash", f"clipbert store show {tmp_path}/store ")
+    assert complete(COMMAND)
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("name", ["step_abc", "step_", "step_-1", "step_9.5", "step_" + "9" * 5000])
+def test_a_strange_checkpoint_does_not_hide_the_others(name: str, tmp_path: Path) -> None:
+    checkpoints = tmp_path / "run" / "checkpoints"
+    for each in ("step_10", "step_9", name[:200]):
+        (checkpoints / each).mkdir(parents=True)
+    assert listed(f"clipbert infer --run {tmp_path}/run --checkpoint ") == ["best", "latest", "step_9", "step_10"]

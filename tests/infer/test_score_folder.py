@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -203,4 +203,42 @@ def test_damaged_scores_are_refused_with_the_reason(harm, message: str, tmp_path
     harm(tmp_path / "scores")
     assert is_score_folder(tmp_path / "scores")
     with pytest.raises(PredictionsError, match=message):
+        read_scores(tmp_path / "scores")
+
+
+def _flip(scores: np.ndarray, bit: int) -> None:
+    scores.view(np.uint8).reshape(-1)[bit // 8] ^= 1 << bit % 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scores: scores.__setitem__([0, 1], scores[[1, 0]]),
+        lambda scores: scores.__setitem__(slice(None), scores[:, ::-1].copy()),
+        lambda scores: scores.__setitem__((0, 0), scores[0, 0] + 1),
+        lambda scores: scores.__setitem__(0, 0),
+        lambda scores: scores.__setitem__(slice(None), -scores),
+        lambda scores: _flip(scores, 3),
+        lambda scores: _flip(scores, 8 * scores.nbytes - 40),
+    ],
+)
+def test_other_scores_of_the_same_shape_are_refused(change: Callable[[np.ndarray], None], tmp_path: Path) -> None:
+    finished(tmp_path / "scores")
+    before = read_scores(tmp_path / "scores")
+    scores = np.load(tmp_path / "scores" / "scores.npy")
+    change(scores)
+    np.save(tmp_path / "scores" / "scores.npy", scores)
+    with pytest.raises(PredictionsError, match=r"scores\.npy, row \d+ .*(checksum differs|not a finite number)"):
+        read_scores(tmp_path / "scores")
+    assert len(before) == len(MEDIA)
+
+
+@pytest.mark.parametrize(
+    "rows", [None, [], "abc", {"0": 1}, [1, 2], ["x"] * len(MEDIA), [0] * len(MEDIA), [None] * len(MEDIA)]
+)
+def test_other_checksums_of_rows_are_refused(rows: object, tmp_path: Path) -> None:
+    finished(tmp_path / "scores")
+    ids = json.loads((tmp_path / "scores" / "ids.json").read_text())
+    (tmp_path / "scores" / "ids.json").write_text(json.dumps({**ids, "rows": rows}))
+    with pytest.raises(PredictionsError, match=r"ids\.json: the scores are damaged: .*rows"):
         read_scores(tmp_path / "scores")

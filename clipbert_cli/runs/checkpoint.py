@@ -73,7 +73,7 @@ def damage(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, in a few words, or None if each is as it was written."""
     try:
         files = {name: (each["bytes"], each["crc32"]) for name, each in read_state(folder)["files"].items()}
-    except ValueError as exc:
+    except UnreadableError as exc:
         return str(exc)
     except (LookupError, AttributeError, TypeError):
         files = {}

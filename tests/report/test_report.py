@@ -254,7 +254,6 @@ def test_trainings_alone_are_compared(
     ("arguments", "message"),
     [
         ([], "neither PREDS nor --run is given"),
-        (["absent.jsonl"], "absent.jsonl does not exist"),
         (["run"], "run is a run, not predictions"),
         (["p.jsonl"], "--recipe or --run is missing"),
         (["p.jsonl", "-r", "demo_qa"], "--split is missing"),
@@ -269,6 +268,14 @@ def test_wrong_usage_is_one_message(clipbert: Clipbert, tmp_path: Path, argument
     assert done.returncode == 2
     assert message in done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "run"]
+
+
+@pytest.mark.parametrize("name", ["absent.jsonl", "."])
+def test_predictions_that_are_no_file_are_one_message(clipbert: Clipbert, tmp_path: Path, name: str) -> None:
+    done = clipbert("report", name, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "no such predictions file" in done.stderr or "is a folder, not a predictions file" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_predictions_of_other_records_are_refused(

@@ -217,6 +217,7 @@ PARTS = {
     "text.record_files: _separator": "text.record_files: _read_table",
     "text.record_files: _records_as_written": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
+    "infer.score_folder: ScoreFolder.finish": "infer.score_folder: ScoreFolder._is_whole",
 }
 # These files have a reader of their own, for content that is not text.
 OTHER_READERS = {

@@ -70,15 +70,15 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
     frames, duration and how clips are decoded: `packets` decodes the packets that are needed, `linear` decodes from the
     start. The last column says what is wrong with a damaged video.
 
-    A line on stderr says how many of the items a usual GPU decodes, and why not the others.
-
-    The exit code is 1 if an item's record or its place in the store is damaged; `clipbert store verify` decodes, too.
+    A line on stderr says how many of the items a usual GPU decodes, and why not the others. The exit code is 1 if an
+    item's record or its place in the store is damaged; `clipbert store verify` decodes, too.
 
     With --json, every item has the keys id, kind, codec, width, height, rotation, frames, first_seconds, last_seconds,
     rate, bytes, decoded_by, damage and not_on_gpu, the reason why a GPU does not decode it. Width and height are those
     of the first frame as it is coded; rotation is the clockwise turn in degrees that makes it upright.
     """
     from clipbert_cli.commands.terminal import note, print_json, show_logs, warn
+    from clipbert_cli.errors import ClipbertError
     from clipbert_cli.store.gpu_share import GpuShare, why_not_on_gpu
     from clipbert_cli.store.lmdb_store import open_store
     from clipbert_cli.store.records import listing
@@ -87,13 +87,15 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
     source = open_store(store)
     rows, is_damaged = [], False
     for media_id in source:
-        record, damage = None, {}
+        record: dict[str, Any] | None = None
+        more: dict[str, str | None] = {"not_on_gpu": None}
         try:
             record = source.sound_record(media_id)
-        except ValueError as exc:
-            damage, is_damaged = {"damage": str(exc)}, True
-        why_not = why_not_on_gpu(source, media_id) if source.has_records and not damage else None
-        rows.append({**listing(media_id, source.kind, record), **damage, "not_on_gpu": why_not})
+            if source.has_records:
+                more["not_on_gpu"] = why_not_on_gpu(source, media_id)
+        except (ValueError, ClipbertError) as exc:
+            more, is_damaged = {"damage": str(exc), "not_on_gpu": "it is damaged"}, True
+        rows.append(listing(media_id, source.kind, record) | more)
     if source.damaged_pages:
         warn(f"{store}: pages are damaged, and items on them may be missing here ({source.damaged_pages})")
     if as_json:
@@ -101,8 +103,7 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
     else:
         _print_rows(rows)
         if source.has_records:
-            reasons = (row["not_on_gpu"] for row in rows if row["width"] is not None)
-            note(f"a usual GPU decodes {GpuShare.of(source.kind, reasons).describe()}")
+            note(f"a usual GPU decodes {GpuShare.of(source.kind, (row['not_on_gpu'] for row in rows)).describe()}")
     if is_damaged or source.damaged_pages:
         raise typer.Exit(1)
 

@@ -101,6 +101,8 @@ def test_the_death_of_a_process_that_loads_something_else_is_noticed() -> None:
     assert next(validation) == [0]
     assert process.pid
     os.kill(process.pid, signal.SIGKILL)
+    # A large process takes longer to end than the other one to load all numbers.
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(ClipbertError, match="SIGKILL"):
         list(validation)
 

@@ -214,6 +214,7 @@ PARTS = {
     "commands.completion_values: _yaml": "recipe.values: read_text",  # completion ignores every error
     "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
     "text.record_files: _record": "text.record_files: _read_lines",
+    "text.record_files: _reader": "text.record_files: _read_table",
     "text.record_files: _separator": "text.record_files: _read_table",
     "text.record_files: _records_as_written": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",

@@ -56,6 +56,9 @@ OTHER_FILES = {
 MAX_OBJECT_BYTES = 64 * 2**20
 """The limit of a JSON object with records, which is read whole. JSON lines and lists have none."""
 
+MAX_TABLE_LINE = 2**20
+"""The limit of characters in a line of a table: each cell takes 50 times the memory of its separator."""
+
 _ROWS_LOOKED_AT = 20
 
 logger = logging.getLogger("clipbert")
@@ -211,7 +214,7 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
         with open_text(path) as stream:
             line, start, separator = _separator(path, stream, separators)
             stream.seek(start)
-            first_rows = _first_rows(csv.reader(lines_of(stream, path), delimiter=separator, strict=True))
+            first_rows = _first_rows(_reader(stream, path, separator))
             widths = [len(_without_blank_end(row)) for row in first_rows]
             # One cell above many is no heading. A row that is too long is reported by its line.
             if len(widths) > 2 and widths[0] < min(widths[1:]):
@@ -221,12 +224,17 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
                 )
                 return
             stream.seek(start)
-            rows = csv.reader(lines_of(stream, path), delimiter=separator, strict=True)
+            rows = _reader(stream, path, separator)
             yield from _rows(path, rows, line, names)
     except csv.Error as exc:
         yield f"{path}:{line}: not a table ({exc})"
     except UnreadableError as exc:
         yield f"{exc}; save it as UTF-8, in Excel as `CSV UTF-8`" if "UTF-8" in str(exc) else str(exc)
+
+
+def _reader(stream: IO[str], path: Path, separator: str) -> Any:
+    """Return a reader of the `csv` module for the rest of an open table."""
+    return csv.reader(lines_of(stream, path, limit=MAX_TABLE_LINE), delimiter=separator, strict=True)
 
 
 def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | str]:
@@ -278,13 +286,13 @@ def _separator(path: Path, stream: IO[str], separators: str) -> tuple[int, int, 
     This is the separator with which the first rows have equally many cells, and most. A first line `sep=;`, which Excel
     writes and obeys, states it.
     """
-    first = next(lines_of(stream, path), "")
+    first = next(lines_of(stream, path, limit=MAX_TABLE_LINE), "")
     if first.startswith("sep=") and len(first.rstrip("\r\n")) == len("sep=;"):
         return 2, stream.tell(), first[len("sep=")]
     looks: list[tuple[bool, int]] = []
     for separator in separators:
         stream.seek(0)
-        looks.append(_look(csv.reader(lines_of(stream, path), delimiter=separator, strict=True)))
+        looks.append(_look(_reader(stream, path, separator)))
     return 1, 0, separators[looks.index(max(looks))]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clipbert_cli.errors import RecipeError
+from clipbert_cli.errors import RecipeError, RunError
+from clipbert_cli.foreign import excerpt
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.task.base import Task
 from clipbert_cli.types import Batch, Outputs
@@ -74,9 +75,16 @@ def metric_value(scores: Mapping[str, Any], metric: str) -> float:
 
     Raises:
         RecipeError: validation gives no such number.
+        RunError: the scores of a run hold something else in its place.
     """
-    value = scores.get(metric.removeprefix("-"))
+    name = metric.removeprefix("-")
+    value = scores.get(name)
     if not isinstance(value, int | float):
+        if value is not None:
+            raise RunError(
+                f"a score that the run has saved is no number: {name} is {excerpt(repr(value))}",
+                hint="the run's files have been changed: restore them, or begin a new run",
+            )
         known = [key for key, each in scores.items() if isinstance(each, int | float) and key != "step"]
         raise RecipeError(
             f"train.best_metric is {metric!r}, but must be one of {', '.join(known)}",

@@ -16,7 +16,7 @@ from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import read_examples
 from clipbert_cli.text.fields import Names, Record, RecordError
-from clipbert_cli.text.record_files import read_records
+from clipbert_cli.text.record_files import MAX_TABLE_LINE, read_records
 from clipbert_cli.types import Example
 
 RECORDS = [
@@ -336,3 +336,20 @@ def test_ids_may_be_unique_per_media_item_only(tmp_path: Path, task: str) -> Non
         file.write(json.dumps({"video_id": "w", "qid": 1, **rest}) + "\n")
     with pytest.raises(AnnotationError, match=r":6: example id '1' of 'w' is also that of .*:4$"):
         read(task, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", "video_id,question,answer" + "," * MAX_TABLE_LINE + "\nv,what,a\n"),
+        ("a.csv", "video_id,question,answer\nv,what,a\nw,what,a" + "," * MAX_TABLE_LINE + "\n"),
+        ("a.tsv", "video_id\tquestion\tanswer\nv\twhat" + "\t" * MAX_TABLE_LINE),
+        ("a.csv", "sep=;\nvideo_id;question;answer" + ";" * MAX_TABLE_LINE),
+        ("a.csv", "a" * (MAX_TABLE_LINE + 1)),
+        ("a.csv", "video_id,question,answer\n" + 'v,"' + "what " * MAX_TABLE_LINE),
+    ],
+    ids=["headings", "a row", "tabs", "semicolons", "one cell", "quoted"],
+)
+def test_a_line_of_a_table_has_a_limit(tmp_path: Path, name: str, content: str) -> None:
+    with pytest.raises(AnnotationError, match=f"a line has more than {MAX_TABLE_LINE} characters"):
+        read("open_ended_qa", written(tmp_path / name, content))

@@ -15,11 +15,12 @@ import torch
 from conftest import train
 from running import TINY, Clipbert
 
+from clipbert_cli.errors import RunError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.train.validation import ValidationLosses
+from clipbert_cli.train.validation import BestCheckpoint, ValidationLosses
 from clipbert_cli.types import Batch, Example, Outputs
 
 ANSWERS = {"cat": 0, "dog": 1, "red": 2}
@@ -156,3 +157,11 @@ def test_the_best_checkpoint_may_be_that_of_the_smallest_loss(made_data: Path, t
 
 def test_retrieval_records_a_loss(retrieval_run: Path) -> None:
     assert all(0 < record["loss"] < 10 for record in RunFolder(retrieval_run).validations())
+
+
+@pytest.mark.parametrize("value", ["0.5", "best", [0.5], {"mean": 0.5}, "nan"])
+def test_a_score_of_the_run_that_is_no_number_is_named(value: object) -> None:
+    best = BestCheckpoint("accuracy")
+    best.best = {"step": 2, "accuracy": value}
+    with pytest.raises(RunError, match="a score that the run has saved is no number: accuracy is"):
+        best.update({"step": 4, "accuracy": 0.5})

@@ -45,13 +45,19 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Mismatch:
-    """An entry of the file whose shape differs from the model's."""
+    """An entry of the file whose shape differs from the model's, or whose numbers are no real ones.
+
+    `numbers` names such a type, as `int64`; "" is any type of floating point.
+    """
 
     key: str
     found: tuple[int, ...]
     expected: tuple[int, ...]
+    numbers: str = ""
 
     def __str__(self) -> str:
+        if self.numbers:
+            return f"{self.key}: {self.numbers} in the file, floating point in the model"
         return f"{self.key}: {self.found} in the file, {self.expected} in the model"
 
 
@@ -69,7 +75,7 @@ class LoadReport:
         missing: names in the model that the file should have; like `unexpected` and `mismatched`, empty in a report
             that `load_weights` returns.
         unexpected: names in the file without a place in the model.
-        mismatched: entries whose shapes differ.
+        mismatched: entries whose shapes differ, or whose numbers are integers or complex.
         head: (what happens, how many outputs, their names): see `HeadRows`; empty if the file has no head for them.
     """
 
@@ -233,7 +239,8 @@ def match(
         elif key.startswith("head.") and "head." in may_be_new:
             ignored.setdefault(OTHER_HEAD, []).append(name)
         elif key in state:
-            mismatched.append(Mismatch(key, tuple(tensor.shape), tuple(state[key].shape)))
+            numbers = "" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
+            mismatched.append(Mismatch(key, tuple(tensor.shape), tuple(state[key].shape), numbers))
         elif not belongs(key, parts):
             ignored.setdefault(OTHER_PART, []).append(name)
         else:
@@ -320,7 +327,8 @@ def explain(report: LoadReport) -> list[str]:
     """Return the lines of the error message about a report with entries that do not fit."""
     lines = [f"{report.source}: this {report.format} does not fit the model ({len(report.loaded)} entries do)"]
     for word, names in (
-        ("other shapes", report.mismatched),
+        ("other numbers", [each for each in report.mismatched if each.numbers]),
+        ("other shapes", [each for each in report.mismatched if not each.numbers]),
         ("missing in the file", report.missing),
         ("unexpected in the file", report.unexpected),
     ):
@@ -331,6 +339,8 @@ def explain(report: LoadReport) -> list[str]:
 
 def hint_for(report: LoadReport) -> str:
     """Return what to change in the recipe; other shapes come first, as they cause the other complaints."""
+    if any(each.numbers for each in report.mismatched):
+        return "the file holds quantized or other numbers: convert it to float32, or choose other weights"
     if report.mismatched:
         return "make the sizes in model.visual and model.bert those of the weights, or choose other weights"
     if report.missing:

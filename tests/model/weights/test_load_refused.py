@@ -55,10 +55,15 @@ def test_long_lists_are_cut(tmp_path: Path, classifier: ClipBert) -> None:
     assert "and 20 more" in str(error)
 
 
-def test_integers_are_not_taken_for_weights(tmp_path: Path, classifier: ClipBert) -> None:
+@pytest.mark.parametrize("kind", [torch.int64, torch.int8, torch.uint8, torch.bool, torch.complex64, torch.complex128])
+def test_other_numbers_are_not_taken_for_weights(tmp_path: Path, classifier: ClipBert, kind: torch.dtype) -> None:
     state = to_original(other_model())
-    state["transformer.bert.pooler.dense.bias"] = torch.ones(16, dtype=torch.int64)
-    refuse(classifier, save_torch(state, tmp_path / "m.pt"), "transformer.pooler.bias")
+    state["transformer.bert.pooler.dense.bias"] = torch.ones(16, dtype=kind)
+    name = str(kind).removeprefix("torch.")
+    message = rf"other numbers \(1\): transformer.pooler.bias: {name} in the file"
+    error = refuse(classifier, save_torch(state, tmp_path / "m.pt"), message)
+    assert "other shapes" not in str(error)
+    assert "float32" in (error.hint or "")
 
 
 def test_two_entries_for_one_place_are_refused(tmp_path: Path, classifier: ClipBert) -> None:

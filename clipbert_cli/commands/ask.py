@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -142,6 +143,9 @@ def _questions(file: Path) -> Iterator[IO[bytes]]:
             hint="name a file of JSON lines, or - for stdin",
         ) from exc
     with stream:
+        # /dev/zero and its like have no lines and no end.
+        if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
+            raise UsageError(f"--questions is {file}, a device", hint="name a file of JSON lines, or - for stdin")
         yield stream
 
 

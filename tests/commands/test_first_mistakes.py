@@ -103,6 +103,7 @@ MISTAKES = [
     ("ask --run runs/qa --video cat.mp4 what?", "no such video file: cat.mp4", "check the names"),
     ("ask --run runs/qa --video videos what?", "videos, which is a folder", "--video videos/*"),
     ("ask --run runs/qa --questions videos", "--questions is videos, which cannot be read", "a file of JSON lines"),
+    ("ask --run runs/qa --questions /dev/zero", "--questions is /dev/zero, a device", "a file of JSON lines"),
     ("ask --run runs/qa --questions nope.jsonl", "No such file", "a file of JSON lines"),
     ("ask --run runs/qa --video notes.txt what?", "video 'notes.txt'", "--image before a picture"),
     ("ask --run runs/qa --image a.mp4 what?", "image 'a.mp4'", "--video before a video"),

@@ -22,6 +22,7 @@ from clipbert_cli.build import evaluation_sampling
 from clipbert_cli.errors import PredictionsError, RunError, UnreadableError, UsageError
 from clipbert_cli.foreign import read_json
 from clipbert_cli.infer.prediction_lines import check_exists
+from clipbert_cli.infer.score_folder import is_score_folder
 from clipbert_cli.recipe.load import dump_recipe, load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.folder import RunFolder
@@ -86,7 +87,8 @@ def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
     Raises:
         PredictionsError: the predictions themselves are missing or a folder.
     """
-    check_exists(predictions)
+    if not is_score_folder(predictions):
+        check_exists(predictions)
     file = meta_file(predictions)
     try:
         content = read_json(file)

@@ -224,11 +224,11 @@ def test_a_folder_without_a_run_and_a_damaged_run_are_named(
 
 
 def test_debug_shows_the_traceback(clipbert_process: ClipbertProcess, tmp_path: Path) -> None:
-    process = clipbert_process("--debug", "eval", tmp_path / "absent", "-r", "absent", "--split", "test")
+    process = clipbert_process("--debug", "eval", tmp_path / "absent", "-r", "demo_qa", "--split", "test")
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" in stderr
-    assert "RecipeError" in stderr
+    assert "PredictionsError" in stderr
 
 
 @pytest.mark.parametrize(
@@ -283,12 +283,13 @@ def test_eval_takes_recipe_and_split_from_the_meta_file(
     shutil.copy(f"{predictions}.meta.json", f"{changed}.meta.json")
     done = clipbert("eval", changed, "--allow-partial")
     assert done.returncode == 2
-    assert "--split is missing; what made the predictions is unknown: preds.jsonl.meta.json belongs to" in done.stderr
+    assert "what made the predictions is unknown: preds.jsonl.meta.json belongs to other predictions" in done.stderr
 
 
 @pytest.mark.parametrize("given", [[], ["--run", "runs/x", "--recipe", "demo_qa"]])
-def test_eval_takes_either_a_run_or_a_recipe(clipbert: Clipbert, given: list[str]) -> None:
-    done = clipbert("eval", "preds.jsonl", "--split", "test", *given)
+def test_eval_takes_either_a_run_or_a_recipe(clipbert: Clipbert, tmp_path: Path, given: list[str]) -> None:
+    (tmp_path / "preds.jsonl").touch()
+    done = clipbert("eval", "preds.jsonl", "--split", "test", *given, cwd=tmp_path)
     assert done.returncode == 2
     assert "--run" in done.stderr
     assert "--recipe" in done.stderr

@@ -92,6 +92,17 @@ def chromium() -> str | None:
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
+@pytest.fixture(autouse=True)
+def usual_scheduling() -> Iterator[None]:
+    """Undo what SVT-AV1 does to the process of a superuser that encodes with it: real-time priority, for children too.
+
+    Threads that wait in a loop, as those of libvpx, then wait for ever for one that gets no processor.
+    """
+    yield
+    if hasattr(os, "sched_getscheduler") and os.sched_getscheduler(0) != os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 @pytest.fixture(scope="session")
 def clipbert() -> Clipbert:
     """Runs the command line without a terminal, in this process: starting one costs seconds."""

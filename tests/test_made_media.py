@@ -13,6 +13,7 @@ made = [
     video(20, height=56, container="mpegts"),
     video(20, container="matroska"),
     video(20, codec="libvpx-vp9", container="webm"),
+    video(20, codec="libvpx", container="webm"),
     video(20, codec="mpeg4", container="avi"),
 ]
 print([zlib.crc32(each) for each in made])

@@ -11,7 +11,7 @@ from refused_inputs import cases
 from running import Finished
 
 CASES = 34
-"""Of each kind: more than 200 in total."""
+"""Number of cases of each kind; there are more than 200 in total."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def test_refusing_takes_little_memory_and_time(name: str, world: World, refused:
     row = measured(world, refused[name])
     assert row["fault"] == ""
     assert row["peak_mb"] < 1000
-    # Of the processor: other tests run at the same time.
+    # This is processor time, because other tests run at the same time.
     assert row["cpu_seconds"] < 10
 
 

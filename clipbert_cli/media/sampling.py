@@ -182,7 +182,7 @@ class Timeline:
         if len(gaps):
             median = np.median(gaps)
             usual = gaps[np.abs(gaps - median) <= max(1, median / 4)]
-            # Of an even number of gaps the median is between the two in the middle, and may be near none.
+            # With an even number of gaps, the median lies between the two in the middle and may be near neither.
             step = float(usual.mean() if len(usual) else np.percentile(gaps, 50, method="lower"))
         else:
             step = float(1 / (info.average_rate * info.time_base)) if info.average_rate else 1.0

@@ -275,7 +275,7 @@ def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], above
 def _refuse_other_mapping(entries: Entries, path: Path) -> None:
     """Raise RecipeError for another file that is YAML as well, such as answers or annotations in JSON."""
     keys = [str(key[0]) for key in entries if len(key) == 1]
-    # Of a few unknown keys it is more useful to hear which setting each may mean.
+    # If few keys are unknown, a guess at the setting that each one means is more useful.
     if len(keys) > 3 and not {"extends", *keys_of(())} & set(keys):
         raise RecipeError(
             f"{shown(path)} is no recipe: none of its {len(keys)} keys is a setting; the first is {keys[0]}",

@@ -45,9 +45,9 @@ SETTINGS = {
 
 @dataclass(frozen=True)
 class Mismatch:
-    """An entry of the file whose shape differs from the model's, or whose numbers are no real ones.
+    """An entry of the file whose shape differs from the model's, or whose numbers are not floating point.
 
-    `numbers` names such a type, as `int64`; "" is any type of floating point.
+    `numbers` names the type of such numbers, as `int64`; it is "" for floating point.
     """
 
     key: str
@@ -338,7 +338,7 @@ def explain(report: LoadReport) -> list[str]:
 
 
 def hint_for(report: LoadReport) -> str:
-    """Return what to change in the recipe; other shapes come first, as they cause the other complaints."""
+    """Return what to change; other numbers and other shapes come first, as they cause the other complaints."""
     if any(each.numbers for each in report.mismatched):
         return "the file holds quantized or other numbers: convert it to float32, or choose other weights"
     if report.mismatched:

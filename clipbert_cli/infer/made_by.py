@@ -96,6 +96,8 @@ def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
         return None, f"unknown: there is no {file.name}"
     except UnreadableError as exc:
         return None, f"unknown: {exc}"
+    if not predictions.is_file():
+        return None, f"unknown: {predictions} is no file"
     if not isinstance(content, dict) or content.get("predictions_crc32") != checksum(predictions):
         return None, f"unknown: {file.name} belongs to other predictions"
     return content, ""

@@ -18,6 +18,8 @@ import pytest
 import torch
 from running import Clipbert, ClipbertProcess, Finished
 
+from clipbert_cli.infer.made_by import read_meta
+
 
 @pytest.fixture(scope="session")
 def run(retrieval_run: Path) -> Path:
@@ -313,3 +315,11 @@ def test_a_retrieval_run_answers_no_questions(run: Path, made_data: Path, clipbe
     done = clipbert("ask", "--run", run, "--video", made_data / "videos" / "test0000.mp4", "what is it ?")
     assert done.returncode == 2
     assert "clipbert search FOLDER" in done.stderr
+
+
+def test_a_meta_file_beside_a_folder_of_scores_says_nothing(tmp_path: Path) -> None:
+    scores = tmp_path / "scores"
+    scores.mkdir()
+    (scores / "scores.npy").touch()
+    (tmp_path / "scores.meta.json").write_text("{}")
+    assert read_meta(scores) == (None, f"unknown: {scores} is no file")

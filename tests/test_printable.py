@@ -285,5 +285,4 @@ def test_commands_print_with_the_functions_of_one_module() -> None:
     assert found - {(name, call) for name, call in found if name == "terminal.py"} == {
         ("app.py", "typer.echo"),
         ("completion.py", "print"),
-        ("runs.py", "Console"),
     }

@@ -27,6 +27,8 @@ from clipbert_cli.commands.report import report_page
 from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
+from clipbert_cli.commands.terminal import error
+from clipbert_cli.commands.usage import usage_error
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE, system_error
 from clipbert_cli.memory import is_out_of_memory, memory_full
@@ -64,17 +66,12 @@ class ClipbertGroup(TyperGroup):
                 raise
             lines, hint, code = known
             if not report(str(lines), hint=hint, code=code):
-                from clipbert_cli.commands.terminal import error
-
                 error(*lines, hint=hint)
             raise typer.Exit(code) from exc
 
 
 def _shown_usage_error(exc: BaseException) -> typer.Exit | None:
     """Print a usage error of typer, and return the exit that follows; None for any other exception."""
-    from clipbert_cli.commands.terminal import error
-    from clipbert_cli.commands.usage import usage_error
-
     if (found := usage_error(exc)) is None:
         return None
     error(*found.lines, hint=found.hint)

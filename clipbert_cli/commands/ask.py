@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands.options import JsonOption, ModelOptions, expand_options
+from clipbert_cli.commands.terminal import note, print_json, print_table, show_logs, warn
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
 from clipbert_cli.errors import DecodeError, UsageError
 
@@ -66,7 +67,6 @@ def ask(
     _check_texts(texts, option or [])
     _check_files(files, model.run)
 
-    from clipbert_cli.commands.terminal import print_json, print_table, show_logs, warn
     from clipbert_cli.infer.asking import ask_files
     from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world
@@ -106,7 +106,6 @@ def ask(
 
 def _answer_lines(model: ModelOptions, file: Path) -> None:
     """Answer the questions of a file or of stdin, and exit with 1 if any of them has no answer."""
-    from clipbert_cli.commands.terminal import note, print_json, show_logs
     from clipbert_cli.infer.question_lines import answer_lines
     from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands.download import CatalogOption, OnlyOption, ToOption
+from clipbert_cli.commands.download_report import file_document, format_bytes
 from clipbert_cli.commands.options import JsonOption, OverwriteOption
+from clipbert_cli.commands.terminal import print_json, print_result, warn
+from clipbert_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.catalog import AssetPart, Catalog
@@ -36,8 +39,6 @@ def list_command(
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.download_plan import DataLayout
-    from clipbert_cli.commands.download_report import file_document
-    from clipbert_cli.commands.terminal import print_json, print_result
 
     loaded, layout = load_catalog(catalog), DataLayout(to)
     parts = loaded.select(assets or list(loaded.assets))
@@ -85,7 +86,6 @@ def check_command(
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.check_sources import check_sources
-    from clipbert_cli.commands.terminal import print_json, print_result
 
     loaded = load_catalog(catalog)
     parts = loaded.select(assets or list(loaded.assets), only=only)
@@ -131,8 +131,6 @@ def convert_command(
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.convert.registry import part_of, run_converter
-    from clipbert_cli.commands.terminal import print_json, print_result, warn
-    from clipbert_cli.errors import OutputError, UsageError
 
     if not raw_dir.is_dir():
         raise UsageError(f"RAW_DIR is {raw_dir}: no such folder", hint="name the folder of the original files")
@@ -153,8 +151,6 @@ def convert_command(
 
 
 def _part_size(catalog: Catalog, part: AssetPart) -> str:
-    from clipbert_cli.commands.download_report import format_bytes
-
     files = [catalog.files[file] for file in part.files]
     known = [file.expected_bytes for file in files if file.expected_bytes is not None]
     if not known:
@@ -170,7 +166,5 @@ def _part_sources(catalog: Catalog, part: AssetPart) -> str:
 
 
 def _answer_line(answer: SourceAnswer) -> str:
-    from clipbert_cli.commands.download_report import format_bytes
-
     size = format_bytes(answer.bytes) if answer.bytes is not None else None
     return ", ".join(filter(None, [answer.answer, size]))

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from clipbert_cli.commands.options import MAX_SEED, DeviceOption, JsonOption
+from clipbert_cli.commands.terminal import note, print_json
 from clipbert_cli.errors import OutputError
 from clipbert_cli.foreign import parse_json, read_lines
 
@@ -77,8 +78,6 @@ def demo(
 
     The demo generates videos, packs them, trains a model, predicts on held-out videos and scores the predictions.
     """
-    from clipbert_cli.commands.terminal import note, print_json
-
     begin = time.monotonic()
     # Each task has a folder of its own: the demos of several tasks can be made one after the other.
     folder = folder or Path("demo" if task == "qa" else f"demo_{task}")
@@ -119,8 +118,6 @@ class _Demo:
 
     def call(self, *arguments: str) -> None:
         """Print a command and run it. Its output goes to stderr: stdout is for the result of the demo."""
-        from clipbert_cli.commands.terminal import note
-
         note("", f"$ clipbert {shlex.join(arguments)}")
         with redirect_stdout(sys.stderr):
             code = self.command_line(list(arguments), prog_name="clipbert", standalone_mode=False)
@@ -131,7 +128,6 @@ class _Demo:
         """Generate videos, images, texts, answers and the vocabulary."""
         from clipbert_cli.assets.demo_media import write_demo_media
         from clipbert_cli.commands.progress import progress_bar
-        from clipbert_cli.commands.terminal import note
 
         videos = {"train": self.size.train, "val": self.size.val, "test": self.size.test}
         note(f"generating {sum(videos.values())} videos in {self.folder / 'videos'}")
@@ -172,8 +168,6 @@ def _options(name: str, *values: str) -> list[str]:
 
 def _questions(demo: _Demo, recipe: str = "demo_qa") -> dict[str, Any]:
     """Answer questions, and answer them again with black frames: the difference is what the model sees."""
-    from clipbert_cli.commands.terminal import note
-
     run = demo.train(recipe, f"train.epochs={demo.size.epochs}")
     sighted = demo.score(run, recipe, "preds.jsonl")["accuracy"] / 100
     blind = demo.score(run, recipe, "preds_blind.jsonl", "data.black_frames=true")["accuracy"] / 100
@@ -198,8 +192,6 @@ def _example_question(folder: Path, run: Path) -> str:
 
 def _retrieval(demo: _Demo) -> dict[str, Any]:
     """Rank all test videos for every caption of the test split."""
-    from clipbert_cli.commands.terminal import note
-
     run = demo.train("demo_retrieval", f"train.epochs={demo.size.epochs}")
     metrics = demo.score(run, "demo_retrieval", "scores.jsonl")
     chance = 100 / demo.size.test
@@ -212,8 +204,6 @@ def _retrieval(demo: _Demo) -> dict[str, Any]:
 
 def _pretraining(demo: _Demo) -> dict[str, Any]:
     """Finetune for retrieval after pretraining, and the same number of steps without it."""
-    from clipbert_cli.commands.terminal import note
-
     # A sixth of the usual epochs: with all of them, a model without pretraining learns the task as well.
     epochs = f"train.epochs={-(-demo.size.epochs // 6)}"
     pretrained = demo.train("demo_pretrain", f"train.epochs={demo.size.pretraining_epochs}", command="pretrain")

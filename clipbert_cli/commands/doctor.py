@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands.options import JsonOption
+from clipbert_cli.commands.terminal import note, print_json, print_result
 
 
 def doctor(
@@ -22,7 +23,6 @@ def doctor(
     the end what is broken or slower than it could be, with what to do. Nothing is written, and without --online
     nothing is sent. The exit code is 1 if something is broken.
     """
-    from clipbert_cli.commands.terminal import note, print_json, print_result
     from clipbert_cli.doctor.examine import examine
 
     findings = []

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
 from clipbert_cli.commands.options import JsonOption
+from clipbert_cli.commands.terminal import note, print_json, print_result, warn
+from clipbert_cli.errors import ClipbertError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
@@ -70,9 +73,6 @@ def download(
     from clipbert_cli.assets.acquire import data_folder_lock
     from clipbert_cli.assets.catalog import is_address, load_catalog
     from clipbert_cli.assets.download_plan import make_plan
-    from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
-    from clipbert_cli.commands.terminal import note, print_json, print_result
-    from clipbert_cli.errors import UsageError
     from clipbert_cli.hub import is_hub_name, local_folder
 
     if any(map(is_hub_name, assets)):
@@ -109,9 +109,6 @@ def download(
 
 def _check_disk(plan: DownloadPlan) -> None:
     """Refuse downloads whose exact sizes do not fit on the disk; warn where estimated sizes do not fit."""
-    from clipbert_cli.commands.terminal import warn
-    from clipbert_cli.errors import OutputError
-
     exact, free = plan.download_bytes(exact=True), plan.free_bytes()
     if exact > free:
         raise OutputError(
@@ -145,7 +142,6 @@ def _check_original(path: Path) -> None:
 def _pack(plan: DownloadPlan, results: list[PartResult]) -> None:
     """Pack complete media that have no store yet, and note it in their results."""
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.errors import ClipbertError
     from clipbert_cli.store.pack import pack_media
 
     for result in results:

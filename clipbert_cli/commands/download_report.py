@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from clipbert_cli.commands.terminal import error, note, print_result, warn
+
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
     from clipbert_cli.assets.catalog import FileEntry
@@ -141,8 +143,6 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
     Args:
         command: the command that continues a download that failed.
     """
-    from clipbert_cli.commands.terminal import error, note, print_result, warn
-
     for result in results:
         for warning in result.warnings:
             warn(warning)
@@ -167,8 +167,8 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
 def _lines(errors: Sequence[str]) -> list[str]:
     """Return the lines of the errors of a part. Where several files failed for one reason, the first one is shown."""
     of_reason: dict[str, list[str]] = {}
-    for error in errors:
-        of_reason.setdefault(error.rpartition(": ")[2], []).append(error)
+    for each in errors:
+        of_reason.setdefault(each.rpartition(": ")[2], []).append(each)
     lines = []
     for first, *others in of_reason.values():
         lines += first.splitlines()

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands.options import MAX_SEED, DataRootOption, JsonOption, SetOption
+from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
+from clipbert_cli.runs.baseline import sentences
+from clipbert_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
-    from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.types import Example
 
 
@@ -82,11 +84,8 @@ def evaluate(
         )
 
     from clipbert_cli.build import build_task
-    from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
     from clipbert_cli.infer.made_by import read_meta, recipe_and_split
     from clipbert_cli.infer.score import evaluate_surely
-    from clipbert_cli.runs.baseline import sentences
-    from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
     from clipbert_cli.task.measures import as_json as comparisons_as_json

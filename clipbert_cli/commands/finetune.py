@@ -18,6 +18,7 @@ from clipbert_cli.commands.options import (
     launched,
 )
 from clipbert_cli.commands.profile import measure, silence_tracer
+from clipbert_cli.commands.terminal import mute, note, print_json, print_result, show_logs, warn
 from clipbert_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +100,6 @@ def finetune(
     if profile:
         silence_tracer()
 
-    from clipbert_cli.commands.terminal import mute, note, print_json, show_logs, warn
     from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.runtime.interrupts import check_requeue, was_requeued
 
@@ -186,7 +186,6 @@ def _recipe(
 
 def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:
     from clipbert_cli.commands.progress import TrainingProgress
-    from clipbert_cli.commands.terminal import note, print_json, print_result
 
     metric = training.best.metric_name
     with TrainingProgress(training.plan.total_steps, metric=metric) as progress:

@@ -20,6 +20,8 @@ from clipbert_cli.commands.options import (
     expand_options,
     launched,
 )
+from clipbert_cli.commands.output import nowhere, writing
+from clipbert_cli.commands.terminal import is_muted, mute, note, show_logs
 from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +103,6 @@ def infer(
     if launched(context, processes):
         return
 
-    from clipbert_cli.commands.terminal import mute, show_logs
     from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world
 
@@ -117,9 +118,7 @@ def infer(
 
 def _write_predictions(request: Request, selection: RunSelection, load: Callable[[], TrainedRun]) -> None:
     from clipbert_cli.build import evaluation_sampling
-    from clipbert_cli.commands.output import nowhere, writing
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.commands.terminal import is_muted, note
     from clipbert_cli.infer.clip_scores import with_times
     from clipbert_cli.infer.made_by import describe
     from clipbert_cli.infer.prediction_lines import prediction_lines
@@ -155,8 +154,6 @@ def _write_predictions(request: Request, selection: RunSelection, load: Callable
 
 def _write_meta(predictions: Path, made_by: dict[str, Any]) -> None:
     """Write what made the predictions beside them; a pipe or a device has no place for it."""
-    from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import is_muted
     from clipbert_cli.infer.made_by import checksum, meta_file
 
     if is_muted() or not predictions.is_file():
@@ -167,7 +164,6 @@ def _write_meta(predictions: Path, made_by: dict[str, Any]) -> None:
 
 def _write_scores(request: Request, selection: RunSelection, load: Callable[[], TrainedRun]) -> None:
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.commands.terminal import note
     from clipbert_cli.infer.ranking import write_scores
 
     with counting(request.split, "item") as show:
@@ -196,7 +192,6 @@ def _check_format(run: TrainedRun, form: str) -> None:
 
 def _pairs(run: TrainedRun, request: Request, show: Callable[[int, int | None], None]) -> Pairs:
     """Read the split for ranking; make the shortlist if one is asked for, and report what it costs."""
-    from clipbert_cli.commands.terminal import note
     from clipbert_cli.infer.ranking import split_pairs
 
     every = split_pairs(run, request.split)

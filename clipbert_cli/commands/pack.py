@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands.options import JsonOption
+from clipbert_cli.commands.terminal import error, note, print_json, print_result, warn_of_each
 from clipbert_cli.commands.usage import refuse_address
+from clipbert_cli.errors import UsageError
 from clipbert_cli.foreign import excerpt, parse_fraction
 from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
@@ -112,7 +114,6 @@ def pack(
     decoded are skipped and listed with the reason. If packing was stopped, the same command continues it.
     """
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.commands.terminal import error, print_json, print_result
     from clipbert_cli.media.ffmpeg import MAX_PIXELS
     from clipbert_cli.store.gpu_share import share_of
     from clipbert_cli.store.lmdb_store import open_store
@@ -159,8 +160,6 @@ def worker_count(workers: int | None) -> int:
 
 
 def _frame_rate(value: str | None, *, frame_folders: bool) -> Fraction | None:
-    from clipbert_cli.errors import UsageError
-
     if not frame_folders:
         if value is not None:
             raise UsageError("--fps is the rate of --frame-folders: videos state their own", hint="leave --fps out")
@@ -179,7 +178,6 @@ def _frame_rate(value: str | None, *, frame_folders: bool) -> Fraction | None:
 
 
 def _transcode(value: str | None) -> Transcode | None:
-    from clipbert_cli.errors import UsageError
     from clipbert_cli.store.transcode import Transcode
 
     if value is None:
@@ -212,7 +210,6 @@ def _document(summary: PackSummary, on_gpu: GpuShare | None) -> dict[str, object
 def _show(summary: PackSummary, on_gpu: GpuShare | None) -> None:
     from rich.filesize import decimal
 
-    from clipbert_cli.commands.terminal import note, warn_of_each
     from clipbert_cli.store.discover import PLURAL
 
     if summary.resumed:

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands.options import MAX_SEED, DataRootOption, OverwriteOption, SetOption
+from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.terminal import note, show_logs, warn
 from clipbert_cli.errors import UsageError
 from clipbert_cli.types import Kind
 
@@ -52,8 +54,6 @@ def preview(
             "name either MEDIA, or --recipe and --split",
             hint="clipbert preview --recipe msrvtt_qa --split train, or clipbert preview videos/",
         )
-    from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import note, show_logs, warn
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.report.preview import preview_media, preview_split
 

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from clipbert_cli.commands.terminal import note, print_json, print_result
+
 if TYPE_CHECKING:
     from clipbert_cli.train.training import Training
 
@@ -13,7 +15,6 @@ if TYPE_CHECKING:
 def measure(training: Training, steps: int, *, as_json: bool) -> None:
     """Profile a training: print a table to stderr, and to stdout the profile's folder or everything as JSON."""
     from clipbert_cli.commands.progress import TrainingProgress
-    from clipbert_cli.commands.terminal import note, print_json, print_result
     from clipbert_cli.profile.measure import Profiling
 
     profiling = Profiling(training, steps)

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from clipbert_cli.commands.terminal import note, stderr, warn
+from clipbert_cli.runs.baseline import blindness, sentences
 
 
 class RateColumn(ProgressColumn):
@@ -91,8 +92,6 @@ class TrainingProgress:
         note(f"step {record['step']}/{self.total}  {self._last}{loss}  {self.metric} {record[self.metric]:.2f}")
 
     def _scored_blind(self, record: Mapping[str, Any]) -> None:
-        from clipbert_cli.runs.baseline import blindness, sentences
-
         for sentence in sentences(record):
             note(f"without looking: {sentence}")
         if warning := blindness(record, self._scores):

@@ -8,6 +8,9 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands.options import MAX_COUNT, DataRootOption, JsonOption, OverwriteOption, SetOption
+from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs, warn
+from clipbert_cli.errors import AnnotationError, UsageError
 
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check recipes.")
 
@@ -20,7 +23,6 @@ def list_command(as_json: JsonOption = False) -> None:
 
     Example: clipbert recipes ls
     """
-    from clipbert_cli.commands.terminal import print_json, print_result
     from clipbert_cli.recipe.load import list_recipes
 
     recipes = list_recipes()
@@ -48,7 +50,6 @@ def show_command(
 
     Example: clipbert recipes show msrvtt_qa --set train.batch_size=8
     """
-    from clipbert_cli.commands.terminal import print_result, warn
     from clipbert_cli.recipe.load import preview_recipe
     from clipbert_cli.recipe.settings import with_comments
     from clipbert_cli.recipe.values import write_yaml
@@ -73,8 +74,6 @@ def explain_command(
 
     Example: clipbert recipes explain data.num_clips
     """
-    from clipbert_cli.commands.terminal import print_json, print_result
-    from clipbert_cli.errors import UsageError
     from clipbert_cli.recipe.settings import all_sections, nearest, settings_of
 
     settings = settings_of(key or "")
@@ -124,8 +123,6 @@ def copy_command(
 
     Example: clipbert recipes copy msrvtt_qa mine.yaml
     """
-    from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import note
     from clipbert_cli.recipe.shipped import find_recipe
     from clipbert_cli.recipe.values import read_text
 
@@ -163,9 +160,6 @@ def answers_command(
     from collections import Counter
 
     from clipbert_cli.build import build_task
-    from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import note, show_logs, warn
-    from clipbert_cli.errors import AnnotationError, UsageError
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.splits import read_split
 
@@ -196,7 +190,6 @@ def validate_command(name: NameArgument, overrides: SetOption = None, data_root:
 
     Example: clipbert recipes validate mine.yaml
     """
-    from clipbert_cli.commands.terminal import print_result, warn
     from clipbert_cli.contradictions import check_any_recipe
     from clipbert_cli.recipe.load import preview_recipe
 

@@ -8,7 +8,11 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands.options import MAX_SEED, DataRootOption, OverwriteOption, SetOption
+from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
 from clipbert_cli.errors import UsageError
+from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.runs.summary import summarised
 
 
 def report_page(
@@ -61,13 +65,9 @@ def report_page(
         )
     if predictions is None and (against or blind):
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
-    from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
     from clipbert_cli.infer.made_by import read_meta, recipe_and_split
     from clipbert_cli.report.report import Predicted, Shown, write_report
     from clipbert_cli.report.training import made_facts
-    from clipbert_cli.runs.folder import RunFolder
-    from clipbert_cli.runs.summary import summarised
 
     show_logs()
     folders = [RunFolder.existing(each) for each in run or ()]

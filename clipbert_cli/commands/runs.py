@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from clipbert_cli.commands.options import CheckpointOption, JsonOption, OverwriteOption, WeightsOption
-from clipbert_cli.printable import printable
-
-if TYPE_CHECKING:
-    from clipbert_cli.runs.summary import RunSummary
+from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, warn_of_each
+from clipbert_cli.errors import RunError, UnreadableError, UsageError
+from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.runs.summary import RunSummary, find_runs
 
 runs_app = typer.Typer(no_args_is_help=True, help="List runs, draw their training curves, export trained models.")
 
@@ -30,10 +31,6 @@ def list_runs(
 
     Example: clipbert runs ls
     """
-    from clipbert_cli.commands.terminal import note, print_json, warn_of_each
-    from clipbert_cli.errors import UsageError
-    from clipbert_cli.runs.summary import find_runs
-
     if not folder.is_dir():
         raise UsageError(
             f"{folder}: no such folder", hint="name the folder that holds the run folders: clipbert runs ls FOLDER"
@@ -47,21 +44,13 @@ def list_runs(
     if not found:
         note(f"no runs in {folder}")
         return
-
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("run", "state", "step", "best", box=None, pad_edge=False)
+    rows = []
     for run in found:
         step = f"{run.step}/{run.total_steps}" if run.total_steps else "-"
-        best = (
-            f"{(run.metric or '').removeprefix('-')} {run.best:.2f} at step {run.best_step}"
-            if run.best is not None
-            else "-"
-        )
-        table.add_row(*(Text(printable(cell)) for cell in (run.run, run.state, step, best)))
-    Console(highlight=False, emoji=False).print(table)
+        scored = run.best is not None
+        best = f"{(run.metric or '').removeprefix('-')} {run.best:.2f} at step {run.best_step}" if scored else "-"
+        rows.append((run.run, run.state, step, best))
+    print_table(("run", "state", "step", "best"), rows)
     warn_of_each("damaged", [(run.run, run.problem or "") for run in damaged])
     _fail_if(damaged)
 
@@ -87,10 +76,6 @@ def plot(
 
     Example: clipbert runs plot runs/msrvtt_qa runs/mine -o curves.png
     """
-    from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import print_result, warn_of_each
-    from clipbert_cli.errors import RunError, UnreadableError, UsageError
-    from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.runs.plot import plot_runs
 
     if output is None and len(runs) > 1:
@@ -128,9 +113,7 @@ def export(
 
     Example: clipbert runs export runs/msrvtt_qa my-model --checkpoint best
     """
-    from clipbert_cli.commands.terminal import print_result
     from clipbert_cli.runs.export import export_run
-    from clipbert_cli.runs.folder import RunFolder
 
     export_run(RunFolder.existing(run), out, checkpoint=checkpoint, weights=weights)
     print_result(str(out))
@@ -160,10 +143,7 @@ def push(
     import sys
     import tempfile
 
-    from clipbert_cli.commands.terminal import note, print_result
-    from clipbert_cli.errors import UsageError
     from clipbert_cli.hub import parse, upload
-    from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.runs.share import write_shared
 
     if (name is None) == (to is None):

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands.options import MAX_COUNT, JsonOption, ModelOptions, ShortlistOption, expand_options
+from clipbert_cli.commands.terminal import mute, print_json, print_table, show_logs, warn
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
 from clipbert_cli.errors import UsageError
 
@@ -39,7 +40,6 @@ def search(
     with the size of the folder.
     """
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.commands.terminal import mute, print_json, print_table, show_logs, warn
     from clipbert_cli.infer.ranking import search as find
     from clipbert_cli.infer.trained import open_run
     from clipbert_cli.runtime.distributed import start_world

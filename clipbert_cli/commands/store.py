@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbert_cli.commands.options import MAX_COUNT, MAX_SEED, JsonOption, OverwriteOption
+from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.pack import WorkersOption, worker_count
+from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, show_logs, warn, warn_of_each
+from clipbert_cli.errors import ClipbertError, UsageError
 from clipbert_cli.foreign import excerpt
 from clipbert_cli.types import Sampling
 
@@ -77,8 +80,6 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
     rate, bytes, decoded_by, damage and not_on_gpu, the reason why a GPU does not decode it. Width and height are those
     of the first frame as it is coded; rotation is the clockwise turn in degrees that makes it upright.
     """
-    from clipbert_cli.commands.terminal import note, print_json, show_logs, warn
-    from clipbert_cli.errors import ClipbertError
     from clipbert_cli.store.gpu_share import GpuShare, why_not_on_gpu
     from clipbert_cli.store.lmdb_store import open_store
     from clipbert_cli.store.records import listing
@@ -109,8 +110,6 @@ def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
 
 
 def _print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
-    from clipbert_cli.commands.terminal import print_table
-
     cells = []
     for row in rows:
         known = []
@@ -177,9 +176,6 @@ def show_item(
     """
     from PIL import Image
 
-    from clipbert_cli.commands.output import writing
-    from clipbert_cli.commands.terminal import print_json, print_result, show_logs
-    from clipbert_cli.errors import UsageError
     from clipbert_cli.media.sampling import ClipSampling
     from clipbert_cli.store.contact_sheet import contact_sheet, frame_sheet
     from clipbert_cli.store.lmdb_store import open_store
@@ -210,8 +206,6 @@ def show_item(
 
 
 def _numbers(frames: str) -> list[int]:
-    from clipbert_cli.errors import UsageError
-
     try:
         numbers = [int(number) for number in frames.split(",", MAX_SHOWN - 1)]
     except ValueError:
@@ -233,8 +227,6 @@ def _seconds(row: Mapping[str, Any]) -> str:
 
 def _report(store: Path, checked: Checked, *, done: str, as_json: bool) -> None:
     """Print what was found, and exit with 1 if an item is wrong."""
-    from clipbert_cli.commands.terminal import note, print_json, warn_of_each
-
     found = {"wrong": checked.wrong, "damaged": checked.damaged}
     if as_json:
         lists = {

@@ -7,13 +7,12 @@ import logging
 import sys
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.printable import Lines, printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _LISTED = 20
 
@@ -21,6 +20,9 @@ _LISTED = 20
 @cache
 def stderr() -> Console:
     """Return the console for messages and progress. Rich itself respects NO_COLOR and missing terminals."""
+    # Imported late, as everywhere here: without a message a command does not wait for rich.
+    from rich.console import Console
+
     return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty())
 
 
@@ -51,7 +53,7 @@ def note(*lines: str) -> None:
 def warn(*lines: str) -> None:
     """Print one warning."""
     if not _muted:
-        stderr().print(Text.assemble(("warning: ", "yellow"), str(Lines(lines))))
+        _print_labelled("warning", "yellow", str(Lines(lines)))
 
 
 def warn_of_each(what: str, found: Sequence[tuple[object, str]]) -> None:
@@ -64,9 +66,15 @@ def warn_of_each(what: str, found: Sequence[tuple[object, str]]) -> None:
 
 def error(*lines: str, hint: str | None = None) -> None:
     """Print an error and what to do next."""
-    stderr().print(Text.assemble(("error: ", "bold red"), str(Lines(lines))))
+    _print_labelled("error", "bold red", str(Lines(lines)))
     if hint:
-        stderr().print(Text.assemble(("next: ", "cyan"), printable(hint)))
+        _print_labelled("next", "cyan", printable(hint))
+
+
+def _print_labelled(label: str, style: str, text: str) -> None:
+    from rich.text import Text
+
+    stderr().print(Text.assemble((f"{label}: ", style), text))
 
 
 def show_logs() -> None:
@@ -119,6 +127,10 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     Rows may be shorter than the headings. Without a terminal, cells are separated by tabs and there are no headings.
     """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     if _muted:
         return
     console = Console(highlight=False, markup=False, emoji=False)

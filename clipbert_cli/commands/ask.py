@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 
 import typer
 
-from clipbert_cli.commands.options import JsonOption, ModelOptions, expand_options
+from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json, print_table, show_logs, warn
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
 from clipbert_cli.errors import DecodeError, UsageError
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from clipbert_cli.types import Kind
 
 
-@expand_options
+@options.expand
 def ask(
-    model: ModelOptions,
+    model: options.ModelOptions,
     questions: Annotated[
         list[str] | None,
         typer.Argument(
@@ -52,7 +52,7 @@ def ask(
             "and in the same order.",
         ),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Answer questions about video and image files with a trained run."""
     if file is not None:
@@ -68,14 +68,11 @@ def ask(
     _check_files(files, model.run)
 
     from clipbert_cli.infer.asking import ask_files
-    from clipbert_cli.infer.trained import open_run
-    from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.task.coverage import unknown_words
 
     show_logs()
     paths = [(kind, Path(file)) for kind, file in files]
-    with start_world(model.device) as world:
-        opened = open_run(model.selection(), world)
+    with model.opened() as opened:
         # All files are answered before anything is printed: a damaged one leaves no half result on stdout.
         # Without a question, the options alone are compared with the file.
         try:
@@ -104,17 +101,14 @@ def ask(
     print_table(headings, rows)
 
 
-def _answer_lines(model: ModelOptions, file: Path) -> None:
+def _answer_lines(model: options.ModelOptions, file: Path) -> None:
     """Answer the questions of a file or of stdin, and exit with 1 if any of them has no answer."""
     from clipbert_cli.infer.question_lines import answer_lines
-    from clipbert_cli.infer.trained import open_run
-    from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.task.coverage import unknown_words
 
     show_logs()
     total = failed = unknown = 0
-    with start_world(model.device) as world, _questions(file) as stream:
-        opened = open_run(model.selection(), world)
+    with _questions(file) as stream, model.opened() as opened:
         for answer in answer_lines(opened, stream):
             print_json(answer)
             total, failed = total + 1, failed + ("error" in answer)

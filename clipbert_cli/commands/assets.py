@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clipbert_cli.commands import options
 from clipbert_cli.commands.download import CatalogOption, OnlyOption, ToOption
 from clipbert_cli.commands.download_report import file_document, format_bytes
-from clipbert_cli.commands.options import JsonOption, OverwriteOption
 from clipbert_cli.commands.terminal import print_json, print_result, warn
 from clipbert_cli.errors import OutputError, UsageError
 
@@ -31,7 +31,7 @@ def list_command(
     assets: AssetsArgument = None,
     to: ToOption = Path("."),
     catalog: CatalogOption = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """List what can be downloaded.
 
@@ -76,7 +76,7 @@ def check_command(
     assets: AssetsArgument = None,
     only: OnlyOption = None,
     catalog: CatalogOption = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Ask every source whether it still has its file.
 
@@ -119,9 +119,9 @@ def convert_command(
     out_dir: Annotated[
         Path, typer.Argument(metavar="OUT_DIR", help="The folder to write to, which may not exist yet.")
     ],
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
     catalog: CatalogOption = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Convert original annotations to JSONL records.
 

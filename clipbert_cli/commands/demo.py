@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from clipbert_cli.commands.options import MAX_SEED, DeviceOption, JsonOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json
 from clipbert_cli.errors import OutputError
 from clipbert_cli.foreign import parse_json, read_lines
@@ -64,15 +64,10 @@ def demo(
             help="How long to train: `smallest` only shows that everything runs, `full` that it learns.",
         ),
     ] = "full",
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed", min=0, max=MAX_SEED, metavar="N", help="The seed of the videos, the texts and the training."
-        ),
-    ] = 42,
+    seed: Annotated[int, options.seed("The seed of the videos, the texts and the training.")] = 42,
     force: Annotated[bool, typer.Option("--force", help="First remove an earlier demo in the folder.")] = False,
-    device: DeviceOption = None,
-    as_json: JsonOption = False,
+    device: options.Device = None,
+    as_json: options.Json = False,
 ) -> None:
     """Show the whole pipeline on small generated videos.
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import JsonOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json, print_result
 
 
@@ -14,7 +14,7 @@ def doctor(
     online: Annotated[
         bool, typer.Option("--online", help="Also check that the Hugging Face Hub can be reached.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Examine this machine, and try what clipbert needs.
 

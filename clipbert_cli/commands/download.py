@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from clipbert_cli.commands import options
 from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
-from clipbert_cli.commands.options import JsonOption
 from clipbert_cli.commands.terminal import note, print_json, print_result, warn
 from clipbert_cli.errors import ClipbertError, OutputError, UsageError
 
@@ -56,10 +56,8 @@ def download(
     keep_archives: Annotated[
         bool, typer.Option("--keep-archives", help="Keep downloaded archives after they are unpacked or converted.")
     ] = False,
-    workers: Annotated[
-        int, typer.Option("--workers", min=1, max=64, metavar="N", help="How many files to download at the same time.")
-    ] = 4,
-    as_json: JsonOption = False,
+    workers: Annotated[int, options.number("--workers", "How many files to download at the same time.", most=64)] = 4,
+    as_json: options.Json = False,
 ) -> None:
     """Download and prepare what an asset or a recipe needs.
 

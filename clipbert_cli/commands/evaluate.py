@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipbert_cli.commands.options import MAX_SEED, DataRootOption, JsonOption, SetOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
@@ -25,10 +25,7 @@ def evaluate(
         Path, typer.Argument(metavar="PREDS", help="The predictions that clipbert infer wrote; - is stdin.")
     ],
     split: Annotated[
-        str | None,
-        typer.Option(
-            "--split", metavar="NAME", help="The split that was predicted; by default that of PREDS.meta.json."
-        ),
+        str | None, options.split("The split that was predicted; by default that of PREDS.meta.json.")
     ] = None,
     run: Annotated[
         Path | None,
@@ -36,15 +33,10 @@ def evaluate(
     ] = None,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            "--recipe",
-            "-r",
-            metavar="NAME|FILE",
-            help="The recipe that has the split, instead of --run; by default that of PREDS.meta.json.",
-        ),
+        options.recipe("The recipe that has the split, instead of --run; by default that of PREDS.meta.json."),
     ] = None,
-    overrides: SetOption = None,
-    data_root: DataRootOption = None,
+    overrides: options.Overrides = None,
+    data_root: options.DataRoot = None,
     allow_partial: Annotated[
         bool,
         typer.Option(
@@ -60,16 +52,12 @@ def evaluate(
             "wrong.",
         ),
     ] = False,
-    against: Annotated[
-        Path | None,
-        typer.Option("--against", metavar="PREDS", help="Other predictions for the same split, to compare these with."),
-    ] = None,
+    against: options.Against = None,
     resamples: Annotated[
-        int,
-        typer.Option("--resamples", min=100, max=1_000_000, metavar="N", help="How often media items are drawn anew."),
+        int, options.number("--resamples", "How often media items are drawn anew.", least=100, most=1_000_000)
     ] = 2000,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of these draws.")] = 1,
-    as_json: JsonOption = False,
+    seed: Annotated[int, options.seed("Seed of these draws.")] = 1,
+    as_json: options.Json = False,
 ) -> None:
     """Score predictions against the ground truth of a split.
 

@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipbert_cli.commands.options import (
-    DataRootOption,
-    DeviceOption,
-    JsonOption,
-    ProcessOptions,
-    SetOption,
-    expand_options,
-    launched,
-)
+from clipbert_cli.commands import options
 from clipbert_cli.commands.profile import measure, silence_tracer
 from clipbert_cli.commands.terminal import mute, note, print_json, print_result, show_logs, warn
 from clipbert_cli.errors import RunError, UsageError
@@ -34,18 +26,15 @@ PRETRAIN_HELP = """Train a model on image-text pairs, as a start for other tasks
     """
 
 
-@expand_options
+@options.expand
 def finetune(
     context: typer.Context,
-    processes: ProcessOptions,
+    processes: options.ProcessOptions,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            "--recipe",
-            "-r",
-            metavar="NAME|FILE",
-            help="Name of a shipped recipe (see clipbert recipes ls), or a recipe file. Not needed with --resume, "
-            "which uses the run's own recipe.",
+        options.recipe(
+            "Name of a shipped recipe (see clipbert recipes ls), or a recipe file. Not needed with --resume, which "
+            "uses the run's own recipe."
         ),
     ] = None,
     run: Annotated[
@@ -61,18 +50,16 @@ def finetune(
     ] = False,
     profile: Annotated[
         int | None,
-        typer.Option(
+        options.number(
             "--profile",
-            min=1,
-            max=100_000,
-            metavar="N",
-            help="Measure the phases of N training steps and trace a few, write the result to the run folder's name "
-            "with -profile, and keep no model.",
+            "Measure the phases of N training steps and trace a few, write the result to the run folder's name with "
+            "-profile, and keep no model.",
+            most=100_000,
         ),
     ] = None,
-    overrides: SetOption = None,
-    data_root: DataRootOption = None,
-    device: DeviceOption = None,
+    overrides: options.Overrides = None,
+    data_root: options.DataRoot = None,
+    device: options.Device = None,
     requeue: Annotated[
         bool,
         typer.Option(
@@ -80,7 +67,7 @@ def finetune(
             help="When a signal stops the run, ask SLURM to start this job again. The job then resumes by itself.",
         ),
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train a model on a task, from raw videos or images.
 
@@ -95,7 +82,7 @@ def finetune(
     Example of resuming: clipbert finetune --run runs/msrvtt_qa --resume
     """
     _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
-    if launched(context, processes):
+    if options.launched(context, processes):
         return
     if profile:
         silence_tracer()

@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbert_cli.commands.options import (
-    DataRootOption,
-    ModelOptions,
-    OverwriteOption,
-    ProcessOptions,
-    ShortlistOption,
-    expand_options,
-    launched,
-)
+from clipbert_cli.commands import options
 from clipbert_cli.commands.output import nowhere, writing
 from clipbert_cli.commands.terminal import is_muted, mute, note, show_logs
 from clipbert_cli.errors import UsageError
@@ -44,20 +36,13 @@ class Request:
     clip_scores: bool
 
 
-@expand_options
+@options.expand
 def infer(
     context: typer.Context,
-    model: ModelOptions,
-    processes: ProcessOptions,
-    split: Annotated[
-        str, typer.Option("--split", metavar="NAME", help="The split of the recipe, for example val or test.")
-    ],
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output", "-o", metavar="FILE", help="Where to write the predictions; - is stdout. A folder for scores."
-        ),
-    ] = "-",
+    model: options.ModelOptions,
+    processes: options.ProcessOptions,
+    split: Annotated[str, options.split("The split of the recipe, for example val or test.")],
+    output: Annotated[str, options.output("Where to write the predictions; - is stdout. A folder for scores.")] = "-",
     form: Annotated[
         str,
         typer.Option(
@@ -70,22 +55,17 @@ def infer(
     ] = JSONL,
     recipe: Annotated[
         str | None,
-        typer.Option(
-            "--recipe",
-            "-r",
-            metavar="NAME|FILE",
-            help="Take the splits and the inference settings from this recipe instead of the run's own.",
-        ),
+        options.recipe("Take the splits and the inference settings from this recipe instead of the run's own."),
     ] = None,
-    shortlist: ShortlistOption = None,
+    shortlist: options.Shortlist = None,
     clip_scores: Annotated[
         bool,
         typer.Option(
             "--clip-scores", help="Also write what each clip says on its own, with its frames and their times."
         ),
     ] = False,
-    data_root: DataRootOption = None,
-    overwrite: OverwriteOption = False,
+    data_root: options.DataRoot = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Predict every example of a split with a trained run.
 
@@ -100,7 +80,7 @@ def infer(
             f"--clip-scores is given with {'--shortlist' if shortlist else f'--format {form}'}, which have none",
             hint="leave one of them out",
         )
-    if launched(context, processes):
+    if options.launched(context, processes):
         return
 
     from clipbert_cli.infer.trained import open_run

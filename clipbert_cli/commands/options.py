@@ -5,17 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
+from clipbert_cli.commands.terminal import mute
 from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from clipbert_cli.infer.trained import RunSelection
+    from clipbert_cli.infer.trained import RunSelection, TrainedRun
 
 MAX_SEED = 2**32 - 1
 """The largest seed, as in a recipe."""
@@ -23,15 +25,41 @@ MAX_SEED = 2**32 - 1
 MAX_COUNT = 1_000_000_000
 """An upper bound of counts, far above what any command needs."""
 
-SetOption = Annotated[
+
+def recipe(explained: str) -> Any:
+    """Declare the option that names a recipe."""
+    return typer.Option("--recipe", "-r", metavar="NAME|FILE", help=explained)
+
+
+def split(explained: str) -> Any:
+    """Declare the option that names a split of a recipe."""
+    return typer.Option("--split", metavar="NAME", help=explained)
+
+
+def output(explained: str) -> Any:
+    """Declare the option that names the file to write."""
+    return typer.Option("--output", "-o", metavar="FILE", help=explained)
+
+
+def number(name: str, explained: str, *, least: int = 1, most: int = MAX_COUNT) -> Any:
+    """Declare an option that is a whole number."""
+    return typer.Option(name, metavar="N", min=least, max=most, help=explained)
+
+
+def seed(explained: str) -> Any:
+    """Declare the option that is a seed."""
+    return number("--seed", explained, least=0, most=MAX_SEED)
+
+
+Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, for example train.batch_size=8. Repeatable."),
 ]
-DataRootOption = Annotated[
+DataRoot = Annotated[
     Path | None,
     typer.Option("--data-root", metavar="DIR", help="The folder that relative paths of the recipe start from."),
 ]
-RunOption = Annotated[
+Run = Annotated[
     Path,
     typer.Option(
         "--run",
@@ -40,10 +68,10 @@ RunOption = Annotated[
         "Hugging Face Hub.",
     ),
 ]
-CheckpointOption = Annotated[
+Checkpoint = Annotated[
     str, typer.Option("--checkpoint", metavar="best|latest|step_N", help="Which checkpoint of the run to use.")
 ]
-WeightsOption = Annotated[
+Weights = Annotated[
     Literal["auto", "plain", "ema"],
     typer.Option(
         "--weights",
@@ -51,36 +79,37 @@ WeightsOption = Annotated[
         "(ema). By default those that validation scored.",
     ),
 ]
-ShortlistOption = Annotated[
+Shortlist = Annotated[
     int | None,
-    typer.Option(
+    number(
         "--shortlist",
-        min=1,
-        max=MAX_COUNT,
-        metavar="N",
-        help="Retrieval only: score all media items with one frame first, and only the N best of each text with all "
-        "clips. Faster, but recall can be lower.",
+        "Retrieval only: score all media items with one frame first, and only the N best of each text with all clips. "
+        "Faster, but recall can be lower.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-DeviceOption = Annotated[
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Device = Annotated[
     str | None,
     typer.Option(
         "--device", metavar="cpu|cuda|cuda:N", help="The device to compute on. By default the first GPU, or the CPU."
     ),
 ]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Against = Annotated[
+    Path | None,
+    typer.Option("--against", metavar="PREDS", help="Other predictions for the same split, to compare these with."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 
 @dataclass(frozen=True, slots=True)
 class ModelOptions:
     """The options of every command that uses a trained model."""
 
-    run: RunOption
-    checkpoint: CheckpointOption = "best"
-    weights: WeightsOption = "auto"
-    overrides: SetOption = None
-    device: DeviceOption = None
+    run: Run
+    checkpoint: Checkpoint = "best"
+    weights: Weights = "auto"
+    overrides: Overrides = None
+    device: Device = None
 
     def selection(
         self, *, recipe: str | None = None, data_root: Path | None = None, settings: Sequence[str] = ()
@@ -96,6 +125,22 @@ class ModelOptions:
         overrides = (*(self.overrides or ()), *settings)
         return RunSelection(self.run, self.checkpoint, self.weights, recipe, overrides, data_root)
 
+    @contextmanager
+    def opened(self, *, settings: Sequence[str] = ()) -> Iterator[TrainedRun]:
+        """Open the selected run while the block runs.
+
+        Args:
+            settings: as in `selection`.
+        """
+        from clipbert_cli.infer.trained import open_run
+        from clipbert_cli.runtime.distributed import start_world
+
+        with start_world(self.device) as world:
+            # Under torchrun all processes do the same work, and the main one prints.
+            if not world.is_main:
+                mute()
+            yield open_run(self.selection(settings=settings), world)
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessOptions:
@@ -109,7 +154,7 @@ class ProcessOptions:
     ] = None
     nnodes: Annotated[
         int | None,
-        typer.Option("--nnodes", min=1, max=65_536, help="Number of machines. Give the same command on each of them."),
+        number("--nnodes", "Number of machines. Give the same command on each of them.", most=65_536),
     ] = None
     rdzv_endpoint: Annotated[
         str | None,
@@ -125,7 +170,7 @@ class ProcessOptions:
 LAUNCHER_OPTIONS = tuple(field.name for field in dataclasses.fields(ProcessOptions))
 
 
-def expand_options(command: Callable[..., None]) -> Callable[..., None]:
+def expand(command: Callable[..., None]) -> Callable[..., None]:
     """Replace each parameter of a command that is a dataclass of options by one parameter per field.
 
     Typer makes one option of each parameter, so that several commands can only share options as a dataclass this way.

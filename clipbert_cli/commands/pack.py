@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clipbert_cli.commands.options import JsonOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import error, note, print_json, print_result, warn_of_each
 from clipbert_cli.commands.usage import refuse_address
 from clipbert_cli.errors import UsageError
@@ -23,12 +23,11 @@ if TYPE_CHECKING:
 
 WorkersOption = Annotated[
     int | None,
-    typer.Option(
+    options.number(
         "--workers",
-        metavar="N",
-        min=0,
-        max=256,
-        help="Number of processes that decode; 0 decodes in this process. By default there is one per processor core.",
+        "Number of processes that decode; 0 decodes in this process. By default there is one per processor core.",
+        least=0,
+        most=256,
     ),
 ]
 
@@ -70,13 +69,11 @@ def pack(
     ] = None,
     max_pixels: Annotated[
         int | None,
-        typer.Option(
+        options.number(
             "--max-pixels",
-            metavar="N",
-            min=1,
-            max=2**32,
-            help="Skip pictures and videos with more pixels per frame. The default is that of data.max_pixels, which "
+            "Skip pictures and videos with more pixels per frame. The default is that of data.max_pixels, which "
             "training compares with as well.",
+            most=2**32,
         ),
     ] = None,
     frame_folders: Annotated[
@@ -106,7 +103,7 @@ def pack(
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with code 1 if a file was skipped or is damaged.")
     ] = False,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Pack video or image files into one LMDB store.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import MAX_SEED, DataRootOption, OverwriteOption, SetOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import note, show_logs, warn
 from clipbert_cli.errors import UsageError
@@ -19,27 +19,17 @@ def preview(
         Path | None,
         typer.Argument(metavar="[MEDIA]", help="A folder of media files or a store, to preview without annotations."),
     ] = None,
-    recipe: Annotated[
-        str | None, typer.Option("--recipe", "-r", metavar="NAME|FILE", help="The recipe that has the split.")
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", metavar="NAME", help="The split to preview, for example train.")
-    ] = None,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="The HTML page to write; - is stdout.")
-    ] = "preview.html",
+    recipe: Annotated[str | None, options.recipe("The recipe that has the split.")] = None,
+    split: Annotated[str | None, options.split("The split to preview, for example train.")] = None,
+    output: Annotated[str, options.output("The HTML page to write; - is stdout.")] = "preview.html",
     kind: Annotated[
         Kind | None, typer.Option("--kind", help="What a folder holds. By default the names of its files decide.")
     ] = None,
-    examples: Annotated[
-        int, typer.Option("--examples", min=1, max=5000, metavar="N", help="How many media items to show.")
-    ] = 50,
-    seed: Annotated[
-        int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the sample and of what training draws.")
-    ] = 0,
-    overrides: SetOption = None,
-    data_root: DataRootOption = None,
-    overwrite: OverwriteOption = False,
+    examples: Annotated[int, options.number("--examples", "How many media items to show.", most=5000)] = 50,
+    seed: Annotated[int, options.seed("Seed of the sample and of what training draws.")] = 0,
+    overrides: options.Overrides = None,
+    data_root: options.DataRoot = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Show the data as the model sees them, before any training.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import MAX_COUNT, DataRootOption, JsonOption, OverwriteOption, SetOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs, warn
 from clipbert_cli.errors import AnnotationError, UsageError
@@ -18,7 +18,7 @@ NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of 
 
 
 @recipes_app.command("ls")
-def list_command(as_json: JsonOption = False) -> None:
+def list_command(as_json: options.Json = False) -> None:
     """List the shipped recipes.
 
     Example: clipbert recipes ls
@@ -38,8 +38,8 @@ def list_command(as_json: JsonOption = False) -> None:
 @recipes_app.command("show")
 def show_command(
     name: NameArgument,
-    overrides: SetOption = None,
-    data_root: DataRootOption = None,
+    overrides: options.Overrides = None,
+    data_root: options.DataRoot = None,
     comments: Annotated[
         bool, typer.Option("--comments", help="Print the meaning of every setting above it, as a YAML comment.")
     ] = False,
@@ -66,7 +66,7 @@ def explain_command(
         str | None,
         typer.Argument(metavar="[KEY]", help="Setting or section, such as data.num_clips or train."),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Print what a setting means and where it may change.
 
@@ -117,7 +117,7 @@ def _wrapped(label: str, text: str) -> str:
 def copy_command(
     name: NameArgument,
     file: Annotated[str, typer.Argument(metavar="FILE", help="The new file; - is standard output.")],
-    overwrite: OverwriteOption = False,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Copy a recipe, with its comments, to start your own from it.
 
@@ -136,18 +136,11 @@ def copy_command(
 @recipes_app.command("answers")
 def answers_command(
     name: NameArgument,
-    file: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="The new file; - is standard output.")
-    ] = "-",
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", min=1, max=MAX_COUNT, metavar="N", help="Take the N most frequent answers. Default: all."
-        ),
-    ] = None,
-    overrides: SetOption = None,
-    data_root: DataRootOption = None,
-    overwrite: OverwriteOption = False,
+    file: Annotated[str, options.output("The new file; - is standard output.")] = "-",
+    top: Annotated[int | None, options.number("--top", "Take the N most frequent answers. Default: all.")] = None,
+    overrides: options.Overrides = None,
+    data_root: options.DataRoot = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """List the answers of training records, for data.answers.
 
@@ -181,7 +174,9 @@ def answers_command(
 
 
 @recipes_app.command("validate")
-def validate_command(name: NameArgument, overrides: SetOption = None, data_root: DataRootOption = None) -> None:
+def validate_command(
+    name: NameArgument, overrides: options.Overrides = None, data_root: options.DataRoot = None
+) -> None:
     """Check a recipe and report all its mistakes at once.
 
     The exit code is 2 if there are any. An environment variable that is not set is

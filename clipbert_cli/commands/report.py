@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import MAX_SEED, DataRootOption, OverwriteOption, SetOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
 from clipbert_cli.errors import UsageError
@@ -23,34 +23,22 @@ def report_page(
         list[Path] | None,
         typer.Option("--run", metavar="DIR", help="A run whose training is shown. Repeatable: several are compared."),
     ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe", "-r", metavar="NAME|FILE", help="The recipe that has the split, by default the run's."
-        ),
-    ] = None,
-    split: Annotated[str | None, typer.Option("--split", metavar="NAME", help="The split that was predicted.")] = None,
-    output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE", help="The HTML page to write; - is stdout.")
-    ] = "report.html",
-    against: Annotated[
-        Path | None,
-        typer.Option("--against", metavar="PREDS", help="Other predictions for the same split, to compare these with."),
-    ] = None,
+    recipe: Annotated[str | None, options.recipe("The recipe that has the split, by default the run's.")] = None,
+    split: Annotated[str | None, options.split("The split that was predicted.")] = None,
+    output: Annotated[str, options.output("The HTML page to write; - is stdout.")] = "report.html",
+    against: options.Against = None,
     blind: Annotated[
         Path | None,
         typer.Option("--blind", metavar="PREDS", help="Predictions of the same model with data.black_frames=true."),
     ] = None,
-    examples: Annotated[
-        int, typer.Option("--examples", min=1, max=5000, metavar="N", help="How many examples to show.")
-    ] = 200,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=MAX_SEED, help="Seed of the sample of examples.")] = 0,
+    examples: Annotated[int, options.number("--examples", "How many examples to show.", most=5000)] = 200,
+    seed: Annotated[int, options.seed("Seed of the sample of examples.")] = 0,
     allow_partial: Annotated[
         bool, typer.Option("--allow-partial", help="Show the records that have a prediction, and count the others.")
     ] = False,
-    overrides: SetOption = None,
-    data_root: DataRootOption = None,
-    overwrite: OverwriteOption = False,
+    overrides: options.Overrides = None,
+    data_root: options.DataRoot = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Show predictions and trainings on one page.
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import CheckpointOption, JsonOption, OverwriteOption, WeightsOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, warn_of_each
 from clipbert_cli.errors import RunError, UnreadableError, UsageError
@@ -25,7 +25,7 @@ def list_runs(
     folder: Annotated[
         Path, typer.Argument(metavar="[FOLDER]", help="Folder that holds run folders, or one run.")
     ] = Path("runs"),
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """List the runs in a folder with their step, best score and state.
 
@@ -63,11 +63,8 @@ def _fail_if(damaged: list[RunSummary]) -> None:
 @runs_app.command("plot")
 def plot(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs; several are compared.")],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="PNG to write. The default for one run is RUN/curves.png."),
-    ] = None,
-    overwrite: OverwriteOption = False,
+    output: Annotated[Path | None, options.output("PNG to write. The default for one run is RUN/curves.png.")] = None,
+    overwrite: options.Overwrite = False,
 ) -> None:
     """Draw the training curves of runs as a PNG.
 
@@ -104,8 +101,8 @@ def plot(
 def export(
     run: RunArgument,
     out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.")],
-    checkpoint: CheckpointOption = "best",
-    weights: WeightsOption = "auto",
+    checkpoint: options.Checkpoint = "best",
+    weights: options.Weights = "auto",
 ) -> None:
     """Write a trained model into a new, self-contained folder.
 
@@ -130,8 +127,8 @@ def push(
         Path | None, typer.Option("--to", metavar="FOLDER", help="Write the same files into a new folder instead.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
-    checkpoint: CheckpointOption = "best",
-    weights: WeightsOption = "auto",
+    checkpoint: options.Checkpoint = "best",
+    weights: options.Weights = "auto",
 ) -> None:
     """Upload a trained model with a model card to the Hugging Face Hub.
 

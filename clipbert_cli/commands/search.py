@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from clipbert_cli.commands.options import MAX_COUNT, JsonOption, ModelOptions, ShortlistOption, expand_options
-from clipbert_cli.commands.terminal import mute, print_json, print_table, show_logs, warn
+from clipbert_cli.commands import options
+from clipbert_cli.commands.terminal import print_json, print_table, show_logs, warn
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
 from clipbert_cli.errors import UsageError
 
 
-@expand_options
+@options.expand
 def search(
     media: Annotated[
         Path, typer.Argument(metavar="MEDIA", help="A folder of media files, or a store that clipbert pack made.")
@@ -24,15 +24,10 @@ def search(
         list[str],
         typer.Argument(metavar="TEXT", help="What the media should show; - reads one text per line of stdin."),
     ],
-    model: ModelOptions,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", min=1, max=MAX_COUNT, metavar="N", help="How many media items to list. By default infer.top."
-        ),
-    ] = None,
-    shortlist: ShortlistOption = None,
-    as_json: JsonOption = False,
+    model: options.ModelOptions,
+    top: Annotated[int | None, options.number("--top", "How many media items to list. By default infer.top.")] = None,
+    shortlist: options.Shortlist = None,
+    as_json: options.Json = False,
 ) -> None:
     """Find videos by text with a trained retrieval run.
 
@@ -41,8 +36,6 @@ def search(
     """
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.infer.ranking import search as find
-    from clipbert_cli.infer.trained import open_run
-    from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.task.coverage import unknown_words
 
     refuse_address("MEDIA", str(media))
@@ -57,13 +50,8 @@ def search(
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.
     settings = [f"infer.top={top}"] if top else []
-    with start_world(model.device) as world:
-        # Under torchrun all processes search together, and the main one prints.
-        if not world.is_main:
-            mute()
-        opened = open_run(model.selection(settings=settings), world)
-        with counting("search", "item") as show:
-            found = find(opened, media, texts, shortlist=shortlist, progress=show)
+    with model.opened(settings=settings) as opened, counting("search", "item") as show:
+        found = find(opened, media, texts, shortlist=shortlist, progress=show)
     for sentence in unknown_words(texts, opened.setup.tokenizer):
         warn(sentence)
     results = list(zip(texts, found, strict=True))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from clipbert_cli.commands.options import MAX_COUNT, MAX_SEED, JsonOption, OverwriteOption
+from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.pack import WorkersOption, worker_count
 from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, show_logs, warn, warn_of_each
@@ -28,7 +28,7 @@ StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder or 
 
 
 @store_app.command("verify", epilog="Example: clipbert store verify vis_db/msrvtt")
-def verify(store: StoreArgument, workers: WorkersOption = None, as_json: JsonOption = False) -> None:
+def verify(store: StoreArgument, workers: WorkersOption = None, as_json: options.Json = False) -> None:
     """Check every item of a store: its checksum, and that it decodes.
 
     The exit code is 0 if every item is as it was packed, and 1 if some are not or do not decode.
@@ -49,7 +49,7 @@ def scan(
         typer.Option("--beside", help="Write the records to STORE.records beside the store, which stays unchanged."),
     ] = False,
     workers: WorkersOption = None,
-    as_json: JsonOption = False,
+    as_json: options.Json = False,
 ) -> None:
     """Add media records to a store of the original layout.
 
@@ -66,7 +66,7 @@ def scan(
 
 
 @store_app.command("ls", epilog="Example: clipbert store ls vis_db/msrvtt | head")
-def list_items(store: StoreArgument, as_json: JsonOption = False) -> None:
+def list_items(store: StoreArgument, as_json: options.Json = False) -> None:
     """List the items of a store with what their records say.
 
     The columns are media id, bytes, width x height, codec or format, and for videos frames per second, number of
@@ -129,32 +129,19 @@ def show_item(
     media_id: Annotated[
         str, typer.Argument(metavar="MEDIA_ID", help="Media id of one item, as `clipbert store ls` lists it.")
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="FILE", help="Picture to write; its ending (.png) is its format."),
-    ],
+    output: Annotated[Path, options.output("Picture to write; its ending (.png) is its format.")],
     sampling: Annotated[
         Sampling,
         typer.Option("--sampling", help="Where the clips start, with the meaning of data.sampling in a recipe."),
     ] = "clips",
     num_clips: Annotated[
-        int,
-        typer.Option(
-            "--num-clips", metavar="N", min=1, max=1000, help="Number of clips; each is one row of the picture."
-        ),
+        int, options.number("--num-clips", "Number of clips; each is one row of the picture.", most=1000)
     ] = 4,
-    num_frames: Annotated[
-        int, typer.Option("--num-frames", metavar="N", min=1, max=1000, help="Number of frames in each clip.")
-    ] = 2,
+    num_frames: Annotated[int, options.number("--num-frames", "Number of frames in each clip.", most=1000)] = 2,
     fps: Annotated[
         float, typer.Option("--fps", metavar="RATE", min=0.01, max=10_000, help="Frames per second inside a clip.")
     ] = 2.0,
-    seed: Annotated[
-        int,
-        typer.Option(
-            "--seed", metavar="N", min=0, max=MAX_SEED, help="Seed of the random start of `--sampling random`."
-        ),
-    ] = 0,
+    seed: Annotated[int, options.seed("Seed of the random start of `--sampling random`.")] = 0,
     frames: Annotated[
         str | None,
         typer.Option(
@@ -167,8 +154,8 @@ def show_item(
     plain: Annotated[
         bool, typer.Option("--plain", help="With --frames: draw no labels and no space between the frames.")
     ] = False,
-    overwrite: OverwriteOption = False,
-    as_json: JsonOption = False,
+    overwrite: options.Overwrite = False,
+    as_json: options.Json = False,
 ) -> None:
     """Draw the sampled clips or chosen frames of one item.
 
@@ -210,7 +197,7 @@ def _numbers(frames: str) -> list[int]:
         numbers = [int(number) for number in frames.split(",", MAX_SHOWN - 1)]
     except ValueError:
         numbers = []
-    if not numbers or min(numbers) < 0 or max(numbers) > MAX_COUNT:
+    if not numbers or min(numbers) < 0 or max(numbers) > options.MAX_COUNT:
         raise UsageError(
             f"--frames is {excerpt(frames)!r}, but must be up to {MAX_SHOWN} frame numbers from 0, separated by commas",
             hint="for example --frames 0,25,50",

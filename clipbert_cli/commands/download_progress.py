@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+from rich.progress import DownloadColumn, TransferSpeedColumn
+
 from clipbert_cli.assets.fetch import DownloadProgress
-from clipbert_cli.commands.terminal import note, stderr
+from clipbert_cli.commands.progress import bar_with
+from clipbert_cli.commands.terminal import note
 from clipbert_cli.printable import printable
 
 
@@ -14,19 +17,7 @@ class DownloadBars(DownloadProgress):
     """Draws the progress of downloads on stderr."""
 
     def __init__(self) -> None:
-        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-        from rich.progress import TransferSpeedColumn as SpeedColumn
-
-        self._bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            DownloadColumn(),
-            SpeedColumn(),
-            TimeRemainingColumn(),
-            console=stderr(),
-            disable=not stderr().is_terminal,
-            transient=True,
-        )
+        self._bars = bar_with(DownloadColumn(), TransferSpeedColumn())
         self._tasks: dict[str, Any] = {}
         # The threads that fetch files call these methods at the same time.
         self._lock = threading.Lock()

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs
+from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs
 from clipbert_cli.errors import UsageError
-from clipbert_cli.printable import printable
 from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.folder import RunFolder
 
@@ -146,18 +145,3 @@ def _notes(recipe: Recipe, folder: RunFolder | None, examples: Sequence[Example]
     if answers and answers.is_file() and build_task(recipe).needs_answers:
         sentences += unknown_answers(examples, build_task(recipe, read_answers(answers)), what=split)
     return sentences
-
-
-def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return rows of text as the lines of a table with the first column to the left and all others to the right.
-
-    The headings are printed into pipes and files as well: the numbers of a log mean nothing without them.
-    """
-    rows = [tuple(map(printable, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.commands.terminal import note, print_json, print_result
+from clipbert_cli.commands.terminal import aligned, note, print_json, print_result
 
 if TYPE_CHECKING:
     from clipbert_cli.train.training import Training
@@ -45,11 +45,7 @@ def phase_table(result: Mapping[str, Any]) -> list[str]:
     ]
     steps = f"mean of {result['steps']}; their median is {result['median_step_ms']:.2f} ms"
     rows = [("phase", "", "ms", "share"), *rows, ("step", steps, f"{result['step_ms']:.2f}", "100.0%")]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    return [
-        f"{name:{widths[0]}}  {what:{widths[1]}}  {milliseconds:>{widths[2]}}  {share:>{widths[3]}}"
-        for name, what, milliseconds, share in rows
-    ]
+    return aligned(rows, left=2)
 
 
 def summary(result: Mapping[str, Any]) -> list[str]:

@@ -31,12 +31,16 @@ class RateColumn(ProgressColumn):
 
 def progress_bar(unit: str) -> Progress:
     """Return a bar with count, rate and remaining time that disappears when it ends."""
+    return bar_with(MofNCompleteColumn(), RateColumn(unit))
+
+
+def bar_with(*measures: ProgressColumn) -> Progress:
+    """Return a bar with a description, these measures and the remaining time that disappears when it ends."""
     console = stderr()
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        RateColumn(unit),
+        *measures,
         TimeRemainingColumn(),
         console=console,
         disable=not console.is_terminal,
@@ -61,9 +65,13 @@ class TrainingProgress:
         self._bar = progress_bar("step")
         self._task = self._bar.add_task("loss    -", total=total_steps)
         self._last = ""
-        self._events = {"first_step": self._first_step, "train": self._trained, "validation": self._validated}
-        self._events["baseline"] = self._scored_blind
         self._scores: Mapping[str, Any] = {}
+        self._events = {
+            "first_step": self._first_step,
+            "train": self._trained,
+            "validation": self._validated,
+            "baseline": self._scored_blind,
+        }
 
     def __enter__(self) -> TrainingProgress:
         self._bar.start()

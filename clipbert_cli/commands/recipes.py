@@ -9,7 +9,7 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
-from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs, warn
+from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn
 from clipbert_cli.errors import AnnotationError, UsageError
 
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check recipes.")
@@ -30,9 +30,7 @@ def list_command(as_json: options.Json = False) -> None:
         print_json([{"name": recipe.name, "task": recipe.task, "summary": recipe.summary} for recipe in recipes])
         return
     rows = [("NAME", "TASK", "SUMMARY"), *((recipe.name, recipe.task, recipe.summary) for recipe in recipes)]
-    name_width, task_width = (max(len(row[column]) for row in rows) for column in (0, 1))
-    for name, task, summary in rows:
-        print_result(f"{name:{name_width}}  {task:{task_width}}  {summary}")
+    print_result(*aligned(rows, left=3))
 
 
 @recipes_app.command("show")

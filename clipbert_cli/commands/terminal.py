@@ -122,6 +122,18 @@ def print_json(value: Any) -> None:
     _write("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
 
 
+def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:
+    """Return rows of text as the lines of a table, with the first `left` columns to the left, all others to the right.
+
+    The headings are printed into pipes and files as well: the numbers of a log mean nothing without them.
+    """
+    rows = [tuple(map(printable, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    sides = ["<" if column < left else ">" for column in range(len(widths))]
+    form = "  ".join(f"{{:{side}{width}}}" for side, width in zip(sides, widths, strict=True))
+    return [form.format(*row).rstrip() for row in rows]
+
+
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a result that is a table: aligned under headings on a terminal, else one line per row for `cut` and `awk`.
 

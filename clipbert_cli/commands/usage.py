@@ -10,27 +10,20 @@ from typing import Any
 from clipbert_cli.errors import UsageError
 
 MEANT = {
-    "train": "finetune",
-    "fit": "finetune",
-    "predict": "infer",
-    "test": "infer",
-    "evaluate": "eval",
-    "score": "eval",
-    "query": "search",
-    "convert": "assets convert",
+    "finetune": "train fit",
+    "infer": "predict test",
+    "eval": "evaluate score",
+    "search": "query",
+    "assets convert": "convert",
+    "--recipe NAME|FILE": "--config --cfg --conf --c --cfg_file --config_file",
+    "--run DIR": "--output_dir --save_dir --logdir --log_dir --exp --workdir --work_dir",
+    "--nproc-per-node N": "--gpus --ngpus --num_gpus --num_processes --nproc --np",
+    "--output FILE": "--output --out --o --output_file --save",
+    "--video FILE": "--v",
+    "--image FILE": "--i",
+    "--run RUN": "--model --ckpt --model_path --weights",
 }
-"""The names that other programs give to our commands."""
-
-OPTIONS_MEANT = {
-    **dict.fromkeys(("config", "cfg", "conf", "c", "cfg_file", "config_file"), "--recipe NAME|FILE"),
-    **dict.fromkeys(("output_dir", "save_dir", "logdir", "log_dir", "exp", "workdir", "work_dir"), "--run DIR"),
-    **dict.fromkeys(("gpus", "ngpus", "num_gpus", "num_processes", "nproc", "np"), "--nproc-per-node N"),
-    **dict.fromkeys(("output", "out", "o", "output_file", "save"), "--output FILE"),
-    **dict.fromkeys(("v",), "--video FILE"),
-    **dict.fromkeys(("i",), "--image FILE"),
-    **dict.fromkeys(("model", "ckpt", "model_path", "weights"), "--run RUN"),
-}
-"""The names that other programs give to our options, without dashes and with underscores."""
+"""Our commands and options, and what other programs call them: options with two dashes and with underscores."""
 
 
 def refuse_empty(name: str, texts: Sequence[str]) -> None:
@@ -81,7 +74,12 @@ def _message(kind: str, found: Any) -> str:
 def _meant(message: str) -> str | None:
     """Return our name of the command that a message of typer says does not exist."""
     unknown = re.match("no such command '(.*?)'", message, flags=re.I)
-    return MEANT.get(unknown[1]) if unknown else None
+    return _ours(unknown[1]) if unknown else None
+
+
+def _ours(typed: str) -> str | None:
+    """Return our name of what another program calls so."""
+    return next((ours for ours, others in MEANT.items() if typed in others.split()), None)
 
 
 def _hint(kind: str, found: Any) -> str:
@@ -117,7 +115,7 @@ def _option_meant(option: str, command: Any) -> str | None:
     """Return what to type for an unknown option that means another option, an argument or a setting."""
     name = option.lstrip("-").replace("-", "_")
     options = [each for parameter in command.params for each in parameter.opts]
-    if (meant := OPTIONS_MEANT.get(name)) and meant.split()[0] in options:
+    if (meant := _ours(f"--{name}")) and meant.split()[0] in options:
         return f"here it is called {meant}"
     if name in ("question", "text", "query") and any(
         typed_name(each).startswith(("QUESTION", "TEXT")) for each in command.params

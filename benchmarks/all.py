@@ -50,7 +50,7 @@ def measure(file: Path, options: Sequence[str]) -> str:
     """Run a script and return its section.
 
     Raises:
-        FailedError: the last line that it printed is not a result (`harness.show`).
+        FailedError: the last line that it printed is not a result (`harness.run`).
     """
     command = [f"{file.parent.name}/{file.name}", *options]
     done = subprocess.run(

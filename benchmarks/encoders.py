@@ -88,6 +88,7 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for model in MODELS:
         print(row(*model), flush=True)
+    print(f"Result: {len(MODELS)} visual encoders.")
 
 
 if __name__ == "__main__":

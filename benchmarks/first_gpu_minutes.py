@@ -264,7 +264,7 @@ COMMANDS: dict[str, tuple[list[str], list[str]]] = {
     # stage: the command on a GPU, and what a CPU can run of it
     "doctor": (["-m", "clipbert_cli", "doctor", "--json"],) * 2,
     "tests": (["-m", "pytest", "-q", "-m", "cuda", "tests"], ["-m", "pytest", "-q", "-m", "cuda", "--co", "tests"]),
-    "train_step": (["benchmarks/train_step.py", "--case", "cuda"], ["benchmarks/train_step.py", "--help"]),
+    "train_step": (["benchmarks/train_step.py", "--device", "cuda"], ["benchmarks/train_step.py", "--help"]),
     "retrieval": (["benchmarks/retrieval.py", "--device", "cuda"], ["benchmarks/retrieval.py", "--help"]),
 }
 # The cheap and telling ones first: the time may not suffice for all.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import math
 import multiprocessing
 import os
 import platform
@@ -65,20 +66,18 @@ def command_line(doc: str | None, **numbers: int) -> argparse.ArgumentParser:
 
 
 def run(parser: argparse.ArgumentParser, measure: Callable[[argparse.Namespace, Path], Outcome]) -> NoReturn:
-    """Measure and print the outcome; the exit code is 1 if the limits were not reached."""
+    """Measure, and print the report and its line of result, or with `--json` one document.
+
+    The exit code is 1 if the limits were not reached.
+    """
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="clipbert-benchmark-") as folder:
         outcome = measure(options, Path(folder))
-    show(options, outcome.report, result=outcome.result)
-    sys.exit(0 if outcome.reached else 1)
-
-
-def show(options: argparse.Namespace, report: Mapping[str, Any], *, result: str) -> None:
-    """Print the report and, as its last line, the result; with `--json` both as one document."""
     if options.json:
-        print(json.dumps({**report, "result": result}, indent=1))
+        print(json.dumps({**outcome.report, "result": outcome.result}, indent=1))
     else:
-        print(*render(report), f"Result: {result}.", sep="\n")
+        print(*render(outcome.report), f"Result: {outcome.result}.", sep="\n")
+    sys.exit(0 if outcome.reached else 1)
 
 
 def render(report: Mapping[str, Any]) -> list[str]:
@@ -156,6 +155,15 @@ def make_demo_data(folder: Path, *, train: int, val: int = 2, test: int = 1) -> 
 
     write_demo_media(folder, videos={"train": train, "val": val, "test": test}, seed=1, progress=lambda: None)
     pack_media([folder / "videos"], folder / "vis_db", kind="video")
+
+
+def pictures(*counts: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    """Return (*counts, 3, 448, 448) uint8 frames of coarse squares."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    coarse = torch.randint(0, 256, (math.prod(counts), 3, 14, 14), generator=generator).float()
+    return interpolate(coarse, size=(448, 448), mode="bilinear").to(torch.uint8).unflatten(0, counts)
 
 
 # ------------------------------------------------------------------------------------------------ sides

@@ -10,22 +10,21 @@ from one that has torch in memory already, so that a start costs tenths of a sec
 
 from __future__ import annotations
 
-import json
+import multiprocessing
 import os
 import random
 import shutil
 import signal
-import sys
 import time
-import traceback
 from argparse import Namespace
 from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import torch
 from harness import Outcome, command_line, make_demo_data, run
-from running import TINY
+from running import TINY, different
 
 from clipbert_cli import files
 from clipbert_cli.recipe.load import load_recipe
@@ -41,8 +40,6 @@ SETTINGS = (
     "train.save_every_steps=2",
     "train.log_every_steps=3",
 )
-TIMED = {"examples_per_second", "data_wait", "peak_memory_mib"}
-"""Fields of a log record that may differ."""
 SAVING = ((checkpoint, "_crc32"), (files, "fsync"), (checkpoint, "point_link"), (checkpoint, "remove"))
 """Functions that the saving of a checkpoint calls."""
 
@@ -51,9 +48,9 @@ def measure(options: Namespace, folder: Path) -> Outcome:
     """Kill runs until there are enough kills, and compare those that end with an undisturbed one."""
     torch.set_num_threads(1)
     rng, whole = random.Random(options.seed), folder / "whole"
-    finish(forked(lambda: make_demo_data(folder, train=22, val=3)))
+    make_demo_data(folder, train=22, val=3)
     begin = time.monotonic()
-    finish(forked(lambda: train(folder, whole, options.steps)))
+    is_killed(forked(train, folder, whole, options.steps))
     seconds = time.monotonic() - begin
     killed = in_saves = runs = 0
     differences: list[str] = []
@@ -63,11 +60,11 @@ def measure(options: Namespace, folder: Path) -> Outcome:
         while True:
             inside = killed % 2 == 1
             calls = rng.randrange(1, 30) if inside and killed < options.kills else None
-            child = forked(lambda run=resumed, calls=calls: train(folder, run, options.steps, die_at_call=calls))
+            process = forked(train, folder, resumed, options.steps, calls)
             if killed < options.kills and not inside:
                 time.sleep(rng.uniform(0, seconds / 2))
-                os.kill(child, signal.SIGKILL)
-            if finish(child):
+                process.kill()
+            if not is_killed(process):
                 break
             killed += 1
             in_saves += inside or any(resumed.glob("checkpoints/.step_*"))
@@ -81,7 +78,7 @@ def measure(options: Namespace, folder: Path) -> Outcome:
     return Outcome(report, result, not differences)
 
 
-def train(folder: Path, run: Path, steps: int, *, die_at_call: int | None = None) -> None:
+def train(folder: Path, run: Path, steps: int, die_at_call: int | None = None) -> None:
     """Start or resume the run; with `die_at_call` kill this process at that call of a function in SAVING."""
     calls = [0]
 
@@ -100,61 +97,24 @@ def train(folder: Path, run: Path, steps: int, *, die_at_call: int | None = None
     prepare_training(recipe, run, world=start_world("cpu"), resume=run.exists()).run()
 
 
-def forked(work: Callable[[], None]) -> int:
-    """Fork a process that does `work` and ends; return its process id."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child:
-        return child
-    try:
-        work()
-    except BaseException:  # noqa: BLE001 - a copy must never go on as its parent
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+def forked(work: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Do the work in a copy of this process."""
+    process = multiprocessing.get_context("fork").Process(target=work, args=arguments)
+    process.start()
+    return process
 
 
-def finish(child: int) -> bool:
-    """Wait for a process; return whether it was not killed.
+def is_killed(process: BaseProcess) -> bool:
+    """Wait for a process; return whether it was killed.
 
     Raises:
         SystemExit: it failed.
     """
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code > 0:
-        raise SystemExit(f"a process failed with exit code {code}")
-    return code == 0
-
-
-def different(whole: Path, run: Path) -> list[str]:
-    """Return what differs between two finished runs."""
-    parts: dict[str, Callable[[Path], Any]] = {
-        "latest": lambda run: os.readlink(run / "latest"),
-        "best": lambda run: os.readlink(run / "best"),
-        "model.safetensors": lambda run: (run / "latest" / "model.safetensors").read_bytes(),
-        "average.safetensors": lambda run: (run / "latest" / "average.safetensors").read_bytes(),
-        "training.pt": lambda run: torch.load(run / "latest" / "training.pt", weights_only=True),
-        "metrics.jsonl": records,
-    }
-    return [name for name, read in parts.items() if not same(read(whole), read(run))]
-
-
-def same(one: Any, other: Any) -> bool:
-    """Return whether two states are equal, tensors bit by bit."""
-    if isinstance(one, torch.Tensor):
-        return torch.equal(one, other)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    return bool(one == other)
-
-
-def records(run: Path) -> list[dict[str, Any]]:
-    """Return the log records of training and validation without the fields in TIMED."""
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    kept = [line for line in lines if line["event"] in ("train", "validation")]
-    return [{name: line[name] for name in line.keys() - TIMED} for line in kept]
+    process.join()
+    assert process.exitcode is not None
+    if process.exitcode > 0:
+        raise SystemExit(f"a process failed with exit code {process.exitcode}")
+    return process.exitcode < 0
 
 
 if __name__ == "__main__":

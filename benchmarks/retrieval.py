@@ -1,6 +1,6 @@
-"""How fast every text is scored with every video: this project's inference against the plain way.
+"""How fast is every text scored with every video, compared with the plain way?
 
-    python benchmarks/retrieval.py [--case short long small frames] [--json] [--device cuda]
+    python benchmarks/retrieval.py [--case short long frames] [--device cuda] [--json]
 
 ResNet-50 and BERT-base with random weights, 448 pixels, clips that are already decoded, in float32; on a GPU bf16
 against the plain way in fp16, with more texts, videos and clips. Both sides run in processes of their own and take
@@ -8,24 +8,24 @@ turns, each of half of the videos (harness.py).
 
     short    captions of 11 tokens on average, 20 at most; the plain way takes all texts of a video together
     long     paragraphs of 50 tokens on average, 100 at most
-    small    as `short`; the plain way takes 8 texts at a time and runs the CNN again for each 8
-    frames   as `small`, with 2 videos of 1 clip of 16 frames
+    frames   captions, 2 videos of 1 clip of 16 frames; the plain way takes 8 texts at a time and runs the CNN again for
+             each 8, as ClipBERT's code did
 
     plain    plain.py: clips in a loop, frames normalised in float32 on the CPU, texts padded to the longest
     engine   clipbert_cli.infer.predict.Predictor
 
 `operations` is the speedup that the plain way's additional operations explain; torch counts them. `mfu` is the share
 of the machine's rate in products of large matrices that the operations done reach. The exit code is 1 if the speedup on
-a CPU is below `wanted`. `small` cannot reach it: with 2 frames per clip the plain way needs only twice the operations.
+a CPU is below `wanted`.
 
 Legend: M videos, N texts, K clips, T frames, V visual tokens, D width, n texts of a minibatch.
 """
 
 from __future__ import annotations
 
-import argparse
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -33,10 +33,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from harness import Outcome, Sides, Work, command_line, counted, run, timed
+from harness import Outcome, Sides, Work, command_line, counted, pictures, run, timed
 from plain import PlainModel, normalised
 from torch import Tensor
-from torch.nn import functional as F
 
 from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.infer.predict import Predictor
@@ -49,75 +48,45 @@ from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.retrieval import Retrieval
 from clipbert_cli.types import Batch, Example, Texts
 
-FRAME_SIZE = 448
-SIZES = {"cpu": (64, 4, 2), "cuda": (256, 16, 16)}
-"""Texts, videos, clips."""
+PRECISIONS = {"cpu": Precision("fp32"), "cuda": Precision("bf16")}
 TURNS = 2
 """Batches that the videos are divided into."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """N texts x M videos x K clips of T frames.
+    """N texts x M videos x K clips x T frames.
 
     Attributes:
-        lengths: tokens of a text, on average and at most.
-        minibatch: texts that the plain way scores together; None for all.
-        sizes: N, M, K; None for those of the device.
+        tokens: tokens of a text, on average and at most.
+        minibatch: texts that the plain way scores together.
+        on_gpu: the same on a GPU.
     """
 
     wanted: float
-    lengths: tuple[int, int] = (11, 20)
-    minibatch: int | None = None
-    sizes: tuple[int, int, int] | None = None
-    frames: int = 2
-    device_type: str = "cpu"
+    sizes: tuple[int, int, int, int]
+    on_gpu: tuple[int, int, int, int]
+    tokens: tuple[int, int] = (11, 20)
+    minibatch: int = 1024
 
-    @property
-    def texts(self) -> int:
-        return (self.sizes or SIZES[self.device_type])[0]
-
-    @property
-    def videos(self) -> int:
-        return (self.sizes or SIZES[self.device_type])[1]
-
-    @property
-    def clips(self) -> int:
-        return (self.sizes or SIZES[self.device_type])[2]
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.device_type)
-
-    @property
-    def precision(self) -> Precision:
-        return Precision("bf16" if self.device_type == "cuda" else "fp32")
+    def on(self, device: torch.device) -> tuple[int, int, int, int]:
+        return self.on_gpu if device.type == "cuda" else self.sizes
 
 
 CASES = {
-    "short": Case(1.25),
-    "long": Case(1.6, lengths=(50, 100)),
-    "small": Case(4.0, minibatch=8),
-    "frames": Case(4.0, minibatch=8, sizes=(64, 2, 1), frames=16),
+    "short": Case(1.25, (64, 4, 2, 2), (256, 16, 16, 2)),
+    "long": Case(1.6, (64, 4, 2, 2), (256, 16, 16, 2), tokens=(50, 100)),
+    "frames": Case(4.0, (64, 2, 1, 16), (64, 2, 1, 16), minibatch=8),
 }
 
 
-def make_texts(case: Case) -> Texts:
+def make_texts(case: Case, count: int) -> Texts:
     """Return texts whose lengths are normally distributed and clipped; the longest and the shortest ones occur."""
-    mean, maximum = case.lengths
-    lengths = np.clip(np.round(np.random.default_rng(1).normal(mean, mean / 3, case.texts)), 4, maximum).astype(int)
+    mean, maximum = case.tokens
+    lengths = np.clip(np.round(np.random.default_rng(1).normal(mean, mean / 3, count)), 4, maximum).astype(int)
     lengths[:2] = maximum, max(4, 2 * mean - maximum)
     mask = torch.arange(maximum) < torch.from_numpy(lengths)[:, None]
     return Texts(torch.randint(1000, 30000, mask.shape) * mask, mask)
-
-
-def make_frames(case: Case) -> Tensor:
-    """Return (M, K, T, 3, H, W) uint8 frames of coarse squares; for a GPU in pinned memory, as the loader's are."""
-    count = case.videos * case.clips * case.frames
-    coarse = torch.randint(0, 256, (count, 3, 14, 14)).float()
-    frames = F.interpolate(coarse, size=(FRAME_SIZE, FRAME_SIZE), mode="bilinear").to(torch.uint8)
-    frames = frames.view(case.videos, case.clips, case.frames, 3, FRAME_SIZE, FRAME_SIZE)
-    return frames.pin_memory() if case.device.type == "cuda" else frames
 
 
 def make_model() -> ClipBert:
@@ -136,11 +105,10 @@ Scorer = Callable[[Sequence[Tensor]], Iterator[Tensor]]
 """Yields the scores (M, N) of each batch of frames (M, K, T, 3, H, W)."""
 
 
-def plain_scorer(case: Case, texts: Texts) -> Scorer:
-    device, size = case.device, case.minibatch or case.texts
+def plain_scorer(texts: Texts, device: torch.device, minibatch: int) -> Scorer:
     half = torch.float16 if device.type == "cuda" else None
     model = PlainModel.of(make_model()).to(device)
-    minibatches = list(zip(texts.ids.split(size), texts.mask.split(size), strict=True))
+    minibatches = list(zip(texts.ids.split(minibatch), texts.mask.split(minibatch), strict=True))
 
     def score(batch: Tensor) -> Tensor:
         scores = []
@@ -161,11 +129,11 @@ def plain_scorer(case: Case, texts: Texts) -> Scorer:
     return scorer
 
 
-def engine_scorer(case: Case, texts: Texts) -> Scorer:
-    infer, world = InferConfig(), World(0, 1, case.device)
+def engine_scorer(texts: Texts, device: torch.device, minibatch: int) -> Scorer:
+    infer = InferConfig()
     task = Retrieval(ObjectiveConfig(), infer, None)
-    predictor = Predictor(make_model().to(case.device), task, case.precision, infer, world)
-    shared = SharedTexts(tuple(Example(str(number), "0", ("",)) for number in range(case.texts)), texts)
+    predictor = Predictor(make_model().to(device), task, PRECISIONS[device.type], infer, World(0, 1, device))
+    shared = SharedTexts(tuple(Example(str(number), "0", ("",)) for number in range(len(texts.ids))), texts)
     none = torch.zeros((0, 1), dtype=torch.long)
 
     def scorer(frames: Sequence[Tensor]) -> Iterator[Tensor]:
@@ -173,7 +141,7 @@ def engine_scorer(case: Case, texts: Texts) -> Scorer:
             Batch(batch, none, none.bool(), none[:, 0], (), media_ids=tuple(map(str, range(len(batch)))))
             for batch in frames
         ]
-        for predictions in predictor.run_own(Evaluation(batches, shared, case.videos)):
+        for predictions in predictor.run_own(Evaluation(batches, shared, sum(map(len, frames)))):
             yield torch.stack([torch.from_numpy(each.fields["scores"]) for each in predictions])
 
     return scorer
@@ -182,11 +150,15 @@ def engine_scorer(case: Case, texts: Texts) -> Scorer:
 SIDES = {"plain": plain_scorer, "engine": engine_scorer}
 
 
-def start(side: str, case: Case) -> Work:
+def start(side: str, case: Case, device: torch.device) -> Work:
     """Prepare a side. The order `count` returns the operations of all videos, `next` the scores of the next batch."""
     torch.manual_seed(2)
-    texts, frames = make_texts(case), make_frames(case)
-    scorer = SIDES[side](case, texts)
+    count, *sizes = case.on(device)
+    texts, frames = make_texts(case, count), pictures(*sizes)  # frames (M, K, T, 3, H, W)
+    if device.type == "cuda":
+        # As the loader's are.
+        frames = frames.pin_memory()
+    scorer = SIDES[side](texts, device, case.minibatch)
     scores = scorer(frames.chunk(TURNS))
 
     @torch.inference_mode()
@@ -194,38 +166,35 @@ def start(side: str, case: Case) -> Work:
         if order == "count":
             # The operations of all videos are the same, so one is enough. It also warms the side up.
             _, operations = counted(lambda: list(scorer([frames[:1]])))
-            return operations * case.videos, 0.0
-        batch, seconds = timed(case.device, lambda: next(scores))
+            return operations * len(frames), 0.0
+        batch, seconds = timed(device, lambda: next(scores))
         return batch.tolist(), seconds
 
     return work
 
 
-def compare(case: Case) -> dict[str, Any]:
+def compare(case: Case, device: torch.device) -> dict[str, Any]:
     """Return the row of one case."""
-    with Sides({side: partial(start, side, case) for side in SIDES}) as sides:
+    with Sides({side: partial(start, side, case, device) for side in SIDES}) as sides:
         operations = {side: value for side, (value, _) in sides.take("count").items()}
-        pairs = [sides.take("next") for _ in range(min(TURNS, case.videos))]
+        pairs = [sides.take("next") for _ in range(TURNS)]
     seconds = {side: sum(pair[side][1] for pair in pairs) for side in SIDES}
     scores = {side: torch.cat([torch.tensor(pair[side][0]) for pair in pairs]) for side in SIDES}
-    rate = matrix_product_rate(case.device, case.precision.dtype or torch.float32)
+    rate = matrix_product_rate(device, PRECISIONS[device.type].dtype or torch.float32)
     return {
-        "texts": case.texts,
-        "videos": case.videos,
-        "clips": case.clips,
-        "frames": case.frames,
+        **dict(zip(("texts", "videos", "clips", "frames"), case.on(device), strict=True)),
         "speedup": seconds["plain"] / seconds["engine"],
         "operations": operations["plain"] / operations["engine"],
         "wanted": case.wanted,
-        "pairs_per_second": case.texts * case.videos / seconds["engine"],
+        "pairs_per_second": scores["engine"].numel() / seconds["engine"],
         "mfu": operations["engine"] / seconds["engine"] / rate,
         "plain_mfu": operations["plain"] / seconds["plain"] / rate,
         "largest_difference": float((scores["plain"] - scores["engine"]).abs().max()),
     }
 
 
-def measure(options: argparse.Namespace, folder: Path) -> Outcome:
-    rows = {name: compare(replace(CASES[name], device_type=options.device)) for name in options.case}
+def measure(options: Namespace, folder: Path) -> Outcome:
+    rows = {name: compare(CASES[name], torch.device(options.device)) for name in options.case}
     results = [
         f"{name} x{row['speedup']:.2f} (operations x{row['operations']:.2f}, wanted x{row['wanted']:.2f})"
         for name, row in rows.items()
@@ -237,5 +206,5 @@ def measure(options: argparse.Namespace, folder: Path) -> Outcome:
 if __name__ == "__main__":
     parser = command_line(__doc__)
     parser.add_argument("--case", nargs="+", choices=CASES, default=list(CASES))
-    parser.add_argument("--device", choices=SIZES, default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", choices=PRECISIONS, default="cuda" if torch.cuda.is_available() else "cpu")
     run(parser, measure)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import logging
 import os
 import signal
@@ -154,3 +155,35 @@ def train(recipe: str, settings: Sequence[str], data: Path, run: Path) -> Path:
 
     prepare_training(load_recipe(recipe, overrides=settings, data_root=data), run).run()
     return run
+
+
+def different(whole: Path, run: Path) -> list[str]:
+    """Return the parts that differ between two finished runs: links, weights, training state and records."""
+    import torch
+
+    parts: dict[str, Callable[[Path], Any]] = {
+        "latest": lambda run: os.readlink(run / "latest"),
+        "best": lambda run: os.readlink(run / "best"),
+        "model.safetensors": lambda run: (run / "latest" / "model.safetensors").read_bytes(),
+        "average.safetensors": lambda run: (run / "latest" / "average.safetensors").read_bytes(),
+        "training.pt": lambda run: _plain(torch.load(run / "latest" / "training.pt", weights_only=True)),
+        "metrics.jsonl": records,
+    }
+    return [name for name, read in parts.items() if read(whole) != read(run)]
+
+
+def _plain(state: Any) -> Any:
+    """Return a nested state with its tensors as their types and bytes."""
+    if isinstance(state, dict):
+        return {key: _plain(value) for key, value in state.items()}
+    if isinstance(state, list | tuple):
+        return [_plain(value) for value in state]
+    return (state.dtype, state.numpy().tobytes()) if hasattr(state, "numpy") else state
+
+
+def records(run: Path, *events: str) -> list[dict[str, Any]]:
+    """Return the records of training and validation, or of these events, without what depends on the clock."""
+    timed = {"examples_per_second", "data_wait", "peak_memory_mib"}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    kept = [line for line in lines if line["event"] in (events or ("train", "validation"))]
+    return [{name: value for name, value in line.items() if name not in timed} for line in kept]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import TINY
+from running import TINY, records
 
 from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError
 from clipbert_cli.infer.asking import ask_files
@@ -48,10 +48,10 @@ def test_a_run_folder_holds_all_that_inference_needs(trained_run: Path) -> None:
         "state.json",
         "training.pt",
     }
-    records = [json.loads(line) for line in (trained_run / "metrics.jsonl").read_text().splitlines()]
-    assert [record["step"] for record in records if record["event"] == "train"] == [1, 2, 3, 4]
-    assert [record["step"] for record in records if record["event"] == "validation"] == [2, 4]
-    assert all(0 <= record["accuracy"] <= 100 for record in records if record["event"] == "validation")
+    validations = records(trained_run, "validation")
+    assert [record["step"] for record in records(trained_run, "train")] == [1, 2, 3, 4]
+    assert [record["step"] for record in validations] == [2, 4]
+    assert all(0 <= record["accuracy"] <= 100 for record in validations)
 
 
 def test_a_split_gets_one_prediction_per_example_with_the_top_answers(trained_run: Path, made_data: Path) -> None:
@@ -211,8 +211,7 @@ def test_without_validation_the_last_checkpoint_is_the_best(made_data: Path, tmp
     result = prepare_training(tiny(made_data, "data.splits.val=null", "train.epochs=2"), run).run()
     assert (result["best"], result["last"], result["steps"]) == ({}, {}, 4)
     assert (run / "best").resolve().name == (run / "latest").resolve().name == "step_4"
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert "validation" not in {record["event"] for record in records}
+    assert not records(run, "validation")
     assert summarise(RunFolder(run)).state == "finished"
     assert summarise(RunFolder(run)).best is None
     assert len(predictions(run)) == 48

@@ -30,7 +30,7 @@ from clipbert_cli.types import Example, Prediction
 # The inference settings of a shortlist: one frame from the middle, as large as those that the model was trained on.
 #
 # Frames of half the side give the demo's model lists that are hardly better than chance; a full frame gives nearly the
-# lists of four clips (`benchmarks/shortlist.py`).
+# lists of four clips.
 CHEAP = {"num_clips": 1, "num_frames": 1, "sampling": "middle"}
 
 

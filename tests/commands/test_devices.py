@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import signal
 from pathlib import Path
 
 import pytest
 import torch
-from running import TINY, Clipbert, ClipbertProcess, Signal, as_options
+from running import TINY, Clipbert, ClipbertProcess, Signal, as_options, records
 
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.recipe.load import load_recipe
@@ -43,8 +42,7 @@ def test_a_run_continues_on_another_device_and_back(
             training.run([Signal(2, signal.SIGTERM)])
         done = clipbert("finetune", "--run", run, "--resume", "--json", "--device", devices[1])
         assert done.returncode == 0, done.stderr
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        losses[name] = [record["loss"] for record in records if record["event"] == "train"]
+        losses[name] = [record["loss"] for record in records(run, "train")]
     assert len(losses["moved"]) == 4
     assert losses["moved"] == pytest.approx(losses["stayed"], rel=1e-2)
 

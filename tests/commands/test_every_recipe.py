@@ -12,7 +12,7 @@ import pytest
 import torch
 from colour_data import NAMES, SMALL, write_colour_data
 from made_vision_models import write_vision_model
-from running import SIGLIP, Clipbert, as_options
+from running import SIGLIP, Clipbert, as_options, records
 from torch._dynamo.backends.debugging import aot_eager
 
 from clipbert_cli.recipe.load import list_recipes
@@ -87,8 +87,7 @@ def test_a_recipe_learns(
     recipe: str, data: Path, trained: Callable[[str], Path], clipbert: Clipbert, tmp_path: Path
 ) -> None:
     run = trained(recipe)
-    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    losses = [record.get("mlm", record["loss"]) for record in records if record["event"] == "train"]
+    losses = [record.get("mlm", record["loss"]) for record in records(run, "train")]
     # Of pretraining the masked words: that few steps do not teach what matches.
     tenth = max(1, len(losses) // 10)
     assert sum(losses[-tenth:]) < 0.7 * sum(losses[:tenth])
@@ -129,8 +128,7 @@ def test_a_compiled_model_takes_the_same_steps(
         more = ["model.pixel_random_sampling_size=1"] if command == "pretrain" else []
         done = clipbert(command, "--recipe", recipe, "--data-root", data, "--run", run, *as_options(settings + more))
         assert done.returncode == 0, done.stderr
-        records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        losses[compiled] = [record["loss"] for record in records if record["event"] == "train"]
+        losses[compiled] = [record["loss"] for record in records(run, "train")]
     assert len(losses[True]) == 4
     assert losses[True][0] == pytest.approx(losses[False][0], rel=1e-6)
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)  # Adam's first updates have the size of the rate

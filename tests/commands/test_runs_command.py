@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from running import TINY, Clipbert, ClipbertProcess
+from running import TINY, Clipbert, ClipbertProcess, records
 
 from clipbert_cli.infer.trained import RunSelection, open_run
 from clipbert_cli.model.ema import read_average
@@ -41,8 +41,7 @@ def test_runs_are_listed_with_state_step_and_best(clipbert: Clipbert, averaged: 
         ("half", "stopped", 2),
     ]
     assert {run["metric"] for run in found} == {"accuracy"}
-    records = [json.loads(line) for line in (averaged / "metrics.jsonl").read_text().splitlines()]
-    best = max(record["accuracy"] for record in records if record["event"] == "validation")
+    best = max(record["accuracy"] for record in records(averaged, "validation"))
     assert found[0]["best"] == best
     shown = clipbert("runs", "ls", tmp_path)
     assert "finished" in shown.stdout

@@ -15,7 +15,7 @@ import pytest
 import several
 import torch
 from colour_data import NAMES, SMALL, write_colour_data
-from running import TINY, Clipbert, as_options
+from running import TINY, Clipbert, as_options, records
 from safetensors.torch import load_file
 
 from clipbert_cli.errors import UsageError
@@ -94,11 +94,6 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("colours")
     write_colour_data(folder)
     return folder
-
-
-def records(run: Path, event: str) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if line["event"] == event]
 
 
 def check_same_training(one: Path, other: Path, *, steps: int) -> None:

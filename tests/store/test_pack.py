@@ -391,7 +391,6 @@ print(int(next(line.split()[1] for line in open("/proc/self/status") if line.sta
 
 
 def test_memory_does_not_grow_with_tiny_files(tmp_path: Path) -> None:
-    """The long form, 100,000 files, is benchmarks/pack.py."""
     data = image(np.zeros((4, 4, 3), np.uint8))
     kilobytes = []
     for count in (100, 3100):

@@ -198,7 +198,6 @@ packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))
 
 
 def test_packs_killed_at_random_moments_end_as_an_undisturbed_one(videos: Path, tmp_path: Path) -> None:
-    """The long form, 20 kills, is benchmarks/pack.py."""
     store, random = tmp_path / "store", np.random.default_rng(0)
     start = time.perf_counter()
     undisturbed = pack_media([videos], tmp_path / "undisturbed").store

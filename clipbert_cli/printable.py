@@ -30,9 +30,9 @@ class Lines(tuple[str, ...]):
         return "\n".join(map(printable, self))
 
 
-def shortened(names: Sequence[str]) -> str:
+def shortened(names: Sequence[str], limit: int = SHOWN) -> str:
     """Return the first names in one line, and how many more there are."""
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def listed(mistakes: Sequence[str], *, limit: int | None = None) -> list[str]:

@@ -218,6 +218,15 @@ class VideoInfo:
     damage: str = ""
     segment: Segment | None = None
 
+    def seconds(self, frame: int) -> float:
+        """Return the time at which a frame is shown, as the file states it."""
+        return float(self.pts[frame] * self.time_base)
+
+    @property
+    def shown_seconds(self) -> float:
+        """Seconds from the first to the last frame."""
+        return float((self.pts[-1] - self.pts[0]) * self.time_base)
+
     @property
     def upright_size(self) -> tuple[int, int]:
         """(height, width) of the first frame after turning it upright."""

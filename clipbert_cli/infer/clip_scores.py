@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
+from clipbert_cli.infer.prediction_lines import json_fields
 from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
 from clipbert_cli.store.source import MediaSource
 from clipbert_cli.task.base import Task
@@ -28,17 +27,11 @@ def with_clips(task: Task, outputs: Outputs, batch: Batch, pooled: Sequence[Pred
         for clip in range(outputs.logits.shape[1])
     ]
     return [
-        dataclasses.replace(prediction, fields={**prediction.fields, "clips": [_as_json(each.fields) for each in own]})
+        dataclasses.replace(
+            prediction, fields={**prediction.fields, "clips": [json_fields(each.fields) for each in own]}
+        )
         for prediction, *own in zip(pooled, *alone, strict=True)
     ]
-
-
-def _as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields with arrays as the shortest decimal numbers that read back as the same float32."""
-    return {
-        name: [float(str(number)) for number in value] if isinstance(value, np.ndarray) else value
-        for name, value in fields.items()
-    }
 
 
 def with_times(lines: Iterable[dict[str, Any]], media: MediaSource, sampling: ClipSampling) -> Iterator[dict[str, Any]]:
@@ -52,7 +45,7 @@ def with_times(lines: Iterable[dict[str, Any]], media: MediaSource, sampling: Cl
             info = media.info(line["media_id"])
             assert info is not None
             frames = select(info, sampling)
-            times = tuple(tuple(float(info.pts[index] * info.time_base) for index in clip) for clip in frames)
+            times = tuple(tuple(info.seconds(index) for index in clip) for clip in frames)
             last = line["media_id"], frames, times
         clips = [
             {"frames": list(frames), "seconds": [round(each, 6) for each in seconds], **clip}

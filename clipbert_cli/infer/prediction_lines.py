@@ -100,7 +100,7 @@ def prediction_lines(
         texts = TextList.of(examples)
         yield {"texts_digest": texts.digest, "texts": texts.to_json()}
         for prediction in predictions:
-            yield {"media_id": prediction.media_id, "texts_digest": texts.digest, **_as_json(prediction.fields)}
+            yield {"media_id": prediction.media_id, "texts_digest": texts.digest, **json_fields(prediction.fields)}
         return
     of_key = {example.key: example for example in examples}
     for prediction in predictions:
@@ -110,12 +110,12 @@ def prediction_lines(
             **prediction.key.to_json(),
             **own_id,
             **task.described(example),
-            **_as_json(prediction.fields),
+            **json_fields(prediction.fields),
             **task.judged(prediction.fields, example),
         }
 
 
-def _as_json(fields: Mapping[str, Any]) -> dict[str, Any]:
+def json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields as JSON values.
 
     A float32 becomes the shortest decimal number that reads back as the same float32. It is half as long as one that

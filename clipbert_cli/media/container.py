@@ -59,43 +59,15 @@ _FORMATS_WITH_DURATION = {"matroska,webm", "flv", "asf"}
 # Systems Format (ASF) Specification", 3.2).
 _ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
-_FORMATS = [
-    "mov",
-    "matroska",
-    "avi",
-    "gif",
-    "mpeg",
-    "mpegts",
-    "mpegvideo",
-    "flv",
-    "live_flv",
-    "asf",
-    "ogg",
-    "rm",
-    "dv",
-    "mxf",
-    "nut",
-    "yuv4mpegpipe",
-    "h264",
-    "hevc",
-    "m4v",
-    "wtv",
-    "ivf",
-    "mjpeg",
-    "mpjpeg",
-    "mp3",
-    "aac",
-    "wav",
-    "flac",
-    "jpeg_pipe",
-    "png_pipe",
-    "webp_pipe",
-]
+_FORMATS = """
+    mov matroska avi gif mpeg mpegts mpegvideo flv live_flv asf ogg rm dv mxf nut yuv4mpegpipe h264 hevc m4v wtv ivf
+    mjpeg mpjpeg mp3 aac wav flac jpeg_pipe png_pipe webp_pipe
+"""
 """FFmpeg's names of the formats behind the endings of videos in `types.py`, and of those that messages tell apart."""
 
 # A playlist from a stranger must not make FFmpeg open other files or URLs. FFmpeg has some 300 more formats; each that
 # nobody uses is one more parser for hostile files.
-_FORMAT_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": ",".join(_FORMATS)}
+_FORMAT_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": ",".join(_FORMATS.split())}
 
 
 def open_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Video:

@@ -9,9 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from clipbert_cli.errors import RecipeError, UnreadableError, WeightsError
-from clipbert_cli.foreign import read_json
-from clipbert_cli.model.weights.weight_files import CONFIG_FILE, DOWNLOAD_AGAIN
+from clipbert_cli.errors import RecipeError, WeightsError
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, read_object
 from clipbert_cli.recipe.schema import BertConfigSection
 
 FROM_FILE = (
@@ -68,14 +67,10 @@ def read_bert_sizes(source: Path) -> dict[str, Any]:
         WeightsError: the file is damaged, or describes a model that is no BERT.
     """
     path = source / CONFIG_FILE
-    if not path.is_file():
+    values = read_object(path)
+    if values is None:
         return {}
-    try:
-        values = read_json(path)
-    except UnreadableError as error:
-        raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
-    kind = values.get("model_type") if isinstance(values, dict) else None
-    if kind != "bert":
+    if (kind := values.get("model_type")) != "bert":
         raise WeightsError(f"{path}: model_type is {kind!r}, expected 'bert'", hint="name the folder of a BERT")
     if (positions := values.get("position_embedding_type", "absolute")) != "absolute":
         raise WeightsError(f"{path}: position_embedding_type is {positions!r}, expected 'absolute'")

@@ -12,15 +12,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from clipbert_cli.errors import UnreadableError, WeightsError
-from clipbert_cli.foreign import read_json
+from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.hf_files import VisionModel
-from clipbert_cli.model.weights.weight_files import CONFIG_FILE, DOWNLOAD_AGAIN, WEIGHTS_FILE
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, WEIGHTS_FILE, read_object
 from clipbert_cli.recipe.schema import ModelConfig
 
 FORMAT, FORMAT_VERSION = "clipbert", 1
@@ -54,13 +53,13 @@ def read_description(folder: Path) -> Description:
         WeightsError: the file is missing, is not this project's, or has another version of the format.
     """
     path = folder / CONFIG_FILE
-    description = _read(path)
+    description = read_object(path)
     if description is None:
         raise WeightsError(
             f"{path}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}",
             hint="name the folder that save_pretrained or a run's checkpoint wrote",
         )
-    if (found := _format_of(description)) != FORMAT:
+    if (found := description.get("format")) != FORMAT:
         raise WeightsError(f"{path}: format is {found!r}, expected {FORMAT!r}: this is not a model of this project")
     if description.get("format_version") != FORMAT_VERSION:
         raise WeightsError(
@@ -84,7 +83,7 @@ def is_saved_model(folder: Path) -> bool:
     Raises:
         WeightsError: its `config.json` is damaged.
     """
-    return folder.is_dir() and bool(_format_of(_read(folder / CONFIG_FILE)) == FORMAT)
+    return folder.is_dir() and (read_object(folder / CONFIG_FILE) or {}).get("format") == FORMAT
 
 
 def description_beside(weights: Path) -> Description | None:
@@ -94,17 +93,3 @@ def description_beside(weights: Path) -> Description | None:
         WeightsError: it is damaged.
     """
     return read_description(weights.parent) if is_saved_model(weights.parent) else None
-
-
-def _read(path: Path) -> Any:
-    """Return the content of a `config.json`, None where it is missing. Raises WeightsError."""
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        return None
-    except UnreadableError as error:
-        raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
-
-
-def _format_of(description: Any) -> Any:
-    return description.get("format") if isinstance(description, dict) else None

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 from torch_ema import ExponentialMovingAverage
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.files import atomic_path
-from clipbert_cli.model.weights.weight_files import check_finite
+from clipbert_cli.model.weights.weight_files import check_finite, read_safetensors
 
 
 class WeightAverage:
@@ -40,7 +39,7 @@ class WeightAverage:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Within it the model has the averaged weights."""
+        """Give the model the averaged weights within a block."""
         with self._average.average_parameters(self._parameters):
             yield
         self._average.collected_params = None  # torch-ema would keep the copy
@@ -52,7 +51,7 @@ class WeightAverage:
             save_file({name: value.cpu().contiguous() for name, value in state}, temporary, metadata={"format": "pt"})
 
     def state_dict(self) -> dict[str, Any]:
-        """Counters; the weights are in the file that `save` writes."""
+        """Return the counters; the weights are in the file that `save` writes."""
         return {"decay": self._average.decay, "num_updates": self._average.num_updates}
 
     def load(self, path: Path, state: dict[str, Any]) -> None:
@@ -72,20 +71,17 @@ class WeightAverage:
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that training changes, by name."""
+    """Return the parameters that training changes, by name."""
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
 def read_average(path: Path) -> dict[str, torch.Tensor]:
-    """Averaged weights by name.
+    """Return averaged weights by name.
 
     Raises:
         WeightsError: no such file, it is damaged, or it has values that are no numbers.
     """
-    try:
-        weights: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as exc:
-        raise WeightsError(f"{path}: cannot be read as averaged weights: {exc}") from exc
+    weights = dict(read_safetensors(path))
     check_finite(weights, path)
     return weights
 

@@ -12,14 +12,13 @@ norms that no published weights have. This is the only module that imports trans
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from clipbert_cli.errors import RecipeError, WeightsError
 from clipbert_cli.model.hf_files import PREPROCESSOR_FILES, PixelStatistics, VisionModel
@@ -133,18 +132,9 @@ class HuggingFaceEncoder(VisualEncoder):
                 before, after = after, []
             else:
                 after.append(module)
-        blocks = {str(number): [block] for number, block in enumerate(self.blocks)}
+        numbered = self.backbone.get_submodule(self.family.blocks).children()
+        blocks = {str(number): [block] for number, block in enumerate(numbered)}
         return {"backbone": [self.backbone], "stem": before, **blocks, "norm": after, "projection": [self.projection]}
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The model's blocks or stages, from the input to the output."""
-        return list(self.backbone.get_submodule(self.family.blocks).children())
-
-    def recompute_activations(self) -> None:
-        """Let the backward pass compute the activations of each block or stage anew."""
-        for block in self.blocks:
-            block.forward = recomputed(block.forward)
 
     def describe(self, frame_size: int) -> str:
         """Return the family and the grid: `siglip2, 224 pixels (native 256), grid 14 x 14`."""
@@ -172,17 +162,6 @@ def average_cells(grid: Tensor, stride: int) -> Tensor:
     channels_first = grid.permute(0, 3, 1, 2)  # (M, C, h, w)
     pooled = F.avg_pool2d(channels_first, stride, ceil_mode=True, count_include_pad=False)  # (M, C, h/s, w/s)
     return pooled.permute(0, 2, 3, 1)  # (M, h/s, w/s, C)
-
-
-def recomputed(forward: Any) -> Any:
-    """Return a forward method whose activations the backward pass computes anew."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if torch.is_grad_enabled():
-            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-        return forward(*args, **kwargs)
-
-    return call
 
 
 def chosen_pixels(config: VisualConfig, vision: VisionModel) -> PixelStatistics:
@@ -213,7 +192,7 @@ class Fit(NamedTuple):
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
-    mismatched: tuple[tuple[str, tuple[int, ...], tuple[int, ...]], ...]
+    mismatched: Sequence[tuple[str, Sequence[int], Sequence[int]]]
 
 
 def build_backbone(vision: VisionModel) -> Any:
@@ -250,9 +229,8 @@ def fitted(encoder: HuggingFaceEncoder, tensors: Mapping[str, Tensor]) -> tuple[
             output_loading_info=True,
             **encoder.family.options,
         )
-    mismatched = tuple((name, tuple(found), tuple(expected)) for name, found, expected in info["mismatched_keys"])
-    fit = Fit(tuple(sorted(info["missing_keys"])), tuple(sorted(info["unexpected_keys"])), mismatched)
-    return loaded.state_dict(), fit
+    missing, unexpected = tuple(sorted(info["missing_keys"])), tuple(sorted(info["unexpected_keys"]))
+    return loaded.state_dict(), Fit(missing, unexpected, info["mismatched_keys"])
 
 
 @contextmanager

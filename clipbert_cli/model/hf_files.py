@@ -6,14 +6,13 @@ Nothing here imports transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.errors import UnreadableError, WeightsError
-from clipbert_cli.foreign import read_json
+from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.hf_families import FAMILIES, Family
-from clipbert_cli.model.weights.weight_files import CONFIG_FILE, DOWNLOAD_AGAIN
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, read_object
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 """The file of an image processor, and that of a processor for images and texts, which may hold an image processor."""
@@ -58,8 +57,7 @@ class VisionModel:
 
     def values(self) -> dict[str, Any]:
         """Return plain values, from which `from_values` makes an equal object."""
-        pixels = None if self.pixels is None else {name: getattr(self.pixels, name) for name in ("mean", "std", "bgr")}
-        return {"config": dict(self.config), "pixels": pixels}
+        return {"config": dict(self.config), "pixels": None if self.pixels is None else asdict(self.pixels)}
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> VisionModel:
@@ -86,8 +84,10 @@ def read_vision_model(folder: Path) -> VisionModel:
             f"{folder}: no such folder", hint="model.visual.weights names the folder of a vision model; kind is hf"
         )
     path = folder / CONFIG_FILE
+    if (values := read_object(path)) is None:
+        raise WeightsError(f"{path}: not found", hint="download the whole folder of the model")
     try:
-        config = vision_part(read_object(path))
+        config = vision_part(values)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}", hint=f"supported model types: {', '.join(FAMILIES)}") from error
     return VisionModel(config, read_pixels(folder), path)
@@ -125,13 +125,10 @@ def read_pixels(folder: Path) -> PixelStatistics | None:
     """
     for name in PREPROCESSOR_FILES:
         path = folder / name
-        if not path.is_file():
-            continue
-        values = read_object(path)
-        values = values.get("image_processor", values)
-        if not isinstance(values, Mapping) or not {"image_mean", "do_normalize"} & set(values):
-            continue
-        return pixel_statistics(path, values)
+        found = read_object(path) or {}
+        values = found.get("image_processor", found)
+        if isinstance(values, Mapping) and {"image_mean", "do_normalize"} & set(values):
+            return pixel_statistics(path, values)
     return None
 
 
@@ -155,20 +152,3 @@ def pixel_statistics(path: Path, values: Mapping[str, Any]) -> PixelStatistics:
     if min(statistics.std) <= 0:
         raise WeightsError(f"{path}: image_std is {values['image_std']}, expected three numbers greater than 0")
     return statistics
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the object in a JSON file.
-
-    Raises:
-        WeightsError: the file is missing, or is not a JSON object.
-    """
-    try:
-        values = read_json(path)
-    except FileNotFoundError as error:
-        raise WeightsError(f"{path}: not found", hint="download the whole folder of the model") from error
-    except UnreadableError as error:
-        raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
-    if not isinstance(values, dict):
-        raise WeightsError(f"{path}: holds a {type(values).__name__}, expected a JSON object")
-    return values

@@ -19,7 +19,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from clipbert_cli.model.visual_encoder import FrameMemory, VisualEncoder, normalise
 from clipbert_cli.recipe.schema import VisualConfig
@@ -51,21 +50,17 @@ class FrozenBatchNorm2d(nn.Module):
     running_mean: Tensor
     running_var: Tensor
 
-    def __init__(self, channels: int, *, eps: float = NORM_EPS) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.eps = eps
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
-        self.register_buffer("running_var", torch.full((channels,), 1 - eps))
+        self.register_buffer("running_var", torch.full((channels,), 1 - NORM_EPS))
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift, both (C,), of the same function y = x * scale + shift."""
-        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        scale = self.weight * (self.running_var + NORM_EPS).rsqrt()
         return scale, self.bias - self.running_mean * scale
-
-    def extra_repr(self) -> str:
-        return f"{self.weight.numel()}, eps={self.eps}"
 
 
 class ConvNorm(nn.Conv2d):
@@ -158,9 +153,6 @@ class GridResNet(VisualEncoder):
         width: channels C of the grid.
     """
 
-    recompute = False
-    """Whether the backward pass computes each stage's activations anew."""
-
     pixel_mean: Tensor
     pixel_std: Tensor
 
@@ -189,20 +181,16 @@ class GridResNet(VisualEncoder):
         x = x.flip(1).contiguous(memory_format=torch.channels_last)  # (M, 3, H, W)
         x = self.stem(x)  # (M, C, H/4, W/4)
         for stage in self.stages:  # (M, C, H/4, W/4) ... (M, C, H/32, W/32)
-            # A whole stage is the unit of recomputation: a block's input is already most of what the block saves.
-            recompute = self.recompute and torch.is_grad_enabled()
-            x = checkpoint(stage, x, use_reentrant=False) if recompute else stage(x)
+            x = stage(x)
         x = self.pool(self.grid(x)).relu_()  # (M, C, h, w)
         grid: Tensor = x.permute(0, 2, 3, 1)  # (M, h, w, C)
         return grid
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """Return the stem, the stages by number, and the grid layer."""
+        # A whole stage is the unit of recomputation: a block's input is already most of what the block saves.
         stages = {str(number): [stage] for number, stage in enumerate(self.stages)}
         return {"stem": [self.stem], **stages, "grid": [self.grid]}
-
-    def recompute_activations(self) -> None:
-        self.recompute = True
 
     def describe(self, frame_size: int) -> str:
         return f"ResNet with {sum(self.config.depths)} blocks"

@@ -6,10 +6,11 @@ Legend: M frames, H W frame in pixels, h w grid, C channels.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 class FrameMemory(NamedTuple):
@@ -34,9 +35,11 @@ class VisualEncoder(nn.Module):
     def parts(self) -> dict[str, list[nn.Module]]:
         """Return the parts that `train.freeze` can name, from the input to the output; the blocks are numbered."""
 
-    @abstractmethod
     def recompute_activations(self) -> None:
         """Save memory in training: the backward pass computes the activations of each numbered part anew."""
+        for name, modules in self.parts().items():
+            for module in modules if name.isdigit() else ():
+                module.forward = recomputed(module.forward)
 
     def check_frame_size(self, frame_size: int) -> None:
         """Refuse square frames of a size that the encoder cannot take.
@@ -52,6 +55,17 @@ class VisualEncoder(nn.Module):
     @abstractmethod
     def frame_memory(self, frame_size: int) -> FrameMemory:
         """Return the numbers that a square frame needs, roughly."""
+
+
+def recomputed(forward: Any) -> Any:
+    """Return a forward method whose activations the backward pass computes anew."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return forward(*args, **kwargs)
+
+    return call
 
 
 def normalise(frames: Tensor, mean: Tensor, std: Tensor, *, unit_range: bool | None = None) -> Tensor:

@@ -10,7 +10,6 @@ from typing import Any
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.report.charts import Chart, histogram
-from clipbert_cli.store.ingest import shown_seconds
 from clipbert_cli.store.lmdb_store import LmdbStore
 from clipbert_cli.store.source import MediaSource
 
@@ -52,7 +51,7 @@ def media_facts(source: MediaSource, media_ids: Sequence[str]) -> MediaFacts:
         if info is None:
             found["size"][_size(record.get("height"), record.get("width"))] += 1
         else:
-            durations.append(shown_seconds(info))
+            durations.append(info.shown_seconds)
             if info.average_rate:
                 rates.append(float(info.average_rate))
             found["size"][_size(*info.upright_size)] += 1

@@ -20,7 +20,7 @@ from clipbert_cli.store import records
 from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.store.worker_pool import advance
 from clipbert_cli.store.writer import MAX_ITEM_BYTES
-from clipbert_cli.types import Kind, VideoInfo
+from clipbert_cli.types import Kind
 
 _CONTROL = ("Cc", "Zl", "Zp")
 """Unicode's categories of control characters and line breaks, which no table and no JSON lines show as they are."""
@@ -119,7 +119,7 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
     return Ingested(
         file,
         zlib.crc32(stored),
-        shown_seconds(probed.info) if probed else 0.0,
+        probed.info.shown_seconds if probed else 0.0,
         known,
         data,
         damage(probed),
@@ -151,22 +151,12 @@ def media_records(
     Raises:
         DecodeError: the item cannot be used.
     """
-    with watching(_advance):
-        return _media_records(media_id, data, kind, max_pixels)
-
-
-def _advance(pixels: int) -> None:
-    advance(pixels * _SECONDS_PER_PIXEL)
-
-
-def _media_records(
-    media_id: str, data: bytes, kind: Kind, max_pixels: int
-) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
     of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
-    if kind == "image":
-        record = records.image_record(probe_image(data, max_pixels=max_pixels), **of_the_file)
-        return records.sealed({records.info_key(media_id): record}), None
-    probed = probe_video(data, max_pixels=max_pixels)
+    with watching(_advance):
+        if kind == "image":
+            record = records.image_record(probe_image(data, max_pixels=max_pixels), **of_the_file)
+            return records.sealed({records.info_key(media_id): record}), None
+        probed = probe_video(data, max_pixels=max_pixels)
     check_aspect_ratio(probed.info.height, probed.info.width)  # Training would refuse the video.
     known = {records.info_key(media_id): records.video_record(probed, **of_the_file)}
     if probed.packets:
@@ -174,9 +164,8 @@ def _media_records(
     return records.sealed(known), probed
 
 
-def shown_seconds(info: VideoInfo) -> float:
-    """Return the seconds from the first to the last frame of a video."""
-    return float((info.pts[-1] - info.pts[0]) * info.time_base)
+def _advance(pixels: int) -> None:
+    advance(pixels * _SECONDS_PER_PIXEL)
 
 
 def damage(probed: ProbedVideo | None) -> str | None:

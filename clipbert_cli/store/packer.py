@@ -20,7 +20,7 @@ from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.frame_folder import frame_files
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.store.ingest import Candidate, Ingested, ingest, read_file, seconds_for, shown_seconds
+from clipbert_cli.store.ingest import Candidate, Ingested, ingest, read_file, seconds_for
 from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.unfinished import UnfinishedStore
 from clipbert_cli.store.worker_pool import WorkerCrash, in_order
@@ -271,7 +271,7 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
         key = records.info_key(media_id)
         value = self.writer.get(key) if self.settings.kind == "video" else None
         try:
-            return math.inf if value is None else shown_seconds(records.video_info(records.unsealed(key, value)))
+            return math.inf if value is None else records.video_info(records.unsealed(key, value)).shown_seconds
         except records.DAMAGED:
             return math.inf
 

@@ -226,8 +226,8 @@ def listing(media_id: str, kind: str, record: dict[str, Any] | None) -> dict[str
         info = video_info_of(record)
         facts |= {
             "frames": len(info.pts),
-            "first_seconds": round(float(info.pts[0] * info.time_base), 6),
-            "last_seconds": round(float(info.pts[-1] * info.time_base), 6),
+            "first_seconds": round(info.seconds(0), 6),
+            "last_seconds": round(info.seconds(-1), 6),
             "rate": None if info.average_rate is None else round(float(info.average_rate), 6),
             "damage": info.failure or None,
         }

@@ -15,7 +15,7 @@ from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
 from clipbert_cli.store.source import MediaSource, named
-from clipbert_cli.types import Rotation, VideoInfo
+from clipbert_cli.types import Rotation
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,5 @@ def clips_of_frames(source: MediaSource, media_id: str, indices: FrameIndices, *
             frames = decode_frames(data, indices, info=info, packets=source.packets(media_id))
             if rotation == "apply":
                 frames = upright_pixels(frames, info.orientation)
-    seconds = tuple(tuple(_seconds(info, index) for index in clip) for clip in indices)
+    seconds = tuple(tuple(0.0 if info is None else info.seconds(index) for index in clip) for clip in indices)
     return SampledClips(frames, indices, seconds)
-
-
-def _seconds(info: VideoInfo | None, index: int) -> float:
-    return 0.0 if info is None else float(info.pts[index] * info.time_base)

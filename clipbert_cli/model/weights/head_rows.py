@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.printable import shortened
 
 _SHOWN = 8
 """The number of answers that a line names."""
@@ -60,12 +61,7 @@ class HeadRows:
         new = [answer for answer, row in zip(own.answers, rows, strict=True) if row is None]
         left = [answer for answer in saved if answer not in set(own.answers)]
         named = (("taken over", kept), ("taken over from another place", moved), ("new", new), ("left out", left))
-        table = [(what, len(answers), _named(answers)) for what, answers in named if answers]
+        table = [(what, len(answers), shortened([*map(repr, answers)], _SHOWN)) for what, answers in named if answers]
         if spare := own.num_outputs - len(rows):
             table.append(("new, without an answer", spare, ""))
         return cls(tuple(rows) + (None,) * spare, outputs, table=tuple(table))
-
-
-def _named(answers: Sequence[str]) -> str:
-    more = f" and {len(answers) - _SHOWN} more" if len(answers) > _SHOWN else ""
-    return ", ".join(map(repr, answers[:_SHOWN])) + more

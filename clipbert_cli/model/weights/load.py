@@ -20,11 +20,9 @@ from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import FORMATS, NOTES, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
 from clipbert_cli.model.weights.head_rows import HeadRows
 from clipbert_cli.model.weights.weight_files import WeightFile, check_finite, read_weights
+from clipbert_cli.printable import shortened
 
 Part = Literal["all", "bert", "visual"]
-
-LISTED = 12
-"""Names that an error message lists before it counts the others."""
 
 MAY_BE_NEW: dict[str, tuple[str, ...]] = {
     "all": ("head.",),
@@ -44,24 +42,6 @@ SETTINGS = {
 
 
 @dataclass(frozen=True)
-class Mismatch:
-    """An entry of the file whose shape differs from the model's, or whose numbers are not floating point.
-
-    `numbers` names the type of such numbers, as `int64`; it is "" for floating point.
-    """
-
-    key: str
-    found: tuple[int, ...]
-    expected: tuple[int, ...]
-    numbers: str = ""
-
-    def __str__(self) -> str:
-        if self.numbers:
-            return f"{self.key}: {self.numbers} in the file, floating point in the model"
-        return f"{self.key}: {self.found} in the file, {self.expected} in the model"
-
-
-@dataclass(frozen=True)
 class LoadReport:
     """The fate of every entry of a file and of a model.
 
@@ -72,10 +52,11 @@ class LoadReport:
         ignored: reason -> names in the file.
         implied: batch norm statistics, names in the model. A file that has them folded into scale and shift implies
             mean 0 and variance 1.
-        missing: names in the model that the file should have; like `unexpected` and `mismatched`, empty in a report
-            that `load_weights` returns.
+        missing: names in the model that the file should have. It and the next three are empty in a report that
+            `load_weights` returns.
         unexpected: names in the file without a place in the model.
-        mismatched: entries whose shapes differ, or whose numbers are integers or complex.
+        other_shapes: names in the model whose shapes differ, each with both shapes.
+        other_numbers: names in the model for which the file has integers or complex numbers, each with their type.
         head: (what happens, how many outputs, their names): see `HeadRows`; empty if the file has no head for them.
     """
 
@@ -88,17 +69,13 @@ class LoadReport:
     implied: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
-    mismatched: tuple[Mismatch, ...] = ()
+    other_shapes: Mapping[str, str] = field(default_factory=dict)
+    other_numbers: Mapping[str, str] = field(default_factory=dict)
     head: tuple[tuple[str, int, str], ...] = ()
 
     @property
-    def ignored_keys(self) -> tuple[str, ...]:
-        """All ignored names, in the order of their reasons."""
-        return tuple(key for keys in self.ignored.values() for key in keys)
-
-    @property
     def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.mismatched)
+        return not (self.missing or self.unexpected or self.other_shapes or self.other_numbers)
 
     def summary(self) -> str:
         """Return a few lines for people: number of loaded entries, new ones, ignored ones with the reason."""
@@ -190,8 +167,9 @@ def expect_format(file: WeightFile, parts: Part) -> Format:
             hint="use detectron2's ImageNetPretrained/MSRA/R-50.pkl or grid-feats-vqa's R-50.pth",
         )
     if form is None:
+        start = shortened([*file.tensors], 3)
         raise WeightsError(
-            f"{file.path}: none of its {len(file.tensors)} entries is known; it starts with {listed(file.tensors, 3)}",
+            f"{file.path}: none of its {len(file.tensors)} entries is known; it starts with {start}",
             hint=f"expected one of: {', '.join(each.name for each in FORMATS if parts in each.parts)}",
         )
     if parts not in form.parts:
@@ -220,7 +198,8 @@ def match(
     values: dict[str, Tensor] = {}
     ignored: dict[str, list[str]] = {}
     unexpected: list[str] = []
-    mismatched: list[Mismatch] = []
+    other_shapes: dict[str, str] = {}
+    other_numbers: dict[str, str] = {}
     may_be_new = tuple(prefix for prefix in MAY_BE_NEW[parts] if allow_new_head or prefix != "head.")
     for name, tensor in file.tensors.items():
         key = form.rename(name)
@@ -238,9 +217,11 @@ def match(
             values[key] = tensor
         elif key.startswith("head.") and "head." in may_be_new:
             ignored.setdefault(OTHER_HEAD, []).append(name)
+        elif key in state and tensor.is_floating_point():
+            other_shapes[key] = both_shapes(tensor.shape, state[key].shape)
         elif key in state:
-            numbers = "" if tensor.is_floating_point() else str(tensor.dtype).removeprefix("torch.")
-            mismatched.append(Mismatch(key, tuple(tensor.shape), tuple(state[key].shape), numbers))
+            numbers = str(tensor.dtype).removeprefix("torch.")
+            other_numbers[key] = f"{numbers} in the file, floating point in the model"
         elif not belongs(key, parts):
             ignored.setdefault(OTHER_PART, []).append(name)
         else:
@@ -248,8 +229,7 @@ def match(
     loaded = tuple(key for key in state if key in values)
     implied = implied_statistics(values, state, file)
     values |= implied
-    other_shape = {each.key for each in mismatched}
-    absent = [key for key in state if key not in values and key not in other_shape]
+    absent = [key for key in state if not (key in values or key in other_shapes or key in other_numbers)]
     unexpected += untied(file, ignored.get(TIED, ()), state)
     return values, LoadReport(
         source=file.path,
@@ -261,9 +241,15 @@ def match(
         implied=tuple(implied),
         missing=tuple(key for key in absent if not key.startswith(may_be_new)),
         unexpected=tuple(unexpected),
-        mismatched=tuple(mismatched),
+        other_shapes=other_shapes,
+        other_numbers=other_numbers,
         head=head.table if any(key.startswith(OUTPUT_LAYER) for key in loaded) else (),
     )
+
+
+def both_shapes(found: Iterable[int], expected: Iterable[int]) -> str:
+    """Return a shape in a file beside the one that it should have."""
+    return f"{tuple(found)} in the file, {tuple(expected)} in the model"
 
 
 def _has_rows(saved: Tensor, own: Tensor | None, head: HeadRows) -> bool:
@@ -316,32 +302,25 @@ def untied(file: WeightFile, copies: Iterable[str], state: Mapping[str, Tensor])
     return wrong
 
 
-def listed(names: Iterable[object], limit: int = LISTED) -> str:
-    """Join the first `limit` names and count the others."""
-    shown = [str(name) for name in names]
-    more = f" and {len(shown) - limit} more" if len(shown) > limit else ""
-    return ", ".join(shown[:limit]) + more
-
-
 def explain(report: LoadReport) -> list[str]:
     """Return the lines of the error message about a report with entries that do not fit."""
-    lines = [f"{report.source}: this {report.format} does not fit the model ({len(report.loaded)} entries do)"]
-    for word, names in (
-        ("other numbers", [each for each in report.mismatched if each.numbers]),
-        ("other shapes", [each for each in report.mismatched if not each.numbers]),
-        ("missing in the file", report.missing),
-        ("unexpected in the file", report.unexpected),
-    ):
-        if names:
-            lines.append(f"  {word} ({len(names)}): {listed(names)}")
-    return lines
+    complaints = {
+        "other numbers": [f"{name}: {what}" for name, what in report.other_numbers.items()],
+        "other shapes": [f"{name}: {what}" for name, what in report.other_shapes.items()],
+        "missing in the file": report.missing,
+        "unexpected in the file": report.unexpected,
+    }
+    return [
+        f"{report.source}: this {report.format} does not fit the model ({len(report.loaded)} entries do)",
+        *(f"  {what} ({len(names)}): {shortened(names)}" for what, names in complaints.items() if names),
+    ]
 
 
 def hint_for(report: LoadReport) -> str:
     """Return what to change; other numbers and other shapes come first, as they cause the other complaints."""
-    if any(each.numbers for each in report.mismatched):
+    if report.other_numbers:
         return "the file holds quantized or other numbers: convert it to float32, or choose other weights"
-    if report.mismatched:
+    if report.other_shapes:
         return "make the sizes in model.visual and model.bert those of the weights, or choose other weights"
     if report.missing:
         return (

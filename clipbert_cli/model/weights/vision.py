@@ -10,7 +10,7 @@ import torch
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, fitted
 from clipbert_cli.model.weights.formats import UNUSED
-from clipbert_cli.model.weights.load import LoadReport, Mismatch, explain
+from clipbert_cli.model.weights.load import LoadReport, both_shapes, explain
 from clipbert_cli.model.weights.weight_files import check_finite, read_weights
 
 IGNORED = {
@@ -50,7 +50,7 @@ def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
         ignored={reason: tuple(names) for reason, names in ignored.items()},
         missing=tuple(prefix + name for name in missing),
         unexpected=tuple(unexpected),
-        mismatched=tuple(Mismatch(prefix + name, found, expected) for name, found, expected in fit.mismatched),
+        other_shapes={prefix + name: both_shapes(found, expected) for name, found, expected in fit.mismatched},
     )
     if not report.fits:
         raise WeightsError(explain(report), hint="its config.json and its weights do not belong together: compare both")

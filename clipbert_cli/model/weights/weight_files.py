@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import pickle
 import re
-import struct
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -56,7 +55,7 @@ class WeightFile:
 
 
 def read_weights(source: Path, *, suffix: str | None = None) -> WeightFile:
-    """The tensors of a file, or of one of `FOLDER_FILES` in a folder; on the CPU.
+    """Return the tensors of a file, or of one of `FOLDER_FILES` in a folder; on the CPU.
 
     A wrapping entry (`model`, `state_dict`, ...) is opened; a prefix `module.` of all names is taken off.
 
@@ -103,7 +102,7 @@ def find_file(source: Path) -> Path:
 
 
 def as_tensors(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """The entries as tensors, without momentum (Caffe2) and batch counters (PyTorch)."""
+    """Return the entries as tensors, without momentum (Caffe2) and batch counters (PyTorch)."""
     tensors: dict[str, Tensor] = {}
     for name, value in content.items():
         if str(name).endswith(("_momentum", "num_batches_tracked")):
@@ -136,21 +135,34 @@ def check_finite(values: Mapping[str, Tensor], path: Path) -> None:
         )
 
 
-def read_safetensors(path: Path) -> Mapping[Any, Any]:
+def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        tensors: Mapping[Any, Any] = load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors: {error}", hint=DOWNLOAD_AGAIN) from error
     return tensors
 
 
-def read_index(path: Path) -> Mapping[Any, Any]:
-    """The tensors of all files beside it that an index lists."""
+def read_object(path: Path) -> dict[str, Any] | None:
+    """Return the object in a JSON file that describes weights, None where there is no file.
+
+    Raises:
+        WeightsError: it is not JSON, or is no object.
+    """
     try:
-        listed = read_json(path)
+        values = read_json(path)
+    except FileNotFoundError:
+        return None
     except UnreadableError as error:
         raise WeightsError(str(error), hint=DOWNLOAD_AGAIN) from error
-    places = listed.get("weight_map") if isinstance(listed, dict) else None
+    if not isinstance(values, dict):
+        raise WeightsError(f"{path}: holds a {type(values).__name__}, expected a JSON object", hint=DOWNLOAD_AGAIN)
+    return values
+
+
+def read_index(path: Path) -> Mapping[Any, Any]:
+    """Return the tensors of all files beside it that an index lists."""
+    places = (read_object(path) or {}).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise WeightsError(f"{path}: has no weight_map, which says which file has which entry", hint=DOWNLOAD_AGAIN)
     tensors: dict[Any, Any] = {}
@@ -179,7 +191,8 @@ def read_torch(path: Path, *, mapped: bool = True) -> Mapping[Any, Any]:
             f"{path}: holds more than tensors, arrays and plain containers, or is damaged: {torch_reason(error)}",
             hint="only weights are read, nothing is unpickled freely: save the state dict alone",
         ) from error
-    except UNPICKLING_FAILURES as error:
+    # A damaged pickle fails with any of a dozen types of errors.
+    except Exception as error:
         raise WeightsError(
             f"{path}: cannot be read as a torch file: {first_line(error)}", hint=DOWNLOAD_AGAIN
         ) from error
@@ -195,7 +208,7 @@ def read_pickle(path: Path) -> Mapping[Any, Any]:
             f"{path}: the pickle names {error}: refused, as only NumPy arrays and plain containers are admitted",
             hint="do not open this file with other programs unless you trust who made it",
         ) from error
-    except UNPICKLING_FAILURES as error:
+    except Exception as error:  # as in `read_torch`
         raise WeightsError(f"{path}: cannot be read as a pickle: {first_line(error)}", hint=DOWNLOAD_AGAIN) from error
     return expect_mapping(path, content)
 
@@ -229,26 +242,8 @@ class ForbiddenGlobalError(pickle.UnpicklingError):
     """The pickle names something that is neither a NumPy array nor a plain container."""
 
 
-UNPICKLING_FAILURES = (
-    pickle.UnpicklingError,
-    EOFError,
-    ValueError,
-    TypeError,
-    KeyError,
-    IndexError,
-    AttributeError,
-    ImportError,
-    RuntimeError,
-    OSError,
-    struct.error,
-    OverflowError,
-    MemoryError,
-    SystemError,
-)
-
-
 def encode_latin1(text: str, encoding: str) -> bytes:
-    """What NumPy's pickles of protocol 2 call to make bytes; no other codec is admitted."""
+    """Make bytes, as NumPy's pickles of protocol 2 ask for it; no other codec is admitted."""
     if encoding != "latin1":
         raise ForbiddenGlobalError(f"the codec {encoding!r}")
     return text.encode("latin1")
@@ -282,7 +277,7 @@ class ArrayUnpickler(pickle.Unpickler):
 
 
 def array_globals() -> Iterator[Any]:
-    """The same arrays for `torch.load(weights_only=True)`, under the names of NumPy 1 and 2."""
+    """Yield the same arrays for `torch.load(weights_only=True)`, under the names of NumPy 1 and 2."""
     for (module, name), value in ADMITTED.items():
         if module.startswith("numpy"):
             yield value, f"{module}.{name}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import os
 import re
@@ -32,7 +33,7 @@ from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, read_scores
 from clipbert_cli.media.frame_folder import folder_as_video
 from clipbert_cli.model.bert_sizes import read_bert_sizes
 from clipbert_cli.model.description import read_description
-from clipbert_cli.model.hf_files import read_object
+from clipbert_cli.model.hf_files import read_vision_model
 from clipbert_cli.model.weights.weight_files import read_index
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.report.training import last_start
@@ -156,6 +157,14 @@ def unfinished(path: Path) -> object:
     return folder._is_whole(), folder._continued(overwrite=False)
 
 
+def described(path: Path) -> object:
+    """Read a file as each of the descriptions that lie beside weights."""
+    for read in (read_bert_sizes, read_description, read_vision_model):
+        with contextlib.suppress(ClipbertError):
+            read(path.parent)
+    return read_index(path)
+
+
 # "module: function" -> the name that a file has for it, and a call of it.
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "assets.catalog: load_catalog": ("catalog.yaml", load_catalog),
@@ -178,14 +187,11 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "infer.score_folder: read_scores": ("ids.json", scores),
     "infer.score_folder: ScoreFolder._is_whole": ("unfinished/scores.npy", unfinished),
     "infer.score_folder: _holds": ("unfinished/state.json", unfinished),
-    "model.description: _read": ("config.json", lambda path: read_description(path.parent)),
-    "model.weights.weight_files: read_index": ("model.safetensors.index.json", read_index),
-    "model.bert_sizes: read_bert_sizes": ("config.json", lambda path: read_bert_sizes(path.parent)),
+    "model.weights.weight_files: read_object": ("config.json", described),
     "infer.made_by: read_meta": (made_by.meta_file(Path("a.jsonl")).name, lambda path: meta(path.with_name("a.jsonl"))),
     "runs.share: _versions": ("environment.json", lambda path: share._versions(RunFolder(path.parent))),
     "report.training: last_start": ("environment.json", lambda path: last_start(RunFolder(path.parent))),
     "train.trackers: TrackedRun.earlier": ("run.json", lambda path: TrackedRun("a", {}, 0, path.parent).earlier()),
-    "model.hf_files: read_object": ("config.json", read_object),
     "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),
     "recipe.values: read_text": ("a.yaml", load_recipe),
     "runs.checkpoint: read_state": ("state.json", lambda path: damage(path.parent)),

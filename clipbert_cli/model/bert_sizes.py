@@ -67,7 +67,8 @@ def read_bert_sizes(source: Path) -> dict[str, Any]:
         WeightsError: the file is damaged, or describes a model that is no BERT.
     """
     path = source / CONFIG_FILE
-    values = read_object(path)
+    # A single file of weights has nothing below it.
+    values = read_object(path) if source.is_dir() else None
     if values is None:
         return {}
     if (kind := values.get("model_type")) != "bert":

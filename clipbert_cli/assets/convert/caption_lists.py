@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.assets.convert.raw_files import (
-    field,
     find,
     find_optional,
     media_name,
@@ -68,9 +67,7 @@ def convert_lsmdc(raw: Path, writer: RecordWriter) -> None:
     for output, name in LSMDC_FILES.items():
         rows = read_table(find(raw, name), separator="\t", columns=LSMDC_COLUMNS)
         # A clip is called as its file without the ending; the full stops in it belong to the times.
-        records = (
-            {"caption": one_line(row["sentence"]), "clip_name": media_name(row["clip"], where)} for where, row in rows
-        )
+        records = ({"caption": row.line("sentence"), "clip_name": row.media("clip")} for row in rows)
         writer.records(output, records, media="clip_name", words=("caption",))
     writer.warn_if_shared("test.jsonl", "train.jsonl", "val.jsonl")
 
@@ -103,9 +100,8 @@ def _captions(raw: Path) -> Captions:
         return _pickled(path)
     captions: Captions = {}
     if path := find_optional(raw, "MSR_VTT.json"):
-        for where, record in read_list(path, "annotations"):
-            video = field(record, where, "image_id")
-            captions.setdefault(video, []).append(one_line(field(record, where, "caption")))
+        for record in read_list(path, "annotations"):
+            captions.setdefault(record.field("image_id"), []).append(record.line("caption"))
         return captions
     path = find(raw, "AllVideoDescriptions.txt", "raw-captions.pkl", "MSR_VTT.json")
     for line in read_text_lines(path):

@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from clipbert_cli.assets.convert.raw_files import field, find, one_line, read_list
+from clipbert_cli.assets.convert.raw_files import find, read_list
 from clipbert_cli.assets.convert.record_writer import RecordWriter
-from clipbert_cli.errors import AnnotationError
 
 # "restval" are the images of val2014 that Karpathy's split adds to the training images.
 TRAINING = {"train", "restval"}
@@ -21,16 +20,14 @@ FILE_NAME = re.compile(r"(COCO_(?:train|val)2014_[0-9]{12})\.jpg")
 def karpathy_split(raw: Path) -> dict[str, str]:
     """Return image stem -> `train`, `restval`, `val` or `test`, from dataset_coco.json."""
     split = {}
-    for where, image in read_list(find(raw, "dataset_coco.json"), "images"):
-        name = field(image, where, "split")
+    for image in read_list(find(raw, "dataset_coco.json"), "images"):
+        name, file = image.field("split"), image.field("filename")
         if name not in {*TRAINING, "val", "test"}:
-            raise AnnotationError(f"{where}: split is {name!r}: train, restval, val or test was expected")
-        match = FILE_NAME.fullmatch(field(image, where, "filename"))
+            raise image.error(f"split is {name!r}: train, restval, val or test was expected")
+        match = FILE_NAME.fullmatch(file)
         if match is None:
-            raise AnnotationError(
-                f"{where}: filename is {image['filename']!r}: COCO_train2014_ or COCO_val2014_, twelve digits and .jpg "
-                "were expected"
-            )
+            expected = "COCO_train2014_ or COCO_val2014_, twelve digits and .jpg were expected"
+            raise image.error(f"filename is {file!r}: {expected}")
         split[match[1]] = name
     return split
 
@@ -55,6 +52,5 @@ def convert_captions(raw: Path, writer: RecordWriter) -> None:
 def _captions(raw: Path) -> Iterator[tuple[str, str]]:
     """Yield (image stem, caption) in the order of the files."""
     for year in ("train2014", "val2014"):
-        for where, record in read_list(find(raw, f"captions_{year}.json"), "annotations"):
-            image = field(record, where, "image_id", kind=int)
-            yield f"COCO_{year}_{image:012d}", one_line(field(record, where, "caption"))
+        for record in read_list(find(raw, f"captions_{year}.json"), "annotations"):
+            yield f"COCO_{year}_{record.field('image_id', kind=int):012d}", record.line("caption")

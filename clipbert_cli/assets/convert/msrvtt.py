@@ -12,7 +12,7 @@ from typing import Any
 
 from clipbert_cli.assets.convert.answers import answer_vocabulary, read_vocabulary
 from clipbert_cli.assets.convert.raw_files import (
-    field,
+    Record,
     find,
     find_optional,
     integer,
@@ -57,14 +57,12 @@ def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
     caption each of 1,000 other test videos, chosen by a fixed hash.
     """
     captions = list(_captions(raw))
-    test = [
-        _pair(row, where, ("sentence", "sentences"), ("video_id",))
-        for where, row in read_table(find(raw, "MSRVTT_JSFUSION_test.csv"), separator=",")
-    ]
+    rows = read_table(find(raw, "MSRVTT_JSFUSION_test.csv"), separator=",")
+    test = [_pair(row, ("sentence", "sentences"), ("video_id",)) for row in rows]
     held_out = {record["clip_name"] for record in test}
     published = find_optional(raw, "retrieval_val.json")
     if published:
-        validation = [_pair(r, where, ("caption",), ("video", "clip_name")) for where, r in read_records(published)]
+        validation = [_pair(record, ("caption",), ("video", "clip_name")) for record in read_records(published)]
     else:
         writer.warnings.append("no retrieval_val.json: the validation pairs are not the published ones")
         validation = _choose_validation(captions, held_out)
@@ -85,9 +83,8 @@ def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
     writer.warn_if_shared("val.jsonl", "train.jsonl", "test.jsonl")
 
 
-def _pair(record: dict[str, Any], where: str, captions: tuple[str, ...], videos: tuple[str, ...]) -> dict[str, Any]:
-    caption = one_line(field(record, where, *captions))
-    return {"caption": caption, "clip_name": video_name(field(record, where, *videos), where)}
+def _pair(record: Record, captions: tuple[str, ...], videos: tuple[str, ...]) -> dict[str, Any]:
+    return {"caption": record.line(*captions), "clip_name": video_name(record.field(*videos), record.where)}
 
 
 def _captions(raw: Path) -> Iterator[dict[str, Any]]:
@@ -95,9 +92,8 @@ def _captions(raw: Path) -> Iterator[dict[str, Any]]:
     whole = find_optional(raw, "MSRVTT_data.json")
     paths = [whole] if whole else [find(raw, f"{name}_videodatainfo.json") for name in ("train_val", "test")]
     for path in paths:
-        for where, sentence in read_list(path, "sentences"):
-            pair = _pair(sentence, where, ("caption",), ("video_id",))
-            yield {**pair, "sen_id": field(sentence, where, "sen_id", kind=int)}
+        for sentence in read_list(path, "sentences"):
+            yield {**_pair(sentence, ("caption",), ("video_id",)), "sen_id": sentence.field("sen_id", kind=int)}
 
 
 def _choose_validation(captions: list[dict[str, Any]], held_out: set[str]) -> list[dict[str, Any]]:
@@ -129,22 +125,22 @@ def convert_multiple_choice(raw: Path, writer: RecordWriter) -> None:
 
 def _choice_records(path: Path) -> list[tuple[str, list[str], int]]:
     rows = []
-    for where, record in read_records(path):
-        options = field(record, where, "options", "caption", kind=list)
+    for record in read_records(path):
+        options = record.field("options", "caption", kind=list)
         if len(options) != OPTIONS or not all(isinstance(option, str) for option in options):
-            raise AnnotationError(f"{where}: {OPTIONS} captions were expected, not {options!r}")
-        answer = integer(field(record, where, "answer", kind=int), where, "answer", allowed=range(OPTIONS))
-        video = video_name(field(record, where, "clip_name", "video"), where)
+            raise record.error(f"{OPTIONS} captions were expected, not {options!r}")
+        answer = integer(record.field("answer", kind=int), record.where, "answer", allowed=range(OPTIONS))
+        video = video_name(record.field("clip_name", "video"), record.where)
         rows.append((video, [one_line(option) for option in options], answer))
     return rows
 
 
 def _choice_table(path: Path, writer: RecordWriter) -> list[tuple[str, list[str], int]]:
     rows = []
-    for where, row in read_table(path, separator="\t"):
-        options = [one_line(field(row, where, f"a{n}")) for n in range(1, OPTIONS + 1)]
-        answer = integer(field(row, where, "answer"), where, "answer", allowed=range(OPTIONS + 1))
-        rows.append((video_name(field(row, where, "video_id", "vid_key"), where), options, answer))
+    for row in read_table(path, separator="\t"):
+        options = [row.line(f"a{n}") for n in range(1, OPTIONS + 1)]
+        answer = row.integer("answer", allowed=range(OPTIONS + 1))
+        rows.append((video_name(row.field("video_id", "vid_key"), row.where), options, answer))
     # Copies of the table count the answers from 0 or from 1. Only the whole column shows which.
     answers = {answer for _, _, answer in rows}
     if {0, OPTIONS} <= answers:
@@ -203,11 +199,11 @@ def write_questions(
 
 
 def _questions(raw: Path, split: str, video: Callable[[str | int, str], str]) -> Iterator[dict[str, Any]]:
-    for where, record in read_records(find(raw, f"{split}_qa.json", f"qa_{split}.json", f"{split}.jsonl")):
-        question = field(record, where, "question").strip()
+    for record in read_records(find(raw, f"{split}_qa.json", f"qa_{split}.json", f"{split}.jsonl")):
+        question = record.field("question").strip()
         yield {
             "question": question,
-            "answer": field(record, where, "answer"),
-            "video_id": video(field(record, where, "video_id", "video", kind=(int, str)), where),
+            "answer": record.field("answer"),
+            "video_id": video(record.field("video_id", "video", kind=(int, str)), record.where),
             "answer_type": question.split(maxsplit=1)[0].lower() if question else "",
         }

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.assets.convert.raw_files import field, find, integer, media_name, read_table
+from clipbert_cli.assets.convert.raw_files import Record, find, read_table
 from clipbert_cli.assets.convert.record_writer import RecordWriter
-from clipbert_cli.errors import AnnotationError
 
 OPTIONS = 5
 # The first letter of `type`. CW and CH ask why and how, TP, TC and TN what was before, while and after, D for the rest.
@@ -28,26 +27,25 @@ def convert(raw: Path, writer: RecordWriter) -> None:
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    for where, row in read_table(path, separator=","):
-        video = media_name(field(row, where, "video", "video_id"), where)
-        options = [field(row, where, f"a{n}") for n in range(OPTIONS)]
-        kind = field(row, where, "type")
+    for row in read_table(path, separator=","):
+        video, kind = row.media("video", "video_id"), row.field("type")
+        options = [row.field(f"a{n}") for n in range(OPTIONS)]
         if kind[:1] not in TYPES:
-            raise AnnotationError(f"{where}: type is {kind!r}: it must begin with {', '.join(TYPES)}")
+            raise row.error(f"type is {kind!r}: it must begin with {', '.join(TYPES)}")
         record = {
             # The numbers of questions are unique for each video only.
-            "question_id": f"{video}_{field(row, where, 'qid')}",
+            "question_id": f"{video}_{row.field('qid')}",
             "video_id": video,
-            "question": field(row, where, "question"),
+            "question": row.field("question"),
             "options": options,
             "answer_type": TYPES[kind[:1]],
         }
-        answer = row.get("answer", "")
-        yield {**record, "answer": _position(answer, options, where)} if answer else record
+        yield {**record, "answer": _position(row, options)} if row.fields.get("answer") else record
 
 
-def _position(answer: str, options: list[str], where: str) -> int:
+def _position(row: Record, options: list[str]) -> int:
     """Return the position of the right option; NExT-GQA, which shares the questions, states its text."""
+    answer = row.field("answer")
     if answer in options and not answer.isdecimal():
         return options.index(answer)
-    return integer(answer, where, "answer", allowed=range(OPTIONS))
+    return row.integer("answer", allowed=range(OPTIONS))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from clipbert_cli.assets.convert.raw_files import field, find, media_name, one_line, read_json, read_records, stem
+from clipbert_cli.assets.convert.raw_files import Record, find, media_name, one_line, read_json, read_records, stem
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 
@@ -25,8 +25,8 @@ def convert_didemo(raw: Path, writer: RecordWriter) -> None:
 
 
 def _didemo_sentences(path: Path) -> Iterator[tuple[str, str]]:
-    for where, record in read_records(path):
-        yield media_name(stem(field(record, where, "video")), where), field(record, where, "description")
+    for record in read_records(path):
+        yield media_name(stem(record.field("video")), record.where), record.field("description")
 
 
 def convert_anet(raw: Path, writer: RecordWriter) -> None:
@@ -43,17 +43,16 @@ def _anet_sentences(path: Path) -> Iterator[tuple[str, str]]:
     document = read_json(path)
     if not isinstance(document, dict):
         raise AnnotationError(f"{path}: an object with one entry per video was expected")
-    for video, entry in document.items():
-        where = f"{path}, {video}"
-        sentences = field(entry, where, "sentences", kind=list)
-        timestamps = field(entry, where, "timestamps", kind=list)
+    for video, fields in document.items():
+        entry = Record(f"{path}, {video}", fields)
+        sentences, timestamps = entry.field("sentences", kind=list), entry.field("timestamps", kind=list)
         # Each sentence describes one segment: another number of segments means that sentences are missing.
         if len(sentences) != len(timestamps):
-            raise AnnotationError(f"{where}: {len(sentences)} sentences and {len(timestamps)} timestamps")
+            raise entry.error(f"{len(sentences)} sentences and {len(timestamps)} timestamps")
         for sentence in sentences:
             if not isinstance(sentence, str):
-                raise AnnotationError(f"{where}: a sentence is {sentence!r}: text was expected")
-            yield media_name(video, where), sentence
+                raise entry.error(f"a sentence is {sentence!r}: text was expected")
+            yield media_name(video, entry.where), sentence
 
 
 def _write(writer: RecordWriter, name: str, sentences: Iterable[tuple[str, str]]) -> None:

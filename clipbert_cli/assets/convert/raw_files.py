@@ -1,7 +1,4 @@
-"""Find and read original annotation files; refuse what is not as documented, with the file and the record.
-
-Functions that yield records yield (where, record); `where` names file and record for error messages.
-"""
+"""Find and read original annotation files; refuse what is not as documented, with the file and the record."""
 
 from __future__ import annotations
 
@@ -14,13 +11,11 @@ import re
 import reprlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from clipbert_cli.errors import AnnotationError, UnreadableError
 from clipbert_cli.foreign import parse_json, read_bytes, read_json_list, read_text, read_text_lines
 
-Located = tuple[str, dict[str, Any]]
-MISSING = object()
 MAX_BYTES = 2**31
 """The limit of an original file that is read whole; the largest, of VQA v2, has 390 MB."""
 
@@ -31,6 +26,73 @@ MAX_PICKLE = 2**28
 _PICKLE_ERRORS = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 # The escapes of UTF-16 surrogates. Two that belong together are one character; one alone is not a character at all.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+class Record(NamedTuple):
+    """One record of an original file. `where` names file and record in messages."""
+
+    where: str
+    fields: Mapping[str, Any]
+
+    def error(self, message: str) -> AnnotationError:
+        """Return the error that this record is not as documented."""
+        return AnnotationError(f"{self.where}: {message}")
+
+    def field(self, *names: str, kind: type | tuple[type, ...] = str) -> Any:
+        """Return the first field of `names` that the record has.
+
+        Raises:
+            AnnotationError: the record is no object, has none of the fields, or has a value of another type.
+        """
+        if not isinstance(self.fields, Mapping):
+            raise self.error(f"an object with {_either(names)} was expected, not {reprlib.repr(self.fields)}")
+        name = next((name for name in names if name in self.fields), None)
+        if name is None:
+            raise self.error(f"no field {_either(names)}: it has {', '.join(self.fields) or 'none'}")
+        value = self.fields[name]
+        # In Python, but not in JSON, `true` is an int.
+        if not isinstance(value, kind) or isinstance(value, bool):
+            wanted = _either([each.__name__ for each in (kind if isinstance(kind, tuple) else (kind,))])
+            raise self.error(f"{name} is {reprlib.repr(value)}: {wanted} was expected")
+        return value
+
+    def records(self, name: str) -> list[Record]:
+        """Return the records in the list `name` of this one."""
+        return [Record(self.where, each) for each in self.field(name, kind=list)]
+
+    def line(self, *names: str) -> str:
+        """Return a text field as one line."""
+        return one_line(self.field(*names))
+
+    def integer(self, *names: str, allowed: range | None = None) -> int:
+        """Return a whole number in the range `allowed`, which may be written as text."""
+        return integer(self.field(*names, kind=(int, str)), self.where, names[0], allowed=allowed)
+
+    def media(self, *names: str) -> str:
+        """Return a field that is a media id."""
+        return media_name(self.field(*names), self.where)
+
+
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(names)
+
+
+def integer(text: str | int, where: str, name: str, *, allowed: range | None = None) -> int:
+    """Return a whole number in the range `allowed`."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise AnnotationError(f"{where}: {name} is {reprlib.repr(text)}: a whole number was expected") from None
+    if allowed is not None and value not in allowed:
+        raise AnnotationError(f"{where}: {name} is {value}: {allowed[0]} to {allowed[-1]} was expected")
+    return value
+
+
+def media_name(name: str, where: str) -> str:
+    """Return a media id, which may not be blank."""
+    if not name.strip():
+        raise AnnotationError(f"{where}: the name of its media is {name!r}: text was expected")
+    return name
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -45,7 +107,7 @@ def find(raw: Path, *names: str) -> Path:
     found = find_optional(raw, *names)
     if found is None:
         raise AnnotationError(
-            f"{raw}: no file {' or '.join(names)} in this folder or below it",
+            f"{raw}: no file {_either(names)} in this folder or below it",
             hint="put the original file there, unpacked; clipbert assets ls names the sources",
         )
     return found
@@ -73,30 +135,29 @@ def read_json(path: Path) -> Any:
         raise _not_json(exc) from exc
 
 
-def read_list(path: Path, key: str) -> Iterator[Located]:
+def read_list(path: Path, key: str) -> Iterator[Record]:
     """Yield the records under `key` of a JSON object, such as {"images": [...]}."""
-    for index, record in enumerate(field(read_json(path), str(path), key, kind=list)):
-        yield f"{path}, {key.removesuffix('s')} {index}", record
+    for index, record in enumerate(Record(str(path), read_json(path)).field(key, kind=list)):
+        yield Record(f"{path}, {key.removesuffix('s')} {index}", record)
 
 
-def read_records(path: Path) -> Iterator[Located]:
+def read_records(path: Path) -> Iterator[Record]:
     """Yield the records of a JSON list or of a JSONL file."""
-    if path.suffix == ".jsonl":
-        try:
-            for number, line in enumerate(read_text_lines(path), start=1):
-                if line.strip():
-                    yield _record(_parse(line, str(path), number), f"{path}, line {number}")
-        except UnreadableError as exc:
-            raise _not_json(exc) from exc
+    if path.suffix != ".jsonl":
+        records = read_json(path)
+        if not isinstance(records, list):
+            raise AnnotationError(f"{path}: a list of records was expected, not {type(records).__name__}")
+        yield from (Record(f"{path}, record {index}", record) for index, record in enumerate(records))
         return
-    records = read_json(path)
-    if not isinstance(records, list):
-        raise AnnotationError(f"{path}: a list of records was expected, not {type(records).__name__}")
-    for index, record in enumerate(records):
-        yield _record(record, f"{path}, record {index}")
+    try:
+        for number, line in enumerate(read_text_lines(path), start=1):
+            if line.strip():
+                yield Record(f"{path}, line {number}", _parse(line, str(path), number))
+    except UnreadableError as exc:
+        raise _not_json(exc) from exc
 
 
-def stream_records(path: Path, *, block: int = 1 << 20) -> Iterator[Located]:
+def stream_records(path: Path, *, block: int = 1 << 20) -> Iterator[Record]:
     """Yield the records of a JSON list without reading the whole list.
 
     As Python objects, Visual Genome's region descriptions would take several GB.
@@ -105,7 +166,9 @@ def stream_records(path: Path, *, block: int = 1 << 20) -> Iterator[Located]:
         for index, (record, text) in enumerate(read_json_list(path, block=block)):
             if SURROGATE.search(text):
                 record = _without_lone_surrogates(record)
-            yield _record(record, f"{path}, record {index}")
+            if not isinstance(record, dict):
+                raise AnnotationError(f"{path}, record {index}: an object was expected, not {reprlib.repr(record)}")
+            yield Record(f"{path}, record {index}", record)
     except UnreadableError as exc:
         raise _not_json(exc) from exc
 
@@ -131,9 +194,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def read_table(
-    path: Path, *, separator: str, columns: Sequence[str] | None = None
-) -> Iterator[tuple[str, dict[str, str]]]:
+def read_table(path: Path, *, separator: str, columns: Sequence[str] | None = None) -> Iterator[Record]:
     """Yield the rows of a table.
 
     In tables that are separated by tabs, quotes are characters like any other: TGIF-QA has unpaired ones.
@@ -154,49 +215,12 @@ def read_table(
             where = f"{path}, line {rows.line_num}"
             if len(row) != len(header):
                 raise AnnotationError(f"{where}: {len(row)} columns where the header has {len(header)}")
-            yield where, dict(zip(header, row, strict=True))
+            yield Record(where, dict(zip(header, row, strict=True)))
     except (csv.Error, UnreadableError) as exc:
         raise AnnotationError(f"{path}: no table of text: {exc}", hint="get the file again") from exc
 
 
 # ------------------------------------------------------------------------------------------ fields
-
-
-def field(record: Mapping[str, Any], where: str, *names: str, kind: type | tuple[type, ...] = str) -> Any:
-    """Return the first field of `names` that the record has.
-
-    Raises:
-        AnnotationError: the record is no object, has none of the fields, or has a value of another type.
-    """
-    if not isinstance(record, Mapping):
-        raise AnnotationError(f"{where}: an object with {' or '.join(names)} was expected, not {reprlib.repr(record)}")
-    for name in names:
-        value = record.get(name, MISSING)
-        if value is not MISSING:
-            # In Python, but not in JSON, `true` is an int.
-            if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-                wanted = " or ".join(k.__name__ for k in (kind if isinstance(kind, tuple) else (kind,)))
-                raise AnnotationError(f"{where}: {name} is {reprlib.repr(value)}: {wanted} was expected")
-            return value
-    raise AnnotationError(f"{where}: no field {' or '.join(names)}: it has {', '.join(record) or 'none'}")
-
-
-def integer(text: str | int, where: str, name: str, *, allowed: range | None = None) -> int:
-    """Return a whole number in the range `allowed`."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise AnnotationError(f"{where}: {name} is {reprlib.repr(text)}: a whole number was expected") from None
-    if allowed is not None and value not in allowed:
-        raise AnnotationError(f"{where}: {name} is {value}: {allowed[0]} to {allowed[-1]} was expected")
-    return value
-
-
-def media_name(name: str, where: str) -> str:
-    """Return a media id, which may not be blank."""
-    if not name.strip():
-        raise AnnotationError(f"{where}: the name of its media is {name!r}: text was expected")
-    return name
 
 
 def stem(name: str) -> str:
@@ -212,12 +236,6 @@ def one_line(text: str) -> str:
 def share(key: str, parts: int) -> int:
     """Return a number in 0..parts-1 that depends on nothing but `key`: a split that never changes."""
     return int.from_bytes(hashlib.sha256(f"clipbert:{key}".encode()).digest()[:8], "big") % parts
-
-
-def _record(value: Any, where: str) -> Located:
-    if not isinstance(value, dict):
-        raise AnnotationError(f"{where}: an object was expected, not {reprlib.repr(value)}")
-    return where, value
 
 
 def _parse(text: str, where: str, line: int = 1) -> Any:

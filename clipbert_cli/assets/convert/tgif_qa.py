@@ -10,16 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.assets.convert.answers import answer_vocabulary
-from clipbert_cli.assets.convert.raw_files import (
-    field,
-    find,
-    find_optional,
-    integer,
-    media_name,
-    read_records,
-    read_table,
-    share,
-)
+from clipbert_cli.assets.convert.raw_files import find, find_optional, read_records, read_table, share
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 
 OPTIONS = 5
@@ -57,18 +48,14 @@ def convert(raw: Path, writer: RecordWriter) -> None:
 
 
 def _records(raw: Path, split: str, task: str) -> Iterator[dict[str, Any]]:
-    for where, row in read_table(find(raw, f"{split}_{task}_question.csv"), separator="\t"):
-        answer = field(row, where, "answer")
-        record = {
-            "gif_name": media_name(field(row, where, "gif_name"), where),
-            "question": field(row, where, "question"),
-        }
+    for row in read_table(find(raw, f"{split}_{task}_question.csv"), separator="\t"):
+        record = {"gif_name": row.media("gif_name"), "question": row.field("question")}
         if task == "frameqa":
-            kind = integer(field(row, where, "type"), where, "type", allowed=range(len(FRAME_TYPES)))
-            yield {**record, "answer": answer, "answer_type": FRAME_TYPES[kind]}
+            kind = row.integer("type", allowed=range(len(FRAME_TYPES)))
+            yield {**record, "answer": row.field("answer"), "answer_type": FRAME_TYPES[kind]}
         else:
-            options = [field(row, where, f"a{n}") for n in range(1, OPTIONS + 1)]
-            yield {**record, "options": options, "answer": integer(answer, where, "answer", allowed=range(OPTIONS))}
+            options = [row.field(f"a{n}") for n in range(1, OPTIONS + 1)]
+            yield {**record, "options": options, "answer": row.integer("answer", allowed=range(OPTIONS))}
 
 
 def _hold_out(raw: Path, task: str, writer: RecordWriter) -> Callable[[dict[str, Any]], bool]:
@@ -78,5 +65,5 @@ def _hold_out(raw: Path, task: str, writer: RecordWriter) -> Callable[[dict[str,
         message = f"no {task}_val.jsonl: a tenth of the training GIFs is held out here, not the original's list"
         writer.warnings.append(message)
         return lambda record: share(f"tgif:{record['gif_name']}", HELD_OUT) == 0
-    listed = {(field(r, where, "gif_name"), field(r, where, "question")) for where, r in read_records(path)}
+    listed = {(each.field("gif_name"), each.field("question")) for each in read_records(path)}
     return lambda record: (record["gif_name"], record["question"]) in listed

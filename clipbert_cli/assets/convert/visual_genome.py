@@ -8,20 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from clipbert_cli.assets.convert.answers import normalize_answer
 from clipbert_cli.assets.convert.coco import TRAINING, coco_number, karpathy_split
-from clipbert_cli.assets.convert.raw_files import (
-    field,
-    find,
-    find_optional,
-    one_line,
-    read_list,
-    share,
-    stem,
-    stream_records,
-)
+from clipbert_cli.assets.convert.raw_files import find, find_optional, read_list, share, stem, stream_records
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.assets.convert.vqa import count_answers, read_annotations
 
@@ -40,11 +32,10 @@ def convert_captions(raw: Path, writer: RecordWriter) -> None:
     validation = {image for image in usable if share(f"vg:{image}", HELD_OUT) == 0}
 
     def regions(images: set[int]) -> Iterator[dict[str, str]]:
-        for where, image in stream_records(path):
-            image_id = field(image, where, "id", "image_id", kind=int)
-            if image_id in images:
-                for region in field(image, where, "regions", kind=list):
-                    yield {"vg_id": str(image_id), "caption": one_line(field(region, where, "phrase"))}
+        for image in stream_records(path):
+            image_id = image.field("id", "image_id", kind=int)
+            for region in image.records("regions") if image_id in images else ():
+                yield {"vg_id": str(image_id), "caption": region.line("phrase")}
 
     for name, images in (("vg_train_captions.jsonl", usable - validation), ("vg_val_captions.jsonl", validation)):
         writer.records(name, regions(images), media="vg_id", words=("caption",))
@@ -57,14 +48,13 @@ def _usable_images(raw: Path, writer: RecordWriter) -> set[int]:
     if flickr_path is None:
         writer.warnings.append("no dataset_flickr30k.json: images that are also in Flickr30k stay")
     else:
-        flickr = {stem(field(image, where, "filename")) for where, image in read_list(flickr_path, "images")}
+        flickr = {stem(image.field("filename")) for image in read_list(flickr_path, "images")}
     usable = set()
-    for where, image in stream_records(find(raw, "image_data.json")):
-        image_id = field(image, where, "image_id", "id", kind=int)
-        coco_id = field(image, where, "coco_id", kind=(int, type(None)))
-        flickr_id = field(image, where, "flickr_id", kind=(int, str, type(None)))
+    for image in stream_records(find(raw, "image_data.json")):
+        coco_id = image.field("coco_id", kind=(int, NoneType))
+        flickr_id = image.field("flickr_id", kind=(int, str, NoneType))
         if (coco_id is None or split.get(coco_id) in TRAINING) and str(flickr_id) not in flickr:
-            usable.add(image_id)
+            usable.add(image.field("image_id", "id", kind=int))
     return usable
 
 
@@ -77,21 +67,21 @@ def convert_questions(raw: Path, writer: RecordWriter) -> None:
     vocabulary = count_answers(a for year in ("train2014", "val2014") for a in read_annotations(raw, year).values())
     stems = {coco_number(stem): stem for stem, split in karpathy_split(raw).items() if split != "test"}
     coco_stem = {}
-    for where, image in stream_records(find(raw, "image_data.json")):
-        coco_id = field(image, where, "coco_id", kind=(int, type(None)))
+    for image in stream_records(find(raw, "image_data.json")):
+        coco_id = image.field("coco_id", kind=(int, NoneType))
         if coco_id in stems:
-            coco_stem[field(image, where, "image_id", "id", kind=int)] = stems[coco_id]
+            coco_stem[image.field("image_id", "id", kind=int)] = stems[coco_id]
 
     def records() -> Iterator[dict[str, Any]]:
-        for where, image in stream_records(find(raw, "question_answers.json")):
-            stem = coco_stem.get(field(image, where, "id", "image_id", kind=int))
-            for question in field(image, where, "qas", kind=list) if stem else []:
-                answer = normalize_answer(field(question, where, "answer"))
+        for image in stream_records(find(raw, "question_answers.json")):
+            stem = coco_stem.get(image.field("id", "image_id", kind=int))
+            for question in image.records("qas") if stem else ():
+                answer = normalize_answer(question.field("answer"))
                 if answer in vocabulary:
                     yield {
-                        "question": field(question, where, "question"),
+                        "question": question.field("question"),
                         "image_id": stem,
-                        "question_id": field(question, where, "qa_id", "id", kind=int),
+                        "question_id": question.field("qa_id", "id", kind=int),
                         "labels": {answer: 1.0},
                         "answer_type": "other",
                     }

@@ -14,7 +14,7 @@ from typing import Any
 
 from clipbert_cli.assets.convert.answers import normalize_answer, read_vocabulary
 from clipbert_cli.assets.convert.coco import karpathy_split
-from clipbert_cli.assets.convert.raw_files import field, find, find_optional, integer, read_list
+from clipbert_cli.assets.convert.raw_files import Record, find, find_optional, read_list
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 
@@ -54,19 +54,21 @@ def convert(raw: Path, writer: RecordWriter) -> None:
     writer.vocabulary("trainval_ans2label.json", vocabulary)
 
 
-def read_annotations(raw: Path, year: str) -> dict[int, dict[str, Any]]:
+def read_annotations(raw: Path, year: str) -> dict[int, Record]:
     """Return question_id -> the annotation as published."""
     path = find(raw, f"v2_mscoco_{year}_annotations.json")
     annotations = list(read_list(path, "annotations"))
-    found = {field(annotation, where, "question_id", kind=int): annotation for where, annotation in annotations}
+    found = {each.field("question_id", kind=int): each for each in annotations}
+    # Messages about an annotation name its question.
+    found = {question: Record(f"question {question} of {year}", each.fields) for question, each in found.items()}
     if len(found) != len(annotations):
         raise AnnotationError(f"{path}: {len(annotations) - len(found):,} question ids are there twice")
     return found
 
 
-def count_answers(annotations: Iterable[dict[str, Any]]) -> Counter[str]:
+def count_answers(annotations: Iterable[Record]) -> Counter[str]:
     """Return the answers of the vocabulary: normalised main answer -> number of questions, at least MIN_QUESTIONS."""
-    main = (normalize_answer(field(a, f"question {a['question_id']}", "multiple_choice_answer")) for a in annotations)
+    main = (normalize_answer(each.field("multiple_choice_answer")) for each in annotations)
     return Counter({answer: count for answer, count in Counter(main).items() if count >= MIN_QUESTIONS})
 
 
@@ -96,29 +98,27 @@ def _ordered_vocabulary(raw: Path, writer: RecordWriter, counts: Counter[str]) -
 
 def _questions(raw: Path, file: str, year: str) -> Iterator[dict[str, Any]]:
     seen: set[int] = set()
-    for where, question in read_list(find(raw, f"v2_OpenEnded_mscoco_{file}_questions.json"), "questions"):
-        image = integer(field(question, where, "image_id", kind=(int, str)), where, "image_id")
-        question_id = field(question, where, "question_id", kind=int)
+    for question in read_list(find(raw, f"v2_OpenEnded_mscoco_{file}_questions.json"), "questions"):
+        question_id = question.field("question_id", kind=int)
         if question_id in seen:
-            raise AnnotationError(f"{where}: question_id {question_id} is there twice")
+            raise question.error(f"question_id {question_id} is there twice")
         seen.add(question_id)
         yield {
-            "question": field(question, where, "question"),
-            "image_id": f"COCO_{year}_{image:012d}",
+            "question": question.field("question"),
+            "image_id": f"COCO_{year}_{question.integer('image_id'):012d}",
             "question_id": question_id,
         }
 
 
 def _records(
-    raw: Path, year: str, annotations: dict[int, dict[str, Any]], vocabulary: dict[str, int]
+    raw: Path, year: str, annotations: dict[int, Record], vocabulary: dict[str, int]
 ) -> Iterator[dict[str, Any]]:
     for question in _questions(raw, year, year):
         annotation = annotations.get(question["question_id"])
-        where = f"question {question['question_id']} of {year}"
         if annotation is None:
-            raise AnnotationError(f"{where}: no annotation has this question_id")
-        answers = [field(answer, where, "answer") for answer in field(annotation, where, "answers", kind=list)]
-        kind = field(annotation, where, "answer_type")
+            raise AnnotationError(f"question {question['question_id']} of {year}: no annotation has this question_id")
+        answers = [answer.field("answer") for answer in annotation.records("answers")]
+        kind = annotation.field("answer_type")
         if kind not in ANSWER_TYPES:
-            raise AnnotationError(f"{where}: answer_type is {kind!r}: {', '.join(sorted(ANSWER_TYPES))} was expected")
+            raise annotation.error(f"answer_type is {kind!r}: {', '.join(sorted(ANSWER_TYPES))} was expected")
         yield {**question, "labels": soft_labels(answers, vocabulary), "answer_type": kind}

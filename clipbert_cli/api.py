@@ -16,8 +16,7 @@ import numpy as np
 
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.media.sampling import ClipSampling
-from clipbert_cli.store.discover import find_files, guess_kind
-from clipbert_cli.store.lmdb_store import is_lmdb, open_media, open_store
+from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.sampled_clips import SampledClips, sample_clips_of
 from clipbert_cli.store.source import MediaBytes, MediaFolder, MediaSource
 from clipbert_cli.types import Kind, Sampling, VideoInfo
@@ -181,9 +180,7 @@ class MediaStore:
 
     def __init__(self, path: str | Path, *, kind: Kind | None = None) -> None:
         self.path = Path(path)
-        if kind is None and not is_lmdb(self.path) and self.path.is_dir():
-            kind = guess_kind(find_files([self.path]))
-        self._source = open_store(self.path) if kind is None else open_media(self.path, kind=kind)
+        self._source = open_media(self.path, kind=kind)
 
     @property
     def kind(self) -> Kind:

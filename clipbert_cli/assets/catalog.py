@@ -178,17 +178,11 @@ class Catalog(CatalogEntry):
     def _references(self) -> Catalog:
         wrong: list[str] = []
         for name, part in self.parts().items():
-            wrong += [
-                f"assets.{name}: file {file!r} is not under files"
-                for file in (*part.files, *part.optional)
-                if file not in self.files
-            ]
-            if part.kind == "media":
-                wrong += [
-                    f"assets.{name}: {file!r} of a media part needs unpack (zip or tar)"
-                    for file in part.files
-                    if file in self.files and not self.files[file].unpack
-                ]
+            for file in (*part.files, *part.optional):
+                if file not in self.files:
+                    wrong.append(f"assets.{name}: file {file!r} is not under files")
+                elif part.kind == "media" and not self.files[file].unpack:
+                    wrong.append(f"assets.{name}: {file!r} of a media part needs unpack (zip or tar)")
         known = {*self.assets, *self.parts()}
         wrong += [
             f"recipes.{recipe}: {needed!r} is no asset and no part"

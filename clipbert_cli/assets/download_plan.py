@@ -198,12 +198,9 @@ def make_plan(
             if not (file.optional and not file.entry.sources and not file.provided)
             and not (part.kind == "media" and layout.unpacked(file.name, part).exists())
         )
-        if name not in wanted:
-            planned.append(PlannedPart(name, part, is_complete=True))
-        elif name == media_of:
-            planned.append(PlannedPart(name, part, is_complete=False, provided_media=source))
-        else:
-            planned.append(PlannedPart(name, part, is_complete=False, files=needed))
+        media = source if name == media_of else None
+        is_complete = name not in wanted
+        planned.append(PlannedPart(name, part, is_complete, () if is_complete or media else needed, media))
     return DownloadPlan(layout, tuple(planned), pack)
 
 

@@ -16,7 +16,6 @@ from clipbert_cli.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.catalog import AssetPart, Catalog
-    from clipbert_cli.assets.check_sources import SourceAnswer
 
 assets_app = typer.Typer(no_args_is_help=True, help="List, check and convert public data and weights.")
 
@@ -99,7 +98,8 @@ def check_command(
         for name, found in answers.items():
             print_result(f"{name}: {'ok' if agreed[name] else 'NO SOURCE'}")
             for answer in found:
-                print_result(f"  {answer.source}", f"    {_answer_line(answer)}")
+                size = "" if answer.bytes is None else f", {format_bytes(answer.bytes)}"
+                print_result(f"  {answer.source}", f"    {answer.answer}{size}")
     if not all(agreed.values()):
         raise typer.Exit(1)
 
@@ -163,8 +163,3 @@ def _part_size(catalog: Catalog, part: AssetPart) -> str:
 def _part_sources(catalog: Catalog, part: AssetPart) -> str:
     hosts = dict.fromkeys(source.host for file in part.files for source in catalog.files[file].sources)
     return f"from {', '.join(hosts)}" if hosts else "by hand"
-
-
-def _answer_line(answer: SourceAnswer) -> str:
-    size = format_bytes(answer.bytes) if answer.bytes is not None else None
-    return ", ".join(filter(None, [answer.answer, size]))

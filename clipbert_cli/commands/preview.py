@@ -54,7 +54,7 @@ def preview(
             problems = preview_split(loaded, split, stream, examples=examples, seed=seed)
         else:
             assert media is not None
-            problems = preview_media(media, stream, kind=kind or _kind_of(media), examples=examples, seed=seed)
+            problems = preview_media(media, stream, kind=kind, examples=examples, seed=seed)
     if output != "-":
         note(f"wrote {output}: it holds frames and texts of the data")
     for sentence in problems.sentences:
@@ -63,13 +63,3 @@ def preview(
         # The page has what is known of the texts, but whoever looks for clips must not miss that there are none.
         warn("the page shows no media")
         raise typer.Exit(1)
-
-
-def _kind_of(media: Path) -> Kind:
-    """Return what a store or a folder of files holds."""
-    from clipbert_cli.store.discover import find_files, guess_kind
-    from clipbert_cli.store.lmdb_store import is_lmdb, open_store
-
-    if is_lmdb(media) or not media.is_dir():
-        return open_store(media).kind
-    return guess_kind(find_files([media]))

@@ -126,8 +126,11 @@ def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: in
     return _problems(facts, data.problems)
 
 
-def preview_media(media: Path, stream: IO[bytes], *, kind: Kind, examples: int, seed: int) -> Problems:
+def preview_media(media: Path, stream: IO[bytes], *, kind: Kind | None, examples: int, seed: int) -> Problems:
     """Write the preview of a folder of media files or of a store, without annotations.
+
+    Args:
+        kind: as in `open_media`.
 
     Raises:
         StoreError: there are no media.
@@ -135,13 +138,13 @@ def preview_media(media: Path, stream: IO[bytes], *, kind: Kind, examples: int, 
     source, sampling = open_media(media, kind=kind), ClipSampling("clips", num_clips=4, num_frames=2)
     groups = [Group(media_id, ()) for media_id in source]
     chosen = _draw(groups, examples, seed)
-    clips = sampling.num_clips * sampling.num_frames if kind == "video" else 1
+    clips = sampling.num_clips * sampling.num_frames if source.kind == "video" else 1
     thumbnails = Thumbnails(source, sampling, frames=len(chosen) * clips, seed=seed)
     facts = media_facts(source, list(source) if source.has_records else [group.media_id for group in chosen])
     context = {
         **_common(f"Preview of {media}"),
         "facts": [
-            ("media", f"{len(source):,} {kind}s in {media}"),
+            ("media", f"{len(source):,} {source.kind}s in {media}"),
             ("sampling", described(sampling)),
             _examined(facts),
         ],

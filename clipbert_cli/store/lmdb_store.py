@@ -26,6 +26,7 @@ from clipbert_cli.store.discover import (
     find_files,
     find_frame_folders,
     group_by_media_id,
+    guess_kind,
     has_suffix,
     unmatched_pattern,
 )
@@ -42,20 +43,24 @@ _DAMAGED_PAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError)
 _log = logging.getLogger("clipbert.store")
 
 
-def open_media(path: Path, *, kind: Kind, frame_rate: float | None = None, names: MediaNames = "stem") -> MediaSource:
+def open_media(
+    path: Path, *, kind: Kind | None, frame_rate: float | None = None, names: MediaNames = "stem"
+) -> MediaSource:
     """Open the media at `path`: an LMDB folder, an LMDB that is a single file, or a folder of media files.
 
     Args:
+        kind: None takes what the store holds, or what the names of the folder's files say.
         frame_rate: each folder of images under `path` is a video of so many frames per second.
         names: how those who ask for media name them. A store keeps the ids with which it was packed.
 
     Raises:
         StoreError: nothing is there, or it is neither of these, damaged, not complete, or of the other kind.
     """
-    if is_lmdb(path):
-        store = _warned(LmdbStore(path, kind=kind))
+    if is_lmdb(path) or (kind is None and not path.is_dir()):
+        store = open_store(path) if kind is None else _warned(LmdbStore(path, kind=kind))
         store.takes_paths = names == "path"
         return store
+    kind = kind or guess_kind(find_files([path]))
     ids: MediaIds = "path" if names == "path" else "stem"
     hint = f"make a store with: clipbert pack <folder of {PLURAL[kind]}> {path}"
     if not path.exists():

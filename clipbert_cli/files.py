@@ -20,8 +20,8 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -253,6 +253,20 @@ def _is_in_use(temporary: Path, process: int) -> bool:
     return True
 
 
+def write_together(files: Mapping[Path, str]) -> None:
+    """Write text files, all of them or none: each has its new content on the disk before the first gets its name.
+
+    Raises:
+        OSError: one of them cannot be written; all are as they were.
+    """
+    with ExitStack() as stack:
+        for path, text in files.items():
+            stream = stack.enter_context(atomic_file(path))
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON document, in a folder that is made where it is missing.
 
@@ -316,7 +330,7 @@ def lock(file: Path, *, keep_waiting: Callable[[], bool] = lambda: False, remove
     Args:
         file: is created where it is missing; its content names the process that holds the lock.
         keep_waiting: called while another holds the lock; it waits a moment and returns whether to try again.
-        remove_file: remove the file afterwards.
+        remove_file: remove the file afterwards. Otherwise one that was there before gets its content back.
 
     Raises:
         LockHeldError: another holds it.
@@ -329,17 +343,16 @@ def lock(file: Path, *, keep_waiting: Callable[[], bool] = lambda: False, remove
     _held.add(descriptor)
     before = os.pread(descriptor, 4096, 0)
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        with naming(file):
+            _overwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
     finally:
         if descriptor in _held:  # a child made by fork has closed it, and the lock is not the child's to release
-            if remove_file:
-                file.unlink(missing_ok=True)
-            elif before:
+            if before and not remove_file:
                 # The folder of a command that was refused is as it was.
-                os.ftruncate(descriptor, 0)
-                os.pwrite(descriptor, before, 0)
+                _overwrite(descriptor, before)
+            elif _is_at(descriptor, file):
+                file.unlink()
             _held.discard(descriptor)
             os.close(descriptor)
 
@@ -369,13 +382,26 @@ def _try_lock(file: Path) -> int | None:
             if not _lock_descriptor(descriptor):
                 return None
             # The last holder may have removed the file meanwhile: a lock on a removed file excludes nobody.
-            with suppress(FileNotFoundError):
-                locked = os.path.samestat(os.fstat(descriptor), os.stat(file, follow_symlinks=False))
+            locked = _is_at(descriptor, file)
             if locked:
                 return descriptor
         finally:
             if not locked:
                 os.close(descriptor)
+
+
+def _overwrite(descriptor: int, content: bytes) -> None:
+    # In this order it needs no space on a full disk.
+    os.pwrite(descriptor, content, 0)
+    os.ftruncate(descriptor, len(content))
+
+
+def _is_at(descriptor: int, file: Path) -> bool:
+    """Return whether an open file still has its name, which another file may have by now."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(file, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
 
 
 def _lock_descriptor(descriptor: int) -> bool:

@@ -7,7 +7,6 @@ a fault: an exception that nobody foresaw, several messages, raw control charact
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import os
@@ -27,7 +26,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from made_media import image, marked_frame, video
-from running import TINY, Finished, run_clipbert, train
+from running import TINY, Finished, contents, run_clipbert, train
 
 from clipbert_cli.assets.demo_media import write_demo_media
 from clipbert_cli.files import remove
@@ -40,8 +39,6 @@ SECONDS = 60
 """The time in which a command must end on a machine with other work; `benchmarks/refused.py` measures it alone."""
 
 LONGEST_MESSAGE = 20_000
-LARGEST = 2**27
-"""The bytes of a file that is read to see whether it has changed."""
 
 Content = bytes | Callable[[Path], object]
 """The content of a file, or what makes it."""
@@ -65,7 +62,7 @@ class World:
     def __init__(self, good: Path, used: Path) -> None:
         self.good, self.used = good, used
         shutil.copytree(good, used, symlinks=True)
-        self.state = state(good)
+        self.contents = contents(good)
 
     @classmethod
     def make(cls, folder: Path) -> World:
@@ -98,11 +95,11 @@ class World:
             AssertionError: it is neither understood nor refused with one message and nothing changed.
         """
         self.place(case)
-        before = state(self.used)
+        before = contents(self.used)
         with time_limit(SECONDS):
             done = run_clipbert(*case.command, cwd=self.used, **VARIABLES)
         check(done)
-        changed = {name for name, _ in state(self.used).items() ^ before.items()}
+        changed = {name for name, _ in contents(self.used).items() ^ before.items()}
         if "error: " not in done.stderr:  # it wrote its output, and says what is bad
             changed = {name for name in changed if not name.startswith(OUTPUT)}
         assert done.returncode == 0 or not changed, f"a refused command changed {sorted(changed)}: {done.stderr}"
@@ -129,14 +126,14 @@ class World:
 
     def _restore(self) -> None:
         """Make every entry of the copy as it is in the good world."""
-        found = state(self.used)
+        found = contents(self.used)
         for name in found:
             path = self.used / name
-            if found[name] != self.state.get(name) and os.path.lexists(path):
+            if found[name] != self.contents.get(name) and os.path.lexists(path):
                 remove(path)
-        for name in self.state:
-            if found.get(name) != self.state[name]:
-                if self.state[name] == "folder":
+        for name in self.contents:
+            if found.get(name) != self.contents[name]:
+                if self.contents[name] == "folder":
                     (self.used / name).mkdir()
                 else:
                     shutil.copy2(self.good / name, self.used / name, follow_symlinks=False)
@@ -209,23 +206,6 @@ def check(done: Finished) -> None:
     assert done.returncode == 0 or everything, "no message"
     assert len(done.stderr) < LONGEST_MESSAGE, f"{len(done.stderr)} characters: {done.stderr[:2000]}"
     assert all(line.isprintable() for line in done.stderr.split("\n")), repr(done.stderr)
-
-
-def state(folder: Path) -> dict[str, str]:
-    """Return every entry below a folder: a digest of a file's bytes, the target of a link, the word `folder`."""
-    found = {}
-    for here, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(here, name)
-            if path.is_symlink():
-                found[str(path.relative_to(folder))] = f"link to {os.readlink(path)}"
-            elif path.is_dir():
-                found[str(path.relative_to(folder))] = "folder"
-            elif not path.is_file() or path.stat().st_size > LARGEST:
-                found[str(path.relative_to(folder))] = "no file, or a large one"
-            else:
-                found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return dict(sorted(found.items()))
 
 
 class TooSlowError(BaseException):

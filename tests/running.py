@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -146,6 +147,27 @@ def run_clipbert(*arguments: object, cwd: Path | None = None, stdin: str = "", *
             app([str(argument) for argument in arguments], prog_name="clipbert")
     logger.handlers[:], logger.propagate = handlers, propagate
     return Finished(int(exited.value.code or 0), stdout.getvalue(), stderr.getvalue())
+
+
+LARGEST = 2**27
+"""The bytes of a file that is read to see whether it has changed."""
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return every entry below a folder: a digest of a file's bytes, the target of a link, the word `folder`."""
+    found = {}
+    for here, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(here, name)
+            if path.is_symlink():
+                found[str(path.relative_to(folder))] = f"link to {os.readlink(path)}"
+            elif path.is_dir():
+                found[str(path.relative_to(folder))] = "folder"
+            elif not path.is_file() or path.stat().st_size > LARGEST:
+                found[str(path.relative_to(folder))] = "no file, or a large one"
+            else:
+                found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return dict(sorted(found.items()))
 
 
 def train(recipe: str, settings: Sequence[str], data: Path, run: Path) -> Path:

@@ -196,9 +196,9 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "recipe.values: read_text": ("a.yaml", load_recipe),
     "runs.checkpoint: read_state": ("state.json", lambda path: damage(path.parent)),
     "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),
-    "runs.folder: RunFolder.add_environment": (
+    "runs.folder: RunFolder.begin": (
         "environment.json",
-        lambda path: RunFolder(path.parent).add_environment({"host": "here"}),
+        lambda path: RunFolder(path.parent).begin({"host": "here"}),
     ),
     "runtime.process_exit: _first_failure": ("error.json", lambda path: launch_error(Ended(exit_code=1), path.parent)),
     "store.records: media_fields": ("a", stored(records.info_key("a"), lambda store: store.record("a"))),

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import RunError, UnreadableError
-from clipbert_cli.files import LockHeldError, atomic_file, atomic_folder, is_locked, lock, refuse_link, write_json
+from clipbert_cli.files import LockHeldError, atomic_folder, is_locked, lock, refuse_link, write_together
 from clipbert_cli.foreign import parse_json, read_json, read_lines
 from clipbert_cli.hub import is_hub_name, local_folder
 from clipbert_cli.printable import listed
@@ -146,11 +146,26 @@ class RunFolder:
             RunFolder.absent(self.path)  # raises the error that says what to do
             raise
 
-    def replace_recipe(self, text: str) -> None:
-        """Write recipe.yaml anew if it differs."""
-        if self.recipe.read_text(encoding="utf-8") != text:
-            with atomic_file(self.recipe, durable=True) as stream:
-                stream.write(text)
+    def begin(self, start: Mapping[str, Any], *, recipe: str | None = None, after: int | None = None) -> None:
+        """Note that a training begins in the folder; where it cannot be written, nothing in it changes.
+
+        Args:
+            start: the new entry of environment.json. What is there and is no list of entries is replaced.
+            recipe: the new content of recipe.yaml, for a training that is resumed.
+            after: the step that it continues from; the records of later steps are removed from metrics.jsonl.
+        """
+        try:
+            earlier = read_json(self.environment)
+        except (FileNotFoundError, UnreadableError):
+            earlier = []
+        entries = [*(earlier if isinstance(earlier, list) else []), start]
+        files = {self.environment: json.dumps(entries, indent=1) + "\n"}
+        if recipe is not None:
+            files[self.recipe] = recipe
+        if after is not None and self.metrics.exists():
+            kept = (record for record in self.records() if not _is_later(record, after))
+            files[self.metrics] = "".join(json.dumps(record) + "\n" for record in kept)
+        write_together(files)
 
     def remove_without_checkpoint(self) -> None:
         """Remove the folder unless it has a checkpoint."""
@@ -169,7 +184,6 @@ class RunFolder:
             refuse_link(folder)
         with ExitStack() as stack:
             try:
-                # The lock file stays, as the record of the process that trained last.
                 stack.enter_context(lock(self.lock, remove_file=False))
             except LockHeldError as exc:
                 raise RunError(
@@ -282,18 +296,7 @@ class RunFolder:
             if isinstance(record, dict):
                 yield record
 
-    def remove_records_after(self, step: int) -> None:
-        """Remove the records of later steps from metrics.jsonl."""
-        if not self.metrics.exists():
-            return
-        kept = [record for record in self.records() if record.get("step", 0) <= step]
-        with atomic_file(self.metrics, durable=True) as stream:
-            stream.writelines(json.dumps(record) + "\n" for record in kept)
 
-    def add_environment(self, entry: Mapping[str, Any]) -> None:
-        """Append the entry of one start to environment.json; what is there and is no list of entries is replaced."""
-        try:
-            earlier = read_json(self.environment)
-        except (FileNotFoundError, UnreadableError):
-            earlier = []
-        write_json(self.environment, [*(earlier if isinstance(earlier, list) else []), entry])
+def _is_later(record: Mapping[str, Any], step: int) -> bool:
+    of_record = record.get("step")
+    return isinstance(of_record, int | float) and of_record > step

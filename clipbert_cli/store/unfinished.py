@@ -82,8 +82,6 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
     is_continued = (folder / _JOURNAL).exists()
     with contextlib.ExitStack() as stack:
         try:
-            # In the folder of a new store the lock file goes with the folder. Removing it on the way out could remove
-            # the lock of the next pack, if an error has just removed the folder.
             stack.enter_context(lock(folder / _LOCK_FILE, remove_file=add))
         except LockHeldError as exc:
             raise StoreError(

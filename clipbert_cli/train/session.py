@@ -1,7 +1,7 @@
 """The callbacks of train/loop.py between steps: logs, checkpoints and validation in the folder of a run.
 
 A checkpoint is saved before each validation, and a validation's record is written before the `best` link is moved. So a
-process may be killed at any moment: `Session.resume` does whatever was left undone.
+process may be killed at any moment: `Session.complete` does whatever was left undone.
 """
 
 from __future__ import annotations
@@ -33,10 +33,16 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """The work between the steps of a running training (the loop's callbacks)."""
+    """The work between the steps of a running training (the loop's callbacks).
 
-    def __init__(self, training: Training, sinks: Sequence[Sink], interrupts: Interrupts) -> None:
-        self.training, self.sinks, self.interrupts = training, sinks, interrupts
+    Making it reads the checkpoint to continue from and writes nothing: a checkpoint may be refused.
+
+    Args:
+        sinks: receive the records from the first step on; may be added later.
+    """
+
+    def __init__(self, training: Training, interrupts: Interrupts, sinks: Sequence[Sink] = ()) -> None:
+        self.training, self.interrupts, self.sinks = training, interrupts, sinks
         self.folder, self.world, self.plan, self.best = training.folder, training.world, training.plan, training.best
         self.seconds_to_first_step: float | None = None
         self.baseline: dict[str, Any] | None = None
@@ -45,15 +51,16 @@ class Session:
         if self._checkpoint:
             load_weights(training.model, self._checkpoint, parts="all", allow_new_head=False)
         self.trainer = training.trainer()
+        if self._checkpoint:
+            self.trainer.read(self._checkpoint)
+            self._saved_step = self.trainer.step
+            for record in self.world.main_first(self._kept_validations):
+                self.best.update({name: value for name, value in record.items() if name != "event"})
 
-    def resume(self) -> None:
-        """Continue from the checkpoint, if there is one, and do what the interruption cut short."""
+    def complete(self) -> None:
+        """Do what the interruption cut short, if the training continues from a checkpoint."""
         if not self._checkpoint:
             return
-        self.trainer.read(self._checkpoint)
-        self._saved_step = self.trainer.step
-        for record in self.world.main_first(self._kept_validations):
-            self.best.update({name: value for name, value in record.items() if name != "event"})
         # The process may have been killed after it wrote the record and before it moved the link,
         if self.best.best:
             self.world.main_first(lambda: mark_best(self.folder.checkpoints, step=self.best.best["step"]))
@@ -69,7 +76,8 @@ class Session:
 
     def _kept_validations(self) -> list[dict[str, Any]]:
         """Return the records of validations whose checkpoint still exists. The best one is lost only if damaged."""
-        steps = saved_steps(self.folder.checkpoints)
+        # Later steps are done again: their checkpoints are damaged.
+        steps = [step for step in saved_steps(self.folder.checkpoints) if step <= self.trainer.step]
         return [record for record in self.folder.validations() if record.get("step") in steps]
 
     def log(self, record: Mapping[str, Any]) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,10 +24,7 @@ from clipbert_cli.model.flops import forward_cost
 from clipbert_cli.model.weights.load import LoadReport
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import TrainConfig
-from clipbert_cli.runs.checkpoint import (
-    saved_steps,
-    set_aside,
-)
+from clipbert_cli.runs.checkpoint import saved_steps, set_aside
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
@@ -190,25 +187,23 @@ class Training:
         Raises:
             InterruptionError: a signal asked to stop; all that was done is saved.
         """
-        session: Session | None = None
         with ExitStack() as stack:
             interrupts = stack.enter_context(Interrupts(STOP_SIGNALS))
             stack.enter_context(same_threads(self.resumption, self.world))
-            self.world.main_first(lambda: self._take_folder(stack))
+            # Whatever may be refused comes before the first change in the run folder: weights, optimiser, records.
+            session = Session(self, interrupts)
+            # All processes send theirs, so that none of them can fail before the main process changes the folder.
+            start = self._start_record()
             try:
-                # Only now are weights loaded and the optimiser made: both may fail, and the folder goes then.
-                session = Session(self, self._open_sinks(stack, sinks), interrupts)
-                session.resume()
+                self.world.main_first(lambda: self._take_folder(stack, start))
+                session.sinks = self._open_sinks(stack, sinks)
+                session.complete()
                 with memory_advice(self.memory_settings):
                     session.trainer.train(self.train_loader, session, interrupts=interrupts)
             except InterruptionError as exc:
-                raise self._interruption(exc, session.trainer.step if session else 0, ask_requeue) from exc
+                raise self._interruption(exc, session.trainer.step, ask_requeue) from exc
             except OSError as exc:
                 raise self._full_disk(exc) or exc from exc
-            finally:
-                # A folder without a checkpoint is of no use, and would be in the way of the next attempt.
-                if self.world.is_main and not self.resumption:
-                    self.folder.remove_without_checkpoint()
         return {
             "run": str(self.folder.path),
             "steps": self.plan.total_steps,
@@ -230,7 +225,12 @@ class Training:
             "data.workers": data.workers,
         }
 
-    def _take_folder(self, stack: ExitStack) -> None:
+    def _start_record(self) -> dict[str, Any]:
+        """Return the entry of this start in environment.json."""
+        step = self.resumption.step if self.resumption else 0
+        return environment(self.world, step=step) | {"decoder": self.train_loader.decoder.describe()}
+
+    def _take_folder(self, stack: ExitStack, start: Mapping[str, Any]) -> None:
         """Make the run folder, or clean up the existing one, and lock it."""
         if not self.resumption:
             self.folder.create(
@@ -239,32 +239,31 @@ class Training:
                 answers=self.setup.answers,
             )
             stack.enter_context(self.folder.locked())
+            # A folder without a checkpoint is of no use, and would be in the way of the next attempt.
+            stack.callback(self.folder.remove_without_checkpoint)
+            self.folder.begin(start)
             return
         stack.enter_context(self.folder.locked())
+        self.resumption.check_newest(self.folder)
+        # The next start takes the length of training from the recipe. Later steps are done and logged again.
+        self.folder.begin(start, recipe=dump_recipe(self.resumption.recipe), after=self.resumption.step)
         remove_leftovers(self.folder.checkpoints)
         for damaged, problem in self.resumption.damaged.items():
             logger.warning("%s: %s; it is renamed to %s", damaged, problem, set_aside(damaged).name)
-        # The next start takes the length of training from there.
-        self.folder.replace_recipe(dump_recipe(self.resumption.recipe))
-        # Later steps will be done again, and logged again.
-        self.folder.remove_records_after(self.resumption.step)
         # The process may have been killed after it saved the checkpoint and before it moved the link.
         if self.resumption.checkpoint:
             point_link(self.folder.path / "latest", self.resumption.checkpoint)
 
     def _open_sinks(self, stack: ExitStack, given: Sequence[Sink]) -> list[Sink]:
-        """Record this start in environment.json, and return the sinks; only the main process has any."""
-        record = environment(self.world, step=self.resumption.step if self.resumption else 0)
-        record["decoder"] = self.train_loader.decoder.describe()
+        """Return the sinks; only the main process has any."""
         if not self.world.is_main:
             return []
-        self.folder.add_environment(record)
         sinks = [*given, stack.enter_context(closing(JsonLines(self.folder.metrics)))]
         for name in self.config.trackers:
             tracked = TrackedRun(
                 name=self.folder.path.name,
                 recipe=self.setup.recipe.model_dump(),
-                step=record["step"],
+                step=self.resumption.step if self.resumption else 0,
                 folder=self.folder.tracker(name),
             )
             sinks.append(stack.enter_context(InBackground(name, tracked)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 import lmdb
 import pytest
 from made_media import image, marked_frame, video
-from running import Clipbert
+from running import Clipbert, contents
 from store_content import original_store
 
 from clipbert_cli.files import lock
@@ -23,28 +22,13 @@ from clipbert_cli.store.pack import pack_media
 from clipbert_cli.store.transcode import Transcode
 
 
-def state(folder: Path) -> dict[str, str]:
-    """Every entry below a folder: a digest of a file's bytes, the target of a link, the word `folder`."""
-    found = {}
-    for here, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(here, name)
-            if path.is_symlink():
-                found[str(path)] = f"link to {os.readlink(path)}"
-            elif path.is_dir():
-                found[str(path)] = "folder"
-            else:
-                found[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
 def refuse(clipbert: Clipbert, where: Path, command: str, message: str) -> None:
     """Run a command in the folder `where`; check that it fails with the message and that nothing there changes."""
-    before = state(where)
+    before = contents(where)
     done = clipbert(*command.split(), cwd=where)
     assert done.returncode in (1, 2), done.stderr
     assert message in " ".join(done.stderr.split())
-    assert state(where) == before
+    assert contents(where) == before
 
 
 # ------------------------------------------------------------------------------------------ stores
@@ -279,9 +263,9 @@ def runs(trained_run: Path, made_data: Path, tmp_path_factory: pytest.TempPathFa
 def test_refused_commands_on_runs_and_data_change_nothing(
     clipbert: Clipbert, runs: Path, made_data: Path, command: str, message: str
 ) -> None:
-    data = state(made_data)
+    data = contents(made_data)
     refuse(clipbert, runs, command.format(data=made_data), message)
-    assert state(made_data) == data
+    assert contents(made_data) == data
 
 
 @pytest.mark.parametrize(
@@ -297,9 +281,9 @@ def test_refused_commands_on_runs_and_data_change_nothing(
 def test_refused_searches_of_a_retrieval_run_change_nothing(
     clipbert: Clipbert, runs: Path, retrieval_run: Path, made_data: Path, command: str, message: str
 ) -> None:
-    before = state(made_data), state(retrieval_run)
+    before = contents(made_data), contents(retrieval_run)
     refuse(clipbert, runs, command.format(run=retrieval_run, data=made_data), message)
-    assert (state(made_data), state(retrieval_run)) == before
+    assert (contents(made_data), contents(retrieval_run)) == before
 
 
 @pytest.mark.parametrize("overwrite", ["", " --overwrite"])

@@ -158,7 +158,7 @@ def test_records_of_later_steps_and_a_torn_line_are_forgotten(tmp_path: Path) ->
     run = run_folder(tmp_path / "run")
     lines = [json.dumps({"event": "train", "step": step}) for step in (1, 2, 3)]
     run.metrics.write_text("\n".join(lines) + '\n{"event": "tr')
-    run.remove_records_after(2)
+    run.begin({}, after=2)
     assert run.metrics.read_text() == "\n".join(lines[:2]) + "\n"
     assert [record["step"] for record in run.records()] == [1, 2]
 

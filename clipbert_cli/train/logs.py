@@ -79,22 +79,19 @@ def peak_memory(device: torch.device) -> int:
 class Sink(Protocol):
     """Receives the reports of a training: `advance` after every update, `write` for every record."""
 
-    def advance(self, step: int) -> None: ...
+    def advance(self, step: int) -> None:
+        return
 
-    def write(self, record: Mapping[str, Any]) -> None: ...
+    def write(self, record: Mapping[str, Any]) -> None:
+        return
 
-    def close(self) -> None: ...
 
-
-class JsonLines:
+class JsonLines(Sink):
     """Appends each record as one line of JSON and flushes it, so that the file can be followed while training runs."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stream: TextIO = open(path, "a", encoding="utf-8", opener=without_links)  # noqa: SIM115 - see close
-
-    def advance(self, step: int) -> None:
-        pass
 
     def write(self, record: Mapping[str, Any]) -> None:
         with naming(self._path):

@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.model.flops import ForwardCost
-from clipbert_cli.model.weights.load import LoadReport
+from clipbert_cli.model.flops import forward_cost
 from clipbert_cli.printable import plural
-from clipbert_cli.train.plan import Plan
+from clipbert_cli.train.optim import describe_groups
+
+if TYPE_CHECKING:
+    from clipbert_cli.train.training import Training
 
 
-@dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """A training as it will run.
+    """A training as it will run."""
 
-    `reports` say what was loaded into the model, `encoder` describes the visual encoder, and `cost` is what one clip
-    costs. `groups` describes the optimiser's parameters, and `frozen` names the parts that are not trained. `ema_decay`
-    is None if no moving average is kept. `forward_passes` is the number in one step of the main process, whose share is
-    the largest. `devices` has one name per process. `resumed` is appended to the run's line.
-    `notes` say what to know of texts, answers and media.
-    """
-
-    run: str
-    resumed: str
-    reports: Sequence[LoadReport]
-    encoder: str
-    cost: ForwardCost
-    parameters: int
-    trained_parameters: int
-    groups: Sequence[str]
-    frozen: Sequence[str]
-    ema_decay: float | None
-    training_examples: int
-    training_groups: int
-    validation_examples: int
-    validations: int
-    decoder: str
-    plan: Plan
-    forward_passes: int
-    devices: Sequence[str]
-    precision: str
-    notes: Sequence[str]
+    def __init__(self, training: Training) -> None:
+        setup, plan = training.setup, training.plan
+        data, parameters = setup.recipe.data, list(training.model.parameters())
+        self.training, self.plan = training, plan
+        self.run = str(training.folder.path)
+        self.parameters = sum(parameter.numel() for parameter in parameters)
+        self.trained_parameters = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+        self.training_examples = sum(len(group.examples) for group in training.groups)
+        self.training_groups = len(training.groups)
+        self.validation_examples = len(training.val_examples)
+        self.validations = plan.validations if training.validation else 0
+        # In one step of the main process, whose share is the largest.
+        self.forward_passes = len(plan.layout.batches(1, training.world.shard))
+        self.precision = setup.precision.describe()
+        self.decoder = training.train_loader.decoder.describe()
+        self.encoder = training.model.visual_encoder.describe(data.frame_size)
+        self.cost = forward_cost(
+            training.model, num_frames=data.num_frames, frame_size=data.frame_size, text_length=data.max_text_length
+        )
 
     def values(self) -> dict[str, Any]:
         """Return plain values by name, for programs."""
@@ -57,11 +48,11 @@ class TrainingFacts:
                     "new": list(report.new),
                     "outputs": {what: count for what, count, _ in report.head},
                 }
-                for report in self.reports
+                for report in self.training.reports
             ],
-            "devices": list(self.devices),
-            "notes": list(self.notes),
-            "processes": len(self.devices),
+            "devices": list(self.training.devices),
+            "notes": list(self.training.notes),
+            "processes": len(self.training.devices),
             "steps": self.plan.total_steps,
             "epochs": self.plan.epochs,
             "global_batch": self.plan.layout.global_batch,
@@ -72,17 +63,19 @@ class TrainingFacts:
 
     def describe(self) -> str:
         """Return one line per subject, for a person."""
-        plan, layout = self.plan, self.plan.layout
-        average = f", averaged with decay {self.ema_decay}" if self.ema_decay is not None else ""
+        training, plan, layout, config = self.training, self.plan, self.plan.layout, self.training.config
+        average = f", averaged with decay {config.ema_decay}" if config.ema_decay is not None else ""
         every = f", one every {plan.validate_every:,} steps" if self.validations > 1 else ""
         groups, passes = f"{self.training_groups:,} groups", plural(self.forward_passes, "forward pass", "es")
-        devices = ", ".join(f"{self.devices.count(name)} x {name}" for name in dict.fromkeys(self.devices))
+        names = training.devices
+        devices = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+        resumed = training.resumption.describe(plan.total_steps) if training.resumption else ""
         return "\n".join(
             [
-                *(report.summary() for report in self.reports),
+                *(report.summary() for report in training.reports),
                 f"model      {self.parameters:,} parameters, {self.trained_parameters:,} trained{average}",
-                *(f"optimiser  {group}" for group in self.groups),
-                *([f"frozen     {', '.join(self.frozen)}"] if self.frozen else []),
+                *(f"optimiser  {group}" for group in describe_groups(training.parameter_groups, config)),
+                *([f"frozen     {', '.join(config.freeze)}"] if config.freeze else []),
                 f"encoder    {self.encoder}",
                 f"cost       {self.cost.describe()}",
                 (
@@ -94,12 +87,12 @@ class TrainingFacts:
                     f"{plural(self.validations, 'validation')}{every}"
                 ),
                 (
-                    f"batch      {layout.global_batch} groups per step: {plural(len(self.devices), 'process', 'es')}, "
+                    f"batch      {layout.global_batch} groups per step: {plural(len(names), 'process', 'es')}, "
                     f"{passes} of up to {layout.batch_size} groups"
                 ),
                 f"device     {devices}, {self.precision}",
                 f"decoder    {self.decoder}",
-                *(f"note       {note}" for note in self.notes),
-                f"run        {self.run}{self.resumed}",
+                *(f"note       {note}" for note in training.notes),
+                f"run        {self.run}{resumed}",
             ]
         )

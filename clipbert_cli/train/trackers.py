@@ -22,11 +22,12 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from clipbert_cli.errors import UnreadableError, UsageError
 from clipbert_cli.files import write_json
 from clipbert_cli.foreign import excerpt, read_json
+from clipbert_cli.train.logs import Sink
 
 logger = logging.getLogger("clipbert")
 
@@ -67,6 +68,14 @@ class Tracker(Protocol):
     def write(self, step: int, numbers: Mapping[str, float]) -> None: ...
 
     def close(self, *, failed: bool) -> None: ...
+
+
+class Kind(NamedTuple):
+    """A kind of tracker: what its package is called, the module that it needs, and how a run begins."""
+
+    package: str
+    module: str
+    begin: Callable[[TrackedRun], Tracker]
 
 
 # ------------------------------------------------------------------------------------------------ the trackers
@@ -147,7 +156,7 @@ class MLflow:
         place = experiment.experiment_id if experiment else self._client.create_experiment(name)
         created = str(self._client.create_run(place, run_name=run.name).info.run_id)
         # A server takes at most 100 parameters at a time, and 6,000 characters of each. A parameter never changes.
-        params = [Param(name, excerpt(str(value), 6000)) for name, value in _flat(run.recipe)]
+        params = [Param(name, excerpt(str(value), 6000)) for name, value in _leaves(run.recipe, ".")]
         for begin in range(0, len(params), 100):
             self._client.log_batch(created, params=params[begin : begin + 100])
         return created
@@ -162,15 +171,6 @@ class MLflow:
 
     def close(self, *, failed: bool) -> None:
         self._client.set_terminated(self._id, status="FAILED" if failed else "FINISHED")
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of tracker: what its package is called, the module that it needs, and how a run begins."""
-
-    package: str
-    module: str
-    begin: Callable[[TrackedRun], Tracker]
 
 
 KINDS: dict[str, Kind] = {
@@ -192,7 +192,7 @@ def check_installed(names: Sequence[str]) -> None:
 # ------------------------------------------------------------------------------------------------ the thread
 
 
-class InBackground:
+class InBackground(Sink):
     """A sink that passes the numbers of records to a tracker in a thread. It begins with `with` and ends with it."""
 
     def __init__(self, name: str, run: TrackedRun) -> None:
@@ -219,18 +219,13 @@ class InBackground:
         if self._thread.is_alive():
             logger.warning("train.trackers: %s does not answer; it may lack the last records", self._name)
 
-    def advance(self, step: int) -> None:
-        pass
-
     def write(self, record: Mapping[str, Any]) -> None:
         """Pass the numbers of a record as `event/name`."""
-        numbers = {f"{record['event']}/{name}": value for name, value in _numbers(record) if name != "step"}
-        step = record["step"]
+        event, step = record["event"], record["step"]
+        values = {f"{event}/{name}": value for name, value in _leaves(record, "/") if name != "step"}
+        numbers = {name: value for name, value in values.items() if _is_finite(value)}
         if self._thread.is_alive():
             self._jobs.put(lambda tracker: tracker.write(step, numbers))
-
-    def close(self) -> None:
-        pass
 
     def _work(self) -> None:
         try:
@@ -245,19 +240,14 @@ class InBackground:
         logger.warning("train.trackers: %s fails, so it gets no more records; training goes on: %s", self._name, reason)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _leaves(values: Mapping[str, Any], separator: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield (path, value) of every value that is no mapping."""
     for name, value in values.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _leaves(value, separator, f"{prefix}{name}{separator}")
         else:
-            yield f"{prefix}{name}", value
-
-
-def _numbers(record: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Yield (path, value) of every finite number."""
-    for name, value in record.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{name}/")
-        elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             yield f"{prefix}{name}", value

@@ -20,7 +20,6 @@ from clipbert_cli.files import OUT_OF_SPACE, point_link, remove_leftovers
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.memory import memory_advice
 from clipbert_cli.model.clipbert import ClipBert
-from clipbert_cli.model.flops import forward_cost
 from clipbert_cli.model.weights.load import LoadReport
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import TrainConfig
@@ -33,7 +32,7 @@ from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers,
 from clipbert_cli.train.logs import JsonLines, Sink
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
-from clipbert_cli.train.optim import describe_groups, parameter_groups
+from clipbert_cli.train.optim import parameter_groups
 from clipbert_cli.train.phases import Phases
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, groups_digest, same_threads
@@ -91,38 +90,10 @@ class Training:
     def config(self) -> TrainConfig:
         return self.setup.recipe.train
 
-    @property
+    @cached_property
     def facts(self) -> TrainingFacts:
         """The training that will run, in numbers."""
-        data = self.setup.recipe.data
-        counts = [(parameter.numel(), parameter.requires_grad) for parameter in self.model.parameters()]
-        return TrainingFacts(
-            run=str(self.folder.path),
-            resumed=self.resumption.describe(self.plan.total_steps) if self.resumption else "",
-            reports=self.reports,
-            groups=describe_groups(self.parameter_groups, self.config),
-            frozen=self.config.freeze,
-            encoder=self.model.visual_encoder.describe(data.frame_size),
-            cost=forward_cost(
-                self.model,
-                num_frames=data.num_frames,
-                frame_size=data.frame_size,
-                text_length=data.max_text_length,
-            ),
-            parameters=sum(count for count, _ in counts),
-            trained_parameters=sum(count for count, is_trained in counts if is_trained),
-            ema_decay=self.config.ema_decay,
-            training_examples=sum(len(group.examples) for group in self.groups),
-            training_groups=len(self.groups),
-            validation_examples=len(self.val_examples),
-            validations=self.plan.validations if self.validation else 0,
-            decoder=self.train_loader.decoder.describe(),
-            plan=self.plan,
-            forward_passes=len(self.plan.layout.batches(1, self.world.shard)),
-            devices=self.devices,
-            precision=self.setup.precision.describe(),
-            notes=self.notes,
-        )
+        return TrainingFacts(self)
 
     @cached_property
     def notes(self) -> list[str]:

@@ -7,10 +7,12 @@ of it. A page's own style and program are in it, its pictures are data, and its 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import IO, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from clipbert_cli import __version__
 from clipbert_cli.foreign import excerpt
 from clipbert_cli.printable import printable
 
@@ -20,8 +22,8 @@ _LONGEST = 120
 
 def write_page(stream: IO[bytes], template: str, context: Mapping[str, Any]) -> None:
     """Write a page piece by piece. Iterators of the context are used up as the page is written."""
-    pieces = _environment().get_template(template).generate(context)
-    for piece in pieces:
+    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    for piece in _environment().get_template(template).generate({"version": __version__, "made": made, **context}):
         # A file name need not be UTF-8. Python holds its other bytes as surrogates, which show as escapes here.
         stream.write(piece.encode("utf-8", "backslashreplace"))
 

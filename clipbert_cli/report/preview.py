@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
-from clipbert_cli import __version__
 from clipbert_cli.build import (
     build_task,
     evaluation_sampling,
@@ -111,7 +109,8 @@ def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: in
     )
     facts = _media_facts(data, chosen)
     context = {
-        **_common(f"Preview of {recipe.name}, {split}"),
+        "title": f"Preview of {recipe.name}, {split}",
+        "holds": "frames and texts",
         "facts": _facts(data, facts),
         "problems": data.problems,
         "charts": [*_text_charts(data), *(facts.charts if facts else [])],
@@ -142,7 +141,8 @@ def preview_media(media: Path, stream: IO[bytes], *, kind: Kind | None, examples
     thumbnails = Thumbnails(source, sampling, frames=len(chosen) * clips, seed=seed)
     facts = media_facts(source, list(source) if source.has_records else [group.media_id for group in chosen])
     context = {
-        **_common(f"Preview of {media}"),
+        "title": f"Preview of {media}",
+        "holds": "frames and texts",
         "facts": [
             ("media", f"{len(source):,} {source.kind}s in {media}"),
             ("sampling", described(sampling)),
@@ -176,11 +176,6 @@ def described(sampling: ClipSampling) -> str:
     if sampling.num_frames == 1:
         return f"{clips} of 1 frame, {sampling.strategy}"
     return f"{clips} of {sampling.num_frames} frames at {sampling.fps:g} frames per second, {sampling.strategy}"
-
-
-def _common(title: str) -> dict[str, Any]:
-    made = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return {"title": title, "version": __version__, "made": made, "holds": "frames and texts"}
 
 
 def _draw(groups: Sequence[Group], count: int, seed: int) -> list[Group]:

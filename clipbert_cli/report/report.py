@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from clipbert_cli import __version__
 from clipbert_cli.build import build_task, evaluation_sampling
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.infer.score import Joined, join
@@ -83,8 +81,6 @@ def write_report(
     facts, charts = training_part(runs)
     context: dict[str, Any] = {
         "title": _title(predicted, runs),
-        "version": __version__,
-        "made": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "holds": "frames and texts" if predicted else "numbers",
         "runs": facts,
         "unseen": _unseen(predicted, runs),

@@ -88,7 +88,12 @@ class AnswerTask(Task):
         self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
     ) -> list[tuple[str, ...]]:
         """Return one row per answer type, and one for all examples."""
-        return accuracy_table(metrics, intervals)
+        of_types = [(kind, f"by_type/{kind}", each) for kind, each in metrics["by_type"].items()]
+        rows = [
+            (what, name, each["accuracy"], each["count"])
+            for what, name, each in (*of_types, ("all", "accuracy", metrics))
+        ]
+        return accuracy_table("answer type", rows, intervals)
 
 
 class VocabularyTask(AnswerTask):

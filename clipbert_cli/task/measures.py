@@ -119,7 +119,10 @@ def comparison_tables(comparisons: Mapping[str, Comparison]) -> list[list[tuple[
     """Return two tables as rows of text, headings first: the differences, and how many examples make them."""
     rows = comparisons.values()
     differences = [
-        (each.label, f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}", *_sureness(each))
+        (
+            *(each.label, f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"),
+            *(interval_text(each.interval), _p(each.p)),
+        )
         for each in rows
     ]
     counts = [
@@ -130,10 +133,6 @@ def comparison_tables(comparisons: Mapping[str, Comparison]) -> list[list[tuple[
         [("measure", "score", "against", "difference", "95 % interval", "p"), *differences],
         [("measure", "wins", "losses", "ties", "McNemar p"), *counts],
     ]
-
-
-def _sureness(each: Comparison) -> tuple[str, str]:
-    return interval_text(each.interval), _p(each.p)
 
 
 def _p(value: float) -> str:

@@ -5,7 +5,7 @@ Legend: N texts, M media items.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -59,32 +59,21 @@ def accuracy_measures(credits: Sequence[float], types: Sequence[str | None], med
 
 
 def accuracy_table(
-    metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
+    heading: str, rows: Iterable[tuple[str, str, float, int]], intervals: Mapping[str, Interval | None] | None
 ) -> list[tuple[str, ...]]:
-    """Return the result of `accuracy_by_type` as rows of text, headings first, all examples last.
+    """Return accuracies as rows of text, headings first.
 
     Args:
-        intervals: by the names of `accuracy_measures`; without them there is no such column.
+        heading: what the labels are.
+        rows: (label, name of the measure, accuracy in percent, how many values it is the mean of).
+        intervals: by the names of the measures; without them there is no such column.
     """
-    rows = [(kind, f"by_type/{kind}", row) for kind, row in metrics["by_type"].items()]
-    heading = () if intervals is None else ("95 % interval",)
+    if intervals is None:
+        return [(heading, "accuracy %", "count"), *((label, f"{mean:.1f}", str(n)) for label, _, mean, n in rows)]
     return [
-        ("answer type", "accuracy %", *heading, "count"),
-        *(
-            (
-                kind,
-                percent(row["accuracy"]),
-                *(() if intervals is None else (interval_text(intervals[name]),)),
-                str(row["count"]),
-            )
-            for kind, name, row in (*rows, ("all", "accuracy", metrics))
-        ),
+        (heading, "accuracy %", "95 % interval", "count"),
+        *((label, f"{mean:.1f}", interval_text(intervals[name]), str(n)) for label, name, mean, n in rows),
     ]
-
-
-def percent(value: float) -> str:
-    """Format a percentage with one decimal."""
-    return f"{value:.1f}"
 
 
 # -------------------------------------------------------------------------------------------------------- retrieval
@@ -194,7 +183,7 @@ def recall_table(
         ("text to video", "", metrics),
         ("video to text", "video_to_text/", metrics["video_to_text"]),
     ):
-        rows.append((direction, *(percent(summary[name]) for name in names), str(summary["count"])))
+        rows.append((direction, *(f"{summary[name]:.1f}" for name in names), str(summary["count"])))
         if intervals is not None:
             rows.append(("  95 % interval", *(interval_text(intervals[f"{prefix}{name}"]) for name in names), ""))
     return [("direction", *(f"R@{k} %" for k in RECALLS), "median rank", "mean rank", "count"), *rows]

@@ -17,8 +17,8 @@ import numpy as np
 from clipbert_cli.errors import UsageError
 from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, as_texts, make_example
 from clipbert_cli.task.intervals import Interval, Sample
-from clipbert_cli.task.measures import Measure, interval_text
-from clipbert_cli.task.metrics import percent
+from clipbert_cli.task.measures import Measure
+from clipbert_cli.task.metrics import accuracy_table
 from clipbert_cli.task.pooling import count_matches, count_words, masked_words, matching
 from clipbert_cli.task.retrieval import NegativeCaptions
 from clipbert_cli.text.fields import Record, RecordError
@@ -195,23 +195,11 @@ class Pretraining(Task):
         self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
     ) -> list[tuple[str, ...]]:
         """Return one row per objective."""
-        rows = (
-            ("masked words", "mlm_accuracy", "masked_words"),
-            ("image-text matching", "itm_accuracy", "count"),
-        )
-        heading = () if intervals is None else ("95 % interval",)
-        return [
-            ("objective", "accuracy %", *heading, "count"),
-            *(
-                (
-                    label,
-                    percent(metrics[name]),
-                    *(() if intervals is None else (interval_text(intervals[name]),)),
-                    str(metrics[count]),
-                )
-                for label, name, count in rows
-            ),
+        rows = [
+            ("masked words", "mlm_accuracy", metrics["mlm_accuracy"], metrics["masked_words"]),
+            ("image-text matching", "itm_accuracy", metrics["itm_accuracy"], metrics["count"]),
         ]
+        return accuracy_table("objective", rows, intervals)
 
 
 def mask_words(ids: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -27,29 +27,26 @@ def ask(
     model: options.ModelOptions,
     questions: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="QUESTION",
-            help="What to ask about every file. With --option it may be left out.",
-        ),
+        options.argument("QUESTION", "What to ask about every file. With --option it may be left out."),
     ] = None,
     video: Annotated[
-        list[str] | None, typer.Option("--video", metavar="FILE", help="A video to ask about. Repeatable.")
+        list[str] | None, options.option("--video", "A video to ask about. Repeatable.", metavar="FILE")
     ] = None,
     image: Annotated[
-        list[str] | None, typer.Option("--image", metavar="FILE", help="An image to ask about. Repeatable.")
+        list[str] | None, options.option("--image", "An image to ask about. Repeatable.", metavar="FILE")
     ] = None,
     option: Annotated[
         list[str] | None,
-        typer.Option("--option", metavar="TEXT", help="An answer to choose from, for multiple choice. Repeatable."),
+        options.option("--option", "An answer to choose from, for multiple choice. Repeatable.", metavar="TEXT"),
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option(
+        options.option(
             "--questions",
-            metavar="FILE",
-            help="Read questions from a file of JSON lines, or from stdin if FILE is -. A line has video or image, "
+            "Read questions from a file of JSON lines, or from stdin if FILE is -. A line has video or image, "
             "question, and for multiple choice options. Each line is answered by one JSON line, as soon as possible "
             "and in the same order.",
+            metavar="FILE",
         ),
     ] = None,
     as_json: options.Json = False,

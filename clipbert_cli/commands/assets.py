@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 assets_app = typer.Typer(no_args_is_help=True, help="List, check and convert public data and weights.")
 
 AssetsArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="ASSET", help="Assets, parts of assets (msrvtt/qa) or recipes. Default: everything."),
+    list[str] | None, options.argument("ASSET", "Assets, parts of assets (msrvtt/qa) or recipes. Default: everything.")
 ]
 
 
@@ -72,10 +71,7 @@ def list_command(
 
 @assets_app.command("check", epilog="Example: clipbert assets check msrvtt")
 def check_command(
-    assets: AssetsArgument = None,
-    only: OnlyOption = None,
-    catalog: CatalogOption = None,
-    as_json: options.Json = False,
+    assets: AssetsArgument = None, only: OnlyOption = None, catalog: CatalogOption = None, as_json: options.Json = False
 ) -> None:
     """Ask every source whether it still has its file.
 
@@ -108,17 +104,15 @@ def check_command(
 def convert_command(
     name: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME",
-            help="Name of the converter: coco_captions, vg_captions, vqa, vg_qa, msrvtt_retrieval, msrvtt_mc, "
+        options.argument(
+            "NAME",
+            "Name of the converter: coco_captions, vg_captions, vqa, vg_qa, msrvtt_retrieval, msrvtt_mc, "
             "msrvtt_qa, didemo_retrieval, anet_retrieval, tgif_qa, msvd_retrieval, msvd_qa, next_qa, "
             "lsmdc_retrieval or caption_lists.",
         ),
     ],
-    raw_dir: Annotated[Path, typer.Argument(metavar="RAW_DIR", help="The folder with the original files, unpacked.")],
-    out_dir: Annotated[
-        Path, typer.Argument(metavar="OUT_DIR", help="The folder to write to, which may not exist yet.")
-    ],
+    raw_dir: Annotated[Path, options.argument("RAW_DIR", "The folder with the original files, unpacked.")],
+    out_dir: Annotated[Path, options.argument("OUT_DIR", "The folder to write to, which may not exist yet.")],
     overwrite: options.Overwrite = False,
     catalog: CatalogOption = None,
     as_json: options.Json = False,

@@ -45,27 +45,25 @@ def demo(
     context: typer.Context,
     folder: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="[FOLDER]",
-            help="A new folder for everything. The default is demo, or demo_TASK for other tasks than qa.",
+        options.argument(
+            "[FOLDER]", "A new folder for everything. The default is demo, or demo_TASK for other tasks than qa."
         ),
     ] = None,
     task: Annotated[
         Literal["qa", "retrieval", "mc", "vqa", "pretrain"],
-        typer.Option(
+        options.option(
             "--task",
-            help="What the model learns: questions about videos (qa, mc) or images (vqa), retrieval, or pretraining.",
+            "What the model learns: questions about videos (qa, mc) or images (vqa), retrieval, or pretraining.",
         ),
     ] = "qa",
     size: Annotated[
         Literal["smallest", "small", "full"],
-        typer.Option(
-            "--size",
-            help="How long to train: `smallest` only shows that everything runs, `full` that it learns.",
+        options.option(
+            "--size", "How long to train: `smallest` only shows that everything runs, `full` that it learns."
         ),
     ] = "full",
     seed: Annotated[int, options.seed("The seed of the videos, the texts and the training.")] = 42,
-    force: Annotated[bool, typer.Option("--force", help="First remove an earlier demo in the folder.")] = False,
+    force: Annotated[bool, options.option("--force", "First remove an earlier demo in the folder.")] = False,
     device: options.Device = None,
     as_json: options.Json = False,
 ) -> None:

@@ -11,9 +11,7 @@ from clipbert_cli.commands.terminal import note, print_json, print_result
 
 
 def doctor(
-    online: Annotated[
-        bool, typer.Option("--online", help="Also check that the Hugging Face Hub can be reached.")
-    ] = False,
+    online: Annotated[bool, options.option("--online", "Also check that the Hugging Face Hub can be reached.")] = False,
     as_json: options.Json = False,
 ) -> None:
     """Examine this machine, and try what clipbert needs.

@@ -17,44 +17,41 @@ if TYPE_CHECKING:
     from clipbert_cli.assets.download_plan import DownloadPlan
 
 ToOption = Annotated[
-    Path,
-    typer.Option("--to", metavar="DATA", help="The data folder, where the recipes' relative paths start."),
+    Path, options.option("--to", "The data folder, where the recipes' relative paths start.", metavar="DATA")
 ]
 CatalogOption = Annotated[
     Path | None,
-    typer.Option("--catalog", metavar="FILE", help="A YAML file that adds to the shipped catalogue or changes it."),
+    options.option("--catalog", "A YAML file that adds to the shipped catalogue or changes it.", metavar="FILE"),
 ]
 OnlyOption = Annotated[
-    Literal["annotations", "media", "weights"] | None, typer.Option("--only", help="Take only the parts of this kind.")
+    Literal["annotations", "media", "weights"] | None, options.option("--only", "Take only the parts of this kind.")
 ]
 
 
 def download(
     assets: Annotated[
         list[str],
-        typer.Argument(
-            metavar="ASSET",
-            help="Assets, parts of assets (msrvtt/qa), or recipes and all they need; or hf:ORG/NAME[@REVISION], a "
+        options.argument(
+            "ASSET",
+            "Assets, parts of assets (msrvtt/qa), or recipes and all they need; or hf:ORG/NAME[@REVISION], a "
             "model on the Hugging Face Hub, which is kept where HF_HOME says.",
         ),
     ],
     to: ToOption = Path("."),
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print every address, size and target, and whether the disk is large enough."),
+        bool, options.option("--dry-run", "Print every address, size and target, and whether the disk is large enough.")
     ] = False,
     only: OnlyOption = None,
-    pack: Annotated[bool, typer.Option("--pack", help="Also pack media into the store that the recipes read.")] = False,
+    pack: Annotated[bool, options.option("--pack", "Also pack media into the store that the recipes read.")] = False,
     source: Annotated[
-        Path | None,
-        typer.Option("--source", metavar="FILE|FOLDER", help="Use files that you downloaded yourself."),
+        Path | None, options.option("--source", "Use files that you downloaded yourself.", metavar="FILE|FOLDER")
     ] = None,
     mirror: Annotated[
-        str | None, typer.Option("--mirror", metavar="URL", help="Try URL/ASSET/FILE before all other sources.")
+        str | None, options.option("--mirror", "Try URL/ASSET/FILE before all other sources.", metavar="URL")
     ] = None,
     catalog: CatalogOption = None,
     keep_archives: Annotated[
-        bool, typer.Option("--keep-archives", help="Keep downloaded archives after they are unpacked or converted.")
+        bool, options.option("--keep-archives", "Keep downloaded archives after they are unpacked or converted.")
     ] = False,
     workers: Annotated[int, options.number("--workers", "How many files to download at the same time.", most=64)] = 4,
     as_json: options.Json = False,

@@ -20,15 +20,12 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    predictions: Annotated[
-        Path, typer.Argument(metavar="PREDS", help="The predictions that clipbert infer wrote; - is stdin.")
-    ],
+    predictions: Annotated[Path, options.argument("PREDS", "The predictions that clipbert infer wrote; - is stdin.")],
     split: Annotated[
         str | None, options.split("The split that was predicted; by default that of PREDS.meta.json.")
     ] = None,
     run: Annotated[
-        Path | None,
-        typer.Option("--run", metavar="DIR", help="The run that predicted: take the recipe from its folder."),
+        Path | None, options.option("--run", "The run that predicted: take the recipe from its folder.", metavar="DIR")
     ] = None,
     recipe: Annotated[
         str | None,
@@ -38,17 +35,16 @@ def evaluate(
     data_root: options.DataRoot = None,
     allow_partial: Annotated[
         bool,
-        typer.Option(
+        options.option(
             "--allow-partial",
-            help="Score the records that have a prediction, and count the others and the predictions without a record.",
+            "Score the records that have a prediction, and count the others and the predictions without a record.",
         ),
     ] = False,
     leave_out_media_errors: Annotated[
         bool,
-        typer.Option(
+        options.option(
             "--leave-out-media-errors",
-            help="Leave out the records whose media are missing or damaged, and count them. By default they count as "
-            "wrong.",
+            "Leave out the records whose media are missing or damaged, and count them. By default they count as wrong.",
         ),
     ] = False,
     against: options.Against = None,

@@ -39,14 +39,13 @@ def finetune(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Option("--run", metavar="DIR", help="Folder for the run. The default is runs/ and the recipe's name."),
+        options.option("--run", "Folder for the run. The default is runs/ and the recipe's name.", metavar="DIR"),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in the folder from its last checkpoint.")
+        bool, options.option("--resume", "Continue the run in the folder from its last checkpoint.")
     ] = False,
     dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Check data and weights, load one batch, print what would run, and stop."),
+        bool, options.option("--dry-run", "Check data and weights, load one batch, print what would run, and stop.")
     ] = False,
     profile: Annotated[
         int | None,
@@ -62,9 +61,9 @@ def finetune(
     device: options.Device = None,
     requeue: Annotated[
         bool,
-        typer.Option(
+        options.option(
             "--requeue",
-            help="When a signal stops the run, ask SLURM to start this job again. The job then resumes by itself.",
+            "When a signal stops the run, ask SLURM to start this job again. The job then resumes by itself.",
         ),
     ] = False,
     as_json: options.Json = False,

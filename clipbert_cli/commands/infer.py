@@ -45,12 +45,12 @@ def infer(
     output: Annotated[str, options.output("Where to write the predictions; - is stdout. A folder for scores.")] = "-",
     form: Annotated[
         str,
-        typer.Option(
+        options.option(
             "--format",
-            metavar="NAME",
-            help="How to write the predictions: jsonl is one JSON object per line; vqa-submission is the list that the "
+            "How to write the predictions: jsonl is one JSON object per line; vqa-submission is the list that the "
             "VQA evaluation server reads; scores (retrieval only) is a folder with scores.npy. If writing a folder was "
             "stopped, the same command continues it.",
+            metavar="NAME",
         ),
     ] = JSONL,
     recipe: Annotated[
@@ -60,9 +60,7 @@ def infer(
     shortlist: options.Shortlist = None,
     clip_scores: Annotated[
         bool,
-        typer.Option(
-            "--clip-scores", help="Also write what each clip says on its own, with its frames and their times."
-        ),
+        options.option("--clip-scores", "Also write what each clip says on its own, with its frames and their times."),
     ] = False,
     data_root: options.DataRoot = None,
     overwrite: options.Overwrite = False,

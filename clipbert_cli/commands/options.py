@@ -26,6 +26,16 @@ MAX_COUNT = 1_000_000_000
 """An upper bound of counts, far above what any command needs."""
 
 
+def argument(metavar: str, explained: str) -> Any:
+    """Declare an argument."""
+    return typer.Argument(metavar=metavar, help=explained)
+
+
+def option(name: str, explained: str, *, metavar: str | None = None) -> Any:
+    """Declare an option that no function below declares."""
+    return typer.Option(name, metavar=metavar, help=explained)
+
+
 def recipe(explained: str) -> Any:
     """Declare the option that names a recipe."""
     return typer.Option("--recipe", "-r", metavar="NAME|FILE", help=explained)
@@ -33,7 +43,7 @@ def recipe(explained: str) -> Any:
 
 def split(explained: str) -> Any:
     """Declare the option that names a split of a recipe."""
-    return typer.Option("--split", metavar="NAME", help=explained)
+    return option("--split", explained, metavar="NAME")
 
 
 def output(explained: str) -> Any:
@@ -53,29 +63,26 @@ def seed(explained: str) -> Any:
 
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Change one setting, for example train.batch_size=8. Repeatable."),
+    option("--set", "Change one setting, for example train.batch_size=8. Repeatable.", metavar="KEY=VALUE"),
 ]
 DataRoot = Annotated[
-    Path | None,
-    typer.Option("--data-root", metavar="DIR", help="The folder that relative paths of the recipe start from."),
+    Path | None, option("--data-root", "The folder that relative paths of the recipe start from.", metavar="DIR")
 ]
 Run = Annotated[
     Path,
-    typer.Option(
+    option(
         "--run",
-        metavar="DIR",
-        help="A run's folder, a checkpoint in it, a folder that clipbert runs export made, or hf:ORG/NAME on the "
+        "A run's folder, a checkpoint in it, a folder that clipbert runs export made, or hf:ORG/NAME on the "
         "Hugging Face Hub.",
+        metavar="DIR",
     ),
 ]
-Checkpoint = Annotated[
-    str, typer.Option("--checkpoint", metavar="best|latest|step_N", help="Which checkpoint of the run to use.")
-]
+Checkpoint = Annotated[str, option("--checkpoint", "Which checkpoint of the run to use.", metavar="best|latest|step_N")]
 Weights = Annotated[
     Literal["auto", "plain", "ema"],
-    typer.Option(
+    option(
         "--weights",
-        help="Which weights to use if the run has a moving average (train.ema_decay): the plain ones or the average "
+        "Which weights to use if the run has a moving average (train.ema_decay): the plain ones or the average "
         "(ema). By default those that validation scored.",
     ),
 ]
@@ -87,18 +94,15 @@ Shortlist = Annotated[
         "Faster, but recall can be lower.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Json = Annotated[bool, option("--json", "Print the result as one JSON document.")]
 Device = Annotated[
     str | None,
-    typer.Option(
-        "--device", metavar="cpu|cuda|cuda:N", help="The device to compute on. By default the first GPU, or the CPU."
-    ),
+    option("--device", "The device to compute on. By default the first GPU, or the CPU.", metavar="cpu|cuda|cuda:N"),
 ]
 Against = Annotated[
-    Path | None,
-    typer.Option("--against", metavar="PREDS", help="Other predictions for the same split, to compare these with."),
+    Path | None, option("--against", "Other predictions for the same split, to compare these with.", metavar="PREDS")
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
+Overwrite = Annotated[bool, option("--overwrite", "Replace the output if it exists.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,23 +152,16 @@ class ProcessOptions:
 
     nproc_per_node: Annotated[
         str | None,
-        typer.Option(
-            "--nproc-per-node", metavar="N|gpu", help="Number of processes on this machine; gpu means one for each GPU."
-        ),
+        option("--nproc-per-node", "Number of processes on this machine; gpu means one for each GPU.", metavar="N|gpu"),
     ] = None
     nnodes: Annotated[
-        int | None,
-        number("--nnodes", "Number of machines. Give the same command on each of them.", most=65_536),
+        int | None, number("--nnodes", "Number of machines. Give the same command on each of them.", most=65_536)
     ] = None
     rdzv_endpoint: Annotated[
         str | None,
-        typer.Option(
-            "--rdzv-endpoint", metavar="HOST:PORT", help="Address of one of the machines, where all of them meet."
-        ),
+        option("--rdzv-endpoint", "Address of one of the machines, where all of them meet.", metavar="HOST:PORT"),
     ] = None
-    rdzv_id: Annotated[
-        str | None, typer.Option("--rdzv-id", metavar="NAME", help="Job id, the same on every machine.")
-    ] = None
+    rdzv_id: Annotated[str | None, option("--rdzv-id", "Job id, the same on every machine.", metavar="NAME")] = None
 
 
 LAUNCHER_OPTIONS = tuple(field.name for field in dataclasses.fields(ProcessOptions))

@@ -34,37 +34,34 @@ WorkersOption = Annotated[
 
 def pack(
     sources: Annotated[
-        list[Path],
-        typer.Argument(metavar="SRC", help="Media files, or folders that are searched for media files at any depth."),
+        list[Path], options.argument("SRC", "Media files, or folders that are searched for media files at any depth.")
     ],
     store: Annotated[
-        Path,
-        typer.Argument(metavar="STORE", help="Folder of the new store; with --add, of the store that is added to."),
+        Path, options.argument("STORE", "Folder of the new store; with --add, of the store that is added to.")
     ],
     kind: Annotated[
-        Kind | None,
-        typer.Option("--kind", help="Kind of the media files. By default the endings of their names decide."),
+        Kind | None, options.option("--kind", "Kind of the media files. By default the endings of their names decide.")
     ] = None,
     workers: WorkersOption = None,
     add: Annotated[
-        bool, typer.Option("--add", help="Add the files to an existing store, which nobody may read meanwhile.")
+        bool, options.option("--add", "Add the files to an existing store, which nobody may read meanwhile.")
     ] = False,
     on_duplicate: Annotated[
         OnDuplicate,
-        typer.Option(
+        options.option(
             "--on-duplicate",
-            help="If several files have the same media id: stop, take the first one in the order of their paths, or "
+            "If several files have the same media id: stop, take the first one in the order of their paths, or "
             "take the longest video.",
         ),
     ] = "error",
     transcode: Annotated[
         str | None,
-        typer.Option(
+        options.option(
             "--transcode",
-            metavar="SIDE:GOP:CRF",
-            help="Re-encode the videos with loss, so that clips are decoded three to four times as fast. SIDE is the "
+            "Re-encode the videos with loss, so that clips are decoded three to four times as fast. SIDE is the "
             "longer side in pixels, GOP the number of frames between key frames, CRF the quality of x264 (0 is best, "
             "51 worst). 448:16:23 is a good choice.",
+            metavar="SIDE:GOP:CRF",
         ),
     ] = None,
     max_pixels: Annotated[
@@ -78,30 +75,30 @@ def pack(
     ] = None,
     frame_folders: Annotated[
         bool,
-        typer.Option(
+        options.option(
             "--frame-folders",
-            help="Every folder of pictures holds the frames of a video, in the order of their numbers. The media id is "
+            "Every folder of pictures holds the frames of a video, in the order of their numbers. The media id is "
             "the folder's name. Needs --fps.",
         ),
     ] = False,
     fps: Annotated[
         str | None,
-        typer.Option(
+        options.option(
             "--fps",
+            "With --frame-folders: how many of the frames make a second, such as 25, 29.97 or 30000/1001.",
             metavar="N",
-            help="With --frame-folders: how many of the frames make a second, such as 25, 29.97 or 30000/1001.",
         ),
     ] = None,
     ids: Annotated[
         MediaIds,
-        typer.Option(
+        options.option(
             "--id",
-            help="The media id of a file: its name without the ending, or its path from SRC without the ending, which "
+            "The media id of a file: its name without the ending, or its path from SRC without the ending, which "
             "keeps files of one name in several folders apart.",
         ),
     ] = "stem",
     strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with code 1 if a file was skipped or is damaged.")
+        bool, options.option("--strict", "Exit with code 1 if a file was skipped or is damaged.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:

@@ -16,14 +16,13 @@ from clipbert_cli.types import Kind
 
 def preview(
     media: Annotated[
-        Path | None,
-        typer.Argument(metavar="[MEDIA]", help="A folder of media files or a store, to preview without annotations."),
+        Path | None, options.argument("[MEDIA]", "A folder of media files or a store, to preview without annotations.")
     ] = None,
     recipe: Annotated[str | None, options.recipe("The recipe that has the split.")] = None,
     split: Annotated[str | None, options.split("The split to preview, for example train.")] = None,
     output: Annotated[str, options.output("The HTML page to write; - is stdout.")] = "preview.html",
     kind: Annotated[
-        Kind | None, typer.Option("--kind", help="What a folder holds. By default the names of its files decide.")
+        Kind | None, options.option("--kind", "What a folder holds. By default the names of its files decide.")
     ] = None,
     examples: Annotated[int, options.number("--examples", "How many media items to show.", most=5000)] = 50,
     seed: Annotated[int, options.seed("Seed of the sample and of what training draws.")] = 0,

@@ -14,7 +14,7 @@ from clipbert_cli.errors import AnnotationError, UsageError
 
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check recipes.")
 
-NameArgument = Annotated[str, typer.Argument(metavar="NAME|FILE", help="Name of a shipped recipe, or a recipe file.")]
+NameArgument = Annotated[str, options.argument("NAME|FILE", "Name of a shipped recipe, or a recipe file.")]
 
 
 @recipes_app.command("ls")
@@ -39,7 +39,7 @@ def show_command(
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,
     comments: Annotated[
-        bool, typer.Option("--comments", help="Print the meaning of every setting above it, as a YAML comment.")
+        bool, options.option("--comments", "Print the meaning of every setting above it, as a YAML comment.")
     ] = False,
 ) -> None:
     """Print the whole recipe, every setting with its value, as YAML.
@@ -61,8 +61,7 @@ def show_command(
 @recipes_app.command("explain")
 def explain_command(
     key: Annotated[
-        str | None,
-        typer.Argument(metavar="[KEY]", help="Setting or section, such as data.num_clips or train."),
+        str | None, options.argument("[KEY]", "Setting or section, such as data.num_clips or train.")
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -114,7 +113,7 @@ def _wrapped(label: str, text: str) -> str:
 @recipes_app.command("copy")
 def copy_command(
     name: NameArgument,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="The new file; - is standard output.")],
+    file: Annotated[str, options.argument("FILE", "The new file; - is standard output.")],
     overwrite: options.Overwrite = False,
 ) -> None:
     """Copy a recipe, with its comments, to start your own from it.

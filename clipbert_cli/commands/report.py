@@ -17,11 +17,11 @@ from clipbert_cli.runs.summary import summarised
 
 def report_page(
     predictions: Annotated[
-        Path | None, typer.Argument(metavar="[PREDS]", help="The predictions that clipbert infer wrote.")
+        Path | None, options.argument("[PREDS]", "The predictions that clipbert infer wrote.")
     ] = None,
     run: Annotated[
         list[Path] | None,
-        typer.Option("--run", metavar="DIR", help="A run whose training is shown. Repeatable: several are compared."),
+        options.option("--run", "A run whose training is shown. Repeatable: several are compared.", metavar="DIR"),
     ] = None,
     recipe: Annotated[str | None, options.recipe("The recipe that has the split, by default the run's.")] = None,
     split: Annotated[str | None, options.split("The split that was predicted.")] = None,
@@ -29,12 +29,12 @@ def report_page(
     against: options.Against = None,
     blind: Annotated[
         Path | None,
-        typer.Option("--blind", metavar="PREDS", help="Predictions of the same model with data.black_frames=true."),
+        options.option("--blind", "Predictions of the same model with data.black_frames=true.", metavar="PREDS"),
     ] = None,
     examples: Annotated[int, options.number("--examples", "How many examples to show.", most=5000)] = 200,
     seed: Annotated[int, options.seed("Seed of the sample of examples.")] = 0,
     allow_partial: Annotated[
-        bool, typer.Option("--allow-partial", help="Show the records that have a prediction, and count the others.")
+        bool, options.option("--allow-partial", "Show the records that have a prediction, and count the others.")
     ] = False,
     overrides: options.Overrides = None,
     data_root: options.DataRoot = None,

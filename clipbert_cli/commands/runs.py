@@ -17,14 +17,12 @@ from clipbert_cli.runs.summary import RunSummary, find_runs
 
 runs_app = typer.Typer(no_args_is_help=True, help="List runs, draw their training curves, export trained models.")
 
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run that clipbert finetune made.")]
+RunArgument = Annotated[Path, options.argument("RUN", "Folder of a run that clipbert finetune made.")]
 
 
 @runs_app.command("ls")
 def list_runs(
-    folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="Folder that holds run folders, or one run.")
-    ] = Path("runs"),
+    folder: Annotated[Path, options.argument("[FOLDER]", "Folder that holds run folders, or one run.")] = Path("runs"),
     as_json: options.Json = False,
 ) -> None:
     """List the runs in a folder with their step, best score and state.
@@ -62,7 +60,7 @@ def _fail_if(damaged: list[RunSummary]) -> None:
 
 @runs_app.command("plot")
 def plot(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs; several are compared.")],
+    runs: Annotated[list[Path], options.argument("RUN", "Folders of runs; several are compared.")],
     output: Annotated[Path | None, options.output("PNG to write. The default for one run is RUN/curves.png.")] = None,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -100,7 +98,7 @@ def plot(
 @runs_app.command("export")
 def export(
     run: RunArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="New folder for the model.")],
+    out: Annotated[Path, options.argument("OUT", "New folder for the model.")],
     checkpoint: options.Checkpoint = "best",
     weights: options.Weights = "auto",
 ) -> None:
@@ -120,13 +118,12 @@ def export(
 def push(
     run: RunArgument,
     name: Annotated[
-        str | None,
-        typer.Argument(metavar="hf:ORG/NAME", help="Repository on the Hugging Face Hub, made if it is missing."),
+        str | None, options.argument("hf:ORG/NAME", "Repository on the Hugging Face Hub, made if it is missing.")
     ] = None,
     to: Annotated[
-        Path | None, typer.Option("--to", metavar="FOLDER", help="Write the same files into a new folder instead.")
+        Path | None, options.option("--to", "Write the same files into a new folder instead.", metavar="FOLDER")
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Upload without asking.")] = False,
+    yes: Annotated[bool, options.option("--yes", "Upload without asking.")] = False,
     checkpoint: options.Checkpoint = "best",
     weights: options.Weights = "auto",
 ) -> None:

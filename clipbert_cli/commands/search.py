@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import print_json, print_table, show_logs, warn
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
@@ -17,12 +15,9 @@ from clipbert_cli.errors import UsageError
 
 @options.expand
 def search(
-    media: Annotated[
-        Path, typer.Argument(metavar="MEDIA", help="A folder of media files, or a store that clipbert pack made.")
-    ],
+    media: Annotated[Path, options.argument("MEDIA", "A folder of media files, or a store that clipbert pack made.")],
     texts: Annotated[
-        list[str],
-        typer.Argument(metavar="TEXT", help="What the media should show; - reads one text per line of stdin."),
+        list[str], options.argument("TEXT", "What the media should show; - reads one text per line of stdin.")
     ],
     model: options.ModelOptions,
     top: Annotated[int | None, options.number("--top", "How many media items to list. By default infer.top.")] = None,

@@ -24,7 +24,7 @@ MAX_SHOWN = 1000
 
 store_app = typer.Typer(no_args_is_help=True, help="Verify, scan, list and show media stores.")
 
-StoreArgument = Annotated[Path, typer.Argument(metavar="STORE", help="Folder or file of a media store.")]
+StoreArgument = Annotated[Path, options.argument("STORE", "Folder or file of a media store.")]
 
 
 @store_app.command("verify", epilog="Example: clipbert store verify vis_db/msrvtt")
@@ -45,8 +45,7 @@ def verify(store: StoreArgument, workers: WorkersOption = None, as_json: options
 def scan(
     store: StoreArgument,
     beside: Annotated[
-        bool,
-        typer.Option("--beside", help="Write the records to STORE.records beside the store, which stays unchanged."),
+        bool, options.option("--beside", "Write the records to STORE.records beside the store, which stays unchanged.")
     ] = False,
     workers: WorkersOption = None,
     as_json: options.Json = False,
@@ -126,13 +125,10 @@ def _print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 @store_app.command("show", epilog="Example: clipbert store show vis_db/msrvtt video7 -o contact.png --num-clips 4")
 def show_item(
     store: StoreArgument,
-    media_id: Annotated[
-        str, typer.Argument(metavar="MEDIA_ID", help="Media id of one item, as `clipbert store ls` lists it.")
-    ],
+    media_id: Annotated[str, options.argument("MEDIA_ID", "Media id of one item, as `clipbert store ls` lists it.")],
     output: Annotated[Path, options.output("Picture to write; its ending (.png) is its format.")],
     sampling: Annotated[
-        Sampling,
-        typer.Option("--sampling", help="Where the clips start, with the meaning of data.sampling in a recipe."),
+        Sampling, options.option("--sampling", "Where the clips start, with the meaning of data.sampling in a recipe.")
     ] = "clips",
     num_clips: Annotated[
         int, options.number("--num-clips", "Number of clips; each is one row of the picture.", most=1000)
@@ -144,15 +140,15 @@ def show_item(
     seed: Annotated[int, options.seed("Seed of the random start of `--sampling random`.")] = 0,
     frames: Annotated[
         str | None,
-        typer.Option(
+        options.option(
             "--frames",
-            metavar="N,N,...",
-            help="Draw these frames, counted from 0, side by side in the size in which they are coded, not turned "
+            "Draw these frames, counted from 0, side by side in the size in which they are coded, not turned "
             "upright. The options of sampling are not used then.",
+            metavar="N,N,...",
         ),
     ] = None,
     plain: Annotated[
-        bool, typer.Option("--plain", help="With --frames: draw no labels and no space between the frames.")
+        bool, options.option("--plain", "With --frames: draw no labels and no space between the frames.")
     ] = False,
     overwrite: options.Overwrite = False,
     as_json: options.Json = False,

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs
 from clipbert_cli.errors import UsageError

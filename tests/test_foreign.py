@@ -154,7 +154,7 @@ def meta(predictions: Path) -> object:
 
 def unfinished(path: Path) -> object:
     folder = ScoreFolder(path.parent.parent, SCORING)
-    return folder._is_whole(), folder._continued(overwrite=False)
+    return folder._rows(0), folder._continued(overwrite=False)
 
 
 def described(path: Path) -> object:
@@ -185,7 +185,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     ),
     "infer.question_lines: parse": ("a", lambda path: parse(path.read_bytes(), 1)),
     "infer.score_folder: read_scores": ("ids.json", scores),
-    "infer.score_folder: ScoreFolder._is_whole": ("unfinished/scores.npy", unfinished),
+    "infer.score_folder: ScoreFolder._rows": ("unfinished/rows-0.npy", unfinished),
     "infer.score_folder: _holds": ("unfinished/state.json", unfinished),
     "model.weights.weight_files: read_object": ("config.json", described),
     "infer.made_by: read_meta": (made_by.meta_file(Path("a.jsonl")).name, lambda path: meta(path.with_name("a.jsonl"))),
@@ -224,7 +224,6 @@ PARTS = {
     "text.record_files: _separator": "text.record_files: _read_table",
     "text.record_files: _records_as_written": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
-    "infer.score_folder: ScoreFolder.finish": "infer.score_folder: ScoreFolder._is_whole",
 }
 # These files have a reader of their own, for content that is not text.
 OTHER_READERS = {

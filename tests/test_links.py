@@ -14,11 +14,11 @@ from clipbert_cli import files
 from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import OutputError
 from clipbert_cli.infer.prediction_lines import TextList
-from clipbert_cli.infer.score_folder import FINISHED, SCORES, STATE, UNFINISHED, ScoreFolder, Scoring
+from clipbert_cli.infer.score_folder import SCORES, STATE, UNFINISHED, ScoreFolder, Scoring
 from clipbert_cli.runs.folder import TRACKERS
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.train.logs import JsonLines
-from clipbert_cli.types import Example
+from clipbert_cli.types import Example, Prediction, PredictionKey
 
 SECRET = "the content of a file elsewhere\n"
 
@@ -153,8 +153,9 @@ def test_outputs_replace_a_link(clipbert: Clipbert, trained_run: Path, tmp_path:
     assert untouched(outside)
 
 
-@pytest.mark.parametrize("name", [SCORES, FINISHED, STATE, ".lock", UNFINISHED])
-def test_scores_are_not_written_elsewhere(name: str, tmp_path: Path, outside: Path) -> None:
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("name", [SCORES, "rows-0.npy", "error-0", STATE, ".lock", UNFINISHED])
+def test_scores_are_not_written_elsewhere(name: str, overwrite: bool, tmp_path: Path, outside: Path) -> None:
     texts = TextList.of([Example(None, "a", ("t",))])
     folder = ScoreFolder(tmp_path / "scores", Scoring(("a",), texts, digest="0", batch_size=1))
     if name == UNFINISHED:
@@ -163,6 +164,8 @@ def test_scores_are_not_written_elsewhere(name: str, tmp_path: Path, outside: Pa
     else:
         folder.unfinished.mkdir(parents=True)
         (folder.unfinished / name).symlink_to(outside / "file")
-    with suppress(OutputError, OSError), folder.opened(overwrite=True), folder.writer():
-        pass
+    failed = Prediction(PredictionKey("a"), {"media_error": "no frames"})
+    with suppress(OutputError, OSError), folder.opened(overwrite=overwrite):
+        folder.add(0, [failed])
+        folder.finish()
     assert untouched(outside)

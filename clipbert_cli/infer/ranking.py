@@ -158,10 +158,10 @@ def write_scores(pairs: Pairs, path: Path, *, overwrite: bool, progress: Progres
         progress(already)
         evaluation = pairs.evaluation(done=done)
         try:
-            with folder.writer() as writer, Interrupts(STOP_SIGNALS) as interrupts:
+            with Interrupts(STOP_SIGNALS) as interrupts:
                 batches = pairs.run.predictor.run_own(evaluation, progress=progress, check_interrupts=interrupts.check)
                 for number, predictions in zip(evaluation.numbers, batches, strict=True):
-                    writer.add(number, [pairs.complete(prediction) for prediction in predictions])
+                    folder.add(number, [pairs.complete(prediction) for prediction in predictions])
         except InterruptionError as exc:
             raise InterruptionError(
                 exc.signal,

@@ -6,14 +6,13 @@
                       "rows": [the CRC-32 of each row of scores.npy], "checksum": of all these in their order}
       unfinished/     removed at the end
         state.json    what is scored, and by which model
-        scores.npy    the same array, allocated in full at the start; processes write their rows in place
-        finished      M bytes, one per media item: 0 to do, 1 scored, 2 failed
+        rows-B.npy    the rows of batch B, as in the whole array
         error-P       the reason why the media item at position P failed
         .lock         held by the command that writes
 
-A row counts when its byte in `finished` says so. Rows are on disk before their bytes are written, so a kill at any
-moment leaves only rows that are complete or that are computed again. The folder is complete when `scores.npy` has been
-renamed into it; a folder `unfinished` beside it is then only a leftover.
+A batch counts when its file of rows is there, which appears whole and after the reasons of its failed items. So a kill
+at any moment leaves only batches that are complete or that are computed again. The folder is complete when `scores.npy`
+has been renamed into it; a folder `unfinished` beside it is then only a leftover.
 """
 
 from __future__ import annotations
@@ -27,23 +26,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
 from clipbert_cli.errors import OutputError, PredictionsError, UnreadableError
-from clipbert_cli.files import LockHeldError, atomic_file, fsync, lock, refuse_link, without_links
+from clipbert_cli.files import LockHeldError, atomic_file, atomic_path, fsync, lock, refuse_link
 from clipbert_cli.foreign import map_array, read_json, read_text
 from clipbert_cli.infer.prediction_lines import Row, TextList
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Prediction, PredictionKey
 
 SCORES, IDS = "scores.npy", "ids.json"
-UNFINISHED, STATE, FINISHED, LOCK = "unfinished", "state.json", "finished", ".lock"
+UNFINISHED, STATE, LOCK = "unfinished", "state.json", ".lock"
 # A million texts have some 130 MB.
 MAX_IDS_BYTES = 2**28
-# The values of a byte of `finished`.
-TO_DO, SCORED, FAILED = range(3)
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ class ScoreFolder:
             )
 
     def _continued(self, *, overwrite: bool) -> set[int]:
-        """Return the finished batches; allocate all files if there are none to continue."""
+        """Return the finished batches; remove what is of no use if there are none to continue."""
         state, described = self.unfinished / STATE, json.dumps(asdict(self.scoring))
         if overwrite:
             for file in (state, self.path / SCORES, self.path / IDS):
@@ -124,49 +121,46 @@ class ScoreFolder:
                 f"{self.path} holds unfinished scores of other weights, settings, media or texts",
                 hint="give the command that began them, name another folder, or give --overwrite",
             )
-        if not state.exists() or not self._is_whole():
-            # The state is written last: without it nothing here counts. The files are sparse until rows are written.
-            for leftover in (state, self.unfinished / SCORES, self.unfinished / FINISHED):
-                leftover.unlink(missing_ok=True)  # it may be a link
-            for leftover in self.unfinished.glob("error-*"):
-                leftover.unlink()
-            shape = (len(self.scoring.media), len(self.scoring.texts.keys))
-            np.lib.format.open_memmap(self.unfinished / SCORES, mode="w+", dtype="<f4", shape=shape)
-            (self.unfinished / FINISHED).write_bytes(bytes(len(self.scoring.media)))
+        if not state.exists():
+            # The state is written last: without it nothing here counts.
+            for leftover in self.unfinished.iterdir():
+                if leftover.name != LOCK:
+                    leftover.unlink()
             with atomic_file(state) as stream:
                 stream.write(described)
-        marks = (self.unfinished / FINISHED).read_bytes()
-        return {
-            number
-            for number in range(self.scoring.batches)
-            if all(marks[position] != TO_DO for position in self.scoring.positions(number))
-        }
+        return {number for number in range(self.scoring.batches) if self._rows(number) is not None}
 
-    def _is_whole(self) -> bool:
-        """Return whether both files have their full size; a damaged disk may have cut them."""
+    def _rows(self, number: int) -> np.ndarray | None:
+        """Return the rows of a finished batch; None where there is none, or a damaged disk has cut its file."""
         try:
-            shape = map_array(self.unfinished / SCORES).shape
-            marks = (self.unfinished / FINISHED).stat().st_size
-            return (marks, shape) == (len(self.scoring.media), (len(self.scoring.media), len(self.scoring.texts.keys)))
+            rows = map_array(self.unfinished / f"rows-{number}.npy")
         except (OSError, UnreadableError):
-            return False
+            return None
+        shape = (len(self.scoring.positions(number)), len(self.scoring.texts.keys))
+        return rows if rows.dtype == np.float32 and rows.shape == shape else None
 
     def finish(self) -> None:
-        """Write `ids.json` and move the array into the folder, which is complete afterwards.
+        """Put the batches together and write `ids.json`; the folder is complete afterwards.
 
         Raises:
             OutputError: it cannot be written.
         """
-        marks = (self.unfinished / FINISHED).read_bytes()
-        assert TO_DO not in marks, "not all batches are finished"
+        media, texts = self.scoring.media, self.scoring.texts
         try:
+            with atomic_path(self.unfinished / SCORES) as file:
+                scores = np.lib.format.open_memmap(file, mode="w+", dtype="<f4", shape=(len(media), len(texts.keys)))
+                for number in range(self.scoring.batches):
+                    rows = self._rows(number)
+                    assert rows is not None, "not all batches are finished"
+                    scores[self.scoring.positions(number)] = rows
+                scores.flush()
+                fsync(file)
             errors = {
-                self.scoring.media[position]: (self.unfinished / f"error-{position}").read_text(encoding="utf-8")
-                for position, mark in enumerate(marks)
-                if mark == FAILED
+                media[position]: (self.unfinished / f"error-{position}").read_text(encoding="utf-8")
+                for position, row in enumerate(scores)
+                if np.isnan(row).all()
             }
-            rows = [zlib.crc32(row) for row in map_array(self.unfinished / SCORES)]
-            ids = _Ids(self.scoring.media, self.scoring.texts, errors, rows)
+            ids = _Ids(media, texts, errors, [zlib.crc32(row) for row in scores])
             with atomic_file(self.path / IDS, durable=True) as stream:
                 stream.write(json.dumps({**ids.to_json(), "checksum": ids.checksum()}) + "\n")
             os.replace(self.unfinished / SCORES, self.path / SCORES)
@@ -179,12 +173,25 @@ class ScoreFolder:
 
     # ------------------------------------------------------------------------------------ every process
 
-    @contextmanager
-    def writer(self) -> Iterator[ScoreWriter]:
-        """Open the files for this process's rows."""
+    def add(self, number: int, predictions: Sequence[Prediction]) -> None:
+        """Write the predictions of batch `number`.
+
+        Raises:
+            OutputError: they cannot be written.
+        """
+        fields = {prediction.media_id: prediction.fields for prediction in predictions}
+        positions = self.scoring.positions(number)
+        rows = np.full((len(positions), len(self.scoring.texts.keys)), np.nan, dtype="<f4")
         try:
-            with _opened(self.unfinished / SCORES) as rows, _opened(self.unfinished / FINISHED) as marks:
-                yield ScoreWriter(self, rows.fileno(), marks.fileno())
+            for row, position in enumerate(positions):
+                found = fields[self.scoring.media[position]]
+                if "scores" in found:
+                    rows[row] = found["scores"]
+                else:
+                    with atomic_file(self.unfinished / f"error-{position}", durable=True) as stream:
+                        stream.write(found["media_error"])
+            with atomic_file(self.unfinished / f"rows-{number}.npy", mode="wb", durable=True) as stream:
+                np.save(stream, rows)
         except OSError as exc:
             raise OutputError(
                 f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues from here"
@@ -196,49 +203,6 @@ def _holds(path: Path, text: str) -> bool:
         return read_text(path, limit=4 * len(text)) == text
     except UnreadableError:
         return False
-
-
-def _opened(path: Path) -> BinaryIO:
-    # With O_DSYNC a write returns when its bytes are on disk. It also protects the rows of other machines: NFS clients
-    # widen a write to the whole page that they have cached, unless the file was opened like this.
-    return open(path, "r+b", buffering=0, opener=lambda name, flags: without_links(name, flags | os.O_DSYNC))
-
-
-@dataclass(frozen=True)
-class ScoreWriter:
-    """Writes the rows of one process in place; `rows` and `marks` are the descriptors of the two files."""
-
-    folder: ScoreFolder
-    rows: int
-    marks: int
-
-    def add(self, number: int, predictions: Sequence[Prediction]) -> None:
-        """Write the predictions of batch `number`: rows and reasons first, then the bytes that say so."""
-        scoring = self.folder.scoring
-        fields = {prediction.media_id: prediction.fields for prediction in predictions}
-        positions = scoring.positions(number)
-        rows = np.full((len(positions), len(scoring.texts.keys)), np.nan, dtype="<f4")
-        marks = bytearray()
-        for row, position in enumerate(positions):
-            found = fields[scoring.media[position]]
-            if "scores" in found:
-                rows[row] = found["scores"]
-            else:
-                with atomic_file(self.folder.unfinished / f"error-{position}", durable=True) as stream:
-                    stream.write(found["media_error"])
-            marks.append(SCORED if "scores" in found else FAILED)
-        # The media items of a batch are neighbours, so one write is enough for its rows and one for its marks. The rows
-        # of the array end where its file ends; before them is numpy's header.
-        from_end = 4 * len(scoring.texts.keys) * (len(scoring.media) - positions.start)
-        _write_at(self.rows, rows.tobytes(), os.fstat(self.rows).st_size - from_end)
-        _write_at(self.marks, bytes(marks), positions.start)
-
-
-def _write_at(file: int, content: bytes, offset: int) -> None:
-    """Write all bytes; the system may take only some of them at a time."""
-    while content:
-        written = os.pwrite(file, content, offset)
-        content, offset = content[written:], offset + written
 
 
 # ------------------------------------------------------------------------------------------------ reading

@@ -179,8 +179,7 @@ def score_folder(split: Split) -> Path:
     media = tuple(prediction.media_id for prediction in predictions)
     folder = ScoreFolder(split.folder / "scores", Scoring(media, TextList.of(examples), "1234abcd", batch_size=4))
     with folder.opened(overwrite=False):
-        with folder.writer() as writer:
-            writer.add(0, predictions)
+        folder.add(0, predictions)
         folder.finish()
     return folder.path
 

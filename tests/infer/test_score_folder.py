@@ -33,9 +33,8 @@ def batch(number: int) -> list[Prediction]:
 
 
 def write(folder: ScoreFolder, numbers: Iterable[int]) -> None:
-    with folder.writer() as writer:
-        for number in numbers:
-            writer.add(number, batch(number))
+    for number in numbers:
+        folder.add(number, batch(number))
 
 
 def finished(path: Path) -> ScoreFolder:
@@ -87,7 +86,7 @@ def test_several_processes_write_the_same_bytes_as_one(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_kill_at_any_moment_costs_no_score(seed: int, tmp_path: Path) -> None:
-    """A kill leaves rows whose marks are not written yet, in any state, and marks of any of the rows that are."""
+    """A kill leaves some of the batches, and others in any state under their temporary names."""
     rng = random.Random(seed)
     finished(tmp_path / "whole")
     path = tmp_path / "scores"
@@ -96,27 +95,38 @@ def test_a_kill_at_any_moment_costs_no_score(seed: int, tmp_path: Path) -> None:
         with folder.opened(overwrite=False) as done:
             rest = sorted(set(range(SCORING.batches)) - done)
             write(folder, rest[: rng.randint(0, len(rest))])
-        marks = bytearray((path / "unfinished" / "finished").read_bytes())
-        rows = np.lib.format.open_memmap(path / "unfinished" / "scores.npy", mode="r+")
-        for position, mark in enumerate(marks):
-            if not mark or rng.random() < 0.3:  # the mark comes after its row
-                marks[position] = 0
-                rows[position, : rng.randint(0, 3)] = rng.random()
-        rows.flush()
-        (path / "unfinished" / "finished").write_bytes(marks)
+        for rows in (path / "unfinished").glob("rows-*.npy"):
+            if rng.random() < 0.3:
+                content = rows.read_bytes()
+                rows.with_name(f".{rows.name}.unfinished-here-1").write_bytes(content[: rng.randint(0, len(content))])
+                rows.unlink()
     finished(path)
     assert contents(path) == contents(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["scores.npy", "finished"])
-def test_files_that_were_cut_are_computed_again(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("left", [0, 1, 60, -2])
+def test_a_batch_whose_file_was_cut_is_computed_again(left: int, tmp_path: Path) -> None:
     folder = ScoreFolder(tmp_path / "scores", SCORING)
     with folder.opened(overwrite=False):
         write(folder, [0, 1, 2])
-    file = tmp_path / "scores" / "unfinished" / name
-    file.write_bytes(file.read_bytes()[:-2])
+    file = tmp_path / "scores" / "unfinished" / "rows-1.npy"
+    file.write_bytes(file.read_bytes()[:left])
     with folder.opened(overwrite=False) as done:
-        assert done == set()
+        assert done == {0, 2}
+        write(folder, set(range(SCORING.batches)) - done)
+        folder.finish()
+    finished(tmp_path / "whole")
+    assert contents(tmp_path / "scores") == contents(tmp_path / "whole")
+
+
+def test_a_reason_without_its_batch_is_no_failure(tmp_path: Path) -> None:
+    """A killed command may leave the reason of an item that can be used when the command continues."""
+    folder = ScoreFolder(tmp_path / "scores", SCORING)
+    with folder.opened(overwrite=False):
+        (tmp_path / "scores" / "unfinished" / "error-0").write_text("the disk was away")
+        write(folder, range(SCORING.batches))
+        folder.finish()
+    assert json.loads((tmp_path / "scores" / "ids.json").read_text())["errors"] == {BAD: "no frames"}
 
 
 def test_a_second_command_neither_writes_nor_replaces_what_the_first_one_writes(tmp_path: Path) -> None:
@@ -139,7 +149,7 @@ def test_a_kill_at_the_end_costs_no_score(left: str, tmp_path: Path) -> None:
         write(folder, range(SCORING.batches))
     shutil.copy(tmp_path / "whole" / "ids.json", path)
     if left != "ids.json":
-        (path / "unfinished" / "scores.npy").rename(path / "scores.npy")
+        shutil.copy(tmp_path / "whole" / "scores.npy", path)
         if left == "leftover":
             (path / "unfinished" / "state.json").unlink()
         assert read_scores(path)  # it is complete

@@ -97,7 +97,7 @@ class PlannedFile:
 
     @property
     def path(self) -> Path:
-        """Where the file is once it has been downloaded or checked."""
+        """The place of the file once it has been downloaded or checked."""
         return self.provided or self.target
 
 
@@ -113,7 +113,7 @@ class PlannedPart:
 
     @property
     def manual(self) -> bool:
-        """Whether the user must fetch something by hand: the catalogue has no source for it."""
+        """True if the user must fetch something by hand: the catalogue has no source for it."""
         if self.is_complete or self.provided_media:
             return False
         return not self.files or any(

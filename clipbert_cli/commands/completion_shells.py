@@ -1,4 +1,4 @@
-"""How bash, zsh and fish pass the words of a line, and what they expect as candidates."""
+"""The forms in which bash, zsh and fish pass the words of a line and expect candidates."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def _settings(cursor: Cursor) -> Candidates:
         return
     for name in matching:
         if not equals:
-            # Of two candidates the shell inserts what they share, the key; one alone it would take as the whole word.
+            # The shell inserts what two candidates share, the key. It would take a single one as the whole word.
             yield f"{name}=", found[name].meaning
         yield from ((f"{name}={value}", "") for value in found[name].values)
 

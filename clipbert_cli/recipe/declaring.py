@@ -1,4 +1,4 @@
-"""How a setting is declared: its bounds, its meaning, and where its value may change."""
+"""The declaration of a setting: its bounds, its meaning, and where its value may change."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Four = Field(min_length=4, max_length=4)
 
 
 class Change(Enum):
-    """Where a setting may have another value than the run was begun with.
+    """The occasions on which a setting may have another value than the run was begun with.
 
     `ON_RESUME`: it may change when training is continued, because it decides nothing of what is learned but rounding
     and the draws of dropout. `AT_INFERENCE`: `infer --recipe OTHER` takes it from the other recipe, because it

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_validator
 
@@ -39,13 +39,11 @@ Pool = Literal["mean", "max", "lse"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
 Schedule = Literal["linear", "invsqrt", "constant", "multi_step"]
 
-Checked = TypeVar("Checked", bound=Section)
 
-
-def check_one_place(section: Checked, sampling: str, num_clips: int) -> Checked:
+def check_one_place(section: Any) -> Any:
     """Refuse several clips with a sampling that has one place per video: all clips would be the same."""
-    if num_clips > 1 and sampling not in ("random", "clips"):
-        raise ValueError(f"num_clips is {num_clips}: with sampling {sampling} it must be 1")
+    if section.num_clips > 1 and section.sampling not in ("random", "clips"):
+        raise ValueError(f"num_clips is {section.num_clips}: with sampling {section.sampling} it must be 1")
     return section
 
 
@@ -191,9 +189,7 @@ class DataConfig(Section):
         # The headings of a table are read in this form, and names are copied from the table.
         return composed(fields)
 
-    @model_validator(mode="after")
-    def _one_place(self) -> DataConfig:
-        return check_one_place(self, self.sampling, self.num_clips)
+    _one_place = model_validator(mode="after")(check_one_place)
 
     @model_validator(mode="after")
     def _one_ratio_per_split(self) -> DataConfig:
@@ -556,9 +552,7 @@ class InferConfig(Section):
         5, AT_INFERENCE, "Number of best answers that a prediction lists."
     )
 
-    @model_validator(mode="after")
-    def _one_place(self) -> InferConfig:
-        return check_one_place(self, self.sampling, self.num_clips)
+    _one_place = model_validator(mode="after")(check_one_place)
 
 
 def _run_name(name: str) -> str:

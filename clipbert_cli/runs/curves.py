@@ -59,7 +59,7 @@ def panels(runs: Mapping[str, Records]) -> list[Panel]:
 
 
 def _order(found: Mapping[str, Any]) -> list[str]:
-    """Losses first, then scores, then the rest."""
+    """Return the titles in the order of the page: losses, then scores, then the rest."""
     titles = ["loss", "validation score", "validation rank", *_TRAINING]
     return [title for title in titles if title in found]
 

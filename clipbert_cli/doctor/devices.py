@@ -14,6 +14,7 @@ from clipbert_cli.cores import available_cores
 from clipbert_cli.doctor.findings import Finding, binary_size
 from clipbert_cli.media.backend import CONTAINER_HINT, Decoder, choose_decoder
 from clipbert_cli.media.dali.nvdec import supported_codecs
+from clipbert_cli.printable import plural
 from clipbert_cli.recipe.schema import DataConfig
 from clipbert_cli.runtime.precision import Precision
 
@@ -43,21 +44,20 @@ def _driver() -> Iterator[Finding]:
     there = bool(listed) or any(Path(file).exists() for file in _DRIVER_FILES)
     built_for = f"torch for CUDA {torch.version.cuda}" if torch.version.cuda else "torch without CUDA"
     value = f"{driver[0] if driver else 'no NVIDIA driver'}; {built_for}"
+    found = Finding("driver", value)
     if not there:
-        yield Finding("driver", value)
+        yield found
         return
-    if not torch.cuda.is_available():
-        cause = "this torch cannot compute on GPUs" if torch.version.cuda is None else "torch finds no usable GPU"
-        advice = (
-            "install torch from https://download.pytorch.org/whl/cu130"
-            if torch.version.cuda is None
-            else "compare the driver with torch's CUDA, and look at CUDA_VISIBLE_DEVICES"
-        )
-        yield Finding("driver", value, "broken", cause, advice)
+    if torch.version.cuda is None:
+        advice = "install torch from https://download.pytorch.org/whl/cu130"
+        yield found.but("broken", "this torch cannot compute on GPUs", advice)
+    elif not torch.cuda.is_available():
+        advice = "compare the driver with torch's CUDA, and look at CUDA_VISIBLE_DEVICES"
+        yield found.but("broken", "torch finds no usable GPU", advice)
     elif problem:
-        yield Finding("driver", value, "broken", problem, "load the driver again, or restart the machine")
+        yield found.but("broken", problem, "load the driver again, or restart the machine")
     else:
-        yield Finding("driver", value)
+        yield found
     if divided := [line.strip() for line in listed if "MIG" in line]:
         yield Finding("MIG", "; ".join(line.partition(" (")[0] for line in divided))
 
@@ -80,17 +80,10 @@ def _gpus() -> Iterator[Finding]:
     for index in range(torch.cuda.device_count()):
         facts = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
-        value = f"{facts.name}, {binary_size(free)} free of {binary_size(total)}"
-        if free < total / 2:
-            yield Finding(
-                f"GPU {index}",
-                value,
-                "slow",
-                "another process uses more than half of its memory",
-                "end it (nvidia-smi shows it), or choose a GPU with CUDA_VISIBLE_DEVICES",
-            )
-        else:
-            yield Finding(f"GPU {index}", value)
+        found = Finding(f"GPU {index}", f"{facts.name}, {binary_size(free)} free of {binary_size(total)}")
+        advice = "end it (nvidia-smi shows it), or choose a GPU with CUDA_VISIBLE_DEVICES"
+        is_shared = free < total / 2
+        yield found.but("slow", "another process uses more than half of its memory", advice) if is_shared else found
 
 
 def _decoders(device: torch.device) -> Iterator[Finding]:
@@ -100,23 +93,16 @@ def _decoders(device: torch.device) -> Iterator[Finding]:
         yield Finding("NVDEC", problem or ", ".join(limits))
     for kind in ("video", "image"):
         decoder: Decoder = choose_decoder("auto", device, kind)
-        part, value = f"decoder of {kind}s", decoder.describe()
+        found = Finding(f"decoder of {kind}s", decoder.describe())
         if device.type == "cuda" and decoder.name == "pyav":
-            advice = f"install the extra dali-cuda13; {CONTAINER_HINT}"
-            yield Finding(part, value, "slow", "the GPU does not decode", advice)
-        else:
-            yield Finding(part, value)
+            found = found.but("slow", "the GPU does not decode", f"install the extra dali-cuda13; {CONTAINER_HINT}")
+        yield found
 
 
 def _workers() -> Finding:
     workers, cores = DataConfig.model_fields["workers"].default, available_cores()
-    value = f"data.workers is {workers} by default, for each process"
+    found = Finding("loading", f"data.workers is {workers} by default, for each process")
     if workers > cores:
-        return Finding(
-            "loading",
-            value,
-            "slow",
-            f"{workers} loading processes, but {cores} usable core{'' if cores == 1 else 's'}",
-            f"set data.workers={max(1, cores - 1)}, or add cores",
-        )
-    return Finding("loading", value)
+        problem = f"{workers} loading processes, but {plural(cores, 'usable core')}"
+        return found.but("slow", problem, f"set data.workers={max(1, cores - 1)}, or add cores")
+    return found

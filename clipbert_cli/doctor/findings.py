@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 State = Literal["ok", "slow", "broken"]
@@ -25,6 +25,10 @@ class Finding:
     state: State = "ok"
     problem: str = ""
     advice: str = ""
+
+    def but(self, state: State, problem: str, advice: str) -> Finding:
+        """Return the same finding with what is wrong about it."""
+        return replace(self, state=state, problem=problem, advice=advice)
 
     def verdict(self) -> str:
         """Return the line that a person reads at the end, "" if all is well."""

@@ -61,16 +61,11 @@ def _versions(names: tuple[str, ...]) -> str:
 
 def _cores() -> Finding:
     usable, there = available_cores(), os.cpu_count() or 1
-    value = f"{usable} of {there}"
+    found = Finding("cores", f"{usable} of {there}")
     if usable == 1 < there:
-        return Finding(
-            "cores",
-            value,
-            "slow",
-            "decoding and training share one core",
-            "ask for more (SLURM: --cpus-per-task on sbatch and srun; docker: --cpus)",
-        )
-    return Finding("cores", value)
+        advice = "ask for more (SLURM: --cpus-per-task on sbatch and srun; docker: --cpus)"
+        return found.but("slow", "decoding and training share one core", advice)
+    return found
 
 
 def _shared_memory() -> Finding:
@@ -78,32 +73,23 @@ def _shared_memory() -> Finding:
         return Finding("shared memory", f"no {_SHARED_MEMORY}")
     usage = shutil.disk_usage(_SHARED_MEMORY)
     value = f"{_SHARED_MEMORY}: {binary_size(usage.free)} free of {binary_size(usage.total)}"
-    if usage.free >= _LEAST_SHARED_MEMORY:
-        return Finding("shared memory", value)
-    return Finding(
-        "shared memory",
-        value,
-        "broken",
-        f"loading processes need {binary_size(_LEAST_SHARED_MEMORY)} or more",
-        "start the container with --shm-size=8g or --ipc=host, or set data.workers=0",
-    )
+    found = Finding("shared memory", value)
+    if usage.free < _LEAST_SHARED_MEMORY:
+        problem = f"loading processes need {binary_size(_LEAST_SHARED_MEMORY)} or more"
+        advice = "start the container with --shm-size=8g or --ipc=host, or set data.workers=0"
+        return found.but("broken", problem, advice)
+    return found
 
 
 def _open_files() -> Finding:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    value = f"{_limit(soft)}, up to {_limit(hard)}"
+    found = Finding("open files", f"{_limit(soft)}, up to {_limit(hard)}")
     if soft == resource.RLIM_INFINITY or soft >= _LEAST_OPEN_FILES:
-        return Finding("open files", value)
+        return found
     wanted = 4096 if hard == resource.RLIM_INFINITY else min(4096, hard)
-    return Finding(
-        "open files",
-        value,
-        "broken",
-        f"loading processes need {_LEAST_OPEN_FILES} or more",
-        f"run first: ulimit -n {wanted}"
-        if wanted >= _LEAST_OPEN_FILES
-        else "ask for a higher limit, or data.workers=0",
-    )
+    can_raise = wanted >= _LEAST_OPEN_FILES
+    advice = f"run first: ulimit -n {wanted}" if can_raise else "ask for a higher limit, or data.workers=0"
+    return found.but("broken", f"loading processes need {_LEAST_OPEN_FILES} or more", advice)
 
 
 def _limit(number: int) -> str:
@@ -113,18 +99,13 @@ def _limit(number: int) -> str:
 def _free_space(part: str, folder: Path) -> Finding:
     existing = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
     usage = shutil.disk_usage(existing)
-    value = f"{folder.absolute()}: {binary_size(usage.free)} free"
+    found = Finding(part, f"{folder.absolute()}: {binary_size(usage.free)} free")
     if not os.access(existing, os.W_OK):
-        return Finding(part, value, "broken", f"{existing} is not writable", "work in another folder, or give --run")
-    if usage.free >= _LEAST_FREE_SPACE:
-        return Finding(part, value)
-    return Finding(
-        part,
-        value,
-        "broken",
-        f"one checkpoint needs up to {binary_size(_LEAST_FREE_SPACE)}",
-        "free some space, or work on another disk (--run, --to, HF_HOME)",
-    )
+        return found.but("broken", f"{existing} is not writable", "work in another folder, or give --run")
+    if usage.free < _LEAST_FREE_SPACE:
+        problem = f"one checkpoint needs up to {binary_size(_LEAST_FREE_SPACE)}"
+        return found.but("broken", problem, "free some space, or work on another disk (--run, --to, HF_HOME)")
+    return found
 
 
 def _cache_folder() -> Path:
@@ -140,14 +121,10 @@ def _network() -> Finding:
     try:
         answer = httpx.head(address, timeout=10, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        return Finding(
-            "network",
-            f"{address} cannot be reached",
-            "broken",
-            str(exc) or type(exc).__name__,
-            "check the proxy (HTTPS_PROXY), or copy files by hand and set HF_HUB_OFFLINE=1",
-        )
+        advice = "check the proxy (HTTPS_PROXY), or copy files by hand and set HF_HUB_OFFLINE=1"
+        found = Finding("network", f"{address} cannot be reached")
+        return found.but("broken", str(exc) or type(exc).__name__, advice)
     if answer.is_error:
-        value = f"{address} answers {answer.status_code}"
-        return Finding("network", value, "broken", "it refuses a plain request", "check HF_ENDPOINT and the proxy")
+        found = Finding("network", f"{address} answers {answer.status_code}")
+        return found.but("broken", "it refuses a plain request", "check HF_ENDPOINT and the proxy")
     return Finding("network", f"{address} answers")

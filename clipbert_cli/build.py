@@ -8,7 +8,7 @@
                                                                                         └─► task.score ─► metrics
 
 `Setup` makes each object of the drawing: `split` reads examples and opens their media (`splits.py`), `training_data`
-and `training_batches` feed the training loop, `evaluation` feeds the predict path, `model` builds the network. Only
+and `batches` feed the training loop, `evaluation` feeds the predict path, `model` builds the network. Only
 this file, `splits.py` and `contradictions.py` see the whole recipe; everything else receives its own section.
 
     finetune   Setup.for_training ─► train/setup.py ─► Training.run
@@ -413,10 +413,6 @@ class Setup:
             parts.append(self._dataset(groups, split.media, sampling, draw, on_bad_media=data.on_bad_media))
         return MixedDataset(parts)
 
-    def training_batches(self, data: MixedDataset, order: Sampler[list[Position]]) -> BatchLoader:
-        """Return the batches of the training data in the given order, with targets."""
-        return self._batches(data, order, labelled=True)
-
     def evaluation(
         self, split: Split, *, media_ids: Sequence[str] = (), done: Collection[int] = frozenset()
     ) -> Evaluation:
@@ -445,7 +441,7 @@ class Setup:
         dataset = self._dataset(questions.groups, split.media, sampling, draw, on_bad_media=on_bad_media)
         order = OrderedBatches(len(questions.groups), batch_size=infer.batch_size, shard=self.world.shard, done=done)
         total = len(questions.groups) if shared else len(split.examples)
-        return Evaluation(self._batches(dataset, order, labelled=False), shared, total, order.numbers)
+        return Evaluation(self.batches(dataset, order, labelled=False), shared, total, order.numbers)
 
     def media_settings(
         self, sampling: ClipSampling, kind: Kind, media: Sequence[tuple[MediaSource, Iterable[str]]] = ()
@@ -497,9 +493,10 @@ class Setup:
         settings = self.media_settings(sampling, source.kind, [(source, media_ids)])
         return GroupDataset(groups, source, settings, seed=self.recipe.seed, on_bad_media=on_bad_media, draw=draw)
 
-    def _batches(
+    def batches(
         self, dataset: GroupDataset | MixedDataset, order: Sampler[list[Position]], *, labelled: bool
     ) -> BatchLoader:
+        """Return the batches of the data in the given order, with targets if they are `labelled`."""
         from clipbert_cli.loading.loader import BatchLoader
 
         texts = functools.partial(self.task.collate, tokenizer=self.tokenizer, labelled=labelled)

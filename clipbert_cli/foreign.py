@@ -311,7 +311,7 @@ def parse_json(
     if text.count("[") + text.count("{") > max_containers:
         raise UnreadableError(f"{where}: not usable JSON: more than {max_containers} lists and objects")
     try:
-        value = json.loads(text, cls=_LenientDecoder if allow_nan else _Decoder)
+        value = (_LENIENT_DECODER if allow_nan else _DECODER).decode(text)
     except json.JSONDecodeError as exc:
         place = _place(where, line, text, exc.pos)
         raise UnreadableError(f"{place}: not JSON ({exc.msg} at column {exc.colno}): {excerpt(text)}") from exc
@@ -331,7 +331,7 @@ def parse_json_part(text: str, start: int, where: str) -> tuple[Any, int] | None
         UnreadableError: as `parse_json`.
     """
     try:
-        value, end = _Decoder().raw_decode(text, start)
+        value, end = _DECODER.raw_decode(text, start)
     except json.JSONDecodeError:
         return None
     except _UnusableNumber as exc:
@@ -361,14 +361,8 @@ def _constant(name: str) -> float:
     raise _UnusableNumber(name)
 
 
-class _Decoder(json.JSONDecoder):
-    def __init__(self) -> None:
-        super().__init__(parse_int=_integer, parse_float=_float, parse_constant=_constant)
-
-
-class _LenientDecoder(json.JSONDecoder):
-    def __init__(self) -> None:
-        super().__init__(parse_int=_integer)
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)
+_LENIENT_DECODER = json.JSONDecoder(parse_int=_integer)
 
 
 def parse_fraction(text: str) -> Fraction:

@@ -12,9 +12,9 @@ norms that no published weights have. This is the only module that imports trans
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -187,14 +187,6 @@ def chosen_pixels(config: VisualConfig, vision: VisionModel) -> PixelStatistics:
 # ------------------------------------------------------------------------------------------------ transformers
 
 
-class Fit(NamedTuple):
-    """Names, in the model and in a file, after weights were put into a model; `mismatched` has both shapes too."""
-
-    missing: tuple[str, ...]
-    unexpected: tuple[str, ...]
-    mismatched: Sequence[tuple[str, Sequence[int], Sequence[int]]]
-
-
 def build_backbone(vision: VisionModel) -> Any:
     """Return transformers' model with random weights.
 
@@ -213,10 +205,13 @@ def build_backbone(vision: VisionModel) -> Any:
         ) from error
 
 
-def fitted(encoder: HuggingFaceEncoder, tensors: Mapping[str, Tensor]) -> tuple[Mapping[str, Tensor], Fit]:
+def fitted(
+    encoder: HuggingFaceEncoder, tensors: Mapping[str, Tensor]
+) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
     """Return the values that `tensors` give the encoder's model, by the model's names, and what does not fit.
 
-    transformers renames and converts the entries of older releases.
+    transformers renames and converts the entries of older releases. What does not fit is in `missing_keys` by names in
+    the model, in `unexpected_keys` by names in the file, and in `mismatched_keys`, (name, shape found, shape expected).
     """
     backbone = encoder.backbone
     with quiet_transformers():
@@ -229,8 +224,7 @@ def fitted(encoder: HuggingFaceEncoder, tensors: Mapping[str, Tensor]) -> tuple[
             output_loading_info=True,
             **encoder.family.options,
         )
-    missing, unexpected = tuple(sorted(info["missing_keys"])), tuple(sorted(info["unexpected_keys"]))
-    return loaded.state_dict(), Fit(missing, unexpected, info["mismatched_keys"])
+    return loaded.state_dict(), info
 
 
 @contextmanager

@@ -167,7 +167,10 @@ class LmdbStore(MediaSource):
         # A store that must not be changed can have its media records in a store of their own beside it.
         beside = records_beside(path)
         self._beside = LmdbStore(beside, kind=kind) if is_lmdb(beside) else None
-        record = self._records_in._get(records.MANIFEST_KEY)
+        try:
+            record = self._stored(records.MANIFEST_KEY)
+        except ValueError as exc:
+            raise self._damaged(str(exc)) from exc
         self.manifest = None if record is None else self._checked_manifest(record, kind, complete=complete)
         self._warned_of: set[str] = set()
         self.has_records = self.manifest is not None and self.manifest["format"] == records.FORMAT
@@ -306,7 +309,8 @@ class LmdbStore(MediaSource):
         return self if self._beside is None else self._beside
 
     def _stored(self, key: bytes) -> bytes | None:
-        if not self.has_records or len(key) > records.MAX_KEY_BYTES:
+        """Return a record. Raises ValueError if its page is damaged, StoreError if no page can be read."""
+        if not 0 < len(key) <= records.MAX_KEY_BYTES:
             return None
         try:
             with self._records_in._opened().begin() as txn:
@@ -320,7 +324,7 @@ class LmdbStore(MediaSource):
     def _checked(self, key: bytes, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
         """Return what `parse` makes of a record, None where there is none. Raises ValueError if it is damaged."""
         try:
-            value = self._stored(key)
+            value = self._stored(key) if self.has_records else None
             return None if value is None else parse(records.unsealed(key, value))
         except records.DAMAGED as exc:
             raise ValueError(str(exc)) from exc
@@ -367,16 +371,6 @@ class LmdbStore(MediaSource):
     def checksum(self, media_id: str) -> int | None:
         found = (self.record(media_id) or {}).get("crc32")
         return found if isinstance(found, int) else None
-
-    def _get(self, key: bytes) -> bytes | None:
-        if not 0 < len(key) <= records.MAX_KEY_BYTES:
-            return None
-        try:
-            with self._opened().begin() as txn:
-                value = txn.get(key)
-                return None if value is None else bytes(value)
-        except lmdb.Error as exc:
-            raise self._damaged(str(exc)) from exc
 
     def _opened(self) -> lmdb.Environment:
         """Return this process's LMDB, which is opened on first use and once more after a fork."""

@@ -174,12 +174,7 @@ def image_record(probed: ProbedImage, **of_the_file: int) -> bytes:
     return to_json(
         {
             **of_the_file,
-            "format": probed.format,
-            "mode": probed.mode,
-            "width": probed.width,
-            "height": probed.height,
-            "frames": probed.frames,
-            "orientation": probed.orientation,
+            **{name: getattr(probed, name) for name in ("format", "mode", "width", "height", "frames", "orientation")},
             "decode": "pillow",
         }
     )

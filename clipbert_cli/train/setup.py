@@ -40,7 +40,7 @@ def plan_training(setup: Setup, data: MixedDataset, resumption: Resumption | Non
         shard=setup.world.shard,
         after=resumption.step if resumption else 0,
     )
-    return plan, setup.training_batches(data, order)
+    return plan, setup.batches(data, order, labelled=True)
 
 
 def too_few_cores(workers: int, processes: int) -> str:

@@ -29,28 +29,28 @@ def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
             unchanged then.
     """
     file = read_weights(source)
-    values, fit = fitted(encoder, file.tensors)
+    values, misfits = fitted(encoder, file.tensors)
     ignored: dict[str, list[str]] = {}
     unexpected = []
-    for name in fit.unexpected:
+    for name in sorted(misfits["unexpected_keys"]):
         reason = next((reason for pattern, reason in IGNORED.items() if re.match(pattern, name)), None)
         if reason:
             ignored.setdefault(reason, []).append(name)
         else:
             unexpected.append(name)
     # Models that were not trained with masks lack the mask token, and what is not trained may be missing.
-    missing = [name for name in fit.missing if not name.startswith(encoder.family.unused)]
+    missing = [name for name in sorted(misfits["missing_keys"]) if not name.startswith(encoder.family.unused)]
     prefix = "visual_encoder.backbone."
     report = LoadReport(
         source=file.path,
         format=f"Hugging Face {encoder.backbone.config.model_type}",
         parts="visual",
-        loaded=tuple(prefix + name for name in values if name not in fit.missing),
+        loaded=tuple(prefix + name for name in values if name not in misfits["missing_keys"]),
         new=tuple(f"visual_encoder.projection.{leaf}" for leaf in ("weight", "bias")),
         ignored={reason: tuple(names) for reason, names in ignored.items()},
         missing=tuple(prefix + name for name in missing),
         unexpected=tuple(unexpected),
-        other_shapes={prefix + name: both_shapes(found, expected) for name, found, expected in fit.mismatched},
+        other_shapes={prefix + name: both_shapes(*shapes) for name, *shapes in misfits["mismatched_keys"]},
     )
     if not report.fits:
         raise WeightsError(explain(report), hint="its config.json and its weights do not belong together: compare both")

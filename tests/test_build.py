@@ -40,7 +40,7 @@ def test_a_run_folder_holds_all_that_inference_needs(trained_run: Path) -> None:
     names = {path.name for path in trained_run.iterdir()}
     assert names == {
         *("recipe.yaml", "vocab.txt", "answers.json", "checkpoints", "latest", "best", "metrics.jsonl"),
-        *("environment.json", "tokenizer_config.json", ".lock"),
+        *("environment.json", "tokenizer_config.json"),
     }
     assert {path.name for path in (trained_run / "latest").iterdir()} == {
         "config.json",

@@ -130,7 +130,7 @@ def evaluation_sampling(recipe: Recipe) -> ClipSampling:
 
     data, infer = recipe.data, recipe.infer
     return ClipSampling(
-        # Of several clips spread over a video none is special. For a single one the recipe says where it starts.
+        # None of several clips spread over a video is special. For a single one the recipe says where it starts.
         strategy=infer.single_clip if (infer.sampling, infer.num_clips) == ("clips", 1) else infer.sampling,
         num_clips=infer.num_clips,
         num_frames=infer.num_frames or data.num_frames,

@@ -344,7 +344,7 @@ def parse_json_part(text: str, start: int, where: str) -> tuple[Any, int] | None
 
 
 def _integer(digits: str) -> int:
-    # Of more than 4,300 digits Python makes no integer, of more than 308 no float, and of 64 bits NumPy no element.
+    # Python makes no integer of more than 4,300 digits and no float of more than 308, NumPy no element of 64 bits.
     if len(digits) <= 20 and -(2**63) <= (value := int(digits)) < 2**63:
         return value
     raise _UnusableNumber(digits)

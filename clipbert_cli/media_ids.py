@@ -1,4 +1,4 @@
-"""How annotations name media: the name in an annotation file -> the media id."""
+"""The name of a media item in an annotation file -> its media id."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 SHOWN = 20
-"""How many mistakes or names a message lists; of the others it gives the number."""
+"""The number of mistakes or names that a message lists before it counts the others."""
 
 
 COUNTED = 10_000
-"""How many mistakes in one file are counted. It is not read on after them: a million wrong records take minutes."""
+"""The number of mistakes at which a file is not read on: a million wrong records take minutes."""
 
 
 def printable(text: str) -> str:
@@ -38,8 +38,7 @@ def shortened(names: Sequence[str], limit: int = SHOWN) -> str:
 def listed(mistakes: Sequence[str], *, limit: int | None = None) -> list[str]:
     """Return the first mistakes, one per line, and a line that says how many more there are.
 
-    Of a mistake that is in more than three places of a file, such as `train.jsonl:9: question is missing`, the first
-    one is listed.
+    A mistake that is in more than three places of a file, such as `train.jsonl:9: question is missing`, is listed once.
 
     Args:
         limit: with so many mistakes the file was not read to its end.

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 
 Kind = Literal["video", "image"]
-"""What a media item is. An image is treated as one clip of one frame."""
+"""The kinds of media. An image is treated as one clip of one frame."""
 
 OnDuplicate = Literal["error", "first", "longest"]
-"""What `pack` does with several files of one media id; `store/pack.py` describes it."""
+"""The choice of `pack` among several files of one media id; `store/pack.py` describes it."""
 
 Place = Literal["start", "middle", "end"]
 """Where a single clip of a video is taken."""
@@ -43,10 +43,10 @@ Rotation = Literal["apply", "ignore"]
 """Whether pictures and frames are turned upright, as their file says."""
 
 MediaIds = Literal["stem", "path"]
-"""What the media id of a file is: its name without the ending, or its path without the ending."""
+"""The media id of a file: its name without the ending, or its path without the ending."""
 
 MediaNames = Literal["stem", "name", "path"]
-"""How annotations name media: by the media id, by a file name with its ending, or by a path from the media's folder."""
+"""The names of media in annotations: the media id, a file name with its ending, or a path from the media's folder."""
 
 _VIDEO_SUFFIXES = """
     .mp4 .m4v .mov .qt .avi .mkv .webm .gif .mpg .mpeg .mpe .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2

@@ -217,7 +217,7 @@ def search(
 ) -> list[list[Found]]:
     """Find the `infer.top` media items of a store or folder that match each text best, best first.
 
-    The kind of the media is the recipe's `data.media`. Of equal scores the item that comes first in the store is first.
+    The kind of the media is the recipe's `data.media`. Items of equal scores keep the order of the store.
 
     Args:
         shortlist: score only this many media items per text with all clips. Default: all.

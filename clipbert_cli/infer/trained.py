@@ -27,7 +27,7 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True)
 class RunSelection:
-    """Which weights of which run to use, and with which settings.
+    """The choice of a run, its weights, and the settings that they are used with.
 
     Args:
         checkpoint: `best`, `latest` or `step_N`.

@@ -433,7 +433,7 @@ def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:
     known = [stream for stream in streams if stream.codec_context is not None]
     if not known:
         raise DecodeError("the installed FFmpeg has no decoder for its video stream")
-    # Of equal streams `max` takes the first, as FFmpeg does.
+    # `max` takes the first of equal streams, as FFmpeg does.
     stream = max(
         known,
         key=lambda each: (each.frames != 1, bool(each.disposition & Disposition.default), each.width * each.height),

@@ -26,7 +26,7 @@ FORMAT, FORMAT_VERSION = "clipbert", 1
 
 
 class Description(NamedTuple):
-    """What `ClipBert` is made from; `vision` is None if the visual encoder is a ResNet."""
+    """The arguments of `ClipBert`; `vision` is None if the visual encoder is a ResNet."""
 
     config: ModelConfig
     head: HeadSpec

@@ -1,4 +1,4 @@
-"""Which parts of a model are not trained: `train.freeze` by name."""
+"""The parts of a model that are not trained: `train.freeze` by name."""
 
 from __future__ import annotations
 

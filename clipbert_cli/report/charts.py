@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 34
-# So many points are more than a screen shows. Of longer lines every n-th point is drawn.
+# So many points are more than a screen shows. Every n-th point of longer lines is drawn.
 _MOST_POINTS = 600
 
 

@@ -62,7 +62,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Mistakes:
-    """What is confused with what: (right answer, predicted one, count), and wrong answers by count."""
+    """The answers that are confused, as (right answer, predicted one, count), and wrong answers by count."""
 
     confused: list[tuple[str, str, str]] = field(default_factory=list)
     wrong: Counts = field(default_factory=list)

@@ -57,7 +57,7 @@ class ShownExample:
 
 @dataclass(frozen=True)
 class _Data:
-    """What is known of a split; what could not be read is in `problems`."""
+    """The facts about a split; what could not be read is in `problems`."""
 
     recipe: Recipe
     split: str
@@ -79,7 +79,7 @@ class _Data:
 
 @dataclass(frozen=True)
 class Problems:
-    """What a page does not show as it should; `no_media` if none of its media items can be seen."""
+    """The gaps of a page; `no_media` if none of its media items can be seen."""
 
     sentences: list[str]
     no_media: bool

@@ -61,7 +61,7 @@ class Predicted:
 
 @dataclass(frozen=True)
 class Shown:
-    """How many examples a page shows, and how they and the resamples are drawn."""
+    """The number of examples that a page shows, and the seed by which they and the resamples are drawn."""
 
     examples: int = 200
     seed: int = 0

@@ -26,7 +26,7 @@ class RunFacts:
 def training_part(runs: Sequence[RunFolder]) -> tuple[list[RunFacts], list[Chart]]:
     """Return the facts of each run, and charts in which each run has its colour.
 
-    Of a run that cannot be read the reason is the only fact.
+    The reason is the only fact about a run that cannot be read.
     """
     facts, records = [], {}
     for run in runs:

@@ -38,7 +38,7 @@ BUFFER_OPTION = next(
 ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 LAUNCHER_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What every launcher sets besides WORLD_SIZE. torch needs them to connect the processes."""
+"""The variables that every launcher sets besides WORLD_SIZE. torch needs them to connect the processes."""
 
 # The launcher gives processes this time between SIGTERM and SIGKILL when one of them has failed.
 _SECONDS_TO_END = 30

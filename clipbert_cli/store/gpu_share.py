@@ -1,4 +1,4 @@
-"""How many media of a store a GPU's video decoder takes, and why it does not take the others."""
+"""The share of a store's media that a GPU's video decoder takes, and why it does not take the others."""
 
 from __future__ import annotations
 

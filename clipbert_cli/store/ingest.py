@@ -33,7 +33,7 @@ _SECONDS_PER_PIXEL = 1e-6
 """The slowest codecs of benchmarks/decode.py need a hundredth of it per pixel of a frame."""
 
 _TRANSCODING = 5
-"""How many times as long encoding may take as decoding alone."""
+"""Encoding may take so many times as long as decoding alone."""
 
 
 @dataclass(frozen=True, slots=True)

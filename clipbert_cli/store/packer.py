@@ -38,7 +38,7 @@ _HELD = "the store has this media id already"
 
 @dataclass(frozen=True, slots=True)
 class PackSettings:
-    """How files are packed. A stopped pack is only continued with equal settings."""
+    """The settings of a pack. A stopped pack is only continued with equal settings."""
 
     kind: Kind
     add: bool

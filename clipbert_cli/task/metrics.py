@@ -82,7 +82,7 @@ def accuracy_table(
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the rank of each row's right entry when the row is sorted from the largest score; the best rank is 1.
 
-    Of equal scores the one with the lower index ranks first, as in a stable sort. Counting the larger scores gives the
+    The lower index ranks first among equal scores, as in a stable sort. Counting the larger scores gives the
     rank without sorting the row.
 
     Args:

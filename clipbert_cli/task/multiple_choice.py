@@ -69,7 +69,7 @@ class MultipleChoice(AnswerTask):
         """Return predictions with `answer` (a position), `option` (its text), `score` and `top` (all options).
 
         The scores are shares of 1 among the options. With a retrieval model each is the option's own probability to
-        match. Of equal scores the first option is the answer.
+        match. The first of equal scores is the answer.
         """
         pool = self.objective.pool
         counts = _counts(batch)

@@ -205,8 +205,8 @@ class Pretraining(Task):
 def mask_words(ids: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Mask one row of token ids (L,), 0 where padded.
 
-    Each word is chosen with a probability of 15%. Of the chosen words 80% become [MASK], 10% a random entry of the
-    vocabulary, and 10% stay. [CLS], [SEP], [MASK] and padding are never chosen.
+    Each word is chosen with a probability of 15%. 80% of the chosen words become [MASK], 10% a random entry
+    of the vocabulary, and 10% stay. [CLS], [SEP], [MASK] and padding are never chosen.
 
     Returns:
         The masked ids (L,), and the words (L,): the true id where a word was chosen, else `NO_WORD`.

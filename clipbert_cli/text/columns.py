@@ -1,4 +1,4 @@
-"""Which fields of an annotation file a task reads, which nothing reads, and which are nowhere."""
+"""The fields of an annotation file: those that a task reads, those that nothing reads, those that are nowhere."""
 
 from __future__ import annotations
 

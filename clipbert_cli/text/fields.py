@@ -299,7 +299,7 @@ def unknown_names(names: Names) -> list[str]:
 def soft_labels(answers: Iterator[str]) -> dict[str, float]:
     """Return answer -> what it is worth, in the order in which answers first appear.
 
-    Of ten people one makes an answer worth 0.3, two 0.6, three 0.9, and more 1 (VQA: Antol et al., ICCV 2015). Other
+    One of ten people makes an answer worth 0.3, two 0.6, three 0.9, and more 1 (VQA: Antol et al., ICCV 2015). Other
     numbers of people count as if there were ten.
     """
     counts = Counter(answers)

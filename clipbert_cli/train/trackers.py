@@ -40,7 +40,7 @@ PROJECT = "clipbert"
 
 @dataclass(frozen=True)
 class TrackedRun:
-    """What a tracker knows of a run: its name, its recipe, the step after which it begins, and a folder of its own."""
+    """The run of a tracker: its name, its recipe, the step after which it begins, and a folder of its own."""
 
     name: str
     recipe: Mapping[str, Any]

@@ -57,7 +57,7 @@ class BestCheckpoint:
         return self.metric.removeprefix("-")
 
     def update(self, scores: dict[str, Any]) -> bool:
-        """Add the scores of one validation, and return whether they are the best. Of equal ones the first is the best.
+        """Add the scores of one validation, and return whether they are the best. The first of equal ones is the best.
 
         Raises:
             RecipeError: the scores lack the metric.

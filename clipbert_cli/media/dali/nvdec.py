@@ -39,7 +39,7 @@ USUAL_LIMITS = {
     "vp8": FrameLimits(48, 16, 4096, 4096),
     "vp9": FrameLimits(128, 128, 8192, 8192),
 }
-"""What a GPU's video decoder supports in 8 bits and 4:2:0, where no driver can be asked."""
+"""The limits of a GPU's video decoder in 8 bits and 4:2:0, where no driver can be asked."""
 
 
 class _DecodeCaps(ctypes.Structure):

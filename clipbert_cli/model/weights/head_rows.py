@@ -1,4 +1,4 @@
-"""Which outputs of a saved head a model takes over: those that mean the same.
+"""The outputs of a saved head that a model takes over: those that mean the same.
 
 Two heads of the same size may answer with colours and with animals, or say whether a text matches and whether a
 question is answered with yes. What the outputs mean is stored with the weights (`HeadSpec`); shapes say nothing of it.

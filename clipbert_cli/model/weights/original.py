@@ -1,4 +1,4 @@
-"""Is a file a checkpoint of the original's pretraining?"""
+"""Recognise a checkpoint of the original's pretraining."""
 
 from __future__ import annotations
 

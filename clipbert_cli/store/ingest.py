@@ -20,7 +20,7 @@ from clipbert_cli.store import records
 from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.store.worker_pool import advance
 from clipbert_cli.store.writer import MAX_ITEM_BYTES
-from clipbert_cli.types import Kind
+from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
 _CONTROL = ("Cc", "Zl", "Zp")
 """Unicode's categories of control characters and line breaks, which no table and no JSON lines show as they are."""
@@ -37,19 +37,28 @@ _TRANSCODING = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
-    """A media id and the files that may become its item: the first usable one or, with `longest`, the longest video.
+class PackSettings:
+    """The settings of a pack. A stopped pack is only continued with equal settings.
 
     With `frame_rate` the files are folders of frames.
     """
 
+    kind: Kind
+    add: bool
+    on_duplicate: OnDuplicate
+    transcode: Transcode | None
+    max_pixels: int
+    frame_rate: Fraction | None
+    ids: MediaIds
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A media id and the files of which one may become its item, as `on_duplicate` of the settings says."""
+
     media_id: str
     files: tuple[Path, ...]
-    kind: Kind
-    longest: bool = False
-    transcode: Transcode | None = None
-    max_pixels: int = MAX_PIXELS
-    frame_rate: Fraction | None = None
+    settings: PackSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +87,12 @@ class Ingested:
 
 def ingest(candidate: Candidate) -> Ingested:
     """Decode the files of a candidate completely and choose one."""
+    takes_first = candidate.settings.on_duplicate != "longest"
     best: Ingested | None = None
     skipped: list[tuple[Path, str]] = []
     usable: list[Path] = []
     for file in candidate.files:
-        if best is not None and not candidate.longest:
+        if best is not None and takes_first:
             usable.append(file)
             continue
         try:
@@ -106,16 +116,16 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
         raise DecodeError("its name is not valid UTF-8; rename it, for example with convmv") from exc
     if any(unicodedata.category(char) in _CONTROL for char in candidate.media_id):
         raise DecodeError("its name has a control character; rename it")
-    data = None
+    data, settings = None, candidate.settings
     with watching(_advance):
-        if candidate.frame_rate is not None:
-            data = folder_as_video(file, candidate.frame_rate)
-        if candidate.transcode is not None:
-            data = transcode_video(data or read_file(file), candidate.transcode, max_pixels=candidate.max_pixels)
+        if settings.frame_rate is not None:
+            data = folder_as_video(file, settings.frame_rate)
+        if settings.transcode is not None:
+            data = transcode_video(data or read_file(file), settings.transcode, max_pixels=settings.max_pixels)
     stored = read_file(file) if data is None else data
     if len(stored) > MAX_ITEM_BYTES:
         raise DecodeError("its frames are larger than 4 GiB, the limit for an item of a store")
-    known, probed = media_records(candidate.media_id, stored, candidate.kind, max_pixels=candidate.max_pixels)
+    known, probed = media_records(candidate.media_id, stored, settings.kind, max_pixels=settings.max_pixels)
     return Ingested(
         file,
         zlib.crc32(stored),
@@ -190,4 +200,4 @@ def seconds_for(candidate: Candidate) -> float:
     for file in candidate.files:
         with contextlib.suppress(OSError):
             total += sum(path.stat().st_size for path in (frame_files(file) if file.is_dir() else (file,)))
-    return seconds_allowed(total) * (1 if candidate.transcode is None else _TRANSCODING)
+    return seconds_allowed(total) * (1 if candidate.settings.transcode is None else _TRANSCODING)

@@ -23,9 +23,9 @@ from clipbert_cli.store.discover import (
     guess_kind,
     has_suffix,
 )
-from clipbert_cli.store.ingest import Candidate
+from clipbert_cli.store.ingest import Candidate, PackSettings
 from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, records_beside
-from clipbert_cli.store.packer import Packer, PackSettings, PackSummary, Progress, continues
+from clipbert_cli.store.packer import Packer, PackSummary, Progress, continues
 from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.unfinished import unfinished_store
 from clipbert_cli.store.writer import DATA_FILE, writing_to
@@ -160,18 +160,7 @@ def _candidates(media: Iterable[Path], sources: Sequence[Path], settings: PackSe
             f"{file}: its media id has {size} bytes, but a store takes at most {records.MAX_ID_BYTES}",
             hint="shorten the names of the folders, or name a folder that is nearer to the files",
         )
-    return [
-        Candidate(
-            media_id,
-            tuple(files),
-            kind=settings.kind,
-            longest=settings.on_duplicate == "longest",
-            transcode=settings.transcode,
-            max_pixels=settings.max_pixels,
-            frame_rate=settings.frame_rate,
-        )
-        for media_id, files in sorted(groups.items())
-    ]
+    return [Candidate(media_id, tuple(files), settings) for media_id, files in sorted(groups.items())]
 
 
 def _check_addition(store: Path, settings: PackSettings, candidates: Iterable[Candidate]) -> None:

@@ -9,7 +9,6 @@ import math
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,12 @@ from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.frame_folder import frame_files
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.store.ingest import Candidate, Ingested, ingest, read_file, seconds_for
+from clipbert_cli.store.ingest import Candidate, Ingested, PackSettings, ingest, read_file, seconds_for
 from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.unfinished import UnfinishedStore
 from clipbert_cli.store.worker_pool import WorkerCrash, in_order
 from clipbert_cli.store.writer import DATA_FILE, StoreWriter
-from clipbert_cli.types import Kind, MediaIds, OnDuplicate
+from clipbert_cli.types import Kind
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished media ids and the number of all."""
@@ -34,19 +33,6 @@ _SETTINGS_KEY = b"/settings"
 """The journal's key of the settings; no media id begins with a slash."""
 
 _HELD = "the store has this media id already"
-
-
-@dataclass(frozen=True, slots=True)
-class PackSettings:
-    """The settings of a pack. A stopped pack is only continued with equal settings."""
-
-    kind: Kind
-    add: bool
-    on_duplicate: OnDuplicate
-    transcode: Transcode | None
-    max_pixels: int
-    frame_rate: Fraction | None
-    ids: MediaIds
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,23 +26,10 @@ JSONL, SCORES = "jsonl", "scores"
 
 @dataclass(frozen=True)
 class Request:
-    """The split to predict, and the place where predictions are written."""
+    """The options that say which split to predict, and where and how predictions are written."""
 
-    split: str
-    output: str
-    form: str
-    shortlist: int | None
-    overwrite: bool
-    clip_scores: bool
-
-
-@options.expand
-def infer(
-    context: typer.Context,
-    model: options.ModelOptions,
-    processes: options.ProcessOptions,
-    split: Annotated[str, options.split("The split of the recipe, for example val or test.")],
-    output: Annotated[str, options.output("Where to write the predictions; - is stdout. A folder for scores.")] = "-",
+    split: Annotated[str, options.split("The split of the recipe, for example val or test.")]
+    output: Annotated[str, options.output("Where to write the predictions; - is stdout. A folder for scores.")] = "-"
     form: Annotated[
         str,
         options.option(
@@ -52,32 +39,37 @@ def infer(
             "stopped, the same command continues it.",
             metavar="NAME",
         ),
-    ] = JSONL,
+    ] = JSONL
+    shortlist: options.Shortlist = None
+    clip_scores: Annotated[
+        bool,
+        options.option("--clip-scores", "Also write what each clip says on its own, with its frames and their times."),
+    ] = False
+    overwrite: options.Overwrite = False
+
+
+@options.expand
+def infer(
+    context: typer.Context,
+    model: options.ModelOptions,
+    processes: options.ProcessOptions,
+    request: Request,
     recipe: Annotated[
         str | None,
         options.recipe("Take the splits and the inference settings from this recipe instead of the run's own."),
     ] = None,
-    shortlist: options.Shortlist = None,
-    clip_scores: Annotated[
-        bool,
-        options.option("--clip-scores", "Also write what each clip says on its own, with its frames and their times."),
-    ] = False,
     data_root: options.DataRoot = None,
-    overwrite: options.Overwrite = False,
 ) -> None:
     """Predict every example of a split with a trained run.
 
     Questions about single files are answered by clipbert ask; clipbert search finds media by text.
     """
-    request = Request(split, output, form, shortlist, overwrite, clip_scores)
     # Checked before several processes are started, each of which would report it.
-    if form == SCORES and output == "-":
+    if request.form == SCORES and request.output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
-    if clip_scores and (shortlist or form != JSONL):
-        raise UsageError(
-            f"--clip-scores is given with {'--shortlist' if shortlist else f'--format {form}'}, which have none",
-            hint="leave one of them out",
-        )
+    if request.clip_scores and (request.shortlist or request.form != JSONL):
+        other = "--shortlist" if request.shortlist else f"--format {request.form}"
+        raise UsageError(f"--clip-scores is given with {other}, which have none", hint="leave one of them out")
     if options.launched(context, processes):
         return
 
@@ -90,7 +82,7 @@ def infer(
         # All processes predict and gather; the main one writes and prints.
         if not world.is_main:
             mute()
-        write = _write_scores if form == SCORES else _write_predictions
+        write = _write_scores if request.form == SCORES else _write_predictions
         write(request, selection, lambda: open_run(selection, world))
 
 

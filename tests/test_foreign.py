@@ -36,7 +36,7 @@ from clipbert_cli.model.description import read_description
 from clipbert_cli.model.hf_files import read_vision_model
 from clipbert_cli.model.weights.weight_files import read_index
 from clipbert_cli.recipe.load import load_recipe
-from clipbert_cli.report.training import last_start
+from clipbert_cli.report.training import run_facts
 from clipbert_cli.runs import share
 from clipbert_cli.runs.checkpoint import damage
 from clipbert_cli.runs.folder import RunFolder
@@ -157,6 +157,16 @@ def unfinished(path: Path) -> object:
     return folder._rows(0), folder._continued(overwrite=False)
 
 
+def started(run: RunFolder) -> object:
+    """Read environment.json in each of the ways in which it is used."""
+    share._versions(run)
+    with contextlib.suppress(ClipbertError):
+        run_facts(run)
+    found = run.starts()
+    run.begin({"host": "here"})
+    return found
+
+
 def described(path: Path) -> object:
     """Read a file as each of the descriptions that lie beside weights."""
     for read in (read_bert_sizes, read_description, read_vision_model):
@@ -189,17 +199,12 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "infer.score_folder: _holds": ("unfinished/state.json", unfinished),
     "model.weights.weight_files: read_object": ("config.json", described),
     "infer.made_by: read_meta": (made_by.meta_file(Path("a.jsonl")).name, lambda path: meta(path.with_name("a.jsonl"))),
-    "runs.share: _versions": ("environment.json", lambda path: share._versions(RunFolder(path.parent))),
-    "report.training: last_start": ("environment.json", lambda path: last_start(RunFolder(path.parent))),
     "train.trackers: TrackedRun.earlier": ("run.json", lambda path: TrackedRun("a", {}, 0, path.parent).earlier()),
     "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),
     "recipe.values: read_text": ("a.yaml", load_recipe),
     "runs.checkpoint: read_state": ("state.json", lambda path: damage(path.parent)),
     "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),
-    "runs.folder: RunFolder.begin": (
-        "environment.json",
-        lambda path: RunFolder(path.parent).begin({"host": "here"}),
-    ),
+    "runs.folder: RunFolder.starts": ("environment.json", lambda path: started(RunFolder(path.parent))),
     "runtime.process_exit: _first_failure": ("error.json", lambda path: launch_error(Ended(exit_code=1), path.parent)),
     "store.records: media_fields": ("a", stored(records.info_key("a"), lambda store: store.record("a"))),
     "store.records: manifest": ("a", stored(records.MANIFEST_KEY, LmdbStore.__len__)),

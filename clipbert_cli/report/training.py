@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.foreign import read_json
 from clipbert_cli.report.charts import Chart, Series, line_chart
 from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.curves import Panel, panels
 from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runs.summary import DAMAGED, RunSummary, summarise
+from clipbert_cli.runs.summary import DAMAGED, RunSummary, stated_devices, stated_versions, summarise
 
 
 @dataclass(frozen=True)
@@ -45,8 +44,7 @@ def run_facts(run: RunFolder) -> RunFacts:
     summary = summarise(run)
     facts = [("state", summary.state), ("step", _step(summary)), ("best validation", _best(summary))]
     facts += [("without looking", "; ".join(sentences(record))) for record in run.baselines()[-1:]]
-    entry = last_start(run)
-    if entry:
+    for entry in run.starts()[-1:]:
         facts += [
             ("last start", str(entry.get("time", "unknown"))),
             ("command", " ".join(map(str, entry.get("command", [])))),
@@ -57,29 +55,14 @@ def run_facts(run: RunFolder) -> RunFacts:
     return RunFacts(str(run.path), facts)
 
 
-def last_start(run: RunFolder) -> Mapping[str, Any]:
-    """Return the last entry of environment.json; nothing if there is none."""
-    try:
-        entries = read_json(run.environment)
-    except FileNotFoundError:
-        return {}
-    return entries[-1] if isinstance(entries, list) and entries and isinstance(entries[-1], dict) else {}
-
-
 def versions(entry: Mapping[str, Any]) -> str:
     """Return the versions that an entry of environment.json states."""
-    found = {"clipbert": entry.get("clipbert"), "python": entry.get("python")}
-    libraries = entry.get("libraries")
-    if isinstance(libraries, dict):
-        found |= libraries
-    return ", ".join(f"{name} {version}" for name, version in found.items() if version)
+    return ", ".join(f"{name} {version}" for name, version in stated_versions(entry).items())
 
 
 def hardware(entry: Mapping[str, Any]) -> str:
     """Return the devices of an entry of environment.json, each with how often it occurs."""
-    processes = entry.get("processes")
-    found = processes if isinstance(processes, list) else []
-    devices = [str(each.get("device")) for each in found if isinstance(each, dict)]
+    devices = stated_devices(entry)
     return ", ".join(f"{devices.count(each)} x {each}" for each in dict.fromkeys(devices)) or "unknown"
 
 

@@ -155,11 +155,10 @@ class RunFolder:
             after: the step that it continues from; the records of later steps are removed from metrics.jsonl.
         """
         try:
-            earlier = read_json(self.environment)
-        except (FileNotFoundError, UnreadableError):
+            earlier = self.starts()
+        except UnreadableError:
             earlier = []
-        entries = [*(earlier if isinstance(earlier, list) else []), start]
-        files = {self.environment: json.dumps(entries, indent=1) + "\n"}
+        files = {self.environment: json.dumps([*earlier, start], indent=1) + "\n"}
         if recipe is not None:
             files[self.recipe] = recipe
         if after is not None and self.metrics.exists():
@@ -271,6 +270,18 @@ class RunFolder:
         return None, {}
 
     # -------------------------------------------------------------------------------------------- records
+
+    def starts(self) -> list[dict[str, Any]]:
+        """Return the entries of environment.json, one per start of the training; none if it holds something else.
+
+        Raises:
+            UnreadableError: it is there and cannot be read.
+        """
+        try:
+            entries = read_json(self.environment)
+        except FileNotFoundError:
+            return []
+        return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
 
     def validations(self) -> list[dict[str, Any]]:
         """Return the records of all validations, in order of steps."""

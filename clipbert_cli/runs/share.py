@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import OutputError, UnreadableError
-from clipbert_cli.foreign import read_json
 from clipbert_cli.hub import is_hub_name
 from clipbert_cli.recipe.load import dump_recipe, load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.export import export_run
 from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runs.summary import summarise
+from clipbert_cli.runs.summary import stated_devices, stated_versions, summarise
 
 CARD = "README.md"
 
@@ -124,15 +123,9 @@ def _example(recipe: Recipe) -> str:
 def _versions(folder: RunFolder) -> dict[str, str]:
     """Return the versions of the last start; host names and paths stay here."""
     try:
-        entries = read_json(folder.environment)
-    except (FileNotFoundError, UnreadableError):
+        starts = folder.starts()
+    except UnreadableError:
         return {}
-    last = entries[-1] if isinstance(entries, list) and entries and isinstance(entries[-1], dict) else {}
-    libraries = last.get("libraries")
-    found = {name: last.get(name) for name in ("clipbert", "python")}
-    found |= libraries if isinstance(libraries, dict) else {}
-    processes = last.get("processes")
-    listed = processes if isinstance(processes, list) else []
-    devices = {str(each.get("device")) for each in listed if isinstance(each, dict)}
-    found["device"] = ", ".join(sorted(devices))
-    return {str(name): str(version) for name, version in found.items() if version}
+    last = starts[-1] if starts else {}
+    devices = sorted(set(stated_devices(last)))
+    return stated_versions(last) | ({"device": ", ".join(devices)} if devices else {})

@@ -15,6 +15,22 @@ DAMAGED = (UnreadableError, OSError, RuntimeError, LookupError, ValueError)
 """The errors of reading a damaged run; links that lead to themselves are a RuntimeError of pathlib."""
 
 
+def stated_versions(start: Mapping[str, Any]) -> dict[str, str]:
+    """Return the versions that an entry of environment.json, or a meta file of predictions, states by name."""
+    libraries = start.get("libraries")
+    found = {"clipbert": start.get("clipbert"), "python": start.get("python")}
+    found |= libraries if isinstance(libraries, dict) else {}
+    return {str(name): str(version) for name, version in found.items() if version}
+
+
+def stated_devices(start: Mapping[str, Any]) -> list[str]:
+    """Return the device of each process that such an entry states."""
+    processes = start.get("processes")
+    return (
+        [str(each.get("device")) for each in processes if isinstance(each, dict)] if isinstance(processes, list) else []
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class RunSummary:
     """One run: its state, its last checkpoint's step, and its best validation.

@@ -44,7 +44,7 @@ def run_facts(run: RunFolder) -> RunFacts:
     summary = summarise(run)
     facts = [("state", summary.state), ("step", _step(summary)), ("best validation", _best(summary))]
     facts += [("without looking", "; ".join(sentences(record))) for record in run.baselines()[-1:]]
-    for entry in run.starts()[-1:]:
+    if entry := run.last_start():
         facts += [
             ("last start", str(entry.get("time", "unknown"))),
             ("command", " ".join(map(str, entry.get("command", [])))),

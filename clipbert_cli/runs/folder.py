@@ -271,8 +271,12 @@ class RunFolder:
 
     # -------------------------------------------------------------------------------------------- records
 
-    def starts(self) -> list[dict[str, Any]]:
-        """Return the entries of environment.json, one per start of the training; none if it holds something else.
+    def last_start(self) -> dict[str, Any]:
+        """Return the last entry of environment.json, {} if there is none. Raises UnreadableError."""
+        return next((each for each in reversed(self.starts()) if isinstance(each, dict)), {})
+
+    def starts(self) -> list[Any]:
+        """Return the entries of environment.json, one per start of the training; none if it holds no list.
 
         Raises:
             UnreadableError: it is there and cannot be read.
@@ -281,7 +285,7 @@ class RunFolder:
             entries = read_json(self.environment)
         except FileNotFoundError:
             return []
-        return [each for each in entries if isinstance(each, dict)] if isinstance(entries, list) else []
+        return entries if isinstance(entries, list) else []
 
     def validations(self) -> list[dict[str, Any]]:
         """Return the records of all validations, in order of steps."""

@@ -123,9 +123,8 @@ def _example(recipe: Recipe) -> str:
 def _versions(folder: RunFolder) -> dict[str, str]:
     """Return the versions of the last start; host names and paths stay here."""
     try:
-        starts = folder.starts()
+        last = folder.last_start()
     except UnreadableError:
         return {}
-    last = starts[-1] if starts else {}
     devices = sorted(set(stated_devices(last)))
     return stated_versions(last) | ({"device": ", ".join(devices)} if devices else {})

@@ -261,10 +261,9 @@ def load_catalog(extra: Path | None = None) -> Catalog:
         where = str(extra)
         try:
             document = _laid_over(document, _parse(read_text(extra, limit=MAX_BYTES), where))
-        except FileNotFoundError:
-            raise CatalogError(f"--catalog {extra}: no such file", hint="name a YAML file that can be read") from None
-        except UnreadableError as exc:
-            raise CatalogError(f"--catalog {exc}", hint="name a YAML file that can be read") from exc
+        except (FileNotFoundError, UnreadableError) as exc:
+            reason = exc if isinstance(exc, UnreadableError) else f"{extra}: no such file"
+            raise CatalogError(f"--catalog {reason}", hint="name a YAML file that can be read") from exc
     try:
         return Catalog.model_validate(document)
     except ValidationError as exc:

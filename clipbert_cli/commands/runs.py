@@ -37,25 +37,20 @@ def list_runs(
     damaged = [run for run in found if run.problem is not None]
     if as_json:
         print_json([asdict(run) for run in found])
-        _fail_if(damaged)
-        return
-    if not found:
+    elif not found:
         note(f"no runs in {folder}")
-        return
-    rows = []
-    for run in found:
-        step = f"{run.step}/{run.total_steps}" if run.total_steps else "-"
-        scored = run.best is not None
-        best = f"{(run.metric or '').removeprefix('-')} {run.best:.2f} at step {run.best_step}" if scored else "-"
-        rows.append((run.run, run.state, step, best))
-    print_table(("run", "state", "step", "best"), rows)
-    warn_of_each("damaged", [(run.run, run.problem or "") for run in damaged])
-    _fail_if(damaged)
-
-
-def _fail_if(damaged: list[RunSummary]) -> None:
+    else:
+        print_table(("run", "state", "step", "best"), [_row(run) for run in found])
+        warn_of_each("damaged", [(run.run, run.problem or "") for run in damaged])
     if damaged:
         raise typer.Exit(1)
+
+
+def _row(run: RunSummary) -> tuple[str, str, str, str]:
+    step = f"{run.step}/{run.total_steps}" if run.total_steps else "-"
+    scored = run.best is not None
+    best = f"{(run.metric or '').removeprefix('-')} {run.best:.2f} at step {run.best_step}" if scored else "-"
+    return run.run, run.state, step, best
 
 
 @runs_app.command("plot")

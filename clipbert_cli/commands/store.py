@@ -181,11 +181,11 @@ def show_item(
         sheet, sampled = frame_sheet(source, media_id, chosen, plain=plain)
     with writing(str(output), overwrite=overwrite, mode="wb") as stream:
         sheet.save(stream, form)
-    if not as_json:
+    if as_json:
+        shown = [[{"frame": index, "seconds": seconds} for index, seconds in clip] for clip in sampled]
+        print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": shown})
+    else:
         print_result(str(output))
-        return
-    shown = [[{"frame": index, "seconds": seconds} for index, seconds in clip] for clip in sampled]
-    print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": shown})
 
 
 def _numbers(frames: str) -> list[int]:

@@ -52,6 +52,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.eps = NORM_EPS
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("running_mean", torch.zeros(channels))
@@ -59,7 +60,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """Return scale and shift, both (C,), of the same function y = x * scale + shift."""
-        scale = self.weight * (self.running_var + NORM_EPS).rsqrt()
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
         return scale, self.bias - self.running_mean * scale
 
 

@@ -333,7 +333,7 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("{", "config.json:1: not JSON"),
-        ("[]", "format is None"),
+        ("[]", "holds a list, expected a JSON object"),
         ('{"model_type": "bert"}', "format is None"),
         ('{"format": "clipbert", "format_version": 99}', "format_version is 99"),
         ('{"format": "clipbert", "format_version": 1}', "does not describe a model"),

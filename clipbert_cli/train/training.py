@@ -90,7 +90,7 @@ class Training:
     def config(self) -> TrainConfig:
         return self.setup.recipe.train
 
-    @cached_property
+    @property
     def facts(self) -> TrainingFacts:
         """The training that will run, in numbers."""
         return TrainingFacts(self)

@@ -25,78 +25,52 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from harness import ROOT
 
-sys.path.insert(0, str(ROOT / "tests"))
+from clipbert_cli.errors import DecodeError
+from clipbert_cli.media.backend import Decoder, choose_decoder
+from clipbert_cli.media.dali.clips import EncodedClips, why_not
+from clipbert_cli.media.dali.pipeline import DaliDecoder
+from clipbert_cli.media.frames import decode_canvas
+from clipbert_cli.media.probe import probe_video
 
-X265 = "keyint=12:bframes=3:log-level=none"
-VPX = {"container": "webm", "options": {"g": "12", "cpu-used": "8"}}
-CASES: dict[str, dict[str, Any]] = {
-    "h264": {"options": {"g": "12", "bf": "2"}},
-    "h264 360p": {"height": 360, "width": 640, "options": {"g": "12", "bf": "2"}},
-    "h264 1080p": {"height": 1080, "width": 1920, "options": {"g": "12", "preset": "ultrafast"}},
-    "h264 slices": {"options": {"g": "12", "x264-params": "slices=4"}},
-    "h264 many b": {"options": {"g": "48", "x264-params": "bframes=8:b-pyramid=normal:b-adapt=0"}},
-    "h264 full range": {"pix_fmt": "yuvj420p", "options": {"g": "12"}},
-    "h264 interlaced": {"options": {"g": "12", "x264-params": "interlaced=1"}},
-    "hevc": {"codec": "libx265", "options": {"x265-params": X265}},
-    "hevc padded": {
-        "codec": "libx265",
-        "height": 720,
-        "width": 1280,
-        "options": {"preset": "ultrafast", "x265-params": f"{X265}:min-cu-size=32:ctu=64"},
-    },
-    "hevc open group": {"codec": "libx265", "options": {"x265-params": f"{X265}:open-gop=1:min-keyint=12"}},
-    "vp9": {"codec": "libvpx-vp9", **VPX},
-    "vp9 small": {"codec": "libvpx-vp9", "height": 144, "width": 176, **VPX},
-    "vp8": {"codec": "libvpx", **VPX},
-}
-CLIPS = ((3, 17), (20, 3), (33, 47), (47, 47))
+from dali_cases import CLIPS, LARGE, ON_A_CPU, ON_A_GPU, VIDEOS, damaged_clips, encoded_clips, made  # isort: skip
 
 
-def encoded(name: str, device: str) -> tuple[bytes, Any, Any, Any]:
-    """Return a case's file, what probing gives, the decoder on this device, and the encoded clips or None."""
-    from made_media import video
-
-    from clipbert_cli.media.backend import choose_decoder
-    from clipbert_cli.media.dali.clips import video_segments
-    from clipbert_cli.media.probe import probe_video
-
-    data = video(48, **({"height": 240, "width": 320} | CASES[name]))
-    known = probe_video(data)
-    decoder = choose_decoder("dali", torch.device(device), "video")
-    table = known.packets
-    clips = table and video_segments(data, CLIPS, info=known.info, table=table, decoder=decoder)
-    return data, known, decoder, clips
+def video_decoder(device: str) -> Decoder:
+    return choose_decoder("dali", torch.device(device), "video")
 
 
-def parity(device: str, *, only: Sequence[str] = tuple(CASES)) -> dict[str, Any]:
+def encoded(name: str, device: str) -> EncodedClips:
+    """Return the encoded clips of a video that this device decodes."""
+    clips = encoded_clips(made(name), video_decoder(device))
+    assert clips is not None
+    return clips
+
+
+def parity(device: str) -> dict[str, Any]:
     """Return how far DALI's frames are from PyAV's; a decoder is used three times, so that memory is reused."""
-    from clipbert_cli.media.dali.clips import why_not
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-    from clipbert_cli.media.frames import decode_canvas
-
+    decoder = video_decoder(device)
     found: dict[str, Any] = {}
-    decoders: dict[int, DaliDecoder] = {}  # one per canvas, shared by all cases: codecs and sizes alternate in it
-    for name in only:
-        data, known, decoder, clips = encoded(name, device)
+    decoders: dict[int, DaliDecoder] = {}  # one per canvas, shared by all videos: codecs and sizes alternate in it
+    for name in VIDEOS:
+        known = probe_video(made(name))
+        clips = encoded_clips(made(name), decoder)
         if clips is None:
             found[name] = why_not(known.info, known.packets, decoder) or "left to PyAV for its packets"
             continue
         side = max(clips.height, clips.width)
         dali = decoders.setdefault(side, DaliDecoder(decoder, kind="video", frame_size=side))
-        wanted = decode_canvas(data, CLIPS, side, info=known.info, packets=known.packets, colours="dali").float()
+        wanted = decode_canvas(made(name), CLIPS, side, info=known.info, packets=known.packets, colours="dali").float()
         turns = [(dali.decode([clips] * (1 + turn))[-1].cpu().float() - wanted).abs() for turn in range(3)]
         found[name] = {"mean": max(turn.mean().item() for turn in turns), "most": max(t.max().item() for t in turns)}
     return found
@@ -104,11 +78,8 @@ def parity(device: str, *, only: Sequence[str] = tuple(CASES)) -> dict[str, Any]
 
 def ends(device: str) -> str:
     """Decode, keep the decoder, and return: the exit code of this process is the result."""
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
-    _, _, decoder, clips = encoded("vp9", device)
-    globals()["kept"] = dali = DaliDecoder(decoder, kind="video", frame_size=224)
-    dali.decode([clips])
+    globals()["kept"] = dali = DaliDecoder(video_decoder(device), kind="video", frame_size=224)
+    dali.decode([encoded("vp9", device)])
     return "decoded"
 
 
@@ -118,9 +89,7 @@ def jpeg(device: str) -> dict[str, Any]:
     from made_media import image, marked_frame
     from PIL import Image
 
-    from clipbert_cli.media.backend import choose_decoder
     from clipbert_cli.media.dali.clips import image_segment
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
     from clipbert_cli.media.images import decode_image
 
     picture = Image.fromarray(marked_frame(77, 480, 640))
@@ -145,15 +114,10 @@ def jpeg(device: str) -> dict[str, Any]:
 
 def cache(device: str) -> dict[str, Any]:
     """Return milliseconds per segment and the GPU's free memory, six times in a row."""
-
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
     found: dict[str, Any] = {}
-    for name in ("h264", "h264 360p", "hevc", "hevc padded", "vp9", "vp8"):
-        *_, decoder, clips = encoded(name, device)
-        if clips is None:
-            continue
-        dali = DaliDecoder(decoder, kind="video", frame_size=224)
+    for name in ON_A_CPU if device == "cpu" else (*ON_A_GPU, *LARGE):
+        clips = encoded(name, device)
+        dali = DaliDecoder(video_decoder(device), kind="video", frame_size=224)
         found[name] = []
         for _ in range(6):
             begin = time.perf_counter()
@@ -167,19 +131,12 @@ def cache(device: str) -> dict[str, Any]:
 
 def damaged(device: str) -> dict[str, Any]:
     """Return what becomes of 60 damaged segments, and whether the next whole one is right each time."""
-    from clipbert_cli.errors import DecodeError
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
-    *_, decoder, clips = encoded("vp9" if device == "cpu" else "h264", device)
-    dali = DaliDecoder(decoder, kind="video", frame_size=320)
-    before, rng, fates, right = dali.decode([clips]), random.Random(1), {"pixels": 0, "error": 0}, 0
-    for number in range(60):
-        segment = clips.segments[number % len(clips.segments)]
-        data = bytearray(segment.data)
-        for _ in range(1 + number % 20):
-            data[rng.randrange(data.find(b"mdat") + 8, len(data))] ^= 1 << rng.randrange(8)
+    clips = encoded("vp9" if device == "cpu" else "h264", device)
+    dali = DaliDecoder(video_decoder(device), kind="video", frame_size=320)
+    before, fates, right = dali.decode([clips]), {"pixels": 0, "error": 0}, 0
+    for wrong in damaged_clips(clips, 60):
         try:
-            dali.decode([replace(clips, segments=(replace(segment, data=bytes(data)),))])
+            dali.decode([wrong])
             fates["pixels"] += 1
         except DecodeError:
             fates["error"] += 1

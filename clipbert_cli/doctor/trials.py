@@ -24,6 +24,7 @@ from clipbert_cli.loading.dali_batches import MAX_MEAN_DIFFERENCE
 from clipbert_cli.media.backend import Decoder, choose_decoder
 from clipbert_cli.media.canvas import resize_pad
 from clipbert_cli.media.dali.clips import EncodedClips, image_segment, video_segments
+from clipbert_cli.media.dali.pipeline import DaliDecoder
 from clipbert_cli.media.frames import decode_canvas
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.probe import probe_video
@@ -103,8 +104,6 @@ def _try_jpeg(dali: Decoder | None) -> Finding:
 
 def _compared(part: str, dali: Decoder, encoded: EncodedClips, wanted: torch.Tensor, *, kind: Kind) -> Finding:
     """Decode with DALI, and compare with the frames (K, T, 3, S, S) that are right."""
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
     value = f"{'PyAV' if kind == 'video' else 'Pillow'}, DALI on {dali.device}"
     advice = "set data.decoder=pyav, or install another version of DALI or of the driver"
     try:

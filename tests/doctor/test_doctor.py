@@ -20,6 +20,7 @@ from clipbert_cli.doctor import devices, machine, trials
 from clipbert_cli.doctor.devices import examine_devices
 from clipbert_cli.doctor.findings import Finding
 from clipbert_cli.doctor.machine import examine_machine
+from clipbert_cli.media.dali.pipeline import DaliDecoder
 
 CPU = torch.device("cpu")
 
@@ -161,8 +162,6 @@ def test_a_decoder_that_gives_other_frames_is_broken(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.dali
 def test_dali_that_gives_other_frames_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
     monkeypatch.setattr(DaliDecoder, "decode", lambda self, items: torch.full((1, 1, 2, 3, 192, 192), 10))
     assert "levels from PyAV's" in found(trials.try_decoding(CPU), "decoding vp9").problem
 

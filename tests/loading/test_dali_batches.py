@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from dali_cases import ON_CPU, ON_GPU, OPEN_GOP, VP9, assert_close_pixels
+from dali_cases import LEFT_TO_PYAV, ON_A_CPU, ON_A_GPU, ON_CPU, ON_GPU, VP9, assert_close_pixels, made
 from made_media import image, marked_frame, read_index, video
 
 from clipbert_cli.errors import ClipbertError, DecodeError
@@ -18,6 +19,9 @@ from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.media.backend import Decoder
+from clipbert_cli.media.dali.clips import EncodedClips
+from clipbert_cli.media.dali.mp4 import write_mp4
+from clipbert_cli.media.dali.pipeline import DaliDecoder
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
@@ -99,22 +103,22 @@ def test_media_that_neither_decodes_follow_on_bad_media(
     assert "not those that were packed" in caplog.text
 
 
+def break_one_segment(monkeypatch: pytest.MonkeyPatch, broken: Callable[[bytes], bytes]) -> None:
+    """Change the file of the second segment that is made."""
+    written = itertools.count(1)
+
+    def write(*arguments: Any, **options: Any) -> bytes:
+        file = write_mp4(*arguments, **options)
+        return broken(file) if next(written) == 2 else file
+
+    monkeypatch.setattr("clipbert_cli.media.dali.clips.write_mp4", write)
+
+
 @pytest.mark.dali
 def test_pyav_decodes_what_dali_fails_to_decode(
     some_videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from clipbert_cli.media.dali import clips as dali_clips
-
-    write = dali_clips.write_mp4
-    written = 0
-
-    def write_a_broken_one(*arguments: Any, **options: Any) -> bytes:
-        nonlocal written
-        written += 1
-        file = write(*arguments, **options)
-        return file[: len(file) - 40] + bytes(40) if written == 2 else file
-
-    monkeypatch.setattr(dali_clips, "write_mp4", write_a_broken_one)
+    break_one_segment(monkeypatch, lambda file: file[: len(file) - 40] + bytes(40))
     by_dali = batches(some_videos, "video", ON_CPU)
     by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
     for one, other in zip(by_dali, by_pyav, strict=True):
@@ -167,8 +171,6 @@ def test_a_dali_that_cannot_start_leaves_all_to_pyav_if_the_choice_is_free(
 def test_frames_that_differ_from_pyavs_move_their_codec_and_size_to_pyav(
     some_videos: Path, wrong: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
     decode, calls = DaliDecoder.decode, []
 
     def decodes_wrongly(self: DaliDecoder, items: Any) -> torch.Tensor:
@@ -188,8 +190,6 @@ def test_frames_that_differ_from_pyavs_move_their_codec_and_size_to_pyav(
 def test_media_that_failed_once_are_not_given_to_dali_again(
     some_videos: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
     seen: list[int] = []
     decode = DaliDecoder.decode
 
@@ -216,8 +216,6 @@ def test_media_that_failed_once_are_not_given_to_dali_again(
 def test_a_batch_that_memory_does_not_hold_is_decoded_in_parts(
     some_videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
     by_pyav = batches(some_videos, "video", ON_CPU, pyav_only=True)
     decode, sizes = DaliDecoder._decode_part, []
 
@@ -254,28 +252,44 @@ def test_dali_decodes_jpeg_images(tmp_path: Path) -> None:
     assert [read_index(frame[0, 0].permute(1, 2, 0).numpy()) for frame in by_dali.frames] == [0, 1, 2, 3]
 
 
-@pytest.mark.cuda
-@pytest.mark.dali
-def test_pyav_decodes_a_corrupt_batch_on_a_gpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.fixture(scope="module")
+def all_kinds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One video of each kind, whether a GPU takes it or not."""
+    folder = tmp_path_factory.mktemp("kinds")
+    for name in (*ON_A_GPU, *LEFT_TO_PYAV):
+        (folder / f"{name}.mkv").write_bytes(made(name))
+    pack_media([folder], folder / "store", workers=0)
+    return folder / "store"
+
+
+@pytest.mark.parametrize(
+    "decoder",
+    [
+        pytest.param(ON_CPU, marks=pytest.mark.dali, id="cpu"),
+        pytest.param(ON_GPU, marks=[pytest.mark.cuda, pytest.mark.dali], id="cuda"),
+    ],
+)
+@pytest.mark.parametrize("damaged", [False, True])
+def test_every_kind_of_video_is_close_to_pyavs(
+    damaged: bool, decoder: Decoder, all_kinds: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from clipbert_cli.media.dali import clips as dali_clips
-
-    (tmp_path / "d.mp4").write_bytes(video(40, height=144, width=192, **OPEN_GOP))  # PyAV's, in the same colours
-    some_videos = pack_videos(tmp_path, height=144, width=192)  # NVDEC takes no smaller VP9 than 128 x 128
-    write, written = dali_clips.write_mp4, 0
-
-    def write_a_broken_one(*arguments: Any, **options: Any) -> bytes:
-        nonlocal written
-        written += 1
-        file = write(*arguments, **options)
-        return b"no file at all" if written == 2 else file
-
-    monkeypatch.setattr(dali_clips, "write_mp4", write_a_broken_one)
-    for one, other in zip(
-        batches(some_videos, "video", ON_GPU), batches(some_videos, "video", ON_GPU, pyav_only=True), strict=True
-    ):
-        assert one.frames.is_cuda
+    """PyAV decodes what this device does not, in the same colours, and what is damaged."""
+    if damaged:
+        break_one_segment(monkeypatch, lambda file: b"no file at all")
+    by_dali, by_pyav = (batches(all_kinds, "video", decoder, pyav_only=only) for only in (False, True))
+    for one, other in zip(by_dali, by_pyav, strict=True):
+        assert one.frames.device.type == decoder.device_type
         assert one.media_ids == other.media_ids
-        assert_close_pixels(one.frames.cpu(), other.frames)
-    assert caplog.text.count("PyAV decodes it instead") == 1
+        for found, wanted in zip(one.frames.cpu(), other.frames, strict=True):
+            assert_close_pixels(found, wanted)
+    assert caplog.text.count("PyAV decodes") == damaged  # A wrong decoder does not hide behind PyAV.
+
+
+@pytest.mark.parametrize(("decoder", "taken"), [(ON_CPU, ON_A_CPU), (ON_GPU, ON_A_GPU)], ids=["cpu", "cuda"])
+def test_dali_gets_the_kinds_that_it_decodes(decoder: Decoder, taken: Sequence[str], all_kinds: Path) -> None:
+    source = open_media(all_kinds, kind="video")
+    groups = group_by_media([Example(name, name, ("?",)) for name in source], max_examples=1)
+    data = GroupDataset(groups, source, MediaSettings(ClipSampling("random", 3, 2, 2.0), 96, decoder=decoder), seed=7)
+    items = [data[Position(0, number)] for number in range(len(groups))]
+    encoded = {item.group.media_id for item in items if isinstance(item.frames, EncodedClips)}
+    assert encoded == {*taken} | ({"vp8 odd"} if decoder is ON_CPU else set())

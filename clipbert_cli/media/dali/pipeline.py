@@ -43,19 +43,18 @@ class DaliDecoder:
 
     Args:
         kind: a pipeline decodes either videos or images.
-        dtype: torch.uint8, the default, or torch.float32 for unrounded pixels of 0..255.
+        resizes: DALI resizes the frames, too. By default it does so on a GPU. On a CPU the code for PyAV's frames does
+            it, so that the pixels are the same.
     """
 
-    def __init__(self, decoder: Decoder, *, kind: Kind, frame_size: int, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, decoder: Decoder, *, kind: Kind, frame_size: int, resizes: bool | None = None) -> None:
         import torch
 
         self.device = torch.device(decoder.device)
         self.kind = kind
         self.frame_size = frame_size
-        self.dtype = dtype or torch.uint8
-        # On a GPU DALI also resizes the frames. On a CPU the code for PyAV's frames does it, so the pixels are the
-        # same.
         self._on_gpu = self.device.type == "cuda"
+        self._resizes = self._on_gpu if resizes is None else resizes
         self._pipeline = self._build()
         self._failures = 0
 
@@ -72,7 +71,7 @@ class DaliDecoder:
 
         first, side = items[0], self.frame_size
         per_item = first.num_clips * first.num_frames
-        canvas = torch.zeros((len(items) * per_item, side, side, 3), dtype=self.dtype, device=self.device)
+        canvas = torch.zeros((len(items) * per_item, side, side, 3), dtype=torch.uint8, device=self.device)
         canvas = channels_first(canvas)  # (B*K*T, 3, S, S)
         work = [
             _Work(item, number * per_item, segment) for number, item in enumerate(items) for segment in item.segments
@@ -112,7 +111,7 @@ class DaliDecoder:
         import torch
 
         sizes = [(item.height, item.width) for item, *_ in work]
-        if self._on_gpu:
+        if self._resizes:
             sizes = [resize_size(*size, self.frame_size) for size in sizes]
         outputs = self._run(work, sizes)
         for number, (item, base, segment) in enumerate(work):
@@ -124,7 +123,7 @@ class DaliDecoder:
                 raise DecodeError(f"DALI gives {tuple(frames.shape)} for {len(segment.frames)} frames")
             for frame, slots in zip(frames, segment.slots, strict=True):
                 first, *others = (canvas[base + slot] for slot in slots)
-                if self._on_gpu:
+                if self._resizes:
                     turned = upright(channels_first(frame), item.orientation)  # (3, h, w)
                     first[:, : turned.shape[1], : turned.shape[2]] = turned
                 else:
@@ -136,14 +135,14 @@ class DaliDecoder:
             torch.cuda.current_stream(self.device).synchronize()
 
     def _run(self, work: Sequence[_Work], sizes: Sequence[tuple[int, int]]) -> Any:
-        """Return DALI's output: (F, h, w, 3) per video segment, (h, w, 3) per image. `sizes` are (h, w) on a GPU."""
+        """Return DALI's output: (F, h, w, 3) per video segment, (h, w, 3) per image. `sizes` are (h, w) of each."""
         segments = [segment for *_, segment in work]
         inputs = {
             "encoded": [np.frombuffer(segment.data, dtype=np.uint8) for segment in segments],
             "offset": [np.array(item.offset, dtype=np.int32) for item, *_ in work],
             "shown": [np.array((item.height, item.width), dtype=np.int32) for item, *_ in work],
         }
-        if self._on_gpu:
+        if self._resizes:
             inputs["size"] = [np.array(size, dtype=np.float32) for size in sizes]
         if self.kind == "video":
             inputs["frames"] = [np.array(segment.frames, dtype=np.int32) for segment in segments]
@@ -165,7 +164,6 @@ class DaliDecoder:
         return outputs
 
     def _build(self) -> Any:
-        import torch
         from nvidia.dali import Pipeline, fn, types
 
         pipeline = Pipeline(
@@ -202,7 +200,7 @@ class DaliDecoder:
                 shape=fn.external_source(name="shown", device="cpu", dtype=types.INT32, ndim=1),
                 axis_names="HW",
             )
-            if self._on_gpu:
+            if self._resizes:
                 # As `canvas.resize_into`: bilinear, half-pixel centres, no antialiasing. Sizes are given, because
                 # DALI's own computation rounds where the original truncates.
                 pixels = fn.resize(
@@ -210,7 +208,7 @@ class DaliDecoder:
                     size=fn.external_source(name="size", device="cpu", dtype=types.FLOAT, ndim=1),
                     interp_type=types.INTERP_LINEAR,
                     antialias=False,
-                    dtype=types.UINT8 if self.dtype == torch.uint8 else types.FLOAT,
+                    dtype=types.UINT8,
                 )
             pipeline.set_outputs(pixels)
         # The message concerns NPP and cuFFT, which nothing here uses. The filter stays, because filters that are taken

@@ -9,69 +9,83 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from dali_cases import CLIPS, ON_CPU, ON_GPU, OPEN_GOP, VP9, probed
+from dali_cases import (
+    CLIPS,
+    FULL_RANGE,
+    INTERLACED,
+    LEFT_TO_PYAV,
+    ON_A_GPU,
+    ON_CPU,
+    ON_GPU,
+    VP9,
+    encoded_clips,
+    made,
+    probed,
+)
 from made_media import read_index, video
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.bitstream import NalFormat, is_one_shown_frame
-from clipbert_cli.media.dali.clips import EncodedClips, Segment, video_segments, why_not
+from clipbert_cli.media.dali.clips import EncodedClips, video_segments, why_not
 from clipbert_cli.media.frames import rgb_frames
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import FrameIndices
 from clipbert_cli.store.records import packet_table, packets_record
 
 
-def segments_of(data: bytes, clips: FrameIndices, *, decoder: Decoder) -> tuple[Segment, ...]:
-    known = probed(data)
-    encoded = video_segments(data, clips, info=known.info, table=known.packets, decoder=decoder)
+def encoded_on_a_gpu(data: bytes, clips: FrameIndices) -> EncodedClips:
+    encoded = encoded_clips(data, ON_GPU, clips)
     assert encoded is not None
-    return encoded.segments
+    return encoded
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"options": {"g": "12", "bf": "2"}},
-        {"container": "matroska", "options": {"g": "16", "bf": "0"}},
-        {"codec": "libx265", "options": {"x265-params": "keyint=12:bframes=3:log-level=none"}},
-        {"codec": "libx265", "options": {"x265-params": "keyint=12:min-keyint=12:open-gop=1:log-level=none"}},
-        {"codec": "libvpx", "container": "webm", "options": {"g": "12", "cpu-used": "8"}},
-        VP9,
-    ],
-)
-def test_the_frames_of_segments_are_those_of_the_clips(settings: dict[str, object]) -> None:
-    segments = segments_of(video(48, height=144, width=192, **settings), CLIPS, decoder=ON_GPU)
-    found: dict[int, int] = {}
-    for segment in segments:
+@pytest.mark.parametrize("name", ON_A_GPU)
+def test_the_frames_of_segments_are_those_of_the_clips(name: str) -> None:
+    """Padded pictures are decoded whole, and cut afterwards."""
+    data = made(name)
+    encoded = encoded_on_a_gpu(data, CLIPS)
+    assert (encoded.coded != (encoded.height, encoded.width)) == ("padded" in name)
+    assert not (encoded.coded[0] | encoded.coded[1]) % 16
+    right = dict(rgb_frames(data, {index for clip in CLIPS for index in clip}, info=probed(data).info))
+    found = shown_frames(encoded)
+    assert len(found) == 8
+    for slot, frame in found.items():
+        index = CLIPS[slot // 2][slot % 2]
+        assert read_index(frame) == read_index(right[index]) == index
+        # The scaler reads chroma beyond the cut, so the last columns and rows may differ by rounding.
+        whole = slice(None, -2 if "padded" in name else None)
+        assert np.array_equal(frame[whole, whole], right[index][whole, whole])
+
+
+def shown_frames(encoded: EncodedClips) -> dict[int, np.ndarray]:
+    """Slot -> the shown part of the picture that FFmpeg decodes from the segments."""
+    found = {}
+    (top, left), (height, width) = encoded.offset, (encoded.height, encoded.width)
+    for segment in encoded.segments:
         assert list(segment.frames) == sorted(set(segment.frames))
         with av.open(io.BytesIO(segment.data)) as container:
-            frames = [read_index(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-        for number, slots in zip(segment.frames, segment.slots, strict=True):
-            found |= dict.fromkeys(slots, frames[number])
-    assert found == dict(enumerate(index for clip in CLIPS for index in clip))
+            pictures = [
+                frame.to_ndarray(format="rgb24", src_colorspace="ITU601", dst_colorspace="ITU601")
+                for frame in container.decode(video=0)
+            ]
+        assert {picture.shape[:2] for picture in pictures} == {encoded.coded}
+        for place, slots in zip(segment.frames, segment.slots, strict=True):
+            found |= dict.fromkeys(slots, pictures[place][top : top + height, left : left + width])
+    return found
+
+
+@pytest.mark.parametrize("name", LEFT_TO_PYAV)
+def test_videos_that_dali_decodes_wrongly_on_a_gpu_are_left_to_pyav(name: str) -> None:
+    assert encoded_clips(made(name), ON_GPU) is None
 
 
 def test_a_segment_holds_no_more_packets_than_its_frames_need() -> None:
     data = video(48, options={"g": "12", "bf": "2"})
-    (segment,) = segments_of(data, ((17,),), decoder=ON_GPU)
+    (segment,) = encoded_on_a_gpu(data, ((17,),)).segments
     with av.open(io.BytesIO(segment.data)) as container:
         assert 1 <= sum(1 for packet in container.demux(video=0) if packet.size) <= 6
     assert len(segment.data) < len(data) / 3
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        OPEN_GOP | {"height": 144, "width": 192},  # parameter sets reach NVDEC with IDR pictures alone
-        VP9,  # 96 x 64 is too small for NVDEC
-        {"height": 144, "width": 192, "options": {"x264-params": "interlaced=1"}},
-    ],
-)
-def test_videos_that_dali_decodes_wrongly_on_a_gpu_are_left_to_pyav(settings: dict[str, Any]) -> None:
-    data = video(48, **settings)
-    known = probed(data)
-    assert video_segments(data, CLIPS, info=known.info, table=known.packets, decoder=ON_GPU) is None
 
 
 def test_packets_with_hidden_frames_and_with_fields_are_recognised() -> None:
@@ -98,54 +112,6 @@ def test_the_size_of_coded_pictures_is_in_the_table(settings: dict[str, Any], si
     assert packet_table(packets_record(known.packets)).coded_size == size
 
 
-PADDED = {
-    "h264": {"height": 360, "width": 640},
-    "h264 baseline": {"height": 252, "width": 448, "options": {"profile": "baseline", "g": "12"}},
-    "h264 both sides": {"height": 90, "width": 130},
-    "h264 matroska": {"height": 150, "width": 196, "container": "matroska"},
-    "hevc": {
-        "codec": "libx265",
-        "height": 146,
-        "width": 200,
-        "options": {"x265-params": "keyint=12:bframes=3:ctu=32:min-cu-size=32:log-level=none"},
-    },
-}
-
-
-@pytest.mark.parametrize("settings", PADDED.values(), ids=PADDED)
-def test_padded_pictures_are_decoded_whole_and_cut_afterwards(settings: dict[str, Any]) -> None:
-    data = video(30, **settings)
-    known = probed(data)
-    assert known.packets is not None
-    clips = ((3, 17), (29, 3))
-    encoded = video_segments(data, clips, info=known.info, table=known.packets, decoder=ON_GPU)
-    assert encoded is not None
-    assert encoded.coded != (encoded.height, encoded.width) == (settings["height"], settings["width"])
-    assert not (encoded.coded[0] | encoded.coded[1]) % 16
-    right = dict(rgb_frames(data, {3, 17, 29}, info=known.info))
-    for slot, frame in shown_frames(encoded).items():
-        wanted = right[clips[slot // 2][slot % 2]]
-        assert read_index(frame) == read_index(wanted)
-        # The scaler reads chroma beyond the cut, so the last columns and rows may differ by rounding.
-        assert np.array_equal(frame[:-2, :-2], wanted[:-2, :-2])
-
-
-def shown_frames(encoded: EncodedClips) -> dict[int, np.ndarray]:
-    """Slot -> the shown part of the picture that FFmpeg decodes from the segments."""
-    found = {}
-    (top, left), (height, width) = encoded.offset, (encoded.height, encoded.width)
-    for segment in encoded.segments:
-        with av.open(io.BytesIO(segment.data)) as container:
-            pictures = [
-                frame.to_ndarray(format="rgb24", src_colorspace="ITU601", dst_colorspace="ITU601")
-                for frame in container.decode(video=0)
-            ]
-        assert {picture.shape[:2] for picture in pictures} == {encoded.coded}
-        for place, slots in zip(segment.frames, segment.slots, strict=True):
-            found |= dict.fromkeys(slots, pictures[place][top : top + height, left : left + width])
-    return found
-
-
 @pytest.mark.parametrize(
     ("settings", "decoder", "reason"),
     [
@@ -154,8 +120,8 @@ def shown_frames(encoded: EncodedClips) -> dict[int, np.ndarray]:
         ({"pix_fmt": "yuv420p10le", "options": {"g": "12"}}, ON_GPU, "profile 110"),
         ({"pix_fmt": "gray", "options": {"profile": "high"}}, ON_GPU, "4:2:0"),
         ({"pix_fmt": "yuv444p", "options": {"g": "12"}}, ON_GPU, "profile"),
-        ({"pix_fmt": "yuvj420p"}, ON_GPU, "full range"),
-        ({"options": {"x264-params": "interlaced=1"}}, ON_GPU, "interlaced"),
+        (FULL_RANGE, ON_GPU, "full range"),
+        (INTERLACED, ON_GPU, "interlaced"),
         ({"container": "mpegts"}, ON_GPU, "packet table"),
         ({"width": 32}, ON_GPU, "does not decode h264 of 32 x 64"),
         ({"codec": "libx265", "options": {"x265-params": "log-level=none"}}, ON_GPU, "does not decode hevc of 96 x 64"),

@@ -2,58 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from dali_cases import CLIPS, ON_CPU, ON_GPU, VP9, assert_close_pixels, probed
+from dali_cases import (
+    CLIPS,
+    ON_A_CPU,
+    ON_A_GPU,
+    ON_CPU,
+    ON_GPU,
+    VP8,
+    VP9,
+    assert_close_pixels,
+    damaged_clips,
+    encoded_clips,
+    made,
+    probed,
+)
 from made_media import image, marked_frame, read_index, video
+from PIL import Image
 
 from clipbert_cli.errors import DecodeError
+from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.canvas import resize_pad
-from clipbert_cli.media.dali.clips import EncodedClips, image_segment, video_segments
-from clipbert_cli.media.frames import rgb_frames
+from clipbert_cli.media.dali.clips import EncodedClips, image_segment
+from clipbert_cli.media.dali.pipeline import DaliDecoder
+from clipbert_cli.media.frames import decode_canvas
+from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.sampling import FrameIndices
 
+DECODERS = {"cpu": ON_CPU, "cuda": ON_GPU}
+ON_DEVICES = [
+    pytest.param("cpu", marks=pytest.mark.dali),
+    pytest.param("cuda", marks=[pytest.mark.cuda, pytest.mark.dali]),
+]
 
-def decoded(data: bytes, clips: FrameIndices, size: int, dtype: torch.dtype, device: str = "cpu") -> torch.Tensor:
-    """(K, T, 3, S, S) by DALI."""
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
 
-    known = probed(data)
-    decoder = ON_CPU if device == "cpu" else ON_GPU
-    encoded = video_segments(data, clips, info=known.info, table=known.packets, decoder=decoder)
+def on_devices(cpu: Iterable[str], gpu: Iterable[str]) -> list[object]:
+    """Parameters (name, device), for what each device decodes."""
+    return [
+        pytest.param(name, *each.values, marks=each.marks, id=f"{name} {each.values[0]}")
+        for each, names in zip(ON_DEVICES, (cpu, gpu), strict=True)
+        for name in names
+    ]
+
+
+def clips_for(data: bytes, decoder: Decoder, clips: FrameIndices = CLIPS) -> EncodedClips:
+    encoded = encoded_clips(data, decoder, clips)
     assert encoded is not None
-    return DaliDecoder(decoder, kind="video", frame_size=size, dtype=dtype).decode([encoded])[0].cpu()
+    return encoded
 
 
-def expected(data: bytes, clips: FrameIndices, size: int, dtype: torch.dtype) -> torch.Tensor:
-    """The same by PyAV and torch."""
+def expected(data: bytes, size: int) -> torch.Tensor:
+    """The frames `CLIPS` by PyAV and torch, (K, T, 3, S, S)."""
     known = probed(data)
-    wanted = {index for clip in clips for index in clip}
-    frames = {
-        index: torch.from_numpy(frame.copy())  # (h, w, 3)
-        for index, frame in rgb_frames(data, wanted, info=known.info, packets=known.packets, colours="dali")
-    }
-    canvas = torch.zeros((len(clips), len(clips[0]), 3, size, size), dtype=dtype)
-    for k, clip in enumerate(clips):
-        for t, index in enumerate(clip):
-            canvas[k, t] = resize_pad(frames[index][None], size, dtype=dtype)[0]
-    return canvas
+    return decode_canvas(data, CLIPS, size, info=known.info, packets=known.packets, colours="dali")
 
 
 @pytest.mark.dali
-@pytest.mark.parametrize(
-    ("codec", "height", "width"), [("libvpx-vp9", 64, 96), ("libvpx-vp9", 146, 98), ("libvpx", 66, 98)]
-)
-def test_video_on_cpu_equals_pyav(codec: str, height: int, width: int) -> None:
-    data = video(48, **(VP9 | {"codec": codec, "height": height, "width": width}))
-    native = max(height, width)  # nothing is resized
-    assert torch.equal(decoded(data, CLIPS, native, torch.uint8), expected(data, CLIPS, native, torch.uint8))
-    for size in (224, 72):
-        for dtype in (torch.float32, torch.uint8):
-            assert torch.equal(decoded(data, CLIPS, size, dtype), expected(data, CLIPS, size, dtype))
+@pytest.mark.parametrize("settings", [VP9, VP9 | {"height": 146, "width": 98}, VP8 | {"height": 66, "width": 98}])
+def test_video_on_cpu_equals_pyav(settings: dict[str, Any]) -> None:
+    data = video(48, **settings)
+    for size in (max(probed(data).info.upright_size), 224, 72):
+        dali = DaliDecoder(ON_CPU, kind="video", frame_size=size)
+        assert torch.equal(dali.decode([clips_for(data, ON_CPU)])[0], expected(data, size))
 
 
 @pytest.mark.dali
@@ -61,11 +77,6 @@ def test_video_on_cpu_equals_pyav(codec: str, height: int, width: int) -> None:
     "options", [{}, {"subsampling": 0}, {"progressive": True}, {"grey": True}, {"exif": b"turned"}]
 )
 def test_jpeg_on_cpu_equals_pillow(options: dict[str, object]) -> None:
-    from PIL import Image
-
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-    from clipbert_cli.media.images import decode_image
-
     picture = Image.fromarray(marked_frame(77, 90, 130))
     options = dict(options)
     if options.pop("grey", False):
@@ -76,17 +87,15 @@ def test_jpeg_on_cpu_equals_pillow(options: dict[str, object]) -> None:
         options["exif"] = exif
     data = image(picture, "jpeg", **options)
     pixels = decode_image(data)[None]  # (1, 90, 130, 3)
-    for size, dtype in ((130, torch.uint8), (448, torch.float32), (448, torch.uint8)):
-        dali = DaliDecoder(ON_CPU, kind="image", frame_size=size, dtype=dtype)
+    for size in (130, 448):
+        dali = DaliDecoder(ON_CPU, kind="image", frame_size=size)
         found = dali.decode([image_segment(data, height=90, width=130)])[0, 0]
-        assert torch.equal(found, resize_pad(pixels, size, dtype=dtype))
+        assert torch.equal(found, resize_pad(pixels, size))
 
 
 @pytest.mark.dali
 def test_a_bad_segment_is_reported_and_the_decoder_still_works() -> None:
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-
-    good = encoded_clips(video(48, **VP9))
+    good = clips_for(video(48, **VP9), ON_CPU, ((20,),))
     broken = bytearray(good.segments[0].data)
     broken[len(broken) // 2 :] = bytes(byte ^ 0x5A for byte in broken[len(broken) // 2 :])
     bad = replace(good, segments=(replace(good.segments[0], data=bytes(broken)),))
@@ -100,41 +109,47 @@ def test_a_bad_segment_is_reported_and_the_decoder_still_works() -> None:
     assert read_index(before[0, 0, 0].permute(1, 2, 0).numpy()) == 20
 
 
-def encoded_clips(data: bytes) -> EncodedClips:
-    known = probed(data)
-    assert known.packets is not None
-    encoded = video_segments(data, ((20,),), info=known.info, table=known.packets, decoder=ON_CPU)
-    assert encoded is not None
-    return encoded
+# ------------------------------------------------------------------------- on a GPU, and as far as a CPU goes
+#
+# DALI resizes here in both cases, as it does on a GPU.
 
 
-# ---------------------------------------------------------------------------------------------- on a GPU
+@pytest.mark.parametrize(("name", "device"), on_devices(ON_A_CPU, ON_A_GPU))
+def test_a_video_is_close_to_pyavs(name: str, device: str) -> None:
+    encoded = clips_for(made(name), DECODERS[device])
+    for size in (max(encoded.height, encoded.width), 448, 72):
+        dali = DaliDecoder(DECODERS[device], kind="video", frame_size=size, resizes=True)
+        assert_close_pixels(dali.decode([encoded])[0].cpu(), expected(made(name), size))
 
 
-VIDEOS: dict[str, dict[str, Any]] = {
-    "h264 with B-frames": {"options": {"g": "12", "bf": "2", "crf": "12"}},
-    "hevc": {"codec": "libx265", "options": {"x265-params": "keyint=12:bframes=3:log-level=none"}},
-    "vp9": VP9,
-}
+@pytest.mark.parametrize("device", ON_DEVICES)
+def test_codecs_and_sizes_take_turns_in_one_decoder(device: str) -> None:
+    """NVDEC's decoders are kept and used again, and so is the memory of frames."""
+    names = [*(ON_A_CPU if device == "cpu" else ON_A_GPU)]
+    dali = DaliDecoder(DECODERS[device], kind="video", frame_size=224, resizes=True)
+    for turn in (names, names[::-1], names[1::2] * 2 + names[::2] * 3):
+        together = dali.decode([clips_for(made(name), DECODERS[device]) for name in turn]).cpu()
+        for name, found in zip(turn, together, strict=True):
+            assert_close_pixels(found, expected(made(name), 224))
 
 
-@pytest.mark.cuda
-@pytest.mark.dali
-@pytest.mark.parametrize("name", VIDEOS)
-def test_video_on_a_gpu_is_close_to_pyav(name: str) -> None:
-    data = video(48, height=240, width=320, **VIDEOS[name])
-    for size in (320, 448):
-        found = decoded(data, CLIPS, size, torch.uint8, "cuda:0")
-        assert_close_pixels(found, expected(data, CLIPS, size, torch.uint8))
+@pytest.mark.parametrize(("name", "device"), on_devices(("vp8", "vp9"), ("h264", "hevc", "vp8", "vp9")))
+def test_damage_inside_the_bitstream_stays_in_its_clips(name: str, device: str) -> None:
+    whole = clips_for(made(name), DECODERS[device])
+    dali = DaliDecoder(DECODERS[device], kind="video", frame_size=224, resizes=True)
+    before = dali.decode([whole])
+    for wrong in damaged_clips(whole, 12):
+        with contextlib.suppress(DecodeError):
+            assert torch.equal(dali.decode([whole, wrong])[0], before[0])
+        assert torch.equal(dali.decode([whole]), before)
 
 
-@pytest.mark.cuda
-@pytest.mark.dali
-def test_jpeg_on_a_gpu_is_close_to_pillow() -> None:
-    from clipbert_cli.media.dali.pipeline import DaliDecoder
-    from clipbert_cli.media.images import decode_image
-
-    data = image(marked_frame(77, 90, 130), "jpeg")
-    dali = DaliDecoder(ON_GPU, kind="image", frame_size=130)
-    found = dali.decode([image_segment(data, height=90, width=130)])[0, 0, 0].cpu()
-    assert_close_pixels(found[:, :90], torch.from_numpy(decode_image(data)).permute(2, 0, 1))
+@pytest.mark.parametrize("device", ON_DEVICES)
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"subsampling": 1}, {"progressive": True}])
+def test_a_jpeg_picture_is_close_to_pillows(options: dict[str, object], device: str) -> None:
+    data = image(marked_frame(77, 90, 130), "jpeg", **options)
+    for size in (130, 448):
+        dali = DaliDecoder(DECODERS[device], kind="image", frame_size=size, resizes=True)
+        alone, *others = dali.decode([image_segment(data, height=90, width=130)] * 9)[:, 0, 0].cpu()
+        assert_close_pixels(alone, resize_pad(decode_image(data)[None], size)[0])
+        assert all(torch.equal(each, alone) for each in others)

@@ -83,8 +83,8 @@ class Scores(NamedTuple):
     mlm_logits: Tensor | None = None
 
 
-OUTPUT_LAYER = "head.layers.2."
-"""The start of the names of a classifier's last layer, which has one row per output."""
+OUTPUT_LAYERS = ("head.layers.2.", "head.itm.")
+"""The starts of the names of the layers that have one row per output: a classifier's, and that of pretraining."""
 
 
 WIDTH_MULTIPLE = 8

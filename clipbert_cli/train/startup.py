@@ -46,6 +46,7 @@ class TrainingFacts:
                     "file": str(report.source),
                     "loaded": len(report.loaded),
                     "new": list(report.new),
+                    "ignored": {reason: len(keys) for reason, keys in report.ignored.items()},
                     "outputs": {what: count for what, count, _ in report.head},
                 }
                 for report in self.training.reports

@@ -164,49 +164,6 @@ def test_a_recipe_with_other_answers_is_refused_at_inference(
 # ------------------------------------------------------------------------------------------------ starting weights
 
 
-def dry_run(clipbert: Clipbert, run: Path, data: Path, *more: str) -> Any:
-    settings = as_options([*TINY, f"model.weights.checkpoint={run / 'best'}"])
-    return clipbert("finetune", "--recipe", "demo_qa", "--data-root", data, "--dry-run", *more, *settings)
-
-
-@pytest.mark.parametrize(
-    ("change", "lines"),
-    [
-        (lambda answers: answers, ["outputs taken over: 13"]),
-        (lambda answers: answers[::-1], ["outputs taken over: 1", "outputs taken over from another place: 12"]),
-        (lambda answers: [*answers, "cat", "dog"], ["outputs taken over: 13", "outputs new: 2 ('cat', 'dog')"]),
-    ],
-)
-def test_a_dry_run_says_which_outputs_are_taken_over(
-    clipbert: Clipbert, run: Path, data: Path, change: Callable[[list[str]], list[str]], lines: list[str]
-) -> None:
-    change_answers(data / "txt_db" / "answers.json", change)
-    done = dry_run(clipbert, run, data)
-    assert done.returncode == 0, done.stderr
-    assert all(line in done.stdout + done.stderr for line in lines)
-    (weights,) = json.loads(dry_run(clipbert, run, data, "--json").stdout)["weights"]
-    assert sum(count for what, count in weights["outputs"].items() if what.startswith("taken over")) == 13
-
-
-def test_a_dry_run_says_that_a_head_of_other_answers_is_new(clipbert: Clipbert, run: Path, data: Path) -> None:
-    change_answers(data / "txt_db" / "answers.json", lambda answers: [f"{answer}ish" for answer in answers])
-    for path in (data / "txt_db" / "train.jsonl", data / "txt_db" / "val.jsonl"):
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps({**each, "answer": f"{each['answer']}ish"}) + "\n" for each in records))
-    done = dry_run(clipbert, run, data)
-    assert done.returncode == 0, done.stderr
-    assert "of an answer layer of 13 other answers, such as" in done.stdout + done.stderr
-    assert "  new: head.layers.0.weight" in done.stdout + done.stderr
-
-
-def test_weights_of_another_vocabulary_are_refused_before_training(clipbert: Clipbert, run: Path, data: Path) -> None:
-    entries = (data / "vocab.txt").read_text().split()
-    (data / "vocab.txt").write_text("\n".join([*entries[:-2], entries[-1], entries[-2]]) + "\n")
-    done = dry_run(clipbert, run, data)
-    assert done.returncode == 1
-    assert "its word embeddings belong to another vocabulary than the one of model.tokenizer" in done.stderr
-
-
 def swapped(vocabulary: str) -> str:
     *entries, last, final = vocabulary.split()
     return "\n".join([*entries, final, last]) + "\n"

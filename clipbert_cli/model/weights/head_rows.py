@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clipbert_cli.foreign import excerpt
 from clipbert_cli.model.heads import HeadSpec
-from clipbert_cli.printable import shortened
+from clipbert_cli.printable import plural
 
-_SHOWN = 8
-"""The number of answers that a line names."""
+_UNKNOWN = "taken over as they are, because the file does not say what they mean"
+
+_NAMED = 30
+"""The number of characters in which a line names answers; of the others it gives the number."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class HeadRows:
             are, or none.
         saved_outputs: the number of outputs in the file, where `rows` is given.
         other: what the file's outputs mean instead, if none is taken over.
-        table: (what happens, how many outputs, their names), for people.
+        table: (what happens, how many outputs, their names), for people. The number is 0 if it is not known.
     """
 
     rows: tuple[int | None, ...] | None = None
@@ -41,12 +44,20 @@ class HeadRows:
             saved: None if the file does not say what its outputs mean, as files of other projects.
         """
         if saved is None or saved.task is None or own.task is None:
-            return cls(table=(("taken over as they are, because the file does not say what they mean", 0, ""),))
+            # The two outputs of a pretraining head can mean nothing else.
+            known = own.kind == "pretraining"
+            return cls(table=(("taken over", own.num_outputs, "") if known else (_UNKNOWN, 0, ""),))
         if saved.task != own.task:
-            return cls(other=f"a head of task {saved.task}")
+            return cls._new(f"a head of task {saved.task}", own)
         if saved.answers is None or own.answers is None or saved == own:
+            if saved.num_outputs != own.num_outputs:
+                return cls._new(f"a head with {plural(saved.num_outputs, 'output')}", own)
             return cls(table=(("taken over", own.num_outputs, ""),))
         return cls._of_answers(saved.answers, saved.num_outputs, own)
+
+    @classmethod
+    def _new(cls, other: str, own: HeadSpec) -> HeadRows:
+        return cls(other=other, table=(("new", own.num_outputs, ""),))
 
     @classmethod
     def _of_answers(cls, saved: Sequence[str], outputs: int, own: HeadSpec) -> HeadRows:
@@ -55,13 +66,22 @@ class HeadRows:
         place = {answer: number for number, answer in enumerate(saved)}
         rows = [place.get(answer) for answer in own.answers]
         if all(row is None for row in rows):
-            return cls(other=f"an answer layer of {len(saved)} other answers, such as {saved[0]!r}")
+            return cls._new(f"an answer layer of {len(saved)} other answers, such as {saved[0]!r}", own)
         kept = [answer for number, answer in enumerate(own.answers) if rows[number] == number]
         moved = [answer for number, answer in enumerate(own.answers) if rows[number] not in (number, None)]
         new = [answer for answer, row in zip(own.answers, rows, strict=True) if row is None]
         left = [answer for answer in saved if answer not in set(own.answers)]
-        named = (("taken over", kept), ("taken over from another place", moved), ("new", new), ("left out", left))
-        table = [(what, len(answers), shortened([*map(repr, answers)], _SHOWN)) for what, answers in named if answers]
+        named = (("taken over", kept), ("taken over, moved", moved), ("new", new), ("left out", left))
+        table = [(what, len(answers), _named(answers)) for what, answers in named if answers]
         if spare := own.num_outputs - len(rows):
             table.append(("new, without an answer", spare, ""))
         return cls(tuple(rows) + (None,) * spare, outputs, table=tuple(table))
+
+
+def _named(answers: Sequence[str]) -> str:
+    """Return the first answers in one line, at least one, and how many more there are."""
+    shown = [excerpt(repr(answer), _NAMED) for answer in answers]
+    while len(shown) > 1 and sum(map(len, shown)) + 2 * len(shown) > _NAMED:
+        shown.pop()
+    more = f" and {len(answers) - len(shown)} more" if len(shown) < len(answers) else ""
+    return ", ".join(shown) + more

@@ -14,7 +14,7 @@ from torch import Tensor
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.description import description_beside
-from clipbert_cli.model.heads import OUTPUT_LAYER
+from clipbert_cli.model.heads import OUTPUT_LAYERS
 from clipbert_cli.model.resnet import NORM_EPS
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import FORMATS, NOTES, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
@@ -87,8 +87,10 @@ class LoadReport:
         if note := NOTES.get(self.format):
             lines.append(f"  {note}")
         lines += [f"  ignored: {len(keys)} of {reason}" for reason, keys in self.ignored.items()]
-        for what, count, names in self.head:
-            lines.append(f"  outputs {what}{f': {count}' if count else ''}{f' ({names})' if names else ''}")
+        width = max((len(what) for what, _, _ in self.head), default=0)
+        for number, (what, count, names) in enumerate(self.head):
+            cells = f"{'' if number else 'outputs':9}{what:{width}}{count or '':>6}  {names}"
+            lines.append(f"  {cells.rstrip()}")
         return "\n".join(lines)
 
 
@@ -211,7 +213,7 @@ def match(
             unexpected.append(f"{name} (a second {key})")
         elif head.other and key.startswith("head."):
             ignored.setdefault(head.other, []).append(name)
-        elif head.rows and key.startswith(OUTPUT_LAYER) and _has_rows(tensor, state.get(key), head):
+        elif head.rows and key.startswith(OUTPUT_LAYERS) and _has_rows(tensor, state.get(key), head):
             values[key] = _with_rows(tensor, state[key], head.rows)
         elif key in state and state[key].shape == tensor.shape and tensor.is_floating_point():
             values[key] = tensor
@@ -227,6 +229,7 @@ def match(
         else:
             unexpected.append(name)
     loaded = tuple(key for key in state if key in values)
+    has_outputs = head.other in ignored or any(key.startswith(OUTPUT_LAYERS) for key in loaded)
     implied = implied_statistics(values, state, file)
     values |= implied
     absent = [key for key in state if not (key in values or key in other_shapes or key in other_numbers)]
@@ -243,7 +246,7 @@ def match(
         unexpected=tuple(unexpected),
         other_shapes=other_shapes,
         other_numbers=other_numbers,
-        head=head.table if any(key.startswith(OUTPUT_LAYER) for key in loaded) else (),
+        head=head.table if has_outputs else (),
     )
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.clipbert import ClipBert
-from clipbert_cli.model.heads import OUTPUT_LAYER, HeadSpec
+from clipbert_cli.model.heads import OUTPUT_LAYERS, HeadSpec
 from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
 from clipbert_cli.model.weights.load import LoadReport, load_weights
 
@@ -44,7 +44,8 @@ def loaded(folder: Path, spec: HeadSpec, **options: Any) -> tuple[ClipBert, Clip
 def rows(model: ClipBert) -> list[list[float]]:
     """Weights and bias of each output."""
     state = model.state_dict()
-    return torch.cat([state[f"{OUTPUT_LAYER}weight"], state[f"{OUTPUT_LAYER}bias"][:, None]], dim=1).tolist()
+    layer = next(name.removesuffix("weight") for name in state if name.startswith(OUTPUT_LAYERS))
+    return torch.cat([state[f"{layer}weight"], state[f"{layer}bias"][:, None]], dim=1).tolist()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_every_answer_keeps_its_own_output(tmp_path: Path, answers: tuple[str, .
     known = [output for output, answer in enumerate(answers) if answer in COLOURS]
     same = [output for output in known if COLOURS.index(answers[output]) == output]
     assert counts.get("taken over", 0) == len(same)
-    assert counts.get("taken over from another place", 0) == len(known) - len(same)
+    assert counts.get("taken over, moved", 0) == len(known) - len(same)
     assert counts.get("new", 0) == len(answers) - len(known)
     assert counts.get("left out", 0) == len(set(COLOURS) - set(answers))
     assert counts.get("new, without an answer", 0) == spare
@@ -88,6 +89,10 @@ def test_every_answer_keeps_its_own_output(tmp_path: Path, answers: tuple[str, .
         (qa(*COLOURS, task="image_qa"), qa(*COLOURS)),
         (qa("Red", "Green"), qa("red", "green")),
         (HeadSpec("pretraining", 2, "pretraining"), qa("yes", "no")),
+        (HeadSpec("pretraining", 2, "pretraining"), HeadSpec("classifier", 2, "retrieval")),
+        (HeadSpec("classifier", 2, "retrieval"), HeadSpec("pretraining", 2, "pretraining")),
+        (HeadSpec("classifier", 2, "retrieval"), HeadSpec("classifier", 1, "retrieval")),
+        (HeadSpec("classifier", 1, "retrieval"), HeadSpec("classifier", 2, "retrieval")),
     ],
 )
 def test_a_head_that_means_something_else_is_new(tmp_path: Path, theirs: HeadSpec, ours: HeadSpec) -> None:
@@ -97,9 +102,10 @@ def test_a_head_that_means_something_else_is_new(tmp_path: Path, theirs: HeadSpe
         n for n in model.state_dict() if n[:5] == "head."
     }
     assert all(torch.equal(model.state_dict()[name], before.state_dict()[name]) for name in report.new)
-    assert report.head == ()
+    assert report.head == (("new", ours.num_outputs, ""),)
     assert "text_embeddings.word_embeddings.weight" in report.loaded
-    reason = "a head of task" if theirs.task != ours.task else "other answers"
+    outputs = "other answers" if theirs.answers else f"a head with {theirs.num_outputs} output"
+    reason = f"a head of task {theirs.task}" if theirs.task != ours.task else outputs
     assert reason in report.summary()
 
 
@@ -117,6 +123,7 @@ def test_the_same_head_is_taken_over_whole(tmp_path: Path, spec: HeadSpec) -> No
     source = saved(tmp_path, spec)
     model, _, report = loaded(tmp_path, spec, allow_new_head=False)
     assert report.new == ()
+    assert report.head == (("taken over", spec.num_outputs, ""),)
     assert all(torch.equal(tensor, source.state_dict()[name]) for name, tensor in model.state_dict().items())
     again = from_pretrained(tmp_path)
     assert again.head_spec == spec
@@ -126,7 +133,17 @@ def test_a_file_that_does_not_say_what_its_outputs_mean_is_taken_by_its_shape_an
     source = saved(tmp_path, HeadSpec("classifier", 5))
     model, _, report = loaded(tmp_path, qa(*COLOURS))
     assert rows(model) == rows(source)
-    assert "outputs taken over as they are, because the file does not say what they mean" in report.summary()
+    assert "outputs  taken over as they are, because the file does not say what they mean" in report.summary()
+
+
+def test_a_line_names_as_many_answers_as_fit(tmp_path: Path) -> None:
+    answers = tuple(f"number {number}" for number in range(200))
+    saved(tmp_path, qa(*answers))
+    _, _, report = loaded(tmp_path, qa(*answers[::-1], "a long answer " * 9))
+    lines = report.summary().splitlines()[-2:]
+    assert lines[0] == "  outputs  taken over, moved   200  'number 199', 'number 198' and 198 more"
+    assert lines[1].startswith("           new                   1  'a long answer a long")
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("ours", [qa(*COLOURS[::-1]), qa(*PETS), qa(*COLOURS, "grey"), qa(*COLOURS, task="image_qa")])

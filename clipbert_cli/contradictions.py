@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.printable import listed
@@ -36,6 +36,7 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
         *_splits(recipe),
         *unknown_names(recipe.data.fields),
         *_best_metric(recipe),
+        *_published(recipe),
         *_schedule(recipe),
         *_visual_weights(recipe),
         *_parts(recipe),
@@ -105,9 +106,24 @@ def _splits(recipe: Recipe) -> Iterator[str]:
 def _best_metric(recipe: Recipe) -> Iterator[str]:
     metric, known = recipe.train.best_metric, (*task_class(recipe.task).metrics, "loss")
     if metric and metric.removeprefix("-") not in known:
-        near = difflib.get_close_matches(metric.removeprefix("-"), known, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ", with - before it if less is better"
+        guess = _guess(metric.removeprefix("-"), known) or ", with - before it if less is better"
         yield f"train.best_metric is {metric!r}, but must be one of {', '.join(known)}{guess}"
+
+
+def _published(recipe: Recipe) -> Iterator[str]:
+    splits, metrics = recipe.data.splits, task_class(recipe.task).metrics
+    for split, scores in recipe.published.items():
+        if not splits.get(split):
+            yield f"published.{split} is no split, but must be one of {', '.join(splits)}{_guess(split, splits)}"
+        for metric in scores:
+            if metric not in metrics:
+                known = f"{', '.join(metrics)}{_guess(metric, metrics)}"
+                yield f"published.{split}.{metric} is no metric of task {recipe.task}, but must be one of {known}"
+
+
+def _guess(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _schedule(recipe: Recipe) -> Iterator[str]:

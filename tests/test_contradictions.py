@@ -32,6 +32,9 @@ def recipe(base, *overrides):
         ("demo_qa", ["train.best_metric=acuracy"], "best_metric is 'acuracy', .* did you mean accuracy"),
         ("demo_retrieval", ["train.best_metric=accuracy"], "must be one of recall_at_1, recall_at_5, recall_at_10"),
         ("demo_pretrain", ["train.best_metric=-perplexity"], "must be one of mlm_accuracy, itm_accuracy"),
+        ("demo_qa", ["published.test={acuracy: 1}"], r"published\.test\.acuracy is no metric .* did you mean accuracy"),
+        ("demo_retrieval", ["published.test={accuracy: 1}"], "must be one of recall_at_1, recall_at_5, recall_at_10"),
+        ("demo_vqa", ["published.tests={accuracy: 1}"], r"published\.tests is no split, .* did you mean test\?"),
         ("demo_qa", ["train.schedule=invsqrt", "train.warmup_ratio=0"], "warmup_ratio is 0.0, which gives no warm-up"),
         (
             "demo_qa",
@@ -108,8 +111,8 @@ def test_a_contradiction_says_where_the_value_is(own, overrides, says, tmp_path,
 
 
 def test_recipes_are_equal_wherever_their_values_come_from(tmp_path):
-    (tmp_path / "own.yaml").write_text("extends: msrvtt_qa\nname: msrvtt_qa\ntrain: {epochs: 3}\n")
-    own, other = load_recipe(tmp_path / "own.yaml", environment=ROOTS), recipe("msrvtt_qa", "train.epochs=3")
+    (tmp_path / "own.yaml").write_text("extends: msvd_qa\nname: msvd_qa\ntrain: {epochs: 3}\n")
+    own, other = load_recipe(tmp_path / "own.yaml", environment=ROOTS), recipe("msvd_qa", "train.epochs=3")
     assert own == other
     assert own.origin("train.epochs") != other.origin("train.epochs") == "--set"
 

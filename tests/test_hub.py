@@ -22,6 +22,9 @@ from running import SHORT, Clipbert, as_options
 import clipbert_cli
 from clipbert_cli import hub
 from clipbert_cli.errors import ClipbertError, DownloadError, UsageError
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.runs.share import model_card
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -297,6 +300,22 @@ def test_a_run_is_written_with_its_card_and_without_paths_of_this_machine(
     again = clipbert("runs", "push", trained_run, "--to", out)
     assert again.returncode == 1
     assert "exists already" in again.stderr
+
+
+def test_a_card_tells_published_scores_from_those_of_the_model(trained_run: Path) -> None:
+    folder = RunFolder(trained_run)
+    recipe = load_recipe(folder.recipe)
+    assert "ublished" not in model_card(folder, recipe)
+    stated = {"test_dev": {"accuracy": 69.08}, "test": {"recall_at_1": 22.0, "recall_at_5": 46.8}}
+    card = model_card(folder, recipe.model_copy(update={"published": stated}))
+    validation, published = card.split("## Published scores\n\n")
+    assert "| accuracy | " in validation
+    assert published.splitlines()[:4] == [
+        "The recipe states these for its splits. This model did not make them.",
+        "",
+        "* test_dev: accuracy 69.08",
+        "* test: recall_at_1 22.0, recall_at_5 46.8",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs
 from clipbert_cli.errors import UsageError
-from clipbert_cli.runs.baseline import sentences
+from clipbert_cli.printable import printable
+from clipbert_cli.runs.baseline import listed_scores, sentences
 from clipbert_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -96,14 +97,16 @@ def evaluate(
     metrics = found.metrics
     notes = _notes(loaded, folder, examples, split)
     baselines = folder.baselines()[-1:] if folder else []
+    published = loaded.published.get(split, {})
     if as_json:
         how = {"intervals": found.intervals, "resampling": {"level": LEVEL, "resamples": resamples, "seed": seed}}
         other = {"against": {"file": str(against), **comparisons_as_json(found.comparisons)}} if against else {}
-        unseen = {**({"baseline": baselines[0]} if baselines else {}), **({"notes": notes} if notes else {})}
-        print_json({**metrics, **how, **other, **unseen})
+        known = {"published": published, "baseline": baselines[0] if baselines else {}, "notes": notes}
+        print_json({**metrics, **how, **other, **{name: value for name, value in known.items() if value}})
         return
-    blind = [f"without looking: {each}" for record in baselines for each in sentences(record)]
-    print_result(*aligned(task.table(metrics, found.intervals)), *blind)
+    beside = [f"published: {printable(listed_scores(published))}"] if published else []
+    beside += [f"without looking: {each}" for record in baselines for each in sentences(record)]
+    print_result(*aligned(task.table(metrics, found.intervals)), *beside)
     for table in comparison_tables(found.comparisons) if against else ():
         print_result("", *aligned(table))
     # In JSON these are the keys `media_errors`, `left_out`, `missing` and `unknown`.

@@ -168,6 +168,7 @@ def _load(
         written = put(written, ("data", "root"), {(): Entry(escaped(str(data_root)), Origin(DATA_ROOT))})
     filled = {path: variables.fill(entry, path, is_text=_is_text) for path, entry in written.items()}
     filled = _with_own_root(filled, unset={mistake.path for mistake in variables.unset})
+    filled = _with_own_published(filled, start)
     found += [*variables.malformed, *(() if allow_unset else variables.unset)]
     # A key given twice or a variable that is not set would be reported again by the schema, with a worse reason.
     known = {mistake.path for mistake in found}
@@ -218,6 +219,24 @@ def _with_own_root(entries: Entries, *, unset: Collection[KeyPath]) -> Entries:
     folder = file.parent / os.path.expanduser(root.value)
     # `..` would stand in every message.
     return {**entries, path: Entry(str(folder.resolve() if ".." in folder.parts else folder), root.origin)}
+
+
+def _with_own_published(entries: Entries, start: Path) -> Entries:
+    """Return the entries without the published scores of other models and of other records.
+
+    A recipe that extends a published one has its own model or data. An option that replaces the task, or the
+    annotations of a split, leaves the scores of its file behind.
+    """
+
+    def is_own(path: KeyPath, origin: Origin) -> bool:
+        split = ("data", "splits", path[1])
+        decisive = (("task",), split, (*split, "annotations"))
+        replaced = any(key in entries and entries[key].origin.place == SET for key in decisive)
+        return not _is_inherited(origin, start) and (origin.place == SET or not replaced)
+
+    scores = [path for path in entries if path[0:1] == ("published",) and len(path) > 1]
+    strange = {path for path in scores if not is_own(path, entries[path].origin)}
+    return {path: entry for path, entry in entries.items() if path not in strange}
 
 
 def _is_shipped(file: Path) -> bool:

@@ -588,6 +588,14 @@ class Recipe(Section):
         "Licence of the trained model, such as cc-by-4.0, for the card that clipbert runs push writes.",
         decides_scores=False,
     )
+    published: dict[str, dict[str, NotNegative]] = setting(
+        {},
+        ALWAYS,
+        "Published scores by split and metric, such as {test: {accuracy: 37.4}}. `clipbert eval` and `report` show "
+        "them beside yours. They belong to the recipe file that states them: a recipe that extends it does not inherit "
+        "them, and --set of a split's annotations removes those of the split.",
+        decides_scores=False,
+    )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = setting(
         42, NEVER, "Number from which random weights, the order of the data and the places of clips are drawn."
     )

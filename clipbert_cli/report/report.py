@@ -119,6 +119,7 @@ def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
     return {
         "facts": _facts(predicted, task, joined),
         "headline": scores[0],
+        "published": _published(predicted, measures),
         "blind": _blind(predicted, task, joined, resampling),
         "scores": scores,
         "comparisons": _comparisons(judged, other, resampling),
@@ -133,6 +134,12 @@ def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
         "ranks": task.ranks_media,
         "left_out": lambda: thumbnails.left_out,
     }
+
+
+def _published(predicted: Predicted, measures: Sequence[Measure]) -> dict[str, float]:
+    """Return the published scores of the split by the labels of their measures."""
+    stated = predicted.recipe.published.get(predicted.split, {})
+    return {measure.label: stated[measure.name] for measure in measures if measure.name in stated}
 
 
 def _score_row(measure: Measure, resampling: Resampling) -> ScoreRow:

@@ -1,7 +1,8 @@
-"""The score of a model that does not look at the media: recorded with the last validation, shown beside scores.
+"""What a score is shown beside: published scores, and the score of a model that does not look at the media.
 
 A model can answer many questions from their words alone. A score says something about looking only beside the score of
-the same model with black frames, and beside that of a guess from the training records.
+the same model with black frames, and beside that of a guess from the training records. Both are recorded with the last
+validation.
 """
 
 from __future__ import annotations
@@ -13,6 +14,11 @@ CLOSE = 1.0
 """Percentage points by which a score must exceed the one with black frames, or the model is said not to look."""
 
 LEAST_EXAMPLES = 20
+
+
+def listed_scores(published: Mapping[str, float]) -> str:
+    """Return published scores by metric as text, such as `recall_at_1 22.0, recall_at_5 46.8`."""
+    return ", ".join(f"{metric} {value}" for metric, value in published.items())
 
 
 def sentences(record: Mapping[str, Any]) -> list[str]:

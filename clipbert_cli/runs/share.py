@@ -11,6 +11,7 @@ from clipbert_cli.errors import OutputError, UnreadableError
 from clipbert_cli.hub import is_hub_name
 from clipbert_cli.recipe.load import dump_recipe, load_recipe
 from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runs.baseline import listed_scores
 from clipbert_cli.runs.export import export_run
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import stated_devices, stated_versions, summarise
@@ -100,6 +101,7 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         *(["| metric | value |", "|---|---|"] if scores else ["The run was not validated."]),
         *(f"| {name} | {value:.2f} |" for name, value in scores.items()),
         "",
+        *_published(recipe),
         "## Versions",
         "",
         *(f"* {name} {version}" for name, version in _versions(folder).items()),
@@ -112,6 +114,20 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _published(recipe: Recipe) -> list[str]:
+    if not recipe.published:
+        return []
+    scores = [f"* {split}: {listed_scores(stated)}" for split, stated in recipe.published.items()]
+    return [
+        "## Published scores",
+        "",
+        "The recipe states these for its splits. This model did not make them.",
+        "",
+        *scores,
+        "",
+    ]
 
 
 def _example(recipe: Recipe) -> str:

@@ -97,6 +97,21 @@ def test_retrieval_has_a_row_of_intervals_per_direction(
     assert "video to text, mean rank" in done.stdout
 
 
+def test_published_scores_stand_beside_the_score(
+    clipbert: Clipbert, made_data: Path, predictions: Path, retrieval_run: Path, tmp_path: Path
+) -> None:
+    stated = ("--set", "published={test: {accuracy: 37.4}, val: {accuracy: 1}}")
+    arguments = (predictions, "-r", "demo_qa", "--data-root", made_data, "--split", "test")
+    assert "\npublished: accuracy 37.4\n" in clipbert("eval", *arguments, *stated).stdout
+    assert evaluate(clipbert, made_data, predictions, *stated)["published"] == {"accuracy": 37.4}
+    assert "published" not in clipbert("eval", *arguments).stdout
+    assert "published" not in evaluate(clipbert, made_data, predictions)
+    preds = tmp_path / "preds.jsonl"
+    assert clipbert("infer", "--run", retrieval_run, "--split", "test", "-o", preds).returncode == 0
+    recalls = ("--set", "published.test={recall_at_1: 22, recall_at_5: 46.8}")
+    assert "published: recall_at_1 22.0, recall_at_5 46.8" in clipbert("eval", preds, *recalls).stdout
+
+
 def test_parts_of_two_files_are_compared_on_what_both_have(
     clipbert: Clipbert, made_data: Path, predictions: Path, tmp_path: Path
 ) -> None:

@@ -101,7 +101,8 @@ def test_a_chain_of_bases_is_followed_from_each_files_own_folder(tmp_path):
 
 def test_a_shipped_recipe_can_be_extended_from_anywhere(tmp_path):
     recipe = load_recipe(write(tmp_path, text="extends: msrvtt_qa\nname: mine\n"), data_root=tmp_path)
-    assert recipe == load_recipe("msrvtt_qa", data_root=tmp_path, overrides=["name=mine"])
+    expected = load_recipe("msrvtt_qa", data_root=tmp_path, overrides=["name=mine"])
+    assert recipe == expected.model_copy(update={"published": {}})
 
 
 def test_a_base_may_come_from_a_variable(tmp_path):
@@ -140,6 +141,31 @@ def test_later_bases_win_and_the_file_itself_wins_over_all(tmp_path):
     write(tmp_path, "two.yaml", "seed: 2\ntrain: {epochs: 2}\n")
     recipe = load_recipe(write(tmp_path, text=HEAD + "extends: [one.yaml, two.yaml]\nseed: 3\n"))
     assert (recipe.seed, recipe.train.epochs, recipe.train.batch_size, recipe.infer.top) == (3, 2, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "overrides", "kept"),
+    [
+        ("extends: msrvtt_retrieval", (), {}),
+        ("extends: didemo_retrieval\ndata: {splits: {test: {annotations: mine.jsonl, media: mine}}}", (), {}),
+        ("extends: anet_retrieval\npublished: {val: {recall_at_1: 7}}", (), {"val": {"recall_at_1": 7}}),
+        ("extends: vqa\npublished: {test_std: {accuracy: 1.5}}", (), {"test_std": {"accuracy": 1.5}}),
+        (None, (), {"test": {"accuracy": 37.4}}),
+        (None, ("train.epochs=3", "data.splits.val.annotations=mine.jsonl"), {"test": {"accuracy": 37.4}}),
+        (None, ("data.splits.test.annotations=mine.jsonl",), {}),
+        (None, ("data.splits.test=null",), {}),
+        (None, ("task=retrieval",), {}),
+        (None, ("data.splits.test={annotations: mine.jsonl, media: mine}",), {}),
+        (None, ("data.splits.test.annotations=a", "published.test={accuracy: 2}"), {"test": {"accuracy": 2}}),
+        ("published: {test: {accuracy: 3}}", ("data.splits.test={annotations: a, media: b}",), {}),
+    ],
+)
+def test_published_scores_belong_to_the_file_that_states_them_and_to_its_annotations(tmp_path, own, overrides, kept):
+    file = "msrvtt_qa" if own is None else write(tmp_path, text=f"name: mine\ntask: retrieval\n{own}\n")
+    recipe = load_recipe(file, overrides=overrides, data_root=tmp_path)
+    assert {split: scores for split, scores in recipe.published.items() if scores} == kept
+    # The copy in a run's folder states all of it.
+    assert load_recipe(write(tmp_path, "copy.yaml", dump_recipe(recipe))).published == recipe.published
 
 
 def test_two_bases_may_extend_the_same_file(tmp_path):

@@ -1,8 +1,12 @@
 """Every shipped recipe is a test case."""
 
+import re
+from pathlib import Path
+
 import pytest
 from running import KINDS, SIGLIP
 
+from clipbert_cli.contradictions import check_any_recipe
 from clipbert_cli.recipe.load import (
     PUBLISHED_ONLY,
     dump_recipe,
@@ -13,6 +17,7 @@ from clipbert_cli.recipe.load import (
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import all_settings, flat
 from clipbert_cli.recipe.shipped import find_recipe, shipped_folder
+from clipbert_cli.task.registry import task_class
 
 NAMES = [recipe.name for recipe in list_recipes()]
 # Recipes of data sets that the paper does not use: nothing of them is published.
@@ -95,7 +100,8 @@ def test_a_shipped_recipe_itself_inherits_nothing_by_accident(name, monkeypatch)
 def test_a_recipe_with_siglip_differs_from_the_published_one_in_what_its_encoder_needs(name):
     names = (name, name.removesuffix("_siglip"))
     recipe, published = (load_recipe(each, environment={"DATA": "/data"}) for each in names)
-    own, base = (flat(each.model_dump()) for each in (recipe, published))
+    assert recipe.published == {}
+    own, base = (flat(each.model_dump(exclude={"published"})) for each in (recipe, published))
     changed = {key for key in own if own[key] != base.get(key)}
     assert changed <= {
         *("name", "data.frame_size", "data.num_frames", "data.clip_times", "data.rotation", "train.freeze"),
@@ -107,6 +113,24 @@ def test_a_recipe_with_siglip_differs_from_the_published_one_in_what_its_encoder
     assert recipe.model.visual.weights == "hf:google/siglip2-base-patch16-224"
     assert recipe.data.num_clips == (1 if name == "vqa_siglip" else 8)
     assert "No published number" in find_recipe(name).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_published_scores_are_those_of_the_table_for_readers(name, tmp_path):
+    recipe = load_recipe(name, data_root=tmp_path)
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    cells_of = [row.split("|") for row in readme.splitlines() if row.startswith("|")]
+    rows = [row for row in cells_of if f"`{name}`" in row[1]]
+    named = [each.strip(" `") for each in rows[0][1].split(",")] if rows else []
+    cells = re.findall(r"\d+\.\d+", rows[0][4]) if rows else []
+    # Two recipes share a row, and each has one of its scores.
+    expected = cells if len(named) == 1 or not cells else [cells[named.index(name)]]
+    assert [f"{value}" for scores in recipe.published.values() for value in scores.values()] == expected
+    assert bool(expected) == (name in DATA_SETS and name != "pretrain_coco_vg")
+    check_any_recipe(recipe)
+    for split, scores in recipe.published.items():
+        assert split in recipe.data.splits
+        assert scores.keys() <= set(task_class(recipe.task).metrics)
 
 
 @pytest.mark.parametrize("name", FURTHER)

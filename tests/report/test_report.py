@@ -96,6 +96,35 @@ def test_the_page_has_the_numbers_of_eval_and_the_training(
     assert right == round(found["accuracy"] * 48 / 100)
 
 
+@pytest.mark.parametrize(
+    ("fixture", "stated", "headline"),
+    [
+        ("trained_run", "{accuracy: 37.4}", "accuracy % 37.4"),
+        ("choice_run", "{accuracy: 88}", "accuracy % 88.0"),
+        (
+            "retrieval_run",
+            "{recall_at_1: 22, recall_at_10: 59.9}",
+            "text to video, R@1 % 22.0, text to video, R@10 % 59.9",
+        ),
+    ],
+)
+def test_published_scores_are_shown_at_the_head_and_in_the_table(
+    clipbert: Clipbert, request: pytest.FixtureRequest, tmp_path: Path, fixture: str, stated: str, headline: str
+) -> None:
+    preds, run = tmp_path / "preds.jsonl", request.getfixturevalue(fixture)
+    assert clipbert("infer", "--run", run, "--split", "test", "-o", preds).returncode == 0
+    page = report(clipbert, tmp_path / "r.html", preds, "--set", f"published.test={stated}")
+    assert f"<small>published: {headline}</small>" in page
+    heading, *body = re.findall(r"<tr>.*?</tr>", page.partition('id="scores"')[2].partition("</table>")[0])
+    assert '<th class="n">published</th><th class="n">count</th>' in heading
+    value = headline.rpartition(" ")[2]
+    assert sum(f'<td class="n">{value}</td>' in row for row in body) == 1
+    assert all(row.count("<td") == 5 for row in body)
+    without = report(clipbert, tmp_path / "without.html", preds)
+    assert "published: " not in without
+    assert ">published<" not in without
+
+
 def test_strips_show_the_frames_that_sampling_chooses_with_their_times(
     clipbert: Clipbert, hostile: tuple[list[object], Path], tmp_path: Path
 ) -> None:

@@ -340,8 +340,8 @@ SMALL = tuple(word for setting in TINY for word in ("--set", setting))
 
 @st.composite
 def recipes(draw: st.DrawFn, world: World) -> Case:
-    """A recipe whose text is damaged or has other values, or a setting as an option."""
-    form = draw(st.sampled_from(("text", "value", "token", "token", "option")))
+    """A recipe whose text is damaged or has other values, or a setting as an option; sometimes the recipe of a run."""
+    form = draw(st.sampled_from(("text", "value", "token", "token", "option", "whole")))
     keys = st.sampled_from([key.replace("NAME", "test") for key in all_settings()])
     command = draw(st.sampled_from(RECIPE_COMMANDS))
     if form == "option":
@@ -351,6 +351,8 @@ def recipes(draw: st.DrawFn, world: World) -> Case:
     if form == "text":
         name = draw(st.sampled_from(shipped_names()))
         content = draw(damaged((shipped_folder() / f"{name}.yaml").read_bytes()))
+    elif form == "whole":
+        content = world.read("qa/recipe.yaml")
     else:
         content = yaml.safe_dump(draw(altered(yaml.safe_load(world.read("qa/recipe.yaml"))))).encode()
     if form == "token":

@@ -24,6 +24,15 @@ ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
 # The shipped recipes whose visual encoder comes from the Hugging Face Hub.
 SIGLIP = ("msrvtt_qa_siglip", "msrvtt_retrieval_siglip", "vqa_siglip")
 
+# Task -> the shipped recipe that trains it on the demo's data.
+DEMO_RECIPES = {
+    "open_ended_qa": "demo_qa",
+    "image_qa": "demo_vqa",
+    "multiple_choice": "demo_mc",
+    "retrieval": "demo_retrieval",
+    "pretraining": "demo_pretrain",
+}
+
 # The shipped recipes for a person's own data, which name no data.
 KINDS = ("video_qa", "image_qa", "multiple_choice", "retrieval", "pretraining")
 

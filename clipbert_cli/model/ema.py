@@ -81,7 +81,7 @@ def read_average(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         WeightsError: no such file, it is damaged, or it has values that are no numbers.
     """
-    weights = dict(read_safetensors(path))
+    weights = read_safetensors(path)
     check_finite(weights, path)
     return weights
 

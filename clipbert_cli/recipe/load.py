@@ -234,9 +234,11 @@ def _with_own_published(entries: Entries, start: Path) -> Entries:
         replaced = any(key in entries and entries[key].origin.place == SET for key in decisive)
         return not _is_inherited(origin, start) and (origin.place == SET or not replaced)
 
-    scores = [path for path in entries if path[0:1] == ("published",) and len(path) > 1]
-    strange = {path for path in scores if not is_own(path, entries[path].origin)}
-    return {path: entry for path, entry in entries.items() if path not in strange}
+    return {
+        path: entry
+        for path, entry in entries.items()
+        if path[:1] != ("published",) or len(path) == 1 or is_own(path, entry.origin)
+    }
 
 
 def _is_shipped(file: Path) -> bool:

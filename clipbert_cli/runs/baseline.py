@@ -1,4 +1,4 @@
-"""What a score is shown beside: published scores, and the score of a model that does not look at the media.
+"""The scores beside which others are shown: published ones, and that of a model that does not look at the media.
 
 A model can answer many questions from their words alone. A score says something about looking only beside the score of
 the same model with black frames, and beside that of a guess from the training records. Both are recorded with the last

@@ -26,9 +26,8 @@ def stated_versions(start: Mapping[str, Any]) -> dict[str, str]:
 def stated_devices(start: Mapping[str, Any]) -> list[str]:
     """Return the device of each process that such an entry states."""
     processes = start.get("processes")
-    return (
-        [str(each.get("device")) for each in processes if isinstance(each, dict)] if isinstance(processes, list) else []
-    )
+    listed = processes if isinstance(processes, list) else []
+    return [str(each.get("device")) for each in listed if isinstance(each, dict)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,8 +120,12 @@ def comparison_tables(comparisons: Mapping[str, Comparison]) -> list[list[tuple[
     rows = comparisons.values()
     differences = [
         (
-            *(each.label, f"{each.first:.1f}", f"{each.second:.1f}", f"{each.difference:+.1f}"),
-            *(interval_text(each.interval), _p(each.p)),
+            each.label,
+            f"{each.first:.1f}",
+            f"{each.second:.1f}",
+            f"{each.difference:+.1f}",
+            interval_text(each.interval),
+            _p(each.p),
         )
         for each in rows
     ]

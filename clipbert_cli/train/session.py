@@ -36,13 +36,12 @@ class Session:
     """The work between the steps of a running training (the loop's callbacks).
 
     Making it reads the checkpoint to continue from and writes nothing: a checkpoint may be refused.
-
-    Args:
-        sinks: receive the records from the first step on; may be added later.
+    `sinks`, which receive the records, are opened after that.
     """
 
-    def __init__(self, training: Training, interrupts: Interrupts, sinks: Sequence[Sink] = ()) -> None:
-        self.training, self.interrupts, self.sinks = training, interrupts, sinks
+    def __init__(self, training: Training, interrupts: Interrupts) -> None:
+        self.training, self.interrupts = training, interrupts
+        self.sinks: Sequence[Sink] = ()
         self.folder, self.world, self.plan, self.best = training.folder, training.world, training.plan, training.best
         self.seconds_to_first_step: float | None = None
         self.baseline: dict[str, Any] | None = None

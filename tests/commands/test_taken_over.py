@@ -9,18 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import TINY, Clipbert, as_options, train
+from running import DEMO_RECIPES, TINY, Clipbert, as_options, train
 from safetensors.numpy import load_file
 
 from clipbert_cli.assets.demo_media import COLORS, SHAPES, SIDES
 
-RECIPES = {
-    "open_ended_qa": "demo_qa",
-    "image_qa": "demo_vqa",
-    "multiple_choice": "demo_mc",
-    "retrieval": "demo_retrieval",
-    "pretraining": "demo_pretrain",
-}
 ANSWERS = [*COLORS, *SHAPES, *SIDES]
 PICTURES = [f"data.splits.{split}.media=images" for split in ("train", "val", "test")]
 
@@ -36,7 +29,7 @@ def settings(task: str) -> list[str]:
 def models(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """A run of each task; `margin` is a run of retrieval with one output."""
     folder = tmp_path_factory.mktemp("models")
-    runs = {task: train(recipe, settings(task), made_data, folder / task) for task, recipe in RECIPES.items()}
+    runs = {task: train(recipe, settings(task), made_data, folder / task) for task, recipe in DEMO_RECIPES.items()}
     margin = [*settings("retrieval"), "objective.loss=margin", "objective.pool=mean"]
     return {**runs, "margin": train("demo_retrieval", margin, made_data, folder / "margin")}
 
@@ -56,7 +49,7 @@ def data(made_data: Path, tmp_path: Path) -> Path:
 def options(task: str, start: Path, data: Path, *more: str) -> list[object]:
     # With the seed of the old run, a new head would start as the old one did.
     overrides = as_options([*settings(task), "seed=7", f"model.weights.checkpoint={start / 'best'}", *more])
-    return ["finetune", "--recipe", RECIPES[task], "--data-root", data, *overrides]
+    return ["finetune", "--recipe", DEMO_RECIPES[task], "--data-root", data, *overrides]
 
 
 def planned(clipbert: Clipbert, arguments: Sequence[object]) -> tuple[dict[str, Any], str]:
@@ -154,8 +147,8 @@ def assert_new(clipbert: Clipbert, arguments: Sequence[object], old: Path, run: 
 
 
 OTHER_MEANINGS = [
-    *(("pretraining", task) for task in RECIPES if task != "pretraining"),
-    *(("retrieval", task) for task in RECIPES if task != "retrieval"),
+    *(("pretraining", task) for task in DEMO_RECIPES if task != "pretraining"),
+    *(("retrieval", task) for task in DEMO_RECIPES if task != "retrieval"),
     ("open_ended_qa", "image_qa"),
     ("image_qa", "open_ended_qa"),
     ("open_ended_qa", "pretraining"),
@@ -246,7 +239,7 @@ def test_a_score_is_no_class(
 # ------------------------------------------------------------------------------------------------ vocabulary
 
 
-@pytest.mark.parametrize("task", RECIPES)
+@pytest.mark.parametrize("task", DEMO_RECIPES)
 def test_weights_of_another_vocabulary_are_refused(
     clipbert: Clipbert, models: Mapping[str, Path], data: Path, task: str
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from running import DEMO_RECIPES
 
 from clipbert_cli.build import build_task
 from clipbert_cli.errors import PredictionsError
@@ -22,13 +23,6 @@ from clipbert_cli.splits import read_split
 from clipbert_cli.task.base import Task
 from clipbert_cli.types import Example, Prediction, PredictionKey
 
-RECIPES = {
-    "open_ended_qa": "demo_qa",
-    "image_qa": "demo_vqa",
-    "multiple_choice": "demo_mc",
-    "retrieval": "demo_retrieval",
-    "pretraining": "demo_pretrain",
-}
 # The field whose change makes another text of a record.
 TEXT_FIELD = {
     "open_ended_qa": "question",
@@ -72,7 +66,7 @@ class Split:
         path = self.folder / "split.jsonl"
         path.write_text("".join(json.dumps(record) + "\n" for record in self.records))
         recipe = load_recipe(
-            RECIPES[self.name], overrides=[f"data.splits.test.annotations={path}", "objective.num_options=4"]
+            DEMO_RECIPES[self.name], overrides=[f"data.splits.test.annotations={path}", "objective.num_options=4"]
         )
         task = build_task(recipe)
         return task, read_split(recipe, "test", task, task.check_truth)
@@ -119,7 +113,7 @@ def split(tmp_path: Path, request: pytest.FixtureRequest) -> Split:
     return made
 
 
-every_task = pytest.mark.parametrize("split", RECIPES, indirect=True)
+every_task = pytest.mark.parametrize("split", DEMO_RECIPES, indirect=True)
 answered = pytest.mark.parametrize("split", ANSWERED, indirect=True)
 rankings = pytest.mark.parametrize("split", ["retrieval"], indirect=True)
 
@@ -361,7 +355,7 @@ WRONG_ANSWERS: list[tuple[str, dict[str, Any], str]] = [
     *((task, {"media_error": "no file"}, "has both media_error and answer") for task in ANSWERED[:3]),
     *((task, {"text_digest": value}, "text_digest is ") for task in ANSWERED for value in (None, 3, [])),
     *((task, {"occurrence": value}, "occurrence is ") for task in ANSWERED for value in (0, -1, "2", 1.0, True)),
-    *((task, {"media_id": value}, "media_id is ") for task in RECIPES for value in (None, 3, [])),
+    *((task, {"media_id": value}, "media_id is ") for task in DEMO_RECIPES for value in (None, 3, [])),
     *(("retrieval", {"scores": value}, "scores must be a list") for value in ("0.5", None, 0.5, {"a": 1}, [["a"]])),
     *(("retrieval", {"scores": [value] * 14}, "scores must be a list") for value in NUMBERS),
     *(("retrieval", {"scores": [value] * 14}, "JSON") for value in NO_NUMBERS),

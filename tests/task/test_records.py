@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from running import DEMO_RECIPES
 
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.recipe.load import load_recipe
@@ -25,13 +26,6 @@ GOOD: dict[str, dict[str, Any]] = {
     "pretraining": {"coco_id": "v", "caption": "a cat"},
 }
 
-RECIPES = {
-    "open_ended_qa": "demo_qa",
-    "image_qa": "demo_vqa",
-    "multiple_choice": "demo_mc",
-    "retrieval": "demo_retrieval",
-    "pretraining": "demo_pretrain",
-}
 # task, what is changed (None: taken out), what is said of it
 BAD: list[tuple[str, dict[str, Any], str]] = [
     ("open_ended_qa", {"question": None}, "question is missing"),
@@ -163,7 +157,7 @@ HIDDEN: list[tuple[str, dict[str, Any]]] = [
 
 
 def split_of(task: str, path: Path, purpose: str) -> list[Example]:
-    recipe = load_recipe(RECIPES[task], overrides=[f"data.splits.val.annotations={path}"])
+    recipe = load_recipe(DEMO_RECIPES[task], overrides=[f"data.splits.val.annotations={path}"])
     built = task_class(task)(recipe.objective, recipe.infer, {"cat": 0, "man": 1})
     check = {"predict": None, "score": built.check_truth, "train": built.check_training}[purpose]
     return read_split(recipe, "val", built, check)

@@ -124,12 +124,13 @@ def _write_predictions(request: Request, selection: RunSelection, load: Callable
 
 def _write_meta(predictions: Path, made_by: dict[str, Any]) -> None:
     """Write what made the predictions beside them; a pipe or a device has no place for it."""
-    from clipbert_cli.infer.made_by import checksum, meta_file
+    from clipbert_cli.infer.made_by import meta_file
+    from clipbert_cli.runs.checkpoint import content_of
 
     if is_muted() or not predictions.is_file():
         return
     with writing(str(meta_file(predictions)), overwrite=True) as stream:
-        json.dump({**made_by, "predictions_crc32": checksum(predictions)}, stream, ensure_ascii=False, indent=1)
+        json.dump({**made_by, "predictions": content_of(predictions)}, stream, ensure_ascii=False, indent=1)
 
 
 def _write_scores(request: Request, selection: RunSelection, load: Callable[[], TrainedRun]) -> None:

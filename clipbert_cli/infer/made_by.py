@@ -5,12 +5,11 @@ weights_crc32               of the weights themselves
 recipe, split               the whole recipe with which was predicted, and the split
 sampling                    how clips were taken
 time, command, clipbert, git_commit, python, platform, libraries, processes    as in a run's environment.json
-predictions_crc32           of the predictions: a file that was changed afterwards is none of these
+predictions                 size and CRC-32 of the predictions: a file that was changed afterwards is none of these
 """
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
@@ -25,13 +24,11 @@ from clipbert_cli.infer.prediction_lines import check_exists
 from clipbert_cli.infer.score_folder import is_score_folder
 from clipbert_cli.recipe.load import dump_recipe, load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runs.checkpoint import change
 from clipbert_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection, TrainedRun
-
-# So much of a file is read at a time.
-_CHUNK = 2**20
 
 
 def meta_file(predictions: Path) -> Path:
@@ -72,15 +69,6 @@ def _checkpoint(selection: RunSelection) -> str:
         return "exported"
 
 
-def checksum(predictions: Path) -> str:
-    """Return eight hexadecimal digits of a file's content."""
-    digest = 0
-    with predictions.open("rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest = zlib.crc32(chunk, digest)
-    return f"{digest:08x}"
-
-
 def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
     """Return what the meta file of predictions says, or None and why nothing is known.
 
@@ -98,7 +86,7 @@ def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
         return None, f"unknown: {exc}"
     if not predictions.is_file():
         return None, f"unknown: {predictions} is no file"
-    if not isinstance(content, dict) or content.get("predictions_crc32") != checksum(predictions):
+    if not isinstance(content, dict) or change(predictions, content.get("predictions")):
         return None, f"unknown: {file.name} belongs to other predictions"
     return content, ""
 

@@ -47,7 +47,7 @@ def save_checkpoint(checkpoints: Path, *, step: int, write: Callable[[Path], Non
     # Durable: `remove_old_checkpoints` runs next, and a power failure must not leave only what was not yet on disk.
     with atomic_folder(final, replace=True, durable=True) as folder:
         write(folder)
-        files = {file.name: {"bytes": file.stat().st_size, "crc32": _crc32(file)} for file in sorted(folder.iterdir())}
+        files = {file.name: content_of(file) for file in sorted(folder.iterdir())}
         description = {"step": step, **state, "files": files}
         (folder / STATE_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
     point_link(checkpoints.parent / "latest", final)
@@ -72,25 +72,41 @@ def read_state(folder: Path) -> dict[str, Any]:
 def damage(folder: Path) -> str | None:
     """Return what is wrong with a checkpoint's files, in a few words, or None if each is as it was written."""
     try:
-        files = {name: (each["bytes"], each["crc32"]) for name, each in read_state(folder)["files"].items()}
+        files = read_state(folder).get("files")
     except UnreadableError as exc:
         return str(exc)
-    except (LookupError, AttributeError, TypeError):
-        files = {}
-    if not files:
+    if not isinstance(files, dict) or not files or not all(map(_states_content, files.values())):
         return f"{STATE_FILE} lists no files"
+    changes = (change(folder / name, stated) for name, stated in files.items())
+    return next((each for each in changes if each is not None), None)
+
+
+def content_of(file: Path) -> dict[str, int]:
+    """Return the size of a file and the CRC-32 of its bytes, by which `change` recognises it."""
+    return {"bytes": file.stat().st_size, "crc32": _crc32(file)}
+
+
+def change(file: Path, stated: Any) -> str | None:
+    """Return how a file differs from what `content_of` returned when it was written, in a few words, or None.
+
+    Only a file of the right size is read.
+    """
+    if not _states_content(stated):
+        return f"the size and the CRC-32 of {file.name} are not stated"
     try:
-        for name, (expected, checksum) in files.items():
-            file = folder / name
-            if not file.is_file():
-                return f"{name} is missing"
-            if (size := file.stat().st_size) != expected:
-                return f"{name} has {size} bytes, {expected} were written"
-            if _crc32(file) != checksum:
-                return f"{name} has changed since it was written: its CRC-32 differs"
+        if not file.is_file():
+            return f"{file.name} is missing"
+        if (size := file.stat().st_size) != stated["bytes"]:
+            return f"{file.name} has {size} bytes, {stated['bytes']} were written"
+        if _crc32(file) != stated["crc32"]:
+            return f"{file.name} has changed since it was written: its CRC-32 differs"
     except (OSError, ValueError) as exc:
-        return f"{name} cannot be read: {exc}"
+        return f"{file.name} cannot be read: {exc}"
     return None
+
+
+def _states_content(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() >= {"bytes", "crc32"}
 
 
 def mark_best(checkpoints: Path, *, step: int) -> None:

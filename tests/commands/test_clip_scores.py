@@ -12,9 +12,9 @@ import pytest
 from running import Clipbert
 
 from clipbert_cli.build import evaluation_sampling
-from clipbert_cli.infer.made_by import checksum
 from clipbert_cli.media.sampling import select
 from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.runs.checkpoint import content_of
 from clipbert_cli.store.lmdb_store import open_store
 
 
@@ -86,7 +86,7 @@ def test_the_meta_file_says_what_made_the_predictions(
     assert meta["checkpoint"] == "step_4"
     assert (meta["split"], meta["sampling"]["num_clips"]) == ("test", 3)
     assert meta["recipe"]["infer"]["num_clips"] == 3
-    assert meta["predictions_crc32"] == checksum(preds)
+    assert meta["predictions"] == content_of(preds)
     assert meta["libraries"]["torch"]
     # It replaces that of other predictions, and its weights are those of the checkpoint.
     infer(clipbert, trained_run, preds, "--checkpoint", "step_2", "--overwrite")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -277,11 +280,46 @@ def test_eval_takes_recipe_and_split_from_the_meta_file(
     assert json.loads(clipbert("eval", predictions, "--run", trained_run, "--json").stdout)["count"] == 48
     # What a person names wins.
     assert "belongs to this split" in clipbert("eval", predictions, "--split", "val").stderr
-    # A file that was changed afterwards is none of those that its meta file describes.
-    changed = tmp_path / "preds.jsonl"
-    changed.write_text("".join(predictions.read_text().splitlines(keepends=True)[:-1]))
-    shutil.copy(f"{predictions}.meta.json", f"{changed}.meta.json")
-    done = clipbert("eval", changed, "--allow-partial")
+
+
+def other_last_byte(preds: Path, meta: Path) -> None:
+    preds.write_bytes(preds.read_bytes()[:-1] + b" ")
+
+
+def one_line_less(preds: Path, meta: Path) -> None:
+    preds.write_text("".join(preds.read_text().splitlines(keepends=True)[:-1]))
+
+
+def stated(content: object) -> Callable[[Path, Path], None]:
+    """Make a change of what the meta file says about the predictions."""
+
+    def write(preds: Path, meta: Path) -> None:
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), "predictions": content}))
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        one_line_less,
+        other_last_byte,
+        # Its first line is longer than any prediction. Eight gigabytes take 15 seconds to read.
+        lambda preds, meta: os.truncate(preds, 2**33),
+        *[stated(each) for each in (None, 7, [], {}, {"bytes": 5}, {"bytes": "5", "crc32": [1]}, {"bytes": {}})],
+    ],
+)
+def test_a_meta_file_of_other_predictions_says_nothing(
+    clipbert: Clipbert, predictions: Path, tmp_path: Path, change: Callable[[Path, Path], object]
+) -> None:
+    preds, meta = tmp_path / "preds.jsonl", tmp_path / "preds.jsonl.meta.json"
+    shutil.copy(predictions, preds)
+    shutil.copy(f"{predictions}.meta.json", meta)
+    assert clipbert("eval", preds, "--json").returncode == 0
+    change(preds, meta)
+    began = time.process_time()
+    done = clipbert("eval", preds)
+    assert time.process_time() - began < 3
     assert done.returncode == 2
     assert "what made the predictions is unknown: preds.jsonl.meta.json belongs to other predictions" in done.stderr
 

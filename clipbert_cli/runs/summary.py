@@ -57,7 +57,10 @@ def summarise(folder: RunFolder) -> RunSummary:
     name = str(metric).removeprefix("-")
     # `best` links to a checkpoint; its scores are in the validation's record, the last one if the step was done twice.
     best_checkpoint = (folder.path / "best").resolve().name
-    scores = [each for each in folder.validations() if f"step_{each['step']}" == best_checkpoint and name in each]
+    validations = folder.validations()
+    if any(type(each.get("step")) is not int for each in validations):
+        raise ValueError(f"{folder.metrics}: step of a validation is missing or no whole number")
+    scores = [each for each in validations if f"step_{each['step']}" == best_checkpoint and name in each]
     best = scores[-1] if scores else {}
     if type(best.get(name)) not in (int, float, type(None)):
         raise ValueError(f"{folder.metrics}: {name} of a validation is no number")

@@ -167,18 +167,37 @@ def loop(link: Path) -> None:
     link.symlink_to(link.name)
 
 
+def validated(run: Path, **values: object) -> None:
+    """Add a record of a validation at the best step, with some of its values replaced, or removed by `...`."""
+    step = int((run / "best").resolve().name.removeprefix("step_"))
+    record = {"event": "validation", "step": step, "accuracy": 50.0, **values}
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps({name: value for name, value in record.items() if value is not ...}) + "\n")
+
+
+STATE = "step, total_steps or metric of the last checkpoint is of another type"
+STEP = "bad/metrics.jsonl: step of a validation is missing or no whole number"
+SCORE = "bad/metrics.jsonl: accuracy of a validation is no number"
+
+
 @pytest.mark.parametrize(
-    "damage",
+    ("damage", "reason"),
     [
-        lambda run: overwrite_state(run, '{"step": "one", "total_steps": 3}'),
-        lambda run: overwrite_state(run, '{"step": 1, "total_steps": [3]}'),
-        lambda run: overwrite_state(run, '{"step": 1, "metric": {}}'),
-        lambda run: loop(run / "best"),
-        lambda run: (run / "metrics.jsonl").write_text('{"event": "validation"}\n'),
+        (lambda run: overwrite_state(run, '{"step": "one", "total_steps": 3}'), STATE),
+        (lambda run: overwrite_state(run, '{"step": 1, "total_steps": [3]}'), STATE),
+        (lambda run: overwrite_state(run, '{"step": 1, "metric": {}}'), STATE),
+        (lambda run: loop(run / "best"), "Symlink loop"),
+        (
+            lambda run: loop(run / "metrics.jsonl"),
+            "bad/metrics.jsonl cannot be read: Too many levels of symbolic links",
+        ),
+        (lambda run: (run / "metrics.jsonl").write_text('{"event": "validation"}\n'), STEP),
+        *[(lambda run, step=step: validated(run, step=step), STEP) for step in ("4", 4.0, None, [4], {}, True, ...)],
+        *[(lambda run, score=score: validated(run, accuracy=score), SCORE) for score in ("50", [], {}, True)],
     ],
 )
 def test_one_damaged_run_does_not_hide_the_others(
-    damage: Callable[[Path], object], clipbert: Clipbert, trained_run: Path, tmp_path: Path
+    damage: Callable[[Path], object], reason: str, clipbert: Clipbert, trained_run: Path, tmp_path: Path
 ) -> None:
     for name in ("bad", "good"):
         shutil.copytree(trained_run, tmp_path / name, symlinks=True)
@@ -189,7 +208,7 @@ def test_one_damaged_run_does_not_hide_the_others(
     listed = {Path(run["run"]).name: run for run in json.loads(clipbert("runs", "ls", tmp_path, "--json").stdout)}
     assert listed["good"]["state"] == "finished"
     assert (done.returncode, listed["bad"]["state"]) == (1, "damaged")
-    assert "warning: damaged: bad: " in done.stderr
+    assert f"warning: damaged: bad: {reason}" in done.stderr
 
 
 def unreadable(metrics: Path, kind: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Sampler
@@ -22,6 +22,13 @@ from clipbert_cli.printable import plural
 from clipbert_cli.types import Batch
 
 logger = logging.getLogger("clipbert")
+
+
+class _TorchLoader(DataLoader[Any]):
+    """The loader of torch without its warning of more processes than cores: a training gives its own, once."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Accept any number of processes; torch asks here when the loader is made and whenever it is iterated over."""
 
 
 class BatchLoader:
@@ -58,17 +65,14 @@ class BatchLoader:
         self._max_bad = max_bad_fraction * sum(len({group.media_id for group in part.groups}) for part in dataset.parts)
         self._collate = Collate(texts, dataset.parts[0].settings)
         self._decoder: BatchDecoder | None = None
-        with warnings.catch_warnings():
-            # torch warns of more processes than cores, but these also wait for the disk.
-            warnings.filterwarnings("ignore", message="This DataLoader will create")
-            self._loader = DataLoader(
-                dataset,
-                batch_sampler=order,
-                collate_fn=Sender(self._collate) if workers else self._collate,
-                num_workers=workers,
-                pin_memory=pin_memory,
-                worker_init_fn=prepare_worker if workers else None,
-            )
+        self._loader = _TorchLoader(
+            dataset,
+            batch_sampler=order,
+            collate_fn=Sender(self._collate) if workers else self._collate,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=prepare_worker if workers else None,
+        )
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches.

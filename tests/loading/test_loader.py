@@ -6,6 +6,7 @@ import functools
 import gc
 import os
 import signal
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from made_media import video
 
+from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import ClipbertError, DecodeError, StoreError
 from clipbert_cli.loading.collate import CollateTexts
 from clipbert_cli.loading.dataset import GroupDataset, Item, MediaSettings, OnBadMedia, Position
@@ -86,6 +88,13 @@ def test_worker_processes_make_the_same_batches(made_data: Path) -> None:
         assert one.examples == other.examples
         assert torch.equal(one.frames, other.frames)
         assert torch.equal(one.text_ids, other.text_ids)
+
+
+def test_more_processes_than_cores_are_no_warning_of_torch(made_data: Path) -> None:
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        assert batches(made_data, workers=available_cores() + 1)
+    assert not [warning for warning in given if "worker" in str(warning.message)]
 
 
 def test_each_epoch_has_every_group_once_in_an_order_of_its_own() -> None:

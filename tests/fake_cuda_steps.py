@@ -28,7 +28,7 @@ from small_models import small_config  # noqa: E402
 from task_batches import CLIPS, batch_of, task_of  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
-from clipbert_cli.infer.text_batches import Budget, _Collected, encode  # noqa: E402
+from clipbert_cli.infer.text_batches import Budget, Collected, encode  # noqa: E402
 from clipbert_cli.model.clipbert import ClipBert  # noqa: E402
 from clipbert_cli.model.heads import in_every_clip  # noqa: E402
 from clipbert_cli.model.scorer import SequenceScorer  # noqa: E402
@@ -82,7 +82,7 @@ def predict(name: str, precision: Precision) -> dict[str, Any]:
     batch = batch_of(name).to(CUDA)
     scorer = scorer_of(model, precision.dtype)
     rows = len(batch.text_ids)
-    collected = _Collected(scorer.num_outputs, rows * CLIPS, rows * CLIPS, CUDA)
+    collected = Collected(scorer.num_outputs, rows * CLIPS, rows * CLIPS, CUDA)
     with torch.inference_mode():
         with precision.autocast(CUDA):
             visual = encode(model, batch.frames, Budget(2))  # (B, K, V, D)

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "train": {*READING, "recipe", "model", "task", "runs", "build", "contradictions", "infer"},
     "profile": {*READING, "recipe", "model", "task", "runs", "build", "contradictions", "infer", "train"},
     "report": {*READING, "recipe", "model", "task", "runs", "splits", "build", "infer", "__version__"},
-    "doctor": {*READING, "model"},
+    "doctor": {*READING, "recipe", "model"},
     "assets": {*SHARED, "recipe.values"},
     "commands": {
         *READING,

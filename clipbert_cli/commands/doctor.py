@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import shutil
+import sys
+import textwrap
+from typing import Annotated, TextIO
 
 import typer
 
@@ -17,24 +20,30 @@ def doctor(
     """Examine this machine, and try what clipbert needs.
 
     That is versions, limits, GPUs, decoders, precisions, and processes that talk to each other. Run it first on a
-    new machine, and paste its output into a bug report. It prints one line per part as soon as it is known, and at
-    the end what is broken or slower than it could be, with what to do. Nothing is written, and without --online
-    nothing is sent. The exit code is 1 if something is broken.
+    new machine, and paste its output into a bug report. It prints one line per part as soon as it is known: ok, slow
+    or broken. At the end it says what is broken or slower than it could be, and what to do. Nothing is written, and
+    without --online nothing is sent. The exit code is 1 if something is broken.
     """
     from clipbert_cli.doctor.examine import examine
 
     findings = []
     for finding in examine(online=online):
         findings.append(finding)
-        line = f"{finding.part:17} {finding.value}"
+        line = f"{finding.state:8}{finding.part:19}{finding.value}"
         if as_json:
-            note(line)
+            note(*_wrapped(line, 27, sys.stderr))
         else:
-            print_result(line)
+            print_result(*_wrapped(line, 27, sys.stdout))
     is_broken = any(finding.state == "broken" for finding in findings)
-    verdicts = [finding.verdict() for finding in findings if finding.state != "ok"]
+    verdicts = sorted(finding.verdict() for finding in findings if finding.state != "ok")
     if as_json:
         print_json({"is_broken": is_broken, "findings": [finding.fields() for finding in findings]})
     else:
-        print_result("", *(sorted(verdicts) or ["ok"]))
+        print_result("", *(line for each in verdicts or ["ok"] for line in _wrapped(each, 2, sys.stdout)))
     raise typer.Exit(int(is_broken))
+
+
+def _wrapped(text: str, indent: int, stream: TextIO) -> list[str]:
+    """Return a text in lines of the terminal's width, all but the first indented; in one line without a terminal."""
+    width = shutil.get_terminal_size().columns if stream.isatty() else sys.maxsize
+    return textwrap.wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

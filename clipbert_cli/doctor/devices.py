@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from clipbert_cli.recipe.schema import DataConfig
 from clipbert_cli.runtime.precision import Precision
 
 _DRIVER_FILES = ("/dev/nvidia0", "/proc/driver/nvidia/version")
+# CUDA Toolkit Release Notes, table "CUDA Toolkit and Minimum Required NVIDIA Driver Version for CUDA Minor Version
+# Compatibility".
+_NEEDED = "CUDA 13 needs driver 580 or later, CUDA 12 driver 525 or later"
 
 
 def examine_devices(device: torch.device) -> Iterator[Finding]:
@@ -49,17 +53,17 @@ def _driver() -> Iterator[Finding]:
         yield found
         return
     if torch.version.cuda is None:
-        advice = "install torch from https://download.pytorch.org/whl/cu130"
+        advice = f"install torch from https://download.pytorch.org/whl/cu130, or cu126; {_NEEDED}"
         yield found.but("broken", "this torch cannot compute on GPUs", advice)
     elif not torch.cuda.is_available():
-        advice = "compare the driver with torch's CUDA, and look at CUDA_VISIBLE_DEVICES"
+        advice = f"compare the driver with torch's CUDA ({_NEEDED}), and look at CUDA_VISIBLE_DEVICES"
         yield found.but("broken", "torch finds no usable GPU", advice)
     elif problem:
         yield found.but("broken", problem, "load the driver again, or restart the machine")
     else:
         yield found
-    if divided := [line.strip() for line in listed if "MIG" in line]:
-        yield Finding("MIG", "; ".join(line.partition(" (")[0] for line in divided))
+    if instances := re.findall(r"MIG (\S+) +Device +(\d+)", "\n".join(listed)):
+        yield Finding("MIG", ", ".join(f"{profile} (device {number})" for profile, number in instances))
 
 
 def _nvidia_smi(*arguments: str) -> tuple[list[str], str]:
@@ -77,11 +81,17 @@ def _nvidia_smi(*arguments: str) -> tuple[list[str], str]:
 
 
 def _gpus() -> Iterator[Finding]:
+    advice = "end it (nvidia-smi shows it), or choose a GPU with CUDA_VISIBLE_DEVICES"
     for index in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(index)
-        free, total = torch.cuda.mem_get_info(index)
-        found = Finding(f"GPU {index}", f"{facts.name}, {binary_size(free)} free of {binary_size(total)}")
-        advice = "end it (nvidia-smi shows it), or choose a GPU with CUDA_VISIBLE_DEVICES"
+        name = torch.cuda.get_device_properties(index).name
+        try:
+            free, total = torch.cuda.mem_get_info(index)
+        except RuntimeError as exc:
+            # A process needs memory to begin with, and a GPU can be reserved for one process.
+            problem = f"it cannot be used, perhaps because another process does: {str(exc).splitlines()[0]}"
+            yield Finding(f"GPU {index}", name, "broken", problem, advice)
+            continue
+        found = Finding(f"GPU {index}", f"{name}, {binary_size(free)} free of {binary_size(total)}")
         is_shared = free < total / 2
         yield found.but("slow", "another process uses more than half of its memory", advice) if is_shared else found
 
@@ -95,14 +105,18 @@ def _decoders(device: torch.device) -> Iterator[Finding]:
         decoder: Decoder = choose_decoder("auto", device, kind)
         found = Finding(f"decoder of {kind}s", decoder.describe())
         if device.type == "cuda" and decoder.name == "pyav":
-            found = found.but("slow", "the GPU does not decode", f"install the extra dali-cuda13; {CONTAINER_HINT}")
+            found = found.but(
+                "slow", "the GPU does not decode", f"install the extra dali-cuda13 or dali-cuda12; {CONTAINER_HINT}"
+            )
         yield found
 
 
 def _workers() -> Finding:
+    """Return whether the cores suffice for the loading processes of a training on all GPUs."""
     workers, cores = DataConfig.model_fields["workers"].default, available_cores()
+    processes = max(1, torch.cuda.device_count())
     found = Finding("loading", f"data.workers is {workers} by default, for each process")
-    if workers > cores:
-        problem = f"{workers} loading processes, but {plural(cores, 'usable core')}"
-        return found.but("slow", problem, f"set data.workers={max(1, cores - 1)}, or add cores")
+    if workers * processes > cores:
+        problem = f"{workers * processes} loading processes, but {plural(cores, 'usable core')}"
+        return found.but("slow", problem, f"set data.workers={max(1, cores // processes)}, or add cores")
     return found

@@ -18,9 +18,17 @@ def examine(*, online: bool) -> Iterator[Finding]:
     Args:
         online: also connect to the Hugging Face Hub.
     """
-    device = torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+    device = _usable_device()
     yield from examine_machine(online=online)
     yield from examine_devices(device)
     yield from try_decoding(device)
     yield from try_steps(device)
     yield try_processes()
+
+
+def _usable_device() -> torch.device:
+    """Return the first GPU, or the CPU if there is none or if it refuses, which its finding reports."""
+    try:
+        return torch.empty(1, device="cuda:0" if torch.cuda.is_available() else "cpu").device
+    except RuntimeError:
+        return torch.device("cpu")

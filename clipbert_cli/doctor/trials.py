@@ -28,9 +28,10 @@ from clipbert_cli.media.dali.pipeline import DaliDecoder
 from clipbert_cli.media.frames import decode_canvas
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.probe import probe_video
+from clipbert_cli.model.bert_sizes import BertSizes
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
-from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig
+from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.types import Batch, Kind
 
@@ -144,7 +145,7 @@ def _difference(canvas: torch.Tensor, picture: np.ndarray) -> float:
 
 
 def try_steps(device: torch.device) -> Iterator[Finding]:
-    """Yield the time of a small training step in each precision, and whether its loss and gradient are finite."""
+    """Yield the time of a training step of the demo's model in each precision, and whether its loss is finite."""
     for name in ("fp32", "bf16", "fp16"):
         part = f"step in {name}"
         try:
@@ -162,12 +163,13 @@ def try_steps(device: torch.device) -> Iterator[Finding]:
 
 def _timed_steps(precision: Precision, device: torch.device) -> tuple[float, bool]:
     torch.manual_seed(0)
-    model = ClipBert(_small_model(), HeadSpec("classifier", 4)).to(device)
+    config = load_recipe("demo_qa").model
+    model = ClipBert(config, HeadSpec("classifier", 4)).to(device)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     scaler = precision.scaler(device)
     batch = Batch(
         frames=torch.randint(0, 256, (2, 1, 1, 3, 64, 64), dtype=torch.uint8),
-        text_ids=torch.randint(0, 60, (2, 8)),
+        text_ids=torch.randint(0, BertSizes.of(config.bert).vocab_size, (2, 8)),
         text_mask=torch.ones(2, 8, dtype=torch.bool),
         text_item=torch.arange(2),
         examples=(),
@@ -184,20 +186,6 @@ def _timed_steps(precision: Precision, device: torch.device) -> tuple[float, boo
         is_finite = is_finite and bool(torch.isfinite(loss))  # This also waits for the GPU.
         times.append(1000 * (time.perf_counter() - begin))
     return statistics.median(times), is_finite
-
-
-def _small_model() -> ModelConfig:
-    return ModelConfig(
-        visual=VisualConfig(stem_size=8, hidden_sizes=[16, 16, 24, 32], depths=[1, 1, 1, 1]),
-        bert=BertConfigSection(
-            vocab_size=60,
-            hidden_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=128,
-            max_position_embeddings=24,
-        ),
-    )
 
 
 # ------------------------------------------------------------------------------------------------ processes

@@ -190,7 +190,7 @@ class RowScorer:
         place, total = (torch.arange(len(row_text)), len(row_text)) if place is None else (place, total)
         visual = self.scorer.project(visual.flatten(0, 1))  # (B*K, V, 4D)
         num_words = 0 if words is None else words.shape[1] * clips
-        found = _Collected(self.scorer.num_outputs, total * clips, num_words, visual.device)
+        found = Collected(self.scorer.num_outputs, total * clips, num_words, visual.device)
         for length, rows in self.texts.rows(row_text):
             text = self.scorer.project(self.texts.embedded[length])  # (n, L, 4D)
             # For each row its text, its first clip and its first output; for each of its clips one step further,
@@ -203,7 +203,7 @@ class RowScorer:
         return found.outputs(clips)
 
     def _score_sequences(
-        self, text: Tensor, visual: Tensor, sequences: Tensor, words: Tensor | None, found: _Collected
+        self, text: Tensor, visual: Tensor, sequences: Tensor, words: Tensor | None, found: Collected
     ) -> None:
         """Score sequences of one length.
 
@@ -243,7 +243,7 @@ def _words_of_sequences(words: Tensor, rows: Tensor, clips: int) -> Tensor:
     return torch.stack([sequence, token, output])[:, sequence.argsort(stable=True)]
 
 
-class _Collected:
+class Collected:
     """The scores of S sequences and M*K words, written as they come; 0 where nothing is written."""
 
     def __init__(self, num_outputs: int, sequences: int, num_words: int, device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import resource
@@ -9,14 +10,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import typer
 from http_site import Site
 from running import Clipbert
 
-from clipbert_cli.doctor import devices, machine, trials
+from clipbert_cli.commands.doctor import doctor
+from clipbert_cli.doctor import devices, examine, machine, trials
 from clipbert_cli.doctor.devices import examine_devices
 from clipbert_cli.doctor.findings import Finding
 from clipbert_cli.doctor.machine import examine_machine
@@ -113,7 +117,8 @@ def test_the_hub_is_asked_only_on_request(monkeypatch: pytest.MonkeyPatch) -> No
 NVIDIA_SMI = """#!/bin/sh
 case "$1" in
 -L) echo "GPU 0: NVIDIA H100 (UUID: GPU-1)"
-    echo "  MIG 1g.10gb     Device  0: (UUID: MIG-2)" ;;
+    echo "  MIG 1g.10gb     Device  0: (UUID: MIG-2)"
+    echo "  MIG 2g.20gb     Device  1: (UUID: MIG-3)" ;;
 *) echo 580.65.06 ;;
 esac
 """
@@ -135,14 +140,80 @@ def test_a_gpu_that_torch_cannot_use_is_broken(
     assert found(findings, "driver").problem == (broken or "")
     if broken:
         assert "580.65.06" in found(findings, "driver").value
-        assert found(findings, "MIG").value == "MIG 1g.10gb     Device  0:"
+        assert found(findings, "MIG").value == "1g.10gb (device 0), 2g.20gb (device 1)"
 
 
-def test_more_loading_processes_than_cores_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(devices, "available_cores", lambda: 1)
-    finding = found(examine_devices(CPU), "loading")
-    assert finding.state == "slow"
-    assert finding.problem == "4 loading processes, but 1 usable core"
+@pytest.mark.parametrize(
+    ("cores", "gpus", "advice"), [(1, 0, 1), (2, 0, 2), (3, 1, 3), (16, 8, 2), (4, 8, 1), (4, 1, None), (64, 8, None)]
+)
+def test_more_loading_processes_than_cores_are_slow(
+    cores: int, gpus: int, advice: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "available_cores", lambda: cores)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    finding = devices._workers()
+    assert finding.state == ("slow" if advice else "ok")
+    assert finding.advice == (f"set data.workers={advice}, or add cores" if advice else "")
+    assert not advice or finding.problem.startswith(f"{4 * max(1, gpus)} loading processes, but {cores} usable core")
+
+
+def test_a_gpu_that_refuses_is_broken_and_the_examination_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    gib = 2**30
+    answers = [(140 * gib, 141 * gib), (60 * gib, 141 * gib), RuntimeError("CUDA error: out of memory\nand more")]
+
+    def memory(index: int) -> tuple[int, int]:
+        if isinstance(answer := answers[index], RuntimeError):
+            raise answer
+        return answer
+
+    def refuses(*_: Any, **options: Any) -> torch.Tensor:
+        raise RuntimeError(f"{options['device']} is reserved")
+
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda index: SimpleNamespace(name="NVIDIA H200"))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", memory)
+    findings = list(devices._gpus())
+    assert [each.state for each in findings] == ["ok", "slow", "broken"]
+    assert findings[0].value == "NVIDIA H200, 140 GiB free of 141 GiB"
+    assert findings[2].problem.endswith("another process does: CUDA error: out of memory")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "empty", refuses)
+    assert examine._usable_device() == CPU
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("stream", "width"), [(Terminal, 80), (Terminal, 50), (Terminal, 300), (io.StringIO, 80)])
+def test_lines_have_the_width_of_the_terminal(
+    stream: type[io.StringIO], width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [
+        Finding("libraries", "torch 2.13.0+cpu, transformers 5.23.0, av 18.1.0, lmdb 3.0.0, numpy 2.4.6"),
+        Finding("decoder of videos", "pyav on cpu", "slow", "the GPU does not decode", "install the extra dali-cuda13"),
+    ]
+    monkeypatch.setattr(examine, "examine", lambda online: found)
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr(sys, "stdout", shown := stream())
+    with pytest.raises(typer.Exit) as ended:
+        doctor()
+    assert ended.value.exit_code == 0
+    lines = shown.getvalue().splitlines()
+    verdict = "slower than it could be: decoder of videos: the GPU does not decode; install the extra dali-cuda13"
+    if stream is Terminal and width < 100:
+        assert max(map(len, lines)) <= width
+        assert lines[1].startswith(27 * " " + lines[1].strip())
+        assert lines[-1].startswith("  ")
+        assert "\n".join(lines).replace("\n  ", " ").endswith(verdict)
+    else:
+        assert lines == [
+            f"ok      libraries          {found[0].value}",
+            "slow    decoder of videos  pyav on cpu",
+            "",
+            verdict,
+        ]
 
 
 def test_a_decoder_that_gives_other_frames_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:

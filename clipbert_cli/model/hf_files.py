@@ -5,10 +5,11 @@ Nothing here imports transformers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.hf_families import FAMILIES, Family
@@ -30,11 +31,21 @@ class PixelStatistics:
     Attributes:
         mean: three values, in the model's order of channels like `std`.
         bgr: whether the model's channels are blue, green, red.
+
+    Raises:
+        ValueError: normalised pixels would be infinite.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     bgr: bool = False
+
+    def __post_init__(self) -> None:
+        if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
+            raise ValueError(
+                f"pixels are normalised with mean {self.mean} and deviation {self.std}: expected finite numbers, and "
+                "deviations greater than 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,12 @@ class VisionModel:
 
         Raises:
             KeyError, TypeError: these are no such values.
-            ValueError: the family is not supported.
+            ValueError: the family is not supported, or the pixel statistics are no numbers.
         """
         pixels = values["pixels"]
         if pixels is not None:
-            pixels = PixelStatistics(tuple(pixels["mean"]), tuple(pixels["std"]), bool(pixels["bgr"]))
+            mean, std = three_numbers("mean", pixels["mean"]), three_numbers("std", pixels["std"])
+            pixels = PixelStatistics(mean, std, is_set(pixels, "bgr", default=False))
         return cls(vision_part(dict(values["config"])), pixels)
 
 
@@ -136,19 +148,50 @@ def pixel_statistics(path: Path, values: Mapping[str, Any]) -> PixelStatistics:
     """Return the statistics that the settings of an image processor amount to for pixels of 0..255.
 
     Raises:
-        WeightsError: mean or deviation are not three numbers, or a deviation is not positive.
+        WeightsError: mean or deviation are not three numbers, or another setting has a value of another kind.
     """
-    # A processor multiplies pixels by a factor, 1/255 unless it says otherwise, and then normalises them.
-    factor = values.get("rescale_factor", 1 / FULL_WHITE) if values.get("do_rescale", True) else 1
-    normalises = values.get("do_normalize", True)
+    # transformers writes null for a setting that it leaves to the default of the processor's class.
+    given = {name: value for name, value in values.items() if value is not None}
+    try:
+        normalises, rescales, flips = (
+            is_set(given, name, default=default)
+            for name, default in (("do_normalize", True), ("do_rescale", True), (FLIPS, False))
+        )
+        # A processor multiplies pixels by a factor and then normalises them.
+        factor = given.get("rescale_factor", 1 / FULL_WHITE) if rescales else 1
+        if not is_number(factor) or factor <= 0:
+            raise ValueError(f"rescale_factor is {factor!r}, expected a number greater than 0")
+        mean = three_numbers("image_mean", given.get("image_mean") if normalises else [0, 0, 0])
+        std = three_numbers("image_std", given.get("image_std") if normalises else [1, 1, 1])
+        white = FULL_WHITE * factor
+        return PixelStatistics(tuple(each / white for each in mean), tuple(each / white for each in std), flips)
+    except ValueError as error:
+        raise WeightsError(f"{path}: {error}", hint="compare the file with that of the published model") from error
 
-    def three(name: str, without: float) -> tuple[float, ...]:
-        given = values.get(name) if normalises else [without] * 3
-        if not isinstance(given, list) or len(given) != 3 or not all(isinstance(each, int | float) for each in given):
-            raise WeightsError(f"{path}: {name} is {given!r}, expected three numbers, one per channel")
-        return tuple(each / (FULL_WHITE * factor) for each in given)
 
-    statistics = PixelStatistics(three("image_mean", 0.0), three("image_std", 1.0), bool(values.get(FLIPS, False)))
-    if min(statistics.std) <= 0:
-        raise WeightsError(f"{path}: image_std is {values['image_std']}, expected three numbers greater than 0")
-    return statistics
+def is_set(values: Mapping[str, Any], name: str, *, default: bool) -> bool:
+    """Return a setting that is on or off.
+
+    Raises:
+        ValueError: it has another value.
+    """
+    value = values.get(name, default)
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} is {value!r}, expected true or false")
+    return value
+
+
+def three_numbers(name: str, value: object) -> tuple[float, ...]:
+    """Return a value of mean or deviation for each channel.
+
+    Raises:
+        ValueError: they are not three numbers.
+    """
+    if not isinstance(value, list | tuple) or len(value) != 3 or not all(is_number(each) for each in value):
+        raise ValueError(f"{name} is {value!r}, expected three numbers, one per channel")
+    return tuple(value)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value of a JSON file is a number, which a truth value is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -19,6 +20,8 @@ from made_vision_models import CONFIGS, PREPROCESSOR, write_vision_model
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.image_transforms import normalize, rescale
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from clipbert_cli.errors import RecipeError, WeightsError
 from clipbert_cli.model.clipbert import ClipBert
@@ -274,12 +277,27 @@ PROCESSORS = {
     "siglip2": "Siglip2ImageProcessorPil",
     "clip": "CLIPImageProcessorPil",
     "dinov2": "BitImageProcessorPil",
+    "dinov2_with_registers": "BitImageProcessorPil",
     "vit": "ViTImageProcessorPil",
     "swin": "ViTImageProcessorPil",
+    "swinv2": "ViTImageProcessorPil",
     "beit": "BeitImageProcessorPil",
     "convnext": "ConvNextImageProcessorPil",
+    "convnextv2": "ConvNextImageProcessorPil",
 }
-"""Family -> its processor that runs without torchvision. DINOv3 has none; its rule is (x / 255 - mean) / std too."""
+"""Family -> its processor that runs without torchvision."""
+
+# The processor of DINOv3 needs torchvision. It writes null for the steps that it leaves out.
+DINOV3_PROCESSOR = {
+    "image_processor_type": "DINOv3ViTImageProcessor",
+    **dict.fromkeys(("crop_size", "do_center_crop", "do_convert_rgb", "input_data_format", "do_flip_channel_order")),
+    **dict.fromkeys(("do_resize", "do_rescale", "do_normalize"), True),
+    "image_mean": IMAGENET_DEFAULT_MEAN,
+    "image_std": IMAGENET_DEFAULT_STD,
+    "rescale_factor": 1 / 255,
+    "resample": 2,
+    "size": {"height": 224, "width": 224},
+}
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
@@ -303,6 +321,18 @@ def test_pixels_are_those_of_the_familys_own_processor(kind: str, tmp_path: Path
     assert (pixels - found).abs().mean() < one_level / 100
 
 
+@pytest.mark.parametrize("kind", ["dinov3_vit", "dinov3_convnext"])
+def test_pixels_of_dinov3_follow_its_processors_steps(kind: str, tmp_path: Path) -> None:
+    """It rescales pixels, resizes, which changes nothing on a canvas of that size, and normalises."""
+    write_vision_model(kind, tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(DINOV3_PROCESSOR))
+    encoder = made_encoder(tmp_path)
+    frames = frames_of(224, count=2)
+    rescaled = [rescale(frame, DINOV3_PROCESSOR["rescale_factor"]) for frame in frames.numpy()]
+    found = np.stack([normalize(frame, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD) for frame in rescaled])
+    torch.testing.assert_close(encoder.pixels(frames), torch.from_numpy(found), atol=1e-5, rtol=0, check_dtype=False)
+
+
 @pytest.mark.parametrize(
     ("changes", "mean", "std"),
     [
@@ -314,6 +344,10 @@ def test_pixels_are_those_of_the_familys_own_processor(kind: str, tmp_path: Path
             [0.5] * 3,
         ),
         ({"do_normalize": False}, [0.0] * 3, [1.0] * 3),
+        # null leaves a setting to the default of the processor's class.
+        ({"do_normalize": None}, PREPROCESSOR["image_mean"], PREPROCESSOR["image_std"]),
+        ({"do_rescale": None}, PREPROCESSOR["image_mean"], PREPROCESSOR["image_std"]),
+        ({"rescale_factor": None}, PREPROCESSOR["image_mean"], PREPROCESSOR["image_std"]),
     ],
 )
 def test_preprocessor_settings_become_pixel_statistics(
@@ -325,6 +359,38 @@ def test_preprocessor_settings_become_pixel_statistics(
     assert found is not None
     assert found.mean == pytest.approx(mean or [each / 255 for each in values["image_mean"]])
     assert found.std == pytest.approx(std or [each / 255 for each in values["image_std"]])
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"rescale_factor": "a"}, "rescale_factor is 'a', expected a number greater than 0"),
+        ({"rescale_factor": 0}, "rescale_factor is 0, expected a number greater than 0"),
+        ({"rescale_factor": 1e-320}, "expected finite numbers"),
+        ({"image_std": [1, 0, 1]}, "expected finite numbers, and deviations greater than 0"),
+        ({"image_mean": None}, "image_mean is None, expected three numbers"),
+        ({"image_mean": 0.5}, "image_mean is 0.5, expected three numbers"),
+        ({"image_mean": [True, 1, 1]}, r"image_mean is \[True, 1, 1\], expected three numbers"),
+        ({"do_rescale": 0}, "do_rescale is 0, expected true or false"),
+        ({"do_normalize": "no"}, "do_normalize is 'no', expected true or false"),
+        ({"do_flip_channel_order": "yes"}, "do_flip_channel_order is 'yes', expected true or false"),
+    ],
+)
+def test_preprocessor_settings_of_another_kind_are_refused(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    path.write_text(json.dumps({**PREPROCESSOR, **changes}))
+    with pytest.raises(WeightsError, match=says) as caught:
+        read_pixels(tmp_path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+@pytest.mark.parametrize(
+    "changes", [{"mean": [0.5, 0.5]}, {"std": ["a", 1, 1]}, {"std": [0, 1, 1]}, {"mean": 0.5}, {"bgr": "no"}]
+)
+def test_saved_pixel_statistics_of_another_kind_are_refused(changes: dict[str, Any]) -> None:
+    pixels = {"mean": [0.5] * 3, "std": [0.5] * 3, "bgr": False, **changes}
+    with pytest.raises(ValueError, match="expected"):
+        VisionModel.from_values({"config": {"model_type": "vit"}, "pixels": pixels})
 
 
 def test_a_processor_of_images_and_texts_names_its_image_processor(tmp_path: Path) -> None:

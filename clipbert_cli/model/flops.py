@@ -12,6 +12,7 @@ from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.printable import plural
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class ForwardCost:
 
     def describe(self) -> str:
         return (
-            f"{self.visual_tokens:,} visual tokens per clip, {self.clip / 1e9:,.2f} GFLOP per clip, "
+            f"{plural(self.visual_tokens, 'visual token')} per clip, {self.clip / 1e9:,.2f} GFLOP per clip, "
             f"{self.pair / 1e9:,.2f} GFLOP per pair of text and clip"
         )
 

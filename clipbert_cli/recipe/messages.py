@@ -67,6 +67,8 @@ def _says(detail: ErrorDetails, *, guess: bool) -> str:
         meant = f"; did you mean {near[0]}?" if near else ""
     if kind == "string_type" and isinstance(detail["input"], int | float):
         meant = "; quotes make text of it"
+    if kind == "string_type" and isinstance(detail["input"], list | dict) and key_name(path) in all_settings():
+        meant = f". {all_settings()[key_name(path)].meaning}"
     return f" is {value}: it must be {expected(annotation)}{meant}"
 
 

@@ -102,7 +102,7 @@ def _words(schema: Mapping[str, Any]) -> str:
         return any_of([_words(each) for each in kinds])
     if choices := schema.get("enum", [schema["const"]] if "const" in schema else None):
         return any_of([str(choice) for choice in choices])
-    match schema.get("type"):
+    match "object" if "$ref" in schema else schema.get("type"):
         case "array":
             low, high = schema.get("minItems"), schema.get("maxItems")
             count = {None: ""}.get(low, f"at least {low} " if high is None else f"{low} ")

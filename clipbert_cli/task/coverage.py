@@ -90,6 +90,29 @@ def unlearned_answers(trained: Sequence[Example], task: Task) -> list[str]:
     return [f"{len(never):,} of {len(task.answers):,} answers are in no training record, such as {_first(never)}"]
 
 
+def ambiguous_options(examples: Sequence[Example], *, what: str) -> list[str]:
+    """Return a sentence about the questions whose right option is there twice; none if there are none."""
+    twice = [
+        example.texts[example.target]
+        for example in examples
+        if isinstance(example.target, int) and example.texts.count(example.texts[example.target]) > 1
+    ]
+    if not twice:
+        return []
+    return [
+        f"{len(twice):,} of {len(examples):,} {what} questions have the right option twice, such as {_first(twice)}"
+    ]
+
+
+def guessed(trained: Sequence[Example], examples: Sequence[Example], task: Task) -> list[str]:
+    """Return a sentence if a guess answers all of validation; none if it does not."""
+    guess = task.guess(trained, examples) if examples else {}
+    if guess.get(task.main_metric, 0) < 100:
+        return []
+    sentence = f"validation cannot tell a model from a guess: {task.main_metric} is 100 by {guess['what']}"
+    return [f"{sentence}; add records with other answers or media"]
+
+
 def shared_media(trained: Sequence[Example], examples: Sequence[Example]) -> list[str]:
     """Return a sentence about the media of validation that are trained on as well; none if there are none."""
     known, own = {example.media_id for example in trained}, {example.media_id for example in examples}

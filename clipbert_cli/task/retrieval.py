@@ -200,7 +200,7 @@ class NegativeCaptions:
     with many captions has several groups and is drawn more often.
 
     Raises:
-        AnnotationError: there is no other media item.
+        AnnotationError: there is no other media item, or no other caption.
     """
 
     groups: Sequence[Group]
@@ -213,6 +213,12 @@ class NegativeCaptions:
                 f"all captions belong to the media item {self.groups[0].media_id!r}: retrieval learns from captions "
                 "of others",
                 hint="training needs at least two media items",
+            )
+        text = self.groups[0].examples[0].texts
+        if all(example.texts == text for group in self.groups for example in group.examples):
+            raise AnnotationError(
+                f"all captions are {text[0]!r}: retrieval learns from captions that differ",
+                hint="name the field that has the captions with data.fields.caption",
             )
 
     def __call__(self, group: Group, rng: np.random.Generator) -> Group:

@@ -36,7 +36,7 @@ def read_examples(
     """
     if not path.is_file():
         raise AnnotationError(
-            f"{path}: no such annotation file",
+            f"{path}: {'a folder, not an annotation file' if path.is_dir() else 'no such annotation file'}",
             hint="check data.splits and data.root of the recipe, or give --data-root",
         )
     examples: list[Example] = []

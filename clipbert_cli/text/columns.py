@@ -20,13 +20,15 @@ class Columns:
     def __init__(self, names: Names) -> None:
         self.names = names
         self.all: dict[str, None] = {}
+        self._filled: set[str] = set()
         self._shapes: dict[frozenset[str], None] = {}
 
     def add(self, record: Record) -> None:
         """Note the fields of one record; those with a value count as there."""
         self.all |= dict.fromkeys(record.fields)
+        there = frozenset(name for name, value in record.fields.items() if value is not None and value != "")
+        self._filled |= there
         if len(self._shapes) < _MOST_SHAPES:
-            there = frozenset(name for name, value in record.fields.items() if value is not None and value != "")
             self._shapes[there] = None
 
     def has(self, name: str) -> bool:
@@ -34,11 +36,14 @@ class Columns:
         return any(record.has(name) for record in self._examples())
 
     def unread(self, fields: Sequence[str]) -> list[str]:
-        """Return the file's fields that a task with these fields never reads, in the file's order."""
+        """Return the file's fields that a task with these fields never reads, in the file's order.
+
+        Fields that no record has a value in are left out: nothing is lost with them.
+        """
         read = {own for record in self._examples() for name in fields for own in record.sources(name)}
         # Null in `data.fields` says that a field is meant to be left alone.
         left = {each for name, own in self.names.items() if own is None for each in FIELDS[name]}
-        return [own for own in self.all if own not in read | left]
+        return [own for own in self.all if own in self._filled - read - left]
 
     def _examples(self) -> list[Record]:
         """Return one record per combination of fields, whose values mean nothing."""

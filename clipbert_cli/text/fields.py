@@ -260,6 +260,8 @@ class Record:
                 return each, self.fields[each]
         if not own:
             raise RecordError(f"{name} is missing: data.fields.{name} is null, so that it is not read")
+        if here := [each for each in own if each in self.fields]:
+            raise RecordError(f"{here[0]} is {'null' if self.typed else 'empty'}: it must have a value")
         raise MissingFieldError(name, own, self.fields)
 
     def _structured(self, name: str, *, optional: bool = False) -> tuple[str, Any]:

@@ -195,8 +195,8 @@ def _vocabulary(path: Path) -> tuple[Path, list[str]]:
     if not file.is_file():
         raise WeightsError(
             f"{file}: no such vocabulary",
-            hint="set model.tokenizer to a vocab.txt or to a folder with one; clipbert download bert-base-uncased --to "
-            "FOLDER has one",
+            hint="set model.tokenizer to a vocab.txt or to a folder with one. clipbert download bert-base-uncased --to "
+            "FOLDER fetches pretrained/bert-base-uncased, which has one; FOLDER is the recipe's data.root",
         )
     try:
         return file, read_text(file).replace("\r\n", "\n").rstrip("\n").split("\n")

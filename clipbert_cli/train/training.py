@@ -28,7 +28,15 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
 from clipbert_cli.runtime.provenance import device_name, environment
-from clipbert_cli.task.coverage import cut_texts, shared_media, unknown_answers, unlearned_answers, unread_words
+from clipbert_cli.task.coverage import (
+    ambiguous_options,
+    cut_texts,
+    guessed,
+    shared_media,
+    unknown_answers,
+    unlearned_answers,
+    unread_words,
+)
 from clipbert_cli.train.logs import JsonLines, Sink
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
@@ -106,7 +114,10 @@ class Training:
             *unread_words(self.val_examples, setup.tokenizer, what="validation"),
             *unknown_answers(self.val_examples, setup.task, what="validation"),
             *unlearned_answers(trained, setup.task),
+            *ambiguous_options(trained, what="training"),
+            *ambiguous_options(self.val_examples, what="validation"),
             *shared_media(trained, self.val_examples),
+            *guessed(trained, self.val_examples, setup.task),
         ]
 
     @property

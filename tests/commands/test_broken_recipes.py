@@ -166,6 +166,28 @@ RECIPES = {
     "another vocabulary": ("qa", "model: {bert: {vocab_size: 30522}}", r"vocab_size is 30522: .*/vocab\.txt has 28"),
     "no such weights": ("qa", "model: {weights: {bert: pretrained/bert}}", r"/pretrained/bert"),
     "no such checkpoint": ("qa", "model: {weights: {checkpoint: runs/other/best}}", r"/runs/other/best"),
+    "a folder as a table": (
+        "qa",
+        "data: {splits: {val: {annotations: videos, media: vis_db}}}",
+        r"/videos: a folder, not an annotation file",
+    ),
+    # one kind of value in place of another
+    "a split without media": (
+        "qa",
+        "data: {splits: {val: val.csv}}",
+        r'splits\.val is "val\.csv": it must be a section',
+    ),
+    "splits as a list": ("qa", "data: {splits: [train, val]}", r'splits is \["train", "val"\]: it must be a section'),
+    "answers in the recipe": (
+        "qa",
+        "data: {answers: [yes, no]}",
+        r'answers is \["yes", "no"\].* null\. JSON file with all',
+    ),
+    "names the wrong way round": (
+        "qa",
+        "data: {fields: {video_id: media_id}}",
+        r"fields\.video_id .*our names are .*media_id",
+    ),
 }
 TABLES = {
     "an empty table": ("qa", {"train.csv": ""}, r"train\.csv"),
@@ -244,6 +266,71 @@ TABLES = {
         {"train.jsonl": choices("train", 1, options=["red"], answer=0)},
         r"train\.jsonl:1: options",
     ),
+    "a heading twice": (
+        "qa",
+        {"train.csv": table("train0000,what ?,red,blue", head="video_id,question,answer,answer")},
+        r"train\.csv:1: the heading 'answer' is there twice; rename one",
+    ),
+    "a title above the headings": (
+        "qa",
+        {"train.csv": "Export of 3 March\n\n" + questions("train", 8)},
+        r"train\.csv:1: 1 headings, but the rows below have 3 cells: remove lines above",
+    ),
+    "merged cells": (
+        "qa",
+        {"train.csv": table("train0000,what ?,red", ",why ?,blue", "train0001,what ?,red", ",why ?,blue")},
+        r"train\.csv:3: video_id is empty: it must have a value\n.*train\.csv:5: video_id is empty",
+    ),
+    "a quote that does not end": (
+        "qa",
+        {"train.csv": table('train0000,"what is,red', "train0001,what ?,blue")},
+        r"train\.csv:2: not a whole CSV row",
+    ),
+    "headings in capitals": (
+        "qa",
+        {"train.csv": table("train0000,what ?,red", head="Video_ID,Question,Answer")},
+        r"no record has question; the first has Video_ID, Question, Answer",
+    ),
+    "one answer in validation": (
+        "qa",
+        {"val.csv": table(*(f"val{n:04d},what ?,red" for n in range(3)))},
+        r'a guess: accuracy is 100 by the most frequent answer, "red"',
+    ),
+    "the right option twice": (
+        "choice",
+        {"train.jsonl": choices("train", 4, options=["red", "red", "blue", "green"])},
+        r"2 of 4 training questions have the right option twice, such as 'red'",
+    ),
+    "the first option is always right": (
+        "choice",
+        {"train.jsonl": choices("train", 4, answer=0), "val.jsonl": choices("val", 3, answer=0)},
+        r"a guess: accuracy is 100 by the most frequent answer, 0",
+    ),
+    "positions from 1": (
+        "choice",
+        {"train.jsonl": choices("train", 4).replace('"answer": 0', '"answer": 4')},
+        r"train\.jsonl:1: answer is 4: it must be an integer from 0 to 3",
+    ),
+    "no caption": (
+        "retrieval",
+        {"captions.csv": table("train0000,", "train0001,a bar", head="video_id,caption")},
+        r"captions\.csv:2: caption is empty: it must have a value",
+    ),
+    "one caption for all": (
+        "retrieval",
+        {"captions.csv": table(*(f"train{n:04d},a circle" for n in range(8)), head="video_id,caption")},
+        r"all captions are 'a circle': retrieval learns from captions that differ",
+    ),
+    "one video in validation": (
+        "retrieval",
+        {"val_captions.csv": table("val0000,a circle", head="video_id,caption")},
+        r"a guess: recall_at_1 is 100 by chance; add records with other answers or media",
+    ),
+    "times in milliseconds": (
+        "retrieval",
+        {"captions.csv": table("train0000,a,500,900", "train0001,b,0,900", head="video_id,caption,start,end")},
+        r"train0000#t=500,900: the segment begins at 500 s, but the video lasts",
+    ),
     "a torn line": ("choice", {"train.jsonl": '{"video_id": "train0000"'}, r"train\.jsonl:1"),
     "captions of one video": (
         "retrieval",
@@ -264,7 +351,8 @@ TABLES = {
 WARNED = {
     *("many outputs", "validates what it trains", "late milestones", "another task's setting", "another task's field"),
     *("one field for two", "validation answers of other spelling", "long questions", "a column that nothing reads"),
-    *("one answer", "a misnamed question of options"),
+    *("one answer", "a misnamed question of options", "one answer in validation", "the right option twice"),
+    *("the first option is always right", "one video in validation"),
 }
 
 
@@ -291,6 +379,7 @@ def test_a_broken_table_is_refused_or_warned_of(name: str, own: Path, clipbert: 
 NEEDS_FILES = {
     *("few outputs", "many outputs", "a field that is nowhere", "no such folder", "no such table", "no such media"),
     *("images for videos", "no such vocabulary", "another vocabulary", "no such weights", "no such checkpoint"),
+    "a folder as a table",
 }
 
 
@@ -344,14 +433,18 @@ SOUND = {
             for name in ("train.jsonl", "val.jsonl")
         },
     ),
-    "spelling": ("qa", "objective: {normalize_answers: true}", {"val.csv": table("val0000,what ?,RED.")}),
+    "spelling": (
+        "qa",
+        "objective: {normalize_answers: true}",
+        {"val.csv": table("val0000,what ?,RED.", "val0001,what ?,Blue")},
+    ),
     "another Unicode form": (
         "qa",
         "",
         {
             "answers.json": json.dumps(["caf\u00e9", "no"]),
             "train.csv": table("train0000,what ?,cafe\u0301", "train0001,what ?,no"),
-            "val.csv": table("val0000,what ?,caf\u00e9"),
+            "val.csv": table("val0000,what ?,caf\u00e9", "val0001,what ?,no"),
         },
     ),
     "segments": (

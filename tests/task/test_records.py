@@ -131,7 +131,7 @@ def test_csv_gives_the_examples_of_jsonl(tmp_path: Path) -> None:
         (b'video_id,question,answer\nv,"what?,cat\n', "not a whole CSV row"),
         (b"video_id,question,answer\nv,wh\xff?,cat\n", "not UTF-8"),
         (b"video_id,question,answer\n", "no records in it"),
-        (b"video_id,question,answer\nv,,cat\nv,what?,cat\n", ":2: question is missing"),
+        (b"video_id,question,answer\nv,,cat\nv,what?,cat\n", ":2: question is empty: it must have a value"),
     ],
 )
 def test_a_bad_table_is_reported(tmp_path: Path, content: bytes, message: str) -> None:

@@ -58,7 +58,7 @@ def test_every_bad_line_is_reported_with_file_line_field_and_value(tmp_path: Pat
     assert lines[2].startswith(f"{path}:4: a JSON list, expected an object")
     assert lines[3] == f"{path}:5: media_id{others} is missing; the record has question"
     assert lines[4] == f"{path}:6: question is 3: it must be text"
-    assert lines[6] == f"{path}:8: media_id{others} is missing; the record has video_id, question"
+    assert lines[6] == f"{path}:8: video_id is null: it must have a value"
     assert lines[7].startswith(f'{path}:9: question is "what \\ud83d?", which contains an unpaired surrogate')
     assert lines[5] == f"{path}:7: video_id is true: it must be text or an integer"
 

@@ -27,7 +27,8 @@ def test_a_task_declares_fields_that_there_are(task):
         ("open_ended_qa", {"video_id": "a", "asked": "b", "answer": "c"}, {"question": "asked"}, []),
         ("open_ended_qa", {"clip_name": "a", "video_id": "b", "question": "c", "url": "d"}, {}, ["clip_name", "url"]),
         ("open_ended_qa", {"video_id": "a", "question": "b", "options": "c"}, {}, ["options"]),
-        ("multiple_choice", {"video_id": "a", "a0": "b", "a1": "c", "a2": "", "q": "d"}, {}, ["a2", "q"]),
+        ("multiple_choice", {"video_id": "a", "a0": "b", "a1": "c", "a2": "", "q": "d"}, {}, ["q"]),
+        ("open_ended_qa", {"video_id": "a", "question": "b", "remark": "", "note": None}, {}, []),
         ("multiple_choice", {"id": "a", "x": "b", "y": "c"}, {"media_id": "id", "options": ["x", "y"]}, []),
         ("retrieval", {"video_id": "a", "caption": "b", "text": "c", "begin": "0"}, {}, ["text", "begin"]),
         ("retrieval", {"video_id": "a", "caption": "b", "start": "1", "end": "2"}, {}, []),
@@ -37,6 +38,11 @@ def test_a_task_declares_fields_that_there_are(task):
 )
 def test_fields_that_nothing_reads(task, fields, names, unread):
     assert columns(fields, names=names).unread(task_class(task).fields) == unread
+
+
+def test_a_field_is_lost_if_one_record_has_a_value_in_it():
+    found = columns({"video_id": "a", "question": "b", "remark": ""}, {"video_id": "a", "question": "c", "remark": "d"})
+    assert found.unread(task_class("open_ended_qa").fields) == ["remark"]
 
 
 def test_a_field_counts_as_read_if_one_record_uses_it():

@@ -4,6 +4,7 @@
     read_json_list                      a JSON list of any size, each of its entries of a limited size
     map_array                           a file of numbers, which stays on the disk
     read_lines                          a file of any size, each of its lines of a limited size
+    open_file                           a file that its caller reads within bounds
     parse_json, parse_json_part         JSON text: nesting and integers are limited
     parse_fraction                      a number such as 30000/1001
 
@@ -214,24 +215,35 @@ def _standard_input() -> Iterator[BufferedReader]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BufferedReader]:
-    """Open a regular file, or a pipe that a shell passes. Anything else could be without end, or never begin."""
+    """Open a file as `open_file` does; what fails while it is read is an UnreadableError, too."""
     try:
-        # Opening a named pipe waits until another process writes to it, unless it is opened like this.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            mode = os.fstat(descriptor).st_mode
-            if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(path).startswith(_PIPES)):
-                raise UnreadableError(f"{path} is {_kind(mode)}: a regular file was expected")
-            os.set_blocking(descriptor, True)
-            with open(descriptor, "rb", closefd=False) as file:
-                yield file
-        finally:
-            os.close(descriptor)
+        with open_file(path) as file:
+            yield file
     except FileNotFoundError:
         raise
     # A path with a null character is a ValueError.
     except (OSError, ValueError) as exc:
         raise UnreadableError(f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a regular file, or a pipe that a shell passes. Anything else could be without end, or never begin.
+
+    Raises:
+        OSError, ValueError: it cannot be opened.
+        UnreadableError: it is something else.
+    """
+    # Opening a named pipe waits until another process writes to it, unless it is opened like this.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        mode = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(mode) and not (stat.S_ISFIFO(mode) and str(path).startswith(_PIPES)):
+            raise UnreadableError(f"{path} is {_kind(mode)}: a regular file was expected")
+        os.set_blocking(descriptor, True)
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def _is_regular(file: BufferedReader) -> bool:

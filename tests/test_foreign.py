@@ -25,10 +25,11 @@ from clipbert_cli import foreign
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert import caption_lists, msvd, raw_files
 from clipbert_cli.assets.partial_file import PartialFile
+from clipbert_cli.commands.ask import _questions
 from clipbert_cli.errors import ClipbertError, UnreadableError
 from clipbert_cli.infer import made_by
 from clipbert_cli.infer.prediction_lines import TextList
-from clipbert_cli.infer.question_lines import parse
+from clipbert_cli.infer.question_lines import parse, read_windows
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, read_scores
 from clipbert_cli.media.frame_folder import folder_as_video
 from clipbert_cli.model.bert_sizes import read_bert_sizes
@@ -152,6 +153,11 @@ def meta(predictions: Path) -> object:
     return made_by.read_meta(predictions)
 
 
+def questions(path: Path) -> object:
+    with _questions(path) as stream:
+        return list(read_windows(stream, lambda: None))
+
+
 def unfinished(path: Path) -> object:
     folder = ScoreFolder(path.parent.parent, SCORING)
     return folder._rows(0), folder._continued(overwrite=False)
@@ -193,6 +199,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
         "a.part.json",
         partial,
     ),
+    "commands.ask: _questions": ("a.jsonl", questions),
     "infer.question_lines: parse": ("a", lambda path: parse(path.read_bytes(), 1)),
     "infer.score_folder: read_scores": ("ids.json", scores),
     "infer.score_folder: ScoreFolder._rows": ("unfinished/rows-0.npy", unfinished),
@@ -237,7 +244,6 @@ OTHER_READERS = {
     "assets.convert.record_writer",
     "assets.unpack",
     "commands.app",
-    "commands.ask",
     "infer.made_by",
     "commands.completion_values",
     "commands.output",
@@ -313,6 +319,7 @@ def modules() -> Iterator[tuple[str, ast.Module]]:
 
 
 READING = {
+    "open_file",
     "first_bytes",
     "read_bytes",
     "read_json_list",

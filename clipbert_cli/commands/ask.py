@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import stat
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,8 @@ import typer
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json, print_table, show_logs, warn
 from clipbert_cli.commands.usage import refuse_address, refuse_empty
-from clipbert_cli.errors import DecodeError, UsageError
+from clipbert_cli.errors import DecodeError, UnreadableError, UsageError
+from clipbert_cli.foreign import open_file
 
 if TYPE_CHECKING:
     from clipbert_cli.types import Kind
@@ -126,16 +126,12 @@ def _questions(file: Path) -> Iterator[IO[bytes]]:
         yield sys.stdin.buffer
         return
     try:
-        stream = file.open("rb")
-    except OSError as exc:
-        raise UsageError(
-            f"--questions is {file}, which cannot be read: {exc.strerror}",
-            hint="name a file of JSON lines, or - for stdin",
-        ) from exc
-    with stream:
+        stream = open_file(file)
+    except (OSError, ValueError, UnreadableError) as exc:
         # /dev/zero and its like have no lines and no end.
-        if stat.S_ISCHR(os.fstat(stream.fileno()).st_mode) and not stream.isatty():
-            raise UsageError(f"--questions is {file}, a device", hint="name a file of JSON lines, or - for stdin")
+        why = "a device" if file.is_char_device() else f"which cannot be read: {getattr(exc, 'strerror', None) or exc}"
+        raise UsageError(f"--questions is {file}, {why}", hint="name a file of JSON lines, or - for stdin") from exc
+    with stream:
         yield stream
 
 

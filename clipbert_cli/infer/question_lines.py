@@ -23,9 +23,11 @@ from clipbert_cli.runtime.interrupts import Interrupts
 
 # So many lines are answered together at most. Whoever writes more of them has to wait.
 _WINDOW = 1000
-_CHUNK = 2**16
+_CHUNK = 2**20
 # A line is cut off here. A file without line breaks must not fill the memory.
 _MOST_BYTES = 2**24
+# A line of so many bytes is the last one. Reading on to its end could take minutes, or for ever.
+_ENDLESS = 2**30
 # Fields of an answer. A field of the same name is not passed through.
 _OWN = ("answer", "score", "top", "option", "error")
 
@@ -43,7 +45,8 @@ def parse(raw: bytes, number: int) -> Line:
     fields: Any = {"line": number}
     try:
         if len(raw) > _MOST_BYTES:
-            raise UsageError(f"the line is longer than {_MOST_BYTES // 2**20} MiB")
+            last = f"after one of {_ENDLESS // 2**30} GiB no more is read"
+            raise UsageError(f"the line is longer than {_MOST_BYTES // 2**20} MiB; {last}")
         read = parse_json(raw, "the line", line=None)
         if not isinstance(read, dict):
             raise UsageError(f"a JSON {type(read).__name__}, but must be an object")
@@ -86,8 +89,8 @@ def read_windows(stream: IO[bytes], check_interrupts: Callable[[], None]) -> Ite
 
 def _raw_lines(stream: IO[bytes], check_interrupts: Callable[[], None]) -> Iterator[bytes | None]:
     """Yield the lines of a stream, and None where the next one is not there yet."""
-    rest = b""
-    while True:
+    line, size = bytearray(), 0
+    while size < _ENDLESS:
         if not _has_more(stream, seconds=0):
             yield None
             # A signal is only noted while this waits.
@@ -97,11 +100,15 @@ def _raw_lines(stream: IO[bytes], check_interrupts: Callable[[], None]) -> Itera
         chunk = stream.read1(_CHUNK)  # type: ignore[attr-defined]
         if not chunk:
             break
-        *whole, rest = (rest + chunk).split(b"\n")
-        yield from whole
-        rest = rest[: _MOST_BYTES + 1]
-    if rest:
-        yield rest
+        for number, part in enumerate(chunk.split(b"\n")):
+            if number:
+                yield bytes(line)
+                line, size = bytearray(), 0
+            # What is beyond the limit is read and forgotten, up to the next line.
+            line += part[: max(_MOST_BYTES + 1 - size, 0)]
+            size += len(part)
+    if line:
+        yield bytes(line)
 
 
 def _has_more(stream: IO[bytes], *, seconds: float) -> bool:

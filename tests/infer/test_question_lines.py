@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import IO
 
 import pytest
@@ -81,3 +83,17 @@ def test_a_line_that_is_too_long_is_one_mistake_with_its_number(length: int, mon
     found = [each for window in read_windows(stream, never) for each in window]
     assert names(found) == ["0.mp4", 2, "2.mp4"]
     assert "longer than" in str(found[1].asked)
+
+
+@pytest.mark.parametrize(("length", "read"), [(2**29, ["0.mp4", 2, "2.mp4"]), (2**33, ["0.mp4", 2])])
+def test_a_line_without_end_takes_neither_memory_nor_time(length: int, read: list[str | int], tmp_path: Path) -> None:
+    with (tmp_path / "a.jsonl").open("wb") as file:
+        file.write(line(0))
+        file.seek(length)
+        file.write(b"\n" + line(2))
+    began = time.process_time()
+    with (tmp_path / "a.jsonl").open("rb") as stream:
+        found = [each for window in read_windows(stream, never) for each in window]
+    assert time.process_time() - began < 5
+    assert names(found) == read
+    assert "longer than 16 MiB; after one of 1 GiB no more is read" in str(found[1].asked)

@@ -64,6 +64,7 @@ def evaluate(
             "--run and --recipe are given both",
             hint="name either the run that predicted or a recipe that has the split",
         )
+    options.refuse_exchanged(run, split)
 
     from clipbert_cli.build import build_task
     from clipbert_cli.infer.made_by import read_meta, recipe_and_split

@@ -65,6 +65,7 @@ def infer(
     Questions about single files are answered by clipbert ask; clipbert search finds media by text.
     """
     # Checked before several processes are started, each of which would report it.
+    options.refuse_exchanged(model.run, request.split)
     if request.form == SCORES and request.output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
     if request.clip_scores and (request.shortlist or request.form != JSONL):

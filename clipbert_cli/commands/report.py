@@ -58,6 +58,8 @@ def report_page(
     from clipbert_cli.report.training import made_facts
 
     show_logs()
+    for each in run or ():
+        options.refuse_exchanged(each, split)
     folders = [RunFolder.existing(each) for each in run or ()]
     predicted = None
     if predictions is not None:

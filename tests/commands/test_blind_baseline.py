@@ -71,13 +71,29 @@ def test_the_black_frames_are_those_of_infer(run: Path, made_data: Path, clipber
         ("demo_pretrain", True, None),
     ],
 )
-def test_every_task_has_a_baseline(recipe: str, black: bool, what: str | None, made_data: Path, tmp_path: Path) -> None:
+def test_every_task_has_a_baseline_which_eval_shows(
+    recipe: str, black: bool, what: str | None, made_data: Path, tmp_path: Path, clipbert: Clipbert
+) -> None:
     record = train(recipe, made_data, tmp_path / "run")["baseline"]
     assert ("black_frames" in record) == black
     assert ("guess" in record) == (what is not None)
     if what:
         assert record["guess"]["what"].startswith(what)
         assert 0 < record["guess"][record["metric"]] < 100
+    # `eval --run` shows it below the score; the meta file names split and recipe.
+    predictions = tmp_path / "preds.jsonl"
+    options = ("--run", tmp_path / "run")
+    assert clipbert("infer", *options, "--split", "val", "-o", predictions).returncode == 0
+    lines = clipbert("eval", predictions, *options).stdout.splitlines()
+    shown = [line for line in lines if line.startswith("without looking: ")]
+    assert shown == lines[-len(shown) :] == [f"without looking: {sentence}" for sentence in sentences(record)]
+    assert len(shown) == black + (what is not None)
+    if what:
+        score = f"{record['metric']} {record['guess'][record['metric']]:.1f}"
+        assert shown[-1].startswith(f"without looking: {score} by {what}")
+        assert shown[-1].endswith("(val, step 2)")
+    scored = json.loads(clipbert("eval", predictions, *options, "--split", "val", "--json").stdout)
+    assert scored["baseline"] == record
 
 
 @pytest.mark.parametrize("override", ["train.blind_baseline=false", "data.black_frames=true", "data.splits.val=null"])

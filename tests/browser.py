@@ -42,6 +42,13 @@ class Opened:
         """A data attribute of the rows, in their order."""
         return list(self.page.eval_on_selector_all(f"#{table} tbody tr", f"rows => rows.map(r => r.dataset.{name})"))
 
+    def attributes(self, selector: str, name: str) -> list[str]:
+        """An attribute of the elements that can be seen."""
+        visible = "elements.filter(e => e.getClientRects().length)"
+        return list(
+            self.page.eval_on_selector_all(selector, f"elements => {visible}.map(e => e.getAttribute({name!r}))")
+        )
+
     def check(self, page: Path) -> None:
         """Nothing is fetched, nothing fails, nothing is wider than the window, and pictures have their sizes."""
         assert self.messages == []

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 560, 240
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 60, 12, 10, 38
 # So many points are more than a screen shows. Every n-th point of longer lines is drawn.
 _MOST_POINTS = 600
 
@@ -28,6 +28,8 @@ class Line:
 
 @dataclass(frozen=True)
 class Bar:
+    """A bar as drawn, and what it says."""
+
     x: float
     y: float
     width: float
@@ -81,13 +83,15 @@ class _Axis:
     start: float
     end: float
     is_log: bool = False
+    least_step: float = 0.0
 
     def __call__(self, value: float) -> float:
         low, high, value = (math.log10(each) if self.is_log else each for each in (self.low, self.high, value))
         return round(self.start + (self.end - self.start) * (value - low) / (high - low), 2)
 
     def ticks(self) -> list[tuple[float, str]]:
-        return [(self(value), _label(value)) for value in (_powers if self.is_log else _steps)(self.low, self.high)]
+        values = _powers(self.low, self.high) if self.is_log else _steps(self.low, self.high, least=self.least_step)
+        return [(self(value), _label(value)) for value in values]
 
 
 def line_chart(
@@ -112,9 +116,13 @@ def line_chart(
     return Chart(title, x_label, x.ticks(), y.ticks(), lines, [])
 
 
-def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, x_label: str) -> Chart:
-    """Return a chart of one bar per (label, value)."""
-    y = _Axis(0.0, max((value for _, value in bars), default=0.0) or 1.0, HEIGHT - BOTTOM, TOP)
+def bar_chart(title: str, bars: Sequence[tuple[str, int]], *, x_label: str, at_edges: bool = False) -> Chart:
+    """Return a chart of one bar per (label, count).
+
+    Args:
+        at_edges: a label is the least value that its bar counts, and stands at the bar's left edge.
+    """
+    y = _Axis(0.0, max((value for _, value in bars), default=0) or 1, HEIGHT - BOTTOM, TOP, least_step=1.0)
     pitch = (WIDTH - LEFT - RIGHT) / max(1, len(bars))
     drawn, ticks = [], []
     # Labels of narrow bars would cover each other.
@@ -131,7 +139,7 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, x_label: str) ->
             )
         )
         if place % every == 0:
-            ticks.append((round(left + pitch / 2, 2), label))
+            ticks.append((round(left + (0 if at_edges else pitch / 2), 2), label))
     return Chart(title, x_label, ticks, y.ticks(), [], drawn)
 
 
@@ -151,7 +159,8 @@ def histogram(title: str, values: Sequence[float], *, x_label: str, bins: int = 
     found = [0] * (math.floor(high / step) - first + 1)
     for value in values:
         found[math.floor(value / step) - first] += 1
-    return bar_chart(title, [(_label((first + n) * step), count) for n, count in enumerate(found)], x_label=x_label)
+    bars = [(_label((first + n) * step), count) for n, count in enumerate(found)]
+    return bar_chart(title, bars, x_label=x_label, at_edges=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- axes
@@ -167,9 +176,9 @@ def _range(values: Sequence[float], *, is_log: bool = False) -> tuple[float, flo
     return (low - 0.5, low + 0.5) if low == 0 else (low - abs(low) / 2, low + abs(low) / 2)
 
 
-def _steps(low: float, high: float) -> list[float]:
-    """Return about five round numbers from `low` to `high`."""
-    step = _nice((high - low) / 5)
+def _steps(low: float, high: float, *, least: float) -> list[float]:
+    """Return about five round numbers from `low` to `high`, which are `least` apart or more."""
+    step = _nice(max((high - low) / 5, least))
     first = math.ceil(low / step - 1e-9)
     return [number * step for number in range(first, math.floor(high / step + 1e-9) + 1)]
 

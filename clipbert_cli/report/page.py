@@ -36,9 +36,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        cut=cut, percent=percent, number=number, interval=interval, count=count, seconds=seconds, plain=plain
-    )
+    environment.filters.update(cut=cut, count=count, seconds=seconds, plain=plain)
     return environment
 
 
@@ -50,18 +48,6 @@ def plain(value: object) -> str:
 def cut(value: str) -> str:
     """Return the beginning of a text that would fill a table; the whole one belongs into a title."""
     return excerpt(value, _LONGEST)
-
-
-def percent(value: float | None) -> str:
-    """Return a percentage with one decimal."""
-    return "unknown" if value is None else f"{value:.1f}"
-
-
-def number(value: float | None) -> str:
-    """Return a number with three significant digits, without an exponent where it is readable."""
-    if value is None:
-        return "unknown"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def count(value: int) -> str:

@@ -27,10 +27,10 @@ _RANK_BINS = ((1, 1), (2, 5), (6, 10), (11, 50), (51, 100), (101, None))
 
 @dataclass(frozen=True)
 class Hit:
-    """A media item that was found, or an answer that was considered."""
+    """A media item that was found, or an answer that was considered; its score is None if its media failed."""
 
     name: str
-    score: float
+    score: float | None
     is_right: bool
     strip: Strip | None = None
 
@@ -40,8 +40,9 @@ class Row:
     """One example of a page.
 
     Args:
-        flags: what filters choose by: right, wrong, confident, error, worst, differs.
-        order: what rows are sorted by, by the name of a column.
+        flags: what filters choose by: right, wrong, partly, confident, error, worst, better, worse.
+        score: None if the prediction has none.
+        rank: of the own media item; None for questions.
         says: what each clip says on its own.
     """
 
@@ -53,9 +54,10 @@ class Row:
     error: str
     kind: str
     flags: Sequence[str]
-    order: Mapping[str, float]
+    score: float | None
     strip: Strip
     top: Sequence[Hit]
+    rank: int | None = None
     says: Sequence[str] = ()
     other: str = ""
 
@@ -73,7 +75,8 @@ class Judged:
     """Predictions with what they are worth, in the order of their examples.
 
     Args:
-        worth: 0..1; for ranked media whether the own item is first.
+        worth: 0..1; for ranked media whether the own item is first; of counts, such as masked words and matches, the
+            share that is right.
         ranks: of each example's own media item; None for questions.
     """
 
@@ -86,15 +89,23 @@ class Judged:
     @classmethod
     def of(cls, task: Task, joined: Joined) -> Judged:
         """Judge each prediction by its example."""
+        measures = task.measures(joined.fields, joined.examples)
         if not task.ranks_media:
-            return cls(task, joined, task.measures(joined.fields, joined.examples)[0].sample.values, None, None)
-        by_name = {measure.name: measure.sample.values for measure in task.measures(joined.fields, joined.examples)}
+            counts = [(each.sample.values, each.sample.sizes) for each in measures if each.sample.sizes is not None]
+            right, total = np.sum(counts, axis=0) if counts else (measures[0].sample.values, 1.0)
+            # Nothing is counted of examples whose media failed if all have failed.
+            return cls(task, joined, right / np.maximum(total, 1.0), None, None)
+        by_name = {measure.name: measure.sample.values for measure in measures}
         matrix = ScoreMatrix.of(joined.fields, joined.examples)
         return cls(task, joined, by_name["recall_at_1"], by_name["mean_rank"], matrix)
 
     def fields(self, place: int) -> Mapping[str, Any]:
         """Return the prediction of an example; nothing where predictions belong to media items."""
         return {} if self.matrix is not None else self.joined.fields[self.joined.examples[place].key]
+
+    def has(self, name: str) -> bool:
+        """Return whether any prediction of an example has a field."""
+        return self.matrix is None and any(name in fields for fields in self.joined.fields.values())
 
 
 # ------------------------------------------------------------------------------------------------------ charts
@@ -114,13 +125,16 @@ def confidence_charts(judged: Judged) -> list[Chart]:
         bins[min(9, int(pair[0] * 10))].append(pair)
     means = [tuple(np.mean(each, axis=0)) for each in bins if each]
     error = sum(len(each) * abs(np.mean([a - b for a, b in each])) for each in bins if each) / len(pairs)
-    title = f"calibration: the share that is right by confidence; mean difference {100 * error:.1f} %"
+    title = f"calibration: share right by confidence; mean difference {100 * error:.1f} %"
     ideal = Series("perfectly calibrated", (0, 1), (0, 1), colour=1, dash=1)
     own = Series("these predictions", [a for a, _ in means], [b for _, b in means])
     return [
         line_chart(title, [own, ideal], x_label="confidence", y_range=(0.0, 1.0)),
         bar_chart(
-            "answers by confidence", [(f"{n / 10:.1f}", len(each)) for n, each in enumerate(bins)], x_label="confidence"
+            "answers by confidence",
+            [(f"{n / 10:.1f}", len(each)) for n, each in enumerate(bins)],
+            x_label="confidence",
+            at_edges=True,
         ),
     ]
 
@@ -148,10 +162,10 @@ def _between(ranks: np.ndarray, low: int, high: int | None) -> int:
 # ------------------------------------------------------------------------------------------------------ mistakes
 
 
-def mistakes(judged: Judged) -> Mistakes:
-    """Count what wrong answers are and what they were taken for."""
-    if judged.matrix is not None:
-        return Mistakes()
+def mistakes(judged: Judged) -> Mistakes | None:
+    """Count what wrong answers are and what they were taken for; None where predictions are no answers."""
+    if not judged.has("answer"):
+        return None
     confused: Counter[tuple[str, str]] = Counter()
     for place, example in enumerate(judged.joined.examples):
         fields = judged.fields(place)
@@ -235,16 +249,22 @@ def _question_row(
         question=str(described.get("question") or described.get("text") or ""),
         options=options,
         truth=task.truth_text(example),
-        answer=task.answer_text(fields) if "answer" in fields else "",
+        answer=_answer(judged, place),
         error=str(fields.get("media_error", "")),
         kind=example.answer_type or "",
         flags=flags,
-        order={"score": float(fields.get("score", 0.0)), "correct": float(judged.worth[place])},
+        score=float(fields["score"]) if "score" in fields else None,
         strip=thumbnails.strip(example.media_id),
         top=top,
         says=_says(task, fields.get("clips"), example),
-        other="" if other is None else _other_answer(other, place),
+        other="" if other is None else _answer(other, place) or str(other.fields(place)["media_error"]),
     )
+
+
+def _answer(judged: Judged, place: int) -> str:
+    """Return the answer of an example; nothing if its media failed."""
+    fields = judged.fields(place)
+    return "" if "media_error" in fields else judged.task.answer_text(fields)
 
 
 def _says(task: Task, clips: Any, example: Example) -> list[str]:
@@ -264,11 +284,6 @@ def _clip_match(clip: Any, place: int) -> str:
     return f"{found:.2f}" if isinstance(found, float) else ""
 
 
-def _other_answer(other: Judged, place: int) -> str:
-    fields = other.fields(place)
-    return other.task.answer_text(fields) if "answer" in fields else str(fields.get("media_error", ""))
-
-
 def _text_row(judged: Judged, place: int, thumbnails: Thumbnails, flags: Sequence[str], other: Judged | None) -> Row:
     matrix, example = judged.matrix, judged.joined.examples[place]
     assert matrix is not None
@@ -276,23 +291,29 @@ def _text_row(judged: Judged, place: int, thumbnails: Thumbnails, flags: Sequenc
     scores, own = matrix.values[place], matrix.media_of_text[place]
     best = np.argsort(-scores, kind="stable")[:5].tolist()
     top = [
-        Hit(matrix.media_ids[item], float(scores[item]), item == own, thumbnails.frame(matrix.media_ids[item]))
+        Hit(matrix.media_ids[item], _shown_score(scores[item]), item == own, thumbnails.frame(matrix.media_ids[item]))
         for item in best
     ]
-    rank = int(judged.ranks[place])
-    clips = judged.joined.fields[PredictionKey(example.media_id)].get("clips")
+    rank, fields = int(judged.ranks[place]), judged.joined.fields[PredictionKey(example.media_id)]
+    clips = fields.get("clips")
     return Row(
         media_id=example.media_id,
         question=example.texts[0],
         options=(),
         truth=example.media_id,
-        answer=f"rank {rank:,}",
-        error="",
+        answer=f"{rank:,}",
+        error=str(fields.get("media_error", "")),
         kind=example.answer_type or "",
         flags=flags,
-        order={"score": float(scores[own]), "correct": float(rank)},
+        score=_shown_score(scores[own]),
+        rank=rank,
         strip=thumbnails.strip(example.media_id),
         top=top,
         says=[_clip_match(clip, place) for clip in clips] if isinstance(clips, list) else (),
-        other="" if other is None or other.ranks is None else f"rank {int(other.ranks[place]):,}",
+        other="" if other is None or other.ranks is None else f"{int(other.ranks[place]):,}",
     )
+
+
+def _shown_score(score: np.float32) -> float | None:
+    """Return the score of a media item; None for the places behind all others, which failed items have."""
+    return float(score) if score >= 0 else None

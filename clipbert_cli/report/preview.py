@@ -110,7 +110,8 @@ def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: in
     facts = _media_facts(data, chosen)
     context = {
         "title": f"Preview of {recipe.name}, {split}",
-        "holds": "frames and texts",
+        "holds_data": True,
+        "has_texts": True,
         "facts": _facts(data, facts),
         "problems": data.problems,
         "charts": [*_text_charts(data), *(facts.charts if facts else [])],
@@ -142,7 +143,8 @@ def preview_media(media: Path, stream: IO[bytes], *, kind: Kind | None, examples
     facts = media_facts(source, list(source) if source.has_records else [group.media_id for group in chosen])
     context = {
         "title": f"Preview of {media}",
-        "holds": "frames and texts",
+        "holds_data": True,
+        "has_texts": False,
         "facts": [
             ("media", f"{len(source):,} {source.kind}s in {media}"),
             ("sampling", described(sampling)),

@@ -11,7 +11,7 @@ from clipbert_cli.build import build_task, evaluation_sampling
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.infer.score import Joined, join
 from clipbert_cli.report.charts import Chart
-from clipbert_cli.report.page import interval, number, write_page
+from clipbert_cli.report.page import count, interval, write_page
 from clipbert_cli.report.predictions import (
     Judged,
     choose,
@@ -36,8 +36,19 @@ if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
 
 
-ScoreRow = tuple[str, str, str, str]
-"""A measure, its value, its interval, and how many examples it is of."""
+@dataclass(frozen=True)
+class ScoreRow:
+    """One number of a score as text, with how many examples it is of."""
+
+    label: str
+    value: str
+    interval: str
+    count: str
+
+    @classmethod
+    def of(cls, measure: Measure, resampling: Resampling) -> ScoreRow:
+        ends = interval(measure.interval(resampling))
+        return cls(measure.label, f"{measure.value:.1f}", ends, count(len(measure.sample.values)))
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ def write_report(
     facts, charts = training_part(runs)
     context: dict[str, Any] = {
         "title": _title(predicted, runs),
-        "holds": "frames and texts" if predicted else "numbers",
+        "holds_data": predicted is not None,
         "runs": facts,
         "unseen": _unseen(predicted, runs),
         "training_charts": charts,
@@ -114,8 +125,8 @@ def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
     measures = task.measures(joined.fields, joined.examples)
     chosen = choose(judged, min(shown.examples, len(judged.worth)), shown.seed, other)
     thumbnails = _thumbnails(predicted.recipe, predicted.split, len(chosen), task)
-    scores = [_score_row(measure, resampling) for measure in measures]
-    found = mistakes(judged)
+    scores = [ScoreRow.of(measure, resampling) for measure in measures]
+    described, found = task.described(joined.examples[0]), mistakes(judged)
     return {
         "facts": _facts(predicted, task, joined),
         "headline": scores[0],
@@ -130,6 +141,10 @@ def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
         "rows": rows(judged, chosen, thumbnails, other),
         "kinds": sorted({each.answer_type for each in joined.examples if each.answer_type}),
         "count": len(chosen),
+        "has_worst": any(is_worst for _, is_worst in chosen),
+        "has_scores": task.ranks_media or judged.has("score"),
+        "text": "text" if "text" in described else "question",
+        "answer": "rank" if task.ranks_media else "answer" if found else "right",
         "total": len(judged.worth),
         "ranks": task.ranks_media,
         "left_out": lambda: thumbnails.left_out,
@@ -142,11 +157,6 @@ def _published(predicted: Predicted, measures: Sequence[Measure]) -> dict[str, f
     return {measure.label: stated[measure.name] for measure in measures if measure.name in stated}
 
 
-def _score_row(measure: Measure, resampling: Resampling) -> ScoreRow:
-    ends = measure.interval(resampling)
-    return measure.label, number(measure.value), interval(ends), f"{len(measure.sample.values):,}"
-
-
 def _same_examples(path: Path, task: Task, joined: Joined) -> Judged:
     """Return other predictions for the same examples.
 
@@ -156,13 +166,11 @@ def _same_examples(path: Path, task: Task, joined: Joined) -> Judged:
     return Judged.of(task, join(path, task, joined.examples, allow_partial=False))
 
 
-def _blind(
-    predicted: Predicted, task: Task, joined: Joined, resampling: Resampling
-) -> tuple[str, str, str, str] | None:
+def _blind(predicted: Predicted, task: Task, joined: Joined, resampling: Resampling) -> ScoreRow | None:
     if predicted.blind is None:
         return None
     blind = join(predicted.blind, task, joined.examples)
-    return _score_row(task.measures(blind.fields, blind.examples)[0], resampling)
+    return ScoreRow.of(task.measures(blind.fields, blind.examples)[0], resampling)
 
 
 def _comparisons(judged: Judged, other: Judged | None, resampling: Resampling) -> list[list[tuple[str, ...]]]:

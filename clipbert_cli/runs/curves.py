@@ -82,8 +82,8 @@ def _training_panel(name: str) -> str | None:
 
 
 def _validation_panel(name: str) -> str | None:
-    # How many examples were scored is the same in every validation.
-    if name in ("step", "count", "missing"):
+    # How many examples and words were scored is the same in every validation.
+    if name in ("step", "count", "masked_words", "missing"):
         return None
     if name.endswith("loss"):
         return "loss"

@@ -68,8 +68,8 @@ class Task(ABC):
 
     # The key of `score`'s result that decides the best checkpoint. Larger is better.
     main_metric: ClassVar[str] = "accuracy"
-    # The numbers at the top of `score`'s result, from which `train.best_metric` may choose.
-    metrics: ClassVar[tuple[str, ...]] = ("accuracy", "count")
+    # The scores at the top of `score`'s result, from which `train.best_metric` may choose, and which papers publish.
+    metrics: ClassVar[tuple[str, ...]] = ("accuracy",)
     # The settings of `objective` that the task reads.
     objective_settings: ClassVar[tuple[str, ...]] = ("pool",)
     # The fields of a record that the task reads, by their neutral names.

@@ -63,11 +63,12 @@ class Sample:
         self.sizes = None if sizes is None else np.asarray(sizes, dtype=np.float64)  # (N,)
 
     def means(self, weights: np.ndarray) -> np.ndarray:
-        """Return (c,): the mean over the examples of each resample; weights are (c, M)."""
+        """Return (c,): the mean over the examples of each resample, 0 where it counts nothing; weights are (c, M)."""
         sums = np.bincount(self.item, self.values, minlength=self.items)  # (M,)
         counts = np.bincount(self.item, self.sizes, minlength=self.items)  # (M,)
-        result: np.ndarray = (weights @ sums) / (weights @ counts)
-        return result
+        total = weights @ counts
+        # Media items without a masked word can be all that a resample has.
+        return np.divide(weights @ sums, total, out=np.zeros(len(weights)), where=total > 0)
 
     def medians(self, weights: np.ndarray) -> np.ndarray:
         """Return (c,): the median over the examples of each resample; weights are (c, M)."""

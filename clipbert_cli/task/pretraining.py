@@ -53,7 +53,7 @@ class Pretraining(Task):
 
     fields = (*COMMON_FIELDS, "caption")
     main_metric = "mlm_accuracy"
-    metrics = ("mlm_accuracy", "itm_accuracy", "masked_words", "count")
+    metrics = ("mlm_accuracy", "itm_accuracy")
     objective_settings = ("pool", "mlm_average", "as_original")
     head_kind = "pretraining"
     list_field = "caption"
@@ -155,6 +155,11 @@ class Pretraining(Task):
         for name in ("words", "pairs"):
             if fields[f"{name}_right"] > fields[name]:
                 raise RecordError(f"{name}_right is {fields[f'{name}_right']}: there are only {fields[name]} {name}")
+
+    def answer_text(self, fields: Mapping[str, Any]) -> str:
+        """Return what a prediction has right."""
+        words = f"{fields['words_right']} of {fields['words']} masked words"
+        return f"{words}, {fields['pairs_right']} of {fields['pairs']} matches"
 
     def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return `mlm_accuracy` over masked words, `itm_accuracy` over texts and clips, and their counts.

@@ -32,7 +32,7 @@ class Retrieval(Task):
     fields = (*COMMON_FIELDS, "caption")
     # A media item has one prediction: its scores with all texts.
     main_metric = "recall_at_1"
-    metrics = (*(f"recall_at_{rank}" for rank in RECALLS), "median_rank", "mean_rank", "count")
+    metrics = (*(f"recall_at_{rank}" for rank in RECALLS), "median_rank", "mean_rank")
     # The matching head of pretraining has the two classes of retrieval: it scores pairs without finetuning.
     also_answers_runs_of = ("pretraining",)
     objective_settings = ("pool", "loss", "num_negatives", "as_original")

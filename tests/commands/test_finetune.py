@@ -207,7 +207,7 @@ def test_a_training_without_validation_says_so(clipbert: Clipbert, made_data: Pa
         ["train.activation_checkpointing=true"],
         ["train.precision=bf16", "train.ema_decay=0.99"],
         ["train.visual_learning_rate=1e-3", "train.schedule=multi_step", "train.milestones=[1]"],
-        ["train.best_metric=-count", "train.learning_rate_multipliers={head: 10}"],
+        ["train.best_metric=-loss", "train.learning_rate_multipliers={head: 10}"],
     ],
 )
 def test_settings_of_training_take_effect(
@@ -223,4 +223,4 @@ def test_a_metric_that_validation_does_not_give_is_named_with_those_it_gives(
 ) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run", "train.best_metric=recall"))
     assert done.returncode == 2
-    assert "train.best_metric is 'recall', but must be one of accuracy, count" in done.stderr
+    assert "train.best_metric is 'recall', but must be one of accuracy, loss" in done.stderr

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from browser import ATTACK, opened, pictures
 from made_media import read_index, video
-from running import Clipbert, as_options
+from running import TINY, Clipbert, as_options, train
 
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.report.page import _environment
@@ -88,7 +88,7 @@ def test_the_page_has_the_numbers_of_eval_and_the_training(
     done = clipbert("eval", predictions, "--run", trained_run, "--split", "test", "--json")
     found = json.loads(done.stdout)
     low, high = found["intervals"]["accuracy"]
-    assert f"accuracy % {found['accuracy']:.3g}</b> <small>95 % interval {low:.1f} to {high:.1f}, 48 examples" in page
+    assert f"accuracy % {found['accuracy']:.1f}</b> <small>95 % interval {low:.1f} to {high:.1f}, 48 examples" in page
     for text in ("what %", "where %", "calibration", "learning rate", "validation score", "gradient norm", "versions"):
         assert text in page
     assert len(rows(page)) == 48
@@ -114,7 +114,7 @@ def test_published_scores_are_shown_at_the_head_and_in_the_table(
     preds, run = tmp_path / "preds.jsonl", request.getfixturevalue(fixture)
     assert clipbert("infer", "--run", run, "--split", "test", "-o", preds).returncode == 0
     page = report(clipbert, tmp_path / "r.html", preds, "--set", f"published.test={stated}")
-    assert f"<small>published: {headline}</small>" in page
+    assert f">published: {headline}</p>" in page
     heading, *body = re.findall(r"<tr>.*?</tr>", page.partition('id="scores"')[2].partition("</table>")[0])
     assert '<th class="n">published</th><th class="n">count</th>' in heading
     value = headline.rpartition(" ")[2]
@@ -195,17 +195,93 @@ def test_retrieval_shows_ranks_in_both_directions_and_the_first_five(
     assert sum("right" in row["flags"].split() for row in rows(page)) == sum(rank == 1 for rank in ranks)
     # Four videos: each text has the strip of its own and four frames of those that were found.
     assert page.count('<li class="right">') == len(ranks)
+    assert 'id="mistakes"' not in page
     assert len(pictures(page)) >= 5 * len(ranks)
 
 
-def test_multiple_choice_and_pretraining_have_pages_too(
-    clipbert: Clipbert, choice_run: Path, made_data: Path, tmp_path: Path
-) -> None:
+def test_multiple_choice_has_a_page_too(clipbert: Clipbert, choice_run: Path, tmp_path: Path) -> None:
     preds = tmp_path / "p.jsonl"
     assert clipbert("infer", "--run", choice_run, "--split", "test", "-o", preds).returncode == 0
     page = report(clipbert, tmp_path / "r.html", preds, "--run", choice_run, "--split", "test")
     assert '<ol start="0">' in page
     assert "Most confused answers" in page or "No answer is wrong" in page
+
+
+@pytest.mark.parametrize(
+    ("words", "pairs", "said", "flag"),
+    [
+        ((2, 3), (1, 1), "2 of 3 masked words, 1 of 1 matches", "partly"),
+        ((1, 1), (2, 2), "1 of 1 masked words, 2 of 2 matches", "right"),
+        ((1, 5), (0, 1), "1 of 5 masked words, 0 of 1 matches", "partly"),
+        ((0, 0), (1, 1), "0 of 0 masked words, 1 of 1 matches", "right"),
+        ((0, 0), (0, 4), "0 of 0 masked words, 0 of 4 matches", "wrong"),
+        (None, None, "media error: gone", "wrong"),
+    ],
+)
+def test_pretraining_shows_the_counts_of_each_text(
+    clipbert: Clipbert,
+    made_data: Path,
+    tmp_path: Path,
+    words: tuple[int, int] | None,
+    pairs: tuple[int, int] | None,
+    said: str,
+    flag: str,
+) -> None:
+    records = [{"video_id": f"v{n}", "caption": f"a red bar {n}"} for n in range(2)]
+    usual = {"words": 4, "words_right": 1, "pairs": 1, "pairs_right": 1}
+    own = {"media_error": "gone"}
+    if words and pairs:
+        own = dict(zip(("words_right", "words", "pairs_right", "pairs"), (*words, *pairs), strict=True))
+    lines = [
+        {"media_id": each["video_id"], "text_digest": digest_of_texts(None, (each["caption"],)), **fields}
+        for each, fields in zip(records, (own, usual), strict=True)
+    ]
+    annotations = written(tmp_path / "val.jsonl", records)
+    selected = ["-r", "demo_pretrain", "--split", "val", "--data-root", made_data]
+    selected += as_options([f"data.splits.val.annotations={annotations}"])
+    page = report(clipbert, tmp_path / "r.html", written(tmp_path / "p.jsonl", lines), *selected)
+    assert said in page
+    assert [row["flags"].split()[-1] for row in rows(page)] == [flag, "partly"]
+    assert "masked words %" in page
+    # Counts have no score, are no answers that could be confused, and no question was asked.
+    for absent in ("0.000", 'id="mistakes"', "confident", ">question<", ">answer<"):
+        assert absent not in page.partition("<body>")[2], absent
+
+
+def test_the_page_of_a_pretraining_has_its_scores_and_curves(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    run = train("demo_pretrain", (*TINY, "train.max_steps=2"), made_data, tmp_path / "run")
+    preds = tmp_path / "p.jsonl"
+    assert clipbert("infer", "--run", run, "--split", "val", "-o", preds).returncode == 0
+    page = report(clipbert, tmp_path / "r.html", preds, "--run", run)
+    found = json.loads(clipbert("eval", preds, "--json").stdout)
+    assert f"masked words % {found['mlm_accuracy']:.1f}</b>" in page
+    assert f'matching %</bdi></td><td class="n">{found["itm_accuracy"]:.1f}</td>' in page
+    assert len(pictures(page)) == len(rows(page)) == found["count"]
+    training = page.partition('id="training"')[2]
+    for curve in ("mlm", "itm", "validation mlm accuracy", "validation itm loss"):
+        assert f"</svg>{curve}</li>" in training
+    assert "validation masked words" not in page
+
+
+@pytest.mark.parametrize("failed", [0, 2, 3])
+def test_failed_media_of_retrieval_have_a_reason_and_no_score(
+    clipbert: Clipbert, retrieval_run: Path, tmp_path: Path, failed: int
+) -> None:
+    preds = tmp_path / "p.jsonl"
+    assert clipbert("infer", "--run", retrieval_run, "--split", "test", "-o", preds).returncode == 0
+    # The first line has the texts.
+    lines = [json.loads(each) for each in preds.read_text().splitlines()]
+    own = lines[failed + 1]
+    lines[failed + 1] = {"media_id": own["media_id"], "media_error": "cut <off"}
+    page = report(clipbert, tmp_path / "r.html", written(preds, lines), "--run", retrieval_run, "--split", "test")
+    shown = [row for row in rows(page) if row["media"] == own["media_id"]]
+    assert shown
+    assert {(row["score"], row["answer"]) for row in shown} == {("", str(len(lines) - 1))}
+    assert page.count("media error: cut &lt;off") == len(shown)
+    assert "-1.000" not in page
+    assert "-2.000" not in page
 
 
 def test_a_page_has_an_upper_bound(
@@ -376,11 +452,22 @@ def test_filters_and_sorting_work_and_foreign_text_is_text(
             found.page.fill("input[type=search]", "who 2")
             assert found.shown_rows("examples-table") == 1
             assert "1 of 10" in found.page.inner_text("output")
-            if width > 1000:
-                for name in ("media", "question", "score"):
-                    found.page.click(f"th[data-sort={name}] button")
-                    values = found.column("examples-table", name)
-                    assert values == sorted(values)
+            found.page.fill("input[type=search]", "")
+            headings = "th[data-sort]"
+            assert found.attributes(headings, "aria-sort") == ["none"] * 4
+            for place, name in enumerate(("media", "question", "answer", "score")):
+                # A heading is reached and pressed with the keyboard alone, on small screens too.
+                found.page.focus(f"th[data-sort={name}] button")
+                for order in ("ascending", "descending"):
+                    found.page.keyboard.press("Enter")
+                    expected = ["none"] * 4
+                    expected[place] = order
+                    assert found.attributes(headings, "aria-sort") == expected
+                    values = [each for each in found.column("examples-table", name) if each]
+                    assert values == sorted(values, reverse=order == "descending")
+                if name in ("answer", "score"):
+                    # Failed media have neither: they are last in both orders.
+                    assert found.column("examples-table", "media")[-1] == "gone"
 
 
 def test_a_report_needs_no_torch(made_data: Path, trained_run: Path, predictions: Path, tmp_path: Path) -> None:

@@ -33,6 +33,11 @@ def test_both_rates_and_all_losses_share_a_panel_of_their_unit() -> None:
     assert {name for _, name in found["validation score"]} == {"validation accuracy", "validation mlm accuracy"}
 
 
+def test_counts_have_no_panel_whatever_the_task() -> None:
+    pretraining = {"event": "validation", "step": 5, "mlm_accuracy": 3.0, "masked_words": 700, "count": 90}
+    assert {name for _, name in drawn({"a": [pretraining]})["validation score"]} == {"validation mlm accuracy"}
+
+
 def test_counts_have_no_panel_and_ranks_have_their_own() -> None:
     summary = {"recall_at_1": 20.0, "recall_at_5": 40.0, "median_rank": 7.5, "mean_rank": 30.1, "count": 1000}
     found = drawn({"a": [{"event": "validation", "step": 5, **summary, "video_to_text": summary, "missing": 3}]})

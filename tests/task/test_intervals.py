@@ -81,6 +81,16 @@ def test_a_perfect_score_on_few_items_is_not_certain() -> None:
     assert mean_interval(sample(np.zeros(100), item), Resampling()) == proportion_interval(0, 5)
 
 
+@pytest.mark.parametrize("sizes", [[0, 3], [0, 0, 2], [0, 0]])
+def test_media_items_of_which_nothing_is_counted_are_0_and_no_fault(sizes: list[int]) -> None:
+    right = [max(size - 1, 0) for size in sizes]
+    made = Sample(right, [str(n) for n in range(len(sizes))], sizes)
+    low, high = mean_interval(made, Resampling()) or (-1, -1)
+    assert low == 0
+    assert high == pytest.approx(max(each / max(size, 1) for each, size in zip(right, sizes, strict=True)))
+    assert mean_difference(made, made, Resampling()).value == 0
+
+
 def test_nothing_and_a_single_item_have_no_interval() -> None:
     assert mean_interval(Sample([], []), Resampling()) is None
     assert median_interval(Sample([], []), Resampling()) is None

@@ -33,7 +33,7 @@ for (const table of document.querySelectorAll("table.examples")) {
   function sort(heading) {
     const key = heading.dataset.sort;
     const down = heading.getAttribute("aria-sort") === "ascending";
-    for (const other of table.tHead.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
+    for (const other of table.tHead.querySelectorAll("th[aria-sort]")) other.setAttribute("aria-sort", "none");
     heading.setAttribute("aria-sort", down ? "descending" : "ascending");
     const value = (row) => row.dataset[key] || "";
     const isNumber = rows.every((row) => value(row) === "" || !Number.isNaN(Number(value(row))));

@@ -180,9 +180,13 @@ def _errors_of(repository: Repository) -> Iterator[None]:
             hint="connect once with clipbert download, or set HF_HOME to the folder that has them",
         ) from error
     except HfHubHTTPError as error:
+        status = error.response.status_code
+        # What needs an account is answered with one of these two where HF_TOKEN is wrong or may not do it.
+        hint = (
+            "check HF_TOKEN and what it may read and write" if status in (401, 403) else "give the command again later"
+        )
         raise DownloadError(
-            f"{repository}: the Hub answers {error.response.status_code} {error.response.reason_phrase}",
-            hint=f"give the command again later, or see {page}",
+            f"{repository}: the Hub answers {status} {error.response.reason_phrase}", hint=f"{hint}, or see {page}"
         ) from error
     except (HTTPError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

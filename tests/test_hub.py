@@ -208,6 +208,30 @@ def test_what_the_hub_refuses_is_one_message(world: Hub, status: int, code: str,
     assert not names_in(world.cache)
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_gated_repository_shows_its_list_and_refuses_its_files(world: Hub, status: int) -> None:
+    """The Hub does so: who may not read the files can still see which there are."""
+    world.add("org/name", FILES, statuses=[status] * 20, headers={"X-Error-Code": "GatedRepo"})
+    with pytest.raises(DownloadError) as caught:
+        hub.local_folder("hf:org/name")
+    assert str(caught.value) == "hf:org/name: access must be requested"
+    assert caught.value.hint == "request it at https://huggingface.co/org/name, then set HF_TOKEN"
+    assert not [name for name in names_in(world.cache) if Path(name).name in FILES]
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(401, "Invalid credentials in Authorization header"), (403, "Token may not read this")]
+)
+def test_a_token_that_is_refused_is_named_as_the_reason(world: Hub, status: int, message: str) -> None:
+    for kind in ("revision", "tree"):
+        path = f"/api/models/org/name/{kind}/main"
+        world.site.add(path, statuses=[status] * 20, headers={"X-Error-Message": message})
+    with pytest.raises(DownloadError, match=f"hf:org/name: the Hub answers {status} ") as caught:
+        hub.local_folder("hf:org/name")
+    assert str(caught.value.hint).startswith("check HF_TOKEN and what it may read and write, or see https://")
+    assert not names_in(world.cache)
+
+
 @pytest.mark.parametrize("name", ["hf:", "hf:name", "hf:org/", "hf:a/b/c", "hf:../x", "hf:org/na me", "hf:org/name@"])
 def test_other_names_are_wrong_usage(name: str) -> None:
     with pytest.raises(UsageError, match="is no name on the Hugging Face Hub"):

@@ -60,7 +60,9 @@ class HuggingFaceEncoder(VisualEncoder):
         own = {name: value for name, value in self.backbone.config.to_dict().items() if name not in NOT_SAVED}
         self.vision = VisionModel(own, pixels)
         sizes = self.backbone.config
-        self.channels: int = sizes.hidden_sizes[-1] if hasattr(sizes, "hidden_sizes") else sizes.hidden_size
+        # Swin's models compute their width; the hidden_size in a file of theirs decides nothing.
+        widths = getattr(sizes, "hidden_sizes", None) or [getattr(self.backbone, "num_features", sizes.hidden_size)]
+        self.channels: int = widths[-1]
         stages = len(getattr(sizes, "depths", ()))
         # Models of stages halve the sides of the grid from each stage to the next.
         self.first_patch_size: int = getattr(sizes, "patch_size", STAGED_PATCH_SIZE)
@@ -193,15 +195,20 @@ def build_backbone(vision: VisionModel) -> Any:
     Raises:
         WeightsError: transformers cannot build such a model.
     """
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModel
 
+    # Sizes of 0, lists that are too short, and values of another type fail wherever they are used first.
+    failures = (StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
     try:
         config = AutoConfig.for_model(**{**vision.config, **vision.family.config})
         with quiet_transformers():
             return AutoModel.from_config(config, **vision.family.options).float()
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+    except failures as error:
+        reason = " ".join(str(error).split())
         raise WeightsError(
-            f"{vision.source}: transformers cannot build a {vision.config['model_type']} of it: {error}"
+            f"{vision.source}: transformers cannot build a {vision.config['model_type']} of it: {reason}",
+            hint="compare the file with that of the published model",
         ) from error
 
 

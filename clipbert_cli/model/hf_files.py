@@ -18,7 +18,7 @@ from clipbert_cli.model.weights.weight_files import CONFIG_FILE, read_object
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 """The file of an image processor, and that of a processor for images and texts, which may hold an image processor."""
 
-FULL_WHITE = 255
+FULL_WHITE, COLOURS = 255, 3
 
 FLIPS = "do_flip_channel_order"
 """Setting of an image processor that turns RGB into BGR."""
@@ -102,6 +102,8 @@ def read_vision_model(folder: Path) -> VisionModel:
         config = vision_part(values)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}", hint=f"supported model types: {', '.join(FAMILIES)}") from error
+    if (channels := config.get("num_channels", COLOURS)) != COLOURS:
+        raise WeightsError(f"{path}: num_channels is {channels!r}, expected {COLOURS}: frames are red, green and blue")
     return VisionModel(config, read_pixels(folder), path)
 
 

@@ -261,6 +261,13 @@ def test_frames_of_part_of_a_patch_are_refused(kind: str, size: int, better: int
 
 
 @pytest.mark.parametrize("kind", ["swin", "swinv2"])
+def test_the_width_of_swin_is_the_one_that_its_model_computes(kind: str, tmp_path: Path) -> None:
+    write_vision_model(kind, tmp_path)
+    states(hidden_size=3)(tmp_path)
+    assert made_encoder(tmp_path).channels == 128
+
+
+@pytest.mark.parametrize("kind", ["swin", "swinv2"])
 @pytest.mark.parametrize("size", [72, 100, 65])
 def test_models_that_pad_take_any_size(kind: str, size: int, tmp_path: Path) -> None:
     write_vision_model(kind, tmp_path)
@@ -471,24 +478,14 @@ def damaged_config(folder: Path) -> None:
     (folder / "config.json").write_text("{")
 
 
-def other_sizes(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "intermediate_size": 128}))
+def states(**values: object) -> Callable[[Path], None]:
+    """Return a function that changes values of a folder's config.json."""
 
+    def change(folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, **values}))
 
-def impossible_sizes(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": "none such"}))
-
-
-def deeper(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 4}))
-
-
-def shallower(folder: Path) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}))
+    return change
 
 
 class Runs:
@@ -516,10 +513,14 @@ def bad_statistics(folder: Path) -> None:
         (text_model, "model_type is 'bert': this is a text model, expected a vision model"),
         (unknown_family, "model_type is 'levit', expected a supported vision model"),
         (damaged_config, "config.json:1: not JSON"),
-        (other_sizes, "other shapes"),
-        (impossible_sizes, "config.json: transformers cannot build a vit of it"),
-        (deeper, r"missing in the file \(16\): visual_encoder.backbone.layers.3"),
-        (shallower, r"unexpected in the file \(16\): layers.2"),
+        (states(intermediate_size=128), "other shapes"),
+        (states(hidden_act="none such"), "config.json: transformers cannot build a vit of it"),
+        (states(hidden_size="wide"), "cannot build a vit of it: .*'hidden_size' expected int, got str"),
+        (states(num_attention_heads=0), "config.json: transformers cannot build a vit of it"),
+        (states(patch_size=[16]), "config.json: transformers cannot build a vit of it"),
+        (states(num_channels=1), "config.json: num_channels is 1, expected 3"),
+        (states(num_hidden_layers=4), r"missing in the file \(16\): visual_encoder.backbone.layers.3"),
+        (states(num_hidden_layers=2), r"unexpected in the file \(16\): layers.2"),
         (pickled_code, "holds more than tensors"),
         (bad_statistics, "image_std is .* expected three numbers, one per channel"),
     ],

@@ -20,8 +20,9 @@ import os
 import re
 import shutil
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -138,8 +139,20 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with _temporary(path, "unfinished") as temporary:
-        temporary.mkdir()
+        temporary.mkdir(mode=0o700)
         yield temporary
+
+
+def temporary_folder() -> AbstractContextManager[Path]:
+    """Return the context of an empty folder among the system's temporary files, which this process has once.
+
+    Unlike a folder of `tempfile`, it does not stay for ever if the process is killed: the next one removes it.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    # Other people's processes make theirs in the same place.
+    return scratch_folder(Path(tempfile.gettempdir(), f"clipbert-{os.getuid()}"))
 
 
 def remove(path: Path) -> None:
@@ -170,7 +183,9 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
                 if entry.is_dir(follow_symlinks=False):
                     shutil.rmtree(entry.path, ignore_errors=True)
                 else:
-                    Path(entry.path).unlink(missing_ok=True)
+                    # In a folder that people share, it may be somebody else's.
+                    with suppress(OSError):
+                        os.unlink(entry.path)
 
 
 def point_link(link: Path, target: Path) -> None:

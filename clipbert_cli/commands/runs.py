@@ -130,8 +130,8 @@ def push(
     Example: clipbert runs push runs/msrvtt_qa hf:me/msrvtt-qa
     """
     import sys
-    import tempfile
 
+    from clipbert_cli.files import temporary_folder
     from clipbert_cli.hub import parse, upload
     from clipbert_cli.runs.share import write_shared
 
@@ -145,8 +145,8 @@ def push(
     repository = parse(name or "")
     if not yes and not sys.stdin.isatty():
         raise UsageError("--yes is missing, and there is no terminal on which to ask", hint="give --yes to upload")
-    with tempfile.TemporaryDirectory() as temporary:
-        shared = Path(temporary) / "model"
+    with temporary_folder() as temporary:
+        shared = temporary / "model"
         write_shared(folder, shared, checkpoint=checkpoint, weights=weights)
         note(f"to be uploaded to {repository}:")
         for file in sorted(shared.iterdir()):

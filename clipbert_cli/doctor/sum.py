@@ -7,6 +7,7 @@ import sys
 import torch
 
 from clipbert_cli.runtime.distributed import start_world
+from clipbert_cli.runtime.process_exit import run_and_exit
 
 
 def main() -> None:
@@ -18,4 +19,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_and_exit(main)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from clipbert_cli.doctor.findings import Finding
 from clipbert_cli.errors import ClipbertError
+from clipbert_cli.files import temporary_folder
 from clipbert_cli.loading.dali_batches import MAX_MEAN_DIFFERENCE
 from clipbert_cli.media.backend import Decoder, choose_decoder
 from clipbert_cli.media.canvas import resize_pad
@@ -197,12 +198,12 @@ def try_processes(*, timeout: float = 60) -> Finding:
     backend = "NCCL and gloo" if torch.cuda.device_count() > 1 else "gloo"
     device = "cuda" if torch.cuda.device_count() > 1 else "cpu"
     part, value = "processes", f"{count} by {backend}"
-    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "-m", "clipbert_cli.doctor.sum"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)]
     advice = "look at the machine's host name and firewall; NCCL_DEBUG=INFO shows more"
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", *command, device], capture_output=True, text=True, timeout=timeout, check=False
-        )
+        with temporary_folder() as logs:
+            command += ["--log-dir", str(logs), "-m", "clipbert_cli.doctor.sum", device]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         return Finding(part, value, "broken", f"they do not end within {timeout:.0f} s", advice)
     if done.returncode or done.stdout.split() != [str(count * (count + 1) // 2)]:

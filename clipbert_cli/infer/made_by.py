@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.build import evaluation_sampling
 from clipbert_cli.errors import PredictionsError, RunError, UnreadableError, UsageError
+from clipbert_cli.files import temporary_folder
 from clipbert_cli.foreign import read_json
 from clipbert_cli.infer.prediction_lines import check_exists
 from clipbert_cli.infer.score_folder import is_score_folder
@@ -135,7 +135,7 @@ def _recipe_of(meta: Mapping[str, Any]) -> Iterator[Path]:
         raise PredictionsError(
             "the recipe in the meta file of the predictions cannot be used", hint="name the recipe with --recipe"
         ) from exc
-    with TemporaryDirectory() as folder:
-        file = Path(folder) / f"{recipe.name}.yaml"
+    with temporary_folder() as folder:
+        file = folder / f"{recipe.name}.yaml"
         file.write_text(dump_recipe(recipe), encoding="utf-8")
         yield file

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import UsageError
+from clipbert_cli.files import temporary_folder
 from clipbert_cli.foreign import excerpt
 from clipbert_cli.runtime.distributed import launch_processes
 from clipbert_cli.runtime.process_exit import LAUNCHED, Ended, launch_error
@@ -78,15 +77,15 @@ def launch(arguments: Sequence[str], processes: Processes) -> None:
                 hint="give the number of processes, for example --nproc-per-node 2",
             )
     share_cores(processes)
-    with tempfile.TemporaryDirectory(prefix="clipbert-") as logs:
+    with temporary_folder() as logs:
         os.environ[LAUNCHED] = str(os.getpid())
         try:
             # The processes' own output goes to this terminal; the folder receives their error files.
-            ended = launch_processes("clipbert_cli", arguments, [*options, "--log-dir", logs])
+            ended = launch_processes("clipbert_cli", arguments, [*options, "--log-dir", str(logs)])
         finally:
             del os.environ[LAUNCHED]
         if ended != Ended():
-            raise launch_error(ended, Path(logs))
+            raise launch_error(ended, logs)
 
 
 def share_cores(processes: Processes) -> None:

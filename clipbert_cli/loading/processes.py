@@ -18,6 +18,7 @@ import multiprocessing
 import os
 import pickle
 import resource
+import shutil
 import signal
 import sys
 import threading
@@ -27,6 +28,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
+from multiprocessing.util import Finalize, get_temp_dir
 from typing import Any
 
 from torch.utils.data import DataLoader
@@ -193,6 +195,10 @@ def end_loading_processes() -> None:
 
 def _start(loader: DataLoader[Any]) -> Iterator[Any]:
     _end_at_exit()
+    if loader.num_workers:
+        # The processes inherit this folder for their sockets, and this process removes it when it ends. Each would
+        # make one of its own otherwise, which stays for ever when it is killed.
+        get_temp_dir()
     before = set(multiprocessing.active_children())
     # torch's own handler raises an error in whatever line runs when a process dies.
     handler = signal.getsignal(signal.SIGCHLD)
@@ -218,6 +224,7 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
 def prepare_worker(_worker: int) -> None:
     """Let a loading process ignore the signals for the main process, crash without a word, and end with its parent."""
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    Finalize(None, _remove_folder_of_killed_parent, exitpriority=0)
     for number in SIGNALS_IGNORED_BY_WORKERS:
         signal.signal(number, signal.SIG_IGN)
     sys.excepthook = _end_without_descriptors
@@ -240,11 +247,21 @@ class _Death(BaseException):
 
 
 def _end_with_parent() -> None:
-    # torch looks every 5 seconds, and only while no batch is made.
-    parent = multiprocessing.parent_process()
-    while parent is not None and os.getppid() == parent.pid:
+    # torch looks every 5 seconds while no batch is made, and after each batch.
+    while not _is_orphan():
         time.sleep(_SECONDS_BETWEEN_LOOKS)
+    _remove_folder_of_killed_parent()
     os._exit(1)
+
+
+def _is_orphan() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is None or os.getppid() != parent.pid
+
+
+def _remove_folder_of_killed_parent() -> None:
+    if _is_orphan():
+        shutil.rmtree(get_temp_dir(), ignore_errors=True)
 
 
 def _check(error: Callable[[int], BaseException] | None = None) -> None:

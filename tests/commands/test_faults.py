@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -80,8 +81,12 @@ def kill(process: int) -> float:
     return time.monotonic()
 
 
+def descendants(process: int) -> list[int]:
+    return [each for child in children_of(process) for each in (child, *descendants(child))]
+
+
 def assert_ended(process: subprocess.Popen[str], begin: float, *message: str) -> None:
-    everything = [grandchild for child in children_of(process.pid) for grandchild in [child, *children_of(child)]]
+    everything = descendants(process.pid)
     _, stderr = process.communicate(timeout=60)
     assert time.monotonic() - begin < 10
     assert process.returncode == 1, stderr
@@ -272,3 +277,49 @@ def test_the_next_command_of_the_same_name_removes_what_a_killed_one_left(
     hidden = [name for name in os.listdir(tmp_path) if name.startswith(".")]
     assert hidden == [f".out.png.unfinished-{socket.gethostname()}-{os.getppid()}"]
     assert (tmp_path / "out.png").exists()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["finetune", "--set", "data.workers=1"],
+        ["finetune", "--nproc-per-node", "2"],
+        ["infer", "--nproc-per-node", "2"],
+        ["doctor"],
+    ],
+    ids=["loading", "training", "predicting", "examining"],
+)
+def test_the_next_command_removes_the_temporary_files_of_a_killed_one(
+    clipbert_process: ClipbertProcess,
+    clipbert: Clipbert,
+    command: Command,
+    trained_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    predictions = tmp_path / "predictions.jsonl"
+    infer = ["infer", "--run", trained_run, "--split", "test", "-o", predictions]
+    given = {"finetune": command(1), "infer": infer, "doctor": ["doctor"]}[words[0]]
+    process = clipbert_process(*given, *words[1:])
+    while not ((made := left_in(temporary)) and children_of(process.pid)):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    started = descendants(process.pid)
+    kill(process.pid)
+    process.wait()
+    while any(map(is_running, started)):
+        time.sleep(0.05)
+    # Loading processes remove theirs themselves; what a launcher has made is left.
+    assert left_in(temporary) == [name for name in made if "clipbert" in name]
+    assert clipbert(*infer).returncode == clipbert("eval", predictions).returncode == 0
+    assert not left_in(temporary)
+
+
+def left_in(folder: Path) -> list[str]:
+    """Return the names in a folder without those of torch's cache, which is for other processes too."""
+    return [name for name in os.listdir(folder) if not name.startswith("torchinductor")]

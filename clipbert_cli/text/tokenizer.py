@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,17 +35,17 @@ class TextSettings:
     tokenize_chinese_chars: bool = True
 
     @classmethod
-    def of(cls, folder: Path, entries: Iterable[str]) -> TextSettings:
+    def of(cls, folder: Path, entries: Sequence[str]) -> TextSettings:
         """Return the settings that the files of a folder state.
 
         `tokenizer_config.json` wins over `tokenizer.json`. Where neither says whether letters become lower-case, they
-        do unless the vocabulary has upper-case ones.
+        do unless the vocabulary has upper-case ones. Where neither says anything, accents stay if the vocabulary has
+        some: in a list of words that a person wrote, `schläft` would never be found without its accent.
 
         Raises:
             WeightsError: a file is damaged, or states something else than a WordPiece tokenizer.
         """
-        has_upper_case = any(entry != entry.lower() for entry in entries if not entry.startswith("["))
-        stated: dict[str, Any] = {"do_lower_case": not has_upper_case}
+        stated: dict[str, Any] = {}
         normalizer = _read(folder / _WHOLE).get("normalizer") or {}
         for name, own in (
             ("do_lower_case", "lowercase"),
@@ -55,6 +56,11 @@ class TextSettings:
                 stated[name] = normalizer[own]
         config = _read(folder / _CONFIG)
         stated |= {name: config[name] for name in cls.__slots__ if name in config}
+        # "Mn" is the category of the characters that stripping removes.
+        if not stated and "Mn" in map(unicodedata.category, unicodedata.normalize("NFD", "".join(entries))):
+            stated["strip_accents"] = False
+        has_upper_case = any(entry != entry.lower() for entry in entries if not entry.startswith("["))
+        stated.setdefault("do_lower_case", not has_upper_case)
         for name, value in stated.items():
             if type(value) is not bool and not (name == "strip_accents" and value is None):
                 raise WeightsError(f"{folder}: {name} of the tokenizer is {value!r}, but must be true or false")

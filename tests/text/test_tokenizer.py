@@ -114,6 +114,36 @@ def test_a_vocabulary_alone_shows_whether_it_is_cased(tmp_path: Path, words: lis
 
 
 @pytest.mark.parametrize(
+    ("words", "text", "tokens"),
+    [
+        (["schläft", "katze"], "Katze schläft", ["katze", "schläft"]),
+        (["où", "est", "l", "'", "élève"], "Où est l'élève", ["où", "est", "l", "'", "élève"]),
+        (["łódź", "Łódź"], "Łódź łódź", ["Łódź", "łódź"]),
+        (["मैं", "की"], "मैं की", ["मैं", "की"]),
+        (["cafe\u0301"], "Cafe\u0301", ["cafe\u0301"]),
+        # The uncased BERT has no accent in its vocabulary: it reads every text without them.
+        (["schlaft", "cafe"], "schläft Café", ["schlaft", "cafe"]),
+    ],
+)
+def test_words_with_accents_are_found_in_a_vocabulary_that_has_them(
+    tmp_path: Path, words: list[str], text: str, tokens: list[str]
+) -> None:
+    (tmp_path / "vocab.txt").write_text(SPECIAL + "\n".join(words) + "\n", encoding="utf-8")
+    tokenizer = Tokenizer(tmp_path, max_length=20)
+    assert tokenizer.pieces(text) == tokens
+    assert tokenizer.unknown([text]) == [[]]
+
+
+@pytest.mark.parametrize("stated", [{"do_lower_case": True}, {"do_lower_case": True, "strip_accents": True}])
+def test_a_folder_that_states_its_settings_is_obeyed_whatever_its_vocabulary_has(
+    tmp_path: Path, stated: dict[str, bool]
+) -> None:
+    (tmp_path / "vocab.txt").write_text(SPECIAL + "schläft\nschlaft\n", encoding="utf-8")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(stated))
+    assert Tokenizer(tmp_path, max_length=20).pieces("schläft") == ["schlaft"]
+
+
+@pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         ("tokenizer_config.json", "{", r"tokenizer_config\.json"),

@@ -68,7 +68,7 @@ def evaluate(
 
     from clipbert_cli.build import build_task
     from clipbert_cli.infer.made_by import read_meta, recipe_and_split
-    from clipbert_cli.infer.score import evaluate_surely
+    from clipbert_cli.infer.score import Scored, evaluate_surely
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
     from clipbert_cli.task.measures import as_json as comparisons_as_json
@@ -78,7 +78,8 @@ def evaluate(
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
     folder = RunFolder.of_model(run)[0] if run else None
     loaded, split = recipe_and_split(
-        *read_meta(predictions),
+        read_meta(predictions),
+        command="eval",
         recipe=folder.recipe if folder else recipe,
         split=split,
         overrides=overrides or (),
@@ -92,8 +93,7 @@ def evaluate(
         examples,
         resampling=Resampling(resamples, seed),
         against=against,
-        allow_partial=allow_partial,
-        leave_out_media_errors=leave_out_media_errors,
+        scored=Scored(allow_partial, leave_out_media_errors),
     )
     metrics = found.metrics
     notes = _notes(loaded, folder, examples, split)

@@ -65,11 +65,11 @@ def report_page(
     if predictions is not None:
         if RunFolder(predictions).recipe.is_file():
             raise UsageError(f"{predictions} is a run, not predictions", hint=f"clipbert report --run {predictions}")
-        meta, unknown = read_meta(predictions)
+        made = read_meta(predictions)
         loaded, split = recipe_and_split(
-            meta,
-            unknown,
-            recipe=recipe or (folders[0].recipe if folders and not meta else None),
+            made,
+            command="report",
+            recipe=recipe or (folders[0].recipe if folders and not made.meta else None),
             split=split,
             overrides=overrides or (),
             data_root=data_root,
@@ -80,7 +80,7 @@ def report_page(
             split,
             against=against,
             blind=blind,
-            facts=made_facts(meta, unknown),
+            facts=made_facts(made),
             allow_partial=allow_partial,
         )
     with writing(output, overwrite=overwrite, mode="wb") as stream:

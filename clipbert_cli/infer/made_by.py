@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,14 @@ from clipbert_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection, TrainedRun
+
+
+@dataclass(frozen=True)
+class MadeBy:
+    """The content of the meta file of predictions; None if nothing is known, and then `unknown` says why."""
+
+    meta: Mapping[str, Any] | None
+    unknown: str = ""
 
 
 def meta_file(predictions: Path) -> Path:
@@ -69,8 +77,8 @@ def _checkpoint(selection: RunSelection) -> str:
         return "exported"
 
 
-def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
-    """Return what the meta file of predictions says, or None and why nothing is known.
+def read_meta(predictions: Path) -> MadeBy:
+    """Return what the meta file of predictions says.
 
     Raises:
         PredictionsError: the predictions themselves are missing or a folder.
@@ -81,20 +89,20 @@ def read_meta(predictions: Path) -> tuple[Mapping[str, Any] | None, str]:
     try:
         content = read_json(file)
     except FileNotFoundError:
-        return None, f"unknown: there is no {file.name}"
+        return MadeBy(None, f"unknown: there is no {file.name}")
     except UnreadableError as exc:
-        return None, f"unknown: {exc}"
+        return MadeBy(None, f"unknown: {exc}")
     if not predictions.is_file():
-        return None, f"unknown: {predictions} is no file"
+        return MadeBy(None, f"unknown: {predictions} is no file")
     if not isinstance(content, dict) or change(predictions, content.get("predictions")):
-        return None, f"unknown: {file.name} belongs to other predictions"
-    return content, ""
+        return MadeBy(None, f"unknown: {file.name} belongs to other predictions")
+    return MadeBy(content)
 
 
 def recipe_and_split(
-    meta: Mapping[str, Any] | None,
-    unknown: str,
+    made: MadeBy,
     *,
+    command: str,
     recipe: str | Path | None,
     split: str | None,
     overrides: Sequence[str],
@@ -103,22 +111,22 @@ def recipe_and_split(
     """Return the recipe and the split that were predicted: those that a person names, else those of the meta file.
 
     Args:
-        meta, unknown: see `read_meta`.
+        command: the command that needs them, for the example of how to name them.
 
     Raises:
         UsageError: neither says them.
     """
-    stated = (meta or {}).get("split")
+    stated = (made.meta or {}).get("split")
     split = split or (stated if isinstance(stated, str) else None)
-    if (recipe is None and meta is None) or split is None:
+    if (recipe is None and made.meta is None) or split is None:
         missing = ["--split is missing"] if split is None else []
-        missing += ["--recipe or --run is missing"] if recipe is None and meta is None else []
+        missing += ["--recipe or --run is missing"] if recipe is None and made.meta is None else []
         raise UsageError(
-            f"{' and '.join(missing)}; what made the predictions is {unknown}",
-            hint="for example: clipbert eval preds.jsonl --recipe msrvtt_qa --split test",
+            f"{' and '.join(missing)}; what made the predictions is {made.unknown}",
+            hint=f"for example: clipbert {command} preds.jsonl --recipe msrvtt_qa --split test",
         )
     with ExitStack() as stack:
-        source = recipe or stack.enter_context(_recipe_of(meta or {}))
+        source = recipe or stack.enter_context(_recipe_of(made.meta or {}))
         return load_recipe(source, overrides=overrides, data_root=data_root), split
 
 

@@ -38,18 +38,23 @@ class Joined:
     unknown: int = 0
 
 
-def evaluate(
-    predictions: Path,
-    task: Task,
-    examples: Sequence[Example],
-    *,
-    allow_partial: bool = False,
-    leave_out_media_errors: bool = False,
-) -> dict[str, Any]:
-    """Score a predictions file, or a folder of scores, against the examples of a split.
+@dataclass(frozen=True)
+class Scored:
+    """The examples that are scored.
 
     Args:
+        allow_partial: see `join`.
         leave_out_media_errors: leave out examples whose media could not be used, which count as wrong otherwise.
+    """
+
+    allow_partial: bool = False
+    leave_out_media_errors: bool = False
+
+
+def evaluate(
+    predictions: Path, task: Task, examples: Sequence[Example], *, scored: Scored = Scored()
+) -> dict[str, Any]:
+    """Score a predictions file, or a folder of scores, against the examples of a split.
 
     Returns:
         The result of the task's `score`; with `allow_partial` also `missing` and `unknown`; and, if there are examples
@@ -58,9 +63,7 @@ def evaluate(
     Raises:
         PredictionsError: see `join`; or no example is left.
     """
-    joined, counts = _scored(
-        predictions, task, examples, allow_partial=allow_partial, leave_out_media_errors=leave_out_media_errors
-    )
+    joined, counts = _select(predictions, task, examples, scored)
     return {**task.score(joined.fields, joined.examples), **counts}
 
 
@@ -86,23 +89,22 @@ def evaluate_surely(
     *,
     resampling: Resampling,
     against: Path | None = None,
-    **options: bool,
+    scored: Scored = Scored(),
 ) -> Score:
     """Score predictions as `evaluate` does, with intervals, and compare them with others.
 
     Args:
         against: other predictions. They are compared on the examples that are scored in both files.
-        options: those of `evaluate`.
 
     Raises:
         PredictionsError: see `evaluate`; or both files have no example in common.
     """
-    first, counts = _scored(predictions, task, examples, **options)
+    first, counts = _select(predictions, task, examples, scored)
     metrics = {**task.score(first.fields, first.examples), **counts}
     intervals = intervals_of(task.measures(first.fields, first.examples), resampling)
     if against is None:
         return Score(metrics, intervals, {})
-    second, _ = _scored(against, task, examples, **options)
+    second, _ = _select(against, task, examples, scored)
     common = {example.key for example in first.examples} & {example.key for example in second.examples}
     if not common:
         raise PredictionsError(
@@ -113,26 +115,19 @@ def evaluate_surely(
     return Score(metrics, intervals, compare(measures[0], measures[1], resampling))
 
 
-def _scored(
-    path: Path,
-    task: Task,
-    examples: Sequence[Example],
-    *,
-    allow_partial: bool = False,
-    leave_out_media_errors: bool = False,
-) -> tuple[Joined, dict[str, int]]:
+def _select(path: Path, task: Task, examples: Sequence[Example], scored: Scored) -> tuple[Joined, dict[str, int]]:
     """Return the predictions and examples that `evaluate` scores, and what it counts besides."""
-    joined = join(path, task, examples, allow_partial=allow_partial)
-    counts = {"missing": joined.missing, "unknown": joined.unknown} if allow_partial else {}
+    joined = join(path, task, examples, allow_partial=scored.allow_partial)
+    counts = {"missing": joined.missing, "unknown": joined.unknown} if scored.allow_partial else {}
     usable = _restricted(joined, lambda example: "media_error" not in _of(joined, example, task), task)
     if failed := len(joined.examples) - len(usable.examples):
-        counts["left_out" if leave_out_media_errors else "media_errors"] = failed
-    if leave_out_media_errors and not usable.examples:
+        counts["left_out" if scored.leave_out_media_errors else "media_errors"] = failed
+    if scored.leave_out_media_errors and not usable.examples:
         raise PredictionsError(
             f"{path}: the media of all {failed} records could not be used",
             hint="score them as wrong, or correct data.splits and predict again",
         )
-    return usable if leave_out_media_errors else joined, counts
+    return usable if scored.leave_out_media_errors else joined, counts
 
 
 def _of(joined: Joined, example: Example, task: Task) -> Mapping[str, Any]:

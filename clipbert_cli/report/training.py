@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clipbert_cli.infer.made_by import MadeBy
 from clipbert_cli.report.charts import Chart, Series, line_chart
 from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.curves import Panel, panels
@@ -66,10 +67,10 @@ def hardware(entry: Mapping[str, Any]) -> str:
     return ", ".join(f"{devices.count(each)} x {each}" for each in dict.fromkeys(devices)) or "unknown"
 
 
-def made_facts(meta: Mapping[str, Any] | None, unknown: str) -> list[tuple[str, str]]:
+def made_facts(made: MadeBy) -> list[tuple[str, str]]:
     """Return what the meta file of predictions says about them, or that nothing is known."""
-    if meta is None:
-        return [("made by", unknown)]
+    if (meta := made.meta) is None:
+        return [("made by", made.unknown)]
     weights = f"{meta.get('checkpoint', 'unknown')}, weights {meta.get('weights_crc32', 'unknown')}"
     return [
         ("run", str(meta.get("run", "unknown"))),

@@ -18,7 +18,7 @@ import pytest
 import torch
 from running import Clipbert, ClipbertProcess, Finished
 
-from clipbert_cli.infer.made_by import read_meta
+from clipbert_cli.infer.made_by import MadeBy, read_meta
 
 
 @pytest.fixture(scope="session")
@@ -321,4 +321,4 @@ def test_a_meta_file_beside_a_folder_of_scores_says_nothing(tmp_path: Path) -> N
     scores.mkdir()
     (scores / "scores.npy").touch()
     (tmp_path / "scores.meta.json").write_text("{}")
-    assert read_meta(scores) == (None, f"unknown: {scores} is no file")
+    assert read_meta(scores) == MadeBy(None, f"unknown: {scores} is no file")

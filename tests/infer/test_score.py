@@ -16,7 +16,7 @@ from running import DEMO_RECIPES
 from clipbert_cli.build import build_task
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.infer.prediction_lines import TextList, prediction_lines
-from clipbert_cli.infer.score import evaluate
+from clipbert_cli.infer.score import Scored, evaluate
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.splits import read_split
@@ -82,7 +82,7 @@ class Split:
         self.preds.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def score(self, **options: Any) -> dict[str, Any]:
-        return evaluate(self.preds, *self.read(), **options)
+        return evaluate(self.preds, *self.read(), scored=Scored(**options))
 
     def refusal(self, **options: Any) -> str:
         with pytest.raises(PredictionsError) as refused:

@@ -375,6 +375,18 @@ def test_wrong_usage_is_one_message(clipbert: Clipbert, tmp_path: Path, argument
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.jsonl", "run"]
 
 
+@pytest.mark.parametrize("command", ["report", "eval"])
+@pytest.mark.parametrize("given", [[], ["-r", "demo_qa"], ["--split", "test"]])
+def test_the_hint_names_the_command_that_was_used(
+    clipbert: Clipbert, tmp_path: Path, command: str, given: list[str]
+) -> None:
+    (tmp_path / "p.jsonl").touch()
+    done = clipbert(command, "p.jsonl", *given, cwd=tmp_path)
+    assert done.returncode == 2
+    said = " ".join(done.stderr.split())
+    assert f"for example: clipbert {command} preds.jsonl --recipe msrvtt_qa --split test" in said
+
+
 @pytest.mark.parametrize("name", ["absent.jsonl", "."])
 def test_predictions_that_are_no_file_are_one_message(clipbert: Clipbert, tmp_path: Path, name: str) -> None:
     done = clipbert("report", name, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The name of a media item in an annotation file -> its media id."""
+"""Find the media id that a name in an annotation file means."""
 
 from __future__ import annotations
 

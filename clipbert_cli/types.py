@@ -229,7 +229,7 @@ class VideoInfo:
 
     @property
     def upright_size(self) -> tuple[int, int]:
-        """(height, width) of the first frame after turning it upright."""
+        """The size (height, width) of the first frame after turning it upright."""
         return (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
 
     def size_of(self, frame: int) -> tuple[int, int]:

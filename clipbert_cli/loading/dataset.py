@@ -98,7 +98,7 @@ class MediaSettings:
 
     @property
     def uses_dali(self) -> bool:
-        """Whether clips that DALI can decode stay encoded, for the process that owns the GPU."""
+        """True if clips that DALI can decode stay encoded, for the process that owns the GPU."""
         return self.decoder.name == "dali" and not self.pyav_only and not self.black_frames
 
 

@@ -111,7 +111,7 @@ class Video:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the container keeps transparency beside the video's packets, as WebM does for VP8 and VP9."""
+        """True if the container keeps transparency beside the video's packets, as WebM does for VP8 and VP9."""
         return self.stream.codec_context.name in _ALPHA_DECODERS and self.stream.metadata.get("alpha_mode") == "1"
 
     def missing_end(self, shown: ShownFrames) -> str:

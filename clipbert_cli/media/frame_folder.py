@@ -1,4 +1,4 @@
-"""The frames of a video as image files in a folder -> a video file in memory.
+"""Make a video file in memory from a folder of image files, which are the frames of the video.
 
 JPEG files become a video of Motion JPEG without being encoded again, others one of PNG, which loses nothing. Everything
 else then treats the folder as a video: frame i is shown at i / rate seconds.

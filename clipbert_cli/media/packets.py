@@ -67,7 +67,7 @@ class PacketTable:
 
     @cached_property
     def packet_of(self) -> np.ndarray:
-        """(F,) int64, the packet that shows each frame."""
+        """The packet that shows each frame: (F,) int64."""
         showing = np.flatnonzero(self.shows >= 0)
         packets = np.empty(len(showing), dtype=np.int64)
         packets[self.shows[showing]] = showing
@@ -170,7 +170,7 @@ class PacketDecoder:
 
     @property
     def coded_size(self) -> tuple[int, int]:
-        """(height, width) of the coded pictures, after the first frame."""
+        """The size (height, width) of the coded pictures. It is known after the first frame."""
         return self._context.coded_height, self._context.coded_width
 
     def decode(self, data: Buffer, packets: Collection[int]) -> Iterator[tuple[int, VideoFrame]]:

@@ -84,7 +84,7 @@ class ClipBert(nn.Module):
         }
 
     def encode_visual(self, frames: Tensor, *, cells: Tensor | None = None) -> Tensor:
-        """Frames (B, K, T, 3, H, W), RGB of 0..255 -> visual tokens (B, K, V, D).
+        """Encode frames (B, K, T, 3, H, W), RGB of 0..255, as visual tokens (B, K, V, D).
 
         Args:
             cells: (V,) grid cells to keep, in place of the random draw of training.
@@ -99,13 +99,13 @@ class ClipBert(nn.Module):
         return tokens.view(items, clips, *tokens.shape[1:])  # (B, K, V, D)
 
     def _encode_frames(self, frames: Tensor) -> Tensor:
-        """(M, 3, H, W) -> (M, h, w, D), in parts if one tensor inside the encoder would be too large."""
+        """Encode frames (M, 3, H, W) as grids (M, h, w, D), in parts if one tensor inside would be too large."""
         most = max(1, MOST_NUMBERS // self.visual_encoder.frame_memory(max(frames.shape[-2:])).largest)
         parts = [self.visual_encoder(part) for part in frames.split(most)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     def embed_text(self, text_ids: Tensor) -> Tensor:
-        """(N, L) int64 -> (N, L, D) word, position and token type embeddings.
+        """Return the sum (N, L, D) of word, position and token type embeddings of token ids (N, L) int64.
 
         Raises:
             ValueError: the texts are longer than the model has position embeddings for.
@@ -151,7 +151,7 @@ class ClipBert(nn.Module):
         )
 
     def scorer(self, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> SequenceScorer:
-        """Return the means to `score` at inference with less work; see there for the arguments."""
+        """Return an object that scores at inference with less work than `score`; it explains the arguments."""
         embeddings = self.text_embeddings.word_embeddings.weight
         return SequenceScorer(self.transformer, self.head, embeddings, dtype=dtype, compiled=compiled)
 

@@ -92,7 +92,7 @@ WIDTH_MULTIPLE = 8
 
 
 class ClassifierHead(nn.Module):
-    """Dropout on the pooled token, then D -> 2 D -> ReLU -> C."""
+    """A classifier of the pooled token: dropout, D to 2 D channels, ReLU, 2 D to C channels."""
 
     def __init__(self, sizes: BertSizes, num_outputs: int) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class ClassifierHead(nn.Module):
 
 
 class PretrainingHead(nn.Module):
-    """Masked words, and whether text and media match.
+    """The head of pretraining: predicts masked words, and whether text and media match.
 
     The masked word head is BERT's: linear, GELU, layer norm, then the product with the word embeddings, whose weights
     it shares.
@@ -140,7 +140,7 @@ class PretrainingHead(nn.Module):
         return Scores(matches, self._word_scores(wanted, word_embeddings))  # (S, 2), (M, W)
 
     def _word_scores(self, wanted: Tensor, word_embeddings: Tensor) -> Tensor:
-        """(M, D) and (W, D) -> (M, W)."""
+        """Score tokens (M, D) against the words of the vocabulary, whose embeddings are (W, D): (M, W)."""
         # Tensor cores are fast for widths that are multiples of 8, but BERT's vocabulary has 30,522 words.
         padding = -len(word_embeddings) % WIDTH_MULTIPLE
         weight, bias = F.pad(word_embeddings, (0, 0, 0, padding)), F.pad(self.mlm_bias, (0, padding))
@@ -148,7 +148,7 @@ class PretrainingHead(nn.Module):
 
 
 def in_every_clip(words: Tensor, clips: int) -> Tensor:
-    """Text row and token of M words, (2, M) -> sequence and token of each word in each clip, (2, M*K)."""
+    """Return sequence and token (2, M*K) of each word in each clip, from text row and token (2, M) of M words."""
     rows, tokens = words[:, :, None]  # (M, 1) each
     sequences = rows * clips + torch.arange(clips, device=words.device)  # (M, K)
     return torch.stack([sequences, tokens.expand_as(sequences)]).flatten(1)

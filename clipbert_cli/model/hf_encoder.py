@@ -73,7 +73,7 @@ class HuggingFaceEncoder(VisualEncoder):
                 parameter.requires_grad_(False)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """RGB frames (M, 3, H, W), uint8 or float of 0..255 -> grid (M, h, w, D)."""
+        """Encode RGB frames (M, 3, H, W), uint8 or float of 0..255, as grids (M, h, w, D)."""
         pixels = self.pixels(frames)  # (M, 3, H, W)
         height, width = (self.cells(side) for side in pixels.shape[2:])
         output: Tensor = self.backbone(**self.inputs(pixels)).last_hidden_state
@@ -160,7 +160,7 @@ class HuggingFaceEncoder(VisualEncoder):
 
 
 def average_cells(grid: Tensor, stride: int) -> Tensor:
-    """Average squares of cells: (M, h, w, C) -> (M, ceil(h/s), ceil(w/s), C); those at the border may be smaller."""
+    """Average squares of s x s cells of grids (M, h, w, C); at the border they may be smaller."""
     channels_first = grid.permute(0, 3, 1, 2)  # (M, C, h, w)
     pooled = F.avg_pool2d(channels_first, stride, ceil_mode=True, count_include_pad=False)  # (M, C, h/s, w/s)
     return pooled.permute(0, 2, 3, 1)  # (M, h/s, w/s, C)

@@ -73,7 +73,7 @@ class ConvNorm(nn.Conv2d):
         self.relu = relu
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M, C, H, W) -> (M, C', H/stride, W/stride)."""
+        """Convolve maps (M, C, H, W) to (M, C', H/stride, W/stride)."""
         # The norm's scale is folded into the weights and its shift becomes the bias, so that the backward pass keeps
         # nothing for the norm. On a CPU that is one pass over the activations instead of two. On a GPU without
         # `train.compile`, cuDNN's convolution has no bias, and adding it is a pass of its own.
@@ -117,7 +117,7 @@ class Block(nn.Module):
         self.shortcut = ConvNorm(inputs, outputs, stride=stride, relu=False) if changes_shape else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M, C, H, W) -> (M, C', H/stride, W/stride)."""
+        """Add branch and shortcut of maps (M, C, H, W): (M, C', H/stride, W/stride)."""
         out: Tensor = self.branch(x)
         out += x if self.shortcut is None else self.shortcut(x)
         return out.relu_()
@@ -138,7 +138,7 @@ class Stem(nn.Module):
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(M, 3, H, W) -> (M, C, H/4, W/4)."""
+        """Reduce frames (M, 3, H, W) to maps (M, C, H/4, W/4)."""
         out: Tensor = self.pool(self.conv1(x))
         return out
 

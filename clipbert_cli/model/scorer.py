@@ -38,11 +38,11 @@ class SequenceScorer:
         self.transformer = transformer if dtype == torch.float32 else copy.deepcopy(transformer).to(dtype)
 
     def project(self, tokens: Tensor) -> Tensor:
-        """Text or visual tokens (n, t, D) -> (n, t, 4D), see `Transformer.project_first`."""
+        """Project text or visual tokens (n, t, D) to (n, t, 4D), see `Transformer.project_first`."""
         return self.transformer.project_first(tokens.to(self.dtype))
 
     def __call__(self, text: Tensor, visual: Tensor, words: Tensor | None = None) -> Scores:
-        """Text (S, L, 4D) and visual tokens (S, V, 4D), both from `project` -> logits (S, C).
+        """Score S pairs of text (S, L, 4D) and visual tokens (S, V, 4D), both from `project`.
 
         Args:
             words: (2, M), sequence and token of each word to predict; None predicts none.

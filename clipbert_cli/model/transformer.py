@@ -69,7 +69,7 @@ class TextEmbeddings(nn.Module):
         self.dropout = nn.Dropout(sizes.hidden_dropout)
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(n, L) int64 -> (n, L, D)."""
+        """Embed token ids (n, L) int64 as tokens (n, L, D)."""
         tokens = self.word_embeddings(ids) + self.token_type_embeddings.weight[0]  # (n, L, D)
         tokens = tokens + self.position_embeddings.weight[: ids.shape[1]]  # + (L, D)
         out: Tensor = self.dropout(self.norm(tokens))
@@ -95,7 +95,7 @@ class TransformerLayer(nn.Module):
         self.dropout = nn.Dropout(sizes.hidden_dropout)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, *, reads: int | None = None) -> Tensor:
-        """(S, T, D) -> (S, T, D), or only the first `reads` tokens of it, (S, reads, D).
+        """Run the layer on tokens (S, T, D); return all of them, or only the first `reads`, (S, reads, D).
 
         Args:
             mask: (S, 1, 1, T) bool, True = visible to every token; by default all tokens are visible.
@@ -110,7 +110,7 @@ class TransformerLayer(nn.Module):
         return self.attend(tokens[:, :reads], query, key, value, mask)
 
     def attend(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Run the layer after its projections: tokens and queries (S, t, D), keys and values (S, T, D) -> (S, t, D)."""
+        """Run the layer after its projections: tokens and queries are (S, t, D), keys and values (S, T, D)."""
         query, key, value = (
             each.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for each in (query, key, value)
         )  # (S, N, t or T, D/N)
@@ -138,7 +138,7 @@ class Transformer(nn.Module):
         self.pooler = nn.Linear(sizes.hidden_size, sizes.hidden_size)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Tokens (S, T, D) and mask (S, T) bool, True = visible -> (S, T, D)."""
+        """Run all layers on tokens (S, T, D); mask (S, T) bool is True where a token is visible."""
         mask = mask[:, None, None]  # (S, 1, 1, T)
         for layer in self.layers:
             if self.recompute and torch.is_grad_enabled():
@@ -148,18 +148,18 @@ class Transformer(nn.Module):
         return tokens
 
     def pool(self, sequence: Tensor) -> Tensor:
-        """(S, T, D) -> (S, D) in -1..1, from the first token ([CLS])."""
+        """Return the pooled first token ([CLS]) of sequences (S, T, D): (S, D) in -1..1."""
         pooled: Tensor = self.pooler(sequence[:, 0]).tanh()
         return pooled
 
     # -------------------------------------------------------------------------------------------- for inference
 
     def project_first(self, tokens: Tensor) -> Tensor:
-        """(n, t, D) -> (n, t, 4D): the tokens, and their projections in the first layer."""
+        """Return tokens (n, t, D) and their three projections in the first layer, (n, t, 4D)."""
         return torch.cat([tokens, self.layers[0].qkv(tokens)], dim=-1)
 
     def fuse_projected(self, tokens: Tensor, *, reads: int, compiled: bool = False) -> Tensor:
-        """Fuse sequences from `project_first`, (S, T, 4D), all T tokens visible -> the first `reads`, (S, reads, D).
+        """Fuse sequences (S, T, 4D) from `project_first`, all tokens visible; return the first `reads`, (S, reads, D).
 
         Args:
             compiled: run all layers but the first and the last through `torch.compile`.

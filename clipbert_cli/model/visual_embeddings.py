@@ -34,7 +34,7 @@ class VisualEmbeddings(nn.Module):
         self.dropout = nn.Dropout(sizes.hidden_dropout)
 
     def forward(self, grid: Tensor, *, cells: Tensor | None = None) -> Tensor:
-        """(M, T, h, w, D) -> (M, V, D); tokens are in row-major order of the grid.
+        """Turn grids (M, T, h, w, D) into visual tokens (M, V, D), in row-major order of the grid.
 
         Args:
             grid: features of every frame.

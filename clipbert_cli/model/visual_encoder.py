@@ -29,7 +29,7 @@ class VisualEncoder(nn.Module):
 
     @abstractmethod
     def forward(self, frames: Tensor) -> Tensor:
-        """RGB frames (M, 3, H, W), uint8 or float of 0..255 -> grid (M, h, w, C)."""
+        """Encode RGB frames (M, 3, H, W), uint8 or float of 0..255, as grids (M, h, w, C)."""
 
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Module]]:

@@ -1,4 +1,4 @@
-"""From a recipe's name to a checked `Recipe`: YAML files, `extends`, `--set`, `--data-root`, `${VAR}`.
+"""Load a recipe by its name and check it: YAML files, `extends`, `--set`, `--data-root`, `${VAR}`.
 
     file ─► extends (bases first) ─► --set ─► --data-root ─► ${VAR} ─► schema ─► Recipe
 

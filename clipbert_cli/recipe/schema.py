@@ -563,7 +563,7 @@ def _run_name(name: str) -> str:
 
 
 class Origins(dict[str, str]):
-    """Key of a recipe -> where its value comes from. Two recipes are equal wherever their values come from."""
+    """The places that the values of a recipe come from, by key. They do not count when two recipes are compared."""
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Origins)

@@ -120,7 +120,7 @@ class RunFolder:
 
     @property
     def is_exported(self) -> bool:
-        """Whether the folder holds one model, as `clipbert runs export` writes it, and no checkpoints."""
+        """True if the folder holds one model, as `clipbert runs export` writes it, and no checkpoints."""
         return (self.path / "config.json").is_file() and not self.checkpoints.exists()
 
     def create(self, *, recipe: str, tokenizer: Mapping[str, str], answers: Mapping[str, int] | None) -> None:

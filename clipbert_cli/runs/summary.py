@@ -24,7 +24,7 @@ def stated_versions(start: Mapping[str, Any]) -> dict[str, str]:
 
 
 def stated_devices(start: Mapping[str, Any]) -> list[str]:
-    """Return the device of each process that such an entry states."""
+    """Return the device of each process of a start, from its entry in environment.json."""
     processes = start.get("processes")
     listed = processes if isinstance(processes, list) else []
     return [str(each.get("device")) for each in listed if isinstance(each, dict)]
@@ -83,7 +83,7 @@ def find_runs(parent: Path) -> list[RunSummary]:
 
 
 def summarised(folder: RunFolder) -> RunSummary:
-    """Return the summary of a run, or of one that cannot be read the reason: it must not hide the others."""
+    """Return the summary of a run, or the reason why it cannot be read: a bad run must not hide the others."""
     try:
         return summarise(folder)
     except DAMAGED as exc:

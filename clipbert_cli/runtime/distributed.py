@@ -75,7 +75,7 @@ class World:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and messages for all."""
+        """True if this process writes files and messages for all."""
         return self.rank == 0
 
     @property

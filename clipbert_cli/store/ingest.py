@@ -1,4 +1,4 @@
-"""The files of one media id -> what a store keeps. The worker processes of a pack call `ingest`."""
+"""Make what a store keeps from the files of one media id. The worker processes of a pack call `ingest`."""
 
 from __future__ import annotations
 

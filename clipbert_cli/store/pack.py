@@ -1,4 +1,4 @@
-"""Media files -> one LMDB store: what is packed, and what is refused before the first file is opened for writing."""
+"""Pack media files into one LMDB store: which files, and what is refused before anything is written."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ class StoreWriter:
 
     @property
     def is_full(self) -> bool:
-        """Whether so much is pending that it should be committed."""
+        """True if so much is pending that it should be committed."""
         return self._pending_bytes >= _COMMIT_BYTES or len(self._pending) >= _COMMIT_KEYS
 
     def commit(self) -> None:

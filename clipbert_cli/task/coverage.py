@@ -20,7 +20,7 @@ _SHOWN = 60
 
 
 def cut_texts(examples: Sequence[Example], tokenizer: Tokenizer, *, what: str) -> list[str]:
-    """Return a sentence about the texts that are longer than the tokenizer's limit; none if there are none.
+    """Return a sentence about the texts that are longer than the tokenizer's limit; an empty list if there are none.
 
     Args:
         what: the kind of examples, such as `training`.
@@ -43,7 +43,7 @@ def cut_texts(examples: Sequence[Example], tokenizer: Tokenizer, *, what: str) -
 
 
 def unread_words(examples: Sequence[Example], tokenizer: Tokenizer, *, what: str) -> list[str]:
-    """Return a sentence about the texts that have words which are not in the vocabulary; none if there are none.
+    """Return a sentence about texts whose words are not all in the vocabulary; an empty list if there are none.
 
     Args:
         what: the kind of examples, such as `training`.
@@ -70,7 +70,7 @@ def unknown_words(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
 
 
 def unknown_answers(examples: Sequence[Example], task: Task, *, what: str) -> list[str]:
-    """Return a sentence about the examples that no prediction can answer rightly; none if there are none."""
+    """Return a sentence about the examples that no prediction can answer rightly; an empty list if there are none."""
     unknown = [answer for answer in map(task.unknown_answer, examples) if answer is not None]
     if not unknown:
         return []
@@ -82,7 +82,7 @@ def unknown_answers(examples: Sequence[Example], task: Task, *, what: str) -> li
 
 
 def unlearned_answers(trained: Sequence[Example], task: Task) -> list[str]:
-    """Return a sentence about the answers of the vocabulary that no training example has; none if there are none."""
+    """Return a sentence about answers of the vocabulary that no training example has; an empty list if none."""
     learned = {answer for example in trained for answer in task.answers_in(example)}
     never = [answer for answer in task.answers if answer not in learned] if task.needs_answers else []
     if not never:
@@ -91,7 +91,7 @@ def unlearned_answers(trained: Sequence[Example], task: Task) -> list[str]:
 
 
 def ambiguous_options(examples: Sequence[Example], *, what: str) -> list[str]:
-    """Return a sentence about the questions whose right option is there twice; none if there are none."""
+    """Return a sentence about the questions whose right option is there twice; an empty list if there are none."""
     twice = [
         example.texts[example.target]
         for example in examples
@@ -105,7 +105,7 @@ def ambiguous_options(examples: Sequence[Example], *, what: str) -> list[str]:
 
 
 def guessed(trained: Sequence[Example], examples: Sequence[Example], task: Task) -> list[str]:
-    """Return a sentence if a guess answers all of validation; none if it does not."""
+    """Return a sentence if a guess answers all of validation, else an empty list."""
     guess = task.guess(trained, examples) if examples else {}
     if guess.get(task.main_metric, 0) < 100:
         return []
@@ -114,7 +114,7 @@ def guessed(trained: Sequence[Example], examples: Sequence[Example], task: Task)
 
 
 def shared_media(trained: Sequence[Example], examples: Sequence[Example]) -> list[str]:
-    """Return a sentence about the media of validation that are trained on as well; none if there are none."""
+    """Return a sentence about the media of validation that are trained on as well; an empty list if there are none."""
     known, own = {example.media_id for example in trained}, {example.media_id for example in examples}
     shared = sorted(own & known)
     if not shared:

@@ -1,4 +1,4 @@
-"""BERT's WordPiece tokenizer: texts -> padded token ids. Legend: N texts, L tokens of the longest row."""
+"""BERT's WordPiece tokenizer: it turns texts into padded token ids. Legend: N texts, L tokens of the longest row."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ class AdamW(torch.optim.AdamW):
 
 
 def _fused(groups: Sequence[Group]) -> bool | None:
-    """Return True, one pass over all parameters, if their device has such a kernel, else None, PyTorch's default."""
+    """Return True if the device updates all parameters in one pass, else None, which is PyTorch's default."""
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
     # On a CPU, memory limits the speed: the fused kernel takes a third of the time of one pass per operation.
     return devices in ({"cuda"}, {"cpu"}) or None

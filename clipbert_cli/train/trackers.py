@@ -99,7 +99,7 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of Weights & Biases; `WANDB_PROJECT`, `WANDB_MODE` and its other variables count."""
+    """A run of Weights & Biases; `WANDB_PROJECT`, `WANDB_MODE` and its other variables are used."""
 
     def __init__(self, run: TrackedRun) -> None:
         import wandb

@@ -122,7 +122,7 @@ class Training:
 
     @property
     def is_finished(self) -> bool:
-        """Whether an earlier start has done all steps of the plan."""
+        """True if an earlier start has done all steps of the plan."""
         return self.resumption is not None and self.resumption.step >= self.plan.total_steps
 
     def load_one_batch(self) -> list[str]:

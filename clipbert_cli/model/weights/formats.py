@@ -55,7 +55,7 @@ def detectron_resnet(name: str) -> str | None:
 
 
 def caffe2_resnet(name: str) -> str | None:
-    """`res2_0_branch2a_bn_s` -> `res2.0.conv1.norm.weight` -> as `detectron_resnet`.
+    """Rename `res2_0_branch2a_bn_s` to `res2.0.conv1.norm.weight`, and then as `detectron_resnet` does.
 
     The names are those of Caffe2's model zoo, as in detectron2's `c2_model_loading.py`.
     """

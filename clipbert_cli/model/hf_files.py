@@ -92,8 +92,10 @@ def read_vision_model(folder: Path) -> VisionModel:
         WeightsError: a file is missing or is no such JSON, or the model is of no supported family.
     """
     if not folder.is_dir():
+        found = "this is a file, expected the folder of a vision model" if folder.exists() else "no such folder"
         raise WeightsError(
-            f"{folder}: no such folder", hint="model.visual.weights names the folder of a vision model; kind is hf"
+            f"{folder}: {found}",
+            hint="with kind hf, model.visual.weights names a folder, or a repository of the Hub as hf:ORG/NAME",
         )
     path = folder / CONFIG_FILE
     if (values := read_object(path)) is None:
@@ -113,10 +115,10 @@ def vision_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
     Raises:
         ValueError: the model is of no supported family.
     """
-    kind = config.get("model_type")
+    kind = str(config.get("model_type"))
     if kind in FAMILIES:
         return config
-    if (tower := TWO_TOWERS.get(str(kind))) and isinstance(config.get("vision_config"), Mapping):
+    if (tower := TWO_TOWERS.get(kind)) and isinstance(config.get("vision_config"), Mapping):
         return {**config["vision_config"], "model_type": tower}
     if "vocab_size" in config:
         raise ValueError(f"model_type is {kind!r}: this is a text model, expected a vision model")
@@ -129,6 +131,16 @@ TWO_TOWERS = {
     "siglip2": "siglip2_vision_model",
 }
 """Models of text and images that have a vision tower -> the model type of the tower."""
+
+
+def vision_model_type(folder: Path) -> str | None:
+    """Return the model type that a folder's config.json states; None unless it is that of a supported vision model.
+
+    Raises:
+        WeightsError: the file is damaged.
+    """
+    kind = str((read_object(folder / CONFIG_FILE) or {}).get("model_type"))
+    return kind if kind in {*FAMILIES, *TWO_TOWERS} else None
 
 
 def read_pixels(folder: Path) -> PixelStatistics | None:

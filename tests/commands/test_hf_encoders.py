@@ -162,3 +162,66 @@ def test_the_kind_needs_a_model(clipbert: Clipbert, made_data: Path, tmp_path: P
     assert done.returncode == 2
     assert "model.visual.weights is null: with kind hf it names the folder of the model" in done.stderr
     assert not (tmp_path / "run").exists()
+
+
+def drop(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def state(**values: object) -> Callable[[Path], None]:
+    return lambda folder: (folder / "config.json").write_text(json.dumps({"model_type": "vit", **values}))
+
+
+def pickle_code(folder: Path) -> None:
+    drop("model.safetensors")(folder)
+    torch.save({"embeddings.cls_token": print}, folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (drop("model.safetensors"), ": holds config.json, preprocessor_config.json; expected model.safetensors or "),
+        (drop("config.json"), "config.json: not found"),
+        (drop("preprocessor_config.json"), ": beside it is no preprocessor_config.json or "),
+        (state(model_type="bert", vocab_size=9), ": this is a text model, expected a vision model"),
+        (state(model_type="levit"), ": model_type is 'levit', expected a supported vision model"),
+        (state(model_type=["vit"]), """: model_type is "['vit']", expected a supported vision model"""),
+        (state(hidden_size="wide"), ": transformers cannot build a vit of it: "),
+        (state(num_channels=1), ": num_channels is 1, expected 3"),
+        (pickle_code, "pytorch_model.bin: holds more than tensors, "),
+        (shutil.rmtree, ": no such folder"),
+    ],
+)
+def test_a_model_that_cannot_be_loaded_is_one_message_and_leaves_no_run(
+    damage: Callable[[Path], None], says: str, clipbert: Clipbert, made_data: Path, tmp_path: Path
+) -> None:
+    folder, run = tmp_path / "model", tmp_path / "run"
+    write_vision_model("vit", folder)
+    damage(folder)
+    settings = as_options([*SHORT, *VISUAL, f"model.visual.weights={folder}"])
+    done = clipbert("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--run", run, *settings)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {folder}")
+    assert says in done.stderr.partition("\n")[0]
+    assert done.stdout == ""
+    assert not run.exists()
+
+
+def test_pretraining_with_a_vision_model_starts_a_task(
+    clipbert: Clipbert, made_data: Path, vision: Path, tmp_path: Path
+) -> None:
+    common = [*SHORT, *VISUAL, "train.max_steps=1"]
+    first = [*common, f"model.visual.weights={vision}"]
+    onward = [*common, f"model.weights.checkpoint={tmp_path / 'pretrained' / 'best'}"]
+    for command, recipe, name, settings in (
+        ("pretrain", "demo_pretrain", "pretrained", first),
+        ("finetune", "demo_retrieval", "task", onward),
+    ):
+        run = tmp_path / name
+        done = clipbert(command, "--recipe", recipe, "--data-root", made_data, "--run", run, *as_options(settings))
+        assert done.returncode == 0, done.stderr
+    assert "7 of a head of task pretraining" in done.stderr
+    first_weights, weights = (
+        load_file(tmp_path / name / "best" / "model.safetensors") for name in ("pretrained", "task")
+    )
+    assert {name for name in first_weights if name.startswith("visual_encoder.")} <= set(weights)

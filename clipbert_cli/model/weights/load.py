@@ -15,11 +15,12 @@ from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.description import description_beside
 from clipbert_cli.model.heads import OUTPUT_LAYERS
+from clipbert_cli.model.hf_files import vision_model_type
 from clipbert_cli.model.resnet import NORM_EPS
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import FORMATS, NOTES, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
 from clipbert_cli.model.weights.head_rows import HeadRows
-from clipbert_cli.model.weights.weight_files import WeightFile, check_finite, read_weights
+from clipbert_cli.model.weights.weight_files import FOLDER_FILES, WeightFile, check_finite, read_weights
 from clipbert_cli.printable import shortened
 
 Part = Literal["all", "bert", "visual"]
@@ -161,6 +162,12 @@ def expect_format(file: WeightFile, parts: Part) -> Format:
     Raises:
         WeightsError: the format is unknown, does not supply `parts`, or belongs to another network.
     """
+    # The names in a vision transformer are much like those in a BERT.
+    if file.path.name in FOLDER_FILES and (kind := vision_model_type(file.path.parent)):
+        raise WeightsError(
+            f"{file.path}: this is a vision model, a {kind} of transformers, expected {SETTINGS[parts][0]}",
+            hint="name its folder in model.visual.weights and set model.visual.kind to hf",
+        )
     form = recognise(file.tensors)
     if file.author == "torchvision" or (form is None and any(map(RESNET_ENTRY.search, file.tensors))):
         raise WeightsError(

@@ -96,7 +96,8 @@ def find_file(source: Path) -> Path:
         raise WeightsError(f"{source}: holds {', '.join(names) or 'nothing'}; expected {' or '.join(FOLDER_FILES)}")
     if not source.is_file():
         raise WeightsError(
-            f"{source}: no such file or folder", hint="check the path; in a recipe it starts from data.root"
+            f"{source}: no such file or folder",
+            hint="check the path; in a recipe it starts from data.root, and a model of the Hub is named hf:ORG/NAME",
         )
     return source
 

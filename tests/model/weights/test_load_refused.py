@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_vision_models import write_vision_model
 from made_weights import arrays, backbone, other_model, save_pickle, save_torch, to_bert, to_detectron, to_original
 from safetensors.torch import save_file
 
@@ -47,6 +48,16 @@ def test_missing_and_unexpected_entries_are_named(tmp_path: Path, classifier: Cl
         classifier, save_torch(state, tmp_path / "m.pt"), r"missing in the file \(1\): transformer.pooler.bias"
     )
     assert "unexpected in the file (1): transformer.bert.encoder.layer.2.output.dense.bias" in str(error)
+
+
+@pytest.mark.parametrize("kind", ["vit", "siglip", "beit", "swin", "convnext"])
+@pytest.mark.parametrize("parts", ["all", "bert", "visual"])
+def test_a_vision_model_is_told_from_a_bert_and_a_resnet(
+    tmp_path: Path, classifier: ClipBert, kind: str, parts: str
+) -> None:
+    write_vision_model(kind, tmp_path)
+    error = refuse(classifier, tmp_path, f"this is a vision model, a {kind} of transformers, expected", parts=parts)
+    assert error.hint == "name its folder in model.visual.weights and set model.visual.kind to hf"
 
 
 def test_long_lists_are_cut(tmp_path: Path, classifier: ClipBert) -> None:

@@ -112,6 +112,22 @@ def test_published_scores_stand_beside_the_score(
     assert "published: recall_at_1 22.0, recall_at_5 46.8" in clipbert("eval", preds, *recalls).stdout
 
 
+def test_two_files_are_compared_record_by_record(
+    clipbert: Clipbert, made_data: Path, predictions: Path, tmp_path: Path
+) -> None:
+    worse = changed(predictions, tmp_path / "worse.jsonl", every=3)
+    found = evaluate(clipbert, made_data, predictions, "--against", worse)["against"]
+    lines = worse.read_text().splitlines(keepends=True)
+    for order in (lines[::-1], lines[7:] + lines[:7], sorted(lines)):
+        worse.write_text("".join(order))
+        assert evaluate(clipbert, made_data, predictions, "--against", worse)["against"] == found
+    worse.write_text("".join(lines).replace('"text_digest": "', '"text_digest": "0', 1))
+    arguments = ("-r", "demo_qa", "--data-root", made_data, "--split", "test", "--against", worse)
+    done = clipbert("eval", predictions, *arguments)
+    assert done.returncode == 1
+    assert "worse.jsonl" in done.stderr
+
+
 def test_parts_of_two_files_are_compared_on_what_both_have(
     clipbert: Clipbert, made_data: Path, predictions: Path, tmp_path: Path
 ) -> None:

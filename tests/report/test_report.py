@@ -163,6 +163,25 @@ def test_two_systems_and_a_blind_one_are_compared(
     assert page.count("other: ") == 10
 
 
+@pytest.mark.parametrize("option", ["--against", "--blind"])
+def test_another_file_is_joined_by_its_records(
+    clipbert: Clipbert, hostile: tuple[list[object], Path], tmp_path: Path, option: str
+) -> None:
+    selected, preds = hostile
+    lines = [json.loads(each) for each in preds.read_text().splitlines()]
+    lines[4]["answer"] = "red"
+    other = written(tmp_path / "other.jsonl", lines)
+    page = report(clipbert, tmp_path / "a.html", preds, *selected, option, other)
+    written(other, lines[::-1])
+    assert rows(report(clipbert, tmp_path / "b.html", preds, *selected, option, other)) == rows(page)
+    lines[4] |= line({"video_id": lines[4]["media_id"], "question": "another ?"})
+    written(other, lines)
+    done = clipbert("report", preds, *selected, option, other, "-o", tmp_path / "c.html")
+    assert done.returncode == 1
+    assert "other.jsonl" in done.stderr
+    assert not (tmp_path / "c.html").exists()
+
+
 def test_a_sample_is_fair_by_seed_and_the_worst_are_marked(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
     records = [{"video_id": f"v{n // 4}", "question": f"q{n} ?", "answer": "red"} for n in range(400)]

@@ -11,6 +11,7 @@ A fenced block says in its first line what is done with it:
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -197,7 +198,7 @@ def test_every_command_of_a_page_runs(
         prepare_own_data(folder)
     for block in (block for block in BLOCKS if block.page == page):
         if block.file:
-            Path(block.file).write_text(block.text + "\n", encoding="utf-8-sig" if "bom" in block.words else "utf-8")
+            write(block)
         elif block.kind == "python":
             done = subprocess.run([sys.executable, "-c", block.text], capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr
@@ -213,6 +214,38 @@ def test_every_command_of_a_page_runs(
                 assert done.stdout + done.stderr
                 if page == "own-data.md" and words[1] == "ask":
                     assert re.search("sleeping|running", done.stdout)
+
+
+def write(block: Block) -> None:
+    """Write the file of a block into the current folder."""
+    assert block.file
+    Path(block.file).write_text(block.text + "\n", encoding="utf-8-sig" if "bom" in block.words else "utf-8")
+
+
+# The recipes of docs/own-data.md that only a dry run reads there, and how many records their validation has.
+FORMS = {"choices": 4, "captions": 4, "votes": 2, "moments": 3, "frames": 4}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_every_form_of_records_is_trained_predicted_and_scored(
+    name: str, folder: Path, clipbert: Clipbert, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    prepare_own_data(folder)
+    for block in BLOCKS:
+        if block.page == "own-data.md" and block.file:
+            write(block)
+    small = as_options([*sizes(folder), "train.max_steps=1"])
+    commands = [
+        *([["pack", "frames", "vis_db/frames", "--frame-folders", "--fps", "5"]] if name == "frames" else []),
+        ["finetune", "--recipe", f"{name}.yaml", *small],
+        ["infer", "--run", f"runs/{name}", "--split", "val", "-o", "own.jsonl"],
+        ["eval", "own.jsonl", "--recipe", f"{name}.yaml", "--split", "val", "--json"],
+    ]
+    for words in commands:
+        done = clipbert(*words)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["count"] == FORMS[name]
 
 
 def prepare_own_data(folder: Path) -> None:

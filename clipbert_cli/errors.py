@@ -27,7 +27,7 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-from clipbert_cli.printable import Lines
+from clipbert_cli.printable import Lines, clipped
 
 
 class ClipbertError(Exception):
@@ -43,8 +43,8 @@ class ClipbertError(Exception):
 
     def __init__(self, message: str | Sequence[str], *, hint: str | None = None) -> None:
         super().__init__(message)
-        self.lines = Lines((message,) if isinstance(message, str) else message)
-        self.hint = hint
+        self.lines = Lines(map(clipped, (message,) if isinstance(message, str) else message))
+        self.hint = hint and clipped(hint)
 
     def __str__(self) -> str:
         return str(self.lines)

@@ -44,8 +44,9 @@ MAX_BYTES = 32 * 2**20
 MAX_DEPTH = 64
 """The limit of nested lists and objects. None of our formats needs more than ten."""
 
-MAX_CONTAINERS = 4_000_000
-"""The default limit of lists and objects in one JSON text: `{}` takes three bytes there, and 88 in Python's memory."""
+MAX_PARTS = 2_000_000
+"""The default limit of lists, objects and names of fields in one JSON text: `{}` takes three bytes there and 88 in
+Python's memory, and a million names of one object take two seconds."""
 
 PIPE_SECONDS = 60
 """The time in which the whole content of a pipe must come."""
@@ -87,17 +88,17 @@ def read_text(path: Path, *, limit: int = MAX_BYTES) -> str:
     return _decoded(read_bytes(path, limit=limit), str(path), 1)
 
 
-def read_json(path: Path, *, limit: int = MAX_BYTES, allow_nan: bool = False) -> Any:
+def read_json(path: Path, *, limit: int = MAX_BYTES, max_parts: int = MAX_PARTS, allow_nan: bool = False) -> Any:
     """Return the value of a JSON file.
 
     Args:
         limit: as in `read_bytes`.
-        allow_nan: as in `parse_json`.
+        max_parts, allow_nan: as in `parse_json`.
 
     Raises:
         FileNotFoundError, UnreadableError: as `read_text`; or as `parse_json`.
     """
-    return parse_json(read_text(path, limit=limit), str(path), allow_nan=allow_nan)
+    return parse_json(read_text(path, limit=limit), str(path), max_parts=max_parts, allow_nan=allow_nan)
 
 
 def read_json_list(path: Path, *, block: int = 2**20) -> Iterator[tuple[Any, str]]:
@@ -301,7 +302,7 @@ def parse_json(
     where: str,
     *,
     line: int | None = 1,
-    max_containers: int = MAX_CONTAINERS,
+    max_parts: int = MAX_PARTS,
     allow_nan: bool = False,
 ) -> Any:
     """Return the value of a JSON text.
@@ -310,18 +311,18 @@ def parse_json(
         text: bytes are encoded as in `read_text`.
         where: the file, or another place, for the message.
         line: number of the text's first line within the file; None where the place has no lines.
-        max_containers: how many lists and objects it may have.
+        max_parts: how many lists, objects and names of fields it may have; a colon in a text counts as a name.
         allow_nan: also read NaN and infinities, which Python writes and which are no JSON.
 
     Raises:
-        UnreadableError: it is not JSON, has too many lists and objects or more than `MAX_DEPTH` in each other, or a
+        UnreadableError: it is not JSON, has too many parts or more than `MAX_DEPTH` in each other, or a
             number that does not fit into 64 bits.
     """
     if isinstance(text, bytes):
         text = _decoded(text, where, line)
     text = text.rstrip()  # an error at the end is one of the last line
-    if text.count("[") + text.count("{") > max_containers:
-        raise UnreadableError(f"{where}: not usable JSON: more than {max_containers} lists and objects")
+    if sum(map(text.count, "[{:")) > max_parts:
+        raise UnreadableError(f"{where}: not usable JSON: more than {max_parts} lists, objects and names of fields")
     try:
         value = (_LENIENT_DECODER if allow_nan else _DECODER).decode(text)
     except json.JSONDecodeError as exc:

@@ -8,6 +8,10 @@ SHOWN = 20
 """The number of mistakes or names that a message lists before it counts the others."""
 
 
+LONGEST = 2000
+"""The number of characters in a line of a message. A wrong value may have millions."""
+
+
 COUNTED = 10_000
 """The number of mistakes at which a file is not read on: a million wrong records take minutes."""
 
@@ -21,6 +25,12 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)
+
+
+def clipped(text: str) -> str:
+    """Return a line of a message; of one that is longer than anybody reads, its start and its end."""
+    left_out = len(text) - LONGEST
+    return text if left_out <= 0 else f"{text[: LONGEST - 500]} ... ({left_out} characters) ... {text[-500:]}"
 
 
 class Lines(tuple[str, ...]):

@@ -46,6 +46,16 @@ def many_containers(path: Path) -> None:
     path.write_bytes(b"[" + b"{}," * 10_000_000 + b"{}]")
 
 
+def many_names(path: Path) -> None:
+    """One object of three million names."""
+    path.write_bytes(b"{" + b",".join(b'"%x":0' % number for number in range(3_000_000)) + b"}\n")
+
+
+def long_value(path: Path) -> None:
+    """A value that a message would repeat."""
+    path.write_bytes(b'{"media_id": ["' + b"a" * 15_000_000 + b'"]}\n')
+
+
 def long_line(path: Path) -> None:
     path.write_bytes(b'{"question": "' + b"a" * 100_000_000 + b'"}\n')
 
@@ -57,6 +67,8 @@ KINDS: dict[str, Content] = {
     "deep": deep,
     "many lists": many_containers,
     "a long line": long_line,
+    "many names": many_names,
+    "a long value": long_value,
 }
 
 QA = ("--run", "qa", "--split", "test")

@@ -414,9 +414,20 @@ def test_values_within_the_limits_are_read_as_they_were_written(value: object) -
     assert foreign.parse_json(json.dumps(value), "here") == value
 
 
-def test_the_number_of_lists_and_objects_is_limited_before_they_are_made() -> None:
-    with pytest.raises(UnreadableError, match="more than 1000 lists and objects"):
-        foreign.parse_json("[" + "{}," * 1000 + "0]", "here", max_containers=1000)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" + "{}," * 1000 + "0]",
+        "[" + "[]," * 1000 + "0]",
+        "{" + ",".join(f'"{number}": 0' for number in range(1000)) + "}",
+        "[" + '{"a":[]},' * 334 + "0]",
+        '{"a":' * 60 + "[" + "{}," * 1000 + "0]" + "}" * 60,
+    ],
+)
+def test_the_number_of_lists_objects_and_names_is_limited_before_they_are_made(text: str) -> None:
+    assert foreign.parse_json(text, "here")
+    with pytest.raises(UnreadableError, match="more than 1000 lists, objects and names of fields"):
+        foreign.parse_json(text, "here", max_parts=1000)
 
 
 def test_a_file_is_not_read_beyond_its_limit(tmp_path: Path) -> None:

@@ -53,7 +53,13 @@ def refused(world: World) -> dict[str, Case]:
     "name",
     [
         *("a.yaml: deep", "aliases", "90,000 unknown keys", "a large shape", "a packed table", "wrong lines"),
-        *("scores/ids.json: many lists", "media/png.png: endless", "a picture of 180 million pixels"),
+        *(
+            "scores/ids.json: many lists",
+            "data/txt_db/test.jsonl: many names",
+            "qa.jsonl: a long value",
+            "media/png.png: endless",
+            "a picture of 180 million pixels",
+        ),
     ],
 )
 def test_refusing_takes_little_memory_and_time(name: str, world: World, refused: dict[str, Case]) -> None:

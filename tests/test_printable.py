@@ -19,8 +19,9 @@ from running import Clipbert, Finished
 from safetensors.torch import save_file
 
 from clipbert_cli import printable as module
+from clipbert_cli.commands import terminal
 from clipbert_cli.errors import AnnotationError, ClipbertError
-from clipbert_cli.printable import listed, printable
+from clipbert_cli.printable import LONGEST, clipped, listed, printable
 from clipbert_cli.recipe.values import nested as values_of
 from clipbert_cli.recipe.values import read_yaml, write_yaml
 
@@ -61,6 +62,34 @@ def test_what_is_not_printable_is_escaped_once(text: str, shown: str) -> None:
 def test_an_error_has_the_lines_that_it_was_given() -> None:
     assert str(ClipbertError("a\nb")) == "a\\nb"
     assert str(AnnotationError(["a\nb", "c"])) == "a\\nb\nc"
+
+
+@pytest.mark.parametrize("text", ["", "a" * LONGEST, "\x1b" * LONGEST])
+def test_a_line_that_can_be_read_is_shown_whole(text: str) -> None:
+    assert clipped(text) == text
+
+
+@pytest.mark.parametrize(
+    "print_it",
+    [
+        lambda text: terminal.error(*ClipbertError(text).lines),
+        lambda text: terminal.error("a", hint=ClipbertError("a", hint=text).hint),
+        lambda text: terminal.error(*AnnotationError(["a", text]).lines),
+        lambda text: terminal.warn(text),
+        lambda text: terminal.warn("a", text),
+        lambda text: terminal.note(text),
+        lambda text: print(json.dumps({"error": str(AnnotationError(text))})),
+    ],
+)
+def test_of_a_long_line_of_a_message_start_and_end_are_shown(
+    print_it: Callable[[str], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_it("a.jsonl:7: answer is " + "x" * 10_000_000 + ": it must be text")
+    shown = "".join(capsys.readouterr())
+    assert "a.jsonl:7: answer is xxx" in shown
+    assert " characters) ... xxx" in shown.replace("\n", " ")
+    assert ": it must be text" in shown
+    assert len(shown) < LONGEST + 100
 
 
 def test_long_lists_end_with_the_number_of_the_others() -> None:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.printable import Lines, printable
+from clipbert_cli.printable import Lines, clipped, printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -47,13 +47,13 @@ def note(*lines: str) -> None:
     """Print lines about what happens."""
     if not _muted:
         for line in lines:
-            stderr().print(printable(line))
+            stderr().print(printable(clipped(line)))
 
 
 def warn(*lines: str) -> None:
     """Print one warning."""
     if not _muted:
-        _print_labelled("warning", "yellow", str(Lines(lines)))
+        _print_labelled("warning", "yellow", str(Lines(map(clipped, lines))))
 
 
 def warn_of_each(what: str, found: Sequence[tuple[object, str]]) -> None:

@@ -26,6 +26,7 @@ _WINDOW = 1000
 _CHUNK = 2**20
 # A line is cut off here. A file without line breaks must not fill the memory.
 _MOST_BYTES = 2**24
+_MOST_PARTS = 100_000
 # A line of so many bytes is the last one. Reading on to its end could take minutes, or for ever.
 _ENDLESS = 2**30
 # Fields of an answer. A field of the same name is not passed through.
@@ -47,7 +48,7 @@ def parse(raw: bytes, number: int) -> Line:
         if len(raw) > _MOST_BYTES:
             last = f"after one of {_ENDLESS // 2**30} GiB no more is read"
             raise UsageError(f"the line is longer than {_MOST_BYTES // 2**20} MiB; {last}")
-        read = parse_json(raw, "the line", line=None)
+        read = parse_json(raw, "the line", line=None, max_parts=_MOST_PARTS)
         if not isinstance(read, dict):
             raise UsageError(f"a JSON {type(read).__name__}, but must be an object")
         fields = read

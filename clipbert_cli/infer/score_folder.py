@@ -39,8 +39,8 @@ from clipbert_cli.types import Prediction, PredictionKey
 
 SCORES, IDS = "scores.npy", "ids.json"
 UNFINISHED, STATE, LOCK = "unfinished", "state.json", ".lock"
-# A million texts have some 130 MB.
-MAX_IDS_BYTES = 2**28
+# A million texts have some 130 MB and four million names.
+MAX_IDS_BYTES, MAX_IDS_PARTS = 2**28, 4_500_000
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ def read_scores(path: Path) -> dict[PredictionKey, Row]:
     hint = f"the folder needs {SCORES} and {IDS} as clipbert infer wrote them; run it again"
     try:
         scores = map_array(path / SCORES)
-        ids = read_json(path / IDS, limit=MAX_IDS_BYTES)
+        ids = read_json(path / IDS, limit=MAX_IDS_BYTES, max_parts=MAX_IDS_PARTS)
     except (OSError, UnreadableError) as exc:
         raise PredictionsError(f"{path}: the scores are damaged: {exc}", hint=hint) from exc
     try:

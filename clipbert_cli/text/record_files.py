@@ -53,8 +53,11 @@ OTHER_FILES = {
 }
 """First bytes of files that people take for annotations, and what such a file is."""
 
-MAX_OBJECT_BYTES = 64 * 2**20
-"""The limit of a JSON object with records, which is read whole. JSON lines and lists have none."""
+MAX_OBJECT_BYTES, MAX_OBJECT_PARTS = 64 * 2**20, 4_000_000
+"""The limits of a JSON object with records, which is read whole. JSON lines and lists have none."""
+
+MAX_FIELDS = 10_000
+"""The limit of fields in a record, because each of them is looked at several times."""
 
 MAX_TABLE_LINE = 2**20
 """The limit of characters in a line of a table: each cell takes 50 times the memory of its separator."""
@@ -75,6 +78,8 @@ def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record |
     """
     count, first = 0, ""
     for record in _records_as_written(path, names or {}):
+        if not isinstance(record, str) and len(record.fields) > MAX_FIELDS:
+            record = f"{record.place}: {len(record.fields)} fields, but a record has at most {MAX_FIELDS}"
         if isinstance(record, str) or (fields := composed(record.fields)) == record.fields:
             yield record
             continue
@@ -156,7 +161,7 @@ def _read_list(path: Path, names: Names) -> Iterator[Record | str]:
 def _as_object(path: Path) -> Any:
     """Return the content of a JSON file; None if it is JSON lines, which are read line by line."""
     try:
-        return read_json(path, limit=MAX_OBJECT_BYTES)
+        return read_json(path, limit=MAX_OBJECT_BYTES, max_parts=MAX_OBJECT_PARTS)
     except UnreadableError:
         return None
 
@@ -247,7 +252,7 @@ def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | s
     lines_before, index = line - 1, 0
     try:
         headings = _without_blank_end([heading.strip() for heading in next(rows, [])])
-        if twice := [heading for heading, count in Counter(filter(None, headings)).items() if count > 1]:
+        if twice := [heading for heading, count in Counter(filter(None, map(composed, headings))).items() if count > 1]:
             yield f"{path}:{line}: the heading {twice[0]!r} is there twice; rename one of these columns"
             return
         while True:

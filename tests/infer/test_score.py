@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,16 @@ from running import DEMO_RECIPES
 
 from clipbert_cli.build import build_task
 from clipbert_cli.errors import PredictionsError
+from clipbert_cli.infer import prediction_lines as module
 from clipbert_cli.infer.prediction_lines import TextList, prediction_lines
 from clipbert_cli.infer.score import Scored, evaluate
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
+from clipbert_cli.printable import COUNTED
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.splits import read_split
 from clipbert_cli.task.base import Task
+from clipbert_cli.text.fields import Record
+from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Prediction, PredictionKey
 
 # The field whose change makes another text of a record.
@@ -374,6 +378,41 @@ def test_a_wrong_prediction_is_refused_with_its_line(split: Split, fields: dict[
     first, *_ = split.refusal().splitlines()
     assert first.startswith(f"{split.preds}:4: ")
     assert message in first
+
+
+@pytest.mark.parametrize(
+    ("split", "bad"),
+    [
+        ("open_ended_qa", {"text_digest": 3}),
+        ("image_qa", {"media_id": "v0", "text_digest": "a", "occurrence": 0}),
+        ("multiple_choice", {"media_id": "v0", "text_digest": "a"}),
+        ("pretraining", {"media_id": "v0", "text_digest": "a", "media_error": 3}),
+        ("retrieval", {"media_id": "v0", "texts_digest": "a", "scores": ["1"]}),
+        ("retrieval", {"texts_digest": "a", "texts": []}),
+        ("retrieval", ["a"]),
+        ("open_ended_qa", "{]"),
+    ],
+    indirect=["split"],
+)
+def test_a_file_of_nothing_but_wrong_predictions_is_not_read_to_its_end(
+    split: Split, bad: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = 0
+
+    def counted(path: Path) -> Iterator[Record | str]:
+        nonlocal read
+        for record in read_records(path):
+            read += 1
+            yield record
+
+    monkeypatch.setattr(module, "read_records", counted)
+    good = split.lines()
+    split.write([*good, *[bad] * 30_000])
+    message = split.refusal()
+    # One more is read before the count is looked at, and the first of equal lines can be right.
+    assert read <= len(good) + COUNTED + 2
+    assert message.endswith("... and more: reading ended after 10,000 mistakes")
+    assert len(message) < 3000
 
 
 @rankings

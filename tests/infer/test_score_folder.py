@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable, Iterable
@@ -204,6 +205,11 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
         (lambda path: (path / "ids.json").unlink(), "damaged"),
         (lambda path: (path / "ids.json").write_text("{}"), "damaged"),
         (lambda path: (path / "scores.npy").write_bytes(b"\x93NUMPY"), "damaged"),
+        (lambda path: (path / "scores.npy").write_bytes(b""), r"damaged: .*scores\.npy: not an array of numbers: "),
+        (lambda path: os.truncate(path / "scores.npy", 100), r"damaged: .*scores\.npy: not an array of numbers: "),
+        (lambda path: np.save(path / "scores.npy", MATRIX[0, 0]), r"float32 \(\), expected float32 \(11, 3\)"),
+        (lambda path: np.save(path / "scores.npy", MATRIX.T), r"float32 \(3, 11\), expected float32 \(11, 3\)"),
+        (lambda path: np.save(path / "scores.npy", MATRIX[:, :0]), r"float32 \(11, 0\), expected"),
         (lambda path: np.save(path / "scores.npy", MATRIX.astype(np.float64)), "float64"),
         (lambda path: np.save(path / "scores.npy", MATRIX[:5]), r"\(5, 3\), expected float32 \(11, 3\)"),
     ],

@@ -303,7 +303,7 @@ def test_two_forms_of_one_name_are_one_id(tmp_path: Path) -> None:
 
 def test_names_that_are_not_utf_8_are_named_once_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    names = [b"latin\xfc.mp4", b"\xff.mkv", b"cut\xe3\x81.webm"]
+    names = [b"latin\xfc.mp4", b"\xff.mkv", b"cut\xe3\x81.webm", b"\xed\xa0\xbd.avi", b"a\x80b\xc0.mp4"]
     for name in [*names, b"good.mp4"]:
         Path(os.fsdecode(os.fsencode(tmp_path) + b"/in/" + name)).write_bytes(video(3))
     for workers in (0, 1):

@@ -16,7 +16,7 @@ from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import read_examples
 from clipbert_cli.text.fields import Names, Record, RecordError
-from clipbert_cli.text.record_files import MAX_TABLE_LINE, read_records
+from clipbert_cli.text.record_files import MAX_FIELDS, MAX_TABLE_LINE, read_records
 from clipbert_cli.types import Example
 
 RECORDS = [
@@ -115,6 +115,12 @@ def test_every_form_gives_the_same_records(tmp_path: Path, form: str) -> None:
         ),
         ("a.csv", b'a;b\n"x\ny";1\nz\n', "a.csv:4: 1 cells, expected 2: a, b"),
         ("a.csv", b"a,b,a\n1,2,3\n", "a.csv:1: the heading 'a' is there twice"),
+        ("a.csv", b"a;b;a;a\n1;2;3;4\n", "a.csv:1: the heading 'a' is there twice"),
+        ("a.csv", b"sep=;\na;b;b\n1;2;3\n", "a.csv:2: the heading 'b' is there twice"),
+        ("a.csv", b'a,"b ",c, b\n1,2,3,4\n', "a.csv:1: the heading 'b' is there twice"),
+        ("a.tsv", b"\xef\xbb\xbfa\ta\n1\t2\n", "a.tsv:1: the heading 'a' is there twice"),
+        ("a.txt", "caf\u00e9,b,cafe\u0301\n1,2,3\n".encode(), "a.txt:1: the heading 'caf\u00e9' is there twice"),
+        ("a.csv", b"a,b,c,b,c\n", "a.csv:1: the heading 'b' is there twice"),
         ("a.csv", b"My videos,,\na,b,c\n1,2,3\n4,5,6\n", "a.csv:1: 1 headings, but the rows below have 3 cells"),
         ("a.csv", b"a;b\n1;2;3\n4;5;6\n7;8;9\n", "a.csv:1: 2 headings, but the rows below have 3 cells: remove lines"),
         ("a.json", b'[{"a": 1}] {"a": 2}', 'a.json: not JSON (there is more after the list): {"a": 2}'),
@@ -352,4 +358,24 @@ def test_ids_may_be_unique_per_media_item_only(tmp_path: Path, task: str) -> Non
 )
 def test_a_line_of_a_table_has_a_limit(tmp_path: Path, name: str, content: str) -> None:
     with pytest.raises(AnnotationError, match=f"a line has more than {MAX_TABLE_LINE} characters"):
+        read("open_ended_qa", written(tmp_path / name, content))
+
+
+MANY = {f"field{number}": 0 for number in range(MAX_FIELDS + 1)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", json.dumps(MANY)),
+        ("a.ndjson", json.dumps({**MANY, "video_id": "v", "question": "what", "answer": "a"})),
+        ("a.json", json.dumps([MANY])),
+        ("a.json", json.dumps(MANY)),
+        ("a.json", json.dumps({"v": MANY})),
+        ("a.txt", json.dumps(MANY)),
+        ("a.csv", ",".join(MANY) + "\n" + "1," * MAX_FIELDS + "1\n"),
+    ],
+)
+def test_a_record_has_a_limit_of_fields(tmp_path: Path, name: str, content: str) -> None:
+    with pytest.raises(AnnotationError, match=rf"100\d\d fields, but a record has at most {MAX_FIELDS}"):
         read("open_ended_qa", written(tmp_path / name, content))

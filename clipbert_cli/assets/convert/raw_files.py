@@ -239,7 +239,7 @@ def share(key: str, parts: int) -> int:
 
 
 def _parse(text: str, where: str, line: int = 1) -> Any:
-    value = parse_json(text, where, line=line, max_containers=MAX_BYTES)
+    value = parse_json(text, where, line=line, max_parts=MAX_BYTES)
     return _without_lone_surrogates(value) if SURROGATE.search(text) else value
 
 

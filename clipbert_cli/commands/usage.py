@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clipbert_cli.errors import UsageError
@@ -15,13 +15,13 @@ MEANT = {
     "eval": "evaluate score",
     "search": "query",
     "assets convert": "convert",
-    "--recipe NAME|FILE": "--config --cfg --conf --c --cfg_file --config_file",
-    "--run DIR": "--output_dir --save_dir --logdir --log_dir --exp --workdir --work_dir",
-    "--nproc-per-node N": "--gpus --ngpus --num_gpus --num_processes --nproc --np",
-    "--output FILE": "--output --out --o --output_file --save",
-    "--video FILE": "--v",
-    "--image FILE": "--i",
-    "--run RUN": "--model --ckpt --model_path --weights",
+    "--recipe": "--config --cfg --conf --c --cfg_file --config_file",
+    "--nproc-per-node": "--gpus --ngpus --num_gpus --num_processes --nproc --np",
+    "--output": "--out --o --output_file --save",
+    "--video": "--v",
+    "--image": "--i",
+    "--run": "--output_dir --save_dir --logdir --log_dir --exp --workdir --work_dir "
+    "--model --ckpt --model_path --weights",
 }
 """Our commands and options, and what other programs call them: options with two dashes and with underscores."""
 
@@ -62,24 +62,27 @@ def _message(kind: str, found: Any) -> str:
     if parameter is not None:
         # Some messages are those of pydantic, which reads the values.
         says = found.message.removeprefix("Value error, ").replace("Input should be", "it must be")
+        says = says.partition(", unable to parse")[0].replace("a valid integer", "a whole number")
         return f"{typed_name(parameter)}: {says.rstrip('.')}"
     if extra := _extra_words(found):
         return f"{' '.join(extra)}: {'one word' if len(extra) == 1 else f'{len(extra)} words'} too many"
     text = found.format_message().rstrip(".")
     # What another program calls so is told by the hint, better than by a name that only looks alike.
     text = text.partition(". Did you mean")[0] if _meant(text) else text
+    if kind == "NoSuchOption" and found.ctx and _option_meant(found.option_name, found.ctx.command):
+        text = text.partition(" (Possible options")[0]
     return str(text[:1].lower() + text[1:])
 
 
 def _meant(message: str) -> str | None:
     """Return our name of the command that a message of typer says does not exist."""
     unknown = re.match("no such command '(.*?)'", message, flags=re.I)
-    return _ours(unknown[1]) if unknown else None
+    return next(_ours(unknown[1]), None) if unknown else None
 
 
-def _ours(typed: str) -> str | None:
-    """Return our name of what another program calls so."""
-    return next((ours for ours, others in MEANT.items() if typed in others.split()), None)
+def _ours(typed: str) -> Iterator[str]:
+    """Yield our names of what other programs call so."""
+    return (ours for ours, others in MEANT.items() if typed in others.split())
 
 
 def _hint(kind: str, found: Any) -> str:
@@ -102,8 +105,9 @@ def _hint(kind: str, found: Any) -> str:
     extra = _extra_words(found)
     if extra and context.params.get("resume"):
         return f"--resume takes no value: {path} --run {shlex.quote(extra[0])} --resume"
-    if extra and (lone := [each for each in context.params.get("overrides") or () if "=" not in each]):
-        return f"--set takes one word: --set {lone[0]}={extra[0]}"
+    if extra and (lone := [each for each in context.params.get("overrides") or () if not each.partition("=")[2]]):
+        value = next(filter(None, (word.lstrip("=") for word in extra)), "VALUE")
+        return f"--set takes one word: --set {lone[0].rstrip('=')}={value}"
     if extra and any("--recipe" in parameter.opts for parameter in command.params):
         return f"give a recipe with --recipe, a run with --run: {path} --recipe {shlex.quote(extra[0])}"
     if (extra or kind == "MissingParameter") and (example := _example(command)):
@@ -114,9 +118,10 @@ def _hint(kind: str, found: Any) -> str:
 def _option_meant(option: str, command: Any) -> str | None:
     """Return what to type for an unknown option that means another option, an argument or a setting."""
     name = option.lstrip("-").replace("-", "_")
-    options = [each for parameter in command.params for each in parameter.opts]
-    if (meant := _ours(f"--{name}")) and meant.split()[0] in options:
-        return f"here it is called {meant}"
+    options = {each: parameter.metavar for parameter in command.params for each in parameter.opts}
+    for ours in (option.replace("_", "-"), *_ours(f"--{name}")):
+        if ours in options:
+            return f"here it is called {ours} {options[ours] or ''}".rstrip()
     if name in ("question", "text", "query") and any(
         typed_name(each).startswith(("QUESTION", "TEXT")) for each in command.params
     ):
@@ -132,9 +137,13 @@ def _setting_named(option: str, command: Any) -> str | None:
     from clipbert_cli.recipe.settings import all_settings, is_short_for
 
     name = option.lstrip("-").replace("-", "_")
-    takes_settings = any("--set" in parameter.opts for parameter in command.params)
-    last = {key: key.rpartition(".")[2] for key in all_settings()} if takes_settings else {}
-    found = [key for key, word in last.items() if word == name or is_short_for(name, word)]
+    names = (name, name.removeprefix("num_"))
+    options = [each for parameter in command.params for each in parameter.opts]
+    last = {key: key.rpartition(".")[2] for key in all_settings()} if "--set" in options else {}
+    found = [key for key, word in last.items() if word in names or is_short_for(name, word)]
+    if "--run" in options and "--resume" not in options:
+        # What was trained keeps its settings.
+        found = [key for key in found if not key.startswith(("train.", "model."))]
     # The same name may be in several sections, of which that of training is meant most often.
     return min(found, key=lambda key: not key.startswith("train."), default=None)
 

@@ -29,7 +29,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
             and any name of an existing file that no shipped recipe has. `~` is the home folder.
 
     Raises:
-        RecipeError: no shipped recipe has this name; the nearest names are given.
+        RecipeError: no shipped recipe has this name; the nearest names are given. A folder is said to be one.
     """
     text = str(name_or_path)
     if isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
@@ -39,6 +39,10 @@ def find_recipe(name_or_path: str | Path) -> Path:
         return shipped
     if Path(text).is_file():
         return Path(text)
+    if Path(text).is_dir():
+        raise RecipeError(
+            f"{text} is a folder, not a recipe", hint="clipbert recipes ls lists the shipped recipes by their names"
+        )
     near = difflib.get_close_matches(text, shipped_names(), n=3)
     guess = f"; did you mean {' or '.join(near)}?" if near else ""
     raise RecipeError(

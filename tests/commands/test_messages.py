@@ -316,7 +316,7 @@ def test_runs_ls_of_a_run_lists_it(clipbert: Clipbert, place: Path) -> None:
         ("fintune", "no such command 'fintune'. Did you mean 'finetune'?", "clipbert has the commands download, pack"),
         ("recipes list", "no such command 'list'", "clipbert recipes has the commands ls, show"),
         ("demo --size huge", "--size: 'huge' is not one of 'smallest', 'small', 'full'", "clipbert demo --help"),
-        ("demo --seed x", "--seed: it must be a valid integer", "clipbert demo --help"),
+        ("demo --seed x", "--seed: it must be a whole number", "clipbert demo --help"),
         ("search v a --run r --top 0", "--top: it must be greater than or equal to 1", "clipbert search --help"),
         ("ask --run", "option '--run' requires an argument", "give a value after --run"),
         ("finetune --frames 3", "no such option: --frames", "clipbert finetune --help"),

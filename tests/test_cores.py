@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import lmdb
 import pytest
+import torch
 from running import Clipbert
 
 from clipbert_cli.commands import demo
-from clipbert_cli.cores import available_cores
-from clipbert_cli.runtime.launch import Processes, share_cores
+from clipbert_cli.runtime import launch
+from clipbert_cli.runtime.process_exit import Ended
 from clipbert_cli.store.writer import StoreWriter
 
 # Functions of `os` that the typing stubs of Python know for Linux and not for macOS.
@@ -39,11 +41,38 @@ def test_the_demo_trains_and_predicts(clipbert: Clipbert, tmp_path: Path, monkey
     assert done.returncode == 0, done.stderr
 
 
-def test_launched_processes_share_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("per_node", "gpus", "cores", "started", "threads"),
+    [
+        ("2", 0, 8, "2", "4"),
+        ("9", 0, 8, "9", "1"),
+        ("gpu", 4, 64, "4", "16"),
+        ("gpu", 1, 6, "1", "6"),
+        ("gpu", 8, 4, "8", "1"),
+    ],
+)
+def test_launched_processes_share_the_cores(
+    per_node: str, gpus: int, cores: int, started: str, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The number of GPUs is counted like a number on the command line."""
     monkeypatch.setenv("OMP_NUM_THREADS", "")
     monkeypatch.delenv("OMP_NUM_THREADS")
-    share_cores(Processes(per_node=str(available_cores())))
-    assert os.environ["OMP_NUM_THREADS"] == "1"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(launch, "available_cores", lambda: cores)
+    options: list[str] = []
+
+    def launch_processes(module: str, arguments: Sequence[str], given: Sequence[str]) -> Ended:
+        options.extend(given)
+        return Ended()
+
+    monkeypatch.setattr(launch, "launch_processes", launch_processes)
+    launch.launch(["finetune"], launch.Processes(per_node=per_node))
+    assert os.environ["OMP_NUM_THREADS"] == str(threads)
+    assert options[options.index("--nproc-per-node") + 1] == started
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    launch.launch(["finetune"], launch.Processes(per_node=per_node))
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_write_that_fails_for_another_reason_than_space_keeps_its_error(

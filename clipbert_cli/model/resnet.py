@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +66,13 @@ class FrozenBatchNorm2d(nn.Module):
 
 
 class ConvNorm(nn.Conv2d):
-    """Convolution without bias, then frozen batch norm, then optionally ReLU; padding keeps the frame's size."""
+    """Convolution without bias, then frozen batch norm, then optionally ReLU; padding keeps the frame's size.
+
+    The norm's scale is folded into the weights and its shift becomes the bias, so that the backward pass keeps nothing
+    for the norm. `kept` is what `folded` returns, while it is known to stay the same.
+    """
+
+    kept: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, inputs: int, outputs: int, size: int = 1, *, stride: int = 1, relu: bool = True) -> None:
         super().__init__(inputs, outputs, size, stride, padding=size // 2, bias=False)
@@ -74,13 +81,16 @@ class ConvNorm(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve maps (M, C, H, W) to (M, C', H/stride, W/stride)."""
-        # The norm's scale is folded into the weights and its shift becomes the bias, so that the backward pass keeps
-        # nothing for the norm. On a CPU that is one pass over the activations instead of two. On a GPU without
-        # `train.compile`, cuDNN's convolution has no bias, and adding it is a pass of its own.
-        scale, shift = self.norm.affine()
-        weight = self.weight * scale.view(-1, 1, 1, 1)  # (C', C, size, size)
+        # On a CPU this is one pass over the activations instead of two. On a GPU without `train.compile`, cuDNN's
+        # convolution has no bias, and adding it is a pass of its own.
+        weight, shift = self.kept or self.folded()
         x = F.conv2d(x, weight, shift, self.stride, self.padding, self.dilation)
         return x.relu_() if self.relu else x
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Return weight (C', C, size, size) and bias (C',) of the convolution that includes the norm."""
+        scale, shift = self.norm.affine()
+        return self.weight * scale.view(-1, 1, 1, 1), shift
 
 
 def bottleneck(inputs: int, outputs: int, stride: int) -> dict[str, ConvNorm]:
@@ -192,6 +202,21 @@ class GridResNet(VisualEncoder):
         # A whole stage is the unit of recomputation: a block's input is already most of what the block saves.
         stages = {str(number): [stage] for number, stage in enumerate(self.stages)}
         return {"stem": [self.stem], **stages, "grid": [self.grid]}
+
+    @contextmanager
+    def weights_kept(self, dtype: torch.dtype = torch.float32) -> Iterator[None]:
+        convolutions = [module for module in self.modules() if isinstance(module, ConvNorm)]
+        before = [convolution.kept for convolution in convolutions]
+        try:
+            for convolution in convolutions:
+                weight, shift = convolution.folded()
+                if dtype != torch.float32:
+                    weight, shift = weight.to(dtype), shift.to(dtype)
+                convolution.kept = None if weight.requires_grad else (weight, shift)
+            yield
+        finally:
+            for convolution, kept in zip(convolutions, before, strict=True):
+                convolution.kept = kept
 
     def describe(self, frame_size: int) -> str:
         return f"ResNet with {sum(self.config.depths)} blocks"

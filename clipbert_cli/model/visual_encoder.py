@@ -6,6 +6,7 @@ Legend: M frames, H W frame in pixels, h w grid, C channels.
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -40,6 +41,16 @@ class VisualEncoder(nn.Module):
         for name, modules in self.parts().items():
             for module in modules if name.isdigit() else ():
                 module.forward = recomputed(module.forward)
+
+    def weights_kept(self, dtype: torch.dtype = torch.float32) -> AbstractContextManager[None]:
+        """Keep, within a block, what follows from weights that do not change in it, instead of computing it each time.
+
+        Without gradients these are all weights, with gradients the frozen ones. Features and names stay the same.
+
+        Args:
+            dtype: of what is kept. Unless it is float32, the encoder may only be used under autocast in this dtype.
+        """
+        return nullcontext()
 
     def check_frame_size(self, frame_size: int) -> None:
         """Refuse square frames of a size that the encoder cannot take.

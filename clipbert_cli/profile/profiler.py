@@ -54,6 +54,7 @@ class Profiler:
         self._listener: Phases = NullPhases()
         # The trainer reports to this object, which passes phases on to whatever listens in the current stage.
         self.trainer = training.trainer(phases=self)
+        self._encoder = training.model.visual_encoder
         self._timer = PhaseTimer(self.world.device, processes=self.world.size)
         self._counter = flop_counter()
         self._tracer: profile | None = None
@@ -73,7 +74,7 @@ class Profiler:
         """Train to `last_step` on this process's batches."""
         # Before training, while the device is idle.
         self._rate = matrix_product_rate(self.world.device, self.trainer.precision.dtype)
-        with self._stage:
+        with self._stage, self._encoder.weights_kept():
             self.trainer.train(batches, self, interrupts=interrupts, last_step=self.last_step)
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:

@@ -6,7 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import UsageError
@@ -32,13 +32,30 @@ class Processes:
     endpoint: str | None = None
     job_id: str | None = None
 
+    def counted(self) -> Processes:
+        """Return the same with the number of GPUs in place of `gpu`, which torchrun would give one core for each.
+
+        Raises:
+            UsageError: there is no GPU.
+        """
+        if self.per_node != "gpu":
+            return self
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UsageError(
+                "--nproc-per-node is gpu, but torch finds no GPU on this machine",
+                hint="give the number of processes, for example --nproc-per-node 2",
+            )
+        return replace(self, per_node=str(torch.cuda.device_count()))
+
     def options(self) -> list[str]:
         """Return torchrun's options.
 
         Raises:
             UsageError: an option is missing, or a number is not one.
         """
-        if self.per_node != "gpu" and not (re.fullmatch("[0-9]{1,4}", self.per_node) and int(self.per_node)):
+        if not (re.fullmatch("[0-9]{1,4}", self.per_node) and int(self.per_node)):
             raise UsageError(
                 f"--nproc-per-node is {excerpt(self.per_node)}, but must be a number from 1 to 9999, or gpu"
             )
@@ -67,15 +84,8 @@ def launch(arguments: Sequence[str], processes: Processes) -> None:
     Raises:
         ClipbertError: the first failure of a process, with its message and exit code, or the signal that stopped them.
     """
+    processes = processes.counted()
     options = processes.options()
-    if processes.per_node == "gpu":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UsageError(
-                "--nproc-per-node is gpu, but torch finds no GPU on this machine",
-                hint="give the number of processes, for example --nproc-per-node 2",
-            )
     share_cores(processes)
     with temporary_folder() as logs:
         os.environ[LAUNCHED] = str(os.getpid())
@@ -90,5 +100,5 @@ def launch(arguments: Sequence[str], processes: Processes) -> None:
 
 def share_cores(processes: Processes) -> None:
     """Give every process an equal share of the cores, unless OMP_NUM_THREADS is set. torchrun alone would give one."""
-    if "OMP_NUM_THREADS" not in os.environ and processes.per_node.isdigit():
+    if "OMP_NUM_THREADS" not in os.environ:
         os.environ["OMP_NUM_THREADS"] = str(max(1, available_cores() // int(processes.per_node)))

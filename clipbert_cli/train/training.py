@@ -180,7 +180,7 @@ class Training:
                 self.world.main_first(lambda: self._take_folder(stack, start))
                 session.sinks = self._open_sinks(stack, sinks)
                 session.complete()
-                with memory_advice(self.memory_settings):
+                with memory_advice(self.memory_settings), self.model.visual_encoder.weights_kept():
                     session.trainer.train(self.train_loader, session, interrupts=interrupts)
             except InterruptionError as exc:
                 raise self._interruption(exc, session.trainer.step, ask_requeue) from exc

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.infer.text_batches import Budget, TextBuckets
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
+from clipbert_cli.model.resnet import ConvNorm
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.multiple_choice import MultipleChoice
 from clipbert_cli.task.pretraining import Pretraining
 from clipbert_cli.task.retrieval import Retrieval
-from clipbert_cli.types import Batch, Example, Group, Prediction, Texts
+from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, Texts
 
 ALONE = World(0, 1, torch.device("cpu"))
 FP32 = Precision("fp32")
@@ -106,6 +108,44 @@ def test_all_pairs_get_the_scores_of_a_plain_loop(model: ClipBert, lengths: Sequ
     expected = plain_scores(model, batch, shared.texts)
     assert np.ptp(expected) > 0.02
     np.testing.assert_allclose(predicted(model, batch, shared), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("end", ["all", "one", "error"])
+def test_folded_weights_are_kept_while_predictions_are_made_and_no_longer(
+    model: ClipBert, precision: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convolutions = [module for module in model.modules() if isinstance(module, ConvNorm)]
+    names, seen = model.state_dict().keys(), []
+
+    def watch(_outputs: Outputs, _batch: Batch) -> None:
+        seen.append({each.kept[0].dtype for each in convolutions if each.kept})
+        assert model.state_dict().keys() == names
+        if end == "error":
+            raise KeyError
+
+    def scores() -> np.ndarray:
+        made = Predictor(model, retrieval(), Precision(precision), InferConfig(), ALONE, watch=watch)
+        found = made.run(Evaluation([batch, batch], shared, 6))
+        if end == "one":
+            first = next(found)
+            found.close()
+            return scores_of([first])
+        with pytest.raises(KeyError) if end == "error" else nullcontext():
+            return scores_of(list(found))
+        return np.zeros(0)
+
+    batch, shared = gallery(3), captions()
+    first = scores()
+    assert seen[0] == {Precision(precision).dtype}
+    assert not any(each.kept for each in convolutions)
+    with torch.no_grad():
+        for each in convolutions:
+            each.weight.mul_(1.5)
+    second = scores()
+    assert end == "error" or not np.array_equal(first, second)
+    monkeypatch.setattr(ConvNorm, "kept", property(lambda self: None, lambda self, kept: None))
+    np.testing.assert_array_equal(scores(), second)
 
 
 @pytest.mark.parametrize("tokens", [1, 14, 40, 100, 10_000])

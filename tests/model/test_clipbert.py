@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from small_models import small_config
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipbert_cli.errors import OutputError, WeightsError
 from clipbert_cli.model import clipbert
@@ -179,6 +183,95 @@ def test_a_norm_in_the_weights_is_a_norm_after_the_convolution(relu: bool) -> No
     torch.testing.assert_close(folded(x), expected)
     ours = torch.autograd.grad(folded(x).square().sum(), (x, weight))
     torch.testing.assert_close(ours, torch.autograd.grad(expected.square().sum(), (x, weight)))
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is computed, by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.counts[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def encoder_with_norms(**changes: Any) -> GridResNet:
+    torch.manual_seed(0)
+    encoder = GridResNet(small_config().visual.model_copy(update=changes), 8)
+    for module in encoder.modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            for buffer in module.buffers():
+                buffer.copy_(torch.rand(len(buffer)) + 0.5)
+    return encoder
+
+
+FRAMES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("changes", [{}, {"layer_type": "basic"}, {"depths": [2, 1, 1, 3]}, {"stem_size": 24}])
+@pytest.mark.parametrize("recomputed", [False, True])
+def test_kept_weights_give_the_same_features_in_fewer_operations(
+    dtype: torch.dtype, changes: dict[str, Any], recomputed: bool
+) -> None:
+    encoder = encoder_with_norms(**changes)
+    names = encoder.state_dict().keys()
+    if recomputed:
+        encoder.recompute_activations()
+    convolutions = sum(isinstance(module, ConvNorm) for module in encoder.modules())
+    with torch.inference_mode(), torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
+        with Operations() as plain:
+            expected = encoder(FRAMES)
+        with encoder.weights_kept(dtype):
+            assert encoder.state_dict().keys() == names
+            with Operations() as kept:
+                found = encoder(FRAMES)
+    assert torch.equal(found, expected)
+    assert kept.counts["conv2d"] == plain.counts["conv2d"] == convolutions + 1
+    assert plain.counts["rsqrt"] == convolutions
+    # What is left beside the convolutions: normalising the frames, ReLU, residual sums, pooling.
+    assert kept.counts["rsqrt"] == kept.counts["mul"] == 0
+    assert kept.counts.total() <= plain.counts.total() - 6 * convolutions
+
+
+@pytest.mark.parametrize("frozen", [[], ["stem"], ["stem", "0"], ["stem", "0", "1", "2", "3"]])
+def test_kept_weights_of_frozen_parts_leave_the_gradients_of_the_others(frozen: list[str]) -> None:
+    gradients = []
+    for keeps in (False, True):
+        encoder = encoder_with_norms()
+        freeze(encoder, encoder.parts(), frozen)
+        with encoder.weights_kept() if keeps else nullcontext(), Operations() as counted:
+            encoder(FRAMES).square().sum().backward()
+        trained = sum(isinstance(each, ConvNorm) and each.weight.requires_grad for each in encoder.modules())
+        assert counted.counts["rsqrt"] == trained or not keeps
+        gradients.append({name: each.grad for name, each in encoder.named_parameters() if each.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    assert all(torch.equal(gradients[0][name], gradient) for name, gradient in gradients[1].items())
+
+
+def test_weights_are_kept_anew_in_each_block() -> None:
+    """A change between two blocks counts, and a block within another leaves the outer one as it was."""
+    encoder = encoder_with_norms()
+    freeze(encoder, encoder.parts(), ["stem"])
+    with encoder.weights_kept():
+        outer = encoder.stem.conv1.kept
+        assert outer is not None
+        with torch.inference_mode(), encoder.weights_kept(torch.bfloat16):
+            assert {each.kept[0].dtype for each in encoder.modules() if isinstance(each, ConvNorm)} == {torch.bfloat16}
+        assert encoder.stem.conv1.kept is outer
+        assert encoder.stages[0][0].branch.conv1.kept is None
+    with torch.no_grad():
+        before = encoder(FRAMES)
+        encoder.stages[3][0].branch.conv2.weight.mul_(2)
+        with encoder.weights_kept():
+            changed = encoder(FRAMES)
+        assert torch.equal(changed, encoder(FRAMES))
+        assert not torch.equal(changed, before)
+    with pytest.raises(KeyError), encoder.weights_kept():
+        raise KeyError
+    assert not any(each.kept for each in encoder.modules() if isinstance(each, ConvNorm))
 
 
 def test_a_fresh_norm_is_the_identity() -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -51,6 +53,8 @@ def messages(world: World) -> Any:
 
 class Doubling(nn.Module):
     """Logits (N, 1, 1): the first pixel times two."""
+
+    visual_encoder = SimpleNamespace(weights_kept=nullcontext)
 
     def encode_visual(self, frames: torch.Tensor) -> torch.Tensor:
         return frames[:, :, 0, 0, 0, :1, None].float()  # (B, K, 1, 1)

@@ -32,6 +32,10 @@ def apply_options(model: ClipBert, config: TrainConfig) -> None:
     if config.activation_checkpointing:
         model.recompute_activations()
     if config.compile:
+        if config.activation_checkpointing:
+            # Some versions of torch (2.6) cannot divide a graph with recomputation where the gradients of several
+            # processes are sent in parts.
+            torch._dynamo.config.optimize_ddp = False
         longest = model.sizes.max_position_embeddings
         compiled = _in_buckets(torch.compile(model.forward), longest=longest)
         # Compiling the method instead of wrapping the model keeps the names in its state.

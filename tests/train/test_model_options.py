@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
+from torch._dynamo.backends.debugging import aot_eager
+from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, TrainConfig, VisualConfig
+from clipbert_cli.runtime import distributed
+from clipbert_cli.runtime.distributed import World
+from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.train.model_options import _in_buckets, apply_options
 from clipbert_cli.types import Batch, Example
 
@@ -112,6 +120,59 @@ def test_a_compiled_model_computes_the_same_under_the_same_names() -> None:
     with torch.no_grad():
         expected = plain(batch()).logits
         torch.testing.assert_close(compiled(batch()).logits, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.fixture
+def small_buckets(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """A world that sends gradients in parts of a few kilobytes; a single process does so, too."""
+    monkeypatch.setattr(dist, "_DEFAULT_FIRST_BUCKET_BYTES", 2000)
+    small = functools.partial(DistributedDataParallel, bucket_cap_mb=0.005)
+    monkeypatch.setattr(distributed, "DistributedDataParallel", small)
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(optimize_ddp=True):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        yield World(0, 2, torch.device("cpu"))
+        dist.destroy_process_group()
+    torch.compiler.reset()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("precision", "recomputed", "frozen"),
+    [
+        ("fp32", False, []),
+        ("fp32", True, ["transformer.embeddings"]),
+        ("bf16", False, ["visual.stem", "visual.0"]),
+        ("bf16", True, []),
+        ("fp16", True, ["visual.stem"]),
+    ],
+)
+def test_a_compiled_model_of_several_processes_has_the_gradients_of_a_plain_one(
+    small_buckets: World, precision: str, recomputed: bool, frozen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graphs: list[int] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., object]:
+        graphs.append(len(graph.graph.nodes))
+        return aot_eager(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    plain = model(TrainConfig(freeze=frozen), dropout=0.0, layers=1)
+    options = TrainConfig(compile=True, activation_checkpointing=recomputed, freeze=frozen)
+    compiled = model(options, dropout=0.0, layers=1)
+    wrapped = small_buckets.wrap(compiled)
+    for made in (plain, wrapped):
+        with Precision(precision).autocast(small_buckets.device):
+            logits = made(batch()).logits
+        logits.square().sum().backward()
+    assert len(graphs) > 2 or recomputed
+    assert graphs
+    found = {name: each.grad for name, each in compiled.named_parameters() if each.grad is not None}
+    wanted = {name: each.grad for name, each in plain.named_parameters() if each.grad is not None}
+    assert found.keys() == wanted.keys()
+    for name, gradient in wanted.items():
+        scale = float(gradient.abs().max()) + 1e-6
+        torch.testing.assert_close(found[name], gradient, rtol=0, atol=scale * (1e-4 if precision == "fp32" else 0.05))
 
 
 def test_texts_in_buckets_give_the_outputs_of_texts_as_they_are() -> None:

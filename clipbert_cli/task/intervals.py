@@ -86,24 +86,36 @@ class Sample:
         return np.concatenate([statistic(weights) for weights in resampling.weights(self.items)])
 
 
-def mean_interval(sample: Sample, resampling: Resampling) -> Interval | None:
-    """Return the interval of a mean, or None if there is no example, or values between 0 and 1 of one media item only.
+def share_interval(sample: Sample, resampling: Resampling) -> Interval | None:
+    """Return the interval of a mean of values from 0 to their size, or None if nothing, or one media item, is counted.
 
-    It is exact (Clopper and Pearson, 1934) for values 0 and 1 if each media item has one example. The same holds if all
-    values are 0, or all are 1: every resample is then the same, so that a bootstrap would claim certainty.
+    It is exact (Clopper and Pearson, 1934) for values 0 and 1 if each media item has one example, and for the mean 0 or
+    1: every resample is then the same, so that a bootstrap would claim certainty. Else the bootstrap's standard error
+    makes an interval of Student's t on the scale of log-odds, where the error of a share near 0 or 1 is symmetric
+    (as `svyciprop` with the method "logit" in R's package survey).
     """
-    values = sample.values
-    if not len(values):
+    values, sizes = sample.values, np.ones_like(sample.values) if sample.sizes is None else sample.sizes
+    if not sizes.sum():
         return None
-    hits = values == 1
-    if (
-        sample.sizes is None
-        and np.all(hits | (values == 0))
-        and (sample.items == len(values) or hits.all() or not hits.any())
-    ):
-        right = sample.items if hits.all() else int(hits.sum())
-        return proportion_interval(right, sample.items)
-    return _quantiles(sample, sample.bootstrap(sample.means, resampling))
+    share = values.sum() / sizes.sum()
+    single = sample.sizes is None and sample.items == len(values) and bool(np.isin(values, (0.0, 1.0)).all())
+    if single or share in (0.0, 1.0):
+        return proportion_interval(round(share * sample.items), sample.items)
+    if sample.items < 2:
+        return None
+    middle, odds_per_share = math.log(share / (1 - share)), 1 / (share * (1 - share))
+    half = odds_per_share * _reach(sample.items) * float(sample.bootstrap(sample.means, resampling).std())
+    return _share(middle - half), _share(middle + half)
+
+
+def _share(log_odds: float) -> float:
+    # The hyperbolic tangent does not overflow, as the exponential function does.
+    return (1 + math.tanh(log_odds / 2)) / 2
+
+
+def mean_interval(sample: Sample, resampling: Resampling) -> Interval | None:
+    """Return the bootstrap interval of a mean, or None if there is no example."""
+    return _quantiles(sample, sample.bootstrap(sample.means, resampling)) if len(sample.values) else None
 
 
 def median_interval(sample: Sample, resampling: Resampling) -> Interval | None:
@@ -120,10 +132,15 @@ def _quantiles(sample: Sample, found: np.ndarray) -> Interval | None:
     if sample.items < 2:
         # One media item says nothing about others.
         return None
-    freedom = sample.items - 1
-    tail = NormalDist().cdf(-math.sqrt(sample.items / freedom) * student_quantile((1 + LEVEL) / 2, freedom))
+    tail = NormalDist().cdf(-_reach(sample.items))
     low, high = np.quantile(found, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def _reach(items: int) -> float:
+    """Return the standard deviations of resamples of so many media items to the end of Student's interval."""
+    # Resamples of n items vary less than samples do, by the factor (n - 1) / n in the variance.
+    return math.sqrt(items / (items - 1)) * student_quantile((1 + LEVEL) / 2, items - 1)
 
 
 def student_quantile(probability: float, freedom: int) -> float:

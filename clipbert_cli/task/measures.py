@@ -17,6 +17,7 @@ from clipbert_cli.task.intervals import (
     mean_interval,
     median_difference,
     median_interval,
+    share_interval,
 )
 
 
@@ -48,7 +49,8 @@ class Measure:
 
     def interval(self, resampling: Resampling) -> Interval | None:
         """Return the 95 % interval, None if the media items are too few for one."""
-        found = (median_interval if self.is_median else mean_interval)(self.sample, resampling)
+        of_ranks = median_interval if self.is_median else mean_interval
+        found = (of_ranks if self.less_is_better else share_interval)(self.sample, resampling)
         return None if found is None else (self.scale * found[0], self.scale * found[1])
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import special, stats
 
 from clipbert_cli.task.intervals import (
     Resampling,
@@ -15,29 +17,61 @@ from clipbert_cli.task.intervals import (
     median_difference,
     median_interval,
     proportion_interval,
+    share_interval,
     student_quantile,
 )
 
 
-def grouped(rng: np.random.Generator, *, items: int, most: int) -> tuple[np.ndarray, np.ndarray]:
+def grouped(rng: np.random.Generator, *, items: int, most: int, mean: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
     """The media item of each example, and the chance that it is right: the same for all examples of an item."""
     item = np.repeat(np.arange(items), rng.integers(1, most + 1, items))
-    return item, rng.beta(2, 2, items)[item]
+    return item, rng.beta(4 * mean, 4 * (1 - mean), items)[item]
 
 
 def sample(values: np.ndarray, item: np.ndarray) -> Sample:
     return Sample(values, [f"video{number}" for number in item])
 
 
-@pytest.mark.parametrize(("items", "most"), [(12, 12), (40, 6), (100, 5)])
-def test_intervals_of_grouped_examples_hold_the_true_accuracy_95_times_of_100(items: int, most: int) -> None:
+def soft(rng: np.random.Generator, item: np.ndarray, chance: np.ndarray) -> Sample:
+    """Answers that are right to a degree: 60 % of the chance on average."""
+    return sample((rng.random(len(item)) < chance) * rng.choice([0.3, 0.6, 0.9], len(item)), item)
+
+
+def words(rng: np.random.Generator, item: np.ndarray, chance: np.ndarray) -> Sample:
+    """Some masked words per example, or none."""
+    sizes = rng.integers(0, 5, len(item))
+    return Sample(rng.binomial(sizes, chance), [f"video{number}" for number in item], sizes)
+
+
+def hits(rng: np.random.Generator, item: np.ndarray, chance: np.ndarray) -> Sample:
+    return sample(rng.random(len(item)) < chance, item)
+
+
+@pytest.mark.parametrize(
+    ("items", "most", "mean", "make"),
+    [
+        (12, 12, 0.5, hits),
+        (20, 6, 0.3, hits),
+        (20, 6, 0.5, words),
+        (40, 6, 0.5, hits),
+        (50, 5, 0.1, hits),
+        (50, 5, 0.9, soft),
+        (50, 5, 0.2, words),
+        (100, 5, 0.5, hits),
+        (100, 5, 0.95, hits),
+        (100, 5, 0.1, soft),
+        (300, 3, 0.05, hits),
+    ],
+)
+def test_intervals_of_grouped_examples_hold_the_true_score_95_times_of_100(
+    items: int, most: int, mean: float, make: Callable[..., Sample]
+) -> None:
     rng = np.random.default_rng(items)
     held = 0
     for seed in range(1000):
-        item, chance = grouped(rng, items=items, most=most)
-        found = mean_interval(sample(rng.random(len(item)) < chance, item), Resampling(400, seed))
-        assert found is not None
-        held += found[0] <= 0.5 <= found[1]
+        item, chance = grouped(rng, items=items, most=most, mean=mean)
+        low, high = share_interval(make(rng, item, chance), Resampling(400, seed)) or (1, 0)
+        held += low <= (0.6 * mean if make is soft else mean) <= high
     assert 930 <= held <= 970
 
 
@@ -45,54 +79,68 @@ def test_examples_drawn_one_by_one_would_have_intervals_that_are_too_narrow() ->
     rng = np.random.default_rng(0)
     item, chance = grouped(rng, items=60, most=40)
     right = rng.random(len(item)) < chance
-    low, high = mean_interval(sample(right, item), Resampling()) or (0, 0)
-    alone_low, alone_high = mean_interval(sample(right, np.arange(len(item))), Resampling()) or (0, 0)
+    low, high = share_interval(sample(right, item), Resampling()) or (0, 0)
+    alone_low, alone_high = share_interval(sample(right, np.arange(len(item))), Resampling()) or (0, 0)
     assert high - low > 1.5 * (alone_high - alone_low)
 
 
-def test_grouped_intervals_equal_those_of_scipy() -> None:
+@pytest.mark.parametrize("make", [hits, soft, words])
+def test_grouped_intervals_equal_those_of_scipy(make: Callable[..., Sample]) -> None:
     rng = np.random.default_rng(3)
-    item, chance = grouped(rng, items=500, most=8)
-    values = (rng.random(len(item)) < chance) * rng.choice([0.3, 0.6, 1.0], len(item))
-    sums, counts = np.bincount(item, values), np.bincount(item)
-    expected = stats.bootstrap(
+    made = make(rng, *grouped(rng, items=500, most=8, mean=0.2))
+    counts = np.bincount(made.item, made.sizes)
+    sums = np.bincount(made.item, made.values)
+    plain = stats.bootstrap(
         (sums, counts),
         lambda sums, counts, axis: sums.sum(axis) / counts.sum(axis),
         paired=True,
         method="percentile",
         n_resamples=20_000,
         rng=np.random.default_rng(1),
-    ).confidence_interval
-    assert mean_interval(sample(values, item), Resampling(20_000)) == pytest.approx(tuple(expected), abs=4e-4)
+    )
+    assert mean_interval(made, Resampling(20_000)) == pytest.approx(tuple(plain.confidence_interval), abs=6e-4)
+    share = sums.sum() / counts.sum()
+    error = plain.standard_error / (share * (1 - share))
+    expected = special.expit(stats.t(499, special.logit(share), error).interval(0.95))
+    assert share_interval(made, Resampling(20_000)) == pytest.approx(tuple(expected), abs=6e-4)
 
 
-@pytest.mark.parametrize(("hits", "trials"), [(0, 7), (7, 7), (1, 2), (220, 1000), (3, 40), (49_000, 100_000)])
-def test_one_example_per_item_has_the_exact_interval(hits: int, trials: int) -> None:
-    expected = stats.binomtest(hits, trials).proportion_ci(0.95, "exact")
-    assert proportion_interval(hits, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
-    assert mean_interval(sample(np.arange(trials) < hits, np.arange(trials)), Resampling()) == proportion_interval(
-        hits, trials
+@pytest.mark.parametrize(("right", "trials"), [(0, 7), (7, 7), (1, 2), (220, 1000), (3, 40), (49_000, 100_000)])
+def test_one_example_per_item_has_the_exact_interval(right: int, trials: int) -> None:
+    expected = stats.binomtest(right, trials).proportion_ci(0.95, "exact")
+    assert proportion_interval(right, trials) == pytest.approx((expected.low, expected.high), abs=1e-9)
+    assert share_interval(sample(np.arange(trials) < right, np.arange(trials)), Resampling()) == proportion_interval(
+        right, trials
     )
 
 
 def test_a_perfect_score_on_few_items_is_not_certain() -> None:
     item = np.repeat(np.arange(5), 20)
-    assert mean_interval(sample(np.ones(100), item), Resampling()) == proportion_interval(5, 5)
-    assert mean_interval(sample(np.zeros(100), item), Resampling()) == proportion_interval(0, 5)
+    for size in (None, np.full(100, 3)):
+        right = np.ones(100) if size is None else size
+        for values, expected in ((right, proportion_interval(5, 5)), (0 * right, proportion_interval(0, 5))):
+            assert share_interval(Sample(values, [str(n) for n in item], size), Resampling()) == expected
 
 
-@pytest.mark.parametrize("sizes", [[0, 3], [0, 0, 2], [0, 0]])
-def test_media_items_of_which_nothing_is_counted_are_0_and_no_fault(sizes: list[int]) -> None:
+def test_ranks_that_are_all_1_have_no_rank_below_1() -> None:
+    assert mean_interval(sample(np.ones(20), np.arange(20)), Resampling()) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("sizes", [[0, 3], [0, 0, 2], [0, 5, 0, 7], [0, 0]])
+def test_media_items_of_which_nothing_is_counted_are_no_fault(sizes: list[int]) -> None:
     right = [max(size - 1, 0) for size in sizes]
     made = Sample(right, [str(n) for n in range(len(sizes))], sizes)
-    low, high = mean_interval(made, Resampling()) or (-1, -1)
-    assert low == 0
-    assert high == pytest.approx(max(each / max(size, 1) for each, size in zip(right, sizes, strict=True)))
+    found = share_interval(made, Resampling())
+    assert (found is None) == (sum(sizes) == 0)
+    if found:
+        assert 0 <= found[0] < sum(right) / sum(sizes) < found[1] <= 1
     assert mean_difference(made, made, Resampling()).value == 0
 
 
 def test_nothing_and_a_single_item_have_no_interval() -> None:
     assert mean_interval(Sample([], []), Resampling()) is None
+    assert share_interval(Sample([], []), Resampling()) is None
+    assert share_interval(Sample([0.3, 0.6, 1.0], ["a"] * 3), Resampling()) is None
     assert median_interval(Sample([], []), Resampling()) is None
     assert mean_interval(Sample([0.3, 0.6, 1.0], ["a"] * 3), Resampling()) is None
 

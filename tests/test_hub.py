@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -17,11 +18,13 @@ import huggingface_hub.constants as hub_constants
 import pytest
 from http_site import Site
 from made_vision_models import write_vision_model
-from running import SHORT, Clipbert, as_options
+from running import SHORT, TINY, Clipbert, as_options
+from transformers import BertConfig, BertModel
 
 import clipbert_cli
 from clipbert_cli import hub
 from clipbert_cli.errors import ClipbertError, DownloadError, UsageError
+from clipbert_cli.model.hf_encoder import quiet_transformers
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.share import model_card
@@ -270,6 +273,30 @@ def test_a_recipe_trains_with_a_model_of_the_hub(
     assert len(asked.stdout.splitlines()) > 0
 
 
+def test_bert_tokenizer_and_checkpoint_may_be_on_the_hub(
+    world: Hub, clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path
+) -> None:
+    words = (made_data / "vocab.txt").read_text()
+    sizes = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    with quiet_transformers():
+        BertModel(BertConfig(vocab_size=len(words.split()), **sizes)).save_pretrained(tmp_path / "bert")
+    (tmp_path / "bert" / "vocab.txt").write_text(words)
+    world.publish("org/bert", tmp_path / "bert")
+    stated = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    command = ("finetune", "--recipe", "demo_qa", "--data-root", made_data, "--dry-run")
+    open_sizes = [f"model.bert.{name}=null" for name in (*stated, "max_position_embeddings")]
+    for tokenizer in ("null", "hf:org/bert"):
+        places = ["model.weights.bert=hf:org/bert", f"model.tokenizer={tokenizer}"]
+        done = clipbert(*command, *as_options([*open_sizes, *places, "data.workers=0"]))
+        assert done.returncode == 0, done.stderr
+        assert "Hugging Face BERT, 39 entries loaded" in done.stderr
+    assert clipbert("runs", "push", trained_run, "--to", tmp_path / "shared").returncode == 0
+    world.publish("me/model", tmp_path / "shared")
+    done = clipbert(*command, *as_options([*TINY, "model.weights.checkpoint=hf:me/model"]))
+    assert done.returncode == 0, done.stderr
+    assert "clipbert model, " in done.stderr
+
+
 @pytest.mark.parametrize("revision", ["", "@v2", f"@{COMMIT}"])
 def test_python_loads_a_shared_model_by_its_name_on_the_hub(
     revision: str, world: Hub, clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path
@@ -324,6 +351,39 @@ def test_a_run_is_written_with_its_card_and_without_paths_of_this_machine(
     again = clipbert("runs", "push", trained_run, "--to", out)
     assert again.returncode == 1
     assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize("changes", [{"step": "two"}, {"step": None}, {"accuracy": "high"}, {"accuracy": [1]}])
+def test_a_run_whose_records_are_damaged_is_not_shared_in_part(
+    changes: dict[str, Any], clipbert: Clipbert, trained_run: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(trained_run, tmp_path / "run", symlinks=True)
+    metrics = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+    changed = [{**line, **changes} if line["event"] == "validation" else line for line in lines]
+    metrics.write_text("".join(f"{json.dumps(line)}\n" for line in changed))
+    done = clipbert("runs", "push", run, "--to", tmp_path / "shared")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {metrics}: {next(iter(changes))} of a validation is ")
+    assert not (tmp_path / "shared").exists()
+
+
+@pytest.mark.parametrize(
+    ("visual", "says"),
+    [
+        ({"kind": "resnet"}, "ResNet with ClipBERT's grid layer"),
+        ({"kind": "hf"}, "a vision model of transformers, see config.json"),
+        ({"kind": "hf", "weights": "hf:org/siglip"}, "hf:org/siglip"),
+    ],
+)
+def test_a_card_names_licence_and_encoder(visual: dict[str, str], says: str, trained_run: Path) -> None:
+    folder = RunFolder(trained_run)
+    recipe = load_recipe(folder.recipe)
+    model = recipe.model.model_copy(update={"visual": recipe.model.visual.model_copy(update=visual)})
+    card = model_card(folder, recipe.model_copy(update={"license": "cc-by-4.0", "model": model}))
+    assert card.startswith("---\nlicense: cc-by-4.0\n")
+    assert "* licence: cc-by-4.0\n" in card
+    assert f"* visual encoder: {says}\n" in card
 
 
 def test_a_card_tells_published_scores_from_those_of_the_model(trained_run: Path) -> None:

@@ -27,19 +27,24 @@ TAGS = {
 }
 """Task -> the Hub's name of it."""
 
+ENCODERS = {"resnet": "ResNet with ClipBERT's grid layer", "hf": "a vision model of transformers, see config.json"}
+"""Kind of a visual encoder whose weights are not on the Hub -> its description."""
+
 
 def write_shared(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -> None:
     """Write a run's model and its card into a new folder; `--run OUT` answers with it.
 
     Raises:
         OutputError: `out` exists, or the folder cannot be written.
-        ClipbertError: see `load_model`.
+        ClipbertError: see `load_model` and `summarise`.
     """
+    # The card is made first: files that it cannot be made from leave no folder without one.
+    recipe = without_paths(load_recipe(folder.recipe))
+    card = model_card(folder, recipe)
     export_run(folder, out, checkpoint=checkpoint, weights=weights)
     try:
-        recipe = without_paths(load_recipe(folder.recipe))
         (out / folder.recipe.name).write_text(dump_recipe(recipe), encoding="utf-8")
-        (out / CARD).write_text(model_card(folder, recipe), encoding="utf-8")
+        (out / CARD).write_text(card, encoding="utf-8")
     except OSError as error:
         shutil.rmtree(out, ignore_errors=True)
         raise OutputError(f"{out}: cannot be written: {error}") from error
@@ -76,7 +81,7 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
     scores = {name: value for name, value in best.items() if isinstance(value, float)}
     data, model, train = recipe.data, recipe.model, recipe.train
     visual_rate = train.visual_learning_rate or train.learning_rate
-    encoder = model.visual.weights or ("ResNet with ClipBERT's grid layer" if model.visual.kind == "resnet" else "hf")
+    encoder = model.visual.weights or ENCODERS[model.visual.kind]
     lines = [
         "---",
         *([f"license: {recipe.license}"] if recipe.license else []),

@@ -49,21 +49,25 @@ class RunSummary:
 
 
 def summarise(folder: RunFolder) -> RunSummary:
-    """Return the summary of the run in `folder`."""
+    """Return the summary of the run in `folder`.
+
+    Raises:
+        UnreadableError: a file of the run is damaged.
+    """
     state = _last_state(folder)
     step, total, metric = state.get("step", 0), state.get("total_steps"), state.get("metric")
     if type(step) is not int or type(total) not in (int, type(None)) or type(metric) not in (str, type(None)):
-        raise ValueError("step, total_steps or metric of the last checkpoint is of another type")
+        raise UnreadableError(f"{folder.checkpoints}: step, total_steps or metric of the last one is of another type")
     name = str(metric).removeprefix("-")
     # `best` links to a checkpoint; its scores are in the validation's record, the last one if the step was done twice.
     best_checkpoint = (folder.path / "best").resolve().name
     validations = folder.validations()
     if any(type(each.get("step")) is not int for each in validations):
-        raise ValueError(f"{folder.metrics}: step of a validation is missing or no whole number")
+        raise UnreadableError(f"{folder.metrics}: step of a validation is missing or no whole number")
     scores = [each for each in validations if f"step_{each['step']}" == best_checkpoint and name in each]
     best = scores[-1] if scores else {}
     if type(best.get(name)) not in (int, float, type(None)):
-        raise ValueError(f"{folder.metrics}: {name} of a validation is no number")
+        raise UnreadableError(f"{folder.metrics}: {name} of a validation is no number")
     return RunSummary(
         run=str(folder.path),
         state="running" if folder.is_locked() else "finished" if step == total else "stopped",

@@ -57,8 +57,9 @@ class Sample:
         self, values: Sequence[float] | np.ndarray, media: Sequence[str], sizes: Sequence[float] | None = None
     ) -> None:
         self.values = np.asarray(values, dtype=np.float64)  # (N,)
-        numbers: dict[str, int] = {}
-        self.item = np.array([numbers.setdefault(media_id, len(numbers)) for media_id in media], dtype=np.int64)  # (N,)
+        # In the order of their names, so that the order of the records does not decide which are drawn.
+        numbers = {media_id: number for number, media_id in enumerate(sorted(set(media)))}
+        self.item = np.array([numbers[media_id] for media_id in media], dtype=np.int64)  # (N,)
         self.items = len(numbers)
         self.sizes = None if sizes is None else np.asarray(sizes, dtype=np.float64)  # (N,)
 

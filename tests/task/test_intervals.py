@@ -153,7 +153,7 @@ def test_medians_of_resamples_are_those_of_numpy(texts: int) -> None:
         np.repeat(np.arange(10), texts)[rng.permutation(10 * texts)],
     )
     made = sample(ranks, item)
-    order = list(dict.fromkeys(item))
+    order = sorted(set(item))
     for weights in Resampling(50).weights(10):
         expected = [
             np.median(
@@ -162,6 +162,18 @@ def test_medians_of_resamples_are_those_of_numpy(texts: int) -> None:
             for row in weights
         ]
         np.testing.assert_array_equal(made.medians(weights), expected)
+
+
+@pytest.mark.parametrize("make", [hits, soft, words])
+@pytest.mark.parametrize("interval", [share_interval, mean_interval, median_interval])
+def test_the_order_of_the_records_changes_nothing(make: Callable[..., Sample], interval: Callable[..., object]) -> None:
+    rng = np.random.default_rng(4)
+    made = make(rng, *grouped(rng, items=12, most=4))
+    order = rng.permutation(len(made.values))
+    sizes = None if made.sizes is None else made.sizes[order]
+    other = Sample(made.values[order], [f"video{number}" for number in made.item[order]], sizes)
+    first = Sample(made.values, [f"video{number}" for number in made.item], made.sizes)
+    assert interval(first, Resampling(100)) == pytest.approx(interval(other, Resampling(100)), rel=1e-12)
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 10, 100, 10_000])

@@ -107,7 +107,13 @@ def _yaml(file: Path) -> Mapping[str, Any]:
 
 def _settings(cursor: Cursor) -> Candidates:
     """Yield keys of settings, and for a whole key its values."""
-    found = _settings_page()
+    # Other words need no recipe to be read.
+    splits = [name for name, _ in _splits(cursor)] if cursor.word.startswith("data.sp") else []
+    found = {
+        key.replace("NAME", name): each
+        for key, each in _settings_page().items()
+        for name in (splits if "NAME" in key else [""])
+    }
     key, equals, _ = cursor.word.partition("=")
     matching = [name for name in found if name == key or (not equals and name.startswith(key))]
     if len(matching) > 1 and not equals:
@@ -121,7 +127,7 @@ def _settings(cursor: Cursor) -> Candidates:
 
 
 def _keys(cursor: Cursor) -> Candidates:
-    found = _settings_page()
+    found = {key: each for key, each in _settings_page().items() if "NAME" not in key}
     sections = dict.fromkeys(key.rpartition(".")[0] for key in found if "." in key)
     return (*((section, "section") for section in sections), *((key, each.meaning) for key, each in found.items()))
 
@@ -146,8 +152,7 @@ def _settings_page() -> dict[str, _Setting]:
         choices = [word for word in words if re.fullmatch(r"\w+", word) and word != "text"]
         default = facts["default"].strip("`")
         values = choices if len(choices) == len(words) else [default] if facts["default"].startswith("`") else []
-        if "NAME" not in key:
-            found[key] = _Setting(rest.partition("\n")[0], tuple(values))
+        found[key] = _Setting(rest.partition("\n")[0], tuple(values))
     return found
 
 

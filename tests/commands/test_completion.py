@@ -27,6 +27,7 @@ from clipbert_cli.task.registry import TASKS
 
 ROOT = Path(__file__).parents[2]
 COMMAND = get_command(app)
+SPLIT_KEYS = ("annotations", "media")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +98,10 @@ def listed(line: str) -> list[str]:
         ("clipbert finetune --set data.rotation", ["data.rotation=", "data.rotation=apply", "data.rotation=ignore"]),
         ("clipbert finetune --set data.rotation=i", ["data.rotation=ignore"]),
         ("clipbert infer --set data.black_frames=", ["data.black_frames=true", "data.black_frames=false"]),
+        ("clipbert finetune -r lab.yaml --set data.splits.b", [f"data.splits.blind.{key}" for key in SPLIT_KEYS]),
+        ("clipbert infer --run runs/mine --set data.splits.val.m", ["data.splits.val.media="]),
+        ("clipbert finetune --set data.splits.test.a", ["data.splits.test.annotations="]),
+        ("clipbert finetune -r msrvtt_mc --set data.splits.val.m", []),
         ("clipbert finetune --set train.batch_size=", ["train.batch_size=16"]),
         ("clipbert finetune --set a=b --set data.rotation=a", ["data.rotation=apply"]),
     ],

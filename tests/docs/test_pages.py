@@ -140,6 +140,15 @@ def test_commands_that_cannot_run_here_are_understood(block: Block, monkeypatch:
         check_words(words)
 
 
+def test_scripts_of_slurm_ask_for_cores_twice() -> None:
+    """A task has one core unless it asks for more, and srun does not take over the number of sbatch."""
+    scripts = [block.text for block in BLOCKS if "#SBATCH" in block.text]
+    assert scripts
+    for script in scripts:
+        for asking in ("#SBATCH", "srun"):
+            assert any(line.startswith(asking) and "--cpus-per-task=" in line for line in script.splitlines())
+
+
 @pytest.mark.parametrize(
     "line",
     [

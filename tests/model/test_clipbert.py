@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from operations import Operations
 from small_models import small_config
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from clipbert_cli.errors import OutputError, WeightsError
 from clipbert_cli.model import clipbert
@@ -183,18 +182,6 @@ def test_a_norm_in_the_weights_is_a_norm_after_the_convolution(relu: bool) -> No
     torch.testing.assert_close(folded(x), expected)
     ours = torch.autograd.grad(folded(x).square().sum(), (x, weight))
     torch.testing.assert_close(ours, torch.autograd.grad(expected.square().sum(), (x, weight)))
-
-
-class Operations(TorchDispatchMode):
-    """Counts what is computed, by name."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts: Counter[str] = Counter()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.counts[func.overloadpacket.__name__] += 1
-        return func(*args, **(kwargs or {}))
 
 
 def encoder_with_norms(**changes: Any) -> GridResNet:

@@ -72,6 +72,14 @@ def test_a_kind_of_task_has_nothing_that_is_true_of_a_published_run_only(kind):
     assert all_settings().keys() >= set(PUBLISHED_ONLY)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_another_bert_brings_its_vocabulary(kind, tmp_path):
+    own = tmp_path / "own.yaml"
+    own.write_text(f"extends: {kind}\nname: own\nmodel: {{weights: {{bert: pretrained/other}}}}\n")
+    assert load_recipe(own).model.vocabulary == "pretrained/other"
+    assert load_recipe(kind).model.vocabulary == "pretrained/bert-base-uncased"
+
+
 @pytest.mark.parametrize("name", DATA_SETS)
 def test_a_published_run_repeats_the_original_sampling(name):
     recipe = load_recipe(name, environment={"DATA": "/data"})

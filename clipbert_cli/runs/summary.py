@@ -57,7 +57,9 @@ def summarise(folder: RunFolder) -> RunSummary:
     state = _last_state(folder)
     step, total, metric = state.get("step", 0), state.get("total_steps"), state.get("metric")
     if type(step) is not int or type(total) not in (int, type(None)) or type(metric) not in (str, type(None)):
-        raise UnreadableError(f"{folder.checkpoints}: step, total_steps or metric of the last one is of another type")
+        raise UnreadableError(
+            f"{folder.checkpoints}: step, total_steps or metric of the last checkpoint is of another type"
+        )
     name = str(metric).removeprefix("-")
     # `best` links to a checkpoint; its scores are in the validation's record, the last one if the step was done twice.
     best_checkpoint = (folder.path / "best").resolve().name

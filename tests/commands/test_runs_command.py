@@ -175,7 +175,7 @@ def validated(run: Path, **values: object) -> None:
         file.write(json.dumps({name: value for name, value in record.items() if value is not ...}) + "\n")
 
 
-STATE = "step, total_steps or metric of the last checkpoint is of another type"
+STATE = "bad/checkpoints: step, total_steps or metric of the last checkpoint is of another type"
 STEP = "bad/metrics.jsonl: step of a validation is missing or no whole number"
 SCORE = "bad/metrics.jsonl: accuracy of a validation is no number"
 

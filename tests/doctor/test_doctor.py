@@ -127,7 +127,10 @@ esac
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this torch can use the GPU")
 @pytest.mark.parametrize(
     ("script", "broken"),
-    [(NVIDIA_SMI, "this torch cannot compute on GPUs"), ("#!/bin/sh\necho no driver >&2; exit 9\n", None)],
+    [
+        (NVIDIA_SMI, "torch finds no usable GPU" if torch.version.cuda else "this torch cannot compute on GPUs"),
+        ("#!/bin/sh\necho no driver >&2; exit 9\n", None),
+    ],
     ids=["divided GPU", "failing driver"],
 )
 def test_a_gpu_that_torch_cannot_use_is_broken(
@@ -140,6 +143,7 @@ def test_a_gpu_that_torch_cannot_use_is_broken(
     assert found(findings, "driver").problem == (broken or "")
     if broken:
         assert "580.65.06" in found(findings, "driver").value
+        assert "CUDA 13 needs driver 580" in found(findings, "driver").advice
         assert found(findings, "MIG").value == "1g.10gb (device 0), 2g.20gb (device 1)"
 
 

@@ -226,24 +226,33 @@ class Difference:
 
 
 def mean_difference(first: Sample, second: Sample, resampling: Resampling) -> Difference:
-    """Compare two means over the same examples in the same order."""
-    return _difference(first, second, Sample.means, resampling)
+    """Compare two means over the same examples by Student's t with the bootstrap's standard error."""
+    value, found = _differences(first, second, Sample.means, resampling)
+    if first.items < 2:
+        return Difference(value, None, _chance(value, found))
+    half = _reach(first.items) * float(found.std())
+    return Difference(value, (value - half, value + half), _chance(value, found))
 
 
 def median_difference(first: Sample, second: Sample, resampling: Resampling) -> Difference:
     """Compare two medians over the same examples in the same order."""
-    return _difference(first, second, Sample.medians, resampling)
+    value, found = _differences(first, second, Sample.medians, resampling)
+    return Difference(value, _quantiles(first, found), _chance(value, found))
 
 
-def _difference(
+def _differences(
     first: Sample, second: Sample, statistic: Callable[[Sample, np.ndarray], np.ndarray], resampling: Resampling
-) -> Difference:
+) -> tuple[float, np.ndarray]:
+    """Return the difference of a statistic, and that of every resample, (R,)."""
     once = np.ones((1, first.items), dtype=np.int64)
     value = float((statistic(first, once) - statistic(second, once))[0])
     # Both systems meet the same resamples: what makes a resample easy for both of them cancels out.
-    found = first.bootstrap(lambda weights: statistic(first, weights) - statistic(second, weights), resampling)
+    return value, first.bootstrap(lambda weights: statistic(first, weights) - statistic(second, weights), resampling)
+
+
+def _chance(value: float, found: np.ndarray) -> float:
+    """Return how often two equal systems would differ by as much."""
     # Moved to the mean 0, the resamples show which differences two equal systems have. The observed one counts too, so
     # that p is never 0. The tolerance counts sums of the same numbers in another order as equal.
     larger = np.abs(found - value) >= abs(value) - 1e-12
-    p = (1 + int(larger.sum())) / (1 + len(found))
-    return Difference(value, _quantiles(first, found), p)
+    return (1 + int(larger.sum())) / (1 + len(found))

@@ -215,6 +215,21 @@ def test_paired_differences_equal_those_of_scipy() -> None:
     assert found.p == pytest.approx(2 * stats.norm.sf(abs(found.value) / expected.standard_error), abs=0.02)
 
 
+@pytest.mark.parametrize(
+    ("items", "mean", "better"), [(20, 0.5, 0.05), (20, 0.1, 0.03), (50, 0.9, 0.0), (100, 0.1, 0.05)]
+)
+def test_intervals_of_differences_hold_the_true_one_95_times_of_100(items: int, mean: float, better: float) -> None:
+    rng = np.random.default_rng(items)
+    held = 0
+    for seed in range(1000):
+        item, chance = grouped(rng, items=items, most=6, mean=mean)
+        # The first system is right for a share of the other's mistakes as well.
+        first, second = hits(rng, item, chance + better * (1 - chance)), hits(rng, item, chance)
+        low, high = mean_difference(first, second, Resampling(400, seed)).interval or (1, 0)
+        held += low <= better * (1 - mean) <= high
+    assert 930 <= held <= 970
+
+
 def test_the_p_of_equal_systems_is_small_as_rarely_as_it_should_be() -> None:
     rng = np.random.default_rng(8)
     small = 0

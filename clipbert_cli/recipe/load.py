@@ -218,7 +218,7 @@ def _with_own_root(entries: Entries, *, unset: Collection[KeyPath]) -> Entries:
         return entries
     folder = file.parent / os.path.expanduser(root.value)
     # `..` would stand in every message.
-    return {**entries, path: Entry(str(folder.resolve() if ".." in folder.parts else folder), root.origin)}
+    return {**entries, path: Entry(os.path.realpath(folder) if ".." in folder.parts else str(folder), root.origin)}
 
 
 def _with_own_published(entries: Entries, start: Path) -> Entries:

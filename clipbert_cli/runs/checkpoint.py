@@ -133,11 +133,11 @@ def _step_of(folder: Path) -> int | None:
 
 def remove_old_checkpoints(checkpoints: Path, *, keep_last: int) -> None:
     """Remove all checkpoints but the last `keep_last` and the best one."""
-    # Before the first validation there is no link, and `resolve` gives a path that no checkpoint has.
-    best = (checkpoints.parent / "best").resolve()
+    # Before the first validation there is no link, and this is a path that no checkpoint has.
+    best = os.path.realpath(checkpoints.parent / "best")
     for step in saved_steps(checkpoints)[:-keep_last]:
         folder = step_folder(checkpoints, step)
-        if folder.resolve() != best:
+        if os.path.realpath(folder) != best:
             remove(folder)
 
 

@@ -113,7 +113,8 @@ class RunFolder:
         """
         if is_hub_name(path):
             path = local_folder(path)
-        place = path.resolve()  # `best` and `latest` are links
+        # `best` and `latest` are links. For a link to itself `Path.resolve` raises a RuntimeError.
+        place = Path(os.path.realpath(path))
         if place.parent.name == "checkpoints" and (place / STATE_FILE).is_file():
             return cls.existing(place.parent.parent), place.name
         return cls.existing(path), None

@@ -211,6 +211,28 @@ def test_one_damaged_run_does_not_hide_the_others(
     assert f"warning: damaged: bad: {reason}" in done.stderr
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "infer --run loop --split test -o new.jsonl",
+        "eval preds.jsonl --run loop --split test",
+        "ask --run loop --video a.mp4 what?",
+        "report --run loop -o new.html",
+        "finetune --run loop --resume",
+        "runs export loop new",
+        "search . what --run loop",
+    ],
+)
+def test_a_link_to_itself_is_no_run(words: str, clipbert: Clipbert, tmp_path: Path) -> None:
+    loop(tmp_path / "loop")
+    for name in ("preds.jsonl", "a.mp4"):
+        (tmp_path / name).touch()
+    done = clipbert(*words.split(), cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert done.stderr.count("error: ") == 1
+    assert "loop" in done.stderr
+
+
 def unreadable(metrics: Path, kind: str) -> None:
     metrics.unlink()
     if kind == "a folder":

@@ -6,6 +6,7 @@ Each ends the command within 10 seconds with one message and exit code 1, and th
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import socket
@@ -118,7 +119,7 @@ def test_a_killed_loading_process_ends_the_command(
     assert_goes_on(clipbert, run, command(1))
 
 
-@pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 2)])
+@pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 2), ("validation", 1)])
 def test_full_shared_memory_ends_the_command(
     clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
 ) -> None:
@@ -182,7 +183,7 @@ def more_space(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
 
 
-@pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 1), ("middle", 2)])
+@pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 2), ("validation", 1)])
 def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(
     clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, disk: Path, moment: str, ranks: int
 ) -> None:
@@ -192,7 +193,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(
         (disk / "other").write_bytes(bytes(900_000))
     process = clipbert_process(*words)
     begin = time.monotonic() + 30  # from its start
-    if moment == "middle":
+    if moment != "start":
         wait_for(moment, process, run, ranks)
         fill(disk / "other")
         begin = time.monotonic()
@@ -215,6 +216,26 @@ def test_a_disk_that_is_full_of_predictions_is_one_message(
     more_space(disk)
     assert clipbert(*words).returncode == 0
     assert len((disk / "predictions.jsonl").read_text().splitlines()) == 48
+
+
+@pytest.mark.parametrize("free", [150_000, 250_000])
+def test_a_disk_that_is_full_while_packing_is_one_message_and_the_next_pack_goes_on(
+    clipbert: Clipbert, made_data: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    monkeypatch.setattr("clipbert_cli.store.writer._COMMIT_KEYS", 3)
+    fill(disk / "other")
+    os.truncate(disk / "other", (disk / "other").stat().st_size - free)
+    words = ["pack", made_data / "videos", disk / "store", "--workers", "0"]
+    done = clipbert(*words)
+    assert done.returncode == 1
+    assert f"error: {disk / 'store'} cannot be written: there is no space left" in done.stderr
+    assert done.stderr.count("error: ") == done.stderr.count("next: ") == 1
+    assert not (disk / "store").exists()
+    more_space(disk)
+    done = clipbert(*words)
+    assert done.returncode == 0, done.stderr
+    assert re.search("continued: [1-9][0-9]? files had been packed before", done.stderr)
+    assert sorted(os.listdir(disk)) == ["other", "store"]
 
 
 # ------------------------------------------------------------------------------------------------ several processes

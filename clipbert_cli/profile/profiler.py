@@ -124,7 +124,7 @@ class Profiler:
         self._listener = TracePhases()
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.world.device.type == "cuda" else [])]
         turns = schedule(wait=0, warmup=1, active=TRACED, repeat=1)
-        self._tracer = self._stage.enter_context(profile(activities=kinds, schedule=turns))
+        self._tracer = self._stage.enter_context(profile(activities=kinds, schedule=turns, acc_events=True))
 
     def write_trace(self, file: Path) -> None:
         """Write the traced steps as a Chrome trace, compressed if the name ends with .gz; in the main process only."""

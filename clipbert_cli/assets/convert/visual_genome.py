@@ -42,7 +42,8 @@ def convert_captions(raw: Path, writer: RecordWriter) -> None:
 
 
 def _usable_images(raw: Path, writer: RecordWriter) -> set[int]:
-    split = {coco_number(stem): name for stem, name in karpathy_split(raw).items()}
+    # Not named `stem`: Python 3.12.1 takes the function of this name below for the variable.
+    split = {coco_number(each): name for each, name in karpathy_split(raw).items()}
     flickr_path = find_optional(raw, "dataset_flickr30k.json")
     flickr: set[str] = set()
     if flickr_path is None:

@@ -12,7 +12,7 @@ from clipbert_cli.store.writer import DATA_FILE
 
 
 class Environment:
-    """An open LMDB environment, read-only. It is closed when nothing refers to it any more."""
+    """An open LMDB environment, read-only. It is closed at the latest when nothing refers to it any more."""
 
     def __init__(self, path: Path) -> None:
         self.process = os.getpid()
@@ -28,6 +28,11 @@ class Environment:
         if file.stat().st_size < pages * page:
             self.lmdb.close()
             raise lmdb.CorruptedError(f"{file} is cut off: it has {file.stat().st_size} of {pages * page} bytes")
+
+    def close(self) -> None:
+        """Close the LMDB. Whoever refers to it opens it once more."""
+        self.lmdb.close()
+        self.process = 0  # of nobody
 
 
 # LMDB allows one environment per file and process, and two splits may share a store.

@@ -382,6 +382,12 @@ class LmdbStore(MediaSource):
                 raise self._damaged(str(exc)) from exc
         return environment.lmdb
 
+    def close(self) -> None:
+        """Close the LMDB in this process, for all who read it here. The next use opens it again."""
+        for store in (self, self._beside):
+            if store and (environment := store.__dict__.get("_environment")):
+                environment.close()
+
     def _damaged(self, why: str) -> StoreError:
         if self.path.is_file() and (other := _other_file(self.path)):
             what, hint = other

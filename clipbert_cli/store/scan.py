@@ -58,7 +58,7 @@ def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progre
         remove(target)  # records of an older version
         place.publish()
     # LMDB allows one environment per file and process.
-    del source
+    source.close()
     if not beside:
         with writing_to(store), unfinished_store(store, add=True):
             _move_records(target, store)

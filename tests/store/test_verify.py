@@ -78,11 +78,14 @@ def test_a_scan_makes_a_store_from_elsewhere_as_good_as_a_packed_one(
     tmp_path: Path, videos: Path, clips: dict[str, bytes], beside: bool
 ) -> None:
     theirs = put(tmp_path / "theirs", clips | {"bad": b"no video"})
-    assert not open_media(theirs, kind="video").has_records
+    # Opened before, and still open when the scan writes.
+    opened = open_media(theirs, kind="video")
+    assert not opened.has_records
     checked = scan_store(theirs, beside=beside)
     assert checked.items == 4
     assert [name for name, _ in checked.wrong] == ["bad"]
     assert (tmp_path / "theirs.records").exists() == beside
+    assert opened.read("a") == clips["a"]
     source, packed = (
         open_media(theirs, kind="video"),
         open_media(pack_media([videos], tmp_path / "store").store, kind="video"),

@@ -1,11 +1,15 @@
-"""What strangers' files have in them: documents under the names of media, and archives that reach outside or grow."""
+"""What strangers' files have in them: documents under the names of media, archives that reach outside or grow, and what
+is no file at all."""
 
 from __future__ import annotations
 
 import io
+import os
+import socket
 import stat
 import tarfile
 import zipfile
+from pathlib import Path
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(hostile) (w) file\nshowpage\n%%EOF\n"
 EPS_HEADER = b"\xc5\xd0\xd3\xc6" + (30).to_bytes(4, "little") + len(EPS).to_bytes(4, "little") + bytes(18)
@@ -104,3 +108,23 @@ def archives() -> dict[str, bytes]:
     made["no_archive.zip"] = b"x" * 1000
     made["no_archive.tar"] = b"\x1f\x8b" + bytes(1000)
     return made
+
+
+SPECIAL = ("a folder", "a named pipe", "a socket", "a link to a device", "a link to itself", "not readable")
+
+
+def make_special(path: Path, kind: str) -> None:
+    """Put at `path` something that is no regular file."""
+    if kind == "a folder":
+        path.mkdir()
+    elif kind == "a named pipe":
+        os.mkfifo(path)
+    elif kind == "a socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(os.path.relpath(path))
+    elif kind == "a link to a device":
+        path.symlink_to("/dev/zero")
+    elif kind == "a link to itself":
+        path.symlink_to(path.name)
+    else:
+        path.symlink_to("/proc/self/mem")

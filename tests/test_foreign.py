@@ -5,9 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import json
-import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -20,6 +18,7 @@ from types import SimpleNamespace
 import lmdb
 import numpy as np
 import pytest
+from hostile_inputs import SPECIAL, make_special
 
 from clipbert_cli import foreign
 from clipbert_cli.assets.catalog import load_catalog
@@ -45,6 +44,7 @@ from clipbert_cli.runtime.process_exit import Ended, launch_error
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import LmdbStore
 from clipbert_cli.store.packer import Packer
+from clipbert_cli.store.source import MediaFolder
 from clipbert_cli.text.annotations import read_answers
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.text.record_files import read_records
@@ -87,26 +87,6 @@ CONTENTS = {
     "binary": bytes(range(256)) * 20,
     "open quotes": b'"\\"' * 3000,
 }
-
-KINDS = ("a folder", "a named pipe", "a socket", "a link to a device", "a link to itself", "not readable")
-
-
-def make(path: Path, kind: str) -> None:
-    """Put at `path` something that is no regular file."""
-    if kind == "a folder":
-        path.mkdir()
-    elif kind == "a named pipe":
-        os.mkfifo(path)
-    elif kind == "a socket":
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(os.path.relpath(path))
-    elif kind == "a link to a device":
-        path.symlink_to("/dev/zero")
-    elif kind == "a link to itself":
-        path.symlink_to(path.name)
-    else:
-        path.symlink_to("/proc/self/mem")
-
 
 # ------------------------------------------------------------------------------------------ readers
 
@@ -156,6 +136,11 @@ def meta(predictions: Path) -> object:
 def questions(path: Path) -> object:
     with _questions(path) as stream:
         return list(read_windows(stream, lambda: None))
+
+
+def medium(path: Path) -> object:
+    with MediaFolder(path.parent, kind="video", files={"a": path}).reading("a") as data:
+        return len(data)
 
 
 def unfinished(path: Path) -> object:
@@ -213,6 +198,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),
     "runs.folder: RunFolder.starts": ("environment.json", lambda path: started(RunFolder(path.parent))),
     "runtime.process_exit: _first_failure": ("error.json", lambda path: launch_error(Ended(exit_code=1), path.parent)),
+    "store.source: MediaFolder.reading": ("a.mp4", medium),
     "store.records: media_fields": ("a", stored(records.info_key("a"), lambda store: store.record("a"))),
     "store.records: manifest": ("a", stored(records.MANIFEST_KEY, LmdbStore.__len__)),
     "store.records: video_info": ("a", stored(records.info_key("a"), lambda store: store.info("a"))),
@@ -256,7 +242,6 @@ OTHER_READERS = {
     "runs.checkpoint",
     "text.record_files",  # the first bytes of a regular file, to tell tables from JSON
     "store.ingest",
-    "store.source",
     "store.transcode",
     "train.loop",
 }
@@ -276,14 +261,14 @@ def test_every_reader_refuses_a_packed_record(reader: str, tmp_path: Path) -> No
     check(reader, tmp_path, lambda path: path.write_bytes(zlib.compress(DEEP + b"\n")))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", SPECIAL)
 @pytest.mark.parametrize("reader", [reader for reader, (name, _) in READERS.items() if name != "a"])
 def test_every_reader_refuses_what_is_no_regular_file(
     reader: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # the path of a socket may have 107 characters
     started = time.monotonic()
-    check(reader, tmp_path, lambda path: make(path, kind))
+    check(reader, tmp_path, lambda path: make_special(path, kind))
     assert time.monotonic() - started < 5
 
 

@@ -12,7 +12,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from clipbert_cli.errors import DecodeError, StoreError
+from clipbert_cli.errors import DecodeError, StoreError, UnreadableError
+from clipbert_cli.foreign import open_file
 from clipbert_cli.media.frame_folder import folder_as_video
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import probe_video
@@ -260,10 +261,11 @@ class MediaFolder(_Files[Path]):
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
         file = self._held(media_id)
         try:
-            data = file.read_bytes()
-        except OSError as exc:
+            with open_file(file) as stream:
+                data = stream.read()
+        except (OSError, UnreadableError) as exc:
             raise StoreError(
-                f"{self.kind} {media_id!r} cannot be read from {file}: {exc.strerror}",
+                f"{self.kind} {media_id!r} cannot be read from {file}: {getattr(exc, 'strerror', None) or exc}",
                 hint="check that the file is still there and readable",
             ) from exc
         yield data

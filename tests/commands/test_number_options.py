@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import typer
+from declared_options import declared_options, type_of
 from running import Clipbert
-
-from clipbert_cli.commands.app import app
 
 BOUNDED_TEXT = {"--nproc-per-node", "--transcode", "--fps", "--frames"}
 """Options with numbers in a text, which `test_a_number_in_a_text_is_bounded` tries."""
@@ -18,22 +15,8 @@ TEXT = {"--device", "--data-root", "--rdzv-endpoint", "--rdzv-id"}
 """Options whose metavar looks like a number and that are none."""
 
 
-def options(command: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the path and the declaration of every option and argument of a command and those below it."""
-    for parameter in command.params:
-        yield path, parameter
-    for name, inner in getattr(command, "commands", {}).items():
-        yield from options(inner, f"{path} {name}".strip())
-
-
-ALL = list(options(typer.main.get_command(app)))
-
-
-def _type(parameter: Any) -> Any:
-    return parameter.type_descriptor.annotation if hasattr(parameter, "type_descriptor") else parameter.type
-
-
-NUMBERS = [(f"{path} {each.opts[0]}", each) for path, each in ALL if _type(each) in (int, float)]
+ALL = declared_options()
+NUMBERS = [(f"{path} {each.opts[0]}", each) for path, each in ALL if type_of(each) in (int, float)]
 
 
 def test_all_numbers_are_looked_at() -> None:
@@ -50,8 +33,8 @@ def test_every_number_has_bounds(name: str, parameter: Any) -> None:
 
 
 def test_every_text_with_a_number_in_it_is_known() -> None:
-    texts = {each.opts[0] for _, each in ALL if "str" in str(_type(each)) and "N" in (each.metavar or "").split("|")}
-    texts |= {each.opts[0] for _, each in ALL if "str" in str(_type(each)) and ":" in (each.metavar or "")}
+    texts = {each.opts[0] for _, each in ALL if "str" in str(type_of(each)) and "N" in (each.metavar or "").split("|")}
+    texts |= {each.opts[0] for _, each in ALL if "str" in str(type_of(each)) and ":" in (each.metavar or "")}
     texts |= {each.opts[0] for _, each in ALL if (each.metavar or "").startswith("N,")}
     assert {text for text in texts if text.startswith("--")} - TEXT == BOUNDED_TEXT
 

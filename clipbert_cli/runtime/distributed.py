@@ -215,11 +215,13 @@ def launch_processes(module: str, arguments: Sequence[str], options: Sequence[st
         if name.startswith("torch.distributed"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     config, program, rest = torchrun.config_from_args(torchrun.parse_args([*options, "-m", module]))
-    # By default the launcher does not pass SIGUSR1 on: it would end at once, and its processes with it.
-    signals = (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)
-    config.signals_to_handle = ",".join(number.name for number in signals)
-    # The launcher replaces the handlers and does not put them back.
-    handlers = {number: signal.getsignal(number) for number in signals}
+
+    def stop(number: int, _frame: object) -> None:
+        raise SignalException("the launcher was stopped", signal.Signals(number))
+
+    # The launcher replaces the handlers of other signals than SIGUSR1, which it would not pass on to its processes, and
+    # does not put them back.
+    handlers = {number: signal.signal(number, stop) for number in (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
     try:
         elastic_launch(config, entrypoint=program)(*rest, *arguments)
     except SignalException as exc:

@@ -85,6 +85,8 @@ def pack_media(
             _check_addition(store, settings, () if is_continued else candidates)
         with Packer(place, settings) as packer:
             try:
+                if add:
+                    place.reserve_space()
                 packer.run(candidates, workers=workers, on_progress=on_progress)
                 summary = packer.finish(candidates)
             except (lmdb.Error, OSError):
@@ -92,6 +94,7 @@ def pack_media(
                 # The journal stays, so that the same command goes on when there is space again.
                 if add:
                     with contextlib.suppress(lmdb.Error, OSError):
+                        place.release_space()
                         packer.complete(transcode=None)
                 raise
             except Exception:

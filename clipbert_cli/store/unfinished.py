@@ -19,6 +19,8 @@ from clipbert_cli.files import LockHeldError, lock, publish_folder, refuse_link,
 
 _LOCK_FILE = "pack.lock"
 _JOURNAL = "pack.journal"
+_RESERVED = "reserved"
+_RESERVE_BYTES = 2**16
 
 
 @dataclass(slots=True)
@@ -36,6 +38,15 @@ class UnfinishedStore:
     def journal(self) -> Path:
         """Folder of the LMDB that says what is done so far."""
         return self.folder / _JOURNAL
+
+    def reserve_space(self) -> None:
+        """Take the space that a store which was added to needs to be marked as complete when the disk is full."""
+        # Not zeros, which take no space where the file system compresses.
+        (self.journal / _RESERVED).write_bytes(os.urandom(_RESERVE_BYTES))
+
+    def release_space(self) -> None:
+        """Give back what was reserved."""
+        (self.journal / _RESERVED).unlink(missing_ok=True)
 
     def publish(self) -> None:
         """Give the complete store its name and remove what only packing needs.

@@ -114,21 +114,24 @@ class StoreWriter:
         self._environment.close()
 
     def _check_space(self) -> None:
-        """Raise the OSError that stopped a write.
+        """Raise the OSError that stopped a write, and give back the space that its transaction took.
 
         LMDB reports a write that the system cut short, such as on a full disk, as an input/output error. Writing as
         much again gives the real reason.
         """
         # Not zeros, which take no space where the file system compresses.
         probe = os.urandom(_PROBE_BYTES)
+        committed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
         with self._data_file.open("ab", buffering=0) as file:
-            size, left = file.tell(), max(1, self._pending_bytes)
+            left = max(1, self._pending_bytes)
             try:
                 while left > 0:
                     left -= file.write(probe[:left])
                 os.fsync(file.fileno())
             finally:
-                file.truncate(size)
+                # Without it, the pages of the failed transaction would fill the disk, and a smaller one would find no
+                # space for its record in the journal.
+                file.truncate(committed)
 
 
 @contextmanager

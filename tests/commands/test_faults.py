@@ -219,23 +219,37 @@ def test_a_disk_that_is_full_of_predictions_is_one_message(
 
 
 @pytest.mark.parametrize("free", [150_000, 250_000])
+@pytest.mark.parametrize("at_once", [3, 1000])
+@pytest.mark.parametrize("add", [False, True], ids=["new", "added to"])
 def test_a_disk_that_is_full_while_packing_is_one_message_and_the_next_pack_goes_on(
-    clipbert: Clipbert, made_data: Path, disk: Path, monkeypatch: pytest.MonkeyPatch, free: int
+    clipbert: Clipbert,
+    made_data: Path,
+    disk: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+    at_once: int,
+    add: bool,
 ) -> None:
-    monkeypatch.setattr("clipbert_cli.store.writer._COMMIT_KEYS", 3)
+    monkeypatch.setattr("clipbert_cli.store.writer._COMMIT_KEYS", at_once)
+    words = ["pack", made_data / "videos", disk / "store", "--workers", "0"]
+    if add:
+        first, *_ = sorted((made_data / "videos").iterdir())
+        assert clipbert("pack", first, disk / "store").returncode == 0
+        words += ["--add", "--on-duplicate", "first"]
     fill(disk / "other")
     os.truncate(disk / "other", (disk / "other").stat().st_size - free)
-    words = ["pack", made_data / "videos", disk / "store", "--workers", "0"]
     done = clipbert(*words)
     assert done.returncode == 1
     assert f"error: {disk / 'store'} cannot be written: there is no space left" in done.stderr
     assert done.stderr.count("error: ") == done.stderr.count("next: ") == 1
-    assert not (disk / "store").exists()
+    # A new store appears when it is complete; one that was there can be read.
+    assert (clipbert("store", "verify", disk / "store").returncode == 0) is (disk / "store").exists() is add
     more_space(disk)
     done = clipbert(*words)
     assert done.returncode == 0, done.stderr
     assert re.search("continued: [1-9][0-9]? files had been packed before", done.stderr)
     assert sorted(os.listdir(disk)) == ["other", "store"]
+    assert sorted(os.listdir(disk / "store")) == ["data.mdb"]
 
 
 # ------------------------------------------------------------------------------------------------ several processes

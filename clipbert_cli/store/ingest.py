@@ -72,7 +72,7 @@ class Ingested:
         records: media record and packet table by key.
         data: the item's bytes, if they are not the file's; the parent process reads the file itself, because passing
             its bytes between processes would be slower.
-        damage: what is wrong with the chosen file, which can be used nevertheless.
+        damage: what is wrong with the chosen file, which can be used nevertheless; empty if it is whole.
         skipped: (file, reason) of the other files.
     """
 
@@ -81,7 +81,7 @@ class Ingested:
     seconds: float = 0.0
     records: dict[bytes, bytes] = field(default_factory=dict, repr=False)
     data: bytes | None = field(default=None, repr=False)
-    damage: str | None = None
+    damage: str = ""
     skipped: tuple[tuple[Path, str], ...] = ()
 
 
@@ -132,7 +132,7 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
         probed.info.shown_seconds if probed else 0.0,
         known,
         data,
-        damage(probed),
+        probed.info.failure if probed else "",
     )
 
 
@@ -176,13 +176,6 @@ def media_records(
 
 def _advance(pixels: int) -> None:
     advance(pixels * _SECONDS_PER_PIXEL)
-
-
-def damage(probed: ProbedVideo | None) -> str | None:
-    """Return what is wrong with a video that is not whole; None for whole videos and images."""
-    if probed is None or not probed.info.damage:
-        return None
-    return probed.info.failure
 
 
 def seconds_allowed(size: int) -> float:

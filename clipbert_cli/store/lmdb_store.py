@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import lmdb
 
-from clipbert_cli.errors import DecodeError, StoreError, UnreadableError
+from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.store import records
@@ -33,12 +33,26 @@ from clipbert_cli.store.discover import (
 from clipbert_cli.store.environment import Environment, open_environment
 from clipbert_cli.store.source import FrameFolders, MediaFolder, MediaSource
 from clipbert_cli.store.writer import DATA_FILE
-from clipbert_cli.types import Kind, MediaIds, MediaNames, VideoInfo
+from clipbert_cli.types import MEDIA_SUFFIXES, Kind, MediaIds, MediaNames, VideoInfo
 
 _Parsed = TypeVar("_Parsed")
 
 _DAMAGED_PAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError)
 """The errors of a page that is damaged; other pages can be read."""
+
+_OTHER_FILES = {
+    **dict.fromkeys(
+        (".yaml", ".yml"), ("a recipe", "name the folder or store of the media; a recipe is given with --recipe")
+    ),
+    **dict.fromkeys(
+        (".csv", ".tsv", ".json", ".jsonl"),
+        ("a file of annotations", "name the folder or store of the media; a recipe names annotations"),
+    ),
+    **dict.fromkeys(
+        MEDIA_SUFFIXES["video"] | MEDIA_SUFFIXES["image"], ("a single media file", "name the folder that holds it")
+    ),
+}
+"""Ending of a file that is no store -> what it is, and what to name instead."""
 
 _log = logging.getLogger("clipbert.store")
 
@@ -125,18 +139,6 @@ def _warned(store: LmdbStore) -> LmdbStore:
     return store
 
 
-def _other_file(path: Path) -> tuple[str, str] | None:
-    """Return what a file is by its ending, if that is no store, and what to name instead."""
-    ending = path.suffix.lower()
-    if ending in (".yaml", ".yml"):
-        return "a recipe", "name the folder or store of the media; a recipe is given with --recipe"
-    if ending in (".csv", ".tsv", ".json", ".jsonl"):
-        return "a file of annotations", "name the folder or store of the media; a recipe names annotations"
-    if any(has_suffix(path, kind) for kind in PLURAL):
-        return "a single media file", "name the folder that holds it"
-    return None
-
-
 def is_lmdb(path: Path) -> bool:
     """Return whether `path` is a file or a folder with LMDB's data file, and so no folder of media files."""
     return path.is_file() or (path / DATA_FILE).exists()
@@ -169,22 +171,19 @@ class LmdbStore(MediaSource):
         self._beside = LmdbStore(beside, kind=kind) if is_lmdb(beside) else None
         try:
             record = self._stored(records.MANIFEST_KEY)
-        except ValueError as exc:
-            raise self._damaged(str(exc)) from exc
-        self.manifest = None if record is None else self._checked_manifest(record, kind, complete=complete)
+            self.manifest = None if record is None else records.manifest(record)
+        except records.DAMAGED as exc:
+            raise self._damaged(f"its manifest cannot be read ({exc})") from exc
         self._warned_of: set[str] = set()
         self.has_records = self.manifest is not None and self.manifest["format"] == records.FORMAT
         if self.manifest is not None:
+            self._check(self.manifest, kind, complete=complete)
             self.kind = self.manifest["kind"]
             self.ids = "path" if self.manifest.get("ids") == "path" else "stem"
         elif kind is None:
             self.kind = self._kind_of_first_item()
 
-    def _checked_manifest(self, record: bytes, kind: Kind | None, *, complete: bool) -> dict[str, Any]:
-        try:
-            manifest = records.manifest(record)
-        except (UnreadableError, ValueError, KeyError, TypeError) as exc:
-            raise self._damaged("its manifest cannot be read") from exc
+    def _check(self, manifest: dict[str, Any], kind: Kind | None, *, complete: bool) -> None:
         if manifest["format"] > records.FORMAT:
             raise StoreError(
                 f"{self.path} has store format {manifest['format']}, but this clipbert reads up to {records.FORMAT}",
@@ -202,7 +201,6 @@ class LmdbStore(MediaSource):
                 f"{self.path} is a store of kind {manifest['kind']!r}, but {kind!r} is expected",
                 hint="set data.media of the recipe, or choose another store",
             )
-        return manifest
 
     def _kind_of_first_item(self) -> Kind:
         for media_id in self:
@@ -217,9 +215,6 @@ class LmdbStore(MediaSource):
         # An LMDB environment must not be used by another process than the one that opened it.
         state = {name: value for name, value in self.__dict__.items() if name != "_environment"}
         return state | {"_probed": {}, "_probed_bytes": 0}
-
-    def __contains__(self, media_id: object) -> bool:
-        return isinstance(media_id, str) and self._holds(self.held_id(media_id))
 
     def _holds(self, media_id: str) -> bool:
         if not 0 < len(records.media_key(media_id)) <= records.MAX_KEY_BYTES:
@@ -389,7 +384,7 @@ class LmdbStore(MediaSource):
                 environment.close()
 
     def _damaged(self, why: str) -> StoreError:
-        if self.path.is_file() and (other := _other_file(self.path)):
+        if self.path.is_file() and (other := _OTHER_FILES.get(self.path.suffix.lower())):
             what, hint = other
             return StoreError(f"{self.path} is {what}, not a store or a folder of media files", hint=hint)
         return StoreError(

@@ -43,16 +43,14 @@ class NearMiss:
 def near_misses(source: MediaSource, missing: Sequence[str]) -> list[NearMiss]:
     """Return the nearest id of the source for each missing one, in order."""
     held = list(source)
-    alike = _Alike(held, _plain)
-    same_number = _Alike(held, _last_number)
+    alike, numbered = _unique(held, _plain), _unique(held, _last_number)
     found = []
     for number, media_id in enumerate(missing):
         video, _ = Segment.split(media_id)
-        nearest = alike.only(video)
-        if nearest is None:
-            numbered = same_number.only(video)
+        nearest = alike.get(_plain(video))
+        if nearest is None and (same_number := numbered.get(_last_number(video))):
             # val0002 is not meant by train0002, but may be by 2.
-            nearest = numbered if numbered and (video.isdecimal() or numbered.isdecimal()) else None
+            nearest = same_number if video.isdecimal() or same_number.isdecimal() else None
         if nearest is None and number < _MOST_COMPARED and len(held) <= _COMPARED_WITH:
             close = difflib.get_close_matches(video, held, n=3, cutoff=0.8)
             nearest = next((each for each in close if _DIGITS.findall(each) == _DIGITS.findall(video)), None)
@@ -66,21 +64,13 @@ def fix(misses: Iterable[NearMiss]) -> str:
     return _FIXES[reasons.most_common(1)[0][0] if reasons else ""]
 
 
-class _Alike:
-    """Ids by what is left of them when differences that do not matter are removed."""
-
-    def __init__(self, ids: Iterable[str], simplify: Callable[[str], str]) -> None:
-        self._simplify = simplify
-        self._found: dict[str, str | None] = {}
-        for media_id in ids:
-            simple = simplify(media_id)
-            # Two ids that are alike are no answer to the question which one is meant.
-            self._found[simple] = None if simple in self._found else media_id
-
-    def only(self, media_id: str) -> str | None:
-        """Return the only id that is like this one."""
-        simple = self._simplify(media_id)
-        return self._found.get(simple) if simple else None
+def _unique(ids: Iterable[str], simplify: Callable[[str], str]) -> dict[str, str]:
+    """Return ids by what `simplify` leaves of them, if that is not empty."""
+    found: dict[str, list[str]] = {}
+    for media_id in ids:
+        found.setdefault(simplify(media_id), []).append(media_id)
+    # Two ids that are alike are no answer to the question which one is meant.
+    return {simple: alike[0] for simple, alike in found.items() if simple and len(alike) == 1}
 
 
 def _plain(media_id: str) -> str:

@@ -33,29 +33,26 @@ _Records = tuple[bytes, bytes | None]
 class MediaSource(ABC):
     """Media by id. Iteration gives the ids in order. Each process that uses a source opens its own handles."""
 
-    def __init__(self, path: Path, *, kind: Kind) -> None:
-        self.path = path
-        self.kind = kind
-        self.ids: MediaIds = "stem"
-        self.takes_paths = False
-        self.absent: frozenset[str] = frozenset()
-        self._probed: dict[str, _Records] = {}
-        self._probed_bytes = 0
-
-    ids: MediaIds
+    ids: MediaIds = "stem"
     """Whether the ids are names of files or their paths."""
 
-    takes_paths: bool
+    takes_paths = False
     """Whether an id that is a path finds the item of the name at its end, if the ids here are names."""
 
-    absent: frozenset[str]
+    absent: frozenset[str] = frozenset()
     """Ids that are not here and are known not to be: such media count as damaged ones."""
 
     has_records: bool
     """Whether there are media records. Without them videos are probed on first use, which decodes them once more."""
 
-    @abstractmethod
-    def __contains__(self, media_id: object) -> bool: ...
+    def __init__(self, path: Path, *, kind: Kind) -> None:
+        self.path = path
+        self.kind = kind
+        self._probed: dict[str, _Records] = {}
+        self._probed_bytes = 0
+
+    def __contains__(self, media_id: object) -> bool:
+        return isinstance(media_id, str) and self._holds(self.held_id(media_id))
 
     @abstractmethod
     def __iter__(self) -> Iterator[str]: ...
@@ -234,9 +231,6 @@ class _Files(MediaSource, Generic[Held]):
         super().__init__(path, kind=kind)
         self.ids = ids
         self._files = dict(sorted(files.items()))
-
-    def __contains__(self, media_id: object) -> bool:
-        return isinstance(media_id, str) and self._holds(self.held_id(media_id))
 
     def _holds(self, media_id: str) -> bool:
         return media_id in self._files

@@ -12,22 +12,16 @@ from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.store import records
-from clipbert_cli.store.ingest import damage, media_records, seconds_allowed
+from clipbert_cli.store.ingest import media_records, seconds_allowed
 from clipbert_cli.store.lmdb_store import LmdbStore, open_store
 from clipbert_cli.store.worker_pool import WorkerCrash, in_order
-from clipbert_cli.types import Kind
 
 Progress = Callable[[int, int], None]
 """Called with the number of finished items and the number of all."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoreItem:
-    """One item as it is passed to a worker process."""
-
-    store: Path
-    media_id: str
-    kind: Kind
+StoreItem = tuple[LmdbStore, str]
+"""A store and the id of an item in it. A worker process opens the store's LMDB by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +29,7 @@ class ItemReport:
     """The findings of a worker: why an item is `wrong` or `damaged`, and the records of one that can be used."""
 
     wrong: str | None = None
-    damaged: str | None = None
+    damaged: str = ""
     size: int = 0
     records: dict[bytes, bytes] = field(default_factory=dict, repr=False)
 
@@ -84,13 +78,14 @@ def examine(
     wrong: list[tuple[str, str]] = []
     damaged: list[tuple[str, str]] = []
     total = len(source)
-    items = (StoreItem(source.path, media_id, source.kind) for media_id in source)
-    for done, (item, found) in enumerate(in_order(work, items, workers=workers, limit=_seconds_for), start=1):
+    items = ((source, media_id) for media_id in source)
+    found_in_order = in_order(work, items, workers=workers, limit=_seconds_for)
+    for done, ((_, media_id), found) in enumerate(found_in_order, start=1):
         report = ItemReport(wrong=str(found)) if isinstance(found, WorkerCrash) else found
         if report.wrong:
-            wrong.append((item.media_id, report.wrong))
+            wrong.append((media_id, report.wrong))
         elif report.damaged:
-            damaged.append((item.media_id, report.damaged))
+            damaged.append((media_id, report.damaged))
         if take:
             take(report)
         if on_progress:
@@ -101,8 +96,9 @@ def examine(
 
 
 def _seconds_for(item: StoreItem) -> float:
+    source, media_id = item
     try:
-        with LmdbStore(item.store, kind=item.kind).reading(item.media_id) as data:
+        with source.reading(media_id) as data:
             return seconds_allowed(len(data))
     except (DecodeError, StoreError):
         return seconds_allowed(0)
@@ -110,36 +106,37 @@ def _seconds_for(item: StoreItem) -> float:
 
 def scan_item(item: StoreItem) -> ItemReport:
     """Decode an item completely and return its records."""
+    source, media_id = item
     try:
-        if len(records.media_key(item.media_id)) > records.MAX_ID_BYTES:
+        if len(records.media_key(media_id)) > records.MAX_ID_BYTES:
             raise DecodeError(f"its media id has more than {records.MAX_ID_BYTES} bytes, the limit of media records")
-        data = LmdbStore(item.store, kind=item.kind).read(item.media_id)
-        known, probed = media_records(item.media_id, data, item.kind)
+        data = source.read(media_id)
+        known, probed = media_records(media_id, data, source.kind)
     except (DecodeError, StoreError) as exc:
         return ItemReport(wrong=str(exc))
-    return ItemReport(damaged=damage(probed), size=len(data), records=known)
+    return ItemReport(damaged=probed.info.failure if probed else "", size=len(data), records=known)
 
 
 def _verify(item: StoreItem) -> ItemReport:
+    source, media_id = item
     try:
-        source = LmdbStore(item.store, kind=item.kind)
-        source.check_records(item.media_id)
-        record = source.record(item.media_id)
+        source.check_records(media_id)
+        record = source.record(media_id)
         if record is not None:
             # The checksum first: it also finds changes that decoders pass over, and it costs a hundredth of decoding.
-            with source.reading(item.media_id) as data:
+            with source.reading(media_id) as data:
                 if (record.get("bytes"), record.get("crc32")) != (len(data), zlib.crc32(data)):
                     return ItemReport(wrong="its bytes are not those that were packed")
         found = scan_item(item)
-        if found.wrong or record is None or item.kind == "image":
+        if found.wrong or record is None or source.kind == "image":
             return found
-        key = records.info_key(item.media_id)
-        if source.info(item.media_id) != records.video_info(records.unsealed(key, found.records[key])):
+        key = records.info_key(media_id)
+        if source.info(media_id) != records.video_info(records.unsealed(key, found.records[key])):
             return ItemReport(wrong="it decodes to other frames than when it was packed")
-        key = records.packets_key(item.media_id)
-        if _sealed_table(key, source.packets(item.media_id)) != found.records.get(key):
+        key = records.packets_key(media_id)
+        if _sealed_table(key, source.packets(media_id)) != found.records.get(key):
             return ItemReport(wrong="its packets are not those that were packed")
-        _use(source, item.media_id)
+        _use(source, media_id)
     except (DecodeError, StoreError, ValueError) as exc:
         return ItemReport(wrong=str(exc))
     return found

@@ -57,10 +57,8 @@ class StoreWriter:
         """Return the committed keys that begin with `prefix`."""
         with self._environment.begin() as txn, txn.cursor() as cursor:
             found = cursor.set_range(prefix)
-            keys = (
-                itertools.takewhile(lambda key: key.startswith(prefix), cursor.iternext(values=False)) if found else ()
-            )
-            return list(keys)
+            keys = cursor.iternext(values=False) if found else ()
+            return list(itertools.takewhile(lambda key: key.startswith(prefix), keys))
 
     def put(self, items: Mapping[bytes, bytes | None]) -> None:
         """Write these items with the next commit; None deletes a key."""

@@ -17,13 +17,7 @@ from pathlib import Path
 
 from clipbert_cli.assets.catalog import AssetPart, Catalog, FileEntry
 from clipbert_cli.errors import UsageError
-
-# These only tell a folder of media from another folder; packing decides what it can read. "." is the ending of a name
-# that ends with a dot, as some of DiDeMo's do.
-MEDIA_SUFFIXES = {
-    "video": {".mp4", ".mkv", ".webm", ".avi", ".mov", ".mpg", ".mpeg", ".m4v", ".3gp", ".wmv", ".flv", ".gif", "."},
-    "image": {".jpg", ".jpeg", ".png"},
-}
+from clipbert_cli.types import MEDIA_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -218,9 +212,8 @@ def _provided_files(parts: Mapping[str, AssetPart], source: Path) -> dict[str, P
 
 def _provided_media(parts: Mapping[str, AssetPart], source: Path) -> str:
     """Return the name of the part whose media are in the folder `source`."""
-    candidates = [
-        name for name, part in parts.items() if part.kind == "media" and _has_media(source, str(part.media_kind))
-    ]
+    endings = {Path(name).suffix.lower() for _, _, files in os.walk(source) for name in files}
+    candidates = [name for name, part in parts.items() if part.media_kind and MEDIA_SUFFIXES[part.media_kind] & endings]
     if len(candidates) > 1:
         raise UsageError(
             f"--source {source}: these could be the media of {' or '.join(candidates)}",
@@ -233,8 +226,3 @@ def _provided_media(parts: Mapping[str, AssetPart], source: Path) -> str:
             hint="name the file, the folder that has it, or the folder of unpacked media",
         )
     return candidates[0]
-
-
-def _has_media(folder: Path, media_kind: str) -> bool:
-    suffixes = MEDIA_SUFFIXES[media_kind]
-    return any(os.path.splitext(name)[1].lower() in suffixes for _, _, names in os.walk(folder) for name in names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -189,13 +190,10 @@ def _transcode(value: str | None) -> Transcode | None:
 
 def _document(summary: PackSummary, on_gpu: GpuShare | None) -> dict[str, object]:
     return {
+        **asdict(summary),
         "store": str(summary.store),
-        "kind": summary.kind,
-        "packed": summary.packed,
-        "bytes": summary.bytes,
         "skipped": [{"file": str(path), "reason": reason} for path, reason in summary.skipped],
         "damaged": [{"file": str(path), "reason": reason} for path, reason in summary.damaged],
-        "resumed": summary.resumed,
         "not_taken": [str(path) for path in summary.not_taken],
         "on_gpu": None if on_gpu is None else on_gpu.to_json(),
     }

@@ -10,17 +10,9 @@ from typing import IO, TYPE_CHECKING, Any
 from clipbert_cli.build import build_task, evaluation_sampling
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.infer.score import Joined, join
+from clipbert_cli.report import predictions
 from clipbert_cli.report.charts import Chart
 from clipbert_cli.report.page import count, interval, write_page
-from clipbert_cli.report.predictions import (
-    Judged,
-    choose,
-    confidence_charts,
-    media_errors,
-    mistakes,
-    rank_charts,
-    rows,
-)
 from clipbert_cli.report.preview import described
 from clipbert_cli.report.thumbnails import Thumbnails
 from clipbert_cli.report.training import training_part
@@ -119,14 +111,14 @@ def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
     task = build_task(predicted.recipe)
     split = read_split(predicted.recipe, predicted.split, task, task.check_truth)
     joined = join(predicted.file, task, split, allow_partial=predicted.allow_partial)
-    judged = Judged.of(task, joined)
+    judged = predictions.Judged.of(task, joined)
     other = _same_examples(predicted.against, task, joined) if predicted.against else None
     resampling = Resampling(seed=shown.seed + 1)
     measures = task.measures(joined.fields, joined.examples)
-    chosen = choose(judged, min(shown.examples, len(judged.worth)), shown.seed, other)
+    chosen = predictions.choose(judged, min(shown.examples, len(judged.worth)), shown.seed, other)
     thumbnails = _thumbnails(predicted.recipe, predicted.split, len(chosen), task)
     scores = [ScoreRow.of(measure, resampling) for measure in measures]
-    described, found = task.described(joined.examples[0]), mistakes(judged)
+    described, found = task.described(joined.examples[0]), predictions.mistakes(judged)
     return {
         "facts": _facts(predicted, task, joined),
         "headline": scores[0],
@@ -137,8 +129,8 @@ def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
         "against": str(predicted.against or ""),
         "charts": _charts(judged, measures),
         "mistakes": found,
-        "media_errors": media_errors(joined),
-        "rows": rows(judged, chosen, thumbnails, other),
+        "media_errors": predictions.media_errors(joined),
+        "rows": predictions.rows(judged, chosen, thumbnails, other),
         "kinds": sorted({each.answer_type for each in joined.examples if each.answer_type}),
         "count": len(chosen),
         "has_worst": any(is_worst for _, is_worst in chosen),
@@ -157,13 +149,13 @@ def _published(predicted: Predicted, measures: Sequence[Measure]) -> dict[str, f
     return {measure.label: stated[measure.name] for measure in measures if measure.name in stated}
 
 
-def _same_examples(path: Path, task: Task, joined: Joined) -> Judged:
+def _same_examples(path: Path, task: Task, joined: Joined) -> predictions.Judged:
     """Return other predictions for the same examples.
 
     Raises:
         PredictionsError: they are not for all of these.
     """
-    return Judged.of(task, join(path, task, joined.examples, allow_partial=False))
+    return predictions.Judged.of(task, join(path, task, joined.examples, allow_partial=False))
 
 
 def _blind(predicted: Predicted, task: Task, joined: Joined, resampling: Resampling) -> ScoreRow | None:
@@ -173,18 +165,22 @@ def _blind(predicted: Predicted, task: Task, joined: Joined, resampling: Resampl
     return ScoreRow.of(task.measures(blind.fields, blind.examples)[0], resampling)
 
 
-def _comparisons(judged: Judged, other: Judged | None, resampling: Resampling) -> list[list[tuple[str, ...]]]:
+def _comparisons(
+    judged: predictions.Judged, other: predictions.Judged | None, resampling: Resampling
+) -> list[list[tuple[str, ...]]]:
     if other is None:
         return []
     both = [judged.task.measures(each.joined.fields, each.joined.examples) for each in (judged, other)]
     return comparison_tables(compare(both[0], both[1], resampling))
 
 
-def _charts(judged: Judged, measures: Sequence[Measure]) -> list[Chart]:
+def _charts(judged: predictions.Judged, measures: Sequence[Measure]) -> list[Chart]:
     if judged.ranks is None:
-        return confidence_charts(judged)
+        return predictions.confidence_charts(judged)
     by_name = {measure.name: measure.sample.values for measure in measures}
-    return rank_charts({"text to video": by_name["mean_rank"], "video to text": by_name["video_to_text/mean_rank"]})
+    return predictions.rank_charts(
+        {"text to video": by_name["mean_rank"], "video to text": by_name["video_to_text/mean_rank"]}
+    )
 
 
 def _thumbnails(recipe: Recipe, split: str, examples: int, task: Task) -> Thumbnails:

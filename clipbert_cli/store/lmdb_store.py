@@ -19,17 +19,7 @@ import lmdb
 from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
-from clipbert_cli.store import records
-from clipbert_cli.store.discover import (
-    PLURAL,
-    check_one_file_per_id,
-    find_files,
-    find_frame_folders,
-    group_by_media_id,
-    guess_kind,
-    has_suffix,
-    unmatched_pattern,
-)
+from clipbert_cli.store import discover, records
 from clipbert_cli.store.environment import Environment, open_environment
 from clipbert_cli.store.source import FrameFolders, MediaFolder, MediaSource
 from clipbert_cli.store.writer import DATA_FILE
@@ -74,24 +64,26 @@ def open_media(
         store = open_store(path) if kind is None else _warned(LmdbStore(path, kind=kind))
         store.takes_paths = names == "path"
         return store
-    kind = kind or guess_kind(find_files([path]))
+    kind = kind or discover.guess_kind(discover.find_files([path]))
     ids: MediaIds = "path" if names == "path" else "stem"
-    hint = f"make a store with: clipbert pack <folder of {PLURAL[kind]}> {path}"
+    hint = f"make a store with: clipbert pack <folder of {discover.PLURAL[kind]}> {path}"
     if not path.exists():
-        raise StoreError(f"media store {path} does not exist", hint=unmatched_pattern([path]) or hint)
+        raise StoreError(f"media store {path} does not exist", hint=discover.unmatched_pattern([path]) or hint)
     if frame_rate is not None and kind == "video":
         return _open_frame_folders(path, Fraction(str(frame_rate)), ids)
-    files = [file for file in find_files([path]) if has_suffix(file, kind)]
+    files = [file for file in discover.find_files([path]) if discover.has_suffix(file, kind)]
     if not files:
-        if kind == "video" and find_frame_folders([path])[0]:
+        if kind == "video" and discover.find_frame_folders([path])[0]:
             hint = "if its folders hold the frames of videos, set data.fps_of_frames to the rate of the frames"
-        raise StoreError(f"{path} is neither a store (no {DATA_FILE}) nor a folder of {PLURAL[kind]}", hint=hint)
+        raise StoreError(
+            f"{path} is neither a store (no {DATA_FILE}) nor a folder of {discover.PLURAL[kind]}", hint=hint
+        )
     return MediaFolder(path, kind=kind, files=_by_id(files, path, ids), ids=ids)
 
 
 def _by_id(files: Sequence[Path], folder: Path, ids: MediaIds, *, are_folders: bool = False) -> dict[str, Path]:
-    groups = group_by_media_id(files, [folder], ids=ids, are_folders=are_folders)
-    check_one_file_per_id(
+    groups = discover.group_by_media_id(files, [folder], ids=ids, are_folders=are_folders)
+    discover.check_one_file_per_id(
         groups,
         hint="rename or leave out one of them, or name media by their paths: pack the folder with --id path, or, for "
         "the splits of a recipe, set data.media_id: path",
@@ -100,7 +92,7 @@ def _by_id(files: Sequence[Path], folder: Path, ids: MediaIds, *, are_folders: b
 
 
 def _open_frame_folders(path: Path, rate: Fraction, ids: MediaIds) -> MediaSource:
-    folders, _ = find_frame_folders([path])
+    folders, _ = discover.find_frame_folders([path])
     if not folders:
         raise StoreError(
             f"{path} has no folders of images, but data.fps_of_frames is set",
@@ -120,7 +112,7 @@ def open_store(path: Path) -> LmdbStore:
             f"{path} is a folder without {DATA_FILE}, not a store", hint=f"clipbert pack {path} <new store>"
         )
     if not path.exists():
-        hint = unmatched_pattern([path]) or f"make it with: clipbert pack <folder> {path}"
+        hint = discover.unmatched_pattern([path]) or f"make it with: clipbert pack <folder> {path}"
         raise StoreError(f"media store {path} does not exist", hint=hint)
     return _warned(LmdbStore(path))
 
@@ -194,7 +186,7 @@ class LmdbStore(MediaSource):
                 f"{self.path} is not complete: a pack is adding to it, or was stopped",
                 hint="run its clipbert pack command again, which continues it",
             )
-        if manifest["kind"] not in PLURAL:
+        if manifest["kind"] not in discover.PLURAL:
             raise self._damaged(f"its kind is {manifest['kind']!r}")
         if kind not in (None, manifest["kind"]):
             raise StoreError(
@@ -389,5 +381,5 @@ class LmdbStore(MediaSource):
             return StoreError(f"{self.path} is {what}, not a store or a folder of media files", hint=hint)
         return StoreError(
             f"{self.path} cannot be read as a media store: {why}",
-            hint=f"pack it again: clipbert pack <folder of {PLURAL[self.kind]}> <new store>",
+            hint=f"pack it again: clipbert pack <folder of {discover.PLURAL[self.kind]}> <new store>",
         )

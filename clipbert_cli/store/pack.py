@@ -13,16 +13,7 @@ import lmdb
 
 from clipbert_cli.errors import StoreError, UsageError
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
-from clipbert_cli.store import records
-from clipbert_cli.store.discover import (
-    PLURAL,
-    check_one_file_per_id,
-    find_files,
-    find_frame_folders,
-    group_by_media_id,
-    guess_kind,
-    has_suffix,
-)
+from clipbert_cli.store import discover, records
 from clipbert_cli.store.ingest import Candidate, PackSettings
 from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, records_beside
 from clipbert_cli.store.packer import Packer, PackSummary, Progress, continues
@@ -123,13 +114,13 @@ def _check_store(store: Path, *, add: bool) -> None:
 
 def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], list[Path], Kind]:
     """Return the files to pack, the other files of the sources, and the kind."""
-    files = find_files(sources)
-    kind = kind or guess_kind(files)
+    files = discover.find_files(sources)
+    kind = kind or discover.guess_kind(files)
     named = {os.path.realpath(source) for source in sources if source.is_file()}
-    media = [path for path in files if has_suffix(path, kind) or os.path.realpath(path) in named]
+    media = [path for path in files if discover.has_suffix(path, kind) or os.path.realpath(path) in named]
     if not media:
         raise StoreError(
-            f"there are no {PLURAL[kind]} in {', '.join(map(str, sources))} ({len(files)} other files)",
+            f"there are no {discover.PLURAL[kind]} in {', '.join(map(str, sources))} ({len(files)} other files)",
             hint="name the folder that holds them, or choose another --kind",
         )
     taken = set(media)
@@ -140,7 +131,7 @@ def _find_frame_folders(sources: Sequence[Path], kind: Kind | None) -> tuple[lis
     """Return what `_find_media` returns; the media are folders of frames."""
     if kind == "image":
         raise UsageError("--frame-folders makes videos, but --kind is image", hint="leave one of them out")
-    folders, others = find_frame_folders(sources)
+    folders, others = discover.find_frame_folders(sources)
     if not folders:
         raise StoreError(
             f"there are no folders of images in {', '.join(map(str, sources))} ({len(others)} other files)",
@@ -151,12 +142,12 @@ def _find_frame_folders(sources: Sequence[Path], kind: Kind | None) -> tuple[lis
 
 def _candidates(media: Iterable[Path], sources: Sequence[Path], settings: PackSettings) -> list[Candidate]:
     """Return the media ids in order, each with its files."""
-    groups = group_by_media_id(media, sources, ids=settings.ids, are_folders=settings.frame_rate is not None)
+    groups = discover.group_by_media_id(media, sources, ids=settings.ids, are_folders=settings.frame_rate is not None)
     if settings.on_duplicate == "error":
         hint = "rename or leave out one of them, keep both with --id path, or choose one with --on-duplicate"
         if settings.kind == "image":
             hint += "; for folders of frames of videos: --frame-folders --fps N"
-        check_one_file_per_id(groups, hint=hint)
+        discover.check_one_file_per_id(groups, hint=hint)
     if too_long := [media_id for media_id in groups if len(records.media_key(media_id)) > records.MAX_ID_BYTES]:
         file, size = groups[too_long[0]][0], len(records.media_key(too_long[0]))
         raise StoreError(

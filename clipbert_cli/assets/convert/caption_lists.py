@@ -16,15 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.assets.convert.raw_files import (
-    find,
-    find_optional,
-    media_name,
-    one_line,
-    read_list,
-    read_pickle,
-    read_table,
-)
+from clipbert_cli.assets.convert import raw_files
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.foreign import read_text_lines
@@ -65,7 +57,7 @@ def convert(raw: Path, writer: RecordWriter) -> None:
 def convert_lsmdc(raw: Path, writer: RecordWriter) -> None:
     """Convert the tables of the large scale movie description challenge, whose columns are named nowhere."""
     for output, name in LSMDC_FILES.items():
-        rows = read_table(find(raw, name), separator="\t", columns=LSMDC_COLUMNS)
+        rows = raw_files.read_table(raw_files.find(raw, name), separator="\t", columns=LSMDC_COLUMNS)
         # A clip is called as its file without the ending; the full stops in it belong to the times.
         records = ({"caption": row.line("sentence"), "clip_name": row.media("clip")} for row in rows)
         writer.records(output, records, media="clip_name", words=("caption",))
@@ -91,19 +83,19 @@ def _cut(output: str) -> str:
 def _listed(path: Path) -> Iterator[str]:
     for number, line in enumerate(read_text_lines(path), start=1):
         if line.strip():
-            yield media_name(line.strip(), f"{path}, line {number}")
+            yield raw_files.media_name(line.strip(), f"{path}, line {number}")
 
 
 def _captions(raw: Path) -> Captions:
     """Return media id -> its captions, from the first of the known files."""
-    if path := find_optional(raw, "raw-captions.pkl"):
+    if path := raw_files.find_optional(raw, "raw-captions.pkl"):
         return _pickled(path)
     captions: Captions = {}
-    if path := find_optional(raw, "MSR_VTT.json"):
-        for record in read_list(path, "annotations"):
+    if path := raw_files.find_optional(raw, "MSR_VTT.json"):
+        for record in raw_files.read_list(path, "annotations"):
             captions.setdefault(record.field("image_id"), []).append(record.line("caption"))
         return captions
-    path = find(raw, "AllVideoDescriptions.txt", "raw-captions.pkl", "MSR_VTT.json")
+    path = raw_files.find(raw, "AllVideoDescriptions.txt", "raw-captions.pkl", "MSR_VTT.json")
     for line in read_text_lines(path):
         # The file begins with comments, and one id in it has no caption.
         if found := re.fullmatch(r"([^#\s]\S*) +(.*\S)\s*", line):
@@ -112,7 +104,7 @@ def _captions(raw: Path) -> Captions:
 
 
 def _pickled(path: Path) -> Captions:
-    content = read_pickle(path)
+    content = raw_files.read_pickle(path)
     if not isinstance(content, dict):
         raise AnnotationError(f"{path}: an object of media ids was expected, not {type(content).__name__}")
     captions: Captions = {}
@@ -128,14 +120,14 @@ def _sentence(text: Any, where: str) -> str:
     words = [text] if isinstance(text, str) else text
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
         raise AnnotationError(f"{where}: a caption or its words were expected, not {text!r:.60}")
-    return one_line(" ".join(words))
+    return raw_files.one_line(" ".join(words))
 
 
 def _chosen_captions(raw: Path) -> dict[str, int]:
-    path = find_optional(raw, "jsfusion_val_caption_idx.pkl")
+    path = raw_files.find_optional(raw, "jsfusion_val_caption_idx.pkl")
     if path is None:
         return {}
-    content = read_pickle(path)
+    content = raw_files.read_pickle(path)
     if not isinstance(content, dict) or not all(type(index) is int for index in content.values()):
         raise AnnotationError(f"{path}: an object of media ids and numbers of captions was expected")
     return {str(video): index for video, index in content.items()}

@@ -10,19 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from clipbert_cli.assets.convert import raw_files
 from clipbert_cli.assets.convert.answers import answer_vocabulary, read_vocabulary
-from clipbert_cli.assets.convert.raw_files import (
-    Record,
-    find,
-    find_optional,
-    integer,
-    one_line,
-    read_list,
-    read_records,
-    read_table,
-    share,
-    stem,
-)
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 
@@ -36,8 +25,8 @@ ANSWER_TYPES = {"what", "who", "how", "where", "when"}
 
 def video_name(value: str | int, where: str) -> str:
     """Return the media id of a video: `6513`, `msr6513` and `video6513.mp4` all are `video6513`."""
-    match = re.fullmatch(r"(?:video|msr)?(\d+)", stem(str(value)))
-    if match is None or integer(match[1], where, "video") not in range(10000):
+    match = re.fullmatch(r"(?:video|msr)?(\d+)", raw_files.stem(str(value)))
+    if match is None or raw_files.integer(match[1], where, "video") not in range(10000):
         raise AnnotationError(f"{where}: video is {value!r}: video0 to video9999 was expected")
     return f"video{int(match[1])}"
 
@@ -57,12 +46,14 @@ def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
     caption each of 1,000 other test videos, chosen by a fixed hash.
     """
     captions = list(_captions(raw))
-    rows = read_table(find(raw, "MSRVTT_JSFUSION_test.csv"), separator=",")
+    rows = raw_files.read_table(raw_files.find(raw, "MSRVTT_JSFUSION_test.csv"), separator=",")
     test = [_pair(row, ("sentence", "sentences"), ("video_id",)) for row in rows]
     held_out = {record["clip_name"] for record in test}
-    published = find_optional(raw, "retrieval_val.json")
+    published = raw_files.find_optional(raw, "retrieval_val.json")
     if published:
-        validation = [_pair(record, ("caption",), ("video", "clip_name")) for record in read_records(published)]
+        validation = [
+            _pair(record, ("caption",), ("video", "clip_name")) for record in raw_files.read_records(published)
+        ]
     else:
         writer.warnings.append("no retrieval_val.json: the validation pairs are not the published ones")
         validation = _choose_validation(captions, held_out)
@@ -83,16 +74,16 @@ def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
     writer.warn_if_shared("val.jsonl", "train.jsonl", "test.jsonl")
 
 
-def _pair(record: Record, captions: tuple[str, ...], videos: tuple[str, ...]) -> dict[str, Any]:
+def _pair(record: raw_files.Record, captions: tuple[str, ...], videos: tuple[str, ...]) -> dict[str, Any]:
     return {"caption": record.line(*captions), "clip_name": video_name(record.field(*videos), record.where)}
 
 
 def _captions(raw: Path) -> Iterator[dict[str, Any]]:
     """Yield the captions in the order of the original files: one for all videos, or one per official split."""
-    whole = find_optional(raw, "MSRVTT_data.json")
-    paths = [whole] if whole else [find(raw, f"{name}_videodatainfo.json") for name in ("train_val", "test")]
+    whole = raw_files.find_optional(raw, "MSRVTT_data.json")
+    paths = [whole] if whole else [raw_files.find(raw, f"{name}_videodatainfo.json") for name in ("train_val", "test")]
     for path in paths:
-        for sentence in read_list(path, "sentences"):
+        for sentence in raw_files.read_list(path, "sentences"):
             yield {**_pair(sentence, ("caption",), ("video_id",)), "sen_id": sentence.field("sen_id", kind=int)}
 
 
@@ -102,9 +93,9 @@ def _choose_validation(captions: list[dict[str, Any]], held_out: set[str]) -> li
         video = record["clip_name"]
         if video_number(video) in SPLITS["test"] and video not in held_out and record["caption"]:
             by_video.setdefault(video, []).append(record)
-    chosen = sorted(by_video, key=lambda video: (share(f"msrvtt:{video}", 2**64), video))[:VALIDATION_VIDEOS]
+    chosen = sorted(by_video, key=lambda video: (raw_files.share(f"msrvtt:{video}", 2**64), video))[:VALIDATION_VIDEOS]
     return [
-        min(by_video[video], key=lambda record: share(f"msrvtt:{record['sen_id']}", 2**64))
+        min(by_video[video], key=lambda record: raw_files.share(f"msrvtt:{record['sen_id']}", 2**64))
         for video in sorted(chosen, key=video_number)
     ]
 
@@ -114,7 +105,7 @@ def _choose_validation(captions: list[dict[str, Any]], held_out: set[str]) -> li
 
 def convert_multiple_choice(raw: Path, writer: RecordWriter) -> None:
     """Convert msrvtt_mc_test.jsonl or .json (records), or the original MSR_MC_test.csv (a1 to a5, tab-separated)."""
-    path = find(raw, "msrvtt_mc_test.jsonl", "msrvtt_mc_test.json", "MSR_MC_test.csv")
+    path = raw_files.find(raw, "msrvtt_mc_test.jsonl", "msrvtt_mc_test.json", "MSR_MC_test.csv")
     rows = _choice_table(path, writer) if path.suffix == ".csv" else _choice_records(path)
     records = [
         {"qid": qid, "clip_name": video, "options": options, "answer": answer}
@@ -125,19 +116,19 @@ def convert_multiple_choice(raw: Path, writer: RecordWriter) -> None:
 
 def _choice_records(path: Path) -> list[tuple[str, list[str], int]]:
     rows = []
-    for record in read_records(path):
+    for record in raw_files.read_records(path):
         options = record.field("options", "caption", kind=list)
         if len(options) != OPTIONS or not all(isinstance(option, str) for option in options):
             raise record.error(f"{OPTIONS} captions were expected, not {options!r}")
-        answer = integer(record.field("answer", kind=int), record.where, "answer", allowed=range(OPTIONS))
+        answer = raw_files.integer(record.field("answer", kind=int), record.where, "answer", allowed=range(OPTIONS))
         video = video_name(record.field("clip_name", "video"), record.where)
-        rows.append((video, [one_line(option) for option in options], answer))
+        rows.append((video, [raw_files.one_line(option) for option in options], answer))
     return rows
 
 
 def _choice_table(path: Path, writer: RecordWriter) -> list[tuple[str, list[str], int]]:
     rows = []
-    for row in read_table(path, separator="\t"):
+    for row in raw_files.read_table(path, separator="\t"):
         options = [row.line(f"a{n}") for n in range(1, OPTIONS + 1)]
         answer = row.integer("answer", allowed=range(OPTIONS + 1))
         rows.append((video_name(row.field("video_id", "vid_key"), row.where), options, answer))
@@ -181,7 +172,7 @@ def write_questions(
         number: media id -> the number by which the videos are divided into `splits`.
     """
     records_of = {name: list(_questions(raw, name, video)) for name in splits}
-    path = find_optional(raw, "train_ans2label.json")
+    path = raw_files.find_optional(raw, "train_ans2label.json")
     if path:
         vocabulary = read_vocabulary(path)
     else:
@@ -199,7 +190,7 @@ def write_questions(
 
 
 def _questions(raw: Path, split: str, video: Callable[[str | int, str], str]) -> Iterator[dict[str, Any]]:
-    for record in read_records(find(raw, f"{split}_qa.json", f"qa_{split}.json", f"{split}.jsonl")):
+    for record in raw_files.read_records(raw_files.find(raw, f"{split}_qa.json", f"qa_{split}.json", f"{split}.jsonl")):
         question = record.field("question").strip()
         yield {
             "question": question,

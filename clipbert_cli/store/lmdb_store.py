@@ -165,7 +165,7 @@ class LmdbStore(MediaSource):
             record = self._stored(records.MANIFEST_KEY)
             self.manifest = None if record is None else records.manifest(record)
         except records.DAMAGED as exc:
-            raise self._damaged(f"its manifest cannot be read ({exc})") from exc
+            raise self._damaged("its manifest cannot be read") from exc
         self._warned_of: set[str] = set()
         self.has_records = self.manifest is not None and self.manifest["format"] == records.FORMAT
         if self.manifest is not None:

@@ -60,7 +60,8 @@ def read_split(
         known = ", ".join(name for name, named in recipe.data.splits.items() if named) or "none"
         raise UsageError(
             f"recipe {recipe.name} has no split {split!r}; it has {known}",
-            hint=f"add data.splits.{split} to the recipe, or name another split",
+            # What was typed may be a file or a run, which no key of a recipe is.
+            hint="name another split" + (f", or add data.splits.{split} to the recipe" if split.isidentifier() else ""),
         )
     if mistakes := unknown_names(recipe.data.fields):
         raise RecipeError(listed(mistakes))

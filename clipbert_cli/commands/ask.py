@@ -160,7 +160,7 @@ def _sort(
 def _check_order(files: Sequence[tuple[Kind, str]], texts: Sequence[str], run: Path) -> None:
     """Raise UsageError if the words of the command are all there, but two of them are exchanged."""
     for kind, file in files:
-        if os.path.isfile(run) and os.path.isfile(os.path.join(file, "recipe.yaml")):
+        if os.path.isfile(run) and options.is_model(Path(file)):
             raise UsageError(
                 f"--run is {run}, a file, and --{kind} is {file}, the folder of a run",
                 hint=f"exchange them: clipbert ask --run {file} --{kind} {run} QUESTION",

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from clipbert_cli.errors import StoreError, UsageError
+from clipbert_cli.printable import shortened
 from clipbert_cli.types import MEDIA_SUFFIXES, Kind, MediaIds
 
 PLURAL: dict[Kind, str] = {"video": "videos", "image": "images"}
@@ -78,8 +79,8 @@ def _walk(folder: Path) -> Iterator[Path]:
         yield from (Path(here, name) for name in names)
 
 
-def guess_kind(files: list[Path]) -> Kind:
-    """Return the kind that the endings of the files' names say.
+def guess_kind(files: list[Path], sources: Sequence[Path]) -> Kind:
+    """Return the kind that the endings of the names of the sources' files say.
 
     Raises:
         UsageError: there are videos and images.
@@ -94,7 +95,10 @@ def guess_kind(files: list[Path]) -> Kind:
             hint="choose one with --kind video or --kind image",
         )
     if not files:
-        raise StoreError("there are no files in the folders", hint="name the folder that holds the media files")
+        raise StoreError(
+            f"there are no files in {shortened([*map(str, sources)])}",
+            hint="name the folder that holds the media files",
+        )
     if not videos and not images:
         raise StoreError(
             f"none of {len(files)} files has the ending of a video or an image in its name",

@@ -64,7 +64,7 @@ def open_media(
         store = open_store(path) if kind is None else _warned(LmdbStore(path, kind=kind))
         store.takes_paths = names == "path"
         return store
-    kind = kind or discover.guess_kind(discover.find_files([path]))
+    kind = kind or discover.guess_kind(discover.find_files([path]), [path])
     ids: MediaIds = "path" if names == "path" else "stem"
     hint = f"make a store with: clipbert pack <folder of {discover.PLURAL[kind]}> {path}"
     if not path.exists():

@@ -13,6 +13,7 @@ import lmdb
 
 from clipbert_cli.errors import StoreError, UsageError
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
+from clipbert_cli.printable import shortened
 from clipbert_cli.store import discover, records
 from clipbert_cli.store.ingest import Candidate, PackSettings
 from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, records_beside
@@ -115,12 +116,12 @@ def _check_store(store: Path, *, add: bool) -> None:
 def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], list[Path], Kind]:
     """Return the files to pack, the other files of the sources, and the kind."""
     files = discover.find_files(sources)
-    kind = kind or discover.guess_kind(files)
+    kind = kind or discover.guess_kind(files, sources)
     named = {os.path.realpath(source) for source in sources if source.is_file()}
     media = [path for path in files if discover.has_suffix(path, kind) or os.path.realpath(path) in named]
     if not media:
         raise StoreError(
-            f"there are no {discover.PLURAL[kind]} in {', '.join(map(str, sources))} ({len(files)} other files)",
+            f"there are no {discover.PLURAL[kind]} in {shortened([*map(str, sources)])} ({len(files)} other files)",
             hint="name the folder that holds them, or choose another --kind",
         )
     taken = set(media)
@@ -134,7 +135,7 @@ def _find_frame_folders(sources: Sequence[Path], kind: Kind | None) -> tuple[lis
     folders, others = discover.find_frame_folders(sources)
     if not folders:
         raise StoreError(
-            f"there are no folders of images in {', '.join(map(str, sources))} ({len(others)} other files)",
+            f"there are no folders of images in {shortened([*map(str, sources)])} ({len(others)} other files)",
             hint="name the folder that holds one folder of frames per video",
         )
     return folders, others, "video"

@@ -314,7 +314,7 @@ def test_runs_ls_of_a_run_lists_it(clipbert: Clipbert, place: Path) -> None:
         ("eval preds.jsonl", "--split is missing", "for example: clipbert eval preds.jsonl --recipe msrvtt_qa"),
         ("pack", "SRC is missing", "for example: clipbert pack videos/ vis_db/msrvtt"),
         ("fintune", "no such command 'fintune'. Did you mean 'finetune'?", "clipbert has the commands download, pack"),
-        ("recipes list", "no such command 'list'", "clipbert recipes has the commands ls, show"),
+        ("recipes list", "no such command 'list'", "here it is called ls: clipbert recipes ls --help"),
         ("demo --size huge", "--size: 'huge' is not one of 'smallest', 'small', 'full'", "clipbert demo --help"),
         ("demo --seed x", "--seed: it must be a whole number", "clipbert demo --help"),
         ("search v a --run r --top 0", "--top: it must be greater than or equal to 1", "clipbert search --help"),

@@ -12,7 +12,7 @@ from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.train.loop import Trainer
-from clipbert_cli.train.phases import Phases
+from clipbert_cli.train.phases import Announce, unnoticed
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.types import Batch, Example, Outputs
 
@@ -78,10 +78,10 @@ def trainer(
     global_batch: int = 1,
     dropout: float = 0.0,
     seed: int = 1,
-    phases: Phases | None = None,
+    phase: Announce = unnoticed,
 ) -> Trainer:
     plan = Plan.make(config, groups=groups, global_batch=global_batch, seed=seed)
-    return Trainer(Linear(dropout=dropout), loss, config=config, plan=plan, world=World(0, 1, CPU), phases=phases)
+    return Trainer(Linear(dropout=dropout), loss, config=config, plan=plan, world=World(0, 1, CPU), phase=phase)
 
 
 def run(training: Trainer, *batches: Batch, last_step: int | None = None) -> Recorder:

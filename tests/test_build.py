@@ -19,6 +19,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarise
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.startup import training_facts
 
 
 def tiny(made_data: Path, *overrides: str) -> Recipe:
@@ -184,9 +185,9 @@ def test_records_with_unknown_answers_are_left_out_only_if_asked(
     with pytest.raises(ClipbertError, match='answer is "crimson": it must be one of the 13'):
         prepare_training(tiny(made_data, other), tmp_path / "run")
     training = prepare_training(tiny(made_data, other, "data.on_unknown_answer=skip"), tmp_path / "run")
-    assert 0 < training.facts.training_examples < 96
+    assert 0 < training_facts(training)["training_examples"] < 96
     assert all(example.target != "crimson" for group in training.groups for example in group.examples)
-    left = 96 - training.facts.training_examples
+    left = 96 - training_facts(training)["training_examples"]
     assert f"{left} of 96 records of split 'train' have answers that are not in data.answers, such as 'crimson'" in (
         caplog.text
     )
@@ -200,7 +201,7 @@ def test_answers_of_other_spelling_are_the_same_if_asked(made_data: Path, tmp_pa
     other = changed_answers(made_data, tmp_path, {"red": " Red.", "yes": "YES"})
     run = tmp_path / "run"
     training = prepare_training(tiny(made_data, other, "objective.normalize_answers=true", "train.max_steps=1"), run)
-    assert training.facts.training_examples == 96
+    assert training_facts(training)["training_examples"] == 96
     assert training.notes == []
     training.run()
     assert len(predictions(run)) == 48

@@ -101,13 +101,14 @@ def finetune(
     loaded = _recipe(recipe, folder, overrides, data_root, resume=resume)
 
     from clipbert_cli.train.setup import prepare_training
+    from clipbert_cli.train.startup import describe_training, training_facts
 
     with start_world(device) as world:
         if not world.is_main:
             mute()
         must_be_new = not (profile or dry_run)
         training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=must_be_new)
-        note(*training.facts.describe().splitlines())
+        note(*describe_training(training))
         if training.is_finished:
             note(f"{folder} is finished: all {training.plan.total_steps:,} of its steps were done before")
         if dry_run:
@@ -121,7 +122,7 @@ def finetune(
                 warn(f"{folder} exists already: to train, give another --run, or --resume to continue a run")
             note("dry run: nothing was written")
             if as_json and world.is_main:
-                print_json(training.facts.values())
+                print_json(training_facts(training))
             return
         if profile:
             measure(training, profile, as_json=as_json)

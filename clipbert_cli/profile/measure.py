@@ -22,6 +22,7 @@ from clipbert_cli.profile.profiler import AFTERWARDS, TRACED, Profiler
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.runtime.provenance import environment
 from clipbert_cli.train.logs import Sink
+from clipbert_cli.train.startup import training_facts
 from clipbert_cli.train.training import Training
 
 logger = logging.getLogger("clipbert")
@@ -50,7 +51,7 @@ class Profiling:
         self.training = training
         self.folder = profile_folder(training.folder.path)
         prefetched = PREFETCHED * training.setup.recipe.data.workers
-        self.warm_up = WARM_UP + math.ceil(prefetched / training.facts.forward_passes)
+        self.warm_up = WARM_UP + math.ceil(prefetched / training.forward_passes)
         other, total = self.warm_up + AFTERWARDS, training.plan.total_steps
         if total <= other:
             raise UsageError(
@@ -98,7 +99,7 @@ class Profiling:
                 ) from exc
             report = {
                 **profiler.report(),
-                "training": training.facts.values(),
+                "training": training_facts(training),
                 "environment": environment(world, step=0),
             }
             world.main_first(lambda: self._write(unfinished, profiler, report))

@@ -21,7 +21,7 @@ from clipbert_cli.profile.flops import matrix_product_rate
 from clipbert_cli.profile.phase_timer import PhaseTimer
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.train.logs import Sink, peak_memory
-from clipbert_cli.train.phases import NullPhases, Phase, Phases
+from clipbert_cli.train.phases import Announce, Phase, unnoticed
 from clipbert_cli.train.training import Training
 
 # Steps in the trace; few, because each is several MB.
@@ -29,13 +29,6 @@ TRACED = 2
 
 # Steps after those that are timed.
 AFTERWARDS = 2 + TRACED
-
-
-class TracePhases:
-    """Phases as ranges of the trace."""
-
-    def phase(self, name: Phase) -> AbstractContextManager[object]:
-        return record_function(name)
 
 
 class Profiler:
@@ -51,9 +44,9 @@ class Profiler:
         self.warm_up, self.steps, self.sinks = warm_up, steps, sinks
         self.last_step = warm_up + steps + AFTERWARDS
         self.world = training.world
-        self._listener: Phases = NullPhases()
+        self._listener: Announce = unnoticed
         # The trainer reports to this object, which passes phases on to whatever listens in the current stage.
-        self.trainer = training.trainer(phases=self)
+        self.trainer = training.trainer(self.phase)
         self._encoder = training.model.visual_encoder
         self._timer = PhaseTimer(self.world.device, processes=self.world.size)
         self._counter = flop_counter()
@@ -78,7 +71,7 @@ class Profiler:
             self.trainer.train(batches, self, interrupts=interrupts, last_step=self.last_step)
 
     def phase(self, name: Phase) -> AbstractContextManager[object]:
-        return self._listener.phase(name)
+        return self._listener(name)
 
     def advance(self, step: int) -> None:
         for sink in self.sinks:
@@ -88,7 +81,7 @@ class Profiler:
             self._timer.step()
         if step in self._stages:
             self._stage.close()
-            self._listener = NullPhases()
+            self._listener = unnoticed
             self._stages[step]()
         elif self._tracer:
             self._tracer.step()
@@ -107,7 +100,7 @@ class Profiler:
         if self.world.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.world.device)
         self._skipped = self.trainer.skipped
-        self._listener = self._timer
+        self._listener = self._timer.phase
         self._timer.step()
 
     def _start_counting(self) -> None:
@@ -121,7 +114,8 @@ class Profiler:
     def _start_tracing(self) -> None:
         if not self.world.is_main:
             return
-        self._listener = TracePhases()
+        # Each phase is a range of the trace.
+        self._listener = record_function
         kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.world.device.type == "cuda" else [])]
         turns = schedule(wait=0, warmup=1, active=TRACED, repeat=1)
         self._tracer = self._stage.enter_context(profile(activities=kinds, schedule=turns, acc_events=True))

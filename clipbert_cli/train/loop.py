@@ -32,7 +32,7 @@ from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.train.logs import Meter, peak_memory
 from clipbert_cli.train.optim import RATE_NAMES, build_optimizer, learning_rates, set_rates
-from clipbert_cli.train.phases import NullPhases, Phases
+from clipbert_cli.train.phases import Announce, unnoticed
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.types import Batch, Outputs
 
@@ -80,7 +80,7 @@ class Trainer:
 
     Args:
         model: on the world's device; trained in place.
-        phases: receives the phases of every step, for a profiler.
+        phase: gives the context of each phase, for a profiler.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Trainer:
         config: TrainConfig,
         plan: Plan,
         world: World,
-        phases: Phases | None = None,
+        phase: Announce = unnoticed,
     ) -> None:
         self.model, self.loss, self.config, self.plan, self.world = model, loss, config, plan, world
         self.precision = Precision.choose(config.precision, world.device, tf32=config.tf32)
@@ -100,7 +100,7 @@ class Trainer:
         self.scaler = self.precision.scaler(world.device)
         self.average = None if config.ema_decay is None else WeightAverage(model, config.ema_decay)
         self.meter = Meter(world.device)
-        self.phases = phases or NullPhases()
+        self.phase = phase
         self.step = 0  # the last step that is done or skipped
         self.examples = 0  # examples of all processes in the updates that this object did
         self.skipped = 0  # steps without an update, because a number was not finite
@@ -124,7 +124,7 @@ class Trainer:
             InterruptionError: a signal asked to stop; everything up to `self.step` is saved.
             RunError: too many steps in a row had numbers that were not finite.
         """
-        copies = on_device(batches, self.world.device, copying=lambda: self.phases.phase("copy"))
+        copies = on_device(batches, self.world.device, copying=lambda: self.phase("copy"))
         stream = (moved for _, moved in copies)
         last_step = self.plan.total_steps if last_step is None else last_step
         self.model.train()
@@ -150,7 +150,7 @@ class Trainer:
     def _fetch(self, stream: Iterator[Batch], step: int) -> list[Batch]:
         """Return this process's batches of a step, at least one. The time is measured as waiting for data."""
         begin = time.perf_counter()
-        with self.phases.phase("data"):
+        with self.phase("data"):
             fetched = [next(stream) for _ in range(max(1, len(self.plan.layout.batches(step, self.world.shard))))]
         self.meter.data_seconds += time.perf_counter() - begin
         return fetched
@@ -181,7 +181,7 @@ class Trainer:
         # Before the first forward pass of the step: all batches of the step draw from this one seed.
         self._seed()
         sums = self._accumulate(batches, examples)
-        with self.phases.phase("optimizer"):
+        with self.phase("optimizer"):
             return self._apply(sums)
 
     def _accumulate(self, batches: Sequence[Batch], examples: int) -> dict[str, Tensor]:
@@ -196,9 +196,9 @@ class Trainer:
         for number, (batch, count) in enumerate(zip(batches, counts, strict=True), start=1):
             weight = count / examples
             with self.world.accumulating(self._wrapped, last=number == len(batches)):
-                with self.phases.phase("forward"), self.precision.autocast(self.world.device):
+                with self.phase("forward"), self.precision.autocast(self.world.device):
                     losses = self.loss(self._wrapped(batch), batch)
-                with self.phases.phase("backward"):
+                with self.phase("backward"):
                     self.scaler.scale(losses["loss"] * (weight * self.world.size)).backward()
             for name, value in losses.items():
                 part = value.detach().float() * weight
@@ -249,7 +249,7 @@ class Trainer:
 
     def _sum(self, tensor: Tensor) -> Tensor:
         """Return the sum over all processes."""
-        with self.phases.phase("communication"):
+        with self.phase("communication"):
             return self.world.reduce(tensor)
 
     # -------------------------------------------------------------------------------------------- bookkeeping

@@ -1,12 +1,13 @@
-"""The phases of a training step, and the interface through which the loop announces them to a profiler.
+"""The phases of a training step, which the loop announces to a profiler.
 
 data ─► copy ─► forward ─► backward ─► optimizer       communication: sums over processes, inside any of them
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol
+from typing import Literal
 
 Phase = Literal["data", "copy", "forward", "backward", "communication", "optimizer"]
 
@@ -21,16 +22,12 @@ PHASES: dict[Phase, str] = {
 }
 
 
-class Phases(Protocol):
-    """Receives the phases of every step. The time of an inner phase does not count for the outer one."""
+Announce = Callable[[Phase], AbstractContextManager[object]]
+"""Gives the context of a phase. The time of an inner phase does not count for the outer one."""
 
-    def phase(self, name: Phase) -> AbstractContextManager[object]: ...
+_NOTHING = nullcontext()
 
 
-class NullPhases:
-    """Ignores all phases."""
-
-    _nothing = nullcontext()
-
-    def phase(self, name: Phase) -> AbstractContextManager[object]:
-        return self._nothing
+def unnoticed(_name: Phase) -> AbstractContextManager[object]:
+    """Return the context of a phase that nothing measures."""
+    return _NOTHING

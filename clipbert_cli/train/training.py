@@ -20,6 +20,7 @@ from clipbert_cli.files import OUT_OF_SPACE, point_link, remove_leftovers
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.memory import memory_advice
 from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.flops import ForwardCost, forward_cost
 from clipbert_cli.model.weights.load import LoadReport
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import TrainConfig
@@ -41,11 +42,10 @@ from clipbert_cli.train.logs import JsonLines, Sink
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
 from clipbert_cli.train.optim import parameter_groups
-from clipbert_cli.train.phases import Phases
+from clipbert_cli.train.phases import Announce, unnoticed
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, groups_digest, same_threads
 from clipbert_cli.train.session import Session
-from clipbert_cli.train.startup import TrainingFacts
 from clipbert_cli.train.trackers import InBackground, TrackedRun, check_installed
 from clipbert_cli.train.validation import BestCheckpoint
 from clipbert_cli.types import Batch, Example, Group
@@ -99,9 +99,17 @@ class Training:
         return self.setup.recipe.train
 
     @property
-    def facts(self) -> TrainingFacts:
-        """The training that will run, in numbers."""
-        return TrainingFacts(self)
+    def forward_passes(self) -> int:
+        """The number of them in one step of the main process, whose share is the largest."""
+        return len(self.plan.layout.batches(1, self.world.shard))
+
+    @cached_property
+    def cost(self) -> ForwardCost:
+        """The operations of a clip and of a text."""
+        data = self.setup.recipe.data
+        return forward_cost(
+            self.model, num_frames=data.num_frames, frame_size=data.frame_size, text_length=data.max_text_length
+        )
 
     @cached_property
     def notes(self) -> list[str]:
@@ -150,11 +158,11 @@ class Training:
             lines.append(f"split      {name}: {found}")
         return lines
 
-    def trainer(self, phases: Phases | None = None) -> Trainer:
+    def trainer(self, phase: Announce = unnoticed) -> Trainer:
         """Return a trainer of the model, before its first step."""
         model = self.model.to(self.world.device)
         loss = self.setup.task.loss
-        return Trainer(model, loss, config=self.config, plan=self.plan, world=self.world, phases=phases)
+        return Trainer(model, loss, config=self.config, plan=self.plan, world=self.world, phase=phase)
 
     def run(self, sinks: Sequence[Sink] = (), *, ask_requeue: bool = False) -> dict[str, Any]:
         """Train to the end of the plan.

@@ -15,7 +15,7 @@ from small_training import CPU, batch, config, run, trainer, weight
 from clipbert_cli.errors import RunError
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.train import loop
-from clipbert_cli.train.phases import Phase
+from clipbert_cli.train.phases import Phase, unnoticed
 from clipbert_cli.types import Batch
 
 
@@ -107,7 +107,7 @@ class Listener:
 
 def test_a_step_announces_its_phases_in_order() -> None:
     listener = Listener()
-    training = trainer(config(batch_size=2), groups=8, global_batch=4, phases=listener)
+    training = trainer(config(batch_size=2), groups=8, global_batch=4, phase=listener.phase)
     run(training, *[batch(1.0, 2.0)] * 4)
     passes = ["forward", "/forward", "backward", "/backward"]
     copies = ["copy", "/copy"]
@@ -121,7 +121,8 @@ def test_a_step_announces_its_phases_in_order() -> None:
 
 def test_a_profiler_does_not_change_the_weights() -> None:
     plain, heard = (
-        trainer(config(learning_rate=0.05), groups=4, dropout=0.5, phases=phases) for phases in (None, Listener())
+        trainer(config(learning_rate=0.05), groups=4, dropout=0.5, phase=phase)
+        for phase in (unnoticed, Listener().phase)
     )
     for each in (plain, heard):
         run(each, *[batch(1.0, 2.0, 3.0)] * 4)

@@ -108,6 +108,21 @@ def bert(name: str) -> str | None:
     return None
 
 
+VISUAL_EMBEDDINGS = {
+    "row_position_embeddings": "row_embeddings",
+    "col_position_embeddings": "column_embeddings",
+    "token_type_embeddings": "token_type_embeddings",
+    "LayerNorm": "norm",
+}
+"""Modules of the original's visual embeddings -> modules of `VisualEmbeddings`."""
+
+
+def visual_embeddings(name: str) -> str | None:
+    """`visual_embeddings.row_position_embeddings.weight` -> `visual_embeddings.row_embeddings.weight`."""
+    match = re.fullmatch(rf"visual_embeddings\.({'|'.join(VISUAL_EMBEDDINGS)})\.(.+)", name)
+    return f"visual_embeddings.{VISUAL_EMBEDDINGS[match[1]]}.{match[2]}" if match else None
+
+
 def original(name: str) -> str | None:
     """`cnn.feature.backbone.stem.conv1.weight` -> `visual_encoder.stem.conv1.weight`.
 
@@ -117,10 +132,8 @@ def original(name: str) -> str | None:
         return "visual_encoder.grid.weight"
     if match := re.fullmatch(r"cnn\.feature\.(backbone\..+)", name):
         return detectron_resnet(match[1])
-    if match := re.fullmatch(r"transformer\.bert\.visual_embeddings\.(row|col)_position_embeddings\.weight", name):
-        return f"visual_embeddings.{'row' if match[1] == 'row' else 'column'}_embeddings.weight"
-    if match := re.fullmatch(r"transformer\.bert\.visual_embeddings\.(token_type_embeddings|LayerNorm)\.(.+)", name):
-        return f"visual_embeddings.{'norm' if match[1] == 'LayerNorm' else match[1]}.{match[2]}"
+    if place := visual_embeddings(name.removeprefix("transformer.bert.")):
+        return place
     if match := re.fullmatch(r"transformer\.cls\.seq_relationship\.(weight|bias)", name):
         return f"head.itm.{match[1]}"
     if match := re.fullmatch(r"transformer\.classifier\.(\d+\.(?:weight|bias))", name):
@@ -130,15 +143,12 @@ def original(name: str) -> str | None:
     return bert(name.removeprefix("transformer.")) if name.startswith("transformer.") else None
 
 
-TVP_LAYER = {
-    **{f"attention.{part}": part for part in ("query", "key", "value")},
-    "attention.dense": "attention_output",
-    "attention.layer_norm": "attention_norm",
-    "intermediate.dense": "intermediate",
-    "output.dense": "output",
-    "output.layer_norm": "output_norm",
+TVP_TO_BERT = {
+    r"\.attention\.(query|key|value)\.": r".attention.self.\1.",
+    r"\.attention\.(dense|layer_norm)\.": r".attention.output.\1.",
+    r"\.layer_norm\.": ".LayerNorm.",
 }
-"""Modules of a layer of transformers' TVP -> modules of `TransformerLayer`, its packed projection split into three."""
+"""Parts of names in transformers' TVP -> the same in BERT and in the original, one after the other."""
 
 TVP_NORM = r"normalization\.(weight|bias|running_mean|running_var)"
 TVP_CONVOLUTION = rf"(?:convolution\.(weight)|{TVP_NORM})"
@@ -160,16 +170,9 @@ def tvp(name: str) -> str | None:
         stage, block, number, weight, norm = match.groups()
         convolution = "shortcut" if number is None else f"branch.conv{int(number) + 1}"
         return f"visual_encoder.stages.{stage}.{block}.{convolution}.{weight or f'norm.{norm}'}"
-    module, _, leaf = name.rpartition(".")
-    if (match := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", module)) and match[2] in TVP_LAYER:
-        return f"transformer.layers.{match[1]}.{TVP_LAYER[match[2]]}.{leaf}"
-    if match := re.fullmatch(r"(visual_)?embeddings\.layer_norm", module):
-        return f"{match[1] or 'text_'}embeddings.norm.{leaf}"
-    if match := re.fullmatch(r"visual_embeddings\.(row|col)_position_embeddings", module):
-        return f"visual_embeddings.{'row' if match[1] == 'row' else 'column'}_embeddings.{leaf}"
-    if module == "visual_embeddings.token_type_embeddings":
-        return name
-    return bert(name)
+    for pattern, replacement in TVP_TO_BERT.items():
+        name = re.sub(pattern, replacement, name)
+    return visual_embeddings(name) or bert(name)
 
 
 DETECTOR_PARTS = {

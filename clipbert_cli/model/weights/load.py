@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,23 @@ SETTINGS = {
 """Part of a model -> its name in messages, and the setting that names its file."""
 
 
+OTHER_NUMBERS, OTHER_SHAPES, MISSING, UNEXPECTED = (
+    "other numbers",
+    "other shapes",
+    "missing in the file",
+    "unexpected in the file",
+)
+
+HINTS = {
+    OTHER_NUMBERS: "the file holds quantized or other numbers: convert it to float32, or choose other weights",
+    OTHER_SHAPES: "make the sizes in model.visual and model.bert those of the weights, or choose other weights",
+    MISSING: "the model in the recipe is deeper or has other parts than the weights: compare model.visual and "
+    "model.bert",
+    UNEXPECTED: "the weights are of a larger or another model: compare model.visual and model.bert in the recipe",
+}
+"""What does not fit -> what to change. The first ones cause the others."""
+
+
 @dataclass(frozen=True)
 class LoadReport:
     """The fate of every entry of a file and of a model.
@@ -53,11 +71,8 @@ class LoadReport:
         ignored: reason -> names in the file.
         implied: batch norm statistics, names in the model. A file that has them folded into scale and shift implies
             mean 0 and variance 1.
-        missing: names in the model that the file should have. It and the next three are empty in a report that
+        misfits: a key of `HINTS` -> the names in the model or file, with what differs. There are none in a report that
             `load_weights` returns.
-        unexpected: names in the file without a place in the model.
-        other_shapes: names in the model whose shapes differ, each with both shapes.
-        other_numbers: names in the model for which the file has integers or complex numbers, each with their type.
         head: (what happens, how many outputs, their names): see `HeadRows`; empty if the file has no head for them.
     """
 
@@ -68,15 +83,8 @@ class LoadReport:
     new: tuple[str, ...] = ()
     ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     implied: tuple[str, ...] = ()
-    missing: tuple[str, ...] = ()
-    unexpected: tuple[str, ...] = ()
-    other_shapes: Mapping[str, str] = field(default_factory=dict)
-    other_numbers: Mapping[str, str] = field(default_factory=dict)
+    misfits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     head: tuple[tuple[str, int, str], ...] = ()
-
-    @property
-    def fits(self) -> bool:
-        return not (self.missing or self.unexpected or self.other_shapes or self.other_numbers)
 
     def summary(self) -> str:
         """Return a few lines for people: number of loaded entries, new ones, ignored ones with the reason."""
@@ -129,8 +137,9 @@ def load_weights(
     if not form.packed:
         state = split_projections(state)
     values, report = match(file, form, parts, state, head=head, allow_new_head=allow_new_head)
-    if not report.fits:
-        raise WeightsError(explain(report), hint=hint_for(report))
+    if report.misfits:
+        hint = next(hint for what, hint in HINTS.items() if what in report.misfits)
+        raise WeightsError(explain(report), hint=hint)
     check_finite(values, file.path)
     with torch.no_grad():
         for name, value in values.items():
@@ -205,42 +214,46 @@ def match(
         head: what the model takes over of the file's head.
     """
     values: dict[str, Tensor] = {}
-    ignored: dict[str, list[str]] = {}
-    unexpected: list[str] = []
-    other_shapes: dict[str, str] = {}
-    other_numbers: dict[str, str] = {}
+    ignored: dict[str, list[str]] = defaultdict(list)
+    misfits: dict[str, list[str]] = defaultdict(list)
+    unlike: set[str] = set()
     may_be_new = tuple(prefix for prefix in MAY_BE_NEW[parts] if allow_new_head or prefix != "head.")
     for name, tensor in file.tensors.items():
         key = form.rename(name)
         if key is None and (reason := form.reason_to_ignore(name)):
-            ignored.setdefault(reason, []).append(name)
+            ignored[reason].append(name)
         elif key is None:
-            unexpected.append(name)
+            misfits[UNEXPECTED].append(name)
         elif key in values:
-            unexpected.append(f"{name} (a second {key})")
+            misfits[UNEXPECTED].append(f"{name} (a second {key})")
         elif head.other and key.startswith("head."):
-            ignored.setdefault(head.other, []).append(name)
+            ignored[head.other].append(name)
         elif head.rows and key.startswith(OUTPUT_LAYERS) and _has_rows(tensor, state.get(key), head):
             values[key] = _with_rows(tensor, state[key], head.rows)
         elif key in state and state[key].shape == tensor.shape and tensor.is_floating_point():
             values[key] = tensor
         elif key.startswith("head.") and "head." in may_be_new:
-            ignored.setdefault(OTHER_HEAD, []).append(name)
+            ignored[OTHER_HEAD].append(name)
         elif key in state and tensor.is_floating_point():
-            other_shapes[key] = both_shapes(tensor.shape, state[key].shape)
+            unlike.add(key)
+            misfits[OTHER_SHAPES].append(other_shape(key, tensor.shape, state[key].shape))
         elif key in state:
+            unlike.add(key)
             numbers = str(tensor.dtype).removeprefix("torch.")
-            other_numbers[key] = f"{numbers} in the file, floating point in the model"
+            misfits[OTHER_NUMBERS].append(f"{key}: {numbers} in the file, floating point in the model")
         elif not belongs(key, parts):
-            ignored.setdefault(OTHER_PART, []).append(name)
+            ignored[OTHER_PART].append(name)
         else:
-            unexpected.append(name)
+            misfits[UNEXPECTED].append(name)
     loaded = tuple(key for key in state if key in values)
     has_outputs = head.other in ignored or any(key.startswith(OUTPUT_LAYERS) for key in loaded)
     implied = implied_statistics(values, state, file)
     values |= implied
-    absent = [key for key in state if not (key in values or key in other_shapes or key in other_numbers)]
-    unexpected += untied(file, ignored.get(TIED, ()), state)
+    absent = [key for key in state if key not in values and key not in unlike]
+    if missing := [key for key in absent if not key.startswith(may_be_new)]:
+        misfits[MISSING] = missing
+    if copies := untied(file, ignored.get(TIED, ()), state):
+        misfits[UNEXPECTED] += copies
     return values, LoadReport(
         source=file.path,
         format=form.name,
@@ -249,17 +262,14 @@ def match(
         new=tuple(key for key in absent if key.startswith(may_be_new)),
         ignored={reason: tuple(names) for reason, names in ignored.items()},
         implied=tuple(implied),
-        missing=tuple(key for key in absent if not key.startswith(may_be_new)),
-        unexpected=tuple(unexpected),
-        other_shapes=other_shapes,
-        other_numbers=other_numbers,
+        misfits=misfits,
         head=head.table if has_outputs else (),
     )
 
 
-def both_shapes(found: Iterable[int], expected: Iterable[int]) -> str:
-    """Return a shape in a file beside the one that it should have."""
-    return f"{tuple(found)} in the file, {tuple(expected)} in the model"
+def other_shape(name: str, found: Iterable[int], expected: Iterable[int]) -> str:
+    """Return an entry with its shape in a file beside the one that it should have."""
+    return f"{name}: {tuple(found)} in the file, {tuple(expected)} in the model"
 
 
 def _has_rows(saved: Tensor, own: Tensor | None, head: HeadRows) -> bool:
@@ -314,26 +324,8 @@ def untied(file: WeightFile, copies: Iterable[str], state: Mapping[str, Tensor])
 
 def explain(report: LoadReport) -> list[str]:
     """Return the lines of the error message about a report with entries that do not fit."""
-    complaints = {
-        "other numbers": [f"{name}: {what}" for name, what in report.other_numbers.items()],
-        "other shapes": [f"{name}: {what}" for name, what in report.other_shapes.items()],
-        "missing in the file": report.missing,
-        "unexpected in the file": report.unexpected,
-    }
+    found = {what: report.misfits[what] for what in HINTS if what in report.misfits}
     return [
         f"{report.source}: this {report.format} does not fit the model ({len(report.loaded)} entries do)",
-        *(f"  {what} ({len(names)}): {shortened(names)}" for what, names in complaints.items() if names),
+        *(f"  {what} ({len(names)}): {shortened(names)}" for what, names in found.items()),
     ]
-
-
-def hint_for(report: LoadReport) -> str:
-    """Return what to change; other numbers and other shapes come first, as they cause the other complaints."""
-    if report.other_numbers:
-        return "the file holds quantized or other numbers: convert it to float32, or choose other weights"
-    if report.other_shapes:
-        return "make the sizes in model.visual and model.bert those of the weights, or choose other weights"
-    if report.missing:
-        return (
-            "the model in the recipe is deeper or has other parts than the weights: compare model.visual and model.bert"
-        )
-    return "the weights are of a larger or another model: compare model.visual and model.bert in the recipe"

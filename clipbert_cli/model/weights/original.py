@@ -32,6 +32,6 @@ def check_original(path: Path) -> None:
     with torch.device("meta"):
         state = split_projections(ClipBert(ModelConfig(), head).state_dict())
     values, report = match(file, form, "all", state, head=HeadRows.between(None, head), allow_new_head=False)
-    if not report.fits:
+    if report.misfits:
         raise WeightsError(explain(report))
     check_finite({name: value for name, value in values.items() if not value.is_meta}, path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ import torch
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, fitted
 from clipbert_cli.model.weights.formats import UNUSED
-from clipbert_cli.model.weights.load import LoadReport, both_shapes, explain
+from clipbert_cli.model.weights.load import MISSING, OTHER_SHAPES, UNEXPECTED, LoadReport, explain, other_shape
 from clipbert_cli.model.weights.weight_files import check_finite, read_weights
 
 IGNORED = {
@@ -29,30 +30,29 @@ def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
             unchanged then.
     """
     file = read_weights(source)
-    values, misfits = fitted(encoder, file.tensors)
-    ignored: dict[str, list[str]] = {}
-    unexpected = []
-    for name in sorted(misfits["unexpected_keys"]):
-        reason = next((reason for pattern, reason in IGNORED.items() if re.match(pattern, name)), None)
-        if reason:
-            ignored.setdefault(reason, []).append(name)
-        else:
-            unexpected.append(name)
-    # Models that were not trained with masks lack the mask token, and what is not trained may be missing.
-    missing = [name for name in sorted(misfits["missing_keys"]) if not name.startswith(encoder.family.unused)]
+    values, found = fitted(encoder, file.tensors)
     prefix = "visual_encoder.backbone."
+    ignored: dict[str, list[str]] = defaultdict(list)
+    misfits: dict[str, list[str]] = defaultdict(list)
+    for name in sorted(found["unexpected_keys"]):
+        reason = next((reason for pattern, reason in IGNORED.items() if re.match(pattern, name)), None)
+        (ignored[reason] if reason else misfits[UNEXPECTED]).append(name)
+    for name in sorted(found["missing_keys"]):
+        # Models that were not trained with masks lack the mask token, and what is not trained may be missing.
+        if not name.startswith(encoder.family.unused):
+            misfits[MISSING].append(prefix + name)
+    for name, *shapes in found["mismatched_keys"]:
+        misfits[OTHER_SHAPES].append(other_shape(prefix + name, *shapes))
     report = LoadReport(
         source=file.path,
         format=f"Hugging Face {encoder.backbone.config.model_type}",
         parts="visual",
-        loaded=tuple(prefix + name for name in values if name not in misfits["missing_keys"]),
+        loaded=tuple(prefix + name for name in values if name not in found["missing_keys"]),
         new=tuple(f"visual_encoder.projection.{leaf}" for leaf in ("weight", "bias")),
         ignored={reason: tuple(names) for reason, names in ignored.items()},
-        missing=tuple(prefix + name for name in missing),
-        unexpected=tuple(unexpected),
-        other_shapes={prefix + name: both_shapes(*shapes) for name, *shapes in misfits["mismatched_keys"]},
+        misfits=misfits,
     )
-    if not report.fits:
+    if misfits:
         raise WeightsError(explain(report), hint="its config.json and its weights do not belong together: compare both")
     check_finite(values, file.path)
     with torch.no_grad():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -44,6 +44,27 @@ def is_out_of_memory(exc: BaseException) -> bool:
     if isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno == errno.ENOMEM):
         return True
     return isinstance(exc, RuntimeError) and any(words in str(exc).lower() for words in _WORDINGS)
+
+
+def fits(work: Callable[[], None], *, divisible: bool) -> bool:
+    """Do some work with torch, and return whether memory sufficed for it.
+
+    Args:
+        divisible: whether the work can be done in smaller parts; otherwise the error is raised.
+    """
+    import torch
+
+    try:
+        work()
+    except RuntimeError as exc:
+        if not divisible or not is_out_of_memory(exc):
+            raise
+    else:
+        return True
+    # Outside of the handler: the exception's traceback held the tensors that were computed so far.
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False
 
 
 @contextmanager

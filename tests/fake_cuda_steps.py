@@ -28,9 +28,8 @@ from small_models import small_config  # noqa: E402
 from task_batches import CLIPS, batch_of, task_of  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
-from clipbert_cli.infer.text_batches import Budget, Collected, encode  # noqa: E402
+from clipbert_cli.infer.text_batches import Budget, encode  # noqa: E402
 from clipbert_cli.model.clipbert import ClipBert  # noqa: E402
-from clipbert_cli.model.heads import in_every_clip  # noqa: E402
 from clipbert_cli.model.scorer import SequenceScorer  # noqa: E402
 from clipbert_cli.model.transformer import Transformer  # noqa: E402
 from clipbert_cli.recipe.schema import TrainConfig  # noqa: E402
@@ -82,23 +81,25 @@ def predict(name: str, precision: Precision) -> dict[str, Any]:
     batch = batch_of(name).to(CUDA)
     scorer = scorer_of(model, precision.dtype)
     rows = len(batch.text_ids)
-    collected = Collected(scorer.num_outputs, rows * CLIPS, rows * CLIPS, CUDA)
     with torch.inference_mode():
         with precision.autocast(CUDA):
             visual = encode(model, batch.frames, Budget(2))  # (B, K, V, D)
         # What `RowScorer` does for texts of one length. It computes indices from numbers, which fake tensors lack.
         text, clips = scorer.project(model.embed_text(batch.text_ids)), scorer.project(visual.flatten(0, 1))
         sequences = torch.arange(rows * CLIPS, device=CUDA)
-        words = None if batch.word_positions is None else in_every_clip(batch.word_positions, CLIPS)
-        scores = scorer(text[sequences // CLIPS], clips[sequences % len(clips)], words)
-        collected.put(sequences, scores, words=sequences)
-        outputs = collected.outputs(CLIPS)
-    found = [outputs.logits] + ([] if outputs.mlm_logits is None else [outputs.mlm_logits])
+        found = [scorer(text[sequences // CLIPS], clips[sequences % len(clips)]).unflatten(0, (-1, CLIPS))]
+        if (words := batch.word_positions) is not None:
+            # And what `score_with_words` does for some rows.
+            with precision.autocast(CUDA):
+                text = model.embed_text(batch.text_ids)
+                outputs = model.score(text, batch.text_mask, visual[batch.text_item], word_positions=words)
+            assert outputs.mlm_logits is not None
+            found = [outputs.logits.float(), outputs.mlm_logits]
     return {
         "computed": str(clips.dtype),
         "dtypes": [str(each.dtype) for each in found],
         "devices": sorted({str(each.device) for each in found}),
-        "shape": list(outputs.logits.shape),
+        "shape": list(found[0].shape),
     }
 
 

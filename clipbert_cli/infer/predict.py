@@ -15,7 +15,7 @@ from torch import Tensor
 from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.errors import RunError
 from clipbert_cli.infer.clip_scores import with_clips
-from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode
+from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode, score_with_words
 from clipbert_cli.loading.prefetch import on_device
 from clipbert_cli.memory import memory_advice
 from clipbert_cli.model.clipbert import ClipBert
@@ -108,20 +108,26 @@ class Predictor:
                 continue
             if budgets is None:
                 # The free memory is measured when the first batch is there: the data loader needs some as well.
-                budgets = Budgets.of(model, device, frame_size=batch.frames.shape[-1], dtype=self.precision.dtype)
+                side, dtype = batch.frames.shape[-1], self.precision.dtype
+                budgets = Budgets.of(model, device, frame_size=side, dtype=dtype, after=check_interrupts)
             with self.precision.autocast(device):
                 visual = encode(model, moved.frames, budgets.frames)  # (B, K, V, D)
-            check_interrupts()
-            most = None if self.infer.text_rows is None else self.infer.text_rows * visual.shape[1]
-            own = texts or TextBuckets.of(model, Texts(batch.text_ids, batch.text_mask), device)
-            scorer = RowScorer(sequence_scorer, own, budgets.tokens, most_sequences=most, after=check_interrupts)
-            if shared is None:
-                rows = torch.arange(len(batch.text_item))
-                words = batch.word_positions
-                outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item, words=words)
+            if batch.word_positions is not None:
+                words, most_rows = batch.word_positions, self.infer.text_rows
+                with self.precision.autocast(device):
+                    outputs = score_with_words(
+                        model, moved, visual, words=words, budget=budgets.tokens, most_rows=most_rows
+                    )
             else:
-                moved = dataclasses.replace(moved, examples=shared.examples)
-                outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
+                most = None if self.infer.text_rows is None else self.infer.text_rows * visual.shape[1]
+                own = texts or TextBuckets.of(model, Texts(batch.text_ids, batch.text_mask), device)
+                scorer = RowScorer(sequence_scorer, own, budgets.tokens, most_sequences=most)
+                if shared is None:
+                    rows = torch.arange(len(batch.text_item))
+                    outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item)
+                else:
+                    moved = dataclasses.replace(moved, examples=shared.examples)
+                    outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
             _check_finite(outputs, batch.media_ids)
             if self.watch:
                 self.watch(outputs, moved)
@@ -136,11 +142,14 @@ class Predictor:
 def _score_pairs(scorer: RowScorer, visual: Tensor, shared: SharedTexts, media_ids: Sequence[str]) -> Outputs:
     """Return the outputs of every text with every item, item by item; visual tokens are (B, K, V, D)."""
     count = len(shared.examples)
+    pairs = torch.arange(len(visual) * count)  # (R,)
     if shared.wanted is None:
-        pairs = torch.arange(len(visual) * count)  # (R,)
         return scorer.score(visual, row_text=pairs % count, row_item=pairs // count)
-    pairs = shared.wanted(media_ids).flatten().nonzero()[:, 0]  # (R,)
-    return scorer.score(visual, row_text=pairs % count, row_item=pairs // count, place=pairs, total=len(visual) * count)
+    wanted = shared.wanted(media_ids).flatten()  # (R,)
+    logits = scorer.score(visual, row_text=pairs[wanted] % count, row_item=pairs[wanted] // count).logits
+    every = logits.new_zeros(len(pairs), *logits.shape[1:])  # (R, K, C)
+    every[wanted.to(every.device)] = logits
+    return Outputs(every)
 
 
 def _check_finite(outputs: Outputs, media_ids: Sequence[str]) -> None:

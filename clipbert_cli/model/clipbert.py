@@ -83,11 +83,8 @@ class ClipBert(nn.Module):
             "head": [self.head],
         }
 
-    def encode_visual(self, frames: Tensor, *, cells: Tensor | None = None) -> Tensor:
+    def encode_visual(self, frames: Tensor) -> Tensor:
         """Encode frames (B, K, T, 3, H, W), RGB of 0..255, as visual tokens (B, K, V, D).
-
-        Args:
-            cells: (V,) grid cells to keep, in place of the random draw of training.
 
         Raises:
             ValueError: the grid has more rows or columns than the model has position embeddings for.
@@ -95,7 +92,7 @@ class ClipBert(nn.Module):
         items, clips, length = frames.shape[:3]
         grid = self._encode_frames(frames.flatten(0, 2))  # (B*K*T, h, w, D)
         grid = grid.unflatten(0, (items * clips, length))  # (B*K, T, h, w, D)
-        tokens: Tensor = self.visual_embeddings(grid, cells=cells)  # (B*K, V, D)
+        tokens: Tensor = self.visual_embeddings(grid)  # (B*K, V, D)
         return tokens.view(items, clips, *tokens.shape[1:])  # (B, K, V, D)
 
     def _encode_frames(self, frames: Tensor) -> Tensor:
@@ -152,8 +149,7 @@ class ClipBert(nn.Module):
 
     def scorer(self, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> SequenceScorer:
         """Return an object that scores at inference with less work than `score`; it explains the arguments."""
-        embeddings = self.text_embeddings.word_embeddings.weight
-        return SequenceScorer(self.transformer, self.head, embeddings, dtype=dtype, compiled=compiled)
+        return SequenceScorer(self.transformer, self.head, dtype=dtype, compiled=compiled)
 
     def recompute_activations(self) -> None:
         """Save memory in training: the backward pass computes activations anew, stage by stage and layer by layer."""

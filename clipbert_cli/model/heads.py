@@ -101,7 +101,7 @@ class ClassifierHead(nn.Module):
         self.dropout = nn.Dropout(sizes.hidden_dropout)
         self.layers = nn.Sequential(nn.Linear(width, 2 * width), nn.ReLU(), nn.Linear(2 * width, num_outputs))
 
-    def forward(self, fused: Fused, *, words: Tensor | None, word_embeddings: Tensor) -> Scores:
+    def forward(self, fused: Fused, *, words: Tensor | None = None, word_embeddings: Tensor | None = None) -> Scores:
         """Score from `pooled` alone; the other arguments are for the head that predicts words."""
         return Scores(self.layers(self.dropout(fused.pooled)))  # (S, C)
 
@@ -123,16 +123,17 @@ class PretrainingHead(nn.Module):
         self.mlm_bias = nn.Parameter(torch.zeros(sizes.vocab_size))
         self.itm = nn.Linear(width, num_outputs)
 
-    def forward(self, fused: Fused, *, words: Tensor | None, word_embeddings: Tensor) -> Scores:
+    def forward(self, fused: Fused, *, words: Tensor | None = None, word_embeddings: Tensor | None = None) -> Scores:
         """Score whether text and media match, and the wanted words.
 
         Args:
             words: (2, M) int64, sequence and token of each word to predict; None predicts none.
-            word_embeddings: (W, D).
+            word_embeddings: (W, D), needed for them.
         """
         matches = self.itm(fused.pooled)  # (S, 2)
         if words is None:
             return Scores(matches)
+        assert word_embeddings is not None
         sequences, tokens = words
         # Some 15 % of the tokens are predicted. They are gathered first, because the product with the vocabulary is the
         # most costly operation of the head.

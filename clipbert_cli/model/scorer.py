@@ -24,16 +24,13 @@ class SequenceScorer:
     once: autocast would convert the weights in every call and keep the residual sums in float32.
 
     Args:
-        word_embeddings: (W, D), which the pretraining head reads.
         dtype: of the layers' weights and activations; pooler and classifier always compute in float32.
         compiled: run the inner layers through `torch.compile`.
     """
 
-    def __init__(
-        self, transformer: Transformer, head: nn.Module, word_embeddings: Tensor, *, dtype: torch.dtype, compiled: bool
-    ) -> None:
+    def __init__(self, transformer: Transformer, head: nn.Module, *, dtype: torch.dtype, compiled: bool) -> None:
         self.dtype, self.compiled = dtype, compiled
-        self.pool, self.head, self.word_embeddings = transformer.pool, head, word_embeddings
+        self.pool, self.head = transformer.pool, head
         self.num_outputs: int = head.num_outputs  # type: ignore[assignment]  # classes C of every head
         self.transformer = transformer if dtype == torch.float32 else copy.deepcopy(transformer).to(dtype)
 
@@ -41,19 +38,10 @@ class SequenceScorer:
         """Project text or visual tokens (n, t, D) to (n, t, 4D), see `Transformer.project_first`."""
         return self.transformer.project_first(tokens.to(self.dtype))
 
-    def __call__(self, text: Tensor, visual: Tensor, words: Tensor | None = None) -> Scores:
-        """Score S pairs of text (S, L, 4D) and visual tokens (S, V, 4D), both from `project`.
-
-        Args:
-            words: (2, M), sequence and token of each word to predict; None predicts none.
-        """
+    def __call__(self, text: Tensor, visual: Tensor) -> Tensor:
+        """Score S pairs of text (S, L, 4D) and visual tokens (S, V, 4D), both from `project`: (S, C) float32."""
         tokens = torch.cat([text, visual], dim=1)  # (S, L+V, 4D)
-        reads = 1 if words is None else text.shape[1]  # tokens of the last layer that the head reads
-        tokens = self.transformer.fuse_projected(tokens, reads=reads, compiled=self.compiled)  # (S, reads, D)
-        low = words is not None and self.dtype != torch.float32
-        with torch.autocast(tokens.device.type, dtype=self.dtype if low else None, enabled=low):
-            # Scores are ranked, so they are float32 whatever the layers are. Word scores are too many for that.
-            tokens = tokens if low else tokens.float()
-            fused = Fused(tokens, self.pool(tokens))
-            scores: Scores = self.head(fused, words=words, word_embeddings=self.word_embeddings)
-        return scores
+        # Scores are ranked, so they are float32 whatever the layers are.
+        first = self.transformer.fuse_projected(tokens, compiled=self.compiled).float()  # (S, 1, D)
+        scores: Scores = self.head(Fused(first, self.pool(first)))
+        return scores.logits

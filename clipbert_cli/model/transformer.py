@@ -10,7 +10,7 @@ The numbers are those of BERT (Devlin et al. 2019): exact GELU, and layer norm a
 The projections to queries, keys and values are packed into one matrix, in this order.
 
 Inference needs less work for the same numbers. Three methods are for it:
-`TransformerLayer.forward` with `reads` computes only the first tokens of a layer's output;
+`TransformerLayer.forward` with `only_first` computes only the first token of a layer's output;
 `Transformer.project_first` computes the first layer's projections, which depend on one token each, so a text's and a
 clip's are computed once, whatever they are fused with;
 `Transformer.fuse_projected` runs sequences of such tokens, all of one length, so that no padding and no mask is needed.
@@ -94,20 +94,20 @@ class TransformerLayer(nn.Module):
         self.output_norm = layer_norm(sizes)
         self.dropout = nn.Dropout(sizes.hidden_dropout)
 
-    def forward(self, tokens: Tensor, mask: Tensor | None = None, *, reads: int | None = None) -> Tensor:
-        """Run the layer on tokens (S, T, D); return all of them, or only the first `reads`, (S, reads, D).
+    def forward(self, tokens: Tensor, mask: Tensor | None = None, *, only_first: bool = False) -> Tensor:
+        """Run the layer on tokens (S, T, D); return all of them, or only the first, (S, 1, D).
 
         Args:
             mask: (S, 1, 1, T) bool, True = visible to every token; by default all tokens are visible.
         """
-        if reads is None:
+        if not only_first:
             query, key, value = self.qkv(tokens).chunk(3, dim=-1)  # (S, T, D) each
             return self.attend(tokens, query, key, value, mask)
-        # Every token has a key and a value, but only the tokens that are read have a query.
+        # Every token has a key and a value, but only the token that is read has a query.
         weight, bias = self.qkv.weight, self.qkv.bias
-        query = F.linear(tokens[:, :reads], weight[: self.width], bias[: self.width])  # (S, reads, D)
+        query = F.linear(tokens[:, :1], weight[: self.width], bias[: self.width])  # (S, 1, D)
         key, value = F.linear(tokens, weight[self.width :], bias[self.width :]).chunk(2, dim=-1)  # (S, T, D) each
-        return self.attend(tokens[:, :reads], query, key, value, mask)
+        return self.attend(tokens[:, :1], query, key, value, mask)
 
     def attend(self, tokens: Tensor, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
         """Run the layer after its projections: tokens and queries are (S, t, D), keys and values (S, T, D)."""
@@ -158,8 +158,8 @@ class Transformer(nn.Module):
         """Return tokens (n, t, D) and their three projections in the first layer, (n, t, 4D)."""
         return torch.cat([tokens, self.layers[0].qkv(tokens)], dim=-1)
 
-    def fuse_projected(self, tokens: Tensor, *, reads: int, compiled: bool = False) -> Tensor:
-        """Fuse sequences (S, T, 4D) from `project_first`, all tokens visible; return the first `reads`, (S, reads, D).
+    def fuse_projected(self, tokens: Tensor, *, compiled: bool = False) -> Tensor:
+        """Fuse sequences (S, T, 4D) from `project_first`, all tokens visible; return the first token, (S, 1, D).
 
         Args:
             compiled: run all layers but the first and the last through `torch.compile`.
@@ -167,12 +167,12 @@ class Transformer(nn.Module):
         first, *others = self.layers
         tokens, query, key, value = tokens.chunk(4, dim=-1)  # (S, T, D) each
         if not others:
-            return first.attend(tokens[:, :reads], query[:, :reads], key, value)
+            return first.attend(tokens[:, :1], query[:, :1], key, value)
         tokens = first.attend(tokens, query, key, value)  # (S, T, D)
         run = compiled_layer() if compiled else TransformerLayer.__call__
         for layer in others[:-1]:
             tokens = run(layer, tokens)
-        out: Tensor = others[-1](tokens, reads=reads)  # (S, reads, D)
+        out: Tensor = others[-1](tokens, only_first=True)  # (S, 1, D)
         return out
 
 

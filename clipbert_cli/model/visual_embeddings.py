@@ -33,12 +33,8 @@ class VisualEmbeddings(nn.Module):
         self.norm = layer_norm(sizes)
         self.dropout = nn.Dropout(sizes.hidden_dropout)
 
-    def forward(self, grid: Tensor, *, cells: Tensor | None = None) -> Tensor:
+    def forward(self, grid: Tensor) -> Tensor:
         """Turn grids (M, T, h, w, D) into visual tokens (M, V, D), in row-major order of the grid.
-
-        Args:
-            grid: features of every frame.
-            cells: (V,) int64 numbers of the cells to keep, in place of a random draw.
 
         Raises:
             ValueError: the grid has more rows or columns than there are embeddings for.
@@ -53,8 +49,7 @@ class VisualEmbeddings(nn.Module):
         features = features + self.row_embeddings.weight[:rows, None]  # + (h, 1, D)
         features = features + self.column_embeddings.weight[:columns]  # + (w, D)
         tokens = features.flatten(1, 2)  # (M, h*w, D)
-        if cells is None:
-            cells = self.draw_cells(tokens.shape[1], device=tokens.device)
+        cells = self.draw_cells(tokens.shape[1], device=tokens.device)
         if cells is not None:
             # One draw serves all clips of the batch, as in the original: sequences keep one length.
             tokens = tokens[:, cells]  # (M, V, D)

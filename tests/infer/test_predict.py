@@ -171,12 +171,12 @@ def sizes_seen(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], Exception
     seen: list[tuple[int, int]] = []
     right = SequenceScorer.__call__
 
-    def call(self: SequenceScorer, text: Tensor, visual: Tensor, words: Tensor | None) -> Any:
+    def call(self: SequenceScorer, text: Tensor, visual: Tensor) -> Any:
         length = text.shape[1] + visual.shape[1]
         if failure := fails(len(text) * length):
             raise failure
         seen.append((len(text), length))
-        return right(self, text, visual, words)
+        return right(self, text, visual)
 
     monkeypatch.setattr(SequenceScorer, "__call__", call)
     return seen

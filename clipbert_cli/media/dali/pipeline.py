@@ -5,6 +5,7 @@ B items, K clips, T frames, F frames of a segment, S canvas side.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.canvas import channels_first, resize_into, resize_size, upright
 from clipbert_cli.media.dali.clips import EncodedClips, Segment
-from clipbert_cli.memory import is_out_of_memory
+from clipbert_cli.memory import fits, is_out_of_memory
 from clipbert_cli.types import Kind
 
 if TYPE_CHECKING:
@@ -81,30 +82,10 @@ class DaliDecoder:
         parts = list(_parts(work))
         while parts:
             part = parts.pop(0)
-            if not self._fits(part, canvas):
+            if not fits(functools.partial(self._decode_part, part, canvas), divisible=len(part) > 1):
                 middle = len(part) // 2
                 parts[:0] = part[:middle], part[middle:]
         return canvas.view(len(items), first.num_clips, first.num_frames, 3, side, side)
-
-    def _fits(self, part: Sequence[_Work], canvas: torch.Tensor) -> bool:
-        """Decode a part; return False if memory does not suffice for it.
-
-        Raises:
-            RuntimeError: memory does not suffice for a single segment.
-        """
-        import torch
-
-        try:
-            self._decode_part(part, canvas)
-        except RuntimeError as exc:
-            if len(part) == 1 or not is_out_of_memory(exc):
-                raise
-        else:
-            return True
-        # Outside of the handler, whose traceback holds the memory.
-        if self._on_gpu:
-            torch.cuda.empty_cache()
-        return False
 
     def _decode_part(self, work: Sequence[_Work], canvas: torch.Tensor) -> None:
         """Write the frames of these segments onto the canvas, (B*K*T, 3, S, S)."""

@@ -27,7 +27,7 @@ from clipbert_cli.build import Evaluation, evaluation_sampling
 from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.infer.trained import TrainedRun
-from clipbert_cli.loading.collate import Collate
+from clipbert_cli.loading.collate import collate
 from clipbert_cli.loading.dataset import FailedItem, Item, MediaSettings, Position, load_clips
 from clipbert_cli.media.canvas import resize_pad
 from clipbert_cli.media.sampling import select
@@ -205,7 +205,7 @@ class Asker:
         self._numbers.append([*failed, *answered])
         setup = self.run.setup
         texts = functools.partial(setup.task.collate, tokenizer=setup.tokenizer, labelled=False)
-        loaded = Collate(texts, setup.media_settings(evaluation_sampling(setup.recipe), "video"))(items)
+        loaded = collate(items, texts)
         reasons = tuple((item.group, str(item.error)) for item in loaded.failed)
         return dataclasses.replace(loaded.batch, failed=reasons)
 

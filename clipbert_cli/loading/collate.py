@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch.utils.data import default_collate
 
-from clipbert_cli.loading.dataset import BadMedia, FailedItem, Item, MediaSettings, Position
+from clipbert_cli.loading.dataset import BadMedia, FailedItem, Item, Position
 from clipbert_cli.media.canvas import channels_first, channels_last
 from clipbert_cli.media.dali.clips import EncodedClips
 from clipbert_cli.types import Batch, Example, Texts
@@ -26,7 +26,7 @@ class LoadedBatch:
     """A batch of the usable items, and the items that are not usable.
 
     Args:
-        batch: without frames, (0,) uint8, as long as `clips` is not empty.
+        batch: without frames, (0,) uint8, if there are no usable items, and as long as `clips` is not empty.
         failed: items without any usable media item.
         replaced: media items in whose place another group is in the batch.
         positions: those of all items, in their order, failed ones included.
@@ -44,53 +44,34 @@ class LoadedBatch:
         return dataclasses.replace(self, batch=self.batch.pin_memory())
 
 
-class Collate:
-    """Collates items; the loading processes call it."""
+def collate(items: Sequence[Item | FailedItem], texts: CollateTexts) -> LoadedBatch:
+    """Return the batch of B usable items, whose text rows `texts` makes; B may be 0. The loading processes call it."""
+    usable = [item for item in items if isinstance(item, Item)]
+    encoded = any(isinstance(item.frames, EncodedClips) for item in usable)
+    return LoadedBatch(
+        _batch(usable, texts, encoded=encoded),
+        failed=tuple(item for item in items if isinstance(item, FailedItem)),
+        replaced=tuple(bad for item in usable for bad in item.instead_of),
+        positions=tuple(item.position for item in items),
+        clips=tuple(item.frames for item in usable) if encoded else (),
+    )
 
-    def __init__(self, texts: CollateTexts, settings: MediaSettings) -> None:
-        self.texts = texts
-        self.settings = settings
 
-    def __call__(self, items: Sequence[Item | FailedItem]) -> LoadedBatch:
-        """Return the batch of B usable items; B may be 0."""
-        usable = [item for item in items if isinstance(item, Item)]
-        encoded = any(isinstance(item.frames, EncodedClips) for item in usable)
-        return LoadedBatch(
-            self._batch(usable, encoded=encoded) if usable else self._empty_batch(),
-            failed=tuple(item for item in items if isinstance(item, FailedItem)),
-            replaced=tuple(bad for item in usable for bad in item.instead_of),
-            positions=tuple(item.position for item in items),
-            clips=tuple(item.frames for item in usable) if encoded else (),
-        )
-
-    def _batch(self, items: Sequence[Item], *, encoded: bool) -> Batch:
-        examples = tuple(example for item in items for example in item.group.examples)
-        text_item = [
-            number for number, item in enumerate(items) for example in item.group.examples for _ in example.texts
-        ]
-        texts = self.texts(examples)
-        frames = [] if encoded else [item.frames for item in items if isinstance(item.frames, torch.Tensor)]
-        return Batch(
-            frames=stack_frames(frames) if frames else torch.zeros(0, dtype=torch.uint8),  # (B, K, T, 3, S, S)
-            text_ids=texts.ids,
-            text_mask=texts.mask,
-            text_item=torch.tensor(text_item, dtype=torch.long),
-            examples=examples,
-            targets=texts.targets,
-            word_positions=texts.word_positions,
-            media_ids=tuple(item.group.media_id for item in items),
-        )
-
-    def _empty_batch(self) -> Batch:
-        sampling, size = self.settings.sampling, self.settings.frame_size
-        no_ids = torch.zeros((0, 1), dtype=torch.int64)
-        return Batch(
-            frames=torch.zeros((0, sampling.num_clips, sampling.num_frames, 3, size, size), dtype=torch.uint8),
-            text_ids=no_ids,
-            text_mask=no_ids.bool(),
-            text_item=no_ids[:, 0],
-            examples=(),
-        )
+def _batch(items: Sequence[Item], texts: CollateTexts, *, encoded: bool) -> Batch:
+    examples = tuple(example for item in items for example in item.group.examples)
+    text_item = [number for number, item in enumerate(items) for example in item.group.examples for _ in example.texts]
+    rows = texts(examples)
+    frames = [] if encoded else [item.frames for item in items if isinstance(item.frames, torch.Tensor)]
+    return Batch(
+        frames=stack_frames(frames) if frames else torch.zeros(0, dtype=torch.uint8),  # (B, K, T, 3, S, S)
+        text_ids=rows.ids,
+        text_mask=rows.mask,
+        text_item=torch.tensor(text_item, dtype=torch.long),
+        examples=examples,
+        targets=rows.targets,
+        word_positions=rows.word_positions,
+        media_ids=tuple(item.group.media_id for item in items),
+    )
 
 
 def stack_frames(frames: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 
 from clipbert_cli.errors import ClipbertError, DecodeError
-from clipbert_cli.loading.collate import Collate, LoadedBatch, stack_frames
+from clipbert_cli.loading.collate import LoadedBatch, stack_frames
 from clipbert_cli.loading.dataset import GroupDataset, Item, Position
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.media.backend import CONTAINER_HINT
@@ -46,7 +47,7 @@ class BatchDecoder:
     # One item that DALI cannot decode fails a whole batch, which is then decoded item by item. If PyAV fails, too, the
     # batch is loaded again without DALI, so that `on_bad_media` means the same with both decoders.
 
-    def __init__(self, dataset: GroupDataset | MixedDataset, collate: Collate) -> None:
+    def __init__(self, dataset: GroupDataset | MixedDataset, collate: Callable[[Sequence[Any]], LoadedBatch]) -> None:
         part = dataset.parts[0]
         self._settings = part.settings
         self._by_pyav = dataset.with_pyav_only()

@@ -5,11 +5,10 @@ K clips, T frames, S canvas side.
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 import numpy as np
@@ -20,7 +19,7 @@ from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.media.backend import PYAV, Decoder
 from clipbert_cli.media.canvas import check_aspect_ratio, resize_pad
 from clipbert_cli.media.dali.clips import EncodedClips, image_segment, video_segments
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels
+from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels, limited_to
 from clipbert_cli.media.frames import decode_canvas
 from clipbert_cli.media.images import decode_image, jpeg_size
 from clipbert_cli.media.packets import Buffer, PacketTable
@@ -102,6 +101,7 @@ class MediaSettings:
         return self.decoder.name == "dali" and not self.pyav_only and not self.black_frames
 
 
+@dataclass(eq=False, repr=False)
 class GroupDataset(Dataset[Item | FailedItem]):
     """The groups of one split; an item decodes the group's media item and samples its clips.
 
@@ -112,22 +112,13 @@ class GroupDataset(Dataset[Item | FailedItem]):
     # A failure is returned as `FailedItem` instead of being raised, because an exception loses its type between
     # processes. The loader decides what happens.
 
-    def __init__(
-        self,
-        groups: Sequence[Group],
-        source: MediaSource,
-        settings: MediaSettings,
-        *,
-        seed: int,
-        on_bad_media: OnBadMedia = "error",
-        draw: Callable[[Group, np.random.Generator], Group] | None = None,
-    ) -> None:
-        self.groups = groups
-        self.source = source
-        self.settings = settings
-        self.seed = seed
-        self.on_bad_media = on_bad_media
-        self.draw = draw
+    groups: Sequence[Group]
+    source: MediaSource
+    settings: MediaSettings
+    _: KW_ONLY
+    seed: int
+    on_bad_media: OnBadMedia = "error"
+    draw: Callable[[Group, np.random.Generator], Group] | None = None
 
     @property
     def parts(self) -> Sequence[GroupDataset]:
@@ -158,9 +149,7 @@ class GroupDataset(Dataset[Item | FailedItem]):
 
     def with_pyav_only(self) -> GroupDataset:
         """Return the same data, with PyAV decoding everything."""
-        other = copy.copy(self)
-        other.settings = dataclasses.replace(self.settings, pyav_only=True)
-        return other
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, pyav_only=True))
 
     def _load(self, position: Position, group: Group, rng: np.random.Generator) -> Item | FailedItem:
         try:
@@ -180,7 +169,7 @@ def load_clips(
         DecodeError: the item cannot be used; the message names it.
         StoreError: the item does not exist, or the store is broken.
     """
-    with named(source, media_id):
+    with named(source, media_id), limited_to(settings.max_pixels):
         info = source.info(media_id)
         with source.reading(media_id) as data:
             if info is None:
@@ -198,11 +187,10 @@ def load_clips(
 
 def _image_clips(data: Buffer, settings: MediaSettings, *, checksum: int | None) -> torch.Tensor | EncodedClips:
     _check_bytes(data, checksum)
-    limit, rotation = settings.max_pixels, settings.rotation
     # DALI decodes damaged files without an error. A checksum means that the file decoded when it was packed.
-    if settings.uses_dali and checksum is not None and (size := jpeg_size(data, max_pixels=limit, rotation=rotation)):
+    if settings.uses_dali and checksum is not None and (size := jpeg_size(data, rotation=settings.rotation)):
         return image_segment(data, height=size[0], width=size[1])
-    pixels = decode_image(data, max_pixels=limit, rotation=rotation)
+    pixels = decode_image(data, rotation=settings.rotation)
     return resize_pad(pixels[None], settings.frame_size)[None]  # (1, 1, 3, S, S)
 
 
@@ -215,7 +203,7 @@ def _video_clips(
     table: PacketTable | None,
 ) -> torch.Tensor | EncodedClips:
     check_aspect_ratio(info.height, info.width)
-    check_pixels(info.width, info.height, settings.max_pixels)
+    check_pixels(info.width, info.height)
     if settings.rotation == "ignore":
         info = dataclasses.replace(info, orientation=1)
     clips = select(info, settings.sampling, rng)
@@ -230,7 +218,6 @@ def _video_clips(
         settings.frame_size,
         info=info,
         packets=table,
-        max_pixels=settings.max_pixels,
         colours=decoder.colours,
     )
 

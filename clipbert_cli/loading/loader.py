@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.loading.collate import Collate, CollateTexts, LoadedBatch
+from clipbert_cli.loading.collate import CollateTexts, LoadedBatch, collate
 from clipbert_cli.loading.dali_batches import BatchDecoder
 from clipbert_cli.loading.dataset import BadMedia, GroupDataset, Position
 from clipbert_cli.loading.lookahead import lookahead
@@ -63,7 +64,7 @@ class BatchLoader:
         self.bad: dict[str, str] = {}
         self._on_bad_media = dataset.parts[0].on_bad_media
         self._max_bad = max_bad_fraction * sum(len({group.media_id for group in part.groups}) for part in dataset.parts)
-        self._collate = Collate(texts, dataset.parts[0].settings)
+        self._collate = functools.partial(collate, texts=texts)
         self._decoder: BatchDecoder | None = None
         self._loader = _TorchLoader(
             dataset,

@@ -2,53 +2,27 @@
 
 from __future__ import annotations
 
-import queue
-import threading
+from collections import deque
 from collections.abc import Iterator
-from typing import TypeVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+_END: Any = object()
 
-def lookahead(items: Iterator[T], *, depth: int = 2) -> Iterator[T]:
+
+def lookahead(items: Iterator[T], *, depth: int = 3) -> Iterator[T]:
     """Yield the same items in the same order, up to `depth` of them made beforehand by a thread.
 
-    An exception of `items` is raised here, in its place. The thread ends with this iterator: if that is closed early,
-    after the item that it is making.
+    An exception of `items`, which is a generator, is raised here, in its place. The thread ends with this iterator: if
+    that is closed early, after the item that it is making.
     """
-    made: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
-    closed = threading.Event()
-
-    def put(item: T | None, error: BaseException | None) -> None:
-        # The timeout lets the thread notice that nobody takes items from a full queue any more.
-        while not closed.is_set():
-            try:
-                made.put((item, error), timeout=0.1)
-            except queue.Full:
-                continue
-            return
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item, None)
-                if closed.is_set():
-                    return
-        except BaseException as exc:  # noqa: BLE001 - it is raised again by the consumer
-            put(None, exc)
-        else:
-            put(None, StopIteration())
-
-    thread = threading.Thread(target=work, name="lookahead", daemon=True)
-    thread.start()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="lookahead")
     try:
-        while True:
-            item, error = made.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item  # type: ignore[misc]
+        made = deque(pool.submit(next, items, _END) for _ in range(depth))
+        while (item := made.popleft().result()) is not _END:
+            made.append(pool.submit(next, items, _END))
+            yield item
     finally:
-        closed.set()
-        thread.join()
+        pool.shutdown(cancel_futures=True)

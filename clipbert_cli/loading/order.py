@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import KW_ONLY, dataclass
 
 from torch.utils.data import Sampler
 
@@ -12,6 +13,7 @@ from clipbert_cli.loading.step_layout import StepLayout
 from clipbert_cli.types import ALONE, Shard
 
 
+@dataclass(frozen=True, eq=False)
 class TrainingBatches(Sampler[list[Position]]):
     """One process's training batches, step by step, over the epochs of a mixture.
 
@@ -23,28 +25,25 @@ class TrainingBatches(Sampler[list[Position]]):
         after: number of steps that are already done.
     """
 
-    def __init__(
-        self,
-        mixture: Mixture,
-        *,
-        batch_size: int,
-        epochs: int,
-        seed: int,
-        shard: Shard = ALONE,
-        after: int = 0,
-    ) -> None:
-        self.mixture, self.layout = mixture, StepLayout(len(mixture), mixture.step_size, batch_size)
-        self.epochs, self.seed, self.shard, self.after = epochs, seed, shard, after
+    mixture: Mixture
+    _: KW_ONLY
+    batch_size: int
+    epochs: int
+    seed: int
+    shard: Shard = ALONE
+    after: int = 0
 
     def __iter__(self) -> Iterator[list[Position]]:
-        per_epoch = self.layout.steps_per_epoch
+        layout = StepLayout(len(self.mixture), self.mixture.step_size, self.batch_size)
+        per_epoch = layout.steps_per_epoch
         for epoch in range(self.after // per_epoch, self.epochs):
             order = self.mixture.order(seed=self.seed, epoch=epoch)
             for step in range(max(self.after, epoch * per_epoch) + 1, (epoch + 1) * per_epoch + 1):
-                for batch in self.layout.batches(step, self.shard) or [self.layout.step(step)[:1]]:
+                for batch in layout.batches(step, self.shard) or [layout.step(step)[:1]]:
                     yield [Position(epoch, order[place]) for place in batch]
 
 
+@dataclass(frozen=True, eq=False)
 class OrderedBatches(Sampler[list[Position]]):
     """Every position once, in order; with several processes each takes every `size`-th batch.
 
@@ -54,10 +53,11 @@ class OrderedBatches(Sampler[list[Position]]):
         done: numbers of batches, counted from 0, that are left out.
     """
 
-    def __init__(
-        self, count: int, *, batch_size: int, shard: Shard = ALONE, done: Collection[int] = frozenset()
-    ) -> None:
-        self.count, self.batch_size, self.shard, self.done = count, batch_size, shard, done
+    count: int
+    _: KW_ONLY
+    batch_size: int
+    shard: Shard = ALONE
+    done: Collection[int] = frozenset()
 
     @property
     def numbers(self) -> list[int]:

@@ -61,7 +61,7 @@ def _copied_ahead(batches: Iterable[Batch], stream: CopyStream, copying: Copying
     # Loading processes start with the first batch. They are forked here and not in the thread, because a fork copies
     # locks that other threads may hold at that moment.
     first = list(islice(source, 1))
-    for batch, moved, copied in lookahead(map(stream.copy, chain(first, source)), depth=1):
+    for batch, moved, copied in lookahead(map(stream.copy, chain(first, source)), depth=2):
         with copying():
             stream.wait(moved, copied)
         yield batch, moved

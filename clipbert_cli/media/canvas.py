@@ -83,13 +83,8 @@ def resize_pad(frames: np.ndarray | torch.Tensor, size: int, *, dtype: torch.dty
     """
     import torch
 
-    dtype = dtype or torch.uint8
-    if dtype not in (torch.uint8, torch.float32):
-        raise ValueError(f"dtype is {dtype}, but must be torch.uint8 or torch.float32")
     if isinstance(frames, np.ndarray):
         frames = torch.from_numpy(np.require(frames, requirements="W"))
-    if frames.ndim != 4 or frames.shape[-1] != 3 or frames.dtype != torch.uint8:
-        raise ValueError(f"frames are {frames.dtype} {tuple(frames.shape)}, but must be uint8 (M, h, w, 3)")
     _, height, width, _ = frames.shape
     canvas = empty_canvas(len(frames), size=size, frame=(height, width), dtype=dtype)
     # One frame at a time stays in the processor's cache.

@@ -25,7 +25,6 @@ from av.video.stream import VideoStream
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.bitstream import NalFormat
 from clipbert_cli.media.ffmpeg import (
-    MAX_PIXELS,
     check_pixels,
     configure_decoder,
     create_decoder,
@@ -70,16 +69,16 @@ _FORMATS = """
 _FORMAT_OPTIONS = {"protocol_whitelist": "none", "format_whitelist": ",".join(_FORMATS.split())}
 
 
-def open_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Video:
+def open_video(data: bytes) -> Video:
     """Open a video file that is held in memory. The result is a context manager that closes it.
 
     Raises:
-        DecodeError: the file is empty, is not a video, or has frames of more than `max_pixels` pixels.
+        DecodeError: the file is empty, is not a video, or its frames are too large.
     """
     if not data:
         raise DecodeError("the file is empty")
     try:
-        return Video(data, max_pixels=max_pixels)
+        return Video(data)
     except DecodeError as exc:
         raise DecodeError(f"{exc}{looks_like(data)}", hint=exc.hint) from exc
 
@@ -93,9 +92,8 @@ class Video:
         packets_read: number of packets that were read since the video was opened or rewound.
     """
 
-    def __init__(self, data: bytes, *, max_pixels: int) -> None:
+    def __init__(self, data: bytes) -> None:
         self._data = data
-        self._max_pixels = max_pixels
         self._open()
 
     def __enter__(self) -> Video:
@@ -224,15 +222,14 @@ class Video:
             try:
                 if self.container_format in _FORMATS_WITHOUT_CONTAINER and not _START_CODE.match(self._data[:64]):
                     raise DecodeError("it is a piece of a video file whose beginning is missing")
-                self.stream = _video_stream(self._container, max_pixels=self._max_pixels)
+                self.stream = _video_stream(self._container)
                 self.shown = ShownFrames(self.stream)
                 self.packets_read = 0
                 self._kept: set[int] = set()  # times of the frames that are in the decoder
                 self._decoder = self.stream.codec_context
                 if self.has_alpha:
                     # FFmpeg's own decoders ignore the transparency.
-                    alpha_decoder = _ALPHA_DECODERS[self._decoder.name]
-                    self._decoder = create_decoder(alpha_decoder, max_pixels=self._max_pixels)
+                    self._decoder = create_decoder(_ALPHA_DECODERS[self._decoder.name])
             except BaseException:
                 self._container.close()
                 raise
@@ -416,7 +413,7 @@ def _is_before(item: Packet | VideoFrame, start: int | None) -> bool:
     return start is not None and item.pts is not None and item.pts < start
 
 
-def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:
+def _video_stream(container: InputContainer) -> VideoStream:
     """Return the video stream that FFmpeg's commands choose, its decoder configured.
 
     This is the largest of the streams that are marked as the default, or of all if none is. Cover art is never chosen,
@@ -439,7 +436,7 @@ def _video_stream(container: InputContainer, *, max_pixels: int) -> VideoStream:
         key=lambda each: (each.frames != 1, bool(each.disposition & Disposition.default), each.width * each.height),
     )
     context = stream.codec_context
-    check_pixels(context.width, context.height, max_pixels)
+    check_pixels(context.width, context.height)
     report_frame(context.width * context.height)
-    configure_decoder(context, max_pixels=max_pixels)
+    configure_decoder(context)
     return stream

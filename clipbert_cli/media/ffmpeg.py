@@ -14,6 +14,27 @@ from clipbert_cli.errors import DecodeError
 MAX_PIXELS = 178_956_970
 """Pixels of the largest image or video frame that is decoded: the size from which Pillow, too, suspects a bomb."""
 
+_most_pixels: ContextVar[int] = ContextVar("most_pixels", default=MAX_PIXELS)
+
+
+@contextlib.contextmanager
+def limited_to(max_pixels: int) -> Iterator[None]:
+    """Decode no image or frame of more pixels in the block, instead of `MAX_PIXELS`."""
+    token = _most_pixels.set(max_pixels)
+    try:
+        yield
+    finally:
+        _most_pixels.reset(token)
+
+
+def check_pixels(width: int, height: int) -> None:
+    """Raise `DecodeError` if an image or frame has more pixels than are decoded."""
+    if width * height > (most := _most_pixels.get()):
+        raise DecodeError(
+            f"it is {width} x {height}: more than {most} pixels",
+            hint="raise data.max_pixels if the file is not a decompression bomb",
+        )
+
 
 _on_frame: ContextVar[Callable[[int], None] | None] = ContextVar("on_frame", default=None)
 
@@ -80,34 +101,25 @@ def looks_like(data: bytes | memoryview) -> str:
     return ""
 
 
-def check_pixels(width: int, height: int, max_pixels: int) -> None:
-    """Raise `DecodeError` if a frame has more than `max_pixels` pixels."""
-    if width * height > max_pixels:
-        raise DecodeError(
-            f"its frames are {width} x {height}: more than {max_pixels} pixels",
-            hint="raise data.max_pixels if the file is not a decompression bomb",
-        )
-
-
-def create_decoder(name: str, *, max_pixels: int) -> VideoCodecContext:
+def create_decoder(name: str) -> VideoCodecContext:
     """Return a decoder that needs no container, configured by `configure_decoder`."""
     context = av.CodecContext.create(name, "r")
     assert isinstance(context, VideoCodecContext)
-    configure_decoder(context, max_pixels=max_pixels)
+    configure_decoder(context)
     return context
 
 
-def configure_decoder(context: VideoCodecContext, *, max_pixels: int) -> None:
+def configure_decoder(context: VideoCodecContext) -> None:
     """Make a decoder use one thread and report every error."""
     # Frame threads would swallow the error of a truncated last packet.
     context.thread_type = "NONE"
     context.thread_count = 1
     # By default FFmpeg conceals most errors with guessed pixels. Its other detection flags (crccheck, bitstream,
-    # buffer) found nothing more in 700 damaged files. FFmpeg compares `max_pixels` with a size that includes the
+    # buffer) found nothing more in 700 damaged files. FFmpeg compares its `max_pixels` with a size that includes the
     # padding of its buffers, so this value is only a coarse bound; `check_pixels` is exact.
     context.options = {
         "err_detect": "explode",
-        "max_pixels": str(2 * max_pixels + 2**20),
+        "max_pixels": str(2 * _most_pixels.get() + 2**20),
         # Some containers state where chroma samples lie. The scaler would then compute other pixels than FFmpeg's
         # commands, which look at the stream alone, and than a decoder that has no container.
         "chroma_sample_location": "unspecified",

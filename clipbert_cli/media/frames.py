@@ -24,7 +24,7 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.backend import Colours
 from clipbert_cli.media.canvas import empty_canvas, resize_into
 from clipbert_cli.media.container import open_video
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels
+from clipbert_cli.media.ffmpeg import check_pixels
 from clipbert_cli.media.images import on_white
 from clipbert_cli.media.packets import Buffer, ChangedBytesError, PacketTable, decode_packets
 from clipbert_cli.media.sampling import FrameIndices
@@ -84,7 +84,6 @@ def decode_canvas(
     *,
     info: VideoInfo,
     packets: PacketTable | None = None,
-    max_pixels: int = MAX_PIXELS,
     colours: Colours = "original",
 ) -> torch.Tensor:
     """Return the frames `clips` of a video, resized and padded to a square canvas as `canvas.resize_pad` does it.
@@ -104,7 +103,7 @@ def decode_canvas(
     for k, clip in enumerate(clips):
         for t, index in enumerate(clip):
             targets.setdefault(index, []).append(canvas[k, t])
-    frames = rgb_frames(data, targets, info=info, packets=packets, max_pixels=max_pixels, colours=colours)
+    frames = rgb_frames(data, targets, info=info, packets=packets, colours=colours)
     chunk_length = max(1, _BYTES_RESIZED_TOGETHER // (3 * info.height * info.width))
     while chunk := list(itertools.islice(frames, chunk_length)):
         for index, frame in chunk:
@@ -123,7 +122,6 @@ def rgb_frames(
     *,
     info: VideoInfo,
     packets: PacketTable | None = None,
-    max_pixels: int = MAX_PIXELS,
     colours: Colours = "original",
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (index, (h, w, 3) uint8 RGB) of every wanted frame, each once, in decoding order.
@@ -132,15 +130,15 @@ def rgb_frames(
     BT.601, of limited range unless the stream or its container states full range. Transparent pixels lie on white.
 
     Raises:
-        DecodeError: an index out of range, an error before the last wanted frame, frames of more than `max_pixels`
-            pixels, or frames that differ from `info` because it belongs to another file.
+        DecodeError: an index out of range, an error before the last wanted frame, frames that are too large, or frames
+            that differ from `info` because it belongs to another file.
     """
     for index in {0, *(change[0] for change in info.size_changes)}:
-        check_pixels(*info.size_of(index)[::-1], max_pixels)
+        check_pixels(*info.size_of(index)[::-1])
     if wanted and not 0 <= min(wanted) <= max(wanted) < len(info.pts):
         raise DecodeError(f"frames {min(wanted)} to {max(wanted)} are wanted, but only {len(info.pts)} frames decode")
     reformatter = VideoReformatter()  # Keeps its conversion tables from frame to frame.
-    with closing(_frames(data, wanted, info=info, packets=packets, max_pixels=max_pixels)) as frames:
+    with closing(_frames(data, wanted, info=info, packets=packets)) as frames:
         for index, frame in frames:
             if (frame.height, frame.width) != info.size_of(index):
                 raise _other_file(index)
@@ -148,13 +146,13 @@ def rgb_frames(
 
 
 def _frames(
-    data: Buffer, wanted: Collection[int], *, info: VideoInfo, packets: PacketTable | None, max_pixels: int
+    data: Buffer, wanted: Collection[int], *, info: VideoInfo, packets: PacketTable | None
 ) -> Generator[tuple[int, VideoFrame], None, None]:
     """Yield the wanted frames through the packet table, and those that it does not give through the container."""
     missing = set(wanted)
     if packets is not None:
         try:
-            for index, frame in decode_packets(data, packets, wanted, max_pixels=max_pixels):
+            for index, frame in decode_packets(data, packets, wanted):
                 missing.discard(index)
                 yield index, frame
         except ChangedBytesError:
@@ -163,15 +161,13 @@ def _frames(
             # The bytes are right, so another version of FFmpeg made the table. The container decides.
             pass
     if missing:
-        yield from _linear(data, missing, info=info, max_pixels=max_pixels)
+        yield from _linear(data, missing, info=info)
 
 
-def _linear(
-    data: Buffer, wanted: Collection[int], *, info: VideoInfo, max_pixels: int
-) -> Iterator[tuple[int, VideoFrame]]:
+def _linear(data: Buffer, wanted: Collection[int], *, info: VideoInfo) -> Iterator[tuple[int, VideoFrame]]:
     """Yield the wanted frames by decoding from the start; their times are compared with those of `info`."""
     missing = set(wanted)
-    with open_video(bytes(data), max_pixels=max_pixels) as video:
+    with open_video(bytes(data)) as video:
         for index, (time, frame) in enumerate(video.frames()):
             if index not in missing:
                 continue

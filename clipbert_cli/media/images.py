@@ -15,7 +15,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, looks_like, report_frame
+from clipbert_cli.media.ffmpeg import check_pixels, looks_like, report_frame
 from clipbert_cli.types import Rotation
 
 # Pillow documents OSError and SyntaxError. On damaged files its parsers also raise all of these.
@@ -46,11 +46,11 @@ class ProbedImage:
 
 
 @contextlib.contextmanager
-def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+def open_image(data: bytes | memoryview) -> Iterator[Image.Image]:
     """Open an image that is held in memory, without decoding it; an animated one at its first frame.
 
     Raises:
-        DecodeError: the file is empty, is not an image or has more than `max_pixels` pixels; errors of Pillow inside
+        DecodeError: the file is empty, is not an image or is too large; errors of Pillow inside
             the `with` block also become this one.
     """
     if not data:
@@ -60,8 +60,7 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
             # The size is checked below. Pillow's other warnings (odd EXIF, truncated metadata) do not concern pixels.
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=_formats()) as image:
-                if image.width * image.height > max_pixels:
-                    raise DecodeError(f"it is {image.width} x {image.height}: more than {max_pixels} pixels")
+                check_pixels(image.width, image.height)
                 report_frame(image.width * image.height)
                 yield image
     except DecodeError:
@@ -73,7 +72,7 @@ def open_image(data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS) -> Ite
             ) from exc
         raise DecodeError(f"it is not an image that the installed Pillow can read{looks_like(data)}") from exc
     except Image.DecompressionBombError as exc:
-        raise DecodeError(f"it has more than {max_pixels} pixels") from exc
+        raise DecodeError(f"it has too many pixels: {exc}") from exc
     except MemoryError as exc:
         raise DecodeError("there is not enough memory to decode it") from exc
     except _PILLOW_ERRORS as exc:
@@ -91,9 +90,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in (*_FORMATS, "HEIF") if name in Image.OPEN)
 
 
-def jpeg_size(
-    data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, rotation: Rotation = "ignore"
-) -> tuple[int, int] | None:
+def jpeg_size(data: bytes | memoryview, *, rotation: Rotation = "ignore") -> tuple[int, int] | None:
     """Return (height, width) of an image that DALI may decode, read from its header alone.
 
     None unless every JPEG decoder gives the pixels of `decode_image`: the file must be a JPEG in grey or three channels
@@ -102,20 +99,20 @@ def jpeg_size(
     Raises:
         DecodeError: see `open_image`.
     """
-    with open_image(data, max_pixels=max_pixels) as image:
+    with open_image(data) as image:
         rotated = rotation == "apply" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
         if image.format != "JPEG" or image.mode not in ("RGB", "L") or rotated:
             return None
         return image.height, image.width
 
 
-def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedImage:
+def probe_image(data: bytes) -> ProbedImage:
     """Decode an image fully, as `decode_image` does, and return its size and mode.
 
     Raises:
         DecodeError: as `decode_image`.
     """
-    with open_image(data, max_pixels=max_pixels) as image:
+    with open_image(data) as image:
         mode, form = image.mode, image.format or "unknown"
         orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
         frames = int(getattr(image, "n_frames", 1))
@@ -125,9 +122,7 @@ def probe_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedImage:
         return ProbedImage(image.width, image.height, mode, form, frames, orientation)
 
 
-def decode_image(
-    data: bytes | memoryview, *, max_pixels: int = MAX_PIXELS, rotation: Rotation = "ignore"
-) -> np.ndarray:
+def decode_image(data: bytes | memoryview, *, rotation: Rotation = "ignore") -> np.ndarray:
     """Return an image's pixels.
 
     Grey and palette images become RGB, transparent pixels lie on white, and 16-bit grey is scaled to 8 bits and
@@ -141,10 +136,10 @@ def decode_image(
         (h, w, 3) uint8 RGB.
 
     Raises:
-        DecodeError: the file is not an image, is damaged, has more than `max_pixels` pixels, or its pixels are floating
+        DecodeError: the file is not an image, is damaged or too large, or its pixels are floating
             point numbers.
     """
-    with open_image(data, max_pixels=max_pixels) as image:
+    with open_image(data) as image:
         return np.array(_rgb_image(ImageOps.exif_transpose(image) if rotation == "apply" else image))
 
 

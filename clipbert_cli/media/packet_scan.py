@@ -19,7 +19,6 @@ from av.video.frame import VideoFrame
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.bitstream import NalFormat
 from clipbert_cli.media.container import Video
-from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.media.packets import PacketDecoder, PacketTable
 from clipbert_cli.media.shown_frames import ShownFrames
 
@@ -58,14 +57,14 @@ class _Stated:
     certain: np.ndarray
 
 
-def scan_packets(video: Video, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Scan | None:
+def scan_packets(video: Video, data: bytes) -> Scan | None:
     """Decode all of a video through its packets; None if anything is unusual and the container has to be used.
 
     `video` must have been opened or rewound just before; its packets are used up.
     """
     try:
         found = _read_packets(video, data)
-        return None if found is None else _decode_all(video, data, *found, max_pixels=max_pixels)
+        return None if found is None else _decode_all(video, data, *found)
     except DecodeError:
         return None
 
@@ -135,10 +134,10 @@ def _offset(payload: bytes, data: bytes, stated: int | None) -> int:
     return data.find(payload, stated, stated + len(payload) + _MAX_HEADER)
 
 
-def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, *, max_pixels: int) -> Scan | None:
+def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated) -> Scan | None:
     """Decode every packet in order, and complete the table with what the frames show."""
     needs_pixels = bool((table.entry[1:] & ~stated.certain[1:]).any())
-    decoder = PacketDecoder(table, max_pixels=max_pixels)
+    decoder = PacketDecoder(table)
     shown = ShownFrames(video.stream)
     before: int | None = None
     order: list[int] = []  # the packet of each shown frame
@@ -180,7 +179,7 @@ def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated, 
     decodes_alone[first_shown:] = False
     table.entry[:] &= (table.shows >= 0) | decodes_alone
     table = dataclasses.replace(table, coded_size=decoder.coded_size)
-    decoder = PacketDecoder(table, max_pixels=max_pixels)
+    decoder = PacketDecoder(table)
     # Backwards, because the frames that an entry has to give depend on the entries after it.
     for entry in np.flatnonzero(table.entry & ~stated.certain)[::-1].tolist():
         if entry and not _gives_same_pixels(data, decoder, entry, checksums):

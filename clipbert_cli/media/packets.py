@@ -25,7 +25,7 @@ from av.packet import Packet
 from av.video.frame import VideoFrame
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, create_decoder, decode_errors, report_frame
+from clipbert_cli.media.ffmpeg import create_decoder, decode_errors, report_frame
 
 Buffer = bytes | memoryview
 
@@ -154,10 +154,10 @@ def _span(table: PacketTable, start: int, stop: int, frames: list[int]) -> Packe
 class PacketDecoder:
     """Decodes packets of one video."""
 
-    def __init__(self, table: PacketTable, *, max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, table: PacketTable) -> None:
         self.table = table
         with decode_errors():
-            context = create_decoder(table.codec, max_pixels=max_pixels)
+            context = create_decoder(table.codec)
             if table.extradata:
                 context.extradata = table.extradata
             if table.tag:
@@ -216,9 +216,7 @@ class PacketDecoder:
             yield frame.pts, frame
 
 
-def decode_packets(
-    data: Buffer, table: PacketTable, wanted: Collection[int], *, max_pixels: int = MAX_PIXELS
-) -> Iterator[tuple[int, VideoFrame]]:
+def decode_packets(data: Buffer, table: PacketTable, wanted: Collection[int]) -> Iterator[tuple[int, VideoFrame]]:
     """Yield (frame index, frame) of every wanted frame, each once, in the decoder's order.
 
     Raises:
@@ -226,7 +224,7 @@ def decode_packets(
         DecodeError: an error in the bitstream, a frame that is missing, or a table of another file.
     """
     table.check_size(data)
-    decoder = PacketDecoder(table, max_pixels=max_pixels)
+    decoder = PacketDecoder(table)
     for span in plan(table, wanted):
         missing = set(span.frames)
         for packet, frame in decoder.decode(data, span.packets):

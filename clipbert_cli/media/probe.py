@@ -11,7 +11,7 @@ from fractions import Fraction
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import Video, open_video
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels
+from clipbert_cli.media.ffmpeg import check_pixels
 from clipbert_cli.media.packet_scan import Scan, scan_packets
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.types import VideoInfo
@@ -34,15 +34,15 @@ class ProbedVideo:
     packets: PacketTable | None = field(default=None, repr=False)
 
 
-def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
+def probe_video(data: bytes) -> ProbedVideo:
     """Decode a video from its beginning to its end or to the first error, and return what was found.
 
     Raises:
-        DecodeError: the file is not a video, no frame could be decoded, or frames have more than `max_pixels` pixels.
+        DecodeError: the file is not a video, no frame could be decoded, or frames are too large.
     """
-    with open_video(data, max_pixels=max_pixels) as video:
+    with open_video(data) as video:
         damage = ""
-        scan = scan_packets(video, data, max_pixels=max_pixels)
+        scan = scan_packets(video, data)
         if scan is None:
             video.rewind()
             scan, damage = _decode_all(video)
@@ -51,7 +51,7 @@ def probe_video(data: bytes, *, max_pixels: int = MAX_PIXELS) -> ProbedVideo:
         shown = scan.shown
         assert shown.size is not None
         for height, width in (shown.size, *(change[1:] for change in shown.size_changes)):
-            check_pixels(width, height, max_pixels)
+            check_pixels(width, height)
         stream = video.stream
         info = VideoInfo(
             width=shown.size[1],

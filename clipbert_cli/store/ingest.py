@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.canvas import check_aspect_ratio
-from clipbert_cli.media.ffmpeg import MAX_PIXELS, watching
+from clipbert_cli.media.ffmpeg import limited_to, watching
 from clipbert_cli.media.frame_folder import folder_as_video, frame_files
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import ProbedVideo, probe_video
@@ -96,7 +96,8 @@ def ingest(candidate: Candidate) -> Ingested:
             usable.append(file)
             continue
         try:
-            ingested = _ingest_file(candidate, file)
+            with limited_to(candidate.settings.max_pixels):
+                ingested = _ingest_file(candidate, file)
         except DecodeError as exc:
             skipped.append((file, str(exc)))
             continue
@@ -121,11 +122,11 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
         if settings.frame_rate is not None:
             data = folder_as_video(file, settings.frame_rate)
         if settings.transcode is not None:
-            data = transcode_video(data or read_file(file), settings.transcode, max_pixels=settings.max_pixels)
+            data = transcode_video(data or read_file(file), settings.transcode)
     stored = read_file(file) if data is None else data
     if len(stored) > MAX_ITEM_BYTES:
         raise DecodeError("its frames are larger than 4 GiB, the limit for an item of a store")
-    known, probed = media_records(candidate.media_id, stored, settings.kind, max_pixels=settings.max_pixels)
+    known, probed = media_records(candidate.media_id, stored, settings.kind)
     return Ingested(
         file,
         zlib.crc32(stored),
@@ -153,9 +154,7 @@ def read_file(path: Path) -> bytes:
         raise DecodeError(f"it cannot be read: {exc.strerror}") from exc
 
 
-def media_records(
-    media_id: str, data: bytes, kind: Kind, *, max_pixels: int = MAX_PIXELS
-) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
+def media_records(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, bytes], ProbedVideo | None]:
     """Return the records of an item by key, and what probing a video gave (None for an image).
 
     Raises:
@@ -164,9 +163,9 @@ def media_records(
     of_the_file = {"bytes": len(data), "crc32": zlib.crc32(data)}
     with watching(_advance):
         if kind == "image":
-            record = records.image_record(probe_image(data, max_pixels=max_pixels), **of_the_file)
+            record = records.image_record(probe_image(data), **of_the_file)
             return records.sealed({records.info_key(media_id): record}), None
-        probed = probe_video(data, max_pixels=max_pixels)
+        probed = probe_video(data)
     check_aspect_ratio(probed.info.height, probed.info.width)  # Training would refuse the video.
     known = {records.info_key(media_id): records.video_record(probed, **of_the_file)}
     if probed.packets:

@@ -12,7 +12,6 @@ from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import display_matrix, open_video
-from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.media.frames import COLOURSPACE, has_alpha, to_rgb
 
 _TIME_BASE = Fraction(1, 90_000)
@@ -38,7 +37,7 @@ class Transcode:
             raise ValueError(f"{self}: long_side must be 16 to 16384, gop 1 to 10000 and crf 0 to 51")
 
 
-def transcode_video(data: bytes, settings: Transcode, *, max_pixels: int = MAX_PIXELS) -> bytes:
+def transcode_video(data: bytes, settings: Transcode) -> bytes:
     """Return the re-encoded video.
 
     Its frames keep their times, counted from the first one, and their orientation. Colours are those that decoding the
@@ -50,7 +49,7 @@ def transcode_video(data: bytes, settings: Transcode, *, max_pixels: int = MAX_P
             would notice later that its end is missing.
     """
     file = io.BytesIO()
-    with open_video(data, max_pixels=max_pixels) as video, av.open(file, "w", format="mp4") as output:
+    with open_video(data) as video, av.open(file, "w", format="mp4") as output:
         time_base = video.stream.time_base or Fraction(1)
         stream = None
         before = -1

@@ -117,11 +117,3 @@ def test_tensors_and_arrays_are_the_same() -> None:
 
 def test_a_line_keeps_one_pixel() -> None:
     assert resize_pad(np.full((1, 1, 1000, 3), 9, np.uint8), 64)[0, :, 0].unique().tolist() == [9]
-
-
-@pytest.mark.parametrize(
-    "frames", [np.zeros((2, 3, 8, 8), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((1, 8, 8, 3), np.float32)]
-)
-def test_other_shapes_and_types_are_refused(frames: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="uint8 \\(M, h, w, 3\\)"):
-        resize_pad(frames, 16)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.canvas import empty_canvas, resize_into, resize_pad, upright
+from clipbert_cli.media.ffmpeg import limited_to
 from clipbert_cli.media.frames import decode_canvas, decode_frames
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.sampling import ClipSampling, select
@@ -169,8 +170,8 @@ def test_floating_point_pixels_are_refused() -> None:
 
 
 def test_images_beyond_the_pixel_cap_are_refused_before_decoding() -> None:
-    with pytest.raises(DecodeError, match="more than 100 pixels"):
-        decode_image(image(marked_frame(1)), max_pixels=100)
+    with pytest.raises(DecodeError, match="more than 100 pixels"), limited_to(100):
+        decode_image(image(marked_frame(1)))
     bomb = image(Image.new("1", (20_000, 9_000)))  # 22 kB that would be half a gigabyte of RGB
     with pytest.raises(DecodeError, match="pixels"):
         decode_image(bomb)

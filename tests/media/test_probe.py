@@ -17,7 +17,7 @@ from PIL import Image
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.container import open_video
-from clipbert_cli.media.ffmpeg import watching
+from clipbert_cli.media.ffmpeg import limited_to, watching
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import probe_video
@@ -281,9 +281,10 @@ def test_a_time_that_is_some_frames_late_does_not_end_the_video(late: int, is_wh
 
 def test_frames_beyond_the_pixel_cap_are_refused() -> None:
     data = video(2)
-    assert probe_video(data, max_pixels=96 * 64).info.complete
-    with pytest.raises(DecodeError, match="96 x 64"):
-        probe_video(data, max_pixels=96 * 64 - 1)
+    with limited_to(96 * 64):
+        assert probe_video(data).info.complete
+    with limited_to(96 * 64 - 1), pytest.raises(DecodeError, match="96 x 64"):
+        probe_video(data)
 
 
 def test_damaged_videos_neither_crash_nor_hang() -> None:

@@ -81,8 +81,9 @@ def video_segments(
     Raises:
         DecodeError: the video does not have a wanted frame, or the bytes are not those of the table.
     """
-    stream = _stream(info, table, decoder)
-    if isinstance(stream, str):
+    try:
+        stream = _stream(info, table, decoder)
+    except UnusualError:
         return None
     table.check_size(data)
     slots: dict[int, list[int]] = {}
@@ -129,48 +130,51 @@ def why_not(info: VideoInfo, table: PacketTable | None, decoder: Decoder) -> str
     """
     if table is None:
         return "it has no packet table"
-    found = _stream(info, table, decoder)
-    return found if isinstance(found, str) else ""
+    try:
+        _stream(info, table, decoder)
+    except UnusualError as exc:
+        return str(exc)
+    return ""
 
 
-def _stream(info: VideoInfo, table: PacketTable, decoder: Decoder) -> _Stream | str:
-    """Return the set-up with which DALI decodes a video, or the reason why PyAV has to."""
+def _stream(info: VideoInfo, table: PacketTable, decoder: Decoder) -> _Stream:
+    """Return the set-up with which DALI decodes a video.
+
+    Raises:
+        UnusualError: PyAV has to decode it.
+    """
     if (limits := decoder.codecs.get(table.codec)) is None:
-        return f"{decoder.device} does not decode {table.codec}"
+        raise UnusualError(f"{decoder.device} does not decode {table.codec}")
     # A segment's file has one size, and does not state the range of the colours.
     if info.size_changes:
-        return "its frames change their size"
+        raise UnusualError("its frames change their size")
     if table.color_range == _FULL_RANGE:
-        return "its colours have full range"
-    stream: _Stream | str
+        raise UnusualError("its colours have full range")
     if table.codec in ("h264", "hevc"):
         stream = _cropped_stream(info, table)
     else:
         stream = _Stream(table.extradata, (info.height, info.width))
-    if isinstance(stream, str) or decoder.device_type == "cpu":
+    if decoder.device_type == "cpu":
         return stream
     height, width = stream.coded
     # DALI 2.4 looks up NVDEC's decoders by the size of coded pictures, which NVDEC rounds up to multiples of 16.
     if (height | width) % 16:
-        return f"its coded pictures are {width} x {height}: not multiples of 16"
+        raise UnusualError(f"its coded pictures are {width} x {height}: not multiples of 16")
     if not limits.accept(width, height):
-        return f"the GPU does not decode {table.codec} of {width} x {height}"
+        raise UnusualError(f"the GPU does not decode {table.codec} of {width} x {height}")
     return stream
 
 
-def _cropped_stream(info: VideoInfo, table: PacketTable) -> _Stream | str:
+def _cropped_stream(info: VideoInfo, table: PacketTable) -> _Stream:
     nal_format = NalFormat.of(table.codec, table.extradata)
     if nal_format is None or not nal_format.length_size:
-        return "start codes separate its units"
+        raise UnusualError("start codes separate its units")
     is_usual = table.extradata[1] in _H264_PROFILES if table.codec == "h264" else table.extradata[1] & 31 == _HEVC_MAIN
     if not is_usual:
-        return f"its profile {table.extradata[1]} of {table.codec} is not 8 bits in 4:2:0"
-    try:
-        picture = coded_picture(table.codec, table.extradata)
-    except UnusualError as exc:
-        return str(exc)
+        raise UnusualError(f"its profile {table.extradata[1]} of {table.codec} is not 8 bits in 4:2:0")
+    picture = coded_picture(table.codec, table.extradata)
     if (picture.height, picture.width) != (info.height, info.width):
-        return "its parameter sets state another size than its frames have"
+        raise UnusualError("its parameter sets state another size than its frames have")
     coded = picture.coded_height, picture.coded_width
     if coded == (info.height, info.width):
         return _Stream(table.extradata, coded)

@@ -22,7 +22,7 @@ _TO_ESCAPE = re.compile(rb"\x00\x00(?=[\x00-\x03])")
 
 
 class UnusualError(Exception):
-    """The parameter set has a form that is left to PyAV; the text says which."""
+    """The video has a form that is left to PyAV; the text says which."""
 
 
 @dataclass(frozen=True, slots=True)

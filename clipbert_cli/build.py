@@ -3,7 +3,7 @@
     recipe ──► Setup(recipe, task, tokenizer, world) ─────────────────────────────────────┐
                                                                                           ▼
     annotations ─► Example ┐                                                          train/loop.py
-                           ├─► GroupDataset ─► Collate ─► Batch ─► model ─► task.loss     │
+                           ├─► GroupDataset ─► collate ─► Batch ─► model ─► task.loss     │
     store ─► bytes ─► clips ┘                               └─► infer.Predictor ─► Prediction ─► predictions.jsonl
                                                                                         └─► task.score ─► metrics
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from clipbert_cli.media.backend import Decoder
     from clipbert_cli.media.sampling import ClipSampling
     from clipbert_cli.model.clipbert import ClipBert
-    from clipbert_cli.model.weights.load import LoadReport
+    from clipbert_cli.model.weights.load import LoadReport, Part
     from clipbert_cli.recipe.schema import Recipe
     from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.runtime.distributed import World
@@ -312,16 +312,16 @@ class Setup:
         import torch
 
         from clipbert_cli.model.clipbert import ClipBert
-        from clipbert_cli.model.starting import StartingFiles, load_start, plan_model
+        from clipbert_cli.model.starting import load_start, plan_model
 
         recipe, data = self.recipe, self.recipe.data
-        places = {
-            "checkpoint": recipe.model.weights.checkpoint,
+        # The parts of a whole model's checkpoint are replaced by those of the other files.
+        places: dict[Part, str | None] = {
+            "all": recipe.model.weights.checkpoint,
             "bert": recipe.model.weights.bert,
             "visual": recipe.model.visual.weights,
         }
-        named = {} if resumed else {part: local_place(recipe, place) for part, place in places.items() if place}
-        files = StartingFiles(**named)
+        files = {} if resumed else {part: local_place(recipe, place) for part, place in places.items() if place}
         config, vision = plan_model(recipe.model, files, vocabulary=len(self.tokenizer), resumed=resumed)
         if len(self.tokenizer) != config.bert.vocab_size:
             raise RecipeError(
@@ -330,8 +330,8 @@ class Setup:
                 hint="set model.bert.vocab_size to null, which takes the size of the vocabulary, or name in "
                 "model.tokenizer the vocabulary that the model was trained with",
             )
-        for weights in (files.checkpoint, files.bert):
-            self._check_words_of(weights)
+        for part in ("all", "bert"):
+            self._check_words_of(files.get(part))
         # What no file provides starts at random. The seed makes two runs of one recipe equal.
         torch.manual_seed(recipe.seed)
         head = dataclasses.replace(self.task.head(), task=recipe.task)
@@ -429,18 +429,18 @@ class Setup:
         from clipbert_cli.loading.order import OrderedBatches
 
         infer = self.recipe.infer
-        questions = self.task.questions(split.examples, media_ids=media_ids, max_examples=infer.max_examples_per_group)
+        most = infer.max_examples_per_group
+        groups, of_all = self.task.questions(split.examples, media_ids=media_ids, max_examples=most)
         shared = None
-        if questions.shared:
+        if of_all:
             # Tokenized once here, and not by every loading process for every media item.
-            texts = self.task.collate(questions.shared, self.tokenizer, labelled=False)
-            shared = SharedTexts(tuple(questions.shared), texts)
-        draw = self.task.draw(questions.groups, training=False)
+            shared = SharedTexts(tuple(of_all), self.task.collate(of_all, self.tokenizer, labelled=False))
+        draw = self.task.draw(groups, training=False)
         on_bad_media: OnBadMedia = "error" if self.recipe.data.on_bad_media == "error" else "report"
         sampling = evaluation_sampling(self.recipe)
-        dataset = self._dataset(questions.groups, split.media, sampling, draw, on_bad_media=on_bad_media)
-        order = OrderedBatches(len(questions.groups), batch_size=infer.batch_size, shard=self.world.shard, done=done)
-        total = len(questions.groups) if shared else len(split.examples)
+        dataset = self._dataset(groups, split.media, sampling, draw, on_bad_media=on_bad_media)
+        order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=self.world.shard, done=done)
+        total = len(groups) if shared else len(split.examples)
         return Evaluation(self.batches(dataset, order, labelled=False), shared, total, order.numbers)
 
     def media_settings(

@@ -146,7 +146,7 @@ class ScoreFolder:
             OutputError: it cannot be written.
         """
         media, texts = self.scoring.media, self.scoring.texts
-        try:
+        with self._writing():
             with atomic_path(self.unfinished / SCORES) as file:
                 scores = np.lib.format.open_memmap(file, mode="w+", dtype="<f4", shape=(len(media), len(texts.keys)))
                 for number in range(self.scoring.batches):
@@ -166,9 +166,14 @@ class ScoreFolder:
             os.replace(self.unfinished / SCORES, self.path / SCORES)
             fsync(self.path)
             shutil.rmtree(self.unfinished)
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as exc:
             raise OutputError(
-                f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues"
+                f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues from here"
             ) from exc
 
     # ------------------------------------------------------------------------------------ every process
@@ -182,7 +187,7 @@ class ScoreFolder:
         fields = {prediction.media_id: prediction.fields for prediction in predictions}
         positions = self.scoring.positions(number)
         rows = np.full((len(positions), len(self.scoring.texts.keys)), np.nan, dtype="<f4")
-        try:
+        with self._writing():
             for row, position in enumerate(positions):
                 found = fields[self.scoring.media[position]]
                 if "scores" in found:
@@ -192,10 +197,6 @@ class ScoreFolder:
                         stream.write(found["media_error"])
             with atomic_file(self.unfinished / f"rows-{number}.npy", mode="wb", durable=True) as stream:
                 np.save(stream, rows)
-        except OSError as exc:
-            raise OutputError(
-                f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues from here"
-            ) from exc
 
 
 def _holds(path: Path, text: str) -> bool:

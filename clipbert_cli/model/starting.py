@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +17,8 @@ from clipbert_cli.model.weights.vision import load_vision_model
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE
 from clipbert_cli.recipe.schema import ModelConfig
 
-
-@dataclass(frozen=True)
-class StartingFiles:
-    """Local files or folders that a recipe names; None starts that part from random weights."""
-
-    checkpoint: Path | None = None
-    bert: Path | None = None
-    visual: Path | None = None
+StartingFiles = Mapping[Part, Path]
+"""The local files or folders that a recipe names, by what they start; other parts start from random weights."""
 
 
 def plan_model(
@@ -41,19 +34,20 @@ def plan_model(
         RecipeError: a size in the recipe is not that of the files, or no file describes the vision model.
         WeightsError: a file is missing, damaged, or describes another kind of model.
     """
-    saved_in = resumed or (files.checkpoint if files.checkpoint and is_saved_model(files.checkpoint) else None)
+    whole = files.get("all")
+    saved_in = resumed or (whole if whole and is_saved_model(whole) else None)
     saved = read_description(saved_in) if saved_in else None
     found: Mapping[str, Any] = {}
     if saved:
         found = {name: getattr(saved.config.bert, name) for name in FROM_FILE}
-    elif files.bert:
-        found = read_bert_sizes(files.bert)
-    bert = filled(config.bert, found, source=(saved_in or files.bert or Path()) / CONFIG_FILE)
+    elif "bert" in files:
+        found = read_bert_sizes(files["bert"])
+    bert = filled(config.bert, found, source=(saved_in or files.get("bert", Path())) / CONFIG_FILE)
     if bert.vocab_size is None:
         bert = bert.model_copy(update={"vocab_size": vocabulary})
     vision = None
     if config.visual.kind == "hf":
-        vision = saved.vision if saved else read_vision_model(files.visual) if files.visual else None
+        vision = saved.vision if saved else read_vision_model(files["visual"]) if "visual" in files else None
         if vision is None:
             raise RecipeError(
                 "model.visual.weights is null: with kind hf it names the folder of the model",
@@ -68,12 +62,10 @@ def load_start(model: ClipBert, files: StartingFiles) -> list[LoadReport]:
     Raises:
         WeightsError: weights are missing, damaged, or do not fit.
     """
-    reports = []
-    sources: dict[Part, Path | None] = {"all": files.checkpoint, "bert": files.bert, "visual": files.visual}
-    for parts, source in sources.items():
-        encoder = model.visual_encoder
-        if source and parts == "visual" and isinstance(encoder, HuggingFaceEncoder):
-            reports.append(load_vision_model(encoder, source))
-        elif source:
-            reports.append(load_weights(model, source, parts=parts))
-    return reports
+    encoder = model.visual_encoder
+    return [
+        load_vision_model(encoder, source)
+        if parts == "visual" and isinstance(encoder, HuggingFaceEncoder)
+        else load_weights(model, source, parts=parts)
+        for parts, source in files.items()
+    ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
@@ -141,18 +142,16 @@ class VocabularyTask(AnswerTask):
         rows = Outputs(outputs.logits[list(learnable)])
         return super().validation_losses(rows, dataclasses.replace(batch, examples=tuple(learnable.values())))
 
-    def predict_answers(
-        self, outputs: Outputs, batch: Batch, probabilities: Callable[[Tensor], Tensor]
-    ) -> list[Prediction]:
-        """Return predictions with the fields `answer`, `score` (its probability) and `top` (the `infer.top` best).
+    @abstractmethod
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probabilities (N, answers) of logits (N, K, answers)."""
 
-        Args:
-            probabilities: logits (N, K, answers) -> probabilities (N, answers).
-        """
+    def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
+        """Return predictions with the fields `answer`, `score` (its probability) and `top` (the `infer.top` best)."""
         # The vocabulary is in the order of its labels, so that label i is the answer at position i.
         names = list(self.answers)
         # Labels that no answer has are cut off before the softmax, so that they take no share of the probability.
-        shares = probabilities(outputs.logits[..., : len(names)].float())  # (N, answers)
+        shares = self.probabilities(outputs.logits[..., : len(names)].float())  # (N, answers)
         scores, labels = shares.topk(min(self.infer.top, len(names)), dim=-1)  # (N, top)
         predictions = []
         for example, row_scores, row_labels in zip(batch.examples, scores.tolist(), labels.tolist(), strict=True):

@@ -16,7 +16,6 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
@@ -38,19 +37,6 @@ if TYPE_CHECKING:
 
 # Draws the random part of a group's texts each time the group is read. It depends on its two arguments only.
 Draw = Callable[[Group, np.random.Generator], Group]
-
-
-@dataclass(frozen=True)
-class Questions:
-    """The media items to predict for, and the texts that each of them meets.
-
-    Attributes:
-        groups: media items with the examples that belong to them. Without examples where `shared` is given.
-        shared: examples whose texts every media item of `groups` is scored with; empty if each group has its own.
-    """
-
-    groups: Sequence[Group]
-    shared: Sequence[Example] = ()
 
 
 COMMON_FIELDS = ("example_id", "media_id", "start", "end", "answer_type")
@@ -262,14 +248,18 @@ class Task(ABC):
 
     # ------------------------------------------------------------------------------------------ questions
 
-    def questions(self, examples: Sequence[Example], *, media_ids: Sequence[str], max_examples: int) -> Questions:
-        """Return what to ask about which media item.
+    def questions(
+        self, examples: Sequence[Example], *, media_ids: Sequence[str], max_examples: int
+    ) -> tuple[Sequence[Group], Sequence[Example]]:
+        """Return the media items to predict for, and the examples whose texts all of them are scored with.
+
+        Each group has its own examples where there are none for all.
 
         Args:
             media_ids: further media items, where every text is scored with every item.
             max_examples: the largest number of examples in a group. It changes speed and memory, never a prediction.
         """
-        return Questions(group_by_media(examples, max_examples=max_examples))
+        return group_by_media(examples, max_examples=max_examples), ()
 
     def ask(self, media_id: str, text: str, options: Sequence[str]) -> Example:
         """Return the example of a single question about a single media item, without annotations.

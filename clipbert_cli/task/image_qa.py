@@ -18,7 +18,7 @@ from clipbert_cli.task.answers import VocabularyTask
 from clipbert_cli.task.base import COMMON_FIELDS, make_example
 from clipbert_cli.task.pooling import binary_cross_entropy, label_probabilities
 from clipbert_cli.text.fields import Record, RecordError
-from clipbert_cli.types import Batch, Example, Outputs, Prediction
+from clipbert_cli.types import Batch, Example, Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -106,11 +106,9 @@ class ImageQa(VocabularyTask):
         """Return the binary cross entropy of the pooled clips, summed over labels, mean over examples."""
         return {"loss": binary_cross_entropy(outputs.logits, batch.targets["labels"], pool=self.objective.pool)}
 
-    def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
-        """Predict the most probable answer. The probabilities of all answers need not sum to 1."""
-        return self.predict_answers(
-            outputs, batch, lambda logits: label_probabilities(logits, pool=self.objective.pool)
-        )
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the probability of each answer on its own. They need not sum to 1."""
+        return label_probabilities(logits, pool=self.objective.pool)
 
     def credit(self, answer: Any, target: Any) -> float:
         """Return the soft label of the answer, 0 if nobody gave it."""

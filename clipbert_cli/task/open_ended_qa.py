@@ -15,7 +15,7 @@ from clipbert_cli.task.answers import VocabularyTask
 from clipbert_cli.task.base import COMMON_FIELDS, make_example
 from clipbert_cli.task.pooling import class_probabilities, cross_entropy
 from clipbert_cli.text.fields import Record, RecordError
-from clipbert_cli.types import Batch, Example, Outputs, Prediction
+from clipbert_cli.types import Batch, Example, Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,8 +55,6 @@ class OpenEndedQa(VocabularyTask):
         """Return the cross entropy of the pooled clips, mean over examples."""
         return {"loss": cross_entropy(outputs.logits, batch.targets["labels"], pool=self.objective.pool)}
 
-    def predict(self, outputs: Outputs, batch: Batch) -> list[Prediction]:
-        """Predict the answer with the largest pooled logit."""
-        return self.predict_answers(
-            outputs, batch, lambda logits: class_probabilities(logits, pool=self.objective.pool)
-        )
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Return the softmax of the pooled logits."""
+        return class_probabilities(logits, pool=self.objective.pool)

@@ -28,13 +28,7 @@ POOLS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def pool_clips(logits: Tensor, pool: str) -> Tensor:
-    """Pool logits (N, K, C) to (N, C): element-wise mean, maximum or log-sum-exp over the clips.
-
-    Raises:
-        ValueError: `pool` is not a key of `POOLS`.
-    """
-    if pool not in POOLS:
-        raise ValueError(f"objective.pool is {pool!r}, but must be one of {', '.join(POOLS)}")
+    """Pool logits (N, K, C) to (N, C): element-wise mean, maximum or log-sum-exp over the clips."""
     return POOLS[pool](at_least_float32(logits))
 
 
@@ -100,15 +94,9 @@ def rank_margin(logits: Tensor, *, pool: str, texts_per_item: int, margin: float
     """Return the mean over items and negatives of max(0, margin + negative - positive); scores are in 0..1.
 
     Args:
-        logits: (B*texts_per_item, K, 1), item by item, the item's own text first.
-
-    Raises:
-        ValueError: `pool` is `lse`, which the original does not define for this loss; or there are no negatives.
+        logits: (B*texts_per_item, K, 1), item by item, the item's own text first and at least one other.
+        pool: `mean` or `max`; the original does not define `lse` for this loss.
     """
-    if pool == "lse":
-        raise ValueError("objective.pool is 'lse', but the margin loss needs 'mean' or 'max'")
-    if texts_per_item < 2:
-        raise ValueError(f"texts_per_item is {texts_per_item}, but the margin loss needs at least one negative text")
     # Each negative is compared with the own text of its item, in column 0. The margin is one of scores, not of logits.
     scores = match_probability(logits, pool=pool).view(-1, texts_per_item)  # (B, texts)
     return (margin + scores[:, 1:] - scores[:, :1]).relu().mean()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clipbert_cli.errors import AnnotationError, UsageError
-from clipbert_cli.task.base import COMMON_FIELDS, Draw, Questions, Task, make_example
+from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, make_example
 from clipbert_cli.task.intervals import Interval
 from clipbert_cli.task.measures import Measure
 from clipbert_cli.task.metrics import RECALLS, rank_measures, recall_table, retrieval_metrics, text_and_media_ranks
@@ -52,14 +52,16 @@ class Retrieval(Task):
     def check_truth(self, example: Example) -> None:
         """Accept every example: the truth is the media item, which every record names."""
 
-    def questions(self, examples: Sequence[Example], *, media_ids: Sequence[str], max_examples: int) -> Questions:
+    def questions(
+        self, examples: Sequence[Example], *, media_ids: Sequence[str], max_examples: int
+    ) -> tuple[Sequence[Group], Sequence[Example]]:
         """Return every media item of the examples and of `media_ids` once, and the examples as texts for all of them.
 
         An example with an empty media id is a text to search for, which belongs to no item.
         """
         # A dict keeps the order of first appearance, which decides the rows of a score folder.
         gallery = dict.fromkeys([*(example.media_id for example in examples if example.media_id), *media_ids])
-        return Questions([Group(media_id, ()) for media_id in gallery], shared=examples)
+        return [Group(media_id, ()) for media_id in gallery], examples
 
     def ask(self, media_id: str, text: str, options: Sequence[str]) -> Example:
         """Raise UsageError: a retrieval model answers no questions."""

@@ -50,7 +50,7 @@ def write_bert(folder: Path, *, kind: type = BertModel, **changes: object) -> An
 def started(folder: Path, *, vocabulary: int = 90, **sizes: Any) -> ClipBert:
     """A model whose transformer starts from a folder; the recipe states nothing but `sizes`."""
     config = ModelConfig(visual=VISUAL, bert=BertConfigSection(**sizes))
-    start = StartingFiles(bert=folder)
+    start: StartingFiles = {"bert": folder}
     planned, vision = plan_model(config, start, vocabulary=vocabulary)
     model = ClipBert(planned, HeadSpec("classifier", 3), vision).eval()
     load_start(model, start)
@@ -99,9 +99,9 @@ def test_a_real_minilm_starts_the_transformer() -> None:
 
 def test_a_bert_of_masked_words_has_no_pooler(tmp_path: Path) -> None:
     write_bert(tmp_path, kind=BertForMaskedLM)
-    planned, _ = plan_model(ModelConfig(visual=VISUAL), StartingFiles(bert=tmp_path), vocabulary=90)
+    planned, _ = plan_model(ModelConfig(visual=VISUAL), {"bert": tmp_path}, vocabulary=90)
     model = ClipBert(planned, HeadSpec("pretraining", 2))
-    (report,) = load_start(model, StartingFiles(bert=tmp_path))
+    (report,) = load_start(model, {"bert": tmp_path})
     assert {"transformer.pooler.weight", "transformer.pooler.bias"} <= set(report.new)
     assert "head.transform.weight" in report.loaded
 
@@ -157,6 +157,6 @@ def test_what_is_no_such_bert_is_refused(change: Callable[[dict[str, Any]], None
 
 
 def test_without_weights_the_sizes_are_bert_bases_and_the_vocabularys() -> None:
-    planned, _ = plan_model(ModelConfig(), StartingFiles(), vocabulary=77)
+    planned, _ = plan_model(ModelConfig(), {}, vocabulary=77)
     assert planned.bert.vocab_size == 77
     assert ClipBert(planned.model_copy(update={"visual": VISUAL}), HeadSpec("classifier", 2)).sizes.hidden_size == 768

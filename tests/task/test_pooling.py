@@ -176,15 +176,3 @@ def test_the_loss_of_texts_without_masked_words_is_zero() -> None:
         assert pooling.masked_words(scores, none, positions=positions).item() == 0
     total, right = pooling.count_words(scores, none, rows=none, num_rows=2)
     assert total.tolist() == right.tolist() == [0, 0]
-
-
-def test_an_unknown_pool_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"objective\.pool is 'median'.*mean, max, lse"):
-        pooling.pool_clips(torch.zeros(1, 1, 1), "median")
-
-
-def test_the_margin_loss_refuses_lse_and_items_without_negatives() -> None:
-    with pytest.raises(ValueError, match="lse"):
-        pooling.rank_margin(torch.zeros(4, 1, 1), pool="lse", texts_per_item=2)
-    with pytest.raises(ValueError, match="texts_per_item is 1"):
-        pooling.rank_margin(torch.zeros(4, 1, 1), pool="mean", texts_per_item=1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import textwrap
+from dataclasses import asdict
 from typing import Annotated, TextIO
 
 import typer
@@ -37,7 +38,7 @@ def doctor(
     is_broken = any(finding.state == "broken" for finding in findings)
     verdicts = sorted(finding.verdict() for finding in findings if finding.state != "ok")
     if as_json:
-        print_json({"is_broken": is_broken, "findings": [finding.fields() for finding in findings]})
+        print_json({"is_broken": is_broken, "findings": [asdict(finding) for finding in findings]})
     else:
         print_result("", *(line for each in verdicts or ["ok"] for line in _wrapped(each, 2, sys.stdout)))
     raise typer.Exit(int(is_broken))

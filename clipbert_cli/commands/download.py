@@ -144,7 +144,6 @@ def _pack(plan: DownloadPlan, results: list[PartResult]) -> None:
         if result.part.kind != "media" or result.state != "complete" or store.exists():
             continue
         with counting(f"packing {result.name}", "files") as show:
-            store.parent.mkdir(parents=True, exist_ok=True)
             try:
                 summary = pack_media(
                     [plan.layout.folder(result.part)], store, kind=result.part.media_kind, on_progress=show

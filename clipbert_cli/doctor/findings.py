@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Literal
 
 State = Literal["ok", "slow", "broken"]
 
@@ -34,10 +34,6 @@ class Finding:
         """Return the line that a person reads at the end, "" if all is well."""
         said = {"ok": "", "slow": "slower than it could be", "broken": "broken"}[self.state]
         return f"{said}: {self.part}: {self.problem}; {self.advice}" if said else ""
-
-    def fields(self) -> dict[str, Any]:
-        """Return the finding for programs."""
-        return asdict(self)
 
 
 def binary_size(count: float) -> str:

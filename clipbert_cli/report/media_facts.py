@@ -49,13 +49,14 @@ def media_facts(source: MediaSource, media_ids: Sequence[str]) -> MediaFacts:
             problems.append((media_id, str(exc)))
             continue
         if info is None:
-            found["size"][_size(record.get("height"), record.get("width"))] += 1
+            height, width = record["height"], record["width"]
         else:
             durations.append(info.shown_seconds)
             if info.average_rate:
                 rates.append(float(info.average_rate))
-            found["size"][_size(*info.upright_size)] += 1
+            height, width = info.upright_size
             found["damage"][info.failure or "none"] += 1
+        found["size"][f"{width} x {height}"] += 1
         found["format"][_text(record.get("codec") or record.get("format"))] += 1
         found["decoded by"][_text(record.get("decode"))] += 1
     charts = [
@@ -71,10 +72,6 @@ def most_frequent(counter: Counter[str], limit: int = 12) -> Counts:
     rows = [(name, f"{count:,}") for name, count in counter.most_common(limit)]
     rest = sum(counter.values()) - sum(count for _, count in counter.most_common(limit))
     return rows + ([(f"{len(counter) - limit:,} others", f"{rest:,}")] if rest else [])
-
-
-def _size(height: Any, width: Any) -> str:
-    return f"{width} x {height}" if height and width else "unknown"
 
 
 def _text(value: Any) -> str:

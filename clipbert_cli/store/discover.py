@@ -47,14 +47,13 @@ def unmatched_pattern(missing: Iterable[Path | str]) -> str | None:
     return found and f"the shell replaces {found} only without quotes, and where files match it: see ls {found}"
 
 
-def find_frame_folders(sources: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+def find_frame_folders(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     """Return the folders of the sources that hold images, each of which is a video, and the other files.
 
     Raises:
         UsageError: a source does not exist, or is a file.
         OSError: a folder cannot be read.
     """
-    sources = list(sources)
     if named := [source for source in sources if source.is_file()]:
         raise UsageError(f"{named[0]} is a file, but --frame-folders packs folders of images", hint="name folders")
     files = find_files(sources)

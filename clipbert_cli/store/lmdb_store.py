@@ -356,8 +356,7 @@ class LmdbStore(MediaSource):
         return records.media_fields(record, self.kind)
 
     def checksum(self, media_id: str) -> int | None:
-        found = (self.record(media_id) or {}).get("crc32")
-        return found if isinstance(found, int) else None
+        return (self.record(media_id) or {}).get("crc32")
 
     def _opened(self) -> lmdb.Environment:
         """Return this process's LMDB, which is opened on first use and once more after a fork."""

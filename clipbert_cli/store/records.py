@@ -208,7 +208,7 @@ def listing(media_id: str, kind: str, record: dict[str, Any] | None) -> dict[str
         "codec": known.get("codec") or known.get("format"),
         "width": known.get("width"),
         "height": known.get("height"),
-        "rotation": _DEGREES[known.get("orientation", 1)] if record else None,
+        "rotation": _DEGREES[record["orientation"]] if record else None,
         "frames": known.get("frames"),
         "first_seconds": None,
         "last_seconds": None,

@@ -125,7 +125,7 @@ def _verify(item: StoreItem) -> ItemReport:
         if record is not None:
             # The checksum first: it also finds changes that decoders pass over, and it costs a hundredth of decoding.
             with source.reading(media_id) as data:
-                if (record.get("bytes"), record.get("crc32")) != (len(data), zlib.crc32(data)):
+                if (record["bytes"], record["crc32"]) != (len(data), zlib.crc32(data)):
                     return ItemReport(wrong="its bytes are not those that were packed")
         found = scan_item(item)
         if found.wrong or record is None or source.kind == "image":

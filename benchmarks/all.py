@@ -30,10 +30,6 @@ Written by `benchmarks/all.py`. The docstring of each script says what its numbe
 """
 
 
-class FailedError(Exception):
-    """A script printed no result."""
-
-
 def scripts(folder: Path = FOLDER) -> list[str]:
     """Return the names of the files that can be started; the others are modules that they share."""
     files = [file for file in folder.glob("*.py") if file.name != Path(__file__).name]
@@ -46,25 +42,21 @@ def sections(text: str) -> dict[str, str]:
     return {name: f"## {name}\n{body.rstrip()}\n" for name, body in zip(parts[1::2], parts[2::2], strict=True)}
 
 
-def measure(file: Path, options: Sequence[str]) -> str:
+def section(file: Path, options: Sequence[str]) -> str:
     """Run a script and return its section.
 
     Raises:
-        FailedError: the last line that it printed is not a result (`harness.run`).
+        RuntimeError: the last line that it printed is not a result (`harness.run`).
     """
     command = [f"{file.parent.name}/{file.name}", *options]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, *command],
-        cwd=file.parent.parent,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
+        [sys.executable, *command], cwd=file.parents[1], env=environment, capture_output=True, text=True, check=False
     )
     printed = done.stdout.rstrip()
     if not printed.rpartition("\n")[2].startswith("Result: "):
         last = (done.stderr.strip().splitlines() or ["it printed nothing"])[-1]
-        raise FailedError(f"{file.stem} failed with exit code {done.returncode}: {last}")
+        raise RuntimeError(f"{file.stem} failed with exit code {done.returncode}: {last}")
     # Paths of this machine mean nothing to the reader.
     shown = " ".join("FOLDER" if Path(word).is_absolute() else word for word in command)
     missed = f"\n\nThe script's limits were not reached (exit code {done.returncode})." if done.returncode else ""
@@ -79,8 +71,8 @@ def run(names: Sequence[str], options: Sequence[str], output: Path, folder: Path
     for name in names:
         print(f"{name} ...", file=sys.stderr, flush=True)
         try:
-            kept[name] = measure(folder / f"{name}.py", options)
-        except FailedError as exc:
+            kept[name] = section(folder / f"{name}.py", options)
+        except RuntimeError as exc:
             failures.append(str(exc))
             continue
         output.write_text("\n".join([INTRODUCTION, *(kept[each] for each in sorted(kept))]), encoding="utf-8")
@@ -90,15 +82,14 @@ def run(names: Sequence[str], options: Sequence[str], output: Path, folder: Path
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=scripts(), help=f"of {', '.join(scripts())}")
-    parser.add_argument("--output", type=Path, default=RESULTS, help="the file to write")
     parser.add_argument("options", nargs="*", help="after `--`: options of the one script that --only names")
     options = parser.parse_args()
     names = options.only or scripts()
     if options.options and len(names) != 1:
         parser.error("options of a script need --only with its name alone")
-    failures = run(names, options.options, options.output)
+    failures = run(names, options.options, RESULTS)
     print(*failures, sep="\n", end="\n" if failures else "", file=sys.stderr)
-    print(f"{len(names) - len(failures)} of {len(names)} benchmarks measured: {options.output}")
+    print(f"{len(names) - len(failures)} of {len(names)} benchmarks measured: {RESULTS}")
     return int(bool(failures))
 
 

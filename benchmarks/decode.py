@@ -15,9 +15,7 @@ each way and video counts.
     decode     the same without resizing: packets to RGB
     bound      only the packets that have to be decoded, no RGB
 
-Last, the script compares the items per second of training clips with two loading processes and with one, in elapsed
-time while every process has work; this needs two idle cores. The exit code is 1 if a figure misses the limits of the
-constants WANTED.
+The exit code is 1 if a figure misses the limits of the constants WANTED.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ import math
 import time
 from argparse import Namespace
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -40,26 +38,19 @@ from harness import Outcome, command_line, run
 from PIL import Image
 from torch.nn.functional import interpolate
 
-from clipbert_cli.loading.dataset import GroupDataset, MediaSettings
-from clipbert_cli.loading.loader import BatchLoader
-from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.media.canvas import resize_size
 from clipbert_cli.media.frames import decode_canvas, rgb_frames
 from clipbert_cli.media.packets import PacketTable, decode_packets
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
-from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import pack_media
 from clipbert_cli.store.transcode import Transcode, transcode_video
-from clipbert_cli.types import Example, Group, Texts, VideoInfo
+from clipbert_cli.types import VideoInfo
 
 SIDE = 448
 WANTED = {"loader": {"train": 3.3, "eval": 5.5}, "loader, transcoded": {"train": 8.0, "eval": 12.0}}
 """Least speedup against the baseline."""
-WANTED_OF_BOUND, WANTED_OF_WORKERS = 1.3, 1.7
-"""Largest time of `decode` as a multiple of `bound`; least speedup of two loading processes against one."""
-LOADED = 48
-"""Items to load at least, so that each process has several batches while all of them work."""
+WANTED_OF_BOUND = 1.3
+"""Largest time of `decode` as a multiple of `bound`."""
 POLICIES = {
     "train": ClipSampling("random", 8, 2, 2.0),
     "eval": ClipSampling("clips", 16, 2, 2.0, safeguard=True),
@@ -172,62 +163,21 @@ WAYS: dict[str, Callable[..., object]] = {"baseline": baseline, "loader": loader
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-def turns_of_ways(sets: Mapping[str, list[Item]], repeats: int) -> Mapping[str, Mapping[str, float]]:
-    """Return the CPU seconds of each policy and way; the clips of a video are the same for every way."""
-    seconds: dict[str, defaultdict[str, float]] = {}
-    for policy, sampling in POLICIES.items():
-        seconds[policy] = defaultdict(float)
-        for number in range(len(sets["plain"])):
-            turns = [(name, way, sets["plain"][number]) for name, way in WAYS.items()]
-            turns += [(f"loader, {kind}", loader, items[number]) for kind, items in sets.items() if kind != "plain"]
-            best = dict.fromkeys((name for name, *_ in turns), math.inf)
-            for _ in range(repeats):
-                for name, way, item in turns:
-                    clips = select(item.info, sampling, np.random.default_rng(number))
-                    gc.collect()
-                    start = time.process_time()
-                    way(item, clips, whole=policy == "eval")
-                    best[name] = min(best[name], time.process_time() - start)
-            for name, spent in best.items():
-                seconds[policy][name] += spent
+def cpu_seconds(policy: str, sets: Mapping[str, list[Item]], repeats: int) -> Mapping[str, float]:
+    """Return the CPU seconds of each way for all videos; the clips of a video are the same for every way."""
+    seconds: defaultdict[str, float] = defaultdict(float)
+    for number, (plain, transcoded) in enumerate(zip(sets["plain"], sets["transcoded"], strict=True)):
+        turns = [(name, way, plain) for name, way in WAYS.items()] + [("loader, transcoded", loader, transcoded)]
+        best = dict.fromkeys((name for name, *_ in turns), math.inf)
+        for name, way, item in turns * repeats:
+            clips = select(item.info, POLICIES[policy], np.random.default_rng(number))
+            gc.collect()
+            start = time.process_time()
+            way(item, clips, whole=policy == "eval")
+            best[name] = min(best[name], time.process_time() - start)
+        for name, spent in best.items():
+            seconds[name] += spent
     return seconds
-
-
-# ------------------------------------------------------------------------------------------------ loading processes
-
-
-def loading_processes(videos: list[bytes], folder: Path, repeats: int) -> dict[str, float]:
-    """Return the loader's items per second with one and with two processes, and their ratio; the best repeats count."""
-    (folder / "videos").mkdir()
-    for number, data in enumerate(videos):
-        (folder / "videos" / f"{number}.mp4").write_bytes(data)
-    pack_media([folder / "videos"], folder / "store", workers=2)
-    source = open_media(folder / "store", kind="video")
-    groups = [Group(media_id, (Example("", media_id, ("",)),)) for media_id in source]
-    # Shuffled, so that both processes get as much work.
-    groups = groups * math.ceil(LOADED / len(groups))
-    groups = [groups[place] for place in np.random.default_rng(0).permutation(len(groups))]
-    dataset = GroupDataset(groups, source, MediaSettings(POLICIES["train"], SIDE), seed=0)
-    turns = [{workers: steady_rate(dataset, workers) for workers in (1, 2)} for _ in range(repeats)]
-    one, two = (max(turn[workers] for turn in turns) for workers in (1, 2))
-    return {"one_process_items_per_second": one, "two_processes_items_per_second": two, "two_against_one": two / one}
-
-
-def steady_rate(dataset: GroupDataset, workers: int) -> float:
-    """Return the items per second while every process works.
-
-    That is from the first batch of the process that starts last until each process has one batch left.
-    """
-    order = OrderedBatches(len(dataset), batch_size=4)
-    arrived = []  # when, and how many items
-    for batch in BatchLoader(dataset, no_texts, order, workers=workers):
-        arrived.append((time.perf_counter(), len(batch.media_ids)))
-    steady = arrived[max(workers, 1) - 1 : len(arrived) - workers]
-    return sum(count for _, count in steady[1:]) / (steady[-1][0] - steady[0][0])
-
-
-def no_texts(examples: Sequence[Example]) -> Texts:
-    return Texts(torch.zeros((len(examples), 1), dtype=torch.long), torch.ones((len(examples), 1), dtype=torch.bool))
 
 
 # ------------------------------------------------------------------------------------------------ the command
@@ -239,7 +189,8 @@ def measure(options: Namespace, folder: Path) -> Outcome:
     transcoded = [transcode_video(video, Transcode()) for video in videos]
     sets = {"plain": list(map(Item.of, videos)), "transcoded": list(map(Item.of, transcoded))}
     rows, results, reached = {}, [], []
-    for policy, seconds in turns_of_ways(sets, options.repeats).items():
+    for policy in POLICIES:
+        seconds = cpu_seconds(policy, sets, options.repeats)
         speedups = {way: seconds["baseline"] / spent for way, spent in seconds.items()}
         of_bound = seconds["decode"] / seconds["bound"]
         for way, spent in seconds.items():
@@ -250,10 +201,7 @@ def measure(options: Namespace, folder: Path) -> Outcome:
         )
         reached.append(all(speedups[way] >= least[policy] for way, least in WANTED.items()))
         reached.append(of_bound <= WANTED_OF_BOUND)
-    processes = loading_processes(videos, folder, options.repeats)
-    results.append(f"two loading processes x{processes['two_against_one']:.2f}")
-    reached.append(processes["two_against_one"] >= WANTED_OF_WORKERS)
-    return Outcome({**rows, **processes}, "; ".join(results), all(reached))
+    return Outcome(rows, "; ".join(results), all(reached))
 
 
 if __name__ == "__main__":

@@ -36,9 +36,6 @@ ROOT = Path(__file__).parents[1]
 # The benchmarks also run from a checkout that is not installed. The tests have makers of small media and models.
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-WIDEST_TABLE = 8
-"""Columns of a table; a table with more of them is transposed."""
-
 
 # ------------------------------------------------------------------------------------------------ command line
 
@@ -84,21 +81,17 @@ def render(report: Mapping[str, Any]) -> list[str]:
     """Return the lines of a report: its single values by name, then all of its mappings as the rows of one table."""
     rows = {name: value for name, value in report.items() if isinstance(value, Mapping)}
     lines = [f"{name}: {_text(value)}" for name, value in report.items() if name not in rows]
+    if not rows:
+        return lines
     columns = list(dict.fromkeys(column for row in rows.values() for column in row))
     cells = [["", *columns], *([name, *(_text(row.get(each, "")) for each in columns)] for name, row in rows.items())]
-    if len(columns) > WIDEST_TABLE:
-        cells = [list(column) for column in zip(*cells, strict=True)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for first, *others in cells if rows else []:
-        padded = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
-        lines.append("  ".join(padded).rstrip())
-    return lines
+    table = ("  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]) for first, *others in cells)
+    return lines + [line.rstrip() for line in table]
 
 
 def _text(value: Any) -> str:
     """Return a value with four digits at most; counts are printed whole."""
-    if isinstance(value, list):
-        return ", ".join(map(_text, value)) or "none"
     if not isinstance(value, float):
         return str(value)
     return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"

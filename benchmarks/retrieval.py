@@ -14,9 +14,8 @@ turns, each of half of the videos (harness.py).
     plain    plain.py: clips in a loop, frames normalised in float32 on the CPU, texts padded to the longest
     engine   clipbert_cli.infer.predict.Predictor
 
-`operations` is the speedup that the plain way's additional operations explain; torch counts them. `mfu` is the share
-of the machine's rate in products of large matrices that the operations done reach. The exit code is 1 if the speedup on
-a CPU is below `wanted`.
+`operations` is the speedup that the plain way's additional operations explain; torch counts them. The exit code is 1 if
+the speedup on a CPU is below `wanted`.
 
 Legend: M videos, N texts, K clips, T frames, V visual tokens, D width, n texts of a minibatch.
 """
@@ -41,7 +40,6 @@ from clipbert_cli.build import Evaluation, SharedTexts
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
-from clipbert_cli.profile.flops import matrix_product_rate
 from clipbert_cli.recipe.schema import InferConfig, ModelConfig, ObjectiveConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.precision import Precision
@@ -180,15 +178,12 @@ def compare(case: Case, device: torch.device) -> dict[str, Any]:
         pairs = [sides.take("next") for _ in range(TURNS)]
     seconds = {side: sum(pair[side][1] for pair in pairs) for side in SIDES}
     scores = {side: torch.cat([torch.tensor(pair[side][0]) for pair in pairs]) for side in SIDES}
-    rate = matrix_product_rate(device, PRECISIONS[device.type].dtype or torch.float32)
     return {
-        **dict(zip(("texts", "videos", "clips", "frames"), case.on(device), strict=True)),
+        "sizes": " x ".join(map(str, case.on(device))),
         "speedup": seconds["plain"] / seconds["engine"],
         "operations": operations["plain"] / operations["engine"],
         "wanted": case.wanted,
         "pairs_per_second": scores["engine"].numel() / seconds["engine"],
-        "mfu": operations["engine"] / seconds["engine"] / rate,
-        "plain_mfu": operations["plain"] / seconds["plain"] / rate,
         "largest_difference": float((scores["plain"] - scores["engine"]).abs().max()),
     }
 

@@ -12,11 +12,10 @@ All sides start from the same weights and get the same batches.
     engine      clipbert_cli.train.loop.Trainer
 
 Each side runs in a process of its own, and the sides take turns of one step (harness.py); on a GPU one side follows the
-other, so that each has all of its memory. After the warm-up `--steps` steps are timed, and in one more step the
-operations are counted. The medians count; losses are compared over all steps. `speedup`, `memory` and `loss_difference`
-compare the engine with the row's side. `memory_mib` is the most that the process (on a GPU: the device) used until the
-last timed step, torch and weights included. `mfu` is the share of the machine's rate in products of large matrices that
-the step reaches. The exit code is 1 if the engine does not compare with `plain` as WANTED on a CPU.
+other, so that each has all of its memory. After the warm-up `--steps` steps are timed, of which the medians count;
+losses are compared over all steps. `speedup`, `memory` and `loss_difference` compare the engine with the row's side.
+`memory_mib` is the most that the process (on a GPU: the device) used until the last step, torch and weights included.
+The exit code is 1 if the engine does not compare with `plain` as WANTED on a CPU.
 
 Legend: B videos, K clips, T frames, C answers.
 """
@@ -32,16 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import Outcome, Sides, Work, command_line, counted, pictures, run, timed
+from harness import Outcome, Sides, Work, command_line, pictures, run, timed
 from plain import PlainAdamW, PlainModel, normalised
 from torch import nn
 from torch.nn import functional as F
 
 from clipbert_cli.model.clipbert import ClipBert
-from clipbert_cli.profile.flops import matrix_product_rate
 from clipbert_cli.recipe.schema import BertConfigSection, InferConfig, ModelConfig, ObjectiveConfig, TrainConfig
 from clipbert_cli.runtime.distributed import World
-from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.task.open_ended_qa import OpenEndedQa
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
@@ -162,16 +159,13 @@ SIDES: dict[str, Callable[[torch.device], Callable[[Batch], float]]] = {
 
 
 def start(name: str, device: torch.device) -> Work:
-    """Prepare a side. Its values have `loss`, `memory_mib`, and after the order `count` also `flops`."""
+    """Prepare a side, whose orders are steps; the values are the loss and the peak of memory."""
     step, stream = SIDES[name](device), batches(device)
 
-    def work(order: str) -> tuple[dict[str, Any], float]:
-        batch, flops = next(stream), None
-        if order == "count":
-            (loss, seconds), flops = counted(lambda: timed(device, lambda: step(batch)))
-        else:
-            loss, seconds = timed(device, lambda: step(batch))
-        return {"loss": loss, "memory_mib": peak_memory(device), "flops": flops}, seconds
+    def work(order: str) -> tuple[tuple[float, int], float]:
+        batch = next(stream)
+        loss, seconds = timed(device, lambda: step(batch))
+        return (loss, peak_memory(device)), seconds
 
     return work
 
@@ -188,36 +182,31 @@ def peak_memory(device: torch.device) -> int:
 
 def measure(options: Namespace, folder: Path) -> Outcome:
     device, warm_up = torch.device(options.device), WARM_UP[options.device]
-    turns: list[dict[str, Any]] = [{} for _ in range(warm_up + max(1, options.steps) + 1)]
+    turns: list[dict[str, Any]] = [{} for _ in range(warm_up + max(1, options.steps))]
     for names in [tuple(SIDES)] if device.type == "cpu" else [(name,) for name in SIDES]:
         with Sides({name: partial(start, name, device) for name in names}) as sides:
             for turn in turns:
-                turn |= sides.take("count" if turn is turns[-1] else "step")
-    rate = matrix_product_rate(device, Precision(PRECISIONS[device.type]).dtype or torch.float32)
+                turn |= sides.take("step")
     rows = {name: compare(turns, name, warm_up) for name in SIDES}
-    for row in rows.values():
-        row["mfu"] = 1e9 * row["gflop"] / rate / (row["step_ms"] / 1000)
-    first = rows["plain"]
-    is_fast = first["speedup"] >= WANTED["speedup"] and first["memory"] <= WANTED["memory"]
+    speedup, memory, difference = (rows["plain"][name] for name in ("speedup", "memory", "loss_difference"))
     result = (
-        f"the engine is x{first['speedup']:.2f} as fast as the plain side, with x{first['memory']:.2f} of its memory; "
-        f"losses differ by at most {first['loss_difference']:.1e} over {len(turns)} steps"
+        f"the engine is x{speedup:.2f} as fast as the plain side, with x{memory:.2f} of its memory; losses differ by "
+        f"at most {difference:.1e} over {len(turns)} steps"
     )
-    is_same = first["loss_difference"] <= WANTED["loss_difference"]
-    return Outcome(rows, result, device.type != "cpu" or (is_fast and is_same))
+    as_wanted = speedup >= WANTED["speedup"] and memory <= WANTED["memory"] and difference <= WANTED["loss_difference"]
+    return Outcome(rows, result, device.type != "cpu" or as_wanted)
 
 
 def compare(turns: list[dict[str, Any]], name: str, warm_up: int) -> dict[str, Any]:
     """Return the row of a side."""
-    timed_turns = turns[warm_up:-1]
-    memory = {side: timed_turns[-1][side][0]["memory_mib"] for side in SIDES}
+    losses = [(turn["engine"][0][0], turn[name][0][0]) for turn in turns]
+    memory = {side: turns[-1][side][0][1] for side in SIDES}
     return {
-        "step_ms": 1000 * statistics.median(turn[name][1] for turn in timed_turns),
-        "gflop": turns[-1][name][0]["flops"] / 1e9,
+        "step_ms": 1000 * statistics.median(turn[name][1] for turn in turns[warm_up:]),
         "memory_mib": memory[name],
-        "speedup": statistics.median(turn[name][1] / turn["engine"][1] for turn in timed_turns),
+        "speedup": statistics.median(turn[name][1] / turn["engine"][1] for turn in turns[warm_up:]),
         "memory": memory["engine"] / memory[name],
-        "loss_difference": max(abs(turn["engine"][0]["loss"] / turn[name][0]["loss"] - 1) for turn in turns),
+        "loss_difference": max(abs(engine / other - 1) for engine, other in losses),
     }
 
 

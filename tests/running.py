@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -91,6 +92,14 @@ def is_running(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
+
+
+def eventually(condition: Callable[[], object], *, seconds: float = 30) -> None:
+    """Wait for something that another process or thread does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
 
 
 def under_other_memory(code: str) -> list[str]:
@@ -175,8 +184,20 @@ def contents(folder: Path) -> dict[str, str]:
             elif not path.is_file() or path.stat().st_size > LARGEST:
                 found[str(path.relative_to(folder))] = "no file, or a large one"
             else:
-                found[str(path.relative_to(folder))] = hashlib.sha256(path.read_bytes()).hexdigest()
+                found[str(path.relative_to(folder))] = _digest(path)
     return dict(sorted(found.items()))
+
+
+_digests: dict[tuple[int, ...], str] = {}
+
+
+def _digest(path: Path) -> str:
+    """Return the digest of a file's bytes, which are read again when its time of change is another."""
+    facts = path.stat()
+    key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+    if key not in _digests:
+        _digests[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return _digests[key]
 
 
 def train(recipe: str, settings: Sequence[str], data: Path, run: Path) -> Path:

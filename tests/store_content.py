@@ -17,8 +17,8 @@ def content(store: Path) -> dict[bytes, bytes]:
 
 
 def original_store(path: Path, items: dict[str, bytes]) -> Path:
-    """Write a store of the original layout, which has nothing but file stems and bytes."""
-    with lmdb.open(str(path), map_size=2**28) as environment, environment.begin(write=True) as txn:
+    """Write a store of the original layout, which has nothing but file stems and bytes, or into a store."""
+    with lmdb.open(str(path), map_size=2**28, lock=False) as environment, environment.begin(write=True) as txn:
         for name, data in items.items():
             txn.put(name.encode(), data)
     return path

@@ -9,16 +9,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import lmdb
 import pytest
 import torch
+from fetching import QUICK
 from made_media import image, marked_frame, video
 from running import Clipbert, Finished
 from safetensors.torch import save_file
 
 from clipbert_cli import printable as module
+from clipbert_cli.assets import fetch
 from clipbert_cli.commands import terminal
 from clipbert_cli.errors import AnnotationError, ClipbertError
 from clipbert_cli.printable import LONGEST, clipped, listed, printable
@@ -255,7 +258,9 @@ def from_servers(clipbert: Clipbert, data: Path, run: Path, folder: Path) -> Ite
         b"HTTP/1.1 200 ok\r\nContent-Type: \x1b[31m/\xc2\x9b\r\nContent-Length: 3\r\n\r\nabc",
         b"HTTP/1.1 206 ok\r\nContent-Range: \x1b[31m\r\nContent-Length: 3\r\n\r\nabc",
     ):
-        with server(reply) as url:
+        with server(reply) as url, pytest.MonkeyPatch.context() as patch:
+            # The pauses before further attempts would take a quarter of a minute.
+            patch.setattr(fetch, "Fetcher", partial(fetch.Fetcher, policy=QUICK))
             yield clipbert("assets", "check", "own", "--catalog", own_catalogue(catalogue, url))
             yield clipbert("download", "own", "--to", folder / "data", "--catalog", catalogue)
 

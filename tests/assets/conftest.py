@@ -2,7 +2,6 @@
 
 import hashlib
 import threading
-import time
 
 import pytest
 from fetching import QUICK
@@ -28,19 +27,6 @@ def _no_proxy(monkeypatch):
 @pytest.fixture
 def sha256():
     return lambda data: hashlib.sha256(data).hexdigest()
-
-
-@pytest.fixture
-def eventually():
-    """Wait for something that another process or thread does."""
-
-    def wait(condition, seconds=20):
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < deadline, "it did not happen in time"
-            time.sleep(0.02)
-
-    return wait
 
 
 @pytest.fixture

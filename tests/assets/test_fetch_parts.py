@@ -92,31 +92,22 @@ def test_bytes_of_an_earlier_run_are_not_joined_with_another_version(site, fetch
     assert target.read_bytes() == BODY[::-1]
 
 
-def test_a_partial_file_that_is_complete_is_finished(site, fetch, target, sha256):
+@pytest.mark.parametrize(
+    ("part", "answers"),
+    [
+        (BODY, [(416, len(BODY))]),
+        (BODY + b"more", [(416, len(BODY) + 4), (200, 0)]),
+        (b"?" * 1000, [(206, 1000), (200, 0)]),
+    ],
+    ids=["complete", "too long", "something else"],
+)
+def test_a_partial_file_is_finished_or_starts_again(site, fetch, target, sha256, part, answers):
     page = site.add("/file", BODY)
     target.parent.mkdir()
-    target.with_name("file.bin.part").write_bytes(BODY)
+    target.with_name("file.bin.part").write_bytes(part)
     fetch(entry(page.url, sha256=sha256(BODY)))
     assert target.read_bytes() == BODY
-    assert [request[0] for request in page.requests] == [416]
-
-
-def test_a_partial_file_that_is_too_long_starts_again(site, fetch, target, sha256):
-    page = site.add("/file", BODY)
-    target.parent.mkdir()
-    target.with_name("file.bin.part").write_bytes(BODY + b"more")
-    fetch(entry(page.url, sha256=sha256(BODY)))
-    assert target.read_bytes() == BODY
-    assert [request[0] for request in page.requests] == [416, 200]
-
-
-def test_a_partial_file_of_something_else_starts_again(site, fetch, target, sha256):
-    page = site.add("/file", BODY)
-    target.parent.mkdir()
-    target.with_name("file.bin.part").write_bytes(b"?" * 1000)
-    fetch(entry(page.url, sha256=sha256(BODY)))
-    assert target.read_bytes() == BODY
-    assert [request[:2] for request in page.requests] == [(206, 1000), (200, 0)]
+    assert [request[:2] for request in page.requests] == answers
 
 
 def test_with_a_checksum_another_source_continues_the_file(site, fetch, target, sha256):

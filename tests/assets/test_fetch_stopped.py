@@ -8,11 +8,12 @@ import threading
 
 import pytest
 from fetching import BODY, entry, leftovers
+from running import eventually
 
 from clipbert_cli.assets.check_file import StoppedError
 
 
-def test_a_stopped_download_is_continued(site, fetch, target, eventually):
+def test_a_stopped_download_is_continued(site, fetch, target):
     page = site.add("/file", BODY, pause=0.02)
     stop = threading.Event()
     raised = []
@@ -50,7 +51,7 @@ Fetcher(policy=RetryPolicy(read=5)).fetch(PlannedFile("x/file.bin", entry, Path(
 """
 
 
-def test_the_download_of_a_killed_process_is_continued(site, fetch, target, eventually):
+def test_the_download_of_a_killed_process_is_continued(site, fetch, target):
     """Two processes are killed; a third download continues after the last byte that the second one has written."""
     page = site.add("/file", BODY, pause=0.03)
     part = target.with_name("file.bin.part")

@@ -13,6 +13,7 @@ import time
 import pytest
 from download_world import EVERYTHING, World
 from http_site import Site
+from running import eventually
 
 from clipbert_cli.files import lock
 
@@ -29,18 +30,11 @@ def part_size(world):
     return part.stat().st_size if part.exists() else 0
 
 
-def wait_for(condition, seconds=30):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_ctrl_c_exits_130_at_once_and_the_download_can_be_continued(world):
     page = world.pages["lab/w.pth"]
     page.body, page.pause = os.urandom(3_000_000), 0.4  # slow enough not to end before the signal comes
     process = world.start("lab/weights")
-    wait_for(lambda: part_size(world) > 300_000)
+    eventually(lambda: part_size(world) > 300_000)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
@@ -75,7 +69,7 @@ def test_a_full_disk_is_one_message_and_the_download_goes_on(world):
 def test_ctrl_c_does_not_wait_for_a_silent_server(world):
     world.pages["lab/w.pth"].stall = 9
     process = world.start("lab/weights")
-    wait_for(lambda: world.pages["lab/w.pth"].requests)
+    eventually(lambda: world.pages["lab/w.pth"].requests)
     started = time.monotonic()
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=20)  # the server is silent for a minute
@@ -88,7 +82,7 @@ def test_a_killed_download_is_finished_by_the_next(world, after):
     for page in world.pages.values():
         page.pause = 0.05
     process = world.start("lab_qa", "--workers", "2")
-    wait_for(lambda: world.requests() > 0)
+    eventually(lambda: world.requests() > 0)
     time.sleep(after)
     process.kill()
     process.communicate()

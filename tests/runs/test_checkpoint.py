@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -197,10 +198,13 @@ def state_of(content: str) -> Callable[[Path], None]:
     return make
 
 
+NAMES = ("step_007", "step_abc", "step_", "step_-9", "step_9.5", "step_\u0669", "step_" + "9" * 30)
+NO_FOLDERS = (a_file, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path))
+
+
 @pytest.mark.parametrize(
-    "name", ["step_007", "step_abc", "step_", "step_-9", "step_9.5", "step_\u0669", "step_" + "9" * 30]
+    ("name", "make"), [*product(NAMES, (Path.mkdir, *NO_FOLDERS)), *product(["step_7"], NO_FOLDERS)]
 )
-@pytest.mark.parametrize("make", [Path.mkdir, a_file, lambda path: path.symlink_to("nowhere")])
 def test_what_is_only_called_like_a_checkpoint_is_ignored(
     name: str, make: Callable[[Path], object], tmp_path: Path
 ) -> None:
@@ -210,15 +214,6 @@ def test_what_is_only_called_like_a_checkpoint_is_ignored(
     assert run.newest_sound_checkpoint() == (run.checkpoints / "step_5", {})
     assert saved_steps(run.checkpoints) == [5]
     assert strangers(run.checkpoints) == [name]
-
-
-@pytest.mark.parametrize("make", [a_file, lambda path: path.symlink_to("nowhere"), lambda path: path.symlink_to(path)])
-def test_a_file_or_a_dangling_link_is_no_checkpoint(make: Callable[[Path], object], tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run")
-    save(run.path, 5)
-    make(run.checkpoints / "step_7")
-    assert run.newest_sound_checkpoint() == (run.checkpoints / "step_5", {})
-    assert strangers(run.checkpoints) == ["step_7"]
 
 
 @pytest.mark.parametrize(

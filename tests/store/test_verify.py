@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import lmdb
 import numpy as np
 import pytest
 from made_media import image, marked_frame, read_index, video
-from store_content import content
+from store_content import content, original_store
 
 from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.loading.dataset import MediaSettings, load_clips
@@ -36,13 +35,6 @@ def videos(tmp_path: Path, clips: dict[str, bytes]) -> Path:
     return folder
 
 
-def put(store: Path, items: dict[str, bytes]) -> Path:
-    with lmdb.open(str(store), map_size=2**28, lock=False) as environment, environment.begin(write=True) as txn:
-        for name, data in items.items():
-            txn.put(name.encode(), data)
-    return store
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_whole_store_verifies(videos: Path, tmp_path: Path, workers: int) -> None:
     whole = video(60)
@@ -57,9 +49,11 @@ def test_what_was_changed_behind_the_store_is_found(videos: Path, tmp_path: Path
     store = pack_media([videos], tmp_path / "store").store
     flipped = bytearray(clips["a"])
     flipped[len(flipped) // 2] ^= 1
-    put(store, {"a": bytes(flipped), "extra": b"no video"})
+    original_store(store, {"a": bytes(flipped), "extra": b"no video"})
     other = records.video_record(probe_video(clips["a"]), bytes=len(clips["c"]), crc32=_crc(clips["c"]))
-    put(store, {name.decode(): value for name, value in records.sealed({records.info_key("c"): other}).items()})
+    original_store(
+        store, {name.decode(): value for name, value in records.sealed({records.info_key("c"): other}).items()}
+    )
     wrong = dict(verify_store(store).wrong)
     assert wrong.keys() == {"a", "c", "extra", ""}
     assert "not those that were packed" in wrong["a"]
@@ -77,7 +71,7 @@ def _crc(data: bytes) -> int:
 def test_a_scan_makes_a_store_from_elsewhere_as_good_as_a_packed_one(
     tmp_path: Path, videos: Path, clips: dict[str, bytes], beside: bool
 ) -> None:
-    theirs = put(tmp_path / "theirs", clips | {"bad": b"no video"})
+    theirs = original_store(tmp_path / "theirs", clips | {"bad": b"no video"})
     # Opened before, and still open when the scan writes.
     opened = open_media(theirs, kind="video")
     assert not opened.has_records
@@ -104,14 +98,14 @@ def test_a_scan_makes_a_store_from_elsewhere_as_good_as_a_packed_one(
 def test_records_of_an_older_version_are_not_used(
     tmp_path: Path, videos: Path, clips: dict[str, bytes], beside: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    theirs = put(tmp_path / "theirs", clips)
+    theirs = original_store(tmp_path / "theirs", clips)
     scan_store(theirs, beside=beside)
     holder = tmp_path / "theirs.records" if beside else theirs
     sound = content(holder)
     manifest = sound[records.MANIFEST_KEY].replace(b'"format":%d' % records.FORMAT, b'"format":1')
     # The MPEG-TS file `b` has no packet table: one of an older version must not survive either.
     old = {"/clipbert/manifest": manifest, "/clipbert/info/a": b"{}", "/clipbert/packets/b": b"old"}
-    put(holder, old | ({"/clipbert/info/gone": b"{}"}))
+    original_store(holder, old | ({"/clipbert/info/gone": b"{}"}))
     source = open_store(theirs)
     assert not source.has_records
     assert f"clipbert store scan {theirs}" in caplog.text
@@ -132,7 +126,7 @@ def test_records_of_an_older_version_are_not_used(
 @pytest.mark.parametrize("size", [(16, 96), (96, 16), (16, 128)], ids=["wide", "high", "very wide"])
 def test_what_training_refuses_does_not_verify(tmp_path: Path, size: tuple[int, int]) -> None:
     # `pack` refuses such a video too, but a store may come from elsewhere.
-    store = put(tmp_path / "store", {"strip": video(3, height=size[0] * 2, width=size[1] * 2)})
+    store = original_store(tmp_path / "store", {"strip": video(3, height=size[0] * 2, width=size[1] * 2)})
     ((name, reason),) = verify_store(store).wrong
     settings = MediaSettings(ClipSampling("middle"), 64)
     with pytest.raises(DecodeError) as refused:
@@ -142,7 +136,9 @@ def test_what_training_refuses_does_not_verify(tmp_path: Path, size: tuple[int, 
 
 
 def test_images_are_scanned_and_verified_too(tmp_path: Path) -> None:
-    theirs = put(tmp_path / "theirs", {"x": image(marked_frame(1), "jpeg"), "y": image(marked_frame(2), "png")})
+    theirs = original_store(
+        tmp_path / "theirs", {"x": image(marked_frame(1), "jpeg"), "y": image(marked_frame(2), "png")}
+    )
     assert scan_store(theirs).wrong == ()
     assert open_store(theirs).record("y")["format"] == "PNG"
     assert verify_store(theirs).wrong == ()

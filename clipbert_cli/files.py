@@ -353,7 +353,7 @@ def lock(file: Path, *, keep_waiting: Callable[[], bool] = lambda: False, remove
     """
     while (descriptor := _try_lock(file)) is None:
         if not keep_waiting():
-            raise LockHeldError(_owner(file))
+            raise LockHeldError(lock_owner(file))
     _close_in_children()
     _held.add(descriptor)
     before = os.pread(descriptor, 4096, 0)
@@ -427,7 +427,8 @@ def _lock_descriptor(descriptor: int) -> bool:
     return True
 
 
-def _owner(file: Path) -> str:
+def lock_owner(file: Path) -> str:
+    """Return the process that holds the lock on `file`, as it wrote it there."""
     try:
         return file.read_text(encoding="utf-8", errors="replace").strip() or "another process"
     except OSError:

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import RunError, UnreadableError
-from clipbert_cli.files import LockHeldError, atomic_folder, is_locked, lock, refuse_link, write_together
+from clipbert_cli.files import LockHeldError, atomic_folder, is_locked, lock, lock_owner, refuse_link, write_together
 from clipbert_cli.foreign import parse_json, read_json, read_lines
 from clipbert_cli.hub import is_hub_name, local_folder
 from clipbert_cli.printable import listed
@@ -186,10 +186,7 @@ class RunFolder:
             try:
                 stack.enter_context(lock(self.lock, remove_file=False))
             except LockHeldError as exc:
-                raise RunError(
-                    f"run folder {self.path} is in use by {exc.owner}",
-                    hint="wait until it ends, or name another folder with --run",
-                ) from exc
+                raise self._in_use(exc.owner) from exc
             yield
 
     def tracker(self, name: str) -> Path:
@@ -199,6 +196,15 @@ class RunFolder:
     def is_locked(self) -> bool:
         """Return whether another process trains in this folder."""
         return is_locked(self.lock)
+
+    def check_unused(self) -> None:
+        """Raise RunError if another process trains in this folder."""
+        if self.is_locked():
+            raise self._in_use(lock_owner(self.lock))
+
+    def _in_use(self, owner: str) -> RunError:
+        hint = "wait until it ends, or name another folder with --run"
+        return RunError(f"run folder {self.path} is in use by {owner}", hint=hint)
 
     # -------------------------------------------------------------------------------------------- checkpoints
 

@@ -141,8 +141,7 @@ def find_resumption(folder: RunFolder, *, own: Recipe, given: Recipe) -> Resumpt
         RunError: another process trains in the folder; the recipes differ in a setting that must not change; all
             checkpoints are damaged; or the newest was made with another recipe.
     """
-    if folder.is_locked():
-        raise RunError(f"run folder {folder.path} is in use by another process", hint="wait until it ends")
+    folder.check_unused()
     if changes := differences(own, given):
         raise RunError(
             [

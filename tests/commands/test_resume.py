@@ -339,7 +339,7 @@ def test_a_run_folder_in_use_is_refused(clipbert: Clipbert, stopped: Path) -> No
         done = clipbert("finetune", "--run", stopped, "--resume")
         other.kill()
     assert done.returncode == 1
-    assert f"run folder {stopped} is in use by another process" in done.stderr
+    assert f"run folder {stopped} is in use by process {other.pid} on " in done.stderr
 
 
 @pytest.mark.parametrize("given", [[], ["--recipe", "demo_qa"]])

@@ -6,12 +6,11 @@ whole recipe. `clipbert recipes validate` and every training ask it first.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.printable import listed
+from clipbert_cli.printable import did_you_mean, listed
 from clipbert_cli.recipe.schema import ModelConfig, ObjectiveConfig, Recipe
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.fields import unknown_names
@@ -106,7 +105,7 @@ def _splits(recipe: Recipe) -> Iterator[str]:
 def _best_metric(recipe: Recipe) -> Iterator[str]:
     metric, known = recipe.train.best_metric, (*task_class(recipe.task).metrics, "loss")
     if metric and metric.removeprefix("-") not in known:
-        guess = _guess(metric.removeprefix("-"), known) or ", with - before it if less is better"
+        guess = did_you_mean(metric.removeprefix("-"), known) or ", with - before it if less is better"
         yield f"train.best_metric is {metric!r}, but must be one of {', '.join(known)}{guess}"
 
 
@@ -114,16 +113,11 @@ def _published(recipe: Recipe) -> Iterator[str]:
     splits, metrics = recipe.data.splits, task_class(recipe.task).metrics
     for split, scores in recipe.published.items():
         if not splits.get(split):
-            yield f"published.{split} is no split, but must be one of {', '.join(splits)}{_guess(split, splits)}"
+            yield f"published.{split} is no split, but must be one of {', '.join(splits)}{did_you_mean(split, splits)}"
         for metric in scores:
             if metric not in metrics:
-                known = f"{', '.join(metrics)}{_guess(metric, metrics)}"
+                known = f"{', '.join(metrics)}{did_you_mean(metric, metrics)}"
                 yield f"published.{split}.{metric} is no metric of task {recipe.task}, but must be one of {known}"
-
-
-def _guess(word: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _schedule(recipe: Recipe) -> Iterator[str]:

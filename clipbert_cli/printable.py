@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 SHOWN = 20
 """The number of mistakes or names that a message lists before it counts the others."""
@@ -64,6 +65,23 @@ def listed(mistakes: Sequence[str], *, limit: int | None = None) -> list[str]:
     if limit is not None and len(mistakes) >= limit:
         return [*lines[:SHOWN], f"... and more: reading ended after {limit:,} mistakes"]
     return [*lines[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]
+
+
+def nearest(wanted: Iterable[str], known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar to one of the wanted ones, whatever their case; None if none is."""
+    folded = {name.casefold(): name for name in known}
+    found = [
+        (difflib.SequenceMatcher(None, near, word.casefold()).ratio(), folded[near])
+        for word in wanted
+        for near in difflib.get_close_matches(word.casefold(), folded, n=1)
+    ]
+    return max(found)[1] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown word: a question that names the nearest known one, if one is."""
+    near = nearest([word], known)
+    return f"; did you mean {near}?" if near else ""
 
 
 def plural(count: int, word: str, ending: str = "s") -> str:

@@ -7,6 +7,7 @@ import logging
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageError
@@ -81,6 +82,8 @@ def read_split(
             example = dataclasses.replace(example, media_id=media_id_of(example.media_id, recipe.data.media_id))
         # The check runs with the parsing, so that all bad records of a file are reported together with their lines.
         if check:
+            if example.target is None:
+                record.require(task.truth_fields)
             check(example)
         return example
 
@@ -169,7 +172,9 @@ def _report_missing(recipe: Recipe, split: str, source: MediaSource, missing: Se
     if len(lines) > SHOWN:
         message.append(f"All of them are in {_write_list(lines)}")
     if recipe.data.on_missing_media == "error":
-        raise StoreError(message, hint=fix(misses))
+        if any(miss.nearest is None for miss in misses):
+            message.append(f"it has {plural(len(source), source.kind)}, such as {shortened(list(islice(source, 3)))}")
+        raise StoreError(message, hint=fix(misses, source))
     logger.warning(Lines([*message, "their records are left out of training, and count as wrong in evaluation"]))
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.terminal import note, print_json
+from clipbert_cli.commands.terminal import note, print_json, print_result
 from clipbert_cli.errors import OutputError
 from clipbert_cli.foreign import parse_json, read_lines
 
@@ -78,11 +78,14 @@ def demo(
     run = _Demo(folder, SIZES[size], seed, device, context.find_root().command.main)
     run.make_media()
     run.call("pack", str(folder / ("images" if task == "vqa" else "videos")), str(folder / "vis_db"))
-    result = _TASKS[task](run)
+    shown = _TASKS[task](run)
     seconds = time.monotonic() - begin
-    note(f"{seconds:.0f} seconds; everything is in {folder}")
+    note("")
     if as_json:
-        print_json({**result, "seconds": round(seconds, 1), "folder": str(folder)})
+        print_json({**shown.scores, "seconds": round(seconds, 1), "folder": str(folder)})
+    else:
+        print_result(*shown.lines)
+    note(*shown.advice, f"{seconds:.0f} seconds; everything is in {folder}")
 
 
 def _prepare(folder: Path, *, force: bool) -> None:
@@ -97,6 +100,15 @@ def _prepare(folder: Path, *, force: bool) -> None:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MARK).touch()
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """What a demo has shown: its scores by name, the same as lines, and what to do with the trained model."""
+
+    scores: dict[str, float]
+    lines: tuple[str, ...]
+    advice: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,16 +171,17 @@ def _options(name: str, *values: str) -> list[str]:
     return [word for value in values for word in (name, value)]
 
 
-def _questions(demo: _Demo, recipe: str = "demo_qa") -> dict[str, Any]:
+def _questions(demo: _Demo, recipe: str = "demo_qa") -> _Shown:
     """Answer questions, and answer them again with black frames: the difference is what the model sees."""
     run = demo.train(recipe, f"train.epochs={demo.size.epochs}")
     sighted = demo.score(run, recipe, "preds.jsonl")["accuracy"] / 100
     blind = demo.score(run, recipe, "preds_blind.jsonl", "data.black_frames=true")["accuracy"] / 100
-    note("", f"accuracy        {sighted:.3f}   on {demo.size.test} videos that training never saw")
-    note(f"blind baseline  {blind:.3f}   same model, frames blacked out")
-    if recipe == "demo_qa":
-        note("Ask it something:", f"  {_example_question(demo.folder, run)}")
-    return {"accuracy": sighted, "blind_accuracy": blind}
+    lines = (
+        f"accuracy        {sighted:.3f}   on {demo.size.test} videos that training never saw",
+        f"blind baseline  {blind:.3f}   same model, frames blacked out",
+    )
+    advice = ("Ask it something:", f"  {_example_question(demo.folder, run)}") if recipe == "demo_qa" else ()
+    return _Shown({"accuracy": sighted, "blind_accuracy": blind}, lines, advice)
 
 
 def _example_question(folder: Path, run: Path) -> str:
@@ -183,19 +196,21 @@ def _example_question(folder: Path, run: Path) -> str:
     return shlex.join([command, "ask", "--run", str(run), "--video", str(video), record["question"]])
 
 
-def _retrieval(demo: _Demo) -> dict[str, Any]:
+def _retrieval(demo: _Demo) -> _Shown:
     """Rank all test videos for every caption of the test split."""
     run = demo.train("demo_retrieval", f"train.epochs={demo.size.epochs}")
     metrics = demo.score(run, "demo_retrieval", "scores.jsonl")
     chance = 100 / demo.size.test
-    note("", f"R@1     {metrics['recall_at_1']:.1f} %   among {demo.size.test} videos that training never saw")
-    note(f"chance  {chance:.1f} %")
+    lines = (
+        f"R@1     {metrics['recall_at_1']:.1f} %   among {demo.size.test} videos that training never saw",
+        f"chance  {chance:.1f} %",
+    )
     search = ["search", str(demo.folder / "vis_db"), "a red circle on the left and a blue bar on the right"]
-    note("Search it:", f"  {shlex.join(['clipbert', *search, '--run', str(run)])}")
-    return {"recall_at_1": metrics["recall_at_1"], "chance": chance}
+    advice = ("Search it:", f"  {shlex.join(['clipbert', *search, '--run', str(run)])}")
+    return _Shown({"recall_at_1": metrics["recall_at_1"], "chance": chance}, lines, advice)
 
 
-def _pretraining(demo: _Demo) -> dict[str, Any]:
+def _pretraining(demo: _Demo) -> _Shown:
     """Finetune for retrieval after pretraining, and the same number of steps without it."""
     # A sixth of the usual epochs: with all of them, a model without pretraining learns the task as well.
     epochs = f"train.epochs={-(-demo.size.epochs // 6)}"
@@ -205,12 +220,14 @@ def _pretraining(demo: _Demo) -> dict[str, Any]:
     scratch = demo.train("demo_retrieval", epochs, name="demo_retrieval_from_scratch")
     with_it = demo.score(after, "demo_retrieval", "scores_pretrained.jsonl")["recall_at_1"]
     without = demo.score(scratch, "demo_retrieval", "scores_from_scratch.jsonl")["recall_at_1"]
-    note("", f"after pretraining  {with_it:.1f} %   R@1 among {demo.size.test} videos that training never saw")
-    note(f"from scratch       {without:.1f} %   as many finetuning steps, no pretraining")
-    return {"recall_at_1": with_it, "recall_at_1_from_scratch": without}
+    lines = (
+        f"after pretraining  {with_it:.1f} %   R@1 among {demo.size.test} videos that training never saw",
+        f"from scratch       {without:.1f} %   as many finetuning steps, no pretraining",
+    )
+    return _Shown({"recall_at_1": with_it, "recall_at_1_from_scratch": without}, lines)
 
 
-_TASKS: dict[str, Callable[[_Demo], dict[str, Any]]] = {
+_TASKS: dict[str, Callable[[_Demo], _Shown]] = {
     "qa": _questions,
     "mc": lambda demo: _questions(demo, "demo_mc"),
     "vqa": lambda demo: _questions(demo, "demo_vqa"),

@@ -149,19 +149,32 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
     for result in results if not as_json else ():
         products = ", ".join(map(str, plan.layout.products(result.part)[:1]))
         print_result(f"{result.state:9} {result.name:26} {products}")
-    for result in results:
-        if result.state == "partial":
-            error(
-                f"{result.name} is not complete",
-                *_lines(result.errors),
-                hint=result.hint or f"run the command again, which continues the download: {command}",
-            )
+    partial = [result for result in results if result.state == "partial"]
+    for result in partial:
+        error(f"{result.name} is not complete", *_lines(result.errors), hint=result.hint)
+    if unadvised := [result for result in partial if not result.hint]:
+        note(*_other_ways(unadvised, command))
     for line in _instructions(plan, [result for result in results if result.state == "manual"]):
         note(line)
     for result in results:
         part, store = result.part, plan.layout.store(result.part)
         if part.kind == "media" and result.state == "complete" and not store.exists():
             note(f"next: clipbert pack {plan.layout.folder(part)} {store}")
+
+
+def _other_ways(partial: Sequence[PartResult], command: str) -> list[str]:
+    """Return what to do about parts that no source gave whole; it is said once for all of them."""
+    elsewhere = "--source FOLDER takes files that you downloaded elsewhere; --dry-run lists their addresses"
+    lines = [
+        f"next: run the command again, which continues the download: {command}",
+        f"  without these sources: --mirror URL asks another server first, and {elsewhere}",
+    ]
+    if any(result.part.kind == "weights" for result in partial):
+        lines.append(
+            "  without these weights: training may start at random, with model.weights.bert and model.visual.weights "
+            "null (docs/own-data.md)"
+        )
+    return lines
 
 
 def _lines(errors: Sequence[str]) -> list[str]:

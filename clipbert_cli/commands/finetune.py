@@ -120,6 +120,7 @@ def finetune(
                 note(line)
             if folder.exists() and not resume:
                 warn(f"{folder} exists already: to train, give another --run, or --resume to continue a run")
+            note("time       --profile 3 measures how long a step takes here, and training itself says what is left")
             note("dry run: nothing was written")
             if as_json and world.is_main:
                 print_json(training_facts(training))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,9 @@ from rich.text import Text
 
 from clipbert_cli.commands.terminal import note, stderr, warn
 from clipbert_cli.runs.baseline import blindness, sentences
+
+QUIET_SECONDS = 30.0
+"""The time after which a training says where it is, if stderr is no terminal and so shows no bar."""
 
 
 class RateColumn(ProgressColumn):
@@ -57,7 +61,10 @@ def counting(description: str, unit: str) -> Iterator[Callable[[int, int | None]
 
 
 class TrainingProgress:
-    """The training loop's sink for the terminal: a bar with loss, rate and remaining time, one line per validation."""
+    """The training loop's sink for the terminal: a bar with loss, rate and remaining time, one line per validation.
+
+    Without a terminal a line in place of the bar says the same, once in `QUIET_SECONDS`.
+    """
 
     def __init__(self, total_steps: int, *, metric: str) -> None:
         self.metric = metric
@@ -65,6 +72,8 @@ class TrainingProgress:
         self._bar = progress_bar("step")
         self._task = self._bar.add_task("loss    -", total=total_steps)
         self._last = ""
+        self._first: tuple[int, float] | None = None
+        self._said = 0.0
         self._scores: Mapping[str, Any] = {}
         self._events = {
             "first_step": self._first_step,
@@ -82,6 +91,18 @@ class TrainingProgress:
 
     def advance(self, step: int) -> None:
         self._bar.update(self._task, completed=step)
+        now = time.monotonic()
+        if self._first is None:
+            # The first step takes longer than the others; it is followed by a line of its own.
+            self._first, self._said = (step, now), now
+        elif not self._bar.console.is_terminal and now - self._said >= QUIET_SECONDS:
+            first, begin = self._first
+            left = (now - begin) / (step - first) * (self.total - step)
+            self._note_step(step, self._last, f"about {_duration(left)} left")
+
+    def _note_step(self, step: int, *facts: str) -> None:
+        note("  ".join([f"step {step}/{self.total}", *filter(None, facts)]))
+        self._said = time.monotonic()
 
     def write(self, record: Mapping[str, Any]) -> None:
         self._events[record["event"]](record)
@@ -96,8 +117,8 @@ class TrainingProgress:
 
     def _validated(self, record: Mapping[str, Any]) -> None:
         self._scores = record
-        loss = f"  validation loss {record['loss']:.3f}" if "loss" in record and self.metric != "loss" else ""
-        note(f"step {record['step']}/{self.total}  {self._last}{loss}  {self.metric} {record[self.metric]:.2f}")
+        loss = f"validation loss {record['loss']:.3f}" if "loss" in record and self.metric != "loss" else ""
+        self._note_step(record["step"], self._last, loss, f"{self.metric} {record[self.metric]:.2f}")
 
     def _scored_blind(self, record: Mapping[str, Any]) -> None:
         for sentence in sentences(record):
@@ -107,3 +128,10 @@ class TrainingProgress:
 
     def close(self) -> None:
         pass
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as a person says it: `90 s`, `25 min`, `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

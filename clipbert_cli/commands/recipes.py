@@ -11,6 +11,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn
 from clipbert_cli.errors import AnnotationError, UsageError
+from clipbert_cli.printable import plural
 
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check recipes.")
 
@@ -152,22 +153,34 @@ def answers_command(
     from clipbert_cli.build import build_task
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.splits import read_split
+    from clipbert_cli.task.coverage import alike_answers
 
     show_logs()
     recipe = load_recipe(name, overrides=overrides or (), data_root=data_root)
     task = build_task(recipe)
     if not task.needs_answers:
         raise UsageError(f"task {recipe.task} has no list of answers", hint="leave data.answers out of this recipe")
-    examples = [example for split in recipe.data.train_splits for example in read_split(recipe, split, task)]
-    counts = Counter(answer for example in examples for answer in task.answers_in(example))
+    # Single records without an answer are reported by training. A file without such a field is refused here.
+    read = [read_split(recipe, split, task, lambda _: None) for split in recipe.data.train_splits]
+    counts = Counter(answer for examples in read for example in examples for answer in task.answers_in(example))
     if not counts:
-        raise AnnotationError("no training record has an answer", hint="name the field with data.fields.answer")
+        raise AnnotationError(
+            "no training record has an answer: the fields for it are empty", hint="fill them, or set data.fields.answer"
+        )
     chosen = dict(counts.most_common(top))
     with writing(file, overwrite=overwrite) as out:
         out.write(json.dumps(list(chosen), ensure_ascii=False, indent=1) + "\n")
-    note(f"{len(chosen)} of {len(counts)} answers: {100 * sum(chosen.values()) / counts.total():.1f} % of those given")
-    if len(chosen) < len(counts):
-        warn("training refuses records with other answers, or leaves them out: data.on_unknown_answer: skip")
+    records = plural(sum(map(len, read)), "training record")
+    written = "" if file == "-" else f"wrote {file}: "
+    note(f"{written}{plural(len(chosen), 'different answer')} of {records}")
+    if left := len(counts) - len(chosen):
+        share = 100 * (1 - sum(chosen.values()) / counts.total())
+        warn(
+            f"{plural(left, 'rarer answer')} ({share:.1f} % of those given) left out: training refuses records that "
+            "have one, or leaves them out with data.on_unknown_answer: skip"
+        )
+    for sentence in alike_answers(list(counts)):
+        warn(sentence)
 
 
 @recipes_app.command("validate")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from clipbert_cli.media_ids import media_id_of
-from clipbert_cli.store.source import MediaSource
+from clipbert_cli.store.source import MediaFolder, MediaSource
 from clipbert_cli.types import Segment
 
 # Comparing one id with all others letter by letter takes seconds where there are many.
@@ -23,7 +23,7 @@ _FIXES: dict[str, str] = {
     "path": "the media ids are paths: name media by their paths, and set data.media_id: path",
     "zeros": "the numbers differ in their zeros, which spreadsheets remove: format the column as text",
     "case": "media ids keep upper and lower case: write them as the files are named",
-    "": "pack the missing files, remove their records, or leave them out with data.on_missing_media: skip",
+    "writing": "the ids differ in how they are written: write them as the files are named",
 }
 """Reason why ids differ -> what to do."""
 
@@ -43,11 +43,11 @@ class NearMiss:
 def near_misses(source: MediaSource, missing: Sequence[str]) -> list[NearMiss]:
     """Return the nearest id of the source for each missing one, in order."""
     held = list(source)
-    alike, numbered = _unique(held, _plain), _unique(held, _last_number)
+    alike, unseparated, numbered = (_unique(held, each) for each in (_plain, _unseparated, _last_number))
     found = []
     for number, media_id in enumerate(missing):
         video, _ = Segment.split(media_id)
-        nearest = alike.get(_plain(video))
+        nearest = alike.get(_plain(video)) or unseparated.get(_unseparated(video))
         if nearest is None and (same_number := numbered.get(_last_number(video))):
             # val0002 is not meant by train0002, but may be by 2.
             nearest = same_number if video.isdecimal() or same_number.isdecimal() else None
@@ -58,10 +58,12 @@ def near_misses(source: MediaSource, missing: Sequence[str]) -> list[NearMiss]:
     return found
 
 
-def fix(misses: Iterable[NearMiss]) -> str:
+def fix(misses: Iterable[NearMiss], source: MediaSource) -> str:
     """Return what to do about the most frequent reason."""
-    reasons = Counter(miss.reason for miss in misses if miss.reason)
-    return _FIXES[reasons.most_common(1)[0][0] if reasons else ""]
+    if reasons := Counter(miss.reason for miss in misses if miss.reason):
+        return _FIXES[reasons.most_common(1)[0][0]]
+    add = f"put the missing files into {source.path}" if isinstance(source, MediaFolder) else "pack the missing files"
+    return f"{add}, remove their records, or leave them out with data.on_missing_media: skip"
 
 
 def _unique(ids: Iterable[str], simplify: Callable[[str], str]) -> dict[str, str]:
@@ -78,6 +80,10 @@ def _plain(media_id: str) -> str:
     return re.sub(r"0*([0-9]+)", r"\1", re.sub(r"[\s_-]+", "_", name))
 
 
+def _unseparated(media_id: str) -> str:
+    return _plain(media_id).replace("_", "")
+
+
 def _last_number(media_id: str) -> str:
     numbers = re.findall(r"[0-9]+", media_id_of(media_id, "name"))
     return numbers[-1].lstrip("0") or "0" if numbers else ""
@@ -90,4 +96,4 @@ def _reason(missing: str, nearest: str) -> str:
         return "path"
     if missing.isdecimal() and nearest.isdecimal():
         return "zeros"
-    return "case" if missing.lower() == nearest.lower() else ""
+    return "case" if missing.lower() == nearest.lower() else "writing"

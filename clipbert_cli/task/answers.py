@@ -7,7 +7,7 @@ import json
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class AnswerTask(Task):
     """A task that predicts one `answer` per example and scores it by accuracy."""
 
-    truth_fields = ("answer", "answers", "labels")
+    truth_fields: ClassVar[tuple[str, ...]] = ("answer",)
 
     def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return the accuracy overall and by answer type; a media error counts 0."""

@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from clipbert_cli.text.answer_forms import normal_form
 from clipbert_cli.types import Example
 
 if TYPE_CHECKING:
@@ -74,11 +75,25 @@ def unknown_answers(examples: Sequence[Example], task: Task, *, what: str) -> li
     unknown = [answer for answer in map(task.unknown_answer, examples) if answer is not None]
     if not unknown:
         return []
-    known = {answer.casefold().strip(): answer for answer in task.answers}
-    near = next((known[answer.casefold().strip()] for answer in unknown if answer.casefold().strip() in known), None)
+    known = {normal_form(answer): answer for answer in task.answers}
+    near = next(filter(None, (known.get(normal_form(answer)) for answer in unknown)), None)
     guess = f"; it has {near!r}: see objective.normalize_answers" if near is not None else ""
     sentence = f"{len(unknown):,} of {len(examples):,} {what} answers are not in data.answers and count as wrong"
     return [f"{sentence}, such as {_first(unknown)}{guess}"]
+
+
+def alike_answers(answers: Iterable[str]) -> list[str]:
+    """Return a sentence about answers that `objective.normalize_answers` makes equal; an empty list if none."""
+    forms: dict[str, list[str]] = {}
+    for answer in answers:
+        forms.setdefault(normal_form(answer), []).append(answer)
+    alike = [each for each in forms.values() if len(each) > 1]
+    if not alike:
+        return []
+    example = " and ".join(repr(_excerpt(answer)) for answer in alike[0][:3])
+    sentence = f"{sum(map(len, alike)):,} answers differ in case, blanks or marks at the end alone, such as {example}"
+    advice = "objective.normalize_answers: true makes them equal; set it, and make the list again"
+    return [f"{sentence}: {advice} (clipbert recipes answers)"]
 
 
 def unlearned_answers(trained: Sequence[Example], task: Task) -> list[str]:

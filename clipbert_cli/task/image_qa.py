@@ -35,6 +35,7 @@ class ImageQa(VocabularyTask):
     """
 
     fields = (*COMMON_FIELDS, "question", "labels", "answers", "answer")
+    truth_fields = ("answer", "answers", "labels")
     formats = ("jsonl", SUBMISSION)
 
     def parse(self, record: Record) -> Example:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from clipbert_cli.errors import RecipeError
+from clipbert_cli.printable import did_you_mean
 
 if TYPE_CHECKING:
     from clipbert_cli.task.base import Task
@@ -24,9 +24,7 @@ TASKS = {
 def check_task(name: str) -> None:
     """Raise RecipeError, with the most similar name as a guess, if there is no task of this name."""
     if name not in TASKS:
-        near = difflib.get_close_matches(name, TASKS, n=1)
-        guess = f"; did you mean {near[0]}?" if near else ""
-        raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{guess}")
+        raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{did_you_mean(name, TASKS)}")
 
 
 def ranking_task(trained_for: str) -> str | None:

@@ -42,28 +42,29 @@ def read_examples(
     examples: list[Example] = []
     places: list[str] = []
     mistakes: list[str] = []
-    missing: list[MissingFieldError] = []
+    lacking: dict[str, MissingFieldError] = {}
+    read = 0
     for record in read_records(path, names=names):
         if len(mistakes) == COUNTED:
             break
         if isinstance(record, str):
             mistakes.append(record)
             continue
+        read += 1
         try:
             made = [parse(part) for part in record.each(each)]
         except RecordError as exc:
             mistakes.append(f"{record.place}: {exc}")
-            missing += [exc] if isinstance(exc, MissingFieldError) else []
+            if isinstance(exc, MissingFieldError):
+                lacking[mistakes[-1]] = exc
             continue
         examples += made
         places += [record.place] * len(made)
     mistakes += _repeated_ids(examples, places)
-    if mistakes and not examples and len(missing) == len(mistakes):
-        first = missing[0]
-        raise AnnotationError(
-            f"{path}: no record has {first.own}; the first has {first.there}",
-            hint=f"name the field that has it: --set data.fields.{first.name}=NAME, or data.fields in the recipe",
-        )
+    if lacking and len(lacking) == read and len({each.name for each in lacking.values()}) == 1:
+        said, hint = next(iter(lacking.values())).everywhere()
+        others = [each for each in mistakes if each not in lacking]
+        raise AnnotationError([f"{path}: {said}", *listed(others, limit=COUNTED)], hint=hint)
     if mistakes:
         raise AnnotationError(listed(mistakes, limit=COUNTED), hint="fix or remove these lines; nothing was started")
     if not examples:

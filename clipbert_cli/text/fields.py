@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import re
@@ -14,6 +13,7 @@ from typing import Any
 
 from clipbert_cli.errors import UnreadableError
 from clipbert_cli.foreign import parse_json
+from clipbert_cli.printable import did_you_mean, nearest
 from clipbert_cli.types import Segment
 
 Names = Mapping[str, str | Sequence[str] | None]
@@ -63,10 +63,20 @@ class MissingFieldError(RecordError):
     """
 
     def __init__(self, name: str, own: Sequence[str], there: Iterable[str]) -> None:
-        self.name, self.own = name, " or ".join(own)
-        self.there = ", ".join(there) or "no fields"
+        self.name, self.own, self.there = name, own, tuple(there)
         others = f" (or {', '.join(own[1:])})" if own[1:] else ""
-        super().__init__(f"{own[0]}{others} is missing; the record has {self.there}")
+        super().__init__(f"{own[0]}{others} is missing; the record has {', '.join(self.there) or 'no fields'}")
+
+    def everywhere(self) -> tuple[str, str]:
+        """Return what to say if no record of a file has the field, and what to do about it."""
+        near = nearest(self.own, self.there)
+        has = f"the first has {', '.join(self.there) or 'no fields'}"
+        there = f"{has}; the most similar name is {near}" if near else has
+        setting = f"--set data.fields.{self.name}={near or 'NAME'}, or data.fields in the recipe"
+        hint = f"name the field that has it: {setting}"
+        if near:
+            hint = f"rename {near} to {self.own[0]} if it is misspelt; if every file has {near}: {setting}"
+        return f"no record has {' or '.join(self.own)}; {there}", hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +204,12 @@ class Record:
             raise RecordError(f'{own} is {json.dumps(value)}: it must be a list of answers, such as ["cat", "dog"]')
         return soft_labels(encodable(own, answer) for answer in answers)
 
+    def require(self, names: Iterable[str]) -> None:
+        """Raise MissingFieldError if the record has none of these fields, not even an empty one."""
+        own = {each: name for name in names for each in self._own(name)}
+        if own and not any(each in self.fields for each in own):
+            raise MissingFieldError(next(iter(own.values())), tuple(own), self.fields)
+
     def has(self, name: str) -> bool:
         """Return whether the record has the field, and it is not null (in a table: not empty)."""
         return any(self._is_there(own) for own in self._own(name))
@@ -292,8 +308,7 @@ def unknown_names(names: Names) -> list[str]:
     found = []
     for name, own in names.items():
         if name not in FIELDS:
-            near = difflib.get_close_matches(name, FIELDS, n=1)
-            guess = f"; did you mean {near[0]}?" if near else ""
+            guess = did_you_mean(name, FIELDS)
             found.append(f"data.fields.{name} is {own!r}, but our names are {', '.join(FIELDS)}{guess}")
     return found
 

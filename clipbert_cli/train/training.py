@@ -30,6 +30,7 @@ from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
 from clipbert_cli.runtime.provenance import device_name, environment
 from clipbert_cli.task.coverage import (
+    alike_answers,
     ambiguous_options,
     cut_texts,
     guessed,
@@ -121,6 +122,7 @@ class Training:
             *unread_words(trained, setup.tokenizer, what="training"),
             *unread_words(self.val_examples, setup.tokenizer, what="validation"),
             *unknown_answers(self.val_examples, setup.task, what="validation"),
+            *alike_answers(setup.task.answers if setup.task.needs_answers else ()),
             *unlearned_answers(trained, setup.task),
             *ambiguous_options(trained, what="training"),
             *ambiguous_options(self.val_examples, what="validation"),

@@ -198,6 +198,44 @@ TABLES = {
         {"train.csv": table("train0000,what ?,red", head="video_id,asked,answer")},
         r"no record has question; the first has video_id, asked, answer",
     ),
+    "an answer misspelt in training": (
+        "qa",
+        {"train.csv": table("train0000,what ?,red", "train0001,what ?,blue", head="video_id,question,ANSWERS")},
+        r"/train\.csv: no record has answer; .*; the most similar name is ANSWERS\n.* rename ANSWERS to answer",
+    ),
+    "an answer misspelt in validation": (
+        "qa",
+        {"val.csv": questions("val", 3).replace("answer", "anwser")},
+        r"/val\.csv: no record has answer; the first has video_id, question, anwser; the most similar .* anwser\n",
+    ),
+    "a position misspelt in validation": (
+        "choice",
+        {"val.jsonl": choices("val", 3).replace('"answer"', '"awnser"')},
+        r"/val\.jsonl: no record has answer; .*; the most similar name is awnser\n",
+    ),
+    "a caption misspelt in validation": (
+        "retrieval",
+        {"val_captions.csv": table("val0000,a circle", head="video_id,captoin")},
+        r"/val_captions\.csv: no record has caption or captions or text or sentence; .* name is captoin\n",
+    ),
+    "an own name misspelt in validation": (
+        "qa",
+        {
+            "train.csv": questions("train", 8).replace("answer", "said"),
+            "val.csv": questions("val", 3).replace("answer", "sayd"),
+        },
+        r"/val\.csv: no record has said; .*; the most similar name is sayd\n.* rename sayd to said",
+    ),
+    "a misspelt heading and a bad line": (
+        "qa",
+        {"val.csv": questions("val", 3).replace("answer", "anwser") + "val0003,what ?,red,more\n"},
+        r"no record has answer; .*\n *\S*/val\.csv:5: 4 cells, expected 3",
+    ),
+    "answers in two spellings": (
+        "qa",
+        {"answers.json": json.dumps([*COLOURS, "Red", "green."])},
+        r"4 answers differ in case, .*, such as 'red' and 'Red': objective\.normalize_answers: true",
+    ),
     "a misnamed id": ("qa", {"train.csv": table("train0000,what ?,red", head="vid,question,answer")}, r"media_id"),
     "a cell too many": ("qa", {"train.csv": table("train0000,what ?,red,x")}, r"train\.csv:2: 4 cells, expected 3"),
     "another encoding": (
@@ -352,7 +390,7 @@ WARNED = {
     *("many outputs", "validates what it trains", "late milestones", "another task's setting", "another task's field"),
     *("one field for two", "validation answers of other spelling", "long questions", "a column that nothing reads"),
     *("one answer", "a misnamed question of options", "one answer in validation", "the right option twice"),
-    *("the first option is always right", "one video in validation"),
+    *("the first option is always right", "one video in validation", "answers in two spellings"),
 }
 
 
@@ -370,6 +408,7 @@ def test_a_broken_recipe_is_refused_or_warned_of(name: str, own: Path, clipbert:
 def test_a_broken_table_is_refused_or_warned_of(name: str, own: Path, clipbert: Clipbert) -> None:
     base, files, says = TABLES[name]
     recipe = "data: {splits: {train: {annotations: latin.csv, media: vis_db}}}" if "latin.csv" in files else ""
+    recipe = "data: {fields: {answer: said}}" if name == "an own name misspelt in validation" else recipe
     code, stderr = dry_run(clipbert, own, base, recipe, files)
     assert re.search(says, stderr), stderr
     assert (code == 0) == (name in WARNED), stderr

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,13 @@ def test_the_demo_is_one_json_document_and_shows_its_commands(
     again = clipbert("demo", "--size", "smallest", folder)
     assert again.returncode == 1
     assert "is not empty" in again.stderr
-    assert clipbert("demo", "--size", "smallest", "--force", folder).returncode == 0
+    made = clipbert("demo", "--size", "smallest", "--force", folder)
+    assert made.returncode == 0
+    first, second = made.stdout.splitlines()
+    assert re.fullmatch(r"accuracy        \d\.\d{3}   on 2 videos that training never saw", first)
+    assert re.fullmatch(r"blind baseline  \d\.\d{3}   same model, frames blacked out", second)
+    assert "Ask it something:" in made.stderr
+    assert "blind baseline" not in made.stderr
 
 
 @pytest.mark.parametrize(

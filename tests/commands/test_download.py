@@ -91,6 +91,24 @@ def test_files_that_fail_for_one_reason_are_counted(world, count):
     assert world.run("msrvtt/qa", code=1).stderr.count("no source gave the file") == 2
 
 
+@pytest.mark.parametrize(
+    ("wanted", "failing", "at_random"),
+    [
+        ("msrvtt/qa", ["msrvtt/qa_train.json", "msrvtt/qa_val.json"], 0),
+        ("lab/images", ["lab/a.zip"], 0),
+        ("lab/weights", ["lab/w.pth"], 1),
+        ("lab_qa", ["msrvtt/qa_test.json", "lab/w.pth", "lab/b.zip"], 1),
+    ],
+)
+def test_what_to_do_without_a_source_is_said_once(world, wanted, failing, at_random):
+    for name in failing:
+        world.pages[name].statuses = [403] * 9
+    said = " ".join(world.run(wanted, code=1).stderr.split())
+    assert said.count("run the command again, which continues the download: clipbert download") == 1
+    assert said.count("--mirror URL asks another server first, and --source FOLDER takes files") == 1
+    assert said.count("training may start at random") == at_random
+
+
 def test_an_optional_file_may_be_absent(world):
     world.pages["msrvtt/train_ans2label.json"].statuses = [404]
     result = world.json("msrvtt/qa")

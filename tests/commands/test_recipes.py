@@ -122,6 +122,10 @@ def tables(tmp_path):
     (tmp_path / "one.csv").write_text("video_id,question,answer\na,q,red\nb,q,Red\nc,q,blue\nd,q,\ne,q,Red\n")
     (tmp_path / "two.csv").write_text("video_id,question,answer\na,q,blue\nb,q,green\n")
     files = ", ".join(f"{name}: {{annotations: {name}.csv, media: x}}" for name in ("one", "two"))
+    (tmp_path / "none.csv").write_text("video_id,question,answer\na,q,\n")
+    (tmp_path / "empty.yaml").write_text(
+        "extends: own.yaml\ndata: {splits: {none: {annotations: none.csv, media: x}}, train_splits: [none]}\n"
+    )
     (tmp_path / "own.yaml").write_text(
         f"extends: video_qa\nname: own\ndata: {{root: ., splits: {{{files}}}, train_splits: [one, two]}}\n"
     )
@@ -147,9 +151,34 @@ def test_answers_are_listed_by_how_often_training_has_them(clipbert, tables, opt
 
 def test_the_share_of_the_chosen_answers_is_said(clipbert, tables):
     result = clipbert("answers", tables / "own.yaml", "--top", 2)
-    assert "2 of 4 answers: 66.7 % of those given" in result.stderr
+    assert "2 different answers of 7 training records" in result.stderr
+    assert "2 rarer answers (33.3 % of those given) left out: " in result.stderr
     assert "data.on_unknown_answer: skip" in result.stderr
-    assert "data.on_unknown_answer" not in clipbert("answers", tables / "own.yaml").stderr
+    everything = clipbert("answers", tables / "own.yaml", "-o", tables / "answers.json").stderr
+    assert f"wrote {tables / 'answers.json'}: 4 different answers of 7 training records" in everything
+    assert "data.on_unknown_answer" not in everything
+
+
+@pytest.mark.parametrize(
+    ("others", "example"),
+    [
+        (["Red"], "'red' and 'Red'"),
+        (["red "], "'red' and 'red '"),
+        (["\u00a0red."], "'red' and '\\xa0red.'"),
+        (["dark  blue", "dark blue"], "'dark  blue' and 'dark blue'"),
+        (["Cafe\u0301", "café"], "'Café' and 'café'"),
+        (["Straße", "STRASSE"], "'Straße' and 'STRASSE'"),
+    ],
+)
+def test_answers_that_are_written_in_several_ways_are_named(clipbert, tables, others, example):
+    records = [{"video_id": "a", "question": "q", "answer": answer} for answer in ("red", "blue", *others)]
+    (tables / "one.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    words = ["--set", "data.splits.one.annotations=one.jsonl", "--set", "data.train_splits=[one]"]
+    said = clipbert("answers", tables / "own.yaml", *words).stderr
+    assert f"2 answers differ in case, blanks or marks at the end alone, such as {example}: " in said
+    same = clipbert("answers", tables / "own.yaml", *words, "--set", "objective.normalize_answers=true")
+    assert len(json.loads(same.stdout)) == len(records) - 1
+    assert "differ in case" not in same.stderr
 
 
 def test_answers_of_several_people_count_once_a_question(clipbert, tables):
@@ -168,7 +197,12 @@ def test_answers_of_several_people_count_once_a_question(clipbert, tables):
         (["own.yaml", "--set", "task=retrieval"], 2, "task retrieval has no list of answers"),
         (["own.yaml", "--set", "task=multiple_choice"], 2, "task multiple_choice has no list of answers"),
         (["own.yaml", "--set", "data.splits.two.annotations=three.csv"], 1, "three.csv: no such annotation file"),
-        (["own.yaml", "--set", "data.fields={answer: said}"], 1, "no training record has an answer"),
+        (
+            ["own.yaml", "--set", "data.fields={answer: answr}"],
+            1,
+            "one.csv: no record has answr; the first has video_id, question, answer; the most similar name is answer",
+        ),
+        (["empty.yaml"], 1, "no training record has an answer: the fields for it are empty"),
         (["own.yaml", "--top", "0"], 2, "--top"),
     ],
 )

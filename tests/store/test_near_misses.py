@@ -19,7 +19,7 @@ from clipbert_cli.store.near_misses import fix, near_misses
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.store.records import MANIFEST_KEY
 from clipbert_cli.store.scan import scan_store
-from clipbert_cli.store.source import MediaBytes
+from clipbert_cli.store.source import MediaBytes, MediaFolder
 from clipbert_cli.train.setup import prepare_training
 from clipbert_cli.types import MediaNames
 
@@ -27,6 +27,7 @@ FILE = "set data.media_id: name"
 PATH = "set data.media_id: path"
 ZEROS = "format the column as text"
 CASE = "media ids keep upper and lower case"
+WRITING = "write them as the files are named"
 MISSING = "pack the missing files"
 
 
@@ -44,19 +45,22 @@ MISSING = "pack the missing files"
         ("7", "0007", ZEROS),
         ("007", "7", ZEROS),
         ("Cat1", "cat1", CASE),
-        ("9", "COCO_val2014_000000000009", MISSING),
-        ("video12", "12", MISSING),
-        (" cat1 ", "cat1", MISSING),
-        ("my cat", "my_cat", MISSING),
-        ("ﬁlm", "film", MISSING),
-        ("elefant1", "elephant1", MISSING),
+        ("9", "COCO_val2014_000000000009", WRITING),
+        ("video12", "12", WRITING),
+        (" cat1 ", "cat1", WRITING),
+        ("my cat", "my_cat", WRITING),
+        ("ﬁlm", "film", WRITING),
+        ("elefant1", "elephant1", WRITING),
+        ("img103", "IMG_0103", WRITING),
+        ("clip-7b", "clip7b", WRITING),
+        ("2021 05 03", "20210503", WRITING),
     ],
 )
 def test_the_nearest_id_is_named_with_what_to_do(missing: str, held: str, next_step: str) -> None:
     source = MediaBytes({held: b"", "other99": b"", "dog 1000": b""}, kind="video")
     (miss,) = near_misses(source, [missing])
     assert miss.nearest == held
-    assert next_step in fix([miss])
+    assert next_step in fix([miss], source)
 
 
 @pytest.mark.parametrize("missing", ["cat3", "train0003", "3", "horse", "", "video1.mp4"])
@@ -66,7 +70,9 @@ def test_no_id_is_named_where_none_is_near_or_several_are(missing: str) -> None:
     (miss,) = near_misses(source, [missing])
     assert miss.nearest is None
     assert str(miss) == missing
-    assert MISSING in fix([miss])
+    assert MISSING in fix([miss], source)
+    folder = MediaFolder(Path("videos"), kind="video", files={})
+    assert "put the missing files into videos" in fix([miss], folder)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +207,9 @@ def test_a_long_list_of_missing_media_is_in_a_file(made_data: Path, tmp_path: Pa
     lines = [{**records(made_data, "train")[0], "question_id": n, "video_id": f"gone{n}"} for n in range(50)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     overrides = [*TINY, f"data.splits.train.annotations={tmp_path}/train.jsonl"]
-    with pytest.raises(StoreError, match=r"(?s)lacks 50 videos .*\.\.\. and 30 more\nAll of them are in ") as refused:
+    with pytest.raises(
+        StoreError, match=r"(?s)lacks 50 videos .*\.\.\. and 30 more\nAll of them are in .*\nit has "
+    ) as refused:
         prepare_training(load_recipe("demo_qa", overrides=overrides, data_root=made_data), tmp_path / "run")
     found = re.search(r"All of them are in (\S+)", str(refused.value))
     assert found

@@ -5,25 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from pydantic import ValidationError
+from typing import Any, get_args
 
 from clipbert_cli.errors import RecipeError, WeightsError
-from clipbert_cli.model.weights.weight_files import CONFIG_FILE, read_object
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, check_values, read_object, wrong_file
 from clipbert_cli.recipe.schema import BertConfigSection
 
-FROM_FILE = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "hidden_act",
-    "layer_norm_eps",
-)
-"""Settings that belong to weights; their names are those of Hugging Face's `config.json` too."""
+FROM_FILE: dict[str, Any] = {
+    name: get_args(BertConfigSection.model_fields[name].annotation)[0]
+    for name in (
+        "vocab_size",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "intermediate_size",
+        "max_position_embeddings",
+        "hidden_act",
+        "layer_norm_eps",
+    )
+}
+"""Settings that belong to weights -> their type, without null; their names are those of a `config.json` too."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,22 @@ def read_bert_sizes(source: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: position_embedding_type is {positions!r}, expected 'absolute'")
     found = {name: values[name] for name in FROM_FILE if name in values}
     try:
-        BertConfigSection.model_validate(found)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"]))
-        raise WeightsError(f"{path}: {name} is {found.get(name)!r}: {first['msg']}") from error
+        check_values(found, FROM_FILE)
+        check_heads(found)
+    except ValueError as error:
+        raise wrong_file(path, error) from error
     return found
+
+
+def check_heads(sizes: Mapping[str, Any]) -> None:
+    """Check that the attention heads of a `config.json` divide the width; what it leaves out is not checked.
+
+    Raises:
+        ValueError: they do not.
+    """
+    width, heads = sizes.get("hidden_size", 0), sizes.get("num_attention_heads", 1)
+    if width % heads:
+        raise ValueError(f"num_attention_heads is {heads}: it must divide hidden_size ({width})")
 
 
 def filled(section: BertConfigSection, found: Mapping[str, Any], *, source: Path) -> BertConfigSection:

@@ -68,7 +68,7 @@ def read_description(folder: Path) -> Description:
         )
     try:
         config, head = ModelConfig.model_validate(description["model"]), HeadSpec.of(description["head"])
-        vision = None if config.visual.kind == "resnet" else VisionModel.from_values(description["vision"])
+        vision = None if config.visual.kind == "resnet" else VisionModel.from_values(description["vision"], path)
         vocabulary = description.get("vocabulary")
         if not isinstance(vocabulary, str | None):
             raise ValueError(f"vocabulary is {vocabulary!r}, but must be text or null")

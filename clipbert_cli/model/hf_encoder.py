@@ -21,12 +21,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipbert_cli.errors import RecipeError, WeightsError
+from clipbert_cli.model.bert_sizes import check_heads
 from clipbert_cli.model.hf_files import PREPROCESSOR_FILES, PixelStatistics, VisionModel
 from clipbert_cli.model.visual_encoder import FrameMemory, VisualEncoder, normalise
+from clipbert_cli.model.weights.weight_files import wrong_file
 from clipbert_cli.recipe.schema import VisualConfig
 
 STAGED_PATCH_SIZE = 4
 """Patches of the first stage of models whose configuration does not say it."""
+
+MOST_PARAMETERS = 10**10
+"""The largest published model of a supported family has 7 billion; more would fill the memory."""
 
 NOT_SAVED = ("_name_or_path", "transformers_version", "architectures", "dtype")
 """Entries of a configuration that say where a model came from, and nothing about it."""
@@ -51,41 +56,65 @@ class HuggingFaceEncoder(VisualEncoder):
         super().__init__()
         self.family = vision.family
         self.grid_stride = config.grid_stride
-        self.backbone = build_backbone(vision)
         pixels = chosen_pixels(config, vision)
         self.bgr = pixels.bgr
         self.has_own_pixels = pixels == vision.pixels
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixels.std), persistent=False)
+        with wrong_configurations(vision):
+            # Tensors on this device have shapes and no numbers, so that impossible sizes cost neither memory nor time.
+            with torch.device("meta"):
+                self._set_backbone(build_backbone(vision))
+            self._try_a_frame()
+            self._set_backbone(build_backbone(vision))
         own = {name: value for name, value in self.backbone.config.to_dict().items() if name not in NOT_SAVED}
         self.vision = VisionModel(own, pixels)
-        sizes = self.backbone.config
-        # Swin's models compute their width; the hidden_size in a file of theirs decides nothing.
-        widths = getattr(sizes, "hidden_sizes", None) or [getattr(self.backbone, "num_features", sizes.hidden_size)]
-        self.channels: int = widths[-1]
-        stages = len(getattr(sizes, "depths", ()))
-        # Models of stages halve the sides of the grid from each stage to the next.
-        self.first_patch_size: int = getattr(sizes, "patch_size", STAGED_PATCH_SIZE)
-        self.patch_size: int = self.first_patch_size * 2 ** max(stages - 1, 0)
         self.projection = nn.Linear(self.channels, width)
         for name, parameter in self.backbone.named_parameters():
             if name.startswith(self.family.unused):
                 parameter.requires_grad_(False)
 
+    def _set_backbone(self, backbone: Any) -> None:
+        self.backbone = backbone
+        sizes = backbone.config
+        # Swin's models compute their width; the hidden_size in a file of theirs decides nothing.
+        widths = getattr(sizes, "hidden_sizes", None) or [getattr(backbone, "num_features", sizes.hidden_size)]
+        self.channels: int = widths[-1]
+        stages = len(getattr(sizes, "depths", ()))
+        # Models of stages halve the sides of the grid from each stage to the next.
+        self.first_patch_size: int = getattr(sizes, "patch_size", STAGED_PATCH_SIZE)
+        self.patch_size: int = self.first_patch_size * 2 ** max(stages - 1, 0)
+
+    def _try_a_frame(self) -> None:
+        """Encode a frame of 2 x 2 cells on the meta device.
+
+        Raises:
+            Exception: of any kind; the model cannot encode frames.
+        """
+        count = sum(parameter.numel() for parameter in self.backbone.parameters())
+        if count > MOST_PARAMETERS:
+            raise ValueError(f"its sizes amount to {count:,} parameters, expected at most {MOST_PARAMETERS:,}")
+        grid = self.features(torch.empty(1, 3, 2 * self.patch_size, 2 * self.patch_size, device="meta"))
+        if grid.shape != (1, 2, 2, self.channels):
+            raise ValueError(f"a frame of 2 x 2 cells gives features of shape {tuple(grid.shape)}")
+
     def forward(self, frames: Tensor) -> Tensor:
         """Encode RGB frames (M, 3, H, W), uint8 or float of 0..255, as grids (M, h, w, D)."""
-        pixels = self.pixels(frames)  # (M, 3, H, W)
-        height, width = (self.cells(side) for side in pixels.shape[2:])
-        output: Tensor = self.backbone(**self.inputs(pixels)).last_hidden_state
-        if self.family.shape == "tokens":
-            # Class and register tokens come first.
-            grid = output[:, -height * width :].unflatten(1, (height, width))  # (M, h, w, C)
-        else:
-            grid = output.permute(0, 2, 3, 1)  # (M, h, w, C)
+        grid = self.features(self.pixels(frames))  # (M, h, w, C)
         if self.grid_stride > 1:
             grid = average_cells(grid, self.grid_stride)  # (M, h/s, w/s, C)
         projected: Tensor = self.projection(grid)  # (M, h, w, D)
         return projected
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Return the grids (M, h, w, C) of the model for normalised frames (M, 3, H, W)."""
+        height, width = (self.cells(side) for side in pixels.shape[2:])
+        output: Tensor = self.backbone(**self.inputs(pixels)).last_hidden_state
+        if self.family.shape == "tokens":
+            # Class and register tokens come first.
+            grid: Tensor = output[:, -height * width :].unflatten(1, (height, width))  # (M, h, w, C)
+            return grid
+        return output.permute(0, 2, 3, 1)  # (M, h, w, C)
 
     def pixels(self, frames: Tensor) -> Tensor:
         """Return frames (M, 3, H, W) in the model's order of channels, normalised."""
@@ -190,26 +219,32 @@ def chosen_pixels(config: VisualConfig, vision: VisionModel) -> PixelStatistics:
 
 
 def build_backbone(vision: VisionModel) -> Any:
-    """Return transformers' model with random weights.
-
-    Raises:
-        WeightsError: transformers cannot build such a model.
-    """
-    from huggingface_hub.errors import StrictDataclassError
+    """Return transformers' model with random weights."""
     from transformers import AutoConfig, AutoModel
 
-    # Sizes of 0, lists that are too short, and values of another type fail wherever they are used first.
+    config = AutoConfig.for_model(**{**vision.config, **vision.family.config})
+    check_heads(config.to_dict())
+    with quiet_transformers():
+        return AutoModel.from_config(config, **vision.family.options).float()
+
+
+@contextmanager
+def wrong_configurations(vision: VisionModel) -> Iterator[None]:
+    """Turn an error of transformers about a configuration into ours.
+
+    Raises:
+        WeightsError: transformers cannot build such a model, or the model cannot encode frames.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+
+    # Sizes that do not fit each other, and values of another type, fail wherever they are used first.
     failures = (StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
     try:
-        config = AutoConfig.for_model(**{**vision.config, **vision.family.config})
-        with quiet_transformers():
-            return AutoModel.from_config(config, **vision.family.options).float()
+        yield
     except failures as error:
         reason = " ".join(str(error).split())
-        raise WeightsError(
-            f"{vision.source}: transformers cannot build a {vision.config['model_type']} of it: {reason}",
-            hint="compare the file with that of the published model",
-        ) from error
+        kind = vision.config["model_type"]
+        raise wrong_file(vision.source, f"transformers cannot build a {kind} of it: {reason}") from error
 
 
 def fitted(

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from clipbert_cli.recipe.schema import AtMost, Count, Depth, NotNegative, Positive, ShareBelow1, Width
 
 
 @dataclass(frozen=True)
@@ -56,3 +60,29 @@ FAMILIES: dict[str, Family] = {
     "convnextv2": Family("encoder.stages", shape="map", unused=("layernorm.",)),
 }
 """Model type in config.json -> family."""
+
+NotNegativeCount = Annotated[int, Field(ge=0), AtMost(65_536)]
+
+NUMBERS: dict[str, Any] = {
+    **dict.fromkeys(
+        ("hidden_size", "intermediate_size", "embed_dim", "image_size", "patch_size", "window_size"), Width
+    ),
+    **dict.fromkeys(("num_hidden_layers", "num_attention_heads", "num_stages"), Depth),
+    **dict.fromkeys(("depths", "num_heads"), list[Depth]),
+    "hidden_sizes": list[Width],
+    "num_channels": Literal[3],
+    "num_patches": Count,
+    "num_register_tokens": NotNegativeCount,
+    "pretrained_window_sizes": list[NotNegativeCount],
+    "mlp_ratio": Annotated[float, Field(gt=0), AtMost(1000)],
+    **dict.fromkeys(("rope_theta", "layer_norm_eps"), Positive),
+    **dict.fromkeys(("layer_scale_init_value", "layerscale_value"), NotNegative),
+    **dict.fromkeys(("initializer_range", "initializer_factor"), NotNegative),
+    "pos_embed_rescale": Positive | None,
+    **dict.fromkeys(("attention_dropout", "attention_probs_dropout_prob", "hidden_dropout_prob"), ShareBelow1),
+    "drop_path_rate": ShareBelow1,
+}
+"""Numbers of a configuration that decide what the model computes -> their type, in every family that has them.
+
+transformers accepts most numbers. A wrong one would fail in the first forward pass, or fill the memory.
+"""

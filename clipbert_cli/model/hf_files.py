@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from clipbert_cli.errors import WeightsError
-from clipbert_cli.model.hf_families import FAMILIES, Family
-from clipbert_cli.model.weights.weight_files import CONFIG_FILE, read_object
+from clipbert_cli.model.hf_families import FAMILIES, NUMBERS, Family
+from clipbert_cli.model.weights.weight_files import CONFIG_FILE, check_values, read_object, wrong_file
 
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 """The file of an image processor, and that of a processor for images and texts, which may hold an image processor."""
 
-FULL_WHITE, COLOURS = 255, 3
+FULL_WHITE = 255
 
 FLIPS = "do_flip_channel_order"
 """Setting of an image processor that turns RGB into BGR."""
@@ -56,11 +56,17 @@ class VisionModel:
         config: its configuration, as transformers writes it; from a model with two towers, that of the vision tower.
         pixels: None if its folder does not say.
         source: the file of the configuration, for messages.
+
+    Raises:
+        ValueError: a number of the configuration is impossible.
     """
 
     config: Mapping[str, Any]
     pixels: PixelStatistics | None
     source: Path = Path(CONFIG_FILE)
+
+    def __post_init__(self) -> None:
+        check_values(self.config, NUMBERS)
 
     @property
     def family(self) -> Family:
@@ -71,18 +77,18 @@ class VisionModel:
         return {"config": dict(self.config), "pixels": None if self.pixels is None else asdict(self.pixels)}
 
     @classmethod
-    def from_values(cls, values: Mapping[str, Any]) -> VisionModel:
-        """Return the model that `values` describes.
+    def from_values(cls, values: Mapping[str, Any], source: Path = Path(CONFIG_FILE)) -> VisionModel:
+        """Return the model that `values` in the file `source` describe.
 
         Raises:
             KeyError, TypeError: these are no such values.
-            ValueError: the family is not supported, or the pixel statistics are no numbers.
+            ValueError: the family is not supported, or a number is impossible.
         """
         pixels = values["pixels"]
         if pixels is not None:
             mean, std = three_numbers("mean", pixels["mean"]), three_numbers("std", pixels["std"])
             pixels = PixelStatistics(mean, std, is_set(pixels, "bgr", default=False))
-        return cls(vision_part(dict(values["config"])), pixels)
+        return cls(vision_part(dict(values["config"])), pixels, source)
 
 
 def read_vision_model(folder: Path) -> VisionModel:
@@ -104,9 +110,11 @@ def read_vision_model(folder: Path) -> VisionModel:
         config = vision_part(values)
     except ValueError as error:
         raise WeightsError(f"{path}: {error}", hint=f"supported model types: {', '.join(FAMILIES)}") from error
-    if (channels := config.get("num_channels", COLOURS)) != COLOURS:
-        raise WeightsError(f"{path}: num_channels is {channels!r}, expected {COLOURS}: frames are red, green and blue")
-    return VisionModel(config, read_pixels(folder), path)
+    pixels = read_pixels(folder)
+    try:
+        return VisionModel(config, pixels, path)
+    except ValueError as error:
+        raise wrong_file(path, error) from error
 
 
 def vision_part(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -180,7 +188,7 @@ def pixel_statistics(path: Path, values: Mapping[str, Any]) -> PixelStatistics:
         white = FULL_WHITE * factor
         return PixelStatistics(tuple(each / white for each in mean), tuple(each / white for each in std), flips)
     except ValueError as error:
-        raise WeightsError(f"{path}: {error}", hint="compare the file with that of the published model") from error
+        raise wrong_file(path, error) from error
 
 
 def is_set(values: Mapping[str, Any], name: str, *, default: bool) -> bool:

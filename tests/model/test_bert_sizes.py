@@ -136,13 +136,18 @@ def unknown_activation(values: dict[str, Any]) -> None:
     values["hidden_act"] = "swish_glu"
 
 
+def indivisible(values: dict[str, Any]) -> None:
+    values["num_attention_heads"] = 5
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         (other_kind, "model_type is 'roberta', expected 'bert'"),
         (relative_positions, "position_embedding_type is 'relative_key', expected 'absolute'"),
-        (no_number, "hidden_size is 'wide'"),
-        (unknown_activation, "hidden_act is 'swish_glu'"),
+        (no_number, "hidden_size is 'wide': it must be a valid integer"),
+        (unknown_activation, "hidden_act is 'swish_glu': it must be 'gelu', 'gelu_new', 'relu' or 'silu'"),
+        (indivisible, r"num_attention_heads is 5: it must divide hidden_size \(32\)"),
     ],
 )
 def test_what_is_no_such_bert_is_refused(change: Callable[[dict[str, Any]], None], says: str, tmp_path: Path) -> None:
@@ -154,6 +159,18 @@ def test_what_is_no_such_bert_is_refused(change: Callable[[dict[str, Any]], None
     with pytest.raises(WeightsError, match=says) as caught:
         started(tmp_path)
     assert str(path) in str(caught.value)
+
+
+def test_every_impossible_number_is_one_message(tmp_path: Path) -> None:
+    write_bert(tmp_path)
+    path = tmp_path / "config.json"
+    good = json.loads(path.read_text())
+    for name in (*SMALL, "layer_norm_eps"):
+        for bad in (-1, 0, 10**10, "wide", None, [1, 2], 2.5 if name in SMALL else True):
+            path.write_text(json.dumps({**good, name: bad}))
+            with pytest.raises(WeightsError, match=rf"config\.json: {name} is ") as caught:
+                started(tmp_path)
+            assert str(path) in str(caught.value)
 
 
 def test_without_weights_the_sizes_are_bert_bases_and_the_vocabularys() -> None:

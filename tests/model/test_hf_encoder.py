@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +29,9 @@ from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.freezing import freeze
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, quiet_transformers
+from clipbert_cli.model.hf_families import NUMBERS
 from clipbert_cli.model.hf_files import VisionModel, read_pixels, read_vision_model
+from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
 from clipbert_cli.model.weights.vision import load_vision_model
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig
 
@@ -99,13 +102,18 @@ def test_features_are_those_of_transformers_at_any_size(kind: str, tmp_path: Pat
         assert grid.shape[1:3] == (encoder.cells(size), encoder.cells(size))
 
 
+def made_model(folder: Path) -> ClipBert:
+    """A small model with the encoder of a folder."""
+    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    bert = BertConfigSection(vocab_size=20, max_position_embeddings=16, **sizes)
+    config = ModelConfig(visual=VisualConfig(kind="hf", weights=str(folder)), bert=bert)
+    return ClipBert(config, HeadSpec("classifier", 3), read_vision_model(folder)).eval()
+
+
 @pytest.mark.parametrize("kind", FAMILIES)
 def test_each_clip_of_a_batch_is_encoded_as_if_it_were_alone(kind: str, tmp_path: Path) -> None:
     write_vision_model(kind, tmp_path)
-    sizes = {"hidden_size": WIDTH, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    bert = BertConfigSection(vocab_size=20, max_position_embeddings=16, **sizes)
-    config = ModelConfig(visual=VisualConfig(kind="hf", weights=str(tmp_path)), bert=bert)
-    model = ClipBert(config, HeadSpec("classifier", 3), read_vision_model(tmp_path)).eval()
+    model = made_model(tmp_path)
     load_vision_model(model.visual_encoder, tmp_path)  # type: ignore[arg-type]
     size = SIZES[kind][0]
     frames = torch.randint(0, 256, (2, 3, 2, 3, size, size), dtype=torch.uint8)  # B K T C H W
@@ -515,10 +523,13 @@ def bad_statistics(folder: Path) -> None:
         (damaged_config, "config.json:1: not JSON"),
         (states(intermediate_size=128), "other shapes"),
         (states(hidden_act="none such"), "config.json: transformers cannot build a vit of it"),
-        (states(hidden_size="wide"), "cannot build a vit of it: .*'hidden_size' expected int, got str"),
-        (states(num_attention_heads=0), "config.json: transformers cannot build a vit of it"),
-        (states(patch_size=[16]), "config.json: transformers cannot build a vit of it"),
-        (states(num_channels=1), "config.json: num_channels is 1, expected 3"),
+        (states(hidden_size="wide"), "config.json: hidden_size is 'wide': it must be a valid integer"),
+        (
+            states(num_attention_heads=0),
+            "config.json: num_attention_heads is 0: it must be greater than or equal to 1",
+        ),
+        (states(patch_size=[16]), r"config.json: patch_size is \[16\]: it must be a valid integer"),
+        (states(num_channels=1), "config.json: num_channels is 1: it must be 3"),
         (states(num_hidden_layers=4), r"missing in the file \(16\): visual_encoder.backbone.layers.3"),
         (states(num_hidden_layers=2), r"unexpected in the file \(16\): layers.2"),
         (pickled_code, "holds more than tensors"),
@@ -537,6 +548,123 @@ def test_what_cannot_be_loaded_is_one_message(
     if damage in (text_model, unknown_family):
         assert "siglip_vision_model" in str(caught.value.hint)
     assert capsys.readouterr() == ("", "")
+
+
+def numbers_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The entries of a configuration that are numbers, or lists of them."""
+    return {
+        name: value
+        for name, value in config.items()
+        if isinstance((value[:1] or [None])[0] if isinstance(value, list) else value, int | float)
+        and not isinstance(value, bool)
+    }
+
+
+def refusal(folder: Path) -> str:
+    """The message about a folder of a vision model; nothing if it encodes a frame in training."""
+    try:
+        encoder = HuggingFaceEncoder(VisualConfig(kind="hf"), WIDTH, read_vision_model(folder)).train()
+    except WeightsError as error:
+        return str(error)
+    assert encoder(frames_of(2 * encoder.patch_size, count=1)).isfinite().all()
+    return ""
+
+
+def with_numbers(folder: Path, kind: str) -> tuple[dict[str, Any], Callable[[dict[str, Any]], str]]:
+    """The numbers of the vision part of a new model, and a function that changes some and returns the refusal."""
+    write_vision_model(kind, folder)
+    config = json.loads((folder / "config.json").read_text())
+    tower = config.get("vision_config", config)
+    good = dict(tower)
+
+    def refused(changes: dict[str, Any], check: Callable[[Path], str] = refusal) -> str:
+        tower.update({**good, **changes})
+        (folder / "config.json").write_text(json.dumps(config))
+        return check(folder)
+
+    return numbers_of(good), refused
+
+
+SIZES_OF_MODELS = {"hidden_size", "num_hidden_layers", "num_attention_heads", "depths", "num_heads", "patch_size"}
+UNUSED_NUMBERS = {"out_indices", "encoder_stride", "projection_dim", "pooler_output_size", "num_layers", "vocab_size"}
+UNUSED_NUMBERS |= {"auxiliary_channels", "auxiliary_loss_weight", "auxiliary_num_convs", "pool_scales"}
+UNUSED_NUMBERS |= {"semantic_loss_ignore_index"}
+
+
+def reading_refused(folder: Path) -> str:
+    try:
+        read_vision_model(folder)
+    except WeightsError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_every_impossible_number_is_one_message_that_names_it(kind: str, tmp_path: Path) -> None:
+    numbers, refused = with_numbers(tmp_path, kind)
+    assert numbers.keys() - NUMBERS.keys() <= UNUSED_NUMBERS
+    for name in numbers.keys() & NUMBERS.keys():
+        as_value: Callable[[Any], Any] = (
+            (lambda bad: [bad, 1]) if isinstance(numbers[name], list) else (lambda bad: bad)
+        )
+        said = [refused({name: as_value(bad)}, reading_refused) for bad in (-1, "wide", [1, 2], 0, None, 10**10)]
+        assert all(each.startswith(f"{tmp_path}/config.json: {name} is ") for each in said if each)
+        must = len(said) if name in SIZES_OF_MODELS else 3
+        assert all(said[:must]), (name, said)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_numbers_that_decide_nothing_end_in_features_or_in_one_message(kind: str, tmp_path: Path) -> None:
+    numbers, refused = with_numbers(tmp_path, kind)
+    for bad in (-1, "wide", 10**9):
+        unused = {name: [bad] if isinstance(numbers[name], list) else bad for name in numbers.keys() & UNUSED_NUMBERS}
+        says = refused(unused)
+        assert not says or says.startswith(f"{tmp_path}/config.json: transformers cannot build a {kind}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "says"),
+    [
+        ("siglip", {"num_attention_heads": 5}, r"num_attention_heads is 5: it must divide hidden_size \(32\)"),
+        ("dinov2", {"hidden_size": 31}, r"num_attention_heads is 2: it must divide hidden_size \(31\)"),
+        ("dinov3_vit", {"num_attention_heads": 16}, "transformers cannot build a dinov3_vit of it"),
+        ("siglip2", {"num_patches": 15}, "transformers cannot build a siglip2_vision_model of it"),
+        ("swin", {"num_heads": [3, 2, 2, 4]}, "transformers cannot build a swin of it"),
+        ("swinv2", {"num_heads": [1, 2]}, "transformers cannot build a swinv2 of it"),
+        ("convnext", {"hidden_sizes": [8]}, "transformers cannot build a convnext of it"),
+        ("convnextv2", {"num_stages": 3}, "transformers cannot build a convnextv2 of it"),
+        ("vit", {"hidden_size": 65_536, "intermediate_size": 65_536}, "its sizes amount to .* expected at most"),
+    ],
+)
+def test_numbers_that_do_not_fit_each_other_are_one_message(
+    kind: str, changes: dict[str, Any], says: str, tmp_path: Path
+) -> None:
+    _, refused = with_numbers(tmp_path, kind)
+    assert re.search(rf"config\.json: .*{says}", refused(changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("num_attention_heads", -1),
+        ("num_attention_heads", 5),
+        ("hidden_size", 0),
+        ("num_hidden_layers", 10**9),
+        ("image_size", None),
+        ("patch_size", "wide"),
+        ("num_channels", 1),
+        ("attention_probs_dropout_prob", 7),
+    ],
+)
+def test_impossible_numbers_of_a_saved_model_are_one_message(name: str, bad: object, tmp_path: Path) -> None:
+    write_vision_model("vit", tmp_path / "vit")
+    save_pretrained(made_model(tmp_path / "vit"), tmp_path / "saved")
+    path = tmp_path / "saved/config.json"
+    description = json.loads(path.read_text())
+    description["vision"]["config"][name] = bad
+    path.write_text(json.dumps(description))
+    with pytest.raises(WeightsError, match=rf"^{re.escape(str(path))}: .*{name} is {bad!r}"):
+        from_pretrained(tmp_path / "saved")
 
 
 def test_weights_may_be_in_several_files(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy._core import multiarray, numeric
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -159,6 +160,25 @@ def read_object(path: Path) -> dict[str, Any] | None:
     if not isinstance(values, dict):
         raise WeightsError(f"{path}: holds a {type(values).__name__}, expected a JSON object", hint=DOWNLOAD_AGAIN)
     return values
+
+
+def check_values(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Check those of an object's values that have a type here.
+
+    Raises:
+        ValueError: one has another type or is out of bounds: `num_attention_heads is -1: it must be ...`.
+    """
+    for name in (name for name in kinds if name in values):
+        try:
+            TypeAdapter(kinds[name]).validate_python(values[name], strict=True)
+        except ValidationError as error:
+            says = error.errors()[0]["msg"].removeprefix("Value error, ").replace("Input should be", "it must be")
+            raise ValueError(f"{name} is {values[name]!r:.60}: {says}") from error
+
+
+def wrong_file(path: Path, reason: object) -> WeightsError:
+    """Return the error about a file beside weights whose values are not possible."""
+    return WeightsError(f"{path}: {reason}", hint="compare the file with that of the published model")
 
 
 def read_index(path: Path) -> Mapping[Any, Any]:

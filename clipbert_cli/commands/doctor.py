@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
-import textwrap
 from dataclasses import asdict
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.terminal import note, print_json, print_result
+from clipbert_cli.commands.terminal import note, print_json, print_result, wrapped
 
 
 def doctor(
@@ -32,19 +30,13 @@ def doctor(
         findings.append(finding)
         line = f"{finding.state:8}{finding.part:19}{finding.value}"
         if as_json:
-            note(*_wrapped(line, 27, sys.stderr))
+            note(*wrapped(line, indent=27, stream=sys.stderr))
         else:
-            print_result(*_wrapped(line, 27, sys.stdout))
+            print_result(*wrapped(line, indent=27, stream=sys.stdout))
     is_broken = any(finding.state == "broken" for finding in findings)
     verdicts = sorted(finding.verdict() for finding in findings if finding.state != "ok")
     if as_json:
         print_json({"is_broken": is_broken, "findings": [asdict(finding) for finding in findings]})
     else:
-        print_result("", *(line for each in verdicts or ["ok"] for line in _wrapped(each, 2, sys.stdout)))
+        print_result("", *(line for each in verdicts or ["ok"] for line in wrapped(each, indent=2, stream=sys.stdout)))
     raise typer.Exit(int(is_broken))
-
-
-def _wrapped(text: str, indent: int, stream: TextIO) -> list[str]:
-    """Return a text in lines of the terminal's width, all but the first indented; in one line without a terminal."""
-    width = shutil.get_terminal_size().columns if stream.isatty() else sys.maxsize
-    return textwrap.wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)

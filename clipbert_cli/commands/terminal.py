@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from clipbert_cli.printable import Lines, clipped, printable
 
@@ -120,6 +122,12 @@ def print_json(value: Any) -> None:
     # Python holds its other bytes as surrogates, which are escaped as well.
     text = json.dumps(value, ensure_ascii=False)
     _write("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
+
+
+def wrapped(text: str, *, indent: int, stream: TextIO) -> list[str]:
+    """Return a text in lines of the terminal's width, all but the first indented; in one line without a terminal."""
+    width = shutil.get_terminal_size().columns if stream.isatty() else sys.maxsize
+    return textwrap.wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 
 def aligned(rows: Sequence[Sequence[str]], *, left: int = 1) -> list[str]:

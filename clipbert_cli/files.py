@@ -198,7 +198,7 @@ def point_link(link: Path, target: Path) -> None:
 def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` the same file as `source` (a hard link) where the file system allows it, else a copy."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    real = source.resolve()
+    real = os.path.realpath(source)
     with _temporary(target, "unfinished") as temporary:
         try:
             os.link(real, temporary)

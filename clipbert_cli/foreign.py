@@ -59,7 +59,8 @@ MAX_ENTRY = 2**23
 
 _BETWEEN_ENTRIES = re.compile(r"[,\s]*")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
+_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?(\s*:)?|[\[\]{}]', re.DOTALL)
+"""A text, with the colon behind it if it is the name of a field, or a bracket."""
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -297,6 +298,10 @@ class _UnusableNumber(Exception):  # noqa: N818 - it never leaves this file
     """The text of a number that other code could not compute with."""
 
 
+class _NameTwice(Exception):  # noqa: N818 - it never leaves this file
+    """An object has a name twice. Readers disagree about which of the values counts."""
+
+
 def parse_json(
     text: str | bytes,
     where: str,
@@ -315,8 +320,8 @@ def parse_json(
         allow_nan: also read NaN and infinities, which Python writes and which are no JSON.
 
     Raises:
-        UnreadableError: it is not JSON, has too many parts or more than `MAX_DEPTH` in each other, or a
-            number that does not fit into 64 bits.
+        UnreadableError: it is not JSON, has too many parts or more than `MAX_DEPTH` in each other, an object with a
+            name twice, or a number that does not fit into 64 bits.
     """
     if isinstance(text, bytes):
         text = _decoded(text, where, line)
@@ -330,6 +335,8 @@ def parse_json(
         raise UnreadableError(f"{place}: not JSON ({exc.msg} at column {exc.colno}): {excerpt(text)}") from exc
     except _UnusableNumber as exc:
         raise _unusable_number(str(exc), where, line, text) from None
+    except _NameTwice:
+        raise _name_twice(where, line, text) from None
     except RecursionError:
         _check_depth(text, where, line)
         raise
@@ -349,6 +356,8 @@ def parse_json_part(text: str, start: int, where: str) -> tuple[Any, int] | None
         return None
     except _UnusableNumber as exc:
         raise _unusable_number(str(exc), where, None, text) from None
+    except _NameTwice:
+        raise _name_twice(where, None, text[start:]) from None
     except RecursionError:
         _check_depth(text[start:], where, None)
         raise
@@ -374,8 +383,15 @@ def _constant(name: str) -> float:
     raise _UnusableNumber(name)
 
 
-_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant)
-_LENIENT_DECODER = json.JSONDecoder(parse_int=_integer)
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(fields)
+    if len(value) < len(fields):
+        raise _NameTwice
+    return value
+
+
+_LENIENT_DECODER = json.JSONDecoder(parse_int=_integer, object_pairs_hook=_object)
+_DECODER = json.JSONDecoder(parse_int=_integer, parse_float=_float, parse_constant=_constant, object_pairs_hook=_object)
 
 
 def parse_fraction(text: str) -> Fraction:
@@ -394,6 +410,25 @@ def _unusable_number(number: str, where: str, line: int | None, text: str) -> Un
     if number.strip("-").isalpha():
         return UnreadableError(f"{place}: not JSON: {number} is not a JSON number")
     return UnreadableError(f"{place}: not usable JSON: the number {excerpt(number, 30)} does not fit into 64 bits")
+
+
+def _name_twice(where: str, line: int | None, text: str) -> UnreadableError:
+    """Return the error about the first name of a text that its object has already."""
+    names: list[set[str]] = []
+    for match in _STRING_OR_BRACKET.finditer(text):
+        if match[0] in "[{":
+            names.append(set())
+        elif match[0] in "]}":
+            names.pop()
+        elif match[1]:
+            name = _DECODER.decode(match[0].removesuffix(match[1]))
+            if name in names[-1]:
+                break
+            names[-1].add(name)
+    place = _place(where, line, text, match.start())
+    return UnreadableError(
+        f"{place}: not usable JSON: one object has the name {excerpt(name)!r} twice: remove one of them"
+    )
 
 
 def _check_depth(text: str, where: str, line: int | None) -> None:

@@ -12,6 +12,7 @@ import json
 import re
 import unicodedata
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -83,11 +84,19 @@ class PredictionKey(NamedTuple):
 
 
 def composed(value: Any) -> Any:
-    """Return a JSON value with all texts in it, names of fields included, in Unicode's composed form NFC."""
+    """Return a JSON value with all texts in it, names of fields included, in Unicode's composed form NFC.
+
+    Raises:
+        ValueError: two names of one object differ in their form alone.
+    """
     if isinstance(value, str):
         return unicodedata.normalize("NFC", value)
     if isinstance(value, dict):
-        return {composed(name): composed(inner) for name, inner in value.items()}
+        fields = {composed(name): composed(inner) for name, inner in value.items()}
+        if len(fields) < len(value):
+            twice = Counter(map(composed, value)).most_common(1)[0][0]
+            raise ValueError(f"two names differ in their Unicode form alone: {twice!r}; remove or rename one of them")
+        return fields
     # A list of scores may have millions of numbers.
     if isinstance(value, list) and value and not isinstance(value[0], float):
         return [composed(inner) for inner in value]

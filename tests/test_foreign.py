@@ -83,6 +83,7 @@ CONTENTS = {
     "a list of lists": b"[[1, 2], [3]]",
     "a number": b"3",
     "a text": b'"text"',
+    "a name twice": b'{"format": 1, "media_id": "a", "format": 2}',
     "an object of others": b'{"format": [], "complete": {}, "kind": 3, "files": 7, "media": 1, "clipbert": 1}',
     "binary": bytes(range(256)) * 20,
     "open quotes": b'"\\"' * 3000,
@@ -198,7 +199,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),
     "runs.folder: RunFolder.starts": ("environment.json", lambda path: started(RunFolder(path.parent))),
     "runtime.process_exit: _first_failure": ("error.json", lambda path: launch_error(Ended(exit_code=1), path.parent)),
-    "store.source: MediaFolder.reading": ("a.mp4", medium),
+    "store.source: read_media_file": ("a.mp4", medium),
     "store.records: media_fields": ("a", stored(records.info_key("a"), lambda store: store.record("a"))),
     "store.records: manifest": ("a", stored(records.MANIFEST_KEY, LmdbStore.__len__)),
     "store.records: video_info": ("a", stored(records.info_key("a"), lambda store: store.info("a"))),
@@ -241,7 +242,6 @@ OTHER_READERS = {
     "model.weights.weight_files",
     "runs.checkpoint",
     "text.record_files",  # the first bytes of a regular file, to tell tables from JSON
-    "store.ingest",
     "store.transcode",
     "train.loop",
 }
@@ -270,6 +270,41 @@ def test_every_reader_refuses_what_is_no_regular_file(
     started = time.monotonic()
     check(reader, tmp_path, lambda path: make_special(path, kind))
     assert time.monotonic() - started < 5
+
+
+NAME_TWICE = {
+    "assets.convert.raw_files: read_json": b'{"annotations": [],\n"annotations": [1]}',
+    "assets.convert.raw_files: read_records": b'{"id": 1}\n{"annotations": 1, "annotations": 2}\n',
+    "assets.convert.raw_files: stream_records": b'[{"id": 1}, {"annotations": 1, "annotations": 2}]',
+    "infer.made_by: read_meta": b'{"step": 1,\n"annotations": 1, "annotations": 2}',
+    "infer.question_lines: parse": b'{"annotations": "a", "annotations": "b"}',
+    "infer.score_folder: read_scores": b'{"media": [],\n"annotations": [], "annotations": [1]}',
+    "model.weights.weight_files: read_object": b'{"weight_map": {"a": "b"},\n"annotations": {}, "annotations": 1}',
+    "runs.checkpoint: read_state": b'{"files": {},\n"annotations": {}, "annotations": {"a": 1}}',
+    "runs.folder: RunFolder.starts": b'[{"a": 1,\n"annotations": 1, "annotations": 2}]',
+    "text.annotations: read_answers": b'{"a": 0,\n"annotations": 1, "annotations": 2}',
+    "text.fields: Record._structured": b'[{"annotations": 1, "annotations": 2}]',
+    "text.record_files: _read_lines": b'{"id": 1}\n{"annotations": 1, "annotations": 2}\n',
+    "text.record_files: _read_list": b'[{"id": 1},\n{"annotations": 1, "annotations": 2}]',
+    "text.record_files: _as_object": b'{"a": {},\n"annotations": {},\n"annotations": {"a": 1}}',
+    "text.tokenizer: _read": b'{"a": 1,\n"annotations": 1, "annotations": 2}',
+}
+
+
+@pytest.mark.parametrize("reader", NAME_TWICE)
+def test_a_name_that_an_object_has_twice_is_named_with_its_line(reader: str, tmp_path: Path) -> None:
+    """The last value would count here, and the first one in other programs."""
+    name, read = READERS[reader]
+    path = tmp_path / name
+    path.write_bytes(NAME_TWICE[reader])
+    try:
+        outcome = str(read(path))
+    except KNOWN_ERRORS as exc:
+        outcome = str(exc)
+    assert "has the name 'annotations' twice" in outcome
+    if name != "a":
+        line = 1 + NAME_TWICE[reader][: NAME_TWICE[reader].rindex(b'"annotations"')].count(b"\n")
+        assert f"{path}:{line}:" in outcome or f"{path}, record 1:" in outcome
 
 
 def check(reader: str, folder: Path, write: Callable[[Path], object]) -> None:
@@ -379,6 +414,14 @@ def test_no_other_function_opens_files_or_parses_json() -> None:
         ("[-Infinity]", "here:1: not JSON: -Infinity is not a JSON number"),
         (b'["a",\n "\xff"]', r"here:2: not UTF-8 text \(byte 2 is 0xff\)"),
         ('["' + '\\"[' * 100, "here:1: not JSON"),
+        ('{"a": 1, "b": 2,\n"a": 1}', "here:2: not usable JSON: one object has the name 'a' twice: remove one of them"),
+        (
+            '[{"a": 1}, {"b": "a", "a": 1},\n\n{"a": {"a": 1, "c": 2,\n"\\u0061": 2}}]',
+            "here:4: .* has the name 'a' twice",
+        ),
+        ('{"a\\"": "a\\":", "b": {"c": 1,\n "c" :2}, "a\\"": 3}', "here:2: .* has the name 'c' twice"),
+        ('{"' + "x" * 99 + '": 1, "' + "x" * 99 + '": 2}', r"here:1: .* has the name 'x{57}\.\.\.' twice"),
+        (b'{"": 1,\n"": 2}', "here:2: .* has the name '' twice"),
         ("[" * 10**6, "here:1: not usable JSON: more than 64"),
     ],
 )
@@ -390,6 +433,7 @@ def test_a_mistake_is_named_with_its_line(text: str | bytes, message: str) -> No
 @pytest.mark.parametrize(
     "value",
     [
+        {"a": {"a": {"b": 1}, "b": [{"a": 2}, {"a": 2}]}, "b": 3, "": {"": '"a": "a":'}},
         {"a": [1, -(2**63), 2**63 - 1, 0.5, None, True, "\ud83d", "[" * 100, '\\"' * 100]},
         [[[[]]]] * 100,
         json.loads("[" * 64 + "]" * 64),

@@ -6,6 +6,7 @@ try.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -227,7 +228,7 @@ _MAKE: dict[str, Callable[[PlannedPart, DataLayout, list[PlannedFile]], Conversi
 
 def _link_folder(source: Path, target: Path) -> None:
     """Link all visible files of `source` into `target`, or copy them to another disk; `source` stays as it is."""
-    if target.resolve().is_relative_to(source.resolve()):
+    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source)):
         raise OutputError(
             f"--source {source} contains {target}: a folder cannot be copied into itself",
             hint="name a folder that has only the media files",

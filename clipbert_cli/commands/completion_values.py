@@ -68,7 +68,7 @@ _runs, _stores = _folders_with("recipe.yaml"), _folders_with("data.mdb")
 
 
 def _checkpoints(cursor: Cursor) -> Candidates:
-    folder = Path(cursor.last("--run") or cursor.last("RUN") or ".", "checkpoints").expanduser()
+    folder = Path(os.path.expanduser(cursor.last("--run") or cursor.last("RUN") or "."), "checkpoints")
     names = (path.name.removeprefix("step_") for path in islice(folder.glob("step_*"), _ENTRIES))
     steps = sorted(int(name) for name in names if re.fullmatch("[0-9]{1,18}", name))
     return ((name, "") for name in ("best", "latest", *(f"step_{step}" for step in steps)))
@@ -78,7 +78,7 @@ def _splits(cursor: Cursor) -> Candidates:
     from clipbert_cli.recipe.shipped import find_recipe
 
     recipe, run = cursor.last("--recipe"), cursor.last("--run")
-    file = find_recipe(recipe) if recipe else Path(run, "recipe.yaml").expanduser() if run else None
+    file = find_recipe(recipe) if recipe else Path(os.path.expanduser(run), "recipe.yaml") if run else None
     # Without a recipe or a run, the names that every shipped recipe has.
     names = _split_names(file) if file else ("train", "val", "test")
     return ((name, "") for name in names)
@@ -140,7 +140,7 @@ class _Setting:
 
 def _settings_page() -> dict[str, _Setting]:
     """Read the settings from docs/settings.md, which is generated from the schema: importing that takes 0.2 seconds."""
-    package = Path(__file__).resolve().parents[1]
+    package = Path(os.path.realpath(__file__)).parents[1]
     installed = package / "settings.md"
     page = (installed if installed.is_file() else package.parent / "docs/settings.md").read_text(encoding="utf-8")
     found = {}
@@ -172,7 +172,7 @@ def _media_ids(cursor: Cursor) -> Candidates:
 
 
 def _catalog() -> Mapping[str, Any]:
-    return _yaml(Path(__file__).resolve().parents[1] / "assets/catalog.yaml")
+    return _yaml(Path(os.path.realpath(__file__)).parents[1] / "assets/catalog.yaml")
 
 
 def _assets(cursor: Cursor) -> Candidates:

@@ -111,7 +111,7 @@ def _free_space(part: str, folder: Path) -> Finding:
 def _cache_folder() -> Path:
     """Return where weights of the Hub are kept, by the rules of `huggingface_hub`."""
     home = os.environ.get("HF_HOME") or f"{os.environ.get('XDG_CACHE_HOME') or '~/.cache'}/huggingface"
-    return Path(os.environ.get("HF_HUB_CACHE") or f"{home}/hub").expanduser()
+    return Path(os.path.expanduser(os.environ.get("HF_HUB_CACHE") or f"{home}/hub"))
 
 
 def _network() -> Finding:

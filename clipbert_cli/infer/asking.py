@@ -269,7 +269,8 @@ def _identity(asked: Asked) -> tuple[object, ...]:
     if isinstance(media, Path):
         try:
             state = media.stat()
-        except OSError as exc:
+        # A path with a null character is a ValueError.
+        except (OSError, ValueError) as exc:
             raise DecodeError(f"no such {asked.kind} file: {media}") from exc
         # A file that is written anew under the same name is another one.
         return asked.kind, str(media.absolute()), state.st_mtime_ns, state.st_size

@@ -133,5 +133,5 @@ class Profiling:
 
 def profile_folder(run: Path) -> Path:
     """Return the folder beside the run's, with `-profile` after its name. The run itself may begin or exist."""
-    named = run if run.name not in ("", "..") else run.resolve()  # `.` and `a/..` have no name to add to
+    named = run if run.name not in ("", "..") else Path(os.path.realpath(run))  # `.` and `a/..` have no name to add to
     return named.parent / f"{named.name}-profile"

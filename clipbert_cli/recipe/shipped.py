@@ -11,7 +11,7 @@ from clipbert_cli.errors import RecipeError
 
 def shipped_folder() -> Path:
     """Return the folder of shipped recipes: inside an installed package, else beside it in a checkout."""
-    package = Path(__file__).resolve().parent.parent
+    package = Path(os.path.realpath(__file__)).parent.parent
     installed = package / "recipes"
     return installed if installed.is_dir() else package.parent / "recipes"
 

@@ -228,7 +228,7 @@ class RunFolder:
                 hint="give --checkpoint best, latest or step_N",
             )
         # The links move while a run goes on. The caller must read all files of one checkpoint.
-        return folder.resolve()
+        return Path(os.path.realpath(folder))
 
     def average(self, checkpoint: Path, weights: str) -> Path | None:
         """Return the file of averaged weights that replace a checkpoint's own, or None to keep its own.

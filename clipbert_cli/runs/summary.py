@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,8 @@ from clipbert_cli.errors import UnreadableError
 from clipbert_cli.runs.checkpoint import read_state, saved_steps, step_folder
 from clipbert_cli.runs.folder import RunFolder
 
-DAMAGED = (UnreadableError, OSError, RuntimeError, LookupError, ValueError)
-"""The errors of reading a damaged run; links that lead to themselves are a RuntimeError of pathlib."""
+DAMAGED = (UnreadableError, OSError, LookupError, ValueError)
+"""The errors of reading a damaged run."""
 
 
 def stated_versions(start: Mapping[str, Any]) -> dict[str, str]:
@@ -61,8 +62,8 @@ def summarise(folder: RunFolder) -> RunSummary:
             f"{folder.checkpoints}: step, total_steps or metric of the last checkpoint is of another type"
         )
     name = str(metric).removeprefix("-")
-    # `best` links to a checkpoint; its scores are in the validation's record, the last one if the step was done twice.
-    best_checkpoint = (folder.path / "best").resolve().name
+    # The scores of `best` are in the validation's record, the last one if the step was done twice.
+    best_checkpoint = _best_checkpoint(folder.path / "best")
     validations = folder.validations()
     if any(type(each.get("step")) is not int for each in validations):
         raise UnreadableError(f"{folder.metrics}: step of a validation is missing or no whole number")
@@ -79,6 +80,17 @@ def summarise(folder: RunFolder) -> RunSummary:
         best=best.get(name),
         best_step=best.get("step"),
     )
+
+
+def _best_checkpoint(link: Path) -> str:
+    """Return the name of the checkpoint to which the link of a run leads, which may have been removed."""
+    try:
+        link.stat()
+    except FileNotFoundError:
+        pass
+    except OSError as exc:
+        raise UnreadableError(f"{link} cannot be read: {exc.strerror}") from exc
+    return Path(os.path.realpath(link)).name
 
 
 def find_runs(parent: Path) -> list[RunSummary]:

@@ -17,6 +17,7 @@ from clipbert_cli.media.frame_folder import folder_as_video, frame_files
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store import records
+from clipbert_cli.store.source import read_media_file
 from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.store.worker_pool import advance
 from clipbert_cli.store.writer import MAX_ITEM_BYTES
@@ -122,8 +123,8 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
         if settings.frame_rate is not None:
             data = folder_as_video(file, settings.frame_rate)
         if settings.transcode is not None:
-            data = transcode_video(data or read_file(file), settings.transcode)
-    stored = read_file(file) if data is None else data
+            data = transcode_video(data or read_media_file(file), settings.transcode)
+    stored = read_media_file(file) if data is None else data
     if len(stored) > MAX_ITEM_BYTES:
         raise DecodeError("its frames are larger than 4 GiB, the limit for an item of a store")
     known, probed = media_records(candidate.media_id, stored, settings.kind)
@@ -135,23 +136,6 @@ def _ingest_file(candidate: Candidate, file: Path) -> Ingested:
         data,
         probed.info.failure if probed else "",
     )
-
-
-def read_file(path: Path) -> bytes:
-    """Return a media file's bytes.
-
-    Raises:
-        DecodeError: it is too large, not a regular file, or not readable; the message does not name it.
-    """
-    try:
-        if path.stat().st_size > MAX_ITEM_BYTES:
-            raise DecodeError("it is larger than 4 GiB, the limit for an item of a store")
-        # Reading a pipe would wait for ever.
-        if not path.is_file():
-            raise DecodeError("it is not a regular file")
-        return path.read_bytes()
-    except OSError as exc:
-        raise DecodeError(f"it cannot be read: {exc.strerror}") from exc
 
 
 def media_records(media_id: str, data: bytes, kind: Kind) -> tuple[dict[bytes, bytes], ProbedVideo | None]:

@@ -19,7 +19,8 @@ from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.frame_folder import frame_files
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.store.ingest import Candidate, Ingested, PackSettings, ingest, read_file, seconds_for
+from clipbert_cli.store.ingest import Candidate, Ingested, PackSettings, ingest, seconds_for
+from clipbert_cli.store.source import read_media_file
 from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.unfinished import UnfinishedStore
 from clipbert_cli.store.worker_pool import WorkerCrash, in_order
@@ -224,7 +225,7 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
             DecodeError: it is not to be written; the message says why.
         """
         self._check_held(candidate, ingested)
-        data = read_file(file) if ingested.data is None else ingested.data
+        data = read_media_file(file) if ingested.data is None else ingested.data
         if zlib.crc32(data) != ingested.crc32:
             raise DecodeError("it changed while it was packed")
         mark: dict[bytes, bytes | None] = {}

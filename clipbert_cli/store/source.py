@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+import stat
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,6 +22,7 @@ from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import segment_info
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
+from clipbert_cli.store.writer import MAX_ITEM_BYTES
 from clipbert_cli.types import Kind, MediaIds, Segment, VideoInfo
 
 _log = logging.getLogger("clipbert.store")
@@ -248,6 +251,28 @@ class _Files(MediaSource, Generic[Held]):
         return file
 
 
+def read_media_file(path: Path) -> bytes:
+    """Return the bytes of a media file.
+
+    Raises:
+        DecodeError: it is too large, not a regular file, or not readable; the message does not name it.
+    """
+    try:
+        with open_file(path) as file:
+            state = os.fstat(file.fileno())
+            if not stat.S_ISREG(state.st_mode):
+                # It is read more than once, and its size is known only after its end.
+                raise DecodeError("it is a pipe", hint="write it to a file first: media are read from regular files")
+            if state.st_size > MAX_ITEM_BYTES:
+                raise DecodeError("it is larger than 4 GiB, the limit for a media file")
+            return file.read()
+    except UnreadableError as exc:
+        raise DecodeError("it is not a regular file") from exc
+    except OSError as exc:
+        hint = "check that the file is still there and readable"
+        raise DecodeError(f"it cannot be read: {exc.strerror}", hint=hint) from exc
+
+
 class MediaFolder(_Files[Path]):
     """A folder of media files at any depth, listed when it was opened. The media id is the name without its ending."""
 
@@ -255,13 +280,9 @@ class MediaFolder(_Files[Path]):
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
         file = self._held(media_id)
         try:
-            with open_file(file) as stream:
-                data = stream.read()
-        except (OSError, UnreadableError) as exc:
-            raise StoreError(
-                f"{self.kind} {media_id!r} cannot be read from {file}: {getattr(exc, 'strerror', None) or exc}",
-                hint="check that the file is still there and readable",
-            ) from exc
+            data = read_media_file(file)
+        except DecodeError as exc:
+            raise StoreError(f"{self.kind} {media_id!r} cannot be read from {file}: {exc}", hint=exc.hint) from exc
         yield data
 
 

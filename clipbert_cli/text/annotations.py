@@ -116,10 +116,11 @@ def read_answers(path: Path) -> dict[str, int]:
         ) from None
     except UnreadableError as exc:
         raise AnnotationError(str(exc), hint=_CHECK) from exc
-    if (written := content) != (content := composed(content)):
-        _log.warning("%s: answers in a decomposed Unicode form are read in the composed form, NFC", path)
-        if len(written) != len(content):
-            raise AnnotationError(f"{path}: two answers differ in their Unicode form alone")
+    try:
+        if content != (content := composed(content)):
+            _log.warning("%s: answers in a decomposed Unicode form are read in the composed form, NFC", path)
+    except ValueError:
+        raise AnnotationError(f"{path}: two answers differ in their Unicode form alone") from None
     if isinstance(content, list):
         if any(not isinstance(answer, str) for answer in content):
             raise AnnotationError(f"{path}: an answer in the list is not text")

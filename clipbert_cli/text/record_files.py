@@ -77,14 +77,11 @@ def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record |
         names: see `Record`.
     """
     count, first = 0, ""
-    for record in _records_as_written(path, names or {}):
-        if not isinstance(record, str) and len(record.fields) > MAX_FIELDS:
-            record = f"{record.place}: {len(record.fields)} fields, but a record has at most {MAX_FIELDS}"
-        if isinstance(record, str) or (fields := composed(record.fields)) == record.fields:
-            yield record
-            continue
-        count, first = count + 1, first or record.place
-        yield dataclasses.replace(record, fields=fields)
+    for written in _records_as_written(path, names or {}):
+        record = written if isinstance(written, str) else _composed(written)
+        if record is not written and isinstance(record, Record):
+            count, first = count + 1, first or record.place
+        yield record
     if count:
         logger.warning(
             "%s: %s texts in a decomposed Unicode form, first %s: they are read in the composed form, NFC",
@@ -92,21 +89,34 @@ def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record |
         )
 
 
-def _records_as_written(path: Path, names: Names) -> Iterator[Record | str]:
-    ending = path.suffix.lower()
+def _composed(record: Record) -> Record | str:
+    """Return a record with its texts in the form NFC, or what is wrong with its names; itself if nothing changes."""
+    if len(record.fields) > MAX_FIELDS:
+        return f"{record.place}: {len(record.fields)} fields, but a record has at most {MAX_FIELDS}"
     try:
-        start = b"" if path == Path("-") else first_bytes(path, 64)
-    except UnreadableError as exc:
+        fields = composed(record.fields)
+    except ValueError as exc:
+        return f"{record.place}: {exc}"
+    return record if fields == record.fields else dataclasses.replace(record, fields=fields)
+
+
+def _records_as_written(path: Path, names: Names) -> Iterator[Record | str]:
+    try:
+        yield from _read(path, names)
+    except UnreadableError as exc:  # nothing can be read after this
         yield str(exc)
-        return
+
+
+def _read(path: Path, names: Names) -> Iterator[Record | str]:
+    ending = path.suffix.lower()
+    start = b"" if path == Path("-") else first_bytes(path, 64)
     if other := next((what for first, what in OTHER_FILES.items() if start.startswith(first)), None):
         yield f"{path}: it is {other}: export it as CSV (UTF-8) or as JSON lines"
         return
     is_text = ending not in JSON_ENDINGS and start and not _begins_with(start, "{[")
     if ending in SEPARATORS or is_text:
         yield from _read_table(path, SEPARATORS.get(ending, SEPARATORS[".csv"]), names)
-        return
-    if _begins_with(start, "["):
+    elif _begins_with(start, "["):
         yield from _read_list(path, names)
     elif ending == ".json" and (content := _as_object(path)) is not None:
         yield from _read_object(path, content, names)
@@ -124,16 +134,13 @@ def _begins_with(start: bytes, letters: str) -> bool:
 
 
 def _read_lines(path: Path, names: Names) -> Iterator[Record | str]:
-    lines, index = read_lines(path), 0
-    try:
-        for line, raw in lines:
-            if not raw.strip():
-                logger.warning("%s:%d: blank line, skipped", path, line)
-                continue
-            yield _record(path, line, raw, index, names)
-            index += 1
-    except UnreadableError as exc:  # no line can be read after this one
-        yield str(exc)
+    index = 0
+    for line, raw in read_lines(path):
+        if not raw.strip():
+            logger.warning("%s:%d: blank line, skipped", path, line)
+            continue
+        yield _record(path, line, raw, index, names)
+        index += 1
 
 
 def _record(path: Path, line: int, raw: bytes, index: int, names: Names) -> Record | str:
@@ -149,20 +156,25 @@ def _record(path: Path, line: int, raw: bytes, index: int, names: Names) -> Reco
 
 def _read_list(path: Path, names: Names) -> Iterator[Record | str]:
     """Yield the records of a JSON list, which may be larger than the memory."""
-    try:
-        for index, (fields, _) in enumerate(read_json_list(path)):
-            place = f"{path}, record {index}"
-            is_object = isinstance(fields, dict)
-            yield Record(place, index, fields, names) if is_object else f"{place}: {_other_than_object(fields)}"
-    except UnreadableError as exc:
-        yield str(exc)
+    for index, (fields, _) in enumerate(read_json_list(path)):
+        place = f"{path}, record {index}"
+        is_object = isinstance(fields, dict)
+        yield Record(place, index, fields, names) if is_object else f"{place}: {_other_than_object(fields)}"
 
 
 def _as_object(path: Path) -> Any:
-    """Return the content of a JSON file; None if it is JSON lines, which are read line by line."""
+    """Return the content of a JSON file; None if it is JSON lines, which are read line by line.
+
+    Raises:
+        UnreadableError: as `read_json`.
+    """
     try:
         return read_json(path, limit=MAX_OBJECT_BYTES, max_parts=MAX_OBJECT_PARTS)
     except UnreadableError:
+        # An object over many lines is not whole where its first line ends.
+        _, first = next(read_lines(path), (1, b""))
+        if first.strip() and not first.rstrip().endswith(b"}"):
+            raise
         return None
 
 
@@ -234,7 +246,9 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
     except csv.Error as exc:
         yield f"{path}:{line}: not a table ({exc})"
     except UnreadableError as exc:
-        yield f"{exc}; save it as UTF-8, in Excel as `CSV UTF-8`" if "UTF-8" in str(exc) else str(exc)
+        if "UTF-8" not in str(exc):
+            raise
+        yield f"{exc}; save it as UTF-8, in Excel as `CSV UTF-8`"
 
 
 def _reader(stream: IO[str], path: Path, separator: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -124,7 +125,8 @@ def test_what_is_no_file_or_has_no_sense_is_one_message(
     words = COMMANDS[option]
     for name, place in places.items():
         words = words.replace(name, str(place))
-    for name, make in CONTENTS.items():
+
+    def ends_as_it_should(name: str, bad: str, make: Callable[[Path], object]) -> None:
         # A folder of its own for each: what one command leaves is not seen by the next.
         folder = tmp_path / name
         folder.mkdir()
@@ -132,6 +134,14 @@ def test_what_is_no_file_or_has_no_sense_is_one_message(
         make(Path("bad"))
         before = contents(folder)
         with time_limit(120):
-            done = clipbert(*words.replace("BAD", "bad").split(), HF_HUB_OFFLINE="1")
+            done = clipbert(*words.replace("BAD", bad).split(), HF_HUB_OFFLINE="1")
         check(done)
         assert done.returncode == 0 or contents(folder) == before, f"{name}: {done.stderr}"
+
+    for name, make in CONTENTS.items():
+        ends_as_it_should(name, "bad", make)
+    # A shell passes such a name for <(cat /dev/zero).
+    with subprocess.Popen(["cat", "/dev/zero"], stdout=subprocess.PIPE) as endless:
+        assert endless.stdout is not None
+        ends_as_it_should("a pipe of zeros", f"/dev/fd/{endless.stdout.fileno()}", lambda _: None)
+        endless.kill()

@@ -131,6 +131,16 @@ def test_every_form_gives_the_same_records(tmp_path: Path, form: str) -> None:
         ("a.jsonl.gz", b"\x1f\x8b\x08", "a.jsonl.gz: it is compressed with gzip"),
         ("captions.pkl", b"\x80\x04\x95", "captions.pkl: it is a pickle"),
         ("a.tsv", b"a\tb\n1\t2\t3\n", "a.tsv:2: 3 cells, expected 2: a, b"),
+        ("a.json", b'{\n"a": {"b": 1},\n"c": {"b": 1,\n}}', "a.json:4: not JSON (Expecting property name"),
+        (
+            "a.json",
+            b'{"a": [\n{"b": 1},\n{"b": 1, "b": 2}]}',
+            "a.json:3: not usable JSON: one object has the name",
+        ),
+        ("a.json", b'{\n"a": 1}\n{"a": 2}', "a.json:3: not JSON (Extra data"),
+        ("a.json", b'{"a": 1}\n{"a": 2, "a": 3}\n', "a.json:2: not usable JSON: one object has the name 'a' twice"),
+        ("a.jsonl", '{"caf\u00e9": 1, "cafe\u0301": 2}'.encode(), "a.jsonl:1: two names differ in their Unicode form"),
+        ("a.json", '[{"b": [{"e\u0301": 1, "\u00e9": 2}]}]'.encode(), "a.json, record 0: two names differ in their Un"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_place(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -187,7 +187,9 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
             rows[key] = Row(where, _checked(record.fields, ranks_media=ranks_media))
         except RecordError as exc:
             mistakes.append(f"{where}: {exc}")
-    if ranks_media:
+    limit = COUNTED if len(mistakes) == COUNTED else None
+    # Where reading ended early, the list of texts may be behind.
+    if ranks_media and limit is None:
         rows, unlisted = _with_texts(rows, lists)
         mistakes += unlisted
     if mistakes and not has_digests:
@@ -197,7 +199,7 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
         )
     if mistakes:
         raise PredictionsError(
-            listed(mistakes, limit=COUNTED), hint="fix or remove these lines, or run clipbert infer again"
+            listed(mistakes, limit=limit), hint="fix or remove these lines, or run clipbert infer again"
         )
     if not rows:
         raise PredictionsError(

@@ -415,6 +415,32 @@ def test_a_file_of_nothing_but_wrong_predictions_is_not_read_to_its_end(
     assert len(message) < 3000
 
 
+@pytest.mark.parametrize("split", ["retrieval"], indirect=True)
+@pytest.mark.parametrize(
+    ("bad", "first", "more"),
+    [
+        ({"texts_digest": "a"}, 'texts_digest is "a": no line lists these texts', "(and 10,999 more like this)"),
+        ({"texts_digest": None}, "texts_digest is null: no line lists these texts", "(and 10,999 more like this)"),
+        ({"texts_digest": "{}"}, 'texts_digest is "0": no line lists these texts', "... and 10,980 more"),
+        ({"scores": []}, "scores has 0 numbers: it must have one for each of the", "(and 10,999 more like this)"),
+        ({"scores": [0.5] * 99}, "scores has 99 numbers: it must have one for each of the", "(and 10,999 more like"),
+    ],
+)
+def test_scores_without_their_texts_are_counted_to_the_end(
+    split: Split, bad: dict[str, Any], first: str, more: str
+) -> None:
+    good = split.lines()
+    line = next(each for each in good if "scores" in each)
+    many = [{**line, **bad, "media_id": f"more{number}"} for number in range(11_000)]
+    if bad.get("texts_digest") == "{}":
+        many = [{**each, "texts_digest": str(number)} for number, each in enumerate(many)]
+    split.write([*good, *many])
+    message = split.refusal()
+    assert f":{len(good) + 1}: {first}" in message
+    assert more.replace(",", "") in message.replace(",", "")
+    assert "reading ended" not in message
+
+
 @rankings
 @pytest.mark.parametrize(
     "harm",

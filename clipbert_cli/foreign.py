@@ -3,6 +3,8 @@
     read_bytes, read_text, read_json    a whole file: a regular one, of a limited size
     read_json_list                      a JSON list of any size, each of its entries of a limited size
     map_array                           a file of numbers, which stays on the disk
+    check_pickle                        a pickle, before a reader of it makes room for what it states
+    no_file                             what is there instead of a regular file, for messages
     read_lines                          a file of any size, each of its lines of a limited size
     open_file                           a file that its caller reads within bounds
     parse_json, parse_json_part         JSON text: nesting and integers are limited
@@ -19,6 +21,8 @@ import io
 import json
 import math
 import os
+import pickle
+import pickletools
 import re
 import select
 import stat
@@ -257,6 +261,16 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "a device")
 
 
+def no_file(path: Path, what: str) -> str:
+    """Return the message about a path that is no regular file: what is there, or that there is no such `what`."""
+    try:
+        return f"{path} is {_kind(path.stat().st_mode)}: a regular file was expected"
+    except FileNotFoundError:
+        return f"{path}: no such {what}"
+    except (OSError, ValueError) as exc:
+        return f"{path} cannot be read: {getattr(exc, 'strerror', None) or exc}"
+
+
 def _read_pipe(file: BufferedReader, path: Path, limit: int) -> bytes:
     end, content = time.monotonic() + PIPE_SECONDS, bytearray()
     while len(content) < limit:
@@ -282,6 +296,21 @@ def map_array(path: Path) -> np.ndarray:
         except _DAMAGED_HEADER as exc:
             reason = excerpt(str(exc) or "it is cut off")
             raise UnreadableError(f"{path}: not an array of numbers: {reason}") from exc
+
+
+def check_pickle(file: IO[bytes]) -> None:
+    """Check the numbers under which a pickle keeps values for later, and go back to its start.
+
+    Python's reader makes room for as many values as the largest number: ten bytes can take 64 GB.
+
+    Raises:
+        pickle.UnpicklingError: a number is larger than the count of the operations before it.
+        OSError, ValueError, MemoryError, OverflowError: it cannot be read, or is damaged.
+    """
+    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        if operation.name.endswith("PUT") and argument > count:
+            raise pickle.UnpicklingError(f"operation {count} keeps its value under the number {argument}")
+    file.seek(0)
 
 
 _DAMAGED_HEADER = (

@@ -18,6 +18,8 @@ class Environment:
         self.process = os.getpid()
         # Read-ahead stays on: media are large values, and reading them from a cold disk is three times as fast with it.
         file = path / DATA_FILE if path.is_dir() else path
+        if not file.is_file():
+            raise lmdb.CorruptedError(f"{file} is not a regular file")
         # LMDB would report a bad file descriptor.
         if not file.stat().st_size:
             raise lmdb.CorruptedError(f"{file} is empty: its writing was stopped, or the copy failed")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from clipbert_cli.errors import AnnotationError, UnreadableError
-from clipbert_cli.foreign import read_json
+from clipbert_cli.foreign import no_file, read_json
 from clipbert_cli.printable import COUNTED, listed
 from clipbert_cli.text.fields import MissingFieldError, Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
@@ -36,7 +36,7 @@ def read_examples(
     """
     if not path.is_file():
         raise AnnotationError(
-            f"{path}: {'a folder, not an annotation file' if path.is_dir() else 'no such annotation file'}",
+            f"{path}: a folder, not an annotation file" if path.is_dir() else no_file(path, "annotation file"),
             hint="check data.splits and data.root of the recipe, or give --data-root",
         )
     examples: list[Example] = []

@@ -15,7 +15,7 @@ import numpy as np
 from tokenizers.implementations import BertWordPieceTokenizer
 
 from clipbert_cli.errors import UnreadableError, WeightsError
-from clipbert_cli.foreign import read_json, read_text
+from clipbert_cli.foreign import no_file, read_json, read_text
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -200,7 +200,7 @@ def _vocabulary(path: Path) -> tuple[Path, list[str]]:
         return whole, _entries_of(whole)
     if not file.is_file():
         raise WeightsError(
-            f"{file}: no such vocabulary",
+            no_file(file, "vocabulary"),
             hint="set model.tokenizer to a vocab.txt or to a folder with one. clipbert download bert-base-uncased --to "
             "FOLDER fetches pretrained/bert-base-uncased, which has one; FOLDER is the recipe's data.root",
         )

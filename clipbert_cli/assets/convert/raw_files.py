@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from clipbert_cli.errors import AnnotationError, UnreadableError
-from clipbert_cli.foreign import parse_json, read_bytes, read_json_list, read_text, read_text_lines
+from clipbert_cli.foreign import check_pickle, parse_json, read_bytes, read_json_list, read_text, read_text_lines
 
 MAX_BYTES = 2**31
 """The limit of an original file that is read whole; the largest, of VQA v2, has 390 MB."""
@@ -23,7 +23,9 @@ MAX_PICKLE = 2**28
 """The limit of a pickle; the captions of MSVD have 6 MB."""
 
 # Python documents UnpicklingError, and that damaged pickles raise others.
-_PICKLE_ERRORS = (EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
+_PICKLE_ERRORS = (
+    *(EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError),
+)
 # The escapes of UTF-16 surrogates. Two that belong together are one character; one alone is not a character at all.
 SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
@@ -180,7 +182,9 @@ def read_pickle(path: Path) -> Any:
         AnnotationError: it is damaged, or holds something else.
     """
     try:
-        return _PlainUnpickler(io.BytesIO(read_bytes(path, limit=MAX_PICKLE)), encoding="utf-8").load()
+        file = io.BytesIO(read_bytes(path, limit=MAX_PICKLE))
+        check_pickle(file)
+        return _PlainUnpickler(file, encoding="utf-8").load()
     except (UnreadableError, pickle.UnpicklingError, *_PICKLE_ERRORS) as exc:
         raise AnnotationError(
             f"{path}: no pickle of texts, numbers and lists: {exc}", hint="get the file again, or leave it out"

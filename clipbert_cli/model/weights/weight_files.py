@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clipbert_cli.errors import UnreadableError, WeightsError
-from clipbert_cli.foreign import read_json
+from clipbert_cli.foreign import check_pickle, no_file, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -43,6 +43,11 @@ NOT_WEIGHTS = {
     b"version https://git-lfs": "a Git LFS pointer, not the file it points to",
     b"{": "JSON text, not weights",
 }
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+MAX_REPEATS = 4
+"""How often a file may use the same array. A small one could stand for more memory than a machine has."""
+
 DOWNLOAD_AGAIN = "the file is damaged or was not downloaded completely: download it again and compare its checksum"
 
 
@@ -97,7 +102,7 @@ def find_file(source: Path) -> Path:
         raise WeightsError(f"{source}: holds {', '.join(names) or 'nothing'}; expected {' or '.join(FOLDER_FILES)}")
     if not source.is_file():
         raise WeightsError(
-            f"{source}: no such file or folder",
+            no_file(source, "file or folder"),
             hint="check the path; in a recipe it starts from data.root, and a model of the Hub is named hf:ORG/NAME",
         )
     return source
@@ -106,11 +111,19 @@ def find_file(source: Path) -> Path:
 def as_tensors(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the entries as tensors, without momentum (Caffe2) and batch counters (PyTorch)."""
     tensors: dict[str, Tensor] = {}
+    stated = sum(value.nbytes for value in content.values() if isinstance(value, np.ndarray))
+    if stated > MAX_REPEATS * path.stat().st_size:
+        raise WeightsError(f"{path}: its arrays state {stated} bytes, far more than it has", hint=DOWNLOAD_AGAIN)
     for name, value in content.items():
         if str(name).endswith(("_momentum", "num_batches_tracked")):
             continue
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
             value = torch.from_numpy(np.array(value))
+        if isinstance(value, Tensor) and (value.layout is not torch.strided or value.is_nested or value.is_meta):
+            raise WeightsError(
+                f"{path}: entry {name!r} is a sparse or nested tensor, or has no values",
+                hint="save it as an ordinary tensor, for example with tensor.to_dense()",
+            )
         if isinstance(name, str) and isinstance(value, Tensor):
             tensors[name] = value
         elif name != "__author__":
@@ -126,7 +139,16 @@ def as_tensors(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def check_finite(values: Mapping[str, Tensor], path: Path) -> None:
-    """Raise WeightsError, with the name of the first one, if a tensor has values that are no numbers."""
+    """Raise WeightsError, with the name of the first one, if a tensor has values that are no numbers.
+
+    Floating point numbers of other types than `FLOATS` are refused, too: torch computes little with them.
+    """
+    for name, tensor in values.items():
+        if tensor.is_floating_point() and tensor.dtype not in FLOATS:
+            kind = str(tensor.dtype).removeprefix("torch.")
+            raise WeightsError(
+                f"{path}: the values of {name} are {kind}", hint="save the weights as float32, float16 or bfloat16"
+            )
     bad = [name for name, tensor in values.items() if not bool(torch.isfinite(tensor).all())]
     if bad:
         count = int((~torch.isfinite(values[bad[0]])).sum())
@@ -223,6 +245,7 @@ def read_torch(path: Path, *, mapped: bool = True) -> Mapping[Any, Any]:
 def read_pickle(path: Path) -> Mapping[Any, Any]:
     try:
         with path.open("rb") as file:
+            check_pickle(file)
             content = ArrayUnpickler(file, encoding="latin1").load()
     except ForbiddenGlobalError as error:
         raise WeightsError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from made_vision_models import write_vision_model
 from made_weights import arrays, backbone, other_model, save_pickle, save_torch, to_bert, to_detectron, to_original
 from safetensors.torch import save_file
 
-from clipbert_cli.errors import WeightsError
+from clipbert_cli.assets.convert import raw_files
+from clipbert_cli.errors import AnnotationError, WeightsError
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.weights.load import load_weights
 
@@ -75,6 +78,93 @@ def test_other_numbers_are_not_taken_for_weights(tmp_path: Path, classifier: Cli
     error = refuse(classifier, save_torch(state, tmp_path / "m.pt"), message)
     assert "other shapes" not in str(error)
     assert "float32" in (error.hint or "")
+
+
+@pytest.mark.parametrize("kind", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_floats_of_one_byte_are_not_taken_for_weights(tmp_path: Path, classifier: ClipBert, kind: torch.dtype) -> None:
+    state = to_original(other_model())
+    state["transformer.bert.pooler.dense.bias"] = torch.ones(16).to(kind)
+    save_file({name: tensor.contiguous() for name, tensor in state.items()}, tmp_path / "m.safetensors")
+    message = f"the values of transformer.pooler.bias are {kind}".replace("torch.", "")
+    for path in (save_torch(state, tmp_path / "m.pt"), tmp_path / "m.safetensors"):
+        refuse(classifier, path, message)
+
+
+TENSORS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "sparse": torch.Tensor.to_sparse,
+    "in rows": torch.Tensor.to_sparse_csr,
+    "in columns": torch.Tensor.to_sparse_csc,
+    "nested": lambda tensor: torch.nested.nested_tensor([tensor, tensor]),
+    "without values": lambda tensor: tensor.to("meta"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse|The PyTorch API of nested")
+@pytest.mark.parametrize("make", TENSORS.values(), ids=TENSORS)
+def test_other_tensors_than_dense_ones_are_not_weights(
+    tmp_path: Path, classifier: ClipBert, make: Callable[[torch.Tensor], torch.Tensor]
+) -> None:
+    state = to_original(other_model())
+    name = "transformer.bert.pooler.dense.weight"
+    state[name] = make(state[name])
+    refuse(classifier, save_torch(state, tmp_path / "m.pt"), f"entry '{name}' is a sparse or nested tensor")
+
+
+def stated(*shape: int) -> Any:
+    """What makes an array of a shape when it is read, and is a few bytes until then."""
+
+    class Stated:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return np.ndarray, (shape, np.dtype("f4"))
+
+    return Stated()
+
+
+@pytest.mark.parametrize("suffix", [".pkl", ".pt"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"a": stated(2**40)},
+        {"a": stated(2**20, 2**14)},
+        {"model": {"a": stated(2**33)}},
+        {f"a{number}": stated(2**26) for number in range(100)},
+        dict.fromkeys(map(str, range(1000)), np.zeros(2**20, np.float32)),
+    ],
+    ids=["one", "two dimensions", "wrapped", "many", "one array a thousand times"],
+)
+def test_arrays_that_state_more_than_the_file_has_are_not_made(
+    suffix: str, content: Any, tmp_path: Path, classifier: ClipBert
+) -> None:
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(pickle.dumps(content, protocol=2))
+    with pytest.raises(WeightsError, match=r"far more than it has|cannot be read|damaged"):
+        load_weights(classifier, path)
+
+
+def memo(operation: bytes, number: bytes) -> bytes:
+    return b"\x80\x02}" + operation + number + b"."
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        memo(b"r", b"\xff\xff\xff\xff"),
+        memo(b"r", b"\x00\x00\x00\x10"),
+        memo(b"q", b"\xff"),
+        memo(b"p", b"99999999\n"),
+        memo(b"p", b"9" * 30 + b"\n"),
+        b"\x80\x05\x96" + b"\xff" * 5 + b"\0\0\0.",
+        b"\x80\x05\x8e" + b"\xff" * 5 + b"\0\0\0.",
+    ],
+)
+def test_a_pickle_takes_no_more_memory_than_its_file(content: bytes, tmp_path: Path, classifier: ClipBert) -> None:
+    path = tmp_path / "m.pkl"
+    path.write_bytes(content)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    refuse(classifier, path, "cannot be read as a pickle")
+    with pytest.raises(AnnotationError, match="no pickle of texts"):
+        raw_files.read_pickle(path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
 
 
 def test_two_entries_for_one_place_are_refused(tmp_path: Path, classifier: ClipBert) -> None:

@@ -30,6 +30,9 @@ from clipbert_cli.runs.folder import RunFolder
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection, TrainedRun
 
+MAX_COMPARED = 2**32
+"""The limit of bytes in predictions whose checksum is computed, which takes a second per gigabyte."""
+
 
 @dataclass(frozen=True)
 class MadeBy:
@@ -94,6 +97,8 @@ def read_meta(predictions: Path) -> MadeBy:
         return MadeBy(None, f"unknown: {exc}")
     if not predictions.is_file():
         return MadeBy(None, f"unknown: {predictions} is no file")
+    if predictions.stat().st_size > MAX_COMPARED:
+        return MadeBy(None, f"unknown: {predictions} is too large to be compared with {file.name}")
     if not isinstance(content, dict) or change(predictions, content.get("predictions")):
         return MadeBy(None, f"unknown: {file.name} belongs to other predictions")
     return MadeBy(content)

@@ -308,7 +308,7 @@ def check_pickle(file: IO[bytes]) -> None:
         OSError, ValueError, MemoryError, OverflowError: it cannot be read, or is damaged.
     """
     for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
-        if operation.name.endswith("PUT") and argument > count:
+        if operation.name.endswith("PUT") and int(argument or 0) > count:
             raise pickle.UnpicklingError(f"operation {count} keeps its value under the number {argument}")
     file.seek(0)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -17,7 +18,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Literal, cast
+from typing import IO, Literal, Self, cast
 
 from clipbert_cli.errors import DownloadError
 from clipbert_cli.files import atomic_folder
@@ -76,7 +77,7 @@ def unpack(
                 zipped = stack.enter_context(zipfile.ZipFile(archive))
                 checked = [unpacking.check(member) for member in _zip_members(zipped)]
             else:
-                tarred = stack.enter_context(tarfile.open(archive))
+                tarred = stack.enter_context(tarfile.open(archive, tarinfo=_Header))
                 checked = (unpacking.check(member) for member in _tar_members(tarred, temporary))
             count = 0
             for member in checked:
@@ -89,12 +90,35 @@ def unpack(
                     f"{archive}: none of its {unpacking.files:,} files matches {', '.join(members or ['*'])}",
                     hint="it is another archive than expected: remove it and download again",
                 )
-    # What the libraries raise for damaged or unsupported archives; zlib and lzma errors come through unchanged.
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError) as exc:
+    except _DAMAGED as exc:
         raise DownloadError(
             f"{archive}: damaged, or no {kind} archive: {exc}", hint="remove it and download again"
         ) from exc
     return count
+
+
+_DAMAGED = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, NotImplementedError, ValueError, LookupError, OverflowError),
+)
+"""What the libraries raise for damaged or unsupported archives."""
+
+MAX_HEADER = 2**20
+"""The limit of bytes in a header of a tar archive, which has a long name or the time of a file."""
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header. tarfile would read one of gigabytes, and go back in the archive for a negative size."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.size > MAX_HEADER and header.type not in _CONTENT_TYPES):
+            raise tarfile.ReadError(f"the header {header.name!r} states {header.size} bytes")
+        return header
+
+
+_CONTENT_TYPES = (*tarfile.REGULAR_TYPES, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE)
 
 
 class _Unpacking:

@@ -100,10 +100,16 @@ def jpeg_size(data: bytes | memoryview, *, rotation: Rotation = "ignore") -> tup
         DecodeError: see `open_image`.
     """
     with open_image(data) as image:
-        rotated = rotation == "apply" and image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        rotated = rotation == "apply" and _orientation(image) != 1
         if image.format != "JPEG" or image.mode not in ("RGB", "L") or rotated:
             return None
         return image.height, image.width
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return what EXIF data state, 1 to 8. Other values have no meaning, and decoding ignores them, too."""
+    stated = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return int(stated) if stated in range(1, 9) else 1
 
 
 def probe_image(data: bytes) -> ProbedImage:
@@ -114,7 +120,7 @@ def probe_image(data: bytes) -> ProbedImage:
     """
     with open_image(data) as image:
         mode, form = image.mode, image.format or "unknown"
-        orientation = int(image.getexif().get(ExifTags.Base.Orientation, 1))
+        orientation = _orientation(image)
         frames = int(getattr(image, "n_frames", 1))
         image.load()
         # The conversion that decoding ends with refuses pixels that cannot be used, such as floating point numbers.

@@ -1,6 +1,9 @@
 """Archives of strangers: safe ones are unpacked completely, all others leave nothing behind."""
 
+import gzip
+import io
 import os
+import resource
 import stat
 import subprocess
 import tarfile
@@ -234,6 +237,53 @@ def test_an_encrypted_member_is_refused(tmp_path, out):
     data[data.index(b"PK\x01\x02") + 8] |= 1
     path.write_bytes(data)
     assert_refused(path, out, "secret", "is encrypted")
+
+
+HEADERS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE),
+    tarfile.SOLARIS_XHDTYPE,
+)
+
+
+@pytest.mark.parametrize("kind", HEADERS)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_header_is_not_read_beyond_its_limit(kind, first, tmp_path, out):
+    """Half a gigabyte of zeros, which are half a megabyte in the archive."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    long = special("long", kind)
+    long.size = 2**29
+    with gzip.open(tmp_path / "x.tar", "wb", compresslevel=1) as file:
+        if not first:
+            file.write(gzip.decompress(tarred(("one", b"1")))[:1024])
+        file.write(long.tobuf(tarfile.GNU_FORMAT))
+        for _ in range(2**29 // 2**24):
+            file.write(bytes(2**24))
+    with pytest.raises(DownloadError, match="the header 'long' states 536870912 bytes"):
+        unpack(tmp_path / "x.tar", out, kind="tar")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"GNU.sparse.map": "a,b", "GNU.sparse.size": "3"},
+        {"GNU.sparse.size": "x"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "q"},
+        {"GNU.sparse.map": "9" * 5000, "GNU.sparse.size": "3"},
+        {"path": "../escape"},
+        {"size": "-5"},
+        {"size": "9" * 30},
+    ],
+)
+def test_fields_of_a_header_without_sense_are_one_message(fields, tmp_path, out):
+    member = tarfile.TarInfo("a")
+    member.size, member.pax_headers = 3, fields
+    with tarfile.open(tmp_path / "x.tar", "w", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(member, io.BytesIO(b"abc"))
+    with pytest.raises(DownloadError, match=r"damaged, or no tar archive|refused: member"):
+        unpack(tmp_path / "x.tar", out, kind="tar")
+    assert not out.exists()
 
 
 def test_a_file_that_is_not_an_archive_is_an_error(tmp_path, out):

@@ -16,7 +16,7 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.canvas import empty_canvas, resize_into, resize_pad, upright
 from clipbert_cli.media.ffmpeg import limited_to
 from clipbert_cli.media.frames import decode_canvas, decode_frames
-from clipbert_cli.media.images import decode_image
+from clipbert_cli.media.images import decode_image, jpeg_size, probe_image
 from clipbert_cli.media.sampling import ClipSampling, select
 
 
@@ -161,6 +161,16 @@ def test_pictures_and_canvases_are_turned_alike(orientation: int) -> None:
     resized = empty_canvas(1, size=48, frame=turned.shape[:2])
     resize_into(resized[0], marked_frame(1), orientation=orientation)
     assert (resized.int() - resize_pad(turned[None], 48).int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 99, 255, 65_535])
+def test_an_orientation_without_a_meaning_counts_as_upright(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = image(marked_frame(1), "jpeg", exif=exif)
+    assert probe_image(data).orientation == 1
+    assert np.array_equal(decode_image(data, rotation="apply"), decode_image(data))
+    assert jpeg_size(data, rotation="apply") == marked_frame(1).shape[:2]
 
 
 def test_floating_point_pixels_are_refused() -> None:

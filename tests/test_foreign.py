@@ -221,7 +221,7 @@ PARTS = {
     "text.record_files: _record": "text.record_files: _read_lines",
     "text.record_files: _reader": "text.record_files: _read_table",
     "text.record_files: _separator": "text.record_files: _read_table",
-    "text.record_files: _records_as_written": "text.record_files: _read_table",
+    "text.record_files: _read": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
 }
 # These files have a reader of their own, for content that is not text.

@@ -262,7 +262,7 @@ def read_media_file(path: Path) -> bytes:
             state = os.fstat(file.fileno())
             if not stat.S_ISREG(state.st_mode):
                 # It is read more than once, and its size is known only after its end.
-                raise DecodeError("it is a pipe", hint="write it to a file first: media are read from regular files")
+                raise DecodeError("it is a pipe: write it to a regular file first")
             if state.st_size > MAX_ITEM_BYTES:
                 raise DecodeError("it is larger than 4 GiB, the limit for a media file")
             return file.read()

@@ -30,7 +30,7 @@ def test_a_pipe_of_a_shell_is_no_medium(command: str, kind: Kind) -> None:
     with subprocess.Popen(command.split(), stdout=subprocess.PIPE) as writer:
         assert writer.stdout is not None
         path = Path(f"/dev/fd/{writer.stdout.fileno()}")
-        expected = f"{kind} 'a' cannot be read from {path}: it is a pipe; write it to a file first"
+        expected = f"{kind} 'a' cannot be read from {path}: it is a pipe: write it to a regular file first"
         assert message(path, kind).startswith(expected)
         writer.kill()
 

@@ -23,6 +23,8 @@ RECIPES = [
     for recipe in list_recipes()
     if recipe.name not in (*KINDS, *SIGLIP) and not recipe.name.startswith(("demo_", "msrvtt_mc"))
 ]
+TRAINED = ("msrvtt_retrieval", "msrvtt_qa", "tgif_action", "vqa", "pretrain_coco_vg")
+"""One recipe per task; the others load the same weights in the same way and are not trained."""
 WORD_EMBEDDINGS = "transformer.bert.embeddings.word_embeddings.weight"
 
 # The data is small, the model of a golden size, and nothing moves: what is saved is what was loaded.
@@ -73,11 +75,14 @@ def test_a_published_checkpoint_starts_every_task(
     checkpoint, sizes = published
     command = "pretrain" if recipe.startswith("pretrain") else "finetune"
     options = as_options([*SHORT, *sizes, f"model.weights.checkpoint={checkpoint}"])
+    options += [] if recipe in TRAINED else ["--dry-run"]
     done = clipbert(command, "--recipe", recipe, "--data-root", data, "--run", tmp_path / "run", *options)
     assert done.returncode == 0, done.stderr
     report = done.stderr.partition("\nmodel ")[0]
     assert "ignored" in report  # the detector heads
     assert ("head." in report) == (command == "finetune")  # new, but for pretraining itself
+    if recipe not in TRAINED:
+        return
     saved = load_file(tmp_path / "run" / "latest" / "model.safetensors")
     words = saved["text_embeddings.word_embeddings.weight"]
     expected = torch.from_numpy(weight(WORD_EMBEDDINGS, list(words.shape), salt=weights_salt()))

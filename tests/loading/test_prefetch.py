@@ -87,14 +87,14 @@ GPU = torch.device("cuda")
 def test_batches_are_copied_by_a_thread_and_waited_for_in_order(log: Log) -> None:
     check(list(on_device(log.given(3), GPU)), "cpu")
     assert [note for note in log.notes if note.startswith("waited")] == ["waited 0", "waited 1", "waited 2"]
-    assert log.threads == {"lookahead"}
+    assert log.threads == {"lookahead_0"}
     for number in range(3):
         assert log.notes.index(f"copied {number}") < log.notes.index(f"waited {number}")
 
 
 def test_the_first_batch_is_taken_by_the_thread_that_forks_loading_processes(log: Log) -> None:
     list(on_device(log.given(2), GPU))
-    assert {"given 0 in MainThread", "given 1 in lookahead"} < set(log.notes)
+    assert {"given 0 in MainThread", "given 1 in lookahead_0"} < set(log.notes)
 
 
 @pytest.mark.parametrize("slow", [1, 2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import logging
 import os
 import re
 import shutil
@@ -90,6 +91,15 @@ FOUND = {
 def chromium() -> str | None:
     """The program of a browser whose pages tests look at."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(autouse=True)
+def usual_logging() -> Iterator[None]:
+    """Undo what a command that ran in this process did to the package's logger: `caplog` sees what reaches the root."""
+    logger = logging.getLogger("clipbert")
+    handlers, propagate = logger.handlers[:], logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
 
 
 @pytest.fixture(autouse=True)

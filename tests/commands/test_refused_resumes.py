@@ -162,6 +162,19 @@ def test_a_run_that_is_refused_is_as_it_was(clipbert: Clipbert, made_data: Path,
     refuse(clipbert, run, made_data, message)
 
 
+@pytest.mark.parametrize(("before", "named"), [("bf16", "bf16"), ("bf16", "fp32"), ("fp16", "fp16"), ("fp16", "bf16")])
+def test_a_run_of_another_device_continues_only_in_a_precision_that_is_named(
+    clipbert: Clipbert, made_data: Path, run: Path, before: str, named: str
+) -> None:
+    training(run, lambda value: value.update(precision=before))
+    says = f"train.precision is auto: the run was trained with {before}, but this machine computes with fp32"
+    refuse(clipbert, run, made_data, says)
+    resume = ("finetune", "--resume", "--run", run, "--data-root", made_data, *LONGER)
+    done = clipbert(*resume, "--set", f"train.precision={named}")
+    assert done.returncode == 0, done.stderr
+    assert torch.load(run / "latest/training.pt", weights_only=True)["precision"] == named
+
+
 @pytest.mark.parametrize("setting", ["train.epochs=1", "train.learning_rate=1", "train.best_metric=none"])
 def test_settings_that_are_refused_leave_the_run_as_it_was(
     clipbert: Clipbert, made_data: Path, run: Path, setting: str

@@ -7,11 +7,13 @@ import itertools
 import json
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from running import is_running
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 GOOD = """
@@ -135,15 +137,79 @@ def test_the_first_gpu_minutes_run_on_a_cpu_as_far_as_it_goes(tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [result["exit_code"] for result in summary.values()] == [0, 0]
-    fates = json.loads((tmp_path / "damaged.txt").read_text())
-    assert fates["pixels"] + fates["error"] == fates["whole_ones_right_afterwards"] == 60
+    found = (tmp_path / "damaged.txt").read_text().splitlines()
+    assert found[0].startswith("right  60 damaged segments: ")
+    assert '"whole_ones_right_afterwards": 60}' in found[0]
+    assert summary["damaged"]["says"] == found[1:] == ["1 right, 0 wrong"]
 
 
-def test_a_stage_that_crashes_or_hangs_is_a_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    script = importlib.import_module("first_gpu_minutes")
-    crash = ["-c", "import os; print('before', flush=True); os.abort()"]
-    sleep = ["-c", "import time; time.sleep(60)"]
-    monkeypatch.setattr(script, "COMMANDS", {"crash": (crash, crash), "sleep": (sleep, sleep)})
-    assert script.run_stage("crash", tmp_path, "cpu", 20)["exit_code"] == -6
-    assert (tmp_path / "crash.txt").read_text() == "before\n"
-    assert script.run_stage("sleep", tmp_path, "cpu", 0.5)["exit_code"] == "stopped after 0 s"
+@pytest.fixture
+def minutes() -> Any:
+    return importlib.import_module("first_gpu_minutes")
+
+
+CRASH = "import os; print('before', flush=True); os.abort()"
+HANG = "import time; print('so far', flush=True); time.sleep(60)"
+UNWILLING = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); time.sleep(60)"
+PARENT = """
+import subprocess, sys
+print(subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]).pid)
+"""
+
+
+def as_stages(minutes: Any, monkeypatch: pytest.MonkeyPatch, **programs: str) -> None:
+    """Make programs the only stages."""
+    monkeypatch.setattr(minutes, "COMMANDS", {name: (["-c", code],) * 2 for name, code in programs.items()})
+    monkeypatch.setattr(minutes, "STAGES", list(programs))
+
+
+def test_a_stage_that_crashes_or_hangs_is_a_result(
+    minutes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_stages(minutes, monkeypatch, crash=CRASH, hang=HANG, unwilling=UNWILLING)
+    monkeypatch.setattr(minutes, "GRACE", 0.1)
+    crashed = minutes.run_stage("crash", tmp_path, "cpu", 20)
+    assert (crashed["exit_code"], crashed["says"]) == (-6, ["before"])
+    hanging = minutes.run_stage("hang", tmp_path, "cpu", 3)
+    assert (hanging["exit_code"], hanging["says"][0]) == ("stopped after 3 s", "so far")
+    assert "KeyboardInterrupt" in hanging["says"]
+    assert minutes.run_stage("unwilling", tmp_path, "cpu", 0.5)["seconds"] < 20
+
+
+def test_what_a_stage_has_started_ends_with_it(minutes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_stages(minutes, monkeypatch, parent=PARENT)
+    (started,) = minutes.run_stage("parent", tmp_path, "cpu", 20)["says"]
+    deadline = time.monotonic() + 10
+    while is_running(int(started)) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not is_running(int(started))
+
+
+def test_what_is_wrong_is_printed_and_fails_the_stage(
+    minutes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = [minutes.Found("one", {"mean": 0.5}), minutes.Found("other", {"mean": 80.5}, False)]
+    monkeypatch.setitem(minutes.HERE, "colours", lambda device: iter(found))
+    assert minutes.print_stage("colours", "cpu") == 1
+    printed = capsys.readouterr().out
+    assert printed == 'right  one: {"mean": 0.5}\nWRONG  other: {"mean": 80.5}\n1 right, 1 wrong\n'
+    as_stages(minutes, monkeypatch, wrong=f"print({printed!r}, end=''); raise SystemExit(1)", good="print('fine')")
+    monkeypatch.setattr(sys, "argv", ["first_gpu_minutes.py", str(tmp_path), "--device", "cpu"])
+    assert minutes.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("wrong       exit code 1, ")
+    assert lines[1:3] == ['    WRONG  other: {"mean": 80.5}', "    1 right, 1 wrong"]
+    assert lines[3].startswith("good        exit code 0, ")
+    assert lines[4] == "    fine"
+    assert lines[-1] == "Result: 1 of 2 stages end well: not wrong."
+
+
+def test_stages_for_which_no_time_is_left_do_not_end_well(
+    minutes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    as_stages(minutes, monkeypatch, first="print('fine')", second="print('fine')")
+    monkeypatch.setattr(sys, "argv", ["first_gpu_minutes.py", str(tmp_path), "--device", "cpu", "--minutes", "0"])
+    assert minutes.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [f"{name:12}exit code no time left, 0.0 s" for name in ("first", "second")]
+    assert lines[-1] == "Result: 0 of 2 stages end well: not first, second."

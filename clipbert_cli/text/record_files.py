@@ -134,13 +134,21 @@ def _begins_with(start: bytes, letters: str) -> bool:
 
 
 def _read_lines(path: Path, names: Names) -> Iterator[Record | str]:
+    blank: list[int] = []
     index = 0
     for line, raw in read_lines(path):
         if not raw.strip():
-            logger.warning("%s:%d: blank line, skipped", path, line)
+            blank.append(line)
             continue
         yield _record(path, line, raw, index, names)
         index += 1
+    _warn_of_blank_lines(path, blank)
+
+
+def _warn_of_blank_lines(path: Path, lines: list[int]) -> None:
+    if lines:
+        more = f", as are {len(lines) - 1:,} more" if len(lines) > 1 else ""
+        logger.warning("%s:%d: blank line, skipped%s", path, lines[0], more)
 
 
 def _record(path: Path, line: int, raw: bytes, index: int, names: Names) -> Record | str:
@@ -263,6 +271,7 @@ def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | s
         rows: a reader of the `csv` module.
         line: number of the line at which it begins, from 1.
     """
+    blank: list[int] = []
     lines_before, index = line - 1, 0
     try:
         headings = _without_blank_end([heading.strip() for heading in next(rows, [])])
@@ -274,9 +283,10 @@ def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | s
             line = lines_before + rows.line_num + 1
             row = next(rows, None)
             if row is None:
+                _warn_of_blank_lines(path, blank)
                 return
             if not any(cell.strip() for cell in row):
-                logger.warning("%s:%d: blank line, skipped", path, line)
+                blank.append(line)
                 continue
             cells = (
                 row if len(row) <= len(headings) else row[: len(headings)] + _without_blank_end(row[len(headings) :])

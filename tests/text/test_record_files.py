@@ -192,9 +192,16 @@ def test_blank_rows_of_a_spreadsheet_are_skipped(tmp_path: Path, caplog: pytest.
     path.write_text("a;b\n1;2\n;\n \t;\n3;4\n")
     with caplog.at_level(logging.WARNING, logger="clipbert"):
         assert [record.index for record in read_records(path) if isinstance(record, Record)] == [0, 1]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"{path}:{line}: blank line, skipped" for line in (3, 4)
-    ]
+    assert [record.getMessage() for record in caplog.records] == [f"{path}:3: blank line, skipped, as are 1 more"]
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
+def test_a_file_of_blank_lines_is_one_warning(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / name
+    path.write_text(('{"a": 1}' if name == "a.jsonl" else "a") + "\n" * 5001)
+    with caplog.at_level(logging.WARNING, logger="clipbert"):
+        list(read_records(path))
+    assert [record.getMessage() for record in caplog.records] == [f"{path}:2: blank line, skipped, as are 4,999 more"]
 
 
 # ------------------------------------------------------------------------------------------ fields

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clipbert_cli.errors import UnreadableError, WeightsError
-from clipbert_cli.foreign import check_pickle, no_file, read_json
+from clipbert_cli.foreign import check_pickle, no_file, open_file, parse_json, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -47,6 +47,9 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 MAX_REPEATS = 4
 """How often a file may use the same array. A small one could stand for more memory than a machine has."""
+
+MAX_HEADER = 4 * 2**20
+"""Most bytes of the header of a safetensors file: some 60,000 entries, which are read in about two seconds."""
 
 DOWNLOAD_AGAIN = "the file is damaged or was not downloaded completely: download it again and compare its checksum"
 
@@ -161,10 +164,24 @@ def check_finite(values: Mapping[str, Tensor], path: Path) -> None:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        _check_header(path)
         tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, UnreadableError, OSError, ValueError) as error:
         raise WeightsError(f"{path}: cannot be read as safetensors: {error}", hint=DOWNLOAD_AGAIN) from error
     return tensors
+
+
+def _check_header(path: Path) -> None:
+    """Check what safetensors itself reads without a word or without a limit: a name twice, a header of many entries.
+
+    Raises:
+        UnreadableError, OSError, ValueError: the header is not usable.
+    """
+    with open_file(path) as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise ValueError(f"its header of {size:,} bytes is longer than the {MAX_HEADER:,} that are read")
+        parse_json(file.read(size), "its header", line=None)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

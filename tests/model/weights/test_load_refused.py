@@ -232,6 +232,28 @@ def test_a_truncated_file_is_refused(name: str, share: float, tmp_path: Path, cl
     assert name in str(error)
 
 
+ENTRY = '{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (f'{{"a":{ENTRY},"a":{ENTRY}}}', "its header: not usable JSON: one object has the name 'a' twice"),
+        (f'{{"a":{ENTRY},"\\u0061":{ENTRY}}}', "the name 'a' twice"),
+        ('{"a":{"dtype":"F32","dtype":"I64","shape":[1],"data_offsets":[0,4]}}', "the name 'dtype' twice"),
+        (f'{{"__metadata__":{{"b":"1","b":"2"}},"a":{ENTRY}}}', "the name 'b' twice"),
+        ("[" * 1000 + "]" * 1000, "more than 64"),
+        (f'{{"a":{ENTRY}' + " " * 5_000_000 + "}", "its header of 5,000,054 bytes is longer than the 4,194,304"),
+    ],
+)
+def test_a_header_that_readers_understand_differently_or_without_end_is_refused(
+    header: str, message: str, tmp_path: Path, classifier: ClipBert
+) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(4))
+    refuse(classifier, path, message)
+
+
 def test_places_without_weights_are_named(tmp_path: Path, classifier: ClipBert) -> None:
     refuse(classifier, tmp_path / "absent.pt", "absent.pt: no such file")
     (tmp_path / "vocab.txt").write_text("[PAD]")

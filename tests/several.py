@@ -20,7 +20,6 @@ from clipbert_cli.build import Evaluation
 from clipbert_cli.errors import RunError
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.loading.order import OrderedBatches
-from clipbert_cli.model.heads import Scores
 from clipbert_cli.recipe.schema import InferConfig
 from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.runtime.precision import Precision
@@ -74,8 +73,8 @@ class DoublingScorer:
     def project(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens
 
-    def __call__(self, text: torch.Tensor, visual: torch.Tensor, words: None) -> Scores:
-        return Scores(2 * visual[:, 0])
+    def __call__(self, text: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+        return 2 * visual[:, 0]
 
 
 class ScoreTask:

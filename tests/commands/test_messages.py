@@ -440,11 +440,12 @@ def test_a_media_id_that_no_store_can_hold_is_missing(
 def test_the_demo_of_each_task_has_a_folder_of_its_own(
     clipbert: Clipbert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "_TASKS", dict.fromkeys(demo._TASKS, lambda run: {"folder": str(run.folder)}))
+    monkeypatch.setattr(demo, "_TASKS", dict.fromkeys(demo._TASKS, lambda run: demo._Shown({}, (f"in {run.folder}",))))
     monkeypatch.setitem(demo.SIZES, "smallest", demo.DemoSize(train=2, val=1, test=1, epochs=1))
     for task in ("qa", "retrieval", "mc", "vqa", "pretrain"):
         done = clipbert("demo", "--task", task, "--size", "smallest", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("in demo")
     found = {path.name for path in tmp_path.iterdir()}
     assert found == {"demo", "demo_retrieval", "demo_mc", "demo_vqa", "demo_pretrain"}
     again = clipbert("demo", "--task", "mc", "--size", "smallest", cwd=tmp_path)

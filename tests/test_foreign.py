@@ -34,7 +34,7 @@ from clipbert_cli.media.frame_folder import folder_as_video
 from clipbert_cli.model.bert_sizes import read_bert_sizes
 from clipbert_cli.model.description import read_description
 from clipbert_cli.model.hf_files import read_vision_model
-from clipbert_cli.model.weights.weight_files import read_index
+from clipbert_cli.model.weights.weight_files import read_index, read_safetensors
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.report.training import run_facts
 from clipbert_cli.runs import share
@@ -107,6 +107,14 @@ def stored(key: bytes, read: Callable[[LmdbStore], object]) -> Callable[[Path], 
         return read(LmdbStore(store))
 
     return reader
+
+
+def headed(path: Path) -> object:
+    """Read a safetensors file that has the content of a file as its header."""
+    if path.is_file():
+        content = path.read_bytes()
+        path.write_bytes(len(content).to_bytes(8, "little") + content)
+    return read_safetensors(path)
 
 
 def journal(path: Path) -> object:
@@ -191,6 +199,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "infer.score_folder: ScoreFolder._rows": ("unfinished/rows-0.npy", unfinished),
     "infer.score_folder: _holds": ("unfinished/state.json", unfinished),
     "model.weights.weight_files: read_object": ("config.json", described),
+    "model.weights.weight_files: _check_header": ("model.safetensors", headed),
     "infer.made_by: read_meta": (made_by.meta_file(Path("a.jsonl")).name, lambda path: meta(path.with_name("a.jsonl"))),
     "train.trackers: TrackedRun.earlier": ("run.json", lambda path: TrackedRun("a", {}, 0, path.parent).earlier()),
     "media.frame_folder: folder_as_video": ("frames/1.png", lambda path: folder_as_video(path.parent, Fraction(1))),

@@ -7,6 +7,7 @@ encrypted, or that makes the archive larger than `UnpackLimits` refuses the whol
 from __future__ import annotations
 
 import fnmatch
+import io
 import lzma
 import stat
 import struct
@@ -74,7 +75,8 @@ def unpack(
             checked: Iterable[_Member]
             if kind == "zip":
                 # The directory at the end of a zip names all members: nothing is written before all are checked.
-                zipped = stack.enter_context(zipfile.ZipFile(archive))
+                file = stack.enter_context(_ZipFile(archive))
+                zipped = stack.enter_context(zipfile.ZipFile(file))
                 checked = [unpacking.check(member) for member in _zip_members(zipped)]
             else:
                 tarred = stack.enter_context(tarfile.open(archive, tarinfo=_Header))
@@ -119,6 +121,19 @@ class _Header(tarfile.TarInfo):
 
 
 _CONTENT_TYPES = (*tarfile.REGULAR_TYPES, tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.DIRTYPE)
+
+
+MAX_DIRECTORY = 2**25
+"""The limit of bytes in the directory of a zip archive: 134 for each of `UnpackLimits.max_files`."""
+
+
+class _ZipFile(io.FileIO):
+    """A zip archive's file. zipfile reads the whole directory at once, before its members can be counted."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY:
+            raise _refused(Path(self.name), f"its directory of {size:,} bytes has more than {MAX_DIRECTORY:,}")
+        return super().read(size)
 
 
 class _Unpacking:
@@ -172,10 +187,14 @@ class _Unpacking:
             raise self._refused(member.name, f"is {left:,} bytes shorter than it states")
 
     def _refused(self, name: str, why: str) -> DownloadError:
-        return DownloadError(
-            f"{self.archive}: refused: member {name!r} {why}; nothing was unpacked",
-            hint="do not trust this archive: remove it and get it from another source",
-        )
+        return _refused(self.archive, f"member {name!r} {why}")
+
+
+def _refused(archive: Path, why: str) -> DownloadError:
+    return DownloadError(
+        f"{archive}: refused: {why}; nothing was unpacked",
+        hint="do not trust this archive: remove it and get it from another source",
+    )
 
 
 def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:

@@ -7,6 +7,7 @@ import resource
 import stat
 import subprocess
 import tarfile
+import zipfile
 import zlib
 
 import pytest
@@ -191,6 +192,17 @@ def many_entries(path, kind):
         file.write(b"PK\x06\x07" + bytes(4) + (offset + size).to_bytes(8, "little") + (1).to_bytes(4, "little"))
         file.write(b"PK\x05\x06" + bytes(4) + b"\xff" * 12 + bytes(2))
     return path
+
+
+def test_a_large_directory_of_a_zip_is_refused_before_it_is_read(tmp_path, out, monkeypatch):
+    archive = many_entries(tmp_path / "x.zip", "zip")
+    monkeypatch.setattr("clipbert_cli.assets.unpack.MAX_DIRECTORY", ENTRIES * 50)
+    monkeypatch.setattr(zipfile.ZipInfo, "__init__", None)
+    with pytest.raises(
+        DownloadError, match=r"x\.zip: refused: its directory of 1,\d{3},\d{3} bytes has more than 1,500,000"
+    ):
+        unpack(archive, out, kind="zip")
+    assert not out.exists()
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar"])

@@ -24,6 +24,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: threads of one wo
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+from forking import ForkedPopen, variables
 from made_media import video
 from running import TINY, Clipbert, ClipbertProcess, run_clipbert, train
 
@@ -127,9 +128,9 @@ def clipbert_process() -> Iterator[ClipbertProcess]:
     def start(*arguments: object, prelude: str = "", **options: Any) -> subprocess.Popen[str]:
         code = f"{prelude}; import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
         started.append(
-            subprocess.Popen(
+            ForkedPopen(
                 [sys.executable, "-c", code.lstrip("; "), *map(str, arguments)],
-                env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+                env=variables(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,

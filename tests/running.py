@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import SERVER
 
 Clipbert = Callable[..., "Finished"]
 ClipbertProcess = Callable[..., "subprocess.Popen[str]"]
@@ -73,25 +74,28 @@ def link_videos(source: Path, folder: Path, *, cut: str) -> Path:
 
 
 def children_of(process: int) -> list[int]:
-    """Return the children of a process by id, the oldest first."""
+    """Return the children of a process by id, the oldest first, without the one that forks others for a test."""
     found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:  # it has ended meanwhile
-                continue
-            if int(fields[1]) == process and fields[0] != "Z":
-                found.append((int(fields[19]), int(entry.name)))  # its start
+    for thread in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in map(int, _text(thread).split()):
+            name, _, rest = _text(Path(f"/proc/{child}/stat")).rpartition(")")
+            state, *fields = rest.split() or "Z"
+            if state != "Z" and not name.endswith(f"({SERVER}"):
+                found.append((int(fields[18]), child))  # its start
     return [child for _, child in sorted(found)]
 
 
 def is_running(process: int) -> bool:
     """Return whether a process has not ended. Nobody may have asked how it ended."""
+    return _text(Path(f"/proc/{process}/stat")).rpartition(")")[2].split()[:1] not in ([], ["Z"])
+
+
+def _text(file: Path) -> str:
+    """Return what the system says of a process, nothing if it has ended meanwhile."""
     try:
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return file.read_text()
     except OSError:
-        return False
+        return ""
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 30) -> None:

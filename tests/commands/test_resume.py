@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forking import ForkedPopen, variables
 from running import TINY, Clipbert, Signal, as_options, different, records
 
 from clipbert_cli import files
@@ -117,21 +121,48 @@ def test_an_interruption_before_the_first_step_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
-def test_kill_at_ten_random_moments_saves_included() -> None:
-    """SIGKILL in processes of their own, see benchmarks/kill_resume.py."""
-    script = Path(__file__).parents[2] / "benchmarks" / "kill_resume.py"
-    done = subprocess.run(
-        [sys.executable, str(script), "--kills", "10", "--json"],
-        env={**os.environ, "PYTHONPATH": str(script.parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    result = json.loads(done.stdout)
-    assert result["kills"] == 10
-    assert result["inside_saves"] >= 3
-    assert result["differences"] == []
+@pytest.fixture
+def is_killed(made_data: Path) -> Callable[..., bool]:
+    """Starts or resumes a run in a process of its own. Returns whether it was killed, after a time or in a save."""
+    settings = [*SETTINGS, "train.gradient_accumulation_steps=2", "train.save_every_steps=2", "train.max_steps=24"]
+    script = Path(__file__).parents[1] / "killed_training.py"
+
+    def killed(run: Path, *, call: int = 0, seconds: float | None = None) -> bool:
+        words = [sys.executable, script, str(call), run, made_data, *settings, "train.validate_every_steps=7"]
+        process = ForkedPopen(words, env=variables())
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(seconds)
+        process.kill()
+        assert process.wait() in (0, -signal.SIGKILL)
+        return process.returncode != 0
+
+    return killed
+
+
+def test_kill_at_ten_random_moments_saves_included(is_killed: Callable[..., bool], tmp_path: Path) -> None:
+    """Half of the kills come at a random time, half at a random moment inside the saving of a checkpoint.
+
+    A run that ends before its kill is compared with the undisturbed one, and the next run begins.
+    """
+    rng, kills, inside_saves = random.Random(0), 0, 0
+    begin = time.monotonic()
+    assert not is_killed(tmp_path / "whole")
+    duration = time.monotonic() - begin
+    while kills < 10:
+        run = tmp_path / f"run{kills}"
+        while is_killed(run, **random_moment(rng, kills, duration)):
+            inside_saves += bool(kills % 2 or any(run.glob("checkpoints/.step_*")))
+            kills += 1
+        assert different(tmp_path / "whole", run) == []
+        shutil.rmtree(run)
+    assert inside_saves >= 3
+
+
+def random_moment(rng: random.Random, kills: int, duration: float) -> dict[str, Any]:
+    """Return the moment of the next kill; none after the tenth."""
+    if kills >= 10:
+        return {}
+    return {"call": rng.randrange(1, 30)} if kills % 2 else {"seconds": rng.uniform(0, duration / 2)}
 
 
 def test_a_validation_that_was_interrupted_is_done_on_resume(

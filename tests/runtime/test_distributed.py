@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 import several
 import torch
 from colour_data import NAMES, SMALL, write_colour_data
+from forking import run_python, variables
 from running import TINY, Clipbert, as_options, records
 from safetensors.torch import load_file
 
@@ -22,25 +22,11 @@ from clipbert_cli.errors import UsageError
 from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.runtime.process_exit import report
 
-ROOT = Path(__file__).parents[2]
-
 
 def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            str(processes),
-            *map(str, command),
-        ],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
+    several = ["--standalone", "--nproc-per-node", str(processes)]
+    return run_python(
+        "-m", "torch.distributed.run", *several, *command, env=variables({**os.environ, "OMP_NUM_THREADS": "1"})
     )
 
 

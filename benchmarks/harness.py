@@ -24,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -194,49 +195,37 @@ class Sides:
 
     def __init__(self, starts: Mapping[str, Callable[[], Work]]) -> None:
         context = multiprocessing.get_context("spawn")
-        self._pipes, self._processes = {}, {}
-        for name, start in starts.items():
-            self._pipes[name], other_end = context.Pipe()
-            self._processes[name] = context.Process(target=_serve, args=(other_end, start), daemon=True)
-            self._processes[name].start()
-            # While this process holds the other end, the pipe does not report that the side has ended.
-            other_end.close()
+        self._pools = {
+            name: ProcessPoolExecutor(1, mp_context=context, initializer=_prepare, initargs=(start,))
+            for name, start in starts.items()
+        }
+        # Nothing is measured while a process still starts.
+        for ready in [pool.submit(int) for pool in self._pools.values()]:
+            ready.result()
 
     def __enter__(self) -> Sides:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._processes.values():
-            process.kill()
-            process.join()
+        for pool in self._pools.values():
+            pool.shutdown()
 
     def take(self, order: str) -> dict[str, tuple[Any, float]]:
-        """Give the order to one side after the other; return each side's value and seconds.
-
-        Raises:
-            SystemExit: the process of a side has ended.
-        """
-        # Nothing is measured while a process still starts.
-        for name in self._pipes:
-            self._ask(name, None)
-        return {name: self._ask(name, order) for name in self._pipes}
-
-    def _ask(self, name: str, order: str | None) -> Any:
-        try:
-            self._pipes[name].send(order)
-            return self._pipes[name].recv()
-        except (EOFError, OSError):
-            self._processes[name].join()
-            code = self._processes[name].exitcode
-            raise SystemExit(f"{name}: its process ended with exit code {code}") from None
+        """Give the order to one side after the other; return each side's value and seconds."""
+        return {name: pool.submit(_do, order).result() for name, pool in self._pools.items()}
 
 
-def _serve(pipe: Any, start: Callable[[], Work]) -> None:
-    """Prepare a side's work, then answer orders; None asks whether the side is ready."""
+_work: Work
+
+
+def _prepare(start: Callable[[], Work]) -> None:
+    """Prepare a side's work in its process."""
+    global _work
     # The side must not go on if the benchmark is killed. PR_SET_PDEATHSIG is 1; it exists on Linux alone.
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-    work = start()
-    while True:
-        order = pipe.recv()
-        pipe.send(None if order is None else work(order))
+    _work = start()
+
+
+def _do(order: str) -> tuple[Any, float]:
+    return _work(order)

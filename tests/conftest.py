@@ -126,10 +126,11 @@ def clipbert_process() -> Iterator[ClipbertProcess]:
     started: list[subprocess.Popen[str]] = []
 
     def start(*arguments: object, prelude: str = "", **options: Any) -> subprocess.Popen[str]:
-        code = f"{prelude}; import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
+        code = "import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
         started.append(
             ForkedPopen(
-                [sys.executable, "-c", code.lstrip("; "), *map(str, arguments)],
+                [sys.executable, "-c", code, *map(str, arguments)],
+                prelude=prelude,
                 env=variables(),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -54,22 +54,23 @@ def at_start(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(AT_START)}
 
 
-def variables(environment: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a process that imports this package from the checkout."""
-    return {**(os.environ if environment is None else environment), "PYTHONPATH": str(ROOT)}
+def variables() -> dict[str, str]:
+    """Return this process's environment for others that import the package from this checkout."""
+    return {**os.environ, "PYTHONPATH": str(ROOT)}
 
 
 @dataclass(frozen=True)
 class Order:
-    """A process to fork: the words after `python`, its folder and environment."""
+    """A process to fork: the words after `python`, its folder and environment, and what runs before everything."""
 
     words: Sequence[str]
     folder: str
     environment: Mapping[str, str]
     new_session: bool
+    prelude: str
 
     @classmethod
-    def of(cls, asked: Mapping[str, Any]) -> Order | None:
+    def of(cls, asked: Mapping[str, Any], prelude: str) -> Order | None:
         """Return the order for arguments of `subprocess.Popen`; None where a process must be started."""
         if not isinstance(asked["args"], list | tuple) or asked["executable"] not in (None, sys.executable):
             return None
@@ -78,20 +79,27 @@ class Order:
         is_usual = program == sys.executable and not (asked["preexec_fn"] or asked["pass_fds"] or asked["shell"])
         if not is_usual or at_start(environment) != at_start(variables()):
             return None
-        return cls(words, os.fspath(asked["cwd"] or os.getcwd()), environment, asked["start_new_session"])
+        return cls(words, os.fspath(asked["cwd"] or os.getcwd()), environment, asked["start_new_session"], prelude)
 
     @property
     def is_launcher(self) -> bool:
         return not LAUNCHERS.isdisjoint(self.words)
 
-    def carry_out(self) -> None:
-        """Be `python WORDS` in this process."""
+    def begin(self, streams: Sequence[int]) -> None:
+        """Make this process one that was started for the order, and run the prelude."""
+        for number, stream in enumerate(streams):
+            os.dup2(stream, number)
+            os.close(stream)
         if self.new_session:
             os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(self.folder)
         os.environ.clear()
         os.environ.update(self.environment)
+        exec(self.prelude, {})
+
+    def carry_out(self) -> None:
+        """Do what `python WORDS` does."""
         is_unbuffered, words = self.words[0] == "-u", list(self.words)
         if is_unbuffered:
             del words[0]
@@ -109,12 +117,24 @@ class Order:
 
 
 class ForkedPopen(subprocess.Popen):
-    """`subprocess.Popen` for `python` commands, forked from a process that has torch in memory."""
+    """`subprocess.Popen` for `python` commands, forked from a process that has torch in memory.
+
+    Args:
+        prelude: code to run in the new process before a `-c` command, and before a launcher's server exists.
+    """
+
+    def __init__(self, *arguments: Any, prelude: str = "", **options: Any) -> None:
+        self._prelude = prelude
+        super().__init__(*arguments, **options)
 
     def _execute_child(self, *arguments: Any) -> None:
         asked = _START.bind(self, *arguments).arguments
-        if (order := Order.of(asked)) is None:
-            super()._execute_child(*arguments)
+        if (order := Order.of(asked, self._prelude)) is None:
+            command, *others = arguments
+            if self._prelude:
+                program, flag, code, *words = command
+                command = [program, flag, f"{self._prelude}\n{code}", *words]
+            super()._execute_child(command, *others)
             return
         streams = [asked[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         self.pid = server().fork(order, [own if given == -1 else given for own, given in enumerate(streams)])
@@ -185,20 +205,22 @@ def serve(orders: socket.socket) -> None:
     name_process(SERVER)
     order, streams = _next_order(orders)
     orders.close()
+    order.begin(streams)
     if order.is_launcher:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         if not os.fork():
-            for stream in (*streams, ours.detach()):
-                os.close(stream)
+            ours.close()
+            # Others wait for the end of the launcher's streams.
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            for number in range(3):
+                os.dup2(nowhere, number)
+            os.close(nowhere)
             serve(theirs)
             return
         theirs.close()
         own = Server(ours)
         globals()["server"] = lambda: own
         importlib.import_module(_handlers).Popen = ForkedPopen
-    for number, stream in enumerate(streams):
-        os.dup2(stream, number)
-        os.close(stream)
     order.carry_out()
 
 

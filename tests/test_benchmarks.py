@@ -122,10 +122,7 @@ def test_one_side_works_at_a_time(harness: Any, start: Any) -> None:
 
 
 def test_a_side_that_fails_ends_the_benchmark(harness: Any, start: Any) -> None:
-    with (
-        harness.Sides({"one": partial(start, "one")}) as sides,
-        pytest.raises(SystemExit, match="one: its process ended with exit code 1"),
-    ):
+    with harness.Sides({"one": partial(start, "one")}) as sides, pytest.raises(ValueError, match="not a number"):
         sides.take("not a number")
 
 

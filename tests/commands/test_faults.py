@@ -144,11 +144,9 @@ subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size={size}', 'tmpfs', '/dev/shm'
 def test_too_many_open_files_end_the_command(
     clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, ranks: int, limit: int
 ) -> None:
-    def lower() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
-
+    lower = f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({limit}, {limit}))"
     begin = time.monotonic()
-    process = clipbert_process(*command(ranks), preexec_fn=lower)
+    process = clipbert_process(*command(ranks), prelude=lower)
     assert_ended(process, begin + 30, f"more open files than the limit of {limit} per process", "ulimit -n")
     assert_goes_on(clipbert, run, command(1))
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forking import run_python, variables
 from running import Clipbert, ClipbertProcess, Finished
 
 from clipbert_cli.infer.made_by import MadeBy, read_meta
@@ -155,15 +154,7 @@ def test_ctrl_c_keeps_finished_rows_and_says_how_to_continue(
 
 def in_processes(tmp_path: Path, *words: object) -> str:
     """Run Python with several processes of one thread each to its end; return its stderr."""
-    done = subprocess.run(
-        [sys.executable, *map(str, words)],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        cwd=tmp_path,
-    )
+    done = run_python(*words, env={**variables(), "OMP_NUM_THREADS": "1"}, cwd=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     return done.stderr

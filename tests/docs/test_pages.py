@@ -15,8 +15,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import run_python, variables
 from running import TINY, Clipbert, as_options
 from typer.main import get_command
 
@@ -209,7 +208,7 @@ def test_every_command_of_a_page_runs(
         if block.file:
             write(block)
         elif block.kind == "python":
-            done = subprocess.run([sys.executable, "-c", block.text], capture_output=True, text=True, check=False)
+            done = run_python("-c", block.text, env=variables())
             assert done.returncode == 0, done.stderr
             assert done.stdout
         elif block.kind == "sh" and not block.is_parsed_only:

@@ -315,6 +315,10 @@ def test_words_are_predicted_like_in_training(words: str, tokens: int, monkeypat
     assert [each.fields for each in found] == [each.fields for each in expected]
     assert [each.fields["words"] for each in found] == (2 * chosen.sum(dim=1)).tolist()
     assert sum(each.fields["words_right"] for each in found) >= (len(true) + 1) // 2
+    with torch.inference_mode():
+        visual, budget = model.encode_visual(batch.frames), Budget(tokens)
+        parts = rows.score_with_words(model, batch, visual, words=positions, budget=budget, most_rows=None)
+        torch.testing.assert_close(parts.mlm_logits, model(batch).mlm_logits, rtol=1e-5, atol=1e-5)
 
 
 def test_failed_media_get_a_prediction_with_the_reason(model: ClipBert) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forking import run_python, variables
 from running import is_running
 from torch.utils.data import DataLoader, Dataset
 
@@ -170,7 +169,7 @@ def test_an_error_ends_the_process_whatever_its_loading_processes_do(work: str, 
     """They ignore SIGTERM, which Python would send them before it waits for them."""
     code = f"""
 import sys, time
-sys.path.insert(0, "tests/loading")
+sys.path[:0] = "tests", "tests/loading"
 from test_processes import loading
 from clipbert_cli.runtime.process_exit import run_and_exit
 def work():
@@ -181,11 +180,8 @@ def work():
     raise ValueError("something else fails")
 run_and_exit(work)
 """
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "WORLD_SIZE": str(processes), "PYTHONPATH": path}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    environment = {**variables(), "WORLD_SIZE": str(processes)}
+    done = run_python("-c", code, env=environment, cwd=ROOT, timeout=60)
     assert done.returncode == 1
     assert done.stderr.count("Traceback") == 1
     assert done.stderr.endswith("ValueError: something else fails\n")
@@ -218,19 +214,15 @@ def test_a_spare_descriptor_is_kept_for_each_batch(monkeypatch: pytest.MonkeyPat
 def test_loading_processes_end_when_their_parent_is_killed(work: str) -> None:
     code = f"""
 import os, sys, time, multiprocessing
-sys.path.insert(0, "tests/loading")
+sys.path[:0] = "tests", "tests/loading"
 from test_processes import loading
 batches = loading(5, lambda: {work}, workers=2)
 next(batches)
 print(*(child.pid for child in multiprocessing.active_children()), flush=True)
 os.kill(os.getpid(), 9)
 """
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    environment = {**os.environ, "PYTHONPATH": path}
     # The loading processes have the pipe, too: it ends when the last of them has ended.
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    done = run_python("-c", code, env=variables(), cwd=ROOT, timeout=60)
     assert done.returncode == -signal.SIGKILL
     # A process closes its pipes a moment before it has ended.
     until = time.monotonic() + 5

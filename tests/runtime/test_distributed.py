@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -25,9 +24,7 @@ from clipbert_cli.runtime.process_exit import report
 
 def torchrun(processes: int, *command: object) -> subprocess.CompletedProcess[str]:
     several = ["--standalone", "--nproc-per-node", str(processes)]
-    return run_python(
-        "-m", "torch.distributed.run", *several, *command, env=variables({**os.environ, "OMP_NUM_THREADS": "1"})
-    )
+    return run_python("-m", "torch.distributed.run", *several, *command, env={**variables(), "OMP_NUM_THREADS": "1"})
 
 
 @pytest.fixture(scope="module", params=[2, 3])

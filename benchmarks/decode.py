@@ -25,11 +25,11 @@ import io
 import math
 import time
 from argparse import Namespace
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from fractions import Fraction
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 import numpy as np
@@ -58,7 +58,7 @@ POLICIES = {
 
 
 def make_video(number: int) -> bytes:
-    """Return 10 to 30 s of shapes that move over a moving background, 320x240 or 640x360, GOP 60 or 250.
+    """Return 10 to 30 s of a moving texture, 320x240 or 640x360, GOP 60 or 250.
 
     There are three B-frames for every P-frame. One of the three is a reference, so half of all frames can be skipped.
     """
@@ -69,20 +69,12 @@ def make_video(number: int) -> bytes:
     texture = np.asarray(coarse.resize((2 * width, 2 * height), Image.Resampling.BICUBIC))
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as output:
-        stream = output.add_stream("libx264", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.bit_rate = kilobits * 1000
+        stream = output.add_stream("libx264", rate=rate, width=width, height=height, bit_rate=kilobits * 1000)
         stream.options = {"g": str(gop), "bf": "3", "b_strategy": "0", "preset": "fast"}
         for index in range(seconds * rate):
             top, left = int(height / 2 * (1 + math.sin(index / 50))), int(width / 2 * (1 + math.cos(index / 70)))
-            picture = texture[top : top + height, left : left + width].copy()
-            for ball in range(4):
-                y = int((height - 40) * (0.5 + 0.5 * math.sin(index / (9 + ball))))
-                x = int((width - 40) * (0.5 + 0.5 * math.cos(index / (13 + ball))))
-                picture[y : y + 40, x : x + 40] = (60 * ball, 255 - 60 * ball, 128)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            frame.pts, frame.time_base = index, Fraction(1, rate)
-            output.mux(stream.encode(frame))
+            picture = np.ascontiguousarray(texture[top : top + height, left : left + width])
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         output.mux(stream.encode())
     return file.getvalue()
 
@@ -90,107 +82,90 @@ def make_video(number: int) -> bytes:
 # ------------------------------------------------------------------------------------------------ ways to decode
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One video, and what a store keeps about it."""
 
     data: bytes
     info: VideoInfo
-    packets: PacketTable
-
-    @classmethod
-    def of(cls, data: bytes) -> Item:
-        probed = probe_video(data)
-        assert probed.packets is not None
-        return cls(data, probed.info, probed.packets)
+    packets: PacketTable | None
 
 
-def baseline(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
+def item_of(data: bytes) -> Item:
+    probed = probe_video(data)
+    return Item(data, probed.info, probed.packets)
+
+
+def baseline(item: Item, clips: FrameIndices, *, whole: bool) -> None:
     """Decode clip by clip, each from a container of its own."""
     if whole:
         with av.open(io.BytesIO(item.data)) as container:
-            _single_thread(container)
+            container.streams.video[0].codec_context.thread_type = "NONE"
             for _ in container.decode(video=0):
                 pass
-    return torch.stack([_float_canvas(list(_clip(item, clip))) for clip in clips])
+    for clip in clips:
+        times, frames = [item.info.pts[index] for index in clip], {}
+        with av.open(io.BytesIO(item.data)) as container:
+            stream = container.streams.video[0]
+            stream.codec_context.thread_type = "NONE"
+            container.seek(min(times), stream=stream, backward=True)
+            for frame in container.decode(stream):
+                if frame.pts >= min(times):
+                    frames[frame.pts] = frame
+                if frame.pts >= max(times):
+                    break
+        rgb = np.stack([frames[time].to_ndarray(format="rgb24") for time in times])
+        pixels = torch.from_numpy(rgb).permute(0, 3, 1, 2).float()
+        height, width = resize_size(*pixels.shape[2:], SIDE)
+        canvas = torch.zeros((len(clip), 3, SIDE, SIDE))
+        canvas[..., :height, :width] = interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
 
 
-def _clip(item: Item, clip: tuple[int, ...]) -> Iterator[np.ndarray]:
-    times = item.info.pts
-    with av.open(io.BytesIO(item.data)) as container:
-        _single_thread(container)
-        stream = container.streams.video[0]
-        container.seek(times[min(clip)], stream=stream, backward=True)
-        frames = {}
-        for frame in container.decode(stream):
-            if times[min(clip)] <= frame.pts <= times[max(clip)]:
-                frames[frame.pts] = frame
-            if frame.pts >= times[max(clip)]:
-                break
-        for index in clip:
-            yield frames[times[index]].to_ndarray(format="rgb24")
+def loader(item: Item, clips: FrameIndices) -> None:
+    decode_canvas(item.data, clips, SIDE, info=item.info, packets=item.packets)
 
 
-def _single_thread(container: av.container.InputContainer) -> None:
-    container.streams.video[0].codec_context.thread_type = "NONE"
-
-
-def _float_canvas(frames: list[np.ndarray]) -> torch.Tensor:
-    pixels = torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2).float()
-    resized = resize_size(pixels.shape[2], pixels.shape[3], SIDE)
-    canvas = torch.zeros((len(frames), 3, SIDE, SIDE))
-    canvas[..., : resized[0], : resized[1]] = interpolate(pixels, size=resized, mode="bilinear", align_corners=False)
-    return canvas
-
-
-def loader(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
-    return decode_canvas(item.data, clips, SIDE, info=item.info, packets=item.packets)
-
-
-def decode(item: Item, clips: FrameIndices, *, whole: bool) -> None:
+def decode(item: Item, clips: FrameIndices) -> None:
     for _ in rgb_frames(item.data, {index for clip in clips for index in clip}, info=item.info, packets=item.packets):
         pass
 
 
-def bound(item: Item, clips: FrameIndices, *, whole: bool) -> None:
+def bound(item: Item, clips: FrameIndices) -> None:
+    assert item.packets is not None
     for _ in decode_packets(item.data, item.packets, {index for clip in clips for index in clip}):
         pass
-
-
-WAYS: dict[str, Callable[..., object]] = {"baseline": baseline, "loader": loader, "decode": decode, "bound": bound}
 
 
 # ------------------------------------------------------------------------------------------------ measuring
 
 
-def cpu_seconds(policy: str, sets: Mapping[str, list[Item]], repeats: int) -> Mapping[str, float]:
-    """Return the CPU seconds of each way for all videos; the clips of a video are the same for every way."""
-    seconds: defaultdict[str, float] = defaultdict(float)
-    for number, (plain, transcoded) in enumerate(zip(sets["plain"], sets["transcoded"], strict=True)):
-        turns = [(name, way, plain) for name, way in WAYS.items()] + [("loader, transcoded", loader, transcoded)]
-        best = dict.fromkeys((name for name, *_ in turns), math.inf)
-        for name, way, item in turns * repeats:
+def cpu_seconds(policy: str, videos: Sequence[tuple[Item, Item]], repeats: int) -> Mapping[str, float]:
+    """Return the CPU seconds of each way for all videos, given with their transcoded forms."""
+    seconds: Counter[str] = Counter()
+    for number, (plain, transcoded) in enumerate(videos):
+        ways: dict[str, tuple[Callable[[Item, FrameIndices], None], Item]] = {
+            "baseline": (partial(baseline, whole=policy == "eval"), plain),
+            **{way.__name__: (way, plain) for way in (loader, decode, bound)},
+            "loader, transcoded": (loader, transcoded),
+        }
+        best = dict.fromkeys(ways, math.inf)
+        for name, (way, item) in [*ways.items()] * repeats:
+            # The clips of a video are the same for every way.
             clips = select(item.info, POLICIES[policy], np.random.default_rng(number))
             gc.collect()
             start = time.process_time()
-            way(item, clips, whole=policy == "eval")
+            way(item, clips)
             best[name] = min(best[name], time.process_time() - start)
-        for name, spent in best.items():
-            seconds[name] += spent
+        seconds.update(best)
     return seconds
-
-
-# ------------------------------------------------------------------------------------------------ the command
 
 
 def measure(options: Namespace, folder: Path) -> Outcome:
     torch.set_num_threads(1)
-    videos = list(map(make_video, range(options.videos)))
-    transcoded = [transcode_video(video, Transcode()) for video in videos]
-    sets = {"plain": list(map(Item.of, videos)), "transcoded": list(map(Item.of, transcoded))}
+    made = map(make_video, range(options.videos))
+    videos = [(item_of(video), item_of(transcode_video(video, Transcode()))) for video in made]
     rows, results, reached = {}, [], []
     for policy in POLICIES:
-        seconds = cpu_seconds(policy, sets, options.repeats)
+        seconds = cpu_seconds(policy, videos, options.repeats)
         speedups = {way: seconds["baseline"] / spent for way, spent in seconds.items()}
         of_bound = seconds["decode"] / seconds["bound"]
         for way, spent in seconds.items():

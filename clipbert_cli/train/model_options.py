@@ -33,7 +33,7 @@ def apply_options(model: ClipBert, config: TrainConfig) -> None:
         model.recompute_activations()
     if config.compile:
         if config.activation_checkpointing:
-            # Some versions of torch (2.6) cannot divide a graph with recomputation where the gradients of several
+            # Some versions of torch (2.7) cannot divide a graph with recomputation where the gradients of several
             # processes are sent in parts.
             torch._dynamo.config.optimize_ddp = False
         longest = model.sizes.max_position_embeddings

@@ -63,8 +63,7 @@ class HuggingFaceEncoder(VisualEncoder):
         self.register_buffer("pixel_std", torch.tensor(pixels.std), persistent=False)
         with wrong_configurations(vision):
             # Tensors on this device have shapes and no numbers, so that impossible sizes cost neither memory nor time.
-            with torch.device("meta"):
-                self._set_backbone(build_backbone(vision))
+            self._set_backbone(build_backbone(vision, device="meta"))
             self._try_a_frame()
             self._set_backbone(build_backbone(vision))
         own = {name: value for name, value in self.backbone.config.to_dict().items() if name not in NOT_SAVED}
@@ -218,13 +217,14 @@ def chosen_pixels(config: VisualConfig, vision: VisionModel) -> PixelStatistics:
 # ------------------------------------------------------------------------------------------------ transformers
 
 
-def build_backbone(vision: VisionModel) -> Any:
+def build_backbone(vision: VisionModel, *, device: str = "cpu") -> Any:
     """Return transformers' model with random weights."""
+    # Not under the device: importing them imports torch's compiler, which torch 2.7 cannot import under another one.
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.for_model(**{**vision.config, **vision.family.config})
     check_heads(config.to_dict())
-    with quiet_transformers():
+    with quiet_transformers(), torch.device(device):
         return AutoModel.from_config(config, **vision.family.options).float()
 
 

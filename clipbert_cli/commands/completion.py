@@ -14,7 +14,7 @@ from typing import Any
 from clipbert_cli.commands.completion_cursor import Cursor, find_cursor
 from clipbert_cli.commands.completion_shells import SHELLS, unquoted
 from clipbert_cli.commands.completion_values import SOURCES, Candidates
-from clipbert_cli.commands.usage import typed_name
+from clipbert_cli.commands.meant import typed_name
 from clipbert_cli.printable import printable
 
 VARIABLE = "_CLIPBERT_COMPLETE"

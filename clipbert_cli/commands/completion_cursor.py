@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from clipbert_cli.commands.usage import typed_name
+from clipbert_cli.commands.meant import typed_name
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -246,19 +246,26 @@ def launched(context: typer.Context, options: ProcessOptions) -> bool:
 
 
 def same_command(context: typer.Context) -> list[str]:
-    """Return the words of this command line without the launcher's options.
-
-    It is rebuilt from the parsed values, because an entry point may be called with other words than `sys.argv`.
-    """
+    """Return the words of this command line without the launcher's options."""
     words = ["--debug"] if context.parent and context.parent.params.get("debug") else []
-    words.append(str(context.info_name))
-    for option in context.command.params:
-        value = context.params.get(str(option.name))
-        if option.name in LAUNCHER_OPTIONS or value is None or value is False:
+    return [*words, *typed_words(context, without=LAUNCHER_OPTIONS)]
+
+
+def typed_words(context: Any, *, without: Collection[str] = ()) -> list[str]:
+    """Return the subcommand and its words as far as the parser has understood them, without some options.
+
+    They are made of the parsed values, because an entry point may be called with other words than `sys.argv`.
+    """
+    words: list[str] = context.command_path.removeprefix(context.find_root().command_path).split()
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name)
+        if parameter.name in without or source is None or source.name != "COMMANDLINE":
             continue
-        flag = option.opts[0]
+        value = context.params[parameter.name]
+        flag = [parameter.opts[0]] if parameter.param_type_name == "option" else []
         if value is True:
-            words.append(flag)
+            words += flag
         else:
-            words += [f"{flag}={each}" for each in (value if isinstance(value, list | tuple) else [value])]
+            values = value if isinstance(value, list | tuple) else [value]
+            words += [word for each in values for word in (*flag, str(each))]
     return words

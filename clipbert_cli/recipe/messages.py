@@ -10,6 +10,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from clipbert_cli.recipe.other_names import ours
 from clipbert_cli.recipe.settings import all_settings, annotation_at, any_of, bare, expected, keys_of, nearest
 from clipbert_cli.recipe.values import SECTION, Entries, KeyPath, Mistake, key_name
 
@@ -36,7 +37,9 @@ def unknown_key(origin: str, path: KeyPath, *, dotted: bool = False, guess: bool
         return Mistake(origin, path, ": unknown key")
     depth = next(depth for depth in range(len(path)) if annotation_at(path[: depth + 1]) is None)
     section, known = path[:depth], keys_of(path[:depth])
-    if near := difflib.get_close_matches(str(path[depth]), known, n=1):
+    if elsewhere := ours(str(path[-1])):
+        meant = elsewhere
+    elif near := difflib.get_close_matches(str(path[depth]), known, n=1):
         meant = [key_name((*section, near[0], *path[depth + 1 :])) if dotted else near[0]]
     else:
         meant = [key for key in nearest(str(path[-1])) if "." in key]

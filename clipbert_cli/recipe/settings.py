@@ -17,6 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
 from clipbert_cli.recipe.declaring import Change
+from clipbert_cli.recipe.other_names import ours
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.values import KeyPath, write_yaml
 
@@ -181,13 +182,22 @@ def nearest(key: str) -> list[str]:
     known = [*all_settings(), *all_sections()]
     full = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
     last = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1)
-    short = [name for name in known if is_short_for(key.rpartition(".")[2], name.rpartition(".")[2])]
     # A key of another section is the more frequent mistake: `batch_size` is in train and in infer.
-    return full or (short or [name for name in known if name.rpartition(".")[2] in last])[:3]
+    return full or (called(key.rpartition(".")[2]) or [name for name in known if name.rpartition(".")[2] in last])[:3]
 
 
-def is_short_for(short: str, name: str) -> bool:
-    """Return whether `short` has the initials of a name of several words, as `lr` of `learning_rate`."""
+def called(name: str) -> list[str]:
+    """Return the settings that a name means: that of other programs (`n_epochs`), the key, or its last word.
+
+    `num_workers` is taken for `workers`, and `lr` for `learning_rate`.
+    """
+    last = {key: key.rpartition(".")[2] for key in all_settings()}
+    return ours(name) or [
+        key for key, word in last.items() if name in (key, word, f"num_{word}") or _is_short_for(name, word)
+    ]
+
+
+def _is_short_for(short: str, name: str) -> bool:
     return len(short) > 1 and short == "".join(word[0] for word in name.split("_"))
 
 

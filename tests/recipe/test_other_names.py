@@ -1,0 +1,40 @@
+"""The names that other programs have for settings."""
+
+from __future__ import annotations
+
+import pytest
+
+from clipbert_cli.recipe.other_names import _OTHER_NAMES, ours
+from clipbert_cli.recipe.settings import all_settings, called
+
+
+def test_every_setting_with_another_name_exists() -> None:
+    assert set(_OTHER_NAMES) <= set(all_settings())
+
+
+def test_another_name_means_one_setting_and_is_none_of_ours() -> None:
+    names = [name for names in _OTHER_NAMES.values() for name in names.split()]
+    assert len(names) == len(set(names))
+    assert not set(names) & {key.rpartition(".")[2] for key in all_settings()} - {"weights"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("n_epochs", ["train.epochs"]),
+        ("e2e_weights_path", ["model.weights.checkpoint"]),
+        ("num_frm", ["data.num_frames"]),
+        ("num_workers", ["data.workers"]),
+        ("lr", ["train.learning_rate"]),
+        ("data.fps", ["data.fps"]),
+        ("compile", ["train.compile", "infer.compile"]),
+        ("nothing", []),
+    ],
+)
+def test_a_name_means_settings(name: str, expected: list[str]) -> None:
+    assert called(name) == expected
+
+
+def test_a_setting_is_found_by_the_names_of_the_original_program() -> None:
+    assert ours("cnn_learning_rate") == ["train.visual_learning_rate"]
+    assert ours("learning_rate") == []

@@ -8,6 +8,7 @@ pass, under bfloat16 autocast on the CPU, whose attention keeps no matrix of sco
 
 from __future__ import annotations
 
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from typing import Any
 
@@ -83,6 +84,7 @@ def row(name: str, kind: str, size: int, config: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    ArgumentParser(description=__doc__, formatter_class=RawDescriptionHelpFormatter).parse_args()
     torch.manual_seed(0)
     print("| model | parameters | pixels | tokens per clip | GFLOP per clip | GFLOP per pair | MiB kept per clip |")
     print("|---|---|---|---|---|---|---|")

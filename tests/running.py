@@ -8,12 +8,14 @@ import json
 import logging
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -152,10 +154,18 @@ class Finished:
     stderr: str
 
 
-def run_clipbert(*arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str) -> Finished:
-    """Run the command line without a terminal, in this process."""
+@cache
+def command_line() -> Any:
+    """Return the command, which is made from functions once: that takes longer than most commands of tests."""
+    from typer.main import get_command
+
     from clipbert_cli.commands.app import app
 
+    return get_command(app)
+
+
+def run_clipbert(*arguments: object, cwd: Path | None = None, stdin: str = "", **environment: str) -> Finished:
+    """Run the command line without a terminal, in this process."""
     stdout, stderr = io.StringIO(), io.StringIO()
     logger = logging.getLogger("clipbert")
     handlers, propagate = logger.handlers[:], logger.propagate
@@ -166,7 +176,7 @@ def run_clipbert(*arguments: object, cwd: Path | None = None, stdin: str = "", *
         if cwd:
             patch.chdir(cwd)
         with pytest.raises(SystemExit) as exited:
-            app([str(argument) for argument in arguments], prog_name="clipbert")
+            command_line()([str(argument) for argument in arguments], prog_name="clipbert")
     logger.handlers[:], logger.propagate = handlers, propagate
     return Finished(int(exited.value.code or 0), stdout.getvalue(), stderr.getvalue())
 
@@ -179,28 +189,29 @@ def contents(folder: Path) -> dict[str, str]:
     """Return every entry below a folder: a digest of a file's bytes, the target of a link, the word `folder`."""
     found = {}
     for here, folders, files in os.walk(folder):
-        for name in (*folders, *files):
-            path = Path(here, name)
-            if path.is_symlink():
-                found[str(path.relative_to(folder))] = f"link to {os.readlink(path)}"
-            elif path.is_dir():
-                found[str(path.relative_to(folder))] = "folder"
-            elif not path.is_file() or path.stat().st_size > LARGEST:
-                found[str(path.relative_to(folder))] = "no file, or a large one"
+        # Text, because paths as objects take most of the time.
+        for path in (f"{here}/{name}" for name in (*folders, *files)):
+            facts = os.lstat(path)
+            if stat.S_ISLNK(facts.st_mode):
+                content = f"link to {os.readlink(path)}"
+            elif stat.S_ISDIR(facts.st_mode):
+                content = "folder"
+            elif not stat.S_ISREG(facts.st_mode) or facts.st_size > LARGEST:
+                content = "no file, or a large one"
             else:
-                found[str(path.relative_to(folder))] = _digest(path)
+                content = _digest(path, facts)
+            found[path.removeprefix(f"{folder}/")] = content
     return dict(sorted(found.items()))
 
 
 _digests: dict[tuple[int, ...], str] = {}
 
 
-def _digest(path: Path) -> str:
+def _digest(path: str, facts: os.stat_result) -> str:
     """Return the digest of a file's bytes, which are read again when its time of change is another."""
-    facts = path.stat()
     key = (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
     if key not in _digests:
-        _digests[key] = hashlib.sha256(path.read_bytes()).hexdigest()
+        _digests[key] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
     return _digests[key]
 
 

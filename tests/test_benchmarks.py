@@ -5,15 +5,29 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
+import os
+import re
+import runpy
+import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+from forking import run_python
+from made_media import video
 from running import is_running
+from small_models import small_config
+
+from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.heads import HeadSpec
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 GOOD = """
@@ -124,6 +138,104 @@ def test_one_side_works_at_a_time(harness: Any, start: Any) -> None:
 def test_a_side_that_fails_ends_the_benchmark(harness: Any, start: Any) -> None:
     with harness.Sides({"one": partial(start, "one")}) as sides, pytest.raises(ValueError, match="not a number"):
         sides.take("not a number")
+
+
+# ------------------------------------------------------------------------------------------------ each script, small
+
+
+@pytest.mark.parametrize("name", [file.stem for file in FOLDER.glob("*.py") if "__main__" in file.read_text()])
+def test_a_script_explains_each_of_its_options(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", [f"{name}.py", "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    assert not ended.value.code
+    usage, explained = capsys.readouterr().out.split("\n\n", 1)
+    assert f"python benchmarks/{name}.py" in explained
+    for option in re.findall(r"--[a-z-]+", usage):
+        assert option in explained.partition("\noptions:")[0], option
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, made_data: Path, harness: Any) -> Callable[[str], Any]:
+    """Imports a script that then has small data and a small model, and whose processes are forked."""
+
+    def run(command: list[str], *, capture_output: bool, check: bool, text: bool, **options: Any) -> Any:
+        return run_python(*command[1:], **options)
+
+    config = small_config()
+    config = config.model_copy(update={"bert": config.bert.model_copy(update={"vocab_size": 30522})})
+
+    def imported(name: str) -> Any:
+        script = importlib.import_module(name)
+        monkeypatch.setattr(harness, "subprocess", SimpleNamespace(run=run))
+        for maker, made in {
+            "make_demo_data": lambda folder, **_: shutil.copytree(made_data, folder, dirs_exist_ok=True),
+            "make_model": lambda: ClipBert(config, HeadSpec("classifier", 2)).eval(),
+            "pictures": lambda *counts, **_: torch.randint(0, 256, (*counts, 3, 64, 64), dtype=torch.uint8),
+        }.items():
+            if hasattr(script, maker):
+                monkeypatch.setattr(script, maker, made)
+        return script
+
+    return imported
+
+
+def test_ask_and_infer_are_compared(
+    small: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "nice", lambda _: None)  # of this process
+    outcome = small("ask").measure(Namespace(videos=2, questions=4, repeats=1), tmp_path)
+    assert [row["answers differ"] for name, row in outcome.report.items() if name != "questions"] == [0, 0, 0]
+
+
+def test_commands_and_completions_are_measured(
+    small: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = small("startup")
+    for name, kept in {"LIMITS": ["--help"], "COMMANDS": ["--help", "eval"], "TABS": ["media ids"]}.items():
+        monkeypatch.setattr(script, name, {key: getattr(script, name)[key] for key in kept})
+    outcome = script.measure(Namespace(repeats=1), tmp_path)
+    assert list(outcome.report) == ["first_step_seconds", "--help", "eval", "Tab: media ids"]
+
+
+def test_all_ways_decode_the_same_videos(small: Callable[[str], Any]) -> None:
+    script = small("decode")
+    item = script.item_of(video(90))
+    for policy in script.POLICIES:
+        seconds = script.cpu_seconds(policy, [(item, item)], 1)
+        assert list(seconds) == ["baseline", "loader", "decode", "bound", "loader, transcoded"]
+
+
+def test_the_loops_share_of_a_step_is_measured(small: Callable[[str], Any], tmp_path: Path) -> None:
+    outcome = small("loop_overhead").measure(Namespace(steps=2), tmp_path)
+    assert sum(row["share"] for name, row in outcome.report.items() if name != "whole") == pytest.approx(1)
+
+
+def test_a_step_of_the_engine_gives_its_loss(small: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain side has sizes of its own, of which a step takes seconds."""
+    script = small("train_step")
+    monkeypatch.setattr(script, "ANSWERS", 2)
+    work = script.start("engine", torch.device("cpu"))
+    losses = [work("step")[0][0] for _ in range(2)]
+    assert losses[0] != losses[1]
+
+
+def test_the_engine_scores_every_text_with_every_video(small: Callable[[str], Any]) -> None:
+    script = small("retrieval")
+    case = script.Case(1.0, (5, 2, 2, 2), (5, 2, 2, 2), tokens=(6, 9))
+    work = script.start("engine", case, torch.device("cpu"))
+    assert work("count")[0] > 0
+    scores = [work("next")[0] for _ in range(script.TURNS)]
+    assert [len(row) for batch in scores for row in batch] == [5, 5]
+
+
+def test_a_row_of_encoders_has_every_column(small: Callable[[str], Any], capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    row = small("encoders").row("small", "vit", 32, {**sizes, "patch_size": 16, "image_size": 32})
+    assert row.startswith("| small | 0 M | 32 | 4 |")
+    assert row.count("|") == 8
 
 
 @pytest.mark.dali

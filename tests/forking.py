@@ -249,8 +249,10 @@ def _next_order(orders: socket.socket) -> tuple[Order, list[int]]:
 
 
 if __name__ == "__main__":
+    path = sys.path[:]
     for name in HEAVY:
         importlib.import_module(name)
+    sys.path[:] = path  # earlier versions of torch append a temporary folder
     assert os.listdir("/proc/self/task") == [str(os.getpid())], "a fork has only one of these threads"
     gc.collect()
     gc.freeze()  # so that no collection writes to the memory that all share

@@ -45,7 +45,7 @@ def test_it_finds_what_a_started_process_finds(session: bool, tmp_path: Path) ->
 
 
 def test_a_launcher_is_the_parent_of_what_it_starts(tmp_path: Path) -> None:
-    code = "import os; print(os.getppid(), flush=True)\nimport time; time.sleep(60)"
+    code = "import os, time; os.write(1, b'%d\\n' % os.getppid()); time.sleep(60)"
     (tmp_path / "rank.py").write_text(code)
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", tmp_path / "rank.py"]
     command = [sys.executable, *map(str, words)]

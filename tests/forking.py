@@ -42,7 +42,8 @@ HEAVY = (
 )
 # What is read when Python, a library or torch starts.
 AT_START = ("ATEN_", "CUDA_", "LD_", "MALLOC_", "MKL_", "OMP_", "PYTHON")
-LAUNCHERS = {"--nproc-per-node", "--nnodes"}
+# Words of commands that start further processes with torch.
+LAUNCHERS = {"--nproc-per-node", "--nnodes", "doctor"}
 
 _PR_SET_CHILD_SUBREAPER = 36
 _START = inspect.signature(subprocess.Popen._execute_child)
@@ -220,7 +221,7 @@ def serve(orders: socket.socket) -> None:
         theirs.close()
         own = Server(ours)
         globals()["server"] = lambda: own
-        importlib.import_module(_handlers).Popen = ForkedPopen
+        importlib.import_module(_handlers).Popen = subprocess.Popen = ForkedPopen
     order.carry_out()
 
 

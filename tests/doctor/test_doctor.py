@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 import torch
 import typer
+from forking import ROOT, ForkedPopen
 from http_site import Site
-from running import Clipbert
+from running import Clipbert, ClipbertProcess
 
 from clipbert_cli.commands.doctor import doctor
 from clipbert_cli.doctor import devices, examine, machine, trials
@@ -35,8 +36,11 @@ def found(findings: Any, part: str) -> Finding:
     return finding
 
 
-def test_all_is_examined_here_and_nothing_is_broken(clipbert: Clipbert, tmp_path: Path) -> None:
-    done = clipbert("doctor", "--json", cwd=tmp_path)
+def test_all_is_examined_here_and_nothing_is_broken(
+    clipbert: Clipbert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subprocess, "Popen", ForkedPopen)
+    done = clipbert("doctor", "--json", cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert not result["is_broken"]
@@ -49,17 +53,13 @@ def test_all_is_examined_here_and_nothing_is_broken(clipbert: Clipbert, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_it_runs_with_64_open_files_and_says_so(tmp_path: Path) -> None:
-    command = f"ulimit -n 64; exec {sys.executable} -m clipbert_cli doctor"
-    done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, timeout=120, cwd=tmp_path, check=False
-    )
-    assert done.returncode == 1
-    assert (
-        "broken: open files: loading processes need 512 or more; ask for a higher limit, or data.workers=0"
-        in done.stdout
-    )
-    assert "Traceback" not in done.stderr
+def test_it_runs_with_64_open_files_and_says_so(clipbert_process: ClipbertProcess, tmp_path: Path) -> None:
+    lower = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))"
+    process = clipbert_process("doctor", prelude=lower, cwd=tmp_path)
+    stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "broken: open files: loading processes need 512 or more; ask for a higher limit, or data.workers=0" in stdout
+    assert "Traceback" not in stderr
 
 
 @pytest.mark.parametrize(

@@ -125,19 +125,12 @@ def clipbert_process() -> Iterator[ClipbertProcess]:
     """Starts the command in a process of its own, which ends with the test: for signals, pipes and limits."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(*arguments: object, prelude: str = "", **options: Any) -> subprocess.Popen[str]:
+    def start(*arguments: object, is_forked: bool = True, **options: Any) -> subprocess.Popen[str]:
         code = "import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
-        started.append(
-            ForkedPopen(
-                [sys.executable, "-c", code, *map(str, arguments)],
-                prelude=prelude,
-                env=variables(),
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                **options,
-            )
-        )
+        command = [sys.executable, "-c", code, *map(str, arguments)]
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        kind = ForkedPopen if is_forked else subprocess.Popen
+        started.append(kind(command, env=variables(), **streams, **options))
         return started[-1]
 
     yield start

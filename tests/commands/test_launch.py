@@ -23,11 +23,14 @@ def arguments(made_data: Path, run: Path, *overrides: str) -> list[str]:
 def test_the_first_error_of_a_process_is_the_only_message(
     clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
 ) -> None:
-    """A process that cannot read a video ends all, with its own message alone. Arguments may contain spaces."""
+    """A process that cannot read a video ends all, with its own message alone. Arguments may contain spaces.
+
+    These are started as a person starts them: no import prints anything either.
+    """
     videos = link_videos(made_data / "videos", tmp_path / "my videos", cut="train0003.mp4")
     media = [f"data.splits.{split}.media={videos}" for split in ("train", "val")]
     media.append("data.on_bad_media=error")
-    process = clipbert_process(*arguments(made_data, tmp_path / "a run", *media), *TWO)
+    process = clipbert_process(*arguments(made_data, tmp_path / "a run", *media), *TWO, is_forked=False)
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 1, stderr
     assert stderr.count("error: ") == 1

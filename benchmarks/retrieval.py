@@ -53,27 +53,23 @@ TURNS = 2
 
 @dataclass(frozen=True)
 class Case:
-    """N texts x M videos x K clips x T frames.
+    """N texts x M videos x K clips x T frames, on each device.
 
     Attributes:
         tokens: tokens of a text, on average and at most.
         minibatch: texts that the plain way scores together.
-        on_gpu: the same on a GPU.
     """
 
     wanted: float
-    sizes: tuple[int, int, int, int]
-    on_gpu: tuple[int, int, int, int]
+    cpu: tuple[int, int, int, int] = (64, 4, 2, 2)
+    cuda: tuple[int, int, int, int] = (256, 16, 16, 2)
     tokens: tuple[int, int] = (11, 20)
     minibatch: int = 1024
 
-    def on(self, device: torch.device) -> tuple[int, int, int, int]:
-        return self.on_gpu if device.type == "cuda" else self.sizes
-
 
 CASES = {
-    "short": Case(1.25, (64, 4, 2, 2), (256, 16, 16, 2)),
-    "long": Case(1.6, (64, 4, 2, 2), (256, 16, 16, 2), tokens=(50, 100)),
+    "short": Case(1.25),
+    "long": Case(1.6, tokens=(50, 100)),
     "frames": Case(4.0, (64, 2, 1, 16), (64, 2, 1, 16), minibatch=8),
 }
 
@@ -151,7 +147,7 @@ SIDES = {"plain": plain_scorer, "engine": engine_scorer}
 def start(side: str, case: Case, device: torch.device) -> Work:
     """Prepare a side. The order `count` returns the operations of all videos, `next` the scores of the next batch."""
     torch.manual_seed(2)
-    count, *sizes = case.on(device)
+    count, *sizes = getattr(case, device.type)
     texts, frames = make_texts(case, count), pictures(*sizes)  # frames (M, K, T, 3, H, W)
     if device.type == "cuda":
         # As the loader's are.
@@ -179,7 +175,7 @@ def compare(case: Case, device: torch.device) -> dict[str, Any]:
     seconds = {side: sum(pair[side][1] for pair in pairs) for side in SIDES}
     scores = {side: torch.cat([torch.tensor(pair[side][0]) for pair in pairs]) for side in SIDES}
     return {
-        "sizes": " x ".join(map(str, case.on(device))),
+        "sizes": " x ".join(map(str, getattr(case, device.type))),
         "speedup": seconds["plain"] / seconds["engine"],
         "operations": operations["plain"] / operations["engine"],
         "wanted": case.wanted,

@@ -22,12 +22,12 @@ Legend: B videos, K clips, T frames, C answers.
 
 from __future__ import annotations
 
-import resource
-import statistics
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from resource import RUSAGE_SELF, getrusage
+from statistics import median
 from typing import Any
 
 import torch
@@ -162,22 +162,14 @@ def start(name: str, device: torch.device) -> Work:
     """Prepare a side, whose orders are steps; the values are the loss and the peak of memory."""
     step, stream = SIDES[name](device), batches(device)
 
-    def work(order: str) -> tuple[tuple[float, int], float]:
+    def work(order: str) -> tuple[tuple[float, float], float]:
         batch = next(stream)
         loss, seconds = timed(device, lambda: step(batch))
-        return (loss, peak_memory(device)), seconds
+        is_gpu = device.type == "cuda"
+        most = torch.cuda.max_memory_allocated() if is_gpu else 1024 * getrusage(RUSAGE_SELF).ru_maxrss
+        return (loss, most / 2**20), seconds
 
     return work
-
-
-def peak_memory(device: torch.device) -> int:
-    """Return the most that this process has used, in MiB: of the GPU's memory or of the machine's."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() // 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 2**10
-
-
-# ------------------------------------------------------------------------------------------------ the command
 
 
 def measure(options: Namespace, folder: Path) -> Outcome:
@@ -200,12 +192,12 @@ def measure(options: Namespace, folder: Path) -> Outcome:
 def compare(turns: list[dict[str, Any]], name: str, warm_up: int) -> dict[str, Any]:
     """Return the row of a side."""
     losses = [(turn["engine"][0][0], turn[name][0][0]) for turn in turns]
-    memory = {side: turns[-1][side][0][1] for side in SIDES}
+    (_, memory), (_, of_engine) = (turns[-1][side][0] for side in (name, "engine"))
     return {
-        "step_ms": 1000 * statistics.median(turn[name][1] for turn in turns[warm_up:]),
-        "memory_mib": memory[name],
-        "speedup": statistics.median(turn[name][1] / turn["engine"][1] for turn in turns[warm_up:]),
-        "memory": memory["engine"] / memory[name],
+        "step_ms": 1000 * median(turn[name][1] for turn in turns[warm_up:]),
+        "memory_mib": memory,
+        "speedup": median(turn[name][1] / turn["engine"][1] for turn in turns[warm_up:]),
+        "memory": of_engine / memory,
         "loss_difference": max(abs(engine / other - 1) for engine, other in losses),
     }
 

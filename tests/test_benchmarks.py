@@ -224,7 +224,7 @@ def test_a_step_of_the_engine_gives_its_loss(small: Callable[[str], Any], monkey
 
 def test_the_engine_scores_every_text_with_every_video(small: Callable[[str], Any]) -> None:
     script = small("retrieval")
-    case = script.Case(1.0, (5, 2, 2, 2), (5, 2, 2, 2), tokens=(6, 9))
+    case = script.Case(1.0, cpu=(5, 2, 2, 2), tokens=(6, 9))
     work = script.start("engine", case, torch.device("cpu"))
     assert work("count")[0] > 0
     scores = [work("next")[0] for _ in range(script.TURNS)]

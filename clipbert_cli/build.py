@@ -87,27 +87,9 @@ def read_vocabulary(recipe: Recipe) -> dict[str, int] | None:
     """Read the recipe's answers, or return None if it names none.
 
     Raises:
-        RecipeError: the answer layer is too small for them.
         AnnotationError: the file is missing or wrong.
     """
-    if recipe.data.answers is None:
-        return None
-    path, outputs = resolve(recipe, recipe.data.answers), recipe.objective.num_labels
-    answers = read_answers(path)
-    if outputs is not None and outputs < len(answers):
-        raise RecipeError(
-            f"objective.num_labels is {outputs}, but {path} has {len(answers)} answers",
-            hint="set objective.num_labels to null, which takes the number of answers",
-        )
-    if len(answers) == 1:
-        logger.warning("%s has 1 answer: there is nothing to choose", path)
-    if outputs is not None and outputs > len(answers):
-        logger.warning(
-            "objective.num_labels is %d, but %s has %d answers: outputs without an answer make training harder; null "
-            "takes the number of answers",
-            *(outputs, path, len(answers)),
-        )
-    return answers
+    return None if recipe.data.answers is None else read_answers(resolve(recipe, recipe.data.answers))
 
 
 def training_sampling(recipe: Recipe) -> ClipSampling:

@@ -1,18 +1,22 @@
-"""Contradictions in a recipe, found without reading its data.
+"""Contradictions in a recipe, found without reading its annotations and media.
 
 The schema checks each section by itself. This module knows the tasks as well, so it can compare the settings of the
-whole recipe. `clipbert recipes validate` and every training ask it first.
+whole recipe, with each other and with the list of answers if that exists already. `clipbert recipes validate` and every
+training ask it first.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.printable import did_you_mean, listed
+from clipbert_cli.printable import did_you_mean, listed, plural
+from clipbert_cli.recipe.load import resolve
 from clipbert_cli.recipe.schema import ModelConfig, ObjectiveConfig, Recipe
 from clipbert_cli.task.registry import task_class
+from clipbert_cli.text.annotations import read_answers
+from clipbert_cli.text.answer_forms import normal_answers
 from clipbert_cli.text.fields import unknown_names
 
 # The names with which the parameters of every model start (`model/clipbert.py`).
@@ -29,9 +33,12 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
 
     Raises:
         RecipeError: training is impossible; all reasons together.
+        AnnotationError: the list of answers is damaged.
     """
+    answers = _listed_answers(recipe)
     mistakes = [
         *_answers(recipe),
+        *_too_many_answers(recipe, answers),
         *_splits(recipe),
         *unknown_names(recipe.data.fields),
         *_best_metric(recipe),
@@ -43,6 +50,7 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
     if mistakes:
         raise RecipeError(listed([_placed(recipe, mistake) for mistake in mistakes]))
     warnings = [
+        *_too_few_answers(recipe, answers),
         *_unread_objective(recipe),
         *_unread_fields(recipe),
         *_same_split(recipe),
@@ -73,6 +81,14 @@ def check_any_recipe(recipe: Recipe) -> list[str]:
     return ["data.splits is empty: add data.splits.train and data.splits.val to train"]
 
 
+def _listed_answers(recipe: Recipe) -> Collection[str]:
+    """Return the answers that the recipe names; none while their file does not exist, which training refuses."""
+    named = recipe.data.answers
+    if named is None or not task_class(recipe.task).needs_answers or not (path := resolve(recipe, named)).exists():
+        return ()
+    return read_answers(path)
+
+
 # ------------------------------------------------------------------------------------------------ impossible
 
 
@@ -88,6 +104,24 @@ def _answers(recipe: Recipe) -> Iterator[str]:
             f"data.answers is {named!r}, but task {recipe.task} has no list of answers: set data.answers to null "
             "(leaving it out keeps the value of an extended recipe)"
         )
+
+
+def _too_many_answers(recipe: Recipe, answers: Collection[str]) -> Iterator[str]:
+    outputs = recipe.objective.num_labels
+    if outputs is not None and outputs < len(answers):
+        yield (
+            f"objective.num_labels is {outputs}, but {_count(recipe, answers)}: set it to null, which takes the number "
+            "of answers"
+        )
+    if recipe.objective.normalize_answers:
+        try:
+            normal_answers(answers)
+        except RecipeError as exc:
+            yield f"{exc}: {exc.hint}"
+
+
+def _count(recipe: Recipe, answers: Collection[str]) -> str:
+    return f"{resolve(recipe, recipe.data.answers or '')} has {plural(len(answers), 'answer')}"
 
 
 def _splits(recipe: Recipe) -> Iterator[str]:
@@ -180,6 +214,17 @@ def _parts(recipe: Recipe) -> Iterator[str]:
 
 
 # ------------------------------------------------------------------------------------------------ probably not meant
+
+
+def _too_few_answers(recipe: Recipe, answers: Collection[str]) -> Iterator[str]:
+    outputs = recipe.objective.num_labels
+    if len(answers) == 1:
+        yield f"{_count(recipe, answers)}: there is nothing to choose"
+    if answers and outputs is not None and outputs > len(answers):
+        yield (
+            f"objective.num_labels is {outputs}, but {_count(recipe, answers)}: outputs without an answer make "
+            "training harder; null takes the number of answers"
+        )
 
 
 def _unread_objective(recipe: Recipe) -> Iterator[str]:

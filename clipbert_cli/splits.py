@@ -16,7 +16,7 @@ from clipbert_cli.printable import SHOWN, Lines, listed, plural, shortened
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.text.annotations import read_examples
 from clipbert_cli.text.columns import Columns, unmatched
-from clipbert_cli.text.fields import RecordError, unknown_names
+from clipbert_cli.text.fields import MissingFieldError, RecordError, unknown_names
 from clipbert_cli.types import Example, with_occurrences
 
 if TYPE_CHECKING:
@@ -69,7 +69,17 @@ def read_split(
     own = Columns(recipe.data.fields) if columns is None else columns
     unneeded = task.unneeded_fields(check)
 
+    required = [*((name,) for name in task.required_fields), task.truth_fields if check else ()]
+
     def parse(record: Record) -> Example:
+        try:
+            return read(record)
+        except MissingFieldError:
+            # All fields that the record lacks are named together: a table may have several wrong headings.
+            record.require(*required)
+            raise
+
+    def read(record: Record) -> Example:
         if recipe.data.media == "image" and (record.has("start") or record.has("end")):
             raise RecordError("start and end are times of a video, but data.media is image")
         own.add(record)
@@ -90,7 +100,7 @@ def read_split(
     path = resolve(recipe, files.annotations)
     examples = read_examples(path, parse, names=recipe.data.fields, each=task.list_field)
     needed = {name: names for name, names in recipe.data.fields.items() if name not in unneeded}
-    for entry in unmatched(needed, [own]) if columns is None else ():
+    for entry in unmatched(needed, own).values() if columns is None else ():
         logger.warning("%s, which no record of %s has", entry, path)
     # Only predictions are found by their keys. Training splits of millions of records need none.
     return examples if check == task.check_training else with_occurrences(examples)
@@ -192,12 +202,14 @@ def learnable(task: Task, split: str, examples: Sequence[Example]) -> list[Examp
     kept = [example for _, example in learned if example is not None]
     if not kept:
         raise AnnotationError(
-            f"no record of split {split!r} has an answer that is in data.answers", hint="correct data.answers"
+            f"no record of split {split!r} has an answer that is in data.answers{task.alike_answer(left)}",
+            hint="correct data.answers",
         )
     if left:
         logger.warning(
-            "%d of %d records of split %r have answers that are not in data.answers, such as %s: left out",
+            "%d of %d records of split %r have answers that are not in data.answers, such as %s: left out%s",
             *(len(learned) - len(kept), len(learned), split, shortened([repr(answer) for answer in left[:3]])),
+            task.alike_answer(left),
         )
     return kept
 
@@ -210,18 +222,22 @@ def check_columns(recipe: Recipe, task: Task, read: Mapping[str, Columns]) -> li
     """
     fields = recipe.data.fields
     there = ", ".join(dict.fromkeys(own for columns in read.values() for own in columns.all))
-    if wrong := unmatched(fields, list(read.values())):
+    if wrong := unmatched(fields, *read.values()):
         raise RecipeError(
-            listed([f"{entry}, but no record of {' or '.join(read)} has it" for entry in wrong]),
+            listed([f"{entry}, but no record of {' or '.join(read)} has it" for entry in wrong.values()]),
             hint=f"the records have {there}; take one of these, or remove the entry",
         )
-    warnings = [
-        f"no record of split {name!r} has {field}, which task {recipe.task} reads where it is there; the "
-        f"records have {', '.join(columns.all)}: name it with data.fields.{field}, or set that to null"
-        for name, columns in read.items()
-        for field in task.expected_fields
-        if not columns.has(field) and fields.get(field, field) is not None
-    ]
+    warnings = []
+    for name, columns in read.items():
+        here = ", ".join(columns.all)
+        absent = unmatched(fields, columns)
+        warnings += [f"{entry}, which no record of split {name!r} has; they have {here}" for entry in absent.values()]
+        warnings += [
+            f"no record of split {name!r} has {field}, which task {recipe.task} reads where it is there; the "
+            f"records have {here}: name it with data.fields.{field}, or set that to null"
+            for field in task.expected_fields
+            if not columns.has(field) and fields.get(field, field) is not None and field not in absent
+        ]
     unread = dict.fromkeys(own for columns in read.values() for own in columns.unread(task.fields))
     if unread:
         warnings.append(f"fields of the records that task {recipe.task} does not read: {', '.join(unread)}")

@@ -51,8 +51,9 @@ def phase_table(result: Mapping[str, Any]) -> list[str]:
 def summary(result: Mapping[str, Any]) -> list[str]:
     """Return the lines about speed, memory, and use of the machine."""
     machine = si(result["matrix_flop_per_second"], "FLOP/s")
+    each = f"{result['examples_per_step']:.4g} examples per step"
     lines = [
-        f"speed      {result['examples_per_second']:.1f} examples/s, {result['examples_per_step']:.4g} per step",
+        f"speed      {result['examples_per_second']:.1f} examples/s, {each}",
         f"memory     {result['peak_memory_mib']:,} MiB at most",
         f"compute    {si(result['flop_per_step'], 'FLOP')} per step, {si(result['flop_per_second'], 'FLOP/s')}",
         f"MFU        {result['mfu']:.1%} of {machine}, the rate of products of large {result['precision']} matrices",

@@ -202,6 +202,6 @@ def validate_command(
     for sentence in (*check_any_recipe(preview.recipe), *preview.unset, *preview.published):
         warn(sentence)
     print_result(
-        f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task}); its data were not read: "
-        "finetune --dry-run does"
+        f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task}); its annotations and media were not "
+        "read: finetune --dry-run does"
     )

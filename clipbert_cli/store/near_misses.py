@@ -59,11 +59,15 @@ def near_misses(source: MediaSource, missing: Sequence[str]) -> list[NearMiss]:
 
 
 def fix(misses: Iterable[NearMiss], source: MediaSource) -> str:
-    """Return what to do about the most frequent reason."""
-    if reasons := Counter(miss.reason for miss in misses if miss.reason):
-        return _FIXES[reasons.most_common(1)[0][0]]
+    """Return what to do about the most frequent reason, and about media that nothing is near to."""
+    reasons = Counter(miss.reason for miss in misses)
+    absent = reasons.pop("", 0)
+    steps = [_FIXES[reason] for reason, _ in reasons.most_common(1)]
     add = f"put the missing files into {source.path}" if isinstance(source, MediaFolder) else "pack the missing files"
-    return f"{add}, remove their records, or leave them out with data.on_missing_media: skip"
+    # Ids that are similar may still be those of two media.
+    if absent or "writing" in reasons:
+        steps.append(f"{add}, remove their records, or leave them out with data.on_missing_media: skip")
+    return "; for media that are not there: ".join(steps)
 
 
 def _unique(ids: Iterable[str], simplify: Callable[[str], str]) -> dict[str, str]:

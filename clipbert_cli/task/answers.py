@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
@@ -98,12 +99,13 @@ class AnswerTask(Task):
 
 
 class VocabularyTask(AnswerTask):
-    """A task with one output per answer of `data.answers`.
+    """A task that answers questions, with one output per answer of `data.answers`.
 
     The layer may be larger than the vocabulary (`objective.num_labels`), as in published checkpoints. Labels without an
     answer are never predicted.
     """
 
+    required_fields = ("media_id", "question")
     needs_answers = True
     objective_settings = ("pool", "num_labels", "normalize_answers")
 
@@ -129,6 +131,16 @@ class VocabularyTask(AnswerTask):
         """Return an answer of the example if none of its answers can be predicted."""
         answers = self.answers_in(example)
         return answers[0] if answers and not any(answer in self.answers for answer in answers) else None
+
+    @functools.cached_property
+    def _of_form(self) -> Mapping[str, str]:
+        """Normal form -> answer of the vocabulary."""
+        return {normal_form(answer): answer for answer in self.answers}
+
+    def alike_answer(self, answers: Iterable[str]) -> str:
+        """Return the end of a message about answers outside the vocabulary, if it has one of them in another form."""
+        alike = next(filter(None, (self._of_form.get(normal_form(answer)) for answer in answers)), None)
+        return "" if alike is None else f"; it has {alike!r}, which objective.normalize_answers: true makes equal"
 
     def num_outputs(self) -> int:
         """Return `objective.num_labels`, or the number of answers if it is null."""

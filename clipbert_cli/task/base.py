@@ -60,6 +60,8 @@ class Task(ABC):
     objective_settings: ClassVar[tuple[str, ...]] = ("pool",)
     # The fields of a record that the task reads, by their neutral names.
     fields: ClassVar[tuple[str, ...]] = COMMON_FIELDS
+    # Those of them that every record needs, whatever it is read for.
+    required_fields: ClassVar[tuple[str, ...]] = ("media_id",)
     # Those of them that are optional, and yet missed if no record has them.
     expected_fields: ClassVar[tuple[str, ...]] = ()
     # The kind of head that the model needs; `num_outputs` is its size.
@@ -122,6 +124,10 @@ class Task(ABC):
     def unknown_answer(self, example: Example) -> str | None:
         """Return a right answer of the example if no prediction can be right: none of them is in the vocabulary."""
         return None
+
+    def alike_answer(self, answers: Iterable[str]) -> str:
+        """Return the end of a message about answers outside the vocabulary, if it has one of them in another form."""
+        return ""
 
     def unneeded_fields(self, check: Callable[[Example], None] | None) -> tuple[str, ...]:
         """Return the fields that need not be readable where `check` is all that examples are checked by."""

@@ -75,11 +75,8 @@ def unknown_answers(examples: Sequence[Example], task: Task, *, what: str) -> li
     unknown = [answer for answer in map(task.unknown_answer, examples) if answer is not None]
     if not unknown:
         return []
-    known = {normal_form(answer): answer for answer in task.answers}
-    near = next(filter(None, (known.get(normal_form(answer)) for answer in unknown)), None)
-    guess = f"; it has {near!r}: see objective.normalize_answers" if near is not None else ""
     sentence = f"{len(unknown):,} of {len(examples):,} {what} answers are not in data.answers and count as wrong"
-    return [f"{sentence}, such as {_first(unknown)}{guess}"]
+    return [f"{sentence}, such as {_first(unknown)}{task.alike_answer(unknown)}"]
 
 
 def alike_answers(answers: Iterable[str]) -> list[str]:

@@ -80,6 +80,7 @@ class ImageQa(VocabularyTask):
         if unknown := [answer for answer in example.target if answer not in self.answers]:
             raise RecordError(
                 f"labels[{json.dumps(unknown[0])}]: the answer must be one of the {len(self.answers)} of data.answers"
+                + self.alike_answer(unknown[:1])
             )
 
     def answers_in(self, example: Example) -> Sequence[str]:

@@ -31,6 +31,7 @@ class MultipleChoice(AnswerTask):
     """
 
     fields = (*COMMON_FIELDS, "question", "options", "answer")
+    required_fields = ("media_id", "options")
     expected_fields = ("question",)
     # MSRVTT multiple choice has no training set of its own: the retrieval model ranks the options of each video, or the
     # matching head of pretraining.

@@ -41,6 +41,7 @@ class OpenEndedQa(VocabularyTask):
         if example.target not in self.answers:
             raise RecordError(
                 f"answer is {json.dumps(example.target)}: it must be one of the {len(self.answers)} of data.answers"
+                + self.alike_answer(self.answers_in(example))
             )
 
     def answers_in(self, example: Example) -> Sequence[str]:

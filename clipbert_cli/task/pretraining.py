@@ -52,6 +52,7 @@ class Pretraining(Task):
     """The task `pretraining`. Records have `media_id` and `caption` (one, or a list), and may have `example_id`."""
 
     fields = (*COMMON_FIELDS, "caption")
+    required_fields = ("media_id", "caption")
     main_metric = "mlm_accuracy"
     metrics = ("mlm_accuracy", "itm_accuracy")
     objective_settings = ("pool", "mlm_average", "as_original")

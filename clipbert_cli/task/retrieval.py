@@ -30,6 +30,7 @@ class Retrieval(Task):
     """The task `retrieval`. Records have `media_id` and `caption` (one, or a list), and may have `example_id`."""
 
     fields = (*COMMON_FIELDS, "caption")
+    required_fields = ("media_id", "caption")
     # A media item has one prediction: its scores with all texts.
     main_metric = "recall_at_1"
     metrics = (*(f"recall_at_{rank}" for rank in RECALLS), "median_rank", "mean_rank")

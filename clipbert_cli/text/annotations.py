@@ -61,10 +61,10 @@ def read_examples(
         examples += made
         places += [record.place] * len(made)
     mistakes += _repeated_ids(examples, places)
-    if lacking and len(lacking) == read and len({each.name for each in lacking.values()}) == 1:
+    if lacking and len(lacking) == read and len({tuple(each.lacking) for each in lacking.values()}) == 1:
         said, hint = next(iter(lacking.values())).everywhere()
         others = [each for each in mistakes if each not in lacking]
-        raise AnnotationError([f"{path}: {said}", *listed(others, limit=COUNTED)], hint=hint)
+        raise AnnotationError([*(f"{path}: {each}" for each in said), *listed(others, limit=COUNTED)], hint=hint)
     if mistakes:
         raise AnnotationError(listed(mistakes, limit=COUNTED), hint="fix or remove these lines; nothing was started")
     if not examples:

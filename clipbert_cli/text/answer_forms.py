@@ -28,6 +28,6 @@ def normal_answers(answers: Iterable[str]) -> dict[str, int]:
         if (other := found.setdefault(normal_form(answer), answer)) != answer:
             raise RecipeError(
                 f"data.answers has {other!r} and {answer!r}, which objective.normalize_answers makes equal",
-                hint="keep one of them; clipbert recipes answers makes a list without such pairs",
+                hint="keep one of them, or make the list again with clipbert recipes answers",
             )
     return {answer: label for label, answer in enumerate(found)}

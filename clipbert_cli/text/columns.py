@@ -50,12 +50,12 @@ class Columns:
         return [Record("", 0, dict.fromkeys(shape, "-"), self.names) for shape in self._shapes]
 
 
-def unmatched(names: Names, files: Sequence[Columns]) -> list[str]:
-    """Return the entries of `data.fields` that match no field of any of the files, each with what it names."""
+def unmatched(names: Names, *files: Columns) -> dict[str, str]:
+    """Return the entries of `data.fields` that match no field of any of the files: neutral name -> what it names."""
     there = {own for columns in files for own in columns.all}
-    found = []
+    found = {}
     for name, own in names.items():
         wanted = [own] if isinstance(own, str) else list(own or ())
         if absent := [each for each in wanted if each not in there]:
-            found.append(f"data.fields.{name} is {', '.join(absent)}")
+            found[name] = f"data.fields.{name} is {', '.join(absent)}"
     return found

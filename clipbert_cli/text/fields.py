@@ -54,29 +54,32 @@ class RecordError(ValueError):
 
 
 class MissingFieldError(RecordError):
-    """A record lacks a field under every name that it may have.
+    """A record lacks fields under every name that they may have.
 
     Args:
-        name: the neutral name of the field.
-        own: the names that were looked for.
+        lacking: the neutral name of each field -> the names that were looked for.
         there: the names of the fields that the record has.
     """
 
-    def __init__(self, name: str, own: Sequence[str], there: Iterable[str]) -> None:
-        self.name, self.own, self.there = name, own, tuple(there)
-        others = f" (or {', '.join(own[1:])})" if own[1:] else ""
-        super().__init__(f"{own[0]}{others} is missing; the record has {', '.join(self.there) or 'no fields'}")
+    def __init__(self, lacking: Mapping[str, Sequence[str]], there: Iterable[str]) -> None:
+        self.lacking, self.there = lacking, tuple(there)
+        names = [own[0] + (f" (or {', '.join(own[1:])})" if own[1:] else "") for own in lacking.values()]
+        are = "is missing" if len(names) == 1 else "are missing"
+        super().__init__(f"{' and '.join(names)} {are}; the record has {', '.join(self.there) or 'no fields'}")
 
-    def everywhere(self) -> tuple[str, str]:
-        """Return what to say if no record of a file has the field, and what to do about it."""
-        near = nearest(self.own, self.there)
-        has = f"the first has {', '.join(self.there) or 'no fields'}"
-        there = f"{has}; the most similar name is {near}" if near else has
-        setting = f"--set data.fields.{self.name}={near or 'NAME'}, or data.fields in the recipe"
-        hint = f"name the field that has it: {setting}"
-        if near:
-            hint = f"rename {near} to {self.own[0]} if it is misspelt; if every file has {near}: {setting}"
-        return f"no record has {' or '.join(self.own)}; {there}", hint
+    def everywhere(self) -> tuple[list[str], str]:
+        """Return what to say if no record of a file has the fields, and what to do about it."""
+        near = {name: nearest(own, self.there) for name, own in self.lacking.items()}
+        said, has = [], f"; the first has {', '.join(self.there) or 'no fields'}"
+        for name, own in self.lacking.items():
+            similar = f"; the most similar name is {near[name]}" if near[name] else ""
+            said.append(f"no record has {' or '.join(own)}{has}{similar}")
+            has = ""
+        settings = " ".join(f"--set data.fields.{name}={there or 'NAME'}" for name, there in near.items())
+        hint = f"name what the files have instead: {settings}, or data.fields in the recipe"
+        if alike := [f"{there} to {nearest([there], self.lacking[name])}" for name, there in near.items() if there]:
+            hint = f"rename {', '.join(alike)} if that is a misspelling, or {hint}"
+        return said, hint
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,11 +207,15 @@ class Record:
             raise RecordError(f'{own} is {json.dumps(value)}: it must be a list of answers, such as ["cat", "dog"]')
         return soft_labels(encodable(own, answer) for answer in answers)
 
-    def require(self, names: Iterable[str]) -> None:
-        """Raise MissingFieldError if the record has none of these fields, not even an empty one."""
-        own = {each: name for name in names for each in self._own(name)}
-        if own and not any(each in self.fields for each in own):
-            raise MissingFieldError(next(iter(own.values())), tuple(own), self.fields)
+    def require(self, *alternatives: Sequence[str]) -> None:
+        """Raise MissingFieldError for all groups of fields of which the record has none, not even an empty one."""
+        lacking: dict[str, tuple[str, ...]] = {}
+        for names in alternatives:
+            own = {each: name for name in names for each in self._own(name)}
+            if own and not any(each in self.fields for each in own):
+                lacking[next(iter(own.values()))] = tuple(own)
+        if lacking:
+            raise MissingFieldError(lacking, self.fields)
 
     def has(self, name: str) -> bool:
         """Return whether the record has the field, and it is not null (in a table: not empty)."""
@@ -278,7 +285,7 @@ class Record:
             raise RecordError(f"{name} is missing: data.fields.{name} is null, so that it is not read")
         if here := [each for each in own if each in self.fields]:
             raise RecordError(f"{here[0]} is {'null' if self.typed else 'empty'}: it must have a value")
-        raise MissingFieldError(name, own, self.fields)
+        raise MissingFieldError({name: own}, self.fields)
 
     def _structured(self, name: str, *, optional: bool = False) -> tuple[str, Any]:
         """Return the name and value of a field that is no plain text: of several columns the list of their cells.

@@ -202,7 +202,9 @@ def _vocabulary(path: Path) -> tuple[Path, list[str]]:
         raise WeightsError(
             no_file(file, "vocabulary"),
             hint="set model.tokenizer to a vocab.txt or to a folder with one. clipbert download bert-base-uncased --to "
-            "FOLDER fetches pretrained/bert-base-uncased, which has one; FOLDER is the recipe's data.root",
+            "FOLDER fetches pretrained/bert-base-uncased, which has one; FOLDER is the recipe's data.root. A model "
+            "can also start at random: model.weights.bert and model.visual.weights are null, and model.tokenizer is a "
+            "list of words (docs/own-data.md)",
         )
     try:
         return file, read_text(file).replace("\r\n", "\n").rstrip("\n").split("\n")

@@ -73,8 +73,8 @@ def describe_training(training: Training) -> list[str]:
             f"{plural(facts['validations'], 'validation')}{every}"
         ),
         (
-            f"batch      {layout.global_batch} groups per step: {plural(len(names), 'process', 'es')}, "
-            f"{passes} of up to {layout.batch_size} groups"
+            f"batch      {len(layout.step(1))} groups per step: {plural(len(names), 'process', 'es')}, "
+            f"{passes} of up to {min(layout.batch_size, len(layout.step(1)))} groups"
         ),
         f"device     {devices}, {facts['precision']}",
         f"decoder    {facts['decoder']}",

@@ -66,6 +66,8 @@ def own(made_data: Path, tmp_path: Path) -> Path:
         "captions.csv": table(*(f"train{n:04d},a {COLOURS[n % 4]} circle" for n in range(8)), head="video_id,caption"),
         "val_captions.csv": table(*(f"val{n:04d},a {COLOURS[n]} circle" for n in range(3)), head="video_id,caption"),
         "answers.json": json.dumps(COLOURS),
+        "forms.json": json.dumps([*COLOURS, "Red."]),
+        "twice.json": json.dumps([*COLOURS, "red"]),
         **{f"{name}.yaml": text for name, text in OWN.items()},
     }
     for name, text in files.items():
@@ -136,6 +138,14 @@ RECIPES = {
         r"num_negatives is 3, but task open_ended_qa does",
     ),
     "margin": ("retrieval", "objective: {loss: margin}", r"objective\.pool is lse: with objective\.loss margin"),
+    # the list of answers
+    "answers of one form": (
+        "qa",
+        "data: {answers: forms.json}\nobjective: {normalize_answers: true}",
+        r"data\.answers has 'red' and 'Red\.', which objective\.normalize_answers makes equal: keep one",
+    ),
+    "an answer twice": ("qa", "data: {answers: twice.json}", r"/twice\.json: an answer is in the list twice"),
+    "a table in place of answers": ("qa", "data: {answers: train.csv}", r"/train\.csv.*not JSON"),
     # fields
     "unknown field": ("qa", "data: {fields: {questions: asked}}", r"data\.fields\.questions .*did you mean question"),
     "another task's field": (
@@ -231,6 +241,32 @@ TABLES = {
         {"val.csv": questions("val", 3).replace("answer", "anwser") + "val0003,what ?,red,more\n"},
         r"no record has answer; .*\n *\S*/val\.csv:5: 4 cells, expected 3",
     ),
+    "two headings misspelt": (
+        "qa",
+        {"train.csv": questions("train", 8).replace("question,answer", "qestion,anwser")},
+        (
+            r"no record has question; the first has video_id, qestion, anwser; the most similar name is qestion\n"
+            r".*no record has answer; the most similar name is anwser\n.* rename qestion to question, anwser to answer"
+        ),
+    ),
+    "no heading is one of ours": (
+        "qa",
+        {"train.csv": questions("train", 8).replace("video_id,question,answer", "film,frage,loesung")},
+        (
+            r"no record has media_id or .*\n.*no record has question\n.*no record has answer\n"
+            r".*data\.fields\.media_id=NAME --set data\.fields\.question=NAME --set data\.fields\.answer=NAME"
+        ),
+    ),
+    "two fields misspelt in validation": (
+        "choice",
+        {"val.jsonl": choices("val", 3).replace('"options"', '"optoins"').replace('"answer"', '"awnser"')},
+        r"/val\.jsonl: no record has options; .* name is optoins\n.*no record has answer; .* name is awnser\n",
+    ),
+    "id and caption misspelt": (
+        "retrieval",
+        {"captions.csv": table("train0000,a circle", head="vdeo_id,captoin")},
+        r"no record has media_id or .* name is vdeo_id\n.*no record has caption or .* name is captoin\n",
+    ),
     "answers in two spellings": (
         "qa",
         {"answers.json": json.dumps([*COLOURS, "Red", "green."])},
@@ -253,7 +289,7 @@ TABLES = {
     "validation answers of other spelling": (
         "qa",
         {"val.csv": table("val0000,what ?,RED", "val0001,what ?,blue")},
-        r"1 of 2 validation answers are not in data\.answers .* 'RED'; it has 'red': see objective\.normalize_answers",
+        r"1 of 2 validation answers are not in data\.answers .* 'RED'; it has 'red', which objective\.normalize",
     ),
     "long questions": (
         "qa",
@@ -327,7 +363,7 @@ TABLES = {
     "headings in capitals": (
         "qa",
         {"train.csv": table("train0000,what ?,red", head="Video_ID,Question,Answer")},
-        r"no record has question; the first has Video_ID, Question, Answer",
+        r"no record has question; .*\n.*no record has answer; .*\n.* rename Video_ID to video_id, Question to question",
     ),
     "one answer in validation": (
         "qa",
@@ -416,7 +452,7 @@ def test_a_broken_table_is_refused_or_warned_of(name: str, own: Path, clipbert: 
 
 # What `recipes validate` can know: all but what depends on files.
 NEEDS_FILES = {
-    *("few outputs", "many outputs", "a field that is nowhere", "no such folder", "no such table", "no such media"),
+    *("a field that is nowhere", "no such folder", "no such table", "no such media"),
     *("images for videos", "no such vocabulary", "another vocabulary", "no such weights", "no such checkpoint"),
     "a folder as a table",
 }

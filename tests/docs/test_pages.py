@@ -224,6 +224,29 @@ def test_every_command_of_a_page_runs(
                     assert re.search("sleeping|running", done.stdout)
 
 
+@pytest.mark.parametrize(
+    ("program", "file", "headings", "wanted"),
+    [
+        (0, "export.csv", "Video;question;answer", "video"),
+        (0, "export.csv", "vidoe,question,answer", "video"),
+        (0, "export.csv", "film\tfrage\tantwort", "video"),
+        (0, "export.csv", "", "video"),
+        (1, "train.csv", "video,Question,answer", "question"),
+        (1, "train.csv", "video,qestion,answer", "question"),
+        (1, "train.csv", "video", "question"),
+    ],
+)
+def test_programs_for_own_data_name_a_heading_that_is_not_there(
+    program: int, file: str, headings: str, wanted: str, tmp_path: Path
+) -> None:
+    block = [block for block in BLOCKS if block.page == "own-data.md" and block.kind == "python"][program]
+    (tmp_path / file).write_text(f"{headings}\n", encoding="utf-8-sig" if program == 0 else "utf-8")
+    done = subprocess.run([sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, text=True, check=False)
+    there = [name for name in re.split("[;,\t]", headings) if name]
+    assert (done.returncode, done.stderr) == (1, f"{file} has no heading {wanted!r}: its headings are {there}\n")
+    assert [each.name for each in tmp_path.iterdir()] == [file]
+
+
 def write(block: Block) -> None:
     """Write the file of a block into the current folder."""
     assert block.file

@@ -29,6 +29,7 @@ ZEROS = "format the column as text"
 CASE = "media ids keep upper and lower case"
 WRITING = "write them as the files are named"
 MISSING = "pack the missing files"
+SKIP = "data.on_missing_media: skip"
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,27 @@ def test_no_id_is_named_where_none_is_near_or_several_are(missing: str) -> None:
     assert MISSING in fix([miss], source)
     folder = MediaFolder(Path("videos"), kind="video", files={})
     assert "put the missing files into videos" in fix([miss], folder)
+    assert SKIP in fix([miss], folder)
+
+
+@pytest.mark.parametrize(
+    ("missing", "next_step", "may_be_absent"),
+    [
+        (["cat1.mp4", "horse"], FILE, True),
+        (["cat1.mp4", "dog 1000.mp4", "horse"], FILE, True),
+        (["Cat1", "cow"], CASE, True),
+        (["my_cat5", "cow", "horse"], WRITING, True),
+        (["cat11"], MISSING, True),
+        (["other98", "OTHER-99"], WRITING, True),
+        (["cat1.mp4", "dog 1000.mp4"], FILE, False),
+        (["Cat1"], CASE, False),
+    ],
+)
+def test_media_that_may_not_exist_can_be_left_out(missing: list[str], next_step: str, may_be_absent: bool) -> None:
+    source = MediaBytes(dict.fromkeys(("cat1", "other99", "dog 1000", "my cat5"), b""), kind="video")
+    said = fix(near_misses(source, missing), source)
+    assert next_step in said
+    assert (SKIP in said) == may_be_absent
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.splits import read_split
 from clipbert_cli.task.registry import TASKS, task_class
 from clipbert_cli.text.annotations import read_examples
-from clipbert_cli.text.fields import Record
+from clipbert_cli.text.fields import MissingFieldError, Record
 from clipbert_cli.types import Example
 
 GOOD: dict[str, dict[str, Any]] = {
@@ -31,6 +31,17 @@ BAD: list[tuple[str, dict[str, Any], str]] = [
     ("open_ended_qa", {"question": None}, "question is missing"),
     ("open_ended_qa", {"video_id": 1.5}, "video_id is 1.5: it must be text or an integer"),
     ("open_ended_qa", {"answer": "dog"}, 'answer is "dog": it must be one of the 2'),
+    (
+        "open_ended_qa",
+        {"answer": "Cat."},
+        "data.answers; it has 'cat', which objective.normalize_answers: true makes equal",
+    ),
+    (
+        "image_qa",
+        {"labels": {" MAN": 1.0}},
+        "data.answers; it has 'man', which objective.normalize_answers: true makes",
+    ),
+    ("image_qa", {"labels": {"cat": 0.3, "Man!": 0.3}}, "it has 'man', which objective.normalize_answers"),
     ("open_ended_qa", {"answer": None}, "answer is null: it must be one of the 2"),
     ("open_ended_qa", {"answer": ["cat"]}, 'answer is ["cat"]: it must be text'),
     ("image_qa", {"labels": {"dog": 1.0}}, 'labels["dog"]: the answer must be one of the 2'),
@@ -81,6 +92,21 @@ def test_a_bad_record_is_reported_with_line_field_and_value(
         read(task, path)
     assert f"{path}:1: " in str(caught.value)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "names"),
+    [("open_ended_qa", 3), ("image_qa", 3), ("multiple_choice", 3), ("retrieval", 2), ("pretraining", 2)],
+)
+def test_all_fields_that_a_record_lacks_are_named_together(task: str, names: int) -> None:
+    wanted = task_class(task)
+    with pytest.raises(MissingFieldError) as caught:
+        Record("a:1", 0, {"x": 1}).require(*((name,) for name in wanted.required_fields), wanted.truth_fields)
+    assert len(caught.value.lacking) == names
+    assert set(caught.value.lacking) <= {*wanted.required_fields, *wanted.truth_fields}
+    said, hint = caught.value.everywhere()
+    assert len(said) == names
+    assert all(f"data.fields.{name}=NAME" in hint for name in caught.value.lacking)
 
 
 @pytest.mark.parametrize("task", GOOD)

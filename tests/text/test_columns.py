@@ -56,13 +56,13 @@ def test_a_field_counts_as_read_if_one_record_uses_it():
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        ({"question": "asked"}, []),
-        ({"question": "Asked"}, ["data.fields.question is Asked"]),
-        ({"question": "asked", "answer_type": "kind"}, ["data.fields.answer_type is kind"]),
-        ({"options": ["x", "y", "z"]}, ["data.fields.options is z"]),
-        ({"start": None}, []),
+        ({"question": "asked"}, {}),
+        ({"question": "Asked"}, {"question": "data.fields.question is Asked"}),
+        ({"question": "asked", "answer_type": "kind"}, {"answer_type": "data.fields.answer_type is kind"}),
+        ({"options": ["x", "y", "z"]}, {"options": "data.fields.options is z"}),
+        ({"start": None}, {}),
     ],
 )
 def test_entries_that_match_no_field(names, found):
     one, other = columns({"asked": "a", "x": "b"}), columns({"x": "", "y": ""})
-    assert unmatched(names, [one, other]) == found
+    assert unmatched(names, one, other) == found

@@ -106,7 +106,8 @@ def find_file(source: Path) -> Path:
     if not source.is_file():
         raise WeightsError(
             no_file(source, "file or folder"),
-            hint="check the path; in a recipe it starts from data.root, and a model of the Hub is named hf:ORG/NAME",
+            hint="check the path; in a recipe it starts from data.root, and a model of the Hub is named hf:ORG/NAME; "
+            "null starts this part at random (docs/own-data.md)",
         )
     return source
 

@@ -105,7 +105,8 @@ def test_validate_says_one_line_for_a_good_recipe(clipbert, tmp_path):
     result = clipbert("validate", "msrvtt_qa")
     assert result.exit_code == 0
     assert result.stdout == (
-        "msrvtt_qa: valid (name msrvtt_qa, task open_ended_qa); its data were not read: finetune --dry-run does\n"
+        "msrvtt_qa: valid (name msrvtt_qa, task open_ended_qa); its annotations and media were not read: "
+        "finetune --dry-run does\n"
     )
 
 

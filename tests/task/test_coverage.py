@@ -94,7 +94,7 @@ def task(name, answers, **objective):
 @pytest.mark.parametrize(
     ("name", "targets", "says"),
     [
-        ("open_ended_qa", ["Red", "red"], "1 of 2 .* such as 'Red'; it has 'red': see objective.normalize_answers"),
+        ("open_ended_qa", ["Red", "red"], "1 of 2 .* such as 'Red'; it has 'red', which objective.normalize_answers"),
         ("open_ended_qa", ["green", "pink", "red"], "2 of 3 .* such as 'green', 'pink'$"),
         ("image_qa", [{"green": 1.0}, {"green": 0.3, "red": 0.9}], "1 of 2 .* such as 'green'$"),
         ("image_qa", [{" blue": 1.0}], "1 of 1 .* such as ' blue'; it has 'blue'"),

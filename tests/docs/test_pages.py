@@ -241,7 +241,7 @@ def test_programs_for_own_data_name_a_heading_that_is_not_there(
 ) -> None:
     block = [block for block in BLOCKS if block.page == "own-data.md" and block.kind == "python"][program]
     (tmp_path / file).write_text(f"{headings}\n", encoding="utf-8-sig" if program == 0 else "utf-8")
-    done = subprocess.run([sys.executable, "-c", block.text], cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_python("-c", block.text, cwd=tmp_path, env=variables())
     there = [name for name in re.split("[;,\t]", headings) if name]
     assert (done.returncode, done.stderr) == (1, f"{file} has no heading {wanted!r}: its headings are {there}\n")
     assert [each.name for each in tmp_path.iterdir()] == [file]

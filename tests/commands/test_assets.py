@@ -12,7 +12,8 @@ from typer.main import get_command
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.registry import CONVERTERS
 from clipbert_cli.commands.app import app
-from clipbert_cli.recipe.load import list_recipes, load_recipe
+from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.recipe.shipped import shipped_names
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_convert_reports_wrong_usage_and_missing_files(world, tmp_path, name, fo
     assert not (tmp_path / "out").exists() or not any((tmp_path / "out").iterdir())
 
 
-RECIPES = [recipe.name for recipe in list_recipes() if recipe.name not in KINDS]
+RECIPES = [name for name in shipped_names() if name not in KINDS]
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -16,12 +16,10 @@ from safetensors.torch import load_file
 from transformers import BertConfig, BertModel
 
 from clipbert_cli.model.hf_encoder import quiet_transformers
-from clipbert_cli.recipe.load import list_recipes
+from clipbert_cli.recipe.shipped import shipped_names
 
 RECIPES = [
-    recipe.name
-    for recipe in list_recipes()
-    if recipe.name not in (*KINDS, *SIGLIP) and not recipe.name.startswith(("demo_", "msrvtt_mc"))
+    name for name in shipped_names() if name not in (*KINDS, *SIGLIP) and not name.startswith(("demo_", "msrvtt_mc"))
 ]
 TRAINED = ("msrvtt_retrieval", "msrvtt_qa", "tgif_action", "vqa", "pretrain_coco_vg")
 """One recipe per task; the others load the same weights in the same way and are not trained."""

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from clipbert_cli.recipe.declaring import Change, Section
-from clipbert_cli.recipe.load import list_recipes, load_recipe, preview_recipe
+from clipbert_cli.recipe.load import load_recipe, preview_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import (
     all_sections,
@@ -20,7 +20,7 @@ from clipbert_cli.recipe.settings import (
     with_comments,
     with_inference_settings,
 )
-from clipbert_cli.recipe.shipped import shipped_folder
+from clipbert_cli.recipe.shipped import shipped_folder, shipped_names
 
 
 def recipe(*overrides: str) -> Recipe:
@@ -157,7 +157,7 @@ def test_the_nearest_keys_are_found(wrong, right):
     assert nearest(wrong) == right
 
 
-@pytest.mark.parametrize("name", [shipped.name for shipped in list_recipes()])
+@pytest.mark.parametrize("name", shipped_names())
 def test_a_recipe_with_comments_loads_as_without(name, tmp_path):
     preview = preview_recipe(name, data_root=tmp_path, environment={})
     text = with_comments(preview.values)

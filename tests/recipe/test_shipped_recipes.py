@@ -10,16 +10,15 @@ from clipbert_cli.contradictions import check_any_recipe
 from clipbert_cli.recipe.load import (
     PUBLISHED_ONLY,
     dump_recipe,
-    list_recipes,
     load_recipe,
     preview_recipe,
 )
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import all_settings, flat
-from clipbert_cli.recipe.shipped import find_recipe, shipped_folder
+from clipbert_cli.recipe.shipped import find_recipe, shipped_folder, shipped_names
 from clipbert_cli.task.registry import task_class
 
-NAMES = [recipe.name for recipe in list_recipes()]
+NAMES = shipped_names()
 # Recipes of data sets that the paper does not use: nothing of them is published.
 FURTHER = ("lsmdc_retrieval", "msvd_qa", "msvd_retrieval", "next_qa")
 DATA_SETS = [name for name in NAMES if name not in (*KINDS, *FURTHER, *SIGLIP) and not name.startswith("demo_")]

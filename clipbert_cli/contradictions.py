@@ -35,6 +35,12 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
         RecipeError: training is impossible; all reasons together.
         AnnotationError: the list of answers is damaged.
     """
+    if not recipe.data.splits:
+        raise RecipeError(
+            f"recipe {recipe.name} names no data: data.splits is empty",
+            hint="name your files in a recipe of your own, as the head of this one shows: "
+            f"clipbert recipes copy {recipe.name} mine.yaml",
+        )
     answers = _listed_answers(recipe)
     mistakes = [
         *_answers(recipe),

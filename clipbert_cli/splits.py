@@ -20,7 +20,7 @@ from clipbert_cli.text.fields import MissingFieldError, RecordError, unknown_nam
 from clipbert_cli.types import Example, with_occurrences
 
 if TYPE_CHECKING:
-    from clipbert_cli.recipe.schema import Recipe
+    from clipbert_cli.recipe.schema import Recipe, SplitConfig
     from clipbert_cli.store.source import MediaSource
     from clipbert_cli.task.base import Task
     from clipbert_cli.text.fields import Record
@@ -34,6 +34,19 @@ class Split:
 
     examples: Sequence[Example]
     media: MediaSource
+
+
+def files_of(recipe: Recipe, split: str) -> SplitConfig:
+    """Return the files of a split; raise UsageError if the recipe has no such split."""
+    files = recipe.data.splits.get(split)
+    if files is None:
+        known = ", ".join(name for name, named in recipe.data.splits.items() if named) or "none"
+        raise UsageError(
+            f"recipe {recipe.name} has no split {split!r}; it has {known}",
+            # What was typed may be a file or a run, which no key of a recipe is.
+            hint="name another split" + (f", or add data.splits.{split} to the recipe" if split.isidentifier() else ""),
+        )
+    return files
 
 
 def read_split(
@@ -56,14 +69,7 @@ def read_split(
         UsageError: the recipe has no such split.
         AnnotationError: the file is missing or has bad records.
     """
-    files = recipe.data.splits.get(split)
-    if files is None:
-        known = ", ".join(name for name, named in recipe.data.splits.items() if named) or "none"
-        raise UsageError(
-            f"recipe {recipe.name} has no split {split!r}; it has {known}",
-            # What was typed may be a file or a run, which no key of a recipe is.
-            hint="name another split" + (f", or add data.splits.{split} to the recipe" if split.isidentifier() else ""),
-        )
+    files = files_of(recipe, split)
     if mistakes := unknown_names(recipe.data.fields):
         raise RecipeError(listed(mistakes))
     own = Columns(recipe.data.fields) if columns is None else columns

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -126,6 +127,13 @@ def under_other_memory(code: str) -> list[str]:
     printed = [process.communicate(timeout=120)[0] for process in started]
     assert [process.returncode for process in started] == [0, 0]
     return printed
+
+
+@cache
+def can_be_without_network() -> bool:
+    """Return whether this user may start a process that has no network: `unshare -rn COMMAND`."""
+    found = shutil.which("unshare")
+    return found is not None and subprocess.run([found, "-rn", "true"], check=False).returncode == 0
 
 
 class Signal:

@@ -19,6 +19,7 @@ from typing import Literal
 
 from clipbert_cli.assets.catalog import AssetPart
 from clipbert_cli.assets.check_file import FetchedFile, WrongContentError
+from clipbert_cli.assets.connection import NO_NETWORK
 from clipbert_cli.assets.convert.record_writer import OutputCount
 from clipbert_cli.assets.convert.registry import Conversion, run_converter
 from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedFile, PlannedPart
@@ -46,6 +47,11 @@ class PartResult:
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     hint: str | None = None
+
+    @property
+    def is_offline(self) -> bool:
+        """Whether nothing but a network is missing."""
+        return bool(self.errors) and all(NO_NETWORK in error for error in self.errors)
 
     def fail(self, exc: ClipbertError | OSError, prefix: str = "") -> None:
         """Record why files that are all here do not make the part."""
@@ -102,6 +108,8 @@ def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -
         for thread in threads:
             thread.join(timeout=max(0.0, deadline - time.monotonic()))
         raise
+    for file in plan.files().values():
+        _remove_empty(file.target.parent, plan.layout.data)
     return list(results.values())
 
 
@@ -154,7 +162,7 @@ def _complete_part(
     if planned.is_complete:
         result.state, result.was_complete = "complete", True
         return result
-    arrived = []
+    arrived, left_out = [], []
     no_source = not (planned.files or planned.provided_media)
     for file in planned.files:
         try:
@@ -162,7 +170,7 @@ def _complete_part(
         except (ClipbertError, OSError) as exc:
             # The converters do without optional files, with a warning that says what is different.
             if file.optional:
-                result.warnings.append(f"{file.name} could not be downloaded; {planned.name} is made without it")
+                left_out.append(f"{file.name} could not be downloaded; {planned.name} is made without it")
             else:
                 result.errors.append(_describe(exc))
                 no_source = no_source or isinstance(exc, DownloadError)
@@ -172,8 +180,10 @@ def _complete_part(
                 result.files.append(fetched)
                 result.warnings += fetched.warnings
     if no_source or result.errors:
-        result.state = "manual" if no_source and planned.part.manual else "partial"
+        by_hand = no_source and planned.part.manual and not result.is_offline
+        result.state = "manual" if by_hand else "partial"
         return result
+    result.warnings += left_out
     try:
         converted = _MAKE[planned.part.kind](planned, layout, arrived)
     except (ClipbertError, OSError) as exc:
@@ -249,6 +259,12 @@ def _remove_used(done: PlannedPart, plan: DownloadPlan, results: Mapping[str, Pa
     for file in done.files:
         if file.name not in needed and file.target.is_relative_to(plan.layout.downloads):
             file.target.unlink(missing_ok=True)
-            with suppress(OSError):  # they hold other downloads
-                file.target.parent.rmdir()
-                plan.layout.downloads.rmdir()
+            _remove_empty(file.target.parent, plan.layout.data)
+
+
+def _remove_empty(folder: Path, top: Path) -> None:
+    """Remove a folder below `top`, and those above it, as far as they are empty."""
+    with suppress(OSError):  # it holds other downloads
+        while folder != top:
+            folder.rmdir()
+            folder = folder.parent

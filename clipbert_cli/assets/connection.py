@@ -97,6 +97,7 @@ def describe(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}".removesuffix(": ")
 
 
+NO_NETWORK = "this machine has no network"
 _NO_ROUTE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
@@ -115,7 +116,7 @@ def failure_of(exc: httpx.TransportError) -> SourceRefusedError | InterruptedDow
         return SourceRefusedError(message)
     is_without_route = isinstance(cause, socket.gaierror) or getattr(cause, "errno", 0) in _NO_ROUTE
     if is_without_route and not _has_network():
-        return SourceRefusedError(f"{message}; this machine has no network")
+        return SourceRefusedError(f"{message}; {NO_NETWORK}")
     return InterruptedDownload(message, is_unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))
 
 

@@ -30,7 +30,15 @@ from clipbert_cli.assets.check_file import (
     WrongContentError,
     check_file,
 )
-from clipbert_cli.assets.connection import InterruptedDownload, Pace, RetryPolicy, describe, failure_of, new_client
+from clipbert_cli.assets.connection import (
+    NO_NETWORK,
+    InterruptedDownload,
+    Pace,
+    RetryPolicy,
+    describe,
+    failure_of,
+    new_client,
+)
 from clipbert_cli.assets.download_plan import PlannedFile
 from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.assets.web_page import open_file
@@ -94,8 +102,8 @@ class Fetcher:
                 return self._fetch_from(source, file)
             except SourceRefusedError as exc:
                 failures.append(f"{source}: {exc}")
-                # The failure of the last source is part of the error.
-                if len(failures) < len(sources):
+                # The failure of the last source is part of the error. Without a network, all of them fail alike.
+                if len(failures) < len(sources) and NO_NETWORK not in failures[-1]:
                     self.progress.say(f"{file.name}: {failures[-1]}; trying the next source")
             finally:
                 self.progress.end(file.name)

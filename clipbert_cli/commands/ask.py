@@ -14,7 +14,7 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json, print_table, show_logs, warn
-from clipbert_cli.commands.usage import refuse_address, refuse_empty
+from clipbert_cli.commands.usage import refuse_address, refuse_empty, refuse_unquoted
 from clipbert_cli.errors import DecodeError, UnreadableError, UsageError
 from clipbert_cli.foreign import open_file
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 @options.expand
 def ask(
+    context: typer.Context,
     model: options.ModelOptions,
     questions: Annotated[
         list[str] | None,
@@ -63,6 +64,8 @@ def ask(
     _check_order(files, texts, model.run)
     _check_texts(texts, option or [])
     _check_files(files, model.run)
+    named = [word for kind, file in files for word in (f"--{kind}", file)]
+    refuse_unquoted("QUESTION", texts, [*options.typed_words(context, without=["questions", "video", "image"]), *named])
 
     from clipbert_cli.infer.asking import ask_files
     from clipbert_cli.task.coverage import unknown_words
@@ -144,13 +147,16 @@ def _sort(
     question is hardly ever the path of an existing file, so such words are files of that option too.
 
     Raises:
-        UsageError: it cannot be known whether a file is a video or an image.
+        UsageError: it cannot be known whether a file is a video or an image, or it seems to be neither.
     """
+    from clipbert_cli.store.discover import has_suffix
+
     found = [word for word in words if os.path.isfile(word)]
-    if found and bool(videos) == bool(images):
-        raise UsageError(
-            f"{found[0]} is a file, but stands where a question is expected", hint="give --video or --image before it"
-        )
+    for word in found:
+        if bool(videos) == bool(images) or not (has_suffix(Path(word), "video") or has_suffix(Path(word), "image")):
+            raise UsageError(
+                f"{word} is a file, but stands where a question is expected", hint="give --video or --image before it"
+            )
     # Videos and images are decoded in different ways, so the option that named a file decides and not its ending.
     files: list[tuple[Kind, str]] = [("video", file) for file in (*videos, *(found if videos else ()))]
     files += [("image", file) for file in (*images, *(found if images else ()))]
@@ -178,6 +184,7 @@ def _check_order(files: Sequence[tuple[Kind, str]], texts: Sequence[str], run: P
 
 def _check_files(files: Sequence[tuple[Kind, str]], run: Path) -> None:
     from clipbert_cli.store.discover import unmatched_pattern
+    from clipbert_cli.store.lmdb_store import is_lmdb
 
     if not files:
         raise UsageError(
@@ -186,10 +193,13 @@ def _check_files(files: Sequence[tuple[Kind, str]], run: Path) -> None:
     for kind, file in files:
         refuse_address(f"--{kind}", file)
         if os.path.isdir(file):
-            raise UsageError(
-                f"--{kind} is {file}, which is a folder: a file is expected",
-                hint=f"name its files: clipbert ask --run {run} --{kind} {file.rstrip('/')}/* QUESTION",
-            )
+            hint = f"name its files: clipbert ask --run {run} --{kind} {file.rstrip('/')}/* QUESTION"
+            if is_lmdb(Path(file)):
+                hint = (
+                    f"name a file that was packed; its split is answered by: clipbert infer --run {run} --split SPLIT"
+                )
+            what = "a store" if is_lmdb(Path(file)) else "a folder"
+            raise UsageError(f"--{kind} is {file}, which is {what}: a file is expected", hint=hint)
     if absent := {file: f"no such {kind} file: {file}" for kind, file in files if not os.path.exists(file)}:
         hint = unmatched_pattern(absent) or "check the names, or change to the folder that holds the files"
         raise UsageError([*absent.values()][:3], hint=hint)

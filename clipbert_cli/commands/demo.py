@@ -16,7 +16,7 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json, print_result
-from clipbert_cli.errors import OutputError
+from clipbert_cli.errors import OutputError, UsageError
 from clipbert_cli.foreign import parse_json, read_lines
 
 # Only a folder that a demo has made has this file: --force removes nothing else.
@@ -72,6 +72,12 @@ def demo(
     The demo generates videos, packs them, trains a model, predicts on held-out videos and scores the predictions.
     """
     begin = time.monotonic()
+    for name, values in {"--size": [*SIZES], "--task": [*_TASKS]}.items():
+        if folder and not folder.exists() and str(folder) in values:
+            raise UsageError(
+                f"FOLDER is {folder}, a value of {name}",
+                hint=f"clipbert demo {name} {folder}; if a folder of that name is meant, make it first: mkdir {folder}",
+            )
     # Each task has a folder of its own: the demos of several tasks can be made one after the other.
     folder = folder or Path("demo" if task == "qa" else f"demo_{task}")
     _prepare(folder, force=force)

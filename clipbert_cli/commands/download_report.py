@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.commands.terminal import error, note, print_result, warn
+from clipbert_cli.printable import plural
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
@@ -149,12 +150,20 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
     for result in results if not as_json else ():
         products = ", ".join(map(str, plan.layout.products(result.part)[:1]))
         print_result(f"{result.state:9} {result.name:26} {products}")
-    partial = [result for result in results if result.state == "partial"]
+    if offline := [result for result in results if result.is_offline]:
+        error(
+            f"no network: {plural(len(offline), 'part')} of {len(plan.parts)} could not be downloaded",
+            hint=f"connect this machine and run the command again: {command}; or with files from another machine: "
+            "--dry-run lists their addresses, --source FOLDER takes them",
+        )
+    partial = [result for result in results if result.state == "partial" and not result.is_offline]
     for result in partial:
         error(f"{result.name} is not complete", *_lines(result.errors), hint=result.hint)
     if unadvised := [result for result in partial if not result.hint]:
         note(*_other_ways(unadvised, command))
-    for line in _instructions(plan, [result for result in results if result.state == "manual"]):
+    # What is fetched by hand needs a network, too.
+    manual = [] if offline else [result for result in results if result.state == "manual"]
+    for line in _instructions(plan, manual):
         note(line)
     for result in results:
         part, store = result.part, plan.layout.store(result.part)

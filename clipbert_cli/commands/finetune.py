@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.profile import measure, silence_tracer
 from clipbert_cli.commands.terminal import mute, note, print_json, print_result, show_logs, warn
 from clipbert_cli.errors import RunError, UsageError
+from clipbert_cli.printable import shortened
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
@@ -93,9 +95,16 @@ def finetune(
         check_requeue()
     show_logs()
     folder = run
-    if recipe and folder is None:
-        folder = Path("runs") / _load(recipe, overrides, data_root).name
+    if recipe:
+        given = _load(recipe, overrides, data_root)
+        _refuse_other_command(context, given)
+        _refuse_absent_data(given)
+        folder = folder or Path("runs") / given.name
     if folder is None:
+        if resume:
+            raise UsageError(
+                "--run is missing: --resume continues a run", hint="name its folder: --run runs/NAME --resume"
+            )
         raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
     resume = resume or (requeue and was_requeued() and folder.exists())
     loaded = _recipe(recipe, folder, overrides, data_root, resume=resume)
@@ -144,6 +153,40 @@ def _load(recipe: str | Path, overrides: Sequence[str] | None, data_root: Path |
     from clipbert_cli.recipe.load import load_recipe
 
     return load_recipe(recipe, overrides=overrides or (), data_root=data_root)
+
+
+def _refuse_other_command(context: typer.Context, recipe: Recipe) -> None:
+    """Raise UsageError if the recipe's task is trained by the other one of the two commands."""
+    from clipbert_cli.task.registry import task_class
+
+    command = task_class(recipe.task).trained_by
+    if context.info_name != command:
+        again = shlex.join(["clipbert", command, *options.typed_words(context)[1:]])
+        raise UsageError(
+            f"recipe {recipe.name} has task {recipe.task}, which clipbert {context.info_name} does not train",
+            hint=again,
+        )
+
+
+def _refuse_absent_data(recipe: Recipe) -> None:
+    """Raise UsageError if nothing that the recipe names is there: its root is another folder, or still empty."""
+    from clipbert_cli.assets.catalog import load_catalog
+    from clipbert_cli.hub import is_hub_name
+    from clipbert_cli.recipe.load import resolve
+
+    data, model = recipe.data, recipe.model
+    of_splits = [file for split in data.splits.values() if split for file in (split.annotations, split.media)]
+    named = [data.answers, *of_splits, model.vocabulary, model.weights.checkpoint, model.visual.weights]
+    files = dict.fromkeys(file for file in named if file and not is_hub_name(file))
+    if of_splits and not any(resolve(recipe, file).exists() for file in files):
+        download = f"; clipbert download {recipe.name} --to DIR --pack makes it"
+        origin = recipe.origin("data.root")
+        stated = f", or correct data.root ({origin})" if origin and origin != "--data-root" else ""
+        raise UsageError(
+            f"nothing that the recipe names is in {resolve(recipe, '.')}: {shortened([*files], 2)}",
+            hint=f"give the folder that holds these with --data-root DIR{stated}"
+            + (download if load_catalog().needs_of(recipe.name) else ""),
+        )
 
 
 def _published(recipe: str | None, overrides: Sequence[str] | None, data_root: Path | None) -> list[str]:

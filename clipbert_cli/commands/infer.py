@@ -74,11 +74,14 @@ def infer(
     if options.launched(context, processes):
         return
 
-    from clipbert_cli.infer.trained import open_run
+    from clipbert_cli.infer.trained import open_run, selected_recipes
     from clipbert_cli.runtime.distributed import start_world
+    from clipbert_cli.splits import files_of
 
     show_logs()
     selection = model.selection(recipe=recipe, data_root=data_root)
+    # Before the output: who names no run or no split learns nothing from a file that exists.
+    files_of(selected_recipes(selection)[0], request.split)
     with start_world(model.device) as world:
         # All processes predict and gather; the main one writes and prints.
         if not world.is_main:

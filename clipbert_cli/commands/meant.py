@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from typing import Any
 
 _MEANT = {
-    "finetune": "train fit resume",
+    "finetune": "train fit resume run_video_qa.py run_video_retrieval.py run_vqa.py",
+    "pretrain": "run_pretrain.py",
     "infer": "predict test",
     "eval": "evaluate score",
     "search": "query index",
@@ -45,6 +46,8 @@ _MEANT = {
 _NEEDLESS = {
     "overwrite force": ("--resume", "a run is never replaced: name another folder, or continue it with --resume"),
     "overwrite force f": ("--add", "a store is never replaced: name a new one, or add to it with --add"),
+    "do_inference do_eval": ("--profile", "clipbert infer predicts a split with a trained run: clipbert infer --help"),
+    "do_inference do_train do_predict": ("", "there is none: each of these is a command of its own"),
     "quiet q silent": ("", "there is none: messages go to stderr, which 2>/dev/null leaves out"),
     "verbose v": ("", "there is none: clipbert --debug COMMAND shows where an error comes from"),
 }

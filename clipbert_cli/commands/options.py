@@ -231,7 +231,8 @@ def launched(context: typer.Context, options: ProcessOptions) -> bool:
     if is_launched():
         raise UsageError(
             "the environment variables RANK and WORLD_SIZE are set: a launcher has started this process already",
-            hint="leave --nproc-per-node and the options of its kind out, or unset RANK, LOCAL_RANK and WORLD_SIZE",
+            hint="start clipbert without torchrun, or leave --nproc-per-node and its kind out; without a launcher: "
+            "unset RANK, LOCAL_RANK and WORLD_SIZE",
         )
     launch(
         same_command(context),

@@ -31,7 +31,7 @@ def writing(path: str, *, overwrite: bool = False, mode: str = "w") -> Iterator[
         yield sys.stdout.buffer if "b" in mode else sys.stdout
         sys.stdout.flush()
         return
-    if target.is_dir():
+    if target.is_dir() or path.endswith("/"):
         raise OutputError(f"{path} is a folder, but must be a file", hint="name a file in it")
     if target.exists() and not target.is_file():
         with target.open(mode, encoding=None if "b" in mode else "utf-8") as stream:

@@ -10,6 +10,7 @@ import typer
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import note, show_logs, warn
+from clipbert_cli.commands.usage import refuse_no_media
 from clipbert_cli.errors import UsageError
 from clipbert_cli.types import Kind
 
@@ -45,9 +46,14 @@ def preview(
         )
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.report.preview import preview_media, preview_split
+    from clipbert_cli.splits import files_of
 
     show_logs()
     loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root) if recipe else None
+    if loaded is not None and split is not None:
+        files_of(loaded, split)
+    elif media is not None:
+        refuse_no_media(media)
     with writing(output, overwrite=overwrite, mode="wb") as stream:
         if loaded is not None and split is not None:
             problems = preview_split(loaded, split, stream, examples=examples, seed=seed)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Annotated
 
 import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
-from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn
+from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn, wrapped
 from clipbert_cli.errors import AnnotationError, UsageError
 from clipbert_cli.printable import plural
 
@@ -87,28 +86,17 @@ def explain_command(
         rows = {"name, task, seed": "Settings at the top of a recipe.", **all_sections()}
         width = max(map(len, rows))
         for section, meaning in rows.items():
-            print_result(*_wrapped(f"{section:{width}}  ", meaning.partition("\n")[0]).splitlines())
+            print_result(*wrapped(f"{section:{width}}  " + meaning.partition("\n")[0], indent=width + 2))
         print_result("", "clipbert recipes explain SECTION lists the settings of one.")
     else:
-        print_result(*"\n\n".join(_entry(each.key, each.meaning, each.facts()) for each in settings).splitlines())
+        for number, each in enumerate(settings):
+            print_result(*([""] if number else []), *_entry(each.key, each.meaning, each.facts()))
 
 
-def _entry(key: str, meaning: str, facts: dict[str, str]) -> str:
+def _entry(key: str, meaning: str, facts: dict[str, str]) -> list[str]:
     width = max(map(len, facts)) + 2
-    lines = [_wrapped(f"  {name:{width}}", value) for name, value in facts.items()]
-    return "\n".join([key, _wrapped("  ", meaning), "", *lines])
-
-
-def _wrapped(label: str, text: str) -> str:
-    """Return a label and text of at most 80 columns, later lines below the text's start."""
-    return textwrap.fill(
-        text,
-        80,
-        initial_indent=label,
-        subsequent_indent=" " * len(label),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    lines = [line for name, value in facts.items() for line in wrapped(f"  {name:{width}}{value}", indent=width + 2)]
+    return [key, *wrapped(f"  {meaning}", indent=2), "", *lines]
 
 
 @recipes_app.command("copy")

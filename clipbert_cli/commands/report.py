@@ -56,6 +56,7 @@ def report_page(
     from clipbert_cli.infer.made_by import read_meta, recipe_and_split
     from clipbert_cli.report.report import Predicted, Shown, write_report
     from clipbert_cli.report.training import made_facts
+    from clipbert_cli.splits import files_of
 
     show_logs()
     for each in run or ():
@@ -74,6 +75,7 @@ def report_page(
             overrides=overrides or (),
             data_root=data_root,
         )
+        files_of(loaded, split)
         predicted = Predicted(
             predictions,
             loaded,

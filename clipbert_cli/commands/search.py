@@ -7,14 +7,17 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import typer
+
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import print_json, print_table, show_logs, warn
-from clipbert_cli.commands.usage import refuse_address, refuse_empty
+from clipbert_cli.commands.usage import refuse_address, refuse_empty, refuse_no_media, refuse_unquoted
 from clipbert_cli.errors import UsageError
 
 
 @options.expand
 def search(
+    context: typer.Context,
     media: Annotated[Path, options.argument("MEDIA", "A folder of media files, or a store that clipbert pack made.")],
     texts: Annotated[
         list[str], options.argument("TEXT", "What the media should show; - reads one text per line of stdin.")
@@ -39,9 +42,11 @@ def search(
         if not texts:
             raise UsageError("TEXT is -, but stdin has no text", hint="write one text per line")
     refuse_empty("TEXT", texts)
+    refuse_no_media(media)
     if not media.exists() and Path(texts[0]).exists():
         command = shlex.join(["clipbert", "search", texts[0], str(media), "--run", str(model.run)])
         raise UsageError(f"MEDIA is {media}, which does not exist", hint=f"the media come first: {command}")
+    refuse_unquoted("TEXT", texts, options.typed_words(context, without=["texts"]))
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.
     settings = [f"infer.top={top}"] if top else []

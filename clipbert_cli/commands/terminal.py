@@ -124,9 +124,16 @@ def print_json(value: Any) -> None:
     _write("".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text))
 
 
-def wrapped(text: str, *, indent: int, stream: TextIO) -> list[str]:
-    """Return a text in lines of the terminal's width, all but the first indented; in one line without a terminal."""
-    width = shutil.get_terminal_size().columns if stream.isatty() else sys.maxsize
+def wrapped(text: str, *, indent: int, stream: TextIO | None = None) -> list[str]:
+    """Return a text in lines, all but the first indented.
+
+    Args:
+        stream: the lines are as wide as its terminal, and the text is one line if it has none. Without a stream they
+            have 80 columns.
+    """
+    width = 80
+    if stream is not None:
+        width = shutil.get_terminal_size().columns if stream.isatty() else sys.maxsize
     return textwrap.wrap(text, width, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from clipbert_cli.commands.meant import commands_meant, example_of, option_meant, typed_name
 from clipbert_cli.commands.options import is_model, typed_words
 from clipbert_cli.errors import UsageError
+from clipbert_cli.recipe.shipped import shipped_names
 
 
 def refuse_empty(name: str, texts: Sequence[str]) -> None:
@@ -28,6 +29,31 @@ def refuse_address(name: str, value: str) -> None:
             f"{name} is {address}, an address: a file or a folder of this machine is expected",
             hint=f"download it first, for example: curl -LO {shlex.quote(address)}",
         )
+
+
+def refuse_unquoted(name: str, texts: Sequence[str], command: Sequence[str]) -> None:
+    """Raise UsageError for the words of one text that was typed without quotes.
+
+    Args:
+        name: the argument that takes the texts.
+        command: the words of the command line without the texts.
+    """
+    if len(texts) < 2 or any(re.search(r"[\s?]", text.rstrip("?") if text is texts[-1] else text) for text in texts):
+        return
+    quoted = shlex.join(["clipbert", *command, " ".join(texts)])
+    raise UsageError(f"{name} is {len(texts)} words: {' '.join(texts)}", hint=f"write one text in quotes: {quoted}")
+
+
+def refuse_no_media(path: Path) -> None:
+    """Raise UsageError if a recipe or a run is named where media are expected."""
+    recipe = path / "recipe.yaml" if (path / "recipe.yaml").is_file() else path
+    if recipe == path and (path.exists() or str(path) not in shipped_names()):
+        return
+    what = "a shipped recipe" if recipe == path else "the folder of a run"
+    raise UsageError(
+        f"MEDIA is {path}, {what}: a folder of media files or a store is expected",
+        hint=f"its data are shown by: clipbert preview --recipe {recipe} --split train",
+    )
 
 
 def refuse_one_dash(command: Any, words: Sequence[str]) -> None:
@@ -61,7 +87,7 @@ def _message(kind: str, found: Any) -> str:
     if kind == "MissingParameter" and parameter is not None:
         words = [typed_name(each) for each in found.ctx.command.params if each.param_type_name == "argument"]
         # The last words go to the last arguments, so that it may be another one that was left out.
-        takes = f": {found.ctx.command_path} takes {' '.join(words)}" if typed_name(parameter) in words[:-1] else ""
+        takes = f": {found.ctx.command_path} takes {' '.join(words)}" if len(words) > 1 else ""
         return f"{typed_name(parameter)} is missing{takes}"
     if parameter is not None:
         # Some messages are those of pydantic, which reads the values.
@@ -99,12 +125,20 @@ def _hint(kind: str, found: Any) -> str:
         return f"it stands before the command: {owner} {found.option_name} {path.removeprefix(f'{owner} ')}"
     if kind == "NoSuchOption" and (meant := option_meant(found.option_name, command)):
         return meant
+    if kind == "MissingParameter" and typed_name(found.param) == "--run" and (run := _given_run(context)):
+        return f"give the run with --run: {path} --run {run}"
     extra = _extra_words(found)
     if extra and (hint := _words_hint(extra, context)):
         return hint
-    if (extra or kind == "MissingParameter") and (example := example_of(command)):
+    if (extra not in ([], ["help"]) or kind == "MissingParameter") and (example := example_of(command)):
         return f"for example: {example}"
     return f"{path} --help explains every argument and option"
+
+
+def _given_run(context: Any) -> str | None:
+    """Return a value that was typed for another option or argument and is a trained model."""
+    values = [each for value in context.params.values() for each in (value if isinstance(value, list) else [value])]
+    return next((str(each) for each in values if each and is_model(Path(str(each)))), None)
 
 
 def _command_hint(found: Any) -> str:
@@ -112,6 +146,8 @@ def _command_hint(found: Any) -> str:
     path, root, unknown = found.ctx.command_path, found.ctx.find_root().command_path, _unknown_command(found) or ""
     if names := commands_meant(unknown, found.ctx.command):
         return f"here it is called {' or '.join(names)}: {path} {names[0]} --help"
+    if Path(unknown).exists() or unknown in shipped_names():
+        return f"a command stands before it: {path} {'|'.join(found.ctx.command.commands)} {unknown}"
     other = {
         "help": f"{root} --help lists the commands, COMMAND --help explains one",
         "version": f"it is an option: {root} --version",
@@ -121,6 +157,8 @@ def _command_hint(found: Any) -> str:
 
 def _words_hint(words: Sequence[str], context: Any) -> str | None:
     """Return what to type for words that the command does not expect."""
+    if words == ["help"]:
+        return None
     path, given = context.command_path, shlex.join(["clipbert", *typed_words(context)])
     settings = [word for word in words if "=" in word]
     if context.params.get("resume") and not settings:

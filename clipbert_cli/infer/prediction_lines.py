@@ -48,7 +48,9 @@ from clipbert_cli.printable import COUNTED, listed
 from clipbert_cli.task.base import Task
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.text.record_files import read_records
-from clipbert_cli.types import Example, Prediction, PredictionKey
+from clipbert_cli.types import MEDIA_SUFFIXES, Example, Prediction, PredictionKey
+
+INFER_HINT = "clipbert infer --run RUN --split SPLIT -o FILE"
 
 # ------------------------------------------------------------------------------------------------ lists of texts
 
@@ -150,7 +152,7 @@ def check_exists(path: Path) -> None:
     # A pipe or another special file is read, too.
     if path != Path("-") and (path.is_dir() or not path.exists()):
         what = f"{path} is a folder, not a predictions file" if path.is_dir() else f"{path}: no such predictions file"
-        raise PredictionsError(what, hint="clipbert infer --run RUN --split SPLIT -o FILE")
+        raise PredictionsError(what, hint=INFER_HINT)
 
 
 def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
@@ -163,6 +165,8 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
         PredictionsError: for all torn lines, lines that are no predictions, and keys that occur twice, together.
     """
     check_exists(path)
+    if path.suffix.lower() in MEDIA_SUFFIXES["video"] | MEDIA_SUFFIXES["image"]:
+        raise PredictionsError(f"{path} is a media file, not a predictions file", hint=INFER_HINT)
     # Many mistakes are collected, so that one run names the bad lines of a large file.
     mistakes: list[str] = []
     rows: dict[PredictionKey, Row] = {}
@@ -195,7 +199,7 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     if mistakes and not has_digests:
         raise PredictionsError(
             [f"{path} is not a predictions file: no line of it is a prediction", mistakes[0]],
-            hint="name the file that clipbert infer --run RUN --split SPLIT -o FILE wrote",
+            hint=f"name the file that {INFER_HINT} wrote",
         )
     if mistakes:
         raise PredictionsError(

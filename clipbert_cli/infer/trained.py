@@ -106,17 +106,28 @@ def open_run(selection: RunSelection, world: World | None = None) -> TrainedRun:
             f"--run is checkpoint {named} of {folder.path}, and --checkpoint is {selection.checkpoint}",
             hint=f"leave --checkpoint out, or give --run {folder.path}",
         )
+    recipe, other = selected_recipes(selection)
     model = load_model(folder, checkpoint=named or selection.checkpoint, weights=selection.weights)
     world = world or start_world()
-    overrides, data_root = selection.overrides, selection.data_root
-    settings = load_recipe(folder.recipe, overrides=() if selection.recipe else overrides, data_root=data_root)
-    _refuse_without_effect(overrides, with_recipe=selection.recipe is not None)
-    other = load_recipe(selection.recipe, overrides=overrides, data_root=data_root) if selection.recipe else None
-    setup = Setup.for_run(with_other_data(settings, other) if other else settings, folder, world)
+    setup = Setup.for_run(recipe, folder, world)
     setup.refuse_other_model(model)
     if other:
         setup.refuse_other_answers(other)
     return TrainedRun(setup, model.to(world.device))
+
+
+def selected_recipes(selection: RunSelection) -> tuple[Recipe, Recipe | None]:
+    """Return the recipe that a run is used with, and the other one that a part of it comes from.
+
+    Raises:
+        ClipbertError: the run or a recipe is missing or wrong, or a setting has no effect.
+    """
+    folder, _ = RunFolder.of_model(selection.run)
+    overrides, data_root = selection.overrides, selection.data_root
+    own = load_recipe(folder.recipe, overrides=() if selection.recipe else overrides, data_root=data_root)
+    _refuse_without_effect(overrides, with_recipe=selection.recipe is not None)
+    other = load_recipe(selection.recipe, overrides=overrides, data_root=data_root) if selection.recipe else None
+    return with_other_data(own, other) if other else own, other
 
 
 def with_other_data(own: Recipe, other: Recipe) -> Recipe:

@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.printable import listed
 from clipbert_cli.recipe.messages import MAX_GUESSES, as_written, sentences, unknown_key
-from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.recipe.settings import annotation_at, bare, keys_of
+from clipbert_cli.recipe.schema import Recipe, SplitConfig
+from clipbert_cli.recipe.settings import all_settings, annotation_at, bare, keys_of
 from clipbert_cli.recipe.shipped import find_recipe, shipped_folder, shipped_names
 from clipbert_cli.recipe.values import (
     Entries,
@@ -180,7 +180,7 @@ def _load(
         found = list(dict.fromkeys(found))  # two bases may extend one file, which is read twice then
         places = list(dict.fromkeys(_place_and_line(mistake)[0] for mistake in found))
         found.sort(key=lambda each: (places.index(_place_and_line(each)[0]), _place_and_line(each)[1]))
-        raise RecipeError(listed([str(mistake) for mistake in found]), hint=_next_step(found))
+        raise RecipeError(listed([str(mistake) for mistake in found]), hint=_next_step(found, start))
     recipe = recipe.with_origins(_origins(filled, start))
     values = escaped(recipe.model_dump())
     for path in {mistake.path for mistake in variables.unset}:
@@ -260,13 +260,19 @@ def _place_and_line(mistake: Mistake) -> tuple[str, int]:
     return (place, int(line)) if line.isdigit() else (mistake.origin, 0)
 
 
-def _next_step(mistakes: Sequence[Mistake]) -> str | None:
+def _next_step(mistakes: Sequence[Mistake], recipe: Path) -> str | None:
+    if any("environment variable DATA" in mistake.says for mistake in mistakes) and _is_shipped(recipe):
+        return f"give the folder of the data with --data-root; clipbert download {recipe.stem} --to DIR --pack makes it"
     if any("environment variable" in mistake.says for mistake in mistakes):
         return "set the variable (export NAME=value), or give the value with --set or --data-root"
     if any("unknown key" in mistake.says for mistake in mistakes):
         return "clipbert recipes explain lists all settings"
+    if key := next((key_name(each.path) for each in mistakes if bare(annotation_at(each.path)) is SplitConfig), None):
+        return f"name its files: --set {key}.annotations=FILE --set {key}.media=FOLDER"
     if any("expected KEY=VALUE" in mistake.says for mistake in mistakes):
         return "write the value behind the key: --set KEY=VALUE; clipbert recipes explain KEY says what it may be"
+    if len(mistakes) == 1 and (key := key_name(mistakes[0].path)) in all_settings():
+        return f"clipbert recipes explain {key} says what the value means"
     return None
 
 
@@ -309,7 +315,7 @@ def _bases(extends: Entry, path: Path, variables: Variables) -> list[Path]:
     # Filled before all other values: bases decide which of those are used at all.
     names = variables.fill(extends, ("extends",), is_text=lambda _: True).value
     if wrong := [*variables.malformed, *variables.unset]:
-        raise RecipeError(str(wrong[0]), hint=_next_step(wrong))
+        raise RecipeError(str(wrong[0]), hint=_next_step(wrong, path))
     names = names if isinstance(names, list) else [names]
     if not names or not all(isinstance(name, str) and name for name in names):
         raise RecipeError(f"{extends.origin}: extends: it must be the name or file of a recipe, or a list of them")

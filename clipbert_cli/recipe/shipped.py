@@ -29,9 +29,15 @@ def find_recipe(name_or_path: str | Path) -> Path:
             and any name of an existing file that no shipped recipe has. `~` is the home folder.
 
     Raises:
-        RecipeError: no shipped recipe has this name; the nearest names are given. A folder is said to be one.
+        RecipeError: no shipped recipe has this name; the nearest names are given. A folder, and that of a run, is said
+            to be one.
     """
     text = str(name_or_path)
+    if os.path.isfile(os.path.join(os.path.expanduser(text), "recipe.yaml")):
+        raise RecipeError(
+            f"{text} is the folder of a run, not a recipe",
+            hint=f"name its recipe, {Path(text) / 'recipe.yaml'}; a training goes on with --run {text} --resume",
+        )
     if isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
         return Path(os.path.expanduser(text))
     shipped = shipped_folder() / f"{text}.yaml"

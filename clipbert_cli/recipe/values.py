@@ -262,11 +262,6 @@ def read_text(path: Path) -> str:
             f"{place}: no such recipe file", hint=hint or "clipbert recipes ls lists the shipped ones"
         ) from None
     except UnreadableError as exc:
-        if (Path(place) / "recipe.yaml").is_file():
-            raise RecipeError(
-                f"{place} is the folder of a run, not a recipe",
-                hint=f"its recipe is {place}/recipe.yaml; to continue it: clipbert finetune --run {place} --resume",
-            ) from exc
         raise RecipeError(str(exc), hint="a recipe is a file of YAML in UTF-8") from exc
 
 

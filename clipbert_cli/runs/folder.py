@@ -15,11 +15,13 @@ runs/<name>/
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,24 @@ from clipbert_cli.runs.checkpoint import (
 TRACKERS = ("tensorboard", "wandb", "mlflow")
 
 
+MOST_LISTED = 100
+"""The number of runs after which nobody looks for more of them."""
+
+
 def _run_near(path: Path) -> str:
     """Return what to name in place of a path that is no run."""
     for parent in path.absolute().parents[:2]:
         if (parent / "recipe.yaml").is_file():
             return f"it is in the run {os.path.relpath(parent)}: name that"
-    if inside := sorted(path.glob("*/recipe.yaml")):
-        return f"name one of the runs in it, for example {inside[0].parent}"
+    for pattern in ("*/recipe.yaml", "*/*/recipe.yaml"):
+        if inside := sorted(islice(path.glob(pattern), MOST_LISTED)):
+            return f"name one of the runs in it, for example {' or '.join(str(file.parent) for file in inside[:3])}"
+    if not path.exists():
+        around = {
+            file.parent.name: file.parent for near in (Path("runs"), path.parent) for file in near.glob("*/recipe.yaml")
+        }
+        if near := difflib.get_close_matches(path.name, around, n=1):
+            return f"there is a run {around[near[0]]}: name that if it is meant"
     return "name a folder that clipbert finetune made; clipbert runs ls FOLDER lists those in a folder"
 
 

@@ -85,12 +85,11 @@ def summarise(folder: RunFolder) -> RunSummary:
 def _best_checkpoint(link: Path) -> str:
     """Return the name of the checkpoint to which the link of a run leads, which may have been removed."""
     try:
-        link.stat()
+        return Path(os.path.realpath(link, strict=True)).name
     except FileNotFoundError:
-        pass
+        return Path(os.path.realpath(link)).name
     except OSError as exc:
         raise UnreadableError(f"{link} cannot be read: {exc.strerror}") from exc
-    return Path(os.path.realpath(link)).name
 
 
 def find_runs(parent: Path) -> list[RunSummary]:

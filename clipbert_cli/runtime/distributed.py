@@ -43,7 +43,7 @@ LAUNCHER_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 # The launcher gives processes this time between SIGTERM and SIGKILL when one of them has failed.
 _SECONDS_TO_END = 30
 
-UNSET_HINT = "unset RANK, LOCAL_RANK and WORLD_SIZE for a single process, or start with torchrun"
+UNSET_HINT = "unset RANK, LOCAL_RANK and WORLD_SIZE; --nproc-per-node N starts several processes, without torchrun"
 
 T = TypeVar("T")
 

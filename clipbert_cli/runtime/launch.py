@@ -57,7 +57,8 @@ class Processes:
         """
         if not (re.fullmatch("[0-9]{1,4}", self.per_node) and int(self.per_node)):
             raise UsageError(
-                f"--nproc-per-node is {excerpt(self.per_node)}, but must be a number from 1 to 9999, or gpu"
+                f"--nproc-per-node is {excerpt(self.per_node)}, but must be a number from 1 to 9999, or gpu",
+                hint="give the number of processes on this machine, for example --nproc-per-node 2",
             )
         if self.nodes > 1 and not self.endpoint:
             raise UsageError(

@@ -98,6 +98,11 @@ def guess_kind(files: list[Path], sources: Sequence[Path]) -> Kind:
             f"there are no files in {shortened([*map(str, sources)])}",
             hint="name the folder that holds the media files",
         )
+    if [path.name for path in files] == ["data.mdb"]:
+        raise StoreError(
+            f"{files[0].parent} is a store, not a folder of media files",
+            hint=f"name the folder that it was packed from; clipbert store ls {files[0].parent} lists what it holds",
+        )
     if not videos and not images:
         raise StoreError(
             f"none of {len(files)} files has the ending of a video or an image in its name",

@@ -79,6 +79,8 @@ class Task(ABC):
     scores_blind: ClassVar[bool] = True
     # The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines.
     formats: ClassVar[tuple[str, ...]] = ("jsonl",)
+    # The command that trains the task.
+    trained_by: ClassVar[Literal["finetune", "pretrain"]] = "finetune"
     # Other tasks whose trained models this task can use unchanged.
     also_answers_runs_of: ClassVar[tuple[str, ...]] = ()
 

@@ -57,6 +57,7 @@ class Pretraining(Task):
     metrics = ("mlm_accuracy", "itm_accuracy")
     objective_settings = ("pool", "mlm_average", "as_original")
     head_kind = "pretraining"
+    trained_by = "pretrain"
     list_field = "caption"
 
     def num_outputs(self) -> int:

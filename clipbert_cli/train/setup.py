@@ -72,8 +72,6 @@ def prepare_training(
     for warning in check_training_recipe(recipe):
         logger.warning(warning)
     world = world or start_world()
-    if message := too_few_cores(recipe.data.workers, world.processes_here):
-        logger.warning(message)
     folder = RunFolder.existing(run) if resume else RunFolder.absent(run) if must_be_new else RunFolder(run)
     resumption = None
     if resume:
@@ -85,6 +83,9 @@ def prepare_training(
     validation = setup.split("val", setup.task.check_truth) if recipe.data.splits["val"] else None
     for warning in setup.check_columns():
         logger.warning(warning)
+    # Last: it is about the training, and whoever lacks a file of the recipe has other worries.
+    if message := too_few_cores(recipe.data.workers, world.processes_here):
+        logger.warning(message)
     model, reports = setup.model(resumed=resumption.checkpoint if resumption else None)
     black = setup.changed(data={"black_frames": True})
     return Training(

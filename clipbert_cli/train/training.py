@@ -261,13 +261,17 @@ class Training:
             sinks.append(stack.enter_context(InBackground(name, tracked)))
         return sinks
 
+    @property
+    def _resume_command(self) -> str:
+        return f"resume with: clipbert {self.setup.task.trained_by} --run {self.folder.path} --resume"
+
     def _full_disk(self, exc: OSError) -> RunError | None:
         """Return the error that says what a full disk has left, None for other errors."""
         if exc.errno not in OUT_OF_SPACE:
             return None
         steps = saved_steps(self.folder.checkpoints)
         kept = f"the checkpoint of step {steps[-1]} is complete" if steps else "nothing is kept"
-        again = f"resume with: clipbert finetune --run {self.folder.path} --resume" if steps else "start again"
+        again = self._resume_command if steps else "start again"
         return RunError(f"{exc.filename}: {exc.strerror}; {kept}", hint=f"free some space, then {again}")
 
     def _interruption(self, exc: InterruptionError, step: int, ask_requeue: bool) -> InterruptionError:
@@ -281,7 +285,5 @@ class Training:
             exc.signal,
             f"interrupted by {name} after step {step} of {self.plan.total_steps}; everything is saved in "
             f"{self.folder.path}",
-            hint="SLURM was asked to start the job again"
-            if ask_requeue
-            else f"resume with: clipbert finetune --run {self.folder.path} --resume",
+            hint="SLURM was asked to start the job again" if ask_requeue else self._resume_command,
         )

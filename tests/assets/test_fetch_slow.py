@@ -1,6 +1,5 @@
 """Servers that send next to nothing, and machines without a network: one message soon, and what came is kept."""
 
-import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from contextlib import suppress
 import httpx
 import pytest
 from fetching import BODY, entry
+from running import can_be_without_network
 
 from clipbert_cli.assets.check_file import SourceRefusedError
 from clipbert_cli.assets.connection import Pace, RetryPolicy, failure_of
@@ -132,12 +132,7 @@ for url in sys.argv[2:]:
 """
 
 
-def _can_be_without_network() -> bool:
-    found = shutil.which("unshare")
-    return found is not None and subprocess.run([found, "-rn", "true"], check=False).returncode == 0
-
-
-@pytest.mark.skipif(not _can_be_without_network(), reason="this user may not make a network namespace")
+@pytest.mark.skipif(not can_be_without_network(), reason="this user may not make a network namespace")
 def test_without_a_network_nothing_is_tried_again(target):
     addresses = ["http://example.org/a", "https://huggingface.co/a", "http://192.0.2.1/a", "http://[2001:db8::1]/a"]
     began = time.monotonic()

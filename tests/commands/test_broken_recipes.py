@@ -164,7 +164,7 @@ RECIPES = {
         r"data\.fields\.answer_type is kind, but no record of train or val has it",
     ),
     # files
-    "no such folder": ("qa", "data: {root: elsewhere}", r"/elsewhere/answers\.json: no such answer vocabulary"),
+    "no such folder": ("qa", "data: {root: elsewhere}", r"is in \S+/elsewhere: answers\.json, train\.csv and 3 more"),
     "no such table": (
         "qa",
         "data: {splits: {val: {annotations: vall.csv, media: vis_db}}}",

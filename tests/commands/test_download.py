@@ -1,11 +1,16 @@
 """`clipbert download WHAT` from its command line to its files, against a real server."""
 
 import hashlib
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from download_world import EVERYTHING, IMAGES, WEIGHTS, World, picture, zipped
 from http_site import Site
+from running import can_be_without_network
 
 
 @pytest.fixture
@@ -310,3 +315,26 @@ def test_a_data_folder_that_cannot_be_made_is_reported(world, tmp_path):
     done = world.run("lab/weights", code=1)
     assert "data" in done.stderr
     assert "error:" in done.stderr
+
+
+@pytest.mark.skipif(not can_be_without_network(), reason="this user may not make a network namespace")
+@pytest.mark.parametrize(
+    ("name", "parts"), [("msrvtt_qa", "5 parts of 5"), ("bert-base-uncased", "1 part of 1"), ("msvd", "2 parts of 3")]
+)
+def test_without_a_network_one_short_answer_is_given_and_no_folder_is_left(tmp_path, name, parts):
+    command = ["unshare", "-rn", sys.executable, "-m", "clipbert_cli", "download", name, "--to", "data"]
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    said, following = done.stderr.splitlines()
+    assert said == f"error: no network: {parts} could not be downloaded"
+    assert f"clipbert download {name} --to data" in following
+    assert "--source FOLDER takes them" in following
+    assert not any((tmp_path / "data").iterdir())

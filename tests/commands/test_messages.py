@@ -106,7 +106,7 @@ def test_an_address_is_no_file(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["videos", "vis_db", "."])
+@pytest.mark.parametrize("name", ["videos", "images", "."])
 @pytest.mark.parametrize("option", ["--video", "--image"])
 def test_a_folder_is_no_file(clipbert: Clipbert, made_data: Path, option: str, name: str) -> None:
     done = clipbert("ask", "--run", "runs/mine", option, name, "what?", cwd=made_data)

@@ -49,7 +49,8 @@ def data(made_data: Path, tmp_path: Path) -> Path:
 def options(task: str, start: Path, data: Path, *more: str) -> list[object]:
     # With the seed of the old run, a new head would start as the old one did.
     overrides = as_options([*settings(task), "seed=7", f"model.weights.checkpoint={start / 'best'}", *more])
-    return ["finetune", "--recipe", DEMO_RECIPES[task], "--data-root", data, *overrides]
+    command = "pretrain" if task == "pretraining" else "finetune"
+    return [command, "--recipe", DEMO_RECIPES[task], "--data-root", data, *overrides]
 
 
 def planned(clipbert: Clipbert, arguments: Sequence[object]) -> tuple[dict[str, Any], str]:

@@ -240,14 +240,15 @@ class Record:
         if name is None or not self.holds_list(name):
             yield self
             return
-        own, texts = self._structured(name)
+        columns, (own, texts) = self._columns(name), self._structured(name)
         if not texts:
             raise RecordError(f"{own} is []: it must be text or a list of texts")
         for part, text in enumerate(texts):
             if not isinstance(text, str):
                 raise RecordError(f"{own} is {json.dumps(texts)}: entry {part} must be text")
-            one = {**self.fields, own: text}
-            yield dataclasses.replace(self, fields=one, names={**self.names, name: own}, part=part)
+            place = columns[part] if columns else own
+            fields = {**self.fields, place: text}
+            yield dataclasses.replace(self, fields=fields, names={**self.names, name: place}, part=part)
 
     def _own(self, name: str) -> tuple[str, ...]:
         """Return the file's names of a field: alternatives of which the first that is there counts."""

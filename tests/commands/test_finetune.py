@@ -174,6 +174,25 @@ def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("batch", "accumulated", "line"),
+    [
+        (16, 1, "batch      8 groups per step: 1 process, 1 forward pass of up to 8 groups"),
+        (3, 4, "batch      8 groups per step: 1 process, 3 forward passes of up to 3 groups"),
+        (8, 4, "batch      8 groups per step: 1 process, 1 forward pass of up to 8 groups"),
+        (3, 2, "batch      6 groups per step: 1 process, 2 forward passes of up to 3 groups"),
+    ],
+)
+def test_the_plan_counts_the_groups_that_a_step_has(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, batch: int, accumulated: int, line: str
+) -> None:
+    """The data have 8 groups: fewer than some of these batches."""
+    settings = [f"train.batch_size={batch}", f"train.gradient_accumulation_steps={accumulated}"]
+    done = clipbert(*arguments(made_data, tmp_path / "run", *settings), "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert line in done.stderr.splitlines()
+
+
 def test_a_dry_run_reads_the_splits_that_training_does_not_need(
     clipbert: Clipbert, made_data: Path, tmp_path: Path
 ) -> None:

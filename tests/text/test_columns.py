@@ -40,6 +40,27 @@ def test_fields_that_nothing_reads(task, fields, names, unread):
     assert columns(fields, names=names).unread(task_class(task).fields) == unread
 
 
+@pytest.mark.parametrize(
+    ("fields", "names", "count"),
+    [
+        ({"video_id": "a", "first": "b", "second": "c"}, {"caption": ["first", "second"]}, 2),
+        ({"video_id": "a", "first": "b", "second": "", "third": ""}, {"caption": ["first", "second", "third"]}, 1),
+        ({"clip": "a", "en": "b", "de": "c", "fr": "d"}, {"media_id": "clip", "caption": ["de", "en", "fr"]}, 3),
+        ({"video_id": "a", "caption": '["b", "c"]'}, {}, 2),
+        ({"video_id": "a", "said": '["b", "c"]'}, {"caption": "said"}, 2),
+        ({"video_id": "a", "caption": "b"}, {}, 1),
+    ],
+)
+def test_the_texts_of_one_record_are_read_from_fields_that_it_has(fields, names, count):
+    parts = list(Record("a.csv:1", 0, fields, names, typed=False).each("caption"))
+    found = Columns(names)
+    for part in parts:
+        found.add(part)
+    assert len({part.text("caption") for part in parts}) == len(parts) == count
+    assert list(found.all) == list(fields)
+    assert found.unread(task_class("retrieval").fields) == []
+
+
 def test_a_field_is_lost_if_one_record_has_a_value_in_it():
     found = columns({"video_id": "a", "question": "b", "remark": ""}, {"video_id": "a", "question": "c", "remark": "d"})
     assert found.unread(task_class("open_ended_qa").fields) == ["remark"]

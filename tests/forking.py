@@ -23,6 +23,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -97,6 +98,7 @@ class Order:
         os.chdir(self.folder)
         os.environ.clear()
         os.environ.update(self.environment)
+        tempfile.tempdir = None  # where an import made temporary files, the environment was another
         exec(self.prelude, {})
 
     def carry_out(self) -> None:
@@ -236,6 +238,7 @@ def _next_order(orders: socket.socket) -> tuple[Order, list[int]]:
         if not message:
             os._exit(0)
         if not (between := os.fork()):
+            # Its child loses its parent and gets another one, which `Server.fork` has chosen.
             between = os.getpid()
             if os.fork():
                 os._exit(0)

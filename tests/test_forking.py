@@ -15,7 +15,7 @@ from forking import ForkedPopen, run_python, variables
 from running import children_of, eventually, is_running
 
 FACTS = """
-import json, os, resource, signal, sys, threading
+import json, os, signal, sys, tempfile, threading
 handlers = {number.name: str(signal.getsignal(number)) for number in signal.Signals}
 print(json.dumps({
     "words": sys.argv, "path": sys.path, "folder": os.getcwd(), "environment": dict(os.environ),
@@ -24,6 +24,7 @@ print(json.dumps({
     "handlers": handlers, "files": sorted(os.listdir("/proc/self/fd")), "threads": len(os.listdir("/proc/self/task")),
     "parent": os.getppid(), "leads": [os.getpid() == of(0) for of in (os.getpgid, os.getsid)],
     "thread": repr(threading.current_thread() is threading.main_thread()), "umask": os.umask(0), "nice": os.nice(0),
+    "temporary": tempfile.gettempdir(),
     "own modules": sorted({name.partition(".")[0] for name in sys.modules} & {"clipbert_cli", "typer", "transformers"}),
 }))
 print("to stderr", file=sys.stderr)
@@ -33,7 +34,7 @@ sys.exit(3)
 
 @pytest.mark.parametrize("session", [False, True])
 def test_it_finds_what_a_started_process_finds(session: bool, tmp_path: Path) -> None:
-    environment = {**variables(), "ONLY_HERE": "ü\udcff"}
+    environment = {**variables(), "ONLY_HERE": "ü\udcff", "TMPDIR": str(tmp_path)}
     command = [sys.executable, "-c", FACTS, "a word", ""]
     found = []
     for kind in (subprocess.Popen, ForkedPopen):

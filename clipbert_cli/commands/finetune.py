@@ -88,6 +88,7 @@ def finetune(
     if profile:
         silence_tracer()
 
+    from clipbert_cli.recipe.load import preview_recipe
     from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.runtime.interrupts import check_requeue, was_requeued
 
@@ -96,8 +97,8 @@ def finetune(
     show_logs()
     folder = run
     if recipe:
+        _refuse_other_command(context, preview_recipe(recipe, overrides=overrides or (), data_root=data_root).recipe)
         given = _load(recipe, overrides, data_root)
-        _refuse_other_command(context, given)
         _refuse_absent_data(given)
         folder = folder or Path("runs") / given.name
     if folder is None:

@@ -42,10 +42,10 @@ def search(
         if not texts:
             raise UsageError("TEXT is -, but stdin has no text", hint="write one text per line")
     refuse_empty("TEXT", texts)
-    refuse_no_media(media)
     if not media.exists() and Path(texts[0]).exists():
         command = shlex.join(["clipbert", "search", texts[0], str(media), "--run", str(model.run)])
         raise UsageError(f"MEDIA is {media}, which does not exist", hint=f"the media come first: {command}")
+    refuse_no_media(media)
     refuse_unquoted("TEXT", texts, options.typed_words(context, without=["texts"]))
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.

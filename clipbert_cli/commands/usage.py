@@ -12,6 +12,7 @@ from clipbert_cli.commands.meant import commands_meant, example_of, option_meant
 from clipbert_cli.commands.options import is_model, typed_words
 from clipbert_cli.errors import UsageError
 from clipbert_cli.recipe.shipped import shipped_names
+from clipbert_cli.store.discover import unmatched_pattern
 
 
 def refuse_empty(name: str, texts: Sequence[str]) -> None:
@@ -45,10 +46,15 @@ def refuse_unquoted(name: str, texts: Sequence[str], command: Sequence[str]) -> 
 
 
 def refuse_no_media(path: Path) -> None:
-    """Raise UsageError if a recipe or a run is named where media are expected."""
+    """Raise UsageError if nothing, a recipe or a run is where media are expected."""
     recipe = path / "recipe.yaml" if (path / "recipe.yaml").is_file() else path
-    if recipe == path and (path.exists() or str(path) not in shipped_names()):
+    if recipe == path and path.exists():
         return
+    if recipe == path and str(path) not in shipped_names():
+        hint = (
+            "name a folder of media files or a store; a split is shown by: clipbert preview --recipe NAME --split NAME"
+        )
+        raise UsageError(f"MEDIA is {path}, which does not exist", hint=unmatched_pattern([path]) or hint)
     what = "a shipped recipe" if recipe == path else "the folder of a run"
     raise UsageError(
         f"MEDIA is {path}, {what}: a folder of media files or a store is expected",
@@ -125,8 +131,8 @@ def _hint(kind: str, found: Any) -> str:
         return f"it stands before the command: {owner} {found.option_name} {path.removeprefix(f'{owner} ')}"
     if kind == "NoSuchOption" and (meant := option_meant(found.option_name, command)):
         return meant
-    if kind == "MissingParameter" and typed_name(found.param) == "--run" and (run := _given_run(context)):
-        return f"give the run with --run: {path} --run {run}"
+    if kind == "MissingParameter" and typed_name(found.param) == "--run" and (words := _with_run(context)):
+        return f"give the run with --run: {shlex.join(['clipbert', *words])}"
     extra = _extra_words(found)
     if extra and (hint := _words_hint(extra, context)):
         return hint
@@ -135,10 +141,15 @@ def _hint(kind: str, found: Any) -> str:
     return f"{path} --help explains every argument and option"
 
 
-def _given_run(context: Any) -> str | None:
-    """Return a value that was typed for another option or argument and is a trained model."""
-    values = [each for value in context.params.values() for each in (value if isinstance(value, list) else [value])]
-    return next((str(each) for each in values if each and is_model(Path(str(each)))), None)
+def _with_run(context: Any) -> list[str]:
+    """Return the words of a command line in which a trained model stands elsewhere than after --run, corrected."""
+    words = typed_words(context)
+    for place, word in enumerate(words):
+        if is_model(Path(word)):
+            # Not the option that it was given to, such as --checkpoint.
+            before = words[: place - 1] if words[place - 1].startswith("-") else words[:place]
+            return [*before, "--run", word, *words[place + 1 :]]
+    return []
 
 
 def _command_hint(found: Any) -> str:

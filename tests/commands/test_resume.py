@@ -75,6 +75,16 @@ def stop(made_data: Path, run: Path, *, after: int, number: signal.Signals = sig
     return interrupted.value
 
 
+@pytest.mark.parametrize(("name", "command"), [("demo_pretrain", "pretrain"), ("demo_retrieval", "finetune")])
+def test_a_stopped_training_names_the_command_that_goes_on(
+    made_data: Path, tmp_path: Path, name: str, command: str
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(InterruptionError) as interrupted:
+        prepare_training(load_recipe(name, overrides=TINY, data_root=made_data), run).run([Signal(1, signal.SIGTERM)])
+    assert interrupted.value.hint == f"resume with: clipbert {command} --run {run} --resume"
+
+
 def resume(clipbert: Clipbert, run: Path, *more: object) -> str:
     """Resume to the end with the command, and return its stderr."""
     done = clipbert("finetune", "--run", run, "--resume", *more)

@@ -54,7 +54,7 @@ def refuse_no_media(path: Path) -> None:
         hint = (
             "name a folder of media files or a store; a split is shown by: clipbert preview --recipe NAME --split NAME"
         )
-        raise UsageError(f"MEDIA is {path}, which does not exist", hint=unmatched_pattern([path]) or hint)
+        raise UsageError(f"{path} does not exist", hint=unmatched_pattern([path]) or hint)
     what = "a shipped recipe" if recipe == path else "the folder of a run"
     raise UsageError(
         f"MEDIA is {path}, {what}: a folder of media files or a store is expected",

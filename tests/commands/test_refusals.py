@@ -255,7 +255,7 @@ def runs(trained_run: Path, made_data: Path, tmp_path_factory: pytest.TempPathFa
         ("ask --run mine --video {data}/videos/test0000.mp4 what", "not a run folder"),
         ("search mine what --run run", "needs a retrieval run"),
         ("search mine what --run mine", "not a run folder"),
-        ("search nowhere what --run run", "needs a retrieval run"),
+        ("search nowhere what --run run", "nowhere does not exist"),
         ("search https://host/videos what --run run", "an address"),
         ("search mine what --run run --set infer.top=0", "infer.top"),
     ],

@@ -24,7 +24,7 @@ Exit 0 means done. Only `commands/app.py` turns errors, these and a few of Pytho
 from __future__ import annotations
 
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clipbert_cli.printable import Lines, clipped
@@ -122,3 +122,13 @@ def _interrupted(number: signal.Signals, message: str, hint: str | None) -> Inte
 
 class OutputError(ClipbertError):
     pass
+
+
+def with_causes(exc: BaseException) -> Iterator[BaseException]:
+    """Yield an error, then what it was raised from or while handling. Libraries can make a circle of these."""
+    link: BaseException | None = exc
+    found: list[BaseException] = []
+    while link is not None and link not in found:
+        yield link
+        found.append(link)
+        link = link.__cause__ or link.__context__

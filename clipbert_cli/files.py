@@ -26,7 +26,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import IO, Any
 
-from clipbert_cli.errors import ClipbertError
+from clipbert_cli.errors import ClipbertError, with_causes
 
 OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """Values of `OSError.errno` that mean: the disk, the quota or the limit on file sizes is reached."""
@@ -40,14 +40,12 @@ def system_error(exc: BaseException) -> OSError | None:
     Libraries raise errors of their own when a disk is full: torch while it handles the system's error, safetensors with
     the system's words in its text.
     """
-    link: BaseException | None = exc
-    while link is not None:
+    for link in with_causes(exc):
         if isinstance(link, OSError) and link.errno is not None:
             return link
         for number in _RESOURCES:
             if os.strerror(number) in str(link):
                 return OSError(number, os.strerror(number))
-        link = link.__cause__ or link.__context__
     return None
 
 

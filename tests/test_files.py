@@ -27,6 +27,24 @@ from clipbert_cli.errors import OutputError
 HOST = socket.gethostname()
 
 
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_errors_that_are_each_others_causes_are_looked_at_once(length: int) -> None:
+    circle = [RuntimeError(str(number)) for number in range(length)]
+    for number, exc in enumerate(circle):
+        exc.__cause__ = circle[(number + 1) % length]
+    assert files.system_error(circle[0]) is None
+    circle[-1].__context__ = OSError(errno.ENOSPC, "full")  # what a cause replaces
+    assert files.system_error(circle[0]) is None
+
+
+def test_the_error_of_the_system_is_found_behind_others() -> None:
+    full = OSError(errno.ENOSPC, "full")
+    outer = RuntimeError("cannot write")
+    outer.__context__ = ValueError("while closing")
+    outer.__context__.__cause__ = full
+    assert files.system_error(outer) is full
+
+
 def gone_process() -> int:
     """The number of a process that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clipbert_cli.assets.check_file import SourceRefusedError
+from clipbert_cli.errors import with_causes
 
 if TYPE_CHECKING:
     import httpx
@@ -109,9 +110,7 @@ def failure_of(exc: httpx.TransportError) -> SourceRefusedError | InterruptedDow
     import httpx
 
     message = describe(exc)
-    cause: BaseException | None = exc
-    while cause is not None and not isinstance(cause, OSError):
-        cause = cause.__cause__ or cause.__context__
+    cause = next((link for link in with_causes(exc) if isinstance(link, OSError)), None)
     if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
         return SourceRefusedError(message)
     is_without_route = isinstance(cause, socket.gaierror) or getattr(cause, "errno", 0) in _NO_ROUTE

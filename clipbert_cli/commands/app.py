@@ -47,7 +47,9 @@ class ClipbertGroup(TyperGroup):
         try:
             return super().make_context(*arguments, **options)
         except Exception as exc:
-            raise _shown_usage_error(exc) or exc from exc
+            if shown := _shown_usage_error(exc):
+                raise shown from exc
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -61,7 +63,9 @@ class ClipbertGroup(TyperGroup):
             ignore_interrupts()
             if hasattr(exc, "exit_code") and not isinstance(exc, ClipbertError):
                 # Usage errors of typer, and its exits.
-                raise _shown_usage_error(exc) or exc from exc
+                if shown := _shown_usage_error(exc):
+                    raise shown from exc
+                raise
             known = _terminal_text(exc)
             if known is None or (ctx.params.get("debug") and isinstance(exc, Exception)):
                 # One of several processes gives its traceback to the launcher, which prints the first one alone.

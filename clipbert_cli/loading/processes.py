@@ -83,7 +83,9 @@ class Parcel:
         try:
             batch: LoadedBatch = pickle.loads(self.content)
         except (OSError, RuntimeError) as exc:
-            raise _explained(exc) or exc from exc
+            if error := _explained(exc):
+                raise error from exc
+            raise
         return batch
 
     def pin_memory(self) -> LoadedBatch | Parcel:
@@ -118,7 +120,9 @@ class Sender:
 def _explained(exc: BaseException) -> ClipbertError | None:
     """Return the error for a person where the system has no more of something, else None."""
     error = system_error(exc)
-    if error and error.errno in OUT_OF_SPACE:
+    # torch 2.11 writes "Success (0)" for the system's reason.
+    is_full = error.errno in OUT_OF_SPACE if error else "unable to allocate shared memory(shm)" in str(exc)
+    if is_full:
         return ClipbertError(
             "/dev/shm is full, which loading processes need to pass batches to the main process",
             hint=f"enlarge it (docker: --shm-size 8g; else: mount -o remount,size=8g /dev/shm), or {FEWER}",
@@ -158,7 +162,9 @@ class LoadingProcesses(Iterator[LoadedBatch]):
                     received = next(self._batches)
                 except (OSError, RuntimeError, _Death) as exc:
                     _check()
-                    raise _explained(exc) or exc from exc
+                    if error := _explained(exc):
+                        raise error from exc
+                    raise
             # Not in the block above: a death must not interrupt torch while it holds locks.
             return _opened(received)
         except ClipbertError:
@@ -181,7 +187,9 @@ def _opened(received: Any) -> LoadedBatch:
         while time.monotonic() < until:
             _check()
             time.sleep(0.05)
-        raise _explained(exc) or exc from exc
+        if error := _explained(exc):
+            raise error from exc
+        raise
 
 
 def end_loading_processes() -> None:
@@ -212,7 +220,9 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
         return iter(loader)
     except BaseException as exc:  # Ctrl-C, too
         _closed.append(exc)
-        raise (_explained(exc) if isinstance(exc, OSError) else None) or exc from exc
+        if error := (_explained(exc) if isinstance(exc, OSError) else None):
+            raise error from exc
+        raise
     finally:
         gc.unfreeze()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)

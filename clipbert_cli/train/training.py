@@ -195,7 +195,9 @@ class Training:
             except InterruptionError as exc:
                 raise self._interruption(exc, session.trainer.step, ask_requeue) from exc
             except OSError as exc:
-                raise self._full_disk(exc) or exc from exc
+                if error := self._full_disk(exc):
+                    raise error from exc
+                raise
         return {
             "run": str(self.folder.path),
             "steps": self.plan.total_steps,

@@ -113,6 +113,7 @@ def test_the_death_of_a_process_that_loads_something_else_is_noticed() -> None:
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "/dev/shm is full"),
         (RuntimeError("unable to open shared memory object </torch_7>: Too many open files (24)"), "more open files"),
         (RuntimeError("unable to allocate shared memory(shm) for file </t>: No space left on device (28)"), "/dev/shm"),
+        (RuntimeError("unable to allocate shared memory(shm) for file </torch_7>: Success (0)"), "/dev/shm is full"),
         (RuntimeError("received 0 items of ancdata"), "more open files"),
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "the system refuses loading processes: Cannot allocate"),
     ],
@@ -138,6 +139,18 @@ def test_a_batch_that_cannot_be_made_sent_or_received_is_one_error(when: str, er
 
 def fail(error: Exception) -> None:
     raise error
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a wrong size"), OSError(errno.EIO, "broken"), RuntimeError()])
+def test_another_error_of_a_received_batch_stays_as_it_is(error: Exception) -> None:
+    class Failing:
+        def __reduce__(self) -> Any:
+            return fail, (error,)
+
+    with pytest.raises(type(error)) as failed:
+        list(loading(collate=lambda _: Failing(), workers=1))
+    assert str(failed.value) == str(error)
+    assert failed.value.__cause__ is None
 
 
 def test_a_mistake_in_a_loading_process_keeps_its_traceback() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -156,6 +157,12 @@ def _sort(
         if bool(videos) == bool(images) or not (has_suffix(Path(word), "video") or has_suffix(Path(word), "image")):
             raise UsageError(
                 f"{word} is a file, but stands where a question is expected", hint="give --video or --image before it"
+            )
+    for word in words:
+        if word not in found and re.fullmatch(r"\S+\.[A-Za-z0-9]{2,5}", word):
+            raise UsageError(
+                f"{word} stands where a question is expected, but looks like a file, and there is none of this name",
+                hint="check the name; an answer is printed, and written to a file by: > FILE",
             )
     # Videos and images are decoded in different ways, so the option that named a file decides and not its ending.
     files: list[tuple[Kind, str]] = [("video", file) for file in (*videos, *(found if videos else ()))]

@@ -19,6 +19,9 @@ _MEANT = {
     "--device": "--accelerator --gpu --cpu --cuda",
     "--output": "--out --o --output_file --save --output_dir --save_dir --out_dir --inference_res_dir",
     "--overwrite": "--force --f --y --yes",
+    "--format": "--f --fmt",
+    "--examples": "--limit --num_examples --max_samples",
+    "--to": "--data_root --data_dir --root --dir",
     "--force": "--overwrite --f --y --yes",
     "--video": "--v",
     "--image": "--i",
@@ -48,6 +51,10 @@ _NEEDLESS = {
     "overwrite force f": ("--add", "a store is never replaced: name a new one, or add to it with --add"),
     "do_inference do_eval": ("--profile", "clipbert infer predicts a split with a trained run: clipbert infer --help"),
     "do_inference do_train do_predict": ("", "there is none: each of these is a command of its own"),
+    "limit max_samples num_samples": (
+        "--split",
+        "there is none: name a shorter file with --set data.splits.NAME.annotations=FILE",
+    ),
     "quiet q silent": ("", "there is none: messages go to stderr, which 2>/dev/null leaves out"),
     "verbose v": ("", "there is none: clipbert --debug COMMAND shows where an error comes from"),
 }

@@ -93,7 +93,11 @@ def _message(kind: str, found: Any) -> str:
     if kind == "MissingParameter" and parameter is not None:
         words = [typed_name(each) for each in found.ctx.command.params if each.param_type_name == "argument"]
         # The last words go to the last arguments, so that it may be another one that was left out.
-        takes = f": {found.ctx.command_path} takes {' '.join(words)}" if len(words) > 1 else ""
+        takes = (
+            f": {found.ctx.command_path} takes {' '.join(words)}"
+            if len(words) > 1 and typed_name(parameter) in words
+            else ""
+        )
         return f"{typed_name(parameter)} is missing{takes}"
     if parameter is not None:
         # Some messages are those of pydantic, which reads the values.

@@ -108,9 +108,9 @@ def open_store(path: Path) -> LmdbStore:
         StoreError: as `open_media`, or it is a folder of media files.
     """
     if path.is_dir() and not is_lmdb(path):
-        raise StoreError(
-            f"{path} is a folder without {DATA_FILE}, not a store", hint=f"clipbert pack {path} <new store>"
-        )
+        is_run = (path / "recipe.yaml").is_file()
+        hint = "it is the folder of a run: name a store of media" if is_run else f"clipbert pack {path} <new store>"
+        raise StoreError(f"{path} is a folder without {DATA_FILE}, not a store", hint=hint)
     if not path.exists():
         hint = discover.unmatched_pattern([path]) or f"make it with: clipbert pack <folder> {path}"
         raise StoreError(f"media store {path} does not exist", hint=hint)

@@ -139,6 +139,14 @@ MISTAKES = [
     ("infer --run runs/qa --split test -o out/", "out/ is a folder, but must be a file", "name a file in it"),
     ("report preds.jsonl --run runs/qa -o pages/", "pages/ is a folder, but must be a file", "name a file in it"),
     ("recipes copy demo_qa mine/", "mine/ is a folder, but must be a file", "name a file in it"),
+    ("store show vis_db test0000 a.png", "--output is missing", "-o contact.png"),
+    ("store ls runs/qa", "runs/qa is a folder without data.mdb", "the folder of a run: name a store"),
+    ("store verify runs/search", "not a store", "it is the folder of a run"),
+    ("store show runs/qa/ test0000 -o a.png", "not a store", "it is the folder of a run"),
+    ("infer --run runs/qa --split test -f json", "no such option: -f", "--overwrite or --format NAME"),
+    ("infer --run runs/qa --split test --limit 10", "no such option: --limit", "a shorter file with --set data.splits"),
+    ("preview --recipe demo_qa --split val --limit 3", "no such option: --limit", "here it is called --examples N"),
+    ("download msrvtt_qa --data-root data", "no such option: --data-root", "here it is called --to DATA"),
     # Values.
     (
         "finetune -r demo_qa --set train.precision=half",
@@ -285,6 +293,9 @@ MISTAKES = [
     ("ask --run runs/qa --video a.mp4 videos/test0001.mp4 who ran", "2 words", "--video videos/test0001.mp4 'who ran'"),
     ("search videos a dog jumps --run runs/search --top 2", "TEXT is 3 words", "search videos --run runs/search"),
     ("search videos red circle --run runs/search", "TEXT is 2 words: red circle", "'red circle'"),
+    ("ask --run runs/qa --video a.mp4 b.mp4 'what is it?'", "b.mp4 stands where a question", "check the name"),
+    ("ask --run runs/qa --video a.mp4 'what is it?' --json out.json", "out.json stands where a question", "> FILE"),
+    ("ask --run runs/qa --image a.jpg what? b.jpeg", "b.jpeg stands where a question", "check the name"),
     ("ask --run runs/qa --video a.mp4 what? notes.txt", "notes.txt is a file", "--video or --image before it"),
     ("ask --run runs/qa --video a.mp4 preds.jsonl what?", "preds.jsonl is a file", "--video or --image before it"),
     (

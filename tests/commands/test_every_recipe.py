@@ -156,10 +156,11 @@ def test_a_recipe_for_own_data_names_files_alone(kind: str, data: Path, clipbert
         )
     )
     small = as_options([*SMALL, *FEW_CLIPS, "train.max_steps=1", "model.pixel_random_sampling_size=1"])
-    checked = clipbert("finetune", "--recipe", own, "--run", tmp_path / "dry", "--dry-run", *small)
+    command = "pretrain" if kind == "pretraining" else "finetune"
+    checked = clipbert(command, "--recipe", own, "--run", tmp_path / "dry", "--dry-run", *small)
     assert checked.returncode == 0, checked.stderr
     assert "inherited" not in checked.stderr
-    done = clipbert("finetune", "--recipe", own, "--run", tmp_path / "run", "--json", *small)
+    done = clipbert(command, "--recipe", own, "--run", tmp_path / "run", "--json", *small)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["best"]["step"] == 1
 

@@ -95,8 +95,9 @@ def item_of(data: bytes) -> Item:
     return Item(data, probed.info, probed.packets)
 
 
-def baseline(item: Item, clips: FrameIndices, *, whole: bool) -> None:
+def baseline(item: Item, clips: FrameIndices, *, whole: bool) -> torch.Tensor:
     """Decode clip by clip, each from a container of its own."""
+    canvases = []
     if whole:
         with av.open(io.BytesIO(item.data)) as container:
             container.streams.video[0].codec_context.thread_type = "NONE"
@@ -118,6 +119,8 @@ def baseline(item: Item, clips: FrameIndices, *, whole: bool) -> None:
         height, width = resize_size(*pixels.shape[2:], SIDE)
         canvas = torch.zeros((len(clip), 3, SIDE, SIDE))
         canvas[..., :height, :width] = interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
+        canvases.append(canvas)
+    return torch.stack(canvases)
 
 
 def loader(item: Item, clips: FrameIndices) -> None:
@@ -142,7 +145,7 @@ def cpu_seconds(policy: str, videos: Sequence[tuple[Item, Item]], repeats: int) 
     """Return the CPU seconds of each way for all videos, given with their transcoded forms."""
     seconds: Counter[str] = Counter()
     for number, (plain, transcoded) in enumerate(videos):
-        ways: dict[str, tuple[Callable[[Item, FrameIndices], None], Item]] = {
+        ways: dict[str, tuple[Callable[[Item, FrameIndices], object], Item]] = {
             "baseline": (partial(baseline, whole=policy == "eval"), plain),
             **{way.__name__: (way, plain) for way in (loader, decode, bound)},
             "loader, transcoded": (loader, transcoded),

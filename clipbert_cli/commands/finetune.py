@@ -88,19 +88,14 @@ def finetune(
     if profile:
         silence_tracer()
 
-    from clipbert_cli.recipe.load import preview_recipe
     from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.runtime.interrupts import check_requeue, was_requeued
 
     if requeue:
         check_requeue()
     show_logs()
-    folder = run
-    if recipe:
-        _refuse_other_command(context, preview_recipe(recipe, overrides=overrides or (), data_root=data_root).recipe)
-        given = _load(recipe, overrides, data_root)
-        _refuse_absent_data(given)
-        folder = folder or Path("runs") / given.name
+    given = _given_recipe(context, recipe, overrides, data_root) if recipe else None
+    folder = Path("runs") / given.name if given and run is None else run
     if folder is None:
         if resume:
             raise UsageError(
@@ -108,7 +103,7 @@ def finetune(
             )
         raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
     resume = resume or (requeue and was_requeued() and folder.exists())
-    loaded = _recipe(recipe, folder, overrides, data_root, resume=resume)
+    loaded = given or _own_recipe(folder, overrides, data_root, resume=resume)
 
     from clipbert_cli.train.setup import prepare_training
     from clipbert_cli.train.startup import describe_training, training_facts
@@ -171,7 +166,6 @@ def _refuse_other_command(context: typer.Context, recipe: Recipe) -> None:
 
 def _refuse_absent_data(recipe: Recipe) -> None:
     """Raise UsageError if nothing that the recipe names is there: its root is another folder, or still empty."""
-    from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.hub import is_hub_name
     from clipbert_cli.recipe.load import resolve
 
@@ -180,6 +174,8 @@ def _refuse_absent_data(recipe: Recipe) -> None:
     named = [data.answers, *of_splits, model.vocabulary, model.weights.checkpoint, model.visual.weights]
     files = dict.fromkeys(file for file in named if file and not is_hub_name(file))
     if of_splits and not any(resolve(recipe, file).exists() for file in files):
+        from clipbert_cli.assets.catalog import load_catalog
+
         download = f"; clipbert download {recipe.name} --to DIR --pack makes it"
         origin = recipe.origin("data.root")
         stated = f", or correct data.root ({origin})" if origin and origin != "--data-root" else ""
@@ -199,12 +195,21 @@ def _published(recipe: str | None, overrides: Sequence[str] | None, data_root: P
     return [f"inherited  {line}" for line in (*found, advice)] if found else []
 
 
-def _recipe(
-    recipe: str | None, folder: Path, overrides: Sequence[str] | None, data_root: Path | None, *, resume: bool
+def _given_recipe(
+    context: typer.Context, recipe: str, overrides: Sequence[str] | None, data_root: Path | None
 ) -> Recipe:
-    """Return the recipe that was given, or the own recipe of a run that is resumed."""
-    if recipe:
-        return _load(recipe, overrides, data_root)
+    """Return the recipe that --recipe names, if this command can train it with the data that are there."""
+    from clipbert_cli.recipe.load import preview_recipe
+
+    # The task is known although a variable may not be set.
+    _refuse_other_command(context, preview_recipe(recipe, overrides=overrides or (), data_root=data_root).recipe)
+    loaded = _load(recipe, overrides, data_root)
+    _refuse_absent_data(loaded)
+    return loaded
+
+
+def _own_recipe(folder: Path, overrides: Sequence[str] | None, data_root: Path | None, *, resume: bool) -> Recipe:
+    """Return the own recipe of a run that is resumed."""
     if not resume:
         raise UsageError("--recipe is missing", hint="name a recipe, or give --resume to continue the run")
     own = folder / "recipe.yaml"

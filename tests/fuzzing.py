@@ -63,6 +63,8 @@ class World:
         self.good, self.used = good, used
         shutil.copytree(good, used, symlinks=True)
         self.contents = contents(good)
+        self.answer = ""
+        """What the last command wrote to stderr."""
 
     @classmethod
     def make(cls, folder: Path) -> World:
@@ -98,6 +100,7 @@ class World:
         before = contents(self.used)
         with time_limit(SECONDS):
             done = run_clipbert(*case.command, cwd=self.used, **VARIABLES)
+        self.answer = done.stderr
         check(done)
         changed = {name for name, _ in contents(self.used).items() ^ before.items()}
         if "error: " not in done.stderr:  # it wrote its output, and says what is bad

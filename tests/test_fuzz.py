@@ -24,7 +24,7 @@ def test_every_case_is_understood_or_refused_with_one_message(kind: str, world: 
     outcomes: list[str] = []
     each_case(world, kind, lambda case: outcomes.append(world.run(case)), cases=CASES, number=0)
     assert len(outcomes) == CASES
-    assert set(outcomes) == {"understood", "refused"}
+    assert set(outcomes) == {"understood", "refused"}, world.answer
 
 
 # Each of these was a fault that the cases found.

@@ -104,6 +104,8 @@ def finetune(
         raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
     resume = resume or (requeue and was_requeued() and folder.exists())
     loaded = given or _own_recipe(folder, overrides, data_root, resume=resume)
+    if not resume:
+        _refuse_absent_data(loaded)
 
     from clipbert_cli.train.setup import prepare_training
     from clipbert_cli.train.startup import describe_training, training_facts
@@ -198,14 +200,12 @@ def _published(recipe: str | None, overrides: Sequence[str] | None, data_root: P
 def _given_recipe(
     context: typer.Context, recipe: str, overrides: Sequence[str] | None, data_root: Path | None
 ) -> Recipe:
-    """Return the recipe that --recipe names, if this command can train it with the data that are there."""
+    """Return the recipe that --recipe names, if this command trains its task."""
     from clipbert_cli.recipe.load import preview_recipe
 
     # The task is known although a variable may not be set.
     _refuse_other_command(context, preview_recipe(recipe, overrides=overrides or (), data_root=data_root).recipe)
-    loaded = _load(recipe, overrides, data_root)
-    _refuse_absent_data(loaded)
-    return loaded
+    return _load(recipe, overrides, data_root)
 
 
 def _own_recipe(folder: Path, overrides: Sequence[str] | None, data_root: Path | None, *, resume: bool) -> Recipe:

@@ -289,7 +289,7 @@ def test_wrong_usage_is_one_message(
     [
         (["infer", "--split", "test", "--format", "scores", "-o", "folder"], "predictions of task open_ended_qa"),
         (["infer", "--split", "test", "--shortlist", "3"], "needs a retrieval run"),
-        (["search", "videos", "a red circle"], "clipbert search needs a retrieval run"),
+        (["search", Path(__file__).parent, "a red circle"], "clipbert search needs a retrieval run"),
     ],
 )
 def test_other_tasks_rank_no_media(

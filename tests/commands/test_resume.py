@@ -393,9 +393,10 @@ def test_resume_without_a_run_says_so(clipbert: Clipbert, tmp_path: Path, given:
 
 
 def test_neither_recipe_nor_run_is_a_wrong_usage(clipbert: Clipbert) -> None:
-    done = clipbert("finetune", "--resume")
-    assert done.returncode == 2
-    assert "--recipe is missing" in done.stderr
+    for given, missing in ((["--resume"], "--run is missing"), ([], "--recipe is missing")):
+        done = clipbert("finetune", *given)
+        assert done.returncode == 2
+        assert missing in done.stderr
 
 
 # ------------------------------------------------------------------------------------------------ SLURM

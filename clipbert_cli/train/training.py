@@ -143,7 +143,8 @@ class Training:
             loaders["validation"] = self.validation.batches
         for name, loader in loaders.items():
             begin = time.monotonic()
-            batch = next(iter(loader))
+            # A process can have no share of few examples, and a finished training has no step left.
+            batch = next(iter(loader), "no batch")
             lines.append(f"{name:10} {batch} in {time.monotonic() - begin:.1f} s")
         return lines
 

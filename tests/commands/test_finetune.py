@@ -174,6 +174,17 @@ def test_a_dry_run_prints_the_plan_loads_a_batch_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_dry_run_of_two_processes_needs_no_batch_for_each(
+    clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
+) -> None:
+    words = [*arguments(made_data, tmp_path / "run", "infer.batch_size=100"), "--dry-run", "--nproc-per-node", 2]
+    process = clipbert_process(*words)
+    _, stderr = process.communicate(timeout=300)
+    assert process.returncode == 0, stderr
+    assert stderr.count("dry run: nothing was written") == 1
+    assert "Traceback" not in stderr
+
+
 @pytest.mark.parametrize(
     ("batch", "accumulated", "line"),
     [

@@ -278,11 +278,14 @@ def test_a_dry_run_asks_for_no_new_folder(clipbert: Clipbert, place: Path, made_
 
 
 def test_a_run_without_steps_left_says_so(clipbert: Clipbert, place: Path, made_data: Path) -> None:
-    done = clipbert("finetune", "--run", "run", "--resume", "--data-root", made_data, cwd=place)
+    again = ("finetune", "--run", "run", "--resume", "--data-root", made_data)
+    planned = clipbert(*again, "--dry-run", cwd=place)
+    assert (planned.returncode, "training no batch" in text(planned)) == (0, True), planned.stderr
+    done = clipbert(*again, cwd=place)
     assert (done.returncode, done.stdout) == (0, "run\n"), done.stderr
     assert "run is finished: all 4 of its steps were done before" in text(done)
     shutil.rmtree(place / "run/checkpoints/step_4")
-    done = clipbert("finetune", "--run", "run", "--resume", "--data-root", made_data, cwd=place)
+    done = clipbert(*again, cwd=place)
     assert (done.returncode, "is finished" in text(done)) == (0, False)
 
 

@@ -28,7 +28,7 @@ from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
 from clipbert_cli.commands.terminal import error
-from clipbert_cli.commands.usage import refuse_one_dash, usage_error
+from clipbert_cli.commands.usage import refuse_misread, usage_error
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE, system_error
 from clipbert_cli.memory import is_out_of_memory, memory_full
@@ -40,7 +40,9 @@ class ClipbertGroup(TyperGroup):
     """The group of all subcommands. It turns their errors into one message and the documented exit code."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        refuse_one_dash(self, args)
+        # The messages repeat what was typed, which the parser does not keep.
+        ctx.meta["words"] = tuple(args)
+        refuse_misread(self, args)
         return super().parse_args(ctx, args)
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:

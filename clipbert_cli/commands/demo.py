@@ -74,9 +74,11 @@ def demo(
     begin = time.monotonic()
     for name, values in {"--size": [*SIZES], "--task": [*_TASKS]}.items():
         if folder and not folder.exists() and str(folder) in values:
+            others = options.typed_words(context, without=("folder", name.lstrip("-")))
+            meant = shlex.join(["clipbert", *others, name, str(folder)])
             raise UsageError(
                 f"FOLDER is {folder}, a value of {name}",
-                hint=f"clipbert demo {name} {folder}; if a folder of that name is meant, make it first: mkdir {folder}",
+                hint=f"{meant}; if a folder of that name is meant, make it first: mkdir {folder}",
             )
     # Each task has a folder of its own: the demos of several tasks can be made one after the other.
     folder = folder or Path("demo" if task == "qa" else f"demo_{task}")

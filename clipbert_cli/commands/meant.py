@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
+import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 _MEANT = {
@@ -91,6 +93,72 @@ def option_meant(option: str, command: Any) -> str | None:
         if name in names.split() and (not beside or beside in options):
             return advice
     return f"for example: {example}" if "--output" in meant and example else None
+
+
+def corrected_options(words: Sequence[str], command: Any) -> list[str] | None:
+    """Return the words after a command with our options in place of unknown ones, or None if one is not known."""
+    unknown, known = unknown_options(words, command), options_of(command)
+    corrected: list[str] = []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        name, _, value = word.partition("=")
+        if name not in unknown:
+            corrected.append(word)
+            continue
+        name = "--" + name.lstrip("-").replace("-", "_")
+        ours = next((each for each in (name.replace("_", "-"), *_ours(name)) if each in known), None)
+        key = None if ours else setting_meant(name.lstrip("-"), known)
+        if ours in [*words, *corrected] or not (ours or key):
+            return None
+        value = value or (rest.pop(0) if rest and (ours is None or takes_value(known[ours])) else "")
+        corrected += [ours or "--set", *([f"{key}={value or 'VALUE'}"] if key else [value] if value else [])]
+    return corrected
+
+
+def unknown_options(words: Sequence[str], command: Any) -> dict[str, None]:
+    """Return the options among the words after a command that it does not have, in their order."""
+    known, before = options_of(command), ""
+    unknown: dict[str, None] = {}
+    for word in itertools.takewhile(lambda word: word != "--", words):
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if re.match("--?[A-Za-z]", word) and name not in known and not takes_value(known.get(before)):
+            unknown[name] = None
+        before = word
+    return unknown
+
+
+def options_of(command: Any) -> dict[str, Any]:
+    """Return the options of a command by all of their names."""
+    options = (each for each in command.params if each.param_type_name == "option")
+    return {name: each for each in options for name in each.opts}
+
+
+def takes_value(parameter: Any) -> bool:
+    """Return whether a parameter is an option with a value."""
+    return parameter is not None and parameter.param_type_name == "option" and not parameter.is_flag
+
+
+def words_after(context: Any) -> list[str]:
+    """Return the words that were typed after the name of a command."""
+    words = list(context.meta["words"])
+    for name in context.command_path.removeprefix(context.find_root().command_path).split():
+        words = words[words.index(name) + 1 :]
+    return words
+
+
+def with_nearest_choice(found: Any) -> list[str]:
+    """Return the words of a command line in which an option has none of its choices, with the nearest one."""
+    _, _, listed = found.message.partition(" is not one of ")
+    choices, words = re.findall(r"'([^']*)'", listed), list(found.ctx.meta["words"])
+    for place, word in enumerate(words if choices else ()):
+        name, equals, value = word.partition("=")
+        if name in found.param.opts:
+            at = place if equals else place + 1
+            near = difflib.get_close_matches(value or words[at], choices, n=1, cutoff=0)[0]
+            words[at] = f"{name}={near}" if equals else near
+            return words
+    return []
 
 
 def setting_meant(name: str, options: Any) -> str | None:

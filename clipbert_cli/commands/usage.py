@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.commands.meant import commands_meant, example_of, option_meant, typed_name
+from clipbert_cli.commands.meant import (
+    commands_meant,
+    corrected_options,
+    example_of,
+    option_meant,
+    options_of,
+    takes_value,
+    typed_name,
+    unknown_options,
+    with_nearest_choice,
+    words_after,
+)
 from clipbert_cli.commands.options import is_model, typed_words
 from clipbert_cli.errors import UsageError
 from clipbert_cli.recipe.shipped import shipped_names
@@ -62,19 +74,28 @@ def refuse_no_media(path: Path) -> None:
     )
 
 
-def refuse_one_dash(command: Any, words: Sequence[str]) -> None:
-    """Raise UsageError for a word such as -run, which would be read as -r with the value un.
+def refuse_misread(command: Any, words: Sequence[str]) -> None:
+    """Raise UsageError for words that the parser would read as something else than they are.
+
+    These are a word such as -run, which would be -r with the value un, and an option after one that takes a value, as
+    in `--to $DATA --pack` where the variable is not set.
 
     Args:
         command: the command or group to which the words belong.
     """
-    for word in words:
+    for word, following in itertools.pairwise([*words, ""]):
         command = getattr(command, "commands", {}).get(word, command)
         if word == "--":
             return
+        known = options_of(command)
         long = f"-{word.partition('=')[0]}"
-        if re.match("-[a-z]", word) and any(long in parameter.opts for parameter in command.params):
+        if re.match("-[a-z]", word) and long in known:
             raise UsageError(f"{word}: an option of several letters has two dashes", hint=f"give {long} in its place")
+        if takes_value(known.get(word)) and following.partition("=")[0] in [*known, "-h", "--help"]:
+            raise UsageError(
+                f"{word} is {following!r}, which is an option",
+                hint=f"give a value after {word} (is a variable unset?)",
+            )
 
 
 def usage_error(found: BaseException) -> UsageError | None:
@@ -105,7 +126,10 @@ def _message(kind: str, found: Any) -> str:
         says = says.partition(", unable to parse")[0].replace("a valid integer", "a whole number")
         return f"{typed_name(parameter)}: {says.rstrip('.')}"
     if extra := _extra_words(found):
-        return f"{' '.join(extra)}: {'one word' if len(extra) == 1 else f'{len(extra)} words'} too many"
+        takes = "" if _arguments(found.ctx.command) else f": {found.ctx.command_path} takes no arguments"
+        return f"{' '.join(extra)}: {'one word' if len(extra) == 1 else f'{len(extra)} words'} too many{takes}"
+    if several := _several_unknown(kind, found):
+        return f"no such options: {', '.join(several)}"
     text = found.format_message().rstrip(".")
     # What another program calls so is told by the hint, better than by a name that only looks alike.
     if (unknown := _unknown_command(found)) and commands_meant(unknown, found.ctx.command):
@@ -128,21 +152,50 @@ def _hint(kind: str, found: Any) -> str:
         return f"give {found.option_name} alone" + ("; --run names the run" if found.option_name == "--resume" else "")
     if (context := getattr(found, "ctx", None)) is None:
         return "clipbert --help lists the commands"
-    command, path = context.command, context.command_path
+    command, path = context.command, str(context.command_path)
     if hasattr(command, "commands") and kind == "UsageError":
         return _command_hint(found)
+    if several := _several_unknown(kind, found):
+        return _several_hint(several, context)
     if kind == "NoSuchOption" and (owner := _parent_with(context, found.option_name)):
         return f"it stands before the command: {owner} {found.option_name} {path.removeprefix(f'{owner} ')}"
     if kind == "NoSuchOption" and (meant := option_meant(found.option_name, command)):
         return meant
     if kind == "MissingParameter" and typed_name(found.param) == "--run" and (words := _with_run(context)):
         return f"give the run with --run: {shlex.join(['clipbert', *words])}"
+    if kind == "BadParameter" and (nearest := with_nearest_choice(found)):
+        return shlex.join(["clipbert", *nearest])
     extra = _extra_words(found)
     if extra and (hint := _words_hint(extra, context)):
         return hint
+    if extra not in ([], ["help"]) and not _arguments(command):
+        return shlex.join(["clipbert", *typed_words(context)])
+    if kind == "NoSuchOption" and not _arguments(command) and not any(map(takes_value, command.params)):
+        return path
     if (extra not in ([], ["help"]) or kind == "MissingParameter") and (example := example_of(command)):
         return f"for example: {example}"
     return f"{path} --help explains every argument and option"
+
+
+def _arguments(command: Any) -> list[Any]:
+    return [parameter for parameter in command.params if parameter.param_type_name == "argument"]
+
+
+def _several_unknown(kind: str, found: Any) -> list[str]:
+    """Return all unknown options of a command line that has more than one, and no option of the command above."""
+    if kind != "NoSuchOption" or not found.ctx or _parent_with(found.ctx, found.option_name):
+        return []
+    unknown = unknown_options(words_after(found.ctx), found.ctx.command)
+    return list(unknown) if len(unknown) > 1 and found.option_name in unknown else []
+
+
+def _several_hint(unknown: Sequence[str], context: Any) -> str:
+    """Return the corrected command line, or what to type for each of the unknown options if not all are known."""
+    path, command = context.command_path, context.command
+    if words := corrected_options(words_after(context), command):
+        return f"{path} {shlex.join(words)}"
+    advice = [f"{option}: {meant}" for option in unknown if (meant := option_meant(option, command))]
+    return "; ".join(advice) or f"{path} --help explains every argument and option"
 
 
 def _with_run(context: Any) -> list[str]:
@@ -160,7 +213,8 @@ def _command_hint(found: Any) -> str:
     """Return what to type in place of a command that does not exist."""
     path, root, unknown = found.ctx.command_path, found.ctx.find_root().command_path, _unknown_command(found) or ""
     if names := commands_meant(unknown, found.ctx.command):
-        return f"here it is called {' or '.join(names)}: {path} {names[0]} --help"
+        again = _retyped(found.ctx, names) or f"{names[0]} --help"
+        return f"here it is called {' or '.join(names)}: {path} {again}"
     if Path(unknown).exists() or unknown in shipped_names():
         return f"a command stands before it: {path} {'|'.join(found.ctx.command.commands)} {unknown}"
     other = {
@@ -168,6 +222,20 @@ def _command_hint(found: Any) -> str:
         "version": f"it is an option: {root} --version",
     }
     return other.get(unknown, f"{path} has the commands {', '.join(found.ctx.command.commands)}")
+
+
+def _retyped(context: Any, names: Sequence[str]) -> str | None:
+    """Return our name of a command with the words typed after it, or None if these do not fit or there are none."""
+    if len(names) > 1:
+        return None
+    command = context.command
+    for name in names[0].split():
+        command = command.commands[name]
+    words = words_after(context)[1:]
+    is_option = words and words[0].startswith("-")
+    if not words or unknown_options(words, command) or not (is_option or _arguments(command)):
+        return None
+    return f"{names[0]} {shlex.join(words)}"
 
 
 def _words_hint(words: Sequence[str], context: Any) -> str | None:
@@ -195,7 +263,7 @@ def _with_options(words: Sequence[str], context: Any) -> list[str]:
     """Return those unexpected words that belong to an option of the command, each after its option."""
     options = [each for parameter in context.command.params for each in parameter.opts]
     # The first of the others is a recipe, the second a split.
-    names = [name for name in ("--recipe", "--split") if "--recipe" in options]
+    names = [name for name in ("--recipe", "--split") if {"--recipe", name} <= {*options}]
     names = [name for name in names if context.params.get(name.lstrip("-")) is None]
     named = []
     for word in words:

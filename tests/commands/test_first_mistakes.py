@@ -14,8 +14,11 @@ COLUMNS, LINES = 80, 5
 # The command, what the answer says, and the word in it that leads on.
 MISTAKES = [
     # Another name of a command, a recipe without its option, a setting as an option.
-    ("train -r demo_qa", "no such command 'train'", "here it is called finetune"),
-    ("evaluate preds.jsonl", "no such command 'evaluate'", "here it is called eval"),
+    ("train -r demo_qa", "no such command 'train'", "called finetune: clipbert finetune -r demo_qa"),
+    ("evaluate preds.jsonl", "no such command 'evaluate'", "called eval: clipbert eval preds.jsonl"),
+    ("predict --run runs/qa --split test", "no such command", "clipbert infer --run runs/qa --split test"),
+    ("fit --recipe demo_qa --resume", "no such command", "clipbert finetune --recipe demo_qa --resume"),
+    ("score preds.jsonl --run runs/qa", "no such command", "clipbert eval preds.jsonl --run runs/qa"),
     ("finetune demo_qa", "demo_qa: one word too many", "clipbert finetune --recipe demo_qa"),
     ("finetune", "--recipe is missing", "name a recipe"),
     ("finetune -r demo_qa --batch-size 8", "no such option: --batch-size", "--set train.batch_size=VALUE"),
@@ -46,9 +49,9 @@ MISTAKES = [
     ("finetune -r demo_qa --set train.batch_size =8", "=8: one word too many", "--set train.batch_size=8"),
     ("finetune -r demo_qa --set train.batch_size", "expected KEY=VALUE", "--set KEY=VALUE"),
     # Habits from other programs.
-    ("resume runs/qa", "no such command 'resume'", "here it is called finetune"),
+    ("resume runs/qa", "no such command 'resume'", "here it is called finetune: clipbert finetune --help"),
     ("index videos --run runs/search", "no such command 'index'", "here it is called search"),
-    ("export runs/qa new", "no such command 'export'", "here it is called runs export"),
+    ("export runs/qa new", "no such command 'export'", "runs export: clipbert runs export runs/qa new"),
     ("show vis_db", "no such command 'show'", "here it is called store show or recipes show"),
     ("list", "no such command 'list'", "clipbert assets ls --help"),
     ("runs list", "no such command 'list'", "clipbert runs ls --help"),
@@ -97,7 +100,7 @@ MISTAKES = [
     # Arguments with options before them, options with one dash, options that no command needs.
     ("eval --preds preds.jsonl", "no such option: --preds", "PREDS has no option before it"),
     ("report --predictions preds.jsonl", "no such option: --predictions", "PREDS has no option before it"),
-    ("pack --input videos --output new", "no such option: --input", "clipbert pack videos/ vis_db/msrvtt"),
+    ("pack --input videos --output new", "no such options: --input, --output", "clipbert pack videos/ vis_db/msrvtt"),
     ("search --query 'a dog' videos --run runs/search", "no such option: --query", "TEXT has no option before it"),
     ("recipes show --recipe demo_qa", "no such option: --recipe", "clipbert recipes show msrvtt_qa"),
     ("download --dataset msrvtt_qa", "no such option: --dataset", "ASSET has no option before it"),
@@ -147,6 +150,30 @@ MISTAKES = [
     ("infer --run runs/qa --split test --limit 10", "no such option: --limit", "a shorter file with --set data.splits"),
     ("preview --recipe demo_qa --split val --limit 3", "no such option: --limit", "here it is called --examples N"),
     ("download msrvtt_qa --data-root data", "no such option: --data-root", "here it is called --to DATA"),
+    # Several unknown options, values that are options, words that a command does not take.
+    ("finetune --config demo_qa --work-dir new", "no such options: --config, --work-dir", "--recipe demo_qa --run new"),
+    ("finetune --cfg demo_qa --lr=1e-4", "options: --cfg, --lr", "--recipe demo_qa --set train.learning_rate=1e-4"),
+    ("infer --model runs/qa --subset test -q", "no such options: --model, --subset, -q", "--model: here it is called"),
+    ("ask --ckpt runs/qa --clip a.mp4 what?", "no such options: --ckpt, --clip", "--ckpt: here it is called --run DIR"),
+    ("report preds.jsonl --out new.html --model runs/qa", "no such options", "--output new.html --run runs/qa"),
+    ("download msrvtt_qa --to --pack", "--to is '--pack', which is an option", "is a variable unset?"),
+    ("infer --run --split test", "--run is '--split', which is an option", "give a value after --run"),
+    ("finetune -r --dry-run", "-r is '--dry-run', which is an option", "give a value after -r"),
+    ("finetune -r demo_qa --set --run=new", "--set is '--run=new', which is an option", "give a value after --set"),
+    ("runs plot runs/qa -o --help", "-o is '--help', which is an option", "give a value after -o"),
+    ("doctor runs/qa", "one word too many: clipbert doctor takes no arguments", "clipbert doctor"),
+    ("doctor runs qa --json", "2 words too many: clipbert doctor takes no arguments", "clipbert doctor --json"),
+    ("doctor --device cuda:0", "no such option: --device", "clipbert doctor"),
+    ("recipes ls msrvtt", "clipbert recipes ls takes no arguments", "clipbert recipes ls"),
+    ("finetune -r demo_qa val", "clipbert finetune takes no arguments", "clipbert finetune --recipe demo_qa"),
+    (
+        "demo retrieval --size tiny",
+        "'tiny' is not one of 'smallest', 'small', 'full'",
+        "demo retrieval --size smallest",
+    ),
+    ("demo --task=retrival --seed 3", "'retrival' is not one of", "clipbert demo --task=retrieval --seed 3"),
+    ("infer --run runs/qa --split val --weights em", "'em' is not one of", "--split val --weights ema"),
+    ("pack videos new --kind videos", "'videos' is not one of", "clipbert pack videos new --kind video"),
     # Values.
     (
         "finetune -r demo_qa --set train.precision=half",
@@ -284,7 +311,8 @@ MISTAKES = [
     ("search demo_retrieval 'a dog' --run runs/search", "a shipped recipe", "clipbert preview --recipe demo_retrieval"),
     ("search runs/qa 'a dog' --run runs/search", "the folder of a run", "a folder of media files or a store"),
     ("demo smallest", "FOLDER is smallest, a value of --size", "clipbert demo --size smallest"),
-    ("demo full --task mc", "FOLDER is full, a value of --size", "clipbert demo --size full"),
+    ("demo full --task mc", "FOLDER is full, a value of --size", "clipbert demo --task mc --size full"),
+    ("demo mc --seed 3 --json", "FOLDER is mc, a value of --task", "clipbert demo --seed 3 --json --task mc"),
     ("demo retrieval", "FOLDER is retrieval, a value of --task", "clipbert demo --task retrieval"),
     # Questions and searches.
     ("ask --run runs/qa --video a.mp4 what is this", "QUESTION is 3 words", "--video a.mp4 'what is this'"),

@@ -15,6 +15,8 @@ from clipbert_cli.runs.baseline import blindness, sentences
 
 QUIET_SECONDS = 30.0
 """The time after which a training says where it is, if stderr is no terminal and so shows no bar."""
+ENOUGH_STEPS = 10
+"""The number of steps after the first one from which the remaining time is estimated."""
 
 
 class RateColumn(ProgressColumn):
@@ -97,8 +99,9 @@ class TrainingProgress:
             self._first, self._said = (step, now), now
         elif not self._bar.console.is_terminal and now - self._said >= QUIET_SECONDS:
             first, begin = self._first
-            left = (now - begin) / (step - first) * (self.total - step)
-            self._note_step(step, self._last, f"about {_duration(left)} left")
+            left = _duration((now - begin) / (step - first) * (self.total - step))
+            # The next steps take longer, too, while media are decoded for the first time.
+            self._note_step(step, self._last, f"about {left} left" if step - first >= ENOUGH_STEPS else "")
 
     def _note_step(self, step: int, *facts: str) -> None:
         note("  ".join([f"step {step}/{self.total}", *filter(None, facts)]))

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -75,7 +76,8 @@ class MissingFieldError(RecordError):
             similar = f"; the most similar name is {near[name]}" if near[name] else ""
             said.append(f"no record has {' or '.join(own)}{has}{similar}")
             has = ""
-        settings = " ".join(f"--set data.fields.{name}={there or 'NAME'}" for name, there in near.items())
+        words = (shlex.quote(f"data.fields.{name}={there or 'NAME'}") for name, there in near.items())
+        settings = " ".join(f"--set {word}" for word in words)
         hint = f"name what the files have instead: {settings}, or data.fields in the recipe"
         if alike := [f"{there} to {nearest([there], self.lacking[name])}" for name, there in near.items() if there]:
             hint = f"rename {', '.join(alike)} if that is a misspelling, or {hint}"

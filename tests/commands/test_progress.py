@@ -18,6 +18,7 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
 
     def steps(quiet: float, first: int = 1) -> list[str]:
         monkeypatch.setattr(progress, "QUIET_SECONDS", quiet)
+        monkeypatch.setattr(progress, "ENOUGH_STEPS", 2)
         terminal.stderr.cache_clear()
         with TrainingProgress(10, metric="accuracy") as shown:
             for step in range(first, 5):
@@ -34,7 +35,7 @@ def said(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
 def test_a_long_training_says_where_it_is_and_how_long_it_takes(said) -> None:
     lines = said(0.0)
     assert [re.sub(r"\d+ s left", "N s left", line) for line in lines] == [
-        "step 2/10  about N s left",
+        "step 2/10",
         "step 3/10  loss 1.500  25% waiting for data  about N s left",
         "step 4/10  loss 1.500  25% waiting for data  about N s left",
         "step 4/10  loss 1.500  25% waiting for data  accuracy 50.00",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,12 @@ def test_all_fields_that_a_record_lacks_are_named_together(task: str, names: int
     said, hint = caught.value.everywhere()
     assert len(said) == names
     assert all(f"data.fields.{name}=NAME" in hint for name in caught.value.lacking)
+
+
+@pytest.mark.parametrize("heading", ["video datei", "Video (datei)", "video's", "$video"])
+def test_a_heading_that_a_shell_would_split_is_advised_in_quotes(heading: str) -> None:
+    _, hint = MissingFieldError({"media_id": [heading.upper()]}, [heading]).everywhere()
+    assert f"data.fields.media_id={heading}" in shlex.split(hint.rpartition("name what the files have instead: ")[2])[1]
 
 
 @pytest.mark.parametrize("task", GOOD)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs
+from clipbert_cli.commands.usage import refuse_no_predictions
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
 from clipbert_cli.runs.baseline import listed_scores, sentences
@@ -65,9 +66,10 @@ def evaluate(
             hint="name either the run that predicted or a recipe that has the split",
         )
     options.refuse_exchanged(run, split)
+    refuse_no_predictions((predictions, against), split)
 
     from clipbert_cli.build import build_task
-    from clipbert_cli.infer.made_by import read_meta, recipe_and_split
+    from clipbert_cli.infer.made_by import read_meta, recipe_and_split, refuse_other_task
     from clipbert_cli.infer.score import Scored, evaluate_surely
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
@@ -77,14 +79,16 @@ def evaluate(
     show_logs()
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
     folder = RunFolder.of_model(run)[0] if run else None
+    made = read_meta(predictions)
     loaded, split = recipe_and_split(
-        read_meta(predictions),
+        made,
         command="eval",
         recipe=folder.recipe if folder else recipe,
         split=split,
         overrides=overrides or (),
         data_root=data_root,
     )
+    refuse_other_task(predictions, made, loaded, command="eval")
     task = build_task(loaded)
     examples = read_split(loaded, split, task, task.check_truth)
     found = evaluate_surely(

@@ -10,6 +10,7 @@ import typer
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
+from clipbert_cli.commands.usage import refuse_no_predictions
 from clipbert_cli.errors import UsageError
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarised
@@ -53,7 +54,7 @@ def report_page(
         )
     if predictions is None and (against or blind):
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
-    from clipbert_cli.infer.made_by import read_meta, recipe_and_split
+    from clipbert_cli.infer.made_by import read_meta, recipe_and_split, refuse_other_task
     from clipbert_cli.report.report import Predicted, Shown, write_report
     from clipbert_cli.report.training import made_facts
     from clipbert_cli.splits import files_of
@@ -66,6 +67,7 @@ def report_page(
     if predictions is not None:
         if RunFolder(predictions).recipe.is_file():
             raise UsageError(f"{predictions} is a run, not predictions", hint=f"clipbert report --run {predictions}")
+        refuse_no_predictions((predictions, against, blind), split)
         made = read_meta(predictions)
         loaded, split = recipe_and_split(
             made,
@@ -75,6 +77,7 @@ def report_page(
             overrides=overrides or (),
             data_root=data_root,
         )
+        refuse_other_task(predictions, made, loaded, command="report")
         files_of(loaded, split)
         predicted = Predicted(
             predictions,

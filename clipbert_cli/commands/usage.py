@@ -57,6 +57,19 @@ def refuse_unquoted(name: str, texts: Sequence[str], command: Sequence[str]) -> 
     raise UsageError(f"{name} is {len(texts)} words: {' '.join(texts)}", hint=f"write one text in quotes: {quoted}")
 
 
+def refuse_no_predictions(files: Sequence[Path | None], split: str | None) -> None:
+    """Raise an error for what is given as predictions and is none, before anything else is read."""
+    from clipbert_cli.infer.prediction_lines import check_some
+    from clipbert_cli.infer.score_folder import is_score_folder
+
+    for file in filter(None, files):
+        if is_model(file):
+            predict = ["clipbert", "infer", "--run", str(file), "--split", split or "test", "-o", "FILE"]
+            raise UsageError(f"{file} is a run, not predictions", hint=f"predict with it first: {shlex.join(predict)}")
+        if not is_score_folder(file):
+            check_some(file)
+
+
 def refuse_no_media(path: Path) -> None:
     """Raise UsageError if nothing, a recipe or a run is where media are expected."""
     recipe = path / "recipe.yaml" if (path / "recipe.yaml").is_file() else path

@@ -10,6 +10,7 @@ predictions                 size and CRC-32 of the predictions: a file that was 
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -133,6 +134,22 @@ def recipe_and_split(
     with ExitStack() as stack:
         source = recipe or stack.enter_context(_recipe_of(made.meta or {}))
         return load_recipe(source, overrides=overrides, data_root=data_root), split
+
+
+def refuse_other_task(predictions: Path, made: MadeBy, recipe: Recipe, *, command: str) -> None:
+    """Raise PredictionsError if predictions are known to be of another task than the recipe with which they are read.
+
+    Args:
+        command: the command that reads them, for the example of how to use their own recipe.
+    """
+    own = (made.meta or {}).get("recipe")
+    if isinstance(own, dict) and own.get("task") != recipe.task:
+        again = shlex.join(["clipbert", command, str(predictions)])
+        raise PredictionsError(
+            f"{predictions}: these are predictions of task {own.get('task')} (recipe {own.get('name')}), but recipe "
+            f"{recipe.name} has task {recipe.task}",
+            hint=f"without --recipe and --run, their own recipe and split are used: {again}",
+        )
 
 
 @contextmanager

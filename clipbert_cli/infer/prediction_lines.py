@@ -38,6 +38,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,8 @@ from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import MEDIA_SUFFIXES, Example, Prediction, PredictionKey
 
 INFER_HINT = "clipbert infer --run RUN --split SPLIT -o FILE"
+_DIGESTS = ("text_digest", "texts_digest")
+_ONE_TASK = "these may be predictions of another task: name the recipe and split that were predicted"
 
 # ------------------------------------------------------------------------------------------------ lists of texts
 
@@ -153,6 +156,41 @@ def check_exists(path: Path) -> None:
     if path != Path("-") and (path.is_dir() or not path.exists()):
         what = f"{path} is a folder, not a predictions file" if path.is_dir() else f"{path}: no such predictions file"
         raise PredictionsError(what, hint=INFER_HINT)
+    if path.suffix.lower() in MEDIA_SUFFIXES["video"] | MEDIA_SUFFIXES["image"]:
+        raise PredictionsError(f"{path} is a media file, not a predictions file", hint=INFER_HINT)
+
+
+def check_some(path: Path) -> None:
+    """Raise PredictionsError if no line of a file is a prediction. What can be read only once is not looked at."""
+    check_exists(path)
+    if not path.is_file():
+        return
+    first = ""
+    for record in islice(read_records(path), COUNTED):
+        if isinstance(record, str):
+            first = first or record
+            continue
+        if not record.fields.keys().isdisjoint(_DIGESTS):
+            return
+        try:
+            read_key(record.fields, whole_media=False)
+        except RecordError as exc:
+            first = first or f"{record.place}: {exc}"
+    raise _no_predictions(path, first)
+
+
+def _no_predictions(path: Path, mistake: str) -> PredictionsError:
+    """Return the error for a file without any prediction.
+
+    Args:
+        mistake: its first one; empty if there are no lines.
+    """
+    if not mistake:
+        return PredictionsError(f"{path}: there are no predictions in it", hint=INFER_HINT)
+    return PredictionsError(
+        [f"{path} is not a predictions file: no line of it is a prediction", mistake],
+        hint=f"name the file that {INFER_HINT} wrote",
+    )
 
 
 def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
@@ -165,8 +203,6 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
         PredictionsError: for all torn lines, lines that are no predictions, and keys that occur twice, together.
     """
     check_exists(path)
-    if path.suffix.lower() in MEDIA_SUFFIXES["video"] | MEDIA_SUFFIXES["image"]:
-        raise PredictionsError(f"{path} is a media file, not a predictions file", hint=INFER_HINT)
     # Many mistakes are collected, so that one run names the bad lines of a large file.
     mistakes: list[str] = []
     rows: dict[PredictionKey, Row] = {}
@@ -179,7 +215,7 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
             mistakes.append(record)
             continue
         where = record.place
-        has_digests = has_digests or not {"text_digest", "texts_digest"}.isdisjoint(record.fields)
+        has_digests = has_digests or not record.fields.keys().isdisjoint(_DIGESTS)
         try:
             if ranks_media and "texts" in record.fields:
                 texts = _text_list(record.fields)
@@ -196,20 +232,19 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     if ranks_media and limit is None:
         rows, unlisted = _with_texts(rows, lists)
         mistakes += unlisted
-    if mistakes and not has_digests:
-        raise PredictionsError(
-            [f"{path} is not a predictions file: no line of it is a prediction", mistakes[0]],
-            hint=f"name the file that {INFER_HINT} wrote",
-        )
+    if not rows and not has_digests:
+        raise _no_predictions(path, next(iter(mistakes), ""))
     if mistakes:
-        raise PredictionsError(
-            listed(mistakes, limit=limit), hint="fix or remove these lines, or run clipbert infer again"
-        )
+        raise bad_lines(mistakes, limit=limit, some_fit=bool(rows))
     if not rows:
-        raise PredictionsError(
-            f"{path}: there are no predictions in it", hint="clipbert infer --run RUN --split SPLIT -o FILE"
-        )
+        raise _no_predictions(path, "")
     return rows
+
+
+def bad_lines(mistakes: Sequence[str], *, some_fit: bool, limit: int | None = None) -> PredictionsError:
+    """Return the error for lines that are no predictions of the task; where no line is one, the file may be sound."""
+    hint = "fix or remove these lines, or run clipbert infer again"
+    return PredictionsError(listed(mistakes, limit=limit), hint=hint if some_fit else _ONE_TASK)
 
 
 def read_key(fields: Mapping[str, Any], *, whole_media: bool) -> PredictionKey:

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from clipbert_cli.errors import PredictionsError
-from clipbert_cli.infer.prediction_lines import Row, TextList, named, read_lines
+from clipbert_cli.infer.prediction_lines import Row, TextList, bad_lines, named, read_lines
 from clipbert_cli.infer.score_folder import is_score_folder, read_scores
-from clipbert_cli.printable import listed
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.intervals import Interval, Resampling
 from clipbert_cli.task.measures import Comparison, compare, intervals_of
@@ -207,7 +206,7 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
             except RecordError as exc:
                 mistakes.append(f"{row.where}: {exc}")
     if mistakes:
-        raise PredictionsError(listed(mistakes), hint="fix or remove these lines, or run clipbert infer again")
+        raise bad_lines(mistakes, some_fit=len(mistakes) < len(known))
     left = [example for key, example in of_key.items() if key in known]
     return Joined({key: row.fields for key, row in known.items()}, left, len(missing), len(unknown))
 

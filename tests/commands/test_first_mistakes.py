@@ -358,7 +358,8 @@ MISTAKES = [
     ("eval table.csv --run runs/qa --split test", "table.csv is not a predictions file", "clipbert infer"),
     ("eval txt_db/answers.json --run runs/qa --split test", "is not a predictions file", "clipbert infer"),
     ("eval runs/qa/recipe.yaml --run runs/qa --split test", "is not a predictions file", "clipbert infer"),
-    ("eval table.csv --split test", "what made the predictions is unknown", "clipbert eval preds.jsonl --recipe"),
+    ("eval table.csv --split test", "table.csv is not a predictions file", "clipbert infer"),
+    ("eval alone.jsonl --split test", "what made the predictions is unknown", "clipbert eval preds.jsonl --recipe"),
     ("preview runs/qa/recipe.yaml", "recipe.yaml is a recipe, not a store", "with --recipe"),
     ("preview table.csv", "table.csv is a file of annotations, not a store", "name the folder or store"),
     ("preview a.mp4", "a.mp4 is a single media file, not a store", "name the folder that holds it"),
@@ -366,14 +367,39 @@ MISTAKES = [
     ("store ls txt_db/train.jsonl", "train.jsonl is a file of annotations", "name the folder or store"),
     ("preview empty", "there are no files in empty", "name the folder that holds the media files"),
     ("eval preds.jsonl --recipe demo_qa --split val", "belongs to this split", "name the split and the recipe"),
-    ("eval runs/qa", "runs/qa is a folder, not a predictions file", "clipbert infer"),
+    ("eval runs/qa", "runs/qa is a run, not predictions", "clipbert infer --run runs/qa --split test"),
+    ("eval runs/search/best -r demo_qa --split val", "runs/search/best is a run", "--run runs/search/best --split val"),
+    ("eval preds.jsonl --against runs/qa", "runs/qa is a run, not predictions", "clipbert infer --run runs/qa"),
+    ("eval vis_db -r demo_qa --split val", "vis_db is a folder, not a predictions file", "clipbert infer"),
     ("eval a.mp4 --run runs/qa --split test", "a.mp4 is a media file, not a predictions file", "clipbert infer"),
     ("report a.mp4 --run runs/qa --split test -o new.html", "a.mp4 is a media file", "clipbert infer"),
     ("eval images/test0000.jpg --recipe demo_mc --split val", "images/test0000.jpg", "clipbert infer"),
     ("eval nope.jsonl --run runs/qa", "nope.jsonl: no such predictions file", "clipbert infer"),
     ("report nope.jsonl -o new.html", "nope.jsonl: no such predictions file", "clipbert infer"),
     ("runs plot runs/qa -o curves.txt", "--output is curves.txt", "name a .png file"),
-    ("eval runs/qa --recipe demo_qa --split test", "runs/qa is a folder, not a predictions file", "clipbert infer"),
+    ("eval runs/qa --recipe demo_qa --split test", "runs/qa is a run", "clipbert infer --run runs/qa --split test"),
+    # What is given as predictions is examined before the data of the recipe, which are not there, and before the page.
+    ("eval a.mp4 -r demo_qa --split test --data-root empty", "a.mp4 is a media file", "clipbert infer"),
+    ("eval notes.txt -r demo_qa --split test --data-root empty", "there are no predictions in it", "clipbert infer"),
+    ("eval table.csv -r demo_mc --split test --data-root empty", "table.csv is not a predictions", "clipbert infer"),
+    ("eval nope -r demo_qa --split test --data-root empty", "nope: no such predictions file", "clipbert infer"),
+    ("eval preds.jsonl --against a.mp4 --data-root empty", "a.mp4 is a media file", "clipbert infer"),
+    ("report a.mp4 --run runs/qa --split test -o notes.txt", "a.mp4 is a media file", "clipbert infer"),
+    ("report table.csv --run runs/qa --split test -o notes.txt", "table.csv is not a predictions", "clipbert infer"),
+    ("report videos --run runs/qa --split test -o notes.txt", "videos is a folder, not", "clipbert infer"),
+    ("report preds.jsonl --blind a.mp4 -o notes.txt", "a.mp4 is a media file", "clipbert infer"),
+    # Predictions of another task: the meta file beside them says which, or else no line fits.
+    (
+        "eval scores.jsonl --recipe demo_qa --split test",
+        "task retrieval (recipe demo_retrieval), but recipe demo_qa has task open_ended_qa",
+        "clipbert eval scores.jsonl",
+    ),
+    ("eval preds.jsonl -r demo_retrieval --split test", "(recipe demo_qa)", "their own recipe and split are used"),
+    ("eval preds.jsonl --run runs/search", "(recipe demo_qa), but recipe demo_retrieval", "clipbert eval preds.jsonl"),
+    ("report scores.jsonl -r demo_qa --split test -o notes.txt", "(recipe demo_retrieval)", "clipbert report scores.j"),
+    ("eval alone.jsonl -r demo_retrieval --split test", "scores must be", "may be predictions of another task"),
+    ("eval alone.jsonl -r demo_mc --split test", "alone.jsonl", "name the"),
+    ("report alone.jsonl -r demo_retrieval --split test -o new.html", "scores must be", "of another task"),
     ("download msrvtt-qa", "similar names: msrvtt_qa", "clipbert assets ls"),
     ("demo videos", "videos is not empty", "name another folder"),
     ("finetune -r demo_qa --run new --device gpu", "--device is 'gpu'", "cpu, cuda or cuda:N"),
@@ -400,6 +426,10 @@ def world(trained_run: Path, retrieval_run: Path, made_data: Path, tmp_path_fact
 def predicted(clipbert: Clipbert, world: Path) -> Path:
     done = clipbert("infer", "--run", "runs/qa", "--split", "test", "-o", "preds.jsonl", cwd=world)
     assert done.returncode == 0, done.stderr
+    done = clipbert("infer", "--run", "runs/search", "--split", "test", "-o", "scores.jsonl", cwd=world)
+    assert done.returncode == 0, done.stderr
+    # A copy without its meta file.
+    shutil.copy(world / "preds.jsonl", world / "alone.jsonl")
     return world
 
 

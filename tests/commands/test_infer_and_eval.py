@@ -337,7 +337,7 @@ def test_predictions_of_gigabytes_are_not_compared_with_their_meta_file(
 
 @pytest.mark.parametrize("given", [[], ["--run", "runs/x", "--recipe", "demo_qa"]])
 def test_eval_takes_either_a_run_or_a_recipe(clipbert: Clipbert, tmp_path: Path, given: list[str]) -> None:
-    (tmp_path / "preds.jsonl").touch()
+    (tmp_path / "preds.jsonl").write_text('{"media_id": "a", "text_digest": "b"}\n')
     done = clipbert("eval", "preds.jsonl", "--split", "test", *given, cwd=tmp_path)
     assert done.returncode == 2
     assert "--run" in done.stderr

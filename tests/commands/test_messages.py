@@ -331,7 +331,7 @@ def test_runs_ls_of_a_run_lists_it(clipbert: Clipbert, place: Path) -> None:
 def test_wrong_words_are_answered_with_what_to_type(
     clipbert: Clipbert, tmp_path: Path, command: str, message: str, hint: str
 ) -> None:
-    (tmp_path / "preds.jsonl").touch()
+    (tmp_path / "preds.jsonl").write_text('{"media_id": "a", "text_digest": "b"}\n')
     done = clipbert(*command.split(), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     said, following = done.stderr.strip().split("\n")

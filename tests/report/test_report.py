@@ -385,7 +385,7 @@ def test_trainings_alone_are_compared(
     ],
 )
 def test_wrong_usage_is_one_message(clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str) -> None:
-    (tmp_path / "p.jsonl").touch()
+    (tmp_path / "p.jsonl").write_text('{"media_id": "a", "text_digest": "b"}\n')
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.yaml").touch()
     done = clipbert("report", *arguments, cwd=tmp_path)
@@ -399,7 +399,7 @@ def test_wrong_usage_is_one_message(clipbert: Clipbert, tmp_path: Path, argument
 def test_the_hint_names_the_command_that_was_used(
     clipbert: Clipbert, tmp_path: Path, command: str, given: list[str]
 ) -> None:
-    (tmp_path / "p.jsonl").touch()
+    (tmp_path / "p.jsonl").write_text('{"media_id": "a", "text_digest": "b"}\n')
     done = clipbert(command, "p.jsonl", *given, cwd=tmp_path)
     assert done.returncode == 2
     said = " ".join(done.stderr.split())

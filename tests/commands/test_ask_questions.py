@@ -79,6 +79,10 @@ def test_a_bad_line_is_an_answer_with_its_error_and_the_others_are_answered(
     done = clipbert("ask", "--run", trained_run, "--questions", "-", stdin=as_lines([good, line, good]))
     assert done.returncode == 1
     first, bad, last = rows(done)
+    # The place of a row in a batch may change the last digits of its scores, as processors do.
+    tops = [{each["answer"]: each["score"] for each in row.pop("top")} for row in (first, last)]
+    assert tops[0] == pytest.approx(tops[1])
+    assert first.pop("score") == pytest.approx(last.pop("score"))
     assert first == last
     assert "answer" in first
     assert error in bad["error"]

@@ -177,7 +177,8 @@ def _errors_of(repository: Repository) -> Iterator[None]:
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hugging Face Hub cannot be reached"
         raise DownloadError(
             f"{repository}: {reason}, and {constants.HF_HUB_CACHE} does not have its files",
-            hint="connect once with clipbert download, or set HF_HOME to the folder that has them",
+            hint=f"{'unset HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else 'connect this machine to the network'}, or "
+            f"set HF_HOME to a folder where clipbert download {repository} has put them",
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code

@@ -10,6 +10,7 @@ A part is named `asset/part`. Every figure has a `mark` that says how reliable i
 from __future__ import annotations
 
 import fnmatch
+import re
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
@@ -240,9 +241,12 @@ class Catalog(CatalogEntry):
 
         names = [*self.assets, *(recipe for recipe in self.recipes if "*" not in recipe), *self.parts()]
         close = get_close_matches(name, names, n=3)
+        on_hub = ""
+        if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and name.partition("/")[0] not in self.assets:
+            on_hub = f"; for a model of the Hugging Face Hub: clipbert download hf:{name}"
         return UsageError(
             f"{name!r} is not an asset, a part or a recipe" + (f"; similar names: {', '.join(close)}" if close else ""),
-            hint="list all names with: clipbert assets ls",
+            hint="list all names with: clipbert assets ls" + on_hub,
         )
 
 

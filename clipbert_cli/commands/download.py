@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -29,6 +30,7 @@ OnlyOption = Annotated[
 
 
 def download(
+    context: typer.Context,
     assets: Annotated[
         list[str],
         options.argument(
@@ -75,12 +77,20 @@ def download(
             raise UsageError(
                 "assets and models of the Hub were named together", hint="download them one after the other"
             )
+        if given := options.typed_words(context, without=("assets",))[1:]:
+            raise UsageError(
+                f"{' '.join(given)} has no effect on models of the Hub, which are kept where HF_HOME says",
+                hint=f"leave it out, or keep them in DIR with: HF_HOME=DIR clipbert download {shlex.join(assets)}",
+            )
         print_result(*(str(local_folder(name)) for name in assets))
         return
     if mirror is not None and not is_address(mirror):
         raise UsageError(f"--mirror is {mirror!r}: an address that starts with http:// or https:// was expected")
     loaded = load_catalog(catalog)
     parts = loaded.select(assets, only=only)
+    for demo in (name for name in assets if name.startswith("demo_") and loaded.needs_of(name) == []):
+        task = demo.removeprefix("demo_")
+        note(f"{demo} needs no download, its data are made by: clipbert demo --task {task}")
     plan = make_plan(loaded, parts, to, source=source, pack=pack)
     if dry_run:
         if as_json:
@@ -97,7 +107,13 @@ def download(
         _pack(plan, results)
     if as_json:
         print_json(result_document(plan, results))
-    show_results(plan, results, command=f"clipbert download {' '.join(assets)} --to {to}", as_json=as_json)
+    show_results(
+        plan,
+        results,
+        command=shlex.join(["clipbert", *options.typed_words(context)]),
+        by_hand=options.typed_words(context, without=("assets", "source", "only"))[1:],
+        as_json=as_json,
+    )
     if any(result.state != "complete" for result in results):
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -138,11 +139,14 @@ def result_document(plan: DownloadPlan, results: Sequence[PartResult]) -> dict[s
     }
 
 
-def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: str, as_json: bool) -> None:
+def show_results(
+    plan: DownloadPlan, results: Sequence[PartResult], *, command: str, by_hand: Sequence[str], as_json: bool
+) -> None:
     """Print one line per part on stdout (not with `as_json`); warnings, errors and instructions go to stderr.
 
     Args:
         command: the command that continues a download that failed.
+        by_hand: the options of a command that takes files that were fetched by hand.
     """
     for result in results:
         for warning in result.warnings:
@@ -163,7 +167,7 @@ def show_results(plan: DownloadPlan, results: Sequence[PartResult], *, command: 
         note(*_other_ways(unadvised, command))
     # What is fetched by hand needs a network, too.
     manual = [] if offline else [result for result in results if result.state == "manual"]
-    for line in _instructions(plan, manual):
+    for line in _instructions(plan, manual, by_hand):
         note(line)
     for result in results:
         part, store = result.part, plan.layout.store(result.part)
@@ -199,7 +203,7 @@ def _lines(errors: Sequence[str]) -> list[str]:
     return lines
 
 
-def _instructions(plan: DownloadPlan, results: Sequence[PartResult]) -> list[str]:
+def _instructions(plan: DownloadPlan, results: Sequence[PartResult], given_options: Sequence[str]) -> list[str]:
     """Return what the user does for each part that no source gave."""
     if not results:
         return []
@@ -211,5 +215,6 @@ def _instructions(plan: DownloadPlan, results: Sequence[PartResult]) -> list[str
         lines += [f"   {line}" for line in (result.part.manual or "").strip().splitlines()]
         if result.part.files:
             lines.append("   Files: " + ", ".join(file.rsplit("/", 1)[1] for file in result.part.files))
-        lines.append(f"   Then run: clipbert download {result.name} --to {plan.layout.data} --source {given}")
+        again = shlex.join(["clipbert", "download", result.name, *given_options, "--source", given])
+        lines.append(f"   Then run: {again}")
     return lines

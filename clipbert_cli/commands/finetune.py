@@ -102,6 +102,12 @@ def finetune(
                 "--run is missing: --resume continues a run", hint="name its folder: --run runs/NAME --resume"
             )
         raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
+    if resume and run is None and not (folder / "recipe.yaml").is_file():
+        words = ["clipbert", *options.typed_words(context), "--run", "FOLDER"]
+        raise RunError(
+            f"--run is missing, and {folder}, where it would be by default, is no run",
+            hint=f"give the folder of the run: {shlex.join(words)}",
+        )
     resume = resume or (requeue and was_requeued() and folder.exists())
     loaded = given or _own_recipe(folder, overrides, data_root, resume=resume)
     if not resume:

@@ -19,6 +19,7 @@ import lmdb
 from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
+from clipbert_cli.printable import shortened
 from clipbert_cli.store import discover, records
 from clipbert_cli.store.environment import Environment, open_environment
 from clipbert_cli.store.source import FrameFolders, MediaFolder, MediaSource
@@ -109,7 +110,10 @@ def open_store(path: Path) -> LmdbStore:
     """
     if path.is_dir() and not is_lmdb(path):
         is_run = (path / "recipe.yaml").is_file()
+        inside = sorted(str(file.parent) for depth in ("*", "*/*") for file in path.glob(f"{depth}/{DATA_FILE}"))
         hint = "it is the folder of a run: name a store of media" if is_run else f"clipbert pack {path} <new store>"
+        if inside and not is_run:
+            hint = f"name a store in it: {shortened(inside, 2)}"
         raise StoreError(f"{path} is a folder without {DATA_FILE}, not a store", hint=hint)
     if not path.exists():
         hint = discover.unmatched_pattern([path]) or f"make it with: clipbert pack <folder> {path}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+import shlex
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -64,7 +65,7 @@ def pack_media(
             files have one media id, or no file could be packed.
         OutputError: the store cannot be written.
     """
-    _check_store(store, add=add)
+    _check_store(store, sources, add=add)
     media, not_taken, kind = _find_media(sources, kind) if frame_rate is None else _find_frame_folders(sources, kind)
     if kind == "image" and (transcode or on_duplicate == "longest"):
         raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
@@ -98,7 +99,7 @@ def pack_media(
     return dataclasses.replace(summary, not_taken=tuple(not_taken))
 
 
-def _check_store(store: Path, *, add: bool) -> None:
+def _check_store(store: Path, sources: Sequence[Path], *, add: bool) -> None:
     try:
         os.fspath(store).encode()
     except UnicodeEncodeError as exc:
@@ -110,7 +111,12 @@ def _check_store(store: Path, *, add: bool) -> None:
             f"{store} exists and is no store", hint="the new store comes last: clipbert pack FILES_OR_FOLDERS STORE"
         )
     if add and not (store / DATA_FILE).is_file():
-        raise StoreError(f"{store} is not a store to add to", hint="leave --add out to make a new one")
+        hint = "leave --add out to make a new one"
+        stores = [source for source in sources if (source / DATA_FILE).is_file()]
+        if len(stores) == 1:
+            words = [*(source for source in sources if source not in stores), store, *stores]
+            hint = f"the store comes last: clipbert pack --add {shlex.join(map(str, words))}"
+        raise StoreError(f"{store} is not a store to add to", hint=hint)
 
 
 def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], list[Path], Kind]:

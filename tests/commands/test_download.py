@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_data_to_fetch_by_hand_comes_with_instructions(world):
         "== lab/closed: photographs on request",
         "   Fill in the form at http://lab/form.",
         "   Then unpack what they send.",
-        f"   Then run: clipbert download lab/closed --to {world.data} --source FOLDER",
+        f"   Then run: clipbert download lab/closed --to {world.data} --catalog {world.catalog} --source FOLDER",
         f"next: clipbert pack {world.data}/media/lab {world.data}/vis_db/lab",
     ]
     result = world.json("lab", code=1)
@@ -317,12 +318,37 @@ def test_a_data_folder_that_cannot_be_made_is_reported(world, tmp_path):
     assert "error:" in done.stderr
 
 
+@pytest.mark.parametrize("options", [["--pack"], ["--keep-archives", "--workers", "2"], ["--mirror", "http://[::1]:9"]])
+def test_the_commands_that_are_named_keep_the_options_that_were_given(world, options):
+    for page in world.pages.values():
+        page.statuses = [403] * 9
+    lines = world.run("lab", *options, code=1).stderr.splitlines()
+    (again,) = (line for line in lines if "continues the download: clipbert download lab --to" in line)
+    by_hand = [line for line in lines if "Then run: clipbert download lab/" in line]
+    assert by_hand
+    for line in (again, *by_hand):
+        assert shlex.join(options) in line
+        assert f"--catalog {world.catalog}" in line
+
+
+@pytest.mark.parametrize("task", ["qa", "retrieval", "mc"])
+def test_the_data_of_a_demo_are_said_to_be_made_by_it(world, task):
+    done = world.run(f"demo_{task}")
+    assert done.stdout == ""
+    assert f"demo_{task} needs no download, its data are made by: clipbert demo --task {task}" in done.stderr
+
+
 @pytest.mark.skipif(not can_be_without_network(), reason="this user may not make a network namespace")
 @pytest.mark.parametrize(
-    ("name", "parts"), [("msrvtt_qa", "5 parts of 5"), ("bert-base-uncased", "1 part of 1"), ("msvd", "2 parts of 3")]
+    ("words", "parts"),
+    [
+        ("msrvtt_qa --to data", "5 parts of 5"),
+        ("bert-base-uncased --to data", "1 part of 1"),
+        ("msvd --to data --pack --keep-archives", "2 parts of 3"),
+    ],
 )
-def test_without_a_network_one_short_answer_is_given_and_no_folder_is_left(tmp_path, name, parts):
-    command = ["unshare", "-rn", sys.executable, "-m", "clipbert_cli", "download", name, "--to", "data"]
+def test_without_a_network_one_short_answer_is_given_and_no_folder_is_left(tmp_path, words, parts):
+    command = ["unshare", "-rn", sys.executable, "-m", "clipbert_cli", "download", *words.split()]
     done = subprocess.run(
         command,
         cwd=tmp_path,
@@ -335,6 +361,6 @@ def test_without_a_network_one_short_answer_is_given_and_no_folder_is_left(tmp_p
     assert done.returncode == 1
     said, following = done.stderr.splitlines()
     assert said == f"error: no network: {parts} could not be downloaded"
-    assert f"clipbert download {name} --to data" in following
+    assert f"clipbert download {words};" in following
     assert "--source FOLDER takes them" in following
     assert not any((tmp_path / "data").iterdir())

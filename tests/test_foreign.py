@@ -226,6 +226,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 # Parts of the readers above, and a reader of what the same command has just written.
 PARTS = {
     "commands.completion_values: _yaml": "recipe.values: read_text",  # completion ignores every error
+    "recipe.shipped: _refuse_predictions": "infer.made_by: read_meta",  # what has no sound meta file may be a recipe
     "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
     "text.record_files: _record": "text.record_files: _read_lines",
     "text.record_files: _reader": "text.record_files: _read_table",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs
-from clipbert_cli.commands.usage import refuse_no_predictions
+from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_predictions
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
 from clipbert_cli.runs.baseline import listed_scores, sentences
@@ -89,6 +89,7 @@ def evaluate(
         data_root=data_root,
     )
     refuse_other_task(predictions, made, loaded, command="eval")
+    refuse_absent_data(loaded)
     task = build_task(loaded)
     examples = read_split(loaded, split, task, task.check_truth)
     found = evaluate_surely(

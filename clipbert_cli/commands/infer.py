@@ -14,6 +14,7 @@ import typer
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import nowhere, writing
 from clipbert_cli.commands.terminal import is_muted, mute, note, show_logs
+from clipbert_cli.commands.usage import refuse_absent_data
 from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ def infer(
     show_logs()
     selection = model.selection(recipe=recipe, data_root=data_root)
     # Before the output: who names no run or no split learns nothing from a file that exists.
-    files_of(selected_recipes(selection)[0], request.split)
+    selected = selected_recipes(selection)[0]
+    files_of(selected, request.split)
+    refuse_absent_data(selected)
     with start_world(model.device) as world:
         # All processes predict and gather; the main one writes and prints.
         if not world.is_main:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +11,13 @@ import typer
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import note, show_logs, warn
-from clipbert_cli.commands.usage import refuse_no_media
+from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_media
 from clipbert_cli.errors import UsageError
 from clipbert_cli.types import Kind
 
 
 def preview(
+    context: typer.Context,
     media: Annotated[
         Path | None, options.argument("[MEDIA]", "A folder of media files or a store, to preview without annotations.")
     ] = None,
@@ -39,6 +41,9 @@ def preview(
 
     Example: clipbert preview --recipe msrvtt_qa --split train -o preview.html
     """
+    if media is None and recipe and split is None:
+        again = shlex.join(["clipbert", *options.typed_words(context), "--split", "train"])
+        raise UsageError("--split is missing", hint=f"name the split, for example: {again}")
     if (media is None) == (recipe is None) or (recipe is None) != (split is None):
         raise UsageError(
             "name either MEDIA, or --recipe and --split",
@@ -52,6 +57,7 @@ def preview(
     loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root) if recipe else None
     if loaded is not None and split is not None:
         files_of(loaded, split)
+        refuse_absent_data(loaded)
     elif media is not None:
         refuse_no_media(media)
     with writing(output, overwrite=overwrite, mode="wb") as stream:

@@ -10,7 +10,7 @@ import typer
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import writing
 from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
-from clipbert_cli.commands.usage import refuse_no_predictions
+from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_predictions
 from clipbert_cli.errors import UsageError
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarised
@@ -79,6 +79,7 @@ def report_page(
         )
         refuse_other_task(predictions, made, loaded, command="report")
         files_of(loaded, split)
+        refuse_absent_data(loaded)
         predicted = Predicted(
             predictions,
             loaded,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -38,12 +39,18 @@ def list_runs(
     if as_json:
         print_json([asdict(run) for run in found])
     elif not found:
-        note(f"no runs in {folder}")
+        note(f"no runs in {folder}{_runs_below(folder)}")
     else:
         print_table(("run", "state", "step", "best"), [_row(run) for run in found])
         warn_of_each("damaged", [(run.run, run.problem or "") for run in damaged])
     if damaged:
         raise typer.Exit(1)
+
+
+def _runs_below(folder: Path) -> str:
+    """Return how to list the runs of a folder inside, as the rest of a sentence; empty if there are none."""
+    below = min((file.parent.parent for file in folder.glob("*/*/recipe.yaml")), default=None)
+    return f"; there are some in {below}: {shlex.join(['clipbert', 'runs', 'ls', str(below)])}" if below else ""
 
 
 def _row(run: RunSummary) -> tuple[str, str, str, str]:

@@ -7,7 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.commands.meant import (
     commands_meant,
@@ -23,8 +23,12 @@ from clipbert_cli.commands.meant import (
 )
 from clipbert_cli.commands.options import is_model, typed_words
 from clipbert_cli.errors import UsageError
+from clipbert_cli.printable import shortened
 from clipbert_cli.recipe.shipped import shipped_names
 from clipbert_cli.store.discover import unmatched_pattern
+
+if TYPE_CHECKING:
+    from clipbert_cli.recipe.schema import Recipe
 
 
 def refuse_empty(name: str, texts: Sequence[str]) -> None:
@@ -68,6 +72,28 @@ def refuse_no_predictions(files: Sequence[Path | None], split: str | None) -> No
             raise UsageError(f"{file} is a run, not predictions", hint=f"predict with it first: {shlex.join(predict)}")
         if not is_score_folder(file):
             check_some(file)
+
+
+def refuse_absent_data(recipe: Recipe) -> None:
+    """Raise UsageError if nothing that the recipe names is there: its root is another folder, or still empty."""
+    from clipbert_cli.hub import is_hub_name
+    from clipbert_cli.recipe.load import resolve
+
+    data, model = recipe.data, recipe.model
+    of_splits = [file for split in data.splits.values() if split for file in (split.annotations, split.media)]
+    named = [data.answers, *of_splits, model.vocabulary, model.weights.checkpoint, model.visual.weights]
+    files = dict.fromkeys(file for file in named if file and not is_hub_name(file))
+    if of_splits and not any(resolve(recipe, file).exists() for file in files):
+        from clipbert_cli.assets.catalog import load_catalog
+
+        download = f"; clipbert download {recipe.name} --to DIR --pack makes it"
+        origin = recipe.origin("data.root")
+        stated = f", or correct data.root ({origin})" if origin and origin != "--data-root" else ""
+        raise UsageError(
+            f"nothing that the recipe names is in {resolve(recipe, '.')}: {shortened([*files], 2)}",
+            hint=f"give the folder that holds these with --data-root DIR{stated}"
+            + (download if load_catalog().needs_of(recipe.name) else ""),
+        )
 
 
 def refuse_no_media(path: Path) -> None:

@@ -6,7 +6,8 @@ import difflib
 import os
 from pathlib import Path
 
-from clipbert_cli.errors import RecipeError
+from clipbert_cli.errors import RecipeError, UnreadableError
+from clipbert_cli.foreign import read_json
 
 
 def shipped_folder() -> Path:
@@ -19,6 +20,21 @@ def shipped_folder() -> Path:
 def shipped_names() -> list[str]:
     """Return the names of the shipped recipes, without the bases for others, whose files start with `_`."""
     return sorted(path.stem for path in shipped_folder().glob("*.yaml") if not path.name.startswith("_"))
+
+
+def _refuse_predictions(name: str) -> None:
+    """Raise RecipeError for predictions, which a meta file beside them tells, with the recipe that made them."""
+    try:
+        meta = read_json(Path(f"{os.path.expanduser(name)}.meta.json"))
+    except (OSError, UnreadableError):
+        return
+    made = meta.get("recipe") if isinstance(meta, dict) else None
+    if not isinstance(made, dict):
+        return
+    own = made.get("name")
+    # The run has the settings of a recipe that is not shipped.
+    file = own if own in shipped_names() else Path(str(meta.get("run"))) / "recipe.yaml"
+    raise RecipeError(f"{name} is a file of predictions, made with recipe {own}", hint=f"name that recipe: {file}")
 
 
 def find_recipe(name_or_path: str | Path) -> Path:
@@ -38,6 +54,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
             f"{text} is the folder of a run, not a recipe",
             hint=f"name its recipe, {Path(text) / 'recipe.yaml'}; a training goes on with --run {text} --resume",
         )
+    _refuse_predictions(text)
     if isinstance(name_or_path, Path) or "/" in text or text.endswith((".yaml", ".yml")):
         return Path(os.path.expanduser(text))
     shipped = shipped_folder() / f"{text}.yaml"

@@ -123,7 +123,7 @@ def test_images_are_answered_too(clipbert: Clipbert, trained_run: Path, tmp_path
         (["--split", "test", "--checkpoint", "step_9"], 1, "no checkpoint 'step_9'; it has step_2, step_4"),
         (["--split", "test", "--set", "infer.clips=3"], 2, "infer.clips: unknown key"),
         (["--split", "test", "-o", "/absent/preds.jsonl"], 1, "/absent/preds.jsonl cannot be written"),
-        (["--split", "test", "--data-root", "/absent"], 1, "no such annotation file"),
+        (["--split", "test", "--data-root", "/absent"], 2, "nothing that the recipe names is in /absent"),
         (["--split", "test", "--device", "cuda:99"], 2, "cuda:99"),
         (["--split", "test", "--device", "toaster"], 2, "toaster"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Callable
@@ -56,6 +57,21 @@ def test_no_runs_are_no_error(clipbert: Clipbert, tmp_path: Path) -> None:
     done = clipbert("runs", "ls", tmp_path)
     assert (done.returncode, done.stdout) == (0, "")
     assert "no runs in" in done.stderr
+    assert "clipbert runs ls" not in done.stderr
+
+
+@pytest.mark.parametrize("folders", [["runs/qa"], ["my runs/one", "my runs/two"], ["a/first", "b/second", "none"]])
+def test_runs_one_folder_further_down_are_named(clipbert: Clipbert, tmp_path: Path, folders: list[str]) -> None:
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+        if folder != "none":
+            (tmp_path / folder / "recipe.yaml").touch()
+    done = clipbert("runs", "ls", ".", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "")
+    parent = folders[0].partition("/")[0]
+    assert f"there are some in {parent}: {shlex.join(['clipbert', 'runs', 'ls', parent])}" in " ".join(
+        done.stderr.split()
+    )
 
 
 def test_curves_of_one_run_or_of_several_are_drawn_and_not_overwritten(

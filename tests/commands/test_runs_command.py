@@ -241,8 +241,8 @@ def test_one_damaged_run_does_not_hide_the_others(
 )
 def test_a_link_to_itself_is_no_run(words: str, clipbert: Clipbert, tmp_path: Path) -> None:
     loop(tmp_path / "loop")
-    for name in ("preds.jsonl", "a.mp4"):
-        (tmp_path / name).touch()
+    (tmp_path / "a.mp4").touch()
+    (tmp_path / "preds.jsonl").write_text('{"media_id": "a", "text_digest": "b"}\n')
     done = clipbert(*words.split(), cwd=tmp_path)
     assert done.returncode in (1, 2)
     assert done.stderr.count("error: ") == 1

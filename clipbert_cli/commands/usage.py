@@ -209,8 +209,8 @@ def _hint(kind: str, found: Any) -> str:
         return hint
     if extra not in ([], ["help"]) and not _arguments(command):
         return shlex.join(["clipbert", *typed_words(context)])
-    if kind == "NoSuchOption" and not _arguments(command) and not any(map(takes_value, command.params)):
-        return path
+    if kind == "NoSuchOption" and not any(map(takes_value, command.params)) and not _arguments(command):
+        return f"{path} --help" if hasattr(command, "commands") else path
     if (extra not in ([], ["help"]) or kind == "MissingParameter") and (example := example_of(command)):
         return f"for example: {example}"
     return f"{path} --help explains every argument and option"

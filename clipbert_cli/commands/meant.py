@@ -43,7 +43,7 @@ _MEANT = {
     "RUN": "--run --model --ckpt",
     "OUT": "--out --o --output --output_dir",
     "NAME|FILE": "--recipe --config --r --name",
-    "ASSET": "--asset --assets --dataset --name",
+    "ASSET": "--recipe --asset --assets --dataset --name",
     "FOLDER": "--output --out --o --folder --dir --to",
 }
 """Our commands, options and arguments, and what other programs call them: options with two dashes and underscores."""
@@ -87,7 +87,7 @@ def option_meant(option: str, command: Any) -> str | None:
     example = example_of(command)
     if example and (place := next((each for each in meant if each in arguments), None)):
         return f"{place} has no option before it; for example: {example}"
-    if name in ("video", "image") and "--split" in options:
+    if name in ("video", "videos", "image", "images", "input", "file") and "--split" in options:
         return 'it asks about a split; about files: clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
     for names, (beside, advice) in _NEEDLESS.items():
         if name in names.split() and (not beside or beside in options):

@@ -113,16 +113,19 @@ def refuse_no_media(path: Path) -> None:
     )
 
 
+_PATHS = ("--data-root", "--run", "--to", "--output", "-o", "--recipe", "-r", "--source", "--catalog")
+
+
 def refuse_misread(command: Any, words: Sequence[str]) -> None:
     """Raise UsageError for words that the parser would read as something else than they are.
 
-    These are a word such as -run, which would be -r with the value un, and an option after one that takes a value, as
-    in `--to $DATA --pack` where the variable is not set.
+    These are a word such as -run, which would be -r with the value un, and what an unset variable leaves: an option
+    after one that takes a value, as in `--to $DATA --pack`, and an empty path, which would be the current folder.
 
     Args:
         command: the command or group to which the words belong.
     """
-    for word, following in itertools.pairwise([*words, ""]):
+    for word, following in itertools.zip_longest(words, words[1:]):
         command = getattr(command, "commands", {}).get(word, command)
         if word == "--":
             return
@@ -130,7 +133,10 @@ def refuse_misread(command: Any, words: Sequence[str]) -> None:
         long = f"-{word.partition('=')[0]}"
         if re.match("-[a-z]", word) and long in known:
             raise UsageError(f"{word}: an option of several letters has two dashes", hint=f"give {long} in its place")
-        if takes_value(known.get(word)) and following.partition("=")[0] in [*known, "-h", "--help"]:
+        name, equals, value = word.partition("=")
+        if name in _PATHS and name in known and (value if equals else following) == "":
+            raise UsageError(f"{name} is empty", hint=f"give a path after {name} (is a variable unset?)")
+        if takes_value(known.get(word)) and (following or "").partition("=")[0] in [*known, "-h", "--help"]:
             raise UsageError(
                 f"{word} is {following!r}, which is an option",
                 hint=f"give a value after {word} (is a variable unset?)",

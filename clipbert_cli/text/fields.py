@@ -80,7 +80,10 @@ class MissingFieldError(RecordError):
         settings = " ".join(f"--set {word}" for word in words)
         hint = f"name what the files have instead: {settings}, or data.fields in the recipe"
         if alike := [f"{there} to {nearest([there], self.lacking[name])}" for name, there in near.items() if there]:
-            hint = f"rename {', '.join(alike)} if that is a misspelling, or {hint}"
+            rename = f"rename {', '.join(alike)}"
+            # A name that is none of ours is the recipe's, which then is as likely to be wrong.
+            ours = all(set(FIELDS.get(name, (name,))) & set(own) for name, own in self.lacking.items())
+            hint = f"{rename} if that is a misspelling, or {hint}" if ours else f"{hint}; or {rename} in the files"
         return said, hint
 
 

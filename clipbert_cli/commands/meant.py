@@ -75,7 +75,7 @@ def option_meant(option: str, command: Any) -> str | None:
     """Return what to type for an unknown option: another option, an argument without an option, or a setting."""
     name = option.lstrip("-").replace("-", "_")
     options = {each: parameter.metavar for parameter in command.params for each in parameter.opts}
-    arguments = [typed_name(each).strip("[]") for each in command.params if each.param_type_name == "argument"]
+    arguments = [typed_name(each).strip("[]") for each in arguments_of(command)]
     meant = [option.replace("_", "-"), *_ours(f"--{name}")]
     if "--output" in meant:
         # A download and a training have other words for the place where they write.
@@ -132,6 +132,11 @@ def options_of(command: Any) -> dict[str, Any]:
     """Return the options of a command by all of their names."""
     options = (each for each in command.params if each.param_type_name == "option")
     return {name: each for each in options for name in each.opts}
+
+
+def arguments_of(command: Any) -> list[Any]:
+    """Return the arguments of a command, which have no option before them."""
+    return [each for each in command.params if each.param_type_name == "argument"]
 
 
 def takes_value(parameter: Any) -> bool:

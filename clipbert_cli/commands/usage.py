@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.commands.meant import (
+    arguments_of,
     commands_meant,
     corrected_options,
     example_of,
@@ -157,7 +158,7 @@ def usage_error(found: BaseException) -> UsageError | None:
 def _message(kind: str, found: Any) -> str:
     parameter = getattr(found, "param", None)
     if kind == "MissingParameter" and parameter is not None:
-        words = [typed_name(each) for each in found.ctx.command.params if each.param_type_name == "argument"]
+        words = [typed_name(each) for each in arguments_of(found.ctx.command)]
         # The last words go to the last arguments, so that it may be another one that was left out.
         takes = (
             f": {found.ctx.command_path} takes {' '.join(words)}"
@@ -171,7 +172,7 @@ def _message(kind: str, found: Any) -> str:
         says = says.partition(", unable to parse")[0].replace("a valid integer", "a whole number")
         return f"{typed_name(parameter)}: {says.rstrip('.')}"
     if extra := _extra_words(found):
-        takes = "" if _arguments(found.ctx.command) else f": {found.ctx.command_path} takes no arguments"
+        takes = "" if arguments_of(found.ctx.command) else f": {found.ctx.command_path} takes no arguments"
         return f"{' '.join(extra)}: {'one word' if len(extra) == 1 else f'{len(extra)} words'} too many{takes}"
     if several := _several_unknown(kind, found):
         return f"no such options: {', '.join(several)}"
@@ -213,17 +214,13 @@ def _hint(kind: str, found: Any) -> str:
     extra = _extra_words(found)
     if extra and (hint := _words_hint(extra, context)):
         return hint
-    if extra not in ([], ["help"]) and not _arguments(command):
+    if extra not in ([], ["help"]) and not arguments_of(command):
         return shlex.join(["clipbert", *typed_words(context)])
-    if kind == "NoSuchOption" and not any(map(takes_value, command.params)) and not _arguments(command):
+    if kind == "NoSuchOption" and not any(map(takes_value, command.params)) and not arguments_of(command):
         return f"{path} --help" if hasattr(command, "commands") else path
     if (extra not in ([], ["help"]) or kind == "MissingParameter") and (example := example_of(command)):
         return f"for example: {example}"
     return f"{path} --help explains every argument and option"
-
-
-def _arguments(command: Any) -> list[Any]:
-    return [parameter for parameter in command.params if parameter.param_type_name == "argument"]
 
 
 def _several_unknown(kind: str, found: Any) -> list[str]:
@@ -278,7 +275,7 @@ def _retyped(context: Any, names: Sequence[str]) -> str | None:
         command = command.commands[name]
     words = words_after(context)[1:]
     is_option = words and words[0].startswith("-")
-    if not words or unknown_options(words, command) or not (is_option or _arguments(command)):
+    if not words or unknown_options(words, command) or not (is_option or arguments_of(command)):
         return None
     return f"{names[0]} {shlex.join(words)}"
 

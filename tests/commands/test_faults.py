@@ -5,6 +5,7 @@ Each ends the command within 10 seconds with one message and exit code 1, and th
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import resource
@@ -23,6 +24,10 @@ from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, is
 from clipbert_cli.runs.checkpoint import damage
 
 Command = Callable[[int], list[str]]
+
+every_moment = pytest.mark.parametrize(
+    ("moment", "ranks"), list(itertools.product(("start", "middle", "validation"), (1, 2)))
+)
 
 
 @pytest.fixture
@@ -109,7 +114,7 @@ def assert_goes_on(clipbert: Clipbert, run: Path, words: list[str]) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(("moment", "ranks"), [("start", 2), ("middle", 1), ("validation", 1), ("validation", 2)])
+@every_moment
 def test_a_killed_loading_process_ends_the_command(
     clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
 ) -> None:
@@ -119,7 +124,7 @@ def test_a_killed_loading_process_ends_the_command(
     assert_goes_on(clipbert, run, command(1))
 
 
-@pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 2), ("validation", 1)])
+@every_moment
 def test_full_shared_memory_ends_the_command(
     clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
 ) -> None:
@@ -151,7 +156,7 @@ def test_too_many_open_files_end_the_command(
     assert_goes_on(clipbert, run, command(1))
 
 
-@pytest.mark.parametrize(("moment", "ranks"), [("middle", 1), ("validation", 2)])
+@every_moment
 def test_a_limit_of_open_files_that_is_reached_later_ends_the_command(
     clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
 ) -> None:
@@ -181,7 +186,7 @@ def more_space(disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
 
 
-@pytest.mark.parametrize(("moment", "ranks"), [("start", 1), ("middle", 2), ("validation", 1)])
+@every_moment
 def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(
     clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, disk: Path, moment: str, ranks: int
 ) -> None:

@@ -28,8 +28,8 @@ from clipbert_cli import hub
 from clipbert_cli.errors import ClipbertError, DownloadError, UsageError
 from clipbert_cli.model.hf_encoder import quiet_transformers
 from clipbert_cli.recipe.load import load_recipe
+from clipbert_cli.runs.export import model_card
 from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runs.share import model_card
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -55,7 +55,7 @@ def report_page(
     if predictions is None and (against or blind):
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
     from clipbert_cli.infer.made_by import read_meta, recipe_and_split, refuse_other_task
-    from clipbert_cli.report.report import Predicted, Shown, write_report
+    from clipbert_cli.report.report import Predicted, write_report
     from clipbert_cli.report.training import made_facts
     from clipbert_cli.splits import files_of
 
@@ -90,7 +90,7 @@ def report_page(
             allow_partial=allow_partial,
         )
     with writing(output, overwrite=overwrite, mode="wb") as stream:
-        write_report(stream, predicted, folders, shown=Shown(examples, seed))
+        write_report(stream, predicted, folders, examples=examples, seed=seed)
     if output != "-":
         note(f"wrote {output}" + (": it holds frames and texts of the data" if predicted else ""))
     damaged = [(found.run, found.problem) for found in map(summarised, folders) if found.problem]

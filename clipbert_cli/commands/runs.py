@@ -73,7 +73,7 @@ def plot(
 
     Example: clipbert runs plot runs/msrvtt_qa runs/mine -o curves.png
     """
-    from clipbert_cli.runs.plot import plot_runs
+    from clipbert_cli.runs.curves import plot_runs
 
     if output is None and len(runs) > 1:
         raise UsageError("--output is missing, which several runs need", hint="name the picture: -o curves.png")
@@ -140,7 +140,7 @@ def push(
 
     from clipbert_cli.files import temporary_folder
     from clipbert_cli.hub import parse, upload
-    from clipbert_cli.runs.share import write_shared
+    from clipbert_cli.runs.export import write_shared
 
     if (name is None) == (to is None):
         raise UsageError("name either a repository, hf:ORG/NAME, or a folder with --to")

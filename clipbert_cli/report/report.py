@@ -62,20 +62,14 @@ class Predicted:
     allow_partial: bool = False
 
 
-@dataclass(frozen=True)
-class Shown:
-    """The number of examples that a page shows, and the seed by which they and the resamples are drawn."""
-
-    examples: int = 200
-    seed: int = 0
-
-
 def write_report(
-    stream: IO[bytes], predicted: Predicted | None, runs: Sequence[RunFolder], *, shown: Shown = Shown()
+    stream: IO[bytes], predicted: Predicted | None, runs: Sequence[RunFolder], *, examples: int, seed: int
 ) -> None:
     """Write the page.
 
     Args:
+        examples: the number of examples that it shows.
+        seed: by which they and the resamples are drawn.
         runs: their training is compared; may be empty if there are predictions.
 
     Raises:
@@ -89,7 +83,7 @@ def write_report(
         "unseen": _unseen(predicted, runs),
         "training_charts": charts,
         "predicted": predicted is not None,
-        **(_predictions_part(predicted, shown) if predicted else {"facts": []}),
+        **(_predictions_part(predicted, examples, seed) if predicted else {"facts": []}),
     }
     write_page(stream, "report.html", context)
 
@@ -107,15 +101,21 @@ def _title(predicted: Predicted | None, runs: Sequence[RunFolder]) -> str:
     return "Report of " + " and ".join(run.path.name for run in runs)
 
 
-def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
+def _predictions_part(predicted: Predicted, examples: int, seed: int) -> dict[str, Any]:
     task = build_task(predicted.recipe)
     split = read_split(predicted.recipe, predicted.split, task, task.check_truth)
     joined = join(predicted.file, task, split, allow_partial=predicted.allow_partial)
     judged = predictions.Judged.of(task, joined)
-    other = _same_examples(predicted.against, task, joined) if predicted.against else None
-    resampling = Resampling(seed=shown.seed + 1)
-    measures = task.measures(joined.fields, joined.examples)
-    chosen = predictions.choose(judged, min(shown.examples, len(judged.worth)), shown.seed, other)
+    # Other predictions are refused unless they are for all of these examples.
+    other, blind = (
+        join(file, task, joined.examples) if file else None for file in (predicted.against, predicted.blind)
+    )
+    measures, of_other, of_blind = (
+        task.measures(each.fields, each.examples) if each else [] for each in (joined, other, blind)
+    )
+    compared = predictions.Judged.of(task, other) if other else None
+    resampling = Resampling(seed=seed + 1)
+    chosen = predictions.choose(judged, min(examples, len(judged.worth)), seed, compared)
     thumbnails = _thumbnails(predicted.recipe, predicted.split, len(chosen), task)
     scores = [ScoreRow.of(measure, resampling) for measure in measures]
     described, found = task.described(joined.examples[0]), predictions.mistakes(judged)
@@ -123,14 +123,14 @@ def _predictions_part(predicted: Predicted, shown: Shown) -> dict[str, Any]:
         "facts": _facts(predicted, task, joined),
         "headline": scores[0],
         "published": _published(predicted, measures),
-        "blind": _blind(predicted, task, joined, resampling),
+        "blind": ScoreRow.of(of_blind[0], resampling) if of_blind else None,
         "scores": scores,
-        "comparisons": _comparisons(judged, other, resampling),
+        "comparisons": comparison_tables(compare(measures, of_other, resampling)) if other else [],
         "against": str(predicted.against or ""),
         "charts": _charts(judged, measures),
         "mistakes": found,
         "media_errors": predictions.media_errors(joined),
-        "rows": predictions.rows(judged, chosen, thumbnails, other),
+        "rows": predictions.rows(judged, chosen, thumbnails, compared),
         "kinds": sorted({each.answer_type for each in joined.examples if each.answer_type}),
         "count": len(chosen),
         "has_worst": any(is_worst for _, is_worst in chosen),
@@ -147,31 +147,6 @@ def _published(predicted: Predicted, measures: Sequence[Measure]) -> dict[str, f
     """Return the published scores of the split by the labels of their measures."""
     stated = predicted.recipe.published.get(predicted.split, {})
     return {measure.label: stated[measure.name] for measure in measures if measure.name in stated}
-
-
-def _same_examples(path: Path, task: Task, joined: Joined) -> predictions.Judged:
-    """Return other predictions for the same examples.
-
-    Raises:
-        PredictionsError: they are not for all of these.
-    """
-    return predictions.Judged.of(task, join(path, task, joined.examples, allow_partial=False))
-
-
-def _blind(predicted: Predicted, task: Task, joined: Joined, resampling: Resampling) -> ScoreRow | None:
-    if predicted.blind is None:
-        return None
-    blind = join(predicted.blind, task, joined.examples)
-    return ScoreRow.of(task.measures(blind.fields, blind.examples)[0], resampling)
-
-
-def _comparisons(
-    judged: predictions.Judged, other: predictions.Judged | None, resampling: Resampling
-) -> list[list[tuple[str, ...]]]:
-    if other is None:
-        return []
-    both = [judged.task.measures(each.joined.fields, each.joined.examples) for each in (judged, other)]
-    return comparison_tables(compare(both[0], both[1], resampling))
 
 
 def _charts(judged: predictions.Judged, measures: Sequence[Measure]) -> list[Chart]:

@@ -12,7 +12,7 @@ from clipbert_cli.report.charts import Chart, Series, line_chart
 from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.curves import Panel, panels
 from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runs.summary import DAMAGED, RunSummary, stated_devices, stated_versions, summarise
+from clipbert_cli.runs.summary import DAMAGED, stated_devices, stated_versions, summarise
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,12 @@ def training_part(runs: Sequence[RunFolder]) -> tuple[list[RunFacts], list[Chart
 def run_facts(run: RunFolder) -> RunFacts:
     """Return what the files of a run say about it, without loading the model."""
     summary = summarise(run)
-    facts = [("state", summary.state), ("step", _step(summary)), ("best validation", _best(summary))]
+    best = "unknown"
+    if summary.best is not None:
+        metric = str(summary.metric).removeprefix("-").replace("_", " ")
+        best = f"{metric} {summary.best:.2f} at step {summary.best_step}"
+    steps = f"{summary.step} of {summary.total_steps or 'unknown'}"
+    facts = [("state", summary.state), ("step", steps), ("best validation", best)]
     facts += [("without looking", "; ".join(sentences(record))) for record in run.baselines()[-1:]]
     if entry := run.last_start():
         facts += [
@@ -81,23 +86,12 @@ def made_facts(made: MadeBy) -> list[tuple[str, str]]:
     ]
 
 
-def _step(summary: RunSummary) -> str:
-    return f"{summary.step} of {summary.total_steps or 'unknown'}"
-
-
-def _best(summary: RunSummary) -> str:
-    if summary.best is None:
-        return "unknown"
-    name = str(summary.metric).removeprefix("-").replace("_", " ")
-    return f"{name} {summary.best:.2f} at step {summary.best_step}"
-
-
 def _chart(panel: Panel, runs: Sequence[str]) -> Chart:
     numbers = list(dict.fromkeys(curve.name for curve in panel.curves))
     several = len(runs) > 1
     series = [
         Series(
-            f"{Path(curve.run).name}: {_words(curve.name)}" if several else _words(curve.name),
+            (f"{Path(curve.run).name}: " if several else "") + curve.name.replace("_", " "),
             curve.steps,
             curve.values,
             # One run has a colour per number, several runs a colour each.
@@ -108,7 +102,3 @@ def _chart(panel: Panel, runs: Sequence[str]) -> Chart:
         for curve in panel.curves
     ]
     return line_chart(panel.title, series, x_label="step")
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")

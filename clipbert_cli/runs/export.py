@@ -1,17 +1,38 @@
-"""A trained model as one self-contained folder."""
+"""A trained model as one self-contained folder; for others without paths of this machine and with a model card."""
 
 from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from clipbert_cli.errors import OutputError
+from clipbert_cli.errors import OutputError, UnreadableError
 from clipbert_cli.files import atomic_folder
+from clipbert_cli.hub import is_hub_name
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.ema import take_average
 from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
+from clipbert_cli.recipe.load import dump_recipe, load_recipe
+from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.runs.baseline import listed_scores
 from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.runs.summary import stated_devices, stated_versions, summarise
+
+CARD = "README.md"
+
+TAGS = {
+    "open_ended_qa": "visual-question-answering",
+    "image_qa": "visual-question-answering",
+    "multiple_choice": "visual-question-answering",
+    "retrieval": "video-text-to-text",
+    "pretraining": "feature-extraction",
+}
+"""Task -> the Hub's name of it."""
+
+ENCODERS = {"resnet": "ResNet with ClipBERT's grid layer", "hf": "a vision model of transformers, see config.json"}
+"""Kind of a visual encoder whose weights are not on the Hub -> its description."""
 
 
 def load_model(folder: RunFolder, *, checkpoint: str, weights: str) -> ClipBert:
@@ -49,3 +70,123 @@ def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -
         for file in (folder.vocabulary, folder.tokenizer_settings, folder.answers, folder.recipe):
             if file.exists():
                 shutil.copyfile(file, unfinished / file.name)
+
+
+def write_shared(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -> None:
+    """Write a run's model and its card into a new folder; `--run OUT` answers with it.
+
+    Raises:
+        OutputError: `out` exists, or the folder cannot be written.
+        ClipbertError: see `load_model` and `summarise`.
+    """
+    # The card is made first: files that it cannot be made from leave no folder without one.
+    recipe = without_paths(load_recipe(folder.recipe))
+    card = model_card(folder, recipe)
+    export_run(folder, out, checkpoint=checkpoint, weights=weights)
+    try:
+        (out / folder.recipe.name).write_text(dump_recipe(recipe), encoding="utf-8")
+        (out / CARD).write_text(card, encoding="utf-8")
+    except OSError as error:
+        shutil.rmtree(out, ignore_errors=True)
+        raise OutputError(f"{out}: cannot be written: {error}") from error
+
+
+def without_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe without the folders of this machine; a model that is there already needs none of them."""
+
+    def public(place: str | None) -> str | None:
+        return place if place and is_hub_name(place) else None
+
+    model = recipe.model
+    weights = {name: public(getattr(model.weights, name)) for name in ("checkpoint", "bert")}
+    return recipe.model_copy(
+        update={
+            "data": recipe.data.model_copy(update={"root": "."}),
+            "model": model.model_copy(
+                update={
+                    "tokenizer": "vocab.txt",
+                    "weights": model.weights.model_copy(update=weights),
+                    "visual": model.visual.model_copy(update={"weights": public(model.visual.weights)}),
+                }
+            ),
+        }
+    )
+
+
+def model_card(folder: RunFolder, recipe: Recipe) -> str:
+    """Return the card: what the Hub reads at its top, then task, model, scores and versions for people."""
+    summary = summarise(folder)
+    best: Mapping[str, Any] = next(
+        (each for each in reversed(folder.validations()) if each.get("step") == summary.best_step), {}
+    )
+    scores = {name: value for name, value in best.items() if isinstance(value, float)}
+    data, model, train = recipe.data, recipe.model, recipe.train
+    visual_rate = train.visual_learning_rate or train.learning_rate
+    encoder = model.visual.weights or ENCODERS[model.visual.kind]
+    lines = [
+        "---",
+        *([f"license: {recipe.license}"] if recipe.license else []),
+        "library_name: clipbert",
+        f"pipeline_tag: {TAGS.get(recipe.task, 'visual-question-answering')}",
+        "tags: [clipbert, video, vision-and-language]",
+        "---",
+        "",
+        f"# {recipe.name}",
+        "",
+        f"A ClipBERT model for the task `{recipe.task}`, trained with `clipbert`. `recipe.yaml` has all settings.",
+        "",
+        f"* visual encoder: {encoder}",
+        f"* text: {model.weights.bert or model.weights.checkpoint or 'see config.json'}",
+        f"* training clips: {data.num_clips} of {data.num_frames} frames, {data.frame_size} pixels",
+        f"* learning rate: {train.learning_rate:g}; of the visual encoder: {visual_rate:g}",
+        f"* steps: {summary.best_step or summary.step}",
+        f"* licence: {recipe.license or 'not stated'}",
+        "",
+        "## Validation",
+        "",
+        *(["| metric | value |", "|---|---|"] if scores else ["The run was not validated."]),
+        *(f"| {name} | {value:.2f} |" for name, value in scores.items()),
+        "",
+        *_published(recipe),
+        "## Versions",
+        "",
+        *(f"* {name} {version}" for name, version in _versions(folder).items()),
+        "",
+        "## Use",
+        "",
+        "```sh",
+        "pip install clipbert",
+        _example(recipe),
+        "```",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _published(recipe: Recipe) -> list[str]:
+    if not recipe.published:
+        return []
+    scores = [f"* {split}: {listed_scores(stated)}" for split, stated in recipe.published.items()]
+    return [
+        "## Published scores",
+        "",
+        "The recipe states these for its splits. This model did not make them.",
+        "",
+        *scores,
+        "",
+    ]
+
+
+def _example(recipe: Recipe) -> str:
+    if recipe.task == "retrieval":
+        return 'clipbert search videos/ "a dog catches a frisbee" --run hf:ORG/NAME'
+    return f'clipbert ask --run hf:ORG/NAME --{recipe.data.media} FILE "what is it?"'
+
+
+def _versions(folder: RunFolder) -> dict[str, str]:
+    """Return the versions of the last start; host names and paths stay here."""
+    try:
+        last = folder.last_start()
+    except UnreadableError:
+        return {}
+    devices = sorted(set(stated_devices(last)))
+    return stated_versions(last) | ({"device": ", ".join(devices)} if devices else {})

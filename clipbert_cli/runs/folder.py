@@ -176,7 +176,8 @@ class RunFolder:
         if recipe is not None:
             files[self.recipe] = recipe
         if after is not None and self.metrics.exists():
-            kept = (record for record in self.records() if not _is_later(record, after))
+            steps = ((record.get("step"), record) for record in self.records())
+            kept = (record for step, record in steps if not (isinstance(step, int | float) and step > after))
             files[self.metrics] = "".join(json.dumps(record) + "\n" for record in kept)
         write_together(files)
 
@@ -330,8 +331,3 @@ class RunFolder:
                 continue
             if isinstance(record, dict):
                 yield record
-
-
-def _is_later(record: Mapping[str, Any], step: int) -> bool:
-    of_record = record.get("step")
-    return isinstance(of_record, int | float) and of_record > step

@@ -13,6 +13,7 @@
     ├── RunError             exit 1   a run folder: exists, missing, incomplete; a training that cannot go on
     ├── PredictionsError     exit 1   predictions that do not fit their ground truth
     ├── DownloadError        exit 1   a file that no source provides, or not as published; an unsafe archive
+    │   └── UnreachedError            no connection to any host of a file was made (assets/connection.py)
     ├── MemoryFullError      exit 1   the GPU's memory or the machine's is full
     ├── OutputError          exit 1   a file or folder that cannot be written
     ├── InterruptionError    exit 130 stopped by Ctrl-C; exit 143 by SIGTERM or SIGUSR1

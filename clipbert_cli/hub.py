@@ -175,10 +175,11 @@ def _errors_of(repository: Repository) -> Iterator[None]:
         ) from error
     except LocalEntryNotFoundError as error:
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hugging Face Hub cannot be reached"
+        online = f"test with curl -I {_endpoint() or 'https://huggingface.co'} (a proxy: HTTPS_PROXY)"
         raise DownloadError(
             f"{repository}: {reason}, and {constants.HF_HUB_CACHE} does not have its files",
-            hint=f"{'unset HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else 'connect this machine to the network'}, or "
-            f"set HF_HOME to a folder where clipbert download {repository} has put them",
+            hint=f"{'unset HF_HUB_OFFLINE' if constants.HF_HUB_OFFLINE else online}, or set HF_HOME to a folder where "
+            f"clipbert download {repository} has put them",
         ) from error
     except HfHubHTTPError as error:
         status = error.response.status_code

@@ -19,7 +19,7 @@ from typing import Literal
 
 from clipbert_cli.assets.catalog import AssetPart
 from clipbert_cli.assets.check_file import FetchedFile, WrongContentError
-from clipbert_cli.assets.connection import NO_NETWORK
+from clipbert_cli.assets.connection import Unreached, UnreachedError
 from clipbert_cli.assets.convert.record_writer import OutputCount
 from clipbert_cli.assets.convert.registry import Conversion, run_converter
 from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedFile, PlannedPart
@@ -34,7 +34,8 @@ class PartResult:
     """The result for one part.
 
     complete: the part can be used. partial: something failed and can be tried again. manual: no source gave a file that
-    the user can fetch by hand. `hint` says what to do where the same command would fail again.
+    the user can fetch by hand. `hint` says what to do where the same command would fail again. `unreached` has the
+    hosts to which no connection was made, with the reasons, if nothing else keeps the part from being complete.
     """
 
     name: str
@@ -47,11 +48,7 @@ class PartResult:
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     hint: str | None = None
-
-    @property
-    def is_offline(self) -> bool:
-        """Whether nothing but a network is missing."""
-        return bool(self.errors) and all(NO_NETWORK in error for error in self.errors)
+    unreached: dict[str, Unreached] = field(default_factory=dict)
 
     def fail(self, exc: ClipbertError | OSError, prefix: str = "") -> None:
         """Record why files that are all here do not make the part."""
@@ -110,6 +107,12 @@ def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -
         raise
     for file in plan.files().values():
         _remove_empty(file.target.parent, plan.layout.data)
+    for result in results.values():
+        # Where another host has answered, the reason is not this machine's network but the host itself.
+        if fetcher.has_connected and any(why is not Unreached.NO_NETWORK for why in result.unreached.values()):
+            result.unreached = {}
+        elif result.unreached:
+            result.state = "partial"
     return list(results.values())
 
 
@@ -163,6 +166,7 @@ def _complete_part(
         result.state, result.was_complete = "complete", True
         return result
     arrived, left_out = [], []
+    failures: list[ClipbertError | OSError] = []
     no_source = not (planned.files or planned.provided_media)
     for file in planned.files:
         try:
@@ -172,16 +176,19 @@ def _complete_part(
             if file.optional:
                 left_out.append(f"{file.name} could not be downloaded; {planned.name} is made without it")
             else:
-                result.errors.append(_describe(exc))
+                failures.append(exc)
                 no_source = no_source or isinstance(exc, DownloadError)
         else:
             arrived.append(file)
             if fetched is not None:
                 result.files.append(fetched)
                 result.warnings += fetched.warnings
-    if no_source or result.errors:
-        by_hand = no_source and planned.part.manual and not result.is_offline
-        result.state = "manual" if by_hand else "partial"
+    if no_source or failures:
+        result.errors = [_describe(exc) for exc in failures]
+        unreached = [exc.hosts for exc in failures if isinstance(exc, UnreachedError)]
+        if len(unreached) == len(failures):
+            result.unreached = {host: why for hosts in unreached for host, why in hosts.items()}
+        result.state = "manual" if no_source and planned.part.manual else "partial"
         return result
     result.warnings += left_out
     try:

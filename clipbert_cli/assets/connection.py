@@ -5,27 +5,53 @@ from __future__ import annotations
 import errno
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from clipbert_cli.assets.check_file import SourceRefusedError
-from clipbert_cli.errors import with_causes
+from clipbert_cli.errors import DownloadError, with_causes
 
 if TYPE_CHECKING:
     import httpx
+
+
+class Unreached(StrEnum):
+    """Why no connection to a host was made."""
+
+    NO_NETWORK = "this machine has no network"
+    NO_NAME = "its name was not found"
+    NO_ANSWER = "it did not answer"
+
+
+class UnreachedSourceError(SourceRefusedError):
+    """No connection to the host of a source was made."""
+
+    def __init__(self, message: str, why: Unreached) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class UnreachedError(DownloadError):
+    """No connection to any host that may have a file was made; `hosts` says why."""
+
+    def __init__(self, message: Sequence[str], hosts: Mapping[str, Unreached]) -> None:
+        super().__init__(message)
+        self.hosts = hosts
 
 
 class InterruptedDownload(Exception):  # noqa: N818
     """The connection ended early or was never made; the same source may continue after `wait` seconds.
 
     Args:
-        is_unreachable: no connection was made, so other files of this host would not come either.
+        unreached: why no connection was made, so that other files of this host would not come either.
     """
 
-    def __init__(self, message: str, *, wait: float = 0.0, is_unreachable: bool = False) -> None:
+    def __init__(self, message: str, *, wait: float = 0.0, unreached: Unreached | None = None) -> None:
         super().__init__(message)
         self.wait = wait
-        self.is_unreachable = is_unreachable
+        self.unreached = unreached
 
 
 @dataclass(frozen=True)
@@ -98,11 +124,10 @@ def describe(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}".removesuffix(": ")
 
 
-NO_NETWORK = "this machine has no network"
 _NO_ROUTE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
 
 
-def failure_of(exc: httpx.TransportError) -> SourceRefusedError | InterruptedDownload:
+def failure_of(exc: httpx.TransportError) -> UnreachedSourceError | InterruptedDownload:
     """Return what a failure of the connection means: another try may help, or none will.
 
     No other try helps where the host's name does not exist or this machine has no network.
@@ -112,11 +137,14 @@ def failure_of(exc: httpx.TransportError) -> SourceRefusedError | InterruptedDow
     message = describe(exc)
     cause = next((link for link in with_causes(exc) if isinstance(link, OSError)), None)
     if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
-        return SourceRefusedError(message)
+        return UnreachedSourceError(message, Unreached.NO_NAME)
     is_without_route = isinstance(cause, socket.gaierror) or getattr(cause, "errno", 0) in _NO_ROUTE
     if is_without_route and not _has_network():
-        return SourceRefusedError(f"{message}; {NO_NETWORK}")
-    return InterruptedDownload(message, is_unreachable=isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout))
+        return UnreachedSourceError(f"{message}; {Unreached.NO_NETWORK}", Unreached.NO_NETWORK)
+    if not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+        return InterruptedDownload(message)
+    is_unnamed = isinstance(cause, socket.gaierror)
+    return InterruptedDownload(message, unreached=Unreached.NO_NAME if is_unnamed else Unreached.NO_ANSWER)
 
 
 def _has_network() -> bool:

@@ -20,6 +20,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from clipbert_cli.assets.catalog import FileEntry, FileSource
 from clipbert_cli.assets.check_file import (
@@ -31,10 +32,11 @@ from clipbert_cli.assets.check_file import (
     check_file,
 )
 from clipbert_cli.assets.connection import (
-    NO_NETWORK,
     InterruptedDownload,
     Pace,
     RetryPolicy,
+    UnreachedError,
+    UnreachedSourceError,
     describe,
     failure_of,
     new_client,
@@ -67,7 +69,10 @@ class DownloadProgress:
 
 @dataclass
 class Fetcher:
-    """Downloads files through one HTTP client, which several threads may share."""
+    """Downloads files through one HTTP client, which several threads may share.
+
+    `has_connected` says whether any host has answered: if none has, the failures of all files are one.
+    """
 
     progress: DownloadProgress = field(default_factory=DownloadProgress)
     policy: RetryPolicy = field(default_factory=RetryPolicy)
@@ -77,7 +82,9 @@ class Fetcher:
 
     def __post_init__(self) -> None:
         self._client = new_client(self.policy)
+        self.has_connected = False
         self._said: set[tuple[str, str]] = set()
+        self._waiting: list[str] = []
         # Hosts to which no connection could be made, with the reason.
         self._unreachable: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -90,25 +97,32 @@ class Fetcher:
 
         Raises:
             DownloadError: no source gave the file as published; the message lists what each source answered.
+            UnreachedError: no connection to any of its hosts was made.
             OSError: the disk is full or not writable; what has arrived stays for the next try.
             StoppedError: `stop` was set.
         """
         if file.target.exists():
             return None
-        failures = []
+        failures: list[SourceRefusedError] = []
+        lines, hosts = [f"{file.name}: no source gave the file"], {}
         sources = sources_of(file.name, file.entry, self.mirror)
         for source in sources:
             try:
                 return self._fetch_from(source, file)
             except SourceRefusedError as exc:
-                failures.append(f"{source}: {exc}")
-                # The failure of the last source is part of the error. Without a network, all of them fail alike.
-                if len(failures) < len(sources) and NO_NETWORK not in failures[-1]:
-                    self.progress.say(f"{file.name}: {failures[-1]}; trying the next source")
+                failures.append(exc)
+                lines.append(f"  {source}: {exc}")
+                if isinstance(exc, UnreachedSourceError):
+                    hosts[host_of(source)] = exc.why
+                # The failure of the last source is part of the error.
+                if len(failures) < len(sources):
+                    message = f"{file.name}: {source}: {exc}; trying the next source"
+                    self._say(message, waits=isinstance(exc, UnreachedSourceError))
             finally:
                 self.progress.end(file.name)
-        tried = failures or ["the catalogue knows no source"]
-        raise DownloadError([f"{file.name}: no source gave the file", *(f"  {failure}" for failure in tried)])
+        if failures and all(isinstance(failure, UnreachedSourceError) for failure in failures):
+            raise UnreachedError(lines, hosts)
+        raise DownloadError(lines if failures else [*lines, "  the catalogue knows no source"])
 
     def check(self, file: PlannedFile, path: Path, source: FileSource | Path) -> FetchedFile:
         """Compare the file at `path`, which came from `source`, with the catalogue; see `check_file` for the errors."""
@@ -146,28 +160,47 @@ class Fetcher:
                 expected, ended = self.policy.lowest_rate * (time.monotonic() - ended), time.monotonic()
                 failures = 1 if partial.size - before > expected else failures + 1
                 # Where another file has found the host unreachable, one try says whether it still is.
-                if exc.is_unreachable and (known := self._unreachable.get(source.host)):
-                    raise SourceRefusedError(known) from None
+                if exc.unreached and (known := self._unreachable.get(host_of(source))):
+                    raise UnreachedSourceError(known, exc.unreached) from None
                 if failures >= self.policy.attempts:
                     reason = f"{exc} ({failures} times in a row)"
-                    if exc.is_unreachable:
-                        self._unreachable[source.host] = reason
-                    raise SourceRefusedError(reason) from None
+                    if exc.unreached is None:
+                        raise SourceRefusedError(reason) from None
+                    self._unreachable[host_of(source)] = reason
+                    raise UnreachedSourceError(reason, exc.unreached) from None
                 pause = min(max(exc.wait, self.policy.backoff * 2 ** (failures - 1)), self.policy.longest_wait)
                 if partial.size <= before:
-                    self._say_once(source.host, f"{exc}; trying again")
+                    self._say_once(host_of(source), f"{exc}; trying again", waits=exc.unreached is not None)
                 if self.stop.wait(pause):
                     raise StoppedError from None
             else:
                 return
 
-    def _say_once(self, host: str, message: str) -> None:
+    def _say_once(self, host: str, message: str, *, waits: bool) -> None:
         """Report a failure of a host. The files that come from it, and each further try, meet the same failure."""
         with self._lock:
-            is_new = (host, message) not in self._said
+            is_first, is_new = not self._said, (host, message) not in self._said
             self._said.add((host, message))
         if is_new:
-            self.progress.say(f"{host}: {message}")
+            self._say(f"{host}: {message}", waits=waits and not is_first)
+
+    def _say(self, message: str, *, waits: bool) -> None:
+        """Report a failure, and one that `waits` only when any host has answered: without one, all fail alike."""
+        with self._lock:
+            waits = waits and not self.has_connected
+            if waits:
+                self._waiting.append(message)
+        if not waits:
+            self.progress.say(message)
+
+    def _note_connection(self, host: str) -> None:
+        """Note that a host has answered, and report what has waited for that."""
+        with self._lock:
+            self.has_connected = True
+            self._unreachable.pop(host, None)
+            messages, self._waiting = self._waiting, []
+        for message in messages:
+            self.progress.say(message)
 
     def _connect(self, source: FileSource, file: PlannedFile, partial: PartialFile) -> None:
         """Send one request and append its body to `partial`.
@@ -186,7 +219,7 @@ class Fetcher:
                 headers["If-Range"] = partial.validator
         try:
             with open_file(self._client, url, headers) as response:
-                self._unreachable.pop(source.host, None)
+                self._note_connection(host_of(source))
                 total = _accept(response, source, file, partial)
                 expected = total or file.entry.expected_bytes
                 limit = _limit(file.entry) if total is None else None
@@ -279,6 +312,11 @@ def request_of(source: FileSource) -> tuple[str, dict[str, str]]:
     endpoint, revision = os.environ.get("HF_ENDPOINT"), source.revision
     url = hf_hub_url(source.repo, source.path, repo_type=source.repo_type, revision=revision, endpoint=endpoint)
     return url, {**build_hf_headers(library_name="clipbert"), **headers}
+
+
+def host_of(source: FileSource) -> str:
+    """Return the host that is asked for a file: for the Hub, the one that HF_ENDPOINT may name."""
+    return urlsplit(request_of(source)[0]).hostname or ""
 
 
 def _validator(response: httpx.Response) -> str | None:

@@ -33,7 +33,8 @@ def list_command(
 ) -> None:
     """List what can be downloaded.
 
-    The list has sizes, terms of use and sources, and says what the data folder has already.
+    The list has sizes, terms of use and sources, and says what the data folder has already. For a part that is named
+    it also says how to fetch it by hand.
     """
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.download_plan import DataLayout
@@ -67,6 +68,8 @@ def list_command(
         state = "complete" if layout.is_complete(part) else "absent"
         print_result(f"  {name:24} {part.kind:11} {_part_size(loaded, part):>15}  {state}")
         print_result(f"    {part.title}; {_part_sources(loaded, part)}")
+        if name in (assets or ()):
+            print_result(*(f"    {line}" for line in (part.manual or "").splitlines()))
 
 
 @assets_app.command("check", epilog="Example: clipbert assets check msrvtt")

@@ -117,7 +117,7 @@ def test_every_source_is_named_when_none_gives_the_file(site, fetch, target):
 
 @pytest.mark.parametrize("files", [1, 3])
 def test_a_host_that_does_not_answer_is_reported_once(tmp_path, files):
-    """Without a network, each file and each further try meets the same failure."""
+    """Without a network, each host, each file and each further try meets the same failure."""
     listener = Listener()
     fetcher = Fetcher(policy=QUICK, progress=listener)
     for number in range(files):
@@ -126,9 +126,16 @@ def test_a_host_that_does_not_answer_is_reported_once(tmp_path, files):
                 PlannedFile(f"x/{number}.bin", entry("http://localhost:9/a", "http://127.0.0.1:9/a"), tmp_path / "f")
             )
     fetcher.close()
-    tries = [message for message in listener.said if "trying again" in message]
-    assert len(tries) == 2
-    assert [message.split(":")[0] for message in tries] == ["localhost", "127.0.0.1"]
-    others = [message for message in listener.said if message not in tries]
-    assert len(others) == files
-    assert all(message.endswith("trying the next source") for message in others)
+    assert listener.said == ["localhost: ConnectError: [Errno 111] Connection refused; trying again"]
+
+
+def test_hosts_that_cannot_be_reached_are_reported_when_another_host_answers(site, tmp_path):
+    listener = Listener()
+    fetcher = Fetcher(policy=QUICK, progress=listener)
+    page = site.add("/file", BODY)
+    fetcher.fetch(
+        PlannedFile("x/0.bin", entry("http://localhost:9/a", "http://no-such-host.invalid/a", page.url), tmp_path / "f")
+    )
+    fetcher.close()
+    assert [message.split("; ")[-1] for message in listener.said] == ["trying again", *["trying the next source"] * 2]
+    assert "no-such-host.invalid" in listener.said[-1]

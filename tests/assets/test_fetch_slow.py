@@ -11,7 +11,7 @@ from fetching import BODY, entry
 from running import can_be_without_network
 
 from clipbert_cli.assets.check_file import SourceRefusedError
-from clipbert_cli.assets.connection import Pace, RetryPolicy, failure_of
+from clipbert_cli.assets.connection import Pace, RetryPolicy, Unreached, failure_of
 from clipbert_cli.errors import DownloadError
 
 SMALL = BODY[:20_000]
@@ -154,4 +154,4 @@ def test_a_failure_inside_this_machine_is_tried_again():
     """A server on this machine may just be starting."""
     error = httpx.ConnectError("refused")
     error.__cause__ = ConnectionRefusedError(111, "Connection refused")
-    assert failure_of(error).is_unreachable
+    assert failure_of(error).unreached is Unreached.NO_ANSWER

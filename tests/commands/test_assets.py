@@ -35,6 +35,9 @@ def test_ls_lists_all_parts_and_says_which_are_complete(world):
     assert set(listed) == {*load_catalog().parts(), "lab/weights", "lab/images", "lab/closed"}
     assert listed["lab/weights"]["is_complete"]
     assert listed["didemo/videos"]["files"][0]["sources"]
+    by_hand = "    Fill in the form at http://lab/form.\n    Then unpack what they send.\n"
+    assert world.run("assets", "ls", "lab/closed").stdout.endswith(by_hand)
+    assert by_hand not in world.run("assets", "ls", "lab").stdout
 
 
 def test_check_reports_which_sources_answer(world):

@@ -1,17 +1,26 @@
 """`clipbert download WHAT` from its command line to its files, against a real server."""
 
+import errno
 import hashlib
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
+import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
 from download_world import EVERYTHING, IMAGES, WEIGHTS, World, picture, zipped
 from http_site import Site
 from running import can_be_without_network
+from typer.testing import CliRunner
+
+from clipbert_cli.assets import connection, fetch
+from clipbert_cli.assets.connection import RetryPolicy
+from clipbert_cli.commands.app import app
 
 
 @pytest.fixture
@@ -361,6 +370,69 @@ def test_without_a_network_one_short_answer_is_given_and_no_folder_is_left(tmp_p
     assert done.returncode == 1
     said, following = done.stderr.splitlines()
     assert said == f"error: no network: {parts} could not be downloaded"
-    assert f"clipbert download {words};" in following
-    assert "--source FOLDER takes them" in following
+    assert f"run again: clipbert download {words};" in following
     assert not any((tmp_path / "data").iterdir())
+
+
+def refused(*_, **__):
+    raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+
+def nameless(number):
+    def resolve(*_, **__):
+        raise socket.gaierror(number, "no name")
+
+    return resolve
+
+
+UNREACHED = {
+    "no name": ("getaddrinfo", nameless(socket.EAI_NONAME), "no network, or no name service: ", "found"),
+    "no name service": ("getaddrinfo", nameless(socket.EAI_AGAIN), "no network, or no name service: ", "found"),
+    "refused": ("create_connection", refused, "no network, or a proxy is needed: ", "reached"),
+    "proxy": ("create_connection", refused, "no network, or the proxy is down: ", "reached"),
+}
+
+
+@pytest.mark.parametrize(
+    ("asset", "what"),
+    [
+        ("msrvtt_qa", "none of 5 hosts was {} (huggingface.co, dl.fbaipublicfiles.com, ...)"),
+        ("bert-base-uncased grid-feat-r50", "none of 2 hosts was {} (huggingface.co, dl.fbaipublicfiles.com)"),
+        ("bert-base-uncased", "huggingface.co was not {}"),
+        ("msrvtt/videos", "www.robots.ox.ac.uk was not {}"),
+    ],
+)
+@pytest.mark.parametrize("kind", UNREACHED)
+def test_hosts_none_of_which_can_be_reached_are_one_short_answer(monkeypatch, tmp_path, asset, what, kind):
+    name, instead, problem, verb = UNREACHED[kind]
+    monkeypatch.setattr(socket, name, instead)
+    monkeypatch.setattr(connection, "_has_network", lambda: True)
+    monkeypatch.setattr(fetch, "Fetcher", partial(fetch.Fetcher, policy=RetryPolicy(attempts=2, backoff=0)))
+    for variable in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+        monkeypatch.delenv(variable.lower(), raising=False)
+    if kind == "proxy":
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    done = CliRunner().invoke(app, ["download", *asset.split(), "--to", str(tmp_path / "d")])
+    assert (done.exit_code, done.stdout) == (1, "")
+    *tries, said, following = done.stderr.replace(str(tmp_path), "").splitlines()
+    assert said.startswith(f"error: {problem}{what.format(verb)}")
+    assert f"run again: clipbert download {asset} --to /d" in following
+    assert "HTTPS_PROXY" in following
+    assert ("curl -I https://" in following) == (kind != "proxy")
+    assert following.endswith(f"clipbert assets ls {asset}" if "/" in asset else "--source FOLDER")
+    assert sum(len(textwrap.wrap(line, 80)) for line in (said, following)) <= 5
+    assert len(tries) == (kind != "no name")
+    assert not any((tmp_path / "d").iterdir())
+
+
+def test_a_host_that_cannot_be_reached_is_reported_with_its_part_where_others_answer(world):
+    world.document["files"]["lab/w.pth"]["sources"] = [{"url": "http://no-such-host.invalid/w.pth"}]
+    world.document["files"]["lab/a.zip"]["sources"] = [{"url": "http://no-such-host.invalid/a.zip"}]
+    done = world.run("lab_qa", code=1)
+    assert "no name service" not in done.stderr
+    assert "error: lab/weights is not complete" in done.stderr
+    assert "== lab/images: i" in done.stderr
+    assert "complete  msrvtt/qa" in done.stdout
+    assert "partial   lab/weights" in done.stdout
+    assert "manual    lab/images" in done.stdout

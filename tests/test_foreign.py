@@ -37,7 +37,7 @@ from clipbert_cli.model.hf_files import read_vision_model
 from clipbert_cli.model.weights.weight_files import read_index, read_safetensors
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.report.training import run_facts
-from clipbert_cli.runs import share
+from clipbert_cli.runs import export
 from clipbert_cli.runs.checkpoint import damage
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.process_exit import Ended, launch_error
@@ -159,7 +159,7 @@ def unfinished(path: Path) -> object:
 
 def started(run: RunFolder) -> object:
     """Read environment.json in each of the ways in which it is used."""
-    share._versions(run)
+    export._versions(run)
     with contextlib.suppress(ClipbertError):
         run_facts(run)
     found = run.starts()

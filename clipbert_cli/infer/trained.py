@@ -11,9 +11,10 @@ from clipbert_cli.build import Evaluation, Setup, build_task
 from clipbert_cli.errors import RecipeError, UsageError
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.recipe.declaring import Change
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.recipe.settings import overridable_at_inference, setting_of, with_inference_settings
+from clipbert_cli.recipe.settings import change_of, setting_of, with_inference_settings
 from clipbert_cli.runs.export import load_model
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
@@ -124,10 +125,14 @@ def selected_recipes(selection: RunSelection) -> tuple[Recipe, Recipe | None]:
     """
     folder, _ = RunFolder.of_model(selection.run)
     overrides, data_root = selection.overrides, selection.data_root
-    own = load_recipe(folder.recipe, overrides=() if selection.recipe else overrides, data_root=data_root)
-    _refuse_without_effect(overrides, with_recipe=selection.recipe is not None)
-    other = load_recipe(selection.recipe, overrides=overrides, data_root=data_root) if selection.recipe else None
-    return with_other_data(own, other) if other else own, other
+    _refuse_without_effect(overrides)
+    if selection.recipe is None:
+        return load_recipe(folder.recipe, overrides=overrides, data_root=data_root), None
+    of_own = [each for each in overrides if change_of(_key(each)) & Change.AT_INFERENCE == Change.BY_SET]
+    own = load_recipe(folder.recipe, overrides=of_own, data_root=data_root)
+    of_other = [each for each in overrides if each not in of_own]
+    other = load_recipe(selection.recipe, overrides=of_other, data_root=data_root)
+    return with_other_data(own, other), other
 
 
 def with_other_data(own: Recipe, other: Recipe) -> Recipe:
@@ -146,21 +151,16 @@ def with_other_data(own: Recipe, other: Recipe) -> Recipe:
     return with_inference_settings(own, other)
 
 
-# The checkpoint has the model, the run folder the answers; of training, inference uses the precision alone.
-TRAINED = ("name", "seed", "model", "train", "data.train_splits", "data.train_ratios", "data.answers")
-
-
-def _refuse_without_effect(overrides: Sequence[str], *, with_recipe: bool) -> None:
-    """Raise UsageError for a setting that only training uses, or that `with_other_data` does not take."""
+def _refuse_without_effect(overrides: Sequence[str]) -> None:
+    """Raise UsageError for a setting that inference does not use."""
     for override in overrides:
-        key = override.partition("=")[0].strip()
-        if setting_of(key) is None or overridable_at_inference(key):
-            continue
-        is_trained = key not in ("train.precision", "train.tf32") and any(
-            key == name or key.startswith(f"{name}.") for name in TRAINED
-        )
-        if with_recipe or is_trained:
+        key = _key(override)
+        if setting_of(key) and Change.BY_SET not in change_of(key):
             raise UsageError(
                 f"--set {override} has no effect here: what was trained stays the run's own",
                 hint="leave it out; settings of infer, data.splits, data.media and the like can be changed",
             )
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()

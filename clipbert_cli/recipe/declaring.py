@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import Flag, auto
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -45,25 +45,24 @@ Three = Field(min_length=3, max_length=3)
 Four = Field(min_length=4, max_length=4)
 
 
-class Change(Enum):
+class Change(Flag):
     """The occasions on which a setting may have another value than the run was begun with.
 
-    `ON_RESUME`: it may change when training is continued, because it decides nothing of what is learned but rounding
-    and the draws of dropout. `AT_INFERENCE`: `infer --recipe OTHER` takes it from the other recipe, because it
-    describes the data to answer or how to answer, not what was trained.
+    `ON_RESUME`: when training is continued, because it decides nothing of what is learned but rounding and the draws of
+    dropout. `BY_SET`: with `--set` at inference, which uses it. `BY_RECIPE`: `infer --recipe OTHER` takes it from the
+    other recipe, because it describes the data to answer or how to answer, and not what the model was trained with.
     """
 
-    NEVER = (False, False)
-    ON_RESUME = (True, False)
-    AT_INFERENCE = (False, True)
-    ALWAYS = (True, True)
-
-    def __init__(self, on_resume: bool, at_inference: bool) -> None:
-        self.on_resume = on_resume
-        self.at_inference = at_inference
+    NEVER = 0
+    ON_RESUME = auto()
+    BY_SET = auto()
+    BY_RECIPE = auto()
+    AT_INFERENCE = BY_SET | BY_RECIPE
+    ALWAYS = ON_RESUME | AT_INFERENCE
 
 
-NEVER, ON_RESUME, AT_INFERENCE, ALWAYS = Change.NEVER, Change.ON_RESUME, Change.AT_INFERENCE, Change.ALWAYS
+NEVER, ON_RESUME, BY_SET = Change.NEVER, Change.ON_RESUME, Change.BY_SET
+AT_INFERENCE, ALWAYS = Change.AT_INFERENCE, Change.ALWAYS
 
 
 def setting(default: Any, change: Change, meaning: str, *, decides_scores: bool = True) -> Any:
@@ -75,7 +74,7 @@ def setting(default: Any, change: Change, meaning: str, *, decides_scores: bool 
         meaning: one or two sentences for a person who sees the setting for the first time.
         decides_scores: False if the same model and texts get the same scores whatever the value is.
     """
-    extra: dict[str, Any] = {"change": change.name, "decides_scores": decides_scores}
+    extra: dict[str, Any] = {"change": change, "decides_scores": decides_scores}
     return Field(default, description=meaning, json_schema_extra=extra)
 
 

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, field_validator, model_
 from clipbert_cli.recipe.declaring import (
     ALWAYS,
     AT_INFERENCE,
+    BY_SET,
     NEVER,
     ON_RESUME,
     AtMost,
@@ -117,7 +118,7 @@ class DataConfig(Section):
     )
     media: Kind = setting("video", AT_INFERENCE, "Kind of the media. An image is treated as one clip of one frame.")
     frame_size: Annotated[int, Field(ge=64, le=6400)] = setting(
-        448, NEVER, "Side in pixels of the square that frames are scaled to fit into. The rest of it is padding."
+        448, BY_SET, "Side in pixels of the square that frames are scaled to fit into. The rest of it is padding."
     )
     sampling: Sampling = setting(
         "random",
@@ -128,7 +129,7 @@ class DataConfig(Section):
     num_clips: Count = setting(8, NEVER, "Number of clips that training takes from each video.")
     num_frames: Count = setting(2, NEVER, "Number of frames of a clip.")
     fps: FramesPerSecond = setting(
-        2.0, NEVER, "Rate, in frames per second of the video, at which the frames of a clip are taken."
+        2.0, BY_SET, "Rate, in frames per second of the video, at which the frames of a clip are taken."
     )
     fps_of_frames: FramesPerSecond | None = setting(
         None,
@@ -138,7 +139,7 @@ class DataConfig(Section):
     )
     clip_times: ClipTimes = setting(
         "presentation",
-        NEVER,
+        BY_SET,
         "How clips are placed in a video: `presentation` uses the time at which each frame is shown, `header` computes "
         "times from the container's frame count and rate, as the original ClipBERT does.",
     )
@@ -146,7 +147,7 @@ class DataConfig(Section):
         False, AT_INFERENCE, "Replace every frame by a black one, to measure how much can be answered without looking."
     )
     max_text_length: Annotated[int, Field(ge=3, le=512)] = setting(
-        100, NEVER, "Largest number of tokens of a text, [CLS] and [SEP] included. Longer texts are cut."
+        100, BY_SET, "Largest number of tokens of a text, [CLS] and [SEP] included. Longer texts are cut."
     )
     max_examples_per_group: Count = setting(
         1,
@@ -349,7 +350,7 @@ class ObjectiveConfig(Section):
 
     pool: Pool = setting(
         "lse",
-        NEVER,
+        BY_SET,
         "How the predictions of the clips become one: mean, maximum, or log-sum-exp (`lse`) of their logits.",
     )
     num_labels: Annotated[int, Field(ge=1), AtMost(10**7)] | None = setting(
@@ -384,7 +385,7 @@ class ObjectiveConfig(Section):
     )
     as_original: bool = setting(
         False,
-        NEVER,
+        BY_SET,
         "Repeat three choices of the original program. Multiple choice cuts long texts at their end, where the "
         "option is, instead of cutting the question. Retrieval from video to text counts only the last caption of "
         "each video. Pretraining also predicts the masked words of texts that belong to another image.",
@@ -471,11 +472,11 @@ class TrainConfig(Section):
         "null keeps none.",
     )
     precision: Literal["auto", "bf16", "fp16", "fp32"] = setting(
-        "auto", ON_RESUME, "Numbers to compute with. `auto` takes bf16 if the GPU has it, else fp32."
+        "auto", ON_RESUME | BY_SET, "Numbers to compute with. `auto` takes bf16 if the GPU has it, else fp32."
     )
     tf32: bool = setting(
         False,
-        NEVER,
+        BY_SET,
         "Let GPUs round the inputs of float32 products and convolutions to TF32: faster than fp32, less exact.",
     )
     activation_checkpointing: bool = setting(

@@ -47,9 +47,15 @@ class Setting:
         return {
             "value": self.expected,
             "default": "none; it must be given" if self.default is None else self.default,
-            "may change on --resume": "yes" if self.change.on_resume else "no",
-            "may be overridden at inference": "yes" if self.change.at_inference else "no",
+            "may change on --resume": "yes" if Change.ON_RESUME in self.change else "no",
+            "may be overridden at inference": _at_inference(self.change),
         }
+
+
+def _at_inference(change: Change) -> str:
+    if Change.BY_RECIPE in change:
+        return "yes"
+    return "with `--set`, not by another recipe" if Change.BY_SET in change else "no"
 
 
 # ------------------------------------------------------------------------------------------------- the schema
@@ -153,7 +159,7 @@ def _settings(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Settin
                     meaning=field.description,
                     expected=expected(annotation_at((*path, name))),
                     default=default,
-                    change=Change[extra["change"]],
+                    change=extra["change"],
                     decides_scores=extra["decides_scores"],
                 ),
             )
@@ -211,16 +217,10 @@ def setting_of(key: str) -> Setting | None:
     return all_settings().get(key)
 
 
-def overridable_at_inference(key: str) -> bool:
-    """Return whether another recipe may override this setting; False for a section or an unknown key."""
+def change_of(key: str) -> Change:
+    """Return where a setting may change; nowhere for a section or an unknown key."""
     found = setting_of(key)
-    return found is not None and found.change.at_inference
-
-
-def _declared(key: str) -> Setting:
-    found = setting_of(key)
-    assert found is not None, key
-    return found
+    return found.change if found else Change.NEVER
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -236,21 +236,21 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def learned_settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """Return the values, by dotted name, that must stay as they are when a run is resumed."""
     values = flat(recipe.model_dump(exclude_defaults=exclude_defaults))
-    return {key: value for key, value in values.items() if not _declared(key).change.on_resume}
+    return {key: value for key, value in values.items() if Change.ON_RESUME not in change_of(key)}
 
 
 def scoring_settings(recipe: Recipe) -> dict[str, Any]:
     """Return the values, by dotted name, that decide how a trained model scores the same texts and media."""
     # The weights that training made are compared by themselves, so how they were trained does not matter.
     values = flat(recipe.model_dump(mode="json", exclude={"name", "train"}))
-    return {key: value for key, value in values.items() if _declared(key).decides_scores}
+    return {key: value for key, value in values.items() if (found := setting_of(key)) and found.decides_scores}
 
 
 def with_inference_settings(own: Recipe, other: Recipe) -> Recipe:
     """Return the recipe of a run with the settings of another one that may be overridden at inference."""
     values, others = own.model_dump(), other.model_dump()
     for key, setting in all_settings().items():
-        if setting.change.at_inference and "NAME" not in key:
+        if Change.BY_RECIPE in setting.change and "NAME" not in key:
             *sections, name = key.split(".")
             functools.reduce(dict.__getitem__, sections, values)[name] = functools.reduce(
                 dict.__getitem__, sections, others

@@ -15,6 +15,7 @@ from running import Clipbert, Finished, as_options
 
 from clipbert_cli.commands import demo
 from clipbert_cli.commands.progress import RateColumn
+from clipbert_cli.infer.trained import RunSelection, selected_recipes
 
 
 def text(done: Finished) -> str:
@@ -205,6 +206,8 @@ def test_options_without_a_question_have_no_column_for_it(
         "name=mine",
         "model.bert.hidden_size=32",
         "data.answers=a.json",
+        "data.num_clips=3",
+        "objective.num_labels=4",
     ],
 )
 @pytest.mark.parametrize(
@@ -228,6 +231,13 @@ def test_settings_of_training_are_refused_at_inference(
 @pytest.mark.parametrize("setting", ["train.precision=fp32", "data.black_frames=true", "data.frame_size=96"])
 def test_settings_with_an_effect_are_taken(clipbert: Clipbert, trained_run: Path, setting: str) -> None:
     assert clipbert("infer", "--run", trained_run, "--split", "test", "--set", setting).returncode == 0
+
+
+def test_with_another_recipe_a_setting_goes_where_inference_takes_it_from(trained_run: Path, made_data: Path) -> None:
+    settings = ("data.fps=3", "infer.num_clips=3", "train.precision=fp32")
+    selection = RunSelection(trained_run, recipe="demo_qa", overrides=settings, data_root=made_data)
+    used, _ = selected_recipes(selection)
+    assert (used.data.fps, used.infer.num_clips, used.train.precision) == (3, 3, "fp32")
 
 
 # ------------------------------------------------------------------------------------------ folders

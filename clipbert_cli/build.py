@@ -74,6 +74,25 @@ def build_task(recipe: Recipe, answers: Mapping[str, int] | None = None) -> Task
     return task_class(recipe.task)(recipe.objective, recipe.infer, answers)
 
 
+def files_named(recipe: Recipe) -> dict[str, Path]:
+    """Return the files and folders that a recipe names, by the setting that names each, but for those of the Hub."""
+    data, model = recipe.data, recipe.model
+    named: dict[str, str | None] = {
+        f"data.splits.{name}.{part}": path
+        for name, split in data.splits.items()
+        if split
+        for part, path in (("annotations", split.annotations), ("media", split.media))
+    }
+    named |= {
+        "data.answers": data.answers,
+        "model.tokenizer": model.tokenizer,
+        "model.weights.checkpoint": model.weights.checkpoint,
+        "model.weights.bert": model.weights.bert,
+        "model.visual.weights": model.visual.weights,
+    }
+    return {key: resolve(recipe, path) for key, path in named.items() if path and not is_hub_name(path)}
+
+
 def local_place(recipe: Recipe, place: str) -> Path:
     """Return weights or a vocabulary of a recipe as a local file or folder; what is on the Hub is downloaded.
 

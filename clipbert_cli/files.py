@@ -15,6 +15,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import functools
+import glob
 import json
 import os
 import re
@@ -53,17 +54,24 @@ def system_error(exc: BaseException) -> OSError | None:
 
 
 @contextmanager
-def atomic_file(path: Path, *, mode: str = "w", durable: bool = False) -> Iterator[IO[Any]]:
+def atomic_file(path: Path, *, mode: str = "w", durable: bool = False, replace: bool = True) -> Iterator[IO[Any]]:
     """Yield a stream whose content becomes the file `path` when the block ends without an error.
 
     Args:
         mode: "w" for UTF-8 text, "wb" for bytes.
         durable: fsync the content before the file gets its name.
+        replace: whether a file that is there by then is replaced.
 
     Raises:
+        FileExistsError: the file is there, and `replace` is not given.
         OSError: the file cannot be written; nothing is left of it.
     """
-    with atomic_path(path) as temporary, temporary.open(mode, encoding=None if "b" in mode else "utf-8") as stream:
+    with (
+        atomic_path(path, replace=replace) as temporary,
+        temporary.open(mode, encoding=None if "b" in mode else "utf-8") as stream,
+    ):
+        with suppress(OSError):  # a file system without locks; `writer_of` finds nobody there
+            _lock_descriptor(stream.fileno())
         yield stream
         if durable:
             stream.flush()
@@ -71,12 +79,16 @@ def atomic_file(path: Path, *, mode: str = "w", durable: bool = False) -> Iterat
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Yield the temporary name of an empty file that becomes `path`: for libraries that open a file by its name.
 
     The finished file has the permissions of any new file, whatever the library gave it.
 
+    Args:
+        replace: as in `atomic_file`.
+
     Raises:
+        FileExistsError: the file is there, and `replace` is not given.
         OSError: the file cannot be written; nothing is left of it.
     """
     with _temporary(path, "unfinished") as temporary:
@@ -84,7 +96,26 @@ def atomic_path(path: Path) -> Iterator[Path]:
         permissions = temporary.stat().st_mode
         yield temporary
         temporary.chmod(permissions)
+        if not replace:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                raise
+            except OSError:  # a file system without hard links
+                if os.path.lexists(path):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+            else:
+                return
         os.replace(temporary, path)
+
+
+def writer_of(path: Path) -> str | None:
+    """Return the process that is writing `path` with `atomic_file` now, None if there is none."""
+    for entry in path.parent.glob(f"{glob.escape(f'.{path.name}.unfinished-')}*"):
+        if is_locked(entry):
+            host, _, process = entry.name.partition(".unfinished-")[2].rpartition("-")
+            return f"process {process} on {host}"
+    return None
 
 
 @contextmanager

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.output import nowhere, writing
+from clipbert_cli.commands.output import nowhere, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import is_muted, mute, note, show_logs
 from clipbert_cli.commands.usage import refuse_absent_data
 from clipbert_cli.errors import UsageError
@@ -69,12 +70,15 @@ def infer(
     options.refuse_exchanged(model.run, request.split)
     if request.form == SCORES and request.output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
+    endings = {JSONL: [".jsonl"], SCORES: []}.get(request.form, [".json"])
+    refuse_other_ending(request.output, endings, what=f"--format {request.form}")
     if request.clip_scores and (request.shortlist or request.form != JSONL):
         other = "--shortlist" if request.shortlist else f"--format {request.form}"
         raise UsageError(f"--clip-scores is given with {other}, which have none", hint="leave one of them out")
     if options.launched(context, processes):
         return
 
+    from clipbert_cli.build import files_named
     from clipbert_cli.infer.trained import open_run, selected_recipes
     from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.splits import files_of
@@ -89,11 +93,16 @@ def infer(
         # All processes predict and gather; the main one writes and prints.
         if not world.is_main:
             mute()
-        write = _write_scores if request.form == SCORES else _write_predictions
-        write(request, selection, lambda: open_run(selection, world))
+        load = functools.partial(open_run, selection, world)
+        if request.form == SCORES:
+            _write_scores(request, load)
+        else:
+            _write_predictions(request, selection, load, inputs=files_named(selected).values())
 
 
-def _write_predictions(request: Request, selection: RunSelection, load: Callable[[], TrainedRun]) -> None:
+def _write_predictions(
+    request: Request, selection: RunSelection, load: Callable[[], TrainedRun], *, inputs: Iterable[Path]
+) -> None:
     from clipbert_cli.build import evaluation_sampling
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.infer.clip_scores import with_times
@@ -101,7 +110,7 @@ def _write_predictions(request: Request, selection: RunSelection, load: Callable
     from clipbert_cli.infer.prediction_lines import prediction_lines
 
     # The output is opened first: an existing file or a full disk is reported before the model is loaded.
-    stream_to = nowhere() if is_muted() else writing(request.output, overwrite=request.overwrite)
+    stream_to = nowhere() if is_muted() else writing(request.output, overwrite=request.overwrite, inputs=inputs)
     with stream_to as stream, counting(request.split, "item") as show:
         run = dataclasses.replace(load(), clip_scores=request.clip_scores)
         _check_format(run, request.form)
@@ -140,7 +149,7 @@ def _write_meta(predictions: Path, made_by: dict[str, Any]) -> None:
         json.dump({**made_by, "predictions": content_of(predictions)}, stream, ensure_ascii=False, indent=1)
 
 
-def _write_scores(request: Request, selection: RunSelection, load: Callable[[], TrainedRun]) -> None:
+def _write_scores(request: Request, load: Callable[[], TrainedRun]) -> None:
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.infer.ranking import write_scores
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.output import PAGE, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, show_logs, warn
 from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_media
 from clipbert_cli.errors import UsageError
@@ -49,6 +49,7 @@ def preview(
             "name either MEDIA, or --recipe and --split",
             hint="clipbert preview --recipe msrvtt_qa --split train, or clipbert preview videos/",
         )
+    refuse_other_ending(output, PAGE, what="the page")
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.report.preview import preview_media, preview_split
     from clipbert_cli.splits import files_of

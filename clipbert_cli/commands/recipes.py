@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.output import refuse_other_ending, writing
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn, wrapped
 from clipbert_cli.errors import AnnotationError, UsageError
 from clipbert_cli.printable import plural
@@ -112,6 +112,7 @@ def copy_command(
     from clipbert_cli.recipe.shipped import find_recipe
     from clipbert_cli.recipe.values import read_text
 
+    refuse_other_ending(file, [".yaml", ".yml"], what="a recipe", name="FILE")
     text = read_text(find_recipe(name))
     with writing(file, overwrite=overwrite) as out:
         out.write(text)
@@ -138,25 +139,29 @@ def answers_command(
     import json
     from collections import Counter
 
-    from clipbert_cli.build import build_task
+    from clipbert_cli.build import build_task, files_named
     from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.coverage import alike_answers
 
+    refuse_other_ending(file, [".json"], what="a list of answers")
     show_logs()
     recipe = load_recipe(name, overrides=overrides or (), data_root=data_root)
     task = build_task(recipe)
     if not task.needs_answers:
         raise UsageError(f"task {recipe.task} has no list of answers", hint="leave data.answers out of this recipe")
-    # Single records without an answer are reported by training. A file without such a field is refused here.
-    read = [read_split(recipe, split, task, lambda _: None) for split in recipe.data.train_splits]
-    counts = Counter(answer for examples in read for example in examples for answer in task.answers_in(example))
-    if not counts:
-        raise AnnotationError(
-            "no training record has an answer: the fields for it are empty", hint="fill them, or set data.fields.answer"
-        )
-    chosen = dict(counts.most_common(top))
-    with writing(file, overwrite=overwrite) as out:
+    # An earlier list is what this command makes anew; everything else that the recipe names is read.
+    inputs = [path for key, path in files_named(recipe).items() if key != "data.answers"]
+    with writing(file, overwrite=overwrite, inputs=inputs) as out:
+        # Single records without an answer are reported by training. A file without such a field is refused here.
+        read = [read_split(recipe, split, task, lambda _: None) for split in recipe.data.train_splits]
+        counts = Counter(answer for examples in read for example in examples for answer in task.answers_in(example))
+        if not counts:
+            raise AnnotationError(
+                "no training record has an answer: the fields for it are empty",
+                hint="fill them, or set data.fields.answer",
+            )
+        chosen = dict(counts.most_common(top))
         out.write(json.dumps(list(chosen), ensure_ascii=False, indent=1) + "\n")
     records = plural(sum(map(len, read)), "training record")
     written = "" if file == "-" else f"wrote {file}: "

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.output import PAGE, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
 from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_predictions
 from clipbert_cli.errors import UsageError
@@ -54,6 +54,7 @@ def report_page(
         )
     if predictions is None and (against or blind):
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
+    refuse_other_ending(output, PAGE, what="the page")
     from clipbert_cli.infer.made_by import read_meta, recipe_and_split, refuse_other_task
     from clipbert_cli.report.report import Predicted, write_report
     from clipbert_cli.report.training import made_facts

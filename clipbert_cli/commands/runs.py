@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.output import refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, warn_of_each
 from clipbert_cli.errors import RunError, UnreadableError, UsageError
 from clipbert_cli.runs.folder import RunFolder
@@ -78,18 +78,18 @@ def plot(
     if output is None and len(runs) > 1:
         raise UsageError("--output is missing, which several runs need", hint="name the picture: -o curves.png")
     target = output or runs[0] / "curves.png"
-    if str(target) != "-" and target.suffix.lower() != ".png":
-        raise UsageError(f"--output is {target}, but the picture is a PNG", hint="name a .png file")
+    refuse_other_ending(str(target), [".png"], what="the picture")
+    folders = [RunFolder.existing(run) for run in runs]
     records, damaged = {}, []
-    for folder in [RunFolder.existing(run) for run in runs]:
-        try:
-            records[str(folder.path)] = list(folder.records())
-        except (UnreadableError, OSError) as exc:
-            damaged.append((str(folder.path), str(exc)))
-    warn_of_each("damaged", damaged)
-    if not records:
-        raise RunError(f"{', '.join(map(str, runs))}: no run can be read", hint="name other runs")
     with writing(str(target), overwrite=overwrite, mode="wb") as stream:
+        for folder in folders:
+            try:
+                records[str(folder.path)] = list(folder.records())
+            except (UnreadableError, OSError) as exc:
+                damaged.append((str(folder.path), str(exc)))
+        warn_of_each("damaged", damaged)
+        if not records:
+            raise RunError(f"{', '.join(map(str, runs))}: no run can be read", hint="name other runs")
         plot_runs(records, stream)
     if str(target) != "-":
         print_result(str(target))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.output import writing
+from clipbert_cli.commands.output import refuse_other_ending, writing
 from clipbert_cli.commands.pack import WorkersOption, worker_count
 from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, show_logs, warn, warn_of_each
 from clipbert_cli.errors import ClipbertError, UsageError
@@ -18,6 +18,8 @@ from clipbert_cli.types import Sampling
 
 if TYPE_CHECKING:
     from clipbert_cli.store.verify import Checked
+
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 MAX_SHOWN = 1000
 """How many frames `show --frames` draws."""
@@ -126,7 +128,7 @@ def _print_rows(rows: Sequence[Mapping[str, Any]]) -> None:
 def show_item(
     store: StoreArgument,
     media_id: Annotated[str, options.argument("MEDIA_ID", "Media id of one item, as `clipbert store ls` lists it.")],
-    output: Annotated[Path, options.output("Picture to write; its ending (.png) is its format.")],
+    output: Annotated[Path, options.output("Picture to write; its ending (.png, .jpg) is its format; - is stdout.")],
     sampling: Annotated[
         Sampling, options.option("--sampling", "Where the clips start, with the meaning of data.sampling in a recipe.")
     ] = "clips",
@@ -167,24 +169,24 @@ def show_item(
         clips = ClipSampling(sampling, num_clips, num_frames, fps, safeguard=sampling == "clips")
     except ValueError as exc:
         raise UsageError(str(exc)) from exc
-    form = Image.registered_extensions().get(output.suffix.lower())
-    if form not in Image.SAVE:
-        raise UsageError(f"--output is {output}, whose ending is no picture format", hint="name a .png or .jpg file")
+    refuse_other_ending(str(output), PICTURES, what="the picture")
+    if as_json and str(output) == "-":
+        raise UsageError("--output is -, and --json prints there as well", hint="name a file, or leave --json out")
     if plain and frames is None:
         raise UsageError("--plain is given without --frames", hint="name the frames: --frames 0,25,50")
     chosen = None if frames is None else _numbers(frames)
     show_logs()
     source = open_store(store)
-    if chosen is None:
-        sheet, sampled = contact_sheet(source, media_id, clips, seed=seed)
-    else:
-        sheet, sampled = frame_sheet(source, media_id, chosen, plain=plain)
     with writing(str(output), overwrite=overwrite, mode="wb") as stream:
-        sheet.save(stream, form)
+        if chosen is None:
+            sheet, sampled = contact_sheet(source, media_id, clips, seed=seed)
+        else:
+            sheet, sampled = frame_sheet(source, media_id, chosen, plain=plain)
+        sheet.save(stream, Image.registered_extensions().get(output.suffix.lower(), "PNG"))
     if as_json:
         shown = [[{"frame": index, "seconds": seconds} for index, seconds in clip] for clip in sampled]
         print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": shown})
-    else:
+    elif str(output) != "-":
         print_result(str(output))
 
 

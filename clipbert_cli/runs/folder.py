@@ -132,6 +132,19 @@ class RunFolder:
             return cls.existing(place.parent.parent), place.name
         return cls.existing(path), None
 
+    @classmethod
+    def owner_of(cls, path: Path) -> Path | None:
+        """Return the folder of the run or exported model that a file is a part of, where it is one of its own files."""
+        for parent in path.parents:
+            run = cls(parent)
+            # Somebody's own recipe may have this name.
+            if not (run.recipe.is_file() and (run.environment.is_file() or run.is_exported)):
+                continue
+            own = (run.recipe, run.vocabulary, run.tokenizer_settings, run.answers, run.metrics, run.environment)
+            if path in own or run.checkpoints in path.parents:
+                return parent
+        return None
+
     @property
     def is_exported(self) -> bool:
         """True if the folder holds one model, as `clipbert runs export` writes it, and no checkpoints."""

@@ -291,10 +291,10 @@ def test_processes_whose_launcher_is_gone_save_and_end(
 @pytest.mark.parametrize(
     "words",
     [
-        ["infer", "--run", "RUN", "--split", "test", "-o", "OUT"],
-        ["runs", "export", "RUN", "OUT"],
-        ["store", "show", "STORE", "test0000", "-o", "OUT"],
-        ["runs", "plot", "RUN", "-o", "OUT"],
+        ["infer", "--run", "RUN", "--split", "test", "-o", "out.jsonl"],
+        ["runs", "export", "RUN", "out"],
+        ["store", "show", "STORE", "test0000", "-o", "out.png"],
+        ["runs", "plot", "RUN", "-o", "out.png"],
     ],
     ids=["infer", "runs export", "store show", "runs plot"],
 )
@@ -304,17 +304,17 @@ def test_the_next_command_of_the_same_name_removes_what_a_killed_one_left(
     ended = subprocess.Popen(["true"])
     ended.wait()
     for process in (ended.pid, os.getppid()):  # one that is gone, and one that may still write
-        left = tmp_path / f".out.png.unfinished-{socket.gethostname()}-{process}"
+        left = tmp_path / f".{words[-1]}.unfinished-{socket.gethostname()}-{process}"
         if kind == "folder":
             left.mkdir()
         else:
             left.touch()
-    given = {"RUN": trained_run, "STORE": made_data / "vis_db", "OUT": tmp_path / "out.png"}
-    done = clipbert(*(given.get(word, word) for word in words))
+    given = {"RUN": trained_run, "STORE": made_data / "vis_db"}
+    done = clipbert(*(given.get(word, word) for word in words), cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     hidden = [name for name in os.listdir(tmp_path) if name.startswith(".")]
-    assert hidden == [f".out.png.unfinished-{socket.gethostname()}-{os.getppid()}"]
-    assert (tmp_path / "out.png").exists()
+    assert hidden == [f".{words[-1]}.unfinished-{socket.gethostname()}-{os.getppid()}"]
+    assert (tmp_path / words[-1]).exists()
 
 
 @pytest.mark.parametrize(

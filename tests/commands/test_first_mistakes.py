@@ -288,8 +288,8 @@ MISTAKES = [
     ("infer --run runs/qa --split dev -o preds.jsonl", "no split 'dev'", "name another split"),
     ("infer --run runs/qa --split test -r demo_q -o preds.jsonl", "no shipped recipe is called", "demo_qa"),
     ("infer --run runs/qa --split val --set seed=3 -o preds.jsonl", "has no effect", "leave it out"),
-    ("report preds.jsonl --run runs/qa --split dev -o notes.txt", "no split 'dev'", "name another split"),
-    ("preview --recipe demo_qa --split dev -o notes.txt", "no split 'dev'", "name another split"),
+    ("report preds.jsonl --run runs/qa --split dev -o page.html", "no split 'dev'", "name another split"),
+    ("preview --recipe demo_qa --split dev -o page.html", "no split 'dev'", "name another split"),
     ("infer --run runs/qa --split test -o preds.jsonl", "preds.jsonl exists already", "--overwrite"),
     ("infer --run runs/qa --split test -o out/p.jsonl", "out is no folder", "mkdir -p out"),
     ("infer --run runs/qa --split test --set train.epochs=3", "has no effect", "leave it out"),
@@ -322,13 +322,13 @@ MISTAKES = [
     ("preview -r demo_mc --data-root .", "--split is missing", "preview --recipe demo_mc --data-root . --split train"),
     ("preview -r runs/qa/recipe.yaml --seed 3", "--split is missing", "recipe.yaml --seed 3 --split train"),
     (
-        "preview -r demo_qa --split val --data-root empty -o notes.txt",
+        "preview -r demo_qa --split val --data-root empty -o page.html",
         "nothing that the recipe names",
         "--data-root DIR",
     ),
     ("eval alone.jsonl -r demo_qa --split test --data-root empty", "nothing that the recipe names", "--data-root DIR"),
     ("infer --run runs/qa --split test --data-root empty", "nothing that the recipe names", "--data-root DIR"),
-    ("report alone.jsonl -r demo_qa --split val --data-root empty -o notes.txt", "nothing that the", "--data-root DIR"),
+    ("report alone.jsonl -r demo_qa --split val --data-root empty -o page.html", "nothing that the", "--data-root DIR"),
     ("preview demo_qa", "MEDIA is demo_qa, a shipped recipe", "clipbert preview --recipe demo_qa --split train"),
     ("preview train", "train does not exist", "clipbert preview --recipe NAME --split NAME"),
     ("preview videos2/", "videos2 does not exist", "name a folder of media files or a store"),
@@ -407,7 +407,7 @@ MISTAKES = [
     ("eval images/test0000.jpg --recipe demo_mc --split val", "images/test0000.jpg", "clipbert infer"),
     ("eval nope.jsonl --run runs/qa", "nope.jsonl: no such predictions file", "clipbert infer"),
     ("report nope.jsonl -o new.html", "nope.jsonl: no such predictions file", "clipbert infer"),
-    ("runs plot runs/qa -o curves.txt", "--output is curves.txt", "name a .png file"),
+    ("runs plot runs/qa -o curves.txt", "--output is curves.txt", "name it curves.png"),
     ("eval runs/qa --recipe demo_qa --split test", "runs/qa is a run", "clipbert infer --run runs/qa --split test"),
     # What is given as predictions is examined before the data of the recipe, which are not there, and before the page.
     ("eval a.mp4 -r demo_qa --split test --data-root empty", "a.mp4 is a media file", "clipbert infer"),
@@ -415,10 +415,10 @@ MISTAKES = [
     ("eval table.csv -r demo_mc --split test --data-root empty", "table.csv is not a predictions", "clipbert infer"),
     ("eval nope -r demo_qa --split test --data-root empty", "nope: no such predictions file", "clipbert infer"),
     ("eval preds.jsonl --against a.mp4 --data-root empty", "a.mp4 is a media file", "clipbert infer"),
-    ("report a.mp4 --run runs/qa --split test -o notes.txt", "a.mp4 is a media file", "clipbert infer"),
-    ("report table.csv --run runs/qa --split test -o notes.txt", "table.csv is not a predictions", "clipbert infer"),
-    ("report videos --run runs/qa --split test -o notes.txt", "videos is a folder, not", "clipbert infer"),
-    ("report preds.jsonl --blind a.mp4 -o notes.txt", "a.mp4 is a media file", "clipbert infer"),
+    ("report a.mp4 --run runs/qa --split test -o page.html", "a.mp4 is a media file", "clipbert infer"),
+    ("report table.csv --run runs/qa --split test -o page.html", "table.csv is not a predictions", "clipbert infer"),
+    ("report videos --run runs/qa --split test -o page.html", "videos is a folder, not", "clipbert infer"),
+    ("report preds.jsonl --blind a.mp4 -o page.html", "a.mp4 is a media file", "clipbert infer"),
     # Predictions of another task: the meta file beside them says which, or else no line fits.
     (
         "eval scores.jsonl --recipe demo_qa --split test",
@@ -427,7 +427,7 @@ MISTAKES = [
     ),
     ("eval preds.jsonl -r demo_retrieval --split test", "(recipe demo_qa)", "their own recipe and split are used"),
     ("eval preds.jsonl --run runs/search", "(recipe demo_qa), but recipe demo_retrieval", "clipbert eval preds.jsonl"),
-    ("report scores.jsonl -r demo_qa --split test -o notes.txt", "(recipe demo_retrieval)", "clipbert report scores.j"),
+    ("report scores.jsonl -r demo_qa --split test -o page.html", "(recipe demo_retrieval)", "clipbert report scores.j"),
     ("eval alone.jsonl -r demo_retrieval --split test", "scores must be", "may be predictions of another task"),
     ("eval alone.jsonl -r demo_mc --split test", "alone.jsonl", "name the"),
     ("report alone.jsonl -r demo_retrieval --split test -o new.html", "scores must be", "of another task"),
@@ -453,6 +453,7 @@ def world(trained_run: Path, retrieval_run: Path, made_data: Path, tmp_path_fact
     shutil.copytree(retrieval_run, folder / "runs/search", symlinks=True)
     shutil.copy(folder / "videos/test0000.mp4", folder / "a.mp4")
     (folder / "notes.txt").write_text("mine\n")
+    (folder / "page.html").write_text("mine\n")
     (folder / "table.csv").write_text("video_id,question,answer\ntest0000,what ?,red\n")
     (folder / "tabs.yaml").write_text("data:\n\troot: .\n")
     (folder / "empty").mkdir()

@@ -97,10 +97,10 @@ def stop(world: Path, source: str, store: str, **settings: object) -> None:
         ("store scan videos", "not a store"),
         ("store scan nowhere", "does not exist"),
         ("store scan videos/a.mp4", "is a single media file, not a store"),
-        ("store show store a -o videos/a.mp4", "no picture format"),
+        ("store show store a -o videos/a.mp4", "the picture is written as .png or .jpg"),
         ("store show store nothing -o new.png", "no video 'nothing'"),
         ("store show store a -o images/p.png", "exists already"),
-        ("store show store a -o images", "no picture format"),
+        ("store show store a -o images", "images is a folder"),
         ("store show store a -o no/new.png", "cannot be written"),
         ("store show store a -o new.png --sampling start --num-clips 3", "num_clips is 3"),
         ("store verify nowhere", "does not exist"),
@@ -203,6 +203,7 @@ def runs(trained_run: Path, made_data: Path, tmp_path_factory: pytest.TempPathFa
     shutil.copytree(made_data / "txt_db", world / "raw")
     (world / "mine").mkdir()
     (world / "mine/notes.txt").write_text("notes")
+    (world / "mine/notes.jsonl").write_text("notes")
     (world / "wrong.yaml").write_text("extends: demo_qa\ntrain: {batch_size: 0}\n")
     return world
 
@@ -221,7 +222,7 @@ def runs(trained_run: Path, made_data: Path, tmp_path_factory: pytest.TempPathFa
         ),
         ("finetune --run mine --resume", "no run in mine"),
         ("finetune --recipe demo_qa --run run --requeue --data-root {data}", "--requeue"),
-        ("infer --run run --split test -o mine/notes.txt --data-root {data}", "exists already"),
+        ("infer --run run --split test -o mine/notes.jsonl --data-root {data}", "exists already"),
         ("infer --run run --split test -o mine --data-root {data}", "is a folder"),
         ("infer --run run --split none -o new.jsonl --data-root {data}", "none"),
         ("infer --run mine --split test -o new.jsonl", "not a run folder"),

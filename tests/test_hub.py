@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import shlex
 import shutil
 import threading
 import time
@@ -22,14 +23,17 @@ from huggingface_hub import file_download
 from made_vision_models import write_vision_model
 from running import SHORT, TINY, Clipbert, as_options
 from transformers import BertConfig, BertModel
+from typer.main import get_command
 
 import clipbert_cli
 from clipbert_cli import hub
+from clipbert_cli.commands.app import app
 from clipbert_cli.errors import ClipbertError, DownloadError, UsageError
 from clipbert_cli.model.hf_encoder import quiet_transformers
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs.export import model_card
 from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.task.registry import TASKS
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -389,6 +393,17 @@ def test_a_card_names_licence_and_encoder(visual: dict[str, str], says: str, tra
     assert card.startswith("---\nlicense: cc-by-4.0\n")
     assert "* licence: cc-by-4.0\n" in card
     assert f"* visual encoder: {says}\n" in card
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_command_in_a_card_is_one_of_ours(task: str, trained_run: Path) -> None:
+    folder = RunFolder(trained_run)
+    card = model_card(folder, load_recipe(folder.recipe).model_copy(update={"task": task}))
+    program, name, *words = shlex.split(card.splitlines()[-2])
+    assert program == "clipbert"
+    given = get_command(app).commands[name].make_context(name, words).params  # type: ignore[attr-defined]
+    assert "hf:ORG/NAME" in f"{given.get('run')} {given.get('overrides')}"
+    assert bool(given.get("option")) == (task == "multiple_choice")
 
 
 def test_a_card_tells_published_scores_from_those_of_the_model(trained_run: Path) -> None:

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "runtime": {*SHARED, "recipe.schema"},
     "model": {*SHARED, "recipe.schema"},
     "task": {*READING, "model"},
-    "runs": {*SHARED, "hub", "recipe.schema", "recipe", "runtime", "model"},
+    "runs": {*SHARED, "hub", "recipe.schema", "recipe", "runtime", "model", "task"},
     "contradictions": {*SHARED, "recipe", "task", "text"},
     "splits": {*SHARED, "recipe.schema", "recipe", "text", "store", "task"},
     "build": {*READING, "hub", "recipe", "model", "task", "runs", "splits"},

@@ -19,17 +19,9 @@ from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.baseline import listed_scores
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import stated_devices, stated_versions, summarise
+from clipbert_cli.task.registry import task_class
 
 CARD = "README.md"
-
-TAGS = {
-    "open_ended_qa": "visual-question-answering",
-    "image_qa": "visual-question-answering",
-    "multiple_choice": "visual-question-answering",
-    "retrieval": "video-text-to-text",
-    "pretraining": "feature-extraction",
-}
-"""Task -> the Hub's name of it."""
 
 ENCODERS = {"resnet": "ResNet with ClipBERT's grid layer", "hf": "a vision model of transformers, see config.json"}
 """Kind of a visual encoder whose weights are not on the Hub -> its description."""
@@ -120,14 +112,14 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         (each for each in reversed(folder.validations()) if each.get("step") == summary.best_step), {}
     )
     scores = {name: value for name, value in best.items() if isinstance(value, float)}
-    data, model, train = recipe.data, recipe.model, recipe.train
+    task, data, model, train = task_class(recipe.task), recipe.data, recipe.model, recipe.train
     visual_rate = train.visual_learning_rate or train.learning_rate
     encoder = model.visual.weights or ENCODERS[model.visual.kind]
     lines = [
         "---",
         *([f"license: {recipe.license}"] if recipe.license else []),
         "library_name: clipbert",
-        f"pipeline_tag: {TAGS.get(recipe.task, 'visual-question-answering')}",
+        f"pipeline_tag: {task.hub_task}",
         "tags: [clipbert, video, vision-and-language]",
         "---",
         "",
@@ -156,7 +148,7 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         "",
         "```sh",
         "pip install clipbert",
-        _example(recipe),
+        task.use.format(run="hf:ORG/NAME", media=recipe.data.media),
         "```",
     ]
     return "\n".join(lines) + "\n"
@@ -174,12 +166,6 @@ def _published(recipe: Recipe) -> list[str]:
         *scores,
         "",
     ]
-
-
-def _example(recipe: Recipe) -> str:
-    if recipe.task == "retrieval":
-        return 'clipbert search videos/ "a dog catches a frisbee" --run hf:ORG/NAME'
-    return f'clipbert ask --run hf:ORG/NAME --{recipe.data.media} FILE "what is it?"'
 
 
 def _versions(folder: RunFolder) -> dict[str, str]:

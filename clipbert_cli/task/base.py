@@ -81,6 +81,10 @@ class Task(ABC):
     formats: ClassVar[tuple[str, ...]] = ("jsonl",)
     # The command that trains the task.
     trained_by: ClassVar[Literal["finetune", "pretrain"]] = "finetune"
+    # The Hub's name of the task.
+    hub_task: ClassVar[str] = "visual-question-answering"
+    # A command that uses the trained model {run}, with data of the kind {media}.
+    use: ClassVar[str] = 'clipbert ask --run {run} --{media} FILE "what is it?"'
     # Other tasks whose trained models this task can use unchanged.
     also_answers_runs_of: ClassVar[tuple[str, ...]] = ()
 

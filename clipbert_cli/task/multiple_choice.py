@@ -36,6 +36,7 @@ class MultipleChoice(AnswerTask):
     # MSRVTT multiple choice has no training set of its own: the retrieval model ranks the options of each video, or the
     # matching head of pretraining.
     also_answers_runs_of = ("retrieval", "pretraining")
+    use = 'clipbert ask --run {run} --{media} FILE "what is it?" --option "a cat" --option "a dog"'
     objective_settings = ("pool", "num_options", "as_original")
 
     def num_outputs(self) -> int:

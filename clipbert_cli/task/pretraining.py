@@ -59,6 +59,8 @@ class Pretraining(Task):
     head_kind = "pretraining"
     trained_by = "pretrain"
     list_field = "caption"
+    hub_task = "feature-extraction"
+    use = "clipbert finetune --recipe NAME --set model.weights.checkpoint={run}"
 
     def num_outputs(self) -> int:
         """Return 2 for the classes no match and match; the masked words come besides."""
@@ -145,7 +147,7 @@ class Pretraining(Task):
         """Raise UsageError: a pretrained model answers no questions."""
         raise UsageError(
             "the run's task is pretraining: it has not learnt to answer questions",
-            hint="finetune it for a task: clipbert finetune --recipe NAME --set model.weights.checkpoint=RUN/best",
+            hint=f"finetune it for a task: {self.use.format(run='RUN/best')}",
         )
 
     def check_prediction(self, fields: Mapping[str, Any], example: Example) -> None:

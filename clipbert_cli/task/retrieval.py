@@ -41,6 +41,8 @@ class Retrieval(Task):
     scores_blind = False
     list_field = "caption"
     formats = ("jsonl", "scores")
+    hub_task = "video-text-to-text"
+    use = 'clipbert search FOLDER "a dog catches a frisbee" --run {run}'
 
     def num_outputs(self) -> int:
         """Return 2 for the classes no match and match; 1, a score, for the margin loss."""
@@ -68,7 +70,7 @@ class Retrieval(Task):
         """Raise UsageError: a retrieval model answers no questions."""
         raise UsageError(
             "the run's task is retrieval: it finds media by text and answers no questions",
-            hint='clipbert search FOLDER "text" --run RUN',
+            hint=self.use.format(run="RUN"),
         )
 
     def draw(self, groups: Sequence[Group], *, training: bool) -> Draw | None:

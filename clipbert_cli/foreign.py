@@ -45,6 +45,9 @@ if TYPE_CHECKING:
 MAX_BYTES = 32 * 2**20
 """The default limit of a file that is read whole, and of a line: a line has the scores of a million texts."""
 
+BLOCK = 2**20
+"""The number of characters of a JSON list that are read at a time."""
+
 MAX_DEPTH = 64
 """The limit of nested lists and objects. None of our formats needs more than ten."""
 
@@ -106,25 +109,22 @@ def read_json(path: Path, *, limit: int = MAX_BYTES, max_parts: int = MAX_PARTS,
     return parse_json(read_text(path, limit=limit), str(path), max_parts=max_parts, allow_nan=allow_nan)
 
 
-def read_json_list(path: Path, *, block: int = 2**20) -> Iterator[tuple[Any, str]]:
+def read_json_list(path: Path) -> Iterator[tuple[Any, str]]:
     """Yield each entry of a JSON list and its text, without reading the whole list.
-
-    Args:
-        block: characters that are read at a time.
 
     Raises:
         FileNotFoundError, UnreadableError: as `open_text`; it is not a JSON list, or an entry has more than `MAX_ENTRY`
             characters.
     """
     with open_text(path) as file:
-        text = file.read(block).lstrip()
+        text = file.read(BLOCK).lstrip()
         if not text.startswith("["):
             raise UnreadableError(f"{path}: a JSON list is expected, but it begins with {excerpt(text, 20)!r}")
         at, index = 1, 0
         while True:
             at = _BETWEEN_ENTRIES.match(text, at).end()  # type: ignore[union-attr]  # it matches the empty text, too
             if text.startswith("]", at):
-                if rest := (text[at + 1 :] + file.read(block)).strip():
+                if rest := (text[at + 1 :] + file.read(BLOCK)).strip():
                     raise UnreadableError(f"{path}: not JSON (there is more after the list): {excerpt(rest)}")
                 return
             where = f"{path}, record {index}"
@@ -132,7 +132,7 @@ def read_json_list(path: Path, *, block: int = 2**20) -> Iterator[tuple[Any, str
             if found is None:
                 # The entry goes on behind the block. Reading at least as much again as it has so far keeps the cost of
                 # a long entry, which is parsed again from its start, linear. What is no entry would never end.
-                more = file.read(max(block, len(text) - at)) if len(text) - at < MAX_ENTRY else ""
+                more = file.read(max(BLOCK, len(text) - at)) if len(text) - at < MAX_ENTRY else ""
                 if not more:
                     parse_json(text[at:], where, line=None)
                 text, at = text[at:] + more, 0

@@ -293,6 +293,11 @@ def finish(values: dict[str, Tensor], stored: Mapping[str, Any], config: Mapping
     return values | dict(losses(logits, stored, config))
 
 
+def own_first(rows: int, texts_per_item: int) -> Tensor:
+    """(items, texts) bool: which texts are an item's own, if the first one of each item is."""
+    return torch.arange(texts_per_item).eq(0).expand(rows // texts_per_item, -1)
+
+
 def losses(logits: Tensor, stored: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
     first = logits[:, :1]
     if config["loss_type"] == "bce":
@@ -306,7 +311,7 @@ def losses(logits: Tensor, stored: Mapping[str, Any], config: Mapping[str, Any])
         count = 1 + stored["loss_first_clip_shape"][1]
         scores = pooling.match_probability(first, pool="mean").view(-1, count)
         yield "loss", (0.2 + scores[:, 1:] - scores[:, :1]).relu()
-        yield "loss_first_clip_mean", pooling.rank_margin(first, pool="mean", texts_per_item=count)
+        yield "loss_first_clip_mean", pooling.rank_margin(first, own_first(len(first), count), pool="mean")
     elif config["loss_type"] == "ce":
         labels = torch.tensor(stored["labels"])
         yield "loss", F.cross_entropy(first[:, 0], labels, reduction="none")

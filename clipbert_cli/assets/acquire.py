@@ -41,7 +41,6 @@ class PartResult:
     name: str
     part: AssetPart
     state: Literal["complete", "partial", "manual"] = "partial"
-    was_complete: bool = False
     counts: dict[str, OutputCount] = field(default_factory=dict)
     files: list[FetchedFile] = field(default_factory=list)
     packed: str | None = None
@@ -163,7 +162,7 @@ def _complete_part(
     """Wait for the files of a part, then unpack, convert and place them."""
     result = PartResult(planned.name, planned.part)
     if planned.is_complete:
-        result.state, result.was_complete = "complete", True
+        result.state = "complete"
         return result
     arrived, left_out = [], []
     failures: list[ClipbertError | OSError] = []

@@ -15,6 +15,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clipbert_cli.files import write_json
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -96,7 +98,7 @@ def write_demo_media(folder: Path, *, videos: dict[str, int], seed: int, progres
             lines = "".join(json.dumps(record) + "\n" for scene in scenes for record in texts(scene))
             (folder / "txt_db" / kind / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     answers = {answer: label for label, answer in enumerate([*COLORS, *SHAPES, *SIDES])}
-    (folder / "txt_db" / "answers.json").write_text(json.dumps(answers, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / "txt_db" / "answers.json", answers)
 
 
 def draw_scene(rng: np.random.Generator, video_id: str) -> Scene:

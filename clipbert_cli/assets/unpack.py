@@ -1,7 +1,7 @@
 """Unpack zip and tar archives into a folder that appears whole or not at all.
 
 An archive comes from a stranger. One member that would be written outside the folder, that is a link, a device or
-encrypted, or that makes the archive larger than `UnpackLimits` refuses the whole archive.
+encrypted, or that makes the archive too large refuses the whole archive.
 """
 
 from __future__ import annotations
@@ -24,22 +24,14 @@ from typing import IO, Literal, Self, cast
 from clipbert_cli.errors import DownloadError
 from clipbert_cli.files import atomic_folder
 
+MAX_FILES = 250_000
+"""The limit of files. The largest public archive, COCO's train2014.zip, has 82,783."""
 
-@dataclass(frozen=True)
-class UnpackLimits:
-    """The largest sizes that an unpacked archive may have.
+MAX_RATIO = 50
+"""How many times larger than the archive its files may be: texts compress to a tenth at best."""
 
-    The largest public archive, COCO's train2014.zip, has 82,783 files. Annotations are text, which compresses to a
-    tenth at best; an archive that grows more than fifty times is a bomb. `free_bytes` are allowed to any archive, since
-    small files may compress better.
-    """
-
-    max_files: int = 250_000
-    max_ratio: int = 50
-    free_bytes: int = 100_000_000
-
-    def max_bytes(self, archive_bytes: int) -> int:
-        return self.free_bytes + self.max_ratio * archive_bytes
+FREE_BYTES = 100_000_000
+"""So many bytes are allowed to any archive besides, since small files may compress better."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +50,8 @@ def unpack(
     *,
     kind: Literal["zip", "tar"],
     members: list[str] | None = None,
-    limits: UnpackLimits | None = None,
-) -> int:
-    """Unpack the files that match `members` into `folder`, which must not exist, and return their number.
+) -> None:
+    """Unpack the files that match `members` into `folder`, which must not exist.
 
     Args:
         members: patterns such as "*/videos/*.mp4"; default: all. Members that do not match are checked as well.
@@ -71,7 +62,7 @@ def unpack(
     folder.parent.mkdir(parents=True, exist_ok=True)
     try:
         with atomic_folder(folder) as temporary, ExitStack() as stack:
-            unpacking = _Unpacking(archive, limits or UnpackLimits())
+            unpacking = _Unpacking(archive)
             checked: Iterable[_Member]
             if kind == "zip":
                 # The directory at the end of a zip names all members: nothing is written before all are checked.
@@ -81,13 +72,13 @@ def unpack(
             else:
                 tarred = stack.enter_context(tarfile.open(archive, tarinfo=_Header))
                 checked = (unpacking.check(member) for member in _tar_members(tarred, temporary))
-            count = 0
+            found = False
             for member in checked:
                 wanted = members is None or any(fnmatch.fnmatchcase(member.name, pattern) for pattern in members)
                 if member.open and wanted:
                     unpacking.write(member, temporary / member.name)
-                    count += 1
-            if count == 0:
+                    found = True
+            if not found:
                 raise DownloadError(
                     f"{archive}: none of its {unpacking.files:,} files matches {', '.join(members or ['*'])}",
                     hint="it is another archive than expected: remove it and download again",
@@ -96,7 +87,6 @@ def unpack(
         raise DownloadError(
             f"{archive}: damaged, or no {kind} archive: {exc}", hint="remove it and download again"
         ) from exc
-    return count
 
 
 _DAMAGED = (
@@ -124,7 +114,7 @@ _CONTENT_TYPES = (*tarfile.REGULAR_TYPES, tarfile.SYMTYPE, tarfile.LNKTYPE, tarf
 
 
 MAX_DIRECTORY = 2**25
-"""The limit of bytes in the directory of a zip archive: 134 for each of `UnpackLimits.max_files`."""
+"""The limit of bytes in the directory of a zip archive: 134 for each of `MAX_FILES`."""
 
 
 class _ZipFile(io.FileIO):
@@ -139,10 +129,9 @@ class _ZipFile(io.FileIO):
 class _Unpacking:
     """The members of one archive, checked and written one by one, with their number and size so far."""
 
-    def __init__(self, archive: Path, limits: UnpackLimits) -> None:
+    def __init__(self, archive: Path) -> None:
         self.archive = archive
-        self.max_files = limits.max_files
-        self.max_bytes = limits.max_bytes(archive.stat().st_size)
+        self.max_bytes = FREE_BYTES + MAX_RATIO * archive.stat().st_size
         self.files = 0
         self.bytes = 0
 
@@ -158,8 +147,8 @@ class _Unpacking:
             raise self._refused(name, "reaches outside with '..'")
         if "\0" in name or not path.parts:
             raise self._refused(name, "has an impossible name")
-        if self.files > self.max_files:
-            raise self._refused(name, f"is one of more than {self.max_files:,} files")
+        if self.files > MAX_FILES:
+            raise self._refused(name, f"is one of more than {MAX_FILES:,} files")
         if self.bytes > self.max_bytes:
             raise self._refused(name, f"unpacks to more than {self.max_bytes:,} bytes in all")
         if member.problem:

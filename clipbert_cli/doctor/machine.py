@@ -1,4 +1,4 @@
-"""The machine as far as it can be seen without torch: versions, cores, shared memory, limits, disks, network."""
+"""The machine without its devices: versions, cores, shared memory, limits, disks, network."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import os
 import platform
 import resource
 import shutil
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from clipbert_cli.cores import available_cores
 from clipbert_cli.doctor.findings import Finding, binary_size
+from clipbert_cli.runtime.provenance import LIBRARIES, versions
 
-_LIBRARIES = ("torch", "torchvision", "transformers", "av", "lmdb", "numpy", "pillow", "safetensors", "torch-ema")
 _DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 _SHARED_MEMORY = Path("/dev/shm")
 
@@ -38,7 +37,7 @@ def examine_machine(*, online: bool) -> Iterator[Finding]:
     """
     yield Finding("system", f"{platform.platform()}, Python {platform.python_version()}")
     yield Finding("clipbert", _versions(("clipbert",)))
-    yield Finding("libraries", _versions(_LIBRARIES))
+    yield Finding("libraries", _versions(LIBRARIES))
     yield Finding("DALI", _versions(_DALI) or "not installed")
     yield _cores()
     yield _shared_memory()
@@ -49,14 +48,8 @@ def examine_machine(*, online: bool) -> Iterator[Finding]:
         yield _network()
 
 
-def _versions(names: tuple[str, ...]) -> str:
-    found = []
-    for name in names:
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            continue
-    return ", ".join(found)
+def _versions(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions(names).items())
 
 
 def _cores() -> Finding:

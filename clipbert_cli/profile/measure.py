@@ -7,7 +7,6 @@ runs/<name>-profile/     beside the run's folder, which is left alone
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import InterruptionError, OutputError, UsageError
-from clipbert_cli.files import scratch_folder
+from clipbert_cli.files import scratch_folder, write_json
 from clipbert_cli.profile.profiler import AFTERWARDS, TRACED, Profiler
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.runtime.provenance import environment
@@ -123,7 +122,7 @@ class Profiling:
         """Write both files into the scratch folder, then move them to their places."""
         try:
             profiler.write_trace(unfinished / TRACE_FILE)
-            (unfinished / PROFILE_FILE).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+            write_json(unfinished / PROFILE_FILE, report)
             self.folder.mkdir(exist_ok=True)
             for name in (TRACE_FILE, PROFILE_FILE):
                 os.replace(unfinished / name, self.folder / name)

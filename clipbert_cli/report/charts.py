@@ -8,11 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 60, 12, 10, 38
 # So many points are more than a screen shows. Every n-th point of longer lines is drawn.
 _MOST_POINTS = 600
+# About so many bars show the shape of a distribution.
+_BINS = 20
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,11 @@ class Chart:
     y_ticks: list[tuple[float, str]]
     lines: list[Line]
     bars: list[Bar]
-    width: int = WIDTH
-    height: int = HEIGHT
-    left: int = LEFT
-    bottom: int = HEIGHT - BOTTOM
-    right: int = WIDTH - RIGHT
-    top: int = TOP
+    width: ClassVar[int] = WIDTH
+    height: ClassVar[int] = HEIGHT
+    left: ClassVar[int] = LEFT
+    bottom: ClassVar[int] = HEIGHT - BOTTOM
+    right: ClassVar[int] = WIDTH - RIGHT
 
 
 @dataclass(frozen=True)
@@ -143,18 +145,18 @@ def bar_chart(title: str, bars: Sequence[tuple[str, int]], *, x_label: str, at_e
     return Chart(title, x_label, ticks, y.ticks(), [], drawn)
 
 
-def histogram(title: str, values: Sequence[float], *, x_label: str, bins: int = 20) -> Chart | None:
+def histogram(title: str, values: Sequence[float], *, x_label: str) -> Chart | None:
     """Return a chart of how often values occur; None if there is no value."""
     if not values:
         return None
     low, high = min(values), max(values)
     whole = all(float(value).is_integer() for value in values)
-    if whole and high - low < bins:
+    if whole and high - low < _BINS:
         counts = dict.fromkeys(range(int(low), int(high) + 1), 0)
         for value in values:
             counts[int(value)] += 1
         return bar_chart(title, [(str(number), count) for number, count in counts.items()], x_label=x_label)
-    step = _nice((high - low) / bins) if high > low else 1.0
+    step = _nice((high - low) / _BINS) if high > low else 1.0
     first = math.floor(low / step)
     found = [0] * (math.floor(high / step) - first + 1)
     for value in values:

@@ -9,7 +9,6 @@ checkpoints/step_N/
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import zlib
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import UnreadableError
-from clipbert_cli.files import atomic_folder, point_link, remove
+from clipbert_cli.files import atomic_folder, point_link, remove, write_json
 from clipbert_cli.foreign import read_json
 
 STATE_FILE = "state.json"
@@ -49,7 +48,7 @@ def save_checkpoint(checkpoints: Path, *, step: int, write: Callable[[Path], Non
         write(folder)
         files = {file.name: content_of(file) for file in sorted(folder.iterdir())}
         description = {"step": step, **state, "files": files}
-        (folder / STATE_FILE).write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
+        write_json(folder / STATE_FILE, description)
     point_link(checkpoints.parent / "latest", final)
     return final
 

@@ -6,6 +6,8 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,10 @@ import torch
 from clipbert_cli import __version__
 from clipbert_cli.runtime.distributed import World
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "torch-ema", "av", "lmdb", "numpy", "pillow")
+LIBRARIES = (
+    *("torch", "torchvision", "transformers", "tokenizers", "safetensors", "torch-ema", "av", "lmdb", "numpy"),
+    "pillow",
+)
 
 
 def environment(world: World, *, step: int) -> dict[str, Any]:
@@ -29,7 +34,7 @@ def environment(world: World, *, step: int) -> dict[str, Any]:
         "git_commit": git_commit(),
         "python": platform.python_version(),
         "platform": _platform(),
-        "libraries": {name: found for name in LIBRARIES if (found := _version(name))},
+        "libraries": versions(LIBRARIES),
         "threads": torch.get_num_threads(),
         "processes": [{"host": host, "device": device} for host, device in world.gather(own)],
     }
@@ -63,8 +68,10 @@ def _platform() -> str:
     return "-".join(filter(None, (platform.system(), platform.release(), platform.machine(), *platform.libc_ver())))
 
 
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+def versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of the packages that are installed, by name."""
+    found = {}
+    for name in names:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found

@@ -86,34 +86,25 @@ def option_probabilities(logits: Tensor, *, pool: str, counts: Sequence[int]) ->
 # ---------------------------------------- does the text belong to the media: one output (ranked) or two (classified)
 
 
-# What a match must be better by; one of scores, which are in 0..1.
+# What a match must be better by: a difference of scores, not of logits.
 MARGIN = 0.2
 
 
-def rank_margin(logits: Tensor, *, pool: str, texts_per_item: int, margin: float = MARGIN) -> Tensor:
-    """Return the mean over items and negatives of max(0, margin + negative - positive); scores are in 0..1.
+def rank_margin(logits: Tensor, is_own: Tensor, *, pool: str) -> Tensor:
+    """Return the mean of max(0, margin + other - own) over all pairs of an item's own text and another text.
+
+    Scores are in 0..1.
 
     Args:
-        logits: (B*texts_per_item, K, 1), item by item, the item's own text first and at least one other.
+        logits: (B*N, K, 1), item by item, N texts with each item.
+        is_own: (B, N) bool, which texts are an item's own.
         pool: `mean` or `max`; the original does not define `lse` for this loss.
     """
-    # Each negative is compared with the own text of its item, in column 0. The margin is one of scores, not of logits.
-    scores = match_probability(logits, pool=pool).view(-1, texts_per_item)  # (B, texts)
-    return (margin + scores[:, 1:] - scores[:, :1]).relu().mean()
-
-
-def rank_margin_to_all(logits: Tensor, is_own: Tensor, *, pool: str) -> Tensor:
-    """Return the mean of the same over all pairs of an item's own text and another text.
-
-    Args:
-        logits: (B*N, K, 1), item by item, each of N texts with each item.
-        is_own: (B, N) bool, which texts are an item's own.
-    """
-    import torch
-
     scores = match_probability(logits, pool=pool).view(is_own.shape)  # (B, N)
-    pairs = [row[~own] - row[own][:, None] for row, own in zip(scores, is_own, strict=True)]  # (own, others) per item
-    return (MARGIN + torch.cat([each.flatten() for each in pairs])).relu().mean()
+    # Every pair is computed and the others are left out of the sum: selecting them would wait for the GPU.
+    margins = (MARGIN + scores[:, None] - scores[:, :, None]).relu()  # (B, N own, N others)
+    is_pair = is_own[:, :, None] & ~is_own[:, None]
+    return (margins * is_pair).sum() / is_pair.sum()
 
 
 def match_probability(logits: Tensor, *, pool: str) -> Tensor:

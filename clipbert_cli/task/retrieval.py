@@ -18,7 +18,7 @@ from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, make_example
 from clipbert_cli.task.intervals import Interval
 from clipbert_cli.task.measures import Measure
 from clipbert_cli.task.metrics import RECALLS, rank_measures, recall_table, retrieval_metrics, text_and_media_ranks
-from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin, rank_margin_to_all
+from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey
 
@@ -92,12 +92,14 @@ class Retrieval(Task):
 
     def loss(self, outputs: Outputs, batch: Batch) -> Mapping[str, Tensor]:
         """Return the cross entropy, mean over text rows; or the margin loss, mean over negatives."""
+        import torch
+
         pool = self.objective.pool
         if self.objective.loss == "margin":
             # The rows of an item are its own text and then its negatives, as `NegativeCaptions` orders them.
             texts = 1 + self.objective.num_negatives
-            margin = rank_margin(outputs.logits, pool=pool, texts_per_item=texts)
-            return {"loss": margin}
+            is_own = torch.arange(texts, device=outputs.logits.device).eq(0).expand(len(batch.media_ids), -1)
+            return {"loss": rank_margin(outputs.logits, is_own, pool=pool)}
         return {"loss": cross_entropy(outputs.logits, batch.targets["labels"], pool=pool)}
 
     def validation_losses(self, outputs: Outputs, batch: Batch) -> tuple[Mapping[str, Tensor], int]:
@@ -115,7 +117,7 @@ class Retrieval(Task):
             return {}, 0
         pool, negatives = self.objective.pool, self.objective.num_negatives
         if self.objective.loss == "margin":
-            return {"loss": rank_margin_to_all(outputs.logits, is_own, pool=pool)}, count
+            return {"loss": rank_margin(outputs.logits, is_own, pool=pool)}, count
         labels = is_own.flatten().long()
         of_others, of_own = (
             cross_entropy(outputs.logits[labels == label], labels[labels == label], pool=pool) for label in (0, 1)

@@ -153,7 +153,6 @@ class Session:
     def _scores(self, evaluation: Evaluation) -> dict[str, Any]:
         """Return the scores and losses of the validation split with the weights as they are now."""
         setup, average = self.training.setup, self.trainer.average
-        # Made anew each time: the predictor prepares a packed copy of the weights, which training changes.
         losses = ValidationLosses(setup.task)
         predictor = Predictor(
             self.training.model, setup.task, self.trainer.precision, setup.recipe.infer, self.world, watch=losses

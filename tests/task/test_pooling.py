@@ -46,7 +46,7 @@ LOSSES = {
         counts=[len(logits) // len(row["labels"])] * len(row["labels"]),
     ),
     "retrieval_rank": lambda row, logits: pooling.rank_margin(
-        logits, pool=row["pool"], texts_per_item=row["texts_per_video"], margin=row["margin"]
+        logits, reference.own_first(len(logits), row["texts_per_video"]), pool=row["pool"]
     ),
     "vqa": lambda row, logits: pooling.binary_cross_entropy(logits, torch.tensor(row["labels"]), pool="mean"),
 }

@@ -159,13 +159,13 @@ def read_records(path: Path) -> Iterator[Record]:
         raise _not_json(exc) from exc
 
 
-def stream_records(path: Path, *, block: int = 1 << 20) -> Iterator[Record]:
+def stream_records(path: Path) -> Iterator[Record]:
     """Yield the records of a JSON list without reading the whole list.
 
     As Python objects, Visual Genome's region descriptions would take several GB.
     """
     try:
-        for index, (record, text) in enumerate(read_json_list(path, block=block)):
+        for index, (record, text) in enumerate(read_json_list(path)):
             if SURROGATE.search(text):
                 record = _without_lone_surrogates(record)
             if not isinstance(record, dict):

@@ -3,6 +3,7 @@
 import pytest
 from originals import didemo, table
 
+from clipbert_cli import foreign
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.raw_files import share, stream_records
 from clipbert_cli.assets.convert.registry import part_of
@@ -250,16 +251,18 @@ def test_a_file_that_is_not_a_table_is_named(raw, convert, content, message):
 
 
 @pytest.mark.parametrize("block", [1, 7, 64, 1 << 20])
-def test_a_long_list_is_read_record_by_record_whatever_the_block(raw, block):
+def test_a_long_list_is_read_record_by_record_whatever_the_block(raw, block, monkeypatch):
+    monkeypatch.setattr(foreign, "BLOCK", block)
     records = [{"id": n, "text": f"é ]}},[ {n}"} for n in range(50)]
     path = raw("long.json", records)
-    assert [record for _, record in stream_records(path, block=block)] == records
+    assert [record for _, record in stream_records(path)] == records
 
 
 @pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_lone_surrogates_in_a_long_list_become_question_marks(raw, block):
+def test_lone_surrogates_in_a_long_list_become_question_marks(raw, block, monkeypatch):
+    monkeypatch.setattr(foreign, "BLOCK", block)
     path = raw("long.json", [{"text": "a\ud83d"}, {"\ude00b": ["\ud83d\ude00", 1, None]}, {"text": "é"}])
-    records = [record for _, record in stream_records(path, block=block)]
+    records = [record for _, record in stream_records(path)]
     assert records == [{"text": "a?"}, {"?b": ["😀", 1, None]}, {"text": "é"}]
 
 

@@ -195,7 +195,7 @@ SOURCES: dict[str, Callable[[Cursor], Candidates]] = {
     "NAME|FILE": _recipes,
     "--split": _splits,
     "--set": _settings,
-    "[KEY]": _keys,
+    "KEY": _keys,
     "--run": _runs,
     "RUN": _runs,
     "--checkpoint": _checkpoints,

@@ -46,7 +46,7 @@ def demo(
     folder: Annotated[
         Path | None,
         options.argument(
-            "[FOLDER]", "A new folder for everything. The default is demo, or demo_TASK for other tasks than qa."
+            "FOLDER", "A new folder for everything. The default is demo, or demo_TASK for other tasks than qa."
         ),
     ] = None,
     task: Annotated[

@@ -19,7 +19,7 @@ from clipbert_cli.types import Kind
 def preview(
     context: typer.Context,
     media: Annotated[
-        Path | None, options.argument("[MEDIA]", "A folder of media files or a store, to preview without annotations.")
+        Path | None, options.argument("MEDIA", "A folder of media files or a store, to preview without annotations.")
     ] = None,
     recipe: Annotated[str | None, options.recipe("The recipe that has the split.")] = None,
     split: Annotated[str | None, options.split("The split to preview, for example train.")] = None,

@@ -60,9 +60,7 @@ def show_command(
 
 @recipes_app.command("explain")
 def explain_command(
-    key: Annotated[
-        str | None, options.argument("[KEY]", "Setting or section, such as data.num_clips or train.")
-    ] = None,
+    key: Annotated[str | None, options.argument("KEY", "Setting or section, such as data.num_clips or train.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Print what a setting means and where it may change.

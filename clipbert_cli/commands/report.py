@@ -17,9 +17,7 @@ from clipbert_cli.runs.summary import summarised
 
 
 def report_page(
-    predictions: Annotated[
-        Path | None, options.argument("[PREDS]", "The predictions that clipbert infer wrote.")
-    ] = None,
+    predictions: Annotated[Path | None, options.argument("PREDS", "The predictions that clipbert infer wrote.")] = None,
     run: Annotated[
         list[Path] | None,
         options.option("--run", "A run whose training is shown. Repeatable: several are compared.", metavar="DIR"),

@@ -23,7 +23,7 @@ RunArgument = Annotated[Path, options.argument("RUN", "Folder of a run that clip
 
 @runs_app.command("ls")
 def list_runs(
-    folder: Annotated[Path, options.argument("[FOLDER]", "Folder that holds run folders, or one run.")] = Path("runs"),
+    folder: Annotated[Path, options.argument("FOLDER", "Folder that holds run folders, or one run.")] = Path("runs"),
     as_json: options.Json = False,
 ) -> None:
     """List the runs in a folder with their step, best score and state.

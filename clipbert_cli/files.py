@@ -159,6 +159,16 @@ def publish_folder(folder: Path, path: Path, *, replace: bool = False, durable: 
         fsync(path.parent)
 
 
+def publish_file(file: Path, path: Path) -> None:
+    """Rename a complete file to `path`, on the disk as well, for work that goes on in the same file after a kill.
+
+    Raises:
+        OSError: the file cannot be renamed.
+    """
+    os.replace(file, path)
+    fsync(path.parent)
+
+
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` that is removed when the block ends, for work on what `path` will hold.

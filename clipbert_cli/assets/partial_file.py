@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 
 from clipbert_cli.errors import UnreadableError
-from clipbert_cli.files import without_links, write_json
+from clipbert_cli.files import publish_file, without_links, write_json
 from clipbert_cli.foreign import read_json
 
 
@@ -87,4 +87,4 @@ class PartialFile:
         os.fsync(self._file.fileno())
         # First the version, then the name: a process that is killed in between leaves nothing that stays for ever.
         self._version.unlink(missing_ok=True)
-        os.replace(self.path, self.target)
+        publish_file(self.path, self.target)

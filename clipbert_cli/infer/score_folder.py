@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from clipbert_cli.errors import OutputError, PredictionsError, UnreadableError
-from clipbert_cli.files import LockHeldError, atomic_file, atomic_path, fsync, lock, refuse_link
+from clipbert_cli.files import LockHeldError, atomic_file, atomic_path, fsync, lock, publish_file, refuse_link
 from clipbert_cli.foreign import map_array, read_json, read_text
 from clipbert_cli.infer.prediction_lines import Row, TextList
 from clipbert_cli.text.fields import RecordError
@@ -163,8 +163,7 @@ class ScoreFolder:
             ids = _Ids(media, texts, errors, [zlib.crc32(row) for row in scores])
             with atomic_file(self.path / IDS, durable=True) as stream:
                 stream.write(json.dumps({**ids.to_json(), "checksum": ids.checksum()}) + "\n")
-            os.replace(self.unfinished / SCORES, self.path / SCORES)
-            fsync(self.path)
+            publish_file(self.unfinished / SCORES, self.path / SCORES)
             shutil.rmtree(self.unfinished)
 
     @contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import InterruptionError, OutputError, UsageError
-from clipbert_cli.files import scratch_folder, write_json
+from clipbert_cli.files import publish_file, scratch_folder, write_json
 from clipbert_cli.profile.profiler import AFTERWARDS, TRACED, Profiler
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.runtime.provenance import environment
@@ -125,7 +125,7 @@ class Profiling:
             write_json(unfinished / PROFILE_FILE, report)
             self.folder.mkdir(exist_ok=True)
             for name in (TRACE_FILE, PROFILE_FILE):
-                os.replace(unfinished / name, self.folder / name)
+                publish_file(unfinished / name, self.folder / name)
         except OSError as exc:
             raise OutputError(f"{self.folder} cannot be written: {exc.strerror}") from exc
 

@@ -5,7 +5,7 @@ import yaml
 
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.registry import CONVERTERS, part_of
-from clipbert_cli.assets.unpack import UnpackLimits
+from clipbert_cli.assets.unpack import MAX_FILES
 from clipbert_cli.errors import CatalogError, UsageError
 
 SHIPPED = load_catalog()
@@ -70,7 +70,7 @@ def test_the_counts_are_those_that_agree_with_each_other():
 
 
 def test_the_limits_of_unpacking_admit_the_largest_dataset():
-    assert UnpackLimits().max_files > 123_287
+    assert MAX_FILES > 123_287
 
 
 def test_an_asset_a_part_and_a_recipe_can_be_named():

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.files import scratch_folder
+from clipbert_cli.files import publish_file, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def record_writer(folder: Path) -> Iterator[RecordWriter]:
             yield writer
             # A kill between two of them leaves a part that is not complete, and that the next download converts again.
             for name in writer.counts:
-                os.replace(scratch / name, folder / name)
+                publish_file(scratch / name, folder / name)
     except BaseException:
         if is_new:
             with suppress(OSError):  # some outputs may be there

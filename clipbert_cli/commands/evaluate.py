@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs
+from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn
 from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_predictions
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
@@ -69,7 +69,7 @@ def evaluate(
     refuse_no_predictions((predictions, against), split)
 
     from clipbert_cli.build import build_task
-    from clipbert_cli.infer.made_by import read_meta, recipe_and_split, refuse_other_task
+    from clipbert_cli.infer.made_by import older_than_best, read_meta, recipe_and_split, refuse_other_task
     from clipbert_cli.infer.score import Scored, evaluate_surely
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
@@ -89,6 +89,8 @@ def evaluate(
         data_root=data_root,
     )
     refuse_other_task(predictions, made, loaded, command="eval")
+    if older := older_than_best(predictions, made, folder):
+        warn(*older)
     refuse_absent_data(loaded)
     task = build_task(loaded)
     examples = read_split(loaded, split, task, task.check_truth)

@@ -168,12 +168,11 @@ def with_nearest_choice(found: Any) -> list[str]:
 
 def setting_meant(name: str, options: Any) -> str | None:
     """Return the setting that an unknown option or a key names, if the command takes settings."""
-    from clipbert_cli.recipe.settings import called
+    from clipbert_cli.recipe.settings import called, is_used_at_inference
 
     found = called(name) if "--set" in options else []
     if "--run" in options and "--resume" not in options:
-        # What was trained keeps its settings.
-        found = [key for key in found if not key.startswith(("train.", "model."))]
+        found = [key for key in found if is_used_at_inference(key)]
     # The same name may be in several sections, of which that of training is meant most often.
     return min(found, key=lambda key: not key.startswith("train."), default=None)
 

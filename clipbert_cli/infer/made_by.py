@@ -1,6 +1,7 @@
 """`FILE.meta.json` beside a file of predictions: which model made it, from what, and where.
 
 run, checkpoint, weights    the run's folder, the checkpoint's name, `plain`, `ema` or `auto`
+checkpoint_files            size and CRC-32 of each file of the checkpoint, as its state.json states them
 weights_crc32               of the weights themselves
 recipe, split               the whole recipe with which was predicted, and the split
 sampling                    how clips were taken
@@ -25,7 +26,7 @@ from clipbert_cli.infer.prediction_lines import check_exists
 from clipbert_cli.infer.score_folder import is_score_folder
 from clipbert_cli.recipe.load import dump_recipe, load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runs.checkpoint import change
+from clipbert_cli.runs.checkpoint import change, read_state
 from clipbert_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def describe(run: TrainedRun, selection: RunSelection, split: str) -> dict[str, 
     del entry["step"]
     return {
         "run": str(selection.run.absolute()),
-        "checkpoint": _checkpoint(selection),
+        **_checkpoint(selection),
         "weights": selection.weights,
         "weights_crc32": run.weights_checksum(),
         "recipe": recipe.model_copy(update={"data": root}).model_dump(mode="json"),
@@ -72,13 +73,40 @@ def describe(run: TrainedRun, selection: RunSelection, split: str) -> dict[str, 
     }
 
 
-def _checkpoint(selection: RunSelection) -> str:
-    """Return the name of the checkpoint that was used; `best` may move later."""
+def _checkpoint(selection: RunSelection) -> dict[str, Any]:
+    """Return the name and the files of the checkpoint that was used; `best` may move later."""
     folder, named = RunFolder.of_model(selection.run)
     try:
-        return folder.checkpoint(named or selection.checkpoint).name
-    except RunError:
-        return "exported"
+        used = folder.checkpoint(named or selection.checkpoint)
+        return {"checkpoint": used.name, "checkpoint_files": read_state(used).get("files")}
+    except (RunError, UnreadableError):
+        return {"checkpoint": "exported", "checkpoint_files": None}
+
+
+def older_than_best(predictions: Path, made: MadeBy, run: RunFolder | None) -> list[str]:
+    """Return a warning, in lines, if predictions are not of what is the best checkpoint of their run now.
+
+    Args:
+        run: the run that a person names, for predictions whose own run is elsewhere by now.
+    """
+    if (meta := made.meta) is None:
+        return []
+    own = Path(str(meta.get("run"))).absolute()
+    try:
+        folder = RunFolder.of_model(own)[0] if own.exists() or run is None else run
+        best = folder.checkpoint("best")
+        state = read_state(best)
+    except (RunError, UnreadableError, OSError):
+        return []
+    used, files = meta.get("checkpoint"), meta.get("checkpoint_files")
+    if used == best.name and files in (None, state.get("files")):
+        return []
+    now = best.name if used != best.name else f"another {best.name}, trained since"
+    again = ["clipbert", "infer", "--run", str(folder.path), "--split", str(meta.get("split")), "-o", str(predictions)]
+    return [
+        f"{predictions} was made with checkpoint {used}, and the best of {folder.path} is {now}",
+        f"  its predictions are made by: {shlex.join([*again, '--overwrite'])}",
+    ]
 
 
 def read_meta(predictions: Path) -> MadeBy:

@@ -223,6 +223,11 @@ def change_of(key: str) -> Change:
     return found.change if found else Change.NEVER
 
 
+def is_used_at_inference(key: str) -> bool:
+    """Return whether a trained model answers otherwise with another value of a setting that `--set` gives."""
+    return Change.BY_SET in change_of(key)
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested sections by their dotted names; an empty section is a value."""
     found = {}

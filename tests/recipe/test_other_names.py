@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from running import Clipbert
 
 from clipbert_cli.recipe.other_names import _OTHER_NAMES, ours
-from clipbert_cli.recipe.settings import all_settings, called
+from clipbert_cli.recipe.settings import all_settings, called, is_used_at_inference
 
 
 def test_every_setting_with_another_name_exists() -> None:
@@ -38,3 +41,17 @@ def test_a_name_means_settings(name: str, expected: list[str]) -> None:
 def test_a_setting_is_found_by_the_names_of_the_original_program() -> None:
     assert ours("cnn_learning_rate") == ["train.visual_learning_rate"]
     assert ours("learning_rate") == []
+
+
+@pytest.mark.parametrize("command", ["infer", "ask", "search"])
+def test_no_setting_is_advised_that_the_command_refuses(command: str, clipbert: Clipbert) -> None:
+    names = {key.rpartition(".")[2] for key in all_settings()} | {
+        name for text in _OTHER_NAMES.values() for name in text.split()
+    }
+    needed = {"infer": ["--split", "test"], "ask": ["--video", "a.mp4"], "search": ["a", "b"]}[command]
+    advised = set()
+    for name in sorted(names):
+        done = clipbert(command, "--run", "nowhere", *needed, f"--{name}", "1")
+        advised |= set(re.findall(r"--set (\S+?)=", done.stderr))
+    assert {"infer.num_clips", "data.media_id"} <= advised
+    assert {key for key in advised if not is_used_at_inference(key)} == set()

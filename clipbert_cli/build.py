@@ -85,7 +85,7 @@ def files_named(recipe: Recipe) -> dict[str, Path]:
     }
     named |= {
         "data.answers": data.answers,
-        "model.tokenizer": model.tokenizer,
+        "model.tokenizer": model.vocabulary,
         "model.weights.checkpoint": model.weights.checkpoint,
         "model.weights.bert": model.weights.bert,
         "model.visual.weights": model.visual.weights,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +11,10 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.output import refuse_other_ending, writing
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn, wrapped
 from clipbert_cli.errors import AnnotationError, UsageError
-from clipbert_cli.printable import plural
+from clipbert_cli.printable import listed, plural
+
+if TYPE_CHECKING:
+    from clipbert_cli.recipe.schema import Recipe
 
 recipes_app = typer.Typer(no_args_is_help=True, help="List, show, explain, copy and check recipes.")
 
@@ -180,9 +184,9 @@ def validate_command(
 ) -> None:
     """Check a recipe and report all its mistakes at once.
 
-    The exit code is 2 if there are any. An environment variable that is not set is
-    no mistake here; it is named on stderr, and so are the settings of a published
-    run that your own recipe has from a shipped one.
+    The exit code is 2 if there are any. An environment variable that is not set and
+    files that are not there are no mistakes here; they are named on stderr, and so
+    are the settings of a published run that your own recipe has from a shipped one.
 
     Example: clipbert recipes validate mine.yaml
     """
@@ -192,7 +196,29 @@ def validate_command(
     preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
     for sentence in (*check_any_recipe(preview.recipe), *preview.unset, *preview.published):
         warn(sentence)
+    missing, count = _missing_files(preview.recipe)
+    if missing:
+        warn(f"of the {count} files and folders that the recipe names, {len(missing)} are not there:", *listed(missing))
+    absent = f", but {len(missing)} of the files that it names are missing" if missing else ""
     print_result(
-        f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task}); its annotations and media were not "
-        "read: finetune --dry-run does"
+        f"{name}: valid (name {preview.recipe.name}, task {preview.recipe.task}){absent}; its annotations and media "
+        "were not read: finetune --dry-run does"
     )
+
+
+def _missing_files(recipe: Recipe) -> tuple[list[str], int]:
+    """Return a line for each file that a recipe names and that is not there, and how many files it names."""
+    from clipbert_cli.build import files_named
+
+    keys: dict[Path, list[str]] = {}
+    for key, path in files_named(recipe).items():
+        # Where an unset variable stands, the place is not known; and what a recipe for inference alone starts from is
+        # not read.
+        if "${" not in str(path) and (set(recipe.data.train_splits) <= recipe.data.splits.keys() or "model" not in key):
+            keys.setdefault(path, []).append(key)
+    missing = [
+        f"  {path} ({', '.join(filter(None, [*of_path, recipe.origin(of_path[0])]))})"
+        for path, of_path in keys.items()
+        if not path.exists()
+    ]
+    return missing, len(keys)

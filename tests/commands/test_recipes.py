@@ -101,9 +101,19 @@ def test_copy_of_an_unknown_recipe_leaves_nothing(clipbert, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def make_files(folder):
+    names = ("pretrained/bert-base-uncased", "pretrained/clipbert_image_text_pretrained.pt", "vis_db/msrvtt")
+    texts = ("train.jsonl", "val.jsonl", "test.jsonl", "train_ans2label.json")
+    for path in [folder / name for name in (*names, *(f"txt_db/msrvtt_qa/{name}" for name in texts))]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text('{"cat": 0, "dog": 1}' if path.suffix == ".json" else "")
+
+
 def test_validate_says_one_line_for_a_good_recipe(clipbert, tmp_path):
-    result = clipbert("validate", "msrvtt_qa")
+    make_files(tmp_path)
+    result = clipbert("validate", "msrvtt_qa", "--data-root", tmp_path, "--set", "objective.num_labels=2")
     assert result.exit_code == 0
+    assert result.stderr == ""
     assert result.stdout == (
         "msrvtt_qa: valid (name msrvtt_qa, task open_ended_qa); its annotations and media were not read: "
         "finetune --dry-run does\n"
@@ -113,6 +123,40 @@ def test_validate_says_one_line_for_a_good_recipe(clipbert, tmp_path):
 def test_validate_takes_a_missing_variable_for_no_mistake(clipbert, monkeypatch):
     monkeypatch.delenv("DATA")
     assert clipbert("validate", "msrvtt_qa").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        {"pretrained/bert-base-uncased": "model.tokenizer"},
+        {"vis_db/msrvtt": "data.splits.train.media, data.splits.val.media, data.splits.test.media"},
+        {
+            "txt_db/msrvtt_qa/train_ans2label.json": "data.answers",
+            "txt_db/msrvtt_qa/val.jsonl": "data.splits.val.annotations",
+            "pretrained/clipbert_image_text_pretrained.pt": "model.weights.checkpoint",
+        },
+    ],
+)
+def test_validate_lists_all_files_that_are_not_there(clipbert, tmp_path, gone):
+    make_files(tmp_path)
+    for name in gone:
+        (tmp_path / name).unlink()
+    result = clipbert("validate", "msrvtt_qa", "--data-root", tmp_path, "--set", "objective.num_labels=2")
+    assert result.exit_code == 0
+    assert f", but {len(gone)} of the files that it names are missing; " in result.stdout
+    first, *lines = result.stderr.splitlines()
+    assert first == f"warning: of the 7 files and folders that the recipe names, {len(gone)} are not there:"
+    assert len(lines) == len(gone)
+    for name, keys in gone.items():
+        assert any(line.startswith(f"  {tmp_path / name} ({keys}") for line in lines)
+
+
+def test_validate_looks_for_no_file_whose_place_is_not_known_or_that_is_on_the_hub(clipbert, monkeypatch):
+    monkeypatch.delenv("DATA")
+    named = ("model.tokenizer=hf:a/b", "model.weights.checkpoint=null", "model.weights.bert=hf:a/b")
+    result = clipbert("validate", "msrvtt_qa", *[word for each in named for word in ("--set", each)])
+    assert result.exit_code == 0
+    assert "not there" not in result.stderr
 
 
 # ---------------------------------------------------------------------------------------------- the list of answers
@@ -271,7 +315,8 @@ def test_a_recipe_can_come_through_a_pipe():
     text = f"name: a\\ntask: retrieval\\ndata: {{splits: {{train: {files}, val: null}}}}\\n"
     command = f"{sys.executable} -m clipbert_cli recipes validate <(printf '{text}') --data-root ."
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (result.returncode, result.stderr) == (0, "")
+    assert result.returncode == 0
+    assert "a.csv (data.splits.train.annotations, /dev/fd/" in result.stderr
     assert "valid (name a, task retrieval)" in result.stdout
 
 

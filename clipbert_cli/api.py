@@ -18,7 +18,7 @@ from clipbert_cli.errors import ClipbertError
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.sampled_clips import SampledClips, sample_clips_of
-from clipbert_cli.store.source import MediaBytes, MediaFolder, MediaSource
+from clipbert_cli.store.source import single_item
 from clipbert_cli.types import Kind, Sampling, VideoInfo
 
 if TYPE_CHECKING:
@@ -226,12 +226,10 @@ def sample_clips(
         ValueError: the numbers do not go together.
         DecodeError: the video cannot be decoded.
     """
-    source: MediaSource
     if isinstance(video, MediaItem):
-        name, source = video.media_id, MediaBytes({video.media_id: video.data}, kind=video.kind)
-    elif isinstance(video, bytes):
-        name, source = "the given bytes", MediaBytes({"the given bytes": video}, kind="video")
+        name, source = video.media_id, single_item(video.media_id, video.data, kind=video.kind)
     else:
-        name, source = str(video), MediaFolder(Path("."), kind="video", files={str(video): Path(video)})
+        name = "the given bytes" if isinstance(video, bytes) else str(video)
+        source = single_item(name, video if isinstance(video, bytes) else Path(video), kind="video")
     clips = ClipSampling(sampling, num_clips, num_frames, fps, safeguard=sampling == "clips")
     return sample_clips_of(source, name, clips, seed=seed)

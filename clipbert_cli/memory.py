@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -68,11 +68,11 @@ def fits(work: Callable[[], None], *, divisible: bool) -> bool:
 
 
 @contextmanager
-def memory_advice(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Turn an error about memory into a message that names these settings.
+def memory_advice(**sections: Iterable[tuple[str, Any]]) -> Iterator[None]:
+    """Turn an error about memory into a message that names settings of these sections of a recipe.
 
     Args:
-        settings: name -> present value; names without advice in `_ADVICE` are ignored.
+        sections: their settings and present values; those without advice in `_ADVICE` are ignored.
 
     Raises:
         MemoryFullError: memory was full.
@@ -82,6 +82,7 @@ def memory_advice(settings: Mapping[str, Any]) -> Iterator[None]:
     except Exception as exc:
         if not is_out_of_memory(exc):
             raise
+        settings = {f"{section}.{name}": value for section, values in sections.items() for name, value in values}
         raise memory_full(exc, settings) from exc
 
 

@@ -32,13 +32,9 @@ OF_THE_MACHINE = [
 
 @pytest.mark.parametrize("failure", [*ON_A_GPU, *OF_THE_MACHINE], ids=lambda failure: str(failure)[:30])
 def test_every_wording_is_one_message_with_the_present_settings(failure: Exception) -> None:
-    settings = {
-        "train.activation_checkpointing": False,
-        "train.batch_size": 16,
-        "data.num_clips": 1,
-        "data.frame_size": 448,
-    }
-    with pytest.raises(MemoryFullError) as caught, memory_advice(settings):
+    train = {"activation_checkpointing": False, "batch_size": 16, "epochs": 3}
+    data = {"num_clips": 1, "frame_size": 448}
+    with pytest.raises(MemoryFullError) as caught, memory_advice(train=train.items(), data=data.items()):
         raise failure
     assert str(caught.value).startswith("the GPU's memory is full" if failure in ON_A_GPU else "memory is full")
     assert "\n" not in str(caught.value)
@@ -60,5 +56,5 @@ def test_every_wording_is_one_message_with_the_present_settings(failure: Excepti
 )
 def test_other_errors_are_left_as_they_are(failure: Exception) -> None:
     assert not is_out_of_memory(failure)
-    with pytest.raises(type(failure)), memory_advice({"train.batch_size": 2}):
+    with pytest.raises(type(failure)), memory_advice(train=[("batch_size", 2)]):
         raise failure

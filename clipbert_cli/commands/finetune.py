@@ -11,11 +11,12 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.profile import measure, silence_tracer
-from clipbert_cli.commands.terminal import mute, note, print_json, print_result, show_logs, warn
+from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs, warn
 from clipbert_cli.commands.usage import refuse_absent_data
 from clipbert_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
+    from clipbert_cli.recipe.load import Preview
     from clipbert_cli.recipe.schema import Recipe
     from clipbert_cli.train.training import Training
 
@@ -88,14 +89,13 @@ def finetune(
     if profile:
         silence_tracer()
 
-    from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.runtime.interrupts import check_requeue, was_requeued
 
     if requeue:
         check_requeue()
     show_logs()
     given = _given_recipe(context, recipe, overrides, data_root) if recipe else None
-    folder = Path("runs") / given.name if given and run is None else run
+    folder = Path("runs") / given.recipe.name if given and run is None else run
     if folder is None:
         if resume:
             raise UsageError(
@@ -109,16 +109,14 @@ def finetune(
             hint=f"give the folder of the run: {shlex.join(words)}",
         )
     resume = resume or (requeue and was_requeued() and folder.exists())
-    loaded = given or _own_recipe(folder, overrides, data_root, resume=resume)
+    loaded = given.recipe if given else _own_recipe(folder, overrides, data_root, resume=resume)
     if not resume:
         refuse_absent_data(loaded)
 
     from clipbert_cli.train.setup import prepare_training
     from clipbert_cli.train.startup import describe_training, training_facts
 
-    with start_world(device) as world:
-        if not world.is_main:
-            mute()
+    with options.started(device) as world:
         must_be_new = not (profile or dry_run)
         training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=must_be_new)
         note(*describe_training(training))
@@ -126,7 +124,7 @@ def finetune(
             note(f"{folder} is finished: all {training.plan.total_steps:,} of its steps were done before")
         if dry_run:
             for line in (
-                *_published(recipe, overrides, data_root),
+                *_published(given),
                 *training.load_one_batch(),
                 *training.read_other_splits(),
             ):
@@ -153,12 +151,6 @@ def _check_profile(profile: int | None, others: Mapping[str, bool]) -> None:
         )
 
 
-def _load(recipe: str | Path, overrides: Sequence[str] | None, data_root: Path | None) -> Recipe:
-    from clipbert_cli.recipe.load import load_recipe
-
-    return load_recipe(recipe, overrides=overrides or (), data_root=data_root)
-
-
 def _refuse_other_command(context: typer.Context, recipe: Recipe) -> None:
     """Raise UsageError if the recipe's task is trained by the other one of the two commands."""
     from clipbert_cli.task.registry import task_class
@@ -172,28 +164,31 @@ def _refuse_other_command(context: typer.Context, recipe: Recipe) -> None:
         )
 
 
-def _published(recipe: str | None, overrides: Sequence[str] | None, data_root: Path | None) -> list[str]:
+def _published(given: Preview | None) -> list[str]:
     """Return what a person's own recipe has from a published run, as lines of the plan."""
-    from clipbert_cli.recipe.load import preview_recipe
-
-    found = preview_recipe(recipe, overrides=overrides or (), data_root=data_root).published if recipe else ()
+    found = given.published if given else ()
     advice = "set what your data need otherwise, or extend a recipe that names no data set (clipbert recipes ls)"
     return [f"inherited  {line}" for line in (*found, advice)] if found else []
 
 
 def _given_recipe(
     context: typer.Context, recipe: str, overrides: Sequence[str] | None, data_root: Path | None
-) -> Recipe:
+) -> Preview:
     """Return the recipe that --recipe names, if this command trains its task."""
-    from clipbert_cli.recipe.load import preview_recipe
+    from clipbert_cli.recipe.load import load_recipe, preview_recipe
 
-    # The task is known although a variable may not be set.
-    _refuse_other_command(context, preview_recipe(recipe, overrides=overrides or (), data_root=data_root).recipe)
-    return _load(recipe, overrides, data_root)
+    given = preview_recipe(recipe, overrides=overrides or (), data_root=data_root)
+    _refuse_other_command(context, given.recipe)
+    # The task is known although a variable is not set, which is an error only of a recipe that this command trains.
+    if given.unset:
+        load_recipe(recipe, overrides=overrides or (), data_root=data_root)
+    return given
 
 
 def _own_recipe(folder: Path, overrides: Sequence[str] | None, data_root: Path | None, *, resume: bool) -> Recipe:
     """Return the own recipe of a run that is resumed."""
+    from clipbert_cli.recipe.load import load_recipe
+
     if not resume:
         raise UsageError("--recipe is missing", hint="name a recipe, or give --resume to continue the run")
     own = folder / "recipe.yaml"
@@ -202,7 +197,7 @@ def _own_recipe(folder: Path, overrides: Sequence[str] | None, data_root: Path |
             f"--resume was given, but there is no run in {folder}",
             hint="begin one with --recipe, or name its folder with --run",
         )
-    return _load(own, overrides, data_root)
+    return load_recipe(own, overrides=overrides or (), data_root=data_root)
 
 
 def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:

@@ -14,7 +14,7 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import nowhere, refuse_other_ending, writing
-from clipbert_cli.commands.terminal import is_muted, mute, note, show_logs
+from clipbert_cli.commands.terminal import is_muted, note, show_logs
 from clipbert_cli.commands.usage import refuse_absent_data
 from clipbert_cli.errors import UsageError
 
@@ -80,7 +80,6 @@ def infer(
 
     from clipbert_cli.build import files_named
     from clipbert_cli.infer.trained import open_run, selected_recipes
-    from clipbert_cli.runtime.distributed import start_world
     from clipbert_cli.splits import files_of
 
     show_logs()
@@ -89,10 +88,8 @@ def infer(
     selected = selected_recipes(selection)[0]
     files_of(selected, request.split)
     refuse_absent_data(selected)
-    with start_world(model.device) as world:
-        # All processes predict and gather; the main one writes and prints.
-        if not world.is_main:
-            mute()
+    # All processes predict and gather; the main one writes.
+    with options.started(model.device) as world:
         load = functools.partial(open_run, selection, world)
         if request.form == SCORES:
             _write_scores(request, load)

@@ -19,6 +19,7 @@ from clipbert_cli.hub import is_hub_name
 
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection, TrainedRun
+    from clipbert_cli.runtime.distributed import World
 
 MAX_SEED = 2**32 - 1
 """The largest seed, as in a recipe."""
@@ -159,13 +160,20 @@ class ModelOptions:
             settings: as in `selection`.
         """
         from clipbert_cli.infer.trained import open_run
-        from clipbert_cli.runtime.distributed import start_world
 
-        with start_world(self.device) as world:
-            # Under torchrun all processes do the same work, and the main one prints.
-            if not world.is_main:
-                mute()
+        with started(self.device) as world:
             yield open_run(self.selection(settings=settings), world)
+
+
+@contextmanager
+def started(device: str | None) -> Iterator[World]:
+    """Start the processes that work together, of which only the main one prints, while the block runs."""
+    from clipbert_cli.runtime.distributed import start_world
+
+    with start_world(device) as world:
+        if not world.is_main:
+            mute()
+        yield world
 
 
 @dataclass(frozen=True, slots=True)

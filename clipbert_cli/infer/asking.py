@@ -32,7 +32,7 @@ from clipbert_cli.loading.dataset import FailedItem, Item, MediaSettings, Positi
 from clipbert_cli.media.canvas import resize_pad
 from clipbert_cli.media.sampling import select
 from clipbert_cli.runtime.interrupts import Interrupts
-from clipbert_cli.store.source import MediaBytes, MediaFolder, MediaSource
+from clipbert_cli.store.source import single_item
 from clipbert_cli.types import Batch, Example, Group, Kind, Prediction, VideoInfo
 
 KINDS: tuple[Kind, ...] = ("video", "image")
@@ -283,12 +283,7 @@ def _load(asked: Asked, settings: MediaSettings) -> torch.Tensor:
     """Return the clips of a media item, (K, T, 3, S, S) uint8."""
     if isinstance(asked.media, Frames):
         return asked.media.clips(settings, asked.kind)
-    source: MediaSource
-    if isinstance(asked.media, Path):
-        source = MediaFolder(Path("."), kind=asked.kind, files={asked.name: asked.media})
-    else:
-        source = MediaBytes({asked.name: asked.media}, kind=asked.kind)
-    clips = load_clips(source, asked.name, settings, None)
+    clips = load_clips(single_item(asked.name, asked.media, kind=asked.kind), asked.name, settings, None)
     assert isinstance(clips, torch.Tensor)
     return clips
 

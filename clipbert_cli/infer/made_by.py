@@ -12,19 +12,17 @@ predictions                 size and CRC-32 of the predictions: a file that was 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.build import evaluation_sampling
 from clipbert_cli.errors import PredictionsError, RunError, UnreadableError, UsageError
-from clipbert_cli.files import temporary_folder
 from clipbert_cli.foreign import read_json
 from clipbert_cli.infer.prediction_lines import check_exists
 from clipbert_cli.infer.score_folder import is_score_folder
-from clipbert_cli.recipe.load import dump_recipe, load_recipe, resolve
+from clipbert_cli.recipe.load import load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.checkpoint import change, read_state
 from clipbert_cli.runs.folder import RunFolder
@@ -159,9 +157,7 @@ def recipe_and_split(
             f"{' and '.join(missing)}; what made the predictions is {made.unknown}",
             hint=f"for example: clipbert {command} preds.jsonl --recipe msrvtt_qa --split test",
         )
-    with ExitStack() as stack:
-        source = recipe or stack.enter_context(_recipe_of(made.meta or {}))
-        return load_recipe(source, overrides=overrides, data_root=data_root), split
+    return load_recipe(recipe or _recipe_of(made.meta or {}), overrides=overrides, data_root=data_root), split
 
 
 def refuse_other_task(predictions: Path, made: MadeBy, recipe: Recipe, *, command: str) -> None:
@@ -180,20 +176,15 @@ def refuse_other_task(predictions: Path, made: MadeBy, recipe: Recipe, *, comman
         )
 
 
-@contextmanager
-def _recipe_of(meta: Mapping[str, Any]) -> Iterator[Path]:
-    """Yield a file with the recipe of a meta file, for a block that loads it.
+def _recipe_of(meta: Mapping[str, Any]) -> Recipe:
+    """Return the recipe of a meta file.
 
     Raises:
         PredictionsError: the recipe is none of this version.
     """
     try:
-        recipe = Recipe.model_validate(meta.get("recipe"))
+        return Recipe.model_validate(meta.get("recipe"))
     except ValueError as exc:
         raise PredictionsError(
             "the recipe in the meta file of the predictions cannot be used", hint="name the recipe with --recipe"
         ) from exc
-    with temporary_folder() as folder:
-        file = folder / f"{recipe.name}.yaml"
-        file.write_text(dump_recipe(recipe), encoding="utf-8")
-        yield file

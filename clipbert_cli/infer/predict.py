@@ -86,9 +86,8 @@ class Predictor:
         self.precision.choose_kernels()
         was_training = self.model.training
         self.model.eval()
-        settings = {"infer.batch_size": self.infer.batch_size, "infer.num_clips": self.infer.num_clips}
         try:
-            with memory_advice(settings), self.model.visual_encoder.weights_kept(self.precision.dtype):
+            with memory_advice(infer=self.infer), self.model.visual_encoder.weights_kept(self.precision.dtype):
                 yield from self._batches(evaluation, progress, check_interrupts)
         finally:
             self.model.train(was_training)

@@ -102,7 +102,7 @@ def list_recipes() -> list[ShippedRecipe]:
 
 
 def load_recipe(
-    name_or_path: str | Path,
+    source: str | Path | Recipe,
     *,
     overrides: Sequence[str] = (),
     data_root: Path | None = None,
@@ -111,7 +111,8 @@ def load_recipe(
     """Return a checked recipe, ready for a run.
 
     Args:
-        name_or_path: as in `find_recipe`; also the `recipe.yaml` of a run folder.
+        source: a name or file as in `find_recipe`; the `recipe.yaml` of a run folder; or a recipe, for one with other
+            settings.
         overrides: `section.key=value` each; the last one wins.
         data_root: replaces `data.root`.
         environment: the values of `${NAME}`.
@@ -119,7 +120,7 @@ def load_recipe(
     Raises:
         RecipeError: one line per mistake, in files, options and variables together.
     """
-    return _load(name_or_path, overrides, data_root, Variables(environment), allow_unset=False).recipe
+    return _load(source, overrides, data_root, Variables(environment), allow_unset=False).recipe
 
 
 def preview_recipe(
@@ -151,7 +152,7 @@ def resolve(recipe: Recipe, path: str) -> Path:
 
 
 def _load(
-    name_or_path: str | Path,
+    source: str | Path | Recipe,
     overrides: Sequence[str],
     data_root: Path | None,
     variables: Variables,
@@ -159,8 +160,12 @@ def _load(
     allow_unset: bool,
 ) -> Preview:
     found: list[Mistake] = []
-    start = find_recipe(name_or_path)
-    written = _read_chain(start, variables, found)
+    if isinstance(source, Recipe):
+        start = Path(source.name)
+        written = read_yaml(dump_recipe(source), f"recipe {source.name}", found, lines=False)
+    else:
+        start = find_recipe(source)
+        written = _read_chain(start, variables, found)
     for override in overrides:
         written = _override(written, override, found)
     if data_root is not None:

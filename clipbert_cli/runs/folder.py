@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from clipbert_cli.errors import RunError, UnreadableError
 from clipbert_cli.files import LockHeldError, atomic_folder, is_locked, lock, lock_owner, refuse_link, write_together
@@ -38,10 +38,6 @@ from clipbert_cli.runs.checkpoint import (
     saved_steps,
     step_folder,
 )
-
-# The trackers of `train.trackers`; each has a folder of its name.
-TRACKERS = ("tensorboard", "wandb", "mlflow")
-
 
 MOST_LISTED = 100
 """The number of runs after which nobody looks for more of them."""
@@ -207,7 +203,9 @@ class RunFolder:
             RunError: another process holds the lock.
             OSError: a folder that is written to is a symbolic link: checkpoints elsewhere would be removed through it.
         """
-        for folder in (self.checkpoints, *map(self.tracker, TRACKERS)):
+        from clipbert_cli.recipe.schema import Tracker
+
+        for folder in (self.checkpoints, *map(self.tracker, get_args(Tracker))):
             refuse_link(folder)
         with ExitStack() as stack:
             try:

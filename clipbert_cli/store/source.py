@@ -297,6 +297,13 @@ class MediaBytes(_Files[bytes]):
         yield self._held(media_id)
 
 
+def single_item(name: str, media: Path | bytes, *, kind: Kind) -> MediaSource:
+    """Return a source that holds one item: a media file, or the bytes of one."""
+    if isinstance(media, bytes):
+        return MediaBytes({name: media}, kind=kind)
+    return MediaFolder(Path("."), kind=kind, files={name: media})
+
+
 class FrameFolders(MediaFolder):
     """Folders of images, each of which is the frames of a video. The media id is the folder's name."""
 

@@ -191,7 +191,8 @@ class Training:
                 self.world.main_first(lambda: self._take_folder(stack, start))
                 session.sinks = self._open_sinks(stack, sinks)
                 session.complete()
-                with memory_advice(self.memory_settings), self.model.visual_encoder.weights_kept():
+                advice = memory_advice(train=self.config, data=self.setup.recipe.data)
+                with advice, self.model.visual_encoder.weights_kept():
                     session.trainer.train(self.train_loader, session, interrupts=interrupts)
             except InterruptionError as exc:
                 raise self._interruption(exc, session.trainer.step, ask_requeue) from exc
@@ -206,18 +207,6 @@ class Training:
             "last": self.best.last,
             "baseline": session.baseline,
             "seconds_to_first_step": session.seconds_to_first_step,
-        }
-
-    @property
-    def memory_settings(self) -> dict[str, Any]:
-        """The settings that decide how much memory training needs."""
-        train, data = self.config, self.setup.recipe.data
-        return {
-            "train.activation_checkpointing": train.activation_checkpointing,
-            "train.batch_size": train.batch_size,
-            "data.num_clips": data.num_clips,
-            "data.frame_size": data.frame_size,
-            "data.workers": data.workers,
         }
 
     def _start_record(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import dataclasses
 import json
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,10 +20,20 @@ from clipbert_cli.model.flops import flop_counter
 from clipbert_cli.model.freezing import freeze
 from clipbert_cli.model.heads import Fused, HeadSpec
 from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
-from clipbert_cli.model.resnet import ConvNorm, FrozenBatchNorm2d, GridResNet
-from clipbert_cli.model.transformer import split_projections
+from clipbert_cli.model.resnet import BRANCHES, ConvNorm, FrozenBatchNorm2d, GridResNet
+from clipbert_cli.model.transformer import ACTIVATIONS, split_projections
 from clipbert_cli.recipe.schema import ModelConfig, VisualConfig
+from clipbert_cli.recipe.settings import annotation_at, bare
+from clipbert_cli.task.pooling import POOLS
 from clipbert_cli.types import Batch
+
+
+@pytest.mark.parametrize(
+    ("key", "choices"),
+    [("model.bert.hidden_act", ACTIVATIONS), ("model.visual.layer_type", BRANCHES), ("objective.pool", POOLS)],
+)
+def test_every_choice_of_the_schema_can_be_built(key: str, choices: dict[str, Any]) -> None:
+    assert set(get_args(bare(annotation_at(tuple(key.split(".")))))) == set(choices)
 
 
 def test_every_text_row_has_scores_for_every_clip(classifier: ClipBert, pretraining: ClipBert, batch: Batch) -> None:

@@ -71,7 +71,7 @@ def too_much(device: str, count: int) -> Tensor:
 @pytest.mark.parametrize("device", DEVICES)
 def test_full_memory_is_one_message_with_the_settings_that_need_less(device: str) -> None:
     place = "the GPU's memory is full" if device == "cuda" else "memory is full"
-    with pytest.raises(MemoryFullError, match=place) as caught, memory_advice({"train.batch_size": 64}):
+    with pytest.raises(MemoryFullError, match=place) as caught, memory_advice(train=[("batch_size", 64)]):
         too_much(device, 1)
     assert "half of train.batch_size" in (caught.value.hint or "")
     assert "(now 64)" in (caught.value.hint or "")

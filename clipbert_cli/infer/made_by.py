@@ -1,6 +1,7 @@
 """`FILE.meta.json` beside a file of predictions: which model made it, from what, and where.
 
 run, checkpoint, weights    the run's folder, the checkpoint's name, `plain`, `ema` or `auto`
+checkpoint_asked            the checkpoint as the command named it, such as `best`
 checkpoint_files            size and CRC-32 of each file of the checkpoint, as its state.json states them
 weights_crc32               of the weights themselves
 recipe, split               the whole recipe with which was predicted, and the split
@@ -74,20 +75,24 @@ def describe(run: TrainedRun, selection: RunSelection, split: str) -> dict[str, 
 def _checkpoint(selection: RunSelection) -> dict[str, Any]:
     """Return the name and the files of the checkpoint that was used; `best` may move later."""
     folder, named = RunFolder.of_model(selection.run)
+    asked = named or selection.checkpoint
     try:
-        used = folder.checkpoint(named or selection.checkpoint)
-        return {"checkpoint": used.name, "checkpoint_files": read_state(used).get("files")}
+        used = folder.checkpoint(asked)
+        found = {"checkpoint": used.name, "checkpoint_files": read_state(used).get("files")}
     except (RunError, UnreadableError):
-        return {"checkpoint": "exported", "checkpoint_files": None}
+        found = {"checkpoint": "exported", "checkpoint_files": None}
+    return {**found, "checkpoint_asked": asked}
 
 
 def older_than_best(predictions: Path, made: MadeBy, run: RunFolder | None) -> list[str]:
-    """Return a warning, in lines, if predictions are not of what is the best checkpoint of their run now.
+    """Return a warning, in lines, if predictions of the best checkpoint are not of what is the best one now.
 
     Args:
         run: the run that a person names, for predictions whose own run is elsewhere by now.
     """
-    if (meta := made.meta) is None:
+    meta = made.meta
+    # Whoever names another checkpoint wants its predictions.
+    if meta is None or meta.get("checkpoint_asked") != "best":
         return []
     own = Path(str(meta.get("run"))).absolute()
     try:

@@ -84,3 +84,15 @@ def test_predictions_of_the_best_checkpoint_or_of_a_run_that_is_gone_are_not_war
     shutil.rmtree(moved / "run")
     assert clipbert(*command, cwd=moved).returncode == 0
     assert "was made with" not in clipbert(*command, cwd=moved).stderr
+
+
+def test_predictions_of_a_checkpoint_that_was_asked_for_are_not_warned_of(
+    moved: Path, made_data: Path, clipbert: Clipbert
+) -> None:
+    best = (moved / "run/best").readlink().name
+    other = next(each.name for each in (moved / "run/checkpoints").iterdir() if each.name != best)
+    made = ("--run", "run", "--split", "test", "--data-root", made_data, "-o", "other.jsonl")
+    assert clipbert("infer", *made, "--checkpoint", other, cwd=moved).returncode == 0
+    done = clipbert("eval", "other.jsonl", "--data-root", made_data, cwd=moved)
+    assert done.returncode == 0
+    assert "was made with" not in done.stderr

@@ -1,7 +1,8 @@
 """Worker processes for jobs on files that may be broken.
 
 Results come in the order of the jobs. A job that crashes its process, or takes too long, is one failed job; the others
-are done. The limit is processor time: on a busy machine, a limit of wall time would fail whole videos.
+are done. A process that was killed from outside says nothing about its job, which is done once more. The limit is
+processor time: on a busy machine, a limit of wall time would fail whole videos.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import resource
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -23,8 +25,19 @@ _AHEAD = 4
 """Jobs per worker that may be given out before the oldest one is finished: results wait in memory until then."""
 
 
+_KILLED = (signal.SIGKILL, signal.SIGTERM)
+"""Signals from outside: of a system without memory, which ends any process, or of a person."""
+
+
 class WorkerCrash(Exception):  # noqa: N818
-    """The failure of a job whose process ended before it returned a result. The message says how."""
+    """The failure of a job whose process ended before it returned a result. The message says how.
+
+    `was_killed` means that something else than the job ended the process.
+    """
+
+    def __init__(self, message: str, *, was_killed: bool = False) -> None:
+        super().__init__(message)
+        self.was_killed = was_killed
 
 
 class _Worker(Generic[Job, Result]):
@@ -61,6 +74,12 @@ class _Worker(Generic[Job, Result]):
                     "this call under `if __name__ == '__main__':`"
                 )
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            if -code in _KILLED:
+                return WorkerCrash(
+                    f"its worker was killed twice ({how}), the second time while it alone was decoded: it may need "
+                    "more memory than there is",
+                    was_killed=True,
+                )
             return WorkerCrash(f"decoding it crashed the worker ({how})")
         return result
 
@@ -82,6 +101,8 @@ def _interrupt_deferred() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # Python answers signals in the main thread alone
         yield
         return
+    # The first start of a process starts this one too, which unblocks the signal.
+    resource_tracker.ensure_running()
     interrupts: list[int] = []
     handler = signal.signal(signal.SIGINT, lambda number, _: interrupts.append(number))
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -123,6 +144,21 @@ def _allow(seconds: float) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (soft if hard == resource.RLIM_INFINITY else min(soft, hard), hard))
 
 
+def _join(
+    team: list[_Worker[Job, Result]], work: Callable[[Job], Result], limit: Callable[[Job], float] | None
+) -> _Worker[Job, Result]:
+    """Start a worker that belongs to the team even if Ctrl-C comes meanwhile."""
+    with _interrupt_deferred():
+        team.append(_Worker(work, limit))
+    return team[-1]
+
+
+def _dismiss(team: list[_Worker[Job, Result]]) -> None:
+    for worker in team:
+        worker.stop()
+    team.clear()
+
+
 def in_order(
     work: Callable[[Job], Result],
     jobs: Iterable[Job],
@@ -131,6 +167,8 @@ def in_order(
     limit: Callable[[Job], float] | None = None,
 ) -> Iterator[tuple[Job, Result | WorkerCrash]]:
     """Yield (job, its result) in the order of the jobs.
+
+    A job whose process was killed is done once more when no other job is being done, which leaves it the most memory.
 
     Args:
         work: a function of a module. An exception that it raises ends its process, so it returns what can go wrong.
@@ -147,11 +185,20 @@ def in_order(
     given: dict[int, Job] = {}
     done: dict[int, Any] = {}
     team: list[_Worker[Job, Result]] = []
+    killed: list[int] = []
     place = 0
     exhausted = False
     try:
         while True:
-            while not exhausted and len(given) < workers * _AHEAD:
+            while killed and all(worker.number is None for worker in team):
+                _dismiss(team)
+                number = killed.pop(0)
+                worker = _join(team, work, limit)
+                worker.give(number, given[number])
+                done[number] = worker.take()
+                if isinstance(done[number], WorkerCrash):
+                    _dismiss(team)
+            while not exhausted and not killed and len(given) < workers * _AHEAD:
                 idle = next((worker for worker in team if worker.number is None), None)
                 if idle is None and len(team) == workers:
                     break
@@ -162,9 +209,7 @@ def in_order(
                     break
                 # Workers are started as they are needed, also in place of one that crashed.
                 if idle is None:
-                    with _interrupt_deferred():
-                        idle = _Worker(work, limit)
-                        team.append(idle)
+                    idle = _join(team, work, limit)
                 given[number] = job
                 idle.give(number, job)
             while place in done:
@@ -177,10 +222,13 @@ def in_order(
                 worker = busy[connection]  # type: ignore[index]
                 assert worker.number is not None
                 finished = worker.number
-                done[finished] = worker.take()
-                if isinstance(done[finished], WorkerCrash):
+                found = worker.take()
+                if isinstance(found, WorkerCrash):
                     worker.stop()
                     team.remove(worker)
+                    if found.was_killed:
+                        killed.append(finished)
+                        continue
+                done[finished] = found
     finally:
-        for worker in team:
-            worker.stop()
+        _dismiss(team)

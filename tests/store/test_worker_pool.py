@@ -38,6 +38,35 @@ def test_jobs_that_crash_or_never_end_are_reported_and_the_others_are_done() -> 
     assert "timed out" in str(found["endless"])
 
 
+def killed_first(job: tuple[str, signal.Signals]) -> str:
+    """Die the first time by the signal, as the system's killer of processes does it, and then do the job."""
+    first, number = Path(job[0]), job[1]
+    if not first.exists():
+        first.touch()
+        os.kill(os.getpid(), number)
+    return "done"
+
+
+def always_killed(job: signal.Signals | None) -> str:
+    if job is not None:
+        os.kill(os.getpid(), job)
+    return "done"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_job_whose_worker_was_killed_is_done_once_more(tmp_path: Path, number: signal.Signals) -> None:
+    jobs = [(str(tmp_path / str(each)), number) for each in range(4)]
+    assert list(in_order(killed_first, jobs, workers=2)) == [(job, "done") for job in jobs]
+
+
+def test_a_job_whose_worker_is_killed_again_fails_with_a_word_of_memory() -> None:
+    found = [found for _, found in in_order(always_killed, [None, signal.SIGKILL, None, signal.SIGABRT], workers=2)]
+    assert found[0] == found[2] == "done"
+    assert "killed twice (SIGKILL)" in str(found[1])
+    assert "memory" in str(found[1])
+    assert "crashed the worker (SIGABRT)" in str(found[3])
+
+
 def burn(job: tuple[float, bool, float]) -> str:
     """Compute for some seconds, reporting every fifth of a second or not, with so many seconds asked for."""
     seconds, reports, extra = job
@@ -110,3 +139,20 @@ def test_an_interrupt_while_a_worker_starts_is_answered_after_the_start() -> Non
     other.join()
     assert finished
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_no_worker_ever_sees_ctrl_c() -> None:
+    """The first one of a process included: multiprocessing starts a process of its own with it."""
+    code = (
+        "from test_worker_pool import blocks; from clipbert_cli.store.worker_pool import _Worker, _interrupt_deferred\n"
+        "with _interrupt_deferred():\n    workers = [_Worker(blocks, None) for _ in range(2)]\n"
+        "for number, worker in enumerate(workers):\n    worker.give(number, 'SIGINT'); print(worker.take())\n"
+    )
+    here = Path(__file__)
+    environment = {**os.environ, "PYTHONPATH": f"{here.parent}{os.pathsep}{here.parents[2]}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "True\nTrue\n", done.stderr
+
+
+def blocks(job: str) -> bool:
+    return signal.Signals[job] in signal.pthread_sigmask(signal.SIG_BLOCK, ())

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.terminal import note, print_json, print_table, show_logs, warn
+from clipbert_cli.commands.terminal import doing, note, print_json, print_table, show_logs, warn
 from clipbert_cli.commands.usage import refuse_address, refuse_empty, refuse_unquoted
 from clipbert_cli.errors import DecodeError, UnreadableError, UsageError
 from clipbert_cli.foreign import open_file
@@ -68,8 +68,9 @@ def ask(
     named = [word for kind, file in files for word in (f"--{kind}", file)]
     refuse_unquoted("QUESTION", texts, [*options.typed_words(context, without=["questions", "video", "image"]), *named])
 
-    from clipbert_cli.infer.asking import ask_files
-    from clipbert_cli.task.coverage import unknown_words
+    with doing("loading torch"):
+        from clipbert_cli.infer.asking import ask_files
+        from clipbert_cli.task.coverage import unknown_words
 
     show_logs()
     paths = [(kind, Path(file)) for kind, file in files]

@@ -11,7 +11,7 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.profile import measure, silence_tracer
-from clipbert_cli.commands.terminal import note, print_json, print_result, show_logs, warn
+from clipbert_cli.commands.terminal import doing, note, print_json, print_result, show_logs, warn
 from clipbert_cli.commands.usage import refuse_absent_data
 from clipbert_cli.errors import RunError, UsageError
 
@@ -113,22 +113,21 @@ def finetune(
     if not resume:
         refuse_absent_data(loaded)
 
-    from clipbert_cli.train.setup import prepare_training
-    from clipbert_cli.train.startup import describe_training, training_facts
+    with doing("loading torch"):
+        from clipbert_cli.train.setup import prepare_training
+        from clipbert_cli.train.startup import describe_training, training_facts
 
     with options.started(device) as world:
         must_be_new = not (profile or dry_run)
-        training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=must_be_new)
+        with doing(f"loading the data and the model of {loaded.name}"):
+            training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=must_be_new)
         note(*describe_training(training))
         if training.is_finished:
             note(f"{folder} is finished: all {training.plan.total_steps:,} of its steps were done before")
         if dry_run:
-            for line in (
-                *_published(given),
-                *training.load_one_batch(),
-                *training.read_other_splits(),
-            ):
-                note(line)
+            with doing("loading one batch"):
+                found = [*training.load_one_batch(), *training.read_other_splits()]
+            note(*_published(given), *found)
             if folder.exists() and not resume:
                 warn(f"{folder} exists already: to train, give another --run, or --resume to continue a run")
             note("time       --profile 3 measures how long a step takes here, and training itself says what is left")

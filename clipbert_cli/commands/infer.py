@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.output import nowhere, refuse_other_ending, writing
-from clipbert_cli.commands.terminal import is_muted, note, show_logs
+from clipbert_cli.commands.terminal import doing, is_muted, note, show_logs
 from clipbert_cli.commands.usage import refuse_absent_data
 from clipbert_cli.errors import UsageError
 
@@ -78,9 +77,10 @@ def infer(
     if options.launched(context, processes):
         return
 
-    from clipbert_cli.build import files_named
-    from clipbert_cli.infer.trained import open_run, selected_recipes
-    from clipbert_cli.splits import files_of
+    with doing("loading torch"):
+        from clipbert_cli.build import files_named
+        from clipbert_cli.infer.trained import open_run, selected_recipes
+        from clipbert_cli.splits import files_of
 
     show_logs()
     selection = model.selection(recipe=recipe, data_root=data_root)
@@ -90,7 +90,11 @@ def infer(
     refuse_absent_data(selected)
     # All processes predict and gather; the main one writes.
     with options.started(model.device) as world:
-        load = functools.partial(open_run, selection, world)
+
+        def load() -> TrainedRun:
+            with doing(f"loading {selection.run}"):
+                return open_run(selection, world)
+
         if request.form == SCORES:
             _write_scores(request, load)
         else:
@@ -108,28 +112,29 @@ def _write_predictions(
 
     # The output is opened first: an existing file or a full disk is reported before the model is loaded.
     stream_to = nowhere() if is_muted() else writing(request.output, overwrite=request.overwrite, inputs=inputs)
-    with stream_to as stream, counting(request.split, "item") as show:
+    with stream_to as stream:
         run = dataclasses.replace(load(), clip_scores=request.clip_scores)
         _check_format(run, request.form)
         made_by = {} if request.output == "-" else describe(run, selection, request.split)
-        # A shortlist needs the matrix of all pairs. Without it, any task predicts its split the same way.
-        if request.shortlist:
-            pairs = _pairs(run, request, show)
-            split, total = pairs.split, len(pairs.media_ids)
-            predictions = pairs.predict(_Adding(show, total, run))
-        else:
-            split = run.setup.split(request.split)
-            evaluation = run.setup.evaluation(split)
-            total, predictions = evaluation.total, run.predict(evaluation, _Adding(show, evaluation.total, run))
-        lines = prediction_lines(run.setup.task, split.examples, predictions)
-        if request.clip_scores:
-            lines = with_times(lines, split.media, evaluation_sampling(run.setup.recipe))
-        if request.form == JSONL:
-            # Line by line as they come, for a pipe that reads along.
-            for line in lines:
-                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-        else:
-            stream.write(json.dumps(run.setup.task.document(lines, request.form)) + "\n")
+        with counting(request.split, "item") as show:
+            # A shortlist needs the matrix of all pairs. Without it, any task predicts its split the same way.
+            if request.shortlist:
+                pairs = _pairs(run, request, show)
+                split, total = pairs.split, len(pairs.media_ids)
+                predictions = pairs.predict(_Adding(show, total, run))
+            else:
+                split = run.setup.split(request.split)
+                evaluation = run.setup.evaluation(split)
+                total, predictions = evaluation.total, run.predict(evaluation, _Adding(show, evaluation.total, run))
+            lines = prediction_lines(run.setup.task, split.examples, predictions)
+            if request.clip_scores:
+                lines = with_times(lines, split.media, evaluation_sampling(run.setup.recipe))
+            if request.form == JSONL:
+                # Line by line as they come, for a pipe that reads along.
+                for line in lines:
+                    stream.write(json.dumps(line, ensure_ascii=False) + "\n")
+            else:
+                stream.write(json.dumps(run.setup.task.document(lines, request.form)) + "\n")
     if request.output != "-":
         _write_meta(Path(request.output), made_by)
         note(f"{total} predictions written to {request.output}")
@@ -150,9 +155,9 @@ def _write_scores(request: Request, load: Callable[[], TrainedRun]) -> None:
     from clipbert_cli.commands.progress import counting
     from clipbert_cli.infer.ranking import write_scores
 
+    run = load()
+    _check_format(run, SCORES)
     with counting(request.split, "item") as show:
-        run = load()
-        _check_format(run, SCORES)
         pairs = _pairs(run, request, show)
         items, texts = len(pairs.media_ids), len(pairs.split.examples)
         # The processes share the folder and the main one opens it, so no stream is opened here.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 
 import typer
 
-from clipbert_cli.commands.terminal import mute
+from clipbert_cli.commands.terminal import doing, mute
 from clipbert_cli.errors import RunError, UsageError
 from clipbert_cli.hub import is_hub_name
 
@@ -159,10 +159,13 @@ class ModelOptions:
         Args:
             settings: as in `selection`.
         """
-        from clipbert_cli.infer.trained import open_run
+        with doing("loading torch"):
+            from clipbert_cli.infer.trained import open_run
 
         with started(self.device) as world:
-            yield open_run(self.selection(settings=settings), world)
+            with doing(f"loading {self.run}"):
+                opened = open_run(self.selection(settings=settings), world)
+            yield opened
 
 
 @contextmanager
@@ -232,10 +235,10 @@ def launched(context: typer.Context, options: ProcessOptions) -> bool:
     Raises:
         ClipbertError: the first failure of a process.
     """
-    from clipbert_cli.runtime.launch import Processes, is_launched, launch
-
     if options == ProcessOptions():
         return False
+    from clipbert_cli.runtime.launch import Processes, is_launched, launch
+
     if is_launched():
         raise UsageError(
             "the environment variables RANK and WORLD_SIZE are set: a launcher has started this process already",

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.terminal import print_json, print_table, show_logs, warn
+from clipbert_cli.commands.terminal import doing, print_json, print_table, show_logs, warn
 from clipbert_cli.commands.usage import refuse_address, refuse_empty, refuse_no_media, refuse_unquoted
 from clipbert_cli.errors import UsageError
 
@@ -32,10 +32,6 @@ def search(
     With --set data.media=image it finds images. Every item is decoded and scored with every text, so the time grows
     with the size of the folder.
     """
-    from clipbert_cli.commands.progress import counting
-    from clipbert_cli.infer.ranking import search as find
-    from clipbert_cli.task.coverage import unknown_words
-
     refuse_address("MEDIA", str(media))
     if texts == ["-"]:
         texts = [line.strip() for line in sys.stdin if line.strip()]
@@ -47,6 +43,11 @@ def search(
         raise UsageError(f"MEDIA is {media}, which does not exist", hint=f"the media come first: {command}")
     refuse_no_media(media)
     refuse_unquoted("TEXT", texts, options.typed_words(context, without=["texts"]))
+    with doing("loading torch"):
+        from clipbert_cli.commands.progress import counting
+        from clipbert_cli.infer.ranking import search as find
+        from clipbert_cli.task.coverage import unknown_words
+
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.
     settings = [f"infer.top={top}"] if top else []

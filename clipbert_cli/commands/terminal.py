@@ -7,11 +7,13 @@ import logging
 import shutil
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
 from clipbert_cli.printable import Lines, clipped, printable
+from clipbert_cli.runtime.process_exit import is_one_of_several
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,6 +28,16 @@ def stderr() -> Console:
     from rich.console import Console
 
     return Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=not sys.stderr.isatty())
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Show what goes on while the block runs. Without a terminal, and of several processes, nothing is shown."""
+    if is_one_of_several() or not sys.stderr.isatty():
+        yield
+        return
+    with stderr().status(f"{what} ..."):
+        yield
 
 
 _muted = False

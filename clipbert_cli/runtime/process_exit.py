@@ -70,6 +70,11 @@ class LaunchError(ClipbertError):
         self.exit_code = code
 
 
+def is_one_of_several() -> bool:
+    """Return whether a launcher, ours or torchrun, started this process."""
+    return "TORCHELASTIC_ERROR_FILE" in os.environ
+
+
 def report(message: str, *, hint: str | None, code: int, unforeseen: bool = False) -> bool:
     """Report to the launcher why this process ends, and return whether that launcher is ours and prints the message.
 

@@ -1,8 +1,14 @@
-"""What a training says about itself where no bar can be drawn."""
+"""What a training says where no bar can be drawn, and what a terminal shows while a command loads."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +62,37 @@ def test_nothing_is_said_between_validations_that_follow_soon(said) -> None:
 )
 def test_times_are_said_as_people_say_them(seconds: float, text: str) -> None:
     assert progress._duration(seconds) == text
+
+
+COMMANDS = {
+    "a dry run": ("finetune --recipe demo_qa --data-root DATA --run new --dry-run", ["loading the data and the model"]),
+    "infer": ("infer --run RUN --data-root DATA --split test -o /dev/null", ["loading RUN"]),
+    "ask": ("ask --run RUN --video DATA/videos/test0000.mp4 what?", ["loading RUN"]),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("processes", ["1", "several"])
+def test_a_terminal_shows_that_a_command_loads(
+    name: str, processes: str, trained_run: Path, made_data: Path, tmp_path: Path
+) -> None:
+    words, shown = COMMANDS[name]
+    command = [sys.executable, "-m", "clipbert_cli", *words.split()]
+    command = [word.replace("RUN", str(trained_run)).replace("DATA", str(made_data)) for word in command]
+    # Wide: a long path is one line.
+    here = {"PYTHONPATH": str(Path(__file__).parents[2]), "COLUMNS": "400", "TERM": "xterm"}
+    several = {"TORCHELASTIC_ERROR_FILE": str(tmp_path / "error")} if processes == "several" else {}
+    main, terminal_end = pty.openpty()
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=terminal_end, env={**os.environ, **here, **several}
+    ) as process:
+        os.close(terminal_end)
+        said = b""
+        # Reading the end of a terminal whose other side is closed is an error.
+        with contextlib.suppress(OSError):
+            while part := os.read(main, 4096):
+                said += part
+        os.close(main)
+    assert process.returncode == 0, said
+    for each in ["loading torch", *shown]:
+        assert (each.replace("RUN", str(trained_run)) in said.decode()) == (processes == "1")

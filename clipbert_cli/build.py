@@ -338,12 +338,10 @@ class Setup:
         head = dataclasses.replace(self.task.head(), task=recipe.task)
         model = ClipBert(config, head, vision, self.tokenizer.digest)
         model.visual_encoder.check_frame_size(data.frame_size)
-        if data.max_text_length > model.sizes.max_position_embeddings:
-            raise RecipeError(
-                f"data.max_text_length is {data.max_text_length}: the model has position embeddings for "
-                f"{model.sizes.max_position_embeddings} tokens",
-                hint=f"set data.max_text_length to at most {model.sizes.max_position_embeddings}",
-            )
+        try:
+            data.check_text_length(model.sizes.max_position_embeddings)
+        except ValueError as exc:
+            raise RecipeError(str(exc)) from exc
         return model, load_start(model, files)
 
     def _check_words_of(self, weights: Path | None) -> None:

@@ -7,13 +7,13 @@ training ask it first.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator
 
 from clipbert_cli.errors import RecipeError
+from clipbert_cli.model.freezing import expanded, part_names
 from clipbert_cli.printable import did_you_mean, listed, plural
 from clipbert_cli.recipe.load import resolve
-from clipbert_cli.recipe.schema import ModelConfig, ObjectiveConfig, Recipe
+from clipbert_cli.recipe.schema import ObjectiveConfig, Recipe
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import read_answers
 from clipbert_cli.text.answer_forms import normal_answers
@@ -21,11 +21,6 @@ from clipbert_cli.text.fields import unknown_names
 
 # The names with which the parameters of every model start (`model/clipbert.py`).
 PARAMETER_ROOTS = ("head", "text_embeddings", "transformer", "visual_embeddings", "visual_encoder")
-
-VISUAL_PARTS = {"resnet": ("stem", "grid"), "hf": ("stem", "backbone", "norm", "projection")}
-"""The parts of each kind of visual encoder that have no number."""
-
-_MOST_LAYERS = 1000
 
 
 def check_training_recipe(recipe: Recipe) -> list[str]:
@@ -161,14 +156,8 @@ def _published(recipe: Recipe) -> Iterator[str]:
 
 
 def _schedule(recipe: Recipe) -> Iterator[str]:
-    train = recipe.train
-    warmup = int(train.warmup_ratio * train.max_steps) if train.max_steps else train.warmup_ratio
-    # invsqrt is sqrt(warmup / step) after the warm-up: without one the rate would be 0 throughout.
-    if "invsqrt" in (train.schedule, train.visual_schedule) and not warmup:
-        yield (
-            f"train.warmup_ratio is {train.warmup_ratio}, which gives no warm-up step, but schedule invsqrt needs at "
-            "least one: raise it"
-        )
+    if reason := recipe.train.missing_warmup(recipe.train.max_steps):
+        yield reason
 
 
 def _visual_weights(recipe: Recipe) -> Iterator[str]:
@@ -182,33 +171,14 @@ def _visual_weights(recipe: Recipe) -> Iterator[str]:
         yield f"model.visual.weights is {visual.weights!r}, but model.visual.kind is resnet: set it to hf"
 
 
-def _transformer_layers(model: ModelConfig) -> int | None:
-    """Return the number of layers that the recipe states, or None if only the weights know it."""
-    if model.bert.num_hidden_layers is not None:
-        return model.bert.num_hidden_layers
-    start = model.weights
-    # A file of the original's is as large as BERT-base; a folder may be of any size.
-    return 12 if start.bert is None and (start.checkpoint or ".pt").endswith(".pt") else None
-
-
 def _parts(recipe: Recipe) -> Iterator[str]:
-    """Yield names of parts that no model has. How many layers a model of transformers has, only its files know."""
-    layers, visual = _transformer_layers(recipe.model), recipe.model.visual
-    known = {"visual", "transformer", "transformer.embeddings", "head"}
-    known |= {f"transformer.{n}" for n in range(_MOST_LAYERS if layers is None else layers)}
-    known |= {f"visual.{name}" for name in VISUAL_PARTS[visual.kind]}
-    known |= {f"visual.{n}" for n in range(len(visual.depths) if visual.kind == "resnet" else _MOST_LAYERS)}
-    numbered = "transformer.0 and so on" if layers is None else f"transformer.0-{layers - 1}"
+    """Yield names of parts that no model has."""
+    known = part_names(recipe.model)
     for name in recipe.train.freeze:
-        ends = re.fullmatch(r"(.+\.)(\d+)-(\d+)", name)
-        parts = {ends[1] + ends[2], ends[1] + ends[3]} if ends else {name}
-        backwards = ends is not None and int(ends[2]) > int(ends[3])
-        if backwards or not parts <= known:
-            yield (
-                f"train.freeze has {name!r}, which is no part of this model: its parts are visual, transformer, "
-                f"transformer.embeddings, {numbered}, head, visual.0 and so on, "
-                + ", ".join(f"visual.{part}" for part in VISUAL_PARTS[visual.kind])
-            )
+        try:
+            expanded(name, known)
+        except RecipeError as exc:
+            yield f"{exc}: {exc.hint}"
     if {"visual", "transformer", "head"} <= set(recipe.train.freeze):
         yield "train.freeze has visual, transformer and head: nothing is left to train; leave out what should learn"
     for prefix in recipe.train.learning_rate_multipliers:

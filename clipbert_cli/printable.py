@@ -67,21 +67,31 @@ def listed(mistakes: Sequence[str], *, limit: int | None = None) -> list[str]:
     return [*lines[:SHOWN], *([f"... and {rest} more"] if rest > 0 else [])]
 
 
+def similar(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """Return the known names that are most similar to a word, whatever their case, the most similar first.
+
+    Args:
+        cutoff: how similar they must be, from 0 to 1 (`difflib`).
+    """
+    folded = {name.casefold(): name for name in known}
+    return [folded[near] for near in difflib.get_close_matches(word.casefold(), folded, n=most, cutoff=cutoff)]
+
+
 def nearest(wanted: Iterable[str], known: Iterable[str]) -> str | None:
     """Return the known name that is most similar to one of the wanted ones, whatever their case; None if none is."""
-    folded = {name.casefold(): name for name in known}
+    names = list(known)
     found = [
-        (difflib.SequenceMatcher(None, near, word.casefold()).ratio(), folded[near])
+        (difflib.SequenceMatcher(None, near.casefold(), word.casefold()).ratio(), near)
         for word in wanted
-        for near in difflib.get_close_matches(word.casefold(), folded, n=1)
+        for near in similar(word, names)
     ]
     return max(found)[1] if found else None
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown word: a question that names the nearest known one, if one is."""
-    near = nearest([word], known)
-    return f"; did you mean {near}?" if near else ""
+def did_you_mean(word: str, known: Iterable[str], *, most: int = 1) -> str:
+    """Return the end of a message about an unknown word: a question that names the nearest known ones, if any is."""
+    near = similar(word, known, most=most)
+    return f"; did you mean {' or '.join(near)}?" if near else ""
 
 
 def plural(count: int, word: str, ending: str = "s") -> str:

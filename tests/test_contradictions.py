@@ -5,9 +5,10 @@ import re
 import pytest
 from running import KINDS
 
-from clipbert_cli.contradictions import check_any_recipe, check_training_recipe
+from clipbert_cli.contradictions import PARAMETER_ROOTS, check_any_recipe, check_training_recipe
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.model.clipbert import ClipBert
+from clipbert_cli.model.freezing import part_names
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.shipped import shipped_names
@@ -191,10 +192,7 @@ def test_frozen_parts_that_start_at_random_are_warned_of(freeze, weights, said):
 
 def test_parts_and_parameters_are_those_of_the_model():
     """The names are written down without a model. Here they are compared with one."""
-    from clipbert_cli.contradictions import PARAMETER_ROOTS
-
     own = recipe("demo_qa")
     model = ClipBert(own.model, HeadSpec("classifier", 2))
     assert {name.partition(".")[0] for name, _ in model.named_parameters()} == set(PARAMETER_ROOTS)
-    for part in model.freezable_parts():
-        assert check_training_recipe(recipe("demo_qa", "model.weights.checkpoint=a.pt", f"train.freeze=[{part}]")) == []
+    assert set(part_names(own.model)) == set(model.freezable_parts())

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "model": {*SHARED, "recipe.schema"},
     "task": {*READING, "model"},
     "runs": {*SHARED, "hub", "recipe.schema", "recipe", "runtime", "model", "task"},
-    "contradictions": {*SHARED, "recipe", "task", "text"},
+    "contradictions": {*SHARED, "recipe", "model.freezing", "task", "text"},
     "splits": {*SHARED, "recipe.schema", "recipe", "text", "store", "task"},
     "build": {*READING, "hub", "recipe", "model", "task", "runs", "splits"},
     "infer": {*READING, "recipe", "model", "task", "runs", "splits", "build"},

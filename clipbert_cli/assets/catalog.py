@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from clipbert_cli.errors import CatalogError, RecipeError, UnreadableError, UsageError
 from clipbert_cli.foreign import excerpt, read_text
-from clipbert_cli.printable import listed
+from clipbert_cli.printable import did_you_mean, listed
 from clipbert_cli.recipe.values import MAX_BYTES, Mistake, nested, read_yaml
 from clipbert_cli.types import Kind as MediaKind
 
@@ -237,15 +237,12 @@ class Catalog(CatalogEntry):
         return chosen
 
     def _unknown(self, name: str) -> UsageError:
-        from difflib import get_close_matches
-
         names = [*self.assets, *(recipe for recipe in self.recipes if "*" not in recipe), *self.parts()]
-        close = get_close_matches(name, names, n=3)
         on_hub = ""
         if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and name.partition("/")[0] not in self.assets:
             on_hub = f"; for a model of the Hugging Face Hub: clipbert download hf:{name}"
         return UsageError(
-            f"{name!r} is not an asset, a part or a recipe" + (f"; similar names: {', '.join(close)}" if close else ""),
+            f"{name!r} is not an asset, a part or a recipe{did_you_mean(name, names, most=3)}",
             hint="list all names with: clipbert assets ls" + on_hub,
         )
 

@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from clipbert_cli.errors import RecipeError, WeightsError
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, check_values, read_object, wrong_file
-from clipbert_cli.recipe.schema import BertConfigSection
+from clipbert_cli.recipe.schema import BertConfigSection, check_heads
 
 FROM_FILE: dict[str, Any] = {
     name: get_args(BertConfigSection.model_fields[name].annotation)[0]
@@ -51,11 +51,10 @@ class BertSizes:
             RecipeError: the attention heads do not divide the width.
         """
         sizes = cls(**{name: value for name, value in section.model_dump().items() if value is not None})
-        if sizes.hidden_size % sizes.num_attention_heads:
-            raise RecipeError(
-                f"model.bert.num_attention_heads is {sizes.num_attention_heads}: it must divide "
-                f"model.bert.hidden_size, {sizes.hidden_size}"
-            )
+        try:
+            check_heads(vars(sizes))
+        except ValueError as exc:
+            raise RecipeError(f"model.bert.{exc}") from exc
         return sizes
 
 
@@ -85,17 +84,6 @@ def read_bert_sizes(source: Path) -> dict[str, Any]:
     return found
 
 
-def check_heads(sizes: Mapping[str, Any]) -> None:
-    """Check that the attention heads of a `config.json` divide the width; what it leaves out is not checked.
-
-    Raises:
-        ValueError: they do not.
-    """
-    width, heads = sizes.get("hidden_size", 0), sizes.get("num_attention_heads", 1)
-    if width % heads:
-        raise ValueError(f"num_attention_heads is {heads}: it must divide hidden_size ({width})")
-
-
 def filled(section: BertConfigSection, found: Mapping[str, Any], *, source: Path) -> BertConfigSection:
     """Return the recipe's settings, with those that it leaves open taken from its weights.
 
@@ -109,4 +97,5 @@ def filled(section: BertConfigSection, found: Mapping[str, Any], *, source: Path
     ]
     if wrong:
         raise RecipeError("\n".join(wrong), hint="leave the setting out: it is taken from the weights")
-    return BertConfigSection.model_validate({**section.model_dump(), **found})
+    # Not validated again: settings and weights may only disagree together, which `BertSizes.of` says.
+    return section.model_copy(update=found)

@@ -151,11 +151,6 @@ class ClipBert(nn.Module):
         """Return an object that scores at inference with less work than `score`; it explains the arguments."""
         return SequenceScorer(self.transformer, self.head, dtype=dtype, compiled=compiled)
 
-    def recompute_activations(self) -> None:
-        """Save memory in training: the backward pass computes activations anew, stage by stage and layer by layer."""
-        self.visual_encoder.recompute_activations()
-        self.transformer.recompute = True
-
     def forward(self, batch: Batch) -> Outputs:
         """Score all clips of a batch at once; each media item is encoded once, each text embedded once."""
         visual = self.encode_visual(batch.frames)  # (B, K, V, D)

@@ -3,15 +3,42 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-
-from torch import nn
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from clipbert_cli.errors import RecipeError
+from clipbert_cli.recipe.schema import ModelConfig
 
-Parts = Mapping[str, Sequence[nn.Module]]
+if TYPE_CHECKING:
+    from torch import nn
+
+Parts = Mapping[str, Sequence["nn.Module"]]
 """Name of each part that can be frozen -> its modules. Numbered parts, such as layers, are named `transformer.0`,
 `transformer.1` and so on; a range such as `transformer.0-5` selects several of them."""
+
+
+MOST_LAYERS = 1000
+"""The number of layers that is assumed where only files of weights know it."""
+
+
+def part_names(config: ModelConfig) -> list[str]:
+    """Return the names of the parts of a model that is not built yet; its files may say that it has fewer layers."""
+    layers, visual = _transformer_layers(config), config.visual
+    kinds = {"resnet": ("stem", "grid"), "hf": ("stem", "backbone", "norm", "projection")}
+    blocks = len(visual.depths) if visual.kind == "resnet" else MOST_LAYERS
+    return [
+        *("visual", *(f"visual.{name}" for name in (*kinds[visual.kind], *range(blocks)))),
+        *("transformer", "transformer.embeddings", *(f"transformer.{number}" for number in range(layers))),
+        "head",
+    ]
+
+
+def _transformer_layers(config: ModelConfig) -> int:
+    if config.bert.num_hidden_layers is not None:
+        return config.bert.num_hidden_layers
+    start = config.weights
+    # A file of the original's is as large as BERT-base; a folder may be of any size.
+    return 12 if start.bert is None and (start.checkpoint or ".pt").endswith(".pt") else MOST_LAYERS
 
 
 def freeze(model: nn.Module, parts: Parts, names: Sequence[str]) -> None:
@@ -27,7 +54,7 @@ def freeze(model: nn.Module, parts: Parts, names: Sequence[str]) -> None:
         RecipeError: a name or an end of a range is no part of the model, or no parameter is left to train.
     """
     for name in names:
-        for part in _expand(name, parts):
+        for part in expanded(name, parts):
             for module in parts[part]:
                 module.requires_grad_(False)
     if names and not any(parameter.requires_grad for parameter in model.parameters()):
@@ -37,8 +64,12 @@ def freeze(model: nn.Module, parts: Parts, names: Sequence[str]) -> None:
         )
 
 
-def _expand(name: str, parts: Parts) -> list[str]:
-    """Return the parts that `name`, a part or a range of numbered parts, stands for."""
+def expanded(name: str, parts: Collection[str]) -> list[str]:
+    """Return the parts that `name`, a part or a range of numbered parts, stands for.
+
+    Raises:
+        RecipeError: they are not among `parts`.
+    """
     found = [name]
     if match := re.fullmatch(r"(.+\.)(\d+)-(\d+)", name):
         prefix, first, last = match[1], int(match[2]), int(match[3])
@@ -52,13 +83,14 @@ def _expand(name: str, parts: Parts) -> list[str]:
     return found
 
 
-def _listed(parts: Parts) -> str:
+def _listed(parts: Collection[str]) -> str:
     """Return the names of all parts, numbered ones as the largest range: `transformer.0-11`."""
     last = {name.rpartition(".")[0]: name.rpartition(".")[2] for name in parts if name.rpartition(".")[2].isdigit()}
     names = []
     for name in parts:
         prefix, _, leaf = name.rpartition(".")
         if leaf.isdigit() and last[prefix] != "0":
-            name = f"{prefix}.0-{last[prefix]}"
+            is_open = int(last[prefix]) == MOST_LAYERS - 1
+            name = f"{prefix}.0 and so on" if is_open else f"{prefix}.0-{last[prefix]}"
         names.append(name)
     return ", ".join(dict.fromkeys(names))

@@ -21,11 +21,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from clipbert_cli.errors import RecipeError, WeightsError
-from clipbert_cli.model.bert_sizes import check_heads
 from clipbert_cli.model.hf_files import PREPROCESSOR_FILES, PixelStatistics, VisionModel
 from clipbert_cli.model.visual_encoder import FrameMemory, VisualEncoder, normalise
 from clipbert_cli.model.weights.weight_files import wrong_file
-from clipbert_cli.recipe.schema import VisualConfig
+from clipbert_cli.recipe.schema import VisualConfig, check_heads
 
 STAGED_PATCH_SIZE = 4
 """Patches of the first stage of models whose configuration does not say it."""

@@ -24,7 +24,6 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from clipbert_cli.model.bert_sizes import BertSizes
 
@@ -126,9 +125,6 @@ class TransformerLayer(nn.Module):
 class Transformer(nn.Module):
     """The layers, and the pooler on the first token."""
 
-    recompute = False
-    """Whether the backward pass computes each layer's activations anew, which saves memory."""
-
     layers: Sequence[TransformerLayer]
 
     def __init__(self, sizes: BertSizes) -> None:
@@ -141,10 +137,7 @@ class Transformer(nn.Module):
         """Run all layers on tokens (S, T, D); mask (S, T) bool is True where a token is visible."""
         mask = mask[:, None, None]  # (S, 1, 1, T)
         for layer in self.layers:
-            if self.recompute and torch.is_grad_enabled():
-                tokens = checkpoint(layer, tokens, mask, use_reentrant=False)
-            else:
-                tokens = layer(tokens, mask)
+            tokens = layer(tokens, mask)
         return tokens
 
     def pool(self, sequence: Tensor) -> Tensor:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 
 class FrameMemory(NamedTuple):
@@ -35,12 +34,6 @@ class VisualEncoder(nn.Module):
     @abstractmethod
     def parts(self) -> dict[str, list[nn.Module]]:
         """Return the parts that `train.freeze` can name, from the input to the output; the blocks are numbered."""
-
-    def recompute_activations(self) -> None:
-        """Save memory in training: the backward pass computes the activations of each numbered part anew."""
-        for name, modules in self.parts().items():
-            for module in modules if name.isdigit() else ():
-                module.forward = recomputed(module.forward)
 
     def weights_kept(self, dtype: torch.dtype = torch.float32) -> AbstractContextManager[None]:
         """Keep, within a block, what follows from weights that do not change in it, instead of computing it each time.
@@ -68,18 +61,7 @@ class VisualEncoder(nn.Module):
         """Return the numbers that a square frame needs, roughly."""
 
 
-def recomputed(forward: Any) -> Any:
-    """Return a forward method whose activations the backward pass computes anew."""
-
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if torch.is_grad_enabled():
-            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-        return forward(*args, **kwargs)
-
-    return call
-
-
-def normalise(frames: Tensor, mean: Tensor, std: Tensor, *, unit_range: bool | None = None) -> Tensor:
+def normalise(frames: Tensor, mean: Tensor, std: Tensor, *, unit_range: bool) -> Tensor:
     """Subtract the mean from pixels and divide them by the standard deviation.
 
     If mean and standard deviation are for pixels of 0..1 (`unit_range`), pixels of 0..255 are divided by 255 first:
@@ -88,14 +70,11 @@ def normalise(frames: Tensor, mean: Tensor, std: Tensor, *, unit_range: bool | N
     Args:
         frames: (..., 3, H, W) uint8 or float; channels in the order of `mean` and `std`.
         mean: (3,) on the frames' device, like `std`.
-        unit_range: by default, true if every mean is at most 1.
 
     Returns:
         A tensor of the same shape, in the frames' float dtype, or float32 for integer frames.
     """
     pixels = frames if frames.is_floating_point() else frames.float()
-    if unit_range is None:
-        unit_range = bool((mean <= 1).all())
     if unit_range:
         pixels = pixels / (torch.where(pixels.amax() > 1, 255.0, 1.0) if frames.is_floating_point() else 255.0)
     return (pixels - mean.view(-1, 1, 1)) / std.view(-1, 1, 1)

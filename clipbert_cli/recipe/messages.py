@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from typing import Any, get_args
@@ -10,6 +9,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from clipbert_cli.printable import did_you_mean, similar
 from clipbert_cli.recipe.other_names import ours
 from clipbert_cli.recipe.settings import all_settings, annotation_at, any_of, bare, expected, keys_of, nearest
 from clipbert_cli.recipe.values import SECTION, Entries, KeyPath, Mistake, key_name
@@ -39,7 +39,7 @@ def unknown_key(origin: str, path: KeyPath, *, dotted: bool = False, guess: bool
     section, known = path[:depth], keys_of(path[:depth])
     if elsewhere := ours(str(path[-1])):
         meant = elsewhere
-    elif near := difflib.get_close_matches(str(path[depth]), known, n=1):
+    elif near := similar(str(path[depth]), known):
         meant = [key_name((*section, near[0], *path[depth + 1 :])) if dotted else near[0]]
     else:
         meant = [key for key in nearest(str(path[-1])) if "." in key]
@@ -66,8 +66,7 @@ def _says(detail: ErrorDetails, *, guess: bool) -> str:
     annotation = annotation_at(path)
     meant = ""
     if kind == "literal_error" and guess:
-        near = difflib.get_close_matches(str(detail["input"])[:60], map(str, get_args(bare(annotation))), n=1)
-        meant = f"; did you mean {near[0]}?" if near else ""
+        meant = did_you_mean(str(detail["input"])[:60], map(str, get_args(bare(annotation))))
     if kind == "string_type" and isinstance(detail["input"], int | float):
         meant = "; quotes make text of it"
     if kind == "string_type" and isinstance(detail["input"], list | dict) and key_name(path) in all_settings():

@@ -48,6 +48,13 @@ def check_one_place(section: Any) -> Any:
     return section
 
 
+def check_heads(sizes: Mapping[str, Any]) -> None:
+    """Raise ValueError if the attention heads of a model do not divide its width; what is left out is not checked."""
+    width, heads = sizes.get("hidden_size", 0), sizes.get("num_attention_heads", 1)
+    if width % heads:
+        raise ValueError(f"num_attention_heads is {heads}: it must divide hidden_size ({width})")
+
+
 class SplitConfig(Section):
     """The files of one split."""
 
@@ -184,6 +191,14 @@ class DataConfig(Section):
         "takes them as they are stored, as the original ClipBERT does.",
     )
 
+    def check_text_length(self, positions: int) -> None:
+        """Raise ValueError if texts may be longer than a model has position embeddings for."""
+        if self.max_text_length > positions:
+            raise ValueError(
+                f"data.max_text_length is {self.max_text_length}: it must be at most "
+                f"model.bert.max_position_embeddings, {positions}"
+            )
+
     @field_validator("fields")
     @classmethod
     def _as_records_are_read(cls, fields: dict[str, Any]) -> Any:
@@ -290,9 +305,7 @@ class BertConfigSection(Section):
     @model_validator(mode="after")
     def _heads_divide_width(self) -> BertConfigSection:
         # A width that is not given may come from weights; the usual numbers of heads divide BERT-base's as well.
-        width, heads = self.hidden_size or 768, self.num_attention_heads
-        if heads is not None and width % heads:
-            raise ValueError(f"num_attention_heads is {heads}: it must divide hidden_size ({width})")
+        check_heads({"hidden_size": self.hidden_size or 768, "num_attention_heads": self.num_attention_heads or 1})
         return self
 
 
@@ -514,6 +527,18 @@ class TrainConfig(Section):
         "needs its package, such as: pip install 'clipbert[wandb]'.",
     )
 
+    def missing_warmup(self, steps: int | None = None) -> str:
+        """Return why the schedule cannot run over so many steps, if their number is known; empty if it can."""
+        warmup = self.warmup_ratio if steps is None else int(self.warmup_ratio * steps)
+        # invsqrt is sqrt(warmup / step) after the warm-up: without one the rate would be 0 throughout.
+        if warmup or "invsqrt" not in (self.schedule, self.visual_schedule):
+            return ""
+        of_all = "" if steps is None else f" out of {steps}"
+        return (
+            f"train.warmup_ratio is {self.warmup_ratio}, which gives no warm-up step{of_all}, but schedule invsqrt "
+            "needs at least one: raise it"
+        )
+
     @model_validator(mode="after")
     def _milestones_for_multi_step(self) -> TrainConfig:
         stepped = "multi_step" in (self.schedule, self.visual_schedule)
@@ -624,10 +649,6 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _positions_suffice(self) -> Recipe:
-        longest = self.model.bert.max_position_embeddings
-        if longest is not None and self.data.max_text_length > longest:
-            raise ValueError(
-                f"data.max_text_length is {self.data.max_text_length}: it must be at most "
-                f"model.bert.max_position_embeddings, {longest}"
-            )
+        if (positions := self.model.bert.max_position_embeddings) is not None:
+            self.data.check_text_length(positions)
         return self

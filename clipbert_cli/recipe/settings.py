@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticUndefined
 
+from clipbert_cli.printable import similar
 from clipbert_cli.recipe.declaring import Change
 from clipbert_cli.recipe.other_names import ours
 from clipbert_cli.recipe.schema import Recipe
@@ -186,8 +186,8 @@ def settings_of(key: str) -> list[Setting]:
 def nearest(key: str) -> list[str]:
     """Return up to three keys of settings or sections that resemble `key`, in full or in their last word."""
     known = [*all_settings(), *all_sections()]
-    full = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
-    last = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1)
+    full = similar(key, known, cutoff=0.8)
+    last = similar(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known])
     # A key of another section is the more frequent mistake: `batch_size` is in train and in infer.
     return full or (called(key.rpartition(".")[2]) or [name for name in known if name.rpartition(".")[2] in last])[:3]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from pathlib import Path
 
 from clipbert_cli.errors import RecipeError, UnreadableError
 from clipbert_cli.foreign import read_json
+from clipbert_cli.printable import did_you_mean
 
 
 def shipped_folder() -> Path:
@@ -66,9 +66,7 @@ def find_recipe(name_or_path: str | Path) -> Path:
         raise RecipeError(
             f"{text} is a folder, not a recipe", hint="clipbert recipes ls lists the shipped recipes by their names"
         )
-    near = difflib.get_close_matches(text, shipped_names(), n=3)
-    guess = f"; did you mean {' or '.join(near)}?" if near else ""
     raise RecipeError(
-        f"no shipped recipe is called {text!r}{guess}",
+        f"no shipped recipe is called {text!r}{did_you_mean(text, shipped_names(), most=3)}",
         hint="clipbert recipes ls lists them; give your own file by its path, such as ./mine.yaml",
     )

@@ -98,7 +98,8 @@ class Retrieval(Task):
         if self.objective.loss == "margin":
             # The rows of an item are its own text and then its negatives, as `NegativeCaptions` orders them.
             texts = 1 + self.objective.num_negatives
-            is_own = torch.arange(texts, device=outputs.logits.device).eq(0).expand(len(batch.media_ids), -1)
+            first = torch.arange(texts, device=outputs.logits.device) == 0  # (texts,)
+            is_own = first.expand(len(outputs.logits) // texts, -1)  # (B, texts)
             return {"loss": rank_margin(outputs.logits, is_own, pool=pool)}
         return {"loss": cross_entropy(outputs.logits, batch.targets["labels"], pool=pool)}
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.freezing import freeze
@@ -30,7 +32,7 @@ def apply_options(model: ClipBert, config: TrainConfig) -> None:
             # Frames come in this layout. With weights in another, convolutions would reorder them in every step.
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
     if config.activation_checkpointing:
-        model.recompute_activations()
+        recompute_activations(model.freezable_parts())
     if config.compile:
         if config.activation_checkpointing:
             # Some versions of torch (2.7) cannot divide a graph with recomputation where the gradients of several
@@ -40,6 +42,22 @@ def apply_options(model: ClipBert, config: TrainConfig) -> None:
         compiled = _in_buckets(torch.compile(model.forward), longest=longest)
         # Compiling the method instead of wrapping the model keeps the names in its state.
         model.forward = compiled  # type: ignore[method-assign, assignment]
+
+
+def recompute_activations(parts: Mapping[str, Sequence[nn.Module]]) -> None:
+    """Save memory: the backward pass computes the activations of each numbered part (stage, block, layer) anew."""
+    for name, modules in parts.items():
+        for module in modules if name.rpartition(".")[2].isdigit() else ():
+            module.forward = _recomputed(module.forward)
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.is_grad_enabled():
+            return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        return forward(*args, **kwargs)
+
+    return call
 
 
 def _in_buckets(forward: Callable[[Batch], Outputs], *, longest: int) -> Callable[[Batch], Outputs]:

@@ -34,13 +34,8 @@ class Plan:
         """
         layout = StepLayout(groups, global_batch, config.batch_size)
         total = config.max_steps or layout.steps_per_epoch * config.epochs
-        # invsqrt is sqrt(warmup / step) after the warm-up: without one the rate would be 0 throughout.
-        if "invsqrt" in (config.schedule, config.visual_schedule) and int(config.warmup_ratio * total) == 0:
-            raise RecipeError(
-                f"train.warmup_ratio is {config.warmup_ratio}, which gives no warm-up step out of {total}, "
-                "but schedule invsqrt needs at least one",
-                hint=f"set train.warmup_ratio to at least {1 / total:.3g}",
-            )
+        if reason := config.missing_warmup(total):
+            raise RecipeError(reason, hint=f"set train.warmup_ratio to at least {1 / total:.3g}")
         return cls(
             layout=layout,
             total_steps=total,

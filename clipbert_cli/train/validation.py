@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from clipbert_cli.errors import RecipeError, RunError
+from clipbert_cli.errors import RunError
 from clipbert_cli.foreign import excerpt
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.task.base import Task
@@ -60,7 +60,7 @@ class BestCheckpoint:
         """Add the scores of one validation, and return whether they are the best. The first of equal ones is the best.
 
         Raises:
-            RecipeError: the scores lack the metric.
+            RunError: see `metric_value`.
         """
         self.last = scores
         value = metric_value(scores, self.metric)
@@ -74,20 +74,14 @@ def metric_value(scores: Mapping[str, Any], metric: str) -> float:
     """Return the number that decides which checkpoint is best: more is better, negated if `-` is before the name.
 
     Raises:
-        RecipeError: validation gives no such number.
-        RunError: the scores of a run hold something else in its place.
+        RunError: the scores of a run hold something else in its place. That a validation gives this number is checked
+            before any training (`contradictions.py`).
     """
     name = metric.removeprefix("-")
     value = scores.get(name)
     if not isinstance(value, int | float):
-        if value is not None:
-            raise RunError(
-                f"a score that the run has saved is no number: {name} is {excerpt(repr(value))}",
-                hint="the run's files have been changed: restore them, or begin a new run",
-            )
-        known = [key for key, each in scores.items() if isinstance(each, int | float) and key != "step"]
-        raise RecipeError(
-            f"train.best_metric is {metric!r}, but must be one of {', '.join(known)}",
-            hint="name one of these, with - before it if less is better",
+        raise RunError(
+            f"a score that the run has saved is no number: {name} is {excerpt(repr(value))}",
+            hint="the run's files have been changed: restore them, or begin a new run",
         )
     return -value if metric.startswith("-") else value

@@ -109,7 +109,7 @@ def test_only_a_kind_that_is_not_there_is_wrong_usage():
 
 
 def test_an_unknown_name_says_what_is_close():
-    with pytest.raises(UsageError, match="'msrvt_qa' is not an asset, a part or a recipe; similar names: msrvtt_qa"):
+    with pytest.raises(UsageError, match="'msrvt_qa' is not an asset, a part or a recipe; did you mean msrvtt_qa"):
         SHIPPED.select(["msrvt_qa"])
 
 

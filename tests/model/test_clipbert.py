@@ -25,6 +25,7 @@ from clipbert_cli.model.transformer import ACTIVATIONS, split_projections
 from clipbert_cli.recipe.schema import ModelConfig, VisualConfig
 from clipbert_cli.recipe.settings import annotation_at, bare
 from clipbert_cli.task.pooling import POOLS
+from clipbert_cli.train.model_options import recompute_activations
 from clipbert_cli.types import Batch
 
 
@@ -216,7 +217,7 @@ def test_kept_weights_give_the_same_features_in_fewer_operations(
     encoder = encoder_with_norms(**changes)
     names = encoder.state_dict().keys()
     if recomputed:
-        encoder.recompute_activations()
+        recompute_activations(encoder.parts())
     convolutions = sum(isinstance(module, ConvNorm) for module in encoder.modules())
     with torch.inference_mode(), torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         with Operations() as plain:

@@ -37,7 +37,7 @@ def test_padded_frames_are_normalised_then_flipped_to_bgr() -> None:
     stored, arrays = golden_json("transforms/transforms.json")["chain"], golden_arrays("transforms/transforms.npz")
     padded = torch.from_numpy(arrays["chain_padded"])[None]
     mean, std = torch.tensor(stored["mean_rgb"]), torch.tensor(stored["std_rgb"])
-    normalised = normalise(padded, mean, std)
+    normalised = normalise(padded, mean, std, unit_range=False)
     assert np.abs(normalised[0].numpy() - arrays["chain_normalised_rgb"]).max() <= 1e-4
     encoder = small_encoder(pixel_mean=stored["mean_rgb"], pixel_std=stored["std_rgb"])
     wide = F.pad(padded, (0, 64, 0, 64))  # a frame that leaves something after six halvings
@@ -50,10 +50,11 @@ def test_padded_frames_are_normalised_then_flipped_to_bgr() -> None:
 def test_pixels_of_either_range_give_the_same_with_means_of_unit_range(pixels: str) -> None:
     stored = golden_json("transforms/transforms.json")["normaliser_unit_range"]
     frames = torch.tensor(stored[f"input_{pixels}"]).view(stored["shape"])
-    ours = normalise(frames, torch.tensor(stored["mean"]), torch.tensor(stored["std"]))
+    mean, std = torch.tensor(stored["mean"]), torch.tensor(stored["std"])
+    ours = normalise(frames, mean, std, unit_range=True)
     assert ours.flatten().tolist() == pytest.approx(stored[f"output_for_{pixels}"], abs=1e-6)
     if pixels == "0_255":
-        as_bytes = normalise(frames.to(torch.uint8), torch.tensor(stored["mean"]), torch.tensor(stored["std"]))
+        as_bytes = normalise(frames.to(torch.uint8), mean, std, unit_range=True)
         assert torch.equal(as_bytes, ours)
 
 

@@ -8,8 +8,8 @@
                                                                                         └─► task.score ─► metrics
 
 `Setup` makes each object of the drawing: `split` reads examples and opens their media (`splits.py`), `training_data`
-and `batches` feed the training loop, `evaluation` feeds the predict path, `model` builds the network. Only
-this file, `splits.py` and `contradictions.py` see the whole recipe; everything else receives its own section.
+and `batches` feed the training loop, `evaluation` feeds the predict path, `model` builds the network. Few other
+files see the whole recipe (`docs/architecture.md` lists them); everything else receives its own section.
 
     finetune   Setup.for_training ─► train/setup.py ─► Training.run
     infer      Setup.for_run ─► infer/trained.py ─► Predictor.run

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,12 @@ MAY_IMPORT = {
     "__main__": {"commands"},
     "api": {*READING, "build", "infer"},
     "__init__": {"api"},
+}
+# The modules outside of recipe/ and commands/ that see a whole recipe; all others receive their own section.
+SEES_THE_RECIPE = {
+    *("build", "splits", "contradictions", "runs.export", "report.report", "report.preview"),
+    *("train.setup", "train.resume", "train.training", "train.session"),
+    *("infer.trained", "infer.made_by", "infer.asking", "infer.ranking"),
 }
 HEAVY = {"torch", "transformers", "lmdb", "av", "tokenizers", "pydantic"}
 NOT_FOR_HELP = (
@@ -147,6 +154,42 @@ def top_imports(tree: ast.Module | ast.ClassDef) -> Iterator[tuple[int, str]]:
             yield from top_imports(node)
         elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from imports(node, "")
+
+
+def sees_the_recipe(tree: ast.AST) -> bool:
+    """Whether a module names the type of a whole recipe, or uses that of a setup other than for one of its sections."""
+    sections = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return any(
+        (isinstance(node, ast.alias) and node.name == "Recipe")
+        or (
+            isinstance(node, ast.Attribute)
+            and node.attr == "recipe"
+            and ast.unparse(node.value).rpartition(".")[2] == "setup"
+            and id(node) not in sections
+        )
+        for node in ast.walk(tree)
+    )
+
+
+def test_the_whole_recipe_is_seen_by_few_modules():
+    seen = {module for module, path in MODULES.items() if sees_the_recipe(ast.parse(path.read_text(encoding="utf-8")))}
+    assert {module for module in seen if package(module) not in ("recipe", "commands")} == SEES_THE_RECIPE
+    page = (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8")
+    (rule,) = re.findall(r"^\* A module receives its own section.*?^\* ", page, re.DOTALL | re.MULTILINE)
+    assert all(f"{module.rpartition('.')[2]}.py`" in rule for module in SEES_THE_RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("source", "sees"),
+    [
+        ("from clipbert_cli.recipe.schema import DataConfig, Recipe", True),
+        ("text = dump(training.setup.recipe)", True),
+        ("size = training.setup.recipe.infer.batch_size", False),
+        ("from clipbert_cli.recipe.schema import TrainConfig", False),
+    ],
+)
+def test_what_sees_the_whole_recipe_is_told_from_what_does_not(source, sees):
+    assert sees_the_recipe(ast.parse(source)) == sees
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -1,4 +1,4 @@
-"""Files of Hugging Face repositories, from a server on this machine that answers as its hosts do."""
+"""Sources in repositories of the Hugging Face Hub, from a server on this machine that answers as its hosts do."""
 
 import random
 

@@ -43,7 +43,7 @@ from clipbert_cli.media.frames import decode_canvas, rgb_frames
 from clipbert_cli.media.packets import PacketTable, decode_packets
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, FrameIndices, select
-from clipbert_cli.store.transcode import Transcode, transcode_video
+from clipbert_cli.store.ingest import Transcode, transcode_video
 from clipbert_cli.types import VideoInfo
 
 SIDE = 448

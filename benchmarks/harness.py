@@ -168,7 +168,7 @@ Work = Callable[[str], tuple[Any, float]]
 
 def timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float]:
     """Return the result of `work` and its seconds."""
-    from clipbert_cli.profile.flops import synchronize
+    from clipbert_cli.model.flops import synchronize
 
     synchronize(device)
     begin = time.perf_counter()

@@ -153,9 +153,6 @@ def load(
     return Model(open_run(selection, start_world(device)))
 
 
-# ------------------------------------------------------------------------------------------------- media
-
-
 @dataclass(frozen=True)
 class MediaItem:
     """One video or image of a store or folder.

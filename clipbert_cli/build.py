@@ -34,7 +34,7 @@ from clipbert_cli.recipe.load import resolve
 from clipbert_cli.splits import Split, check_columns, learnable, open_split
 from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import group_by_media, read_answers
-from clipbert_cli.text.columns import Columns
+from clipbert_cli.text.fields import Columns
 from clipbert_cli.types import Example
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ class Setup:
         import torch
 
         from clipbert_cli.model.clipbert import ClipBert
-        from clipbert_cli.model.starting import load_start, plan_model
+        from clipbert_cli.model.pretrained import load_start, plan_model
 
         recipe, data = self.recipe, self.recipe.data
         # The parts of a whole model's checkpoint are replaced by those of the other files.

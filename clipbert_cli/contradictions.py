@@ -15,8 +15,7 @@ from clipbert_cli.printable import did_you_mean, listed, plural
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.recipe.schema import ObjectiveConfig, Recipe
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.annotations import read_answers
-from clipbert_cli.text.answer_forms import normal_answers
+from clipbert_cli.text.annotations import normal_answers, read_answers
 from clipbert_cli.text.fields import unknown_names
 
 # The names with which the parameters of every model start (`model/clipbert.py`).

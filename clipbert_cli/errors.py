@@ -8,7 +8,7 @@
     ├── AnnotationError      exit 1   records of a JSONL file: file, line, field, value
     ├── StoreError           exit 1   a media store: missing, unfinished, or without a media id
     ├── DecodeError          exit 1   media that cannot be decoded
-    │   └── OtherBytesError           media that are not those their record describes (media/packets.py)
+    │   └── ChangedBytesError         media that are not those their record describes (media/packets.py)
     ├── WeightsError         exit 1   weights that do not fit the model
     ├── RunError             exit 1   a run folder: exists, missing, incomplete; a training that cannot go on
     ├── PredictionsError     exit 1   predictions that do not fit their ground truth

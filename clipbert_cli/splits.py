@@ -11,13 +11,11 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageError
-from clipbert_cli.media_ids import media_id_of
 from clipbert_cli.printable import SHOWN, Lines, listed, plural, shortened
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.text.annotations import read_examples
-from clipbert_cli.text.columns import Columns, unmatched
-from clipbert_cli.text.fields import MissingFieldError, RecordError, unknown_names
-from clipbert_cli.types import Example, with_occurrences
+from clipbert_cli.text.fields import Columns, MissingFieldError, RecordError, unknown_names, unmatched
+from clipbert_cli.types import Example, media_id_of, with_occurrences
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe, SplitConfig
@@ -186,19 +184,16 @@ def _report_missing(recipe: Recipe, split: str, source: MediaSource, missing: Se
         *listed(lines),
     ]
     if len(lines) > SHOWN:
-        message.append(f"All of them are in {_write_list(lines)}")
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix="clipbert-", suffix=".txt", delete=False
+        ) as file:
+            file.writelines(f"{line.strip()}\n" for line in lines)
+        message.append(f"All of them are in {file.name}")
     if recipe.data.on_missing_media == "error":
         if any(miss.nearest is None for miss in misses):
             message.append(f"it has {plural(len(source), source.kind)}, such as {shortened(list(islice(source, 3)))}")
         raise StoreError(message, hint=fix(misses, source))
     logger.warning(Lines([*message, "their records are left out of training, and count as wrong in evaluation"]))
-
-
-def _write_list(lines: Sequence[str]) -> str:
-    """Write lines to a new file among the temporary ones, and return its name."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", prefix="clipbert-", suffix=".txt", delete=False) as file:
-        file.writelines(f"{line.strip()}\n" for line in lines)
-    return file.name
 
 
 def learnable(task: Task, split: str, examples: Sequence[Example]) -> list[Example]:

@@ -16,11 +16,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 if TYPE_CHECKING:
     import torch
-
 
 Kind = Literal["video", "image"]
 """The kinds of media. An image is treated as one clip of one frame."""
@@ -366,3 +366,19 @@ class Shard:
 
 
 ALONE = Shard()
+
+
+_ENDINGS = frozenset().union(*MEDIA_SUFFIXES.values())
+
+
+def media_id_of(name: str, names: MediaNames) -> str:
+    """Return the media id that an annotation means. With `path` it has the folders, divided by `/`."""
+    if names == "stem":
+        return name
+    name, segment = Segment.split(name)
+    # Windows divides the folders of a path in its own way.
+    path = PurePosixPath(name.replace("\\", "/"))
+    media_id = str(path) if names == "path" else path.name
+    if path.suffix.lower() in _ENDINGS:
+        media_id = media_id[: -len(path.suffix)]
+    return media_id if segment is None else segment.of(media_id)

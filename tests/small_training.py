@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import Interrupts
+from clipbert_cli.train.logs import Announce, unnoticed
 from clipbert_cli.train.loop import Trainer
-from clipbert_cli.train.phases import Announce, unnoticed
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.types import Batch, Example, Outputs
 

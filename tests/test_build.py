@@ -18,8 +18,8 @@ from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarise
 from clipbert_cli.store.pack import pack_media
+from clipbert_cli.train.plan import training_facts
 from clipbert_cli.train.setup import prepare_training
-from clipbert_cli.train.startup import training_facts
 
 
 def tiny(made_data: Path, *overrides: str) -> Recipe:

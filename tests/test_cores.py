@@ -14,7 +14,7 @@ from running import Clipbert
 from clipbert_cli.commands import demo
 from clipbert_cli.runtime import launch
 from clipbert_cli.runtime.process_exit import Ended
-from clipbert_cli.store.writer import StoreWriter
+from clipbert_cli.store.environment import StoreWriter
 
 # Functions of `os` that the typing stubs of Python know for Linux and not for macOS.
 LINUX_ONLY = (

@@ -21,7 +21,7 @@ MODULES = {
 }
 
 # The packages and top-level modules that each one may import, besides itself. A name that is not listed does not exist.
-SHARED = {"types", "files", "foreign", "printable", "errors", "cores", "memory", "media_ids"}
+SHARED = {"types", "files", "foreign", "printable", "errors", "cores", "memory"}
 READING = {*SHARED, "recipe.schema", "text", "media", "store", "loading", "runtime"}
 MAY_IMPORT = {
     "printable": set(),
@@ -29,7 +29,6 @@ MAY_IMPORT = {
     "cores": set(),
     "memory": {"errors"},
     "types": {"errors"},
-    "media_ids": {"types"},
     "files": {"errors"},
     "foreign": {"errors"},
     "hub": {"errors"},

@@ -52,7 +52,7 @@ def test_settings_are_completed_from_the_wheel(unpacked, tmp_path):
     code = (
         "from typer.main import get_command; from clipbert_cli.commands.app import app\n"
         "from clipbert_cli.commands.completion import candidates\n"
-        "from clipbert_cli.commands.completion_cursor import find_cursor\n"
+        "from clipbert_cli.commands.completion import find_cursor\n"
         "print(*[value for value, _ in candidates(find_cursor(get_command(app), ['finetune', '--set'], 'train.batc'))])"
     )
     assert run(unpacked, tmp_path, "-c", code).split() == ["train.batch_size=", "train.batch_size=16"]

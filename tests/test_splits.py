@@ -5,8 +5,7 @@ import pytest
 from clipbert_cli.build import build_task
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.splits import check_columns
-from clipbert_cli.text.columns import Columns
-from clipbert_cli.text.fields import Record
+from clipbert_cli.text.fields import Columns, Record
 
 QUESTION = {"video_id": "v", "question": "what ?", "answer": "red"}
 CHOICE = {"video_id": "v", "options": ["red", "blue"], "answer": 0}

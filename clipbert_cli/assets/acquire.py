@@ -20,8 +20,8 @@ from typing import Literal
 from clipbert_cli.assets.catalog import AssetPart
 from clipbert_cli.assets.check_file import FetchedFile, WrongContentError
 from clipbert_cli.assets.connection import Unreached, UnreachedError
-from clipbert_cli.assets.convert.record_writer import OutputCount
-from clipbert_cli.assets.convert.registry import Conversion, run_converter
+from clipbert_cli.assets.convert.record_writer import OutputCount, RecordWriter
+from clipbert_cli.assets.convert.registry import run_converter
 from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedFile, PlannedPart
 from clipbert_cli.assets.fetch import Fetcher
 from clipbert_cli.assets.unpack import unpack
@@ -214,7 +214,7 @@ def _make_weights(planned: PlannedPart, layout: DataLayout, arrived: list[Planne
             link_or_copy(file.path, file.target)
 
 
-def _make_annotations(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile]) -> Conversion:
+def _make_annotations(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile]) -> RecordWriter:
     part = planned.part
     with scratch_folder(layout.downloads / planned.name.replace("/", ".")) as raw:
         for file in arrived:
@@ -235,7 +235,7 @@ def _make_media(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedF
         unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members)
 
 
-_MAKE: dict[str, Callable[[PlannedPart, DataLayout, list[PlannedFile]], Conversion | None]] = {
+_MAKE: dict[str, Callable[[PlannedPart, DataLayout, list[PlannedFile]], RecordWriter | None]] = {
     "weights": _make_weights,
     "annotations": _make_annotations,
     "media": _make_media,

@@ -9,13 +9,149 @@ cursor with pydantic and knows nothing but choices.
 from __future__ import annotations
 
 import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from clipbert_cli.commands.completion_cursor import Cursor, find_cursor
-from clipbert_cli.commands.completion_shells import SHELLS, unquoted
 from clipbert_cli.commands.completion_values import SOURCES, Candidates
 from clipbert_cli.commands.meant import typed_name
 from clipbert_cli.printable import printable
+
+
+def unquoted(word: str) -> str:
+    """Return a word as the shell passes it to a command, also if its quotes are not closed yet."""
+    for closing in ("", "'", '"'):
+        try:
+            parts = shlex.split(word + closing)
+        except ValueError:
+            continue
+        return parts[0] if parts else ""
+    return word
+
+
+def _read_bash() -> list[str]:
+    """Return the words up to the cursor. Bash splits them at `=` and `:` as well, which are joined again here."""
+    words: list[str] = []
+    pieces = os.environ["COMP_WORDS"].split("\n")
+    join = False
+    for piece in [*pieces, ""][1 : int(os.environ["COMP_CWORD"]) + 1]:
+        is_break = bool(piece) and not piece.strip("=:")
+        if words and (is_break or join):
+            words[-1] += piece
+        else:
+            words.append(piece)
+        join = is_break
+    return words or [""]
+
+
+def _write_bash(found: Candidates, word: str) -> str:
+    # Bash replaces what follows the last of these characters, and inserts a candidate as it is.
+    kept = max(word.rfind("="), word.rfind(":")) + 1
+    quoted = word[:1] in ("'", '"')
+    start = len(unquoted(word[:kept]))
+    values = [value[start:] for value, _ in found]
+    return "\n".join(values if quoted else [re.sub(r"([^\w@%+=:,./~-])", r"\\\1", value) for value in values])
+
+
+def _read_line() -> list[str]:
+    """Return the words up to the cursor of zsh and fish, which pass them as one text."""
+    line = os.environ.get("_TYPER_COMPLETE_ARGS", "")
+    words = re.findall(r"(?:[^\s'\"\\]|\\.|'[^']*'?|\"(?:[^\"\\]|\\.)*\"?)+", line)[1:]
+    return words if words and not line[-1:].isspace() else [*words, ""]
+
+
+def _write_zsh(found: Candidates, word: str) -> str:
+    items = [
+        shlex.quote(value.replace("\\", "\\\\").replace(":", "\\:") + (f":{meaning}" if meaning else ""))
+        for value, meaning in found
+    ]
+    if not items:
+        return "_files"
+    return f"local -a _clipbert_found; _clipbert_found=({' '.join(items)}); _describe clipbert _clipbert_found"
+
+
+def _write_fish(found: Candidates, word: str) -> str:
+    lines = ["\t".join(filter(None, item)) for item in found]
+    if os.environ.get("_TYPER_COMPLETE_FISH_ACTION") == "is-args":
+        # fish asks first whether there is anything; if there is not, it completes names of files.
+        raise SystemExit(0 if lines else 1)
+    return "\n".join(lines)
+
+
+SHELLS: dict[str, tuple[Callable[[], list[str]], Callable[[Candidates, str], str]]] = {
+    "bash": (_read_bash, _write_bash),
+    "zsh": (_read_line, _write_zsh),
+    "fish": (_read_line, _write_fish),
+}
+
+
+@dataclass
+class Cursor:
+    """The place in a command line that is being completed.
+
+    Args:
+        command: the command that the words before the cursor name.
+        path: its name, such as `store show`.
+        given: the values before the cursor, by option (`--run`) or metavar of the argument (`STORE`).
+        plain: the words before the cursor that belong to no option.
+        options_end: whether `--` is before the cursor, so that the word at the cursor is no option.
+        option: the option whose value is at the cursor, None if another word is there.
+        argument: the argument that a plain word at the cursor belongs to, None if there is none.
+        prefix: the option before the value in one word, such as `--run=`.
+        word: the word at the cursor after the prefix, as far as it is typed.
+    """
+
+    command: Any
+    path: str = ""
+    given: dict[str, list[str]] = field(default_factory=dict)
+    plain: list[str] = field(default_factory=list)
+    options_end: bool = False
+    option: Any = None
+    argument: Any = None
+    prefix: str = ""
+    word: str = ""
+
+    def last(self, name: str) -> str | None:
+        """Return the value that counts of an option or an argument."""
+        values = self.given.get(name)
+        return values[-1] if values else None
+
+
+def find_cursor(command: Any, words: Sequence[str], word: str) -> Cursor:
+    """Return where the word after `words` stands; the command is the root of all."""
+    cursor = Cursor(command)
+    for each in words:
+        if cursor.option is not None:
+            cursor.given.setdefault(typed_name(cursor.option), []).append(each)
+            cursor.option = None
+        elif each == "--":
+            cursor.options_end = True
+        elif each.startswith("-") and len(each) > 1 and not cursor.options_end:
+            flag, equals, value = each.partition("=")
+            if option := _option(cursor.command, flag):
+                cursor.given.setdefault(typed_name(option), []).extend([value] if equals else [])
+                cursor.option = None if equals or option.is_flag else option
+        elif inner := getattr(cursor.command, "commands", {}).get(each):
+            cursor = Cursor(inner, f"{cursor.path} {each}".strip())
+        else:
+            cursor.plain.append(each)
+    flag, equals, value = word.partition("=")
+    if cursor.option is None and equals and not cursor.options_end and (option := _option(cursor.command, flag)):
+        cursor.option, cursor.prefix, word = option, f"{flag}=", value
+    cursor.word = word
+    arguments = [each for each in cursor.command.params if each.param_type_name == "argument"]
+    cursor.given |= {typed_name(argument): [each] for argument, each in zip(arguments, cursor.plain, strict=False)}
+    # An argument that takes any number of words takes all that follow.
+    several = [place for place, argument in enumerate(arguments) if argument.nargs == -1]
+    cursor.argument = dict(enumerate(arguments)).get(min([len(cursor.plain), *several]))
+    return cursor
+
+
+def _option(command: Any, flag: str) -> Any:
+    return next((each for each in command.params if each.param_type_name == "option" and flag in each.opts), None)
+
 
 VARIABLE = "_CLIPBERT_COMPLETE"
 """The environment variable in which typer's scripts name the shell: `complete_bash`."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.commands.completion_cursor import Cursor
 from clipbert_cli.foreign import read_text
+
+if TYPE_CHECKING:
+    from clipbert_cli.commands.completion import Cursor
 
 Candidates = Iterable[tuple[str, str]]
 """Values and what they mean."""
@@ -117,29 +118,23 @@ def _settings(cursor: Cursor) -> Candidates:
     key, equals, _ = cursor.word.partition("=")
     matching = [name for name in found if name == key or (not equals and name.startswith(key))]
     if len(matching) > 1 and not equals:
-        yield from ((name, found[name].meaning) for name in matching)
+        yield from ((name, found[name][0]) for name in matching)
         return
     for name in matching:
         if not equals:
             # The shell inserts what two candidates share, the key. It would take a single one as the whole word.
-            yield f"{name}=", found[name].meaning
-        yield from ((f"{name}={value}", "") for value in found[name].values)
+            yield f"{name}=", found[name][0]
+        yield from ((f"{name}={value}", "") for value in found[name][1])
 
 
 def _keys(cursor: Cursor) -> Candidates:
     found = {key: each for key, each in _settings_page().items() if "NAME" not in key}
     sections = dict.fromkeys(key.rpartition(".")[0] for key in found if "." in key)
-    return (*((section, "section") for section in sections), *((key, each.meaning) for key, each in found.items()))
+    return (*((section, "section") for section in sections), *((key, meaning) for key, (meaning, _) in found.items()))
 
 
-@dataclass(frozen=True)
-class _Setting:
-    meaning: str
-    values: tuple[str, ...]
-
-
-def _settings_page() -> dict[str, _Setting]:
-    """Read the settings from docs/settings.md, which is generated from the schema: importing that takes 0.2 seconds."""
+def _settings_page() -> dict[str, tuple[str, list[str]]]:
+    """Return meaning and values of each setting, from docs/settings.md: importing the schema takes 0.2 seconds."""
     package = Path(os.path.realpath(__file__)).parents[1]
     installed = package / "settings.md"
     page = (installed if installed.is_file() else package.parent / "docs/settings.md").read_text(encoding="utf-8")
@@ -152,7 +147,7 @@ def _settings_page() -> dict[str, _Setting]:
         choices = [word for word in words if re.fullmatch(r"\w+", word) and word != "text"]
         default = facts["default"].strip("`")
         values = choices if len(choices) == len(words) else [default] if facts["default"].startswith("`") else []
-        found[key] = _Setting(rest.partition("\n")[0], tuple(values))
+        found[key] = rest.partition("\n")[0], values
     return found
 
 
@@ -160,10 +155,7 @@ def _media_ids(cursor: Cursor) -> Candidates:
     from clipbert_cli.store.environment import open_environment
 
     store = Path(os.path.expanduser(cursor.last("STORE") or ""))
-    with (
-        open_environment(store).lmdb.begin() as transaction,
-        transaction.cursor() as keys,
-    ):
+    with open_environment(store).lmdb.begin() as transaction, transaction.cursor() as keys:
         found = keys.set_range(cursor.word.encode()) if cursor.word else keys.first()
         names = (key.decode("utf-8", "replace") for key in keys.iternext(values=False)) if found else ()
         # The records of a store (store/records.py) have keys that begin with this name.

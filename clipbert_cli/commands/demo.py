@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,7 +156,7 @@ class _Demo:
         self.call(command, *data, *changes, *self._device())
         return run
 
-    def score(self, run: Path, recipe: str, name: str, *settings: str) -> dict[str, Any]:
+    def score(self, run: Path, recipe: str, name: str, *settings: str) -> Mapping[str, Any]:
         """Predict the test split into the file `name`; return its metrics."""
         from clipbert_cli.build import build_task
         from clipbert_cli.infer.score import evaluate
@@ -169,7 +169,7 @@ class _Demo:
         self.call("eval", str(predictions), "--recipe", recipe, "--data-root", str(self.folder), "--split", "test")
         loaded = load_recipe(recipe, data_root=self.folder)
         task = build_task(loaded)
-        return evaluate(predictions, task, read_split(loaded, "test", task, task.check_truth))
+        return evaluate(predictions, task, read_split(loaded, "test", task, task.check_truth)).metrics
 
     def _device(self) -> list[str]:
         return ["--device", self.device] if self.device else []

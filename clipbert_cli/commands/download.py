@@ -145,7 +145,7 @@ def _fetch(plan: DownloadPlan, *, mirror: str | None, workers: int, keep: bool) 
 
 def _check_original(path: Path) -> None:
     """Raise WeightsError if a file is no checkpoint of the original. torch is loaded for this alone."""
-    from clipbert_cli.model.weights.original import check_original
+    from clipbert_cli.model.pretrained import check_original
 
     check_original(path)
 

@@ -70,11 +70,11 @@ def evaluate(
 
     from clipbert_cli.build import build_task
     from clipbert_cli.infer.made_by import older_than_best, read_meta, recipe_and_split, refuse_other_task
-    from clipbert_cli.infer.score import Scored, evaluate_surely
+    from clipbert_cli.infer.score import evaluate as score
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
-    from clipbert_cli.task.measures import as_json as comparisons_as_json
-    from clipbert_cli.task.measures import comparison_tables
+    from clipbert_cli.task.metrics import as_json as comparisons_as_json
+    from clipbert_cli.task.metrics import comparison_tables
 
     show_logs()
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
@@ -85,7 +85,7 @@ def evaluate(
         command="eval",
         recipe=folder.recipe if folder else recipe,
         split=split,
-        overrides=overrides or (),
+        overrides=overrides,
         data_root=data_root,
     )
     refuse_other_task(predictions, made, loaded, command="eval")
@@ -94,13 +94,14 @@ def evaluate(
     refuse_absent_data(loaded)
     task = build_task(loaded)
     examples = read_split(loaded, split, task, task.check_truth)
-    found = evaluate_surely(
+    found = score(
         predictions,
         task,
         examples,
         resampling=Resampling(resamples, seed),
         against=against,
-        scored=Scored(allow_partial, leave_out_media_errors),
+        allow_partial=allow_partial,
+        leave_out_media_errors=leave_out_media_errors,
     )
     metrics = found.metrics
     notes = _notes(loaded, folder, examples, split)

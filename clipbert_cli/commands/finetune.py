@@ -114,8 +114,8 @@ def finetune(
         refuse_absent_data(loaded)
 
     with doing("loading torch"):
+        from clipbert_cli.train.plan import describe_training, training_facts
         from clipbert_cli.train.setup import prepare_training
-        from clipbert_cli.train.startup import describe_training, training_facts
 
     with options.started(device) as world:
         must_be_new = not (profile or dry_run)
@@ -176,11 +176,11 @@ def _given_recipe(
     """Return the recipe that --recipe names, if this command trains its task."""
     from clipbert_cli.recipe.load import load_recipe, preview_recipe
 
-    given = preview_recipe(recipe, overrides=overrides or (), data_root=data_root)
+    given = preview_recipe(recipe, overrides=overrides, data_root=data_root)
     _refuse_other_command(context, given.recipe)
     # The task is known although a variable is not set, which is an error only of a recipe that this command trains.
     if given.unset:
-        load_recipe(recipe, overrides=overrides or (), data_root=data_root)
+        load_recipe(recipe, overrides=overrides, data_root=data_root)
     return given
 
 
@@ -196,7 +196,7 @@ def _own_recipe(folder: Path, overrides: Sequence[str] | None, data_root: Path |
             f"--resume was given, but there is no run in {folder}",
             hint="begin one with --recipe, or name its folder with --run",
         )
-    return load_recipe(own, overrides=overrides or (), data_root=data_root)
+    return load_recipe(own, overrides=overrides, data_root=data_root)
 
 
 def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:

@@ -19,8 +19,8 @@ from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
 if TYPE_CHECKING:
     from clipbert_cli.store.gpu_share import GpuShare
+    from clipbert_cli.store.ingest import Transcode
     from clipbert_cli.store.pack import PackSummary
-    from clipbert_cli.store.transcode import Transcode
 
 WorkersOption = Annotated[
     int | None,
@@ -173,7 +173,7 @@ def _frame_rate(value: str | None, *, frame_folders: bool) -> Fraction | None:
 
 
 def _transcode(value: str | None) -> Transcode | None:
-    from clipbert_cli.store.transcode import Transcode
+    from clipbert_cli.store.ingest import Transcode
 
     if value is None:
         return None

@@ -55,7 +55,7 @@ def preview(
     from clipbert_cli.splits import files_of
 
     show_logs()
-    loaded = load_recipe(recipe, overrides=overrides or (), data_root=data_root) if recipe else None
+    loaded = load_recipe(recipe, overrides=overrides, data_root=data_root) if recipe else None
     if loaded is not None and split is not None:
         files_of(loaded, split)
         refuse_absent_data(loaded)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def measure(training: Training, steps: int, *, as_json: bool) -> None:
     """Profile a training: print a table to stderr, and to stdout the profile's folder or everything as JSON."""
     from clipbert_cli.commands.progress import TrainingProgress
-    from clipbert_cli.profile.measure import Profiling
+    from clipbert_cli.profile.profiler import Profiling
 
     profiling = Profiling(training, steps)
     note(*profiling.describe().splitlines())
@@ -36,7 +36,7 @@ def silence_tracer() -> None:
 
 def phase_table(result: Mapping[str, Any]) -> list[str]:
     """Return one line per phase: its mean milliseconds of a step, and its share of the step."""
-    from clipbert_cli.train.phases import PHASES
+    from clipbert_cli.train.logs import PHASES
 
     other = "random seeds, learning rates, counting, logs"
     rows = [

@@ -56,7 +56,7 @@ def show_command(
     from clipbert_cli.recipe.settings import with_comments
     from clipbert_cli.recipe.values import write_yaml
 
-    preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
+    preview = preview_recipe(name, overrides=overrides, data_root=data_root)
     print_result(*(with_comments if comments else write_yaml)(preview.values).splitlines())
     for sentence in preview.unset:
         warn(sentence)
@@ -92,13 +92,10 @@ def explain_command(
         print_result("", "clipbert recipes explain SECTION lists the settings of one.")
     else:
         for number, each in enumerate(settings):
-            print_result(*([""] if number else []), *_entry(each.key, each.meaning, each.facts()))
-
-
-def _entry(key: str, meaning: str, facts: dict[str, str]) -> list[str]:
-    width = max(map(len, facts)) + 2
-    lines = [line for name, value in facts.items() for line in wrapped(f"  {name:{width}}{value}", indent=width + 2)]
-    return [key, *wrapped(f"  {meaning}", indent=2), "", *lines]
+            print_result(*([""] if number else []), each.key, *wrapped(f"  {each.meaning}", indent=2), "")
+            width = max(map(len, each.facts())) + 2
+            for name, value in each.facts().items():
+                print_result(*wrapped(f"  {name:{width}}{value}", indent=width + 2))
 
 
 @recipes_app.command("copy")
@@ -148,7 +145,7 @@ def answers_command(
 
     refuse_other_ending(file, [".json"], what="a list of answers")
     show_logs()
-    recipe = load_recipe(name, overrides=overrides or (), data_root=data_root)
+    recipe = load_recipe(name, overrides=overrides, data_root=data_root)
     task = build_task(recipe)
     if not task.needs_answers:
         raise UsageError(f"task {recipe.task} has no list of answers", hint="leave data.answers out of this recipe")
@@ -193,7 +190,7 @@ def validate_command(
     from clipbert_cli.contradictions import check_any_recipe
     from clipbert_cli.recipe.load import preview_recipe
 
-    preview = preview_recipe(name, overrides=overrides or (), data_root=data_root)
+    preview = preview_recipe(name, overrides=overrides, data_root=data_root)
     for sentence in (*check_any_recipe(preview.recipe), *preview.unset, *preview.published):
         warn(sentence)
     missing, count = _missing_files(preview.recipe)

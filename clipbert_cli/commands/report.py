@@ -54,8 +54,7 @@ def report_page(
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
     refuse_other_ending(output, PAGE, what="the page")
     from clipbert_cli.infer.made_by import older_than_best, read_meta, recipe_and_split, refuse_other_task
-    from clipbert_cli.report.report import Predicted, write_report
-    from clipbert_cli.report.training import made_facts
+    from clipbert_cli.report.report import Predicted, made_facts, write_report
     from clipbert_cli.splits import files_of
 
     show_logs()
@@ -73,7 +72,7 @@ def report_page(
             command="report",
             recipe=recipe or (folders[0].recipe if folders and not made.meta else None),
             split=split,
-            overrides=overrides or (),
+            overrides=overrides,
             data_root=data_root,
         )
         refuse_other_task(predictions, made, loaded, command="report")

@@ -59,7 +59,7 @@ def scan(
     record now, and 1 if some do not decode.
     """
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.store.scan import scan_store
+    from clipbert_cli.store.verify import scan_store
 
     with counting("scanning", "items") as show:
         checked = scan_store(store, beside=beside, workers=worker_count(workers), on_progress=show)
@@ -162,8 +162,8 @@ def show_item(
     from PIL import Image
 
     from clipbert_cli.media.sampling import ClipSampling
-    from clipbert_cli.store.contact_sheet import contact_sheet, frame_sheet
     from clipbert_cli.store.lmdb_store import open_store
+    from clipbert_cli.store.sampled_clips import contact_sheet, frame_sheet
 
     try:
         clips = ClipSampling(sampling, num_clips, num_frames, fps, safeguard=sampling == "clips")

@@ -144,9 +144,6 @@ def _difference(canvas: torch.Tensor, picture: np.ndarray) -> float:
     return (shown - torch.from_numpy(picture).float()).abs().mean().item()
 
 
-# ------------------------------------------------------------------------------------------------ training steps
-
-
 def try_steps(device: torch.device) -> Iterator[Finding]:
     """Yield the time of a training step of the demo's model in each precision, and whether its loss is finite."""
     for name in ("fp32", "bf16", "fp16"):
@@ -189,9 +186,6 @@ def _timed_steps(precision: Precision, device: torch.device) -> tuple[float, boo
         is_finite = is_finite and bool(torch.isfinite(loss))  # This also waits for the GPU.
         times.append(1000 * (time.perf_counter() - begin))
     return statistics.median(times), is_finite
-
-
-# ------------------------------------------------------------------------------------------------ processes
 
 
 def try_processes() -> Finding:

@@ -27,8 +27,7 @@ from clipbert_cli.build import Evaluation, evaluation_sampling
 from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.infer.trained import TrainedRun
-from clipbert_cli.loading.collate import collate
-from clipbert_cli.loading.dataset import FailedItem, Item, MediaSettings, Position, load_clips
+from clipbert_cli.loading.dataset import FailedItem, Item, MediaSettings, Position, collate, load_clips
 from clipbert_cli.media.canvas import resize_pad
 from clipbert_cli.media.sampling import select
 from clipbert_cli.runtime.interrupts import Interrupts
@@ -122,7 +121,8 @@ class Asker:
             evaluation = Evaluation(self._batches(windows, done, pool), shared=None, total=0, ahead=False)
             for predictions in self.run.predictor.run_own(evaluation, check_interrupts=check_interrupts):
                 for number, prediction in zip(self._numbers.popleft(), predictions, strict=True):
-                    done[number] = _error_or_answer(prediction)
+                    reason = prediction.fields.get("media_error")
+                    done[number] = prediction if reason is None else DecodeError(str(reason))
                 while next_number in done:
                     yield done.pop(next_number)
                     next_number += 1
@@ -149,7 +149,9 @@ class Asker:
                     continue
                 self._add(groups.setdefault(asked.kind, []), _AskedGroup(key, asked, [example], [number]))
             first += len(window)
-            yield from self._decoded(list(self._divided(groups.values())), pool)
+            size = self.run.setup.recipe.infer.batch_size
+            batches = [kind[start : start + size] for kind in groups.values() for start in range(0, len(kind), size)]
+            yield from self._decoded(batches, pool)
 
     def _add(self, groups: list[_AskedGroup], new: _AskedGroup) -> None:
         """Add a question to the last group of its media item, or begin a group."""
@@ -160,11 +162,6 @@ class Asker:
                 group.numbers += new.numbers
                 return
         groups.append(new)
-
-    def _divided(self, groups: Iterable[list[_AskedGroup]]) -> Iterator[list[_AskedGroup]]:
-        size = self.run.setup.recipe.infer.batch_size
-        for alike in groups:
-            yield from (alike[start : start + size] for start in range(0, len(alike), size))
 
     def _decoded(self, batches: Sequence[Sequence[_AskedGroup]], pool: ThreadPoolExecutor) -> Iterator[Batch]:
         """Yield the batches with their clips; an empty one where there is none, so that errors come out too."""
@@ -286,8 +283,3 @@ def _load(asked: Asked, settings: MediaSettings) -> torch.Tensor:
     clips = load_clips(single_item(asked.name, asked.media, kind=asked.kind), asked.name, settings, None)
     assert isinstance(clips, torch.Tensor)
     return clips
-
-
-def _error_or_answer(prediction: Prediction) -> Prediction | ClipbertError:
-    reason = prediction.fields.get("media_error")
-    return prediction if reason is None else DecodeError(str(reason))

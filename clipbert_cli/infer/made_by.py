@@ -142,7 +142,7 @@ def recipe_and_split(
     command: str,
     recipe: str | Path | None,
     split: str | None,
-    overrides: Sequence[str],
+    overrides: Sequence[str] | None,
     data_root: Path | None,
 ) -> tuple[Recipe, str]:
     """Return the recipe and the split that were predicted: those that a person names, else those of the meta file.

@@ -218,8 +218,11 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
         has_digests = has_digests or not record.fields.keys().isdisjoint(_DIGESTS)
         try:
             if ranks_media and "texts" in record.fields:
-                texts = _text_list(record.fields)
-                lists[texts.digest] = texts
+                texts = TextList.parse(record.fields["texts"])
+                if (stated := record.fields.get("texts_digest")) != (digest := texts.digest):
+                    found = f"texts_digest is {json.dumps(stated)}"
+                    raise RecordError(f"{found}: it must be {digest}, the digest of these texts")
+                lists[digest] = texts
                 continue
             key = read_key(record.fields, whole_media=ranks_media)
             if key in rows:
@@ -265,13 +268,6 @@ def named(key: PredictionKey, fields: Mapping[str, Any]) -> str:
     """Return the media item of a line or example, and the texts that its fields state, for messages."""
     texts = [fields[name] for name in ("question", "text", "options") if name in fields]
     return ", ".join(map(repr, [key.media_id, *texts]))
-
-
-def _text_list(fields: Mapping[str, Any]) -> TextList:
-    texts = TextList.parse(fields["texts"])
-    if (stated := fields.get("texts_digest")) != texts.digest:
-        raise RecordError(f"texts_digest is {json.dumps(stated)}: it must be {texts.digest}, the digest of these texts")
-    return texts
 
 
 def _checked(fields: Mapping[str, Any], *, ranks_media: bool) -> Mapping[str, Any]:

@@ -68,9 +68,6 @@ class Pairs:
         return dataclasses.replace(self, shortlist=Shortlist.make(self, size, progress))
 
 
-# ------------------------------------------------------------------------------------------------ shortlist
-
-
 @dataclass(frozen=True)
 class Shortlist:
     """The `size` media items per text that a cheap score ranks first. Only these are scored with all clips.
@@ -121,9 +118,6 @@ class Shortlist:
         """Return the percentage of texts whose own media item is not on their list: the most that recall can lose."""
         own = [self.chosen[self.rows[example.media_id], text] for text, example in enumerate(examples)]
         return 100 * (1 - float(np.mean(own)))
-
-
-# ------------------------------------------------------------------------------------------------ a split
 
 
 def split_pairs(run: TrainedRun, name: str) -> Pairs:
@@ -194,9 +188,6 @@ def _digest(pairs: Pairs) -> str:
     digest = zlib.crc32(json.dumps([settings, precision, shortlist, texts]).encode())
     # The weights themselves, not the name of the checkpoint: `best` may have moved since the folder was begun.
     return pairs.run.weights_checksum(digest)
-
-
-# ------------------------------------------------------------------------------------------------ a search
 
 
 @dataclass(frozen=True)

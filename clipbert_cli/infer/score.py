@@ -15,7 +15,7 @@ from clipbert_cli.infer.prediction_lines import Row, TextList, bad_lines, named,
 from clipbert_cli.infer.score_folder import is_score_folder, read_scores
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.intervals import Interval, Resampling
-from clipbert_cli.task.measures import Comparison, compare, intervals_of
+from clipbert_cli.task.metrics import Comparison, compare, intervals_of
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Example, PredictionKey
 
@@ -38,40 +38,12 @@ class Joined:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """The examples that are scored.
-
-    Args:
-        allow_partial: see `join`.
-        leave_out_media_errors: leave out examples whose media could not be used, which count as wrong otherwise.
-    """
-
-    allow_partial: bool = False
-    leave_out_media_errors: bool = False
-
-
-def evaluate(
-    predictions: Path, task: Task, examples: Sequence[Example], *, scored: Scored = Scored()
-) -> dict[str, Any]:
-    """Score a predictions file, or a folder of scores, against the examples of a split.
-
-    Returns:
-        The result of the task's `score`; with `allow_partial` also `missing` and `unknown`; and, if there are examples
-        whose media could not be used, their number as `media_errors` or `left_out`.
-
-    Raises:
-        PredictionsError: see `join`; or no example is left.
-    """
-    joined, counts = _select(predictions, task, examples, scored)
-    return {**task.score(joined.fields, joined.examples), **counts}
-
-
-@dataclass(frozen=True)
 class Score:
     """The score of predictions, how sure it is, and how it compares with other predictions for the same examples.
 
     Args:
-        metrics: the result of `evaluate`.
+        metrics: the result of the task's `score`; with `allow_partial` also `missing` and `unknown`; and, if there are
+            examples whose media could not be used, their number as `media_errors` or `left_out`.
         intervals: by the name of each measure.
         comparisons: the same; empty without other predictions.
     """
@@ -81,29 +53,35 @@ class Score:
     comparisons: Mapping[str, Comparison]
 
 
-def evaluate_surely(
+_USUAL = Resampling()
+
+
+def evaluate(
     predictions: Path,
     task: Task,
     examples: Sequence[Example],
     *,
-    resampling: Resampling,
+    resampling: Resampling = _USUAL,
     against: Path | None = None,
-    scored: Scored = Scored(),
+    allow_partial: bool = False,
+    leave_out_media_errors: bool = False,
 ) -> Score:
-    """Score predictions as `evaluate` does, with intervals, and compare them with others.
+    """Score a predictions file, or a folder of scores, against the examples of a split.
 
     Args:
+        allow_partial: see `join`.
+        leave_out_media_errors: leave out examples whose media could not be used, which count as wrong otherwise.
         against: other predictions. They are compared on the examples that are scored in both files.
 
     Raises:
-        PredictionsError: see `evaluate`; or both files have no example in common.
+        PredictionsError: see `join`; or no example is left, or both files have no example in common.
     """
-    first, counts = _select(predictions, task, examples, scored)
+    first, counts = _select(predictions, task, examples, allow_partial, leave_out_media_errors)
     metrics = {**task.score(first.fields, first.examples), **counts}
     intervals = intervals_of(task.measures(first.fields, first.examples), resampling)
     if against is None:
         return Score(metrics, intervals, {})
-    second, _ = _select(against, task, examples, scored)
+    second, _ = _select(against, task, examples, allow_partial, leave_out_media_errors)
     common = {example.key for example in first.examples} & {example.key for example in second.examples}
     if not common:
         raise PredictionsError(
@@ -114,19 +92,21 @@ def evaluate_surely(
     return Score(metrics, intervals, compare(measures[0], measures[1], resampling))
 
 
-def _select(path: Path, task: Task, examples: Sequence[Example], scored: Scored) -> tuple[Joined, dict[str, int]]:
+def _select(
+    path: Path, task: Task, examples: Sequence[Example], allow_partial: bool, leave_out_media_errors: bool
+) -> tuple[Joined, dict[str, int]]:
     """Return the predictions and examples that `evaluate` scores, and what it counts besides."""
-    joined = join(path, task, examples, allow_partial=scored.allow_partial)
-    counts = {"missing": joined.missing, "unknown": joined.unknown} if scored.allow_partial else {}
+    joined = join(path, task, examples, allow_partial=allow_partial)
+    counts = {"missing": joined.missing, "unknown": joined.unknown} if allow_partial else {}
     usable = _restricted(joined, lambda example: "media_error" not in _of(joined, example, task), task)
     if failed := len(joined.examples) - len(usable.examples):
-        counts["left_out" if scored.leave_out_media_errors else "media_errors"] = failed
-    if scored.leave_out_media_errors and not usable.examples:
+        counts["left_out" if leave_out_media_errors else "media_errors"] = failed
+    if leave_out_media_errors and not usable.examples:
         raise PredictionsError(
             f"{path}: the media of all {failed} records could not be used",
             hint="score them as wrong, or correct data.splits and predict again",
         )
-    return usable if scored.leave_out_media_errors else joined, counts
+    return usable if leave_out_media_errors else joined, counts
 
 
 def _of(joined: Joined, example: Example, task: Task) -> Mapping[str, Any]:

@@ -105,9 +105,6 @@ def power_of_two(number: int, *, at_most: int) -> int:
     return 1 << (max(1, min(number, at_most)).bit_length() - 1)
 
 
-# ------------------------------------------------------------------------------------------------ texts by length
-
-
 @dataclass(frozen=True)
 class TextBuckets:
     """N texts by their length, embedded once.
@@ -140,9 +137,6 @@ class TextBuckets:
         lengths = self.lengths[row_text]  # (R,)
         for length in lengths.unique().tolist():
             yield length, (lengths == length).nonzero()[:, 0]
-
-
-# ------------------------------------------------------------------------------------------------ through the model
 
 
 def encode(model: ClipBert, frames: Tensor, budget: Budget) -> Tensor:

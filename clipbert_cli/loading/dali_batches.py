@@ -11,8 +11,7 @@ from typing import Any
 import torch
 
 from clipbert_cli.errors import ClipbertError, DecodeError
-from clipbert_cli.loading.collate import LoadedBatch, stack_frames
-from clipbert_cli.loading.dataset import GroupDataset, Item, Position
+from clipbert_cli.loading.dataset import GroupDataset, Item, LoadedBatch, Position, stack_frames
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.media.backend import CONTAINER_HINT
 from clipbert_cli.media.dali.clips import EncodedClips

@@ -1,6 +1,6 @@
-"""The items that a loading process makes: one group of examples with the clips of its media item.
+"""The items that a loading process makes: one group of examples with the clips of its media item; batches of items.
 
-K clips, T frames, S canvas side.
+B media items, K clips, T frames, S canvas side, N text rows, L text tokens.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.media.backend import PYAV, Decoder
-from clipbert_cli.media.canvas import check_aspect_ratio, resize_pad
+from clipbert_cli.media.canvas import channels_first, channels_last, check_aspect_ratio, resize_pad
 from clipbert_cli.media.dali.clips import EncodedClips, image_segment, video_segments
 from clipbert_cli.media.ffmpeg import MAX_PIXELS, check_pixels, limited_to
 from clipbert_cli.media.frames import decode_canvas
@@ -25,7 +25,7 @@ from clipbert_cli.media.images import decode_image, jpeg_size
 from clipbert_cli.media.packets import Buffer, PacketTable
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store.source import MediaSource, named
-from clipbert_cli.types import Group, Rotation, VideoInfo
+from clipbert_cli.types import Batch, Example, Group, Rotation, Texts, VideoInfo
 
 OnBadMedia = Literal["error", "skip", "replace", "report"]
 
@@ -42,26 +42,18 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
-class BadMedia:
-    """A media item that cannot be used, and the reason."""
-
-    media_id: str
-    error: DecodeError
-
-
-@dataclass(frozen=True, slots=True)
 class Item:
     """One group and its clips.
 
     Args:
         frames: (K, T, 3, S, S) uint8 RGB, channels last in memory; or the encoded clips, if DALI decodes them.
-        instead_of: bad media items that were drawn for this position before.
+        instead_of: the items that were drawn for this position before, whose media cannot be used.
     """
 
     position: Position
     group: Group
     frames: torch.Tensor | EncodedClips
-    instead_of: tuple[BadMedia, ...] = ()
+    instead_of: tuple[FailedItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,12 +123,12 @@ class GroupDataset(Dataset[Item | FailedItem]):
     def __getitem__(self, position: Position) -> Item | FailedItem:
         drawn = (self.seed, position.epoch, position.index)
         item = self._load(position, self.groups[position.index], np.random.default_rng(drawn))
-        bad: list[BadMedia] = []
+        bad: list[FailedItem] = []
         while isinstance(item, FailedItem) and self.on_bad_media == "replace" and len(bad) < _MAX_REPLACEMENTS:
             # A store that cannot be read is no bad media item: replacing it would hide that the disk is gone.
             if not isinstance(item.error, DecodeError):
                 break
-            bad.append(BadMedia(item.group.media_id, item.error))
+            bad.append(item)
             # The number after `drawn` separates this draw from that of the texts below.
             rng = np.random.default_rng((*drawn, 2, len(bad)))
             item = self._load(position, self.groups[int(rng.integers(len(self.groups)))], rng)
@@ -226,3 +218,68 @@ def _check_bytes(data: Buffer, checksum: int | None) -> None:
     """Raise `DecodeError` if the bytes do not have this checksum; None if it is unknown."""
     if checksum is not None and zlib.crc32(data) != checksum:
         raise DecodeError("its bytes are not those that were packed")
+
+
+CollateTexts = Callable[[Sequence[Example]], Texts]
+"""Makes the text rows of a batch's examples: the task's `collate`."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedBatch:
+    """A batch of the usable items, and the items that are not usable.
+
+    Args:
+        batch: without frames, (0,) uint8, if there are no usable items, and as long as `clips` is not empty.
+        failed: items without any usable media item.
+        replaced: items in whose place another group is in the batch.
+        positions: those of all items, in their order, failed ones included.
+        clips: one entry per item of `batch` if DALI has to decode some of them, else empty.
+    """
+
+    batch: Batch
+    failed: tuple[FailedItem, ...]
+    replaced: tuple[FailedItem, ...]
+    positions: tuple[Position, ...]
+    clips: tuple[torch.Tensor | EncodedClips, ...] = ()
+
+    def pin_memory(self) -> LoadedBatch:
+        """Return it with the batch in page-locked memory. The DataLoader of torch calls this hook."""
+        return dataclasses.replace(self, batch=self.batch.pin_memory())
+
+
+def collate(items: Sequence[Item | FailedItem], texts: CollateTexts) -> LoadedBatch:
+    """Return the batch of B usable items, whose text rows `texts` makes; B may be 0. The loading processes call it."""
+    usable = [item for item in items if isinstance(item, Item)]
+    encoded = any(isinstance(item.frames, EncodedClips) for item in usable)
+    return LoadedBatch(
+        _batch(usable, texts, encoded=encoded),
+        failed=tuple(item for item in items if isinstance(item, FailedItem)),
+        replaced=tuple(bad for item in usable for bad in item.instead_of),
+        positions=tuple(item.position for item in items),
+        clips=tuple(item.frames for item in usable) if encoded else (),
+    )
+
+
+def _batch(items: Sequence[Item], texts: CollateTexts, *, encoded: bool) -> Batch:
+    examples = tuple(example for item in items for example in item.group.examples)
+    text_item = [number for number, item in enumerate(items) for example in item.group.examples for _ in example.texts]
+    rows = texts(examples)
+    frames = [] if encoded else [item.frames for item in items if isinstance(item.frames, torch.Tensor)]
+    return Batch(
+        frames=stack_frames(frames) if frames else torch.zeros(0, dtype=torch.uint8),  # (B, K, T, 3, S, S)
+        text_ids=rows.ids,
+        text_mask=rows.mask,
+        text_item=torch.tensor(text_item, dtype=torch.long),
+        examples=examples,
+        targets=rows.targets,
+        word_positions=rows.word_positions,
+        media_ids=tuple(item.group.media_id for item in items),
+    )
+
+
+def stack_frames(frames: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Stack B times (K, T, 3, S, S) to (B, K, T, 3, S, S), channels last in memory as before."""
+    # In a loading process `default_collate` writes into shared memory, so that the batch is not copied again when it is
+    # sent to the main process.
+    stacked: torch.Tensor = default_collate([channels_last(each) for each in frames])
+    return channels_first(stacked)

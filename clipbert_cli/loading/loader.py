@@ -12,11 +12,10 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.loading.collate import CollateTexts, LoadedBatch, collate
 from clipbert_cli.loading.dali_batches import BatchDecoder
-from clipbert_cli.loading.dataset import BadMedia, GroupDataset, Position
-from clipbert_cli.loading.lookahead import lookahead
+from clipbert_cli.loading.dataset import CollateTexts, FailedItem, GroupDataset, LoadedBatch, Position, collate
 from clipbert_cli.loading.mixture import MixedDataset
+from clipbert_cli.loading.prefetch import lookahead
 from clipbert_cli.loading.processes import LoadingProcesses, Sender, prepare_worker
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.printable import plural
@@ -118,7 +117,7 @@ class BatchLoader:
         for failed in loaded.failed:
             if policy in ("error", "replace") or not isinstance(failed.error, DecodeError):
                 raise failed.error
-            self._note(BadMedia(failed.group.media_id, failed.error))
+            self._note(failed)
         for bad in loaded.replaced:
             self._note(bad)
         if policy == "report":
@@ -131,10 +130,10 @@ class BatchLoader:
             )
         return loaded.batch
 
-    def _note(self, bad: BadMedia) -> None:
-        if bad.media_id in self.bad:
+    def _note(self, bad: FailedItem) -> None:
+        if bad.group.media_id in self.bad:
             return
-        self.bad[bad.media_id] = str(bad.error)
+        self.bad[bad.group.media_id] = str(bad.error)
         logger.warning("%s (%s)", bad.error, _NOTED[self._on_bad_media])
         if self._on_bad_media != "report" and len(self.bad) > self._max_bad:
             raise DecodeError(

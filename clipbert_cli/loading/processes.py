@@ -35,7 +35,7 @@ from torch.utils.data import DataLoader
 
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.files import OUT_OF_SPACE, system_error
-from clipbert_cli.loading.collate import LoadedBatch
+from clipbert_cli.loading.dataset import LoadedBatch
 
 # Launchers send these signals to whole process groups. The main process handles them (it saves a checkpoint), and needs
 # its loading processes for that.

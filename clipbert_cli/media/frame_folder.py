@@ -38,12 +38,9 @@ _CONTAINER = "mov"
 def frame_files(folder: Path) -> list[Path]:
     """Return the image files of a folder in the order of their numbers: `frame2.jpg` comes before `frame10.jpg`."""
     files = (file for file in folder.iterdir() if file.suffix.lower() in MEDIA_SUFFIXES["image"])
-    return sorted(files, key=lambda file: [int(part) if part.isdecimal() else part for part in _parts(file.name)])
-
-
-def _parts(name: str) -> list[str]:
     # Text and numbers take turns, so that parts of two names at one place can be compared.
-    return re.split(r"([0-9]+)", name)
+    parts = {file: re.split(r"([0-9]+)", file.name) for file in files}
+    return sorted(parts, key=lambda file: [int(part) if part.isdecimal() else part for part in parts[file]])
 
 
 def folder_as_video(folder: Path, rate: Fraction) -> bytes:

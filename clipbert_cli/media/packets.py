@@ -7,7 +7,7 @@ frames, and `PacketDecoder` decodes them. Drawn in decoding order, with the numb
     packets                      I0 P3 b1 b2 P6 b4 b5 I7 P10 b8 b9     I = entry, b = skippable
     frames 5 and 8 are wanted    I0 P3 -- -- P6 -- b5 I7 P10 b8        two spans, one from each entry
 
-`packet_scan.py` makes the tables. A video without a table is decoded from its start (`container.py`).
+`probe.py` makes the tables. A video without a table is decoded from its start (`container.py`).
 
 P packets, F frames.
 """

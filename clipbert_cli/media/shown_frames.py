@@ -1,7 +1,7 @@
 """Decides which decoded frames of a video are shown, in which size, and at what time."""
 
 # Both ways of decoding a whole video ask `ShownFrames`: through the container (`container.py`) and through the packet
-# table (`packet_scan.py`). A rule about frames or times is therefore changed here and nowhere else.
+# table (`probe.py`). A rule about frames or times is therefore changed here and nowhere else.
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """The model: encode the clips, embed the text, fuse both, score.
 
-Legend: B media items, K clips, T frames, H W frame, N text rows, L text tokens, V visual tokens, D width, C classes.
+Legend: B media items, K clips, M = B*K, T frames, H W frame, h w grid, N text rows, L text tokens, V visual tokens,
+D width, C classes.
 
     frames (B, K, T, 3, H, W) ─► encode_visual ─► (B, K, V, D) ─┐ rows by text_item
     text_ids (N, L) ───────────► embed_text ────► (N, L, D) ────┴► fuse ─► head ─► logits (N, K, C)
@@ -21,11 +22,66 @@ from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
 from clipbert_cli.model.hf_files import VisionModel
 from clipbert_cli.model.resnet import GridResNet
 from clipbert_cli.model.scorer import SequenceScorer
-from clipbert_cli.model.transformer import TextEmbeddings, Transformer, reset_parameters
-from clipbert_cli.model.visual_embeddings import VisualEmbeddings
+from clipbert_cli.model.transformer import TextEmbeddings, Transformer, layer_norm, reset_parameters
 from clipbert_cli.model.visual_encoder import VisualEncoder
 from clipbert_cli.recipe.schema import ModelConfig
 from clipbert_cli.types import Batch, Outputs
+
+# Rows and columns that have a position embedding, as in all ClipBERT checkpoints. A cell is 64 pixels wide, so
+# data.frame_size is at most 6400.
+GRID_SIDE = 100
+
+
+class VisualEmbeddings(nn.Module):
+    """Mean over a clip's frames, plus row and column embeddings of each cell (ClipBERT section 3.1), then layer norm.
+
+    Args:
+        sizes: width and dropout.
+        sample_size: cells kept at random in training (Pixel-BERT's pixel random sampling); 0 keeps all of them.
+    """
+
+    def __init__(self, sizes: BertSizes, *, sample_size: int = 0) -> None:
+        super().__init__()
+        self.sample_size = sample_size
+        self.row_embeddings = nn.Embedding(GRID_SIDE, sizes.hidden_size)
+        self.column_embeddings = nn.Embedding(GRID_SIDE, sizes.hidden_size)
+        self.token_type_embeddings = nn.Embedding(1, sizes.hidden_size)
+        self.norm = layer_norm(sizes)
+        self.dropout = nn.Dropout(sizes.hidden_dropout)
+
+    def forward(self, grid: Tensor) -> Tensor:
+        """Turn grids (M, T, h, w, D) into visual tokens (M, V, D), in row-major order of the grid.
+
+        Raises:
+            ValueError: the grid has more rows or columns than there are embeddings for.
+        """
+        rows, columns = grid.shape[2:4]
+        if max(rows, columns) > GRID_SIDE:
+            raise ValueError(
+                f"the grid is {rows} x {columns} (rows x columns), but there are position embeddings for "
+                f"{GRID_SIDE} rows and {GRID_SIDE} columns: use smaller frames"
+            )
+        features = grid.mean(dim=1)  # (M, h, w, D)
+        features = features + self.row_embeddings.weight[:rows, None]  # + (h, 1, D)
+        features = features + self.column_embeddings.weight[:columns]  # + (w, D)
+        tokens = features.flatten(1, 2)  # (M, h*w, D)
+        cells = self.draw_cells(tokens.shape[1], device=tokens.device)
+        if cells is not None:
+            # One draw serves all clips of the batch, as in the original: sequences keep one length.
+            tokens = tokens[:, cells]  # (M, V, D)
+        tokens = tokens + self.token_type_embeddings.weight[0]
+        out: Tensor = self.dropout(self.norm(tokens))  # (M, V, D)
+        return out
+
+    def draw_cells(self, num_cells: int, *, device: torch.device) -> Tensor | None:
+        """Return (V,) int64 sorted cells, the same for the whole batch, or None if all cells are kept.
+
+        All are kept in evaluation, and if there are at most `sample_size` of them.
+        """
+        if not self.training or not 0 < self.sample_size < num_cells:
+            return None
+        return torch.randperm(num_cells, device=device)[: self.sample_size].sort().values  # (V,)
+
 
 MOST_NUMBERS = 2**31 - 1
 """The most numbers in one tensor of the visual encoder: some versions of torch and cuDNN count elements in 32 bits."""

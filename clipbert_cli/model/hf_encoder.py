@@ -213,9 +213,6 @@ def chosen_pixels(config: VisualConfig, vision: VisionModel) -> PixelStatistics:
     return own
 
 
-# ------------------------------------------------------------------------------------------------ transformers
-
-
 def build_backbone(vision: VisionModel, *, device: str = "cpu") -> Any:
     """Return transformers' model with random weights."""
     # Not under the device: importing them imports torch's compiler, which torch 2.7 cannot import under another one.

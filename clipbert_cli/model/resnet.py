@@ -37,9 +37,6 @@ BOTTLENECK_REDUCTION = 4
 """A bottleneck block computes its 3x3 convolution with a quarter of its output channels."""
 
 
-# ------------------------------------------------------------------------------------------------ layers
-
-
 class FrozenBatchNorm2d(nn.Module):
     """Batch norm whose four vectors are buffers: y = (x - running_mean) / sqrt(running_var + eps) * weight + bias.
 
@@ -151,9 +148,6 @@ class Stem(nn.Module):
         """Reduce frames (M, 3, H, W) to maps (M, C, H/4, W/4)."""
         out: Tensor = self.pool(self.conv1(x))
         return out
-
-
-# ------------------------------------------------------------------------------------------------ the encoder
 
 
 class GridResNet(VisualEncoder):

@@ -145,8 +145,6 @@ class Transformer(nn.Module):
         pooled: Tensor = self.pooler(sequence[:, 0]).tanh()
         return pooled
 
-    # -------------------------------------------------------------------------------------------- for inference
-
     def project_first(self, tokens: Tensor) -> Tensor:
         """Return tokens (n, t, D) and their three projections in the first layer, (n, t, 4D)."""
         return torch.cat([tokens, self.layers[0].qkv(tokens)], dim=-1)

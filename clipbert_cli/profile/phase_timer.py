@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from clipbert_cli.train.phases import PHASES, Phase
+from clipbert_cli.train.logs import PHASES, Phase
 
 # The time outside all phases: random seeds, learning rates, counting, logs.
 OTHER = "other"

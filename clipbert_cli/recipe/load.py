@@ -104,7 +104,7 @@ def list_recipes() -> list[ShippedRecipe]:
 def load_recipe(
     source: str | Path | Recipe,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | None = None,
     data_root: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Recipe:
@@ -126,7 +126,7 @@ def load_recipe(
 def preview_recipe(
     name_or_path: str | Path,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | None = None,
     data_root: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Preview:
@@ -153,7 +153,7 @@ def resolve(recipe: Recipe, path: str) -> Path:
 
 def _load(
     source: str | Path | Recipe,
-    overrides: Sequence[str],
+    overrides: Sequence[str] | None,
     data_root: Path | None,
     variables: Variables,
     *,
@@ -166,7 +166,7 @@ def _load(
     else:
         start = find_recipe(source)
         written = _read_chain(start, variables, found)
-    for override in overrides:
+    for override in overrides or ():
         written = _override(written, override, found)
     if data_root is not None:
         # The option is a path as it is: a `${` in it is no variable.

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from clipbert_cli.printable import did_you_mean, similar
-from clipbert_cli.recipe.other_names import ours
-from clipbert_cli.recipe.settings import all_settings, annotation_at, any_of, bare, expected, keys_of, nearest
+from clipbert_cli.recipe.settings import all_settings, annotation_at, any_of, bare, expected, keys_of, nearest, ours
 from clipbert_cli.recipe.values import SECTION, Entries, KeyPath, Mistake, key_name
 
 MAX_GUESSES = 100

@@ -165,9 +165,6 @@ def histogram(title: str, values: Sequence[float], *, x_label: str) -> Chart | N
     return bar_chart(title, bars, x_label=x_label, at_edges=True)
 
 
-# ---------------------------------------------------------------------------------------------------------- axes
-
-
 def _range(values: Sequence[float], *, is_log: bool = False) -> tuple[float, float]:
     """Return the range of an axis: that of the values, and wide enough to divide by."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from clipbert_cli.infer.score import Joined
 from clipbert_cli.report.charts import Chart, Series, bar_chart, line_chart
-from clipbert_cli.report.media_facts import Counts, most_frequent
+from clipbert_cli.report.media_facts import most_frequent
 from clipbert_cli.report.thumbnails import Strip, Thumbnails
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.retrieval import ScoreMatrix
@@ -60,14 +60,6 @@ class Row:
     rank: int | None = None
     says: Sequence[str] = ()
     other: str = ""
-
-
-@dataclass(frozen=True)
-class Mistakes:
-    """The answers that are confused, as (right answer, predicted one, count), and wrong answers by count."""
-
-    confused: list[tuple[str, str, str]] = field(default_factory=list)
-    wrong: Counts = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -147,23 +139,23 @@ def rank_charts(directions: Mapping[str, np.ndarray]) -> list[Chart]:
         series.append(Series(name, ks, [100 * float(np.mean(ranks <= k)) for k in ks], colour=number, dash=number))
     charts = [line_chart("recall at rank k in %", series, x_label="k", y_range=(0.0, 100.0), log_x=True)]
     for name, ranks in directions.items():
-        bars = [
-            (f"{low}" if low == high else f"{low} to {high}" if high else f"over {low - 1}", _between(ranks, low, high))
-            for low, high in _RANK_BINS
-        ]
+        bars = []
+        for low, high in _RANK_BINS:
+            label = f"{low}" if low == high else f"{low} to {high}" if high else f"over {low - 1}"
+            bars.append((label, int(((ranks >= low) & (ranks <= (high or np.inf))).sum())))
         charts.append(bar_chart(f"ranks, {name}", bars, x_label="rank"))
     return charts
-
-
-def _between(ranks: np.ndarray, low: int, high: int | None) -> int:
-    return int(((ranks >= low) & (ranks <= (high or np.inf))).sum())
 
 
 # ------------------------------------------------------------------------------------------------------ mistakes
 
 
-def mistakes(judged: Judged) -> Mistakes | None:
-    """Count what wrong answers are and what they were taken for; None where predictions are no answers."""
+def mistakes(judged: Judged) -> dict[str, Any] | None:
+    """Count what wrong answers are and what they were taken for; None where predictions are no answers.
+
+    Returns:
+        `confused`: (right answer, predicted one, count) of each; `wrong`: (wrong answer, count).
+    """
     if not judged.has("answer"):
         return None
     confused: Counter[tuple[str, str]] = Counter()
@@ -175,7 +167,7 @@ def mistakes(judged: Judged) -> Mistakes | None:
     for (_, answer), count in confused.items():
         wrong[answer] += count
     rows = [(truth, answer, f"{count:,}") for (truth, answer), count in confused.most_common(15)]
-    return Mistakes(rows, most_frequent(wrong, 15))
+    return {"confused": rows, "wrong": most_frequent(wrong, 15)}
 
 
 def media_errors(joined: Joined) -> list[tuple[str, str]]:

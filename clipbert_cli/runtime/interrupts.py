@@ -77,9 +77,6 @@ class Interrupts:
         return next((number for number, count in zip(STOP_SIGNALS, flags, strict=True) if count), None)
 
 
-# ------------------------------------------------------------------------------------------ SLURM
-
-
 def check_requeue() -> None:
     """Raise UsageError if this process does not run in a SLURM job."""
     if "SLURM_JOB_ID" not in os.environ:

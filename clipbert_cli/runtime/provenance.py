@@ -33,7 +33,10 @@ def environment(world: World, *, step: int) -> dict[str, Any]:
         "clipbert": __version__,
         "git_commit": git_commit(),
         "python": platform.python_version(),
-        "platform": _platform(),
+        # `platform.platform` starts `uname` to learn of the processor.
+        "platform": "-".join(
+            filter(None, (platform.system(), platform.release(), platform.machine(), *platform.libc_ver()))
+        ),
         "libraries": versions(LIBRARIES),
         "threads": torch.get_num_threads(),
         "processes": [{"host": host, "device": device} for host, device in world.gather(own)],
@@ -61,11 +64,6 @@ def _git(folder: Path, *arguments: str) -> str:
     # Without the option `git status` writes the index of the checkout.
     command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-
-
-def _platform() -> str:
-    """Return system, kernel, machine and C library. `platform.platform` starts `uname` to learn of the processor."""
-    return "-".join(filter(None, (platform.system(), platform.release(), platform.machine(), *platform.libc_ver())))
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:

@@ -1,14 +1,152 @@
-"""The LMDB of a store, opened read-only and once per process."""
+"""The LMDB of a store, opened read-only and once per process; and one that grows as it is written, in transactions."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import lmdb
 
-from clipbert_cli.store.writer import DATA_FILE
+from clipbert_cli.errors import OutputError
+from clipbert_cli.files import OUT_OF_SPACE, refuse_link
+
+DATA_FILE = "data.mdb"
+
+MAX_ITEM_BYTES = 2**32 - 1
+"""Largest value of LMDB."""
+
+_FIRST_MAP_BYTES = 2**28
+
+# A transaction holds its values in memory, and each commit waits for the disk (some 10 ms): 64 MB or 1,000 keys make
+# the wait small without holding much.
+_COMMIT_BYTES = 2**26
+_COMMIT_KEYS = 1000
+
+# Bytes that are written at once to find out why LMDB could not write.
+_PROBE_BYTES = 2**20
+
+
+class StoreWriter:
+    """The only writer of the LMDB in `folder`. After `commit`, all that was put is on the disk; before, nothing is."""
+
+    def __init__(self, folder: Path) -> None:
+        self._data_file = folder / DATA_FILE
+        refuse_link(self._data_file)
+        size = self._data_file.stat().st_size if self._data_file.exists() else 0
+        # LMDB maps the whole file and fails when the map is full; `commit` doubles it then.
+        self._map_bytes = max(_FIRST_MAP_BYTES, 2 * size)
+        # No lock file of LMDB: pack's own lock keeps other writers out, and readers open the store without locks.
+        self._environment = lmdb.open(str(folder), map_size=self._map_bytes, mode=0o644, lock=False, max_dbs=0)
+        self._pending: dict[bytes, bytes | None] = {}
+        self._pending_bytes = 0
+
+    def get(self, key: bytes) -> bytes | None:
+        """Return a committed value, None where there is none."""
+        with self._environment.begin() as txn:
+            value = txn.get(key)
+            return None if value is None else bytes(value)
+
+    def __contains__(self, key: bytes) -> bool:
+        with self._environment.begin() as txn, txn.cursor() as cursor:
+            return bool(cursor.set_key(key))
+
+    def keys(self, prefix: bytes) -> list[bytes]:
+        """Return the committed keys that begin with `prefix`."""
+        with self._environment.begin() as txn, txn.cursor() as cursor:
+            found = cursor.set_range(prefix)
+            keys = cursor.iternext(values=False) if found else ()
+            return list(itertools.takewhile(lambda key: key.startswith(prefix), keys))
+
+    def put(self, items: Mapping[bytes, bytes | None]) -> None:
+        """Write these items with the next commit; None deletes a key."""
+        self._pending |= items
+        self._pending_bytes += sum(len(value) for value in items.values() if value)
+
+    def count_media(self, *, without: bytes) -> tuple[int, int]:
+        """Return the number of values and their bytes, except for keys that begin with `without`."""
+        count = size = 0
+        with self._environment.begin(buffers=True) as txn, txn.cursor() as cursor:
+            for key, value in cursor:
+                if not bytes(key).startswith(without):
+                    count, size = count + 1, size + len(value)
+        return count, size
+
+    @property
+    def is_full(self) -> bool:
+        """True if so much is pending that it should be committed."""
+        return self._pending_bytes >= _COMMIT_BYTES or len(self._pending) >= _COMMIT_KEYS
+
+    def commit(self) -> None:
+        """Write what is pending in one transaction and wait until it is on the disk.
+
+        Raises:
+            lmdb.Error, OSError: it cannot be written.
+        """
+        while True:
+            try:
+                with self._environment.begin(write=True) as txn:
+                    for key, value in self._pending.items():
+                        if value is None:
+                            txn.delete(key)
+                        else:
+                            txn.put(key, value)
+            except lmdb.MapFullError:
+                self._map_bytes = 2 * max(self._map_bytes, self._pending_bytes)
+                self._environment.set_mapsize(self._map_bytes)
+            except lmdb.Error:
+                self._check_space()
+                raise
+            else:
+                self.discard()
+                return
+
+    def discard(self) -> None:
+        """Forget what is pending."""
+        self._pending, self._pending_bytes = {}, 0
+
+    def close(self) -> None:
+        """Close the LMDB; what is pending is lost."""
+        self._environment.close()
+
+    def _check_space(self) -> None:
+        """Raise the OSError that stopped a write, and give back the space that its transaction took.
+
+        LMDB reports a write that the system cut short, such as on a full disk, as an input/output error. Writing as
+        much again gives the real reason.
+        """
+        # Not zeros, which take no space where the file system compresses.
+        probe = os.urandom(_PROBE_BYTES)
+        committed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+        with self._data_file.open("ab", buffering=0) as file:
+            left = max(1, self._pending_bytes)
+            try:
+                while left > 0:
+                    left -= file.write(probe[:left])
+                os.fsync(file.fileno())
+            finally:
+                # Without it, the pages of the failed transaction would fill the disk, and a smaller one would find no
+                # space for its record in the journal.
+                file.truncate(committed)
+
+
+@contextmanager
+def writing_to(store: Path) -> Iterator[None]:
+    """Turn errors of writing into `OutputError`."""
+    try:
+        yield
+    except (lmdb.Error, OSError) as exc:
+        full = isinstance(exc, lmdb.DiskError) or getattr(exc, "errno", None) in OUT_OF_SPACE
+        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
+        raise OutputError(
+            f"{store} cannot be written: {'there is no space left' if full else reason}",
+            hint="free some space, then give the same command again; or write elsewhere"
+            if full
+            else "choose a folder that you can write",
+        ) from exc
 
 
 class Environment:

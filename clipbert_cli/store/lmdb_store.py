@@ -21,9 +21,8 @@ from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.printable import shortened
 from clipbert_cli.store import discover, records
-from clipbert_cli.store.environment import Environment, open_environment
-from clipbert_cli.store.source import FrameFolders, MediaFolder, MediaSource
-from clipbert_cli.store.writer import DATA_FILE
+from clipbert_cli.store.environment import DATA_FILE, Environment, open_environment
+from clipbert_cli.store.source import MediaFolder, MediaSource
 from clipbert_cli.types import MEDIA_SUFFIXES, Kind, MediaIds, MediaNames, VideoInfo
 
 _Parsed = TypeVar("_Parsed")
@@ -71,7 +70,14 @@ def open_media(
     if not path.exists():
         raise StoreError(f"media store {path} does not exist", hint=discover.unmatched_pattern([path]) or hint)
     if frame_rate is not None and kind == "video":
-        return _open_frame_folders(path, Fraction(str(frame_rate)), ids)
+        folders, _ = discover.find_frame_folders([path])
+        if not folders:
+            raise StoreError(
+                f"{path} has no folders of images, but data.fps_of_frames is set",
+                hint="name the folder that holds one folder of frames per video, or leave data.fps_of_frames out",
+            )
+        by_id, rate = _by_id(folders, path, ids, are_folders=True), Fraction(str(frame_rate))
+        return MediaFolder(path, kind=kind, files=by_id, ids=ids, frame_rate=rate)
     files = [file for file in discover.find_files([path]) if discover.has_suffix(file, kind)]
     if not files:
         if kind == "video" and discover.find_frame_folders([path])[0]:
@@ -90,16 +96,6 @@ def _by_id(files: Sequence[Path], folder: Path, ids: MediaIds, *, are_folders: b
         "the splits of a recipe, set data.media_id: path",
     )
     return {media_id: first for media_id, (first,) in groups.items()}
-
-
-def _open_frame_folders(path: Path, rate: Fraction, ids: MediaIds) -> MediaSource:
-    folders, _ = discover.find_frame_folders([path])
-    if not folders:
-        raise StoreError(
-            f"{path} has no folders of images, but data.fps_of_frames is set",
-            hint="name the folder that holds one folder of frames per video, or leave data.fps_of_frames out",
-        )
-    return FrameFolders(path, rate, folders=_by_id(folders, path, ids, are_folders=True), ids=ids)
 
 
 def open_store(path: Path) -> LmdbStore:

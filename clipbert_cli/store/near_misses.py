@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from clipbert_cli.media_ids import media_id_of
 from clipbert_cli.store.source import MediaFolder, MediaSource
-from clipbert_cli.types import Segment
+from clipbert_cli.types import Segment, media_id_of
 
 # Comparing one id with all others letter by letter takes seconds where there are many.
 _MOST_COMPARED, _COMPARED_WITH = 5, 20_000

@@ -16,12 +16,12 @@ from clipbert_cli.errors import StoreError, UsageError
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.printable import shortened
 from clipbert_cli.store import discover, records
-from clipbert_cli.store.ingest import Candidate, PackSettings
+from clipbert_cli.store.environment import DATA_FILE, writing_to
+from clipbert_cli.store.ingest import Candidate, PackSettings, Transcode
 from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, records_beside
-from clipbert_cli.store.packer import Packer, PackSummary, Progress, continues
-from clipbert_cli.store.transcode import Transcode
+from clipbert_cli.store.packer import Packer, PackSummary, continues
 from clipbert_cli.store.unfinished import unfinished_store
-from clipbert_cli.store.writer import DATA_FILE, writing_to
+from clipbert_cli.store.worker_pool import Progress
 from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,12 @@ from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.frame_folder import frame_files
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.store.ingest import Candidate, Ingested, PackSettings, ingest, seconds_for
+from clipbert_cli.store.environment import DATA_FILE, StoreWriter
+from clipbert_cli.store.ingest import Candidate, Ingested, PackSettings, Transcode, ingest, seconds_for
 from clipbert_cli.store.source import read_media_file
-from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.unfinished import UnfinishedStore
-from clipbert_cli.store.worker_pool import WorkerCrash, in_order
-from clipbert_cli.store.writer import DATA_FILE, StoreWriter
+from clipbert_cli.store.worker_pool import Progress, WorkerCrash, in_order
 from clipbert_cli.types import Kind
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished media ids and the number of all."""
 
 _SETTINGS_KEY = b"/settings"
 """The journal's key of the settings; no media id begins with a slash."""
@@ -211,12 +207,10 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
         outcome = _Outcome(_identities(candidate), size, skipped, damaged)
         # ASCII, because a path that is not UTF-8 has surrogates, which have no other encoding.
         record = json.dumps(dataclasses.asdict(outcome)).encode()
-        self._put(items, {records.media_key(candidate.media_id): record})
-
-    def _put(self, items: dict[bytes, bytes | None], record: dict[bytes, bytes | None]) -> None:
+        done: dict[bytes, bytes | None] = {records.media_key(candidate.media_id): record}
         self.writer.put(items)
-        self.journal.put(record)
-        self._uncommitted.append((items, record))
+        self.journal.put(done)
+        self._uncommitted.append((items, done))
 
     def _item(self, candidate: Candidate, ingested: Ingested, file: Path) -> tuple[int, dict[bytes, bytes | None]]:
         """Return the size and the records of an item.

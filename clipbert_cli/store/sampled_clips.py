@@ -1,15 +1,17 @@
-"""The sampled clips of a media item as pictures for people: in full size, without the model's canvas and without torch.
+"""The sampled clips of a media item as pictures for people, and drawn as one: without canvas and without torch.
 
 K clips, T frames, h w size in pixels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from PIL import Image, ImageDraw
 
+from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.canvas import upright_pixels
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.images import decode_image
@@ -76,3 +78,84 @@ def clips_of_frames(source: MediaSource, media_id: str, indices: FrameIndices, *
                 frames = upright_pixels(frames, info.orientation)
     seconds = tuple(tuple(0.0 if info is None else info.seconds(index) for index in clip) for clip in indices)
     return SampledClips(frames, indices, seconds)
+
+
+# In pixels. A column is at least as wide as the longest label, "frame 12345, 1234.56 s".
+_SIDE = 224
+_GAP = 6
+_LABEL = 16
+_MIN_COLUMN = 130
+
+Clips = list[list[tuple[int, float]]]
+"""(frame index, seconds) of each frame of each clip; for an image its only frame at 0."""
+
+
+def contact_sheet(
+    source: MediaSource, media_id: str, sampling: ClipSampling, *, seed: int = 0
+) -> tuple[Image.Image, Clips]:
+    """Draw the clips that `sampling` takes of an item.
+
+    Args:
+        seed: of random clips.
+
+    Returns:
+        the picture, and which frames it shows.
+
+    Raises:
+        StoreError: there is no such item.
+        DecodeError: the item cannot be decoded, or has too few frames for these clips; the message names it.
+    """
+    sampled = sample_clips_of(source, media_id, sampling, seed=seed)
+    scale = _SIDE / max(sampled.frames.shape[2:4])
+    height, width = (max(1, round(length * scale)) for length in sampled.frames.shape[2:4])
+    return _draw(sampled, size=(width, height), is_image=source.kind == "image"), _clips(sampled)
+
+
+def frame_sheet(
+    source: MediaSource, media_id: str, frames: Sequence[int], *, plain: bool = False
+) -> tuple[Image.Image, Clips]:
+    """Draw these frames of an item in one row, in the size in which they are coded and not turned upright.
+
+    Args:
+        frames: frame indices; an image has the frame 0.
+        plain: leave out labels and the space between frames, so that frame i begins in column i * width.
+
+    Returns:
+        the picture, and which frames it shows.
+
+    Raises:
+        StoreError: there is no such item.
+        DecodeError: the item cannot be decoded, or has no such frame; the message names it.
+    """
+    with named(source, media_id):
+        info = source.info(media_id)
+        count = 1 if info is None else len(info.pts)
+        outside = [index for index in frames if not 0 <= index < count]
+        if outside:
+            raise DecodeError(f"there is no frame {outside[0]}: its {count} frames are 0 to {count - 1}")
+        found = clips_of_frames(source, media_id, (tuple(frames),), rotation="ignore")
+    if plain:
+        return Image.fromarray(np.concatenate(list(found.frames[0]), axis=1)), _clips(found)
+    height, width = found.frames.shape[2:4]
+    return _draw(found, size=(width, height), is_image=info is None), _clips(found)
+
+
+def _clips(sampled: SampledClips) -> Clips:
+    return [list(zip(*clip, strict=True)) for clip in zip(sampled.indices, sampled.seconds, strict=True)]
+
+
+def _draw(sampled: SampledClips, *, size: tuple[int, int], is_image: bool) -> Image.Image:
+    """Draw one row per clip, with frames in the (width, height) `size`, each with a label below."""
+    frames = sampled.frames
+    width, height = size
+    pitch_x, pitch_y = max(width, _MIN_COLUMN) + _GAP, height + _LABEL + _GAP
+    sheet = Image.new("RGB", (_GAP + frames.shape[1] * pitch_x, _GAP + frames.shape[0] * pitch_y), "white")
+    draw = ImageDraw.Draw(sheet)
+    for row, clip in enumerate(_clips(sampled)):
+        for column, (index, seconds) in enumerate(clip):
+            left, top = _GAP + column * pitch_x, _GAP + row * pitch_y
+            picture = Image.fromarray(frames[row, column])
+            sheet.paste(picture if picture.size == size else picture.resize(size), (left, top))
+            label = f"{picture.width} x {picture.height}" if is_image else f"frame {index}, {seconds:.2f} s"
+            draw.text((left, top + height + 2), label, fill="black")
+    return sheet

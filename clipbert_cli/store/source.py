@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any
 
 from clipbert_cli.errors import DecodeError, StoreError, UnreadableError
 from clipbert_cli.foreign import open_file
@@ -22,7 +22,7 @@ from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import segment_info
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.store.writer import MAX_ITEM_BYTES
+from clipbert_cli.store.environment import MAX_ITEM_BYTES
 from clipbert_cli.types import Kind, MediaIds, Segment, VideoInfo
 
 _log = logging.getLogger("clipbert.store")
@@ -222,17 +222,13 @@ def named(source: MediaSource, media_id: str) -> Iterator[None]:
         raise DecodeError(f"{source.locate(media_id)}: {exc}", hint=exc.hint) from exc
 
 
-Held = TypeVar("Held")
-
-
-class _Files(MediaSource, Generic[Held]):
+class _Files(MediaSource):
     """Media in a dictionary by media id."""
 
     has_records = False
 
-    def __init__(self, path: Path, *, kind: Kind, files: Mapping[str, Held], ids: MediaIds = "stem") -> None:
+    def __init__(self, path: Path, *, kind: Kind, files: Mapping[str, Any]) -> None:
         super().__init__(path, kind=kind)
-        self.ids = ids
         self._files = dict(sorted(files.items()))
 
     def _holds(self, media_id: str) -> bool:
@@ -244,7 +240,7 @@ class _Files(MediaSource, Generic[Held]):
     def __len__(self) -> int:
         return len(self._files)
 
-    def _held(self, media_id: str) -> Held:
+    def _held(self, media_id: str) -> Any:
         file = self._files.get(self.held_id(media_id))
         if file is None:
             raise self._unknown(media_id)
@@ -273,12 +269,31 @@ def read_media_file(path: Path) -> bytes:
         raise DecodeError(f"it cannot be read: {exc.strerror}", hint=hint) from exc
 
 
-class MediaFolder(_Files[Path]):
-    """A folder of media files at any depth, listed when it was opened. The media id is the name without its ending."""
+class MediaFolder(_Files):
+    """A folder of media files at any depth, listed when it was opened. The media id is the name without its ending.
+
+    Args:
+        frame_rate: the files are folders of images, each of which is the frames of a video of this rate.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        kind: Kind,
+        files: Mapping[str, Path],
+        ids: MediaIds = "stem",
+        frame_rate: Fraction | None = None,
+    ) -> None:
+        super().__init__(path, kind=kind, files=files)
+        self.ids, self._frame_rate = ids, frame_rate
 
     @contextmanager
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
         file = self._held(media_id)
+        if self._frame_rate is not None:
+            yield folder_as_video(file, self._frame_rate)
+            return
         try:
             data = read_media_file(file)
         except DecodeError as exc:
@@ -286,7 +301,7 @@ class MediaFolder(_Files[Path]):
         yield data
 
 
-class MediaBytes(_Files[bytes]):
+class MediaBytes(_Files):
     """Media files that are in memory already."""
 
     def __init__(self, files: Mapping[str, bytes], *, kind: Kind) -> None:
@@ -302,15 +317,3 @@ def single_item(name: str, media: Path | bytes, *, kind: Kind) -> MediaSource:
     if isinstance(media, bytes):
         return MediaBytes({name: media}, kind=kind)
     return MediaFolder(Path("."), kind=kind, files={name: media})
-
-
-class FrameFolders(MediaFolder):
-    """Folders of images, each of which is the frames of a video. The media id is the folder's name."""
-
-    def __init__(self, path: Path, rate: Fraction, *, folders: dict[str, Path], ids: MediaIds = "stem") -> None:
-        super().__init__(path, kind="video", files=folders, ids=ids)
-        self._rate = rate
-
-    @contextmanager
-    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
-        yield folder_as_video(self._held(media_id), self._rate)

@@ -1,24 +1,25 @@
-"""Checking every item of a store against its media record, and decoding it."""
+"""Checking every item of a store against its media record, and adding records to a store that lacks them."""
 
 from __future__ import annotations
 
 import dataclasses
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import lmdb
+
 from clipbert_cli.errors import DecodeError, StoreError
+from clipbert_cli.files import remove
 from clipbert_cli.media.frames import decode_frames
-from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.store import records
+from clipbert_cli.store.environment import StoreWriter, writing_to
 from clipbert_cli.store.ingest import media_records, seconds_allowed
-from clipbert_cli.store.lmdb_store import LmdbStore, open_store
-from clipbert_cli.store.worker_pool import WorkerCrash, in_order
-
-Progress = Callable[[int, int], None]
-"""Called with the number of finished items and the number of all."""
-
+from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, open_store, records_beside
+from clipbert_cli.store.unfinished import unfinished_store
+from clipbert_cli.store.worker_pool import Progress, WorkerCrash, in_order
 
 StoreItem = tuple[LmdbStore, str]
 """A store and the id of an item in it. A worker process opens the store's LMDB by itself."""
@@ -131,28 +132,90 @@ def _verify(item: StoreItem) -> ItemReport:
         if found.wrong or record is None or source.kind == "image":
             return found
         key = records.info_key(media_id)
-        if source.info(media_id) != records.video_info(records.unsealed(key, found.records[key])):
+        info = source.info(media_id)
+        if info is None or info != records.video_info(records.unsealed(key, found.records[key])):
             return ItemReport(wrong="it decodes to other frames than when it was packed")
         key = records.packets_key(media_id)
-        if _sealed_table(key, source.packets(media_id)) != found.records.get(key):
+        table = source.packets(media_id)
+        sealed = None if table is None else records.sealed({key: records.packets_record(table)})[key]
+        if sealed != found.records.get(key):
             return ItemReport(wrong="its packets are not those that were packed")
-        _use(source, media_id)
+        # As training does it, which would refuse the video with the same message.
+        with source.reading(media_id) as data:
+            decode_frames(data, ((0, len(info.pts) - 1),), info=info, packets=table)
     except (DecodeError, StoreError, ValueError) as exc:
         return ItemReport(wrong=str(exc))
     return found
 
 
-def _use(source: LmdbStore, media_id: str) -> None:
-    """Take the first and the last frame of a video as training does.
+def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progress: Progress | None = None) -> Checked:
+    """Add media records to a store that has none, or none of the current version.
+
+    Args:
+        beside: write them into a store of their own beside it (`STORE.records`), where they are found when the store
+            is opened, and leave the store unchanged.
 
     Raises:
-        DecodeError: training would refuse the video; the message is the one that it would give.
+        StoreError: the store has media records of the current version, or cannot be opened.
+        OutputError: the records cannot be written.
     """
-    info = source.info(media_id)
-    assert info is not None
-    with source.reading(media_id) as data:
-        decode_frames(data, ((0, len(info.pts) - 1),), info=info, packets=source.packets(media_id))
+    source = open_store(store)
+    target = records_beside(store)
+    if source.has_records:
+        where = f" in {target}" if is_lmdb(target) else ""
+        raise StoreError(f"{store} has media records{where}", hint=f"check them: clipbert store verify {store}")
+    if not beside and not store.is_dir():
+        raise StoreError(
+            f"{store} is a single file, which clipbert does not change", hint="write the records beside it: --beside"
+        )
+    size = 0
+    # The records are written beside the store in either case: until the last item is read, a writer in the store itself
+    # could reuse pages that are being read, because LMDB is used without its locks.
+    with writing_to(target), unfinished_store(target, add=False) as place:
+        with closing(StoreWriter(place.folder)) as writer:
+
+            def take(report: ItemReport) -> None:
+                nonlocal size
+                size += report.size
+                writer.put(report.records)
+                if writer.is_full:
+                    writer.commit()
+
+            checked = examine(source, scan_item, workers=workers, on_progress=on_progress, take=take)
+            manifest = records.manifest_record(
+                kind=source.kind, complete=True, ids=source.ids, items=checked.items, size=size
+            )
+            writer.put({records.MANIFEST_KEY: manifest})
+            writer.commit()
+        remove(target)  # records of an older version
+        place.publish()
+    # LMDB allows one environment per file and process.
+    source.close()
+    if not beside:
+        with writing_to(store), unfinished_store(store, add=True):
+            _move_records(target, store)
+    return checked
 
 
-def _sealed_table(key: bytes, table: PacketTable | None) -> bytes | None:
-    return None if table is None else records.sealed({key: records.packets_record(table)})[key]
+def _move_records(beside: Path, store: Path) -> None:
+    """Move the records into their store, in place of those of an older version.
+
+    The manifest comes last: with it, readers take the records as complete.
+    """
+    with (
+        lmdb.open(str(beside), readonly=True, lock=False) as environment,
+        environment.begin() as txn,
+        closing(StoreWriter(store)) as writer,
+    ):
+        outdated = writer.keys(records.PREFIX)
+        writer.put(dict.fromkeys(outdated))
+        writer.commit()
+        for key, value in txn.cursor():
+            if key != records.MANIFEST_KEY:
+                writer.put({key: value})
+            if writer.is_full:
+                writer.commit()
+        writer.commit()
+        writer.put({records.MANIFEST_KEY: txn.get(records.MANIFEST_KEY)})
+        writer.commit()
+    remove(beside)

@@ -21,6 +21,9 @@ from typing import Any, Generic, TypeVar
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+Progress = Callable[[int, int], None]
+"""Called with the number of finished items and the number of all."""
+
 _AHEAD = 4
 """Jobs per worker that may be given out before the oldest one is finished: results wait in memory until then."""
 

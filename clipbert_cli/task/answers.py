@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.intervals import Interval
-from clipbert_cli.task.measures import Measure
-from clipbert_cli.task.metrics import accuracy_by_type, accuracy_measures, accuracy_table
-from clipbert_cli.text.answer_forms import normal_answers, normal_form
+from clipbert_cli.task.metrics import Measure, accuracy_measures, accuracy_table
+from clipbert_cli.text.annotations import normal_answers, normal_form
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction, PredictionKey
 
@@ -30,8 +29,12 @@ class AnswerTask(Task):
 
     def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return the accuracy overall and by answer type; a media error counts 0."""
-        credits = [self._credit(fields[example.key], example) for example in examples]
-        return accuracy_by_type(credits, [example.answer_type for example in examples])
+        accuracy, *of_types = self.measures(fields, examples)
+        by_type = {
+            each.name.removeprefix("by_type/"): {"accuracy": each.value, "count": len(each.sample.values)}
+            for each in of_types
+        }
+        return {"accuracy": accuracy.value, "count": len(examples), "by_type": by_type}
 
     def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
         """Return the accuracy overall and by answer type as values of examples."""
@@ -86,9 +89,7 @@ class AnswerTask(Task):
         """Return what each right answer of an example is worth."""
         return {} if example.target is None else {example.target: 1.0}
 
-    def table(
-        self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
-    ) -> list[tuple[str, ...]]:
+    def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
         """Return one row per answer type, and one for all examples."""
         of_types = [(kind, f"by_type/{kind}", each) for kind, each in metrics["by_type"].items()]
         rows = [

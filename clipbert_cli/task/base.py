@@ -23,7 +23,7 @@ import numpy as np
 from clipbert_cli.errors import UsageError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.intervals import Interval
-from clipbert_cli.task.measures import Measure
+from clipbert_cli.task.metrics import Measure
 from clipbert_cli.text.annotations import group_by_media
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey, Texts
@@ -245,14 +245,8 @@ class Task(ABC):
         """Return the numbers of `score`, for the same arguments, as values of examples; the main metric first."""
 
     @abstractmethod
-    def table(
-        self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
-    ) -> list[tuple[str, ...]]:
-        """Return the result of `score` as rows of text, headings first; percentages have one decimal.
-
-        Args:
-            intervals: by the names of `measures`.
-        """
+    def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
+        """Return the result of `score`, with the intervals of `measures` by name, as rows of text, headings first."""
 
     def document(self, lines: Iterable[Mapping[str, Any]], form: str) -> Any:
         """Return the lines of predictions as one JSON document, for the entries of `formats` that are documents."""
@@ -298,21 +292,15 @@ class Task(ABC):
 
 def make_example(record: Record, texts: tuple[str, ...], *, target: Any = None, context: str | None = None) -> Example:
     """Make an example of a record with the fields that all tasks share."""
+    example_id = record.identifier("example_id") if record.has("example_id") else None
     return Example(
-        example_id=_id_of(record),
+        example_id=example_id if example_id is None or record.part is None else f"{example_id}.{record.part}",
         media_id=record.item(),
         texts=texts,
         target=target,
         answer_type=record.text("answer_type") if record.has("answer_type") else None,
         context=context,
     )
-
-
-def _id_of(record: Record) -> str | None:
-    if not record.has("example_id"):
-        return None
-    own = record.identifier("example_id")
-    return own if record.part is None else f"{own}.{record.part}"
 
 
 def as_texts(

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from clipbert_cli.text.answer_forms import normal_form
+from clipbert_cli.text.annotations import normal_form
 from clipbert_cli.types import Example
 
 if TYPE_CHECKING:

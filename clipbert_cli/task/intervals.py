@@ -42,9 +42,6 @@ class Resampling:
             left -= count
 
 
-# ---------------------------------------------------------------------------------------------------------- statistics
-
-
 class Sample:
     """The values of N examples and the media items that they belong to.
 
@@ -163,9 +160,6 @@ def student_quantile(probability: float, freedom: int) -> float:
     return math.fsum(term / freedom**power for power, term in enumerate(terms))
 
 
-# ---------------------------------------------------------------------------------------------------------- counts
-
-
 class _Binomial:
     """The numbers of hits among `trials` that are independent."""
 
@@ -208,9 +202,6 @@ def mcnemar(wins: int, losses: int) -> float:
     if not wins + losses:
         return 1.0
     return min(1.0, 2 * _Binomial(wins + losses).at_most(min(wins, losses), 0.5))
-
-
-# ---------------------------------------------------------------------------------------------------------- pairs
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Metrics of finished predictions in the units of the literature: shares are percentages. Needs no torch.
+"""Metrics of finished predictions in the units of the literature, and the values of examples that give them.
+
+Shares are percentages. The values give intervals and comparisons of two systems. Needs no torch.
 
 Legend: N texts, M media items.
 """
@@ -6,12 +8,158 @@ Legend: N texts, M media items.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from clipbert_cli.task.intervals import Interval, Sample
-from clipbert_cli.task.measures import Measure, interval_text
+from clipbert_cli.task.intervals import (
+    Interval,
+    Resampling,
+    Sample,
+    mcnemar,
+    mean_difference,
+    mean_interval,
+    median_difference,
+    median_interval,
+    share_interval,
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One number of a score.
+
+    Args:
+        name: its key in the score; a `/` leads into an inner object, as in `video_to_text/recall_at_1`.
+        label: how tables name it.
+        scale: what its values are multiplied by, 100 for percentages.
+        is_median: the median of the values and not their mean.
+        less_is_better: as for ranks.
+    """
+
+    name: str
+    label: str
+    sample: Sample
+    scale: float = 100.0
+    is_median: bool = False
+    less_is_better: bool = False
+
+    @property
+    def value(self) -> float:
+        """The number itself."""
+        values, sizes = self.sample.values, self.sample.sizes
+        if self.is_median:
+            return self.scale * float(np.median(values)) if len(values) else 0.0
+        count = len(values) if sizes is None else float(sizes.sum())
+        return self.scale * float(values.sum()) / count if count else 0.0
+
+    def interval(self, resampling: Resampling) -> Interval | None:
+        """Return the 95 % interval, None if the media items are too few for one."""
+        of_ranks = median_interval if self.is_median else mean_interval
+        found = (of_ranks if self.less_is_better else share_interval)(self.sample, resampling)
+        return None if found is None else (self.scale * found[0], self.scale * found[1])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One number of two systems on the same examples: the difference of the first to the second.
+
+    Args:
+        p: of the paired bootstrap, two-sided.
+        wins, losses, ties: examples on which the first system is better, worse, and as good.
+        mcnemar: p of McNemar's exact test; None if examples can be right to a degree.
+    """
+
+    label: str
+    first: float
+    second: float
+    difference: float
+    interval: Interval | None
+    p: float
+    wins: int
+    losses: int
+    ties: int
+    mcnemar: float | None
+
+
+def intervals_of(measures: Sequence[Measure], resampling: Resampling) -> dict[str, Interval | None]:
+    """Return the interval of each measure by its name."""
+    return {measure.name: measure.interval(resampling) for measure in measures}
+
+
+def compare(first: Sequence[Measure], second: Sequence[Measure], resampling: Resampling) -> dict[str, Comparison]:
+    """Compare two systems by each measure; both must be of the same examples in the same order."""
+    return {one.name: _compare(one, other, resampling) for one, other in zip(first, second, strict=True)}
+
+
+def _compare(first: Measure, second: Measure, resampling: Resampling) -> Comparison:
+    assert first.name == second.name
+    scale, one, other = first.scale, first.sample, second.sample
+    found = (median_difference if first.is_median else mean_difference)(one, other, resampling)
+    gain = (other.values - one.values) if first.less_is_better else (one.values - other.values)
+    wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
+    # Ranks, counts of words and answers that can be right to a degree are no hits.
+    is_hit = one.sizes is None and not first.less_is_better
+    is_hit = is_hit and bool(np.isin([one.values, other.values], (0.0, 1.0)).all())
+    return Comparison(
+        label=first.label,
+        first=first.value,
+        second=second.value,
+        difference=scale * found.value,
+        interval=None if found.interval is None else (scale * found.interval[0], scale * found.interval[1]),
+        p=found.p,
+        wins=wins,
+        losses=losses,
+        ties=len(gain) - wins - losses,
+        mcnemar=mcnemar(wins, losses) if is_hit else None,
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- tables
+
+
+def interval_text(interval: Interval | None) -> str:
+    """Return both ends of an interval with one decimal."""
+    return "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
+
+
+def comparison_tables(comparisons: Mapping[str, Comparison]) -> list[list[tuple[str, ...]]]:
+    """Return two tables as rows of text, headings first: the differences, and how many examples make them."""
+    rows = comparisons.values()
+    differences = [
+        (
+            each.label,
+            f"{each.first:.1f}",
+            f"{each.second:.1f}",
+            f"{each.difference:+.1f}",
+            interval_text(each.interval),
+            _p(each.p),
+        )
+        for each in rows
+    ]
+    counts = [
+        (each.label, *map(str, (each.wins, each.losses, each.ties)), "-" if each.mcnemar is None else _p(each.mcnemar))
+        for each in rows
+    ]
+    return [
+        [("measure", "score", "against", "difference", "95 % interval", "p"), *differences],
+        [("measure", "wins", "losses", "ties", "McNemar p"), *counts],
+    ]
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def as_json(comparisons: Mapping[str, Comparison]) -> dict[str, dict[str, Any]]:
+    """Return the comparisons as JSON values."""
+    names = ("difference", "interval", "p", "wins", "losses", "ties", "mcnemar")
+    return {
+        key: {"against": each.second, **{name: getattr(each, name) for name in names}}
+        for key, each in comparisons.items()
+    }
+
 
 # The ranks at which papers on retrieval report recall.
 RECALLS = (1, 5, 10)
@@ -19,35 +167,13 @@ RECALLS = (1, 5, 10)
 # --------------------------------------------------------------------------------------------------------- accuracy
 
 
-def accuracy_by_type(credits: Sequence[float], types: Sequence[str | None]) -> dict[str, Any]:
-    """Return the mean of `credits` (1 right, 0 wrong, or a soft score between) over all examples and per answer type.
-
-    Returns:
-        {"accuracy": percent, "count": examples, "by_type": {type: {"accuracy": percent, "count": examples}}}.
-        The types are in alphabetical order. Examples without a type count in the overall accuracy only. Percentages are
-        not rounded, and 0.0 if there is nothing to average.
-    """
-    of_type: dict[str, list[float]] = {}
-    for value, kind in zip(credits, types, strict=True):
-        if kind is not None:
-            of_type.setdefault(kind, []).append(value)
-    return {
-        "accuracy": _mean_percent(credits),
-        "count": len(credits),
-        "by_type": {
-            kind: {"accuracy": _mean_percent(of_type[kind]), "count": len(of_type[kind])} for kind in sorted(of_type)
-        },
-    }
-
-
-def _mean_percent(values: Sequence[float]) -> float:
-    return 100 * sum(values) / len(values) if values else 0.0
-
-
 def accuracy_measures(credits: Sequence[float], types: Sequence[str | None], media: Sequence[str]) -> list[Measure]:
-    """Return the numbers of `accuracy_by_type` as values of examples.
+    """Return the mean of `credits` over all examples, and per answer type in alphabetical order, as values of examples.
+
+    Examples without a type count in the overall accuracy only.
 
     Args:
+        credits: 1 right, 0 wrong, or a soft score between.
         media: the media item of each example.
     """
     measures = [Measure("accuracy", "accuracy %", Sample(credits, media))]
@@ -59,17 +185,15 @@ def accuracy_measures(credits: Sequence[float], types: Sequence[str | None], med
 
 
 def accuracy_table(
-    heading: str, rows: Iterable[tuple[str, str, float, int]], intervals: Mapping[str, Interval | None] | None
+    heading: str, rows: Iterable[tuple[str, str, float, int]], intervals: Mapping[str, Interval | None]
 ) -> list[tuple[str, ...]]:
     """Return accuracies as rows of text, headings first.
 
     Args:
         heading: what the labels are.
         rows: (label, name of the measure, accuracy in percent, how many values it is the mean of).
-        intervals: by the names of the measures; without them there is no such column.
+        intervals: by the names of the measures.
     """
-    if intervals is None:
-        return [(heading, "accuracy %", "count"), *((label, f"{mean:.1f}", str(n)) for label, _, mean, n in rows)]
     return [
         (heading, "accuracy %", "95 % interval", "count"),
         *((label, f"{mean:.1f}", interval_text(intervals[name]), str(n)) for label, name, mean, n in rows),
@@ -99,20 +223,6 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
     return result
 
 
-def rank_summary(found: np.ndarray) -> dict[str, Any]:
-    """Summarise ranks, counted from 1: recall in percent at 1, 5 and 10, median and mean rank, and their count.
-
-    The median of an even number of ranks is the mean of the two in the middle.
-    """
-    recalls = {f"recall_at_{k}": 100 * float(np.mean(found <= k)) for k in RECALLS}
-    return {
-        **recalls,
-        "median_rank": float(np.median(found)),
-        "mean_rank": float(np.mean(found)),
-        "count": len(found),
-    }
-
-
 def text_and_media_ranks(
     scores: np.ndarray, media_of_text: Sequence[int], *, one_text_per_media: bool = False
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -137,25 +247,13 @@ def text_and_media_ranks(
     return ranks(scores, owner), ranks(scores.T, np.asarray(counted))
 
 
-def retrieval_metrics(
-    scores: np.ndarray, media_of_text: Sequence[int], *, one_text_per_media: bool = False
-) -> dict[str, Any]:
-    """Return the retrieval metrics from text to media and from media to text.
-
-    Args:
-        as `text_and_media_ranks`.
-
-    Returns:
-        The `rank_summary` from text to media, and under `video_to_text` the one from media to text.
-    """
-    of_texts, of_media = text_and_media_ranks(scores, media_of_text, one_text_per_media=one_text_per_media)
-    return {**rank_summary(of_texts), "video_to_text": rank_summary(of_media)}
-
-
 def rank_measures(found: np.ndarray, media: Sequence[str], *, prefix: str, direction: str) -> list[Measure]:
-    """Return the numbers of `rank_summary` as values of texts or media items.
+    """Return recall in percent at 1, 5 and 10, median and mean of ranks as values of texts or media items.
+
+    The median of an even number of ranks is the mean of the two in the middle.
 
     Args:
+        found: ranks, counted from 1.
         media: the media item that each rank belongs to.
         prefix: what comes before the names.
         direction: such as `text to video`, for tables.
@@ -169,10 +267,8 @@ def rank_measures(found: np.ndarray, media: Sequence[str], *, prefix: str, direc
     ]
 
 
-def recall_table(
-    metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
-) -> list[tuple[str, ...]]:
-    """Return the result of `retrieval_metrics` as rows of text, headings first.
+def recall_table(metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
+    """Return the score of retrieval as rows of text, headings first.
 
     Args:
         intervals: by the names of `rank_measures`; each direction has a second row for them.
@@ -184,6 +280,5 @@ def recall_table(
         ("video to text", "video_to_text/", metrics["video_to_text"]),
     ):
         rows.append((direction, *(f"{summary[name]:.1f}" for name in names), str(summary["count"])))
-        if intervals is not None:
-            rows.append(("  95 % interval", *(interval_text(intervals[f"{prefix}{name}"]) for name in names), ""))
+        rows.append(("  95 % interval", *(interval_text(intervals[f"{prefix}{name}"]) for name in names), ""))
     return [("direction", *(f"R@{k} %" for k in RECALLS), "median rank", "mean rank", "count"), *rows]

@@ -17,8 +17,7 @@ import numpy as np
 from clipbert_cli.errors import UsageError
 from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, as_texts, make_example
 from clipbert_cli.task.intervals import Interval, Sample
-from clipbert_cli.task.measures import Measure
-from clipbert_cli.task.metrics import accuracy_table
+from clipbert_cli.task.metrics import Measure, accuracy_table
 from clipbert_cli.task.pooling import count_matches, count_words, masked_words, matching
 from clipbert_cli.task.retrieval import NegativeCaptions
 from clipbert_cli.text.fields import Record, RecordError
@@ -171,17 +170,9 @@ class Pretraining(Task):
         How many words and clips a failed media item would have had is not known. It counts as all wrong, with as many
         as the others have on average.
         """
-        found = [fields[example.key] for example in examples]
-        answered = [each for each in found if "media_error" not in each]
-        sums = {name: sum(each[name] for each in answered) for name in COUNTS}
-        # The failed examples lower both accuracies by their share of the split.
-        share = len(answered) / len(examples)
-        return {
-            "mlm_accuracy": 100 * share * sums["words_right"] / max(sums["words"], 1),
-            "itm_accuracy": 100 * share * sums["pairs_right"] / max(sums["pairs"], 1),
-            "masked_words": sums["words"],
-            "count": len(examples),
-        }
+        words = sum(fields[example.key].get("words", 0) for example in examples)
+        accuracies = {measure.name: measure.value for measure in self.measures(fields, examples)}
+        return {**accuracies, "masked_words": words, "count": len(examples)}
 
     def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
         """Return both accuracies as shares of each example's words and clips."""
@@ -193,16 +184,14 @@ class Pretraining(Task):
             ("mlm_accuracy", "masked words %", "words"),
             ("itm_accuracy", "image-text matching %", "pairs"),
         ):
-            # As in `score`: failed media items count as all wrong, with as many as the others have on average.
+            # Failed media items count as all wrong, with as many as the others have on average.
             usual = sum(each[unit] for each in answered) / max(len(answered), 1)
             sizes = [usual if "media_error" in each else each[unit] for each in found]
             right = [0 if "media_error" in each else each[f"{unit}_right"] for each in found]
             measures.append(Measure(name, label, Sample(right, media, sizes)))
         return measures
 
-    def table(
-        self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
-    ) -> list[tuple[str, ...]]:
+    def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
         """Return one row per objective."""
         rows = [
             ("masked words", "mlm_accuracy", metrics["mlm_accuracy"], metrics["masked_words"]),

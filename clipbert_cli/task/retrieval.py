@@ -16,8 +16,7 @@ import numpy as np
 from clipbert_cli.errors import AnnotationError, UsageError
 from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, make_example
 from clipbert_cli.task.intervals import Interval
-from clipbert_cli.task.measures import Measure
-from clipbert_cli.task.metrics import RECALLS, rank_measures, recall_table, retrieval_metrics, text_and_media_ranks
+from clipbert_cli.task.metrics import RECALLS, Measure, rank_measures, recall_table, text_and_media_ranks
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey
@@ -140,8 +139,13 @@ class Retrieval(Task):
 
     def score(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> dict[str, Any]:
         """Return recall at 1, 5 and 10 and ranks: text to media at the top, media to text under `video_to_text`."""
-        scores = ScoreMatrix.of(fields, examples)
-        return retrieval_metrics(scores.values, scores.media_of_text, one_text_per_media=self.objective.as_original)
+        of_texts: dict[str, Any] = {}
+        of_media: dict[str, Any] = {}
+        for measure in self.measures(fields, examples):
+            prefix, _, name = measure.name.rpartition("/")
+            (of_media if prefix else of_texts)[name] = measure.value
+        media = {example.media_id for example in examples}
+        return {**of_texts, "count": len(examples), "video_to_text": {**of_media, "count": len(media)}}
 
     def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
         """Return recalls and ranks in both directions as values of texts and of media items."""
@@ -162,9 +166,7 @@ class Retrieval(Task):
         middle = (media + 1) / 2
         return {"what": "chance", **recalls, "median_rank": middle, "mean_rank": middle, "count": len(examples)}
 
-    def table(
-        self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None] | None = None
-    ) -> list[tuple[str, ...]]:
+    def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
         """Return one row per direction."""
         return recall_table(metrics, intervals)
 

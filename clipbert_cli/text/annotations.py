@@ -6,16 +6,43 @@ All bad records of a file are reported together, with file, line, field and valu
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import cast
 
-from clipbert_cli.errors import AnnotationError, UnreadableError
+from clipbert_cli.errors import AnnotationError, RecipeError, UnreadableError
 from clipbert_cli.foreign import no_file, read_json
 from clipbert_cli.printable import COUNTED, listed
 from clipbert_cli.text.fields import MissingFieldError, Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Group, composed
+
+
+def normal_form(answer: str) -> str:
+    """Return an answer in lower case, with single spaces, and without punctuation marks at its end: ` Red. ` -> `red`.
+
+    An answer of nothing but such marks stays as it is.
+    """
+    text = " ".join(unicodedata.normalize("NFC", answer).casefold().split())
+    return text.rstrip(".,;:!? ") or text
+
+
+def normal_answers(answers: Iterable[str]) -> dict[str, int]:
+    """Return normal form -> label of the answers, in their order.
+
+    Raises:
+        RecipeError: two answers have the same form.
+    """
+    found: dict[str, str] = {}
+    for answer in answers:
+        if (other := found.setdefault(normal_form(answer), answer)) != answer:
+            raise RecipeError(
+                f"data.answers has {other!r} and {answer!r}, which objective.normalize_answers makes equal",
+                hint="keep one of them, or make the list again with clipbert recipes answers",
+            )
+    return {answer: label for label, answer in enumerate(found)}
+
 
 _log = logging.getLogger("clipbert")
 

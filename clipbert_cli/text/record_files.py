@@ -202,7 +202,8 @@ def _read_object(path: Path, content: Any, names: Names) -> Iterator[Record | st
 
 def _by_media_id(content: dict[str, Any], names: Names) -> list[dict[str, Any]]:
     """Return the records of an object whose names are media ids; an empty list if it is another one."""
-    media_id, caption, example_id = (_file_name(name, names) for name in ("media_id", "caption", "example_id"))
+    stated = ((name, names.get(name)) for name in ("media_id", "caption", "example_id"))
+    media_id, caption, example_id = (own if isinstance(own, str) else name for name, own in stated)
     if all(isinstance(value, dict) for value in content.values()):
         # Where the records name their media themselves, the names are those of questions.
         known = (media_id, *FIELDS["media_id"])
@@ -213,12 +214,6 @@ def _by_media_id(content: dict[str, Any], names: Names) -> list[dict[str, Any]]:
     if all(_is_list_of(value, str) for value in content.values()):
         return [{media_id: name, caption: value} for name, value in content.items()]
     return []
-
-
-def _file_name(name: str, names: Names) -> str:
-    """Return the name of a field in the file."""
-    own = names.get(name)
-    return own if isinstance(own, str) else name
 
 
 def _is_list_of(value: Any, kind: type) -> bool:

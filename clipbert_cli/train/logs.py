@@ -1,4 +1,9 @@
-"""The reports of training: the measurements between two log records, and the files that records are written to."""
+"""The reports of training: phases of a step, measurements between two log records, and the files that records go to.
+
+A loop announces the phases of a step to a profiler:
+
+data ─► copy ─► forward ─► backward ─► optimizer       communication: sums over processes, inside any of them
+"""
 
 from __future__ import annotations
 
@@ -7,16 +12,38 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, Literal, Protocol, TextIO
 
 import torch
 from torch import Tensor
 
 from clipbert_cli.files import naming, without_links
 
-# ------------------------------------------------------------------------------------------------ measuring
+Phase = Literal["data", "copy", "forward", "backward", "communication", "optimizer"]
+
+# A description of each phase, in the order of a step.
+PHASES: dict[Phase, str] = {
+    "data": "waiting for the next batch",
+    "copy": "copies to the device that computing waits for",
+    "forward": "forward passes and loss",
+    "backward": "backward passes and averaging over processes",
+    "communication": "sums of counts and losses over processes",
+    "optimizer": "unscaling, clipping, update, moving average",
+}
+
+
+Announce = Callable[[Phase], AbstractContextManager[object]]
+"""Gives the context of a phase. The time of an inner phase does not count for the outer one."""
+
+_NOTHING = nullcontext()
+
+
+def unnoticed(_name: Phase) -> AbstractContextManager[object]:
+    """Return the context of a phase that nothing measures."""
+    return _NOTHING
 
 
 class Meter:
@@ -71,9 +98,6 @@ def peak_memory(device: torch.device) -> int:
     # Linux counts ru_maxrss in KiB, macOS in bytes.
     unit = 2**10 if sys.platform == "darwin" else 1
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit // 2**10
-
-
-# ------------------------------------------------------------------------------------------------ writing
 
 
 class Sink(Protocol):

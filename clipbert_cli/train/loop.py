@@ -30,9 +30,8 @@ from clipbert_cli.runs.checkpoint import AVERAGE_FILE, TRAINING_FILE
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.runtime.precision import Precision
-from clipbert_cli.train.logs import Meter, peak_memory
+from clipbert_cli.train.logs import Announce, Meter, peak_memory, unnoticed
 from clipbert_cli.train.optim import RATE_NAMES, build_optimizer, learning_rates, set_rates
-from clipbert_cli.train.phases import Announce, unnoticed
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.types import Batch, Outputs
 

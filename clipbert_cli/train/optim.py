@@ -32,9 +32,6 @@ LOWEST_RATE = 1e-8
 Group = dict[str, Any]
 
 
-# ------------------------------------------------------------------------------------------------ groups
-
-
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
     """Return the trainable parameters in groups by part, by multiplier, by depth, and by weight decay.
 
@@ -149,9 +146,6 @@ def part_of(name: str) -> str:
     return "visual" if name.startswith("visual_encoder.") else "transformer"
 
 
-# ------------------------------------------------------------------------------------------------ optimisers
-
-
 class AdamW(torch.optim.AdamW):
     """PyTorch's Adam with the two details of BERT's optimiser that differ from it.
 
@@ -211,9 +205,6 @@ def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     return AdamW(parameter_groups(model, config), betas=(config.betas[0], config.betas[1]), eps=config.eps)
 
 
-# ------------------------------------------------------------------------------------------------ learning rates
-
-
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A point of a training: update `step` of `total`, both counted from 1, in `epoch`, counted from 0.
@@ -240,14 +231,6 @@ def _inverse_root(now: Moment) -> float:
     return math.sqrt(now.warmup) / math.sqrt(now.step)
 
 
-def _constant(now: Moment) -> float:
-    return 1.0
-
-
-def _multi_step(now: Moment) -> float:
-    return 0.5 ** sum(now.epoch >= milestone for milestone in now.milestones)
-
-
 # Share of the peak rate at a moment, by the schedule's name; s is the step, n the total, w the warm-up.
 #
 # linear      s/w before w, then (n-s)/(n-w)
@@ -259,8 +242,8 @@ def _multi_step(now: Moment) -> float:
 SCHEDULES: dict[str, Callable[[Moment], float]] = {
     "linear": _linear,
     "invsqrt": _inverse_root,
-    "constant": _constant,
-    "multi_step": _multi_step,
+    "constant": lambda now: 1.0,
+    "multi_step": lambda now: 0.5 ** sum(now.epoch >= milestone for milestone in now.milestones),
 }
 
 

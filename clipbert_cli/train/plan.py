@@ -1,12 +1,18 @@
-"""The plan of a training, computed before it starts: its steps, its validations and its checkpoints."""
+"""The plan of a training: its steps, validations and checkpoints, and its description for people and for programs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.loading.step_layout import StepLayout
+from clipbert_cli.printable import plural
 from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.train.optim import describe_groups
+
+if TYPE_CHECKING:
+    from clipbert_cli.train.training import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +67,75 @@ class Plan:
     def saves(self, step: int) -> bool:
         """Return whether a checkpoint of step `step` is saved."""
         return self.validates(step) or (self.save_every is not None and step % self.save_every == 0)
+
+
+def training_facts(training: Training) -> dict[str, Any]:
+    """Return the training that will run in plain values by name, for programs."""
+    plan, parameters = training.plan, list(training.model.parameters())
+    return {
+        "run": str(training.folder.path),
+        "parameters": sum(parameter.numel() for parameter in parameters),
+        "trained_parameters": sum(parameter.numel() for parameter in parameters if parameter.requires_grad),
+        "training_examples": sum(len(group.examples) for group in training.groups),
+        "training_groups": len(training.groups),
+        "validation_examples": len(training.val_examples),
+        "validations": plan.validations if training.validation else 0,
+        "forward_passes": training.forward_passes,
+        "precision": training.setup.precision.describe(),
+        "decoder": training.train_loader.decoder.describe(),
+        "weights": [
+            {
+                "file": str(report.source),
+                "loaded": len(report.loaded),
+                "new": list(report.new),
+                "ignored": {reason: len(keys) for reason, keys in report.ignored.items()},
+                "outputs": {what: count for what, count, _ in report.head},
+            }
+            for report in training.reports
+        ],
+        "devices": list(training.devices),
+        "notes": list(training.notes),
+        "processes": len(training.devices),
+        "steps": plan.total_steps,
+        "epochs": plan.epochs,
+        "global_batch": plan.layout.global_batch,
+        "visual_tokens": training.cost.visual_tokens,
+        "clip_flops": training.cost.clip,
+        "pair_flops": training.cost.pair,
+    }
+
+
+def describe_training(training: Training) -> list[str]:
+    """Return one line per subject, for a person."""
+    facts, plan, layout, config = training_facts(training), training.plan, training.plan.layout, training.config
+    average = f", averaged with decay {config.ema_decay}" if config.ema_decay is not None else ""
+    every = f", one every {plan.validate_every:,} steps" if facts["validations"] > 1 else ""
+    groups, passes = f"{facts['training_groups']:,} groups", plural(facts["forward_passes"], "forward pass", "es")
+    names = training.devices
+    devices = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
+    encoder = training.model.visual_encoder.describe(training.setup.recipe.data.frame_size)
+    resumed = training.resumption.describe(plan.total_steps) if training.resumption else ""
+    return [
+        *(line for report in training.reports for line in report.summary().splitlines()),
+        f"model      {facts['parameters']:,} parameters, {facts['trained_parameters']:,} trained{average}",
+        *(f"optimiser  {group}" for group in describe_groups(training.parameter_groups, config)),
+        *([f"frozen     {', '.join(config.freeze)}"] if config.freeze else []),
+        f"encoder    {encoder}",
+        f"cost       {training.cost.describe()}",
+        (
+            f"data       {facts['training_examples']:,} training examples in {groups}, "
+            f"{facts['validation_examples']:,} validation examples"
+        ),
+        (
+            f"training   {plan.total_steps:,} steps, {plural(plan.epochs, 'epoch')}, "
+            f"{plural(facts['validations'], 'validation')}{every}"
+        ),
+        (
+            f"batch      {len(layout.step(1))} groups per step: {plural(len(names), 'process', 'es')}, "
+            f"{passes} of up to {min(layout.batch_size, len(layout.step(1)))} groups"
+        ),
+        f"device     {devices}, {facts['precision']}",
+        f"decoder    {facts['decoder']}",
+        *(f"note       {note}" for note in training.notes),
+        f"run        {facts['run']}{resumed}",
+    ]

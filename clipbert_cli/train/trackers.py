@@ -78,9 +78,6 @@ class Kind(NamedTuple):
     begin: Callable[[TrackedRun], Tracker]
 
 
-# ------------------------------------------------------------------------------------------------ the trackers
-
-
 class TensorBoard:
     """Events in the run's folder."""
 
@@ -187,9 +184,6 @@ def check_installed(names: Sequence[str]) -> None:
             raise UsageError(
                 f"train.trackers has {name}, which is not installed", hint=f"pip install 'clipbert[{name}]'"
             )
-
-
-# ------------------------------------------------------------------------------------------------ the thread
 
 
 class InBackground(Sink):

@@ -39,11 +39,10 @@ from clipbert_cli.task.coverage import (
     unlearned_answers,
     unread_words,
 )
-from clipbert_cli.train.logs import JsonLines, Sink
+from clipbert_cli.train.logs import Announce, JsonLines, Sink, unnoticed
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
 from clipbert_cli.train.optim import parameter_groups
-from clipbert_cli.train.phases import Announce, unnoticed
 from clipbert_cli.train.plan import Plan
 from clipbert_cli.train.resume import Resumption, groups_digest, same_threads
 from clipbert_cli.train.session import Session

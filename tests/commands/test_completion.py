@@ -19,8 +19,7 @@ from typer.main import get_command
 from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.registry import CONVERTERS
 from clipbert_cli.commands.app import app
-from clipbert_cli.commands.completion import candidates, complete
-from clipbert_cli.commands.completion_cursor import find_cursor
+from clipbert_cli.commands.completion import candidates, complete, find_cursor
 from clipbert_cli.recipe.load import list_recipes, load_recipe
 from clipbert_cli.recipe.settings import all_settings, annotation_at, bare
 from clipbert_cli.task.registry import TASKS

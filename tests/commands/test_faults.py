@@ -233,7 +233,7 @@ def test_a_disk_that_is_full_while_packing_is_one_message_and_the_next_pack_goes
     at_once: int,
     add: bool,
 ) -> None:
-    monkeypatch.setattr("clipbert_cli.store.writer._COMMIT_KEYS", at_once)
+    monkeypatch.setattr("clipbert_cli.store.environment._COMMIT_KEYS", at_once)
     words = ["pack", made_data / "videos", disk / "store", "--workers", "0"]
     if add:
         first, *_ = sorted((made_data / "videos").iterdir())

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from running import TINY, Clipbert, ClipbertProcess, Finished, as_options
 
-from clipbert_cli.profile import flops
+from clipbert_cli.model import flops
 
 PHASES = ["data", "copy", "forward", "backward", "communication", "optimizer", "other"]
 STEPS = "train.max_steps=12"  # 3 to warm up, 4 after those that are timed: up to 5 are

@@ -18,8 +18,8 @@ from store_content import original_store
 
 from clipbert_cli.files import lock
 from clipbert_cli.store import records
+from clipbert_cli.store.ingest import Transcode
 from clipbert_cli.store.pack import pack_media
-from clipbert_cli.store.transcode import Transcode
 
 
 def refuse(clipbert: Clipbert, where: Path, command: str, message: str) -> None:
@@ -66,7 +66,7 @@ def stop(world: Path, source: str, store: str, **settings: object) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("clipbert_cli.store.writer._COMMIT_KEYS", 1)
+        patch.setattr("clipbert_cli.store.environment._COMMIT_KEYS", 1)
         with pytest.raises(KeyboardInterrupt):
             pack_media([world / source], world / store, on_progress=interrupt, **settings)
 

@@ -17,7 +17,7 @@ from clipbert_cli.build import build_task
 from clipbert_cli.errors import PredictionsError
 from clipbert_cli.infer import prediction_lines as module
 from clipbert_cli.infer.prediction_lines import TextList, prediction_lines
-from clipbert_cli.infer.score import Scored, evaluate
+from clipbert_cli.infer.score import evaluate
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.printable import COUNTED
 from clipbert_cli.recipe.load import load_recipe
@@ -86,7 +86,7 @@ class Split:
         self.preds.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
     def score(self, **options: Any) -> dict[str, Any]:
-        return evaluate(self.preds, *self.read(), scored=Scored(**options))
+        return evaluate(self.preds, *self.read(), **options).metrics
 
     def refusal(self, **options: Any) -> str:
         with pytest.raises(PredictionsError) as refused:
@@ -162,9 +162,9 @@ def test_parts_that_list_the_texts_in_another_order_are_put_together(split: Spli
 def test_a_folder_of_scores_has_the_score_of_the_lines(split: Split) -> None:
     before = split.score()
     folder = score_folder(split)
-    assert evaluate(folder, *split.read()) == before
+    assert evaluate(folder, *split.read()).metrics == before
     split.records = shuffled(split.records, 5)
-    assert evaluate(folder, *split.read()) == before
+    assert evaluate(folder, *split.read()).metrics == before
     split.records[3]["caption"] = "something else"
     with pytest.raises(PredictionsError, match=r"1 of 14 texts of the split have no scores; the first: 'v\d', 'someth"):
         evaluate(folder, *split.read())

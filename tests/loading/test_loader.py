@@ -16,8 +16,7 @@ from made_media import video
 
 from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import ClipbertError, DecodeError, StoreError
-from clipbert_cli.loading.collate import CollateTexts
-from clipbert_cli.loading.dataset import GroupDataset, Item, MediaSettings, OnBadMedia, Position
+from clipbert_cli.loading.dataset import CollateTexts, GroupDataset, Item, MediaSettings, OnBadMedia, Position
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.loading.mixture import Mixture
 from clipbert_cli.loading.order import OrderedBatches, TrainingBatches

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipbert_cli.loading.lookahead import lookahead
+from clipbert_cli.loading.prefetch import lookahead
 
 
 def counted(stop: int, made: list[int]) -> Iterator[int]:

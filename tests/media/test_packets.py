@@ -13,7 +13,7 @@ import pytest
 from made_media import marked_frame, read_index, video, vp8_with_hidden_frames
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media import packet_scan as scan
+from clipbert_cli.media import probe as scan
 from clipbert_cli.media.frames import rgb_frames
 from clipbert_cli.media.packets import PacketTable, decode_packets, plan
 from clipbert_cli.media.probe import ProbedVideo, probe_video

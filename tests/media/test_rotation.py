@@ -19,9 +19,9 @@ from clipbert_cli.media.canvas import resize_pad, upright
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling
+from clipbert_cli.store.ingest import Transcode, transcode_video
 from clipbert_cli.store.records import video_info, video_record
 from clipbert_cli.store.source import MediaFolder
-from clipbert_cli.store.transcode import Transcode, transcode_video
 from clipbert_cli.types import Rotation
 
 ONE = 1 << 16

@@ -16,7 +16,7 @@ from clipbert_cli.errors import RecipeError, WeightsError
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.hf_encoder import quiet_transformers
-from clipbert_cli.model.starting import StartingFiles, load_start, plan_model
+from clipbert_cli.model.pretrained import StartingFiles, load_start, plan_model
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig
 from clipbert_cli.text.tokenizer import Tokenizer
 

@@ -29,8 +29,7 @@ from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.freezing import freeze
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, quiet_transformers
-from clipbert_cli.model.hf_families import NUMBERS
-from clipbert_cli.model.hf_files import VisionModel, read_pixels, read_vision_model
+from clipbert_cli.model.hf_files import NUMBERS, VisionModel, read_pixels, read_vision_model
 from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
 from clipbert_cli.model.weights.vision import load_vision_model
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig

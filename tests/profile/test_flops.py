@@ -7,9 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from clipbert_cli.model.flops import flop_counter
-from clipbert_cli.profile import flops
-from clipbert_cli.profile.flops import matrix_product_rate
+from clipbert_cli.model import flops
+from clipbert_cli.model.flops import flop_counter, matrix_product_rate
 
 
 def test_a_layer_counts_forward_and_backward() -> None:

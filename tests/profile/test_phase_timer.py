@@ -7,7 +7,7 @@ import torch
 
 from clipbert_cli.profile import phase_timer
 from clipbert_cli.profile.phase_timer import PhaseTimer
-from clipbert_cli.train.phases import PHASES
+from clipbert_cli.train.logs import PHASES
 
 
 class Ticks:

@@ -7,8 +7,7 @@ import re
 import pytest
 from running import Clipbert
 
-from clipbert_cli.recipe.other_names import _OTHER_NAMES, ours
-from clipbert_cli.recipe.settings import all_settings, called, is_used_at_inference
+from clipbert_cli.recipe.settings import _OTHER_NAMES, all_settings, called, is_used_at_inference, ours
 
 
 def test_every_setting_with_another_name_exists() -> None:

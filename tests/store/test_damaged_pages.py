@@ -17,8 +17,7 @@ from clipbert_cli.loading.dataset import FailedItem, GroupDataset, Item, MediaSe
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.store.lmdb_store import open_media, open_store
 from clipbert_cli.store.pack import pack_media
-from clipbert_cli.store.scan import scan_store
-from clipbert_cli.store.verify import verify_store
+from clipbert_cli.store.verify import scan_store, verify_store
 from clipbert_cli.types import Example, Group
 
 PAGE = 4096
@@ -88,7 +87,7 @@ def test_training_takes_another_item_in_place_of_one_on_a_damaged_page(bad: str,
         assert isinstance(plain, FailedItem if name == bad else Item)
     replaced = GroupDataset(groups, source, SETTINGS, seed=1, on_bad_media="replace")[Position(0, NAMES.index(bad))]
     assert isinstance(replaced, Item)
-    assert [each.media_id for each in replaced.instead_of] == [bad] * len(replaced.instead_of)
+    assert [each.group.media_id for each in replaced.instead_of] == [bad] * len(replaced.instead_of)
     with pytest.raises(DecodeError, match=f"video '{bad}' in .*: its page of the store is damaged"):
         load_clips(source, bad, SETTINGS, np.random.default_rng(0))
 

@@ -12,16 +12,15 @@ import pytest
 from running import TINY, Clipbert, as_options
 
 from clipbert_cli.errors import StoreError
-from clipbert_cli.media_ids import media_id_of
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.store.lmdb_store import LmdbStore, open_media
 from clipbert_cli.store.near_misses import fix, near_misses
 from clipbert_cli.store.pack import pack_media
 from clipbert_cli.store.records import MANIFEST_KEY
-from clipbert_cli.store.scan import scan_store
 from clipbert_cli.store.source import MediaBytes, MediaFolder
+from clipbert_cli.store.verify import scan_store
 from clipbert_cli.train.setup import prepare_training
-from clipbert_cli.types import MediaNames
+from clipbert_cli.types import MediaNames, media_id_of
 
 FILE = "set data.media_id: name"
 PATH = "set data.media_id: path"

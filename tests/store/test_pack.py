@@ -21,10 +21,9 @@ from store_content import content, names, original_store
 from clipbert_cli.errors import ClipbertError, DecodeError, OutputError, StoreError, UsageError
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.store import records
-from clipbert_cli.store.ingest import Candidate, Ingested, ingest
+from clipbert_cli.store.ingest import Candidate, Ingested, Transcode, ingest
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
-from clipbert_cli.store.transcode import Transcode
 from clipbert_cli.store.verify import verify_store
 
 
@@ -306,8 +305,8 @@ def test_a_place_that_cannot_be_written_is_named(videos: Path) -> None:
 
 
 def test_the_map_grows_and_the_file_stays_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipbert_cli.store.writer._FIRST_MAP_BYTES", 2**16)
-    monkeypatch.setattr("clipbert_cli.store.writer._COMMIT_BYTES", 2**18)
+    monkeypatch.setattr("clipbert_cli.store.environment._FIRST_MAP_BYTES", 2**16)
+    monkeypatch.setattr("clipbert_cli.store.environment._COMMIT_BYTES", 2**18)
     rng = np.random.default_rng(0)
     for index in range(12):
         (tmp_path / f"{index}.bmp").write_bytes(image(rng.integers(0, 255, (200, 200, 3), dtype=np.uint8), "bmp"))

@@ -14,9 +14,9 @@ from made_media import video
 from store_content import content, names
 
 from clipbert_cli.errors import StoreError
+from clipbert_cli.store.ingest import Transcode
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
-from clipbert_cli.store.transcode import Transcode
 
 
 def test_an_interrupt_keeps_what_is_done_and_the_next_pack_goes_on(videos: Path, tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ WAITING = """
 import sys, time
 from pathlib import Path
 from clipbert_cli.store import pack as packing
-from clipbert_cli.store import writer as store_writer
+from clipbert_cli.store import environment as store_writer
 where = sys.argv[3]
 store_writer._COMMIT_KEYS = 1
 if where == "publish":
@@ -132,7 +132,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from clipbert_cli.store import pack as packing
-from clipbert_cli.store import writer as store_writer
+from clipbert_cli.store import environment as store_writer
 from clipbert_cli.errors import OutputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
 store_writer._COMMIT_BYTES = int(sys.argv[4])
@@ -190,7 +190,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from clipbert_cli.store import pack as packing
-from clipbert_cli.store import writer as store_writer
+from clipbert_cli.store import environment as store_writer
 store_writer._COMMIT_KEYS = 1
 print("here", flush=True)
 packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]))

@@ -13,7 +13,7 @@ from running import under_other_memory
 
 from clipbert_cli.media.frames import rgb_frames
 from clipbert_cli.media.probe import probe_video
-from clipbert_cli.store.transcode import Transcode, transcode_video
+from clipbert_cli.store.ingest import Transcode, transcode_video
 
 
 def smooth(codec: str, container: str, pix_fmt: str, *, tags: tuple[int, int] | None = None) -> bytes:
@@ -68,7 +68,7 @@ def test_colours_stay(codec: str, container: str, pix_fmt: str, tags: tuple[int,
 def test_a_video_becomes_the_same_bytes_whatever_is_in_memory(width: int, height: int, gop: int) -> None:
     """None of these heights is a multiple of 8 rows of macroblocks, where x264's tree of macroblocks reads too far."""
     printed = under_other_memory(
-        "import zlib; from clipbert_cli.store.transcode import Transcode, transcode_video\n"
+        "import zlib; from clipbert_cli.store.ingest import Transcode, transcode_video\n"
         "import sys; sys.path.insert(0, 'tests'); from made_media import video\n"
         f"source = video(40, width={width}, height={height}, codec='mpeg4')\n"
         f"print(zlib.crc32(source), zlib.crc32(transcode_video(source, Transcode(long_side=360, gop={gop}))))"

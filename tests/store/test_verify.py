@@ -14,11 +14,10 @@ from clipbert_cli.loading.dataset import MediaSettings, load_clips
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store import records
-from clipbert_cli.store.contact_sheet import contact_sheet
 from clipbert_cli.store.lmdb_store import open_media, open_store
 from clipbert_cli.store.pack import pack_media
-from clipbert_cli.store.scan import scan_store
-from clipbert_cli.store.verify import verify_store
+from clipbert_cli.store.sampled_clips import contact_sheet
+from clipbert_cli.store.verify import scan_store, verify_store
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from clipbert_cli.task.coverage import (
     unread_words,
 )
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.text.answer_forms import normal_form
+from clipbert_cli.text.annotations import normal_form
 from clipbert_cli.text.tokenizer import Tokenizer
 from clipbert_cli.types import Example
 

@@ -13,7 +13,7 @@ from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.image_qa import ImageQa
 from clipbert_cli.task.intervals import Resampling, proportion_interval
-from clipbert_cli.task.measures import compare, comparison_tables, intervals_of
+from clipbert_cli.task.metrics import compare, comparison_tables, intervals_of
 from clipbert_cli.task.multiple_choice import MultipleChoice
 from clipbert_cli.task.open_ended_qa import OpenEndedQa
 from clipbert_cli.task.pretraining import Pretraining

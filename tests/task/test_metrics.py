@@ -10,7 +10,7 @@ from goldens import golden_json
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.image_qa import ImageQa
-from clipbert_cli.task.metrics import accuracy_by_type, ranks, retrieval_metrics
+from clipbert_cli.task.metrics import ranks
 from clipbert_cli.task.multiple_choice import MultipleChoice
 from clipbert_cli.task.open_ended_qa import OpenEndedQa
 from clipbert_cli.task.retrieval import Retrieval
@@ -121,10 +121,12 @@ def test_of_equal_scores_the_lower_index_ranks_first() -> None:
 def test_a_video_with_several_captions_has_the_rank_of_its_best_one() -> None:
     """Captions 0 and 1 belong to video 0; caption 0 is its best of all, caption 1 its worst."""
     scores = np.array([[0.9, 0.1], [0.2, 0.3], [0.5, 0.8]], dtype=np.float32)
-    best = retrieval_metrics(scores, [0, 0, 1])
+    examples = [Example(None, media, (text,)) for media, text in (("0", "a"), ("0", "b"), ("1", "c"))]
+    fields = {PredictionKey(str(media)): {"scores": scores[:, media]} for media in (0, 1)}
+    best = Retrieval(ObjectiveConfig(), InferConfig(), None).score(fields, examples)
     assert best["recall_at_1"] == pytest.approx(100 * 2 / 3)
     assert best["video_to_text"]["recall_at_1"] == 100
-    last = retrieval_metrics(scores, [0, 0, 1], one_text_per_media=True)
+    last = Retrieval(ObjectiveConfig(as_original=True), InferConfig(), None).score(fields, examples)
     assert last["video_to_text"]["mean_rank"] == 2  # ranks 3 and 1
 
 
@@ -141,10 +143,13 @@ def check(metrics: dict, case: dict) -> None:
 
 
 def test_examples_without_a_type_count_in_the_overall_accuracy_only() -> None:
-    metrics = accuracy_by_type([1, 0, 1], ["what", None, "what"])
+    task = OpenEndedQa(ObjectiveConfig(), InferConfig(), None)
+    examples = [Example(None, f"v{number}", ("?",), "yes", kind) for number, kind in enumerate(("what", None, "what"))]
+    fields = {each.key: {"answer": "yes" if each.answer_type else "no"} for each in examples}
+    metrics = task.score(fields, examples)
     assert metrics == {
         "accuracy": pytest.approx(200 / 3),
         "count": 3,
         "by_type": {"what": {"accuracy": 100.0, "count": 2}},
     }
-    assert accuracy_by_type([], [])["accuracy"] == 0.0
+    assert task.score({}, [])["accuracy"] == 0.0

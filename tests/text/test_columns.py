@@ -3,8 +3,7 @@
 import pytest
 
 from clipbert_cli.task.registry import TASKS, task_class
-from clipbert_cli.text.columns import Columns, unmatched
-from clipbert_cli.text.fields import FIELDS, Record
+from clipbert_cli.text.fields import FIELDS, Columns, Record, unmatched
 
 
 def columns(*records, names=None):

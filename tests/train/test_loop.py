@@ -15,7 +15,7 @@ from small_training import CPU, batch, config, run, trainer, weight
 from clipbert_cli.errors import RunError
 from clipbert_cli.runtime.precision import Precision
 from clipbert_cli.train import loop
-from clipbert_cli.train.phases import Phase, unnoticed
+from clipbert_cli.train.logs import Phase, unnoticed
 from clipbert_cli.types import Batch
 
 

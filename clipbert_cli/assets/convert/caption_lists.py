@@ -1,4 +1,4 @@
-"""Captions of video data sets as CLIP4Clip and Frozen in Time keep them: lists of videos, and one file of captions.
+"""Captions of video data sets as CLIP4Clip and Frozen in Time keep them, and paragraphs of DiDeMo and ActivityNet.
 
     train_list.txt, val_list_jsfusion.txt, ...     one media id per line
     raw-captions.pkl                               media id -> captions, each a list of words (MSVD, LSMDC)
@@ -7,16 +7,21 @@
     jsfusion_val_caption_idx.pkl                   media id -> which of its captions the test "1k-A" uses
 
 A list `NAME_list_CUT.txt` becomes `NAME_CUT.jsonl`, one record per caption.
+
+For retrieval by paragraphs, all sentences about one video of DiDeMo or ActivityNet Captions are joined into one text.
+The order in which the original joined the sentences is not published. Here it is the order of the source files, which
+later work uses.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from clipbert_cli.assets.convert import raw_files
+from clipbert_cli.assets.convert.raw_files import Record, find, media_name, one_line, read_json, read_records, stem
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.foreign import read_text_lines
@@ -131,3 +136,54 @@ def _chosen_captions(raw: Path) -> dict[str, int]:
     if not isinstance(content, dict) or not all(type(index) is int for index in content.values()):
         raise AnnotationError(f"{path}: an object of media ids and numbers of captions was expected")
     return {str(video): index for video, index in content.items()}
+
+
+def convert_didemo(raw: Path, writer: RecordWriter) -> None:
+    """Convert {train,val,test}_data.json. The media id is the stem of the video file.
+
+    The files name one video with several endings; the descriptions of all of them belong together.
+    """
+    for split in ("train", "val", "test"):
+        _write(writer, f"{split}.jsonl", _didemo_sentences(find(raw, f"{split}_data.json")))
+    writer.warn_if_shared("train.jsonl", "val.jsonl", "test.jsonl")
+
+
+def _didemo_sentences(path: Path) -> Iterator[tuple[str, str]]:
+    for record in read_records(path):
+        yield media_name(stem(record.field("video")), record.where), record.field("description")
+
+
+def convert_anet(raw: Path, writer: RecordWriter) -> None:
+    """Convert train.json to train.jsonl and val_1.json to dev.jsonl.
+
+    The media id is the key, `v_` and the YouTube id, which is the name of the official video files.
+    """
+    for source, split in (("train", "train"), ("val_1", "dev")):
+        _write(writer, f"{split}.jsonl", _anet_sentences(find(raw, f"{source}.json")))
+    writer.warn_if_shared("train.jsonl", "dev.jsonl")
+
+
+def _anet_sentences(path: Path) -> Iterator[tuple[str, str]]:
+    document = read_json(path)
+    if not isinstance(document, dict):
+        raise AnnotationError(f"{path}: an object with one entry per video was expected")
+    for video, fields in document.items():
+        entry = Record(f"{path}, {video}", fields)
+        sentences, timestamps = entry.field("sentences", kind=list), entry.field("timestamps", kind=list)
+        # Each sentence describes one segment: another number of segments means that sentences are missing.
+        if len(sentences) != len(timestamps):
+            raise entry.error(f"{len(sentences)} sentences and {len(timestamps)} timestamps")
+        for sentence in sentences:
+            if not isinstance(sentence, str):
+                raise entry.error(f"a sentence is {sentence!r}: text was expected")
+            yield media_name(video, entry.where), sentence
+
+
+def _write(writer: RecordWriter, name: str, sentences: Iterable[tuple[str, str]]) -> None:
+    """Write one record per video, in the order in which the videos first appear; blank sentences are left out."""
+    videos: dict[str, list[str]] = {}
+    for video, sentence in sentences:
+        if text := one_line(sentence):
+            videos.setdefault(video, []).append(text)
+    records = ({"caption": " ".join(texts), "clip_name": video} for video, texts in videos.items())
+    writer.records(name, records, media="clip_name", words=("caption",))

@@ -35,9 +35,6 @@ def video_number(video: str) -> int:
     return int(video.removeprefix("video"))
 
 
-# ------------------------------------------------------------------------------------------ retrieval
-
-
 def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
     """Convert MSRVTT_data.json and MSRVTT_JSFUSION_test.csv, and retrieval_val.json if it is there.
 
@@ -100,9 +97,6 @@ def _choose_validation(captions: list[dict[str, Any]], held_out: set[str]) -> li
     ]
 
 
-# ------------------------------------------------------------------------------------------ multiple choice
-
-
 def convert_multiple_choice(raw: Path, writer: RecordWriter) -> None:
     """Convert msrvtt_mc_test.jsonl or .json (records), or the original MSR_MC_test.csv (a1 to a5, tab-separated)."""
     path = raw_files.find(raw, "msrvtt_mc_test.jsonl", "msrvtt_mc_test.json", "MSR_MC_test.csv")
@@ -140,9 +134,6 @@ def _choice_table(path: Path, writer: RecordWriter) -> list[tuple[str, list[str]
         writer.warnings.append(f"{path.name}: no answer is 0 or {OPTIONS}: they are taken as counted from 0")
     first = 1 if OPTIONS in answers else 0
     return [(video, options, answer - first) for video, options, answer in rows]
-
-
-# ------------------------------------------------------------------------------------------ questions
 
 
 def convert_questions(raw: Path, writer: RecordWriter) -> None:

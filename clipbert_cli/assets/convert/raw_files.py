@@ -97,9 +97,6 @@ def media_name(name: str, where: str) -> str:
     return name
 
 
-# ------------------------------------------------------------------------------------------ files
-
-
 def find(raw: Path, *names: str) -> Path:
     """Return the file under `raw` that has one of `names`; an earlier name wins.
 
@@ -222,9 +219,6 @@ def read_table(path: Path, *, separator: str, columns: Sequence[str] | None = No
             yield Record(where, dict(zip(header, row, strict=True)))
     except (csv.Error, UnreadableError) as exc:
         raise AnnotationError(f"{path}: no table of text: {exc}", hint="get the file again") from exc
-
-
-# ------------------------------------------------------------------------------------------ fields
 
 
 def stem(name: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert_cli.assets.catalog import AssetPart, Catalog
@@ -13,7 +12,6 @@ from clipbert_cli.assets.convert import (
     msrvtt,
     msvd,
     next_qa,
-    paragraphs,
     tgif_qa,
     visual_genome,
     vqa,
@@ -29,8 +27,8 @@ CONVERTERS: dict[str, Callable[[Path, RecordWriter], None]] = {
     "msrvtt_retrieval": msrvtt.convert_retrieval,
     "msrvtt_mc": msrvtt.convert_multiple_choice,
     "msrvtt_qa": msrvtt.convert_questions,
-    "didemo_retrieval": paragraphs.convert_didemo,
-    "anet_retrieval": paragraphs.convert_anet,
+    "didemo_retrieval": caption_lists.convert_didemo,
+    "anet_retrieval": caption_lists.convert_anet,
     "tgif_qa": tgif_qa.convert,
     "msvd_retrieval": caption_lists.convert,
     "msvd_qa": msvd.convert_questions,
@@ -40,16 +38,11 @@ CONVERTERS: dict[str, Callable[[Path, RecordWriter], None]] = {
 }
 
 
-@dataclass(frozen=True)
-class Conversion:
-    """The result of a conversion: the count of each file, and warnings for the user."""
-
-    counts: dict[str, OutputCount]
-    warnings: tuple[str, ...]
-
-
-def run_converter(name: str, raw: Path, folder: Path, part: AssetPart | None) -> Conversion:
+def run_converter(name: str, raw: Path, folder: Path, part: AssetPart | None) -> RecordWriter:
     """Convert the original files in `raw` into `folder`, and compare the counts with those of `part`.
+
+    Returns:
+        The count of each file, and warnings for the user.
 
     Raises:
         UsageError: there is no converter of this name.
@@ -59,7 +52,8 @@ def run_converter(name: str, raw: Path, folder: Path, part: AssetPart | None) ->
         raise UsageError(f"{name!r}: no converter of this name", hint=f"there are {', '.join(CONVERTERS)}")
     with record_writer(folder) as writer:
         CONVERTERS[name](raw, writer)
-    return Conversion(writer.counts, (*writer.warnings, *(_count_warnings(part, writer.counts) if part else ())))
+    writer.warnings += _count_warnings(part, writer.counts) if part else ()
+    return writer
 
 
 def part_of(catalog: Catalog, converter: str) -> AssetPart | None:

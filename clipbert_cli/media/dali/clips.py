@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ import numpy as np
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.bitstream import NalFormat, is_one_shown_frame
 from clipbert_cli.media.dali.mp4 import write_mp4
-from clipbert_cli.media.dali.parameter_sets import UnusualError, coded_picture
+from clipbert_cli.media.dali.parameter_sets import CodedPicture, UnusualError, coded_picture
 from clipbert_cli.media.packets import Buffer, PacketSpan, PacketTable, plan
 from clipbert_cli.media.sampling import FrameIndices
 from clipbert_cli.types import VideoInfo
@@ -62,15 +63,6 @@ class EncodedClips:
     coded: tuple[int, int]
     offset: tuple[int, int] = (0, 0)
     orientation: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class _Stream:
-    """The set-up of a video's segments, and the decoded pictures: see `EncodedClips`."""
-
-    extradata: bytes
-    coded: tuple[int, int]
-    offset: tuple[int, int] = (0, 0)
 
 
 def video_segments(
@@ -137,7 +129,7 @@ def why_not(info: VideoInfo, table: PacketTable | None, decoder: Decoder) -> str
     return ""
 
 
-def _stream(info: VideoInfo, table: PacketTable, decoder: Decoder) -> _Stream:
+def _stream(info: VideoInfo, table: PacketTable, decoder: Decoder) -> CodedPicture:
     """Return the set-up with which DALI decodes a video.
 
     Raises:
@@ -153,7 +145,7 @@ def _stream(info: VideoInfo, table: PacketTable, decoder: Decoder) -> _Stream:
     if table.codec in ("h264", "hevc"):
         stream = _cropped_stream(info, table)
     else:
-        stream = _Stream(table.extradata, (info.height, info.width))
+        stream = CodedPicture((info.height, info.width), (info.height, info.width), table.extradata)
     if decoder.device_type == "cpu":
         return stream
     height, width = stream.coded
@@ -165,7 +157,7 @@ def _stream(info: VideoInfo, table: PacketTable, decoder: Decoder) -> _Stream:
     return stream
 
 
-def _cropped_stream(info: VideoInfo, table: PacketTable) -> _Stream:
+def _cropped_stream(info: VideoInfo, table: PacketTable) -> CodedPicture:
     nal_format = NalFormat.of(table.codec, table.extradata)
     if nal_format is None or not nal_format.length_size:
         raise UnusualError("start codes separate its units")
@@ -173,29 +165,22 @@ def _cropped_stream(info: VideoInfo, table: PacketTable) -> _Stream:
     if not is_usual:
         raise UnusualError(f"its profile {table.extradata[1]} of {table.codec} is not 8 bits in 4:2:0")
     picture = coded_picture(table.codec, table.extradata)
-    if (picture.height, picture.width) != (info.height, info.width):
+    if picture.shown != (info.height, info.width):
         raise UnusualError("its parameter sets state another size than its frames have")
-    coded = picture.coded_height, picture.coded_width
-    if coded == (info.height, info.width):
-        return _Stream(table.extradata, coded)
-    return _Stream(picture.extradata, coded, (picture.top, picture.left))
+    return picture if picture.coded != picture.shown else dataclasses.replace(picture, extradata=table.extradata)
 
 
-def _fits(table: PacketTable, stream: _Stream, payloads: Sequence[bytes], decoder: Decoder) -> bool:
+def _fits(table: PacketTable, stream: CodedPicture, payloads: Sequence[bytes], decoder: Decoder) -> bool:
     """Return whether DALI decodes these packets rightly, and gives one frame for each."""
     # VP9 states its profile in every frame (VP9 bitstream, 6.2: uncompressed_header); profile 0 is 8 bits, 4:2:0.
     if table.codec == "vp9" and payloads[0][0] & 0x30:
         return False
     if decoder.device_type == "cpu":
         return True
-    if stream.extradata != table.extradata and _states_sets(table, payloads):
+    nal_format = NalFormat.of(table.codec, table.extradata)
+    if stream.extradata != table.extradata and nal_format and any(map(nal_format.parameter_sets, payloads)):
         return False  # A packet's own parameter sets would crop the pictures again.
     return _gives_one_frame_per_packet(table, payloads)
-
-
-def _states_sets(table: PacketTable, payloads: Sequence[bytes]) -> bool:
-    nal_format = NalFormat.of(table.codec, table.extradata)
-    return nal_format is not None and any(nal_format.parameter_sets(payload) for payload in payloads)
 
 
 def _shown_after_entry(table: PacketTable, span: PacketSpan) -> list[int] | None:

@@ -38,11 +38,12 @@ def write_mp4(
     """
     # Composition offsets must not be negative, so all frames are shown later by the largest lead of a packet.
     delay = max(0, *(number - place for number, place in enumerate(order)))
-    offsets = [place + delay - number for number, place in enumerate(order)]
+    offsets = (place + delay - number for number, place in enumerate(order))
+    runs = [(sum(1 for _ in run), offset) for offset, run in groupby(offsets)]
     table = [
         _full_box(b"stsd", struct.pack(">I", 1) + _sample_entry(codec, extradata, width, height)),
         _full_box(b"stts", struct.pack(">3I", 1, len(packets), 1)),
-        _full_box(b"ctts", _run_lengths(offsets)),
+        _full_box(b"ctts", struct.pack(">I", len(runs)) + b"".join(struct.pack(">2I", *run) for run in runs)),
         _full_box(b"stss", struct.pack(">2I", 1, 1)),
         _full_box(b"stsc", struct.pack(">4I", 1, 1, len(packets), 1)),
         _full_box(b"stsz", struct.pack(f">2I{len(packets)}I", 0, len(packets), *map(len, packets))),
@@ -64,11 +65,6 @@ def _full_box(name: bytes, content: bytes, *, version: int = 0, flags: int = 0) 
 
 def _chunk_offset(offset: int) -> bytes:
     return _full_box(b"stco", struct.pack(">2I", 1, offset))  # all packets are one chunk
-
-
-def _run_lengths(values: Sequence[int]) -> bytes:
-    runs = [(sum(1 for _ in run), value) for value, run in groupby(values)]
-    return struct.pack(">I", len(runs)) + b"".join(struct.pack(">2I", *run) for run in runs)
 
 
 def _movie(table: bytes, duration: int, width: int, height: int) -> bytes:

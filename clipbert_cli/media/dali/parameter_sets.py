@@ -30,16 +30,15 @@ class CodedPicture:
     """The size of coded pictures and the part of them that is shown, in pixels.
 
     Args:
+        coded, shown: (height, width).
         extradata: the stream's set-up with an SPS that shows the whole coded picture.
+        offset: (top, left) of the shown part.
     """
 
-    coded_height: int
-    coded_width: int
-    top: int
-    left: int
-    height: int
-    width: int
+    coded: tuple[int, int]
+    shown: tuple[int, int]
     extradata: bytes
+    offset: tuple[int, int] = (0, 0)
 
 
 class _Bits:
@@ -87,7 +86,7 @@ def coded_picture(codec: str, extradata: bytes) -> CodedPicture:
     text += "0" * (-len(text) % 8)
     unit = _TO_ESCAPE.sub(b"\x00\x00\x03", bytes(int(text[at : at + 8], 2) for at in range(0, len(text), 8)))
     uncropped = extradata[: start - 2] + len(unit).to_bytes(2, "big") + unit + extradata[end:]
-    return CodedPicture(*coded, top, left, height, width, uncropped)
+    return CodedPicture(coded, (height, width), uncropped, (top, left))
 
 
 def _avcc_sps(extradata: bytes) -> tuple[int, int]:

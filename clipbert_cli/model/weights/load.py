@@ -125,8 +125,12 @@ def load_weights(
     file = read_weights(Path(source))
     form = expect_format(file, parts)
     saved = description_beside(file.path)
-    if parts != "visual":
-        _check_vocabulary(file, saved.vocabulary if saved else None, model)
+    vocabularies = {saved.vocabulary if saved else None, model.vocabulary} - {None}
+    if parts != "visual" and len(vocabularies) > 1:
+        raise WeightsError(
+            f"{file.path}: its word embeddings belong to another vocabulary than the one of model.tokenizer",
+            hint="set model.tokenizer to the vocabulary of these weights: the vocab.txt in the folder of their run",
+        )
     head = HeadRows.between(saved.head if saved else None, model.head_spec)
     if not allow_new_head and (head.other or head.rows):
         raise WeightsError(
@@ -145,15 +149,6 @@ def load_weights(
         for name, value in values.items():
             state[name].copy_(value)
     return report
-
-
-def _check_vocabulary(file: WeightFile, stated: str | None, model: ClipBert) -> None:
-    """Raise WeightsError if the file's word embeddings belong to another vocabulary than the model's."""
-    if None not in (stated, model.vocabulary) and stated != model.vocabulary:
-        raise WeightsError(
-            f"{file.path}: its word embeddings belong to another vocabulary than the one of model.tokenizer",
-            hint="set model.tokenizer to the vocabulary of these weights: the vocab.txt in the folder of their run",
-        )
 
 
 def belongs(name: str, parts: Part) -> bool:

@@ -65,7 +65,9 @@ NEVER, ON_RESUME, BY_SET = Change.NEVER, Change.ON_RESUME, Change.BY_SET
 AT_INFERENCE, ALWAYS = Change.AT_INFERENCE, Change.ALWAYS
 
 
-def setting(default: Any, change: Change, meaning: str, *, decides_scores: bool = True) -> Any:
+def setting(
+    default: Any, change: Change, meaning: str, *, decides_scores: bool = True, published_only: bool = False
+) -> Any:
     """Declare a setting.
 
     Args:
@@ -73,8 +75,9 @@ def setting(default: Any, change: Change, meaning: str, *, decides_scores: bool 
         change: where the value may change.
         meaning: one or two sentences for a person who sees the setting for the first time.
         decides_scores: False if the same model and texts get the same scores whatever the value is.
+        published_only: True if another value than the default repeats the original program or fits the original data.
     """
-    extra: dict[str, Any] = {"change": change, "decides_scores": decides_scores}
+    extra: dict[str, Any] = {"change": change, "decides_scores": decides_scores, "published_only": published_only}
     return Field(default, description=meaning, json_schema_extra=extra)
 
 

@@ -47,15 +47,6 @@ from clipbert_cli.recipe.values import (
 
 SET, DATA_ROOT = "--set", "--data-root"
 
-PUBLISHED_ONLY = (
-    "data.clip_times",
-    "data.rotation",
-    "objective.num_labels",
-    "objective.mlm_average",
-    "objective.as_original",
-)
-"""Settings in which recipes named after data sets repeat the original program or fit the original data."""
-
 
 @dataclass(frozen=True)
 class ShippedRecipe:
@@ -251,8 +242,8 @@ def _is_shipped(file: Path) -> bool:
 
 
 def _published(entries: Entries) -> tuple[str, ...]:
-    """Return a sentence for each of `PUBLISHED_ONLY` that comes from a shipped recipe."""
-    found = {key: entries.get(tuple(key.split("."))) for key in PUBLISHED_ONLY}
+    """Return a sentence for each setting that only a published run needs and that comes from a shipped recipe."""
+    found = {key: entries.get(tuple(key.split("."))) for key, each in all_settings().items() if each.published_only}
     return tuple(
         f"{key} is {as_written(entry.value)}, as a published run has it ({entry.origin})"
         for key, entry in found.items()

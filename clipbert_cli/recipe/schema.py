@@ -149,6 +149,7 @@ class DataConfig(Section):
         BY_SET,
         "How clips are placed in a video: `presentation` uses the time at which each frame is shown, `header` computes "
         "times from the container's frame count and rate, as the original ClipBERT does.",
+        published_only=True,
     )
     black_frames: bool = setting(
         False, AT_INFERENCE, "Replace every frame by a black one, to measure how much can be answered without looking."
@@ -189,6 +190,7 @@ class DataConfig(Section):
         AT_INFERENCE,
         "`apply` turns videos and pictures upright, as their file says (display matrix, EXIF orientation). `ignore` "
         "takes them as they are stored, as the original ClipBERT does.",
+        published_only=True,
     )
 
     def check_text_length(self, positions: int) -> None:
@@ -371,6 +373,7 @@ class ObjectiveConfig(Section):
         NEVER,
         "Question answering: number of outputs of the answer layer. null takes the number of answers; a larger number "
         "leaves some without an answer, as the published checkpoints do.",
+        published_only=True,
     )
     normalize_answers: bool = setting(
         False,
@@ -395,6 +398,7 @@ class ObjectiveConfig(Section):
         NEVER,
         "Pretraining: what the loss of masked words is averaged over: the masked words, or all positions of the texts "
         "(`all`, as the original does).",
+        published_only=True,
     )
     as_original: bool = setting(
         False,
@@ -402,6 +406,7 @@ class ObjectiveConfig(Section):
         "Repeat three choices of the original program. Multiple choice cuts long texts at their end, where the "
         "option is, instead of cutting the question. Retrieval from video to text counts only the last caption of "
         "each video. Pretraining also predicts the masked words of texts that belong to another image.",
+        published_only=True,
     )
 
 

@@ -80,8 +80,7 @@ class Setting:
         meaning: what it does.
         expected: what its value must be, such as `a whole number of at least 1`.
         default: its value as YAML, or None if every recipe has to give one.
-        change: where its value may change.
-        decides_scores: whether the scores of a trained model depend on it.
+        change, decides_scores, published_only: as in `setting`, which declares it.
     """
 
     key: str
@@ -90,6 +89,7 @@ class Setting:
     default: str | None
     change: Change
     decides_scores: bool
+    published_only: bool
 
     def facts(self) -> dict[str, str]:
         """Return what to know beside the meaning, each fact by its name."""
@@ -199,7 +199,6 @@ def _settings(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Settin
     for name, field in section.model_fields.items():
         inner, key = bare(field.annotation), ".".join((*path, name))
         if not is_section(inner):
-            extra = field.json_schema_extra
             default = None if field.default is PydanticUndefined else write_yaml({"x": field.default})[2:].strip()
             yield (
                 key,
@@ -208,8 +207,7 @@ def _settings(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Settin
                     meaning=field.description,
                     expected=expected(annotation_at((*path, name))),
                     default=default,
-                    change=extra["change"],
-                    decides_scores=extra["decides_scores"],
+                    **field.json_schema_extra,
                 ),
             )
             inner, name = bare(get_args(inner)[-1]) if get_origin(inner) is dict else None, f"{name}.NAME"

@@ -172,7 +172,7 @@ class MediaStore:
     """The media items of a store that `clipbert pack` made, or of a folder of files, by media id.
 
     Raises:
-        StoreError: nothing is there, or it is neither of both.
+        PathError: nothing is there, or it is neither of both.
     """
 
     def __init__(self, path: str | Path, *, kind: Kind | None = None) -> None:

@@ -2,15 +2,16 @@
 
     ClipbertError            exit 1   failed
     ├── UsageError           exit 2   a wrong option, or options that do not go together
+    │   └── PathError                 another kind of thing at a path than expected, or nothing (path_kinds.py)
     ├── RecipeError          exit 2   all mistakes of a recipe together
     ├── CatalogError         exit 2   all mistakes of a download catalogue together
     ├── UnreadableError      exit 1   a file or text from outside: not regular, too large, not UTF-8, not JSON
     ├── AnnotationError      exit 1   records of a JSONL file: file, line, field, value
-    ├── StoreError           exit 1   a media store: missing, unfinished, or without a media id
+    ├── StoreError           exit 1   a media store: damaged, unfinished, or without a media id
     ├── DecodeError          exit 1   media that cannot be decoded
     │   └── ChangedBytesError         media that are not those their record describes (media/packets.py)
     ├── WeightsError         exit 1   weights that do not fit the model
-    ├── RunError             exit 1   a run folder: exists, missing, incomplete; a training that cannot go on
+    ├── RunError             exit 1   a run folder: exists, incomplete; a training that cannot go on
     ├── PredictionsError     exit 1   predictions that do not fit their ground truth
     ├── DownloadError        exit 1   a file that no source provides, or not as published; an unsafe archive
     │   └── UnreachedError            no connection to any host of a file was made (assets/connection.py)
@@ -19,7 +20,10 @@
     ├── InterruptionError    exit 130 stopped by Ctrl-C; exit 143 by SIGTERM or SIGUSR1
     └── LaunchError          the exit code of a launched process that failed (runtime/process_exit.py)
 
-Exit 0 means done. Only `commands/app.py` turns errors, these and a few of Python's, into terminal text.
+Exit 0 means done. Exit 2 means that what was typed, or the text of a recipe, must change: a path of the wrong kind is
+such a mistake. Exit 1 means that the kind is right, but what is there is damaged or does not fit.
+
+Only `commands/app.py` turns errors, these and a few of Python's, into terminal text.
 """
 
 from __future__ import annotations
@@ -53,6 +57,10 @@ class ClipbertError(Exception):
 
 class UsageError(ClipbertError):
     exit_code = 2
+
+
+class PathError(UsageError):
+    pass
 
 
 class RecipeError(ClipbertError):

@@ -14,7 +14,7 @@ from running import Clipbert
 
 import clipbert_cli
 from clipbert_cli.api import Model
-from clipbert_cli.errors import ClipbertError, StoreError, UsageError
+from clipbert_cli.errors import ClipbertError, PathError, UsageError
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store.source import MediaBytes
@@ -101,7 +101,7 @@ def test_a_store_and_a_folder_hold_the_same_items(made_data: Path) -> None:
     assert "absent" not in store
     with pytest.raises(KeyError):
         store["absent"]
-    with pytest.raises(StoreError):
+    with pytest.raises(PathError, match="a folder of media files or a store is expected"):
         clipbert_cli.MediaStore(made_data / "absent")
 
 

@@ -21,7 +21,7 @@ MODULES = {
 }
 
 # The packages and top-level modules that each one may import, besides itself. A name that is not listed does not exist.
-SHARED = {"types", "files", "foreign", "printable", "errors", "cores", "memory"}
+SHARED = {"types", "files", "foreign", "printable", "errors", "cores", "memory", "path_kinds"}
 READING = {*SHARED, "recipe.schema", "text", "media", "store", "loading", "runtime"}
 MAY_IMPORT = {
     "printable": set(),
@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "foreign": {"errors"},
     "hub": {"errors"},
+    "path_kinds": {"errors", "foreign", "hub", "printable", "types"},
     "recipe.declaring": set(),
     "recipe.schema": {"recipe.declaring", "types"},
     "recipe": {*SHARED, "recipe.declaring", "recipe.schema"},

@@ -14,10 +14,11 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands import options
+from clipbert_cli.commands.checks import refuse_unquoted
 from clipbert_cli.commands.terminal import doing, note, print_json, print_table, show_logs, warn
-from clipbert_cli.commands.usage import refuse_address, refuse_empty, refuse_unquoted
 from clipbert_cli.errors import DecodeError, UnreadableError, UsageError
 from clipbert_cli.foreign import open_file
+from clipbert_cli.path_kinds import QUESTIONS
 
 if TYPE_CHECKING:
     from clipbert_cli.types import Kind
@@ -62,16 +63,27 @@ def ask(
         _answer_lines(model, file)
         return
     files, texts = _sort(questions or [], video or [], image or [])
-    _check_order(files, texts, model.run)
-    _check_texts(texts, option or [])
-    _check_files(files, model.run)
+    if not files or not (texts or option):
+        missing = "QUESTION" if files else "--video or --image"
+        raise UsageError(
+            f"{missing} is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
+        )
     named = [word for kind, file in files for word in (f"--{kind}", file)]
     refuse_unquoted("QUESTION", texts, [*options.typed_words(context, without=["questions", "video", "image"]), *named])
 
     with doing("loading torch"):
         from clipbert_cli.infer.asking import ask_files
+        from clipbert_cli.infer.trained import selected_recipes
         from clipbert_cli.task.coverage import unknown_words
+        from clipbert_cli.task.registry import task_class
 
+    recipe = selected_recipes(model.selection())[0]
+    if task_class(recipe.task).ranks_media:
+        words = ["clipbert", "search", str(Path(files[0][1]).parent), *texts, "--run", str(model.run)]
+        raise UsageError(
+            f"--run is {model.run}, a run of task {recipe.task}, which answers no questions",
+            hint=f"media that show what a text says are found by: {shlex.join(words)}",
+        )
     show_logs()
     paths = [(kind, Path(file)) for kind, file in files]
     with model.opened() as opened:
@@ -135,7 +147,7 @@ def _questions(file: Path) -> Iterator[IO[bytes]]:
     except (OSError, ValueError, UnreadableError) as exc:
         # /dev/zero and its like have no lines and no end.
         why = "a device" if file.is_char_device() else f"which cannot be read: {getattr(exc, 'strerror', None) or exc}"
-        raise UsageError(f"--questions is {file}, {why}", hint="name a file of JSON lines, or - for stdin") from exc
+        raise UsageError(f"--questions is {file}, {why}", hint=QUESTIONS.hint) from exc
     with stream:
         yield stream
 
@@ -169,52 +181,3 @@ def _sort(
     files: list[tuple[Kind, str]] = [("video", file) for file in (*videos, *(found if videos else ()))]
     files += [("image", file) for file in (*images, *(found if images else ()))]
     return files, [word for word in words if word not in found]
-
-
-def _check_order(files: Sequence[tuple[Kind, str]], texts: Sequence[str], run: Path) -> None:
-    """Raise UsageError if the words of the command are all there, but two of them are exchanged."""
-    for kind, file in files:
-        if os.path.isfile(run) and options.is_model(Path(file)):
-            raise UsageError(
-                f"--run is {run}, a file, and --{kind} is {file}, the folder of a run",
-                hint=f"exchange them: clipbert ask --run {file} --{kind} {run} QUESTION",
-            )
-    named = [file for _, file in files if os.path.isfile(file)]
-    absent = [(kind, file) for kind, file in files if not os.path.exists(file)]
-    # A file stands among the questions and belongs to the option before it, whose own value is no file.
-    if named and len(absent) == 1 and not texts:
-        ((kind, text),) = absent
-        command = shlex.join(["clipbert", "ask", "--run", str(run), f"--{kind}", named[-1], text])
-        raise UsageError(
-            f"--{kind} is {text!r}, which is no file, and no question is left", hint=f"exchange them: {command}"
-        )
-
-
-def _check_files(files: Sequence[tuple[Kind, str]], run: Path) -> None:
-    from clipbert_cli.store.discover import unmatched_pattern
-    from clipbert_cli.store.lmdb_store import is_lmdb
-
-    if not files:
-        raise UsageError(
-            "--video or --image is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
-        )
-    for kind, file in files:
-        refuse_address(f"--{kind}", file)
-        if os.path.isdir(file):
-            hint = f"name its files: clipbert ask --run {run} --{kind} {file.rstrip('/')}/* QUESTION"
-            if is_lmdb(Path(file)):
-                hint = (
-                    f"name a file that was packed; its split is answered by: clipbert infer --run {run} --split SPLIT"
-                )
-            what = "a store" if is_lmdb(Path(file)) else "a folder"
-            raise UsageError(f"--{kind} is {file}, which is {what}: a file is expected", hint=hint)
-    if absent := {file: f"no such {kind} file: {file}" for kind, file in files if not os.path.exists(file)}:
-        hint = unmatched_pattern(absent) or "check the names, or change to the folder that holds the files"
-        raise UsageError([*absent.values()][:3], hint=hint)
-
-
-def _check_texts(questions: Sequence[str], options: Sequence[str]) -> None:
-    if not questions and not options:
-        raise UsageError("QUESTION is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"')
-    refuse_empty("QUESTION", questions)
-    refuse_empty("--option", options)

@@ -12,7 +12,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.download import CatalogOption, OnlyOption, ToOption
 from clipbert_cli.commands.download_report import file_document, format_bytes
 from clipbert_cli.commands.terminal import print_json, print_result, warn
-from clipbert_cli.errors import OutputError, UsageError
+from clipbert_cli.errors import OutputError
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.catalog import AssetPart, Catalog
@@ -129,8 +129,6 @@ def convert_command(
     from clipbert_cli.assets.catalog import load_catalog
     from clipbert_cli.assets.convert.registry import part_of, run_converter
 
-    if not raw_dir.is_dir():
-        raise UsageError(f"RAW_DIR is {raw_dir}: no such folder", hint="name the folder of the original files")
     part = part_of(load_catalog(catalog), name)
     present = [out_dir / file for file in (part.outputs if part else ()) if (out_dir / file).exists()]
     if present and not overwrite:

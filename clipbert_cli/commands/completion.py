@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clipbert_cli.commands.completion_values import SOURCES, Candidates
-from clipbert_cli.commands.meant import typed_name
+from clipbert_cli.commands.typed_line import typed_name
 from clipbert_cli.printable import printable
 
 

@@ -81,11 +81,11 @@ def _splits(cursor: Cursor) -> Candidates:
     recipe, run = cursor.last("--recipe"), cursor.last("--run")
     file = find_recipe(recipe) if recipe else Path(os.path.expanduser(run), "recipe.yaml") if run else None
     # Without a recipe or a run, the names that every shipped recipe has.
-    names = _split_names(file) if file else ("train", "val", "test")
+    names = split_names(file) if file else ("train", "val", "test")
     return ((name, "") for name in names)
 
 
-def _split_names(file: Path, depth: int = 8) -> list[str]:
+def split_names(file: Path, depth: int = 8) -> list[str]:
     """Return the names of the splits in a recipe file and in those that it extends, `depth` files far."""
     from clipbert_cli.recipe.shipped import find_recipe
 
@@ -93,7 +93,7 @@ def _split_names(file: Path, depth: int = 8) -> list[str]:
     bases = content.get("extends") or []
     names: dict[str, object] = {}
     for base in [bases] if isinstance(bases, str) else bases:
-        names |= dict.fromkeys(_split_names(file.parent / find_recipe(base), depth - 1) if depth else (), True)
+        names |= dict.fromkeys(split_names(file.parent / find_recipe(base), depth - 1) if depth else (), True)
     names |= (content.get("data") or {}).get("splits") or {}
     # `val: null` removes a split of a base.
     return [name for name, split in names.items() if split is not None]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from clipbert_cli.commands import options
+from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn
-from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_predictions
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
 from clipbert_cli.runs.baseline import listed_scores, sentences
@@ -65,9 +65,6 @@ def evaluate(
             "--run and --recipe are given both",
             hint="name either the run that predicted or a recipe that has the split",
         )
-    options.refuse_exchanged(run, split)
-    refuse_no_predictions((predictions, against), split)
-
     from clipbert_cli.build import build_task
     from clipbert_cli.infer.made_by import older_than_best, read_meta, recipe_and_split, refuse_other_task
     from clipbert_cli.infer.score import evaluate as score
@@ -88,7 +85,7 @@ def evaluate(
         overrides=overrides,
         data_root=data_root,
     )
-    refuse_other_task(predictions, made, loaded, command="eval")
+    refuse_other_task((predictions, against), loaded, command="eval")
     if older := older_than_best(predictions, made, folder):
         warn(*older)
     refuse_absent_data(loaded)

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands import options
+from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.profile import measure, silence_tracer
 from clipbert_cli.commands.terminal import doing, note, print_json, print_result, show_logs, warn
-from clipbert_cli.commands.usage import refuse_absent_data
-from clipbert_cli.errors import RunError, UsageError
+from clipbert_cli.errors import UsageError
+from clipbert_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.load import Preview
@@ -104,7 +105,7 @@ def finetune(
         raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
     if resume and run is None and not (folder / "recipe.yaml").is_file():
         words = ["clipbert", *options.typed_words(context), "--run", "FOLDER"]
-        raise RunError(
+        raise UsageError(
             f"--run is missing, and {folder}, where it would be by default, is no run",
             hint=f"give the folder of the run: {shlex.join(words)}",
         )
@@ -190,13 +191,7 @@ def _own_recipe(folder: Path, overrides: Sequence[str] | None, data_root: Path |
 
     if not resume:
         raise UsageError("--recipe is missing", hint="name a recipe, or give --resume to continue the run")
-    own = folder / "recipe.yaml"
-    if not own.is_file():
-        raise RunError(
-            f"--resume was given, but there is no run in {folder}",
-            hint="begin one with --recipe, or name its folder with --run",
-        )
-    return load_recipe(own, overrides=overrides, data_root=data_root)
+    return load_recipe(RunFolder.existing(folder).recipe, overrides=overrides, data_root=data_root)
 
 
 def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbert_cli.commands import options
+from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import nowhere, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import doing, is_muted, note, show_logs
-from clipbert_cli.commands.usage import refuse_absent_data
 from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,6 @@ def infer(
     Questions about single files are answered by clipbert ask; clipbert search finds media by text.
     """
     # Checked before several processes are started, each of which would report it.
-    options.refuse_exchanged(model.run, request.split)
     if request.form == SCORES and request.output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
     endings = {JSONL: [".jsonl"], SCORES: []}.get(request.form, [".json"])

@@ -5,8 +5,19 @@ from __future__ import annotations
 import difflib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+import shlex
+from collections.abc import Iterator
 from typing import Any
+
+from clipbert_cli.commands.typed_line import (
+    TypedLine,
+    argument_at,
+    arguments_of,
+    options_of,
+    read_line,
+    takes_value,
+    typed_name,
+)
 
 _MEANT = {
     "finetune": "train fit resume run_video_qa.py run_video_retrieval.py run_vqa.py",
@@ -72,98 +83,110 @@ def commands_meant(unknown: str, group: Any) -> list[str]:
 
 
 def option_meant(option: str, command: Any) -> str | None:
-    """Return what to type for an unknown option: another option, an argument without an option, or a setting."""
-    name = option.lstrip("-").replace("-", "_")
-    options = {each: parameter.metavar for parameter in command.params for each in parameter.opts}
-    arguments = [typed_name(each).strip("[]") for each in arguments_of(command)]
+    """Return what an unknown option means: another option, an argument without an option, or a setting."""
+    name, options = option.lstrip("-").replace("-", "_"), options_of(command)
     meant = [option.replace("_", "-"), *_ours(f"--{name}")]
     if "--output" in meant:
         # A download and a training have other words for the place where they write.
         meant += ["--to", *(["--run"] if "--resume" in options else [])]
     if meant[0] not in options and (key := setting_meant(name, options)):
-        return f"it is a setting: --set {key}=VALUE"
-    if places := [f"{each} {options[each] or ''}".rstrip() for each in meant if each in options]:
+        return f"it is a setting, {key}"
+    if places := [f"{each} {options[each].metavar or ''}".rstrip() for each in meant if each in options]:
         return f"here it is called {' or '.join(places)}"
-    example = example_of(command)
-    if example and (place := next((each for each in meant if each in arguments), None)):
-        return f"{place} has no option before it; for example: {example}"
+    arguments = [typed_name(each) for each in arguments_of(command)]
+    if place := next((each for each in meant if each in arguments), None):
+        return f"{place} has no option before it"
     if name in ("video", "videos", "image", "images", "input", "file") and "--split" in options:
         return 'it asks about a split; about files: clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
     for names, (beside, advice) in _NEEDLESS.items():
         if name in names.split() and (not beside or beside in options):
             return advice
+    example = example_of(command)
     return f"for example: {example}" if "--output" in meant and example else None
 
 
-def corrected_options(words: Sequence[str], command: Any) -> list[str] | None:
-    """Return the words after a command with our options in place of unknown ones, or None if one is not known."""
-    unknown, known = unknown_options(words, command), options_of(command)
-    corrected: list[str] = []
-    rest = list(words)
+def corrected_line(line: TypedLine) -> str | None:
+    """Return the command line with our options and arguments in place of unknown ones; None if one is not known.
+
+    What the command needs besides is at its end, as in the help.
+    """
+    unknown, known, named = unknown_options(line), options_of(line.command), list(line.words[: line.start])
+    arguments: dict[str, list[str]] = {typed_name(each): [] for each in arguments_of(line.command)}
+    words: list[str] = []
+    plain: list[str] = []
+    rest = list(line.after)
     while rest:
         word = rest.pop(0)
         name, _, value = word.partition("=")
         if name not in unknown:
-            corrected.append(word)
+            if name.startswith("-") and name in known:
+                words += [word, *([rest.pop(0)] if word == name and takes_value(known[name]) and rest else [])]
+            else:
+                plain.append(word)
             continue
         name = "--" + name.lstrip("-").replace("-", "_")
-        ours = next((each for each in (name.replace("_", "-"), *_ours(name)) if each in known), None)
-        key = None if ours else setting_meant(name.lstrip("-"), known)
-        if ours in [*words, *corrected] or not (ours or key):
+        meant = [name.replace("_", "-"), *_ours(name)]
+        key = None if meant[0] in known else setting_meant(name.lstrip("-"), known)
+        ours = [each for each in meant if each in known or each in arguments]
+        # Of several meanings none is certain, and an option that is given already has another value.
+        if not key and (len(ours) != 1 or ours[0] in [*rest, *words]):
             return None
-        value = value or (rest.pop(0) if rest and (ours is None or takes_value(known[ours])) else "")
-        corrected += [ours or "--set", *([f"{key}={value or 'VALUE'}"] if key else [value] if value else [])]
-    return corrected
+        takes = key or ours[0] in arguments or takes_value(known[ours[0]])
+        if takes and not value and rest and not (rest[0].startswith("-") and len(rest[0]) > 1):
+            value = rest.pop(0)
+        if key:
+            words += ["--set", f"{key}={value or 'VALUE'}"]
+        elif ours[0] in arguments:
+            arguments[ours[0]].append(value or ours[0])
+        else:
+            words += [ours[0], *([value or _placeholder(known[ours[0]])] if takes else [])]
+    free = [each for each in arguments_of(line.command) if not arguments[typed_name(each)]]
+    for number, word in enumerate(plain):
+        place = argument_at(free, number, len(plain))
+        arguments.setdefault(typed_name(place) if place else "", []).append(word)
+    again = read_line(line.root, [*named, *itertools.chain.from_iterable(arguments.values()), *words])
+    is_too_long = any(each.parameter is None for each in again.values)
+    return None if is_too_long else shlex.join(["clipbert", *again.words, *_needed(again)])
 
 
-def unknown_options(words: Sequence[str], command: Any) -> dict[str, None]:
-    """Return the options among the words after a command that it does not have, in their order."""
-    known, before = options_of(command), ""
+def _needed(line: TypedLine) -> list[str]:
+    """Return the options that a command line lacks, with names in place of their values."""
+    options = dict.fromkeys(options_of(line.command).values())
+    needed = [each for each in options if each.required and not line.value(typed_name(each))]
+    if "--resume" in options_of(line.command) and not (line.has("--resume") or line.value("--recipe")):
+        needed = [options_of(line.command)["--recipe"]]
+    return [word for each in needed for word in (typed_name(each), _placeholder(each))]
+
+
+def _placeholder(option: Any) -> str:
+    """Return a word for the value of an option, which in its help may be a pipe to a shell: NAME for NAME|FILE."""
+    return str(option.metavar or "VALUE").partition("|")[0]
+
+
+def unknown_options(line: TypedLine) -> dict[str, None]:
+    """Return the options of a command line that its command does not have, in their order."""
+    known, before = options_of(line.command), ""
     unknown: dict[str, None] = {}
-    for word in itertools.takewhile(lambda word: word != "--", words):
+    for word in itertools.takewhile(lambda word: word != "--", line.after):
         name = word.partition("=")[0] if word.startswith("--") else word[:2]
-        if re.match("--?[A-Za-z]", word) and name not in known and not takes_value(known.get(before)):
+        if (
+            re.match("--?[A-Za-z]", word)
+            and name not in [*known, "-h", "--help"]
+            and not takes_value(known.get(before))
+        ):
             unknown[name] = None
         before = word
     return unknown
 
 
-def options_of(command: Any) -> dict[str, Any]:
-    """Return the options of a command by all of their names."""
-    options = (each for each in command.params if each.param_type_name == "option")
-    return {name: each for each in options for name in each.opts}
-
-
-def arguments_of(command: Any) -> list[Any]:
-    """Return the arguments of a command, which have no option before them."""
-    return [each for each in command.params if each.param_type_name == "argument"]
-
-
-def takes_value(parameter: Any) -> bool:
-    """Return whether a parameter is an option with a value."""
-    return parameter is not None and parameter.param_type_name == "option" and not parameter.is_flag
-
-
-def words_after(context: Any) -> list[str]:
-    """Return the words that were typed after the name of a command."""
-    words = list(context.meta["words"])
-    for name in context.command_path.removeprefix(context.find_root().command_path).split():
-        words = words[words.index(name) + 1 :]
-    return words
-
-
-def with_nearest_choice(found: Any) -> list[str]:
-    """Return the words of a command line in which an option has none of its choices, with the nearest one."""
+def with_nearest_choice(found: Any, line: TypedLine) -> str | None:
+    """Return a command line in which an option has none of its choices, with the nearest one."""
     _, _, listed = found.message.partition(" is not one of ")
-    choices, words = re.findall(r"'([^']*)'", listed), list(found.ctx.meta["words"])
-    for place, word in enumerate(words if choices else ()):
-        name, equals, value = word.partition("=")
-        if name in found.param.opts:
-            at = place if equals else place + 1
-            near = difflib.get_close_matches(value or words[at], choices, n=1, cutoff=0)[0]
-            words[at] = f"{name}={near}" if equals else near
-            return words
-    return []
+    choices = re.findall(r"'([^']*)'", listed)
+    for value in line.values if choices else ():
+        if value.parameter is not None and value.parameter.name == found.param.name:
+            return line.with_values({value.place: difflib.get_close_matches(value.text, choices, n=1, cutoff=0)[0]})
+    return None
 
 
 def setting_meant(name: str, options: Any) -> str | None:
@@ -175,13 +198,6 @@ def setting_meant(name: str, options: Any) -> str | None:
         found = [key for key in found if is_used_at_inference(key)]
     # The same name may be in several sections, of which that of training is meant most often.
     return min(found, key=lambda key: not key.startswith("train."), default=None)
-
-
-def typed_name(parameter: Any) -> str:
-    """Return how a person types a parameter: `--run`, or the name of an argument in capitals, as in the help."""
-    if parameter.param_type_name == "option":
-        return str(parameter.opts[0])
-    return str(parameter.metavar or parameter.name.upper())
 
 
 def example_of(command: Any) -> str | None:

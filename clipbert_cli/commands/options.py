@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from clipbert_cli.commands.terminal import doing, mute
-from clipbert_cli.errors import RunError, UsageError
-from clipbert_cli.hub import is_hub_name
+from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection, TrainedRun
@@ -105,27 +104,6 @@ Against = Annotated[
     Path | None, option("--against", "Other predictions for the same split, to compare these with.", metavar="PREDS")
 ]
 Overwrite = Annotated[bool, option("--overwrite", "Replace the output if it exists.")]
-
-
-def refuse_exchanged(run: Path | None, split: str | None) -> None:
-    """Raise UsageError if the folder of a model is given as the split, and something else as the run."""
-    if run is None or split is None or is_hub_name(run):
-        return
-    if is_model(Path(split)) and not is_model(run):
-        raise UsageError(
-            f"--run is {run}, which is no run, and --split is {split}, the folder of one",
-            hint=f"exchange them: --run {split} --split {run}",
-        )
-
-
-def is_model(path: Path) -> bool:
-    """Return whether a path is a run folder, an exported model, or a checkpoint in its run."""
-    from clipbert_cli.runs.folder import RunFolder
-
-    try:
-        return path.is_dir() and bool(RunFolder.of_model(path))
-    except RunError:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

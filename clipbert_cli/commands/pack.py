@@ -12,7 +12,6 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import error, note, print_json, print_result, warn_of_each
-from clipbert_cli.commands.usage import refuse_address
 from clipbert_cli.errors import UsageError
 from clipbert_cli.foreign import excerpt, parse_fraction
 from clipbert_cli.types import Kind, MediaIds, OnDuplicate
@@ -114,8 +113,6 @@ def pack(
     from clipbert_cli.store.lmdb_store import open_store
     from clipbert_cli.store.pack import pack_media
 
-    for source in sources:
-        refuse_address("SRC", str(source))
     settings = _transcode(transcode)
     with counting("packing", "files") as show:
         summary = pack_media(

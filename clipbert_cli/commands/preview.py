@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
+from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import PAGE, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, show_logs, warn
-from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_media
 from clipbert_cli.errors import UsageError
 from clipbert_cli.types import Kind
 
@@ -59,8 +59,6 @@ def preview(
     if loaded is not None and split is not None:
         files_of(loaded, split)
         refuse_absent_data(loaded)
-    elif media is not None:
-        refuse_no_media(media)
     with writing(output, overwrite=overwrite, mode="wb") as stream:
         if loaded is not None and split is not None:
             problems = preview_split(loaded, split, stream, examples=examples, seed=seed)

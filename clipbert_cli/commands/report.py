@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
+from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import PAGE, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, show_logs, warn, warn_of_each
-from clipbert_cli.commands.usage import refuse_absent_data, refuse_no_predictions
 from clipbert_cli.errors import UsageError
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarised
@@ -58,14 +58,9 @@ def report_page(
     from clipbert_cli.splits import files_of
 
     show_logs()
-    for each in run or ():
-        options.refuse_exchanged(each, split)
     folders = [RunFolder.existing(each) for each in run or ()]
     predicted = None
     if predictions is not None:
-        if RunFolder(predictions).recipe.is_file():
-            raise UsageError(f"{predictions} is a run, not predictions", hint=f"clipbert report --run {predictions}")
-        refuse_no_predictions((predictions, against, blind), split)
         made = read_meta(predictions)
         loaded, split = recipe_and_split(
             made,
@@ -75,7 +70,7 @@ def report_page(
             overrides=overrides,
             data_root=data_root,
         )
-        refuse_other_task(predictions, made, loaded, command="report")
+        refuse_other_task((predictions, against, blind), loaded, command="report")
         if older := older_than_best(predictions, made, folders[0] if len(folders) == 1 else None):
             warn(*older)
         files_of(loaded, split)

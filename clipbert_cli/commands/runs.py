@@ -13,6 +13,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.output import refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, warn_of_each
 from clipbert_cli.errors import RunError, UnreadableError, UsageError
+from clipbert_cli.path_kinds import look_at
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import RunSummary, find_runs
 
@@ -30,10 +31,6 @@ def list_runs(
 
     Example: clipbert runs ls
     """
-    if not folder.is_dir():
-        raise UsageError(
-            f"{folder}: no such folder", hint="name the folder that holds the run folders: clipbert runs ls FOLDER"
-        )
     found = find_runs(folder)
     damaged = [run for run in found if run.problem is not None]
     if as_json:
@@ -49,7 +46,7 @@ def list_runs(
 
 def _runs_below(folder: Path) -> str:
     """Return how to list the runs of a folder inside, as the rest of a sentence; empty if there are none."""
-    below = min((file.parent.parent for file in folder.glob("*/*/recipe.yaml")), default=None)
+    below = min((run.parent for run in look_at(folder).runs), default=None)
     return f"; there are some in {below}: {shlex.join(['clipbert', 'runs', 'ls', str(below)])}" if below else ""
 
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipbert_cli.commands import options
+from clipbert_cli.commands.checks import refuse_unquoted
 from clipbert_cli.commands.terminal import doing, print_json, print_table, show_logs, warn
-from clipbert_cli.commands.usage import refuse_address, refuse_empty, refuse_no_media, refuse_unquoted
 from clipbert_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from clipbert_cli.recipe.schema import Recipe
 
 
 @options.expand
@@ -32,25 +36,21 @@ def search(
     With --set data.media=image it finds images. Every item is decoded and scored with every text, so the time grows
     with the size of the folder.
     """
-    refuse_address("MEDIA", str(media))
     if texts == ["-"]:
         texts = [line.strip() for line in sys.stdin if line.strip()]
         if not texts:
             raise UsageError("TEXT is -, but stdin has no text", hint="write one text per line")
-    refuse_empty("TEXT", texts)
-    if not media.exists() and Path(texts[0]).exists():
-        command = shlex.join(["clipbert", "search", texts[0], str(media), "--run", str(model.run)])
-        raise UsageError(f"MEDIA is {media}, which does not exist", hint=f"the media come first: {command}")
-    refuse_no_media(media)
     refuse_unquoted("TEXT", texts, options.typed_words(context, without=["texts"]))
     with doing("loading torch"):
         from clipbert_cli.commands.progress import counting
         from clipbert_cli.infer.ranking import search as find
+        from clipbert_cli.infer.trained import selected_recipes
         from clipbert_cli.task.coverage import unknown_words
 
     show_logs()
     # --top is a setting like any other. Last it wins over --set infer.top.
     settings = [f"infer.top={top}"] if top else []
+    _refuse_other_task(selected_recipes(model.selection(settings=settings))[0], model.run, texts)
     with model.opened(settings=settings) as opened, counting("search", "item") as show:
         found = find(opened, media, texts, shortlist=shortlist, progress=show)
     for sentence in unknown_words(texts, opened.setup.tokenizer):
@@ -70,3 +70,15 @@ def search(
         for rank, item in enumerate(items, start=1)
     ]
     print_table(("text", "rank", "media", "score"), rows)
+
+
+def _refuse_other_task(recipe: Recipe, run: Path, texts: Sequence[str]) -> None:
+    """Raise UsageError if no task that finds media by text uses the model of a run."""
+    from clipbert_cli.task.registry import ranking_task
+
+    if ranking_task(recipe.task) is None:
+        words = ["clipbert", "ask", "--run", str(run), f"--{recipe.data.media}", "FILE", *texts]
+        raise UsageError(
+            f"--run is {run}, a run of task {recipe.task}: a run of task retrieval is expected",
+            hint=f"questions about a file are answered by: {shlex.join(words)}",
+        )

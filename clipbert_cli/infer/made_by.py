@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.build import evaluation_sampling
-from clipbert_cli.errors import PredictionsError, RunError, UnreadableError, UsageError
+from clipbert_cli.errors import PathError, PredictionsError, RunError, UnreadableError, UsageError
 from clipbert_cli.foreign import read_json
-from clipbert_cli.infer.prediction_lines import check_exists
-from clipbert_cli.infer.score_folder import is_score_folder
 from clipbert_cli.recipe.load import load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.checkpoint import change, read_state
@@ -79,7 +77,7 @@ def _checkpoint(selection: RunSelection) -> dict[str, Any]:
     try:
         used = folder.checkpoint(asked)
         found = {"checkpoint": used.name, "checkpoint_files": read_state(used).get("files")}
-    except (RunError, UnreadableError):
+    except (PathError, RunError, UnreadableError):
         found = {"checkpoint": "exported", "checkpoint_files": None}
     return {**found, "checkpoint_asked": asked}
 
@@ -99,7 +97,7 @@ def older_than_best(predictions: Path, made: MadeBy, run: RunFolder | None) -> l
         folder = RunFolder.of_model(own)[0] if own.exists() or run is None else run
         best = folder.checkpoint("best")
         state = read_state(best)
-    except (RunError, UnreadableError, OSError):
+    except (PathError, RunError, UnreadableError, OSError):
         return []
     used, files = meta.get("checkpoint"), meta.get("checkpoint_files")
     if used == best.name and files in (None, state.get("files")):
@@ -113,13 +111,7 @@ def older_than_best(predictions: Path, made: MadeBy, run: RunFolder | None) -> l
 
 
 def read_meta(predictions: Path) -> MadeBy:
-    """Return what the meta file of predictions says.
-
-    Raises:
-        PredictionsError: the predictions themselves are missing or a folder.
-    """
-    if not is_score_folder(predictions):
-        check_exists(predictions)
+    """Return what the meta file of predictions says."""
     file = meta_file(predictions)
     try:
         content = read_json(file)
@@ -165,20 +157,22 @@ def recipe_and_split(
     return load_recipe(recipe or _recipe_of(made.meta or {}), overrides=overrides, data_root=data_root), split
 
 
-def refuse_other_task(predictions: Path, made: MadeBy, recipe: Recipe, *, command: str) -> None:
-    """Raise PredictionsError if predictions are known to be of another task than the recipe with which they are read.
+def refuse_other_task(files: Sequence[Path | None], recipe: Recipe, *, command: str) -> None:
+    """Raise UsageError if predictions are known to be of another task than the recipe with which they are read.
 
     Args:
+        files: the predictions that are scored, then others that they are compared with.
         command: the command that reads them, for the example of how to use their own recipe.
     """
-    own = (made.meta or {}).get("recipe")
-    if isinstance(own, dict) and own.get("task") != recipe.task:
-        again = shlex.join(["clipbert", command, str(predictions)])
-        raise PredictionsError(
-            f"{predictions}: these are predictions of task {own.get('task')} (recipe {own.get('name')}), but recipe "
-            f"{recipe.name} has task {recipe.task}",
-            hint=f"without --recipe and --run, their own recipe and split are used: {again}",
-        )
+    for file in filter(None, files):
+        own = (read_meta(file).meta or {}).get("recipe")
+        if isinstance(own, dict) and own.get("task") != recipe.task:
+            again = f"{shlex.join(['clipbert', command, str(file)])} uses the recipe and the split of its own meta file"
+            raise UsageError(
+                f"{file}: these are predictions of task {own.get('task')} (recipe {own.get('name')}), but recipe "
+                f"{recipe.name} has task {recipe.task}",
+                hint=again if file is files[0] else f"compare predictions of the same split; {again}",
+            )
 
 
 def _recipe_of(meta: Mapping[str, Any]) -> Recipe:

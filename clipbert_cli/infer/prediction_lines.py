@@ -38,21 +38,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clipbert_cli.errors import PredictionsError
+from clipbert_cli.path_kinds import PREDICTIONS, look_at, unlike
 from clipbert_cli.printable import COUNTED, listed
 from clipbert_cli.task.base import Task
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.text.record_files import read_records
-from clipbert_cli.types import MEDIA_SUFFIXES, Example, Prediction, PredictionKey
+from clipbert_cli.types import Example, Prediction, PredictionKey
 
-INFER_HINT = "clipbert infer --run RUN --split SPLIT -o FILE"
-_DIGESTS = ("text_digest", "texts_digest")
 _ONE_TASK = "these may be predictions of another task: name the recipe and split that were predicted"
 
 # ------------------------------------------------------------------------------------------------ lists of texts
@@ -150,49 +148,6 @@ class Row:
     texts: TextList | None = None
 
 
-def check_exists(path: Path) -> None:
-    """Raise PredictionsError if a file of predictions is missing or a folder; `-` is standard input."""
-    # A pipe or another special file is read, too.
-    if path != Path("-") and (path.is_dir() or not path.exists()):
-        what = f"{path} is a folder, not a predictions file" if path.is_dir() else f"{path}: no such predictions file"
-        raise PredictionsError(what, hint=INFER_HINT)
-    if path.suffix.lower() in MEDIA_SUFFIXES["video"] | MEDIA_SUFFIXES["image"]:
-        raise PredictionsError(f"{path} is a media file, not a predictions file", hint=INFER_HINT)
-
-
-def check_some(path: Path) -> None:
-    """Raise PredictionsError if no line of a file is a prediction. What can be read only once is not looked at."""
-    check_exists(path)
-    if not path.is_file():
-        return
-    first = ""
-    for record in islice(read_records(path), COUNTED):
-        if isinstance(record, str):
-            first = first or record
-            continue
-        if not record.fields.keys().isdisjoint(_DIGESTS):
-            return
-        try:
-            read_key(record.fields, whole_media=False)
-        except RecordError as exc:
-            first = first or f"{record.place}: {exc}"
-    raise _no_predictions(path, first)
-
-
-def _no_predictions(path: Path, mistake: str) -> PredictionsError:
-    """Return the error for a file without any prediction.
-
-    Args:
-        mistake: its first one; empty if there are no lines.
-    """
-    if not mistake:
-        return PredictionsError(f"{path}: there are no predictions in it", hint=INFER_HINT)
-    return PredictionsError(
-        [f"{path} is not a predictions file: no line of it is a prediction", mistake],
-        hint=f"name the file that {INFER_HINT} wrote",
-    )
-
-
 def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     """Return the predictions of a JSON lines file; `-` is standard input.
 
@@ -200,14 +155,15 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
         ranks_media: whether every line has the scores of a media item with all texts.
 
     Raises:
+        PathError: it is no file of predictions.
         PredictionsError: for all torn lines, lines that are no predictions, and keys that occur twice, together.
     """
-    check_exists(path)
+    if path != Path("-") and not PREDICTIONS.takes(look_at(path)):
+        raise unlike(path, PREDICTIONS)
     # Many mistakes are collected, so that one run names the bad lines of a large file.
     mistakes: list[str] = []
     rows: dict[PredictionKey, Row] = {}
     lists: dict[str, TextList] = {}
-    has_digests = False
     for record in read_records(path):
         if len(mistakes) == COUNTED:
             break
@@ -215,7 +171,6 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
             mistakes.append(record)
             continue
         where = record.place
-        has_digests = has_digests or not record.fields.keys().isdisjoint(_DIGESTS)
         try:
             if ranks_media and "texts" in record.fields:
                 texts = TextList.parse(record.fields["texts"])
@@ -235,12 +190,10 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     if ranks_media and limit is None:
         rows, unlisted = _with_texts(rows, lists)
         mistakes += unlisted
-    if not rows and not has_digests:
-        raise _no_predictions(path, next(iter(mistakes), ""))
     if mistakes:
         raise bad_lines(mistakes, limit=limit, some_fit=bool(rows))
     if not rows:
-        raise _no_predictions(path, "")
+        raise PredictionsError(f"{path}: there are no predictions in it", hint=PREDICTIONS.hint)
     return rows
 
 

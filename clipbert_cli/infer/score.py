@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from clipbert_cli.errors import PredictionsError
+from clipbert_cli.errors import PredictionsError, UsageError
 from clipbert_cli.infer.prediction_lines import Row, TextList, bad_lines, named, read_lines
-from clipbert_cli.infer.score_folder import is_score_folder, read_scores
+from clipbert_cli.infer.score_folder import read_scores
+from clipbert_cli.path_kinds import PathKind, look_at
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.intervals import Interval, Resampling
 from clipbert_cli.task.metrics import Comparison, compare, intervals_of
@@ -152,7 +153,13 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
         PredictionsError: predictions cannot be read or scored, or do not belong to these examples.
     """
     ranks = task.ranks_media
-    rows = read_scores(path) if is_score_folder(path) and ranks else read_lines(path, ranks_media=ranks)
+    is_scores = look_at(path).kind is PathKind.SCORES
+    if is_scores and not ranks:
+        raise UsageError(
+            f"{path} has scores of every text with every media item, which the recipe's task does not have",
+            hint="name the recipe and the split that were predicted, with --recipe and --split",
+        )
+    rows = read_scores(path) if is_scores else read_lines(path, ranks_media=ranks)
     if ranks:
         return _join_ranking(path, rows, examples)
     of_key = {example.key: example for example in examples}

@@ -34,11 +34,11 @@ from clipbert_cli.errors import OutputError, PredictionsError, UnreadableError
 from clipbert_cli.files import LockHeldError, atomic_file, atomic_path, fsync, lock, publish_file, refuse_link
 from clipbert_cli.foreign import map_array, read_json, read_text
 from clipbert_cli.infer.prediction_lines import Row, TextList
+from clipbert_cli.path_kinds import SCORES, UNFINISHED
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Prediction, PredictionKey
 
-SCORES, IDS = "scores.npy", "ids.json"
-UNFINISHED, STATE, LOCK = "unfinished", "state.json", ".lock"
+IDS, STATE, LOCK = "ids.json", "state.json", ".lock"
 # A million texts have some 130 MB and four million names.
 MAX_IDS_BYTES, MAX_IDS_PARTS = 2**28, 4_500_000
 
@@ -206,11 +206,6 @@ def _holds(path: Path, text: str) -> bool:
 
 
 # ------------------------------------------------------------------------------------------------ reading
-
-
-def is_score_folder(path: Path) -> bool:
-    """Return whether the folder holds scores, finished or not."""
-    return (path / SCORES).exists() or (path / UNFINISHED).exists()
 
 
 def read_scores(path: Path) -> dict[PredictionKey, Row]:

@@ -18,7 +18,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from clipbert_cli.errors import RecipeError
+from clipbert_cli.errors import PathError, RecipeError
 from clipbert_cli.printable import listed
 from clipbert_cli.recipe.messages import MAX_GUESSES, as_written, sentences, unknown_key
 from clipbert_cli.recipe.schema import Recipe, SplitConfig
@@ -320,7 +320,7 @@ def _bases(extends: Entry, path: Path, variables: Variables) -> list[Path]:
         try:
             # A shipped recipe has an absolute path, which stays as it is.
             base = path.parent / find_recipe(name)
-        except RecipeError as exc:
+        except (PathError, RecipeError) as exc:
             raise RecipeError(f"{extends.origin}: extends: {exc}", hint=exc.hint) from exc
         if not base.exists():
             raise RecipeError(f"{extends.origin}: extends: {shown(base)}: no such recipe file")

@@ -254,10 +254,6 @@ def read_text(path: Path) -> str:
     except FileNotFoundError:
         name = path.stem
         hint = f"the shipped recipe is named without an ending: {name}" if name in shipped_names() else None
-        # As a path, https:// has one slash.
-        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", place):
-            place = re.sub(":/+", "://", place, count=1)
-            hint = f"an address is given: download the file first, for example: curl -LO {place}"
         raise RecipeError(
             f"{place}: no such recipe file", hint=hint or "clipbert recipes ls lists the shipped ones"
         ) from None

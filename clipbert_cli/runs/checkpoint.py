@@ -19,8 +19,8 @@ from typing import Any
 from clipbert_cli.errors import UnreadableError
 from clipbert_cli.files import atomic_folder, point_link, remove, write_json
 from clipbert_cli.foreign import read_json
+from clipbert_cli.path_kinds import STATE_FILE
 
-STATE_FILE = "state.json"
 TRAINING_FILE = "training.pt"
 AVERAGE_FILE = "average.safetensors"
 _SET_ASIDE = re.compile(r"\.damaged[0-9]+$")

@@ -15,13 +15,11 @@ runs/<name>/
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, get_args
 
@@ -29,35 +27,15 @@ from clipbert_cli.errors import RunError, UnreadableError
 from clipbert_cli.files import LockHeldError, atomic_folder, is_locked, lock, lock_owner, refuse_link, write_together
 from clipbert_cli.foreign import parse_json, read_json, read_lines
 from clipbert_cli.hub import is_hub_name, local_folder
+from clipbert_cli.path_kinds import A_RUN, RECIPE_FILE, STATE_FILE, unlike
 from clipbert_cli.printable import listed
 from clipbert_cli.runs.checkpoint import (
     AVERAGE_FILE,
-    STATE_FILE,
     damage,
     read_state,
     saved_steps,
     step_folder,
 )
-
-MOST_LISTED = 100
-"""The number of runs after which nobody looks for more of them."""
-
-
-def _run_near(path: Path) -> str:
-    """Return what to name in place of a path that is no run."""
-    for parent in path.absolute().parents[:2]:
-        if (parent / "recipe.yaml").is_file():
-            return f"it is in the run {os.path.relpath(parent)}: name that"
-    for pattern in ("*/recipe.yaml", "*/*/recipe.yaml"):
-        if inside := sorted(islice(path.glob(pattern), MOST_LISTED)):
-            return f"name one of the runs in it, for example {' or '.join(str(file.parent) for file in inside[:3])}"
-    if not path.exists():
-        around = {
-            file.parent.name: file.parent for near in (Path("runs"), path.parent) for file in near.glob("*/recipe.yaml")
-        }
-        if near := difflib.get_close_matches(path.name, around, n=1):
-            return f"there is a run {around[near[0]]}: name that if it is meant"
-    return "name a folder that clipbert finetune made; clipbert runs ls FOLDER lists those in a folder"
 
 
 class RunFolder:
@@ -65,7 +43,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.recipe = path / "recipe.yaml"
+        self.recipe = path / RECIPE_FILE
         self.vocabulary = path / "vocab.txt"
         self.tokenizer_settings = path / "tokenizer_config.json"
         self.answers = path / "answers.json"
@@ -99,14 +77,11 @@ class RunFolder:
         """Return the folder of a run that has begun.
 
         Raises:
-            RunError: `path` is not a run folder.
+            PathError: `path` is no run.
         """
         run = cls(path)
         if not run.recipe.is_file():
-            what = "there is no such folder"
-            if path.exists():
-                what = "it has no recipe.yaml" if path.is_dir() else "it is a file"
-            raise RunError(f"{path} is not a run folder: {what}", hint=_run_near(path))
+            raise unlike(path, A_RUN)
         return run
 
     @classmethod
@@ -118,7 +93,7 @@ class RunFolder:
                 checkpoint in its run folder.
 
         Raises:
-            RunError: it is none of them.
+            PathError: it is none of them.
         """
         if is_hub_name(path):
             path = local_folder(path)

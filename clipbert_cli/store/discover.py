@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from clipbert_cli.errors import StoreError, UsageError
+from clipbert_cli.path_kinds import SOURCES, look_at, unlike
 from clipbert_cli.printable import shortened
 from clipbert_cli.types import MEDIA_SUFFIXES, Kind, MediaIds
 
@@ -28,14 +29,13 @@ def find_files(sources: Iterable[Path]) -> list[Path]:
     names are checksums. Links of the same name to the same file are one file.
 
     Raises:
-        UsageError: a source does not exist.
+        PathError: a source is no media file and no folder of them.
         OSError: a folder cannot be read.
     """
     found: dict[tuple[str, str], Path] = {}
     for source in sources:
-        if not source.exists():
-            hint = unmatched_pattern([source]) or "name existing folders or media files"
-            raise UsageError(f"{source} does not exist", hint=hint)
+        if not SOURCES.takes(look_at(source)):
+            raise unlike(source, SOURCES, hint=unmatched_pattern([source]))
         for path in _walk(source) if source.is_dir() else (source,):
             found.setdefault((os.path.realpath(path), path.name), path)
     return sorted(found.values())
@@ -82,8 +82,7 @@ def guess_kind(files: list[Path], sources: Sequence[Path]) -> Kind:
     """Return the kind that the endings of the names of the sources' files say.
 
     Raises:
-        UsageError: there are videos and images.
-        StoreError: there are neither.
+        UsageError: there are videos and images, or neither.
     """
     videos = sum(has_suffix(path, "video") for path in files)
     # .gif is an ending of both kinds and counts as a video, as in TGIF, unless --kind image is given.
@@ -93,20 +92,10 @@ def guess_kind(files: list[Path], sources: Sequence[Path]) -> Kind:
             f"there are {videos} videos and {images} images, but a store holds one kind",
             hint="choose one with --kind video or --kind image",
         )
-    if not files:
-        raise StoreError(
-            f"there are no files in {shortened([*map(str, sources)])}",
-            hint="name the folder that holds the media files",
-        )
-    if [path.name for path in files] == ["data.mdb"]:
-        raise StoreError(
-            f"{files[0].parent} is a store, not a folder of media files",
-            hint=f"name the folder that it was packed from; clipbert store ls {files[0].parent} lists what it holds",
-        )
     if not videos and not images:
-        raise StoreError(
-            f"none of {len(files)} files has the ending of a video or an image in its name",
-            hint="give --kind, and name files with unusual endings one by one",
+        raise UsageError(
+            f"none of {len(files)} files in {shortened([*map(str, sources)], 3)} has the ending of a video or an image",
+            hint="name the folder that holds the media files; or give --kind, and name files with unusual endings",
         )
     return "video" if videos else "image"
 

@@ -13,8 +13,7 @@ import lmdb
 
 from clipbert_cli.errors import OutputError
 from clipbert_cli.files import OUT_OF_SPACE, refuse_link
-
-DATA_FILE = "data.mdb"
+from clipbert_cli.path_kinds import DATA_FILE
 
 MAX_ITEM_BYTES = 2**32 - 1
 """Largest value of LMDB."""

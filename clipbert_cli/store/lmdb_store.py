@@ -19,30 +19,16 @@ import lmdb
 from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.media.images import probe_image
 from clipbert_cli.media.packets import PacketTable
-from clipbert_cli.printable import shortened
+from clipbert_cli.path_kinds import A_STORE, DATA_FILE, MEDIA, PathKind, look_at, unlike
 from clipbert_cli.store import discover, records
-from clipbert_cli.store.environment import DATA_FILE, Environment, open_environment
+from clipbert_cli.store.environment import Environment, open_environment
 from clipbert_cli.store.source import MediaFolder, MediaSource
-from clipbert_cli.types import MEDIA_SUFFIXES, Kind, MediaIds, MediaNames, VideoInfo
+from clipbert_cli.types import Kind, MediaIds, MediaNames, VideoInfo
 
 _Parsed = TypeVar("_Parsed")
 
 _DAMAGED_PAGE = (lmdb.CorruptedError, lmdb.PageNotFoundError)
 """The errors of a page that is damaged; other pages can be read."""
-
-_OTHER_FILES = {
-    **dict.fromkeys(
-        (".yaml", ".yml"), ("a recipe", "name the folder or store of the media; a recipe is given with --recipe")
-    ),
-    **dict.fromkeys(
-        (".csv", ".tsv", ".json", ".jsonl"),
-        ("a file of annotations", "name the folder or store of the media; a recipe names annotations"),
-    ),
-    **dict.fromkeys(
-        MEDIA_SUFFIXES["video"] | MEDIA_SUFFIXES["image"], ("a single media file", "name the folder that holds it")
-    ),
-}
-"""Ending of a file that is no store -> what it is, and what to name instead."""
 
 _log = logging.getLogger("clipbert.store")
 
@@ -58,17 +44,19 @@ def open_media(
         names: how those who ask for media name them. A store keeps the ids with which it was packed.
 
     Raises:
-        StoreError: nothing is there, or it is neither of these, damaged, not complete, or of the other kind.
+        PathError: nothing is there, or it is neither of these.
+        StoreError: it is damaged, not complete, of the other kind, or has no media.
     """
-    if is_lmdb(path) or (kind is None and not path.is_dir()):
+    if not MEDIA.takes(found := look_at(path)):
+        makes = f"check the name, or make a store: clipbert pack FOLDER {path}"
+        hint = discover.unmatched_pattern([path]) or (makes if found.kind is PathKind.NOTHING else None)
+        raise unlike(path, MEDIA, hint=hint)
+    if is_lmdb(path):
         store = open_store(path) if kind is None else _warned(LmdbStore(path, kind=kind))
         store.takes_paths = names == "path"
         return store
     kind = kind or discover.guess_kind(discover.find_files([path]), [path])
     ids: MediaIds = "path" if names == "path" else "stem"
-    hint = f"make a store with: clipbert pack <folder of {discover.PLURAL[kind]}> {path}"
-    if not path.exists():
-        raise StoreError(f"media store {path} does not exist", hint=discover.unmatched_pattern([path]) or hint)
     if frame_rate is not None and kind == "video":
         folders, _ = discover.find_frame_folders([path])
         if not folders:
@@ -80,6 +68,7 @@ def open_media(
         return MediaFolder(path, kind=kind, files=by_id, ids=ids, frame_rate=rate)
     files = [file for file in discover.find_files([path]) if discover.has_suffix(file, kind)]
     if not files:
+        hint = MEDIA.hint
         if kind == "video" and discover.find_frame_folders([path])[0]:
             hint = "if its folders hold the frames of videos, set data.fps_of_frames to the rate of the frames"
         raise StoreError(
@@ -102,18 +91,10 @@ def open_store(path: Path) -> LmdbStore:
     """Open a store of either kind.
 
     Raises:
-        StoreError: as `open_media`, or it is a folder of media files.
+        PathError, StoreError: as `open_media`, or it is a folder of media files.
     """
-    if path.is_dir() and not is_lmdb(path):
-        is_run = (path / "recipe.yaml").is_file()
-        inside = sorted(str(file.parent) for depth in ("*", "*/*") for file in path.glob(f"{depth}/{DATA_FILE}"))
-        hint = "it is the folder of a run: name a store of media" if is_run else f"clipbert pack {path} <new store>"
-        if inside and not is_run:
-            hint = f"name a store in it: {shortened(inside, 2)}"
-        raise StoreError(f"{path} is a folder without {DATA_FILE}, not a store", hint=hint)
-    if not path.exists():
-        hint = discover.unmatched_pattern([path]) or f"make it with: clipbert pack <folder> {path}"
-        raise StoreError(f"media store {path} does not exist", hint=hint)
+    if not A_STORE.takes(look_at(path)):
+        raise unlike(path, A_STORE)
     return _warned(LmdbStore(path))
 
 
@@ -375,10 +356,7 @@ class LmdbStore(MediaSource):
                 environment.close()
 
     def _damaged(self, why: str) -> StoreError:
-        if self.path.is_file() and (other := _OTHER_FILES.get(self.path.suffix.lower())):
-            what, hint = other
-            return StoreError(f"{self.path} is {what}, not a store or a folder of media files", hint=hint)
         return StoreError(
             f"{self.path} cannot be read as a media store: {why}",
-            hint=f"pack it again: clipbert pack <folder of {discover.PLURAL[self.kind]}> <new store>",
+            hint=f"pack it again: clipbert pack FOLDER STORE, with the folder of {discover.PLURAL[self.kind]}",
         )

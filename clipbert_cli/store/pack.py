@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import shlex
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,9 +13,10 @@ import lmdb
 
 from clipbert_cli.errors import StoreError, UsageError
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
+from clipbert_cli.path_kinds import A_STORE, DATA_FILE, look_at, unlike
 from clipbert_cli.printable import shortened
 from clipbert_cli.store import discover, records
-from clipbert_cli.store.environment import DATA_FILE, writing_to
+from clipbert_cli.store.environment import writing_to
 from clipbert_cli.store.ingest import Candidate, PackSettings, Transcode
 from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, records_beside
 from clipbert_cli.store.packer import Packer, PackSummary, continues
@@ -65,7 +65,7 @@ def pack_media(
             files have one media id, or no file could be packed.
         OutputError: the store cannot be written.
     """
-    _check_store(store, sources, add=add)
+    _check_store(store, add=add)
     media, not_taken, kind = _find_media(sources, kind) if frame_rate is None else _find_frame_folders(sources, kind)
     if kind == "image" and (transcode or on_duplicate == "longest"):
         raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
@@ -99,7 +99,7 @@ def pack_media(
     return dataclasses.replace(summary, not_taken=tuple(not_taken))
 
 
-def _check_store(store: Path, sources: Sequence[Path], *, add: bool) -> None:
+def _check_store(store: Path, *, add: bool) -> None:
     try:
         os.fspath(store).encode()
     except UnicodeEncodeError as exc:
@@ -111,12 +111,11 @@ def _check_store(store: Path, sources: Sequence[Path], *, add: bool) -> None:
             f"{store} exists and is no store", hint="the new store comes last: clipbert pack FILES_OR_FOLDERS STORE"
         )
     if add and not (store / DATA_FILE).is_file():
-        hint = "leave --add out to make a new one"
-        stores = [source for source in sources if (source / DATA_FILE).is_file()]
-        if len(stores) == 1:
-            words = [*(source for source in sources if source not in stores), store, *stores]
-            hint = f"the store comes last: clipbert pack --add {shlex.join(map(str, words))}"
-        raise StoreError(f"{store} is not a store to add to", hint=hint)
+        if A_STORE.takes(look_at(store)):
+            raise StoreError(
+                f"{store} is a single file, not a store to add to", hint="pack these files into a store of their own"
+            )
+        raise unlike(store, A_STORE, hint="leave --add out to make a new one")
 
 
 def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], list[Path], Kind]:

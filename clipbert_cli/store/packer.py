@@ -17,9 +17,10 @@ import lmdb
 from clipbert_cli.errors import DecodeError, StoreError, UnreadableError
 from clipbert_cli.foreign import parse_json
 from clipbert_cli.media.frame_folder import frame_files
+from clipbert_cli.path_kinds import DATA_FILE
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
-from clipbert_cli.store.environment import DATA_FILE, StoreWriter
+from clipbert_cli.store.environment import StoreWriter
 from clipbert_cli.store.ingest import Candidate, Ingested, PackSettings, Transcode, ingest, seconds_for
 from clipbert_cli.store.source import read_media_file
 from clipbert_cli.store.unfinished import UnfinishedStore

@@ -216,6 +216,7 @@ def test_ctrl_c_while_no_question_is_there_ends_the_command(asking: subprocess.P
 def test_wrong_usage_is_one_message(
     clipbert: Clipbert, trained_run: Path, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
+    (tmp_path / "a.mp4").touch()
     done = clipbert("ask", "--run", trained_run, *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert message in done.stderr

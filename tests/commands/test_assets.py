@@ -97,7 +97,7 @@ def test_convert_replaces_nothing_unasked(world, tmp_path):
     ("name", "folder", "code", "message"),
     [
         ("nothing", "raw", 2, "'nothing': no converter of this name"),
-        ("msrvtt_qa", "none", 2, "no such folder"),
+        ("msrvtt_qa", "none", 2, "which does not exist"),
         ("didemo_retrieval", "raw", 1, "no file train_data.json"),
     ],
 )

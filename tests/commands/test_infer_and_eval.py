@@ -143,9 +143,9 @@ def test_wrong_usage_is_one_message_with_the_documented_exit_code(
     ("arguments", "code", "message"),
     [
         (["what?"], 2, "--video or --image is missing"),
-        (["--video", "absent.mp4"], 2, "QUESTION"),
-        (["--video", "absent.mp4", "what?"], 2, "no such video file: absent.mp4"),
-        (["--image", "absent.png", "what?"], 2, "no such image file: absent.png"),
+        (["--video", "a.mp4"], 2, "QUESTION"),
+        (["--video", "absent.mp4", "what?"], 2, "--video is absent.mp4, which does not exist"),
+        (["--image", "absent.png", "what?"], 2, "--image is absent.png, which does not exist"),
         (["--video", "a.mp4", "what?", "--option", "a cat"], 2, "--option: the run's task does not choose"),
     ],
 )
@@ -214,8 +214,8 @@ def test_a_folder_without_a_run_and_a_damaged_run_are_named(
     clipbert: Clipbert, trained_run: Path, tmp_path: Path
 ) -> None:
     done = clipbert("infer", "--run", tmp_path, "--split", "test")
-    assert done.returncode == 1
-    assert "is not a run folder" in done.stderr
+    assert done.returncode == 2
+    assert "an empty folder: a run is expected" in done.stderr
     damaged = tmp_path / "damaged"
     shutil.copytree(trained_run, damaged, symlinks=True)
     weights = damaged / "best" / "model.safetensors"
@@ -227,11 +227,12 @@ def test_a_folder_without_a_run_and_a_damaged_run_are_named(
 
 
 def test_debug_shows_the_traceback(clipbert_process: ClipbertProcess, tmp_path: Path) -> None:
-    process = clipbert_process("--debug", "eval", tmp_path / "absent", "-r", "demo_qa", "--split", "test")
+    (tmp_path / "data.mdb").write_text("no LMDB")
+    process = clipbert_process("--debug", "store", "ls", tmp_path)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "Traceback" in stderr
-    assert "PredictionsError" in stderr
+    assert "StoreError" in stderr
 
 
 @pytest.mark.parametrize(
@@ -335,7 +336,7 @@ def test_predictions_of_gigabytes_are_not_compared_with_their_meta_file(
     assert "preds.jsonl is too large to be compared with preds.jsonl.meta.json" in done.stderr
 
 
-@pytest.mark.parametrize("given", [[], ["--run", "runs/x", "--recipe", "demo_qa"]])
+@pytest.mark.parametrize("given", [[], ["--run", "hf:org/name", "--recipe", "demo_qa"]])
 def test_eval_takes_either_a_run_or_a_recipe(clipbert: Clipbert, tmp_path: Path, given: list[str]) -> None:
     (tmp_path / "preds.jsonl").write_text('{"media_id": "a", "text_digest": "b"}\n')
     done = clipbert("eval", "preds.jsonl", "--split", "test", *given, cwd=tmp_path)

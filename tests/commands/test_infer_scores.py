@@ -289,7 +289,7 @@ def test_wrong_usage_is_one_message(
     [
         (["infer", "--split", "test", "--format", "scores", "-o", "folder"], "predictions of task open_ended_qa"),
         (["infer", "--split", "test", "--shortlist", "3"], "needs a retrieval run"),
-        (["search", Path(__file__).parent, "a red circle"], "clipbert search needs a retrieval run"),
+        (["search", Path(__file__).parent, "a red circle"], "a run of task retrieval is expected"),
     ],
 )
 def test_other_tasks_rank_no_media(
@@ -304,7 +304,7 @@ def test_other_tasks_rank_no_media(
 def test_a_retrieval_run_answers_no_questions(run: Path, made_data: Path, clipbert: Clipbert) -> None:
     done = clipbert("ask", "--run", run, "--video", made_data / "videos" / "test0000.mp4", "what is it ?")
     assert done.returncode == 2
-    assert "clipbert search FOLDER" in done.stderr
+    assert f"clipbert search {made_data / 'videos'} 'what is it ?' --run {run}" in done.stderr
 
 
 def test_a_meta_file_beside_a_folder_of_scores_says_nothing(tmp_path: Path) -> None:

@@ -110,10 +110,10 @@ def test_an_address_is_no_file(
 @pytest.mark.parametrize("name", ["videos", "images", "."])
 @pytest.mark.parametrize("option", ["--video", "--image"])
 def test_a_folder_is_no_file(clipbert: Clipbert, made_data: Path, option: str, name: str) -> None:
-    done = clipbert("ask", "--run", "runs/mine", option, name, "what?", cwd=made_data)
+    done = clipbert("ask", option, name, "what?", "--run", "runs/mine", cwd=made_data)
     assert done.returncode == 2
-    assert f"{option} is {name}, which is a folder" in text(done)
-    assert f"clipbert ask --run runs/mine {option} {name}/* QUESTION" in text(done)
+    assert f"{option} is {name}, a folder" in text(done)
+    assert f"clipbert ask {option} {name}/* 'what?' --run runs/mine" in text(done)
 
 
 @pytest.mark.parametrize("words", [["what?"], ["what is it?", "who?"], []])
@@ -137,7 +137,7 @@ def test_a_file_without_its_kind_is_refused(clipbert: Clipbert, tmp_path: Path) 
     for name in ("a.mp4", "b.mp4", "p.png"):
         (tmp_path / name).touch()
     for words in (["b.mp4", "what?"], ["--video", "a.mp4", "--image", "p.png", "b.mp4", "what?"]):
-        done = clipbert("ask", "--run", "runs/x", *words, cwd=tmp_path)
+        done = clipbert("ask", "--run", "hf:org/name", *words, cwd=tmp_path)
         assert done.returncode == 2
         assert "b.mp4 is a file, but stands where a question is expected" in text(done)
         assert "give --video or --image before it" in text(done)
@@ -304,7 +304,8 @@ def test_runs_of_a_folder_that_is_not_there_are_an_error(clipbert: Clipbert, pla
     for options in ([], ["--json"]):
         done = clipbert("runs", "ls", name, *options, cwd=place)
         assert (done.returncode, done.stdout) == (2, "")
-        assert f"{name}: no such folder" in text(done)
+        what = "a file" if name == "file" else "which does not exist"
+        assert f"FOLDER is {name}, {what}: a folder is expected" in text(done)
 
 
 def test_runs_ls_of_a_run_lists_it(clipbert: Clipbert, place: Path) -> None:
@@ -331,7 +332,7 @@ def test_runs_ls_of_a_run_lists_it(clipbert: Clipbert, place: Path) -> None:
         ("demo --size huge", "--size: 'huge' is not one of 'smallest', 'small', 'full'", "clipbert demo --size full"),
         ("runs --bogus", "no such option: --bogus", "clipbert runs --help"),
         ("demo --seed x", "--seed: it must be a whole number", "clipbert demo --help"),
-        ("search v a --run r --top 0", "--top: it must be greater than or equal to 1", "clipbert search --help"),
+        ("search . a --run hf:a/b --top 0", "--top: it must be greater than or equal to 1", "clipbert search --help"),
         ("ask --run", "option '--run' requires an argument", "give a value after --run"),
         ("finetune --frames 3", "no such option: --frames", "clipbert finetune --help"),
         ("finetune -r demo_qa --debug", "no such option: --debug", "before the command: clipbert --debug finetune"),

@@ -65,8 +65,8 @@ def test_a_checkpoint_without_its_run_is_refused(clipbert: Clipbert, trained_run
     (tmp_path / "checkpoints" / "step_4").symlink_to((trained_run / "latest").resolve())
     for path in (trained_run / "checkpoints", tmp_path / "checkpoints", tmp_path):
         done = clipbert("infer", "--run", path, "--split", "test")
-        assert done.returncode == 1
-        assert "is not a run folder: it has no recipe.yaml" in done.stderr
+        assert done.returncode == 2
+        assert "a run is expected" in done.stderr
 
 
 # ---------------------------------------------------------------------------------------------- pretraining alone
@@ -128,4 +128,4 @@ def test_a_pretraining_run_has_no_answers(clipbert: Clipbert, pretrained: Path, 
 def test_a_run_of_questions_finds_nothing_by_text(clipbert: Clipbert, trained_run: Path, made_data: Path) -> None:
     done = clipbert("search", made_data / "vis_db", "a red circle", "--run", trained_run)
     assert done.returncode == 2
-    assert "needs a retrieval run" in done.stderr
+    assert "a run of task retrieval is expected" in done.stderr

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from declared_options import declared_options, type_of
-from running import Clipbert
+from running import Clipbert, contents
 
 BOUNDED_TEXT = {"--nproc-per-node", "--transcode", "--fps", "--frames"}
 """Options with numbers in a text, which `test_a_number_in_a_text_is_bounded` tries."""
@@ -47,15 +47,15 @@ def test_every_text_with_a_number_in_it_is_known() -> None:
         "finetune -r demo_qa --run out --nproc-per-node ²",
         "finetune -r demo_qa --run out --nnodes 1000000",
         "finetune -r demo_qa --run out --profile 100000000",
-        "pack . out --transcode 1000000000:16:20",
-        "pack . out --transcode 448:1000000000:20",
-        "pack . out --transcode 448:16:100",
-        f"pack . out --transcode 448:16:{'9' * 5000}",
-        "pack . out --frame-folders --fps 1e400",
-        f"pack . out --frame-folders --fps {'9' * 5000}",
-        "pack . out --frame-folders --fps 1e99999999",
-        "pack . out --workers 100000",
-        "pack . out --max-pixels 100000000000",
+        "pack videos out --transcode 1000000000:16:20",
+        "pack videos out --transcode 448:1000000000:20",
+        "pack videos out --transcode 448:16:100",
+        f"pack videos out --transcode 448:16:{'9' * 5000}",
+        "pack videos out --frame-folders --fps 1e400",
+        f"pack videos out --frame-folders --fps {'9' * 5000}",
+        "pack videos out --frame-folders --fps 1e99999999",
+        "pack videos out --workers 100000",
+        "pack videos out --max-pixels 100000000000",
         "store show store a -o a.png --num-clips 1000000",
         "store show store a -o a.png --fps 1e308",
         "store show store a -o a.png --fps inf",
@@ -63,15 +63,21 @@ def test_every_text_with_a_number_in_it_is_known() -> None:
         f"store show store a -o a.png --frames {','.join('0' for _ in range(5000))}",
         "store show store a -o a.png --frames 100000000000000000000",
         f"store show store a -o a.png --seed {'9' * 5000}",
-        "preview . --seed 99999999999 -o out.html",
-        "search --run run --top 100000000000 what",
+        "preview videos --seed 99999999999 -o out.html",
+        "search videos --run run --top 100000000000 what",
         "eval p.jsonl --seed -1",
     ],
 )
 def test_a_number_beyond_its_bounds_is_one_short_message(clipbert: Clipbert, tmp_path: Any, words: str) -> None:
+    # Whatever else the words name is there.
+    for name in ("store/data.mdb", "run/recipe.yaml", "videos/a.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "p.jsonl").write_text('{"media_id": "a", "text_digest": "b"}')
+    before = contents(tmp_path)
     done = clipbert(*words.split(), cwd=tmp_path)
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("error: ") == 1
     assert words.split(" --")[-1].split()[0] in done.stderr
     assert len(done.stderr) < 1000
-    assert not any(tmp_path.iterdir())
+    assert contents(tmp_path) == before

@@ -58,7 +58,7 @@ def test_strict_is_content_with_whole_files(clipbert: Clipbert, videos: Path, tm
     ("arguments", "code", "message"),
     [
         (["{0}/videos", "{0}/videos"], 1, "exists"),
-        (["{0}/nowhere", "{0}/store"], 2, "nowhere does not exist"),
+        (["{0}/nowhere", "{0}/store"], 2, "nowhere, which does not exist"),
         (["{0}/videos"], 2, "STORE"),
         (["{0}/videos", "{0}/store", "--kind", "sound"], 2, "--kind"),
         (["{0}/mixed", "{0}/store"], 2, "1 videos and 1 images"),

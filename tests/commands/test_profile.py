@@ -110,8 +110,8 @@ def test_a_run_can_begin_and_exist_beside_its_profile(clipbert: Clipbert, made_d
     listed = clipbert("runs", "ls", tmp_path, "--json")
     assert [each["run"] for each in json.loads(listed.stdout)] == [str(run)]
     resumed = clipbert("finetune", "--run", tmp_path / "run-profile", "--resume")
-    assert resumed.returncode == 1
-    assert "there is no run in" in resumed.stderr
+    assert resumed.returncode == 2
+    assert "a run is expected" in resumed.stderr
 
 
 def test_two_processes_report_the_time_of_their_communication(
@@ -172,6 +172,8 @@ def test_a_training_without_a_step_to_measure_is_wrong_usage(
 def test_a_profile_excludes_options_that_need_a_run(
     clipbert: Clipbert, made_data: Path, tmp_path: Path, other: str
 ) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/recipe.yaml").touch()
     done = clipbert(*arguments(made_data, tmp_path / "run"), "--profile", 2, other)
     assert done.returncode == 2
     assert f"--profile and {other} do not go together" in done.stderr

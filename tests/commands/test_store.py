@@ -104,7 +104,7 @@ def test_chosen_frames_are_drawn_side_by_side_as_they_are_coded(
         ("0,40", 1, f"video 'a' in {store}: there is no frame 40"),
         ("0,x", 2, "--frames is '0,x'"),
         ("-1", 2, "--frames is '-1'"),
-        ("", 2, "--frames is ''"),
+        ("", 2, "--frames is empty"),
     ):
         done = clipbert("store", "show", store, "a", f"--frames={frames}", "-o", tmp_path / "none.png")
         assert (done.returncode, message in done.stderr) == (code, True), done.stderr

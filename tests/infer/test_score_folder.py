@@ -14,7 +14,8 @@ import pytest
 
 from clipbert_cli.errors import OutputError, PredictionsError
 from clipbert_cli.infer.prediction_lines import TextList
-from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, is_score_folder, read_scores
+from clipbert_cli.infer.score_folder import ScoreFolder, Scoring, read_scores
+from clipbert_cli.path_kinds import PathKind, look_at
 from clipbert_cli.types import Example, Prediction, PredictionKey
 
 MEDIA = tuple(f"v{number}" for number in range(11))
@@ -217,7 +218,7 @@ def test_a_folder_with_other_files_is_left_alone(tmp_path: Path) -> None:
 def test_damaged_scores_are_refused_with_the_reason(harm, message: str, tmp_path: Path) -> None:
     finished(tmp_path / "scores")
     harm(tmp_path / "scores")
-    assert is_score_folder(tmp_path / "scores")
+    assert look_at(tmp_path / "scores").kind is PathKind.SCORES
     with pytest.raises(PredictionsError, match=message):
         read_scores(tmp_path / "scores")
 

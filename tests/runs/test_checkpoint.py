@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from clipbert_cli.errors import RunError
+from clipbert_cli.errors import PathError, RunError
 from clipbert_cli.runs.checkpoint import (
     damage,
     mark_best,
@@ -94,7 +94,7 @@ def test_a_checkpoint_that_is_not_there_is_an_error_that_lists_those_that_are(tm
 def test_a_new_run_takes_no_folder_that_exists(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="exists already"):
         RunFolder.absent(tmp_path)
-    with pytest.raises(RunError, match=r"no recipe\.yaml"):
+    with pytest.raises(PathError, match="is an empty folder: a run is expected"):
         RunFolder.existing(tmp_path)
 
 

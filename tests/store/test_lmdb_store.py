@@ -18,7 +18,7 @@ import pytest
 from made_media import image, info_of, marked_frame, video
 from store_content import original_store
 
-from clipbert_cli.errors import DecodeError, StoreError
+from clipbert_cli.errors import ClipbertError, DecodeError, PathError, StoreError
 from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import open_media
@@ -187,19 +187,21 @@ def test_reading_makes_no_file(store: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "error", "message"),
     [
-        (lambda path: None, "does not exist"),
-        (lambda path: path.mkdir(), "neither a store"),
-        (lambda path: path.write_bytes(b"words" * 1000), "cannot be read as a media store"),
-        (lambda path: (path.mkdir(), (path / "data.mdb").write_bytes(b"")), "cannot be read as a media store"),
-        (lambda path: (path.mkdir(), (path / "data.mdb").write_bytes(b"j" * 9000)), "cannot be read as a media store"),
+        (lambda path: None, PathError, "does not exist: a folder of media files or a store is expected"),
+        (lambda path: path.mkdir(), PathError, "is an empty folder: a folder"),
+        (lambda path: path.write_bytes(b"words" * 1000), PathError, "is a file: a folder"),
+        (lambda path: (path.mkdir(), (path / "data.mdb").write_bytes(b"")), StoreError, "cannot be read as a media"),
+        (lambda path: (path.mkdir(), (path / "data.mdb").write_bytes(b"j" * 9000)), StoreError, "cannot be read as a"),
     ],
     ids=["missing", "empty folder", "text file", "empty store", "junk"],
 )
-def test_anything_but_a_store_is_refused_with_the_next_step(make, message: str, tmp_path: Path) -> None:
+def test_anything_but_a_store_is_refused_with_the_next_step(
+    make, error: type[ClipbertError], message: str, tmp_path: Path
+) -> None:
     make(tmp_path / "store")
-    with pytest.raises(StoreError, match=message) as caught:
+    with pytest.raises(error, match=message) as caught:
         open_media(tmp_path / "store", kind="video")
     assert "clipbert pack" in (caught.value.hint or "")
 

@@ -18,7 +18,7 @@ from made_media import image, marked_frame, sound, video
 from PIL import Image
 from store_content import content, names, original_store
 
-from clipbert_cli.errors import ClipbertError, DecodeError, OutputError, StoreError, UsageError
+from clipbert_cli.errors import ClipbertError, DecodeError, OutputError, PathError, StoreError, UsageError
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.store import records
 from clipbert_cli.store.ingest import Candidate, Ingested, Transcode, ingest
@@ -224,8 +224,8 @@ def test_gifs_are_videos_unless_images_are_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda folder: None, UsageError, "does not exist"),
-        (lambda folder: folder.mkdir(), StoreError, "there are no files"),
+        (lambda folder: None, PathError, "does not exist: media files or folders of them are expected"),
+        (lambda folder: folder.mkdir(), PathError, "is an empty folder"),
         (
             lambda folder: (folder.mkdir(), (folder / "a.mp4").write_bytes(b"")),
             StoreError,

@@ -9,7 +9,7 @@ import pytest
 from made_media import image, marked_frame, video
 from store_content import content, names, original_store
 
-from clipbert_cli.errors import StoreError
+from clipbert_cli.errors import PathError, StoreError
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
 
@@ -41,7 +41,7 @@ def test_files_are_added_to_a_store(videos: Path, tmp_path: Path, clip: bytes) -
 
 
 def test_adding_needs_a_store_with_media_records_and_of_the_same_kind(videos: Path, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="not a store to add to"):
+    with pytest.raises(PathError, match="does not exist: a store is expected"):
         pack_media([videos], tmp_path / "store", add=True)
     picture = tmp_path / "a.png"
     picture.write_bytes(image(marked_frame(1)))

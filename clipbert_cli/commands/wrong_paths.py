@@ -1,0 +1,269 @@
+"""Paths of a command line at which something else is than the command expects: one message, and the line to type.
+
+They are found before the parser reads the line, so that what a path is comes before an option that is missing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import os
+import re
+import shlex
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+from clipbert_cli.commands.typed_line import TypedLine, TypedValue, arguments_of, options_of, typed_name
+from clipbert_cli.errors import ClipbertError
+from clipbert_cli.path_kinds import (
+    A_CATALOG,
+    A_FOLDER,
+    A_MEDIA_FILE,
+    A_MODEL,
+    A_PLACE,
+    A_RECIPE,
+    A_RUN,
+    A_STORE,
+    MEDIA,
+    PREDICTIONS,
+    QUESTIONS,
+    RECIPE_FILE,
+    SOURCES,
+    AtPath,
+    Expected,
+    PathKind,
+    address,
+    look_at,
+    unlike,
+)
+from clipbert_cli.recipe.shipped import shipped_names
+
+_EXPECTED: dict[str, Expected] = {
+    "--run": A_MODEL,
+    "report --run": A_RUN,
+    "finetune --run": A_RUN,
+    "pretrain --run": A_RUN,
+    "RUN": A_RUN,
+    "--recipe": A_RECIPE,
+    "NAME|FILE": A_RECIPE,
+    "PREDS": PREDICTIONS,
+    "--against": PREDICTIONS,
+    "--blind": PREDICTIONS,
+    "SRC": SOURCES,
+    "STORE": A_STORE,
+    "MEDIA": MEDIA,
+    "--video": A_MEDIA_FILE,
+    "--image": A_MEDIA_FILE,
+    "--questions": QUESTIONS,
+    "--data-root": A_PLACE,
+    "--to": A_PLACE,
+    "demo FOLDER": A_PLACE,
+    "--catalog": A_CATALOG,
+    "runs ls FOLDER": dataclasses.replace(
+        A_FOLDER, hint="name the folder that holds the runs: clipbert runs ls FOLDER"
+    ),
+    "RAW_DIR": dataclasses.replace(A_FOLDER, hint="name the folder of the original files"),
+}
+"""What is expected by option or name of an argument, after the name of the command where that decides."""
+
+_NEW = {"finetune --run": "--resume", "pretrain --run": "--resume", "pack STORE": "--add"}
+"""Paths that a command makes, unless this option is given."""
+
+_TEXTS = ("--split", "TEXT", "QUESTION", "MEDIA_ID")
+"""Values that are no paths, with which one may have been exchanged."""
+
+_LOOKED_AT = 1000
+"""The number of names among which a similar one is looked for."""
+
+
+def refuse_wrong_paths(line: TypedLine) -> None:
+    """Raise PathError for the first path of a command line at which something else is than expected, or nothing."""
+    for value in line.values:
+        expected = _expected(line, value)
+        if expected is None or (value.text == "-" and expected in (PREDICTIONS, QUESTIONS)):
+            continue
+        found, what = look_at(os.path.expanduser(value.text) if expected is A_RECIPE else value.text), ""
+        is_nothing = found.kind is PathKind.NOTHING and not expected.takes(found)
+        if value.text in shipped_names() and (expected is A_RECIPE or is_nothing):
+            found, what = AtPath(PathKind.RECIPE), "a shipped recipe"
+        # With fewer or more words than arguments, a word may be meant for another one.
+        if expected.takes(found) or (found.kind is PathKind.NOTHING and not _is_complete(line)):
+            continue
+        hint = (
+            _exchanged(line, value, expected, found)
+            or _advice(line, value, expected, found)
+            or _with_other_path(line, value, expected, found)
+            or _made_first(line, value, expected, found)
+        )
+        raise unlike(value.text, expected, name=typed_name(value.parameter), what=what, hint=hint)
+
+
+def _expected(line: TypedLine, value: TypedValue) -> Expected | None:
+    if value.parameter is None:
+        return None
+    name = typed_name(value.parameter)
+    full = f"{line.path.partition(' ')[2]} {name}"
+    if full in _NEW and not line.has(_NEW[full]):
+        return None
+    return _EXPECTED.get(full) or _EXPECTED.get(name)
+
+
+def _is_complete(line: TypedLine) -> bool:
+    given = [each.parameter for each in line.values]
+    return None not in given and all(each in given for each in arguments_of(line.command) if each.required)
+
+
+# ------------------------------------------------------------------------------------------ what to type
+
+
+def _exchanged(line: TypedLine, value: TypedValue, expected: Expected, found: AtPath) -> str | None:
+    """Return the command line with the path and another word in each other's place, if that is what was meant."""
+    # A name with an ending is a file that is missing, and no text.
+    is_file = found.kind is PathKind.NOTHING and re.search(r"\.[A-Za-z0-9]{2,5}$", value.text)
+    for other in line.values:
+        there = look_at(other.text)
+        if other.parameter is None or there.kind in (PathKind.NOTHING, PathKind.OTHER) or not expected.takes(there):
+            continue
+        wanted = _expected(line, other)
+        if (wanted and not wanted.takes(there)) or (typed_name(other.parameter) in _TEXTS and not is_file):
+            return f"exchange them: {line.with_values({value.place: other.text, other.place: value.text})}"
+    return None
+
+
+def _advice(line: TypedLine, value: TypedValue, expected: Expected, found: AtPath) -> str | None:
+    """Return what to do where it is not another path that is meant."""
+    command, path, kind = line.path, shlex.quote(value.text), found.kind
+    run = line.value("--run") or "RUN"
+    if kind is PathKind.ADDRESS:
+        place = address(value.text) or ""
+        on_hub = re.match(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?$", place)
+        if on_hub and PathKind.HUB in expected.kinds:
+            return line.with_values({value.place: f"hf:{on_hub[1]}"})
+        return f"download it first, for example: curl -LO {shlex.quote(place)}"
+    if expected is MEDIA and command == "clipbert preview":
+        if recipe := next(_recipes(value.text, found), None):
+            words = ["clipbert", "preview", "--recipe", recipe, "--split", line.value("--split") or "train"]
+            return f"its data are shown by: {shlex.join(words)}"
+        if kind in (PathKind.ANNOTATIONS, PathKind.JSON, PathKind.PREDICTIONS):
+            return "clipbert preview --recipe NAME --split train --data-root DIR"
+    if expected is A_RECIPE and kind is PathKind.ANNOTATIONS:
+        return "a recipe names it under data.splits; to start one: clipbert recipes copy NAME mine.yaml"
+    if expected is A_MEDIA_FILE and kind is PathKind.MEDIA:
+        # The shell replaces the pattern, so it must not be quoted.
+        return line.with_values({value.place: "FILES"}).replace("FILES", f"{path.rstrip('/')}/*")
+    if expected is A_MEDIA_FILE and kind is PathKind.STORE:
+        infer = shlex.join(["clipbert", "infer", "--run", run, "--split", split_of(run) or "SPLIT"])
+        return f"name a file that was packed; its split is answered by: {infer}"
+    if expected is SOURCES and kind is PathKind.STORE:
+        others = [each.text for each in line.values if each.parameter in arguments_of(line.command) and each != value]
+        if others and (line.has("--add") or all(SOURCES.takes(look_at(each)) for each in others)):
+            return f"to add to it: {shlex.join(['clipbert', 'pack', '--add', *others, value.text])}"
+        return f"name the folder that it was packed from; what it holds is listed by: clipbert store ls {path}"
+    if expected is A_STORE and line.has("--add") and kind is PathKind.NOTHING:
+        return f"to make a new one: {line.with_values({line.words.index('--add'): None})}"
+    return None
+
+
+def _with_other_path(line: TypedLine, value: TypedValue, expected: Expected, found: AtPath) -> str | None:
+    """Return the command line with the path that is meant: inside, around, named by or similar to the given one."""
+    if found.kind is PathKind.NOTHING:
+        from clipbert_cli.store.discover import unmatched_pattern
+
+        if pattern := unmatched_pattern([value.text]):
+            return pattern
+    for path in _related(value.text, expected, found):
+        there = look_at(path)
+        is_name = expected is A_RECIPE and path in shipped_names()
+        if not is_name and (there.kind is PathKind.NOTHING or not expected.takes(there)):
+            continue
+        again = line.with_values({value.place: path})
+        if found.kind is PathKind.CHECKPOINT and "--checkpoint" in options_of(line.command) and expected is A_RUN:
+            again = line.with_values({value.place: path}, "--checkpoint", Path(os.path.realpath(value.text)).name)
+        if line.path in ("clipbert finetune", "clipbert pretrain") and path.endswith(f"/{RECIPE_FILE}"):
+            again += f"; or to continue the run: {line.path} --run {shlex.quote(os.path.dirname(path))} --resume"
+        return f"is {path} meant? {again}" if found.kind is PathKind.NOTHING else again
+    return None
+
+
+def _related(text: str, expected: Expected, found: AtPath) -> Iterator[str]:
+    """Yield the paths that may be meant by another one."""
+    yield from map(str, (*found.runs, *filter(None, [found.run]), *found.stores))
+    yield text.removesuffix(".meta.json")
+    if found.kind is PathKind.MEDIA_FILE or expected is PREDICTIONS:
+        yield os.path.dirname(text) or "."
+    for recipe in _recipes(text, found):
+        yield recipe
+        if expected in (A_STORE, MEDIA):
+            yield from _media_of(recipe)
+    if found.kind is PathKind.NOTHING:
+        path = Path(text)
+        folders = [path.parent, *([Path("runs")] if expected in (A_MODEL, A_RUN) else [])]
+        names = [each for folder in folders if folder.is_dir() for each in islice(folder.iterdir(), _LOOKED_AT)]
+        # The ending would make any two names similar.
+        stems = {each.stem: str(each) for each in names if each.suffix == path.suffix}
+        yield from (stems[near] for near in difflib.get_close_matches(path.stem, stems, n=3))
+
+
+def _recipes(text: str, found: AtPath) -> Iterator[str]:
+    """Yield the recipe at a path, of a run there, in it or around it, and that with which predictions were made."""
+    from clipbert_cli.foreign import read_json
+
+    if found.kind is PathKind.RECIPE:
+        yield text
+    runs = [text] if found.kind in (PathKind.RUN, PathKind.EXPORT) else (*found.runs, found.run)
+    yield from (os.path.join(run, RECIPE_FILE) for run in runs if run)
+    if found.kind is PathKind.PREDICTIONS:
+        try:
+            meta = read_json(Path(f"{os.path.expanduser(text)}.meta.json"))
+            # The run has the settings of a recipe that is not shipped.
+            own = str(meta["recipe"]["name"])
+            yield own if own in shipped_names() else os.path.join(str(meta["run"]), RECIPE_FILE)
+        except (ClipbertError, OSError, LookupError, TypeError):
+            return
+
+
+def _media_of(recipe: str) -> Iterator[str]:
+    """Yield the media of the splits of a recipe, none if it cannot be read."""
+    from clipbert_cli.recipe.load import preview_recipe, resolve
+
+    try:
+        loaded = preview_recipe(recipe).recipe
+    except ClipbertError:
+        return
+    for split in filter(None, reversed(loaded.data.splits.values())):
+        path = resolve(loaded, split.media)
+        yield str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def _made_first(line: TypedLine, value: TypedValue, expected: Expected, found: AtPath) -> str | None:
+    """Return how to make predictions or a store of what is known; None for what no command makes."""
+    if expected is A_STORE and found.kind in (PathKind.MEDIA, PathKind.MEDIA_FILE):
+        source = value.text if found.kind is PathKind.MEDIA else os.path.dirname(value.text) or "."
+        return f"make a store of it: {shlex.join(['clipbert', 'pack', source, 'STORE'])}"
+    if expected is not PREDICTIONS:
+        return None
+    is_model, name = A_MODEL.takes(found), typed_name(value.parameter)
+    run = value.text if is_model else str(line.value("--run") or found.run or "RUN")
+    split = line.value("--split") or split_of(run) or "SPLIT"
+    file = value.text if found.kind is PathKind.NOTHING else "preds.jsonl"
+    blind = ["--set", "data.black_frames=true"] if name == "--blind" else []
+    infer = shlex.join(["clipbert", "infer", "--run", run, "--split", split, "-o", file, *blind])
+    training = f"its training is shown by: {shlex.join(['clipbert', 'report', '--run', run])}; "
+    return (training if is_model and line.path == "clipbert report" and not blind else "predict first: ") + infer
+
+
+def split_of(run: str) -> str | None:
+    """Return the split of a run that is predicted most often; None if there is no run or it has no splits."""
+    names = splits_of(run)
+    return next((name for name in ("test", "val") if name in names), names[-1] if names else None)
+
+
+def splits_of(run: str) -> list[str]:
+    """Return the names of the splits of a run or a checkpoint in it; none if it cannot be read."""
+    from clipbert_cli.commands.completion_values import split_names
+
+    try:
+        return split_names(Path(look_at(run).run or run, RECIPE_FILE))
+    except (ClipbertError, OSError, ValueError, AttributeError, TypeError):
+        return []

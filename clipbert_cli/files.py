@@ -27,28 +27,8 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from pathlib import Path
 from typing import IO, Any
 
-from clipbert_cli.errors import ClipbertError, with_causes
-
-OUT_OF_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""Values of `OSError.errno` that mean: the disk, the quota or the limit on file sizes is reached."""
-
-_RESOURCES = (*sorted(OUT_OF_SPACE), errno.EMFILE, errno.ENFILE, errno.ENOMEM)
-
-
-def system_error(exc: BaseException) -> OSError | None:
-    """Return the system's error that made a library fail, None where there is none.
-
-    Libraries raise errors of their own when a disk is full: torch while it handles the system's error, safetensors with
-    the system's words in its text.
-    """
-    for link in with_causes(exc):
-        if isinstance(link, OSError) and link.errno is not None:
-            return link
-        for number in _RESOURCES:
-            if os.strerror(number) in str(link):
-                return OSError(number, os.strerror(number))
-    return None
-
+from clipbert_cli.errors import ClipbertError
+from clipbert_cli.system_errors import stops_writing, system_error
 
 # ------------------------------------------------------------------------------------------ files and folders
 
@@ -176,7 +156,7 @@ def scratch_folder(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the folder cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(path)
     with _temporary(path, "unfinished") as temporary:
         temporary.mkdir(mode=0o700)
         yield temporary
@@ -236,7 +216,7 @@ def point_link(link: Path, target: Path) -> None:
 
 def link_or_copy(source: Path, target: Path) -> None:
     """Make `target` the same file as `source` (a hard link) where the file system allows it, else a copy."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(target)
     real = os.path.realpath(source)
     with _temporary(target, "unfinished") as temporary:
         try:
@@ -256,19 +236,40 @@ def fsync(path: Path) -> None:
 
 
 @contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Name the path in an error of this block that means a full disk, whatever library raised it.
+def naming(path: Path, *, temporary: Path | None = None) -> Iterator[None]:
+    """Name the path in an error of this block that is about writing it, whatever library raised it.
+
+    Args:
+        temporary: the name under which it is written, which nobody knows who gave the command.
 
     Raises:
-        OSError: there is no space left for `path`.
+        OSError: `path`, or something in it, cannot be written.
     """
     try:
         yield
     except Exception as exc:
         error = system_error(exc)
-        if error is None or error.errno not in OUT_OF_SPACE or isinstance(exc, ClipbertError):
+        is_known = error is not None and (isinstance(exc, OSError) or stops_writing(error))
+        if error is None or not is_known or isinstance(exc, ClipbertError):
             raise
-        raise OSError(error.errno, error.strerror, error.filename or str(path)) from exc
+        named = str(error.filename or "")
+        if temporary and f"{named}/".startswith(f"{temporary}/"):
+            named = f"{path}{named.removeprefix(str(temporary))}"
+        elif stops_writing(error) and (not named or Path(named) in path.parents):
+            named = str(path)
+        elif isinstance(exc, OSError):
+            raise
+        raise OSError(error.errno, error.strerror, named) from exc
+
+
+def make_parents(path: Path) -> None:
+    """Make the folders above `path` that are missing.
+
+    Raises:
+        OSError: one of them cannot be made.
+    """
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
 
 
 _in_use: set[Path] = set()
@@ -284,13 +285,13 @@ def _temporary(path: Path, state: str) -> Iterator[Path]:
         raise FileExistsError(errno.EEXIST, "another thread is writing it", str(path))
     _in_use.add(temporary)
     try:
-        with naming(path):
+        with naming(path, temporary=temporary):
             yield temporary
     finally:
         if temporary.is_dir() and not temporary.is_symlink():
             shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        elif os.path.lexists(temporary):  # on a read-only disk, removing what is not there fails
+            temporary.unlink()
         _in_use.discard(temporary)
 
 
@@ -327,7 +328,7 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         OSError: the file cannot be written; an earlier one is as it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(path)
     with atomic_file(path) as stream:
         stream.write(json.dumps(value, indent=1) + "\n")
 
@@ -426,7 +427,7 @@ def is_locked(file: Path) -> bool:
 def _try_lock(file: Path) -> int | None:
     """Return the descriptor of the locked file, None where another holds it."""
     while True:
-        file.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(file)
         try:
             descriptor = without_links(str(file), os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:  # another process removed the empty folder just now

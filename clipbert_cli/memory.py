@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from clipbert_cli.errors import ClipbertError, MemoryFullError
+from clipbert_cli.system_errors import system_error
 
 # Only torch's GPU allocator has an exception type of its own. All others are recognised by their words, in lower case.
 _WORDINGS = (
@@ -41,7 +42,8 @@ def is_out_of_memory(exc: BaseException) -> bool:
     """Return whether an operation lacked memory. Errors about media and settings are never taken for that."""
     if isinstance(exc, ClipbertError):
         return False
-    if isinstance(exc, MemoryError) or (isinstance(exc, OSError) and exc.errno == errno.ENOMEM):
+    error = system_error(exc)
+    if isinstance(exc, MemoryError) or (error and error.errno == errno.ENOMEM):
         return True
     return isinstance(exc, RuntimeError) and any(words in str(exc).lower() for words in _WORDINGS)
 

@@ -23,6 +23,7 @@ from PIL import Image
 
 from clipbert_cli import files
 from clipbert_cli.errors import OutputError
+from clipbert_cli.system_errors import system_error
 
 HOST = socket.gethostname()
 
@@ -32,9 +33,9 @@ def test_errors_that_are_each_others_causes_are_looked_at_once(length: int) -> N
     circle = [RuntimeError(str(number)) for number in range(length)]
     for number, exc in enumerate(circle):
         exc.__cause__ = circle[(number + 1) % length]
-    assert files.system_error(circle[0]) is None
+    assert system_error(circle[0]) is None
     circle[-1].__context__ = OSError(errno.ENOSPC, "full")  # what a cause replaces
-    assert files.system_error(circle[0]) is None
+    assert system_error(circle[0]) is None
 
 
 def test_the_error_of_the_system_is_found_behind_others() -> None:
@@ -42,7 +43,7 @@ def test_the_error_of_the_system_is_found_behind_others() -> None:
     outer = RuntimeError("cannot write")
     outer.__context__ = ValueError("while closing")
     outer.__context__.__cause__ = full
-    assert files.system_error(outer) is full
+    assert system_error(outer) is full
 
 
 def gone_process() -> int:

@@ -21,15 +21,16 @@ MODULES = {
 }
 
 # The packages and top-level modules that each one may import, besides itself. A name that is not listed does not exist.
-SHARED = {"types", "files", "foreign", "printable", "errors", "cores", "memory", "path_kinds"}
+SHARED = {"types", "files", "foreign", "printable", "errors", "cores", "memory", "path_kinds", "system_errors"}
 READING = {*SHARED, "recipe.schema", "text", "media", "store", "loading", "runtime"}
 MAY_IMPORT = {
     "printable": set(),
     "errors": {"printable"},
     "cores": set(),
-    "memory": {"errors"},
+    "system_errors": {"errors"},
+    "memory": {"errors", "system_errors"},
     "types": {"errors"},
-    "files": {"errors"},
+    "files": {"errors", "system_errors"},
     "foreign": {"errors"},
     "hub": {"errors"},
     "path_kinds": {"errors", "foreign", "hub", "printable", "types"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from typing import Annotated, Any
@@ -30,10 +29,10 @@ from clipbert_cli.commands.store import store_app
 from clipbert_cli.commands.terminal import error
 from clipbert_cli.commands.usage import refuse_misread, usage_error
 from clipbert_cli.errors import ClipbertError
-from clipbert_cli.files import OUT_OF_SPACE, system_error
 from clipbert_cli.memory import is_out_of_memory, memory_full
 from clipbert_cli.printable import Lines
 from clipbert_cli.runtime.process_exit import ignore_interrupts, report, run_and_exit
+from clipbert_cli.system_errors import OUT_OF_FILES, advice, reason, remedy, stops_writing, system_error
 
 
 class ClipbertGroup(TyperGroup):
@@ -97,15 +96,10 @@ def _terminal_text(exc: BaseException) -> tuple[Lines, str | None, int] | None:
     if is_out_of_memory(exc):
         full = memory_full(exc)
         return full.lines, full.hint, full.exit_code
-    error = system_error(exc)
-    if error and error.errno in (errno.EMFILE, errno.ENFILE):
-        hint = "raise the limit in this shell: ulimit -n 4096"
-        return Lines([f"{error.filename or 'opening a file'}: {error.strerror}"]), hint, 1
-    if error and error.errno in OUT_OF_SPACE:
-        hint = "free some space, or write elsewhere"
-        return Lines([f"{error.filename or 'writing'}: {error.strerror}"]), hint, 1
-    if isinstance(exc, OSError):
-        return Lines([f"{exc.filename or 'writing'}: {exc.strerror or exc}"]), None, 1
+    found = exc if isinstance(exc, OSError) else system_error(exc)
+    if found and (found is exc or stops_writing(found) or found.errno in OUT_OF_FILES):
+        what = f"{found.filename}: " if found.filename else "writing: " if stops_writing(found) else ""
+        return Lines([what + reason(found)]), advice(found) if stops_writing(found) else remedy(found), 1
     return None
 
 

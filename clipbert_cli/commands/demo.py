@@ -6,9 +6,9 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import redirect_stdout
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,11 +16,16 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json, print_result
-from clipbert_cli.errors import OutputError, UsageError
-from clipbert_cli.foreign import parse_json, read_lines
+from clipbert_cli.errors import OutputError, UnreadableError, UsageError
+from clipbert_cli.files import LockHeldError, lock, naming, remove, write_json
+from clipbert_cli.foreign import parse_json, read_json, read_lines
+from clipbert_cli.system_errors import stops_writing, unwritable
 
-# Only a folder that a demo has made has this file: --force removes nothing else.
+# Only a folder that a demo has made has this file: --force removes nothing else. It says what the demo is, and which of
+# its steps are complete.
 MARK = ".clipbert-demo"
+_LOCK = f"{MARK}.lock"
+_MEDIA, _COMPLETE = "media", "complete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +87,19 @@ def demo(
             )
     # Each task has a folder of its own: the demos of several tasks can be made one after the other.
     folder = folder or Path("demo" if task == "qa" else f"demo_{task}")
-    _prepare(folder, force=force)
-    run = _Demo(folder, SIZES[size], seed, device, context.find_root().command.main)
-    run.make_media()
-    run.call("pack", str(folder / ("images" if task == "vqa" else "videos")), str(folder / "vis_db"))
-    shown = _TASKS[task](run)
+    what = {"task": task, **asdict(SIZES[size]), "seed": seed}
+    done = _prepare(folder, what, force=force)
+    try:
+        with lock(folder / _LOCK):
+            run = _Demo(folder, SIZES[size], seed, device, context.find_root().command.main, what, done)
+            run.make_media()
+            # A store appears when it is complete.
+            if not (folder / "vis_db").exists():
+                run.call("pack", str(folder / ("images" if task == "vqa" else "videos")), str(folder / "vis_db"))
+            shown = _TASKS[task](run)
+            run.note_done(_COMPLETE)
+    except LockHeldError as exc:
+        raise OutputError(f"{folder} is being made by {exc.owner}", hint="wait until it ends") from exc
     seconds = time.monotonic() - begin
     note("")
     if as_json:
@@ -96,18 +109,29 @@ def demo(
     note(*shown.advice, f"{seconds:.0f} seconds; everything is in {folder}")
 
 
-def _prepare(folder: Path, *, force: bool) -> None:
-    """Make the folder; with `force`, remove an earlier demo that is in it, and nothing else."""
+def _prepare(folder: Path, what: Mapping[str, Any], *, force: bool) -> list[str]:
+    """Make the folder, and return the steps that the same demo has completed in it before it was stopped.
+
+    With `force`, an earlier demo that is in it is removed, and nothing else.
+    """
+    mark = folder / MARK
     if folder.exists() and any(folder.iterdir()):
-        if not (force and (folder / MARK).exists()):
-            is_demo = (folder / MARK).exists()
+        try:
+            noted = read_json(mark)
+        except (FileNotFoundError, UnreadableError):
+            noted = {}
+        done = noted["done"] if isinstance(noted, dict) and noted.get("demo") == what else [_COMPLETE]
+        if not force and _COMPLETE not in done:
+            return list(done)
+        if not (force and mark.exists()):
+            is_demo = mark.exists()
             raise OutputError(
                 f"{folder} is not empty: it has {'an earlier demo' if is_demo else 'files that no demo made'}",
                 hint="name another folder" + (", or give --force to make the demo again" if is_demo else ""),
             )
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MARK).touch()
+        remove(folder)
+    write_json(mark, {"demo": what, "done": []})
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,32 +152,61 @@ class _Demo:
     seed: int
     device: str | None
     command_line: Callable[..., Any]
+    what: Mapping[str, Any]
+    done: list[str]
 
-    def call(self, *arguments: str) -> None:
-        """Print a command and run it. Its output goes to stderr: stdout is for the result of the demo."""
-        note("", f"$ clipbert {shlex.join(arguments)}")
+    def note_done(self, step: str) -> None:
+        """Note in the folder that a step is complete, so that a demo that is stopped later does not do it again."""
+        self.done.append(step)
+        write_json(self.folder / MARK, {"demo": self.what, "done": self.done})
+
+    def call(self, *arguments: str, continued: Sequence[str] = ()) -> None:
+        """Print a command and run it. Its output goes to stderr: stdout is for the result of the demo.
+
+        Args:
+            continued: further words, for a command that a stopped demo has begun.
+        """
+        words, step = [*arguments, *continued], shlex.join(arguments)
+        note("", f"$ clipbert {shlex.join(words)}")
+        if step in self.done:
+            note("this was done before")
+            return
         with redirect_stdout(sys.stderr):
-            code = self.command_line(list(arguments), prog_name="clipbert", standalone_mode=False)
+            code = self.command_line(words, prog_name="clipbert", standalone_mode=False)
         if code:
             raise typer.Exit(code)
+        self.note_done(step)
 
     def make_media(self) -> None:
         """Generate videos, images, texts, answers and the vocabulary."""
         from clipbert_cli.assets.demo_media import write_demo_media
         from clipbert_cli.commands.progress import progress_bar
 
+        if _MEDIA in self.done:
+            return
+        for entry in list(self.folder.iterdir()):
+            if entry.name not in (MARK, _LOCK):
+                remove(entry)
         videos = {"train": self.size.train, "val": self.size.val, "test": self.size.test}
         note(f"generating {sum(videos.values())} videos in {self.folder / 'videos'}")
         with progress_bar("video") as bar:
             task = bar.add_task("encode", total=sum(videos.values()))
-            write_demo_media(self.folder, videos=videos, seed=self.seed, progress=lambda: bar.advance(task))
+            try:
+                with naming(self.folder):
+                    write_demo_media(self.folder, videos=videos, seed=self.seed, progress=lambda: bar.advance(task))
+            except OSError as exc:
+                if not stops_writing(exc):
+                    raise
+                raise unwritable(self.folder, exc, then="give the same command again") from exc
+        self.note_done(_MEDIA)
 
     def train(self, recipe: str, *settings: str, command: str = "finetune", name: str | None = None) -> Path:
         """Train with a recipe; return the folder of the run."""
         run = self.folder / "runs" / (name or recipe)
         changes = _options("--set", f"seed={self.seed}", *settings)
         data = ["--recipe", recipe, "--run", str(run), "--data-root", str(self.folder)]
-        self.call(command, *data, *changes, *self._device())
+        begun = ["--resume"] if run.exists() else []
+        self.call(command, *data, *changes, *self._device(), continued=begun)
         return run
 
     def score(self, run: Path, recipe: str, name: str, *settings: str) -> Mapping[str, Any]:
@@ -165,7 +218,8 @@ class _Demo:
 
         predictions = self.folder / name
         changes = _options("--set", *settings)
-        self.call("infer", "--run", str(run), "--split", "test", "-o", str(predictions), *self._device(), *changes)
+        infer = ["infer", "--run", str(run), "--split", "test", "-o", str(predictions), *self._device(), *changes]
+        self.call(*infer, continued=["--overwrite"] if predictions.exists() else [])
         self.call("eval", str(predictions), "--recipe", recipe, "--data-root", str(self.folder), "--split", "test")
         loaded = load_recipe(recipe, data_root=self.folder)
         task = build_task(loaded)

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from clipbert_cli.errors import OutputError, UsageError
-from clipbert_cli.files import atomic_file, writer_of
+from clipbert_cli.files import atomic_file, naming, writer_of
+from clipbert_cli.memory import is_out_of_memory
 from clipbert_cli.runs.folder import RunFolder
+from clipbert_cli.system_errors import advice, reason
 
 PAGE = (".html", ".htm")
 
@@ -53,7 +55,7 @@ def writing(path: str, *, overwrite: bool = False, mode: str = "w", inputs: Iter
     if target.is_dir() or path.endswith("/"):
         raise OutputError(f"{path} is a folder, but must be a file", hint="name a file in it")
     if target.exists() and not target.is_file():
-        with target.open(mode, encoding=None if "b" in mode else "utf-8") as stream:
+        with naming(target), target.open(mode, encoding=None if "b" in mode else "utf-8") as stream:
             yield stream
         return
     _refuse_needed(target, inputs)
@@ -69,17 +71,15 @@ def writing(path: str, *, overwrite: bool = False, mode: str = "w", inputs: Iter
     try:
         with atomic_file(target, mode=mode, replace=overwrite) as stream:
             yield stream
-    except BrokenPipeError:
-        # Not about this file: whoever reads stdout has left, which `app.py` handles.
-        raise
     except FileExistsError as exc:
         raise OutputError(
             f"{path} exists by now: another command has written it meanwhile", hint="name another file"
         ) from exc
     except OSError as exc:
-        raise OutputError(
-            f"{path} cannot be written: {exc.strerror}", hint="nothing was kept; name a file in a writable folder"
-        ) from exc
+        # What the command reads, and the reader of stdout who has left, are not about this file.
+        if exc.filename not in (None, str(target)) or isinstance(exc, BrokenPipeError) or is_out_of_memory(exc):
+            raise
+        raise OutputError(f"{path} cannot be written: {reason(exc)}", hint=f"nothing was kept; {advice(exc)}") from exc
 
 
 def _refuse_needed(target: Path, inputs: Iterable[Path]) -> None:

@@ -23,7 +23,7 @@ import os
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ from typing import Any
 import numpy as np
 
 from clipbert_cli.errors import OutputError, PredictionsError, UnreadableError
-from clipbert_cli.files import LockHeldError, atomic_file, atomic_path, fsync, lock, publish_file, refuse_link
+from clipbert_cli.files import LockHeldError, atomic_file, atomic_path, fsync, lock, publish_file, refuse_link, remove
 from clipbert_cli.foreign import map_array, read_json, read_text
 from clipbert_cli.infer.prediction_lines import Row, TextList
 from clipbert_cli.path_kinds import SCORES, UNFINISHED
+from clipbert_cli.system_errors import unwritable
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Prediction, PredictionKey
 
@@ -94,7 +95,11 @@ class ScoreFolder:
             except LockHeldError as exc:
                 raise OutputError(f"{self.path}: {exc.owner} writes these scores", hint="wait until it ends") from exc
             except OSError as exc:
-                raise OutputError(f"{self.path} cannot be written: {exc.strerror}") from exc
+                if self.unfinished.is_dir() and not (self.unfinished / STATE).exists():
+                    remove(self.unfinished)
+                    with suppress(OSError):  # the folder was there before, with something in it
+                        self.path.rmdir()
+                raise unwritable(self.path, exc) from exc
             yield done
 
     def _check_replaceable(self, *, overwrite: bool) -> None:
@@ -171,9 +176,7 @@ class ScoreFolder:
         try:
             yield
         except OSError as exc:
-            raise OutputError(
-                f"{self.path} cannot be written: {exc.strerror}", hint="the same command continues from here"
-            ) from exc
+            raise unwritable(self.path, exc, then="give the same command again, which continues from here") from exc
 
     # ------------------------------------------------------------------------------------ every process
 

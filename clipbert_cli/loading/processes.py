@@ -34,8 +34,8 @@ from typing import Any
 from torch.utils.data import DataLoader
 
 from clipbert_cli.errors import ClipbertError
-from clipbert_cli.files import OUT_OF_SPACE, system_error
 from clipbert_cli.loading.dataset import LoadedBatch
+from clipbert_cli.system_errors import OUT_OF_FILES, OUT_OF_SPACE, reason, remedy, system_error
 
 # Launchers send these signals to whole process groups. The main process handles them (it saves a checkpoint), and needs
 # its loading processes for that.
@@ -127,8 +127,12 @@ def _explained(exc: BaseException) -> ClipbertError | None:
             "/dev/shm is full, which loading processes need to pass batches to the main process",
             hint=f"enlarge it (docker: --shm-size 8g; else: mount -o remount,size=8g /dev/shm), or {FEWER}",
         )
+    if error and error.errno == errno.EFBIG:
+        return ClipbertError(
+            f"loading processes cannot pass batches: {reason(error)}", hint=f"{remedy(error)}, or {FEWER}"
+        )
     # Python's message if the descriptor of a batch's memory did not arrive.
-    if (error and error.errno in (errno.EMFILE, errno.ENFILE)) or "ancdata" in str(exc):
+    if (error and error.errno in OUT_OF_FILES) or "ancdata" in str(exc):
         limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         return ClipbertError(
             f"loading needs more open files than the limit of {limit} per process",
@@ -248,7 +252,7 @@ def _end_without_descriptors(_kind: object, error: BaseException, _trace: object
 
     `multiprocessing` calls the hook for uncaught exceptions there. The main process reports the end once.
     """
-    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+    if isinstance(error, OSError) and error.errno in OUT_OF_FILES:
         os._exit(errno.EMFILE)
 
 

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from clipbert_cli.errors import OutputError, RecipeError, WeightsError
-from clipbert_cli.files import OUT_OF_SPACE, atomic_file, atomic_path
+from clipbert_cli.files import atomic_file, atomic_path
 from clipbert_cli.model.bert_sizes import FROM_FILE, filled, read_bert_sizes
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.description import Description, is_saved_model, read_description
@@ -31,8 +31,8 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
     """Write `config.json` and `model.safetensors` into `folder`, which is created if needed.
 
     Raises:
-        OSError: there is no space left.
-        OutputError: the folder cannot be written for another reason.
+        OSError: the folder cannot be written.
+        OutputError: the weights cannot be written for another reason.
     """
     folder = Path(folder)
     encoder = model.visual_encoder
@@ -45,9 +45,7 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
             stream.write(description.to_json())
         with atomic_path(folder / WEIGHTS_FILE) as unfinished:
             save_file(state, unfinished, metadata={"format": "pt"})
-    except (OSError, SafetensorError) as error:
-        if isinstance(error, OSError) and error.errno in OUT_OF_SPACE:
-            raise
+    except SafetensorError as error:
         raise OutputError(f"{folder}: the model cannot be written here: {error}") from error
 
 

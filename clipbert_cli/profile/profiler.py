@@ -29,6 +29,7 @@ from clipbert_cli.model.flops import flop_counter, matrix_product_rate
 from clipbert_cli.profile.phase_timer import PhaseTimer
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
 from clipbert_cli.runtime.provenance import environment
+from clipbert_cli.system_errors import unwritable
 from clipbert_cli.train.logs import Announce, Phase, Sink, peak_memory, unnoticed
 from clipbert_cli.train.plan import training_facts
 from clipbert_cli.train.training import Training
@@ -263,7 +264,7 @@ class Profiling:
                 raise OutputError(f"{self.folder} cannot be written", hint=hint)
             return stack.enter_context(scratch_folder(self.folder))
         except OSError as exc:
-            raise OutputError(f"{self.folder} cannot be written: {exc.strerror}", hint=hint) from exc
+            raise unwritable(self.folder, exc) from exc
 
     def _write(self, unfinished: Path, profiler: Profiler, report: Mapping[str, Any]) -> None:
         """Write both files into the scratch folder, then move them to their places."""
@@ -274,7 +275,7 @@ class Profiling:
             for name in (TRACE_FILE, PROFILE_FILE):
                 publish_file(unfinished / name, self.folder / name)
         except OSError as exc:
-            raise OutputError(f"{self.folder} cannot be written: {exc.strerror}") from exc
+            raise unwritable(self.folder, exc) from exc
 
 
 def profile_folder(run: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import OutputError, UnreadableError
-from clipbert_cli.files import atomic_folder
+from clipbert_cli.files import atomic_folder, make_parents
 from clipbert_cli.hub import is_hub_name
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.ema import take_average
@@ -19,6 +19,7 @@ from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.baseline import listed_scores
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import stated_devices, stated_versions, summarise
+from clipbert_cli.system_errors import unwritable
 from clipbert_cli.task.registry import task_class
 
 CARD = "README.md"
@@ -56,7 +57,7 @@ def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -
     if os.path.lexists(out):
         raise OutputError(f"{out} exists already", hint="name a folder that does not exist")
     model = load_model(folder, checkpoint=checkpoint, weights=weights)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_parents(out)
     with atomic_folder(out) as unfinished:
         save_pretrained(model, unfinished)
         for file in (folder.vocabulary, folder.tokenizer_settings, folder.answers, folder.recipe):
@@ -80,7 +81,7 @@ def write_shared(folder: RunFolder, out: Path, *, checkpoint: str, weights: str)
         (out / CARD).write_text(card, encoding="utf-8")
     except OSError as error:
         shutil.rmtree(out, ignore_errors=True)
-        raise OutputError(f"{out}: cannot be written: {error}") from error
+        raise unwritable(out, error) from error
 
 
 def without_paths(recipe: Recipe) -> Recipe:

@@ -24,7 +24,16 @@ from pathlib import Path
 from typing import Any, get_args
 
 from clipbert_cli.errors import RunError, UnreadableError
-from clipbert_cli.files import LockHeldError, atomic_folder, is_locked, lock, lock_owner, refuse_link, write_together
+from clipbert_cli.files import (
+    LockHeldError,
+    atomic_folder,
+    is_locked,
+    lock,
+    lock_owner,
+    make_parents,
+    refuse_link,
+    write_together,
+)
 from clipbert_cli.foreign import parse_json, read_json, read_lines
 from clipbert_cli.hub import is_hub_name, local_folder
 from clipbert_cli.path_kinds import A_RUN, RECIPE_FILE, STATE_FILE, unlike
@@ -130,7 +139,7 @@ class RunFolder:
         Raises:
             RunError: another process has made it in the meantime.
         """
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_parents(self.path)
         try:
             with atomic_folder(self.path) as unfinished:
                 fresh = RunFolder(unfinished)

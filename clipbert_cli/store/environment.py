@@ -11,14 +11,18 @@ from pathlib import Path
 
 import lmdb
 
-from clipbert_cli.errors import OutputError
-from clipbert_cli.files import OUT_OF_SPACE, refuse_link
+from clipbert_cli.files import refuse_link
+from clipbert_cli.memory import is_out_of_memory
 from clipbert_cli.path_kinds import DATA_FILE
+from clipbert_cli.system_errors import system_error, unwritable
 
 MAX_ITEM_BYTES = 2**32 - 1
 """Largest value of LMDB."""
 
 _FIRST_MAP_BYTES = 2**28
+
+# LMDB writes two pages into a new file.
+_FIRST_BYTES = 2 * 4096
 
 # A transaction holds its values in memory, and each commit waits for the disk (some 10 ms): 64 MB or 1,000 keys make
 # the wait small without holding much.
@@ -39,7 +43,11 @@ class StoreWriter:
         # LMDB maps the whole file and fails when the map is full; `commit` doubles it then.
         self._map_bytes = max(_FIRST_MAP_BYTES, 2 * size)
         # No lock file of LMDB: pack's own lock keeps other writers out, and readers open the store without locks.
-        self._environment = lmdb.open(str(folder), map_size=self._map_bytes, mode=0o644, lock=False, max_dbs=0)
+        try:
+            self._environment = lmdb.open(str(folder), map_size=self._map_bytes, mode=0o644, lock=False, max_dbs=0)
+        except lmdb.DiskError:
+            self._check_space(_FIRST_BYTES, committed=size)
+            raise
         self._pending: dict[bytes, bytes | None] = {}
         self._pending_bytes = 0
 
@@ -97,7 +105,8 @@ class StoreWriter:
                 self._map_bytes = 2 * max(self._map_bytes, self._pending_bytes)
                 self._environment.set_mapsize(self._map_bytes)
             except lmdb.Error:
-                self._check_space()
+                used = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
+                self._check_space(max(1, self._pending_bytes), committed=used)
                 raise
             else:
                 self.discard()
@@ -111,17 +120,15 @@ class StoreWriter:
         """Close the LMDB; what is pending is lost."""
         self._environment.close()
 
-    def _check_space(self) -> None:
-        """Raise the OSError that stopped a write, and give back the space that its transaction took.
+    def _check_space(self, left: int, *, committed: int) -> None:
+        """Raise the OSError that stopped a write of `left` bytes, and give back the space that it took.
 
         LMDB reports a write that the system cut short, such as on a full disk, as an input/output error. Writing as
         much again gives the real reason.
         """
         # Not zeros, which take no space where the file system compresses.
         probe = os.urandom(_PROBE_BYTES)
-        committed = (self._environment.info()["last_pgno"] + 1) * self._environment.stat()["psize"]
         with self._data_file.open("ab", buffering=0) as file:
-            left = max(1, self._pending_bytes)
             try:
                 while left > 0:
                     left -= file.write(probe[:left])
@@ -138,14 +145,10 @@ def writing_to(store: Path) -> Iterator[None]:
     try:
         yield
     except (lmdb.Error, OSError) as exc:
-        full = isinstance(exc, lmdb.DiskError) or getattr(exc, "errno", None) in OUT_OF_SPACE
-        reason = exc.strerror if isinstance(exc, OSError) else str(exc)
-        raise OutputError(
-            f"{store} cannot be written: {'there is no space left' if full else reason}",
-            hint="free some space, then give the same command again; or write elsewhere"
-            if full
-            else "choose a folder that you can write",
-        ) from exc
+        if is_out_of_memory(exc):
+            raise
+        error = system_error(exc) or OSError(0, str(exc))
+        raise unwritable(store, error, then="give the same command again") from exc
 
 
 class Environment:

@@ -92,15 +92,14 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
         refuse_link(written)
     is_continued = (folder / _JOURNAL).exists()
     with contextlib.ExitStack() as stack:
+        place = UnfinishedStore(store, folder)
         try:
             stack.enter_context(lock(folder / _LOCK_FILE, remove_file=add))
+            yield place
         except LockHeldError as exc:
             raise StoreError(
                 f"{store} is being written by another pack ({exc.owner})", hint="wait until it has ended"
             ) from exc
-        place = UnfinishedStore(store, folder)
-        try:
-            yield place
         except Exception as exc:
             is_kept = place.holds_items and not isinstance(exc, ClipbertError)
             if not add and not is_continued and not is_kept:

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -111,20 +111,21 @@ class Sink(Protocol):
 
 
 class JsonLines(Sink):
-    """Appends each record as one line of JSON and flushes it, so that the file can be followed while training runs."""
+    """Appends each record as one line of JSON at once, so that the file can be followed while training runs."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._stream: TextIO = open(path, "a", encoding="utf-8", opener=without_links)  # noqa: SIM115 - see close
+        # Without a buffer: closing would write what a full disk has refused once more, and fail once more.
+        self._file = open(path, "ab", buffering=0, opener=without_links)  # noqa: SIM115 - see close
 
     def write(self, record: Mapping[str, Any]) -> None:
+        rest = (json.dumps(_finite(record), allow_nan=False) + "\n").encode()
         with naming(self._path):
-            self._stream.write(json.dumps(_finite(record), allow_nan=False) + "\n")
-            self._stream.flush()
+            while rest:  # an unbuffered file may write less than it was given
+                rest = rest[self._file.write(rest) :]
 
     def close(self) -> None:
-        with naming(self._path):
-            self._stream.close()
+        self._file.close()
 
 
 def _finite(value: Any) -> Any:

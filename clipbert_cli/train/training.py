@@ -12,11 +12,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from clipbert_cli.build import Evaluation, Setup
 from clipbert_cli.errors import ClipbertError, InterruptionError, RunError
-from clipbert_cli.files import OUT_OF_SPACE, point_link, remove_leftovers
+from clipbert_cli.files import point_link, remove_leftovers
 from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.memory import memory_advice
 from clipbert_cli.model.clipbert import ClipBert
@@ -29,6 +30,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
 from clipbert_cli.runtime.provenance import device_name, environment
+from clipbert_cli.system_errors import advice, reason, remedy, stops_writing
 from clipbert_cli.task.coverage import (
     alike_answers,
     ambiguous_options,
@@ -196,7 +198,7 @@ class Training:
             except InterruptionError as exc:
                 raise self._interruption(exc, session.trainer.step, ask_requeue) from exc
             except OSError as exc:
-                if error := self._full_disk(exc):
+                if error := self._unwritable(exc):
                     raise error from exc
                 raise
         return {
@@ -256,14 +258,18 @@ class Training:
     def _resume_command(self) -> str:
         return f"resume with: clipbert {self.setup.task.trained_by} --run {self.folder.path} --resume"
 
-    def _full_disk(self, exc: OSError) -> RunError | None:
-        """Return the error that says what a full disk has left, None for other errors."""
-        if exc.errno not in OUT_OF_SPACE:
+    def _unwritable(self, exc: OSError) -> RunError | None:
+        """Return the error that says what a disk or a limit has left, None for other errors."""
+        if not stops_writing(exc):
             return None
+        run, place = self.folder.path, Path(exc.filename or self.folder.path)
+        named = run if run in (place, *place.parents) else place
         steps = saved_steps(self.folder.checkpoints)
         kept = f"the checkpoint of step {steps[-1]} is complete" if steps else "nothing is kept"
-        again = self._resume_command if steps else "start again"
-        return RunError(f"{exc.filename}: {exc.strerror}; {kept}", hint=f"free some space, then {again}")
+        return RunError(
+            f"{named} cannot be written: {reason(exc)}; {kept}",
+            hint=f"{remedy(exc)}, then {self._resume_command}" if steps else advice(exc, then="start again"),
+        )
 
     def _interruption(self, exc: InterruptionError, step: int, ask_requeue: bool) -> InterruptionError:
         """Return the error that says what is saved and how to resume; request the requeue."""

@@ -61,6 +61,36 @@ def test_every_task_has_a_demo(
         assert f"$ clipbert {command} " in done.stderr
 
 
+def test_a_demo_that_was_stopped_goes_on_with_what_is_not_complete(
+    clipbert: Clipbert, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(demo.SIZES, "smallest", demo.DemoSize(train=6, val=2, test=2, epochs=1))
+    words = ["demo", "--size", "smallest", "--json", tmp_path / "demo"]
+    whole = clipbert(*words)
+    mark = tmp_path / "demo" / demo.MARK
+    noted = json.loads(mark.read_text())
+    steps = noted["done"]
+    names = [step.partition(" ")[0] for step in steps]
+    assert names == [
+        "media",
+        "pack",
+        "finetune",
+        *2 * ("infer", "eval"),
+        "complete",
+    ]
+    for count in range(len(steps)):
+        mark.write_text(json.dumps({**noted, "done": steps[:count]}))
+        other = clipbert(*words, "--seed", "1")
+        assert other.returncode == 1
+        assert "it has an earlier demo" in other.stderr
+        done = clipbert(*words)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("this was done before") == max(0, count - 2)
+        results = [json.loads(each.stdout) for each in (whole, done)]
+        assert [result["accuracy"] for result in results] == [results[0]["accuracy"]] * 2
+        assert json.loads(mark.read_text())["done"][-1] == "complete"
+
+
 def test_the_demo_never_removes_a_folder_that_is_none_of_its_own(clipbert: Clipbert, tmp_path: Path) -> None:
     (tmp_path / "precious.txt").write_text("x")
     done = clipbert("demo", "--size", "smallest", "--force", tmp_path)

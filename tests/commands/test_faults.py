@@ -14,12 +14,11 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, is_running
+from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, fill, is_running, more_space
 
 from clipbert_cli.runs.checkpoint import damage
 
@@ -71,13 +70,6 @@ def wait_for(moment: str, process: subprocess.Popen[str], run: Path, ranks: int)
             return found
         time.sleep(0.01)
     raise AssertionError("the moment did not come")
-
-
-def fill(file: Path) -> None:
-    """Write a file that takes all the space of its disk."""
-    with suppress(OSError), file.open("wb", buffering=0) as stream:
-        while True:
-            stream.write(bytes(4096))
 
 
 def kill(process: int) -> float:
@@ -170,22 +162,6 @@ def test_a_limit_of_open_files_that_is_reached_later_ends_the_command(
     assert_goes_on(clipbert, run, command(1))
 
 
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 1 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("mounting is not allowed here")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
-def more_space(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
-
-
 @every_moment
 def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(
     clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, disk: Path, moment: str, ranks: int
@@ -243,7 +219,7 @@ def test_a_disk_that_is_full_while_packing_is_one_message_and_the_next_pack_goes
     os.truncate(disk / "other", (disk / "other").stat().st_size - free)
     done = clipbert(*words)
     assert done.returncode == 1
-    assert f"error: {disk / 'store'} cannot be written: there is no space left" in done.stderr
+    assert f"error: {disk / 'store'} cannot be written: No space left on device" in done.stderr
     assert done.stderr.count("error: ") == done.stderr.count("next: ") == 1
     # A new store appears when it is complete; one that was there can be read.
     assert (clipbert("store", "verify", disk / "store").returncode == 0) is (disk / "store").exists() is add

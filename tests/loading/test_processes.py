@@ -114,6 +114,7 @@ def test_the_death_of_a_process_that_loads_something_else_is_noticed() -> None:
         (RuntimeError("unable to open shared memory object </torch_7>: Too many open files (24)"), "more open files"),
         (RuntimeError("unable to allocate shared memory(shm) for file </t>: No space left on device (28)"), "/dev/shm"),
         (RuntimeError("unable to allocate shared memory(shm) for file </torch_7>: Success (0)"), "/dev/shm is full"),
+        (RuntimeError("unable to resize file </torch_7> to the right size: File too large (27)"), "File too large"),
         (RuntimeError("received 0 items of ancdata"), "more open files"),
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "the system refuses loading processes: Cannot allocate"),
     ],

@@ -78,6 +78,7 @@ def evaluate(
     folder = RunFolder.of_model(run)[0] if run else None
     made = read_meta(predictions)
     loaded, split = recipe_and_split(
+        predictions,
         made,
         command="eval",
         recipe=folder.recipe if folder else recipe,

@@ -63,6 +63,7 @@ def report_page(
     if predictions is not None:
         made = read_meta(predictions)
         loaded, split = recipe_and_split(
+            predictions,
             made,
             command="report",
             recipe=recipe or (folders[0].recipe if folders and not made.meta else None),

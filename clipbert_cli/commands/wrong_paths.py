@@ -190,10 +190,10 @@ def _related(text: str, expected: Expected, found: AtPath) -> Iterator[str]:
     """Yield the paths that may be meant by another one."""
     yield from map(str, (*found.runs, *filter(None, [found.run]), *found.stores))
     yield text.removesuffix(".meta.json")
-    if found.kind is PathKind.MEDIA_FILE or expected is PREDICTIONS:
+    if expected is PREDICTIONS or (expected is MEDIA and found.kind is PathKind.MEDIA_FILE):
         yield os.path.dirname(text) or "."
     for recipe in _recipes(text, found):
-        yield recipe
+        yield from (recipe, os.path.dirname(recipe))
         if expected in (A_STORE, MEDIA):
             yield from _media_of(recipe)
     if found.kind is PathKind.NOTHING:
@@ -217,8 +217,8 @@ def _recipes(text: str, found: AtPath) -> Iterator[str]:
         try:
             meta = read_json(Path(f"{os.path.expanduser(text)}.meta.json"))
             # The run has the settings of a recipe that is not shipped.
-            own = str(meta["recipe"]["name"])
-            yield own if own in shipped_names() else os.path.join(str(meta["run"]), RECIPE_FILE)
+            yield from {str(meta["recipe"]["name"])} & {*shipped_names()}
+            yield os.path.join(str(meta["run"]), RECIPE_FILE)
         except (ClipbertError, OSError, LookupError, TypeError):
             return
 

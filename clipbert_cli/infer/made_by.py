@@ -129,6 +129,7 @@ def read_meta(predictions: Path) -> MadeBy:
 
 
 def recipe_and_split(
+    predictions: Path,
     made: MadeBy,
     *,
     command: str,
@@ -140,7 +141,7 @@ def recipe_and_split(
     """Return the recipe and the split that were predicted: those that a person names, else those of the meta file.
 
     Args:
-        command: the command that needs them, for the example of how to name them.
+        command: the command that needs them, for the message that repeats it.
 
     Raises:
         UsageError: neither says them.
@@ -150,9 +151,10 @@ def recipe_and_split(
     if (recipe is None and made.meta is None) or split is None:
         missing = ["--split is missing"] if split is None else []
         missing += ["--recipe or --run is missing"] if recipe is None and made.meta is None else []
+        named = ["--recipe", str(recipe or "NAME"), "--split", split or "SPLIT"]
         raise UsageError(
             f"{' and '.join(missing)}; what made the predictions is {made.unknown}",
-            hint=f"for example: clipbert {command} preds.jsonl --recipe msrvtt_qa --split test",
+            hint="name them: " + shlex.join(["clipbert", command, str(predictions), *named]),
         )
     return load_recipe(recipe or _recipe_of(made.meta or {}), overrides=overrides, data_root=data_root), split
 

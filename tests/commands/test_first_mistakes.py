@@ -658,7 +658,11 @@ MISTAKES = [
         "PREDS is table.csv, a file of annotations",
         "clipbert infer --run RUN --split test -o preds.jsonl",
     ),
-    ("eval alone.jsonl --split test", "what made the predictions is unknown", "clipbert eval preds.jsonl --recipe"),
+    (
+        "eval alone.jsonl --split test",
+        "what made the predictions is unknown",
+        "clipbert eval alone.jsonl --recipe NAME --split test",
+    ),
     (
         "preview runs/qa/recipe.yaml",
         "MEDIA is runs/qa/recipe.yaml, a recipe",
@@ -783,7 +787,7 @@ MISTAKES = [
     ("eval alone.jsonl -r demo_retrieval --split test", "scores must be", "may be predictions of another task"),
     ("eval alone.jsonl -r demo_mc --split test", "alone.jsonl", "name the"),
     ("report alone.jsonl -r demo_retrieval --split test -o new.html", "scores must be", "of another task"),
-    ("download msrvtt-qa", "similar names: msrvtt_qa", "clipbert assets ls"),
+    ("download msrvtt-qa", "did you mean msrvtt_qa", "clipbert assets ls"),
     ("download microsoft/xclip-base-patch32", "is not an asset", "clipbert download hf:microsoft/xclip-base-patch32"),
     ("download google-bert/bert-base-cased --dry-run", "is not an asset", "hf:google-bert/bert-base-cased"),
     ("download me/my.model_2 --to data", "is not an asset", "clipbert download hf:me/my.model_2"),
@@ -793,6 +797,435 @@ MISTAKES = [
     ("demo videos", "videos is not empty", "name another folder"),
     ("finetune -r demo_qa --run new --device gpu", "--device is 'gpu'", "cpu, cuda or cuda:N"),
     ("finetune -r demo_qa --run new --nproc-per-node gpu", "finds no GPU", "--nproc-per-node 2"),
+    # Another kind of path for each command.
+    ("download videos", "'videos' is not an asset, a part or a recipe; did you mean", "clipbert assets ls"),
+    (
+        "download runs/qa --to .",
+        "'runs/qa' is not an asset, a part or a recipe",
+        "ls; for a model of the Hugging Face Hub: clipbert download hf:runs/qa",
+    ),
+    ("download msrvtt_qa --to a.mp4", "--to is a.mp4, a media file", "name a folder, which need not exist"),
+    (
+        "download msrvtt_qa --to . --source nope",
+        "--source nope: no such file or folder",
+        "name the files that you downloaded",
+    ),
+    (
+        "download msrvtt_qa --catalog preds.jsonl",
+        "--catalog is preds.jsonl, a file of predictions",
+        "clipbert download msrvtt_qa --catalog",
+    ),
+    ("assets ls vis_db", "'vis_db' is not an asset, a part or a recipe", "clipbert assets ls"),
+    ("assets convert msrvtt_qa a.mp4 new", "RAW_DIR is a.mp4, a media file", "name the folder of the original files"),
+    (
+        "assets convert msrvtt_qa vis_db new",
+        "vis_db: no file train_qa.json or qa_train.json or train.jsonl in this",
+        "clipbert assets ls names the sources",
+    ),
+    ("pack runs/qa new", "SRC is runs/qa, a run", "name the folder that holds the media files"),
+    ("pack preds.jsonl new", "SRC is preds.jsonl, a file of predictions", "name the folder that holds the media files"),
+    ("pack table.csv new", "SRC is table.csv, a file of annotations", "name the folder that holds the media files"),
+    (
+        "pack runs/qa/recipe.yaml new",
+        "SRC is runs/qa/recipe.yaml, a recipe",
+        "name the folder that holds the media files",
+    ),
+    (
+        "pack runs new",
+        "SRC is runs, a folder with the runs runs/qa, runs/search",
+        "name the folder that holds the media files",
+    ),
+    ("pack --add videos runs/qa", "STORE is runs/qa, a run", "clipbert pack --add videos"),
+    ("pack --add videos a.mp4", "STORE is a.mp4, a media file", "clipbert pack . STORE"),
+    ("pack --add videos nope", "STORE is nope, which does not exist", "clipbert pack videos nope"),
+    ("store verify preds.jsonl", "STORE is preds.jsonl, a file of predictions", "clipbert store verify vis_db"),
+    ("store verify runs/qa/recipe.yaml", "STORE is runs/qa/recipe.yaml, a recipe", "clipbert store verify"),
+    ("store scan a.mp4", "STORE is a.mp4, a media file", "clipbert pack . STORE"),
+    ("store show videos test0000 -o a.png", "STORE is videos, a folder of media files", "clipbert pack videos STORE"),
+    (
+        "store show videos/test0000.mp4 -o a.png",
+        "STORE is videos/test0000.mp4, a media file",
+        "clipbert pack videos STORE",
+    ),
+    ("store show runs test0000", "STORE is runs, a folder with the runs runs/qa, runs/search", "clipbert store show"),
+    (
+        "preview preds.jsonl",
+        "MEDIA is preds.jsonl, a file of predictions",
+        "clipbert preview --recipe demo_qa --split train",
+    ),
+    (
+        "preview runs",
+        "MEDIA is runs, a folder with the runs runs/qa, runs/search",
+        "clipbert preview --recipe runs/qa/recipe.yaml --split train",
+    ),
+    ("preview -r runs/qa", "--recipe is runs/qa, a run", "clipbert preview -r runs/qa/recipe.yaml"),
+    (
+        "preview --recipe videos --split train",
+        "--recipe is videos, a folder of media files",
+        "clipbert recipes ls lists the shipped recipes by their names",
+    ),
+    (
+        "preview --recipe txt_db --split train",
+        "--recipe is txt_db, a folder",
+        "clipbert recipes ls lists the shipped recipes by their names",
+    ),
+    (
+        "preview --recipe demo_qa --split train --data-root vis_db",
+        "nothing that the recipe names is in",
+        "give the folder that holds these with --data-root DIR",
+    ),
+    (
+        "pretrain -r runs/qa/best",
+        "--recipe is runs/qa/best, a checkpoint in the run runs/qa",
+        "or to continue the run: clipbert pretrain --run runs/qa --resume",
+    ),
+    (
+        "finetune -r txt_db",
+        "--recipe is txt_db, a folder",
+        "clipbert recipes ls lists the shipped recipes by their names",
+    ),
+    (
+        "finetune -r runs",
+        "--recipe is runs, a folder with the runs runs/qa, runs/search",
+        "or to continue the run: clipbert finetune --run runs/qa --resume",
+    ),
+    (
+        "finetune -r runs/qa/checkpoints",
+        "--recipe is runs/qa/checkpoints, a folder in the run runs/qa",
+        "or to continue the run: clipbert finetune --run runs/qa --resume",
+    ),
+    (
+        "finetune --run videos --resume",
+        "--run is videos, a folder of media files",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    (
+        "finetune --run runs/qa/best --resume",
+        "--run is runs/qa/best, a checkpoint in the run runs/qa",
+        "clipbert finetune --run runs/qa --resume",
+    ),
+    ("finetune -r mine.yaml", "mine.yaml: no such recipe file", "clipbert recipes ls lists the shipped ones"),
+    (
+        "infer --run a.mp4 --split test",
+        "--run is a.mp4, a media file",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    ("infer --run preds.jsonl --split test", "--run is preds.jsonl, a file of predictions", "clipbert infer --run"),
+    (
+        "infer --run vis_db --split test",
+        "--run is vis_db, a store",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    (
+        "infer --run runs/qa/recipe.yaml --split test",
+        "--run is runs/qa/recipe.yaml, a recipe",
+        "clipbert infer --run runs/qa --split test",
+    ),
+    (
+        "infer --run runs/qa/model.safetensors --split test",
+        "--run is runs/qa/model.safetensors, which does not exist",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    (
+        "infer --run runs/qa --split test -r videos",
+        "--recipe is videos, a folder of media files",
+        "clipbert recipes ls lists the shipped recipes by their names",
+    ),
+    (
+        "infer --run runs/qa --split txt_db/test.jsonl",
+        "recipe demo_qa has no split 'txt_db/test.jsonl'; it has train, val,",
+        "name another split",
+    ),
+    (
+        "infer --run runs/qa --split videos",
+        "recipe demo_qa has no split 'videos'; it has train, val, test",
+        "name another split, or add data.splits.videos to the recipe",
+    ),
+    (
+        "infer --run https://huggingface.co/org/name --split test",
+        "--run is https://huggingface.co/org/name, an address",
+        "clipbert infer --run hf:org/name --split test",
+    ),
+    (
+        "eval videos",
+        "PREDS is videos, a folder of media files",
+        "clipbert infer --run RUN --split SPLIT -o preds.jsonl",
+    ),
+    (
+        "eval runs",
+        "PREDS is runs, a folder with the runs runs/qa, runs/search",
+        "clipbert infer --run RUN --split SPLIT -o preds.jsonl",
+    ),
+    (
+        "eval runs/qa/metrics.jsonl",
+        "PREDS is runs/qa/metrics.jsonl, a file of annotations",
+        "clipbert infer --run runs/qa --split test -o preds.jsonl",
+    ),
+    ("eval preds.jsonl.meta.json", "PREDS is preds.jsonl.meta.json, a JSON file", "clipbert eval preds.jsonl"),
+    (
+        "eval preds.jsonl --run vis_db",
+        "--run is vis_db, a store",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    (
+        "eval preds.jsonl --against txt_db/test.jsonl",
+        "--against is txt_db/test.jsonl, a file of annotations",
+        "clipbert infer --run RUN --split SPLIT -o preds.jsonl",
+    ),
+    ("eval empty", "PREDS is empty, an empty folder", "clipbert infer --run RUN --split SPLIT -o preds.jsonl"),
+    (
+        "eval runs/qa/answers.json",
+        "PREDS is runs/qa/answers.json, a JSON file",
+        "clipbert infer --run runs/qa --split test -o preds.jsonl",
+    ),
+    (
+        "report runs/qa",
+        "PREDS is runs/qa, a run",
+        "--run runs/qa; clipbert infer --run runs/qa --split test -o preds.jsonl",
+    ),
+    (
+        "report runs/search/best",
+        "PREDS is runs/search/best, a checkpoint in the run runs/search",
+        "clipbert infer --run runs/search/best --split test -o preds.jsonl",
+    ),
+    (
+        "report preds.jsonl --run runs",
+        "--run is runs, a folder with the runs runs/qa, runs/search",
+        "clipbert report preds.jsonl --run runs/qa",
+    ),
+    (
+        "report preds.jsonl --run runs/qa/best -o new.html",
+        "--run is runs/qa/best, a checkpoint in the run runs/qa",
+        "clipbert report preds.jsonl --run runs/qa -o new.html",
+    ),
+    ("report --run preds.jsonl", "--run is preds.jsonl, a file of predictions", "clipbert report --run"),
+    (
+        "report --run vis_db",
+        "--run is vis_db, a store",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    (
+        "report txt_db/test.jsonl --run runs/qa",
+        "PREDS is txt_db/test.jsonl, a file of annotations",
+        "clipbert infer --run runs/qa --split test -o preds.jsonl",
+    ),
+    (
+        "report preds.jsonl --blind runs/qa",
+        "--blind is runs/qa, a run",
+        "--run runs/qa --split test -o preds.jsonl --set data.black_frames=true",
+    ),
+    (
+        "ask --run runs --video a.mp4 'what is it?'",
+        "--run is runs, a folder with the runs runs/qa, runs/search",
+        "clipbert ask --run runs/qa --video a.mp4 'what is it?'",
+    ),
+    (
+        "ask --run preds.jsonl --video a.mp4 'what is it?'",
+        "--run is preds.jsonl, a file of predictions",
+        "clipbert ask --run",
+    ),
+    (
+        "ask --run runs/qa --video preds.jsonl 'what is it?'",
+        "--video is preds.jsonl, a file of predictions",
+        "check the name, or change to the folder that holds the file",
+    ),
+    (
+        "ask --run runs/qa --video runs/qa/recipe.yaml 'what is it?'",
+        "--video is runs/qa/recipe.yaml, a recipe",
+        "check the name, or change to the folder that holds the file",
+    ),
+    (
+        "ask --run runs/qa --video txt_db/test.jsonl 'what is it?'",
+        "--video is txt_db/test.jsonl, a file of annotations",
+        "check the name, or change to the folder that holds the file",
+    ),
+    (
+        "ask --run runs/qa --video runs 'what is it?'",
+        "--video is runs, a folder with the runs runs/qa, runs/search",
+        "check the name, or change to the folder that holds the file",
+    ),
+    (
+        "ask --run runs/qa --questions a.mp4",
+        "--questions is a.mp4, a media file",
+        "name a file of JSON lines, or - for stdin",
+    ),
+    (
+        "ask --run runs/qa --questions vis_db",
+        "--questions is vis_db, a store",
+        "name a file of JSON lines, or - for stdin",
+    ),
+    (
+        "search preds.jsonl 'a dog' --run runs/search",
+        "MEDIA is preds.jsonl, a file of predictions",
+        "clipbert search vis_db 'a dog' --run runs/search",
+    ),
+    (
+        "search txt_db/test.jsonl 'a dog' --run runs/search",
+        "MEDIA is txt_db/test.jsonl, a file of annotations",
+        "clipbert pack made of it",
+    ),
+    (
+        "search videos 'a dog' --run vis_db",
+        "--run is vis_db, a store",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    (
+        "search runs 'a dog' --run runs/search",
+        "MEDIA is runs, a folder with the runs runs/qa, runs/search",
+        "clipbert search",
+    ),
+    ("runs ls a.mp4", "FOLDER is a.mp4, a media file", "clipbert runs ls FOLDER"),
+    ("runs plot preds.jsonl", "RUN is preds.jsonl, a file of predictions", "clipbert runs plot"),
+    (
+        "runs plot runs/qa/metrics.jsonl",
+        "RUN is runs/qa/metrics.jsonl, a file of annotations",
+        "clipbert runs plot runs/qa",
+    ),
+    (
+        "runs export vis_db new",
+        "RUN is vis_db, a store",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    (
+        "runs export runs new",
+        "RUN is runs, a folder with the runs runs/qa, runs/search",
+        "clipbert runs export runs/qa new",
+    ),
+    (
+        "runs export runs/qa/best new",
+        "RUN is runs/qa/best, a checkpoint in the run runs/qa",
+        "clipbert runs export runs/qa new --checkpoint step_2",
+    ),
+    (
+        "runs push videos hf:me/x",
+        "RUN is videos, a folder of media files",
+        "runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
+    ),
+    ("runs push preds.jsonl --to new", "RUN is preds.jsonl, a file of predictions", "clipbert runs push"),
+    (
+        "recipes show txt_db/test.jsonl",
+        "NAME|FILE is txt_db/test.jsonl, a file of annotations",
+        "clipbert recipes copy NAME mine.yaml",
+    ),
+    (
+        "recipes copy runs/qa mine.yaml",
+        "NAME|FILE is runs/qa, a run",
+        "clipbert recipes copy runs/qa/recipe.yaml mine.yaml",
+    ),
+    (
+        "recipes copy videos mine.yaml",
+        "NAME|FILE is videos, a folder of media files",
+        "clipbert recipes ls lists the shipped recipes by their names",
+    ),
+    (
+        "recipes validate runs",
+        "NAME|FILE is runs, a folder with the runs runs/qa, runs/search",
+        "clipbert recipes validate runs/qa/recipe.yaml",
+    ),
+    (
+        "recipes answers txt_db/train.jsonl",
+        "NAME|FILE is txt_db/train.jsonl, a file of annotations",
+        "clipbert recipes copy NAME mine.yaml",
+    ),
+    ("recipes answers runs/qa", "NAME|FILE is runs/qa, a run", "clipbert recipes answers runs/qa/recipe.yaml"),
+    (
+        "recipes explain videos",
+        "no setting or section is called 'videos'",
+        "clipbert recipes explain lists all of them",
+    ),
+    (
+        "recipes show runs/qa/best",
+        "NAME|FILE is runs/qa/best, a checkpoint in the run runs/qa",
+        "clipbert recipes show runs/qa/recipe.yaml",
+    ),
+    (
+        "recipes show .",
+        "NAME|FILE is ., a folder with the runs runs/qa, runs/search and the",
+        "clipbert recipes show runs/qa/recipe.yaml",
+    ),
+    ("demo a.mp4", "FOLDER is a.mp4, a media file", "name a folder, which need not exist"),
+    ("demo vis_db", "vis_db is not empty: it has files that no demo made", "name another folder"),
+    ("demo runs/qa", "runs/qa is not empty: it has files that no demo made", "name another folder"),
+    ("doctor videos", "videos: one word too many: clipbert doctor takes no arguments", "clipbert doctor"),
+    (
+        "finetune -r demo_qa --data-root a.mp4",
+        "--data-root is a.mp4, a media file",
+        "name a folder, which need not exist",
+    ),
+    (
+        "finetune -r demo_qa --data-root vis_db",
+        "nothing that the recipe names is in",
+        "give the folder that holds these with --data-root DIR",
+    ),
+    (
+        "finetune -r demo_qa --data-root runs/qa",
+        "answers.json: no such answer vocabulary",
+        "clipbert recipes answers, or check data.answers and --data-root",
+    ),
+    (
+        "finetune -r demo_qa --run new --data-root . --set data.splits.train.media=runs/qa",
+        "qa is a run",
+        "clipbert pack made of it",
+    ),
+    (
+        "finetune -r demo_qa --run new --data-root . --set data.splits.train.media=txt_db/train.jsonl",
+        "train.jsonl is a file of annotations",
+        "clipbert pack made of it",
+    ),
+    (
+        "finetune -r demo_qa --run new --data-root . --set data.splits.train.annotations=videos",
+        "videos: a folder, not an annotation file",
+        "check data.splits and data.root of the recipe, or give --data-root",
+    ),
+    (
+        "finetune -r demo_qa --run new --data-root . --set data.splits.train.annotations=vis_db",
+        "vis_db: a folder, not an annotation file",
+        "check data.splits and data.root of the recipe, or give --data-root",
+    ),
+    (
+        "pretrain --ckpt x --epochs 3",
+        "no such options: --ckpt, --epochs",
+        "--set model.weights.checkpoint=x --set train.epochs=3 --recipe NAME",
+    ),
+    ("pretrain --epochs 3", "no such option: --epochs", "clipbert pretrain --set train.epochs=3 --recipe NAME"),
+    (
+        "eval --preds a --input b",
+        "no such options: --preds, --input",
+        "PREDS has no option before it; --input: PREDS has no option before it",
+    ),
+    (
+        "preview txt_db/test.jsonl",
+        "MEDIA is txt_db/test.jsonl, a file of annotations",
+        "clipbert preview --recipe NAME --split train --data-root DIR",
+    ),
+    ("eval ''", "PREDS is empty", "give a value for PREDS (is a variable unset?)"),
+    ("pack '' new", "SRC is empty", "give a value for SRC (is a variable unset?)"),
+    ("pack videos ''", "STORE is empty", "give a value for STORE (is a variable unset?)"),
+    ("pack videos '' new", "SRC is empty", "give a value for SRC (is a variable unset?)"),
+    ("ask --run runs/qa --video a.mp4 ''", "QUESTION is empty", "give a value for QUESTION (is a variable unset?)"),
+    ("infer --run runs/qa --split ''", "--split is empty", "give a value after --split (is a variable unset?)"),
+    (
+        "eval preds.jsonl --against scores.jsonl",
+        "scores.jsonl: these are predictions of task retrieval (recipe",
+        "eval scores.jsonl uses the recipe and the split of its own meta file",
+    ),
+    (
+        "infer --run runs/qa/best -o new.jsonl",
+        "--split is missing: the run has train, val, test",
+        "clipbert infer --run runs/qa/best -o new.jsonl --split test",
+    ),
+    (
+        "report videos --run runs/qa --split val",
+        "PREDS is videos, a folder of media files",
+        "clipbert infer --run runs/qa --split val -o preds.jsonl",
+    ),
+    ("report vis_db", "PREDS is vis_db, a store", "clipbert infer --run RUN --split SPLIT -o preds.jsonl"),
+    (
+        "search videos 'a dog' --run runs/qa --top 3",
+        "--run is runs/qa, a run of task open_ended_qa",
+        "clipbert ask --run runs/qa --video FILE 'a dog'",
+    ),
+    ("index videos --run runs/qa", "no such command 'index'", "clipbert search videos --run runs/qa"),
 ]
 
 
@@ -836,8 +1269,52 @@ def test_the_answer_to_a_first_mistake_is_short_and_leads_on(
     shown = sum(-(-len(line) // COLUMNS) for line in done.stderr.splitlines())
     assert shown <= LINES, done.stderr
     said, _, following = " ".join(done.stderr.split()).partition(" next: ")
+    # Something else at a path than is expected is a mistake of the command line.
+    assert done.returncode == 2 or not said.endswith(" expected")
     assert message in said
     # The hint may be in the message where it is a part of what is wrong, such as the nearest name.
     assert following
     assert leads_on in f"{said} {following}"
     assert sorted(predicted.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("store ls damaged", "store ls videos"),
+        ("search damaged 'a dog' --run runs/search", "search table.csv 'a dog' --run runs/search"),
+        (
+            "eval torn.jsonl -r demo_qa --split test --data-root .",
+            "eval table.csv -r demo_qa --split test --data-root .",
+        ),
+        ("infer --run broken --split test --data-root .", "infer --run videos --split test --data-root ."),
+        ("runs plot broken -o new.png", "runs plot preds.jsonl -o new.png"),
+    ],
+)
+def test_what_is_damaged_fails_and_what_is_of_another_kind_is_wrong_usage(
+    clipbert: Clipbert, predicted: Path, tmp_path: Path, right: str, wrong: str
+) -> None:
+    shutil.copytree(predicted, tmp_path / "day", symlinks=True)
+    world = tmp_path / "day"
+    (world / "damaged").mkdir()
+    (world / "damaged/data.mdb").write_bytes(b"no LMDB" * 1000)
+    (world / "torn.jsonl").write_text('{"media_id": "a", "text_digest": "b"\n')
+    shutil.copytree(world / "runs/qa", world / "broken", symlinks=True)
+    (world / "broken/metrics.jsonl").unlink()
+    (world / "broken/metrics.jsonl").symlink_to("nowhere")
+    for step in (world / "broken/checkpoints").iterdir():
+        (step / "model.safetensors").write_bytes(b"cut")
+    codes = [clipbert(*shlex.split(command), cwd=world).returncode for command in (right, wrong)]
+    assert codes == [1, 2]
+
+
+def test_scores_of_pairs_are_refused_where_answers_are_scored(clipbert: Clipbert, predicted: Path) -> None:
+    words = ["infer", "--run", "runs/search", "--split", "test", "--format", "scores", "-o", "pairs"]
+    assert clipbert(*words, cwd=predicted).returncode == 0
+    for command in ("eval pairs -r demo_qa --split test --data-root .", "eval preds.jsonl --against pairs"):
+        done = clipbert(*shlex.split(command), cwd=predicted)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "pairs has scores of every text with every media item" in " ".join(done.stderr.split())
+    done = clipbert("eval", "pairs/scores.npy", "--run", "runs/search", "--split", "test", cwd=predicted)
+    assert "next: clipbert eval pairs --run runs/search --split test" in done.stderr
+    shutil.rmtree(predicted / "pairs")

@@ -325,7 +325,7 @@ def test_runs_ls_of_a_run_lists_it(clipbert: Clipbert, place: Path) -> None:
         ("runs export a b c", "c: one word too many", "for example: clipbert runs export runs/msrvtt_qa my-model"),
         ("store ls a b", "b: one word too many", "for example: clipbert store ls vis_db/msrvtt"),
         ("ask what?", "--run is missing", "for example: clipbert ask --run runs/msrvtt_qa --video cat.mp4"),
-        ("eval preds.jsonl", "--split is missing", "for example: clipbert eval preds.jsonl --recipe msrvtt_qa"),
+        ("eval preds.jsonl", "--split is missing", "name them: clipbert eval preds.jsonl --recipe NAME --split SPLIT"),
         ("pack", "SRC is missing", "for example: clipbert pack videos/ vis_db/msrvtt"),
         ("fintune", "no such command 'fintune'. Did you mean 'finetune'?", "clipbert has the commands download, pack"),
         ("recipes list", "no such command 'list'", "here it is called ls: clipbert recipes ls --help"),

@@ -1,12 +1,12 @@
 """Every error that a user can meet. Each names field or file, value and expectation; `hint` says what to do next.
 
     ClipbertError            exit 1   failed
-    ├── UsageError           exit 2   a wrong option, or options that do not go together
-    │   └── PathError                 another kind of thing at a path than expected, or nothing (path_kinds.py)
+    ├── UsageError           exit 2   a wrong option, options that do not go together, another kind of typed path
     ├── RecipeError          exit 2   all mistakes of a recipe together
     ├── CatalogError         exit 2   all mistakes of a download catalogue together
     ├── UnreadableError      exit 1   a file or text from outside: not regular, too large, not UTF-8, not JSON
     ├── AnnotationError      exit 1   records of a JSONL file: file, line, field, value
+    ├── PathError            exit 1   another kind of thing at a path that a recipe or a program names (path_kinds.py)
     ├── StoreError           exit 1   a media store: damaged, unfinished, or without a media id
     ├── DecodeError          exit 1   media that cannot be decoded
     │   └── ChangedBytesError         media that are not those their record describes (media/packets.py)
@@ -20,8 +20,9 @@
     ├── InterruptionError    exit 130 stopped by Ctrl-C; exit 143 by SIGTERM or SIGUSR1
     └── LaunchError          the exit code of a launched process that failed (runtime/process_exit.py)
 
-Exit 0 means done. Exit 2 means that what was typed, or the text of a recipe, must change: a path of the wrong kind is
-such a mistake. Exit 1 means that the kind is right, but what is there is damaged or does not fit.
+Exit 0 means done. Exit 2 means that what was typed, or the text of a recipe, must change: a typed path at which
+something else is than expected, or nothing, is such a mistake. Exit 1 means that the command is right, but what it
+found is damaged or does not fit, or a file that the recipe names is missing or of another kind.
 
 Only `commands/app.py` turns errors, these and a few of Python's, into terminal text.
 """
@@ -59,10 +60,6 @@ class UsageError(ClipbertError):
     exit_code = 2
 
 
-class PathError(UsageError):
-    pass
-
-
 class RecipeError(ClipbertError):
     exit_code = 2
 
@@ -76,6 +73,10 @@ class UnreadableError(ClipbertError):
 
 
 class AnnotationError(ClipbertError):
+    pass
+
+
+class PathError(ClipbertError):
     pass
 
 

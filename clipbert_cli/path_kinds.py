@@ -16,7 +16,7 @@ from enum import Enum
 from itertools import islice
 from pathlib import Path
 
-from clipbert_cli.errors import PathError, UnreadableError
+from clipbert_cli.errors import ClipbertError, PathError, UnreadableError, UsageError
 from clipbert_cli.foreign import first_bytes
 from clipbert_cli.hub import is_hub_name
 from clipbert_cli.printable import shortened
@@ -277,11 +277,11 @@ A_CATALOG = _expected(
 
 def unlike(
     path: str | Path, expected: Expected, *, name: str = "", what: str = "", hint: str | None = None
-) -> PathError:
+) -> ClipbertError:
     """Return the error about a path at which something else is than expected.
 
     Args:
-        name: the option or argument that names the path.
+        name: the option or argument that names the path; without one a recipe or a program does, and nobody typed it.
         what: what the value is, where it is no path.
         hint: what to do, where more is known than the expected kind.
     """
@@ -289,4 +289,4 @@ def unlike(
     says = f"{name} is {address(path) or path}, {what or found}" if name else f"{path} is {found}"
     if found.kind is PathKind.NOTHING and not name:
         says = f"{path} does not exist"
-    return PathError(f"{says}: {expected.sentence}", hint=hint or expected.hint)
+    return (UsageError if name else PathError)(f"{says}: {expected.sentence}", hint=hint or expected.hint)

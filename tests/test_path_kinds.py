@@ -11,7 +11,7 @@ import pytest
 from made_media import video
 from store_content import original_store
 
-from clipbert_cli.errors import PathError, UsageError
+from clipbert_cli.errors import ClipbertError, PathError, UsageError
 from clipbert_cli.path_kinds import A_FOLDER, A_MODEL, A_RUN, A_STORE, MEDIA, PREDICTIONS, PathKind, look_at, unlike
 
 
@@ -138,16 +138,16 @@ def test_what_is_expected_is_taken_and_nothing_else(world: Path, expected, taken
 
 
 @pytest.mark.parametrize(
-    ("name", "message"),
+    ("name", "message", "kind", "code"),
     [
-        ("", "runs is a folder with the run runs/qa: a run is expected"),
-        ("--run", "--run is runs, a folder with the run runs/qa: a run is expected"),
+        ("", "runs is a folder with the run runs/qa: a run is expected", PathError, 1),
+        ("--run", "--run is runs, a folder with the run runs/qa: a run is expected", UsageError, 2),
     ],
 )
-def test_the_error_says_what_is_there_and_what_is_expected(world: Path, name: str, message: str) -> None:
+def test_the_error_says_what_is_there_and_what_is_expected(
+    world: Path, name: str, message: str, kind: type[ClipbertError], code: int
+) -> None:
     error = unlike("runs", A_RUN, name=name)
-    assert (str(error), error.exit_code) == (message, 2)
-    assert isinstance(error, PathError)
-    assert isinstance(error, UsageError)
+    assert (type(error), str(error), error.exit_code) == (kind, message, code)
     assert error.hint == A_RUN.hint
     assert str(unlike("nowhere", A_STORE)) == "nowhere does not exist: a store is expected"

@@ -78,7 +78,7 @@ _LOOKED_AT = 1000
 
 
 def refuse_wrong_paths(line: TypedLine) -> None:
-    """Raise PathError for the first path of a command line at which something else is than expected, or nothing."""
+    """Raise UsageError for the first path of a command line at which something else is than expected, or nothing."""
     for value in line.values:
         expected = _expected(line, value)
         if expected is None or (value.text == "-" and expected in (PREDICTIONS, QUESTIONS)):

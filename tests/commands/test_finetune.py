@@ -48,7 +48,7 @@ def test_a_run_folder_that_exists_is_refused_and_kept(clipbert: Clipbert, made_d
         ("train.bacth_size=3", 2, "did you mean train.batch_size"),
         ("train.batch_size=0", 2, "train.batch_size is 0"),
         ("data.sampling=start", 2, ""),
-        ("data.splits.train.media=absent", 2, "absent does not exist"),
+        ("data.splits.train.media=absent", 1, "absent does not exist"),
         ("data.splits.train.annotations=absent.jsonl", 1, "absent.jsonl: no such annotation file"),
         ("data.answers=absent.json", 1, "absent.json: no such answer vocabulary"),
     ],

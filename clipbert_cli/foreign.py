@@ -210,9 +210,16 @@ def lines_of(file: IO[str], path: Path, *, limit: int = MAX_BYTES) -> Iterator[s
         yield line
 
 
+def standard_input() -> IO[bytes]:
+    """Return standard input; raise UnreadableError if it is closed, as after `<&-`."""
+    if sys.stdin is None:
+        raise UnreadableError("standard input is closed")
+    return sys.stdin.buffer
+
+
 @contextmanager
 def _standard_input() -> Iterator[BufferedReader]:
-    reader: BufferedReader = io.BufferedReader(cast("Any", sys.stdin.buffer))
+    reader: BufferedReader = io.BufferedReader(cast("Any", standard_input()))
     try:
         yield reader
     finally:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_unquoted
 from clipbert_cli.commands.terminal import doing, note, print_json, print_table, show_logs, warn
 from clipbert_cli.errors import DecodeError, UnreadableError, UsageError
-from clipbert_cli.foreign import open_file
+from clipbert_cli.foreign import open_file, standard_input
 from clipbert_cli.path_kinds import QUESTIONS
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def _answer_lines(model: options.ModelOptions, file: Path) -> None:
 def _questions(file: Path) -> Iterator[IO[bytes]]:
     """Open the file of questions; stdin stays open."""
     if file == Path("-"):
-        yield sys.stdin.buffer
+        yield standard_input()
         return
     try:
         stream = open_file(file)

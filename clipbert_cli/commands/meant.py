@@ -82,14 +82,15 @@ def commands_meant(unknown: str, group: Any) -> list[str]:
     return [*(name for name in names if name in group.commands), *inside]
 
 
-def option_meant(option: str, command: Any) -> str | None:
+def option_meant(option: str, line: TypedLine) -> str | None:
     """Return what an unknown option means: another option, an argument without an option, or a setting."""
+    command = line.command
     name, options = option.lstrip("-").replace("-", "_"), options_of(command)
     meant = [option.replace("_", "-"), *_ours(f"--{name}")]
     if "--output" in meant:
         # A download and a training have other words for the place where they write.
         meant += ["--to", *(["--run"] if "--resume" in options else [])]
-    if meant[0] not in options and (key := setting_meant(name, options)):
+    if meant[0] not in options and (key := setting_meant(name, line)):
         return f"it is a setting, {key}"
     if places := [f"{each} {options[each].metavar or ''}".rstrip() for each in meant if each in options]:
         return f"here it is called {' or '.join(places)}"
@@ -126,7 +127,7 @@ def corrected_line(line: TypedLine) -> str | None:
             continue
         name = "--" + name.lstrip("-").replace("-", "_")
         meant = [name.replace("_", "-"), *_ours(name)]
-        key = None if meant[0] in known else setting_meant(name.lstrip("-"), known)
+        key = None if meant[0] in known else setting_meant(name.lstrip("-"), line)
         ours = [each for each in meant if each in known or each in arguments]
         # Of several meanings none is certain, and an option that is given already has another value.
         if not key and (len(ours) != 1 or ours[0] in [*rest, *words]):
@@ -189,11 +190,14 @@ def with_nearest_choice(found: Any, line: TypedLine) -> str | None:
     return None
 
 
-def setting_meant(name: str, options: Any) -> str | None:
-    """Return the setting that an unknown option or a key names, if the command takes settings."""
-    from clipbert_cli.recipe.settings import called, is_used_at_inference
+def setting_meant(name: str, line: TypedLine) -> str | None:
+    """Return the setting that an unknown option or a key names, if the command takes it."""
+    from clipbert_cli.recipe.settings import called, is_used_at_inference, may_change_on_resume
 
+    options = options_of(line.command)
     found = called(name) if "--set" in options else []
+    if line.has("--resume"):
+        found = [key for key in found if may_change_on_resume(key)]
     if "--run" in options and "--resume" not in options:
         found = [key for key in found if is_used_at_inference(key)]
     # The same name may be in several sections, of which that of training is meant most often.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,20 @@ def output(explained: str) -> Any:
 def number(name: str, explained: str, *, least: int = 1, most: int = MAX_COUNT) -> Any:
     """Declare an option that is a whole number."""
     return typer.Option(name, metavar="N", min=least, max=most, help=explained)
+
+
+def bounds_of(parameter: Any) -> tuple[float, float] | None:
+    """Return the least and the largest number that an option takes; None for an option that is no number."""
+    declared = getattr(getattr(parameter, "type_descriptor", None), "parameter_info", None)
+    low, high = getattr(declared, "min", None), getattr(declared, "max", None)
+    return None if low is None or high is None else (low, high)
+
+
+def _processes(value: str | None) -> str | None:
+    """Check a number of processes, or `gpu`."""
+    if value not in (None, "gpu") and not (re.fullmatch("[0-9]{1,4}", str(value)) and int(str(value))):
+        raise typer.BadParameter("no number of processes")
+    return value
 
 
 def seed(explained: str) -> Any:
@@ -163,7 +178,15 @@ class ProcessOptions:
 
     nproc_per_node: Annotated[
         str | None,
-        option("--nproc-per-node", "Number of processes on this machine; gpu means one for each GPU.", metavar="N|gpu"),
+        # Text has no bounds for typer: these are for the message.
+        typer.Option(
+            "--nproc-per-node",
+            metavar="N|gpu",
+            min=1,
+            max=9999,
+            callback=_processes,
+            help="Number of processes on this machine; gpu means one for each GPU.",
+        ),
     ] = None
     nnodes: Annotated[
         int | None, number("--nnodes", "Number of machines. Give the same command on each of them.", most=65_536)

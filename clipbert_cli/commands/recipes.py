@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -116,7 +117,7 @@ def copy_command(
     with writing(file, overwrite=overwrite) as out:
         out.write(text)
     if file != "-":
-        note(f"wrote {file}: change it, then run: clipbert recipes validate {file}")
+        note(f"wrote {file}: change it, then run: clipbert recipes validate {shlex.quote(file)}")
 
 
 @recipes_app.command("answers")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_unquoted
 from clipbert_cli.commands.terminal import doing, print_json, print_table, show_logs, warn
 from clipbert_cli.errors import UsageError
+from clipbert_cli.foreign import read_lines
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
@@ -37,7 +37,10 @@ def search(
     with the size of the folder.
     """
     if texts == ["-"]:
-        texts = [line.strip() for line in sys.stdin if line.strip()]
+        try:
+            texts = [line.decode().strip() for _, line in read_lines(Path("-")) if line.strip()]
+        except UnicodeDecodeError as exc:
+            raise UsageError("TEXT is -, but stdin is not UTF-8", hint="write one text per line, in UTF-8") from exc
         if not texts:
             raise UsageError("TEXT is -, but stdin has no text", hint="write one text per line")
     refuse_unquoted("TEXT", texts, options.typed_words(context, without=["texts"]))

@@ -66,8 +66,10 @@ class TypedLine:
         """Return the line with other values at some places, None for none, and more words at its end."""
         words = list(self.words)
         for place, text in values.items():
-            option, equals, _ = words[place].partition("=") if words[place].startswith("-") else ("", "", "")
-            words[place] = f"{option}{equals}{'' if text is None else text}"
+            # The value of an option may begin with a dash, too, as -1 does.
+            option, equals, _ = words[place].partition("=")
+            words[place] = f"{option}=" if equals and option.startswith("-") else ""
+            words[place] += "" if text is None else text
         removed = {place for place, text in values.items() if text is None}
         return shlex.join(["clipbert", *(word for at, word in enumerate(words) if at not in removed), *more])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import shlex
 from collections.abc import Callable, Sequence
@@ -17,11 +18,23 @@ from clipbert_cli.commands.meant import (
     unknown_options,
     with_nearest_choice,
 )
-from clipbert_cli.commands.typed_line import TypedLine, arguments_of, options_of, read_line, takes_value, typed_name
+from clipbert_cli.commands.options import bounds_of
+from clipbert_cli.commands.typed_line import (
+    TypedLine,
+    TypedValue,
+    arguments_of,
+    options_of,
+    read_line,
+    takes_value,
+    typed_name,
+)
 from clipbert_cli.commands.wrong_paths import refuse_wrong_paths, splits_of
 from clipbert_cli.errors import UsageError
+from clipbert_cli.foreign import excerpt
 from clipbert_cli.path_kinds import A_MODEL, PathKind, look_at
 from clipbert_cli.recipe.shipped import shipped_names
+
+_PATHS = ("FILE", "DIR", "FOLDER", "DATA", "PREDS", "NAME|FILE", "FILE|FOLDER")
 
 
 def refuse_misread(root: Any, words: Sequence[str]) -> None:
@@ -41,12 +54,27 @@ def refuse_misread(root: Any, words: Sequence[str]) -> None:
                 hint=f"give a value after {word} (is a variable unset?)",
             )
     for value in line.values:
-        if value.parameter is not None and not value.text.strip():
-            name = typed_name(value.parameter)
+        name = typed_name(value.parameter) if value.parameter is not None else ""
+        if name and not value.text.strip():
             where = f"after {name}" if name.startswith("-") else f"for {name}"
             raise UsageError(f"{name} is empty", hint=f"give a value {where} (is a variable unset?)")
+        if name.startswith("-") and value.parameter.metavar in _PATHS and re.match("-.", value.text):
+            raise UsageError(
+                f"{name} is {value.text!r}, which begins like an option",
+                hint=f"give a path after {name}; a file of this name is ./{value.text}",
+            )
+    from_stdin = [typed_name(each.parameter) for each in line.values if each.text == "-" and _is_predictions(each)]
+    if len(from_stdin) > 1:
+        raise UsageError(
+            f"{' and '.join(from_stdin)} are both -, but standard input is read once",
+            hint="write one of them to a file, and name that",
+        )
     if not unknown_options(line) and not (line.has("--help") or line.has("-h")):
         refuse_wrong_paths(line)
+
+
+def _is_predictions(value: TypedValue) -> bool:
+    return value.parameter is not None and (value.parameter.metavar or "").strip("[]") == "PREDS"
 
 
 def usage_error(found: BaseException) -> UsageError | None:
@@ -109,10 +137,29 @@ def _with_run(line: TypedLine) -> str | None:
 
 
 def _bad_value(found: Any, line: TypedLine) -> tuple[str, str | None]:
+    if bounds := bounds_of(found.param):
+        return _bad_number(found.param, bounds, line)
     # Some messages are those of pydantic, which reads the values.
     says = found.message.removeprefix("Value error, ").replace("Input should be", "it must be")
     says = says.partition(", unable to parse")[0].replace("a valid integer", "a whole number")
     return f"{typed_name(found.param)}: {says.rstrip('.')}", with_nearest_choice(found, line)
+
+
+def _bad_number(parameter: Any, bounds: tuple[float, float], line: TypedLine) -> tuple[str, str | None]:
+    """Return the range of an option, and the command line with the nearest number in it."""
+    name, (low, high) = typed_name(parameter), bounds
+    (value,) = (each for each in line.values if each.parameter is parameter)
+    try:
+        number = float(value.text)
+    except ValueError:
+        number = math.nan
+    # No number is near to text that is none.
+    nearest = (parameter.default or low) if math.isnan(number) else min(max(low, number), high)
+    is_whole = isinstance(low, int)
+    kind = "a whole number" if is_whole else "a number"
+    other = f", or {parameter.metavar.partition('|')[2]}" if "|" in (parameter.metavar or "") else ""
+    message = f"{name} is {excerpt(value.text)}, but must be {kind} from {low:,} to {high:,}{other}"
+    return message, line.with_values({value.place: str(round(nearest) if is_whole else nearest)})
 
 
 def _no_option(found: Any, line: TypedLine) -> tuple[str, str | None]:
@@ -126,14 +173,28 @@ def _no_option(found: Any, line: TypedLine) -> tuple[str, str | None]:
     unknown = unknown_options(line)
     corrected = corrected_line(line)
     if len(unknown) > 1:
-        advice = {each: meant for each in unknown if (meant := option_meant(each, command))}
+        advice = {each: meant for each in unknown if (meant := option_meant(each, line))}
         listed = "; ".join(f"{each}: {meant}" for each, meant in advice.items())
         return f"no such options: {', '.join(unknown)}", corrected or listed
-    if meant := option_meant(option, command):
+    if meant := option_meant(option, line):
         message = _text(found).partition(" (Possible options")[0]
         return message, f"{meant}: {corrected}" if corrected else meant
+    if re.match("-[^A-Za-z-]", option) and arguments_of(command):
+        return _text(found), f"a path of this name is ./{option}, another word stands after --: {_after_options(line)}"
     needs_nothing = not any(map(takes_value, command.params)) and not arguments_of(command)
     return _text(found), path if needs_nothing and not hasattr(command, "commands") else None
+
+
+def _after_options(line: TypedLine) -> str:
+    """Return a command line whose arguments stand after its options and `--`, so that they may begin with a dash."""
+    known, options, arguments = options_of(line.command), list[str](), list[str]()
+    rest = [word for word in line.after if word != "--"]
+    while rest:
+        word = rest.pop(0)
+        (options if word.partition("=")[0] in known else arguments).append(word)
+        if takes_value(known.get(word)) and rest:
+            options.append(rest.pop(0))
+    return shlex.join(["clipbert", *line.words[: line.start], *options, "--", *arguments])
 
 
 def _other_mistake(found: Any, line: TypedLine) -> tuple[str, str | None]:

@@ -112,6 +112,8 @@ def older_than_best(predictions: Path, made: MadeBy, run: RunFolder | None) -> l
 
 def read_meta(predictions: Path) -> MadeBy:
     """Return what the meta file of predictions says."""
+    if predictions == Path("-"):
+        return MadeBy(None, "unknown: they come from standard input")
     file = meta_file(predictions)
     try:
         content = read_json(file)

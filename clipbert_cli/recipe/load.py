@@ -339,6 +339,10 @@ def _override(entries: Entries, override: str, mistakes: list[Mistake]) -> Entri
     if annotation is None:
         mistakes.append(unknown_key(SET, path, dotted=True, guess=len(mistakes) < MAX_GUESSES))
         return entries
+    if not text.strip():
+        none = f", or --set {name.strip()}=null for none" if NoneType in get_args(annotation) else ""
+        mistakes.append(Mistake(SET, path, f" is empty: give a value after ={none} (is a variable unset?)"))
+        return entries
     if bare(annotation) is str:
         # Text needs no quotes on a command line, where the shell already has its own.
         is_null = NoneType in get_args(annotation) and plain_tag(text.strip()) == plain_tag("")

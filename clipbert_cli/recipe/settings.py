@@ -274,6 +274,11 @@ def is_used_at_inference(key: str) -> bool:
     return Change.BY_SET in change_of(key)
 
 
+def may_change_on_resume(key: str) -> bool:
+    """Return whether a run that is resumed takes another value of a setting."""
+    return Change.ON_RESUME in change_of(key)
+
+
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested sections by their dotted names; an empty section is a value."""
     found = {}
@@ -287,7 +292,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def learned_settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """Return the values, by dotted name, that must stay as they are when a run is resumed."""
     values = flat(recipe.model_dump(exclude_defaults=exclude_defaults))
-    return {key: value for key, value in values.items() if Change.ON_RESUME not in change_of(key)}
+    return {key: value for key, value in values.items() if not may_change_on_resume(key)}
 
 
 def scoring_settings(recipe: Recipe) -> dict[str, Any]:

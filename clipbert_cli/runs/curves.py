@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from clipbert_cli.errors import RunError, UsageError
+from clipbert_cli.printable import printable
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -132,5 +133,5 @@ def plot_runs(runs: Mapping[str, Records], out: IO[bytes]) -> None:
 
 
 def _plain(text: str) -> str:
-    """Return text that matplotlib shows as it is: two dollar signs would begin a formula."""
-    return text.replace("$", r"\$")
+    """Return text that matplotlib shows as it is: two dollar signs would begin a formula, bytes are not drawn."""
+    return printable(text).replace("$", r"\$")

@@ -70,6 +70,11 @@ class RunFolder:
         Raises:
             RunError: something exists at `path`.
         """
+        try:
+            str(path.absolute()).encode()
+        except UnicodeEncodeError:
+            # safetensors writes there and does not read from there.
+            raise RunError(f"{path}: a run needs a path that is UTF-8", hint="name another folder with --run") from None
         if not os.path.lexists(path):
             return cls(path)
         if cls(path).recipe.is_file():

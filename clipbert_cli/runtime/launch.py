@@ -53,19 +53,19 @@ class Processes:
         """Return torchrun's options.
 
         Raises:
-            UsageError: an option is missing, or a number is not one.
+            UsageError: an option is missing, or an address is none.
         """
-        if not (re.fullmatch("[0-9]{1,4}", self.per_node) and int(self.per_node)):
-            raise UsageError(
-                f"--nproc-per-node is {excerpt(self.per_node)}, but must be a number from 1 to 9999, or gpu",
-                hint="give the number of processes on this machine, for example --nproc-per-node 2",
-            )
         if self.nodes > 1 and not self.endpoint:
             raise UsageError(
                 f"--nnodes is {self.nodes}, but --rdzv-endpoint is missing: the machines must meet somewhere",
                 hint="give --rdzv-endpoint host:port and --rdzv-id, the same on every machine",
             )
         endpoint = self.endpoint or "localhost:0"  # port 0: any free port
+        if not re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|\w[\w.-]*)(:[0-9]{1,5})?", endpoint):
+            raise UsageError(
+                f"--rdzv-endpoint is {excerpt(endpoint)}, but must be HOST:PORT",
+                hint="name one of the machines, for example --rdzv-endpoint node1:29400",
+            )
         # Without an endpoint this job is alone, and a random id keeps it apart from others on this machine.
         job_id = self.job_id or ("clipbert" if self.endpoint else str(uuid.uuid4()))
         return [

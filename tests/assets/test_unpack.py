@@ -5,6 +5,7 @@ import io
 import os
 import resource
 import stat
+import struct
 import subprocess
 import tarfile
 import zipfile
@@ -322,3 +323,21 @@ def test_a_full_disk_leaves_nothing(tmp_path):
         assert not any(disk.iterdir())
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_zip_behind_other_bytes_is_unpacked_and_one_with_its_directory_elsewhere_refused(tmp_path, out):
+    make_zip(tmp_path / "x.zip", FILES)
+    whole = (tmp_path / "x.zip").read_bytes()
+    (tmp_path / "x.zip").write_bytes(b"#!/bin/sh\nexit\n" + b"x" * 1000 + whole)
+    unpack(tmp_path / "x.zip", out, kind="zip")
+    assert sorted(path.name for path in out.rglob("*") if path.is_file()) == sorted(
+        name.rpartition("/")[2] for name in FILES
+    )
+    end = whole.rindex(b"PK\5\6")
+    size, start = struct.unpack("<II", whole[end + 12 : end + 20])
+    members, directory, rest = whole[:start], whole[start : start + size], whole[end:]
+    for moved in (directory + members + rest, whole[:end] + b"x" * 500 + rest, members + rest):
+        (tmp_path / "y.zip").write_bytes(moved)
+        with pytest.raises(DownloadError, match="damaged, or no zip archive"):
+            unpack(tmp_path / "y.zip", tmp_path / "other", kind="zip")
+        assert not (tmp_path / "other").exists()

@@ -50,7 +50,11 @@ MISTAKES = [
         "clipbert infer --run runs/qa --split test --set infer.batch_size=3",
     ),
     ("infer --run runs/qa --split test --epochs 3", "no such option: --epochs", "clipbert infer --help"),
-    ("search videos 'a dog' --run runs/search --top many", "--top: it must be a whole number", "clipbert search"),
+    (
+        "search videos 'a dog' --run runs/search --top many",
+        "--top is many, but must be",
+        "clipbert search",
+    ),
     ("finetune -r demo_qa --set train.lr=1e-4", "train.lr: unknown key", "did you mean train.learning_rate"),
     ("finetune --resume runs/qa", "runs/qa: one word too many", "finetune --run runs/qa --resume"),
     ("infer --run runs/qa --video a.mp4", "no such option: --video", "clipbert ask --run RUN --video"),
@@ -260,8 +264,8 @@ MISTAKES = [
     ),
     ("finetune -r demo_qa --set data.num_clips=0", "it must be", "clipbert recipes explain data.num_clips"),
     ("recipes validate demo_qa --set train.betas=0.9", "it must be a list", "recipes explain train.betas"),
-    ("finetune -r demo_qa --nproc-per-node 0", "--nproc-per-node is 0", "for example --nproc-per-node 2"),
-    ("infer --run runs/qa --split test --nproc-per-node two", "--nproc-per-node is two", "--nproc-per-node 2"),
+    ("finetune -r demo_qa --nproc-per-node 0", "--nproc-per-node is 0", "finetune -r demo_qa --nproc-per-node 1"),
+    ("infer --run runs/qa --split test --nproc-per-node two", "--nproc-per-node is two", "--nproc-per-node 1"),
     ("infer --run runs/qa --checkpoint 4 --split test", "no checkpoint '4'; it has step_2, step_4", "step_N"),
     # Something else than a recipe.
     ("finetune -r demo", "no shipped recipe is called 'demo'; did you mean demo_qa", "clipbert recipes ls"),

@@ -92,7 +92,7 @@ def test_two_machines_meet_and_train_together(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--nproc-per-node", "many"], "--nproc-per-node is many, but must be a number from 1 to 9999, or gpu"),
+        (["--nproc-per-node", "many"], "--nproc-per-node is many, but must be a whole number from 1 to 9,999, or gpu"),
         (["--nproc-per-node", "0"], "--nproc-per-node is 0"),
         (["--nnodes", "2"], "--nnodes is 2, but --rdzv-endpoint is missing"),
     ],

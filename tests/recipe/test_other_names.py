@@ -7,7 +7,14 @@ import re
 import pytest
 from running import Clipbert
 
-from clipbert_cli.recipe.settings import _OTHER_NAMES, all_settings, called, is_used_at_inference, ours
+from clipbert_cli.recipe.settings import (
+    _OTHER_NAMES,
+    all_settings,
+    called,
+    is_used_at_inference,
+    may_change_on_resume,
+    ours,
+)
 
 
 def test_every_setting_with_another_name_exists() -> None:
@@ -42,15 +49,23 @@ def test_a_setting_is_found_by_the_names_of_the_original_program() -> None:
     assert ours("learning_rate") == []
 
 
-@pytest.mark.parametrize("command", ["infer", "ask", "search"])
+COMMANDS = {
+    "infer": ("infer --run nowhere --split test", is_used_at_inference, {"infer.num_clips", "data.media_id"}),
+    "ask": ("ask --run nowhere --video a.mp4", is_used_at_inference, {"infer.num_clips", "data.media_id"}),
+    "search": ("search a b --run nowhere", is_used_at_inference, {"infer.num_clips", "data.media_id"}),
+    "resume": ("finetune --run nowhere --resume", may_change_on_resume, {"train.epochs", "data.workers"}),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_no_setting_is_advised_that_the_command_refuses(command: str, clipbert: Clipbert) -> None:
-    names = {key.rpartition(".")[2] for key in all_settings()} | {
-        name for text in _OTHER_NAMES.values() for name in text.split()
-    }
-    needed = {"infer": ["--split", "test"], "ask": ["--video", "a.mp4"], "search": ["a", "b"]}[command]
+    names = {key.rpartition(".")[2] for key in all_settings()}
+    names |= {name for text in _OTHER_NAMES.values() for name in text.split()}
+    words, is_taken, some = COMMANDS[command]
     advised = set()
     for name in sorted(names):
-        done = clipbert(command, "--run", "nowhere", *needed, f"--{name}", "1")
+        done = clipbert(*words.split(), f"--{name}", "1")
         advised |= set(re.findall(r"--set (\S+?)=", done.stderr))
-    assert {"infer.num_clips", "data.media_id"} <= advised
-    assert {key for key in advised if not is_used_at_inference(key)} == set()
+        advised |= set(re.findall(r"it is a setting, ([a-z0-9_.NAME]+)", done.stderr))
+    assert some <= advised
+    assert {key for key in advised if not is_taken(key)} == set()

@@ -165,6 +165,12 @@ def check_finite(values: Mapping[str, Tensor], path: Path) -> None:
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise WeightsError(
+            f"{path}: safetensors reads no path that is not UTF-8", hint="rename the folder or the file"
+        ) from error
+    try:
         _check_header(path)
         tensors: dict[str, Tensor] = load_file(path)
     except (SafetensorError, UnreadableError, OSError, ValueError) as error:

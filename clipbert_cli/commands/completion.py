@@ -12,11 +12,11 @@ import os
 import re
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from clipbert_cli.commands.completion_values import SOURCES, Candidates
-from clipbert_cli.commands.typed_line import typed_name
+from clipbert_cli.commands.typed_line import TypedLine, arguments_of, options_of, read_line, typed_name
 from clipbert_cli.printable import printable
 
 
@@ -87,70 +87,43 @@ SHELLS: dict[str, tuple[Callable[[], list[str]], Callable[[Candidates, str], str
 }
 
 
-@dataclass
+@dataclass(frozen=True)
 class Cursor:
     """The place in a command line that is being completed.
 
     Args:
-        command: the command that the words before the cursor name.
-        path: its name, such as `store show`.
-        given: the values before the cursor, by option (`--run`) or metavar of the argument (`STORE`).
-        plain: the words before the cursor that belong to no option.
-        options_end: whether `--` is before the cursor, so that the word at the cursor is no option.
-        option: the option whose value is at the cursor, None if another word is there.
-        argument: the argument that a plain word at the cursor belongs to, None if there is none.
+        line: the words before the cursor.
         prefix: the option before the value in one word, such as `--run=`.
         word: the word at the cursor after the prefix, as far as it is typed.
+        option: the option whose value is at the cursor, None if another word is there.
     """
 
-    command: Any
-    path: str = ""
-    given: dict[str, list[str]] = field(default_factory=dict)
-    plain: list[str] = field(default_factory=list)
-    options_end: bool = False
-    option: Any = None
-    argument: Any = None
-    prefix: str = ""
-    word: str = ""
+    line: TypedLine
+    prefix: str
+    word: str
+    option: Any
+
+    @property
+    def argument(self) -> Any:
+        """The argument that a plain word at the cursor belongs to, None if there is none."""
+        arguments, plain = arguments_of(self.line.command), len(self.line.plain)
+        # An argument that takes any number of words takes all that follow.
+        several = [place for place, argument in enumerate(arguments) if argument.nargs == -1]
+        return dict(enumerate(arguments)).get(min([plain, *several]))
 
     def last(self, name: str) -> str | None:
         """Return the value that counts of an option or an argument."""
-        values = self.given.get(name)
-        return values[-1] if values else None
+        return self.line.value(name)
 
 
 def find_cursor(command: Any, words: Sequence[str], word: str) -> Cursor:
     """Return where the word after `words` stands; the command is the root of all."""
-    cursor = Cursor(command)
-    for each in words:
-        if cursor.option is not None:
-            cursor.given.setdefault(typed_name(cursor.option), []).append(each)
-            cursor.option = None
-        elif each == "--":
-            cursor.options_end = True
-        elif each.startswith("-") and len(each) > 1 and not cursor.options_end:
-            flag, equals, value = each.partition("=")
-            if option := _option(cursor.command, flag):
-                cursor.given.setdefault(typed_name(option), []).extend([value] if equals else [])
-                cursor.option = None if equals or option.is_flag else option
-        elif inner := getattr(cursor.command, "commands", {}).get(each):
-            cursor = Cursor(inner, f"{cursor.path} {each}".strip())
-        else:
-            cursor.plain.append(each)
+    line = read_line(command, words)
     flag, equals, value = word.partition("=")
-    if cursor.option is None and equals and not cursor.options_end and (option := _option(cursor.command, flag)):
-        cursor.option, cursor.prefix, word = option, f"{flag}=", value
-    cursor.word = word
-    arguments = [each for each in cursor.command.params if each.param_type_name == "argument"]
-    cursor.given |= {typed_name(argument): [each] for argument, each in zip(arguments, cursor.plain, strict=False)}
-    # An argument that takes any number of words takes all that follow.
-    several = [place for place, argument in enumerate(arguments) if argument.nargs == -1]
-    cursor.argument = dict(enumerate(arguments)).get(min([len(cursor.plain), *several]))
-    return cursor
-
-
-def _option(command: Any, flag: str) -> Any:
-    return next((each for each in command.params if each.param_type_name == "option" and flag in each.opts), None)
+    option = None if line.options_end else options_of(line.command).get(flag)
+    if line.option is None and equals and option:
+        return Cursor(line, f"{flag}=", value, option)
+    return Cursor(line, "", word, line.option)
 
 
 VARIABLE = "_CLIPBERT_COMPLETE"
@@ -181,26 +154,29 @@ def candidates(cursor: Cursor) -> Candidates:
     found: Candidates = ()
     if cursor.option is not None:
         found = _values(cursor.option, cursor)
-    elif cursor.word.startswith("-") and not cursor.options_end:
-        found = _options(cursor)
-    elif commands := getattr(cursor.command, "commands", None):
+    elif cursor.word.startswith("-") and not cursor.line.options_end:
+        found = _options(cursor.line)
+    elif commands := getattr(cursor.line.command, "commands", None):
         # A word before the cursor that names no command makes the line wrong.
-        found = () if cursor.plain else ((name, command.get_short_help_str()) for name, command in commands.items())
+        found = (
+            () if cursor.line.plain else ((name, command.get_short_help_str()) for name, command in commands.items())
+        )
     elif cursor.argument is not None:
         found = _values(cursor.argument, cursor)
     return ((cursor.prefix + value, meaning) for value, meaning in found if value.startswith(cursor.word))
 
 
-def _options(cursor: Cursor) -> Candidates:
-    for option in cursor.command.params:
-        if option.param_type_name == "option" and (option.multiple or typed_name(option) not in cursor.given):
+def _options(line: TypedLine) -> Candidates:
+    for option in dict.fromkeys(options_of(line.command).values()):
+        is_given = line.value(typed_name(option)) is not None or any(map(line.has, option.opts))
+        if option.multiple or not is_given:
             yield from ((flag, option.help or "") for flag in option.opts if flag.startswith("--"))
     yield "--help", "Show the help of the command."
 
 
 def _values(parameter: Any, cursor: Cursor) -> Candidates:
     name = typed_name(parameter)
-    if source := SOURCES.get(f"{cursor.path} {name}") or SOURCES.get(name):
+    if source := SOURCES.get(f"{cursor.line.path.partition(' ')[2]} {name}") or SOURCES.get(name):
         return source(cursor)
     # Older versions of typer have click's types.
     kind = getattr(parameter, "type_descriptor", None) or parameter.type

@@ -34,6 +34,8 @@ class TypedLine:
         command: the command or group that the words name.
         start: the number of the word after its name.
         values: the values of options, then those of arguments.
+        option: the last word, if it is an option whose value is not there.
+        options_end: whether `--` is among the words.
     """
 
     root: Any
@@ -41,6 +43,13 @@ class TypedLine:
     command: Any
     start: int
     values: tuple[TypedValue, ...]
+    option: Any
+    options_end: bool
+
+    @property
+    def plain(self) -> Sequence[TypedValue]:
+        """The words that belong to no option."""
+        return [each for each in self.values if each.parameter is None or each.parameter.param_type_name == "argument"]
 
     @property
     def path(self) -> str:
@@ -99,7 +108,7 @@ def read_line(root: Any, words: Sequence[str]) -> TypedLine:
     values = [each for each in values if each.parameter.multiple or last[each.parameter.name] == each.place]
     arguments = [argument_at(arguments_of(command), number, len(plain)) for number in range(len(plain))]
     values += [TypedValue(place, each, words[place]) for place, each in zip(plain, arguments, strict=True)]
-    return TypedLine(root, tuple(words), command, start, tuple(values))
+    return TypedLine(root, tuple(words), command, start, tuple(values), option, options_end)
 
 
 def argument_at(arguments: Sequence[Any], number: int, count: int) -> Any:

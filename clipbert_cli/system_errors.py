@@ -20,6 +20,7 @@ _OF_WRITING = OUT_OF_SPACE | {errno.EFBIG, errno.EROFS}
 _REMEDIES = {
     **dict.fromkeys(OUT_OF_SPACE, "free some space"),
     errno.EFBIG: "use a file system for larger files",
+    errno.EBADF: "leave it open",
     errno.EROFS: "make that disk writable",
     **dict.fromkeys((errno.EACCES, errno.EPERM), "change the permissions there"),
     **dict.fromkeys(OUT_OF_FILES, "raise the limit (ulimit -n 4096)"),

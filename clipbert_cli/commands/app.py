@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import Annotated, Any
 
 import typer
@@ -26,7 +25,7 @@ from clipbert_cli.commands.report import report_page
 from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
-from clipbert_cli.commands.terminal import error
+from clipbert_cli.commands.terminal import drop_output, error, open_streams
 from clipbert_cli.commands.usage import refuse_misread, usage_error
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.memory import is_out_of_memory, memory_full
@@ -48,6 +47,10 @@ class ClipbertGroup(TyperGroup):
         try:
             return super().make_context(*arguments, **options)
         except Exception as exc:
+            if isinstance(exc, OSError) and (known := _terminal_text(exc)):  # stdout took no help
+                error(*known[0], hint=known[1])
+                drop_output()
+                raise typer.Exit(known[2]) from exc
             if shown := _shown_usage_error(exc):
                 raise shown from exc
             raise
@@ -58,7 +61,7 @@ class ClipbertGroup(TyperGroup):
         except BrokenPipeError:
             # The reader of a pipe (`| head`) has read enough. Without this, Python would report the text that is still
             # in the buffer of stdout as lost when it exits.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            drop_output()
             raise typer.Exit(0) from None
         except (Exception, KeyboardInterrupt) as exc:
             ignore_interrupts()
@@ -76,6 +79,7 @@ class ClipbertGroup(TyperGroup):
             lines, hint, code = known
             if not report(str(lines), hint=hint, code=code):
                 error(*lines, hint=hint)
+            drop_output()
             raise typer.Exit(code) from exc
 
 
@@ -155,6 +159,7 @@ app.command("doctor", epilog="Example: clipbert doctor --json")(doctor)
 
 def main() -> None:
     """Run the command line (the entry point `clipbert`), or complete it for a shell that asks for candidates."""
+    open_streams()
     if VARIABLE in os.environ and complete(get_command(app)):
         return
     run_and_exit(app)

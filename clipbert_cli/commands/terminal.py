@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
 import shutil
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -19,6 +21,63 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _LISTED = 20
+
+
+class _Stream(io.TextIOWrapper):
+    """A standard stream whose errors are handled by a context."""
+
+    def __init__(self, stream: TextIO, errors: Callable[[], AbstractContextManager[None]]) -> None:
+        self._handling = errors
+        assert isinstance(stream, io.TextIOWrapper)
+        encoding, handling, by_line = stream.encoding, stream.errors, stream.line_buffering
+        at_once = stream.write_through
+        super().__init__(stream.detach(), encoding, handling, line_buffering=by_line, write_through=at_once)
+
+    def write(self, text: str) -> int:
+        with self._handling():
+            return super().write(text)
+        return 0
+
+    def flush(self) -> None:
+        with self._handling():
+            super().flush()
+
+
+@contextmanager
+def _of_output() -> Iterator[None]:
+    """Name stdout in an error, as other files are named in theirs."""
+    try:
+        yield
+    except OSError as exc:
+        raise OSError(exc.errno, exc.strerror, "standard output") from exc
+
+
+def _lost() -> AbstractContextManager[None]:
+    return suppress(OSError)
+
+
+def open_streams() -> None:
+    """Open the standard streams that the shell has closed (`>&-`): another file would take their place.
+
+    A result that stdout does not take is an error, which names it. A message that stderr does not take (a full disk, a
+    terminal that is gone) is lost, and the command goes on.
+    """
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, flags)  # it gets the lowest number that is free
+    # Python has no streams for closed files; these live as long as the process.
+    sys.stdout = _Stream(sys.stdout or open(1, "w", encoding="utf-8", closefd=False), _of_output)  # noqa: SIM115
+    sys.stderr = _Stream(sys.stderr or open(2, "w", encoding="utf-8", closefd=False), _lost)  # noqa: SIM115
+
+
+def drop_output() -> None:
+    """Drop what stdout has not taken, which Python would try to write again, and complain of, when it exits."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @cache

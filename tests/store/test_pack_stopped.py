@@ -147,8 +147,8 @@ def pack_on_full_disk(videos: Path, store: Path, *, limit: int, commit_bytes: in
     words = [str(videos), str(store), str(limit), str(commit_bytes), *(["add"] if add else [])]
     command = [sys.executable, "-c", FULL_DISK, *words]
     result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
-    assert f"{store} cannot be written: No space left on device" in result.stdout
-    assert "free some space, then give the same command again" in result.stdout
+    assert f"{store} cannot be written: File too large: a file may have up to {limit:,} bytes" in result.stdout
+    assert "raise the limit (ulimit -f unlimited, in a new shell), then give the same command again" in result.stdout
 
 
 @pytest.mark.parametrize("limit", [4096, 20_000])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from running import TINY, records
 
-from clipbert_cli.errors import ClipbertError, RecipeError, StoreError, UsageError
+from clipbert_cli.errors import ClipbertError, PathError, RecipeError, StoreError, UsageError
 from clipbert_cli.infer.asking import ask_files
 from clipbert_cli.infer.prediction_lines import prediction_lines
 from clipbert_cli.infer.trained import RunSelection, open_run
@@ -149,7 +149,7 @@ def test_missing_media_are_named_before_training_starts(made_data: Path, tmp_pat
         ("train.learning_rate_multipliers={head.linear: 2.0}", RecipeError, "no trained parameter's name starts"),
         ("model.bert.vocab_size=30", RecipeError, "vocab_size is 30: .* has 28 entries"),
         ("model.tokenizer=absent.txt", ClipbertError, "absent.txt: no such vocabulary"),
-        ("data.splits.val.media=absent", StoreError, "absent does not exist"),
+        ("data.splits.val.media=absent", PathError, "absent does not exist"),
         ("model.weights.checkpoint=absent.pt", ClipbertError, "absent.pt"),
     ],
 )

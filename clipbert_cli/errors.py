@@ -17,7 +17,7 @@
     │   └── UnreachedError            no connection to any host of a file was made (assets/connection.py)
     ├── MemoryFullError      exit 1   the GPU's memory or the machine's is full
     ├── OutputError          exit 1   a file or folder that cannot be written
-    ├── InterruptionError    exit 130 stopped by Ctrl-C; exit 143 by SIGTERM or SIGUSR1
+    ├── InterruptionError    exit 130 stopped by Ctrl-C; exit 129 by SIGHUP; exit 143 by SIGTERM or SIGUSR1
     └── LaunchError          the exit code of a launched process that failed (runtime/process_exit.py)
 
 Exit 0 means done. Exit 2 means that what was typed, or the text of a recipe, must change: a typed path at which
@@ -108,6 +108,11 @@ class MemoryFullError(ClipbertError):
     pass
 
 
+def interruption_code(number: signal.Signals) -> int:
+    """Return the exit code of a command that a signal stopped."""
+    return {signal.SIGINT: 130, signal.SIGHUP: 129}.get(number, 143)
+
+
 class InterruptionError(ClipbertError):
     """Work that a signal asked to stop, and that stopped at a safe moment (runtime/interrupts.py).
 
@@ -119,7 +124,7 @@ class InterruptionError(ClipbertError):
     def __init__(self, number: signal.Signals, message: str = "interrupted", *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.signal = number
-        self.exit_code = 130 if number is signal.SIGINT else 143
+        self.exit_code = interruption_code(number)
 
     # Processes send errors to each other. By default pickle would pass the message as the signal.
     def __reduce__(self) -> tuple[Any, ...]:

@@ -128,9 +128,9 @@ def clipbert_process() -> Iterator[ClipbertProcess]:
     def start(*arguments: object, is_forked: bool = True, **options: Any) -> subprocess.Popen[str]:
         code = "import sys; sys.argv[0] = 'clipbert'; from clipbert_cli.commands.app import main; main()"
         command = [sys.executable, "-c", code, *map(str, arguments)]
-        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
         kind = ForkedPopen if is_forked else subprocess.Popen
-        started.append(kind(command, env=variables(), **streams, **options))
+        started.append(kind(command, env=variables(), **streams))
         return started[-1]
 
     yield start

@@ -30,7 +30,7 @@ from clipbert_cli.commands.usage import refuse_misread, usage_error
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.memory import is_out_of_memory, memory_full
 from clipbert_cli.printable import Lines
-from clipbert_cli.runtime.process_exit import ignore_interrupts, report, run_and_exit
+from clipbert_cli.runtime.process_exit import ignore_interrupts, kept, report, run_and_exit
 from clipbert_cli.system_errors import OUT_OF_FILES, advice, reason, remedy, stops_writing, system_error
 
 
@@ -96,7 +96,8 @@ def _terminal_text(exc: BaseException) -> tuple[Lines, str | None, int] | None:
     if isinstance(exc, ClipbertError):
         return exc.lines, exc.hint, exc.exit_code
     if isinstance(exc, KeyboardInterrupt):
-        return Lines(["interrupted"]), None, 130
+        message, hint = kept().interrupted("")
+        return Lines([message]), hint, 130
     if is_out_of_memory(exc):
         full = memory_full(exc)
         return full.lines, full.hint, full.exit_code

@@ -22,7 +22,8 @@ from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.infer.trained import Progress, TrainedRun
 from clipbert_cli.recipe.settings import scoring_settings
-from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
+from clipbert_cli.runtime.interrupts import Interrupts
+from clipbert_cli.runtime.stopping import STOP_SIGNALS
 from clipbert_cli.splits import Split
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.types import Example, Prediction

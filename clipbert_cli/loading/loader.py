@@ -41,7 +41,7 @@ class BatchLoader:
 
     Args:
         texts: makes the text rows of a batch.
-        workers: number of loading processes; 0 loads in this process. They ignore Ctrl-C, SIGTERM and SIGUSR1.
+        workers: number of loading processes; 0 loads in this process. They ignore Ctrl-C, SIGHUP, SIGTERM and SIGUSR1.
         pin_memory: put batches into page-locked memory, so that copies to a GPU overlap with compute.
         max_bad_fraction: part of the data's media; if more are bad, `skip` and `replace` raise an error.
 

@@ -39,7 +39,7 @@ from clipbert_cli.system_errors import OUT_OF_FILES, OUT_OF_SPACE, reason, remed
 
 # Launchers send these signals to whole process groups. The main process handles them (it saves a checkpoint), and needs
 # its loading processes for that.
-SIGNALS_IGNORED_BY_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS_IGNORED_BY_WORKERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 FEWER = "lower data.workers (0 loads in the main process)"
 
@@ -171,7 +171,7 @@ class LoadingProcesses(Iterator[LoadedBatch]):
                     raise
             # Not in the block above: a death must not interrupt torch while it holds locks.
             return _opened(received)
-        except ClipbertError:
+        except (ClipbertError, KeyboardInterrupt):
             # Raised here, the processes are at any point of their work.
             _closed.append(self._batches)
             end_loading_processes()

@@ -27,8 +27,9 @@ from clipbert_cli.errors import InterruptionError, OutputError, UsageError
 from clipbert_cli.files import publish_file, scratch_folder, write_json
 from clipbert_cli.model.flops import flop_counter, matrix_product_rate
 from clipbert_cli.profile.phase_timer import PhaseTimer
-from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts
+from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.runtime.provenance import environment
+from clipbert_cli.runtime.stopping import STOP_SIGNALS
 from clipbert_cli.system_errors import unwritable
 from clipbert_cli.train.logs import Announce, Phase, Sink, peak_memory, unnoticed
 from clipbert_cli.train.plan import training_facts

@@ -179,6 +179,14 @@ class RunFolder:
             files[self.metrics] = "".join(json.dumps(record) + "\n" for record in kept)
         write_together(files)
 
+    def check_present(self) -> None:
+        """Raise RunError if the folder of a training that goes on was removed or moved."""
+        if not self.recipe.is_file():
+            raise RunError(
+                f"{self.path} was removed or moved during the training: nothing more can be saved there",
+                hint="start again, or resume what was moved: --run FOLDER --resume",
+            )
+
     def remove_without_checkpoint(self) -> None:
         """Remove the folder unless it has a checkpoint."""
         if not saved_steps(self.checkpoints):

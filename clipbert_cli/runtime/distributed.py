@@ -7,7 +7,9 @@ import logging
 import os
 import re
 import signal
+import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -20,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clipbert_cli.errors import ClipbertError, UsageError
-from clipbert_cli.runtime.interrupts import STOP_SIGNALS
-from clipbert_cli.runtime.process_exit import ConsequenceError, Ended
+from clipbert_cli.runtime.process_exit import LAUNCHER_THREAD, ConsequenceError, Ended, check_interrupted, end_watch
+from clipbert_cli.runtime.stopping import STOP_SIGNALS, Patience, children, descendants, kill, taken_signals
 from clipbert_cli.types import Shard
 
 # How long a process waits for the others before it fails. This is for hangs: the launcher notices a death at once.
@@ -40,8 +42,11 @@ ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 LAUNCHER_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 """The variables that every launcher sets besides WORLD_SIZE. torch needs them to connect the processes."""
 
-# The launcher gives processes this time between SIGTERM and SIGKILL when one of them has failed.
+# Processes have this time between a signal and SIGKILL. The launcher gives it, too, when one of them has failed.
 _SECONDS_TO_END = 30
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+_LOOKS_WITHOUT_PROCESSES = 20
 
 UNSET_HINT = "unset RANK, LOCAL_RANK and WORLD_SIZE; --nproc-per-node N starts several processes, without torchrun"
 
@@ -206,35 +211,84 @@ def launch_processes(module: str, arguments: Sequence[str], options: Sequence[st
         options: torchrun's own options.
     """
     from torch.distributed import run as torchrun
-    from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import elastic_launch
 
+    check_interrupted()
     # Its loggers repeat each failure and each signal in their own words.
     for name in list(logging.root.manager.loggerDict):
         if name.startswith("torch.distributed"):
             logging.getLogger(name).setLevel(logging.CRITICAL)
     config, program, rest = torchrun.config_from_args(torchrun.parse_args([*options, "-m", module]))
 
-    def stop(number: int, _frame: object) -> None:
-        raise SignalException("the launcher was stopped", signal.Signals(number))
+    raised: list[BaseException] = []
 
-    # The launcher replaces the handlers of other signals than SIGUSR1, which it would not pass on to its processes, and
-    # does not put them back.
-    handlers = {number: signal.signal(number, stop) for number in (*STOP_SIGNALS, signal.SIGHUP, signal.SIGQUIT)}
-    try:
-        elastic_launch(config, entrypoint=program)(*rest, *arguments)
-    except SignalException as exc:
-        return Ended(signal=exc.sigval)
-    except ChildFailedError as exc:
+    def start() -> None:
+        # The processes inherit this until they have handlers of their own (`__main__.py`): Python would print a
+        # traceback on a Ctrl-C before.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            elastic_launch(config, entrypoint=program)(*rest, *arguments)
+        except BaseException as exc:  # noqa: BLE001 - raised by `launch_processes`
+            raised.append(exc)
+
+    launcher = threading.Thread(target=start, name=LAUNCHER_THREAD, daemon=True)
+    asked = _wait_for_processes(launcher)
+    for exc in raised:
+        if not isinstance(exc, ChildFailedError):
+            raise exc
         rank, failure = exc.get_first_failure()
         for each, other in exc.failures.items():
             # The others have only lost this one. The launcher itself ends them with SIGTERM, and kills them later.
             was_killed = other.exitcode < 0 and -other.exitcode != signal.SIGTERM
             if was_killed and other.timestamp - failure.timestamp < _SECONDS_TO_END / 2:
                 rank, failure = each, other
-        return Ended(exit_code=failure.exitcode, rank=rank)
+        return Ended(signal=asked, exit_code=failure.exitcode, rank=rank)
+    # Asked to stop, it may wait for processes of other machines, for example.
+    return Ended(signal=asked) if launcher.is_alive() else Ended()
+
+
+def _wait_for_processes(launcher: threading.Thread) -> signal.Signals | None:
+    """Run the launcher's thread to its end, and return the first signal that asked this process to stop.
+
+    In the main thread the launcher would answer signals with an exception in whatever line runs, and some of its lines
+    catch all exceptions: it went on. Here signals are passed to the processes, which save and end.
+    """
+    signals: list[signal.Signals] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: signals.append(signal.Signals(number)))
+        for number in taken_signals()
+    }
+    end_watch()  # this function ends the processes by force
+    patience = Patience(limit=_SECONDS_TO_END)
+    passed: Counter[int] = Counter()
+    heard = looks_without = 0
+    try:
+        launcher.start()
+        while launcher.is_alive() and looks_without < _LOOKS_WITHOUT_PROCESSES:
+            launcher.join(_SECONDS_BETWEEN_LOOKS)
+            if not signals:
+                continue
+            heard, before = len(signals), heard
+            for number in signals[before:heard]:
+                patience.ask(number)
+            # The launcher makes each the leader of a session. Whatever else this process has started is none.
+            processes = [child for child in children() if _leads_session(child)]
+            looks_without = 0 if processes else looks_without + 1
+            for process in processes:
+                for number in signals[passed[process] : heard]:
+                    os.kill(process, number)
+                passed[process] = heard
+            if patience.is_over(descendants(processes)):
+                kill(processes)
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    return Ended()
+    return signals[0] if signals else None
+
+
+def _leads_session(process: int) -> bool:
+    try:
+        return os.getsid(process) == process
+    except ProcessLookupError:  # it has ended meanwhile
+        return False

@@ -1,14 +1,15 @@
 """Requests to stop: from the signal to the exit code, and SLURM's way of starting the job again.
 
-    signal ─► Interrupts notes it ─► the work reaches a safe moment ─► InterruptionError ─► exit code 130 or 143
+    signal ─► Interrupts notes it ─► the work reaches a safe moment ─► InterruptionError ─► exit code 129, 130 or 143
                                        training   between two steps; all processes agree, then save (train/loop.py)
                                        inference  between two parts of a batch: `check`
-    second Ctrl-C ─► KeyboardInterrupt at once
+    second Ctrl-C ─► KeyboardInterrupt at once; the end by force, where that does not help (runtime/stopping.py)
 
 Work stops only at safe moments, because a signal may arrive while a checkpoint is written or while loading processes
 start or stop. Other parts of the package use what is defined here:
 
-    runtime/distributed.py   our launcher passes STOP_SIGNALS on to the processes that it started
+    runtime/stopping.py      the signals, and what ends processes that do not stop
+    runtime/distributed.py   our launcher passes the signals on to the processes that it started
     loading/loader.py        loading processes ignore Ctrl-C: the process that they load for decides
     train/training.py        says what was saved and how to resume, and asks SLURM to requeue the job
 """
@@ -23,17 +24,15 @@ from types import FrameType
 from typing import Any
 
 from clipbert_cli.errors import InterruptionError, RunError, UsageError
-
-# Ctrl-C; the signal of schedulers, `kill` and torchrun; SLURM's warning before a time limit (`--signal=USR1@120`).
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from clipbert_cli.runtime.process_exit import check_interrupted
+from clipbert_cli.runtime.stopping import STOP_SIGNALS, ends_at_once, taken_signals
 
 
 class Interrupts:
     """A context in which signals are noted instead of acted upon.
 
-    A second Ctrl-C, or SIGTERM after Ctrl-C, raises KeyboardInterrupt at once: torchrun turns the second Ctrl-C into
-    SIGTERM. A repeated SIGTERM does not, because schedulers and launchers both send it. Outside the main thread this
-    does nothing: Python handles signals in the main thread only.
+    A second Ctrl-C raises KeyboardInterrupt at once (`ends_at_once`). Outside the main thread this does nothing: Python
+    handles signals in the main thread only.
 
     Args:
         signals: the signals to note.
@@ -46,10 +45,11 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         try:
-            for number in self.signals:
+            for number in set(self.signals).intersection(taken_signals()):
                 self._previous[number] = signal.signal(number, self._note)
         except ValueError:  # this is not the main thread
             pass
+        check_interrupted()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,9 +58,9 @@ class Interrupts:
         self._previous.clear()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        if self.noted is signal.SIGINT and number in (signal.SIGINT, signal.SIGTERM):
+        before, self.noted = self.noted, signal.Signals(number)
+        if ends_at_once(before, self.noted):
             raise KeyboardInterrupt
-        self.noted = signal.Signals(number)
 
     def check(self) -> None:
         """Raise InterruptionError if a signal was noted."""

@@ -6,24 +6,36 @@ The report is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a p
 from __future__ import annotations
 
 import atexit
+import errno
 import functools
+import io
 import os
+import select
 import signal
 import sys
 import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from clipbert_cli.errors import ClipbertError, UnreadableError
+from clipbert_cli.errors import ClipbertError, UnreadableError, interruption_code
 from clipbert_cli.files import write_json
 from clipbert_cli.foreign import read_json
+from clipbert_cli.runtime.stopping import STOP_SIGNALS, Patience, children, descendants, kill
 
 # Environment variable in which our own launcher gives its process id; it prints the messages of its processes.
 LAUNCHED = "CLIPBERT_LAUNCHED"
+
+# The file, beside a process's error file, in which it states what is kept.
+_KEPT_FILE = "kept.json"
+
+# The name of the thread that runs torch's launcher.
+LAUNCHER_THREAD = "launcher of processes"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -53,8 +65,8 @@ class ConsequenceError(ClipbertError):
 class Ended:
     """The way in which launched processes ended; all fields are None if every process succeeded.
 
-    `signal` is the one that stopped the launcher. `exit_code` is that of the first process that failed, negative where
-    a signal killed it, and `rank` is its rank. A process that a signal killed goes before the others.
+    `signal` is the one that asked the launcher to stop. `exit_code` is that of the first process that failed, negative
+    where a signal killed it, and `rank` is its rank. A process that a signal killed goes before the others.
     """
 
     signal: signal.Signals | None = None
@@ -81,6 +93,10 @@ def report(message: str, *, hint: str | None, code: int, unforeseen: bool = Fals
     Args:
         unforeseen: include the traceback of the current exception.
     """
+    launcher = os.environ.get(LAUNCHED)
+    # Our launcher was interrupted as well, and says it with what is kept, which not every process knows.
+    if isinstance(sys.exc_info()[1], KeyboardInterrupt) and launcher == str(os.getppid()):
+        return True
     file, rank = os.environ.get("TORCHELASTIC_ERROR_FILE"), os.environ.get("RANK", "0")
     if not file or not rank.isdecimal():  # a launcher never writes a rank that is not a number
         return False
@@ -93,9 +109,36 @@ def report(message: str, *, hint: str | None, code: int, unforeseen: bool = Fals
         write_json(Path(file), content)
     except OSError:
         return False
-    launcher = os.environ.get(LAUNCHED)
     # A launcher that is gone prints nothing any more: one process does it.
     return launcher is not None and (launcher == str(os.getppid()) or failure.rank != 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is left of the work when the process ends without saving, and what to do next."""
+
+    message: str = ""
+    hint: str | None = None
+
+    def interrupted(self, by: str) -> tuple[str, str | None]:
+        """Return message and hint of an interruption after which nothing was saved."""
+        return f"interrupted{by}{self.message and f'; {self.message}'}", self.hint
+
+
+_kept = Kept()
+
+
+def state_kept(message: str, hint: str | None) -> None:
+    """State what is left should this process end without saving: for its last message, and for its launcher's."""
+    global _kept
+    _kept = Kept(message, hint)
+    if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
+        with suppress(OSError):
+            write_json(Path(file).with_name(_KEPT_FILE), asdict(_kept))
+
+
+def kept() -> Kept:
+    return _kept
 
 
 def _is_consequence(exc: BaseException | None) -> bool:
@@ -115,19 +158,28 @@ def launch_error(ended: Ended, logs: Path) -> LaunchError:
     first = _first_failure(logs)
     was_killed = (ended.exit_code or 0) < 0
     # The launcher ends the others with SIGTERM, which they may notice before they miss the one that was killed.
-    if first and not (was_killed and (first.is_consequence or first.code == 128 + signal.SIGTERM)):
+    is_of_another = first and (first.is_consequence or (was_killed and first.code == 128 + signal.SIGTERM))
+    if first and not (is_of_another and (was_killed or ended.signal)):
         if first.trace:
             sys.stderr.write(first.trace)
             return LaunchError(f"process {first.rank} failed: {first.message}".split("\n"), code=first.code)
         return LaunchError(first.message.split("\n"), hint=first.hint, code=first.code)
     if ended.signal is not None:
-        return LaunchError(f"interrupted by {ended.signal.name}", code=130 if ended.signal is signal.SIGINT else 143)
+        message, hint = _stated_kept(logs).interrupted(f" by {ended.signal.name}")
+        return LaunchError(message, hint=hint, code=interruption_code(ended.signal))
     code = ended.exit_code or 1
     if code > 0:
         return LaunchError(f"process {ended.rank} ended with exit code {code} and no message", code=code)
     name = signal.Signals(-code).name
     hint = "SIGKILL often means that the machine ran out of memory: lower data.workers or train.batch_size"
     return LaunchError(f"process {ended.rank} was ended by {name}", hint=hint if name == "SIGKILL" else None, code=1)
+
+
+def _stated_kept(logs: Path) -> Kept:
+    for file in logs.rglob(_KEPT_FILE):
+        with suppress(OSError, UnreadableError, TypeError):
+            return Kept(**read_json(file))
+    return Kept()
 
 
 def _first_failure(logs: Path) -> Failure | None:
@@ -153,10 +205,14 @@ def run_and_exit(work: Callable[[], object]) -> None:
     A single process ends in the same way if DALI may have decoded on a GPU: DALI destroys NVDEC's decoders when C++
     destroys its static objects, after CUDA has ended, and that may abort.
     """
-    is_main = threading.current_thread() is threading.main_thread()
-    # A shell starts background jobs with Ctrl-C ignored, and that stays so.
-    if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _interrupt)
+    _outlive_terminal()
+    if threading.current_thread() is threading.main_thread():
+        # A shell starts background jobs with Ctrl-C ignored, and that stays so.
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _raise_again
+        if LAUNCHED not in os.environ:  # our launcher ends its processes by force
+            _watch_signals()
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's launcher, or ours, has started this process
         threading.Thread(target=_end_with_launcher, name="launcher", daemon=True).start()
     if os.environ.get("WORLD_SIZE", "1") == "1":
@@ -165,11 +221,11 @@ def run_and_exit(work: Callable[[], object]) -> None:
             work()
         except BaseException as exc:
             ignore_interrupts()
-            if not _has_gpu_decoder():
+            if not _has_foreign_threads():
                 raise
             failure = exc
         ignore_interrupts()
-        if failure is None and not _has_gpu_decoder():
+        if failure is None and not _has_foreign_threads():
             return
         work = functools.partial(_raise, failure)
     import ctypes  # costs 4 ms, which a single process need not spend
@@ -194,13 +250,102 @@ def ignore_interrupts() -> None:
 
     This changes nothing where `run_and_exit` does not run the command.
     """
+    global _has_ended
+    _has_ended = True
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
+_has_ended = False
+"""True when the command has said how it ends."""
+
+_was_interrupted = False
+
+
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
     """Do as Python does on Ctrl-C, as a handler that `ignore_interrupts` recognises."""
+    global _was_interrupted
+    _was_interrupted = True
     raise KeyboardInterrupt
+
+
+def check_interrupted() -> None:
+    """Raise KeyboardInterrupt if Ctrl-C came before, and the code that ran then has lost the exception.
+
+    Libraries that are being imported do so, in functions that C calls.
+    """
+    if _was_interrupted:
+        raise KeyboardInterrupt
+
+
+def _raise_again(lost: Any) -> None:
+    """Raise a KeyboardInterrupt again that came where Python only prints exceptions, in `__del__` for example."""
+    if isinstance(lost.exc_value, KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+    else:
+        sys.__unraisablehook__(lost)
+
+
+def _watch_signals() -> None:
+    """Let a thread end this process by force if it was asked to stop and does not.
+
+    The main thread can wait in C code, where it answers no signal. The system's handler writes the number of each that
+    Python takes into this pipe at once.
+    """
+    numbers, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
+    threading.Thread(target=_end_by_force, args=(numbers,), name="signals", daemon=True).start()
+
+
+def end_watch() -> None:
+    """End the thread that ends this process by force."""
+    if (theirs := signal.set_wakeup_fd(-1)) >= 0:
+        os.close(theirs)
+
+
+def _end_by_force(numbers: int) -> None:
+    patience = Patience(is_silent=os.environ.get("RANK", "0") != "0")
+    wakes = select.poll()
+    wakes.register(numbers, select.POLLIN)
+    while True:
+        # Until the first signal there is nothing to look after.
+        if wakes.poll(None if patience.asked is None else 1000 * _SECONDS_BETWEEN_LOOKS):
+            if not (written := os.read(numbers, 1000)):  # by `end_watch`
+                os.close(numbers)
+                return
+            for number in written:
+                if number in STOP_SIGNALS:
+                    patience.ask(signal.Signals(number))
+        if patience.asked is not None and patience.is_over(descendants(children())):
+            kill(children())
+            if not _has_ended:
+                message, hint = _kept.interrupted(f" by {patience.asked.name}")
+                # Not through Python's streams: the main thread may hold their locks.
+                with suppress(OSError):
+                    os.write(2, "".join([f"error: {message}\n", f"next: {hint}\n" if hint else ""]).encode())
+            os._exit(interruption_code(patience.asked))
+
+
+class _Terminal(io.FileIO):
+    """A stream to a terminal whose text is lost when the terminal is gone: work goes on, and saves, without it."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                raise
+            return len(data)
+
+
+def _outlive_terminal() -> None:
+    """Let nothing fail that prints to this process's terminal after the terminal was closed."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream.isatty():
+            raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
+            lasting = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True, write_through=True)
+            setattr(sys, name, lasting)
 
 
 def _end_with_launcher() -> None:
@@ -212,8 +357,10 @@ def _end_with_launcher() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _has_gpu_decoder() -> bool:
-    """Return whether this process has loaded DALI and used a GPU."""
+def _has_foreign_threads() -> bool:
+    """Return whether this process has loaded DALI and used a GPU, or has left a launcher alone."""
+    if any(thread.name == LAUNCHER_THREAD for thread in threading.enumerate()):
+        return True
     torch = sys.modules.get("torch")
     return "nvidia.dali" in sys.modules and torch is not None and bool(torch.cuda.is_initialized())
 

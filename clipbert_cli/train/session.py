@@ -101,6 +101,8 @@ class Session:
             save_pretrained(self.training.model, folder)
             self.trainer.write(folder)
 
+        # A folder of this name would be made anew, and would be no run.
+        self.folder.check_present()
         step = self.trainer.step
         state = {
             "epoch": self.plan.layout.epoch(step),
@@ -114,6 +116,7 @@ class Session:
             "clipbert": __version__,
         }
         save_checkpoint(self.folder.checkpoints, step=step, write=write, state=state)
+        self.training.state_kept()
         remove_old_checkpoints(self.folder.checkpoints, keep_last=self.training.config.keep_last)
 
     def validate(self) -> None:

@@ -28,8 +28,10 @@ from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import saved_steps, set_aside
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
-from clipbert_cli.runtime.interrupts import STOP_SIGNALS, Interrupts, requeue
+from clipbert_cli.runtime.interrupts import Interrupts, requeue
+from clipbert_cli.runtime.process_exit import state_kept
 from clipbert_cli.runtime.provenance import device_name, environment
+from clipbert_cli.runtime.stopping import STOP_SIGNALS
 from clipbert_cli.system_errors import advice, reason, remedy, stops_writing
 from clipbert_cli.task.coverage import (
     alike_answers,
@@ -194,7 +196,7 @@ class Training:
                 session.complete()
                 advice = memory_advice(train=self.config, data=self.setup.recipe.data)
                 with advice, self.model.visual_encoder.weights_kept():
-                    session.trainer.train(self.train_loader, session, interrupts=interrupts)
+                    self._train(session, interrupts)
             except InterruptionError as exc:
                 raise self._interruption(exc, session.trainer.step, ask_requeue) from exc
             except OSError as exc:
@@ -209,6 +211,13 @@ class Training:
             "baseline": session.baseline,
             "seconds_to_first_step": session.seconds_to_first_step,
         }
+
+    def _train(self, session: Session, interrupts: Interrupts) -> None:
+        try:
+            session.trainer.train(self.train_loader, session, interrupts=interrupts)
+        except (InterruptionError, OSError):
+            self.folder.check_present()
+            raise
 
     def _start_record(self) -> dict[str, Any]:
         """Return the entry of this start in environment.json."""
@@ -225,8 +234,9 @@ class Training:
             )
             stack.enter_context(self.folder.locked())
             # A folder without a checkpoint is of no use, and would be in the way of the next attempt.
-            stack.callback(self.folder.remove_without_checkpoint)
+            stack.callback(self._remove_without_checkpoint)
             self.folder.begin(start)
+            self.state_kept()
             return
         stack.enter_context(self.folder.locked())
         self.resumption.check_newest(self.folder)
@@ -238,6 +248,7 @@ class Training:
         # The process may have been killed after it saved the checkpoint and before it moved the link.
         if self.resumption.checkpoint:
             point_link(self.folder.path / "latest", self.resumption.checkpoint)
+        self.state_kept()
 
     def _open_sinks(self, stack: ExitStack, given: Sequence[Sink]) -> list[Sink]:
         """Return the sinks; only the main process has any."""
@@ -265,11 +276,24 @@ class Training:
         run, place = self.folder.path, Path(exc.filename or self.folder.path)
         named = run if run in (place, *place.parents) else place
         steps = saved_steps(self.folder.checkpoints)
-        kept = f"the checkpoint of step {steps[-1]} is complete" if steps else "nothing is kept"
         return RunError(
-            f"{named} cannot be written: {reason(exc)}; {kept}",
+            f"{named} cannot be written: {reason(exc)}; {self._kept}",
             hint=f"{remedy(exc)}, then {self._resume_command}" if steps else advice(exc, then="start again"),
         )
+
+    @property
+    def _kept(self) -> str:
+        steps = saved_steps(self.folder.checkpoints)
+        return f"the checkpoint of step {steps[-1]} is complete" if steps else "nothing is kept"
+
+    def _remove_without_checkpoint(self) -> None:
+        self.folder.remove_without_checkpoint()
+        if not self.folder.path.exists():
+            state_kept("nothing is kept", "start again")
+
+    def state_kept(self) -> None:
+        """State what is left if this process is ended before it saves again. The folder is then left, too."""
+        state_kept(self._kept, self._resume_command)
 
     def _interruption(self, exc: InterruptionError, step: int, ask_requeue: bool) -> InterruptionError:
         """Return the error that says what is saved and how to resume; request the requeue."""

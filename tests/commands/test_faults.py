@@ -9,6 +9,7 @@ import itertools
 import os
 import re
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, fill, is_running, more_space
+from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, eventually, fill, is_running, more_space
 
 from clipbert_cli.runs.checkpoint import damage
 
@@ -337,3 +338,129 @@ def test_the_next_command_with_temporary_files_removes_those_of_a_killed_one(
 def left_in(folder: Path) -> list[str]:
     """Return the names in a folder that are ours, or that a launcher or a loading process of torch gave."""
     return [name for name in os.listdir(folder) if name.startswith((".clipbert", "pymp-", "torchelastic_"))]
+
+
+# ------------------------------------------------------------------------------------------------ signals
+
+
+def wait_for_steps(process: subprocess.Popen[str]) -> None:
+    assert process.stderr
+    while "step 1 done" not in (line := process.stderr.readline()):
+        assert line, "training did not begin"
+
+
+def assert_saved(run: Path, stderr: str) -> None:
+    step = os.readlink(run / "latest").removeprefix("checkpoints/step_")
+    assert f"after step {step} of" in stderr
+    assert stderr.count("error: ") == stderr.count("next: ") == 1, stderr
+    assert damage((run / "latest").resolve()) is None
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_training_whose_terminal_is_closed_saves(
+    clipbert_process: ClipbertProcess, command: Command, run: Path, ranks: int
+) -> None:
+    """Nothing can be printed then, which must not be what ends the command."""
+    ours, theirs = os.openpty()
+    process = clipbert_process(*command(ranks), stderr=theirs)
+    os.close(theirs)
+    eventually((run / "latest").exists, seconds=60)
+    os.close(ours)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(timeout=30) == 129
+    assert time.monotonic() - begin < 10
+    assert damage((run / "latest").resolve()) is None
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_sighup_saves_unless_the_command_was_started_to_outlive_its_terminal(
+    clipbert_process: ClipbertProcess, command: Command, run: Path, ranks: int
+) -> None:
+    process = clipbert_process(*command(ranks))
+    wait_for_steps(process)
+    process.send_signal(signal.SIGHUP)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 129, stderr
+    assert_saved(run, stderr)
+
+    shutil.rmtree(run)
+    ignoring = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    process = clipbert_process(*command(ranks), prelude=ignoring)
+    wait_for_steps(process)
+    process.send_signal(signal.SIGHUP)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 143, stderr
+    assert_saved(run, stderr)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_process_is_not_waited_for(
+    clipbert_process: ClipbertProcess, command: Command, run: Path, ranks: int, number: signal.Signals
+) -> None:
+    """The loading process of one rank, or the last of several ranks."""
+    process = clipbert_process(*command(ranks))
+    *_, stopped = wait_for("middle", process, run, ranks) if ranks == 1 else _ranks(process, run)
+    everything = descendants(process.pid)
+    os.kill(stopped, signal.SIGSTOP)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - begin < 10
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], stderr
+    assert stderr.count("waiting for the running step to end") == 1
+    assert_says_what_is_kept(run, stderr)
+    assert not any(map(is_running, everything))
+
+
+def _ranks(process: subprocess.Popen[str], run: Path) -> list[int]:
+    wait_for("middle", process, run, 2)
+    return children_of(process.pid)
+
+
+def assert_says_what_is_kept(run: Path, stderr: str) -> None:
+    step = os.readlink(run / "latest").removeprefix("checkpoints/step_")
+    assert re.search(f"error: interrupted.*; the checkpoint of step {step} is complete\n", stderr), stderr
+    assert f"next: resume with: clipbert finetune --run {run} --resume" in stderr
+    assert stderr.count("error: ") == 1
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_second_ctrl_c_ends_a_step_that_hangs(
+    clipbert_process: ClipbertProcess, command: Command, run: Path, ranks: int
+) -> None:
+    process = clipbert_process(*command(ranks))
+    *_, stopped = wait_for("middle", process, run, ranks)
+    everything = descendants(process.pid)
+    os.kill(stopped, signal.SIGSTOP)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    begin = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - begin < 8
+    assert process.returncode == 130, stderr
+    assert_says_what_is_kept(run, stderr)
+    assert not any(map(is_running, everything))
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_run_folder_that_was_removed_is_one_message(
+    clipbert_process: ClipbertProcess, command: Command, run: Path, ranks: int
+) -> None:
+    rarely = as_options(["train.save_every_steps=100000", "train.validate_every_steps=100000"])
+    process = clipbert_process(*command(ranks), *rarely)
+    wait_for_steps(process)
+    shutil.rmtree(run)
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 1, stderr
+    assert f"error: {run} was removed or moved during the training" in stderr
+    assert stderr.count("error: ") == stderr.count("next: ") == 1, stderr
+    assert not run.exists()

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from running import is_running
 
 from clipbert_cli.files import write_json
 from clipbert_cli.runtime.process_exit import ConsequenceError, Ended, Failure, launch_error, report
@@ -105,6 +107,8 @@ def test_ctrl_c_has_its_exit_code() -> None:
         (Ended(exit_code=-11, rank=0), [(1, "Connection closed", True)], "process 0 was ended by SIGSEGV"),
         (Ended(exit_code=-7, rank=2), [], "process 2 was ended by SIGBUS"),
         (Ended(exit_code=-9, rank=1), [(0, "interrupted by SIGTERM", False)], "process 1 was ended by SIGKILL"),
+        # A process that was interrupted twice reports nothing, and others miss it.
+        (Ended(exit_code=130, rank=1, signal=signal.SIGINT), [(0, "gloo: Connection", True)], "interrupted by SIGINT"),
         # Who fails for a reason of its own is the cause, however late it reports.
         (Ended(exit_code=1, rank=0), [(0, "the main process failed", True), (1, "no space", False)], "no space"),
         (Ended(exit_code=-9, rank=0), [(1, "damaged video", False)], "damaged video"),
@@ -115,9 +119,9 @@ def test_ctrl_c_has_its_exit_code() -> None:
 def test_the_process_that_failed_first_is_named(
     ended: Ended, reports: list[tuple[int, str, bool]], message: str, tmp_path: Path
 ) -> None:
-    for time, (rank, text, is_consequence) in enumerate(reports):
+    for moment, (rank, text, is_consequence) in enumerate(reports):
         code = 143 if "SIGTERM" in text else 1
-        failure = Failure(text, None, code, rank, float(time), is_consequence=is_consequence)
+        failure = Failure(text, None, code, rank, float(moment), is_consequence=is_consequence)
         write_json(tmp_path / str(rank) / "error.json", {"clipbert": asdict(failure)})
     assert str(launch_error(ended, tmp_path)) == message
 
@@ -203,3 +207,80 @@ def test_ctrl_c_stays_ignored_in_a_background_job_of_a_shell() -> None:
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, "goes on\n"), done.stderr
+
+
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("is_launched", [False, True])
+def test_a_signal_during_the_imports_of_the_command_is_quiet(number: str, is_launched: bool) -> None:
+    """Our launcher starts its processes with blocked signals, so that they can answer one from their start."""
+    code = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        f"        if name == 'typer': os.kill(os.getpid(), signal.{number})\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        f"if {is_launched}: signal.pthread_sigmask(signal.SIG_BLOCK, [signal.{number}])\n"
+        "sys.argv[1:] = ['--help']; from clipbert_cli.__main__ import main; main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), **({"CLIPBERT_LAUNCHED": "1"} if is_launched else {})}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+    assert done.returncode == (130 if number == "SIGINT" else -signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    "losing",
+    [
+        (
+            "class Lost:\n    def __del__(self): os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1)\n"
+            "def work():\n    Lost(); time.sleep(5); print('went on')\n"
+        ),
+        (
+            "def work():\n    try: os.kill(os.getpid(), signal.SIGINT); time.sleep(5)\n    except BaseException: pass\n"
+            "    with Interrupts(): print('went on')\n"
+        ),
+    ],
+    ids=["where Python only prints it", "where a library catches all"],
+)
+def test_a_ctrl_c_whose_exception_is_lost_interrupts_all_the_same(losing: str) -> None:
+    code = (
+        "import os, signal, time\nfrom clipbert_cli.runtime.interrupts import Interrupts\n"
+        f"from clipbert_cli.runtime.process_exit import run_and_exit\n{losing}\nrun_and_exit(work)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout) == (130, ""), done.stderr
+
+
+def test_a_second_ctrl_c_ends_a_process_that_answers_no_signal() -> None:
+    """It waits in C code, as for a file system that hangs. All that it has started ends as well."""
+    code = (
+        "import ctypes, subprocess; from clipbert_cli.runtime.process_exit import *\n"
+        "from clipbert_cli.runtime.interrupts import Interrupts\n"
+        "def work():\n"
+        "    state_kept('step 3 is complete', 'resume it')\n"
+        "    lock, mutex = ctypes.CDLL(None).pthread_mutex_lock, ctypes.create_string_buffer(64)\n"
+        "    with Interrupts(): print(subprocess.Popen(['sleep', '60']).pid, flush=True); lock(mutex); lock(mutex)\n"
+        "run_and_exit(work)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    child = int(process.stdout.readline())
+    for _ in range(2):
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr == "error: interrupted by SIGINT; step 3 is complete\nnext: resume it\n"
+    assert not is_running(child)

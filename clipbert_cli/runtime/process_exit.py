@@ -316,6 +316,8 @@ def _end_by_force(numbers: int) -> None:
             for number in written:
                 if number in STOP_SIGNALS:
                     patience.ask(signal.Signals(number))
+        if _has_ended:
+            patience.is_silent = True
         if patience.asked is not None and patience.is_over(descendants(children())):
             kill(children())
             if not _has_ended:

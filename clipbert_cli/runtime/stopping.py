@@ -52,7 +52,7 @@ class Patience:
 
     def __init__(self, *, limit: float = math.inf, is_silent: bool = False) -> None:
         self.asked: signal.Signals | None = None
-        self._limit, self._is_silent = limit, is_silent
+        self._limit, self.is_silent = limit, is_silent
         self._begin = 0.0
         self._end = math.inf
         self._stopped_since = math.inf
@@ -64,7 +64,7 @@ class Patience:
             self._begin, self._end = now, now + self._limit
         if ends_at_once(self.asked, number):
             self._end = min(self._end, now + _SECONDS_AFTER_THE_SECOND)
-            self._is_silent = True
+            self.is_silent = True
         self.asked = number
 
     def is_over(self, processes: Iterable[int]) -> bool:
@@ -74,8 +74,8 @@ class Patience:
         """
         now = time.monotonic()
         self._stopped_since = min(self._stopped_since, now) if any(map(_is_stopped, processes)) else math.inf
-        if now - self._begin >= _SECONDS_TO_SAY and not self._is_silent:
-            self._is_silent = True
+        if now - self._begin >= _SECONDS_TO_SAY and not self.is_silent:
+            self.is_silent = True
             again = "Ctrl-C again" if self.asked is signal.SIGINT else "Ctrl-C twice"
             sys.stderr.write(f"waiting for the running step to end; {again} ends at once\n")
             sys.stderr.flush()

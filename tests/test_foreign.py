@@ -226,13 +226,15 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 # Parts of the readers above, and a reader of what the same command has just written.
 PARTS = {
     "commands.completion_values: _yaml": "recipe.values: read_text",  # completion ignores every error
-    "recipe.shipped: _refuse_predictions": "infer.made_by: read_meta",  # what has no sound meta file may be a recipe
+    "commands.wrong_paths: _recipes": "infer.made_by: read_meta",  # without a sound meta file no recipe is named
+    "path_kinds: _file": "text.record_files: _read_list",  # the first bytes, which are compared
     "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
     "text.record_files: _record": "text.record_files: _read_lines",
     "text.record_files: _reader": "text.record_files: _read_table",
     "text.record_files: _separator": "text.record_files: _read_table",
     "text.record_files: _read": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
+    "commands.demo: _prepare": "infer.made_by: read_meta",  # a mark that is none counts as absent
 }
 # These files have a reader of their own, for content that is not text.
 OTHER_READERS = {
@@ -244,6 +246,7 @@ OTHER_READERS = {
     "infer.made_by",
     "commands.completion_values",
     "commands.output",
+    "commands.terminal",
     "files",
     "foreign",
     "infer.score_folder",

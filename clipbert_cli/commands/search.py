@@ -13,7 +13,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_unquoted
 from clipbert_cli.commands.terminal import doing, print_json, print_table, show_logs, warn
 from clipbert_cli.errors import UsageError
-from clipbert_cli.foreign import read_lines
+from clipbert_cli.foreign import standard_input
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
@@ -38,7 +38,7 @@ def search(
     """
     if texts == ["-"]:
         try:
-            texts = [line.decode().strip() for _, line in read_lines(Path("-")) if line.strip()]
+            texts = [line.decode().strip() for line in standard_input() if line.strip()]
         except UnicodeDecodeError as exc:
             raise UsageError("TEXT is -, but stdin is not UTF-8", hint="write one text per line, in UTF-8") from exc
         if not texts:

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from clipbert_cli.errors import ClipbertError, MemoryFullError
-from clipbert_cli.system_errors import system_error
+from clipbert_cli.errors import ClipbertError, MemoryFullError, with_causes
+from clipbert_cli.system_errors import reason, remedy, system_error
 
 # Only torch's GPU allocator has an exception type of its own. All others are recognised by their words, in lower case.
 _WORDINGS = (
@@ -45,6 +45,8 @@ def is_out_of_memory(exc: BaseException) -> bool:
     error = system_error(exc)
     if isinstance(exc, MemoryError) or (error and error.errno == errno.ENOMEM):
         return True
+    if isinstance(exc, ImportError):  # in the words of the system's loader of libraries
+        return any("failed to map segment" in str(link) for link in with_causes(exc))
     return isinstance(exc, RuntimeError) and any(words in str(exc).lower() for words in _WORDINGS)
 
 
@@ -92,11 +94,16 @@ def memory_full(exc: BaseException, settings: Mapping[str, Any] | None = None) -
     """Return the error that says which memory is full and, for these settings, what to change."""
     said = str(exc).strip()
     line = said.splitlines()[0] if said else type(exc).__name__
-    where = "the GPU's memory" if any(word in said.lower() for word in _ON_A_GPU) else "memory"
+    where, limited = "the GPU's memory", None
+    if not any(word in said.lower() for word in _ON_A_GPU):
+        full = OSError(errno.ENOMEM, line)
+        where, line, limited = "memory", reason(full), remedy(full)
     steps = [
         f"{advice} (now {json.dumps(settings[name])})"
         for name, (advice, least) in _ADVICE.items()
         if settings is not None and settings.get(name, least) != least
     ]
-    hint = "try, in this order: " + "; ".join(steps) if steps else "free memory, or lower the batch size"
+    if limited and steps:
+        steps.insert(0, limited)
+    hint = "try, in this order: " + "; ".join(steps) if steps else limited or "free memory, or lower the batch size"
     return MemoryFullError(f"{where} is full: {line}", hint=hint)

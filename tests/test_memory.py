@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clipbert_cli.errors import DecodeError, MemoryFullError
-from clipbert_cli.memory import is_out_of_memory, memory_advice
+from clipbert_cli.memory import is_out_of_memory, memory_advice, memory_full
 
 ON_A_GPU = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79 GiB"),
@@ -27,6 +27,7 @@ OF_THE_MACHINE = [
     RuntimeError("std::bad_alloc"),
     OSError(errno.ENOMEM, "Cannot allocate memory"),
     RuntimeError("could not allocate 123 bytes"),
+    ImportError("libtorch_cpu.so: failed to map segment from shared object"),
 ]
 
 
@@ -52,9 +53,21 @@ def test_every_wording_is_one_message_with_the_present_settings(failure: Excepti
         RuntimeError("CUDA error: device-side assert triggered"),
         OSError(errno.ENOSPC, "No space left on device"),
         ValueError("out of memory"),
+        ImportError("libgomp.so: cannot allocate memory in static TLS block"),
+        ModuleNotFoundError("No module named 'cffi'"),
     ],
 )
 def test_other_errors_are_left_as_they_are(failure: Exception) -> None:
     assert not is_out_of_memory(failure)
     with pytest.raises(type(failure)), memory_advice(train=[("batch_size", 2)]):
         raise failure
+
+
+def test_a_limit_of_addresses_is_named_with_what_raises_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _: (700_000, 700_000))
+    full = memory_full(ImportError("libtorch_cpu.so: failed to map segment from shared object"))
+    assert str(full).startswith("memory is full: libtorch_cpu.so: failed to map segment from shared object: ")
+    assert str(full).endswith("a process may have addresses for up to 700,000 bytes (ulimit -v)")
+    assert full.hint == "raise the limit (ulimit -v unlimited, in a new shell)"
+    on_a_gpu = memory_full(RuntimeError("CUDA error: out of memory"))
+    assert "ulimit" not in f"{on_a_gpu}{on_a_gpu.hint}"

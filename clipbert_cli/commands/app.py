@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -161,6 +162,12 @@ app.command("doctor", epilog="Example: clipbert doctor --json")(doctor)
 def main() -> None:
     """Run the command line (the entry point `clipbert`), or complete it for a shell that asks for candidates."""
     open_streams()
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        # Libraries fail without one, each in its own way.
+        error("the working folder was removed", hint="cd to another folder")
+        sys.exit(1)
     if VARIABLE in os.environ and complete(get_command(app)):
         return
     run_and_exit(app)

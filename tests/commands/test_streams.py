@@ -1,4 +1,4 @@
-"""Standard streams that are closed or full: results that are lost are one error, messages that are lost are none."""
+"""Standard streams that are closed or full, and a working folder that is gone: what is lost is one error or none."""
 
 from __future__ import annotations
 
@@ -48,6 +48,16 @@ def test_a_message_that_cannot_be_written_is_no_error(redirections: str, tmp_pat
     assert run(f"recipes copy demo_qa {tmp_path / 'new.yaml'}", redirections, tmp_path / "stderr")[0] == 0
     assert "task: open_ended_qa" in (tmp_path / "new.yaml").read_text()
     assert run("recipes copy demo_qa new.pdf", redirections, tmp_path / "stderr")[0] == 2
+
+
+def test_a_working_folder_that_was_removed_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = f"cd gone; rmdir ../gone; {shlex.quote(sys.executable)} -m clipbert_cli recipes ls"
+    done = subprocess.run(
+        command, shell=True, cwd=tmp_path, env=variables(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert done.stderr == "error: the working folder was removed\nnext: cd to another folder\n"
 
 
 def test_a_command_without_a_result_needs_no_stdout(tmp_path: Path) -> None:

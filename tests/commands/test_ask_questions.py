@@ -206,7 +206,7 @@ def test_ctrl_c_while_no_question_is_there_ends_the_command(asking: subprocess.P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--questions", "absent.jsonl"], "--questions is absent.jsonl, which cannot be read"),
+        (["--questions", "absent.jsonl"], "--questions is absent.jsonl, which does not exist"),
         (["--questions", "-", "what ?"], "--questions is given together with"),
         (["--questions", "-", "--video", "a.mp4"], "--questions is given together with"),
         (["--questions", "-", "--option", "a"], "--questions is given together with"),

@@ -19,6 +19,7 @@ from clipbert_cli.commands.terminal import note, print_json, print_result
 from clipbert_cli.errors import OutputError, UnreadableError, UsageError
 from clipbert_cli.files import LockHeldError, lock, naming, remove, write_json
 from clipbert_cli.foreign import parse_json, read_json, read_lines
+from clipbert_cli.printable import plural
 from clipbert_cli.system_errors import stops_writing, unwritable
 
 # Only a folder that a demo has made has this file: --force removes nothing else. It says what the demo is, and which of
@@ -188,7 +189,7 @@ class _Demo:
             if entry.name not in (MARK, _LOCK):
                 remove(entry)
         videos = {"train": self.size.train, "val": self.size.val, "test": self.size.test}
-        note(f"generating {sum(videos.values())} videos in {self.folder / 'videos'}")
+        note(f"generating {plural(sum(videos.values()), 'video')} in {self.folder / 'videos'}")
         with progress_bar("video") as bar:
             task = bar.add_task("encode", total=sum(videos.values()))
             try:

@@ -16,6 +16,7 @@ from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import nowhere, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import doing, is_muted, note, show_logs
 from clipbert_cli.errors import UsageError
+from clipbert_cli.printable import plural
 
 if TYPE_CHECKING:
     from clipbert_cli.infer.ranking import Pairs
@@ -136,7 +137,7 @@ def _write_predictions(
                 stream.write(json.dumps(run.setup.task.document(lines, request.form)) + "\n")
     if request.output != "-":
         _write_meta(Path(request.output), made_by)
-        note(f"{total} predictions written to {request.output}")
+        note(f"{plural(total, 'prediction')} written to {request.output}")
 
 
 def _write_meta(predictions: Path, made_by: dict[str, Any]) -> None:
@@ -163,7 +164,7 @@ def _write_scores(request: Request, load: Callable[[], TrainedRun]) -> None:
         already = write_scores(
             pairs, Path(request.output), overwrite=request.overwrite, progress=_Adding(show, items, run)
         )
-    note(f"scores of {texts} texts with {items} media items written to {request.output}")
+    note(f"scores of {plural(texts, 'text')} with {plural(items, 'media item')} written to {request.output}")
     if already:
         note(f"{already} of the media items were there already")
 

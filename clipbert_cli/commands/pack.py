@@ -14,6 +14,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import error, note, print_json, print_result, warn_of_each
 from clipbert_cli.errors import UsageError
 from clipbert_cli.foreign import excerpt, parse_fraction
+from clipbert_cli.printable import plural
 from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def pack(
     wrong = len(summary.skipped) + len(summary.damaged)
     if strict and wrong:
         error(
-            f"{wrong} files were skipped or are damaged, which --strict does not allow",
+            f"{plural(wrong, 'file')} skipped or damaged, which --strict does not allow",
             hint=f"fix or remove these files; {summary.store} holds all the others",
         )
         raise typer.Exit(1)
@@ -199,13 +200,11 @@ def _document(summary: PackSummary, on_gpu: GpuShare | None) -> dict[str, object
 def _show(summary: PackSummary, on_gpu: GpuShare | None) -> None:
     from rich.filesize import decimal
 
-    from clipbert_cli.store.discover import PLURAL
-
     if summary.resumed:
-        note(f"continued: {summary.resumed} files had been packed before")
+        note(f"continued: {plural(summary.resumed, 'file')} had been packed before")
     warn_of_each("skipped", summary.skipped)
     warn_of_each("packed, but damaged", summary.damaged)
-    packed = f"packed {summary.packed} {PLURAL[summary.kind]}, {decimal(summary.bytes)}"
+    packed = f"packed {plural(summary.packed, summary.kind)}, {decimal(summary.bytes)}"
     note(f"{packed}; skipped {len(summary.skipped)}, damaged {len(summary.damaged)}")
     if on_gpu is not None:
         note(f"a usual GPU decodes {on_gpu.describe()}")

@@ -14,6 +14,7 @@ from clipbert_cli.commands.pack import WorkersOption, worker_count
 from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, show_logs, warn, warn_of_each
 from clipbert_cli.errors import ClipbertError, UsageError
 from clipbert_cli.foreign import excerpt
+from clipbert_cli.printable import plural
 from clipbert_cli.types import Sampling
 
 if TYPE_CHECKING:
@@ -222,6 +223,6 @@ def _report(store: Path, checked: Checked, *, done: str, as_json: bool) -> None:
     else:
         for name, items in found.items():
             warn_of_each(name, [(media_id or store, reason) for media_id, reason in items])
-        note(f"{done} {checked.items} items: {len(checked.wrong)} wrong, {len(checked.damaged)} damaged")
+        note(f"{done} {plural(checked.items, 'item')}: {len(checked.wrong)} wrong, {len(checked.damaged)} damaged")
     if checked.wrong:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from clipbert_cli.errors import StoreError, UsageError
 from clipbert_cli.path_kinds import SOURCES, look_at, unlike
-from clipbert_cli.printable import shortened
+from clipbert_cli.printable import plural, shortened
 from clipbert_cli.types import MEDIA_SUFFIXES, Kind, MediaIds
 
 PLURAL: dict[Kind, str] = {"video": "videos", "image": "images"}
@@ -89,7 +89,7 @@ def guess_kind(files: list[Path], sources: Sequence[Path]) -> Kind:
     images = sum(has_suffix(path, "image") and not has_suffix(path, "video") for path in files)
     if videos and images:
         raise UsageError(
-            f"there are {videos} videos and {images} images, but a store holds one kind",
+            f"there are {plural(videos, 'video')} and {plural(images, 'image')}, but a store holds one kind",
             hint="choose one with --kind video or --kind image",
         )
     if not videos and not images:

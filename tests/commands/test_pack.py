@@ -61,7 +61,7 @@ def test_strict_is_content_with_whole_files(clipbert: Clipbert, videos: Path, tm
         (["{0}/nowhere", "{0}/store"], 2, "nowhere, which does not exist"),
         (["{0}/videos"], 2, "STORE"),
         (["{0}/videos", "{0}/store", "--kind", "sound"], 2, "--kind"),
-        (["{0}/mixed", "{0}/store"], 2, "1 videos and 1 images"),
+        (["{0}/mixed", "{0}/store"], 2, "1 video and 1 image"),
         (["{0}/videos", "{0}/videos/video0.mp4/store"], 1, "is not a folder"),
     ],
 )

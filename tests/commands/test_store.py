@@ -131,6 +131,6 @@ def test_a_store_from_elsewhere_gets_media_records(clipbert: Clipbert, tmp_path:
         txn.put(b"one", video(9))
     done = clipbert("store", "scan", store, "--workers", 1)
     assert done.returncode == 0, done.stderr
-    assert "scanned 1 items" in done.stderr
+    assert "scanned 1 item:" in done.stderr
     assert open_media(store, kind="video").has_records
     assert clipbert("store", "scan", store).returncode == 1

@@ -209,7 +209,7 @@ def test_a_file_named_by_itself_needs_no_usual_ending(tmp_path: Path, clip: byte
 
 def test_mixed_kinds_have_to_be_chosen(videos: Path, tmp_path: Path) -> None:
     (videos / "photo.png").write_bytes(image(marked_frame(1)))
-    with pytest.raises(UsageError, match="8 videos and 1 images") as caught:
+    with pytest.raises(UsageError, match="8 videos and 1 image") as caught:
         pack_media([videos], tmp_path / "store")
     assert "--kind" in (caught.value.hint or "")
     assert pack_media([videos], tmp_path / "store", kind="image").packed == 1

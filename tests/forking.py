@@ -92,6 +92,9 @@ class Order:
         for number, stream in enumerate(streams):
             os.dup2(stream, number)
             os.close(stream)
+        # Those of the server know whether its own files can seek, which these may not.
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
         if self.new_session:
             os.setsid()
         signal.signal(signal.SIGINT, signal.default_int_handler)

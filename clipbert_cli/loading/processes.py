@@ -24,16 +24,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from multiprocessing.util import Finalize, get_temp_dir
+from pathlib import Path
 from typing import Any
 
 from torch.utils.data import DataLoader
 
 from clipbert_cli.errors import ClipbertError
+from clipbert_cli.files import is_locked, lock
 from clipbert_cli.loading.dataset import LoadedBatch
 from clipbert_cli.system_errors import OUT_OF_FILES, OUT_OF_SPACE, reason, remedy, system_error
 
@@ -51,6 +53,8 @@ _HINTS = {
 # Descriptors that a loading process needs to pass a batch's memory to the main process. The thread that does this would
 # try forever without them.
 _DESCRIPTORS_TO_SEND = 4
+
+_LOCK = ".clipbert"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 _SECONDS_TO_REPORT = 2.0
@@ -207,10 +211,6 @@ def end_loading_processes() -> None:
 
 def _start(loader: DataLoader[Any]) -> Iterator[Any]:
     _end_at_exit()
-    if loader.num_workers:
-        # The processes inherit this folder for their sockets, and this process removes it when it ends. Each would
-        # make one of its own otherwise, which stays for ever when it is killed.
-        get_temp_dir()
     before = set(multiprocessing.active_children())
     # torch's own handler raises an error in whatever line runs when a process dies.
     handler = signal.getsignal(signal.SIGCHLD)
@@ -221,6 +221,8 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
     # there forever for threads that a fork does not copy. Collectors leave frozen objects alone.
     gc.freeze()
     try:
+        if loader.num_workers:
+            _share_temporary_folder()
         return iter(loader)
     except BaseException as exc:  # Ctrl-C, too
         _closed.append(exc)
@@ -233,6 +235,22 @@ def _start(loader: DataLoader[Any]) -> Iterator[Any]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, signal.SIG_DFL if handler is None else handler)
         _processes.update(set(multiprocessing.active_children()) - before)
+
+
+@functools.cache
+def _share_temporary_folder() -> None:
+    """Make the folder for the sockets of loading processes, and remove those that killed commands have left.
+
+    The processes inherit this folder, which is removed when this process ends. Each would make one of its own
+    otherwise. A lock in it shows that somebody uses it: the name cannot, because a socket's path has 108 bytes at most.
+    """
+    folder = Path(get_temp_dir())
+    stack = ExitStack()
+    stack.enter_context(lock(folder / _LOCK))
+    atexit.register(stack.close)
+    for other in folder.parent.glob(f"pymp-*/{_LOCK}"):
+        if other.parent != folder and not is_locked(other):
+            shutil.rmtree(other.parent, ignore_errors=True)
 
 
 def prepare_worker(_worker: int) -> None:

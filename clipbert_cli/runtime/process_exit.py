@@ -6,9 +6,7 @@ The report is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a p
 from __future__ import annotations
 
 import atexit
-import errno
 import functools
-import io
 import os
 import select
 import signal
@@ -205,7 +203,6 @@ def run_and_exit(work: Callable[[], object]) -> None:
     A single process ends in the same way if DALI may have decoded on a GPU: DALI destroys NVDEC's decoders when C++
     destroys its static objects, after CUDA has ended, and that may abort.
     """
-    _outlive_terminal()
     if threading.current_thread() is threading.main_thread():
         # A shell starts background jobs with Ctrl-C ignored, and that stays so.
         if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
@@ -326,28 +323,6 @@ def _end_by_force(numbers: int) -> None:
                 with suppress(OSError):
                     os.write(2, "".join([f"error: {message}\n", f"next: {hint}\n" if hint else ""]).encode())
             os._exit(interruption_code(patience.asked))
-
-
-class _Terminal(io.FileIO):
-    """A stream to a terminal whose text is lost when the terminal is gone: work goes on, and saves, without it."""
-
-    def write(self, data: Any) -> int:
-        try:
-            return super().write(data)
-        except OSError as exc:
-            if exc.errno != errno.EIO:
-                raise
-            return len(data)
-
-
-def _outlive_terminal() -> None:
-    """Let nothing fail that prints to this process's terminal after the terminal was closed."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is not None and stream.isatty():
-            raw = io.BufferedWriter(_Terminal(stream.fileno(), "w", closefd=False))
-            lasting = io.TextIOWrapper(raw, stream.encoding, stream.errors, line_buffering=True, write_through=True)
-            setattr(sys, name, lasting)
 
 
 def _end_with_launcher() -> None:

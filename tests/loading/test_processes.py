@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -243,3 +245,36 @@ os.kill(os.getpid(), 9)
     while (left := [child for child in done.stdout.split() if is_running(int(child))]) and time.monotonic() < until:
         time.sleep(0.05)
     assert not left
+
+
+KILLED = """
+import os, signal, sys
+from clipbert_cli.loading.processes import _share_temporary_folder
+_share_temporary_folder()
+print(*os.listdir(os.environ["TMPDIR"]), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_the_folder_of_a_killed_command_is_removed_and_that_of_a_running_one_is_not(tmp_path: Path) -> None:
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", KILLED], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    (tmp_path / "pymp-of-others").mkdir()
+    found = []
+    with start() as running:
+        assert running.stdout
+        first = running.stdout.readline()
+        for _ in range(2):
+            with start() as killed:
+                assert killed.stdout
+                found.append(set(killed.stdout.readline().split()))
+                killed.kill()
+        running.kill()
+    # The second one has removed what the first one left.
+    assert len(found[0]) == len(found[1]) == 3
+    assert found[0] & found[1] == set(first.split())

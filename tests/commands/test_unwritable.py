@@ -6,6 +6,7 @@ the same command succeeds when the cause is gone.
 
 from __future__ import annotations
 
+import re
 import resource
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from running import TINY, Clipbert, as_options, fill, more_space
 
 from clipbert_cli.commands import demo
+from clipbert_cli.train import logs
 
 SETTINGS = " ".join(as_options((*TINY, "train.epochs=1")))
 TRAINING = f"finetune -r demo_qa --data-root DATA --run NEW {SETTINGS}"
@@ -104,3 +106,24 @@ def test_what_cannot_be_written_is_one_message_and_the_same_command_succeeds_aft
     assert not list(disk.rglob("*unfinished*"))
     done = clipbert(*words)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_disk_that_is_full_at_a_record_of_training_says_what_is_kept(
+    clipbert: Clipbert, made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [word.replace("NEW", str(tmp_path / "run")).replace("DATA", str(made_data)) for word in TRAINING.split()]
+
+    def on_full_disk(*more: str) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(logs, "open", lambda *_, **__: open("/dev/full", "ab", buffering=0), raising=False)  # noqa: SIM115
+            done = clipbert(*words, *more)
+        assert done.returncode == 1
+        assert done.stderr.count("error: ") == done.stderr.count("next: ") == 1, done.stderr
+        return done.stderr.partition("error: ")[2]
+
+    failed = f"{tmp_path / 'run'} cannot be written: No space left on device; "
+    assert on_full_disk() == f"{failed}nothing is kept\nnext: free some space, then start again; or write elsewhere\n"
+    assert clipbert(*words).returncode == 0
+    said = on_full_disk("--resume", "--set", "train.epochs=2")
+    assert re.match(f"{re.escape(failed)}the checkpoint of step [0-9]+ is complete\nnext: free some space, then ", said)
+    assert said.endswith(f"resume with: clipbert finetune --run {tmp_path / 'run'} --resume\n")

@@ -36,6 +36,7 @@ _START = 2**16
 
 _TABLES = (".csv", ".tsv")
 _LINES = (".jsonl", ".ndjson")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".ckpt", ".pkl")
 _LMDB_MAGIC = b"\xde\xc0\xef\xbe"
 
@@ -57,6 +58,7 @@ class PathKind(Enum):
     JSON = "a JSON file"
     MEDIA_FILE = "a media file"
     WEIGHTS = "a file of weights"
+    ARCHIVE = "an archive"
     EMPTY_FILE = "an empty file"
     FILE = "a file"
     # A pipe or a device, or what cannot be looked at: its reader knows more.
@@ -181,6 +183,8 @@ def _file(path: Path) -> PathKind:
         return PathKind.MEDIA_FILE
     if ending in _WEIGHTS:
         return PathKind.WEIGHTS
+    if ending in _ARCHIVES:
+        return PathKind.ARCHIVE
     is_utf16 = start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = start.decode("utf-16" if is_utf16 else "utf-8-sig", errors="ignore")
     if re.search(r'"texts?_digest"\s*:', text) or Path(f"{path}.meta.json").is_file():
@@ -227,7 +231,11 @@ A_MODEL = _expected(
 )
 A_RUN = _expected(A_MODEL.sentence, A_MODEL.hint, PathKind.RUN, PathKind.EXPORT)
 # An empty file may be a store that was cut off.
-A_STORE = _expected("a store is expected", "make one: clipbert pack FOLDER STORE", PathKind.STORE, PathKind.EMPTY_FILE)
+A_STORE = _expected(
+    "a store is expected",
+    "check the name, or make a store: clipbert pack FOLDER STORE",
+    *(PathKind.STORE, PathKind.EMPTY_FILE),
+)
 MEDIA = _expected(
     "a folder of media files or a store is expected",
     "name the folder that holds the media files, or a store that clipbert pack made of it",

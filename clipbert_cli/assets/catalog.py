@@ -243,7 +243,7 @@ class Catalog(CatalogEntry):
             on_hub = f"; for a model of the Hugging Face Hub: clipbert download hf:{name}"
         return UsageError(
             f"{name!r} is not an asset, a part or a recipe{did_you_mean(name, names, most=3)}",
-            hint="list all names with: clipbert assets ls" + on_hub,
+            hint="list all names with: clipbert assets ls" + (on_hub or "; a folder is named with --to"),
         )
 
 

@@ -57,7 +57,8 @@ def ask(
     if file is not None:
         if questions or video or image or option:
             raise UsageError(
-                "--questions is given together with questions or files on the command line", hint="give one of both"
+                "--questions is given together with questions or files on the command line",
+                hint='give it alone; a line of its file is such as {"video": "a.mp4", "question": "who sings?"}',
             )
         _answer_lines(model, file)
         return

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn
-from clipbert_cli.errors import UsageError
+from clipbert_cli.errors import PredictionsError, UsageError
 from clipbert_cli.printable import printable
 from clipbert_cli.runs.baseline import listed_scores, sentences
 from clipbert_cli.runs.folder import RunFolder
@@ -66,7 +66,13 @@ def evaluate(
             hint="name either the run that predicted or a recipe that has the split",
         )
     from clipbert_cli.build import build_task
-    from clipbert_cli.infer.made_by import older_than_best, read_meta, recipe_and_split, refuse_other_task
+    from clipbert_cli.infer.made_by import (
+        of_other_split,
+        older_than_best,
+        read_meta,
+        recipe_and_split,
+        refuse_other_task,
+    )
     from clipbert_cli.infer.score import evaluate as score
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
@@ -87,20 +93,23 @@ def evaluate(
         data_root=data_root,
     )
     refuse_other_task((predictions, against), loaded, command="eval")
-    if older := older_than_best(predictions, made, folder):
-        warn(*older)
     refuse_absent_data(loaded)
     task = build_task(loaded)
     examples = read_split(loaded, split, task, task.check_truth)
-    found = score(
-        predictions,
-        task,
-        examples,
-        resampling=Resampling(resamples, seed),
-        against=against,
-        allow_partial=allow_partial,
-        leave_out_media_errors=leave_out_media_errors,
-    )
+    try:
+        found = score(
+            predictions,
+            task,
+            examples,
+            resampling=Resampling(resamples, seed),
+            against=against,
+            allow_partial=allow_partial,
+            leave_out_media_errors=leave_out_media_errors,
+        )
+    except PredictionsError as exc:
+        raise of_other_split(exc, predictions, made, split) from exc
+    if older := older_than_best(predictions, made, folder):
+        warn(*older)
     metrics = found.metrics
     notes = _notes(loaded, folder, examples, split)
     baselines = folder.baselines()[-1:] if folder else []

@@ -104,7 +104,8 @@ def finetune(
             )
         raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
     if resume and run is None and not (folder / "recipe.yaml").is_file():
-        words = ["clipbert", *options.typed_words(context), "--run", "FOLDER"]
+        # A run has a recipe of its own.
+        words = ["clipbert", *options.typed_words(context, without=["recipe"]), "--run", "FOLDER"]
         raise UsageError(
             f"--run is missing, and {folder}, where it would be by default, is no run",
             hint=f"give the folder of the run: {shlex.join(words)}",
@@ -160,7 +161,7 @@ def _refuse_other_command(context: typer.Context, recipe: Recipe) -> None:
         again = shlex.join(["clipbert", command, *options.typed_words(context)[1:]])
         raise UsageError(
             f"recipe {recipe.name} has task {recipe.task}, which clipbert {context.info_name} does not train",
-            hint=again,
+            hint=f"{again}; or give {context.info_name} another recipe (clipbert recipes ls)",
         )
 
 

@@ -27,7 +27,7 @@ _MEANT = {
     "search": "query index",
     "doctor": "info env check",
     "ls": "list",
-    "--recipe": "--config --cfg --conf --c --cfg_file --config_file --config_name",
+    "--recipe": "--run --config --cfg --conf --c --cfg_file --config_file --config_name",
     "--nproc-per-node": "--gpus --ngpus --num_gpus --num_processes --nproc --np --devices --local_rank",
     "--device": "--accelerator --gpu --cpu --cuda",
     "--output": "--out --o --output_file --save --output_dir --save_dir --out_dir --inference_res_dir",

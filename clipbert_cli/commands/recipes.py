@@ -75,13 +75,16 @@ def explain_command(
     Example: clipbert recipes explain data.num_clips
     """
     from clipbert_cli.recipe.settings import all_sections, nearest, settings_of
+    from clipbert_cli.recipe.shipped import shipped_names
 
     settings = settings_of(key or "")
     if not settings:
         near = nearest(key or "")
         raise UsageError(
             f"no setting or section is called {key!r}" + (f"; did you mean {' or '.join(near)}?" if near else ""),
-            hint="clipbert recipes explain lists all of them",
+            hint=f"a recipe is shown by: clipbert recipes show {key}"
+            if key in shipped_names()
+            else "clipbert recipes explain lists all of them",
         )
     if as_json:
         print_json([{"key": each.key, "meaning": each.meaning, **each.facts()} for each in settings])

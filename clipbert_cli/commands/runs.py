@@ -13,7 +13,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.output import refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, warn_of_each
 from clipbert_cli.errors import RunError, UnreadableError, UsageError
-from clipbert_cli.path_kinds import look_at
+from clipbert_cli.path_kinds import A_FOLDER, look_at, unlike
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import RunSummary, find_runs
 
@@ -31,6 +31,8 @@ def list_runs(
 
     Example: clipbert runs ls
     """
+    if not folder.exists():
+        raise unlike(folder, A_FOLDER, hint="name the folder that holds the runs: clipbert runs ls FOLDER")
     found = find_runs(folder)
     damaged = [run for run in found if run.problem is not None]
     if as_json:

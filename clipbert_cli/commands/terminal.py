@@ -24,14 +24,26 @@ _LISTED = 20
 
 
 class _Stream(io.TextIOWrapper):
-    """A standard stream whose errors are handled by a context."""
+    """A standard stream whose errors are handled by a context.
 
-    def __init__(self, stream: TextIO, errors: Callable[[], AbstractContextManager[None]]) -> None:
-        self._handling = errors
-        assert isinstance(stream, io.TextIOWrapper)
-        encoding, handling, by_line = stream.encoding, stream.errors, stream.line_buffering
-        at_once = stream.write_through
-        super().__init__(stream.detach(), encoding, handling, line_buffering=by_line, write_through=at_once)
+    Args:
+        stream: Python's stream of this number; None for one that was closed.
+    """
+
+    def __init__(
+        self, number: int, stream: TextIO | None, handling: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        self._handling = handling
+        by_line = at_once = False
+        if isinstance(stream, io.TextIOWrapper):
+            by_line, at_once = stream.line_buffering, stream.write_through
+        super().__init__(
+            open(number, "wb", buffering=0 if at_once else -1, closefd=False),  # noqa: SIM115 - open to the end
+            stream.encoding if stream else "utf-8",
+            stream.errors if stream else "backslashreplace",
+            line_buffering=by_line,
+            write_through=at_once,
+        )
 
     def write(self, text: str) -> int:
         with self._handling():
@@ -67,9 +79,7 @@ def open_streams() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, flags)  # it gets the lowest number that is free
-    # Python has no streams for closed files; these live as long as the process.
-    sys.stdout = _Stream(sys.stdout or open(1, "w", encoding="utf-8", closefd=False), _of_output)  # noqa: SIM115
-    sys.stderr = _Stream(sys.stderr or open(2, "w", encoding="utf-8", closefd=False), _lost)  # noqa: SIM115
+    sys.stdout, sys.stderr = _Stream(1, sys.stdout, _of_output), _Stream(2, sys.stderr, _lost)
 
 
 def drop_output() -> None:

@@ -51,7 +51,7 @@ def refuse_misread(root: Any, words: Sequence[str]) -> None:
         if takes_value(known.get(word)) and following.partition("=")[0] in [*known, "-h", "--help"]:
             raise UsageError(
                 f"{word} is {following!r}, which is an option",
-                hint=f"give a value after {word} (is a variable unset?)",
+                hint=f"give {known[word].metavar or 'a value'} after {word} (is a variable unset?): {known[word].help}",
             )
     for value in line.values:
         name = typed_name(value.parameter) if value.parameter is not None else ""
@@ -118,22 +118,30 @@ def _missing(found: Any, line: TypedLine) -> tuple[str, str | None]:
     if len(arguments) > 1 and name in arguments:
         message += f": {line.path} takes {' '.join(arguments)}"
     if name == "--run" and (words := _with_run(line)):
-        hint = f"give the run with --run: {words}"
+        hint = f"give the run with --run: {_with_split(read_line(line.root, words))}"
     if name == "--split" and (splits := splits_of(line.value("--run") or "")):
         message += f": the run has {', '.join(splits)}"
         hint = line.with_values({}, "--split", "test" if "test" in splits else splits[-1])
     return message, hint
 
 
-def _with_run(line: TypedLine) -> str | None:
-    """Return a command line in which a trained model stands elsewhere than after --run, corrected."""
+def _with_run(line: TypedLine) -> list[str] | None:
+    """Return the words of a command line in which a trained model stands elsewhere than after --run, corrected."""
     for place in range(line.start, len(line.words)):
         if A_MODEL.takes(look_at(line.words[place])):
             # Not the option that it was given to, such as --checkpoint.
             before = place - (line.words[place - 1].startswith("-"))
-            again = [*line.words[:before], "--run", *line.words[place:]]
-            return shlex.join(["clipbert", *again])
+            return [*line.words[:before], "--run", *line.words[place:]]
     return None
+
+
+def _with_split(line: TypedLine) -> str:
+    """Return a command line in which a split of the run stands alone, corrected; any other line as it is."""
+    splits = splits_of(line.value("--run") or "") if "--split" in options_of(line.command) else []
+    alone = [each for each in line.values if each.parameter is None and each.text in splits]
+    if len(alone) != 1 or line.value("--split"):
+        return line.with_values({})
+    return line.with_values({alone[0].place: None}, "--split", alone[0].text)
 
 
 def _bad_value(found: Any, line: TypedLine) -> tuple[str, str | None]:
@@ -170,6 +178,8 @@ def _no_option(found: Any, line: TypedLine) -> tuple[str, str | None]:
             name = path.removeprefix(f"{above.command_path} ")
             return _text(found), f"it stands before the command: {above.command_path} {option} {name}"
         above = above.parent
+    if behind := _options_behind(line):
+        return _text(found).partition(" (Possible options")[0], f"options stand behind the command: {behind}"
     unknown = unknown_options(line)
     corrected = corrected_line(line)
     if len(unknown) > 1:
@@ -183,6 +193,18 @@ def _no_option(found: Any, line: TypedLine) -> tuple[str, str | None]:
         return _text(found), f"a path of this name is ./{option}, another word stands after --: {_after_options(line)}"
     needs_nothing = not any(map(takes_value, command.params)) and not arguments_of(command)
     return _text(found), path if needs_nothing and not hasattr(command, "commands") else None
+
+
+def _options_behind(line: TypedLine) -> str | None:
+    """Return a command line in which the options that stand before a command are behind it; None if it lacks some."""
+    known, place = options_of(line.root), 0
+    while place < len(line.words) and line.words[place] in known:
+        place += 2 if takes_value(known[line.words[place]]) else 1
+    named = next((at for at in range(place, len(line.words)) if line.words[at] in line.root.commands), place)
+    again = read_line(line.root, [*line.words[:place], *line.words[named:], *line.words[place:named]])
+    if named == place or unknown_options(again) or any(each.parameter is None for each in again.values):
+        return None
+    return again.with_values({})
 
 
 def _after_options(line: TypedLine) -> str:
@@ -267,6 +289,10 @@ def _no_command(found: Any, line: TypedLine) -> tuple[str, str]:
             message,
             f"here it is called {' or '.join(names)}: {path} {_retyped(line, names) or f'{names[0]} --help'}",
         )
+    if unknown in line.root.commands:
+        again = read_line(line.root, line.after)
+        typed = again.with_values({}) if line.after[1:] and not unknown_options(again) else f"{again.path} --help"
+        return _text(found), f"it is a command of its own: {typed}"
     if Path(unknown).exists() or unknown in shipped_names():
         shows = "show" if "show" in group.commands and unknown in shipped_names() else "ls"
         return _text(found), f"a command stands before it: {path} {shows} {unknown}; {path} --help lists them all"

@@ -141,6 +141,9 @@ def _advice(line: TypedLine, value: TypedValue, expected: Expected, found: AtPat
         if on_hub and PathKind.HUB in expected.kinds:
             return line.with_values({value.place: f"hf:{on_hub[1]}"})
         return f"download it first, for example: curl -LO {shlex.quote(place)}"
+    if kind is PathKind.ARCHIVE:
+        unpack = f"unzip {path} -d" if value.text.lower().endswith(".zip") else f"tar -xf {path} -C"
+        return f"unpack it first, for example: {unpack} FOLDER"
     if expected is MEDIA and command == "clipbert preview":
         if recipe := next(_recipes(value.text, found), None):
             words = ["clipbert", "preview", "--recipe", recipe, "--split", line.value("--split") or "train"]

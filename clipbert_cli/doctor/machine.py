@@ -114,7 +114,8 @@ def _network() -> Finding:
     try:
         answer = httpx.head(address, timeout=10, follow_redirects=True)
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
-        advice = "check the proxy (HTTPS_PROXY), or copy files by hand and set HF_HUB_OFFLINE=1"
+        offline = "go on" if os.environ.get("HF_HUB_OFFLINE") else "set HF_HUB_OFFLINE=1"
+        advice = f"check the proxy (HTTPS_PROXY), or copy files by hand and {offline}"
         found = Finding("network", f"{address} cannot be reached")
         return found.but("broken", str(exc) or type(exc).__name__, advice)
     if answer.is_error:

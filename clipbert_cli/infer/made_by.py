@@ -179,6 +179,19 @@ def refuse_other_task(files: Sequence[Path | None], recipe: Recipe, *, command: 
             )
 
 
+def of_other_split(error: PredictionsError, predictions: Path, made: MadeBy, split: str) -> PredictionsError:
+    """Return the error about predictions that do not fit a split; if they were made for another one, it says which."""
+    own = (made.meta or {}).get("split")
+    if not isinstance(own, str) or own == split:
+        return error
+    infer = ["clipbert", "infer", "--run", str((made.meta or {}).get("run")), "--split", split, "-o", "FILE"]
+    again = shlex.join(["clipbert", "eval", str(predictions)])
+    return PredictionsError(
+        f"{predictions}: these are predictions of split {own}, and not of {split}",
+        hint=f"to score them: {again}; to predict {split}: {shlex.join(infer)}",
+    )
+
+
 def _recipe_of(meta: Mapping[str, Any]) -> Recipe:
     """Return the recipe of a meta file.
 

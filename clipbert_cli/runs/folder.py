@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -245,8 +246,13 @@ class RunFolder:
         folder = self.path / name if name in ("best", "latest") else self.checkpoints / name
         if not (folder / STATE_FILE).is_file():
             steps = [f"step_{step}" for step in saved_steps(self.checkpoints)]
+            if not steps:
+                raise RunError(
+                    f"run {self.path} has no checkpoint yet",
+                    hint=f"train it first: {shlex.join(['clipbert', 'finetune', '--run', str(self.path), '--resume'])}",
+                )
             raise RunError(
-                f"run {self.path} has no checkpoint {name!r}; it has {', '.join(steps) or 'none yet'}",
+                f"run {self.path} has no checkpoint {name!r}; it has {', '.join(steps)}",
                 hint="give --checkpoint best, latest or step_N",
             )
         # The links move while a run goes on. The caller must read all files of one checkpoint.

@@ -180,6 +180,11 @@ def start_world(device: str | None = None) -> World:
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError) as exc:  # AssertionError: torch without CUDA
+        if not torch.cuda.is_available():
+            raise UsageError(
+                f"--device is {device or name}, but torch finds no GPU on this machine",
+                hint="leave --device out to compute on the CPU; clipbert doctor says what it finds",
+            ) from exc
         given = "--device" if device else f"the device of process {local_rank} of this machine"
         several = "give --nproc-per-node the number of GPUs, or --device cpu"
         raise UsageError(

@@ -71,6 +71,9 @@ def open_media(
         hint = MEDIA.hint
         if kind == "video" and discover.find_frame_folders([path])[0]:
             hint = "if its folders hold the frames of videos, set data.fps_of_frames to the rate of the frames"
+        other: Kind = "image" if kind == "video" else "video"
+        if any(discover.has_suffix(file, other) for file in path.iterdir()):
+            hint = f"it holds {discover.PLURAL[other]}: --set data.media={other} takes these"
         raise StoreError(
             f"{path} is neither a store (no {DATA_FILE}) nor a folder of {discover.PLURAL[kind]}", hint=hint
         )

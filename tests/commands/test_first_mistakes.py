@@ -13,6 +13,14 @@ COLUMNS, LINES = 80, 5
 
 # The command, what the answer says, and the word in it that leads on.
 MISTAKES = [
+    # Words in another place.
+    ("--json doctor", "no such option: --json", "clipbert doctor --json"),
+    ("--run runs/qa infer --split test", "no such option: --run", "clipbert infer --split test --run runs/qa"),
+    ("infer runs/qa test", "--run is missing", "clipbert infer --run runs/qa --split test"),
+    ("assets download msrvtt_qa", "no such command 'download'", "clipbert download msrvtt_qa"),
+    ("store pack videos new", "no such command 'pack'", "clipbert pack videos new"),
+    ("recipes explain demo_qa", "no setting or section", "clipbert recipes show demo_qa"),
+    ("preview --run runs/qa --split test", "no such option: --run", "clipbert preview --recipe runs/qa --split test"),
     # Another name of a command, a recipe without its option, a setting as an option.
     ("train -r demo_qa", "no such command 'train'", "called finetune: clipbert finetune -r demo_qa"),
     ("evaluate preds.jsonl", "no such command 'evaluate'", "called eval: clipbert eval preds.jsonl"),
@@ -203,8 +211,8 @@ MISTAKES = [
     ("store show vis_db", "MEDIA_ID is missing: clipbert store show takes STORE MEDIA_ID", "clipbert store show"),
     ("finetune --resume", "--run is missing: --resume continues a run", "--run runs/NAME --resume"),
     ("finetune -r demo_qa --resume --data-root .", "and runs/demo_qa", "--resume --data-root . --run FOLDER"),
-    ("finetune -r demo_mc --resume", "--run is missing, and runs/demo_mc", "--recipe demo_mc --resume --run FOLDER"),
-    ("pretrain -r demo_pretrain --resume", "is no run", "clipbert pretrain --recipe demo_pretrain --resume --run"),
+    ("finetune -r demo_mc --resume", "--run is missing, and runs/demo_mc", "clipbert finetune --resume --run FOLDER"),
+    ("pretrain -r demo_pretrain --resume", "is no run", "clipbert pretrain --resume --run FOLDER"),
     ("pretrain --resume", "--run is missing: --resume continues a run", "--run runs/NAME --resume"),
     ("infer --run runs/qa --split test -o out/", "out/ is a folder, but must be a file", "name a file in it"),
     ("report preds.jsonl --run runs/qa -o pages/", "pages/ is a folder, but must be a file", "name a file in it"),
@@ -235,10 +243,14 @@ MISTAKES = [
     ("infer --run runs/qa --split test -o=", "--output is empty", "give a value after --output (is a variable unset?)"),
     ("download --recipe msrvtt_qa --to new", "no such option: --recipe", "ASSET has no option before it"),
     ("infer --run runs/qa --input a.mp4", "no such option: --input", "clipbert ask --run RUN --video"),
-    ("infer --run --split test", "--run is '--split', which is an option", "give a value after --run"),
-    ("finetune -r --dry-run", "-r is '--dry-run', which is an option", "give a value after -r"),
-    ("finetune -r demo_qa --set --run=new", "--set is '--run=new', which is an option", "give a value after --set"),
-    ("runs plot runs/qa -o --help", "-o is '--help', which is an option", "give a value after -o"),
+    (
+        "infer --run --split test",
+        "--run is '--split', which is an option",
+        "give DIR after --run (is a variable unset?)",
+    ),
+    ("finetune -r --dry-run", "-r is '--dry-run', which is an option", "give NAME|FILE after -r"),
+    ("finetune -r demo_qa --set --run=new", "--set is '--run=new', which is an option", "give KEY=VALUE after --set"),
+    ("runs plot runs/qa -o --help", "-o is '--help', which is an option", "give FILE after -o"),
     ("doctor runs/qa", "one word too many: clipbert doctor takes no arguments", "clipbert doctor"),
     ("doctor runs qa --json", "2 words too many: clipbert doctor takes no arguments", "clipbert doctor --json"),
     ("doctor --device cuda:0", "no such option: --device", "clipbert doctor"),
@@ -685,7 +697,7 @@ MISTAKES = [
     ),
     ("store ls txt_db/train.jsonl", "STORE is txt_db/train.jsonl, a file of annotations", "clipbert pack FOLDER STORE"),
     ("preview empty", "MEDIA is empty, an empty folder", "clipbert pack made of it"),
-    ("eval preds.jsonl --recipe demo_qa --split val", "belongs to this split", "name the split and the recipe"),
+    ("eval preds.jsonl --recipe demo_qa --split val", "predictions of split test", "clipbert eval preds.jsonl"),
     ("eval runs/qa", "PREDS is runs/qa, a run", "clipbert infer --run runs/qa --split test -o preds.jsonl"),
     (
         "eval runs/search/best -r demo_qa --split val",

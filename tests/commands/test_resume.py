@@ -386,7 +386,7 @@ def test_a_run_folder_in_use_is_refused(clipbert: Clipbert, stopped: Path) -> No
 @pytest.mark.parametrize("given", [[], ["--recipe", "demo_qa"]])
 def test_resume_without_a_run_says_so(clipbert: Clipbert, tmp_path: Path, given: list[str]) -> None:
     done = clipbert("finetune", "--run", tmp_path / "absent", "--resume", *given)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert str(tmp_path / "absent") in done.stderr
     assert "run" in done.stderr
     assert not (tmp_path / "absent").exists()

@@ -63,7 +63,9 @@ _EXPECTED: dict[str, Expected] = {
     "runs ls FOLDER": dataclasses.replace(
         A_FOLDER, hint="name the folder that holds the runs: clipbert runs ls FOLDER"
     ),
-    "RAW_DIR": dataclasses.replace(A_FOLDER, hint="name the folder of the original files"),
+    "RAW_DIR": dataclasses.replace(
+        A_FOLDER, hint="name the folder of the original files: clipbert assets convert NAME RAW_DIR OUT_DIR"
+    ),
 }
 """What is expected by option or name of an argument, after the name of the command where that decides."""
 
@@ -252,7 +254,7 @@ def _made_first(line: TypedLine, value: TypedValue, expected: Expected, found: A
     file = value.text if found.kind is PathKind.NOTHING else "preds.jsonl"
     blind = ["--set", "data.black_frames=true"] if name == "--blind" else []
     infer = shlex.join(["clipbert", "infer", "--run", run, "--split", split, "-o", file, *blind])
-    training = f"its training is shown by: {shlex.join(['clipbert', 'report', '--run', run])}; "
+    training = f"its training is shown by: {shlex.join(['clipbert', 'report', '--run', run])}; to predict: "
     return (training if is_model and line.path == "clipbert report" and not blind else "predict first: ") + infer
 
 

@@ -55,10 +55,11 @@ def ask(
 ) -> None:
     """Answer questions about video and image files with a trained run."""
     if file is not None:
-        if questions or video or image or option:
+        beside = {"QUESTION": questions, "--video": video, "--image": image, "--option": option}
+        if given := [name for name, value in beside.items() if value]:
             raise UsageError(
-                "--questions is given together with questions or files on the command line",
-                hint='give it alone; a line of its file is such as {"video": "a.mp4", "question": "who sings?"}',
+                f"--questions is given together with {' and '.join(given)}",
+                hint='leave these out; a line of the file is such as {"video": "a.mp4", "question": "who sings?"}',
             )
         _answer_lines(model, file)
         return
@@ -82,7 +83,7 @@ def ask(
         words = ["clipbert", "search", str(Path(files[0][1]).parent), *texts, "--run", str(model.run)]
         raise UsageError(
             f"--run is {model.run}, a run of task {recipe.task}, which answers no questions",
-            hint=f"media that show what a text says are found by: {shlex.join(words)}",
+            hint=f"name a run that answers questions; what shows a text is found by: {shlex.join(words)}",
         )
     show_logs()
     paths = [(kind, Path(file)) for kind, file in files]

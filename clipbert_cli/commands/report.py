@@ -28,7 +28,11 @@ def report_page(
     against: options.Against = None,
     blind: Annotated[
         Path | None,
-        options.option("--blind", "Predictions of the same model with data.black_frames=true.", metavar="PREDS"),
+        options.option(
+            "--blind",
+            "Predictions of the same model, made by infer with --set data.black_frames=true.",
+            metavar="PREDS",
+        ),
     ] = None,
     examples: Annotated[int, options.number("--examples", "How many examples to show.", most=5000)] = 200,
     seed: Annotated[int, options.seed("Seed of the sample of examples.")] = 0,

@@ -104,11 +104,15 @@ def refuse_wrong_paths(line: TypedLine) -> None:
 def _expected(line: TypedLine, value: TypedValue) -> Expected | None:
     if value.parameter is None:
         return None
-    name = typed_name(value.parameter)
-    full = f"{line.path.partition(' ')[2]} {name}"
+    full = _full_name(line, value)
     if full in _NEW and not line.has(_NEW[full]):
         return None
-    return _EXPECTED.get(full) or _EXPECTED.get(name)
+    return _EXPECTED.get(full) or _EXPECTED.get(typed_name(value.parameter))
+
+
+def _full_name(line: TypedLine, value: TypedValue) -> str:
+    """Return an option or argument after the name of its command, such as `pack STORE`."""
+    return f"{line.path.partition(' ')[2]} {typed_name(value.parameter)}"
 
 
 def _is_complete(line: TypedLine) -> bool:
@@ -127,8 +131,8 @@ def _exchanged(line: TypedLine, value: TypedValue, expected: Expected, found: At
         there = look_at(other.text)
         if other.parameter is None or there.kind in (PathKind.NOTHING, PathKind.OTHER) or not expected.takes(there):
             continue
-        wanted = _expected(line, other)
-        if (wanted and not wanted.takes(there)) or (typed_name(other.parameter) in _TEXTS and not is_file):
+        wanted, is_new = _expected(line, other), found.kind is PathKind.NOTHING and _full_name(line, other) in _NEW
+        if is_new or (wanted and not wanted.takes(there)) or (typed_name(other.parameter) in _TEXTS and not is_file):
             return f"exchange them: {line.with_values({value.place: other.text, other.place: value.text})}"
     return None
 
@@ -177,6 +181,9 @@ def _with_other_path(line: TypedLine, value: TypedValue, expected: Expected, fou
 
         if pattern := unmatched_pattern([value.text]):
             return pattern
+    if len(found.runs) > 1 and expected is A_RUN and value.parameter.nargs == -1:
+        runs = map(str, found.runs)
+        return shlex.join(["clipbert", *line.words[: value.place], *runs, *line.words[value.place + 1 :]])
     for path in _related(value.text, expected, found):
         there = look_at(path)
         is_name = expected is A_RECIPE and path in shipped_names()

@@ -20,6 +20,7 @@ MISTAKES = [
     ("assets download msrvtt_qa", "no such command 'download'", "clipbert download msrvtt_qa"),
     ("store pack videos new", "no such command 'pack'", "clipbert pack videos new"),
     ("recipes explain demo_qa", "no setting or section", "clipbert recipes show demo_qa"),
+    ("pack new videos", "SRC is new, which does not exist", "exchange them: clipbert pack videos new"),
     ("preview --run runs/qa --split test", "no such option: --run", "clipbert preview --recipe runs/qa --split test"),
     # Another name of a command, a recipe without its option, a setting as an option.
     ("train -r demo_qa", "no such command 'train'", "called finetune: clipbert finetune -r demo_qa"),
@@ -482,7 +483,11 @@ MISTAKES = [
     ("infer --run runs/qa --split test -o out/p.jsonl", "out is no folder", "mkdir -p out"),
     ("infer --run runs/qa --split test --set train.epochs=3", "has no effect", "leave it out"),
     ("runs ls nope", "FOLDER is nope, which does not exist", "clipbert runs ls FOLDER"),
-    ("runs plot runs", "RUN is runs, a folder with the runs runs/qa, runs/search", "clipbert runs plot runs/qa"),
+    (
+        "runs plot runs",
+        "RUN is runs, a folder with the runs runs/qa, runs/search",
+        "clipbert runs plot runs/qa runs/search",
+    ),
     # Media, stores and the order of arguments.
     ("pack videos", "SRC is missing: clipbert pack takes SRC STORE", "clipbert pack videos/ vis_db/msrvtt"),
     ("pack vis_db videos", "SRC is vis_db, a store", "clipbert pack --add videos vis_db"),
@@ -997,7 +1002,7 @@ MISTAKES = [
     (
         "report runs/qa",
         "PREDS is runs/qa, a run",
-        "--run runs/qa; clipbert infer --run runs/qa --split test -o preds.jsonl",
+        "--run runs/qa; to predict: clipbert infer --run runs/qa --split test -o preds.jsonl",
     ),
     (
         "report runs/search/best",

@@ -234,6 +234,7 @@ PARTS = {
     "text.record_files: _separator": "text.record_files: _read_table",
     "text.record_files: _read": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
+    "runtime.process_exit: _stated_kept": "runtime.process_exit: _first_failure",  # what cannot be read states nothing
     "commands.demo: _prepare": "infer.made_by: read_meta",  # a mark that is none counts as absent
 }
 # These files have a reader of their own, for content that is not text.
@@ -254,6 +255,7 @@ OTHER_READERS = {
     "media.images",
     "model.weights.weight_files",
     "runs.checkpoint",
+    "runtime.stopping",  # what the system says of a process
     "text.record_files",  # the first bytes of a regular file, to tell tables from JSON
     "store.ingest",
     "train.loop",

@@ -75,7 +75,7 @@ def test_the_entry_point_is_the_command(unpacked, tmp_path):
         "from importlib.metadata import PathDistribution as D; import pathlib;"
         f"(e,) = D(pathlib.Path({str(info)!r})).entry_points; print(e.load().__module__)"
     )
-    assert run(unpacked, tmp_path, "-c", code).strip() == "clipbert_cli.commands.app"
+    assert run(unpacked, tmp_path, "-c", code).strip() == "clipbert_cli.__main__"
 
 
 def test_the_wheel_says_what_it_is(unpacked):

@@ -201,7 +201,9 @@ def from_runs(clipbert: Clipbert, data: Path, run: Path, folder: Path) -> Iterat
 
 
 def from_predictions(clipbert: Clipbert, data: Path, run: Path, folder: Path) -> Iterator[Finished]:
+    known = '{"text_digest": "0123456789abcdef", "media_id": "a"}'
     for text in (json.dumps({"example_id": HOSTILE}), HOSTILE, json.dumps({HOSTILE: 1}), json.dumps(HOSTILE)):
+        text = f"{known}\n{text}"
         (folder / "preds.jsonl").write_text(text, encoding="utf-8")
         yield clipbert("eval", folder / "preds.jsonl", "--recipe", "demo_qa", "--split", "test", "--data-root", data)
 

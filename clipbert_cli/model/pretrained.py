@@ -31,7 +31,7 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
     """Write `config.json` and `model.safetensors` into `folder`, which is created if needed.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder cannot be written; it names a path.
         OutputError: the weights cannot be written for another reason.
     """
     folder = Path(folder)

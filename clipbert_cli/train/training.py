@@ -216,7 +216,9 @@ class Training:
         try:
             session.trainer.train(self.train_loader, session, interrupts=interrupts)
         except (InterruptionError, OSError):
-            self.folder.check_present()
+            # Of several processes the main one removes a folder without a checkpoint, while others are still here.
+            if self.world.is_main:
+                self.folder.check_present()
             raise
 
     def _start_record(self) -> dict[str, Any]:

@@ -343,6 +343,10 @@ def left_in(folder: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------ signals
 
 
+# A suite that was started with nohup ignores the signal, and so would all that it starts.
+NOT_IGNORED = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
+
+
 def wait_for_steps(process: subprocess.Popen[str]) -> None:
     assert process.stderr
     while "step 1 done" not in (line := process.stderr.readline()):
@@ -362,7 +366,7 @@ def test_a_training_whose_terminal_is_closed_saves(
 ) -> None:
     """Nothing can be printed then, which must not be what ends the command."""
     ours, theirs = os.openpty()
-    process = clipbert_process(*command(ranks), stderr=theirs)
+    process = clipbert_process(*command(ranks), stderr=theirs, prelude=NOT_IGNORED)
     os.close(theirs)
     eventually((run / "latest").exists, seconds=60)
     os.close(ours)
@@ -377,7 +381,7 @@ def test_a_training_whose_terminal_is_closed_saves(
 def test_sighup_saves_unless_the_command_was_started_to_outlive_its_terminal(
     clipbert_process: ClipbertProcess, command: Command, run: Path, ranks: int
 ) -> None:
-    process = clipbert_process(*command(ranks))
+    process = clipbert_process(*command(ranks), prelude=NOT_IGNORED)
     wait_for_steps(process)
     process.send_signal(signal.SIGHUP)
     _, stderr = process.communicate(timeout=30)

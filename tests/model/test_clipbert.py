@@ -13,7 +13,7 @@ import torch
 from operations import Operations
 from small_models import small_config
 
-from clipbert_cli.errors import OutputError, WeightsError
+from clipbert_cli.errors import WeightsError
 from clipbert_cli.model import clipbert
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.flops import flop_counter
@@ -411,9 +411,9 @@ def test_saving_again_replaces_the_weights(classifier: ClipBert, tmp_path: Path)
     assert (from_pretrained(tmp_path).transformer.pooler.bias == 5).all()
 
 
-def test_saving_where_nothing_can_be_written_is_an_output_error(classifier: ClipBert, tmp_path: Path) -> None:
+def test_saving_where_nothing_can_be_written_names_the_place(classifier: ClipBert, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OutputError, match="file"):
+    with pytest.raises(FileExistsError, match="file"):
         save_pretrained(classifier, tmp_path / "file")
 
 

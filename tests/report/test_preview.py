@@ -198,7 +198,7 @@ def test_a_page_without_media_is_no_success(
     [
         ([], "name either MEDIA, or --recipe and --split"),
         (["-r", "demo_qa"], "--split is missing"),
-        (["videos", "-r", "demo_qa", "--split", "val"], "name either MEDIA, or --recipe and --split"),
+        ([".", "-r", "demo_qa", "--split", "val"], "name either MEDIA, or --recipe and --split"),
         (["-r", "demo_qa", "--split", "dev"], "no split 'dev'"),
     ],
 )

@@ -378,10 +378,10 @@ def test_trainings_alone_are_compared(
     ("arguments", "message"),
     [
         ([], "neither PREDS nor --run is given"),
-        (["run"], "run is a run, not predictions"),
+        (["run"], "PREDS is run, a run: predictions are expected"),
         (["p.jsonl"], "--recipe or --run is missing"),
         (["p.jsonl", "-r", "demo_qa"], "--split is missing"),
-        (["--run", ".", "--against", "p.jsonl"], "without PREDS"),
+        (["--run", "run", "--against", "p.jsonl"], "without PREDS"),
     ],
 )
 def test_wrong_usage_is_one_message(clipbert: Clipbert, tmp_path: Path, arguments: list[str], message: str) -> None:
@@ -409,8 +409,8 @@ def test_the_hint_names_the_command_that_was_used(
 @pytest.mark.parametrize("name", ["absent.jsonl", "."])
 def test_predictions_that_are_no_file_are_one_message(clipbert: Clipbert, tmp_path: Path, name: str) -> None:
     done = clipbert("report", name, cwd=tmp_path)
-    assert done.returncode == 1
-    assert "no such predictions file" in done.stderr or "is a folder, not a predictions file" in done.stderr
+    assert done.returncode == 2
+    assert "does not exist: predictions are expected" in done.stderr or "an empty folder: predictions" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -289,7 +289,9 @@ def _watch_signals() -> None:
     The main thread can wait in C code, where it answers no signal. The system's handler writes the number of each that
     Python takes into this pipe at once.
     """
-    numbers, theirs = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    numbers, theirs = os.pipe()
+    for end in (numbers, theirs):
+        os.set_blocking(end, False)
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     threading.Thread(target=_end_by_force, args=(numbers,), name="signals", daemon=True).start()
 

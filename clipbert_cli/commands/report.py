@@ -30,7 +30,7 @@ def report_page(
         Path | None,
         options.option(
             "--blind",
-            "Predictions of the same model, made by infer with --set data.black_frames=true.",
+            "Predictions of the same model, made with data.black_frames=true.",
             metavar="PREDS",
         ),
     ] = None,

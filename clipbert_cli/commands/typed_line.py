@@ -103,7 +103,7 @@ def read_line(root: Any, words: Sequence[str]) -> TypedLine:
         elif takes_value(found := options_of(command).get(name)):
             option = None if equals else found
             values += [TypedValue(place, found, text)] if equals else []
-    # Of an option that is given twice the last value counts.
+    # The last value of an option that is given twice counts.
     last = {value.parameter.name: value.place for value in values}
     values = [each for each in values if each.parameter.multiple or last[each.parameter.name] == each.place]
     arguments = [argument_at(arguments_of(command), number, len(plain)) for number in range(len(plain))]

@@ -74,7 +74,7 @@ def refuse_misread(root: Any, words: Sequence[str]) -> None:
 
 
 def _is_predictions(value: TypedValue) -> bool:
-    return value.parameter is not None and (value.parameter.metavar or "").strip("[]") == "PREDS"
+    return value.parameter is not None and value.parameter.metavar == "PREDS"
 
 
 def usage_error(found: BaseException) -> UsageError | None:

@@ -21,6 +21,7 @@ from clipbert_cli.model.resnet import PIXEL_MEAN
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import tvp
 from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.train.optim import BETAS
 
 
 def normalised(frames: Tensor) -> Tensor:
@@ -86,7 +87,7 @@ class PlainAdamW:
     def step(self) -> None:
         """Update the parameters with their `grad`."""
         self.steps += 1
-        first, second = self.config.betas
+        first, second = BETAS
         size = self.config.learning_rate * math.sqrt(1 - second**self.steps) / (1 - first**self.steps)
         for parameter, decay in self.decays.items():
             gradient = parameter.grad

@@ -134,7 +134,7 @@ def evaluation_sampling(recipe: Recipe) -> ClipSampling:
         # None of several clips spread over a video is special. For a single one the recipe says where it starts.
         strategy=infer.single_clip if (infer.sampling, infer.num_clips) == ("clips", 1) else infer.sampling,
         num_clips=infer.num_clips,
-        num_frames=infer.num_frames or data.num_frames,
+        num_frames=data.num_frames,
         fps=data.fps,
         safeguard=True,
         times=data.clip_times,

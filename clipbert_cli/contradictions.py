@@ -18,9 +18,6 @@ from clipbert_cli.task.registry import task_class
 from clipbert_cli.text.annotations import normal_answers, read_answers
 from clipbert_cli.text.fields import unknown_names
 
-# The names with which the parameters of every model start (`model/clipbert.py`).
-PARAMETER_ROOTS = ("head", "text_embeddings", "transformer", "visual_embeddings", "visual_encoder")
-
 
 def check_training_recipe(recipe: Recipe) -> list[str]:
     """Return warnings about a recipe that is to be trained, one sentence each.
@@ -43,7 +40,6 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
         *unknown_names(recipe.data.fields),
         *_best_metric(recipe),
         *_published(recipe),
-        *_schedule(recipe),
         *_visual_weights(recipe),
         *_parts(recipe),
     ]
@@ -54,7 +50,6 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
         *_unread_objective(recipe),
         *_unread_fields(recipe),
         *_same_split(recipe),
-        *_milestones(recipe),
         *_frozen_at_random(recipe),
     ]
     return [_placed(recipe, warning) for warning in warnings]
@@ -131,7 +126,7 @@ def _splits(recipe: Recipe) -> Iterator[str]:
         if not data.splits.get(name):
             yield f"data.train_splits has {name!r}, but data.splits has {known}: add data.splits.{name}"
         if data.train_splits.count(name) > 1:
-            yield f"data.train_splits has {name!r} {data.train_splits.count(name)} times: train_ratios repeats a split"
+            yield f"data.train_splits has {name!r} {data.train_splits.count(name)} times: name it once"
     if "val" not in data.splits:
         yield f"data.splits has {known} and no val: add it, or set data.splits.val to null to train without validation"
 
@@ -152,11 +147,6 @@ def _published(recipe: Recipe) -> Iterator[str]:
             if metric not in metrics:
                 known = f"{', '.join(metrics)}{did_you_mean(metric, metrics)}"
                 yield f"published.{split}.{metric} is no metric of task {recipe.task}, but must be one of {known}"
-
-
-def _schedule(recipe: Recipe) -> Iterator[str]:
-    if reason := recipe.train.missing_warmup(recipe.train.max_steps):
-        yield reason
 
 
 def _visual_weights(recipe: Recipe) -> Iterator[str]:
@@ -180,12 +170,6 @@ def _parts(recipe: Recipe) -> Iterator[str]:
             yield f"{exc}: {exc.hint}"
     if {"visual", "transformer", "head"} <= set(recipe.train.freeze):
         yield "train.freeze has visual, transformer and head: nothing is left to train; leave out what should learn"
-    for prefix in recipe.train.learning_rate_multipliers:
-        if not any(root.startswith(prefix) or prefix.startswith(root) for root in PARAMETER_ROOTS):
-            yield (
-                f"train.learning_rate_multipliers has {prefix!r}, but no parameter's name starts so: they start with "
-                + ", ".join(PARAMETER_ROOTS)
-            )
 
 
 # ------------------------------------------------------------------------------------------------ probably not meant
@@ -248,9 +232,3 @@ def _same_split(recipe: Recipe) -> Iterator[str]:
                 f"data.splits.{name} has the files of data.splits.{trained[split]}: its scores are those of records "
                 "that were trained on"
             )
-
-
-def _milestones(recipe: Recipe) -> Iterator[str]:
-    late = [epoch for epoch in recipe.train.milestones if epoch >= recipe.train.epochs]
-    if late:
-        yield f"train.milestones has {late[0]}, which training does not reach: train.epochs is {recipe.train.epochs}"

@@ -61,7 +61,7 @@ class Doubling(nn.Module):
     def embed_text(self, ids: torch.Tensor) -> torch.Tensor:
         return torch.zeros(*ids.shape, 1)
 
-    def scorer(self, dtype: torch.dtype, *, compiled: bool) -> DoublingScorer:
+    def scorer(self, dtype: torch.dtype) -> DoublingScorer:
         return DoublingScorer()
 
 

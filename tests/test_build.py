@@ -146,7 +146,6 @@ def test_missing_media_are_named_before_training_starts(made_data: Path, tmp_pat
         ("task=open_qa", RecipeError, "task is 'open_qa': it must be one of open_ended_qa"),
         ("data.answers=null", RecipeError, "data.answers is null"),
         ("objective.num_labels=5", RecipeError, r"num_labels is 5, but .*answers\.json has 13 answers"),
-        ("train.learning_rate_multipliers={head.linear: 2.0}", RecipeError, "no trained parameter's name starts"),
         ("model.bert.vocab_size=30", RecipeError, "vocab_size is 30: .* has 28 entries"),
         ("model.tokenizer=absent.txt", ClipbertError, "absent.txt: no such vocabulary"),
         ("data.splits.val.media=absent", PathError, "absent does not exist"),

@@ -96,7 +96,7 @@ class Predictor:
         self, evaluation: Evaluation, progress: Callable[[int], None], check_interrupts: Callable[[], None]
     ) -> Iterator[Sequence[Prediction]]:
         model, device, shared = self.model, self.world.device, evaluation.shared
-        sequence_scorer = model.scorer(self.precision.dtype, compiled=self.infer.compile)
+        sequence_scorer = model.scorer(self.precision.dtype)
         texts = None if shared is None else TextBuckets.of(model, shared.texts, device)
         budgets: Budgets | None = None
         for batch, moved in on_device(evaluation.batches, device, ahead=evaluation.ahead):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,11 +29,11 @@ from clipbert_cli.splits import Split
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.types import Example, Prediction
 
-# The inference settings of a shortlist: one frame from the middle, as large as those that the model was trained on.
+# The settings of a shortlist: one frame from the middle, as large as those that the model was trained on.
 #
 # Frames of half the side give the demo's model lists that are hardly better than chance; a full frame gives nearly the
 # lists of four clips.
-CHEAP = {"num_clips": 1, "num_frames": 1, "sampling": "middle"}
+CHEAP: Mapping[str, Mapping[str, Any]] = {"data": {"num_frames": 1}, "infer": {"num_clips": 1, "sampling": "middle"}}
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Shortlist:
         """Score all pairs cheaply, with the same model."""
         rows = {media_id: row for row, media_id in enumerate(pairs.media_ids)}
         cheap = np.full((len(rows), len(pairs.split.examples)), -1.0, dtype=np.float32)
-        run = dataclasses.replace(pairs.run, setup=pairs.run.setup.changed(infer=CHEAP))
+        run = dataclasses.replace(pairs.run, setup=pairs.run.setup.changed(**CHEAP))
         for prediction in dataclasses.replace(pairs, run=run).predict(progress):
             if "scores" in prediction.fields:
                 cheap[rows[prediction.media_id]] = prediction.fields["scores"]

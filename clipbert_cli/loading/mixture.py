@@ -26,22 +26,17 @@ class Mixture:
     Args:
         sizes: groups of each split.
         step_size: groups per step, over all processes and passes.
-        ratios: how often each split is drawn; None means in proportion to `sizes`, so that an epoch reads each split
-            about once.
     """
 
     sizes: Sequence[int]
     step_size: int
-    ratios: Sequence[float] | None = None
 
     @property
     def counts(self) -> list[int]:
         """Groups of each split that an epoch reads; multiples of `step_size` if there are several splits."""
         if len(self.sizes) == 1:
             return list(self.sizes)
-        ratios = self.ratios or self.sizes
-        wanted = [sum(self.sizes) * ratio / sum(ratios) for ratio in ratios]
-        return [max(1, -(-round(count) // self.step_size)) * self.step_size for count in wanted]
+        return [-(-size // self.step_size) * self.step_size for size in self.sizes]
 
     def __len__(self) -> int:
         """Return the number of groups that an epoch reads."""

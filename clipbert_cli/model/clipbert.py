@@ -203,9 +203,9 @@ class ClipBert(nn.Module):
             mlm_logits=None if scores.mlm_logits is None else scores.mlm_logits.unflatten(0, (-1, clips)),  # (M, K, W)
         )
 
-    def scorer(self, dtype: torch.dtype = torch.float32, *, compiled: bool = False) -> SequenceScorer:
+    def scorer(self, dtype: torch.dtype = torch.float32) -> SequenceScorer:
         """Return an object that scores at inference with less work than `score`; it explains the arguments."""
-        return SequenceScorer(self.transformer, self.head, dtype=dtype, compiled=compiled)
+        return SequenceScorer(self.transformer, self.head, dtype=dtype)
 
     def forward(self, batch: Batch) -> Outputs:
         """Score all clips of a batch at once; each media item is encoded once, each text embedded once."""

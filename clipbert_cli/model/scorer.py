@@ -25,11 +25,10 @@ class SequenceScorer:
 
     Args:
         dtype: of the layers' weights and activations; pooler and classifier always compute in float32.
-        compiled: run the inner layers through `torch.compile`.
     """
 
-    def __init__(self, transformer: Transformer, head: nn.Module, *, dtype: torch.dtype, compiled: bool) -> None:
-        self.dtype, self.compiled = dtype, compiled
+    def __init__(self, transformer: Transformer, head: nn.Module, *, dtype: torch.dtype) -> None:
+        self.dtype = dtype
         self.pool, self.head = transformer.pool, head
         self.num_outputs: int = head.num_outputs  # type: ignore[assignment]  # classes C of every head
         self.transformer = transformer if dtype == torch.float32 else copy.deepcopy(transformer).to(dtype)
@@ -42,6 +41,6 @@ class SequenceScorer:
         """Score S pairs of text (S, L, 4D) and visual tokens (S, V, 4D), both from `project`: (S, C) float32."""
         tokens = torch.cat([text, visual], dim=1)  # (S, L+V, 4D)
         # Scores are ranked, so they are float32 whatever the layers are.
-        first = self.transformer.fuse_projected(tokens, compiled=self.compiled).float()  # (S, 1, D)
+        first = self.transformer.fuse_projected(tokens).float()  # (S, 1, D)
         scores: Scores = self.head(Fused(first, self.pool(first)))
         return scores.logits

@@ -149,28 +149,17 @@ class Transformer(nn.Module):
         """Return tokens (n, t, D) and their three projections in the first layer, (n, t, 4D)."""
         return torch.cat([tokens, self.layers[0].qkv(tokens)], dim=-1)
 
-    def fuse_projected(self, tokens: Tensor, *, compiled: bool = False) -> Tensor:
-        """Fuse sequences (S, T, 4D) from `project_first`, all tokens visible; return the first token, (S, 1, D).
-
-        Args:
-            compiled: run all layers but the first and the last through `torch.compile`.
-        """
+    def fuse_projected(self, tokens: Tensor) -> Tensor:
+        """Fuse sequences (S, T, 4D) from `project_first`, all tokens visible; return the first token, (S, 1, D)."""
         first, *others = self.layers
         tokens, query, key, value = tokens.chunk(4, dim=-1)  # (S, T, D) each
         if not others:
             return first.attend(tokens[:, :1], query[:, :1], key, value)
         tokens = first.attend(tokens, query, key, value)  # (S, T, D)
-        run = compiled_layer() if compiled else TransformerLayer.__call__
         for layer in others[:-1]:
-            tokens = run(layer, tokens)
+            tokens = layer(tokens)
         out: Tensor = others[-1](tokens, only_first=True)  # (S, 1, D)
         return out
-
-
-@functools.cache
-def compiled_layer() -> Callable[[TransformerLayer, Tensor], Tensor]:
-    """Compile `TransformerLayer.forward` once for all layers, numbers of sequences and lengths."""
-    return torch.compile(TransformerLayer.forward, dynamic=True)
 
 
 def split_projections(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -38,7 +38,6 @@ from clipbert_cli.types import ClipTimes, FixedSampling, Kind, MediaNames, Place
 
 Pool = Literal["mean", "max", "lse"]
 Tracker = Literal["tensorboard", "wandb", "mlflow"]
-Schedule = Literal["linear", "invsqrt", "constant", "multi_step"]
 
 
 def check_one_place(section: Any) -> Any:
@@ -85,12 +84,9 @@ class DataConfig(Section):
         decides_scores=False,
     )
     train_splits: Annotated[list[str], Field(min_length=1)] = setting(
-        ["train"], NEVER, "Names of the splits to train on. Each batch comes from one of them.", decides_scores=False
-    )
-    train_ratios: list[Positive] | None = setting(
-        None,
+        ["train"],
         NEVER,
-        "How often each of train_splits is drawn, relative to the others. null draws them by their sizes.",
+        "Names of the splits to train on. Each batch comes from one of them, drawn by their sizes.",
         decides_scores=False,
     )
     fields: dict[str, str | Annotated[list[str], Field(min_length=1)] | None] = setting(
@@ -134,7 +130,7 @@ class DataConfig(Section):
         "evenly, `start`, `middle` and `end` take one clip there, `uniform` spreads the frames of one clip evenly.",
     )
     num_clips: Count = setting(8, NEVER, "Number of clips that training takes from each video.")
-    num_frames: Count = setting(2, NEVER, "Number of frames of a clip.")
+    num_frames: Count = setting(2, BY_SET, "Number of frames of a clip.")
     fps: FramesPerSecond = setting(
         2.0, BY_SET, "Rate, in frames per second of the video, at which the frames of a clip are taken."
     )
@@ -208,14 +204,6 @@ class DataConfig(Section):
         return composed(fields)
 
     _one_place = model_validator(mode="after")(check_one_place)
-
-    @model_validator(mode="after")
-    def _one_ratio_per_split(self) -> DataConfig:
-        if self.train_ratios is not None and len(self.train_ratios) != len(self.train_splits):
-            raise ValueError(
-                f"train_ratios has {len(self.train_ratios)} entries: train_splits has {len(self.train_splits)}"
-            )
-        return self
 
 
 class VisualConfig(Section):
@@ -437,26 +425,14 @@ class TrainConfig(Section):
     visual_learning_rate: Positive | None = setting(
         None, NEVER, "Highest learning rate of the visual encoder. null takes learning_rate."
     )
-    learning_rate_multipliers: dict[str, Positive] = setting(
-        {},
-        NEVER,
-        "Factors on the learning rate of some parameters: start of their names -> factor, such as "
-        "{head: 10, visual_encoder.grid: 2}. The longest start wins.",
-    )
     layer_decay: Annotated[float, Field(gt=0, le=1)] | None = setting(
         None,
         NEVER,
         "Factor on the learning rate from each block of the visual encoder to the one before it, such as 0.75: the "
         "first blocks, which see edges and colours, then change least. null gives all blocks the same rate.",
     )
-    betas: Annotated[list[ShareBelow1], Field(min_length=2, max_length=2)] = setting(
-        [0.9, 0.98], NEVER, "Decay rates of AdamW's averages of gradients and of squared gradients."
-    )
     eps: Positive = setting(1e-6, NEVER, "Epsilon in AdamW's denominator.")
     weight_decay: NotNegative = setting(1e-3, NEVER, "Weight decay. Biases and LayerNorms have none.")
-    visual_weight_decay: NotNegative | None = setting(
-        None, NEVER, "Weight decay of the visual encoder. null takes weight_decay."
-    )
     freeze: list[str] = setting(
         [],
         NEVER,
@@ -466,19 +442,13 @@ class TrainConfig(Section):
         "`visual.projection` in place of `visual.grid`.",
     )
     warmup_ratio: Share = setting(
-        0.1,
-        NEVER,
-        "Share of the steps in which the learning rate of `linear` and `invsqrt` rises from 0 to its highest.",
+        0.1, NEVER, "Share of the steps in which the learning rate of `linear` rises from 0 to its highest."
     )
-    schedule: Schedule = setting(
+    schedule: Literal["linear", "constant"] = setting(
         "linear",
         NEVER,
-        "How the learning rate goes on after the warmup: `linear` falls to 0 at the last step, `invsqrt` falls with "
-        "the square root of the step. Without warmup, `constant` stays and `multi_step` halves at each of milestones.",
-    )
-    visual_schedule: Schedule | None = setting(None, NEVER, "Schedule of the visual encoder. null takes schedule.")
-    milestones: list[PositiveInt] = setting(
-        [], NEVER, "Epochs, counted from 0, at the start of which `multi_step` halves the learning rate."
+        "How the learning rate goes on after the warmup: `linear` falls to 0 at the last step. `constant` stays as it "
+        "is and has no warmup, so that a run can be made longer without a jump of its rate.",
     )
     max_grad_norm: Positive | None = setting(
         5.0, NEVER, "Gradients are scaled down to this L2 norm if theirs is larger. null never scales them."
@@ -532,34 +502,12 @@ class TrainConfig(Section):
         "needs its package, such as: pip install 'clipbert[wandb]'.",
     )
 
-    def missing_warmup(self, steps: int | None = None) -> str:
-        """Return why the schedule cannot run over so many steps, if their number is known; empty if it can."""
-        warmup = self.warmup_ratio if steps is None else int(self.warmup_ratio * steps)
-        # invsqrt is sqrt(warmup / step) after the warm-up: without one the rate would be 0 throughout.
-        if warmup or "invsqrt" not in (self.schedule, self.visual_schedule):
-            return ""
-        of_all = "" if steps is None else f" out of {steps}"
-        return (
-            f"train.warmup_ratio is {self.warmup_ratio}, which gives no warm-up step{of_all}, but schedule invsqrt "
-            "needs at least one: raise it"
-        )
-
-    @model_validator(mode="after")
-    def _milestones_for_multi_step(self) -> TrainConfig:
-        stepped = "multi_step" in (self.schedule, self.visual_schedule)
-        if stepped and not self.milestones:
-            raise ValueError("milestones is empty: multi_step needs the epochs at which the rate is halved")
-        if self.milestones and not stepped:
-            raise ValueError(f"milestones is {self.milestones}: only schedule or visual_schedule multi_step has any")
-        return self
-
 
 class InferConfig(Section):
     """The way in which predictions are made, in validation and by `clipbert infer`, `ask` and `search`."""
 
     batch_size: Count = setting(16, ALWAYS, "Number of groups (videos or images with their texts) per forward pass.")
     num_clips: Count = setting(16, AT_INFERENCE, "Number of clips that are taken from each video.")
-    num_frames: Count | None = setting(None, AT_INFERENCE, "Number of frames of a clip. null takes data.num_frames.")
     sampling: FixedSampling = setting(
         "clips",
         AT_INFERENCE,
@@ -575,9 +523,6 @@ class InferConfig(Section):
         AT_INFERENCE,
         "Largest number of texts that pass the transformer together, each with all clips of a video. null takes as "
         "many as fit into memory.",
-    )
-    compile: bool = setting(
-        False, ALWAYS, "Compile the transformer with torch.compile: a slow start, then faster. Needs a C++ compiler."
     )
     top: Annotated[int, Field(ge=1), AtMost(10**6)] = setting(
         5, AT_INFERENCE, "Number of best answers that a prediction lists."

@@ -133,7 +133,7 @@ class Trainer:
             fetched = self._fetch(stream, step)
             examples = self._agree(fetched, step, interrupts, callbacks)
             epoch = self.plan.layout.epoch(step)
-            rates = learning_rates(self.config, step, total=self.plan.total_steps, epoch=epoch)
+            rates = learning_rates(self.config, step, total=self.plan.total_steps)
             set_rates(self.optimizer, rates)
             update = self.update(fetched, examples=examples)
             self._count(update, fetched, examples)

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from clipbert_cli.errors import RecipeError
 from clipbert_cli.recipe.schema import TrainConfig
 
-# The parts of the model that have their own rate, schedule and weight decay.
-PARTS = ("transformer", "visual")
-
-# The name of each part's learning rate in log records.
+# The parts of the model that have their own learning rate, and its name in log records.
 RATE_NAMES = {"transformer": "learning_rate", "visual": "visual_learning_rate"}
 
 # Parameters whose name contains one of these have no weight decay, as in BERT and in the original, nor have vectors.
@@ -26,6 +20,9 @@ NO_DECAY = ("bias", "norm.weight")
 # The same for a visual encoder: the embeddings that ViTs are fine-tuned without weight decay of.
 VISUAL_NO_DECAY = ("position_embedding", "cls_token", "class_embedding", "register_tokens", "mask_token")
 
+# AdamW's decay rates of the averages of gradients and of squared gradients, as in the original.
+BETAS = (0.9, 0.98)
+
 # The learning rate where a schedule gives 0, as in the original. It is a rate, not a share of the peak rate.
 LOWEST_RATE = 1e-8
 
@@ -33,67 +30,29 @@ Group = dict[str, Any]
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[Group]:
-    """Return the trainable parameters in groups by part, by multiplier, by depth, and by weight decay.
+    """Return the trainable parameters in groups by part, by depth, and by weight decay.
 
-    A group's name is `part/decay` or `part/no_decay`, with `/PREFIX` where a multiplier applies and `/depth N` where
-    `layer_decay` does. It keeps its `part`, `multiplier` and `decay`. Empty groups are left out; a tied parameter is in
-    one group, once.
-
-    Raises:
-        RecipeError: no trained parameter's name starts with the prefix of a multiplier.
+    A group's name is `part/decay` or `part/no_decay`, with `/depth N` where `layer_decay` applies. It keeps its `part`,
+    its `decay`, and the `multiplier` of the part's learning rate. Empty groups are left out; a tied parameter is in one
+    group, once.
     """
-    multipliers, depths = config.learning_rate_multipliers, depths_below_top(model, config.layer_decay)
-    weight_decay = {
-        "transformer": config.weight_decay,
-        "visual": config.weight_decay if config.visual_weight_decay is None else config.visual_weight_decay,
-    }
-    members: dict[_Kind, list[nn.Parameter]] = {}
-    unused = dict.fromkeys(multipliers)
+    depths = depths_below_top(model, config.layer_decay)
+    members: dict[tuple[str, int, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            prefix = max((prefix for prefix in multipliers if name.startswith(prefix)), key=len, default="")
-            unused.pop(prefix, None)
-            kind = _Kind(part_of(name), prefix, depths.get(id(parameter), 0), decays(name, parameter))
+            kind = part_of(name), depths.get(id(parameter), 0), decays(name, parameter)
             members.setdefault(kind, []).append(parameter)
-    if unused:
-        raise RecipeError(
-            f"train.learning_rate_multipliers has {', '.join(map(repr, unused))}, but no trained parameter's name "
-            "starts so, or a longer prefix applies to each",
-            hint="names start with, for example, head, transformer.layers.0, visual_encoder.grid",
-        )
-    order = [*multipliers, ""]
-    kinds = sorted(
-        members, key=lambda each: (PARTS.index(each.part), order.index(each.prefix), -each.depth, not each.decays)
-    )
     return [
         {
-            "name": kind.name(),
-            "params": members[kind],
-            "part": kind.part,
-            "multiplier": multipliers.get(kind.prefix, 1.0) * (config.layer_decay or 1.0) ** kind.depth,
-            "decay": weight_decay[kind.part] if kind.decays else 0.0,
+            "name": f"{part}/{'decay' if decay else 'no_decay'}{f'/depth {depth}' if depth else ''}",
+            "params": members[part, depth, decay],
+            "part": part,
+            "multiplier": (config.layer_decay or 1.0) ** depth,
+            "decay": config.weight_decay if decay else 0.0,
             "lr": 0.0,  # set by `set_rates` before every step
         }
-        for kind in kinds
+        for part, depth, decay in sorted(members, key=lambda kind: (kind[0], -kind[1], not kind[2]))
     ]
-
-
-class _Kind(NamedTuple):
-    """The properties that the parameters of a group share."""
-
-    part: str
-    prefix: str
-    depth: int
-    decays: bool
-
-    def name(self) -> str:
-        words = [
-            self.part,
-            "decay" if self.decays else "no_decay",
-            self.prefix,
-            f"depth {self.depth}" if self.depth else "",
-        ]
-        return "/".join(word for word in words if word)
 
 
 def decays(name: str, parameter: nn.Parameter) -> bool:
@@ -122,7 +81,7 @@ def depths_below_top(model: nn.Module, layer_decay: float | None) -> dict[int, i
 
 
 def describe_groups(groups: Sequence[Group], config: TrainConfig) -> list[str]:
-    """Return one line per part and multiplier: how much is trained, with which weight decay and learning rate."""
+    """Return one line per part: how much is trained, with which weight decay and learning rate."""
     lines = []
     for part, peak in peak_rates(config).items():
         own = [group for group in groups if group["part"] == part]
@@ -142,7 +101,7 @@ def describe_groups(groups: Sequence[Group], config: TrainConfig) -> list[str]:
 
 
 def part_of(name: str) -> str:
-    """Return the part of PARTS that a parameter belongs to, by its name."""
+    """Return the part of the model that a parameter belongs to, by its name."""
     return "visual" if name.startswith("visual_encoder.") else "transformer"
 
 
@@ -162,9 +121,9 @@ class AdamW(torch.optim.AdamW):
         groups: each with `params`, `lr` and `decay`, see `parameter_groups`.
     """
 
-    def __init__(self, groups: Iterable[Group], *, betas: tuple[float, float], eps: float) -> None:
+    def __init__(self, groups: Iterable[Group], *, eps: float) -> None:
         groups = list(groups)
-        super().__init__(groups, betas=betas, eps=eps, weight_decay=0.0, fused=_fused(groups))
+        super().__init__(groups, betas=BETAS, eps=eps, weight_decay=0.0, fused=_fused(groups))
         # The fused kernel would count a step that GradScaler skips; without this flag the scaler skips the call.
         self._step_supports_amp_scaling = False
         self.uncorrected_eps = eps
@@ -202,48 +161,24 @@ def _fused(groups: Sequence[Group]) -> bool | None:
 
 def build_optimizer(model: nn.Module, config: TrainConfig) -> AdamW:
     """Return the optimiser of all trained parameters; each is in exactly one of its groups."""
-    return AdamW(parameter_groups(model, config), betas=(config.betas[0], config.betas[1]), eps=config.eps)
+    return AdamW(parameter_groups(model, config), eps=config.eps)
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A point of a training: update `step` of `total`, both counted from 1, in `epoch`, counted from 0.
-
-    `warmup` is a number of steps; `milestones` are epochs.
-    """
-
-    step: int
-    total: int
-    warmup: int
-    epoch: int
-    milestones: Sequence[int]
+def _linear(step: int, total: int, warmup: int) -> float:
+    if step < warmup:
+        return step / warmup
+    return max(0.0, (total - step) / (total - warmup)) if total > warmup else 0.0
 
 
-def _linear(now: Moment) -> float:
-    if now.step < now.warmup:
-        return now.step / now.warmup
-    return max(0.0, (now.total - now.step) / (now.total - now.warmup)) if now.total > now.warmup else 0.0
-
-
-def _inverse_root(now: Moment) -> float:
-    if now.warmup and now.step <= now.warmup:
-        return now.step / now.warmup
-    return math.sqrt(now.warmup) / math.sqrt(now.step)
-
-
-# Share of the peak rate at a moment, by the schedule's name; s is the step, n the total, w the warm-up.
+# Share of the peak rate at update s of n, after w updates of warm-up, by the schedule's name.
 #
 # linear      s/w before w, then (n-s)/(n-w)
-# invsqrt     s/w up to w, then sqrt(w/s); 0 throughout if w is 0
 # constant    1
-# multi_step  1/2 to the power of the number of milestones that the epoch has reached
 #
 # The formulas, and which of them include step w, are those of the original (`src/optimization/sched.py`).
-SCHEDULES: dict[str, Callable[[Moment], float]] = {
+SCHEDULES: dict[str, Callable[[int, int, int], float]] = {
     "linear": _linear,
-    "invsqrt": _inverse_root,
-    "constant": lambda now: 1.0,
-    "multi_step": lambda now: 0.5 ** sum(now.epoch >= milestone for milestone in now.milestones),
+    "constant": lambda step, total, warmup: 1.0,
 }
 
 
@@ -252,12 +187,10 @@ def peak_rates(config: TrainConfig) -> dict[str, float]:
     return {"transformer": config.learning_rate, "visual": config.visual_learning_rate or config.learning_rate}
 
 
-def learning_rates(config: TrainConfig, step: int, *, total: int, epoch: int) -> dict[str, float]:
-    """Return the learning rate of each part at update `step` of `total`, before multipliers."""
-    schedules = {"transformer": config.schedule, "visual": config.visual_schedule or config.schedule}
-    now = Moment(step, total, int(config.warmup_ratio * total), epoch, config.milestones)
-    rates = {part: SCHEDULES[schedules[part]](now) * peak for part, peak in peak_rates(config).items()}
-    return {part: rate if rate > 0 else LOWEST_RATE for part, rate in rates.items()}
+def learning_rates(config: TrainConfig, step: int, *, total: int) -> dict[str, float]:
+    """Return the learning rate of each part at update `step` of `total`, counted from 1, before multipliers."""
+    share = SCHEDULES[config.schedule](step, total, int(config.warmup_ratio * total))
+    return {part: share * peak or LOWEST_RATE for part, peak in peak_rates(config).items()}
 
 
 def set_rates(optimizer: Optimizer, by_part: Mapping[str, float]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.errors import RecipeError
 from clipbert_cli.loading.step_layout import StepLayout
 from clipbert_cli.printable import plural
 from clipbert_cli.recipe.schema import TrainConfig
@@ -33,15 +32,9 @@ class Plan:
 
     @classmethod
     def make(cls, config: TrainConfig, *, groups: int, global_batch: int, seed: int) -> Plan:
-        """Return the plan for epochs of `groups` groups in steps of `global_batch` groups.
-
-        Raises:
-            RecipeError: the schedule needs a warm-up, and the warm-up would have no step.
-        """
+        """Return the plan for epochs of `groups` groups in steps of `global_batch` groups."""
         layout = StepLayout(groups, global_batch, config.batch_size)
         total = config.max_steps or layout.steps_per_epoch * config.epochs
-        if reason := config.missing_warmup(total):
-            raise RecipeError(reason, hint=f"set train.warmup_ratio to at least {1 / total:.3g}")
         return cls(
             layout=layout,
             total_steps=total,

@@ -30,7 +30,7 @@ def plan_training(setup: Setup, data: MixedDataset, resumption: Resumption | Non
     # A resumed run keeps its global batch, so that it may continue with another number of processes.
     begun = resumption.global_batch if resumption else None
     step_size = begun or train.batch_size * train.gradient_accumulation_steps * setup.world.size
-    mixture = Mixture([len(part) for part in data.parts], step_size, setup.recipe.data.train_ratios)
+    mixture = Mixture([len(part) for part in data.parts], step_size)
     plan = Plan.make(train, groups=len(mixture), global_batch=step_size, seed=setup.recipe.seed)
     order = TrainingBatches(
         mixture,

@@ -114,7 +114,6 @@ RECIPES = {
         r"train_splits has 'training', but data\.splits",
     ),
     "a split twice": ("qa", "data: {train_splits: [train, train]}", r"train_splits has 'train' 2 times"),
-    "ratios": ("qa", "data: {train_ratios: [1.0, 2.0]}", r"train_ratios has 2 entries: train_splits has 1"),
     "validates what it trains": (
         "qa",
         "data: {splits: {val: {annotations: train.csv, media: vis_db}}}",
@@ -125,9 +124,6 @@ RECIPES = {
     "unknown part": ("qa", "train: {freeze: [visual.stages]}", r"'visual\.stages', which is no part"),
     "too many layers": ("qa", "train: {freeze: [transformer.0-11]}", r"'transformer\.0-11', which is no part"),
     "all is frozen": ("qa", "train: {freeze: [visual, transformer, head]}", r"nothing is left to train"),
-    "unknown multiplier": ("qa", "train: {learning_rate_multipliers: {bert: 2.0}}", r"'bert', but no parameter's name"),
-    "warm-up": ("qa", "train: {schedule: invsqrt, warmup_ratio: 0}", r"warmup_ratio is 0\.0, which gives no warm-up"),
-    "late milestones": ("qa", "train: {schedule: multi_step, milestones: [2]}", r"milestones has 2, which .*not reach"),
     "one place": ("qa", "data: {sampling: middle}", r"num_clips is 2: with sampling middle it must be 1"),
     "long texts": ("qa", "model: {bert: {max_position_embeddings: 8}}", r"max_text_length is 16: it must be at most"),
     "heads": ("qa", "model: {bert: {num_attention_heads: 3}}", r"num_attention_heads is 3: it must divide hidden_size"),
@@ -423,7 +419,7 @@ TABLES = {
     ),
 }
 WARNED = {
-    *("many outputs", "validates what it trains", "late milestones", "another task's setting", "another task's field"),
+    *("many outputs", "validates what it trains", "another task's setting", "another task's field"),
     *("one field for two", "validation answers of other spelling", "long questions", "a column that nothing reads"),
     *("one answer", "a misnamed question of options", "one answer in validation", "the right option twice"),
     *("the first option is always right", "one video in validation", "answers in two spellings"),

@@ -27,7 +27,7 @@ def infer(clipbert: Clipbert, run: Path, out: Path, *arguments: object) -> list[
 def test_clips_have_the_frames_that_sampling_chooses_and_their_times(
     clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path
 ) -> None:
-    settings = ("infer.num_clips=3", "infer.num_frames=2", "data.fps=4")
+    settings = ("infer.num_clips=3", "data.num_frames=2", "data.fps=4")
     words = [word for each in settings for word in ("--set", each)]
     lines = infer(clipbert, trained_run, tmp_path / "p.jsonl", "--clip-scores", *words)
     plain = infer(clipbert, trained_run, tmp_path / "q.jsonl", *words)

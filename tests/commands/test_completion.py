@@ -207,7 +207,7 @@ def ask_shell(monkeypatch: pytest.MonkeyPatch, shell: str, line: str) -> None:
         ("clipbert finetune --set=train.precision=b", "bf16"),
         ("clipbert finetune --set train.batch_size=", "16"),
         ("clipbert finetune --set data.rotation=", "apply\nignore"),
-        ("clipbert finetune --set train.betas=", r"\[0.9\,\ 0.98\]"),
+        ("clipbert finetune --set model.visual.depths=", r"\[3\,\ 4\,\ 6\,\ 3\]"),
     ],
 )
 def test_bash_gets_what_follows_the_last_break(

@@ -276,7 +276,11 @@ MISTAKES = [
         "explain train.precision",
     ),
     ("finetune -r demo_qa --set data.num_clips=0", "it must be", "clipbert recipes explain data.num_clips"),
-    ("recipes validate demo_qa --set train.betas=0.9", "it must be a list", "recipes explain train.betas"),
+    (
+        "recipes validate demo_qa --set model.visual.depths=3",
+        "it must be a list",
+        "recipes explain model.visual.depths",
+    ),
     ("finetune -r demo_qa --nproc-per-node 0", "--nproc-per-node is 0", "finetune -r demo_qa --nproc-per-node 1"),
     ("infer --run runs/qa --split test --nproc-per-node two", "--nproc-per-node is two", "--nproc-per-node 1"),
     ("infer --run runs/qa --checkpoint 4 --split test", "no checkpoint '4'; it has step_2, step_4", "step_N"),

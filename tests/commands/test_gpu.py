@@ -35,7 +35,7 @@ def test_a_process_alone_takes_the_first_gpu(named: str | None) -> None:
         ["train.precision=bf16", "train.activation_checkpointing=true", "train.ema_decay=0.9"],
         ["data.workers=2", "train.validate_every_steps=2"],
         pytest.param(
-            ["train.precision=bf16", "train.compile=true", "infer.compile=true", "model.bert.num_hidden_layers=3"],
+            ["train.precision=bf16", "train.compile=true", "model.bert.num_hidden_layers=3"],
             marks=pytest.mark.skipif(shutil.which("gcc") is None, reason="torch.compile needs a C compiler"),
         ),
     ],

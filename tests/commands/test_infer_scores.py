@@ -237,7 +237,7 @@ def test_a_shortlist_is_made_from_one_frame_of_full_size(
         return right(self, frames)
 
     monkeypatch.setattr(ClipBert, "encode_visual", encode)
-    sizes = ["--set", "data.frame_size=128", "--set", "infer.num_clips=3", "--set", "infer.num_frames=2"]
+    sizes = ["--set", "data.frame_size=128", "--set", "infer.num_clips=3", "--set", "data.num_frames=2"]
     done = clipbert(*command(run, "-o", "-", "--shortlist", 2, *sizes))
     assert done.returncode == 0, done.stderr
     assert ((1, 1), 128) in seen

@@ -35,7 +35,6 @@ NO_FILES = {
     "task",
     "train.best_metric",
     "train.freeze",
-    "train.learning_rate_multipliers",
 }
 
 

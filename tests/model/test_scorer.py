@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 from small_models import small_config
@@ -54,24 +52,6 @@ def test_every_token_counts_in_the_last_layer(where: str) -> None:
     before = scores()
     projections[f"{where}.weight"].mul_(1.5)
     assert not torch.allclose(before, scores(), atol=1e-4)
-
-
-@pytest.mark.filterwarnings(
-    "ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning"
-)  # the compiler's
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
-@torch.inference_mode()
-def test_compiled_layers_give_the_same_scores_for_all_lengths_from_one_compilation() -> None:
-    torch.compiler.reset()
-    torch._dynamo.utils.counters.clear()
-    model = model_of("classifier", 3, 4)
-    plain, compiled = model.scorer(), model.scorer(compiled=True)
-    for sequences, length in ((4, 6), (3, 5), (7, 11)):
-        text, visual = model.embed_text(torch.randint(5, 60, (sequences, length))), torch.randn(sequences, 9, 16)
-        expected = plain(plain.project(text), plain.project(visual))
-        found = compiled(compiled.project(text), compiled.project(visual))
-        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
-    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1  # of two layers, three shapes
 
 
 @torch.inference_mode()

@@ -83,11 +83,11 @@ def test_mappings_merge_and_everything_else_replaces(tmp_path):
     write(
         tmp_path,
         "base.yaml",
-        "train: {epochs: 3, betas: [0.1, 0.2]}\nmodel: {visual: {depths: [1, 1, 1, 1]}}\nseed: 1\n",
+        "train: {epochs: 3}\ndata: {train_splits: [a]}\nmodel: {visual: {depths: [1, 1, 1, 1]}}\nseed: 1\n",
     )
-    recipe = load_recipe(write(tmp_path, text=HEAD + "extends: base.yaml\ntrain: {betas: [0.5, 0.6]}\nseed: 2\n"))
+    recipe = load_recipe(write(tmp_path, text=HEAD + "extends: base.yaml\ndata: {train_splits: [b, c]}\nseed: 2\n"))
     assert recipe.train.epochs == 3
-    assert recipe.train.betas == [0.5, 0.6]
+    assert recipe.data.train_splits == ["b", "c"]
     assert recipe.model.visual.depths == [1, 1, 1, 1]
     assert recipe.seed == 2
 
@@ -214,7 +214,7 @@ def test_a_base_that_is_no_name_is_an_error(tmp_path, extends):
         ("train.max_grad_norm=null", lambda r: r.train.max_grad_norm is None),
         ("train.tf32=true", lambda r: r.train.tf32 is True),
         ("train.precision=fp32", lambda r: r.train.precision == "fp32"),
-        ("train.betas=[0.8, 0.9]", lambda r: r.train.betas == [0.8, 0.9]),
+        ("data.train_splits=[a, b]", lambda r: r.data.train_splits == ["a", "b"]),
         ("model.visual.depths=[1,1,2,1]", lambda r: r.model.visual.depths == [1, 1, 2, 1]),
         ("data.splits.train.annotations=x=y.jsonl", lambda r: r.data.splits["train"].annotations == "x=y.jsonl"),
         ("data.splits.new={annotations: a, media: b}", lambda r: r.data.splits["new"].media == "b"),

@@ -22,7 +22,7 @@ CASES: dict[str, Callable[[int], str]] = {
     "numbers as keys": lambda number: f"{number}: {number}",
     "one key again and again": lambda number: "seed: 1",
     "tags": lambda number: f"key{number}: !x 1",
-    "wrong values": lambda number: f"{'train: {betas: [' if not number else ''}x{number},",
+    "wrong values": lambda number: f"{'data: {train_splits: [' if not number else ''}{number},",
     "variables": lambda number: f"a{number}: ${{A{number}}}",
 }
 

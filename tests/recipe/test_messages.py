@@ -38,7 +38,14 @@ def report(folder: Path, text: str, **options) -> list[str]:
             "data.max_text_length is 1000: it must be a whole number of at least 3 and at most 512",
         ),
         ("data: {fps: 0}", "data.fps is 0: it must be a number greater than 0"),
-        ("train: {betas: [0.9, 1.0]}", "train.betas[1] is 1.0: it must be a number of at least 0 and less than 1"),
+        (
+            "train: {ema_decay: 1.0}",
+            "train.ema_decay is 1.0: it must be a number of at least 0 and less than 1 or null",
+        ),
+        (
+            "model: {visual: {depths: [1, 1, 1, 0]}}",
+            "model.visual.depths[3] is 0: it must be a whole number of at least 1",
+        ),
         ("seed: -1", "seed is -1: it must be a whole number of at least 0 and less than 4294967296"),
         ("train: {epochs: 2.5}", "train.epochs is 2.5: it must be a whole number of at least 1"),
         ("train: {epochs: '2'}", 'train.epochs is "2": it must be a whole number of at least 1'),

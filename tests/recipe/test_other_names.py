@@ -36,7 +36,7 @@ def test_another_name_means_one_setting_and_is_none_of_ours() -> None:
         ("num_workers", ["data.workers"]),
         ("lr", ["train.learning_rate"]),
         ("data.fps", ["data.fps"]),
-        ("compile", ["train.compile", "infer.compile"]),
+        ("compile", ["train.compile"]),
         ("nothing", []),
     ],
 )

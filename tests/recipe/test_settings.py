@@ -126,7 +126,6 @@ def test_another_recipe_overrides_what_belongs_to_inference_and_nothing_else():
         ("data.black_frames=true", True),
         ("data.fps=5", True),
         ("infer.num_clips=3", True),
-        ("infer.compile=true", True),
         ("model.bert.initializer_range=0.5", True),
         ("data.root=/elsewhere", False),
         ("data.workers=3", False),

@@ -158,7 +158,7 @@ def test_msrvtt_qa_has_the_published_settings(tmp_path):
     assert (data.max_text_length, data.max_examples_per_group) == (100, 1)
     assert (train.batch_size, train.gradient_accumulation_steps, train.epochs) == (16, 1, 10)
     assert (train.learning_rate, train.visual_learning_rate, train.max_grad_norm) == (5e-5, None, 5.0)
-    assert (train.betas, train.eps, train.weight_decay) == ([0.9, 0.98], 1e-6, 1e-3)
+    assert (train.eps, train.weight_decay) == (1e-6, 1e-3)
     assert (train.warmup_ratio, train.schedule) == (0.1, "linear")
     assert (recipe.objective.pool, recipe.objective.num_labels, recipe.infer.num_clips) == ("lse", 1500, 16)
     assert recipe.model.weights.checkpoint == "pretrained/clipbert_image_text_pretrained.pt"

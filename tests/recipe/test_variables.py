@@ -64,10 +64,10 @@ def test_only_the_value_finally_used_is_filled(tmp_path):
 
 
 def test_an_unquoted_variable_has_the_type_the_schema_wants(tmp_path):
-    (tmp_path / "a.yaml").write_text(HEAD + "train:\n  epochs: ${N}\n  betas:\n    - ${B:-0.5}\n    - 0.9\n")
+    (tmp_path / "a.yaml").write_text(HEAD + "train: {epochs: '${N}'}\nmodel: {visual: {depths: ['${N}', 1, 1, 1]}}\n")
     recipe = load_recipe(tmp_path / "a.yaml", environment={"N": "7"})
     assert recipe.train.epochs == 7
-    assert recipe.train.betas == [0.5, 0.9]
+    assert recipe.model.visual.depths == [7, 1, 1, 1]
 
 
 def test_a_preview_leaves_unset_variables_as_they_were_written(tmp_path):

@@ -59,7 +59,7 @@ def of_numbered(numbered: Path, made_data: Path) -> list[object]:
     settings = [f"data.splits.val.{name}={value}" for name, value in named.items()]
     sets = [
         word
-        for setting in (*settings, "infer.num_clips=3", "infer.num_frames=2", "data.fps=4")
+        for setting in (*settings, "infer.num_clips=3", "data.num_frames=2", "data.fps=4")
         for word in ("--set", setting)
     ]
     return ["-r", "demo_qa", "--split", "val", "--data-root", made_data, *sets]

@@ -76,7 +76,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[object], Pat
     lines.append(line(records[-1], media_error=f"broken {ATTACK}"))
     named = {"annotations": written(root / "test.jsonl", records), "media": root / "videos"}
     settings = [f"data.splits.test.{name}={value}" for name, value in named.items()]
-    settings += ["infer.num_clips=3", "infer.num_frames=2", "data.fps=4"]
+    settings += ["infer.num_clips=3", "data.num_frames=2", "data.fps=4"]
     selected = ["-r", "demo_qa", "--split", "test", *as_options(settings)]
     return selected, written(root / "preds.jsonl", lines)
 

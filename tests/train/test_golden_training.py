@@ -36,6 +36,7 @@ from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig, TrainConfig
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.task.registry import task_class
+from clipbert_cli.train import loop
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.optim import set_rates
 from clipbert_cli.train.plan import Plan
@@ -51,7 +52,8 @@ TASK_OF_HEAD = {
     "multiple_choice": "multiple_choice",
     "open_ended_qa": "open_ended_qa",
 }
-# Our names of the parameters that the original's prefixes select.
+# Our names of the parameters that the original's prefixes select. Rates by prefix, and other schedules than `linear`,
+# are none of this project's: the test divides the groups itself, and takes the stored rates of such a run.
 MULTIPLIER_PREFIX = {"classifier": "head", "grid_encoder": "visual_encoder.grid"}
 # The original's eight parameter groups, in its order.
 GROUPS = (
@@ -69,32 +71,21 @@ def stored_runs() -> Mapping[str, Any]:
 
 
 def train_config(run: Mapping[str, Any]) -> TrainConfig:
-    """Return the recipe's section that does what the original's configuration does.
+    """Return the recipe's section that does what the original's configuration does, but for its prefixes and schedules.
 
     The original adds up the gradients of accumulated batches, this project averages them. Dividing the norm's bound and
     epsilon by their number gives the same update.
     """
     config, accumulated = run["config"], run["config"]["gradient_accumulation_steps"]
-    # The preliminary steps treat a group with a prefix differently even if its multiplier is 1, so it stays a group.
-    multipliers = {
-        MULTIPLIER_PREFIX[prefix]: config[f"{part}_lr_mul"]
-        for part in ("transformer", "cnn")
-        if (prefix := config[f"{part}_lr_mul_prefix"])
-    }
     return TrainConfig(
         batch_size=run["batch_size"],
         gradient_accumulation_steps=accumulated,
         max_steps=run["num_train_steps"],
         learning_rate=config["learning_rate"],
         visual_learning_rate=config["cnn_learning_rate"],
-        learning_rate_multipliers=multipliers,
-        betas=config["betas"],
         eps=run["optimizer"]["eps"] / accumulated,
         weight_decay=config["weight_decay"],
-        visual_weight_decay=config["cnn_weight_decay"],
         warmup_ratio=config["warmup_ratio"],
-        schedule=config["decay"],
-        visual_schedule=config["cnn_lr_decay"],
         max_grad_norm=config["grad_norm"] / accumulated if config["grad_norm"] > 0 else None,
         freeze=["visual.stem", "visual.0"],
         precision="fp32",
@@ -160,9 +151,26 @@ def make_trainer(run: Mapping[str, Any], dtype: torch.dtype) -> Trainer:
     model = reference.own_model(run["head"]).to(dtype)
     freeze(model, model.freezable_parts(), config.freeze)
     trainer = Trainer(model, make_task(run).loss, config=config, plan=plan, world=World(0, 1, torch.device("cpu")))
+    divide_groups(trainer, run["config"])
     for _ in range(run["preliminary_zero_gradient_steps"]):
         take_preliminary_step(trainer, run["config"])
     return trainer
+
+
+def divide_groups(trainer: Trainer, config: Mapping[str, Any]) -> None:
+    """Divide the optimiser's groups by the original's prefixes, and set its weight decay of the CNN."""
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    for group in list(trainer.optimizer.param_groups):
+        part = {"transformer": "transformer", "visual": "cnn"}[group["part"]]
+        if part == "cnn" and group["decay"]:
+            group["decay"] = config["cnn_weight_decay"]
+        # A group with a prefix differs in the preliminary steps even if its multiplier is 1.
+        if original := config[f"{part}_lr_mul_prefix"]:
+            prefix = MULTIPLIER_PREFIX[original]
+            chosen = [each for each in group["params"] if names[id(each)].startswith(prefix)]
+            group["params"] = [each for each in group["params"] if not names[id(each)].startswith(prefix)]
+            divided = {"name": f"{group['name']}/{prefix}", "multiplier": config[f"{part}_lr_mul"], "params": chosen}
+            trainer.optimizer.add_param_group({**group, **divided})
 
 
 def take_preliminary_step(trainer: Trainer, config: Mapping[str, Any]) -> None:
@@ -233,7 +241,17 @@ def gradients(trainer: Trainer, run: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def train(repetition: Repetition, *, updates: int | None = None) -> None:
     """Train as the run did, for all of its updates or the first ones."""
-    repetition.trainer.train(make_batches(repetition.run), repetition, interrupts=Interrupts(), last_step=updates)
+    run = repetition.run
+    with pytest.MonkeyPatch.context() as patch:
+        if not run["config"]["decay"] == run["config"]["cnn_lr_decay"] == "linear":
+            rates = run["lr_per_group_per_step"]
+            first = {part: GROUPS.index(f"{part}/decay") for part in ("transformer", "visual")}
+            patch.setattr(
+                loop,
+                "learning_rates",
+                lambda config, step, total: {part: rates[step - 1][group] for part, group in first.items()},
+            )
+        repetition.trainer.train(make_batches(run), repetition, interrupts=Interrupts(), last_step=updates)
 
 
 def length(values: Tensor) -> float:

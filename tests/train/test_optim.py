@@ -6,12 +6,12 @@ from goldens import golden_json
 from small_models import small_config
 from torch import nn
 
-from clipbert_cli.errors import RecipeError
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.train import optim
 from clipbert_cli.train.optim import (
+    BETAS,
     LOWEST_RATE,
     SCHEDULES,
     AdamW,
@@ -41,9 +41,8 @@ def test_updates_are_those_of_the_originals_optimiser() -> None:
     for case in cases:
         parameter = nn.Parameter(torch.tensor(case["params"][0]))
         config = case["config"]
-        optimizer = AdamW(
-            [group(parameter, decay=config["weight_decay"])], betas=tuple(config["betas"]), eps=config["eps"]
-        )
+        assert tuple(config["betas"]) == BETAS
+        optimizer = AdamW([group(parameter, decay=config["weight_decay"])], eps=config["eps"])
         for rate, gradient, expected in zip(case["lr"], case["grads"], case["params"][1:], strict=True):
             parameter.grad = torch.tensor(gradient)
             set_rates(optimizer, {"transformer": rate})
@@ -54,8 +53,8 @@ def test_updates_are_those_of_the_originals_optimiser() -> None:
 
 @pytest.mark.golden
 def test_learning_rates_are_the_originals() -> None:
-    cases = golden_json("training/training.json")["lr_schedule"]
-    assert {case["decay"] for case in cases} == {"linear", "invsqrt", "constant"}
+    cases = [case for case in golden_json("training/training.json")["lr_schedule"] if case["decay"] in SCHEDULES]
+    assert {case["decay"] for case in cases} == set(SCHEDULES)
     for case in cases:
         config = TrainConfig(
             learning_rate=case["peak"], warmup_ratio=case["warmup_ratio"], schedule=case["decay"], epochs=1
@@ -63,23 +62,8 @@ def test_learning_rates_are_the_originals() -> None:
         for step, expected in zip(case["steps"], case["lr"], strict=True):
             if expected is None:  # the original divides by zero: nothing is left to decay over
                 continue
-            found = learning_rates(config, step, total=case["total"], epoch=0)
+            found = learning_rates(config, step, total=case["total"])
             assert found["transformer"] == pytest.approx(expected, rel=1e-9), case
-
-
-@pytest.mark.golden
-def test_multi_step_is_the_originals_but_for_the_power_it_skips() -> None:
-    cases = golden_json("training/training.json")["multi_step_schedule"]
-    assert cases
-    for case in cases:
-        milestones = case["decay_epochs"]
-        config = TrainConfig(learning_rate=case["peak"], schedule="multi_step", milestones=milestones)
-        for epoch, original in enumerate(case["lr_by_epoch"]):
-            expected = original * 2 if epoch >= max(milestones) else original
-            assert learning_rates(config, 1, total=1, epoch=epoch)["visual"] == pytest.approx(expected, rel=1e-9), (
-                case,
-                epoch,
-            )
 
 
 def test_every_schedule_of_a_recipe_exists() -> None:
@@ -87,15 +71,10 @@ def test_every_schedule_of_a_recipe_exists() -> None:
     assert set(schedule.__args__) == set(SCHEDULES)  # type: ignore[union-attr]
 
 
-def test_cnn_and_transformer_may_have_schedules_of_their_own() -> None:
-    config = TrainConfig(learning_rate=1.0, visual_learning_rate=2.0, schedule="linear", visual_schedule="constant")
-    assert learning_rates(config, 55, total=100, epoch=0) == {"transformer": 0.5, "visual": 2.0}
-
-
 def test_an_all_warmup_schedule_ends_without_dividing_by_zero() -> None:
     config = TrainConfig(learning_rate=1.0, warmup_ratio=1.0, schedule="linear")
-    assert learning_rates(config, 4, total=4, epoch=0)["transformer"] == LOWEST_RATE
-    assert learning_rates(config, 3, total=4, epoch=0)["transformer"] == 0.75
+    assert learning_rates(config, 4, total=4)["transformer"] == LOWEST_RATE
+    assert learning_rates(config, 3, total=4)["transformer"] == 0.75
 
 
 class Small(nn.Module):
@@ -109,14 +88,14 @@ class Small(nn.Module):
 
 
 def test_groups_are_named_and_biases_and_layer_norms_do_not_decay() -> None:
-    groups = parameter_groups(Small(), TrainConfig(weight_decay=0.5, visual_weight_decay=0.25))
+    groups = parameter_groups(Small(), TrainConfig(weight_decay=0.5))
     found = {
         group["name"]: (group["part"], group["decay"], group["multiplier"], len(group["params"])) for group in groups
     }
     assert found == {
         "transformer/decay": ("transformer", 0.5, 1.0, 1),
         "transformer/no_decay": ("transformer", 0.0, 1.0, 3),
-        "visual/decay": ("visual", 0.25, 1.0, 1),
+        "visual/decay": ("visual", 0.5, 1.0, 1),
         "visual/no_decay": ("visual", 0.0, 1.0, 1),
     }
 
@@ -140,14 +119,14 @@ def test_layer_decay_lowers_the_rate_block_by_block() -> None:
     """The convention of BEiT: the last block has the factor once, the stem once for each block and once more."""
     model = Small()
     model.visual_encoder = Encoder()
-    config = TrainConfig(layer_decay=0.5, learning_rate_multipliers={"visual_encoder.blocks.0": 10.0})
+    config = TrainConfig(layer_decay=0.5)
     groups = {group["name"]: (group["multiplier"], len(group["params"])) for group in parameter_groups(model, config)}
     assert groups == {
         "transformer/decay": (1.0, 1),
         "transformer/no_decay": (1.0, 3),
-        "visual/decay/visual_encoder.blocks.0/depth 2": (2.5, 1),
         "visual/decay/depth 3": (0.125, 1),
         "visual/no_decay/depth 3": (0.125, 1),
+        "visual/decay/depth 2": (0.25, 1),
         "visual/decay/depth 1": (0.5, 1),
         "visual/no_decay": (1.0, 3),  # norm, and the class token, which has no weight decay
     }
@@ -169,27 +148,17 @@ def test_the_plan_lists_the_groups_of_each_rate() -> None:
     ]
 
 
-def test_the_longest_prefix_decides_a_multiplier() -> None:
-    config = TrainConfig(learning_rate=1e-3, learning_rate_multipliers={"d": 2.0, "dense.w": 3.0})
-    optimizer = build_optimizer(Small(), config)
+def test_a_groups_rate_is_its_parts_rate_times_its_multiplier() -> None:
+    model = Small()
+    model.visual_encoder = Encoder()
+    optimizer = build_optimizer(model, TrainConfig(layer_decay=0.5))
     set_rates(optimizer, {"transformer": 1e-3, "visual": 1e-4})
-    found = {group["name"]: (group["lr"], len(group["params"])) for group in optimizer.param_groups}
-    assert found == {
-        "transformer/no_decay/d": (pytest.approx(2e-3), 1),
-        "transformer/decay/dense.w": (pytest.approx(3e-3), 1),
-        "transformer/no_decay": (1e-3, 2),
-        "visual/decay": (1e-4, 1),
-        "visual/no_decay": (1e-4, 1),
-    }
-
-
-def test_a_multiplier_of_nothing_is_a_mistake() -> None:
-    with pytest.raises(RecipeError, match="learning_rate_multipliers has 'frozen'"):
-        parameter_groups(Small(), TrainConfig(learning_rate_multipliers={"frozen": 2.0}))
+    rates = {group["name"]: group["lr"] for group in optimizer.param_groups}
+    assert (rates["transformer/decay"], rates["visual/decay/depth 2"]) == (1e-3, pytest.approx(2.5e-5))
 
 
 def test_the_cnn_learns_at_the_transformers_rate_unless_told() -> None:
-    found = learning_rates(TrainConfig(learning_rate=1e-3, schedule="constant"), 1, total=2, epoch=0)
+    found = learning_rates(TrainConfig(learning_rate=1e-3, schedule="constant"), 1, total=2)
     assert found == {"transformer": 1e-3, "visual": 1e-3}
 
 
@@ -204,11 +173,11 @@ def test_adamw_goes_on_from_its_state_bitwise() -> None:
     def steps(count: int, *, restart_after: int | None = None) -> torch.Tensor:
         torch.manual_seed(0)
         parameter = nn.Parameter(torch.randn(5))
-        optimizer = AdamW([group(parameter, decay=0.1)], betas=(0.9, 0.98), eps=1e-6)
+        optimizer = AdamW([group(parameter, decay=0.1)], eps=1e-6)
         for number in range(count):
             if number == restart_after:
                 state = optimizer.state_dict()
-                optimizer = AdamW([group(parameter, decay=0.1)], betas=(0.9, 0.98), eps=1e-6)
+                optimizer = AdamW([group(parameter, decay=0.1)], eps=1e-6)
                 optimizer.load_state_dict(state)
             parameter.grad = torch.sin(parameter.detach() * (number + 1))
             set_rates(optimizer, {"transformer": 0.01})
@@ -227,13 +196,13 @@ def test_the_device_of_the_moment_decides_how_a_resumed_optimiser_computes(
     def steps(count: int, *, restart_after: int | None = None) -> tuple[torch.Tensor, AdamW]:
         parameter = nn.Parameter(torch.linspace(-1, 1, 5))
         monkeypatch.setattr(optim, "_fused", lambda groups: before)
-        optimizer = AdamW([group(parameter, decay=0.1)], betas=(0.9, 0.98), eps=1e-6)
+        optimizer = AdamW([group(parameter, decay=0.1)], eps=1e-6)
         scaler = torch.amp.GradScaler("cpu", enabled=scaled)
         for number in range(count):
             if number == restart_after:
                 state = optimizer.state_dict()
                 monkeypatch.setattr(optim, "_fused", lambda groups: after)
-                optimizer = AdamW([group(parameter, decay=0.1)], betas=(0.9, 0.98), eps=1e-6)
+                optimizer = AdamW([group(parameter, decay=0.1)], eps=1e-6)
                 optimizer.load_state_dict(state)
             parameter.grad = None
             scaler.scale(torch.cos(parameter * (number + 1)).sum()).backward()

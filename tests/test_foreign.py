@@ -101,7 +101,7 @@ def stored(key: bytes, read: Callable[[LmdbStore], object]) -> Callable[[Path], 
         store = path.with_name("store")
         with lmdb.open(str(store), map_size=2**24, lock=False) as environment, environment.begin(write=True) as txn:
             txn.put(b"a", b"media")
-            txn.put(records.MANIFEST_KEY, records.manifest_record(kind="video", complete=True))
+            txn.put(records.MANIFEST_KEY, records.manifest_record(kind="video"))
             content = path.read_bytes()
             txn.put(key, content if key == records.MANIFEST_KEY else records.sealed({key: content})[key])
         return read(LmdbStore(store))

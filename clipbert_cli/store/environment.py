@@ -73,15 +73,6 @@ class StoreWriter:
         self._pending |= items
         self._pending_bytes += sum(len(value) for value in items.values() if value)
 
-    def count_media(self, *, without: bytes) -> tuple[int, int]:
-        """Return the number of values and their bytes, except for keys that begin with `without`."""
-        count = size = 0
-        with self._environment.begin(buffers=True) as txn, txn.cursor() as cursor:
-            for key, value in cursor:
-                if not bytes(key).startswith(without):
-                    count, size = count + 1, size + len(value)
-        return count, size
-
     @property
     def is_full(self) -> bool:
         """True if so much is pending that it should be committed."""
@@ -109,12 +100,8 @@ class StoreWriter:
                 self._check_space(max(1, self._pending_bytes), committed=used)
                 raise
             else:
-                self.discard()
+                self._pending, self._pending_bytes = {}, 0
                 return
-
-    def discard(self) -> None:
-        """Forget what is pending."""
-        self._pending, self._pending_bytes = {}, 0
 
     def close(self) -> None:
         """Close the LMDB; what is pending is lost."""
@@ -134,8 +121,7 @@ class StoreWriter:
                     left -= file.write(probe[:left])
                 os.fsync(file.fileno())
             finally:
-                # Without it, the pages of the failed transaction would fill the disk, and a smaller one would find no
-                # space for its record in the journal.
+                # Without it, the pages of the failed transaction would go on filling the disk.
                 file.truncate(committed)
 
 

@@ -23,6 +23,7 @@ from clipbert_cli.path_kinds import A_STORE, DATA_FILE, MEDIA, PathKind, look_at
 from clipbert_cli.store import discover, records
 from clipbert_cli.store.environment import Environment, open_environment
 from clipbert_cli.store.source import MediaFolder, MediaSource
+from clipbert_cli.store.unfinished import check_not_being_written
 from clipbert_cli.types import Kind, MediaIds, MediaNames, VideoInfo
 
 _Parsed = TypeVar("_Parsed")
@@ -52,7 +53,7 @@ def open_media(
         hint = discover.unmatched_pattern([path]) or (makes if found.kind is PathKind.NOTHING else None)
         raise unlike(path, MEDIA, hint=hint)
     if is_lmdb(path):
-        store = open_store(path) if kind is None else _warned(LmdbStore(path, kind=kind))
+        store = open_store(path, kind=kind)
         store.takes_paths = names == "path"
         return store
     kind = kind or discover.guess_kind(discover.find_files([path]), [path])
@@ -90,19 +91,19 @@ def _by_id(files: Sequence[Path], folder: Path, ids: MediaIds, *, are_folders: b
     return {media_id: first for media_id, (first,) in groups.items()}
 
 
-def open_store(path: Path) -> LmdbStore:
-    """Open a store of either kind.
+def open_store(path: Path, *, kind: Kind | None = None) -> LmdbStore:
+    """Open a store; warn if its media records are of an older version, which are not used.
+
+    Args:
+        kind: None takes what the store holds.
 
     Raises:
         PathError, StoreError: as `open_media`, or it is a folder of media files.
     """
     if not A_STORE.takes(look_at(path)):
         raise unlike(path, A_STORE)
-    return _warned(LmdbStore(path))
-
-
-def _warned(store: LmdbStore) -> LmdbStore:
-    """Return the store; warn if its media records are of an older version, which are not used."""
+    store = LmdbStore(path, kind=kind)
+    check_not_being_written(path, has_manifest=store.manifest is not None)
     if store.manifest is not None and not store.has_records:
         _log.warning(
             "%s has media records of version %s, which are not used: version %s is current. Make them again: "
@@ -130,17 +131,16 @@ class LmdbStore(MediaSource):
 
     Args:
         kind: what is expected; None accepts either.
-        complete: refuse a store that is not complete.
 
     `damaged_pages` is the reason, once iteration has met pages that are damaged: items on them may be missing.
 
     Raises:
-        StoreError: it is damaged, not complete, of a later format, or of another kind than `kind`.
+        StoreError: it is damaged, of a later format, or of another kind than `kind`.
     """
 
     damaged_pages: str | None = None
 
-    def __init__(self, path: Path, *, kind: Kind | None = None, complete: bool = True) -> None:
+    def __init__(self, path: Path, *, kind: Kind | None = None) -> None:
         super().__init__(path, kind=kind or "video")
         # A store that must not be changed can have its media records in a store of their own beside it.
         beside = records_beside(path)
@@ -153,22 +153,17 @@ class LmdbStore(MediaSource):
         self._warned_of: set[str] = set()
         self.has_records = self.manifest is not None and self.manifest["format"] == records.FORMAT
         if self.manifest is not None:
-            self._check(self.manifest, kind, complete=complete)
+            self._check(self.manifest, kind)
             self.kind = self.manifest["kind"]
             self.ids = "path" if self.manifest.get("ids") == "path" else "stem"
         elif kind is None:
             self.kind = self._kind_of_first_item()
 
-    def _check(self, manifest: dict[str, Any], kind: Kind | None, *, complete: bool) -> None:
+    def _check(self, manifest: dict[str, Any], kind: Kind | None) -> None:
         if manifest["format"] > records.FORMAT:
             raise StoreError(
                 f"{self.path} has store format {manifest['format']}, but this clipbert reads up to {records.FORMAT}",
                 hint="update clipbert, or pack the media again",
-            )
-        if complete and not manifest["complete"]:
-            raise StoreError(
-                f"{self.path} is not complete: a pack is adding to it, or was stopped",
-                hint="run its clipbert pack command again, which continues it",
             )
         if manifest["kind"] not in discover.PLURAL:
             raise self._damaged(f"its kind is {manifest['kind']!r}")
@@ -224,13 +219,27 @@ class LmdbStore(MediaSource):
             for key in cursor.iterprev(values=False):
                 if not key.startswith(records.PREFIX):
                     found.add(key)
-        with suppress(lmdb.Error), self._records_in._opened().begin() as txn, txn.cursor() as cursor:
+        with suppress(lmdb.Error):
+            found.update(self._recorded_keys())
+        return sorted(found)
+
+    def _recorded_keys(self) -> Iterator[bytes]:
+        """Yield the keys of the items that have media records."""
+        with self._records_in._opened().begin() as txn, txn.cursor() as cursor:
             cursor.set_range(records.INFO_PREFIX)
             for key in cursor.iternext(values=False):
                 if not key.startswith(records.INFO_PREFIX):
                     break
-                found.add(key.removeprefix(records.INFO_PREFIX))
-        return sorted(found)
+                yield key.removeprefix(records.INFO_PREFIX)
+
+    def lost_items(self) -> list[str]:
+        """Return the ids that have a media record and are not in the store."""
+        lost = []
+        with suppress(lmdb.Error):  # iteration reports damaged pages
+            for media_id in map(records.media_id_of, self._recorded_keys()):
+                if not self._holds(media_id):
+                    lost.append(media_id)
+        return lost
 
     def __len__(self) -> int:
         try:

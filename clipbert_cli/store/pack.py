@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
-
-import lmdb
 
 from clipbert_cli.errors import StoreError, UsageError
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
@@ -77,24 +74,8 @@ def pack_media(
         if add:
             _check_addition(store, settings, () if is_continued else candidates)
         with Packer(place, settings) as packer:
-            try:
-                if add:
-                    place.reserve_space()
-                packer.run(candidates, workers=workers, on_progress=on_progress)
-                summary = packer.finish(candidates)
-            except (lmdb.Error, OSError):
-                # What was added so far is whole. Without a complete manifest the store would be lost to its readers.
-                # The journal stays, so that the same command goes on when there is space again.
-                if add:
-                    with contextlib.suppress(lmdb.Error, OSError):
-                        place.release_space()
-                        packer.complete(transcode=None)
-                raise
-            except Exception:
-                if add:
-                    packer.complete(transcode=None)
-                    place.publish()
-                raise
+            packer.run(candidates, workers=workers, on_progress=on_progress)
+            summary = packer.finish(candidates)
         place.publish()
     return dataclasses.replace(summary, not_taken=tuple(not_taken))
 
@@ -165,7 +146,7 @@ def _candidates(media: Iterable[Path], sources: Sequence[Path], settings: PackSe
 
 def _check_addition(store: Path, settings: PackSettings, candidates: Iterable[Candidate]) -> None:
     """Raise StoreError if these candidates cannot be added to the store."""
-    held = LmdbStore(store, complete=False)
+    held = LmdbStore(store)
     if is_lmdb(records_beside(store)):
         raise StoreError(
             f"{store} has its media records in {records_beside(store)}, which an addition does not reach",

@@ -21,7 +21,7 @@ from clipbert_cli.path_kinds import DATA_FILE
 from clipbert_cli.store import records
 from clipbert_cli.store.discover import PLURAL
 from clipbert_cli.store.environment import StoreWriter
-from clipbert_cli.store.ingest import Candidate, Ingested, PackSettings, Transcode, ingest, seconds_for
+from clipbert_cli.store.ingest import Candidate, Ingested, PackSettings, ingest, seconds_for
 from clipbert_cli.store.source import read_media_file
 from clipbert_cli.store.unfinished import UnfinishedStore
 from clipbert_cli.store.worker_pool import Progress, WorkerCrash, in_order
@@ -104,8 +104,6 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
     def __init__(self, place: UnfinishedStore, settings: PackSettings) -> None:
         self.place, self.settings = place, settings
         self.resumed = 0
-        # The store's and the journal's records of each media id since the last commit.
-        self._uncommitted: list[tuple[dict[bytes, bytes | None], dict[bytes, bytes | None]]] = []
         with contextlib.ExitStack() as stack:
             self.writer = stack.enter_context(contextlib.closing(StoreWriter(place.folder)))
             self.journal = stack.enter_context(contextlib.closing(StoreWriter(place.journal)))
@@ -113,8 +111,6 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
         # Before the first item: a pack that is killed at any moment after it can be continued.
         self.journal.put({_SETTINGS_KEY: _as_json(settings)})
         self.journal.commit()
-        held = self._manifest()
-        self._is_marked = held is not None and not held["complete"]
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
@@ -133,7 +129,7 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
         self._commit()
 
     def finish(self, candidates: Sequence[Candidate]) -> PackSummary:
-        """Mark the store as complete.
+        """Write the manifest, which makes the store complete.
 
         Raises:
             StoreError: no file could be packed, and none is in the store already.
@@ -155,27 +151,14 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
                 f"none of {len(skipped)} files could be packed; the first: {path}: {reason}",
                 hint=f"check that these are {PLURAL[self.settings.kind]} (--kind)",
             )
-        self.complete(transcode=self.settings.transcode)
-        store, kind = self.place.store, self.settings.kind
+        store, kind, transcode = self.place.store, self.settings.kind, self.settings.transcode
+        # A store that is added to has a manifest, which says how its first videos were re-encoded.
+        if records.MANIFEST_KEY not in self.writer or (packed and transcode):
+            how = dataclasses.asdict(transcode) if transcode else None
+            manifest = records.manifest_record(kind=kind, ids=self.settings.ids, transcode=how)
+            self.writer.put({records.MANIFEST_KEY: manifest})
+            self.writer.commit()
         return PackSummary(store, kind, packed, size, tuple(skipped), tuple(damaged), self.resumed)
-
-    def complete(self, *, transcode: Transcode | None) -> None:
-        """Write the manifest of a complete store; what is not committed is forgotten."""
-        self.writer.discard()
-        if not self._is_marked:
-            return  # nothing was added
-        held = self._manifest()
-        items, size = self.writer.count_media(without=records.PREFIX)
-        how = dataclasses.asdict(transcode) if transcode else held and held.get("transcode")
-        manifest = records.manifest_record(
-            kind=self.settings.kind, complete=True, ids=self.settings.ids, items=items, size=size, transcode=how
-        )
-        self.writer.put({records.MANIFEST_KEY: manifest})
-        self.writer.commit()
-
-    def _manifest(self) -> dict[str, Any] | None:
-        record = self.writer.get(records.MANIFEST_KEY)
-        return None if record is None else records.manifest(record)
 
     def _outcome(self, candidate: Candidate) -> _Outcome | None:
         record = self.journal.get(records.media_key(candidate.media_id))
@@ -208,10 +191,8 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
         outcome = _Outcome(_identities(candidate), size, skipped, damaged)
         # ASCII, because a path that is not UTF-8 has surrogates, which have no other encoding.
         record = json.dumps(dataclasses.asdict(outcome)).encode()
-        done: dict[bytes, bytes | None] = {records.media_key(candidate.media_id): record}
         self.writer.put(items)
-        self.journal.put(done)
-        self._uncommitted.append((items, done))
+        self.journal.put({records.media_key(candidate.media_id): record})
 
     def _item(self, candidate: Candidate, ingested: Ingested, file: Path) -> tuple[int, dict[bytes, bytes | None]]:
         """Return the size and the records of an item.
@@ -223,19 +204,10 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
         data = read_media_file(file) if ingested.data is None else ingested.data
         if zlib.crc32(data) != ingested.crc32:
             raise DecodeError("it changed while it was packed")
-        mark: dict[bytes, bytes | None] = {}
-        if not self._is_marked:
-            # With the first item and not before: an addition that adds nothing leaves the store as it was.
-            self._is_marked = True
-            transcode = (self._manifest() or {}).get("transcode")
-            manifest = records.manifest_record(
-                kind=self.settings.kind, complete=False, ids=self.settings.ids, transcode=transcode
-            )
-            mark = {records.MANIFEST_KEY: manifest}
         # An item that is replaced may have had a packet table that the new one does not have.
         old_packets = {records.packets_key(candidate.media_id): None}
         media = {records.media_key(candidate.media_id): data}
-        return len(data), {**mark, **media, **old_packets, **ingested.records}
+        return len(data), {**media, **old_packets, **ingested.records}
 
     def _check_held(self, candidate: Candidate, ingested: Ingested) -> None:
         """Raise DecodeError if an item that the store had before (`add`) is kept."""
@@ -258,32 +230,10 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
             return math.inf
 
     def _commit(self) -> None:
-        """Write what was put.
-
-        Raises:
-            lmdb.Error, OSError: it cannot be written; as much of it as there is space for is.
-        """
-        try:
-            self._commit_both()
-        except (lmdb.Error, OSError):
-            with contextlib.suppress(lmdb.Error, OSError):
-                self._commit_one_by_one()
-            raise
-        self._uncommitted.clear()
-
-    def _commit_one_by_one(self) -> None:
-        for items, record in self._uncommitted:
-            self.writer.discard()
-            self.journal.discard()
-            self.writer.put(items)
-            self.journal.put(record)
-            self._commit_both()
-
-    def _commit_both(self) -> None:
         # In this order: after a kill in between, items are packed again, but none is missing that the journal has.
         self.writer.commit()
         self.journal.commit()
-        self.place.holds_items |= bool(self._uncommitted)
+        self.place.holds_items = True
 
 
 def _identities(candidate: Candidate) -> list[list[Any]]:

@@ -1,7 +1,7 @@
 """The keys of a store and the records that `pack` writes beside the media.
 
     <media_id>                   the media file's bytes  (the original's layout; media_id = file stem or relative path)
-    /clipbert/manifest           kind, number of items, and whether the store is complete (JSON)
+    /clipbert/manifest           kind and version of the records (JSON); a store that is being made has none
     /clipbert/info/<media_id>    the media record: header values, checksum, presentation times (JSON), sealed
     /clipbert/packets/<media_id> the packet table, for videos that are decoded without their container:
                                  zlib(JSON line, then six arrays in little-endian order), sealed
@@ -105,23 +105,14 @@ def _seal(key: bytes, record: bytes) -> bytes:
     return zlib.crc32(record, zlib.crc32(key)).to_bytes(_SEAL_BYTES, "little")
 
 
-def manifest_record(
-    *,
-    kind: str,
-    complete: bool,
-    ids: MediaIds = "stem",
-    items: int = 0,
-    size: int = 0,
-    transcode: dict[str, int] | None = None,
-) -> bytes:
+def manifest_record(*, kind: str, ids: MediaIds = "stem", transcode: dict[str, int] | None = None) -> bytes:
     """Return the manifest of a store.
 
     Args:
         ids: whether media ids are names or paths.
-        size: bytes of all media together.
         transcode: settings with which the videos were re-encoded.
     """
-    fields = {"format": FORMAT, "complete": complete, "kind": kind, "items": items, "bytes": size}
+    fields: dict[str, Any] = {"format": FORMAT, "kind": kind}
     return to_json(fields | ({} if ids == "stem" else {"ids": ids}) | ({"transcode": transcode} if transcode else {}))
 
 
@@ -132,9 +123,7 @@ def manifest(record: bytes) -> dict[str, Any]:
         UnreadableError, ValueError, KeyError, TypeError: the record is damaged.
     """
     fields: dict[str, Any] = parse_json(record, "the manifest", line=None)
-    found = {name: type(fields[name]) for name in ("format", "complete", "kind")}
-    if found != {"format": int, "complete": bool, "kind": str}:
-        raise TypeError("a field is of another type")
+    _check_types(fields, {"format": (int,), "kind": (str,)})
     return fields
 
 

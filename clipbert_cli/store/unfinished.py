@@ -3,7 +3,7 @@
 A new store is written in a hidden folder beside its place (`.NAME.unfinished`) and renamed when it is complete and on
 the disk, so that it appears whole or not at all. A killed or interrupted pack leaves that folder, and the next pack of
 the same store continues in it. Unlike the temporary names of `files.py`, its name therefore has no process in it, and
-a lock keeps other packs out. `--add` works in the store itself, whose manifest says meanwhile that it is not complete.
+a lock keeps other packs out. `--add` works in the store itself, in which each transaction leaves whole items.
 """
 
 from __future__ import annotations
@@ -15,12 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipbert_cli.errors import ClipbertError, OutputError, StoreError
-from clipbert_cli.files import LockHeldError, lock, publish_folder, refuse_link, remove
+from clipbert_cli.files import LockHeldError, is_locked, lock, lock_owner, publish_folder, refuse_link, remove
 
 _LOCK_FILE = "pack.lock"
 _JOURNAL = "pack.journal"
-_RESERVED = "reserved"
-_RESERVE_BYTES = 2**16
+
+
+def check_not_being_written(store: Path, *, has_manifest: bool) -> None:
+    """Raise StoreError if a pack is writing a store, or was stopped before it had made a new one."""
+    if is_locked(store / _LOCK_FILE):
+        raise _is_being_written(store, lock_owner(store / _LOCK_FILE))
+    if (store / _JOURNAL).exists() and not has_manifest:
+        raise StoreError(
+            f"{store} is not complete: its pack was stopped", hint="run that clipbert pack command again"
+        )
+
+
+def _is_being_written(store: Path, owner: str) -> StoreError:
+    return StoreError(f"{store} is being written by another pack ({owner})", hint="wait until it has ended")
 
 
 @dataclass(slots=True)
@@ -38,15 +50,6 @@ class UnfinishedStore:
     def journal(self) -> Path:
         """Folder of the LMDB that says what is done so far."""
         return self.folder / _JOURNAL
-
-    def reserve_space(self) -> None:
-        """Take the space that a store which was added to needs to be marked as complete when the disk is full."""
-        # Not zeros, which take no space where the file system compresses.
-        (self.journal / _RESERVED).write_bytes(os.urandom(_RESERVE_BYTES))
-
-    def release_space(self) -> None:
-        """Give back what was reserved."""
-        (self.journal / _RESERVED).unlink(missing_ok=True)
 
     def publish(self) -> None:
         """Give the complete store its name and remove what only packing needs.
@@ -97,13 +100,11 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
             stack.enter_context(lock(folder / _LOCK_FILE, remove_file=add))
             yield place
         except LockHeldError as exc:
-            raise StoreError(
-                f"{store} is being written by another pack ({exc.owner})", hint="wait until it has ended"
-            ) from exc
+            raise _is_being_written(store, exc.owner) from exc
         except Exception as exc:
             is_kept = place.holds_items and not isinstance(exc, ClipbertError)
-            if not add and not is_continued and not is_kept:
-                remove(folder)
+            if not is_continued and not is_kept:
+                remove(place.journal if add else folder)
                 for parent in made:
                     with contextlib.suppress(OSError):
                         parent.rmdir()

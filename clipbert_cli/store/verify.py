@@ -31,7 +31,6 @@ class ItemReport:
 
     wrong: str | None = None
     damaged: str = ""
-    size: int = 0
     records: dict[bytes, bytes] = field(default_factory=dict, repr=False)
 
 
@@ -56,11 +55,8 @@ def verify_store(store: Path, *, workers: int = 0, on_progress: Progress | None 
     """
     source = open_store(store)
     checked = examine(source, _verify, workers=workers, on_progress=on_progress)
-    stated = (source.manifest or {}).get("items")
-    if stated in (None, checked.items):
-        return checked
-    wrong = ("", f"the manifest counts {stated} items, but there are {checked.items}")
-    return dataclasses.replace(checked, wrong=(*checked.wrong, wrong))
+    lost = [(media_id, "it has a media record, but is not in the store") for media_id in source.lost_items()]
+    return dataclasses.replace(checked, wrong=(*checked.wrong, *lost))
 
 
 def examine(
@@ -111,11 +107,10 @@ def scan_item(item: StoreItem) -> ItemReport:
     try:
         if len(records.media_key(media_id)) > records.MAX_ID_BYTES:
             raise DecodeError(f"its media id has more than {records.MAX_ID_BYTES} bytes, the limit of media records")
-        data = source.read(media_id)
-        known, probed = media_records(media_id, data, source.kind)
+        known, probed = media_records(media_id, source.read(media_id), source.kind)
     except (DecodeError, StoreError) as exc:
         return ItemReport(wrong=str(exc))
-    return ItemReport(damaged=probed.info.failure if probed else "", size=len(data), records=known)
+    return ItemReport(damaged=probed.info.failure if probed else "", records=known)
 
 
 def _verify(item: StoreItem) -> ItemReport:
@@ -168,24 +163,18 @@ def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progre
         raise StoreError(
             f"{store} is a single file, which clipbert does not change", hint="write the records beside it: --beside"
         )
-    size = 0
     # The records are written beside the store in either case: until the last item is read, a writer in the store itself
     # could reuse pages that are being read, because LMDB is used without its locks.
     with writing_to(target), unfinished_store(target, add=False) as place:
         with closing(StoreWriter(place.folder)) as writer:
 
             def take(report: ItemReport) -> None:
-                nonlocal size
-                size += report.size
                 writer.put(report.records)
                 if writer.is_full:
                     writer.commit()
 
             checked = examine(source, scan_item, workers=workers, on_progress=on_progress, take=take)
-            manifest = records.manifest_record(
-                kind=source.kind, complete=True, ids=source.ids, items=checked.items, size=size
-            )
-            writer.put({records.MANIFEST_KEY: manifest})
+            writer.put({records.MANIFEST_KEY: records.manifest_record(kind=source.kind, ids=source.ids)})
             writer.commit()
         remove(target)  # records of an older version
         place.publish()

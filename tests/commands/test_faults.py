@@ -199,7 +199,6 @@ def test_a_disk_that_is_full_of_predictions_is_one_message(
 
 
 @pytest.mark.parametrize("free", [150_000, 250_000])
-@pytest.mark.parametrize("at_once", [3, 1000])
 @pytest.mark.parametrize("add", [False, True], ids=["new", "added to"])
 def test_a_disk_that_is_full_while_packing_is_one_message_and_the_next_pack_goes_on(
     clipbert: Clipbert,
@@ -207,10 +206,9 @@ def test_a_disk_that_is_full_while_packing_is_one_message_and_the_next_pack_goes
     disk: Path,
     monkeypatch: pytest.MonkeyPatch,
     free: int,
-    at_once: int,
     add: bool,
 ) -> None:
-    monkeypatch.setattr("clipbert_cli.store.environment._COMMIT_KEYS", at_once)
+    monkeypatch.setattr("clipbert_cli.store.environment._COMMIT_KEYS", 3)
     words = ["pack", made_data / "videos", disk / "store", "--workers", "0"]
     if add:
         first, *_ = sorted((made_data / "videos").iterdir())

@@ -92,13 +92,7 @@ def test_plain_lmdb_reads_what_pack_writes(store: Path, clips: dict[str, bytes])
         for name, data in clips.items():
             assert txn.get(name.encode()) == data
         manifest = json.loads(txn.get(b"/clipbert/manifest"))
-    assert manifest == {
-        "format": records.FORMAT,
-        "complete": True,
-        "kind": "video",
-        "items": len(clips),
-        "bytes": sum(map(len, clips.values())),
-    }
+    assert manifest == {"format": records.FORMAT, "kind": "video"}
 
 
 def test_a_media_record_is_used_in_place_of_probing(store: Path, clips: dict[str, bytes]) -> None:
@@ -215,7 +209,9 @@ def test_a_cut_off_store_is_refused_and_not_a_crash(part: float, store: Path) ->
 
 
 def test_an_unfinished_store_says_so(store: Path) -> None:
-    put(store, records.MANIFEST_KEY, records.manifest_record(kind="video", complete=False))
+    with lmdb.open(str(store), map_size=2**28, lock=False) as environment, environment.begin(write=True) as txn:
+        txn.delete(records.MANIFEST_KEY)
+    (store / "pack.journal").mkdir()
     with pytest.raises(StoreError, match="not complete"):
         open_media(store, kind="video")
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 from made_media import image, marked_frame, video
-from store_content import content, names, original_store
+from store_content import names, original_store
 
 from clipbert_cli.errors import PathError, StoreError
 from clipbert_cli.store.lmdb_store import open_media
@@ -20,13 +19,11 @@ def test_files_are_added_to_a_store(videos: Path, tmp_path: Path, clip: bytes) -
     more.mkdir()
     (more / "new.mp4").write_bytes(video(9))
     summary = pack_media([more], store, add=True)
-    new_bytes = len(open_media(store, kind="video").read("new"))
     assert summary.packed == 1
     source = open_media(store, kind="video")
     assert len(source) == 9
     assert source.packets("new") is not None
     del source  # LMDB allows one environment a process
-    assert json.loads(content(store)[b"/clipbert/manifest"])["items"] == 9
     assert names(store) == ["data.mdb"]
     longer = video(20)
     (more / "video3.mp4").write_bytes(longer)
@@ -37,7 +34,6 @@ def test_files_are_added_to_a_store(videos: Path, tmp_path: Path, clip: bytes) -
     assert open_media(store, kind="video").read("video3") == clip
     assert pack_media([more], store, add=True, on_duplicate="longest").packed == 1
     assert open_media(store, kind="video").read("video3") == longer
-    assert json.loads(content(store)[b"/clipbert/manifest"])["bytes"] == 7 * len(clip) + len(longer) + new_bytes
 
 
 def test_adding_needs_a_store_with_media_records_and_of_the_same_kind(videos: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from clipbert_cli.errors import StoreError
 from clipbert_cli.store.ingest import Transcode
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.verify import verify_store
 
 
 def test_an_interrupt_keeps_what_is_done_and_the_next_pack_goes_on(videos: Path, tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_a_second_pack_of_a_store_is_refused_while_the_first_runs(videos: Path, 
             process.kill()
 
 
-def test_a_killed_addition_is_not_finished_and_goes_on(videos: Path, tmp_path: Path) -> None:
+def test_a_killed_addition_leaves_a_whole_store_and_goes_on(videos: Path, tmp_path: Path) -> None:
     store, more = tmp_path / "store", tmp_path / "more"
     more.mkdir()
     for index in range(3):
@@ -120,9 +121,11 @@ def test_a_killed_addition_is_not_finished_and_goes_on(videos: Path, tmp_path: P
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "here\n"
+        with pytest.raises(StoreError, match="another pack"):
+            open_media(store, kind="video")
         process.kill()
-    with pytest.raises(StoreError, match="not complete"):
-        open_media(store, kind="video")
+    assert len(open_media(store, kind="video")) == 10
+    assert verify_store(store).wrong == ()
     summary = pack_media([more], store, add=True)
     assert (summary.packed, summary.resumed) == (3, 2)
     assert len(open_media(store, kind="video")) == 11
@@ -157,7 +160,7 @@ def test_a_full_disk_is_named_and_leaves_nothing_if_nothing_is_packed(limit: int
     assert names(tmp_path) == ["videos"]
 
 
-@pytest.mark.parametrize("commit_bytes", [1, 15_000, 10**9], ids=["every item", "a few items", "everything at once"])
+@pytest.mark.parametrize("commit_bytes", [1, 15_000], ids=["every item", "a few items"])
 def test_what_is_packed_when_the_disk_is_full_is_kept(commit_bytes: int, videos: Path, tmp_path: Path) -> None:
     pack_on_full_disk(videos, tmp_path / "store", limit=49_152, commit_bytes=commit_bytes)
     assert names(tmp_path) == [".store.unfinished", "videos"]
@@ -167,17 +170,14 @@ def test_what_is_packed_when_the_disk_is_full_is_kept(commit_bytes: int, videos:
     assert content(tmp_path / "store") == content(pack_media([videos], tmp_path / "undisturbed").store)
 
 
-@pytest.mark.parametrize("commit_bytes", [1, 10**9], ids=["every item", "everything at once"])
-def test_an_addition_on_a_full_disk_leaves_a_store_that_can_be_read(
-    commit_bytes: int, videos: Path, tmp_path: Path
-) -> None:
+def test_an_addition_on_a_full_disk_leaves_a_store_that_can_be_read(videos: Path, tmp_path: Path) -> None:
     store, more = tmp_path / "store", tmp_path / "more"
     more.mkdir()
     for index in range(12):
         (more / f"new{index:02}.mp4").write_bytes((videos / "video0.mp4").read_bytes())
     pack_media([videos], store)
     limit = (store / "data.mdb").stat().st_size + 40_000
-    pack_on_full_disk(more, store, limit=limit, commit_bytes=commit_bytes, add=True)
+    pack_on_full_disk(more, store, limit=limit, commit_bytes=1, add=True)
     held = len(open_media(store, kind="video"))
     assert 8 < held < 20
     summary = pack_media([more], store, add=True)

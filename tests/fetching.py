@@ -5,7 +5,9 @@ import random
 from clipbert_cli.assets.catalog import FileEntry
 from clipbert_cli.assets.connection import RetryPolicy
 
-QUICK = RetryPolicy(connect=2, read=0.5, attempts=3, backoff=0.01)
+# Not a short limit of silence: on a loaded machine a server may need more than a second for its answer, and the bytes
+# that it sends after the client has left are lost.
+QUICK = RetryPolicy(connect=30, read=30, attempts=3, backoff=0.01)
 BODY = random.Random(1).randbytes(3_000_000)
 
 

@@ -19,7 +19,7 @@ from typing import Literal
 
 from clipbert_cli.assets.catalog import AssetPart
 from clipbert_cli.assets.check_file import FetchedFile, WrongContentError
-from clipbert_cli.assets.connection import Unreached, UnreachedError
+from clipbert_cli.assets.connection import UnreachedError
 from clipbert_cli.assets.convert.record_writer import OutputCount, RecordWriter
 from clipbert_cli.assets.convert.registry import run_converter
 from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedFile, PlannedPart
@@ -35,7 +35,7 @@ class PartResult:
 
     complete: the part can be used. partial: something failed and can be tried again. manual: no source gave a file that
     the user can fetch by hand. `hint` says what to do where the same command would fail again. `unreached` has the
-    hosts to which no connection was made, with the reasons, if nothing else keeps the part from being complete.
+    hosts to which no connection was made, if no host at all was reached and nothing else is missing.
     """
 
     name: str
@@ -47,7 +47,7 @@ class PartResult:
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     hint: str | None = None
-    unreached: dict[str, Unreached] = field(default_factory=dict)
+    unreached: list[str] = field(default_factory=list)
 
     def fail(self, exc: ClipbertError | OSError, prefix: str = "") -> None:
         """Record why files that are all here do not make the part."""
@@ -108,8 +108,8 @@ def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -
         _remove_empty(file.target.parent, plan.layout.data)
     for result in results.values():
         # Where another host has answered, the reason is not this machine's network but the host itself.
-        if fetcher.has_connected and any(why is not Unreached.NO_NETWORK for why in result.unreached.values()):
-            result.unreached = {}
+        if fetcher.has_connected:
+            result.unreached = []
         elif result.unreached:
             result.state = "partial"
     return list(results.values())
@@ -184,9 +184,8 @@ def _complete_part(
                 result.warnings += fetched.warnings
     if no_source or failures:
         result.errors = [_describe(exc) for exc in failures]
-        unreached = [exc.hosts for exc in failures if isinstance(exc, UnreachedError)]
-        if len(unreached) == len(failures):
-            result.unreached = {host: why for hosts in unreached for host, why in hosts.items()}
+        if all(isinstance(exc, UnreachedError) for exc in failures):
+            result.unreached = [host for exc in failures if isinstance(exc, UnreachedError) for host in exc.hosts]
         result.state = "manual" if no_source and planned.part.manual else "partial"
         return result
     result.warnings += left_out

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import errno
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from clipbert_cli.assets.check_file import SourceRefusedError
@@ -17,26 +15,14 @@ if TYPE_CHECKING:
     import httpx
 
 
-class Unreached(StrEnum):
-    """Why no connection to a host was made."""
-
-    NO_NETWORK = "this machine has no network"
-    NO_NAME = "its name was not found"
-    NO_ANSWER = "it did not answer"
-
-
 class UnreachedSourceError(SourceRefusedError):
     """No connection to the host of a source was made."""
 
-    def __init__(self, message: str, why: Unreached) -> None:
-        super().__init__(message)
-        self.why = why
-
 
 class UnreachedError(DownloadError):
-    """No connection to any host that may have a file was made; `hosts` says why."""
+    """No connection to any of the `hosts` that may have a file was made."""
 
-    def __init__(self, message: Sequence[str], hosts: Mapping[str, Unreached]) -> None:
+    def __init__(self, message: Sequence[str], hosts: Sequence[str]) -> None:
         super().__init__(message)
         self.hosts = hosts
 
@@ -44,14 +30,13 @@ class UnreachedError(DownloadError):
 class InterruptedDownload(Exception):  # noqa: N818
     """The connection ended early or was never made; the same source may continue after `wait` seconds.
 
-    Args:
-        unreached: why no connection was made, so that other files of this host would not come either.
+    `is_unreached` says that no connection was made.
     """
 
-    def __init__(self, message: str, *, wait: float = 0.0, unreached: Unreached | None = None) -> None:
+    def __init__(self, message: str, *, wait: float = 0.0, is_unreached: bool = False) -> None:
         super().__init__(message)
         self.wait = wait
-        self.unreached = unreached
+        self.is_unreached = is_unreached
 
 
 @dataclass(frozen=True)
@@ -124,37 +109,12 @@ def describe(exc: Exception) -> str:
     return f"{type(exc).__name__}: {exc}".removesuffix(": ")
 
 
-_NO_ROUTE = (errno.ENETUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL)
-
-
 def failure_of(exc: httpx.TransportError) -> UnreachedSourceError | InterruptedDownload:
-    """Return what a failure of the connection means: another try may help, or none will.
-
-    No other try helps where the host's name does not exist or this machine has no network.
-    """
+    """Return what a failure of the connection means: another try may help or, where the host has no name, none will."""
     import httpx
 
-    message = describe(exc)
-    cause = next((link for link in with_causes(exc) if isinstance(link, OSError)), None)
-    if isinstance(cause, socket.gaierror) and cause.errno == socket.EAI_NONAME:
-        return UnreachedSourceError(message, Unreached.NO_NAME)
-    is_without_route = isinstance(cause, socket.gaierror) or getattr(cause, "errno", 0) in _NO_ROUTE
-    if is_without_route and not _has_network():
-        return UnreachedSourceError(f"{message}; {Unreached.NO_NETWORK}", Unreached.NO_NETWORK)
-    if not isinstance(exc, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-        return InterruptedDownload(message)
-    is_unnamed = isinstance(cause, socket.gaierror)
-    return InterruptedDownload(message, unreached=Unreached.NO_NAME if is_unnamed else Unreached.NO_ANSWER)
-
-
-def _has_network() -> bool:
-    """Return whether this machine has a route to other machines. Nothing is sent."""
-    # Addresses that are reserved for documentation: a UDP socket that connects to them only looks up the route.
-    for family, address in ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")):
-        try:
-            with socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((address, 9))
-        except OSError:
-            continue
-        return True
-    return False
+    cause = next((link for link in with_causes(exc) if isinstance(link, socket.gaierror)), None)
+    if cause is not None and cause.errno == socket.EAI_NONAME:
+        return UnreachedSourceError(describe(exc))
+    never_made = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
+    return InterruptedDownload(describe(exc), is_unreached=isinstance(exc, never_made))

@@ -84,10 +84,6 @@ class Fetcher:
         self._client = new_client(self.policy)
         self.has_connected = False
         self._said: set[tuple[str, str]] = set()
-        self._waiting: list[str] = []
-        # Hosts to which no connection could be made, with the reason.
-        self._unreachable: dict[str, str] = {}
-        self._lock = threading.Lock()
 
     def close(self) -> None:
         self._client.close()
@@ -104,7 +100,7 @@ class Fetcher:
         if file.target.exists():
             return None
         failures: list[SourceRefusedError] = []
-        lines, hosts = [f"{file.name}: no source gave the file"], {}
+        lines = [f"{file.name}: no source gave the file"]
         sources = sources_of(file.name, file.entry, self.mirror)
         for source in sources:
             try:
@@ -112,16 +108,13 @@ class Fetcher:
             except SourceRefusedError as exc:
                 failures.append(exc)
                 lines.append(f"  {source}: {exc}")
-                if isinstance(exc, UnreachedSourceError):
-                    hosts[host_of(source)] = exc.why
-                # The failure of the last source is part of the error.
-                if len(failures) < len(sources):
-                    message = f"{file.name}: {source}: {exc}; trying the next source"
-                    self._say(message, waits=isinstance(exc, UnreachedSourceError))
+                # The failure of the last source is part of the error. Without a network all sources fail alike.
+                if len(failures) < len(sources) and (self.has_connected or not isinstance(exc, UnreachedSourceError)):
+                    self.progress.say(f"{file.name}: {source}: {exc}; trying the next source")
             finally:
                 self.progress.end(file.name)
         if failures and all(isinstance(failure, UnreachedSourceError) for failure in failures):
-            raise UnreachedError(lines, hosts)
+            raise UnreachedError(lines, [host_of(source) for source in sources])
         raise DownloadError(lines if failures else [*lines, "  the catalogue knows no source"])
 
     def check(self, file: PlannedFile, path: Path, source: FileSource | Path) -> FetchedFile:
@@ -159,48 +152,25 @@ class Fetcher:
                 # bytes per connection would be without end, too.
                 expected, ended = self.policy.lowest_rate * (time.monotonic() - ended), time.monotonic()
                 failures = 1 if partial.size - before > expected else failures + 1
-                # Where another file has found the host unreachable, one try says whether it still is.
-                if exc.unreached and (known := self._unreachable.get(host_of(source))):
-                    raise UnreachedSourceError(known, exc.unreached) from None
+                # Without a network every host, file and try would meet the same failure.
+                if exc.is_unreached and not self.has_connected:
+                    raise UnreachedSourceError(str(exc)) from None
                 if failures >= self.policy.attempts:
-                    reason = f"{exc} ({failures} times in a row)"
-                    if exc.unreached is None:
-                        raise SourceRefusedError(reason) from None
-                    self._unreachable[host_of(source)] = reason
-                    raise UnreachedSourceError(reason, exc.unreached) from None
+                    kind = UnreachedSourceError if exc.is_unreached else SourceRefusedError
+                    raise kind(f"{exc} ({failures} times in a row)") from None
                 pause = min(max(exc.wait, self.policy.backoff * 2 ** (failures - 1)), self.policy.longest_wait)
                 if partial.size <= before:
-                    self._say_once(host_of(source), f"{exc}; trying again", waits=exc.unreached is not None)
+                    self._say_once(host_of(source), f"{exc}; trying again")
                 if self.stop.wait(pause):
                     raise StoppedError from None
             else:
                 return
 
-    def _say_once(self, host: str, message: str, *, waits: bool) -> None:
+    def _say_once(self, host: str, message: str) -> None:
         """Report a failure of a host. The files that come from it, and each further try, meet the same failure."""
-        with self._lock:
-            is_first, is_new = not self._said, (host, message) not in self._said
+        if (host, message) not in self._said:
             self._said.add((host, message))
-        if is_new:
-            self._say(f"{host}: {message}", waits=waits and not is_first)
-
-    def _say(self, message: str, *, waits: bool) -> None:
-        """Report a failure, and one that `waits` only when any host has answered: without one, all fail alike."""
-        with self._lock:
-            waits = waits and not self.has_connected
-            if waits:
-                self._waiting.append(message)
-        if not waits:
-            self.progress.say(message)
-
-    def _note_connection(self, host: str) -> None:
-        """Note that a host has answered, and report what has waited for that."""
-        with self._lock:
-            self.has_connected = True
-            self._unreachable.pop(host, None)
-            messages, self._waiting = self._waiting, []
-        for message in messages:
-            self.progress.say(message)
+            self.progress.say(f"{host}: {message}")
 
     def _connect(self, source: FileSource, file: PlannedFile, partial: PartialFile) -> None:
         """Send one request and append its body to `partial`.
@@ -219,7 +189,7 @@ class Fetcher:
                 headers["If-Range"] = partial.validator
         try:
             with open_file(self._client, url, headers) as response:
-                self._note_connection(host_of(source))
+                self.has_connected = True
                 total = _accept(response, source, file, partial)
                 expected = total or file.entry.expected_bytes
                 limit = _limit(file.entry) if total is None else None

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.request import getproxies
 
 from clipbert_cli.commands.terminal import error, note, print_result, warn
-from clipbert_cli.printable import plural
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
@@ -157,7 +156,7 @@ def show_results(
         products = ", ".join(map(str, plan.layout.products(result.part)[:1]))
         print_result(f"{result.state:9} {result.name:26} {products}")
     if offline:
-        _show_unreached(plan, offline, command)
+        _show_unreached(offline, command)
     partial = [result for result in results if result.state == "partial" and not result.unreached]
     for result in partial:
         error(f"{result.name} is not complete", *_lines(result.errors), hint=result.hint)
@@ -173,31 +172,18 @@ def show_results(
             note(f"next: clipbert pack {plan.layout.folder(part)} {store}")
 
 
-def _show_unreached(plan: DownloadPlan, offline: Sequence[PartResult], command: str) -> None:
+def _show_unreached(offline: Sequence[PartResult], command: str) -> None:
     """Print the one reason why no connection was made, for all parts."""
-    from clipbert_cli.assets.connection import Unreached
-
-    hosts = {host: why for result in offline for host, why in result.unreached.items()}
-    proxies = sorted(f"{name.upper()}_PROXY" for name in getproxies() if name != "no")
-    first = next(iter(hosts))
-    named = ", ".join([*list(hosts)[:2], *(["..."] if len(hosts) > 2 else [])])
-    none, named = (f"none of {len(hosts)} hosts was", f" ({named})") if len(hosts) > 1 else (f"{first} was not", "")
-    advice = f"test with curl -I https://{first} (a proxy: HTTPS_PROXY), then"
-    if set(hosts.values()) == {Unreached.NO_NETWORK}:
-        message = f"no network: {plural(len(offline), 'part')} of {len(plan.parts)} could not be downloaded"
-        advice = "connect this machine, then"
-    elif proxies:
-        message = f"no network, or the proxy is down: {none} reached{named}"
-        advice = f"check {' and '.join(proxies)}, then"
-    elif Unreached.NO_ANSWER in hosts.values():
-        message = f"no network, or a proxy is needed: {none} reached{named}"
-    else:
-        message = f"no network, or no name service: {none} found{named}"
-    other = "give files: --source FOLDER"
-    # A single host may be gone for ever.
-    if len(hosts) == 1 and (by_hand := [result.name for result in offline if result.part.manual]):
-        other = f"by hand: clipbert assets ls {shlex.join(by_hand)}"
-    error(message, hint=f"{advice} run again: {command}; or {other}")
+    hosts = list(dict.fromkeys(host for result in offline for host in result.unreached))
+    named = ", ".join([*hosts[:2], *(["..."] if len(hosts) > 2 else [])])
+    proxies = " and ".join(sorted(f"{name.upper()}_PROXY" for name in getproxies() if name != "no"))
+    check = f"check {proxies}" if proxies else f"test with curl -I https://{hosts[0]} (a proxy: HTTPS_PROXY)"
+    by_hand = shlex.join(result.name for result in offline if result.part.manual)
+    other = f"by hand: clipbert assets ls {by_hand}" if by_hand else "give files: --source FOLDER"
+    error(
+        f"no network, or a proxy is {'down' if proxies else 'needed'}: no host was reached ({named})",
+        hint=f"{check}, then run again: {command}; or {other}",
+    )
 
 
 def _other_ways(partial: Sequence[PartResult], command: str) -> list[str]:

@@ -26,9 +26,7 @@ def check_not_being_written(store: Path, *, has_manifest: bool) -> None:
     if is_locked(store / _LOCK_FILE):
         raise _is_being_written(store, lock_owner(store / _LOCK_FILE))
     if (store / _JOURNAL).exists() and not has_manifest:
-        raise StoreError(
-            f"{store} is not complete: its pack was stopped", hint="run that clipbert pack command again"
-        )
+        raise StoreError(f"{store} is not complete: its pack was stopped", hint="run that clipbert pack command again")
 
 
 def _is_being_written(store: Path, owner: str) -> StoreError:

@@ -5,13 +5,12 @@ import sys
 import time
 from contextlib import suppress
 
-import httpx
 import pytest
 from fetching import BODY, entry
 from running import can_be_without_network
 
 from clipbert_cli.assets.check_file import SourceRefusedError
-from clipbert_cli.assets.connection import Pace, RetryPolicy, Unreached, failure_of
+from clipbert_cli.assets.connection import Pace, RetryPolicy
 from clipbert_cli.errors import DownloadError
 
 SMALL = BODY[:20_000]
@@ -147,11 +146,3 @@ def test_without_a_network_nothing_is_tried_again(target):
     lines = done.stdout.splitlines()
     assert len(lines) == 5
     assert all("in a row" not in line for line in lines)
-    assert all(line.endswith("; this machine has no network") for line in lines[2:])
-
-
-def test_a_failure_inside_this_machine_is_tried_again():
-    """A server on this machine may just be starting."""
-    error = httpx.ConnectError("refused")
-    error.__cause__ = ConnectionRefusedError(111, "Connection refused")
-    assert failure_of(error).unreached is Unreached.NO_ANSWER

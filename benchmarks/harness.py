@@ -145,7 +145,7 @@ def machine() -> str:
 def make_demo_data(folder: Path, *, train: int, val: int = 2, test: int = 1) -> None:
     """Write the demo's videos and annotations, so many videos per split, and pack the videos into `vis_db`."""
     from clipbert_cli.assets.demo_media import write_demo_media
-    from clipbert_cli.store.pack import pack_media
+    from clipbert_cli.store.packing import pack_media
 
     write_demo_media(folder, videos={"train": train, "val": val, "test": test}, seed=1, progress=lambda: None)
     pack_media([folder / "videos"], folder / "vis_db", kind="video")

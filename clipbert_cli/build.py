@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from clipbert_cli.media.backend import Decoder
     from clipbert_cli.media.sampling import ClipSampling
     from clipbert_cli.model.clipbert import ClipBert
-    from clipbert_cli.model.weights.load import LoadReport, Part
+    from clipbert_cli.model.weights.transfer import LoadReport, Part
     from clipbert_cli.recipe.schema import Recipe
     from clipbert_cli.runs.folder import RunFolder
     from clipbert_cli.runtime.distributed import World

@@ -26,7 +26,7 @@ Kind = Literal["video", "image"]
 """The kinds of media. An image is treated as one clip of one frame."""
 
 OnDuplicate = Literal["error", "first", "longest"]
-"""The choice of `pack` among several files of one media id; `store/pack.py` describes it."""
+"""The choice of `pack` among several files of one media id; `store/packing.py` describes it."""
 
 Place = Literal["start", "middle", "end"]
 """Where a single clip of a video is taken."""

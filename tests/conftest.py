@@ -146,7 +146,7 @@ def clipbert_process() -> Iterator[ClipbertProcess]:
 @pytest.fixture(scope="session")
 def made_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's data in its smallest form: 8 + 3 + 4 videos, packed. Not to be changed."""
-    from clipbert_cli.store.pack import pack_media
+    from clipbert_cli.store.packing import pack_media
 
     folder = tmp_path_factory.mktemp("made")
     write_demo_media(folder, videos={"train": 8, "val": 3, "test": 4}, seed=1, progress=lambda: None)

@@ -33,7 +33,7 @@ from clipbert_cli.files import remove
 from clipbert_cli.recipe.settings import all_settings
 from clipbert_cli.recipe.shipped import shipped_folder, shipped_names
 from clipbert_cli.store import records
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 
 SECONDS = 60
 """The time in which a command must end on a machine with other work; `benchmarks/refused.py` measures it alone."""

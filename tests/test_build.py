@@ -17,7 +17,7 @@ from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarise
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.train.plan import training_facts
 from clipbert_cli.train.setup import prepare_training
 

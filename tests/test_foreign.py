@@ -36,7 +36,7 @@ from clipbert_cli.model.description import read_description
 from clipbert_cli.model.hf_files import read_vision_model
 from clipbert_cli.model.weights.weight_files import read_index, read_safetensors
 from clipbert_cli.recipe.load import load_recipe
-from clipbert_cli.report.report import run_facts
+from clipbert_cli.report.results_page import run_facts
 from clipbert_cli.runs import export
 from clipbert_cli.runs.checkpoint import damage
 from clipbert_cli.runs.folder import RunFolder

@@ -77,7 +77,7 @@ MAY_IMPORT = {
 }
 # The modules outside of recipe/ and commands/ that see a whole recipe; all others receive their own section.
 SEES_THE_RECIPE = {
-    *("build", "splits", "contradictions", "runs.export", "report.report", "report.preview"),
+    *("build", "splits", "contradictions", "runs.export", "report.results_page", "report.data_page"),
     *("train.setup", "train.resume", "train.training", "train.session"),
     *("infer.trained", "infer.made_by", "infer.asking", "infer.ranking"),
 }
@@ -240,7 +240,7 @@ def test_a_broken_rule_is_seen(module, source):
             "from clipbert_cli.recipe.schema import DataConfig\nfrom clipbert_cli.recipe import schema",
         ),
         ("runtime.distributed", "import torch.distributed as dist\nif dist.rank == 0: pass"),
-        ("commands.pack", "def pack():\n    import torch\n    from clipbert_cli.store.pack import pack"),
+        ("commands.pack", "def pack():\n    import torch\n    from clipbert_cli.store.packing import pack"),
         ("model.hf_encoder", "def f():\n    from transformers import AutoModel"),
         ("commands.app", "from clipbert_cli import __version__\napp.add_typer(x)"),
         ("loading.loader", "from . import order\nfrom .order import OrderedBatches"),

@@ -18,7 +18,7 @@ from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import OutputError
 from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.score_folder import SCORES, STATE, UNFINISHED, ScoreFolder, Scoring
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.train.logs import JsonLines
 from clipbert_cli.train.trackers import KINDS as TRACKERS
 from clipbert_cli.types import Example, Prediction, PredictionKey

@@ -153,7 +153,7 @@ def _check_original(path: Path) -> None:
 def _pack(plan: DownloadPlan, results: list[PartResult]) -> None:
     """Pack complete media that have no store yet, and note it in their results."""
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.store.pack import pack_media
+    from clipbert_cli.store.packing import pack_media
 
     for result in results:
         store = plan.layout.store(result.part)

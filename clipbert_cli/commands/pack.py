@@ -20,7 +20,7 @@ from clipbert_cli.types import Kind, MediaIds, OnDuplicate
 if TYPE_CHECKING:
     from clipbert_cli.store.gpu_share import GpuShare
     from clipbert_cli.store.ingest import Transcode
-    from clipbert_cli.store.pack import PackSummary
+    from clipbert_cli.store.packing import PackSummary
 
 WorkersOption = Annotated[
     int | None,
@@ -112,7 +112,7 @@ def pack(
     from clipbert_cli.media.ffmpeg import MAX_PIXELS
     from clipbert_cli.store.gpu_share import share_of
     from clipbert_cli.store.lmdb_store import open_store
-    from clipbert_cli.store.pack import pack_media
+    from clipbert_cli.store.packing import pack_media
 
     settings = _transcode(transcode)
     with counting("packing", "files") as show:

@@ -51,7 +51,7 @@ def preview(
         )
     refuse_other_ending(output, PAGE, what="the page")
     from clipbert_cli.recipe.load import load_recipe
-    from clipbert_cli.report.preview import preview_media, preview_split
+    from clipbert_cli.report.data_page import preview_media, preview_split
     from clipbert_cli.splits import files_of
 
     show_logs()

@@ -58,7 +58,7 @@ def report_page(
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
     refuse_other_ending(output, PAGE, what="the page")
     from clipbert_cli.infer.made_by import older_than_best, read_meta, recipe_and_split, refuse_other_task
-    from clipbert_cli.report.report import Predicted, made_facts, write_report
+    from clipbert_cli.report.results_page import Predicted, made_facts, write_report
     from clipbert_cli.splits import files_of
 
     show_logs()

@@ -21,7 +21,7 @@ from clipbert_cli.model.hf_files import VisionModel, read_vision_model
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import original
 from clipbert_cli.model.weights.head_rows import HeadRows
-from clipbert_cli.model.weights.load import LoadReport, Part, expect_format, explain, load_weights, match
+from clipbert_cli.model.weights.transfer import LoadReport, Part, expect_format, explain, load_weights, match
 from clipbert_cli.model.weights.vision import load_vision_model
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, WEIGHTS_FILE, check_finite, read_weights
 from clipbert_cli.recipe.schema import ModelConfig

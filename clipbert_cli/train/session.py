@@ -16,7 +16,7 @@ from clipbert_cli import __version__
 from clipbert_cli.build import Evaluation
 from clipbert_cli.infer.predict import Predictor
 from clipbert_cli.model.pretrained import save_pretrained
-from clipbert_cli.model.weights.load import load_weights
+from clipbert_cli.model.weights.transfer import load_weights
 from clipbert_cli.runs.checkpoint import (
     mark_best,
     remove_old_checkpoints,

@@ -22,7 +22,7 @@ from clipbert_cli.loading.loader import BatchLoader
 from clipbert_cli.memory import memory_advice
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.flops import ForwardCost, forward_cost
-from clipbert_cli.model.weights.load import LoadReport
+from clipbert_cli.model.weights.transfer import LoadReport
 from clipbert_cli.recipe.load import dump_recipe
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import saved_steps, set_aside

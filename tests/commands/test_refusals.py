@@ -19,7 +19,7 @@ from store_content import original_store
 from clipbert_cli.files import lock
 from clipbert_cli.store import records
 from clipbert_cli.store.ingest import Transcode
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 
 
 def refuse(clipbert: Clipbert, where: Path, command: str, message: str) -> None:

@@ -24,7 +24,7 @@ from clipbert_cli.media.dali.mp4 import write_mp4
 from clipbert_cli.media.dali.pipeline import DaliDecoder
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.text.annotations import group_by_media
 from clipbert_cli.types import Batch, Example, Kind, Texts
 

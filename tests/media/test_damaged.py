@@ -15,7 +15,7 @@ from clipbert_cli.errors import DecodeError
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.images import decode_image
 from clipbert_cli.media.probe import probe_video
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.types import Kind
 
 FRAMES, LIMIT_S = 48, 10.0

@@ -16,7 +16,7 @@ from clipbert_cli.errors import DecodeError, StoreError
 from clipbert_cli.loading.dataset import FailedItem, GroupDataset, Item, MediaSettings, Position, load_clips
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.store.lmdb_store import open_media, open_store
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.verify import scan_store, verify_store
 from clipbert_cli.types import Example, Group
 

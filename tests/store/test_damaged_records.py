@@ -19,7 +19,7 @@ from clipbert_cli.media.images import ProbedImage
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import open_media, open_store
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.records import info_key, packets_key
 from clipbert_cli.store.verify import verify_store
 

@@ -18,7 +18,7 @@ from clipbert_cli.loading.dataset import MediaSettings, load_clips
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.source import MediaSource
 
 RATE = Fraction(5)

@@ -20,7 +20,7 @@ from clipbert_cli.runtime.distributed import World
 from clipbert_cli.store import gpu_share
 from clipbert_cli.store.gpu_share import GpuShare, share_of, suited
 from clipbert_cli.store.lmdb_store import open_media, open_store
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 
 FULL_RANGE = {"codec": "libx264", "pix_fmt": "yuvj420p"}
 

@@ -22,7 +22,7 @@ from clipbert_cli.errors import ClipbertError, DecodeError, PathError, StoreErro
 from clipbert_cli.media.probe import ProbedVideo, probe_video
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.source import MediaSource
 
 

@@ -15,7 +15,7 @@ from clipbert_cli.errors import StoreError
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.store.lmdb_store import LmdbStore, open_media
 from clipbert_cli.store.near_misses import fix, near_misses
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.records import MANIFEST_KEY
 from clipbert_cli.store.source import MediaBytes, MediaFolder
 from clipbert_cli.store.verify import scan_store

@@ -10,7 +10,7 @@ from store_content import names, original_store
 
 from clipbert_cli.errors import PathError, StoreError
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 
 
 def test_files_are_added_to_a_store(videos: Path, tmp_path: Path, clip: bytes) -> None:

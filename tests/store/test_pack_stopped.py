@@ -16,7 +16,7 @@ from store_content import content, names
 from clipbert_cli.errors import StoreError
 from clipbert_cli.store.ingest import Transcode
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.verify import verify_store
 
 
@@ -36,7 +36,7 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_pack_goes_on(videos: Path,
 WAITING = """
 import sys, time
 from pathlib import Path
-from clipbert_cli.store import pack as packing
+from clipbert_cli.store import packing
 from clipbert_cli.store import environment as store_writer
 where = sys.argv[3]
 store_writer._COMMIT_KEYS = 1
@@ -134,7 +134,7 @@ def test_a_killed_addition_leaves_a_whole_store_and_goes_on(videos: Path, tmp_pa
 FULL_DISK = """
 import resource, sys
 from pathlib import Path
-from clipbert_cli.store import pack as packing
+from clipbert_cli.store import packing
 from clipbert_cli.store import environment as store_writer
 from clipbert_cli.errors import OutputError
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
@@ -189,7 +189,7 @@ def test_an_addition_on_a_full_disk_leaves_a_store_that_can_be_read(videos: Path
 KILLED = """
 import sys
 from pathlib import Path
-from clipbert_cli.store import pack as packing
+from clipbert_cli.store import packing
 from clipbert_cli.store import environment as store_writer
 store_writer._COMMIT_KEYS = 1
 print("here", flush=True)

@@ -21,7 +21,7 @@ from clipbert_cli.media.sampling import ClipSampling, segment_info, select
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.splits import read_split
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.text.fields import Record, RecordError
 from clipbert_cli.train.setup import prepare_training
 from clipbert_cli.types import FixedSampling, Segment, VideoInfo

@@ -16,7 +16,7 @@ from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import open_media, open_store
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.sampled_clips import contact_sheet
 from clipbert_cli.store.verify import scan_store, verify_store
 

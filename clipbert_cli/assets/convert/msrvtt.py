@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.assets.convert import raw_files
-from clipbert_cli.assets.convert.answers import answer_vocabulary, read_vocabulary
+from clipbert_cli.assets.convert.answer_lists import answer_vocabulary, read_vocabulary
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 

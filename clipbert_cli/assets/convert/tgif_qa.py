@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.assets.convert.answers import answer_vocabulary
+from clipbert_cli.assets.convert.answer_lists import answer_vocabulary
 from clipbert_cli.assets.convert.raw_files import find, find_optional, read_records, read_table, share
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
-from clipbert_cli.assets.convert.answers import normalize_answer
+from clipbert_cli.assets.convert.answer_lists import normalize_answer
 from clipbert_cli.assets.convert.coco import TRAINING, coco_number, karpathy_split
 from clipbert_cli.assets.convert.raw_files import find, find_optional, read_list, share, stem, stream_records
 from clipbert_cli.assets.convert.record_writer import RecordWriter

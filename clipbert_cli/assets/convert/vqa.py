@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.assets.convert.answers import normalize_answer, read_vocabulary
+from clipbert_cli.assets.convert.answer_lists import normalize_answer, read_vocabulary
 from clipbert_cli.assets.convert.coco import karpathy_split
 from clipbert_cli.assets.convert.raw_files import Record, find, find_optional, read_list
 from clipbert_cli.assets.convert.record_writer import RecordWriter

@@ -11,7 +11,7 @@ import torch
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, fitted
 from clipbert_cli.model.weights.formats import UNUSED
-from clipbert_cli.model.weights.load import MISSING, OTHER_SHAPES, UNEXPECTED, LoadReport, explain, other_shape
+from clipbert_cli.model.weights.transfer import MISSING, OTHER_SHAPES, UNEXPECTED, LoadReport, explain, other_shape
 from clipbert_cli.model.weights.weight_files import check_finite, read_weights
 
 IGNORED = {

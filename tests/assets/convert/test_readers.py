@@ -25,7 +25,7 @@ from originals import (
 from readers import FILES, VOCABULARIES
 
 from clipbert_cli.assets.catalog import load_catalog
-from clipbert_cli.assets.convert.answers import normalize_answer
+from clipbert_cli.assets.convert.answer_lists import normalize_answer
 from clipbert_cli.assets.convert.raw_files import share
 from clipbert_cli.assets.convert.registry import CONVERTERS, part_of
 

@@ -13,7 +13,7 @@ from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.freezing import freeze
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import DETECTOR, OTHER_HEAD, TIED, UNUSED, recognise
-from clipbert_cli.model.weights.load import load_weights
+from clipbert_cli.model.weights.transfer import load_weights
 from clipbert_cli.recipe.load import load_recipe
 
 pytestmark = pytest.mark.golden

@@ -15,7 +15,7 @@ from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import OUTPUT_LAYERS, HeadSpec
 from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
-from clipbert_cli.model.weights.load import LoadReport, load_weights
+from clipbert_cli.model.weights.transfer import LoadReport, load_weights
 
 COLOURS = ("red", "green", "blue", "white", "black")
 PETS = ("cat", "dog", "fish", "bird", "hamster")

@@ -12,7 +12,7 @@ from transformers import ResNetConfig, TvpConfig, TvpForVideoGrounding, TvpModel
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.hf_encoder import quiet_transformers
-from clipbert_cli.model.weights.load import load_weights
+from clipbert_cli.model.weights.transfer import load_weights
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig, VisualConfig
 
 SIZES = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from clipbert_cli.assets.convert import raw_files
 from clipbert_cli.errors import AnnotationError, WeightsError
 from clipbert_cli.model.clipbert import ClipBert
-from clipbert_cli.model.weights.load import load_weights
+from clipbert_cli.model.weights.transfer import load_weights
 
 # What does not fit
 

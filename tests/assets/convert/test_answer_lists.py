@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipbert_cli.assets.convert.answers import CONTRACTIONS, normalize_answer
+from clipbert_cli.assets.convert.answer_lists import CONTRACTIONS, normalize_answer
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.pretrained import save_pretrained
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import DETECTOR, IMAGE_CLASSIFIER, OTHER_HEAD, OTHER_PART, TIED, UNUSED
-from clipbert_cli.model.weights.load import load_weights
+from clipbert_cli.model.weights.transfer import load_weights
 
 
 def assert_equal(model: ClipBert, source: ClipBert, names: tuple[str, ...]) -> None:

@@ -23,7 +23,7 @@ from clipbert_cli.media.images import decode_image
 from clipbert_cli.store import records
 from clipbert_cli.store.ingest import Candidate, Ingested, Transcode, ingest
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.pack import pack_media
+from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.verify import verify_store
 
 
@@ -376,14 +376,14 @@ def ingest_or_crash(candidate: Candidate) -> Ingested:
 
 
 def test_packing_loads_no_torch() -> None:
-    code = "import sys, clipbert_cli.store.pack, clipbert_cli.store.lmdb_store; sys.exit('torch' in sys.modules)"
+    code = "import sys, clipbert_cli.store.packing, clipbert_cli.store.lmdb_store; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
 TINY = """
 import sys
 from pathlib import Path
-from clipbert_cli.store import pack as packing
+from clipbert_cli.store import packing
 packing.pack_media([Path(sys.argv[1])], Path(sys.argv[2]), kind="image")
 print(int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))))
 """

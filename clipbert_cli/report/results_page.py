@@ -13,8 +13,8 @@ from clipbert_cli.infer.made_by import MadeBy
 from clipbert_cli.infer.score import Joined, join
 from clipbert_cli.report import predictions
 from clipbert_cli.report.charts import Chart, Series, line_chart
+from clipbert_cli.report.data_page import described
 from clipbert_cli.report.page import count, interval, write_page
-from clipbert_cli.report.preview import described
 from clipbert_cli.report.thumbnails import Thumbnails
 from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.curves import Panel, Records, panels

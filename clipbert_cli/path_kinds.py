@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 import re
+import shlex
 import stat
 from collections import deque
 from dataclasses import dataclass
@@ -248,7 +249,7 @@ SOURCES = _expected(
 )
 A_MEDIA_FILE = _expected(
     "a media file is expected",
-    "check the name, or change to the folder that holds the file",
+    "check the name; FOLDER/* stands for all files of a folder",
     *(PathKind.MEDIA_FILE, PathKind.EMPTY_FILE, PathKind.FILE),
 )
 PREDICTIONS = _expected(
@@ -258,7 +259,7 @@ PREDICTIONS = _expected(
 )
 A_RECIPE = _expected(
     "a recipe is expected",
-    "clipbert recipes ls lists the shipped recipes by their names",
+    "clipbert recipes ls lists the shipped ones; your own begins with: clipbert recipes copy NAME mine.yaml",
     # A name may be that of a shipped recipe, and a mapping in JSON is YAML as well.
     *(PathKind.RECIPE, PathKind.JSON, PathKind.EMPTY_FILE, PathKind.FILE, PathKind.NOTHING),
 )
@@ -297,4 +298,8 @@ def unlike(
     says = f"{name} is {address(path) or path}, {what or found}" if name else f"{path} is {found}"
     if found.kind is PathKind.NOTHING and not name:
         says = f"{path} does not exist"
+    if found.kind is PathKind.ADDRESS:
+        hint = hint or f"download it first, for example: curl -LO {shlex.quote(address(path) or '')}"
+    if found.kind is PathKind.ARCHIVE:
+        hint = hint or "unpack it first, and name the folder"
     return (UsageError if name else PathError)(f"{says}: {expected.sentence}", hint=hint or expected.hint)

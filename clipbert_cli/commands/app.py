@@ -27,7 +27,7 @@ from clipbert_cli.commands.runs import runs_app
 from clipbert_cli.commands.search import search
 from clipbert_cli.commands.store import store_app
 from clipbert_cli.commands.terminal import drop_output, error, open_streams
-from clipbert_cli.commands.usage import refuse_misread, usage_error
+from clipbert_cli.commands.usage import refuse_wrong_usage, usage_error
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.memory import is_out_of_memory, memory_full
 from clipbert_cli.printable import Lines
@@ -41,7 +41,7 @@ class ClipbertGroup(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         # The messages repeat what was typed, which the parser does not keep.
         ctx.meta["words"] = tuple(args)
-        refuse_misread(self, args)
+        refuse_wrong_usage(self, args)
         return super().parse_args(ctx, args)
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:

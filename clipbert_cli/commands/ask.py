@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.checks import refuse_unquoted
 from clipbert_cli.commands.terminal import doing, note, print_json, print_table, show_logs, warn
 from clipbert_cli.errors import DecodeError, UnreadableError, UsageError
 from clipbert_cli.foreign import open_file, standard_input
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 @options.expand
 def ask(
-    context: typer.Context,
     model: options.ModelOptions,
     questions: Annotated[
         list[str] | None,
@@ -69,8 +67,6 @@ def ask(
         raise UsageError(
             f"{missing} is missing", hint='clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
         )
-    named = [word for kind, file in files for word in (f"--{kind}", file)]
-    refuse_unquoted("QUESTION", texts, [*options.typed_words(context, without=["questions", "video", "image"]), *named])
 
     with doing("loading torch"):
         from clipbert_cli.infer.asking import ask_files

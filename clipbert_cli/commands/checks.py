@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-import shlex
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from clipbert_cli.errors import UsageError
@@ -12,19 +9,6 @@ from clipbert_cli.printable import shortened
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
-
-
-def refuse_unquoted(name: str, texts: Sequence[str], command: Sequence[str]) -> None:
-    """Raise UsageError for the words of one text that was typed without quotes.
-
-    Args:
-        name: the argument that takes the texts.
-        command: the words of the command line without the texts.
-    """
-    if len(texts) < 2 or any(re.search(r"[\s?]", text.rstrip("?") if text is texts[-1] else text) for text in texts):
-        return
-    quoted = shlex.join(["clipbert", *command, " ".join(texts)])
-    raise UsageError(f"{name} is {len(texts)} words: {' '.join(texts)}", hint=f"write one text in quotes: {quoted}")
 
 
 def refuse_absent_data(recipe: Recipe) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clipbert_cli.commands.completion_values import SOURCES, Candidates
+from clipbert_cli.commands.options import choices_of
 from clipbert_cli.commands.typed_line import TypedLine, arguments_of, options_of, read_line, typed_name
 from clipbert_cli.printable import printable
 
@@ -168,8 +169,7 @@ def candidates(cursor: Cursor) -> Candidates:
 
 def _options(line: TypedLine) -> Candidates:
     for option in dict.fromkeys(options_of(line.command).values()):
-        is_given = line.value(typed_name(option)) is not None or any(map(line.has, option.opts))
-        if option.multiple or not is_given:
+        if option.multiple or line.value(typed_name(option)) is None:
             yield from ((flag, option.help or "") for flag in option.opts if flag.startswith("--"))
     yield "--help", "Show the help of the command."
 
@@ -178,6 +178,4 @@ def _values(parameter: Any, cursor: Cursor) -> Candidates:
     name = typed_name(parameter)
     if source := SOURCES.get(f"{cursor.line.path.partition(' ')[2]} {name}") or SOURCES.get(name):
         return source(cursor)
-    # Older versions of typer have click's types.
-    kind = getattr(parameter, "type_descriptor", None) or parameter.type
-    return ((str(getattr(choice, "value", choice)), "") for choice in getattr(kind, "choices", None) or ())
+    return ((choice, "") for choice in choices_of(parameter))

@@ -16,6 +16,7 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.terminal import note, print_json, print_result
+from clipbert_cli.commands.typed_line import typed_line
 from clipbert_cli.errors import OutputError, UnreadableError, UsageError
 from clipbert_cli.files import LockHeldError, lock, naming, remove, write_json
 from clipbert_cli.foreign import parse_json, read_json, read_lines
@@ -80,7 +81,7 @@ def demo(
     begin = time.monotonic()
     for name, values in {"--size": [*SIZES], "--task": [*_TASKS]}.items():
         if folder and not folder.exists() and str(folder) in values:
-            others = options.typed_words(context, without=("folder", name.lstrip("-")))
+            others = typed_line(context).without("folder", name.lstrip("-"))
             meant = shlex.join(["clipbert", *others, name, str(folder)])
             raise UsageError(
                 f"FOLDER is {folder}, a value of {name}",

@@ -11,6 +11,7 @@ import typer
 from clipbert_cli.commands import options
 from clipbert_cli.commands.download_report import plan_document, plan_lines, result_document, show_results
 from clipbert_cli.commands.terminal import note, print_json, print_result, warn
+from clipbert_cli.commands.typed_line import typed_line
 from clipbert_cli.errors import ClipbertError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -72,12 +73,13 @@ def download(
     from clipbert_cli.assets.download_plan import make_plan
     from clipbert_cli.hub import is_hub_name, local_folder
 
+    line = typed_line(context)
     if any(map(is_hub_name, assets)):
         if not all(map(is_hub_name, assets)):
             raise UsageError(
                 "assets and models of the Hub were named together", hint="download them one after the other"
             )
-        if given := options.typed_words(context, without=("assets",))[1:]:
+        if given := line.without("assets")[line.start :]:
             raise UsageError(
                 f"{' '.join(given)} has no effect on models of the Hub, which are kept where HF_HOME says",
                 hint=f"leave it out, or keep them in DIR with: HF_HOME=DIR clipbert download {shlex.join(assets)}",
@@ -110,8 +112,8 @@ def download(
     show_results(
         plan,
         results,
-        command=shlex.join(["clipbert", *options.typed_words(context)]),
-        by_hand=options.typed_words(context, without=("assets", "source", "only"))[1:],
+        command=line.with_values({}),
+        by_hand=line.without("assets", "source", "only")[line.start :],
         as_json=as_json,
     )
     if any(result.state != "complete" for result in results):

@@ -13,6 +13,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.profile import measure, silence_tracer
 from clipbert_cli.commands.terminal import doing, note, print_json, print_result, show_logs, warn
+from clipbert_cli.commands.typed_line import typed_line
 from clipbert_cli.errors import UsageError
 from clipbert_cli.runs.folder import RunFolder
 
@@ -105,7 +106,7 @@ def finetune(
         raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
     if resume and run is None and not (folder / "recipe.yaml").is_file():
         # A run has a recipe of its own.
-        words = ["clipbert", *options.typed_words(context, without=["recipe"]), "--run", "FOLDER"]
+        words = ["clipbert", *typed_line(context).without("recipe"), "--run", "FOLDER"]
         raise UsageError(
             f"--run is missing, and {folder}, where it would be by default, is no run",
             hint=f"give the folder of the run: {shlex.join(words)}",
@@ -158,7 +159,8 @@ def _refuse_other_command(context: typer.Context, recipe: Recipe) -> None:
 
     command = task_class(recipe.task).trained_by
     if context.info_name != command:
-        again = shlex.join(["clipbert", command, *options.typed_words(context)[1:]])
+        line = typed_line(context)
+        again = line.with_values({line.start - 1: command})
         raise UsageError(
             f"recipe {recipe.name} has task {recipe.task}, which clipbert {context.info_name} does not train",
             hint=f"{again}; or give {context.info_name} another recipe (clipbert recipes ls)",

@@ -1,9 +1,7 @@
-"""Commands, options and arguments that a person typed as other programs call them, and what they are called here."""
+"""The command line that a person meant who typed other names, words in other places, or too few of them."""
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import re
 import shlex
 from collections.abc import Iterator
@@ -18,9 +16,13 @@ from clipbert_cli.commands.typed_line import (
     takes_value,
     typed_name,
 )
+from clipbert_cli.commands.wrong_paths import split_of
+from clipbert_cli.path_kinds import A_MODEL, PathKind, look_at
+from clipbert_cli.printable import similar
 
 _MEANT = {
-    "finetune": "train fit resume run_video_qa.py run_video_retrieval.py run_vqa.py",
+    "finetune": "train fit run_video_qa.py run_video_retrieval.py run_vqa.py",
+    "finetune --resume": "resume",
     "pretrain": "run_pretrain.py",
     "infer": "predict test",
     "eval": "evaluate score",
@@ -31,10 +33,10 @@ _MEANT = {
     "--nproc-per-node": "--gpus --ngpus --num_gpus --num_processes --nproc --np --devices --local_rank",
     "--device": "--accelerator --gpu --cpu --cuda",
     "--output": "--out --o --output_file --save --output_dir --save_dir --out_dir --inference_res_dir",
-    "--overwrite": "--force --f --y --yes",
+    "--overwrite": "--force --y --yes",
     "--format": "--f --fmt",
     "--examples": "--limit --num_examples --max_samples",
-    "--to": "--data_root --data_dir --root --dir",
+    "--to": "--data_root --data_dir --root --dir --output --out --o --output_dir",
     "--force": "--overwrite --f --y --yes",
     "--video": "--v",
     "--image": "--i",
@@ -43,7 +45,7 @@ _MEANT = {
     "--data-root": "--data --data_dir --data_path --dataset --root",
     "--resume": "--resume_from_checkpoint --resume_from --auto_resume --continue",
     "--run": "--model --ckpt --ckpt_path --model_path --weights --logdir --log_dir --exp --exp_name --workdir "
-    "--work_dir",
+    "--work_dir --output --out --o --output_dir --save_dir --out_dir",
     "--checkpoint": "--ckpt --ckpt_path --step --epoch --inference_model_step",
     "PREDS": "--preds --pred --predictions --prediction --pred_file --input --file",
     "SRC": "--input --i --source --src --video --videos --image --images --video_dir --folder",
@@ -59,11 +61,13 @@ _MEANT = {
 }
 """Our commands, options and arguments, and what other programs call them: options with two dashes and underscores."""
 
-_NEEDLESS = {
+_ADVICE = {
     "overwrite force": ("--resume", "a run is never replaced: name another folder, or continue it with --resume"),
     "overwrite force f": ("--add", "a store is never replaced: name a new one, or add to it with --add"),
-    "do_inference do_eval": ("--profile", "clipbert infer predicts a split with a trained run: clipbert infer --help"),
-    "do_inference do_train do_predict": ("", "there is none: each of these is a command of its own"),
+    "video videos image images input file": (
+        "--clip-scores",
+        'it asks about a split; about files: clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"',
+    ),
     "limit max_samples num_samples": (
         "--split",
         "there is none: name a shorter file with --set data.splits.NAME.annotations=FILE",
@@ -71,7 +75,7 @@ _NEEDLESS = {
     "quiet q silent": ("", "there is none: messages go to stderr, which 2>/dev/null leaves out"),
     "verbose v": ("", "there is none: clipbert --debug COMMAND shows where an error comes from"),
 }
-"""Options that no command has -> an option of the commands that have something else in their place, and what to do."""
+"""Options that no command has, an option of the commands that have something else in their place, and what to do."""
 
 
 def commands_meant(unknown: str, group: Any) -> list[str]:
@@ -79,115 +83,130 @@ def commands_meant(unknown: str, group: Any) -> list[str]:
     names = (*_ours(unknown), unknown)
     groups = {name: getattr(inside, "commands", ()) for name, inside in group.commands.items()}
     inside = [f"{name} {each}" for each in names for name, known in groups.items() if each in known]
-    return [*(name for name in names if name in group.commands), *inside]
+    found = [*(name for name in names if name.partition(" ")[0] in group.commands), *inside]
+    return found or similar(unknown, group.commands)
 
 
-def option_meant(option: str, line: TypedLine) -> str | None:
-    """Return what an unknown option means: another option, an argument without an option, or a setting."""
-    command = line.command
-    name, options = option.lstrip("-").replace("-", "_"), options_of(command)
-    meant = [option.replace("_", "-"), *_ours(f"--{name}")]
-    if "--output" in meant:
-        # A download and a training have other words for the place where they write.
-        meant += ["--to", *(["--run"] if "--resume" in options else [])]
-    if meant[0] not in options and (key := setting_meant(name, line)):
-        return f"it is a setting, {key}"
-    if places := [f"{each} {options[each].metavar or ''}".rstrip() for each in meant if each in options]:
-        return f"here it is called {' or '.join(places)}"
-    arguments = [typed_name(each) for each in arguments_of(command)]
-    if place := next((each for each in meant if each in arguments), None):
-        return f"{place} has no option before it"
-    if name in ("video", "videos", "image", "images", "input", "file") and "--split" in options:
-        return 'it asks about a split; about files: clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"'
-    for names, (beside, advice) in _NEEDLESS.items():
-        if name in names.split() and (not beside or beside in options):
-            return advice
-    example = example_of(command)
-    return f"for example: {example}" if "--output" in meant and example else None
+def advice_about(option: str, command: Any) -> str | None:
+    """Return what to do in place of an option that no command has."""
+    options, typed = options_of(command), option.lstrip("-").replace("-", "_")
+    return next(
+        (
+            advice
+            for names, (beside, advice) in _ADVICE.items()
+            if typed in names.split() and (not beside or beside in options)
+        ),
+        None,
+    )
 
 
-def corrected_line(line: TypedLine) -> str | None:
-    """Return the command line with our options and arguments in place of unknown ones; None if one is not known.
+def corrected(line: TypedLine) -> str | None:
+    """Return the command line as it was meant; None if it has an option that is not known.
 
-    What the command needs besides is at its end, as in the help.
+    Options have our names, an option of all commands is before the command, and a word that no argument takes has the
+    option that fits it or is left out. The options that the command needs besides are at the end, as in the help.
     """
-    unknown, known, named = unknown_options(line), options_of(line.command), list(line.words[: line.start])
+    known, of_all = options_of(line.command), options_of(line.root)
     arguments: dict[str, list[str]] = {typed_name(each): [] for each in arguments_of(line.command)}
-    words: list[str] = []
-    plain: list[str] = []
-    rest = list(line.after)
+    before, rest = list(line.words[: line.start]), list(line.after)
+    options, plain, given = list[str](), list[str](), set[str]()
     while rest:
         word = rest.pop(0)
-        name, _, value = word.partition("=")
-        if name not in unknown:
-            if name.startswith("-") and name in known:
-                words += [word, *([rest.pop(0)] if word == name and takes_value(known[name]) and rest else [])]
-            else:
-                plain.append(word)
-            continue
-        name = "--" + name.lstrip("-").replace("-", "_")
-        meant = [name.replace("_", "-"), *_ours(name)]
-        key = None if meant[0] in known else setting_meant(name.lstrip("-"), line)
-        ours = [each for each in meant if each in known or each in arguments]
-        # Of several meanings none is certain, and an option that is given already has another value.
-        if not key and (len(ours) != 1 or ours[0] in [*rest, *words]):
+        name, equals, value = word.partition("=")
+        if word in ("--", "help"):
             return None
-        takes = key or ours[0] in arguments or takes_value(known[ours[0]])
-        if takes and not value and rest and not (rest[0].startswith("-") and len(rest[0]) > 1):
-            value = rest.pop(0)
-        if key:
-            words += ["--set", f"{key}={value or 'VALUE'}"]
-        elif ours[0] in arguments:
-            arguments[ours[0]].append(value or ours[0])
+        if not word.startswith("-") or word == "-":
+            plain.append(word)
+        elif name in known:
+            if takes_value(known[name]) and not equals and rest:
+                value = rest.pop(0)
+            # A setting is one word.
+            while name == "--set" and rest and not value.partition("=")[2] and not rest[0].startswith("-"):
+                value = f"{value.rstrip('=')}={rest.pop(0).lstrip('=')}"
+            given.add(typed_name(known[name]))
+            options += [name] if not takes_value(known[name]) else [f"{name}={value}"] if equals else [name, value]
+        elif name in of_all:
+            before.insert(0, name)
+        elif ours := _meaning(name, line, [*arguments, *known], given={*given, *rest}):
+            takes = ours not in known or takes_value(known[ours])
+            if takes and not value and rest and not (rest[0].startswith("-") and len(rest[0]) > 1):
+                value = rest.pop(0)
+            given.add(ours)
+            if ours in arguments:
+                arguments[ours].append(value or ours)
+            elif ours in known:
+                options += [ours, value or _placeholder(known[ours], line)] if takes else [ours]
+            else:
+                options += ["--set", f"{ours}={value or 'VALUE'}"]
         else:
-            words += [ours[0], *([value or _placeholder(known[ours[0]])] if takes else [])]
+            return None
+    if "--run" in known and known["--run"].required and "--run" not in given:
+        for run in list(filter(_is_model, plain))[:1]:
+            plain.remove(run)
+            given.add("--run")
+            options += ["--run", run]
     free = [each for each in arguments_of(line.command) if not arguments[typed_name(each)]]
-    for number, word in enumerate(plain):
-        place = argument_at(free, number, len(plain))
-        arguments.setdefault(typed_name(place) if place else "", []).append(word)
-    again = read_line(line.root, [*named, *itertools.chain.from_iterable(arguments.values()), *words])
-    is_too_long = any(each.parameter is None for each in again.values)
-    return None if is_too_long else shlex.join(["clipbert", *again.words, *_needed(again)])
+    places = [argument_at(free, number, len(plain)) for number in range(len(plain))]
+    for place, word in zip(places, plain, strict=True):
+        if place:
+            arguments[typed_name(place)].append(word)
+        else:
+            options += (more := _option_for(word, known, given))
+            given |= {*more[::2]}
+    words = [*before, *(word for values in arguments.values() for word in values), *options]
+    return shlex.join(["clipbert", *words, *_needed(read_line(line.root, words))])
+
+
+def _meaning(option: str, line: TypedLine, names: list[str], *, given: set[str]) -> str | None:
+    """Return the option, the argument or the setting that is meant by an option that the command does not have."""
+    typed = option.lstrip("-").replace("-", "_")
+    same = f"--{typed.replace('_', '-')}"
+    if same in names:
+        return same
+    # An option that is given has its value.
+    return setting_meant(typed, line) or next(
+        (each for each in _ours(f"--{typed}") if each in names and each not in given), None
+    )
+
+
+def _is_model(word: str) -> bool:
+    return A_MODEL.takes(look_at(word))
+
+
+def _option_for(word: str, known: dict[str, Any], given: set[str]) -> list[str]:
+    """Return a word with the option that it fits; nothing for a word that fits none."""
+    found, is_predictions = look_at(word), word.endswith((".json", ".jsonl"))
+    if "=" in word:
+        option = "--set"
+    elif "--against" in known and found.kind in (PathKind.ANNOTATIONS, PathKind.JSON):
+        # The truth comes from the recipe.
+        return []
+    elif found.kind in (PathKind.PREDICTIONS, PathKind.SCORES) or (found.kind is PathKind.NOTHING and is_predictions):
+        option = "--against"
+    elif A_MODEL.takes(found):
+        resume = ["--resume"] if "--resume" in known and "--resume" not in given else []
+        return ["--run", word, *resume] if "--run" in known and "--run" not in given else []
+    else:
+        # What the command needs, then a recipe, then a split.
+        needed = [typed_name(each) for each in known.values() if each.required and typed_name(each) != "--run"]
+        option = next((each for each in (*needed, "--recipe", "--split") if each in known and each not in given), "")
+    return [option, word] if option in known else []
 
 
 def _needed(line: TypedLine) -> list[str]:
     """Return the options that a command line lacks, with names in place of their values."""
-    options = dict.fromkeys(options_of(line.command).values())
-    needed = [each for each in options if each.required and not line.value(typed_name(each))]
-    if "--resume" in options_of(line.command) and not (line.has("--resume") or line.value("--recipe")):
-        needed = [options_of(line.command)["--recipe"]]
-    return [word for each in needed for word in (typed_name(each), _placeholder(each))]
+    options = options_of(line.command)
+    needed = [each for each in dict.fromkeys(options.values()) if each.required and not line.value(typed_name(each))]
+    if "--resume" in options and not (line.value("--resume") or line.value("--recipe")):
+        needed = [options["--recipe"]]
+    return [word for each in needed for word in (typed_name(each), _placeholder(each, line))]
 
 
-def _placeholder(option: Any) -> str:
-    """Return a word for the value of an option, which in its help may be a pipe to a shell: NAME for NAME|FILE."""
-    return str(option.metavar or "VALUE").partition("|")[0]
-
-
-def unknown_options(line: TypedLine) -> dict[str, None]:
-    """Return the options of a command line that its command does not have, in their order."""
-    known, before = options_of(line.command), ""
-    unknown: dict[str, None] = {}
-    for word in itertools.takewhile(lambda word: word != "--", line.after):
-        name = word.partition("=")[0] if word.startswith("--") else word[:2]
-        if (
-            re.match("--?[A-Za-z]", word)
-            and name not in [*known, "-h", "--help"]
-            and not takes_value(known.get(before))
-        ):
-            unknown[name] = None
-        before = word
-    return unknown
-
-
-def with_nearest_choice(found: Any, line: TypedLine) -> str | None:
-    """Return a command line in which an option has none of its choices, with the nearest one."""
-    _, _, listed = found.message.partition(" is not one of ")
-    choices = re.findall(r"'([^']*)'", listed)
-    for value in line.values if choices else ():
-        if value.parameter is not None and value.parameter.name == found.param.name:
-            return line.with_values({value.place: difflib.get_close_matches(value.text, choices, n=1, cutoff=0)[0]})
-    return None
+def _placeholder(option: Any, line: TypedLine) -> str:
+    """Return a word for the value of an option: a split of the run, else the name of the value in the help."""
+    split = split_of(line.value("--run") or "") if typed_name(option) == "--split" else None
+    # In a shell NAME|FILE would be a pipe.
+    return split or str(option.metavar or "VALUE").partition("|")[0]
 
 
 def setting_meant(name: str, line: TypedLine) -> str | None:
@@ -196,7 +215,7 @@ def setting_meant(name: str, line: TypedLine) -> str | None:
 
     options = options_of(line.command)
     found = called(name) if "--set" in options else []
-    if line.has("--resume"):
+    if line.value("--resume"):
         found = [key for key in found if may_change_on_resume(key)]
     if "--run" in options and "--resume" not in options:
         found = [key for key in found if is_used_at_inference(key)]

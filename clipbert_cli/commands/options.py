@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_type_hints
 import typer
 
 from clipbert_cli.commands.terminal import doing, mute
+from clipbert_cli.commands.typed_line import typed_line
 from clipbert_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,11 +65,9 @@ def bounds_of(parameter: Any) -> tuple[float, float] | None:
     return None if low is None or high is None else (low, high)
 
 
-def _processes(value: str | None) -> str | None:
-    """Check a number of processes, or `gpu`."""
-    if value not in (None, "gpu") and not (re.fullmatch("[0-9]{1,4}", str(value)) and int(str(value))):
-        raise typer.BadParameter("no number of processes")
-    return value
+def choices_of(parameter: Any) -> tuple[str, ...]:
+    """Return what an option takes that is one of several words; nothing for any other option."""
+    return tuple(map(str, getattr(parameter.type_descriptor, "choices", None) or ()))
 
 
 def seed(explained: str) -> Any:
@@ -184,7 +182,6 @@ class ProcessOptions:
             metavar="N|gpu",
             min=1,
             max=9999,
-            callback=_processes,
             help="Number of processes on this machine; gpu means one for each GPU.",
         ),
     ] = None
@@ -196,9 +193,6 @@ class ProcessOptions:
         option("--rdzv-endpoint", "Address of one of the machines, where all of them meet.", metavar="HOST:PORT"),
     ] = None
     rdzv_id: Annotated[str | None, option("--rdzv-id", "Job id, the same on every machine.", metavar="NAME")] = None
-
-
-LAUNCHER_OPTIONS = tuple(field.name for field in dataclasses.fields(ProcessOptions))
 
 
 def expand(command: Callable[..., None]) -> Callable[..., None]:
@@ -247,7 +241,7 @@ def launched(context: typer.Context, options: ProcessOptions) -> bool:
             "unset RANK, LOCAL_RANK and WORLD_SIZE",
         )
     launch(
-        same_command(context),
+        typed_line(context).without(*(field.name for field in dataclasses.fields(ProcessOptions))),
         Processes(
             per_node=options.nproc_per_node or "1",
             nodes=options.nnodes or 1,
@@ -256,29 +250,3 @@ def launched(context: typer.Context, options: ProcessOptions) -> bool:
         ),
     )
     return True
-
-
-def same_command(context: typer.Context) -> list[str]:
-    """Return the words of this command line without the launcher's options."""
-    words = ["--debug"] if context.parent and context.parent.params.get("debug") else []
-    return [*words, *typed_words(context, without=LAUNCHER_OPTIONS)]
-
-
-def typed_words(context: Any, *, without: Collection[str] = ()) -> list[str]:
-    """Return the subcommand and its words as far as the parser has understood them, without some options.
-
-    They are made of the parsed values, because an entry point may be called with other words than `sys.argv`.
-    """
-    words: list[str] = context.command_path.removeprefix(context.find_root().command_path).split()
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name)
-        if parameter.name in without or source is None or source.name != "COMMANDLINE":
-            continue
-        value = context.params[parameter.name]
-        flag = [parameter.opts[0]] if parameter.param_type_name == "option" else []
-        if value is True:
-            words += flag
-        else:
-            values = value if isinstance(value, list | tuple) else [value]
-            words += [word for each in values for word in (*flag, str(each))]
-    return words

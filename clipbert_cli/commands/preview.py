@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +11,7 @@ from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import PAGE, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, show_logs, warn
+from clipbert_cli.commands.typed_line import typed_line
 from clipbert_cli.errors import UsageError
 from clipbert_cli.types import Kind
 
@@ -42,7 +42,7 @@ def preview(
     Example: clipbert preview --recipe msrvtt_qa --split train -o preview.html
     """
     if media is None and recipe and split is None:
-        again = shlex.join(["clipbert", *options.typed_words(context), "--split", "train"])
+        again = typed_line(context).with_values({}, "--split", "train")
         raise UsageError("--split is missing", hint=f"name the split, for example: {again}")
     if (media is None) == (recipe is None) or (recipe is None) != (split is None):
         raise UsageError(

@@ -7,10 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from clipbert_cli.commands import options
-from clipbert_cli.commands.checks import refuse_unquoted
 from clipbert_cli.commands.terminal import doing, print_json, print_table, show_logs, warn
 from clipbert_cli.errors import UsageError
 from clipbert_cli.foreign import standard_input
@@ -21,7 +18,6 @@ if TYPE_CHECKING:
 
 @options.expand
 def search(
-    context: typer.Context,
     media: Annotated[Path, options.argument("MEDIA", "A folder of media files, or a store that clipbert pack made.")],
     texts: Annotated[
         list[str], options.argument("TEXT", "What the media should show; - reads one text per line of stdin.")
@@ -43,7 +39,6 @@ def search(
             raise UsageError("TEXT is -, but stdin is not UTF-8", hint="write one text per line, in UTF-8") from exc
         if not texts:
             raise UsageError("TEXT is -, but stdin has no text", hint="write one text per line")
-    refuse_unquoted("TEXT", texts, options.typed_words(context, without=["texts"]))
     with doing("loading torch"):
         from clipbert_cli.commands.progress import counting
         from clipbert_cli.infer.ranking import search as find

@@ -5,19 +5,21 @@ The parser keeps neither. Messages repeat what was typed with a word replaced, a
 
 from __future__ import annotations
 
-import itertools
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+HELP = ("-h", "--help")
+
 
 class TypedValue(NamedTuple):
-    """The value of an option or an argument.
+    """An option with its value, a flag, or a plain word.
 
     Args:
-        place: the number of the word that has it.
+        place: the number of the word that has the value, or that is the flag.
         parameter: None for a word that belongs to no argument.
+        text: the value; that of a flag is its name.
     """
 
     place: int
@@ -33,9 +35,10 @@ class TypedLine:
         root: the command that has all others in it.
         command: the command or group that the words name.
         start: the number of the word after its name.
-        values: the values of options, then those of arguments.
+        values: options and flags, then plain words.
         option: the last word, if it is an option whose value is not there.
         options_end: whether `--` is among the words.
+        unknown: the options that the command does not have, in their order.
     """
 
     root: Any
@@ -45,6 +48,7 @@ class TypedLine:
     values: tuple[TypedValue, ...]
     option: Any
     options_end: bool
+    unknown: tuple[str, ...]
 
     @property
     def plain(self) -> Sequence[TypedValue]:
@@ -63,24 +67,27 @@ class TypedLine:
         return self.words[self.start :]
 
     def value(self, name: str) -> str | None:
-        """Return the last value of an option or an argument."""
+        """Return the last value of an option or an argument, the name of a flag; None if it is not given."""
         found = [each.text for each in self.values if each.parameter and typed_name(each.parameter) == name]
         return found[-1] if found else None
 
-    def has(self, flag: str) -> bool:
-        """Return whether an option is among the words."""
-        return flag in itertools.takewhile(lambda word: word != "--", self.after)
-
-    def with_values(self, values: Mapping[int, str | None], *more: str) -> str:
-        """Return the line with other values at some places, None for none, and more words at its end."""
+    def with_values(self, values: Mapping[int, str], *more: str) -> str:
+        """Return the line with other values at some places and more words at its end."""
         words = list(self.words)
         for place, text in values.items():
             # The value of an option may begin with a dash, too, as -1 does.
             option, equals, _ = words[place].partition("=")
-            words[place] = f"{option}=" if equals and option.startswith("-") else ""
-            words[place] += "" if text is None else text
-        removed = {place for place, text in values.items() if text is None}
-        return shlex.join(["clipbert", *(word for at, word in enumerate(words) if at not in removed), *more])
+            words[place] = (f"{option}=" if equals and option.startswith("-") else "") + text
+        return shlex.join(["clipbert", *words, *more])
+
+    def without(self, *names: str) -> list[str]:
+        """Return the words without some parameters, which are named as the function of the command names them."""
+        removed = set[int]()
+        for place, parameter, text in self.values:
+            if parameter is not None and parameter.name in names:
+                is_apart = takes_value(parameter) and self.words[place] == text
+                removed |= {place, place - 1} if is_apart else {place}
+        return [word for place, word in enumerate(self.words) if place not in removed]
 
 
 def read_line(root: Any, words: Sequence[str]) -> TypedLine:
@@ -88,6 +95,7 @@ def read_line(root: Any, words: Sequence[str]) -> TypedLine:
     command, start, option = root, 0, None
     values: list[TypedValue] = []
     plain: list[int] = []
+    unknown: list[str] = []
     options_end = False
     for place, word in enumerate(words):
         name, equals, text = word.partition("=")
@@ -100,15 +108,27 @@ def read_line(root: Any, words: Sequence[str]) -> TypedLine:
             command, start, plain = (inner, place + 1, []) if inner else (command, start, [*plain, place])
         elif word == "--":
             options_end = True
-        elif takes_value(found := options_of(command).get(name)):
-            option = None if equals else found
-            values += [TypedValue(place, found, text)] if equals else []
+        elif found := options_of(command).get(name):
+            if not takes_value(found):
+                values.append(TypedValue(place, found, word))
+            elif equals:
+                values.append(TypedValue(place, found, text))
+            else:
+                option = found
+        # A value may follow its short option in the same word.
+        elif word.startswith("--") or word[:2] not in options_of(command):
+            unknown += [name] if word not in HELP else []
     # The last value of an option that is given twice counts.
     last = {value.parameter.name: value.place for value in values}
     values = [each for each in values if each.parameter.multiple or last[each.parameter.name] == each.place]
     arguments = [argument_at(arguments_of(command), number, len(plain)) for number in range(len(plain))]
     values += [TypedValue(place, each, words[place]) for place, each in zip(plain, arguments, strict=True)]
-    return TypedLine(root, tuple(words), command, start, tuple(values), option, options_end)
+    return TypedLine(root, tuple(words), command, start, tuple(values), option, options_end, tuple(unknown))
+
+
+def typed_line(context: Any) -> TypedLine:
+    """Return the command line that is run."""
+    return read_line(context.find_root().command, context.meta["words"])
 
 
 def argument_at(arguments: Sequence[Any], number: int, count: int) -> Any:

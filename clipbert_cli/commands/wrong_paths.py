@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from clipbert_cli.commands.typed_line import TypedLine, TypedValue, arguments_of, options_of, typed_name
 from clipbert_cli.errors import ClipbertError
@@ -33,7 +34,6 @@ from clipbert_cli.path_kinds import (
     AtPath,
     Expected,
     PathKind,
-    address,
     look_at,
     unlike,
 )
@@ -53,6 +53,9 @@ _EXPECTED: dict[str, Expected] = {
     "SRC": SOURCES,
     "STORE": A_STORE,
     "MEDIA": MEDIA,
+    "preview MEDIA": dataclasses.replace(
+        MEDIA, hint="name a folder of media files or a store, or a split: clipbert preview --recipe NAME --split train"
+    ),
     "--video": A_MEDIA_FILE,
     "--image": A_MEDIA_FILE,
     "--questions": QUESTIONS,
@@ -81,6 +84,8 @@ _LOOKED_AT = 1000
 
 def refuse_wrong_paths(line: TypedLine) -> None:
     """Raise UsageError for the first path of a command line at which something else is than expected, or nothing."""
+    given = [each.parameter for each in line.values]
+    is_complete = None not in given and all(each in given for each in arguments_of(line.command) if each.required)
     for value in line.values:
         expected = _expected(line, value)
         if expected is None or (value.text == "-" and expected in (PREDICTIONS, QUESTIONS)):
@@ -90,11 +95,11 @@ def refuse_wrong_paths(line: TypedLine) -> None:
         if value.text in shipped_names() and (expected is A_RECIPE or is_nothing):
             found, what = AtPath(PathKind.RECIPE), "a shipped recipe"
         # With fewer or more words than arguments, a word may be meant for another one.
-        if expected.takes(found) or (found.kind is PathKind.NOTHING and not _is_complete(line)):
+        if expected.takes(found) or (found.kind is PathKind.NOTHING and not is_complete):
             continue
         hint = (
             _exchanged(line, value, expected, found)
-            or _advice(line, value, expected, found)
+            or _moved(line, value, found)
             or _with_other_path(line, value, expected, found)
             or _made_first(line, value, expected, found)
         )
@@ -104,20 +109,15 @@ def refuse_wrong_paths(line: TypedLine) -> None:
 def _expected(line: TypedLine, value: TypedValue) -> Expected | None:
     if value.parameter is None:
         return None
-    full = _full_name(line, value)
-    if full in _NEW and not line.has(_NEW[full]):
+    full = _full_name(line, value.parameter)
+    if full in _NEW and not line.value(_NEW[full]):
         return None
     return _EXPECTED.get(full) or _EXPECTED.get(typed_name(value.parameter))
 
 
-def _full_name(line: TypedLine, value: TypedValue) -> str:
+def _full_name(line: TypedLine, parameter: Any) -> str:
     """Return an option or argument after the name of its command, such as `pack STORE`."""
-    return f"{line.path.partition(' ')[2]} {typed_name(value.parameter)}"
-
-
-def _is_complete(line: TypedLine) -> bool:
-    given = [each.parameter for each in line.values]
-    return None not in given and all(each in given for each in arguments_of(line.command) if each.required)
+    return f"{line.path.partition(' ')[2]} {typed_name(parameter)}"
 
 
 # ------------------------------------------------------------------------------------------ what to type
@@ -131,46 +131,26 @@ def _exchanged(line: TypedLine, value: TypedValue, expected: Expected, found: At
         there = look_at(other.text)
         if other.parameter is None or there.kind in (PathKind.NOTHING, PathKind.OTHER) or not expected.takes(there):
             continue
-        wanted, is_new = _expected(line, other), found.kind is PathKind.NOTHING and _full_name(line, other) in _NEW
+        wanted = _expected(line, other)
+        is_new = _full_name(line, other.parameter) in _NEW and found.kind in (PathKind.NOTHING, PathKind.STORE)
         if is_new or (wanted and not wanted.takes(there)) or (typed_name(other.parameter) in _TEXTS and not is_file):
             return f"exchange them: {line.with_values({value.place: other.text, other.place: value.text})}"
     return None
 
 
-def _advice(line: TypedLine, value: TypedValue, expected: Expected, found: AtPath) -> str | None:
-    """Return what to do where it is not another path that is meant."""
-    command, path, kind = line.path, shlex.quote(value.text), found.kind
-    run = line.value("--run") or "RUN"
-    if kind is PathKind.ADDRESS:
-        place = address(value.text) or ""
-        on_hub = re.match(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?$", place)
-        if on_hub and PathKind.HUB in expected.kinds:
-            return line.with_values({value.place: f"hf:{on_hub[1]}"})
-        return f"download it first, for example: curl -LO {shlex.quote(place)}"
-    if kind is PathKind.ARCHIVE:
-        unpack = f"unzip {path} -d" if value.text.lower().endswith(".zip") else f"tar -xf {path} -C"
-        return f"unpack it first, for example: {unpack} FOLDER"
-    if expected is MEDIA and command == "clipbert preview":
-        if recipe := next(_recipes(value.text, found), None):
-            words = ["clipbert", "preview", "--recipe", recipe, "--split", line.value("--split") or "train"]
-            return f"its data are shown by: {shlex.join(words)}"
-        if kind in (PathKind.ANNOTATIONS, PathKind.JSON, PathKind.PREDICTIONS):
-            return "clipbert preview --recipe NAME --split train --data-root DIR"
-    if expected is A_RECIPE and kind is PathKind.ANNOTATIONS:
-        return "a recipe names it under data.splits; to start one: clipbert recipes copy NAME mine.yaml"
-    if expected is A_MEDIA_FILE and kind is PathKind.MEDIA:
-        # The shell replaces the pattern, so it must not be quoted.
-        return line.with_values({value.place: "FILES"}).replace("FILES", f"{path.rstrip('/')}/*")
-    if expected is A_MEDIA_FILE and kind is PathKind.STORE:
-        infer = shlex.join(["clipbert", "infer", "--run", run, "--split", split_of(run) or "SPLIT"])
-        return f"name a file that was packed; its split is answered by: {infer}"
-    if expected is SOURCES and kind is PathKind.STORE:
-        others = [each.text for each in line.values if each.parameter in arguments_of(line.command) and each != value]
-        if others and (line.has("--add") or all(SOURCES.takes(look_at(each)) for each in others)):
-            return f"to add to it: {shlex.join(['clipbert', 'pack', '--add', *others, value.text])}"
-        return f"name the folder that it was packed from; what it holds is listed by: clipbert store ls {path}"
-    if expected is A_STORE and line.has("--add") and kind is PathKind.NOTHING:
-        return f"to make a new one: {line.with_values({line.words.index('--add'): None})}"
+def _moved(line: TypedLine, value: TypedValue, found: AtPath) -> str | None:
+    """Return the command line with an option before a word that is given for an argument, and that the option takes."""
+    # Where the argument is needed, it would be missing.
+    if value.parameter in arguments_of(line.command) and not value.parameter.required:
+        for name, option in options_of(line.command).items():
+            expected = _EXPECTED.get(_full_name(line, option)) or _EXPECTED.get(name)
+            if (
+                expected in (A_RUN, A_RECIPE)
+                and found.kind in (PathKind.RUN, PathKind.RECIPE)
+                and expected.takes(found)
+            ):
+                words = [word for place, word in enumerate(line.words) if place != value.place]
+                return shlex.join(["clipbert", *words, name, value.text])
     return None
 
 
@@ -189,11 +169,9 @@ def _with_other_path(line: TypedLine, value: TypedValue, expected: Expected, fou
         is_name = expected is A_RECIPE and path in shipped_names()
         if not is_name and (there.kind is PathKind.NOTHING or not expected.takes(there)):
             continue
-        again = line.with_values({value.place: path})
-        if found.kind is PathKind.CHECKPOINT and "--checkpoint" in options_of(line.command) and expected is A_RUN:
-            again = line.with_values({value.place: path}, "--checkpoint", Path(os.path.realpath(value.text)).name)
-        if line.path in ("clipbert finetune", "clipbert pretrain") and path.endswith(f"/{RECIPE_FILE}"):
-            again += f"; or to continue the run: {line.path} --run {shlex.quote(os.path.dirname(path))} --resume"
+        more = ["--checkpoint", Path(os.path.realpath(value.text)).name]
+        is_of_step = found.kind is PathKind.CHECKPOINT and more[0] in options_of(line.command) and expected is A_RUN
+        again = line.with_values({value.place: path}, *(more if is_of_step else []))
         return f"is {path} meant? {again}" if found.kind is PathKind.NOTHING else again
     return None
 
@@ -202,11 +180,13 @@ def _related(text: str, expected: Expected, found: AtPath) -> Iterator[str]:
     """Yield the paths that may be meant by another one."""
     yield from map(str, (*found.runs, *filter(None, [found.run]), *found.stores))
     yield text.removesuffix(".meta.json")
-    if expected is PREDICTIONS or (expected is MEDIA and found.kind is PathKind.MEDIA_FILE):
+    if on_hub := re.match(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?$", text):
+        yield f"hf:{on_hub[1]}"
+    if expected is PREDICTIONS or (expected.sentence == MEDIA.sentence and found.kind is PathKind.MEDIA_FILE):
         yield os.path.dirname(text) or "."
     for recipe in _recipes(text, found):
         yield from (recipe, os.path.dirname(recipe))
-        if expected in (A_STORE, MEDIA):
+        if expected.sentence in (A_STORE.sentence, MEDIA.sentence):
             yield from _media_of(recipe)
     if found.kind is PathKind.NOTHING:
         path = Path(text)
@@ -255,14 +235,12 @@ def _made_first(line: TypedLine, value: TypedValue, expected: Expected, found: A
         return f"make a store of it: {shlex.join(['clipbert', 'pack', source, 'STORE'])}"
     if expected is not PREDICTIONS:
         return None
-    is_model, name = A_MODEL.takes(found), typed_name(value.parameter)
-    run = value.text if is_model else str(line.value("--run") or found.run or "RUN")
+    run = value.text if A_MODEL.takes(found) else str(line.value("--run") or found.run or "RUN")
     split = line.value("--split") or split_of(run) or "SPLIT"
     file = value.text if found.kind is PathKind.NOTHING else "preds.jsonl"
-    blind = ["--set", "data.black_frames=true"] if name == "--blind" else []
-    infer = shlex.join(["clipbert", "infer", "--run", run, "--split", split, "-o", file, *blind])
-    training = f"its training is shown by: {shlex.join(['clipbert', 'report', '--run', run])}; to predict: "
-    return (training if is_model and line.path == "clipbert report" and not blind else "predict first: ") + infer
+    blind = ["--set", "data.black_frames=true"] if typed_name(value.parameter) == "--blind" else []
+    infer = ["clipbert", "infer", "--run", run, "--split", split, "-o", file, *blind]
+    return f"predict first: {shlex.join(infer)}"
 
 
 def split_of(run: str) -> str | None:

@@ -328,7 +328,7 @@ def test_the_commands_that_are_named_keep_the_options_that_were_given(world, opt
     for page in world.pages.values():
         page.statuses = [403] * 9
     lines = world.run("lab", *options, code=1).stderr.splitlines()
-    (again,) = (line for line in lines if "continues the download: clipbert download lab --to" in line)
+    (again,) = (line for line in lines if "continues the download: clipbert download" in line)
     by_hand = [line for line in lines if "Then run: clipbert download lab/" in line]
     assert by_hand
     for line in (again, *by_hand):

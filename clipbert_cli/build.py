@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
-    from torch.utils.data import Sampler
 
     from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
     from clipbert_cli.loading.loader import BatchLoader
@@ -493,7 +492,7 @@ class Setup:
         return GroupDataset(groups, source, settings, seed=self.recipe.seed, on_bad_media=on_bad_media, draw=draw)
 
     def batches(
-        self, dataset: GroupDataset | MixedDataset, order: Sampler[list[Position]], *, labelled: bool
+        self, dataset: GroupDataset | MixedDataset, order: Iterable[Sequence[Position]], *, labelled: bool
     ) -> BatchLoader:
         """Return the batches of the data in the given order, with targets if they are `labelled`."""
         from clipbert_cli.loading.loader import BatchLoader
@@ -504,7 +503,5 @@ class Setup:
             texts,
             order,
             workers=self.recipe.data.workers,
-            # Only copies from page-locked memory overlap with the GPU's work.
-            pin_memory=self.world.device.type == "cuda",
             max_bad_fraction=self.recipe.data.max_bad_fraction,
         )

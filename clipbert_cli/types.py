@@ -304,7 +304,7 @@ class Batch:
         return self._moved(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Return the batch in page-locked memory, but for what is on a GPU already. The DataLoader calls this hook."""
+        """Return the batch in page-locked memory, but for what is on a GPU already."""
         return self._moved(lambda tensor: tensor if tensor.is_cuda else tensor.pin_memory())
 
     def _moved(self, move: Callable[[torch.Tensor], torch.Tensor]) -> Batch:

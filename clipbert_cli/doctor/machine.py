@@ -16,11 +16,10 @@ from clipbert_cli.runtime.provenance import LIBRARIES, versions
 _DALI = ("nvidia-dali-cuda130", "nvidia-dali-cuda120")
 _SHARED_MEMORY = Path("/dev/shm")
 
-# Every batch of a loading process lies in shared memory until it is used: 16 videos of 8 clips of 2 frames of 448 x 448
-# pixels are 147 MiB, and each process prepares two.
+# Processes with a GPU each exchange gradients there (NCCL).
 _LEAST_SHARED_MEMORY = 512 * 2**20
 
-# Each tensor that a loading process passes needs a file descriptor, and so do stores, pipes and sockets.
+# Stores, pipes and sockets need file descriptors.
 _LEAST_OPEN_FILES = 512
 
 # A checkpoint of the published size, with the optimiser's state and averaged weights, has 2.2 GB.
@@ -68,8 +67,8 @@ def _shared_memory() -> Finding:
     value = f"{_SHARED_MEMORY}: {binary_size(usage.free)} free of {binary_size(usage.total)}"
     found = Finding("shared memory", value)
     if usage.free < _LEAST_SHARED_MEMORY:
-        problem = f"loading processes need {binary_size(_LEAST_SHARED_MEMORY)} or more"
-        advice = "start the container with --shm-size=8g or --ipc=host, or set data.workers=0"
+        problem = f"several GPUs need {binary_size(_LEAST_SHARED_MEMORY)} or more"
+        advice = "start the container with --shm-size=8g or --ipc=host"
         return found.but("broken", problem, advice)
     return found
 

@@ -5,13 +5,20 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from clipbert_cli.errors import ClipbertError, DecodeError
-from clipbert_cli.loading.dataset import GroupDataset, Item, LoadedBatch, Position, stack_frames
+from clipbert_cli.loading.dataset import (
+    CollateTexts,
+    GroupDataset,
+    Item,
+    LoadedBatch,
+    Position,
+    collate,
+    stack_frames,
+)
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.media.backend import CONTAINER_HINT
 from clipbert_cli.media.dali.clips import EncodedClips
@@ -46,11 +53,11 @@ class BatchDecoder:
     # One item that DALI cannot decode fails a whole batch, which is then decoded item by item. If PyAV fails, too, the
     # batch is loaded again without DALI, so that `on_bad_media` means the same with both decoders.
 
-    def __init__(self, dataset: GroupDataset | MixedDataset, collate: Callable[[Sequence[Any]], LoadedBatch]) -> None:
+    def __init__(self, dataset: GroupDataset | MixedDataset, texts: CollateTexts) -> None:
         part = dataset.parts[0]
         self._settings = part.settings
         self._by_pyav = dataset.with_pyav_only()
-        self._collate = collate
+        self._texts = texts
         self._failed: set[str] = set()
         self._compared: dict[Kind, bool] = {}  # whether DALI's frames are those of PyAV
         self._works = False
@@ -70,51 +77,58 @@ class BatchDecoder:
         Raises:
             ClipbertError: DALI failed on the first media items and decoded none, and the recipe requires it.
         """
-        if not loaded.clips:
+        if not loaded.encoded:
             return loaded
         with torch.cuda.stream(self._stream) if self._stream else contextlib.nullcontext():
             frames = self._frames(loaded)
             if frames is None:
-                return self._collate([self._by_pyav[position] for position in loaded.positions])
+                return collate([self._by_pyav[position] for position in loaded.positions], self._texts)
         if self._stream:
             self._stream.synchronize()
-        return dataclasses.replace(loaded, batch=dataclasses.replace(loaded.batch, frames=frames), clips=())
+        return dataclasses.replace(loaded.with_frames(frames), encoded={})
 
     def _frames(self, loaded: LoadedBatch) -> torch.Tensor | None:
         """Return the frames of B items, (B, K, T, 3, S, S); None if PyAV does not give the same items."""
         failed = {failure.position for failure in loaded.failed}
         positions = [position for position in loaded.positions if position not in failed]
         media_ids = loaded.batch.media_ids
-        clips: list[torch.Tensor | EncodedClips | None] = list(loaded.clips)
-        for number, encoded in enumerate(loaded.clips):
-            if isinstance(encoded, EncodedClips) and not self._is_for_dali(encoded, media_ids[number]):
-                clips[number] = self._load_by_pyav(positions[number], media_ids[number])
-        numbers = [number for number, each in enumerate(clips) if isinstance(each, EncodedClips)]
-        for number, frames in zip(numbers, self._decode(numbers, clips, media_ids), strict=True):
-            each = clips[number]
-            assert isinstance(each, EncodedClips)
-            is_right = frames is not None and self._is_right(each, frames, positions[number], media_ids[number])
-            clips[number] = frames if is_right else self._load_by_pyav(positions[number], media_ids[number])
-        tensors = [each.to(self._device) for each in clips if isinstance(each, torch.Tensor)]
-        return stack_frames(tensors) if len(tensors) == len(clips) else None
+        ready = iter(loaded.batch.frames)
+        decoded = self._decode(
+            {number: clips for number, clips in loaded.encoded.items() if self._is_for_dali(clips, media_ids[number])},
+            media_ids,
+        )
+        tensors = []
+        for number, (position, media_id) in enumerate(zip(positions, media_ids, strict=True)):
+            if number not in loaded.encoded:
+                frames = next(ready)
+            elif (by_dali := decoded.get(number)) is not None and self._is_right(
+                loaded.encoded[number], by_dali, position, media_id
+            ):
+                frames = by_dali
+            elif (by_pyav := self._load_by_pyav(position, media_id)) is not None:
+                frames = by_pyav
+            else:
+                return None
+            tensors.append(frames.to(self._device))
+        return stack_frames(tensors)
 
     def _is_for_dali(self, clips: EncodedClips, media_id: str) -> bool:
         return self._dali is not None and media_id not in self._failed and self._compared.get(_kind(clips), True)
 
-    def _decode(
-        self, numbers: Sequence[int], clips: Sequence[object], media_ids: Sequence[str]
-    ) -> list[torch.Tensor | None]:
-        """Return the frames of these items, (K, T, 3, S, S) each; None for those that DALI cannot decode."""
-        encoded = [each for number in numbers if isinstance(each := clips[number], EncodedClips)]
-        if self._dali is None or not encoded:
-            return [None for _ in encoded]
+    def _decode(self, clips: Mapping[int, EncodedClips], media_ids: Sequence[str]) -> dict[int, torch.Tensor]:
+        """Return the frames of these items, (K, T, 3, S, S) each, without those that DALI cannot decode."""
+        if self._dali is None or not clips:
+            return {}
         try:
-            decoded = list(self._dali.decode(encoded))
+            decoded = dict(zip(clips, self._dali.decode(list(clips.values())), strict=True))
         except DecodeError as exc:
-            if len(encoded) > 1:
-                return [frames for number in numbers for frames in self._decode([number], clips, media_ids)]
-            self._fail(media_ids[numbers[0]], exc)
-            return [None]
+            if len(clips) > 1:
+                # One item that cannot be decoded fails all that are decoded with it.
+                return {
+                    k: v for number, each in clips.items() for k, v in self._decode({number: each}, media_ids).items()
+                }
+            self._fail(media_ids[next(iter(clips))], exc)
+            return {}
         self._works = True
         return decoded
 

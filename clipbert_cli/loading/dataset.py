@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, default_collate
 
 from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.media.backend import PYAV, Decoder
@@ -94,7 +93,7 @@ class MediaSettings:
 
 
 @dataclass(eq=False, repr=False)
-class GroupDataset(Dataset[Item | FailedItem]):
+class GroupDataset:
     """The groups of one split; an item decodes the group's media item and samples its clips.
 
     With `on_bad_media="replace"` another group takes the place of one whose media item fails, drawn by (seed, epoch,
@@ -223,63 +222,68 @@ def _check_bytes(data: Buffer, checksum: int | None) -> None:
 CollateTexts = Callable[[Sequence[Example]], Texts]
 """Makes the text rows of a batch's examples: the task's `collate`."""
 
+Allocate = Callable[[tuple[int, ...]], torch.Tensor]
+"""Returns a uint8 tensor of a shape, whose values are written later."""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedBatch:
     """A batch of the usable items, and the items that are not usable.
 
     Args:
-        batch: without frames, (0,) uint8, if there are no usable items, and as long as `clips` is not empty.
+        batch: its frames are those of the items that are not in `encoded`, in their order; (0,) uint8 without any.
         failed: items without any usable media item.
         replaced: items in whose place another group is in the batch.
         positions: those of all items, in their order, failed ones included.
-        clips: one entry per item of `batch` if DALI has to decode some of them, else empty.
+        encoded: the clips that DALI has to decode, by the number of their item in `batch`.
     """
 
     batch: Batch
     failed: tuple[FailedItem, ...]
     replaced: tuple[FailedItem, ...]
     positions: tuple[Position, ...]
-    clips: tuple[torch.Tensor | EncodedClips, ...] = ()
+    encoded: Mapping[int, EncodedClips] = field(default_factory=dict)
 
-    def pin_memory(self) -> LoadedBatch:
-        """Return it with the batch in page-locked memory. The DataLoader of torch calls this hook."""
-        return dataclasses.replace(self, batch=self.batch.pin_memory())
+    def with_frames(self, frames: torch.Tensor) -> LoadedBatch:
+        """Return it with other frames."""
+        return dataclasses.replace(self, batch=dataclasses.replace(self.batch, frames=frames))
 
 
-def collate(items: Sequence[Item | FailedItem], texts: CollateTexts) -> LoadedBatch:
-    """Return the batch of B usable items, whose text rows `texts` makes; B may be 0. The loading processes call it."""
+def collate(items: Sequence[Item | FailedItem], texts: CollateTexts, allocate: Allocate | None = None) -> LoadedBatch:
+    """Return the batch of B usable items, whose text rows `texts` makes; B may be 0.
+
+    Args:
+        allocate: where the frames are written, as `stack_frames`.
+    """
     usable = [item for item in items if isinstance(item, Item)]
-    encoded = any(isinstance(item.frames, EncodedClips) for item in usable)
-    return LoadedBatch(
-        _batch(usable, texts, encoded=encoded),
-        failed=tuple(item for item in items if isinstance(item, FailedItem)),
-        replaced=tuple(bad for item in usable for bad in item.instead_of),
-        positions=tuple(item.position for item in items),
-        clips=tuple(item.frames for item in usable) if encoded else (),
-    )
-
-
-def _batch(items: Sequence[Item], texts: CollateTexts, *, encoded: bool) -> Batch:
-    examples = tuple(example for item in items for example in item.group.examples)
-    text_item = [number for number, item in enumerate(items) for example in item.group.examples for _ in example.texts]
+    examples = tuple(example for item in usable for example in item.group.examples)
+    text_item = [number for number, item in enumerate(usable) for each in item.group.examples for _ in each.texts]
     rows = texts(examples)
-    frames = [] if encoded else [item.frames for item in items if isinstance(item.frames, torch.Tensor)]
-    return Batch(
-        frames=stack_frames(frames) if frames else torch.zeros(0, dtype=torch.uint8),  # (B, K, T, 3, S, S)
+    frames = [item.frames for item in usable if isinstance(item.frames, torch.Tensor)]
+    batch = Batch(
+        frames=stack_frames(frames, allocate) if frames else torch.zeros(0, dtype=torch.uint8),  # (B, K, T, 3, S, S)
         text_ids=rows.ids,
         text_mask=rows.mask,
         text_item=torch.tensor(text_item, dtype=torch.long),
         examples=examples,
         targets=rows.targets,
         word_positions=rows.word_positions,
-        media_ids=tuple(item.group.media_id for item in items),
+        media_ids=tuple(item.group.media_id for item in usable),
+    )
+    return LoadedBatch(
+        batch,
+        failed=tuple(item for item in items if isinstance(item, FailedItem)),
+        replaced=tuple(bad for item in usable for bad in item.instead_of),
+        positions=tuple(item.position for item in items),
+        encoded={number: item.frames for number, item in enumerate(usable) if isinstance(item.frames, EncodedClips)},
     )
 
 
-def stack_frames(frames: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Stack B times (K, T, 3, S, S) to (B, K, T, 3, S, S), channels last in memory as before."""
-    # In a loading process `default_collate` writes into shared memory, so that the batch is not copied again when it is
-    # sent to the main process.
-    stacked: torch.Tensor = default_collate([channels_last(each) for each in frames])
-    return channels_first(stacked)
+def stack_frames(frames: Sequence[torch.Tensor], allocate: Allocate | None = None) -> torch.Tensor:
+    """Stack B times (K, T, 3, S, S) to (B, K, T, 3, S, S), channels last in memory as before.
+
+    Args:
+        allocate: makes the memory, (B, K, T, S, S, 3); by default it is torch's own.
+    """
+    rows = [channels_last(each) for each in frames]
+    return channels_first(torch.stack(rows, out=allocate((len(rows), *rows[0].shape)) if allocate else None))

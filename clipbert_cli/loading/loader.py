@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch.utils.data import DataLoader, Sampler
 
 from clipbert_cli.errors import DecodeError
 from clipbert_cli.loading.dali_batches import BatchDecoder
-from clipbert_cli.loading.dataset import CollateTexts, FailedItem, GroupDataset, LoadedBatch, Position, collate
+from clipbert_cli.loading.dataset import (
+    Allocate,
+    CollateTexts,
+    FailedItem,
+    GroupDataset,
+    LoadedBatch,
+    Position,
+    collate,
+)
 from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.loading.prefetch import lookahead
-from clipbert_cli.loading.processes import LoadingProcesses, Sender, prepare_worker
+from clipbert_cli.loading.processes import load
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.printable import plural
 from clipbert_cli.types import Batch
 
 logger = logging.getLogger("clipbert")
-
-
-class _TorchLoader(DataLoader[Any]):
-    """The loader of torch without its warning of more processes than cores: a training gives its own, once."""
-
-    def check_worker_number_rationality(self) -> None:
-        """Accept any number of processes; torch asks here when the loader is made and whenever it is iterated over."""
 
 
 class BatchLoader:
@@ -42,7 +40,6 @@ class BatchLoader:
     Args:
         texts: makes the text rows of a batch.
         workers: number of loading processes; 0 loads in this process. They ignore Ctrl-C, SIGHUP, SIGTERM and SIGUSR1.
-        pin_memory: put batches into page-locked memory, so that copies to a GPU overlap with compute.
         max_bad_fraction: part of the data's media; if more are bad, `skip` and `replace` raise an error.
 
     Attributes:
@@ -53,26 +50,19 @@ class BatchLoader:
         self,
         dataset: GroupDataset | MixedDataset,
         texts: CollateTexts,
-        order: Sampler[list[Position]],
+        order: Iterable[Sequence[Position]],
         *,
         workers: int,
-        pin_memory: bool = False,
         max_bad_fraction: float = 1.0,
     ) -> None:
         self.dataset = dataset
         self.bad: dict[str, str] = {}
         self._on_bad_media = dataset.parts[0].on_bad_media
         self._max_bad = max_bad_fraction * sum(len({group.media_id for group in part.groups}) for part in dataset.parts)
-        self._collate = functools.partial(collate, texts=texts)
+        self._texts = texts
+        self._order = order
+        self._workers = workers
         self._decoder: BatchDecoder | None = None
-        self._loader = _TorchLoader(
-            dataset,
-            batch_sampler=order,
-            collate_fn=Sender(self._collate) if workers else self._collate,
-            num_workers=workers,
-            pin_memory=pin_memory,
-            worker_init_fn=prepare_worker if workers else None,
-        )
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches.
@@ -90,18 +80,23 @@ class BatchLoader:
         return self.dataset.parts[0].settings.decoder
 
     def _decoded(self) -> Iterator[LoadedBatch]:
+        loaded_batches = (
+            load(self._make, self._order, workers=self._workers) if self._workers else map(self._make, self._order)
+        )
         if self.decoder.name == "pyav":
-            yield from LoadingProcesses(self._loader)
+            yield from loaded_batches
             return
         # Processes are forked before DALI starts its threads, because a fork copies locks that threads may hold.
-        started = LoadingProcesses(self._loader)
-        self._decoder = self._decoder or BatchDecoder(self.dataset, self._collate)
-        for loaded in lookahead(self._on_own_device(started)):
+        self._decoder = self._decoder or BatchDecoder(self.dataset, self._texts)
+        for loaded in lookahead(self._on_own_device(loaded_batches)):
             frames = loaded.batch.frames
             if frames.is_cuda:
                 # Made on the decoder's stream and used on this one: the allocator must not reuse the memory too early.
                 frames.record_stream(torch.cuda.current_stream(frames.device))
             yield loaded
+
+    def _make(self, positions: Sequence[Position], allocate: Allocate | None = None) -> LoadedBatch:
+        return collate([self.dataset[position] for position in positions], self._texts, allocate)
 
     def _on_own_device(self, started: Iterator[LoadedBatch]) -> Iterator[LoadedBatch]:
         """Decode batches; runs in the thread of `lookahead`."""

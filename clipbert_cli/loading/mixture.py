@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from clipbert_cli.loading.dataset import FailedItem, GroupDataset, Item, Position
 
@@ -63,7 +62,7 @@ class Mixture:
         return [int(position) for number in shuffled for position in steps[number]]
 
 
-class MixedDataset(Dataset[Item | FailedItem]):
+class MixedDataset:
     """The concatenated splits, each with its own media."""
 
     def __init__(self, parts: Sequence[GroupDataset]) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import KW_ONLY, dataclass
 
-from torch.utils.data import Sampler
-
 from clipbert_cli.loading.dataset import Position
 from clipbert_cli.loading.mixture import Mixture
 from clipbert_cli.loading.step_layout import StepLayout
@@ -14,7 +12,7 @@ from clipbert_cli.types import ALONE, Shard
 
 
 @dataclass(frozen=True, eq=False)
-class TrainingBatches(Sampler[list[Position]]):
+class TrainingBatches:
     """One process's training batches, step by step, over the epochs of a mixture.
 
     A process without a group in a step gets the step's first group: without a batch it could not take part in the
@@ -44,7 +42,7 @@ class TrainingBatches(Sampler[list[Position]]):
 
 
 @dataclass(frozen=True, eq=False)
-class OrderedBatches(Sampler[list[Position]]):
+class OrderedBatches:
     """Every position once, in order; with several processes each takes every `size`-th batch.
 
     The batches do not depend on the number of processes. So a prediction is the same to the last digit for any number.

@@ -25,6 +25,7 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 
 from clipbert_cli.errors import InterruptionError, OutputError, UsageError
 from clipbert_cli.files import publish_file, scratch_folder, write_json
+from clipbert_cli.loading.processes import BATCHES_AHEAD
 from clipbert_cli.model.flops import flop_counter, matrix_product_rate
 from clipbert_cli.profile.phase_timer import PhaseTimer
 from clipbert_cli.runtime.interrupts import Interrupts
@@ -178,10 +179,6 @@ logger = logging.getLogger("clipbert")
 # Steps until memory is allocated and kernels are chosen.
 WARM_UP = 3
 
-# Batches that each loading process prepares ahead (DataLoader's default). The first steps find them ready, and would
-# make loading look faster than it is.
-PREFETCHED = 2
-
 PROFILE_FILE, TRACE_FILE = "profile.json", "trace.json.gz"
 
 
@@ -198,7 +195,8 @@ class Profiling:
     def __init__(self, training: Training, steps: int) -> None:
         self.training = training
         self.folder = profile_folder(training.folder.path)
-        prefetched = PREFETCHED * training.setup.recipe.data.workers
+        # The first steps find these batches ready, and would make loading look faster than it is.
+        prefetched = BATCHES_AHEAD * training.setup.recipe.data.workers
         self.warm_up = WARM_UP + math.ceil(prefetched / training.forward_passes)
         other, total = self.warm_up + AFTERWARDS, training.plan.total_steps
         if total <= other:

@@ -3,65 +3,49 @@
 from __future__ import annotations
 
 import errno
+import faulthandler
 import os
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from forking import run_python, variables
 from running import is_running
-from torch.utils.data import DataLoader, Dataset
 
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.loading import processes
-from clipbert_cli.loading.processes import LoadingProcesses, Sender, prepare_worker
+from clipbert_cli.loading.processes import load
 
 ROOT = Path(__file__).parents[2]
 
 
-class Numbers(Dataset[int]):
-    """The numbers from 0; making number `at` calls `action` in the loading process."""
+def loading(at: int = -1, action: Callable[[], object] = lambda: None, made: Any = list, workers: int = 1) -> Any:
+    """Batches of one number each, from 0; making number `at` calls `action` in the loading process."""
 
-    def __init__(self, at: int, action: Callable[[], object]) -> None:
-        self.at, self.action = at, action
+    def make(positions: Any, _allocate: object) -> Any:
+        if at in positions:
+            action()
+        return made(positions)
 
-    def __len__(self) -> int:
-        return 20
-
-    def __getitem__(self, index: int) -> int:
-        if index == self.at:
-            self.action()
-        return index
-
-
-def loading(
-    at: int = -1, action: Callable[[], object] = lambda: None, collate: Any = list, workers: int = 1
-) -> LoadingProcesses:
-    return LoadingProcesses(
-        DataLoader(
-            Numbers(at, action),
-            batch_size=1,
-            collate_fn=Sender(collate),
-            num_workers=workers,
-            worker_init_fn=prepare_worker,
-        )
-    )
+    return load(make, ([number] for number in range(20)), workers=workers)
 
 
 def kill(number: signal.Signals) -> Callable[[], object]:
-    return lambda: os.kill(os.getpid(), number)
+    def action() -> None:
+        faulthandler.disable()  # pytest's would print a traceback
+        os.kill(os.getpid(), number)
+
+    return action
 
 
 @pytest.mark.parametrize(
     ("action", "message", "hint"),
     [
         (kill(signal.SIGKILL), "a loading process was ended by SIGKILL", "ran out of memory: lower data.workers"),
-        (kill(signal.SIGBUS), "a loading process was ended by SIGBUS", "/dev/shm is full"),
+        (kill(signal.SIGBUS), "a loading process was ended by SIGBUS", "lower data.workers"),
         (kill(signal.SIGSEGV), "a loading process was ended by SIGSEGV", "lower data.workers"),
         (lambda: os._exit(3), "a loading process ended with exit code 3", "lower data.workers"),
     ],
@@ -111,17 +95,17 @@ def test_the_death_of_a_process_that_loads_something_else_is_noticed() -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "more open files than the limit of"),
-        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "/dev/shm is full"),
-        (RuntimeError("unable to open shared memory object </torch_7>: Too many open files (24)"), "more open files"),
-        (RuntimeError("unable to allocate shared memory(shm) for file </t>: No space left on device (28)"), "/dev/shm"),
-        (RuntimeError("unable to allocate shared memory(shm) for file </torch_7>: Success (0)"), "/dev/shm is full"),
-        (RuntimeError("unable to resize file </torch_7> to the right size: File too large (27)"), "File too large"),
-        (RuntimeError("received 0 items of ancdata"), "more open files"),
+        (
+            OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+            "the system refuses loading processes: Too many open files: a process may have up to",
+        ),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "No space left on device"),
+        (RuntimeError("unable to open it: Too many open files (24)"), "may have up to"),
+        (RuntimeError("received 0 items of ancdata"), "may have up to"),
         (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "the system refuses loading processes: Cannot allocate"),
     ],
 )
-@pytest.mark.parametrize("when", ["made", "sent", "received"])
+@pytest.mark.parametrize("when", ["made", "received"])
 def test_a_batch_that_cannot_be_made_sent_or_received_is_one_error(when: str, error: Exception, message: str) -> None:
     class Failing:
         def __init__(self) -> None:
@@ -129,13 +113,11 @@ def test_a_batch_that_cannot_be_made_sent_or_received_is_one_error(when: str, er
                 raise error
 
         def __reduce__(self) -> Any:
-            if when == "sent":
-                raise error
             return fail, (error,)
 
     begin = time.monotonic()
     with pytest.raises(ClipbertError, match=message) as failed:
-        list(loading(collate=lambda _: Failing(), workers=2))
+        list(loading(made=lambda _: Failing(), workers=2))
     assert "data.workers" in (failed.value.hint or "")
     assert time.monotonic() - begin < 5
 
@@ -151,14 +133,16 @@ def test_another_error_of_a_received_batch_stays_as_it_is(error: Exception) -> N
             return fail, (error,)
 
     with pytest.raises(type(error)) as failed:
-        list(loading(collate=lambda _: Failing(), workers=1))
+        list(loading(made=lambda _: Failing(), workers=1))
     assert str(failed.value) == str(error)
     assert failed.value.__cause__ is None
 
 
 def test_a_mistake_in_a_loading_process_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError, match="in __getitem__"):
+    with pytest.raises(ZeroDivisionError) as failed:
         list(loading(3, lambda: 1 // 0))
+    assert "in a loading process:" in failed.value.__notes__[0]
+    assert "in <lambda>" in failed.value.__notes__[0]
 
 
 @pytest.mark.parametrize("error", [errno.EMFILE, errno.EAGAIN, errno.ENOMEM])
@@ -174,7 +158,7 @@ def test_processes_that_cannot_be_started_are_one_error(
         return started[0]
 
     monkeypatch.setattr(os, "fork", refused)
-    with pytest.raises(ClipbertError, match=r"open files|refuses loading processes"):
+    with pytest.raises(ClipbertError, match="refuses loading processes"):
         loading(workers=2)
     assert capfd.readouterr().err == ""
 
@@ -206,26 +190,6 @@ run_and_exit(work)
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
-def test_a_spare_descriptor_is_kept_for_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without one, the thread that passes a batch's memory on would try for ever."""
-    opened: list[int] = []
-    dup = os.dup
-
-    def counted(descriptor: int) -> int:
-        opened.append(dup(descriptor))
-        return opened[-1]
-
-    monkeypatch.setattr(os, "dup", counted)
-    before = len(os.listdir("/proc/self/fd"))
-
-    def made(items: Sequence[Any]) -> Any:
-        return list(items)
-
-    assert Sender(made)([1, 2]).open() == [1, 2]
-    assert len(opened) >= 3
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
 @pytest.mark.parametrize("work", ["time.sleep(600)", "None"], ids=["busy", "waiting"])
 def test_loading_processes_end_when_their_parent_is_killed(work: str) -> None:
     code = f"""
@@ -245,36 +209,3 @@ os.kill(os.getpid(), 9)
     while (left := [child for child in done.stdout.split() if is_running(int(child))]) and time.monotonic() < until:
         time.sleep(0.05)
     assert not left
-
-
-KILLED = """
-import os, signal, sys
-from clipbert_cli.loading.processes import _share_temporary_folder
-_share_temporary_folder()
-print(*os.listdir(os.environ["TMPDIR"]), flush=True)
-sys.stdin.read()
-"""
-
-
-def test_the_folder_of_a_killed_command_is_removed_and_that_of_a_running_one_is_not(tmp_path: Path) -> None:
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
-
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", KILLED], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    (tmp_path / "pymp-of-others").mkdir()
-    found = []
-    with start() as running:
-        assert running.stdout
-        first = running.stdout.readline()
-        for _ in range(2):
-            with start() as killed:
-                assert killed.stdout
-                found.append(set(killed.stdout.readline().split()))
-                killed.kill()
-        running.kill()
-    # The second one has removed what the first one left.
-    assert len(found[0]) == len(found[1]) == 3
-    assert found[0] & found[1] == set(first.split())

@@ -40,8 +40,6 @@ from clipbert_cli.types import Example
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from torch import Tensor
-
     from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
     from clipbert_cli.loading.loader import BatchLoader
     from clipbert_cli.loading.mixture import MixedDataset
@@ -145,16 +143,10 @@ def evaluation_sampling(recipe: Recipe) -> ClipSampling:
 
 @dataclass(frozen=True)
 class SharedTexts:
-    """The texts that every media item is scored with, in the order of `examples`.
-
-    Args:
-        wanted: the ids of B media items -> (B, N) bool, which texts are scored with them; the other logits are 0.
-            Default: every text with every item.
-    """
+    """The texts that every media item is scored with, in the order of `examples`."""
 
     examples: tuple[Example, ...]
     texts: Texts
-    wanted: Callable[[Sequence[str]], Tensor] | None = None
 
 
 @dataclass(frozen=True)

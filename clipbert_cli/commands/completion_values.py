@@ -193,7 +193,7 @@ SOURCES: dict[str, Callable[[Cursor], Candidates]] = {
     "--checkpoint": _checkpoints,
     "--device": _fixed("cpu", "cuda"),
     "--nproc-per-node": _fixed("gpu"),
-    "--format": _fixed("jsonl", "vqa-submission", "scores"),
+    "--format": _fixed("jsonl", "scores"),
     "STORE": _stores,
     "MEDIA_ID": _media_ids,
     "ASSET": _assets,

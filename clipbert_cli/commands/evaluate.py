@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_absent_data
-from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs, warn
-from clipbert_cli.errors import PredictionsError, UsageError
+from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs
+from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
 from clipbert_cli.runs.baseline import listed_scores, sentences
 from clipbert_cli.runs.folder import RunFolder
@@ -66,13 +66,7 @@ def evaluate(
             hint="name either the run that predicted or a recipe that has the split",
         )
     from clipbert_cli.build import build_task
-    from clipbert_cli.infer.made_by import (
-        of_other_split,
-        older_than_best,
-        read_meta,
-        recipe_and_split,
-        refuse_other_task,
-    )
+    from clipbert_cli.infer.made_by import belonging_to, read_meta, recipe_and_split
     from clipbert_cli.infer.score import evaluate as score
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
@@ -82,21 +76,19 @@ def evaluate(
     show_logs()
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
     folder = RunFolder.of_model(run)[0] if run else None
-    made = read_meta(predictions)
     loaded, split = recipe_and_split(
         predictions,
-        made,
+        read_meta(predictions),
         command="eval",
         recipe=folder.recipe if folder else recipe,
         split=split,
         overrides=overrides,
         data_root=data_root,
     )
-    refuse_other_task((predictions, against), loaded, command="eval")
     refuse_absent_data(loaded)
     task = build_task(loaded)
     examples = read_split(loaded, split, task, task.check_truth)
-    try:
+    with belonging_to(loaded, split, (predictions, against), command="eval"):
         found = score(
             predictions,
             task,
@@ -106,10 +98,6 @@ def evaluate(
             allow_partial=allow_partial,
             leave_out_media_errors=leave_out_media_errors,
         )
-    except PredictionsError as exc:
-        raise of_other_split(exc, predictions, made, split) from exc
-    if older := older_than_best(predictions, made, folder):
-        warn(*older)
     metrics = found.metrics
     notes = _notes(loaded, folder, examples, split)
     baselines = folder.baselines()[-1:] if folder else []

@@ -19,10 +19,8 @@ from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import plural
 
 if TYPE_CHECKING:
-    from clipbert_cli.infer.ranking import Pairs
     from clipbert_cli.infer.trained import RunSelection, TrainedRun
 
-# The formats that this command writes itself. Further ones are declared by the task and are one JSON document.
 JSONL, SCORES = "jsonl", "scores"
 
 
@@ -36,13 +34,11 @@ class Request:
         str,
         options.option(
             "--format",
-            "How to write the predictions: jsonl is one JSON object per line; vqa-submission is the list that the "
-            "VQA evaluation server reads; scores (retrieval only) is a folder with scores.npy. If writing a folder was "
-            "stopped, the same command continues it.",
+            "How to write the predictions: jsonl is one JSON object per line; scores (retrieval only) is a folder with "
+            "scores.npy. If writing a folder was stopped, the same command continues it.",
             metavar="NAME",
         ),
     ] = JSONL
-    shortlist: options.Shortlist = None
     clip_scores: Annotated[
         bool,
         options.option("--clip-scores", "Also write what each clip says on its own, with its frames and their times."),
@@ -69,11 +65,11 @@ def infer(
     # Checked before several processes are started, each of which would report it.
     if request.form == SCORES and request.output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
-    endings = {JSONL: [".jsonl"], SCORES: []}.get(request.form, [".json"])
-    refuse_other_ending(request.output, endings, what=f"--format {request.form}")
-    if request.clip_scores and (request.shortlist or request.form != JSONL):
-        other = "--shortlist" if request.shortlist else f"--format {request.form}"
-        raise UsageError(f"--clip-scores is given with {other}, which have none", hint="leave one of them out")
+    if request.form not in (JSONL, SCORES):
+        raise UsageError(f"--format is {request.form}: it must be {JSONL} or {SCORES}", hint="leave --format out")
+    refuse_other_ending(request.output, [".jsonl"] if request.form == JSONL else [], what=f"--format {request.form}")
+    if request.clip_scores and request.form != JSONL:
+        raise UsageError("--clip-scores is given with --format scores, which have none", hint="leave one of them out")
     if options.launched(context, processes):
         return
 
@@ -114,30 +110,20 @@ def _write_predictions(
     stream_to = nowhere() if is_muted() else writing(request.output, overwrite=request.overwrite, inputs=inputs)
     with stream_to as stream:
         run = dataclasses.replace(load(), clip_scores=request.clip_scores)
-        _check_format(run, request.form)
         made_by = {} if request.output == "-" else describe(run, selection, request.split)
         with counting(request.split, "item") as show:
-            # A shortlist needs the matrix of all pairs. Without it, any task predicts its split the same way.
-            if request.shortlist:
-                pairs = _pairs(run, request, show)
-                split, total = pairs.split, len(pairs.media_ids)
-                predictions = pairs.predict(_Adding(show, total, run))
-            else:
-                split = run.setup.split(request.split)
-                evaluation = run.setup.evaluation(split)
-                total, predictions = evaluation.total, run.predict(evaluation, _Adding(show, evaluation.total, run))
+            split = run.setup.split(request.split)
+            evaluation = run.setup.evaluation(split)
+            predictions = run.predict(evaluation, _Adding(show, evaluation.total, run))
             lines = prediction_lines(run.setup.task, split.examples, predictions)
             if request.clip_scores:
                 lines = with_times(lines, split.media, evaluation_sampling(run.setup.recipe))
-            if request.form == JSONL:
-                # Line by line as they come, for a pipe that reads along.
-                for line in lines:
-                    stream.write(json.dumps(line, ensure_ascii=False) + "\n")
-            else:
-                stream.write(json.dumps(run.setup.task.document(lines, request.form)) + "\n")
+            # Line by line as they come, for a pipe that reads along.
+            for line in lines:
+                stream.write(json.dumps(line, ensure_ascii=False) + "\n")
     if request.output != "-":
         _write_meta(Path(request.output), made_by)
-        note(f"{plural(total, 'prediction')} written to {request.output}")
+        note(f"{plural(evaluation.total, 'prediction')} written to {request.output}")
 
 
 def _write_meta(predictions: Path, made_by: dict[str, Any]) -> None:
@@ -156,45 +142,18 @@ def _write_scores(request: Request, load: Callable[[], TrainedRun]) -> None:
     from clipbert_cli.infer.ranking import write_scores
 
     run = load()
-    _check_format(run, SCORES)
+    run.setup.task.require_ranking("--format scores")
     with counting(request.split, "item") as show:
-        pairs = _pairs(run, request, show)
-        items, texts = len(pairs.media_ids), len(pairs.split.examples)
+        split = run.setup.split(request.split)
+        items = len({example.media_id for example in split.examples})
         # The processes share the folder and the main one opens it, so no stream is opened here.
         already = write_scores(
-            pairs, Path(request.output), overwrite=request.overwrite, progress=_Adding(show, items, run)
+            run, split, Path(request.output), overwrite=request.overwrite, progress=_Adding(show, items, run)
         )
-    note(f"scores of {plural(texts, 'text')} with {plural(items, 'media item')} written to {request.output}")
+    texts = plural(len(split.examples), "text")
+    note(f"scores of {texts} with {plural(items, 'media item')} written to {request.output}")
     if already:
         note(f"{already} of the media items were there already")
-
-
-def _check_format(run: TrainedRun, form: str) -> None:
-    """Raise UsageError if the run's task has no such format."""
-    if form not in run.setup.task.formats:
-        raise UsageError(
-            f"--format is {form}, but predictions of task {run.setup.recipe.task} are written as "
-            f"{' or '.join(run.setup.task.formats)}",
-            hint="leave --format out for JSON lines",
-        )
-
-
-def _pairs(run: TrainedRun, request: Request, show: Callable[[int, int | None], None]) -> Pairs:
-    """Read the split for ranking; make the shortlist if one is asked for, and report what it costs."""
-    from clipbert_cli.infer.ranking import split_pairs
-
-    every = split_pairs(run, request.split)
-    total = len(every.media_ids)
-    pairs = every.shortlisted(request.shortlist, _Adding(show, total, run))
-    if pairs.shortlist:
-        missed = pairs.shortlist.missed(pairs.split.examples)
-        note(
-            f"shortlist of {pairs.shortlist.size} of {total} media items: {missed:.1f} % of the texts do not have "
-            "their own on it; text-to-video recall can lose that much"
-        )
-    elif request.shortlist:
-        note(f"the shortlist would hold all {total} media items: all of them are scored with all clips")
-    return pairs
 
 
 class _Adding:

@@ -100,14 +100,6 @@ Weights = Annotated[
         "(ema). By default those that validation scored.",
     ),
 ]
-Shortlist = Annotated[
-    int | None,
-    number(
-        "--shortlist",
-        "Retrieval only: score all media items with one frame first, and only the N best of each text with all clips. "
-        "Faster, but recall can be lower.",
-    ),
-]
 Json = Annotated[bool, option("--json", "Print the result as one JSON document.")]
 Device = Annotated[
     str | None,

@@ -10,7 +10,7 @@ import typer
 from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import PAGE, refuse_other_ending, writing
-from clipbert_cli.commands.terminal import note, show_logs, warn, warn_of_each
+from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
 from clipbert_cli.errors import UsageError
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarised
@@ -57,7 +57,7 @@ def report_page(
     if predictions is None and (against or blind):
         raise UsageError("--against and --blind are given without PREDS", hint="name the predictions first")
     refuse_other_ending(output, PAGE, what="the page")
-    from clipbert_cli.infer.made_by import older_than_best, read_meta, recipe_and_split, refuse_other_task
+    from clipbert_cli.infer.made_by import read_meta, recipe_and_split
     from clipbert_cli.report.results_page import Predicted, made_facts, write_report
     from clipbert_cli.splits import files_of
 
@@ -75,9 +75,6 @@ def report_page(
             overrides=overrides,
             data_root=data_root,
         )
-        refuse_other_task((predictions, against, blind), loaded, command="report")
-        if older := older_than_best(predictions, made, folders[0] if len(folders) == 1 else None):
-            warn(*older)
         files_of(loaded, split)
         refuse_absent_data(loaded)
         predicted = Predicted(

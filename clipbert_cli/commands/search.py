@@ -24,7 +24,6 @@ def search(
     ],
     model: options.ModelOptions,
     top: Annotated[int | None, options.number("--top", "How many media items to list. By default infer.top.")] = None,
-    shortlist: options.Shortlist = None,
     as_json: options.Json = False,
 ) -> None:
     """Find videos by text with a trained retrieval run.
@@ -50,7 +49,7 @@ def search(
     settings = [f"infer.top={top}"] if top else []
     _refuse_other_task(selected_recipes(model.selection(settings=settings))[0], model.run, texts)
     with model.opened(settings=settings) as opened, counting("search", "item") as show:
-        found = find(opened, media, texts, shortlist=shortlist, progress=show)
+        found = find(opened, media, texts, progress=show)
     for sentence in unknown_words(texts, opened.setup.tokenizer):
         warn(sentence)
     results = list(zip(texts, found, strict=True))

@@ -1,8 +1,6 @@
 """`FILE.meta.json` beside a file of predictions: which model made it, from what, and where.
 
 run, checkpoint, weights    the run's folder, the checkpoint's name, `plain`, `ema` or `auto`
-checkpoint_asked            the checkpoint as the command named it, such as `best`
-checkpoint_files            size and CRC-32 of each file of the checkpoint, as its state.json states them
 weights_crc32               of the weights themselves
 recipe, split               the whole recipe with which was predicted, and the split
 sampling                    how clips were taken
@@ -13,7 +11,8 @@ predictions                 size and CRC-32 of the predictions: a file that was 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,14 +22,11 @@ from clipbert_cli.errors import PathError, PredictionsError, RunError, Unreadabl
 from clipbert_cli.foreign import read_json
 from clipbert_cli.recipe.load import load_recipe, resolve
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runs.checkpoint import change, read_state
+from clipbert_cli.runs.checkpoint import change
 from clipbert_cli.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection, TrainedRun
-
-MAX_COMPARED = 2**32
-"""The limit of bytes in predictions whose checksum is computed, which takes a second per gigabyte."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def describe(run: TrainedRun, selection: RunSelection, split: str) -> dict[str, 
     del entry["step"]
     return {
         "run": str(selection.run.absolute()),
-        **_checkpoint(selection),
+        "checkpoint": _checkpoint(selection),
         "weights": selection.weights,
         "weights_crc32": run.weights_checksum(),
         "recipe": recipe.model_copy(update={"data": root}).model_dump(mode="json"),
@@ -70,44 +66,13 @@ def describe(run: TrainedRun, selection: RunSelection, split: str) -> dict[str, 
     }
 
 
-def _checkpoint(selection: RunSelection) -> dict[str, Any]:
-    """Return the name and the files of the checkpoint that was used; `best` may move later."""
+def _checkpoint(selection: RunSelection) -> str:
+    """Return the name of the checkpoint that was used; `best` may move later."""
     folder, named = RunFolder.of_model(selection.run)
-    asked = named or selection.checkpoint
     try:
-        used = folder.checkpoint(asked)
-        found = {"checkpoint": used.name, "checkpoint_files": read_state(used).get("files")}
-    except (PathError, RunError, UnreadableError):
-        found = {"checkpoint": "exported", "checkpoint_files": None}
-    return {**found, "checkpoint_asked": asked}
-
-
-def older_than_best(predictions: Path, made: MadeBy, run: RunFolder | None) -> list[str]:
-    """Return a warning, in lines, if predictions of the best checkpoint are not of what is the best one now.
-
-    Args:
-        run: the run that a person names, for predictions whose own run is elsewhere by now.
-    """
-    meta = made.meta
-    # Whoever names another checkpoint wants its predictions.
-    if meta is None or meta.get("checkpoint_asked") != "best":
-        return []
-    own = Path(str(meta.get("run"))).absolute()
-    try:
-        folder = RunFolder.of_model(own)[0] if own.exists() or run is None else run
-        best = folder.checkpoint("best")
-        state = read_state(best)
-    except (PathError, RunError, UnreadableError, OSError):
-        return []
-    used, files = meta.get("checkpoint"), meta.get("checkpoint_files")
-    if used == best.name and files in (None, state.get("files")):
-        return []
-    now = best.name if used != best.name else f"another {best.name}, trained since"
-    again = ["clipbert", "infer", "--run", str(folder.path), "--split", str(meta.get("split")), "-o", str(predictions)]
-    return [
-        f"{predictions} was made with checkpoint {used}, and the best of {folder.path} is {now}",
-        f"  its predictions are made by: {shlex.join([*again, '--overwrite'])}",
-    ]
+        return folder.checkpoint(named or selection.checkpoint).name
+    except (PathError, RunError):
+        return "exported"
 
 
 def read_meta(predictions: Path) -> MadeBy:
@@ -123,8 +88,6 @@ def read_meta(predictions: Path) -> MadeBy:
         return MadeBy(None, f"unknown: {exc}")
     if not predictions.is_file():
         return MadeBy(None, f"unknown: {predictions} is no file")
-    if predictions.stat().st_size > MAX_COMPARED:
-        return MadeBy(None, f"unknown: {predictions} is too large to be compared with {file.name}")
     if not isinstance(content, dict) or change(predictions, content.get("predictions")):
         return MadeBy(None, f"unknown: {file.name} belongs to other predictions")
     return MadeBy(content)
@@ -150,9 +113,9 @@ def recipe_and_split(
     """
     stated = (made.meta or {}).get("split")
     split = split or (stated if isinstance(stated, str) else None)
-    if (recipe is None and made.meta is None) or split is None:
-        missing = ["--split is missing"] if split is None else []
-        missing += ["--recipe or --run is missing"] if recipe is None and made.meta is None else []
+    missing = [] if split else ["--split is missing"]
+    missing += [] if recipe or made.meta else ["--recipe or --run is missing"]
+    if missing or split is None:
         named = ["--recipe", str(recipe or "NAME"), "--split", split or "SPLIT"]
         raise UsageError(
             f"{' and '.join(missing)}; what made the predictions is {made.unknown}",
@@ -161,35 +124,32 @@ def recipe_and_split(
     return load_recipe(recipe or _recipe_of(made.meta or {}), overrides=overrides, data_root=data_root), split
 
 
-def refuse_other_task(files: Sequence[Path | None], recipe: Recipe, *, command: str) -> None:
-    """Raise UsageError if predictions are known to be of another task than the recipe with which they are read.
+@contextmanager
+def belonging_to(recipe: Recipe, split: str, files: Sequence[Path | None], *, command: str) -> Iterator[None]:
+    """Say which split predictions were made for where they turn out not to fit this one.
 
     Args:
-        files: the predictions that are scored, then others that they are compared with.
-        command: the command that reads them, for the example of how to use their own recipe.
+        files: the predictions that are read in the block.
+        command: the command that reads them.
+
+    Raises:
+        PredictionsError: that of the block, or one with what the meta file of such predictions states.
     """
-    for file in filter(None, files):
-        own = (read_meta(file).meta or {}).get("recipe")
-        if isinstance(own, dict) and own.get("task") != recipe.task:
-            again = f"{shlex.join(['clipbert', command, str(file)])} uses the recipe and the split of its own meta file"
-            raise UsageError(
-                f"{file}: these are predictions of task {own.get('task')} (recipe {own.get('name')}), but recipe "
-                f"{recipe.name} has task {recipe.task}",
-                hint=again if file is files[0] else f"compare predictions of the same split; {again}",
-            )
-
-
-def of_other_split(error: PredictionsError, predictions: Path, made: MadeBy, split: str) -> PredictionsError:
-    """Return the error about predictions that do not fit a split; if they were made for another one, it says which."""
-    own = (made.meta or {}).get("split")
-    if not isinstance(own, str) or own == split:
-        return error
-    infer = ["clipbert", "infer", "--run", str((made.meta or {}).get("run")), "--split", split, "-o", "FILE"]
-    again = shlex.join(["clipbert", "eval", str(predictions)])
-    return PredictionsError(
-        f"{predictions}: these are predictions of split {own}, and not of {split}",
-        hint=f"to score them: {again}; to predict {split}: {shlex.join(infer)}",
-    )
+    try:
+        yield
+    except PredictionsError as exc:
+        for file in filter(None, files):
+            meta = read_meta(file).meta or {}
+            own = meta.get("recipe")
+            made_for = (meta.get("split"), own.get("task")) if isinstance(own, dict) else (split, recipe.task)
+            if made_for != (split, recipe.task):
+                raise PredictionsError(
+                    f"{file}: these are predictions of split {made_for[0]}, task {made_for[1]}, and not of {split}, "
+                    f"task {recipe.task}",
+                    hint=f"{shlex.join(['clipbert', command, str(file)])} uses the recipe and the split of its own "
+                    "meta file",
+                ) from exc
+        raise
 
 
 def _recipe_of(meta: Mapping[str, Any]) -> Recipe:

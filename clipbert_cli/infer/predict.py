@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 
 import torch
-from torch import Tensor
 
-from clipbert_cli.build import Evaluation, SharedTexts
+from clipbert_cli.build import Evaluation
 from clipbert_cli.errors import RunError
 from clipbert_cli.infer.clip_scores import with_clips
 from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode, score_with_words
@@ -126,7 +125,10 @@ class Predictor:
                     outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item)
                 else:
                     moved = dataclasses.replace(moved, examples=shared.examples)
-                    outputs = _score_pairs(scorer, visual, shared, batch.media_ids)
+                    # Every text with every item, item by item.
+                    count = len(shared.examples)
+                    pairs = torch.arange(len(visual) * count)  # (R,)
+                    outputs = scorer.score(visual, row_text=pairs % count, row_item=pairs // count)
             _check_finite(outputs, batch.media_ids)
             if self.watch:
                 self.watch(outputs, moved)
@@ -136,19 +138,6 @@ class Predictor:
             predictions = [*failures, *made]
             yield predictions
             progress(len(predictions))
-
-
-def _score_pairs(scorer: RowScorer, visual: Tensor, shared: SharedTexts, media_ids: Sequence[str]) -> Outputs:
-    """Return the outputs of every text with every item, item by item; visual tokens are (B, K, V, D)."""
-    count = len(shared.examples)
-    pairs = torch.arange(len(visual) * count)  # (R,)
-    if shared.wanted is None:
-        return scorer.score(visual, row_text=pairs % count, row_item=pairs // count)
-    wanted = shared.wanted(media_ids).flatten()  # (R,)
-    logits = scorer.score(visual, row_text=pairs[wanted] % count, row_item=pairs[wanted] // count).logits
-    every = logits.new_zeros(len(pairs), *logits.shape[1:])  # (R, K, C)
-    every[wanted.to(every.device)] = logits
-    return Outputs(every)
 
 
 def _check_finite(outputs: Outputs, media_ids: Sequence[str]) -> None:

@@ -140,15 +140,21 @@ class Row:
     Args:
         where: file and line, for messages.
         fields: the line's fields. `scores` is a float32 array.
-        texts: the texts of the scores, in their order.
     """
 
     where: str
     fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The predictions of a file or folder; `texts` are those of all scores, in their order."""
+
+    of_key: Mapping[PredictionKey, Row]
     texts: TextList | None = None
 
 
-def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
+def read_lines(path: Path, *, ranks_media: bool) -> Rows:
     """Return the predictions of a JSON lines file; `-` is standard input.
 
     Args:
@@ -163,7 +169,7 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     # Many mistakes are collected, so that one run names the bad lines of a large file.
     mistakes: list[str] = []
     rows: dict[PredictionKey, Row] = {}
-    lists: dict[str, TextList] = {}
+    texts: TextList | None = None
     for record in read_records(path):
         if len(mistakes) == COUNTED:
             break
@@ -173,11 +179,13 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
         where = record.place
         try:
             if ranks_media and "texts" in record.fields:
-                texts = TextList.parse(record.fields["texts"])
-                if (stated := record.fields.get("texts_digest")) != (digest := texts.digest):
+                own = TextList.parse(record.fields["texts"])
+                if (stated := record.fields.get("texts_digest")) != own.digest:
                     found = f"texts_digest is {json.dumps(stated)}"
-                    raise RecordError(f"{found}: it must be {digest}, the digest of these texts")
-                lists[digest] = texts
+                    raise RecordError(f"{found}: it must be {own.digest}, the digest of these texts")
+                if texts not in (None, own):
+                    raise RecordError("the file lists other texts before: predict the split with one command")
+                texts = own
                 continue
             key = read_key(record.fields, whole_media=ranks_media)
             if key in rows:
@@ -188,13 +196,12 @@ def read_lines(path: Path, *, ranks_media: bool) -> dict[PredictionKey, Row]:
     limit = COUNTED if len(mistakes) == COUNTED else None
     # Where reading ended early, the list of texts may be behind.
     if ranks_media and limit is None:
-        rows, unlisted = _with_texts(rows, lists)
-        mistakes += unlisted
+        mistakes += _unlisted(rows, texts)
     if mistakes:
         raise bad_lines(mistakes, limit=limit, some_fit=bool(rows))
     if not rows:
         raise PredictionsError(f"{path}: there are no predictions in it", hint=PREDICTIONS.hint)
-    return rows
+    return Rows(rows, texts)
 
 
 def bad_lines(mistakes: Sequence[str], *, some_fit: bool, limit: int | None = None) -> PredictionsError:
@@ -245,24 +252,18 @@ def _scores(value: Any) -> np.ndarray:
     return scores
 
 
-def _with_texts(
-    rows: Mapping[PredictionKey, Row], lists: Mapping[str, TextList]
-) -> tuple[dict[PredictionKey, Row], list[str]]:
-    """Return rows that know their texts, and what is wrong with the others. The list may follow the lines."""
-    found: dict[PredictionKey, Row] = {}
+def _unlisted(rows: Mapping[PredictionKey, Row], texts: TextList | None) -> list[str]:
+    """Return what is wrong with scores whose texts are not those of the list, which may follow the lines."""
+    listed, count = (texts.digest, len(texts.keys)) if texts else (None, 0)
     mistakes = []
-    for key, row in rows.items():
-        digest = row.fields.get("texts_digest")
-        texts = lists.get(digest) if isinstance(digest, str) else None
-        if "media_error" in row.fields:
-            found[key] = row
-        elif texts is None:
+    for row in rows.values():
+        digest, scores = row.fields.get("texts_digest"), row.fields.get("scores")
+        if scores is None:
+            continue
+        if listed is None or digest != listed:
             mistakes.append(f"{row.where}: texts_digest is {json.dumps(digest)}: no line lists these texts")
-        elif len(row.fields["scores"]) != len(texts.keys):
+        elif len(scores) != count:
             mistakes.append(
-                f"{row.where}: scores has {len(row.fields['scores'])} numbers: it must have one for each of the "
-                f"{len(texts.keys)} texts"
+                f"{row.where}: scores has {len(scores)} numbers: it must have one for each of the {count} texts"
             )
-        else:
-            found[key] = Row(row.where, row.fields, texts)
-    return found, mistakes
+    return mistakes

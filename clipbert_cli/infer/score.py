@@ -8,9 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from clipbert_cli.errors import PredictionsError, UsageError
+from clipbert_cli.errors import PredictionsError
 from clipbert_cli.infer.prediction_lines import Row, TextList, bad_lines, named, read_lines
 from clipbert_cli.infer.score_folder import read_scores
 from clipbert_cli.path_kinds import PathKind, look_at
@@ -115,7 +113,7 @@ def _of(joined: Joined, example: Example, task: Task) -> Mapping[str, Any]:
     return joined.fields[PredictionKey(example.media_id) if task.ranks_media else example.key]
 
 
-def _taken(own: Mapping[str, Any], places: Sequence[int] | np.ndarray) -> Mapping[str, Any]:
+def _taken(own: Mapping[str, Any], places: Sequence[int]) -> Mapping[str, Any]:
     """Return the fields of a media item with the scores of some of the texts, those of its clips included."""
     taken = {**own, "scores": own["scores"][places]}
     if isinstance(clips := own.get("clips"), list):
@@ -147,41 +145,33 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
     """Read predictions and find the example of each by its media item and text.
 
     Args:
-        allow_partial: leave out examples without a prediction, and predictions without an example.
+        allow_partial: leave out examples without a prediction, and predictions without an example. A part of a ranking
+            cannot be scored.
 
     Raises:
         PredictionsError: predictions cannot be read or scored, or do not belong to these examples.
     """
-    ranks = task.ranks_media
     is_scores = look_at(path).kind is PathKind.SCORES
-    if is_scores and not ranks:
-        raise UsageError(
+    if is_scores and not task.ranks_media:
+        raise PredictionsError(
             f"{path} has scores of every text with every media item, which the recipe's task does not have",
             hint="name the recipe and the split that were predicted, with --recipe and --split",
         )
-    rows = read_scores(path) if is_scores else read_lines(path, ranks_media=ranks)
-    if ranks:
-        return _join_ranking(path, rows, examples)
+    found = read_scores(path) if is_scores else read_lines(path, ranks_media=task.ranks_media)
+    rows = found.of_key
+    if task.ranks_media:
+        return _join_ranking(path, rows, found.texts, examples)
     of_key = {example.key: example for example in examples}
     known = {key: row for key, row in rows.items() if key in of_key}
-    missing = [example for key, example in of_key.items() if key not in rows]
-    unknown = [(key, row) for key, row in rows.items() if key not in of_key]
-    if rows and not known:
-        (key, row), example = unknown[0], missing[0]
-        raise PredictionsError(
-            f"{path}: none of its {len(rows)} predictions belongs to this split; the first is for "
-            f"{named(key, row.fields)}, the first record is {named(example.key, task.described(example))}",
-            hint="name the split and the recipe that were predicted. If records have changed, predict again",
-        )
+    missing, unknown = of_key.keys() - rows.keys(), rows.keys() - of_key.keys()
     if not known or ((missing or unknown) and not allow_partial):
-        raise PredictionsError(
-            _differences(
-                path,
-                f"{len(missing)} of {len(examples)} records of the split have no prediction",
-                [named(example.key, task.described(example)) for example in missing],
-                f"{len(unknown)} of {len(rows)} predictions belong to no record of the split",
-                [f"{row.where}, for {named(key, row.fields)}" for key, row in unknown],
-            ),
+        _refuse_others(
+            path,
+            of_key,
+            rows,
+            ("records of the split have no prediction", "predictions belong to no record of the split"),
+            lambda key: named(key, task.described(of_key[key])),
+            lambda key: f"{rows[key].where}, for {named(key, rows[key].fields)}",
             hint="are these the predictions of this recipe and split? If records have changed, predict again"
             + (f", or score the {len(known)} others with --allow-partial" if known else ""),
         )
@@ -198,61 +188,54 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
     return Joined({key: row.fields for key, row in known.items()}, left, len(missing), len(unknown))
 
 
-def _join_ranking(path: Path, rows: Mapping[PredictionKey, Row], examples: Sequence[Example]) -> Joined:
-    """Join the scores of all texts with all media items. A part of them cannot be ranked."""
-    wanted = dict.fromkeys(PredictionKey(example.media_id) for example in examples)
-    missing = [key for key in wanted if key not in rows]
-    unknown = [row for key, row in rows.items() if key not in wanted]
-    if missing or unknown:
-        raise PredictionsError(
-            _differences(
-                path,
-                f"{len(missing)} of {len(wanted)} media items of the split have no scores",
-                [repr(key.media_id) for key in missing],
-                f"{len(unknown)} of {len(rows)} media items with scores do not belong to the split",
-                [f"{row.where}, {row.fields['media_id']!r}" for row in unknown],
-            ),
-            hint="are these the scores of this recipe and split? Predict the whole split: ranks need all media items",
-        )
-    fields: dict[PredictionKey, Mapping[str, Any]] = {}
-    orders: dict[int, np.ndarray | None] = {}
-    for key, row in rows.items():
-        fields[key] = row.fields
-        if row.texts is not None:
-            if id(row.texts) not in orders:
-                orders[id(row.texts)] = _order(path, row.texts, examples)
-            if (order := orders[id(row.texts)]) is not None:
-                fields[key] = _taken(row.fields, order)
-    return Joined(fields, examples)
-
-
-def _order(path: Path, texts: TextList, examples: Sequence[Example]) -> np.ndarray | None:
-    """Return the position of each example's text in a list of texts; None where it is the example's own position.
-
-    Raises:
-        PredictionsError: the list holds other texts.
-    """
+def _join_ranking(
+    path: Path, rows: Mapping[PredictionKey, Row], texts: TextList | None, examples: Sequence[Example]
+) -> Joined:
+    """Join the scores of all texts with all media items, and put them into the order of the examples."""
+    _refuse_others(
+        path,
+        dict.fromkeys(PredictionKey(example.media_id) for example in examples),
+        rows,
+        ("media items of the split have no scores", "media items with scores do not belong to the split"),
+        lambda key: repr(key.media_id),
+        lambda key: f"{rows[key].where}, {key.media_id!r}",
+        hint="are these the scores of this recipe and split? Predict the whole split: ranks need all media items",
+    )
+    fields = {key: row.fields for key, row in rows.items()}
+    of_key = {example.key: example.texts[0] for example in examples}
+    # Without any scores, because all media failed, no texts need be listed.
+    if texts is None or texts.keys == tuple(of_key):
+        return Joined(fields, examples)
+    written = dict(zip(texts.keys, texts.texts, strict=True))
+    _refuse_others(
+        path,
+        of_key,
+        written,
+        ("texts of the split have no scores", "texts with scores do not belong to the split"),
+        lambda key: f"{key.media_id!r}, {of_key[key]!r}",
+        lambda key: f"{key.media_id!r}, {written[key]!r}",
+        hint="predict again with the annotations that are scored against",
+    )
     place = {key: number for number, key in enumerate(texts.keys)}
-    keys = [example.key for example in examples]
-    if tuple(keys) == texts.keys:
-        return None
-    missing = [example for key, example in zip(keys, examples, strict=True) if key not in place]
-    wanted = set(keys)
-    unknown = [number for key, number in place.items() if key not in wanted]
-    if missing or unknown:
-        raise PredictionsError(
-            _differences(
-                path,
-                f"{len(missing)} of {len(examples)} texts of the split have no scores",
-                [f"{example.media_id!r}, {example.texts[0]!r}" for example in missing],
-                f"{len(unknown)} of {len(place)} texts with scores do not belong to the split",
-                [f"{texts.keys[number].media_id!r}, {texts.texts[number]!r}" for number in unknown],
-            ),
-            hint="predict again with the annotations that are scored against",
-        )
-    return np.array([place[key] for key in keys])
+    order = [place[key] for key in of_key]
+    return Joined({key: _taken(own, order) if "scores" in own else own for key, own in fields.items()}, examples)
 
 
-def _differences(path: Path, lacking: str, lacks: Sequence[str], surplus: str, extra: Sequence[str]) -> list[str]:
-    """Return one line for what is missing and one for what is there beyond, each with its first member."""
-    return [f"{path}: {what}; the first: {names[0]}" for what, names in ((lacking, lacks), (surplus, extra)) if names]
+def _refuse_others(
+    path: Path,
+    wanted: Mapping[PredictionKey, object],
+    given: Mapping[PredictionKey, object],
+    what: tuple[str, str],
+    name_wanted: Callable[[PredictionKey], str],
+    name_given: Callable[[PredictionKey], str],
+    *,
+    hint: str,
+) -> None:
+    """Raise PredictionsError unless the same things are wanted and given, with the first that is not, of both."""
+    lines = []
+    for own, others, says, name in ((wanted, given, what[0], name_wanted), (given, wanted, what[1], name_given)):
+        left = [key for key in own if key not in others]
+        if left:
+            lines.append(f"{path}: {len(left)} of {len(own)} {says}; the first: {name(left[0])}")
+    if lines:
+        raise PredictionsError(lines, hint=hint)

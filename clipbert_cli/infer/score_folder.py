@@ -33,7 +33,7 @@ import numpy as np
 from clipbert_cli.errors import OutputError, PredictionsError, UnreadableError
 from clipbert_cli.files import LockHeldError, atomic_file, atomic_path, fsync, lock, publish_file, refuse_link, remove
 from clipbert_cli.foreign import map_array, read_json, read_text
-from clipbert_cli.infer.prediction_lines import Row, TextList
+from clipbert_cli.infer.prediction_lines import Row, Rows, TextList
 from clipbert_cli.path_kinds import SCORES, UNFINISHED
 from clipbert_cli.system_errors import unwritable
 from clipbert_cli.text.fields import RecordError
@@ -211,7 +211,7 @@ def _holds(path: Path, text: str) -> bool:
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def read_scores(path: Path) -> dict[PredictionKey, Row]:
+def read_scores(path: Path) -> Rows:
     """Read the scores of a folder, equal to those of a predictions file.
 
     Raises:
@@ -248,8 +248,8 @@ def read_scores(path: Path) -> dict[PredictionKey, Row]:
             raise PredictionsError(
                 f"{where} ({name!r}): these are not the scores that were written: their checksum differs", hint=hint
             )
-        rows[PredictionKey(name)] = Row(where, {"media_id": name, "scores": scores[row]}, found.texts)
-    return rows
+        rows[PredictionKey(name)] = Row(where, {"media_id": name, "scores": scores[row]})
+    return Rows(rows, found.texts)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from clipbert_cli.build import build_task, evaluation_sampling
 from clipbert_cli.errors import ClipbertError
-from clipbert_cli.infer.made_by import MadeBy
+from clipbert_cli.infer.made_by import MadeBy, belonging_to
 from clipbert_cli.infer.score import Joined, join
 from clipbert_cli.report import predictions
 from clipbert_cli.report.charts import Chart, Series, line_chart
@@ -191,12 +191,12 @@ def _title(predicted: Predicted | None, runs: Sequence[RunFolder]) -> str:
 def _predictions_part(predicted: Predicted, examples: int, seed: int) -> dict[str, Any]:
     task = build_task(predicted.recipe)
     split = read_split(predicted.recipe, predicted.split, task, task.check_truth)
-    joined = join(predicted.file, task, split, allow_partial=predicted.allow_partial)
+    files = (predicted.file, predicted.against, predicted.blind)
+    with belonging_to(predicted.recipe, predicted.split, files, command="report"):
+        joined = join(predicted.file, task, split, allow_partial=predicted.allow_partial)
+        # Other predictions are refused unless they are for all of these examples.
+        other, blind = (join(file, task, joined.examples) if file else None for file in files[1:])
     judged = predictions.Judged.of(task, joined)
-    # Other predictions are refused unless they are for all of these examples.
-    other, blind = (
-        join(file, task, joined.examples) if file else None for file in (predicted.against, predicted.blind)
-    )
     measures, of_other, of_blind = (
         task.measures(each.fields, each.examples) if each else [] for each in (joined, other, blind)
     )

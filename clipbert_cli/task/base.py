@@ -77,8 +77,6 @@ class Task(ABC):
     truth_fields: ClassVar[tuple[str, ...]] = ()
     # Whether black frames can be scored. Where media are ranked, all of them would look the same.
     scores_blind: ClassVar[bool] = True
-    # The formats in which `clipbert infer` can write predictions. `document` makes those that are not JSON lines.
-    formats: ClassVar[tuple[str, ...]] = ("jsonl",)
     # The command that trains the task.
     trained_by: ClassVar[Literal["finetune", "pretrain"]] = "finetune"
     # The Hub's name of the task.
@@ -247,10 +245,6 @@ class Task(ABC):
     @abstractmethod
     def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
         """Return the result of `score`, with the intervals of `measures` by name, as rows of text, headings first."""
-
-    def document(self, lines: Iterable[Mapping[str, Any]], form: str) -> Any:
-        """Return the lines of predictions as one JSON document, for the entries of `formats` that are documents."""
-        raise AssertionError(f"{form} is not a format of one JSON document")
 
     # ------------------------------------------------------------------------------------------ questions
 

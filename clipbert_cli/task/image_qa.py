@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from clipbert_cli.errors import PredictionsError
 from clipbert_cli.task.answers import VocabularyTask
 from clipbert_cli.task.base import COMMON_FIELDS, make_example
 from clipbert_cli.task.pooling import binary_cross_entropy, label_probabilities
@@ -22,9 +21,6 @@ from clipbert_cli.types import Batch, Example, Outputs
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# The name of the format that the evaluation server of VQA reads.
-SUBMISSION = "vqa-submission"
 
 
 class ImageQa(VocabularyTask):
@@ -36,7 +32,6 @@ class ImageQa(VocabularyTask):
 
     fields = (*COMMON_FIELDS, "question", "labels", "answers", "answer")
     truth_fields = ("answer", "answers", "labels")
-    formats = ("jsonl", SUBMISSION)
 
     def parse(self, record: Record) -> Example:
         """Make an example of a record of any split. Answers outside the vocabulary are allowed but never predicted."""
@@ -115,33 +110,3 @@ class ImageQa(VocabularyTask):
     def credit(self, answer: Any, target: Any) -> float:
         """Return the soft label of the answer, 0 if nobody gave it."""
         return float(target.get(answer, 0.0))
-
-    def document(self, lines: Iterable[Mapping[str, Any]], form: str) -> list[dict[str, Any]]:
-        """Return what the evaluation server of VQA reads: [{"question_id": integer, "answer": text}, ...].
-
-        Raises:
-            PredictionsError: a record has no id that is a number, or that of another record.
-        """
-        assert form == SUBMISSION
-        entries: dict[int, dict[str, Any]] = {}
-        for line in lines:
-            entry = _submission(line)
-            # Ids may be unique for each image only. The server could not tell such questions apart.
-            if entries.setdefault(entry["question_id"], entry) is not entry:
-                raise PredictionsError(
-                    f"question_id {entry['question_id']} is that of two records: the server needs another for each",
-                    hint="number the questions of all images together",
-                )
-        return list(entries.values())
-
-
-def _submission(line: Mapping[str, Any]) -> dict[str, Any]:
-    own_id = line.get("example_id")
-    if own_id is None or not own_id.isdecimal():
-        raise PredictionsError(
-            f"question_id is {json.dumps(own_id)} ({line['media_id']!r}, {line['question']!r}): the evaluation server "
-            "identifies questions by number",
-            hint="add a question_id with the number to each record",
-        )
-    # A failed image has no answer. The server needs one entry per question, and counts an empty answer as wrong.
-    return {"question_id": int(own_id), "answer": line.get("answer", "")}

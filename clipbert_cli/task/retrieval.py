@@ -39,7 +39,6 @@ class Retrieval(Task):
     ranks_media = True
     scores_blind = False
     list_field = "caption"
-    formats = ("jsonl", "scores")
     hub_task = "video-text-to-text"
     use = 'clipbert search FOLDER "a dog catches a frisbee" --run {run}'
 

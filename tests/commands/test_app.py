@@ -33,7 +33,7 @@ OPTIONS = {
         --run --seed --set --split -r""",
     "finetune": TRAINING,
     "infer": """--checkpoint --clip-scores --data-root --device --format --nnodes --nproc-per-node --output --overwrite
-        --rdzv-endpoint --rdzv-id --recipe --run --set --shortlist --split --weights -o -r""",
+        --rdzv-endpoint --rdzv-id --recipe --run --set --split --weights -o -r""",
     "pack": """SOURCES STORE --add --fps --frame-folders --id --json --kind --max-pixels --on-duplicate --strict
         --transcode --workers""",
     "pretrain": TRAINING,
@@ -52,7 +52,7 @@ OPTIONS = {
     "runs ls": "FOLDER --json",
     "runs plot": "RUNS --output --overwrite -o",
     "runs push": "RUN NAME --checkpoint --to --weights --yes",
-    "search": "MEDIA TEXTS --checkpoint --device --json --run --set --shortlist --top --weights",
+    "search": "MEDIA TEXTS --checkpoint --device --json --run --set --top --weights",
     "store": "",
     "store ls": "STORE --json",
     "store scan": "STORE --beside --json --workers",

@@ -133,11 +133,9 @@ def test_clips_of_a_strange_file_are_left_out(
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--shortlist", "2"], ["--format", "scores", "-o", "out"]])
-def test_what_has_no_clips_is_refused(
-    clipbert: Clipbert, retrieval_run: Path, tmp_path: Path, arguments: list[str]
-) -> None:
-    done = clipbert("infer", "--run", retrieval_run, "--split", "test", "--clip-scores", *arguments, cwd=tmp_path)
+def test_what_has_no_clips_is_refused(clipbert: Clipbert, retrieval_run: Path, tmp_path: Path) -> None:
+    arguments = ("--run", retrieval_run, "--split", "test", "--clip-scores", "--format", "scores", "-o", "out")
+    done = clipbert("infer", *arguments, cwd=tmp_path)
     assert done.returncode == 2
     assert "--clip-scores is given with" in done.stderr
     assert not list(tmp_path.iterdir())

@@ -916,16 +916,20 @@ MISTAKES = [
     # Predictions of another task: the meta file beside them says which, or else no line fits.
     (
         "eval scores.jsonl --recipe demo_qa --split test",
-        "task retrieval (recipe demo_retrieval), but recipe demo_qa has task open_ended_qa",
+        "split test, task retrieval, and not of test, task open_ended_qa",
         "clipbert eval scores.jsonl",
     ),
     (
         "eval preds.jsonl -r demo_retrieval --split test",
-        "(recipe demo_qa)",
+        "split test, task open_ended_qa, and not of test",
         "the recipe and the split of its own meta file",
     ),
-    ("eval preds.jsonl --run runs/search", "(recipe demo_qa), but recipe demo_retrieval", "clipbert eval preds.jsonl"),
-    ("report scores.jsonl -r demo_qa --split test -o page.html", "(recipe demo_retrieval)", "clipbert report scores.j"),
+    ("eval preds.jsonl --run runs/search", "open_ended_qa, and not of test, task", "clipbert eval preds.jsonl"),
+    (
+        "report scores.jsonl -r demo_qa --split test -o page.html",
+        "test, task retrieval, and not",
+        "clipbert report scores.j",
+    ),
     ("eval alone.jsonl -r demo_retrieval --split test", "scores must be", "may be predictions of another task"),
     ("eval alone.jsonl -r demo_mc --split test", "alone.jsonl", "name the"),
     ("report alone.jsonl -r demo_retrieval --split test -o new.html", "scores must be", "of another task"),
@@ -1344,7 +1348,7 @@ MISTAKES = [
     ("infer --run runs/qa --split ''", "--split is empty", "give a value (is a variable unset?)"),
     (
         "eval preds.jsonl --against scores.jsonl",
-        "scores.jsonl: these are predictions of task retrieval (recipe",
+        "scores.jsonl: these are predictions of split test, task retrieval",
         "eval scores.jsonl uses the recipe and the split of its own meta file",
     ),
     (

@@ -1,4 +1,4 @@
-"""The commands `infer` and `search` with a retrieval run: score folders, interruptions, processes, shortlists."""
+"""The commands `infer` and `search` with a retrieval run: score folders, interruptions, processes."""
 
 from __future__ import annotations
 
@@ -189,88 +189,15 @@ def test_two_processes_give_the_answers_of_one(trained_run: Path, clipbert: Clip
     assert (tmp_path / "two.jsonl").read_text() == (tmp_path / "one.jsonl").read_text()
 
 
-# ------------------------------------------------------------------------------------------------ shortlists
-
-
-@pytest.mark.parametrize("size", [8, 100])
-def test_a_shortlist_of_everything_changes_nothing(run: Path, scores: Path, clipbert: Clipbert, size: int) -> None:
-    done = clipbert(*command(run, "-o", "-", "--shortlist", size))
-    assert done.returncode == 0, done.stderr
-    assert np.array_equal(matrix(done.stdout), np.load(scores / "scores.npy"))
-    assert "the shortlist would hold all 8 media items" in done.stderr
-
-
-def test_a_shortlist_keeps_its_scores_and_ranks_the_rest_behind(
-    run: Path, scores: Path, clipbert: Clipbert, tmp_path: Path
-) -> None:
-    done = clipbert(*command(run, "-o", "-", "--shortlist", 3))
-    assert done.returncode == 0, done.stderr
-    found, full = matrix(done.stdout), np.load(scores / "scores.npy")
-    listed = found >= 0
-    assert (listed.sum(axis=0) == 3).all()  # of every text
-    np.testing.assert_allclose(found[listed], full[listed], atol=1e-6)
-    assert (found[~listed] >= -1).all()
-    own = [ids(scores)["media"].index(name) for name in texts_media(run)]
-    missed = 100 * (1 - np.mean([listed[row, text] for text, row in enumerate(own)]))
-    assert f"shortlist of 3 of 8 media items: {missed:.1f} % of the texts do not have their own on it" in done.stderr
-    folder = tmp_path / "scores"
-    assert clipbert(*command(run, "-o", folder, "--format", "scores", "--shortlist", 3)).returncode == 0
-    assert np.array_equal(np.load(folder / "scores.npy"), found)
-
-
-def texts_media(run: Path) -> list[str]:
-    """The media item of every text of the split."""
-    from clipbert_cli.infer.trained import RunSelection, open_run
-
-    return [example.media_id for example in open_run(RunSelection(run)).setup.split("train").examples]
-
-
-def test_a_shortlist_is_made_from_one_frame_of_full_size(
-    run: Path, clipbert: Clipbert, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from clipbert_cli.model.clipbert import ClipBert
-
-    seen, right = set(), ClipBert.encode_visual
-
-    def encode(self: ClipBert, frames: Any) -> Any:
-        seen.add((frames.shape[1:3], frames.shape[-1]))
-        return right(self, frames)
-
-    monkeypatch.setattr(ClipBert, "encode_visual", encode)
-    sizes = ["--set", "data.frame_size=128", "--set", "infer.num_clips=3", "--set", "data.num_frames=2"]
-    done = clipbert(*command(run, "-o", "-", "--shortlist", 2, *sizes))
-    assert done.returncode == 0, done.stderr
-    assert ((1, 1), 128) in seen
-    assert {side for _, side in seen} == {128}
-    assert {frames for (_, frames), _ in seen} == {1, 2}
-
-
-def test_a_search_with_a_shortlist_finds_the_same_scores(run: Path, made_data: Path, clipbert: Clipbert) -> None:
-    asked = ["search", made_data / "vis_db", "a red circle", "--run", run, "--json"]
-    full, short = clipbert(*asked, "--top", 2), clipbert(*asked, "--top", 2, "--shortlist", 2)
-    assert (full.returncode, short.returncode) == (0, 0), short.stderr
-    every = clipbert(*asked, "--top", 100)
-    score_of = {item["media_id"]: item["score"] for item in json.loads(every.stdout)[0]["top"]}
-    found = json.loads(short.stdout)[0]["top"]
-    assert len(found) == 2
-    for item in found:
-        assert item["score"] == pytest.approx(score_of[item["media_id"]], abs=1e-6)
-    same = clipbert(*asked, "--top", 2, "--shortlist", 1000)
-    assert json.loads(same.stdout) == json.loads(full.stdout)
-
-
 # ------------------------------------------------------------------------------------------------ wrong usage
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--split", "train", "--shortlist", "0"], "--shortlist"),
-        (["--split", "train", "--shortlist", "-3"], "--shortlist"),
-        (["--split", "train", "--shortlist", "many"], "--shortlist"),
         (["--split", "train", "--format", "scores"], "which are written into a folder"),
         (["--split", "train", "--format", "scores", "-o", "-"], "which are written into a folder"),
-        (["--split", "train", "--format", "csv"], "predictions of task retrieval are written as jsonl or scores"),
+        (["--split", "train", "--format", "csv"], "--format is csv: it must be jsonl or scores"),
         (["--split", "train", "--nproc-per-node", "0"], "--nproc-per-node is 0"),
     ],
 )
@@ -287,8 +214,7 @@ def test_wrong_usage_is_one_message(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["infer", "--split", "test", "--format", "scores", "-o", "folder"], "predictions of task open_ended_qa"),
-        (["infer", "--split", "test", "--shortlist", "3"], "needs a retrieval run"),
+        (["infer", "--split", "test", "--format", "scores", "-o", "folder"], "--format scores needs a retrieval run"),
         (["search", Path(__file__).parent, "a red circle"], "a run of task retrieval is expected"),
     ],
 )

@@ -254,19 +254,6 @@ def test_the_visual_encoder_continues_with_fewer_frames(model: ClipBert, monkeyp
     assert counts == [2, *[1] * 6]
 
 
-def test_unwanted_pairs_are_not_computed(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
-    batch, shared = gallery(4), captions()
-    everything = predicted(model, batch, shared)
-    wanted = torch.rand(4, len(LENGTHS)) < 0.4
-    wanted[2] = False
-    seen = sizes_seen(monkeypatch)
-    some = dataclasses.replace(shared, wanted=lambda ids: wanted[[int(media_id[1:]) for media_id in ids]])
-    found = predicted(model, batch, some)
-    np.testing.assert_allclose(found[wanted], everything[wanted], atol=1e-6)
-    assert (found[~wanted] == 0.5).all()  # both classes alike
-    assert sum(count for count, _ in seen) == 2 * int(wanted.sum())
-
-
 def test_options_are_scored_like_in_training(model: ClipBert) -> None:
     """Several questions a video, each of three options; rows in any order of lengths."""
     task = MultipleChoice(ObjectiveConfig(num_options=3), InferConfig(), None)

@@ -146,16 +146,14 @@ def test_reordered_lines_have_the_same_score(split: Split) -> None:
 
 
 @rankings
-def test_parts_that_list_the_texts_in_another_order_are_put_together(split: Split) -> None:
-    """Two commands predicted half of the media each, one after the records were sorted."""
+def test_a_second_list_of_texts_is_refused_unless_it_is_the_same(split: Split) -> None:
     before = split.score()
     texts, *rows = split.lines()
-    order = shuffled(list(range(len(texts["texts"]))), 4)
-    other = [texts["texts"][place] for place in order]
-    digest = TextList.parse(other).digest
-    moved = [{**row, "texts_digest": digest, "scores": [row["scores"][place] for place in order]} for row in rows[2:]]
-    split.write([texts, *rows[:2], {"texts_digest": digest, "texts": other}, *moved])
+    split.write([texts, *rows[:2], texts, *rows[2:]])
     assert split.score() == before
+    other = texts["texts"][::-1]
+    split.write([texts, *rows, {"texts_digest": TextList.parse(other).digest, "texts": other}])
+    assert "the file lists other texts before" in split.refusal()
 
 
 @rankings
@@ -557,37 +555,3 @@ def test_nothing_is_said_of_media_that_could_be_used(split: Split) -> None:
 def test_a_score_of_nothing_is_refused(split: Split) -> None:
     split.records = [record for record in split.records if record["media_id"] == "v0"]
     assert "the media of all 3 records" in with_failed(split, "v0").refusal(leave_out_media_errors=True)
-
-
-# ------------------------------------------------------------------------------------------------ submissions
-
-
-def submitted(split: Split, ids: Sequence[Any]) -> Any:
-    split.records = [{**record, "question_id": own} for record, own in zip(split.records, ids, strict=False)]
-    split.records = [{name: value for name, value in each.items() if value is not None} for each in split.records]
-    task, examples = split.read()
-    return task.document(prediction_lines(task, examples, made_predictions(split.name, examples)), "vqa-submission")
-
-
-@pytest.mark.parametrize("split", ["image_qa"], indirect=True)
-def test_a_submission_names_questions_by_their_own_numbers(split: Split) -> None:
-    ids = [37 * number for number in range(14)]
-    assert sorted(entry["question_id"] for entry in submitted(split, ids)) == ids
-
-
-@pytest.mark.parametrize("split", ["image_qa"], indirect=True)
-@pytest.mark.parametrize(
-    ("ids", "message"),
-    [
-        ([None] * 3, "question_id is null"),
-        ([1, 2, None], "question_id is null"),
-        (["a", "b", "c"], "identifies questions by number"),
-        ([-1, 2, 3], 'question_id is "-1"'),
-        # Three questions about the first image, and one about the second.
-        ([0, 1, 2, 0], "question_id 0 is that of two records"),
-    ],
-)
-def test_a_submission_without_numbers_of_its_own_is_refused(split: Split, ids: list[Any], message: str) -> None:
-    """The place of a record in its file is no number of its own."""
-    with pytest.raises(PredictionsError, match=message):
-        submitted(split, ids)

@@ -65,13 +65,14 @@ def test_rows_are_media_and_columns_texts(tmp_path: Path) -> None:
 
 def test_reading_gives_the_fields_that_were_written(tmp_path: Path) -> None:
     finished(tmp_path / "scores")
-    rows = read_scores(tmp_path / "scores")
+    found = read_scores(tmp_path / "scores")
+    rows = found.of_key
+    assert found.texts == TEXTS
     assert [key.media_id for key in rows] == list(MEDIA)
     for number in range(SCORING.batches):
         for prediction in batch(number):
             row = rows[prediction.key]
             assert row.fields.keys() == {"media_id", *prediction.fields}
-            assert row.texts == (None if prediction.media_id == BAD else TEXTS)
             for name, value in prediction.fields.items():
                 assert np.array_equal(row.fields[name], value)
 
@@ -247,7 +248,7 @@ def test_other_scores_of_the_same_shape_are_refused(change: Callable[[np.ndarray
     np.save(tmp_path / "scores" / "scores.npy", scores)
     with pytest.raises(PredictionsError, match=r"scores\.npy, row \d+ .*(checksum differs|not a finite number)"):
         read_scores(tmp_path / "scores")
-    assert len(before) == len(MEDIA)
+    assert len(before.of_key) == len(MEDIA)
 
 
 @pytest.mark.parametrize(

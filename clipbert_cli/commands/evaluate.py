@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -70,8 +71,7 @@ def evaluate(
     from clipbert_cli.infer.score import evaluate as score
     from clipbert_cli.splits import read_split
     from clipbert_cli.task.intervals import LEVEL, Resampling
-    from clipbert_cli.task.metrics import as_json as comparisons_as_json
-    from clipbert_cli.task.metrics import comparison_tables
+    from clipbert_cli.task.metrics import comparison_tables, score_table
 
     show_logs()
     # The task is built without its vocabulary, which scoring does not need: no answers file is read.
@@ -104,13 +104,17 @@ def evaluate(
     published = loaded.published.get(split, {})
     if as_json:
         how = {"intervals": found.intervals, "resampling": {"level": LEVEL, "resamples": resamples, "seed": seed}}
-        other = {"against": {"file": str(against), **comparisons_as_json(found.comparisons)}} if against else {}
+        other = (
+            {"against": {"file": str(against), **{name: asdict(each) for name, each in found.comparisons.items()}}}
+            if against
+            else {}
+        )
         known = {"published": published, "baseline": baselines[0] if baselines else {}, "notes": notes}
         print_json({**metrics, **how, **other, **{name: value for name, value in known.items() if value}})
         return
     beside = [f"published: {printable(listed_scores(published))}"] if published else []
     beside += [f"without looking: {each}" for record in baselines for each in sentences(record)]
-    print_result(*aligned(task.table(metrics, found.intervals)), *beside)
+    print_result(*aligned(score_table(found.measures, found.intervals)), *beside)
     for table in comparison_tables(found.comparisons) if against else ():
         print_result("", *aligned(table))
     # In JSON these are the keys `media_errors`, `left_out`, `missing` and `unknown`.

@@ -61,15 +61,15 @@ def preview(
         refuse_absent_data(loaded)
     with writing(output, overwrite=overwrite, mode="wb") as stream:
         if loaded is not None and split is not None:
-            problems = preview_split(loaded, split, stream, examples=examples, seed=seed)
+            problems, has_media = preview_split(loaded, split, stream, examples=examples, seed=seed)
         else:
             assert media is not None
-            problems = preview_media(media, stream, kind=kind, examples=examples, seed=seed)
+            problems, has_media = preview_media(media, stream, kind=kind, examples=examples, seed=seed)
     if output != "-":
         note(f"wrote {output}: it holds frames and texts of the data")
-    for sentence in problems.sentences:
+    for sentence in problems:
         warn(sentence)
-    if problems.no_media:
+    if not has_media:
         # The page has what is known of the texts, but whoever looks for clips must not miss that there are none.
         warn("the page shows no media")
         raise typer.Exit(1)

@@ -14,7 +14,7 @@ from clipbert_cli.infer.score_folder import read_scores
 from clipbert_cli.path_kinds import PathKind, look_at
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.intervals import Interval, Resampling
-from clipbert_cli.task.metrics import Comparison, compare, intervals_of
+from clipbert_cli.task.metrics import Comparison, Measure, compare
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Example, PredictionKey
 
@@ -48,6 +48,7 @@ class Score:
     """
 
     metrics: Mapping[str, Any]
+    measures: Sequence[Measure]
     intervals: Mapping[str, Interval | None]
     comparisons: Mapping[str, Comparison]
 
@@ -77,9 +78,10 @@ def evaluate(
     """
     first, counts = _select(predictions, task, examples, allow_partial, leave_out_media_errors)
     metrics = {**task.score(first.fields, first.examples), **counts}
-    intervals = intervals_of(task.measures(first.fields, first.examples), resampling)
+    measures = task.measures(first.fields, first.examples)
+    score = Score(metrics, measures, {each.name: each.interval(resampling) for each in measures}, {})
     if against is None:
-        return Score(metrics, intervals, {})
+        return score
     second, _ = _select(against, task, examples, allow_partial, leave_out_media_errors)
     common = {example.key for example in first.examples} & {example.key for example in second.examples}
     if not common:
@@ -87,8 +89,8 @@ def evaluate(
             f"{predictions} and {against} have no record in common", hint="compare predictions of the same split"
         )
     one, other = (_restricted(each, lambda example: example.key in common, task) for each in (first, second))
-    measures = task.measures(one.fields, one.examples), task.measures(other.fields, other.examples)
-    return Score(metrics, intervals, compare(measures[0], measures[1], resampling))
+    measures, others = (task.measures(each.fields, each.examples) for each in (one, other))
+    return dataclasses.replace(score, comparisons=compare(measures, others, resampling))
 
 
 def _select(

@@ -59,8 +59,3 @@ def seconds(value: float) -> str:
     """Return a time within a video."""
     minutes, rest = divmod(value, 60)
     return f"{int(minutes)}:{rest:05.2f}" if minutes else f"{rest:.2f} s"
-
-
-def interval(value: tuple[float, float] | None) -> str:
-    """Return both ends of an interval."""
-    return "unknown" if value is None else f"{value[0]:.1f} to {value[1]:.1f}"

@@ -12,8 +12,9 @@ import numpy as np
 from clipbert_cli.infer.score import Joined
 from clipbert_cli.report.charts import Chart, Series, bar_chart, line_chart
 from clipbert_cli.report.media_facts import most_frequent
-from clipbert_cli.report.thumbnails import Strip, Thumbnails
+from clipbert_cli.report.thumbnails import Thumbnails
 from clipbert_cli.task.base import Task
+from clipbert_cli.task.metrics import Measure
 from clipbert_cli.task.retrieval import ScoreMatrix
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Example, PredictionKey
@@ -26,57 +27,22 @@ _RANK_BINS = ((1, 1), (2, 5), (6, 10), (11, 50), (51, 100), (101, None))
 
 
 @dataclass(frozen=True)
-class Hit:
-    """A media item that was found, or an answer that was considered; its score is None if its media failed."""
-
-    name: str
-    score: float | None
-    is_right: bool
-    strip: Strip | None = None
-
-
-@dataclass(frozen=True)
-class Row:
-    """One example of a page.
-
-    Args:
-        flags: what filters choose by: right, wrong, partly, confident, error, worst, better, worse.
-        score: None if the prediction has none.
-        rank: of the own media item; None for questions.
-        says: what each clip says on its own.
-    """
-
-    media_id: str
-    question: str
-    options: Sequence[str]
-    truth: str
-    answer: str
-    error: str
-    kind: str
-    flags: Sequence[str]
-    score: float | None
-    strip: Strip
-    top: Sequence[Hit]
-    rank: int | None = None
-    says: Sequence[str] = ()
-    other: str = ""
-
-
-@dataclass(frozen=True)
 class Judged:
     """Predictions with what they are worth, in the order of their examples.
 
     Args:
+        measures: the numbers of their score.
         worth: 0..1; for ranked media whether the own item is first; of counts, such as masked words and matches, the
             share that is right.
-        ranks: of each example's own media item; None for questions.
+        ranks: of each example's own media item; None for questions, like `matrix`.
     """
 
     task: Task
     joined: Joined
+    measures: Sequence[Measure]
     worth: np.ndarray
-    ranks: np.ndarray | None
-    matrix: ScoreMatrix | None
+    ranks: np.ndarray | None = None
+    matrix: ScoreMatrix | None = None
 
     @classmethod
     def of(cls, task: Task, joined: Joined) -> Judged:
@@ -86,18 +52,26 @@ class Judged:
             counts = [(each.sample.values, each.sample.sizes) for each in measures if each.sample.sizes is not None]
             right, total = np.sum(counts, axis=0) if counts else (measures[0].sample.values, 1.0)
             # Nothing is counted of examples whose media failed if all have failed.
-            return cls(task, joined, right / np.maximum(total, 1.0), None, None)
+            return cls(task, joined, measures, right / np.maximum(total, 1.0))
         by_name = {measure.name: measure.sample.values for measure in measures}
         matrix = ScoreMatrix.of(joined.fields, joined.examples)
-        return cls(task, joined, by_name["recall_at_1"], by_name["mean_rank"], matrix)
+        return cls(task, joined, measures, by_name["recall_at_1"], by_name["mean_rank"], matrix)
 
     def fields(self, place: int) -> Mapping[str, Any]:
-        """Return the prediction of an example; nothing where predictions belong to media items."""
-        return {} if self.matrix is not None else self.joined.fields[self.joined.examples[place].key]
+        """Return the prediction of an example, or of its media item."""
+        example = self.joined.examples[place]
+        return self.joined.fields[example.key if self.matrix is None else PredictionKey(example.media_id)]
 
     def has(self, name: str) -> bool:
-        """Return whether any prediction of an example has a field."""
-        return self.matrix is None and any(name in fields for fields in self.joined.fields.values())
+        """Return whether any prediction has a field."""
+        return any(name in fields for fields in self.joined.fields.values())
+
+    def answer(self, place: int) -> str:
+        """Return what is predicted for an example, as text: the rank of ranked media; nothing if its media failed."""
+        if self.ranks is not None:
+            return f"{int(self.ranks[place]):,}"
+        fields = self.fields(place)
+        return "" if "media_error" in fields else self.task.answer_text(fields)
 
 
 # ------------------------------------------------------------------------------------------------------ charts
@@ -131,8 +105,13 @@ def confidence_charts(judged: Judged) -> list[Chart]:
     ]
 
 
-def rank_charts(directions: Mapping[str, np.ndarray]) -> list[Chart]:
+def rank_charts(judged: Judged) -> list[Chart]:
     """Return recall curves and how ranks are distributed, for the ranks of each direction."""
+    directions = {
+        each.label.removesuffix(", mean rank"): each.sample.values
+        for each in judged.measures
+        if each.kind == "mean rank"
+    }
     series = []
     for number, (name, ranks) in enumerate(directions.items()):
         ks = sorted({1, *np.unique(ranks.astype(int)).tolist()})
@@ -162,7 +141,7 @@ def mistakes(judged: Judged) -> dict[str, Any] | None:
     for place, example in enumerate(judged.joined.examples):
         fields = judged.fields(place)
         if "answer" in fields and judged.worth[place] == 0:
-            confused[judged.task.truth_text(example), judged.task.answer_text(fields)] += 1
+            confused[judged.task.truth_text(example), judged.answer(place)] += 1
     wrong: Counter[str] = Counter()
     for (_, answer), count in confused.items():
         wrong[answer] += count
@@ -203,18 +182,32 @@ def choose(judged: Judged, count: int, seed: int, other: Judged | None) -> list[
 
 def rows(
     judged: Judged, chosen: Sequence[tuple[int, bool]], thumbnails: Thumbnails, other: Judged | None
-) -> Iterator[Row]:
-    """Yield the shown examples with their pictures."""
+) -> Iterator[dict[str, Any]]:
+    """Yield what the page shows of each example, with its pictures.
+
+    `score` is None where there is none, `rank` for questions. `says` is what each clip says on its own. `flags` are
+    what filters choose by: right, wrong, partly, confident, error, worst, better, worse.
+    """
     for place, is_worst in chosen:
-        example = judged.joined.examples[place]
-        key = example.key if judged.matrix is None else PredictionKey(example.media_id)
-        flags = _flags(judged, place, is_worst, judged.joined.fields[key], other)
-        make = _question_row if judged.matrix is None else _text_row
-        yield make(judged, place, thumbnails, flags, other)
+        example, fields = judged.joined.examples[place], judged.fields(place)
+        described = judged.task.described(example)
+        yield {
+            "media_id": example.media_id,
+            "question": str(described.get("question") or described.get("text") or ""),
+            "options": described.get("options", ()),
+            "truth": judged.task.truth_text(example),
+            "answer": judged.answer(place),
+            "error": str(fields.get("media_error", "")),
+            "kind": example.answer_type or "",
+            "flags": _flags(judged, place, is_worst, other),
+            "strip": thumbnails.strip(example.media_id),
+            "other": "" if other is None else other.answer(place) or str(other.fields(place)["media_error"]),
+            **(_answers(judged, place) if judged.matrix is None else _found(judged, place, thumbnails)),
+        }
 
 
-def _flags(judged: Judged, place: int, is_worst: bool, own: Mapping[str, Any], other: Judged | None) -> list[str]:
-    worth = judged.worth[place]
+def _flags(judged: Judged, place: int, is_worst: bool, other: Judged | None) -> list[str]:
+    worth, own = judged.worth[place], judged.fields(place)
     flags = ["error"] if "media_error" in own else []
     flags.append("right" if worth == 1 else "wrong" if worth == 0 else "partly")
     if worth == 0 and float(own.get("score", 0.0)) >= CONFIDENT:
@@ -226,37 +219,20 @@ def _flags(judged: Judged, place: int, is_worst: bool, own: Mapping[str, Any], o
     return flags
 
 
-def _question_row(
-    judged: Judged, place: int, thumbnails: Thumbnails, flags: Sequence[str], other: Judged | None
-) -> Row:
+def _answers(judged: Judged, place: int) -> dict[str, Any]:
+    """Return the best answers to a question."""
     task, example, fields = judged.task, judged.joined.examples[place], judged.fields(place)
-    described = task.described(example)
-    options = described.get("options", ())
     top = [
-        Hit(task.answer_text(each), float(each.get("score", 0.0)), task.judged(each, example).get("correct", 0) > 0)
+        {
+            "name": task.answer_text(each),
+            "score": float(each.get("score", 0.0)),
+            "is_right": task.judged(each, example).get("correct", 0) > 0,
+            "strip": None,
+        }
         for each in fields.get("top", ())[:5]
     ]
-    return Row(
-        media_id=example.media_id,
-        question=str(described.get("question") or described.get("text") or ""),
-        options=options,
-        truth=task.truth_text(example),
-        answer=_answer(judged, place),
-        error=str(fields.get("media_error", "")),
-        kind=example.answer_type or "",
-        flags=flags,
-        score=float(fields["score"]) if "score" in fields else None,
-        strip=thumbnails.strip(example.media_id),
-        top=top,
-        says=_says(task, fields.get("clips"), example),
-        other="" if other is None else _answer(other, place) or str(other.fields(place)["media_error"]),
-    )
-
-
-def _answer(judged: Judged, place: int) -> str:
-    """Return the answer of an example; nothing if its media failed."""
-    fields = judged.fields(place)
-    return "" if "media_error" in fields else judged.task.answer_text(fields)
+    score = float(fields["score"]) if "score" in fields else None
+    return {"score": score, "rank": None, "top": top, "says": _says(task, fields.get("clips"), example)}
 
 
 def _says(task: Task, clips: Any, example: Example) -> list[str]:
@@ -269,41 +245,34 @@ def _says(task: Task, clips: Any, example: Example) -> list[str]:
         return []
 
 
+def _found(judged: Judged, place: int, thumbnails: Thumbnails) -> dict[str, Any]:
+    """Return the media items that a text finds first."""
+    assert judged.matrix is not None
+    assert judged.ranks is not None
+    scores, own = judged.matrix.values[place], judged.matrix.media_of_text[place]
+    top = [
+        {
+            "name": (name := judged.matrix.media_ids[item]),
+            "score": _shown_score(scores[item]),
+            "is_right": item == own,
+            "strip": thumbnails.frame(name),
+        }
+        for item in np.argsort(-scores, kind="stable")[:5].tolist()
+    ]
+    clips = judged.fields(place).get("clips")
+    return {
+        "score": _shown_score(scores[own]),
+        "rank": int(judged.ranks[place]),
+        "top": top,
+        "says": [_clip_match(clip, place) for clip in clips] if isinstance(clips, list) else (),
+    }
+
+
 def _clip_match(clip: Any, place: int) -> str:
     """Return how well a clip alone matches a text."""
     scores = clip.get("scores") if isinstance(clip, dict) else None
     found = scores[place] if isinstance(scores, list) and place < len(scores) else None
     return f"{found:.2f}" if isinstance(found, float) else ""
-
-
-def _text_row(judged: Judged, place: int, thumbnails: Thumbnails, flags: Sequence[str], other: Judged | None) -> Row:
-    matrix, example = judged.matrix, judged.joined.examples[place]
-    assert matrix is not None
-    assert judged.ranks is not None
-    scores, own = matrix.values[place], matrix.media_of_text[place]
-    best = np.argsort(-scores, kind="stable")[:5].tolist()
-    top = [
-        Hit(matrix.media_ids[item], _shown_score(scores[item]), item == own, thumbnails.frame(matrix.media_ids[item]))
-        for item in best
-    ]
-    rank, fields = int(judged.ranks[place]), judged.joined.fields[PredictionKey(example.media_id)]
-    clips = fields.get("clips")
-    return Row(
-        media_id=example.media_id,
-        question=example.texts[0],
-        options=(),
-        truth=example.media_id,
-        answer=f"{rank:,}",
-        error=str(fields.get("media_error", "")),
-        kind=example.answer_type or "",
-        flags=flags,
-        score=_shown_score(scores[own]),
-        rank=rank,
-        strip=thumbnails.strip(example.media_id),
-        top=top,
-        says=[_clip_match(clip, place) for clip in clips] if isinstance(clips, list) else (),
-        other="" if other is None or other.ranks is None else f"{int(other.ranks[place]):,}",
-    )
 
 
 def _shown_score(score: np.float32) -> float | None:

@@ -14,7 +14,7 @@ from clipbert_cli.infer.score import Joined, join
 from clipbert_cli.report import predictions
 from clipbert_cli.report.charts import Chart, Series, line_chart
 from clipbert_cli.report.data_page import described
-from clipbert_cli.report.page import count, interval, write_page
+from clipbert_cli.report.page import write_page
 from clipbert_cli.report.thumbnails import Thumbnails
 from clipbert_cli.runs.baseline import sentences
 from clipbert_cli.runs.curves import Panel, Records, panels
@@ -24,7 +24,7 @@ from clipbert_cli.splits import open_split_media, read_split
 from clipbert_cli.store.source import MediaSource
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.intervals import Resampling
-from clipbert_cli.task.metrics import Measure, compare, comparison_tables
+from clipbert_cli.task.metrics import Measure, Table, compare, comparison_tables, score_table
 
 if TYPE_CHECKING:
     from clipbert_cli.recipe.schema import Recipe
@@ -116,21 +116,6 @@ def _chart(panel: Panel, runs: Sequence[str]) -> Chart:
 
 
 @dataclass(frozen=True)
-class ScoreRow:
-    """One number of a score as text, with how many examples it is of."""
-
-    label: str
-    value: str
-    interval: str
-    count: str
-
-    @classmethod
-    def of(cls, measure: Measure, resampling: Resampling) -> ScoreRow:
-        ends = interval(measure.interval(resampling))
-        return cls(measure.label, f"{measure.value:.1f}", ends, count(len(measure.sample.values)))
-
-
-@dataclass(frozen=True)
 class Predicted:
     """The predictions that a page shows, and the split that they belong to.
 
@@ -164,60 +149,51 @@ def write_report(
     """
     facts, charts = training_part(runs)
     context: dict[str, Any] = {
-        "title": _title(predicted, runs),
+        "title": "Report of " + " and ".join(run.path.name for run in runs),
+        "predicted": predicted is not None,
         "holds_data": predicted is not None,
         "runs": facts,
-        "unseen": _unseen(predicted, runs),
         "training_charts": charts,
-        "predicted": predicted is not None,
-        **(_predictions_part(predicted, examples, seed) if predicted else {"facts": []}),
+        "facts": [],
     }
+    if predicted is not None:
+        context |= _predictions_part(predicted, examples, seed)
+        # What the run scored in validation without looking, unless a file says it.
+        records = runs[0].baselines()[-1:] if len(runs) == 1 and not predicted.blind else []
+        context["unseen"] = [each for record in records for each in sentences(record)]
     write_page(stream, "report.html", context)
 
 
-def _unseen(predicted: Predicted | None, runs: Sequence[RunFolder]) -> list[str]:
-    """Return what the run of the predictions scored in validation without looking, unless a file says it."""
-    if predicted is None or predicted.blind or len(runs) != 1:
-        return []
-    return [each for record in runs[0].baselines()[-1:] for each in sentences(record)]
-
-
-def _title(predicted: Predicted | None, runs: Sequence[RunFolder]) -> str:
-    if predicted is not None:
-        return f"Report of {predicted.file.name}: {predicted.recipe.name}, {predicted.split}"
-    return "Report of " + " and ".join(run.path.name for run in runs)
-
-
 def _predictions_part(predicted: Predicted, examples: int, seed: int) -> dict[str, Any]:
-    task = build_task(predicted.recipe)
-    split = read_split(predicted.recipe, predicted.split, task, task.check_truth)
+    recipe, task = predicted.recipe, build_task(predicted.recipe)
+    split = read_split(recipe, predicted.split, task, task.check_truth)
     files = (predicted.file, predicted.against, predicted.blind)
-    with belonging_to(predicted.recipe, predicted.split, files, command="report"):
+    with belonging_to(recipe, predicted.split, files, command="report"):
         joined = join(predicted.file, task, split, allow_partial=predicted.allow_partial)
         # Other predictions are refused unless they are for all of these examples.
-        other, blind = (join(file, task, joined.examples) if file else None for file in files[1:])
+        other, blind = (
+            predictions.Judged.of(task, join(file, task, joined.examples)) if file else None for file in files[1:]
+        )
     judged = predictions.Judged.of(task, joined)
-    measures, of_other, of_blind = (
-        task.measures(each.fields, each.examples) if each else [] for each in (joined, other, blind)
-    )
-    compared = predictions.Judged.of(task, other) if other else None
-    resampling = Resampling(seed=seed + 1)
-    chosen = predictions.choose(judged, min(examples, len(judged.worth)), seed, compared)
-    thumbnails = _thumbnails(predicted.recipe, predicted.split, len(chosen), task)
-    scores = [ScoreRow.of(measure, resampling) for measure in measures]
+    measures, resampling = judged.measures, Resampling(seed=seed + 1)
+    chosen = predictions.choose(judged, min(examples, len(judged.worth)), seed, other)
+    thumbnails = _thumbnails(recipe, predicted.split, len(chosen), task)
     described, found = task.described(joined.examples[0]), predictions.mistakes(judged)
+    # The published scores of the split by the labels of their measures.
+    stated = recipe.published.get(predicted.split, {})
+    charts = predictions.rank_charts if task.ranks_media else predictions.confidence_charts
     return {
+        "title": f"Report of {predicted.file.name}: {recipe.name}, {predicted.split}",
         "facts": _facts(predicted, task, joined),
-        "headline": scores[0],
-        "published": _published(predicted, measures),
-        "blind": ScoreRow.of(of_blind[0], resampling) if of_blind else None,
-        "scores": scores,
-        "comparisons": comparison_tables(compare(measures, of_other, resampling)) if other else [],
+        "published": {measure.label: stated[measure.name] for measure in measures if measure.name in stated},
+        "blind": _scores(blind.measures[:1], resampling)[0] if blind else None,
+        "scores": _scores(measures, resampling),
+        "comparisons": comparison_tables(compare(measures, other.measures, resampling)) if other else [],
         "against": str(predicted.against or ""),
-        "charts": _charts(judged, measures),
+        "charts": charts(judged),
         "mistakes": found,
         "media_errors": predictions.media_errors(joined),
-        "rows": predictions.rows(judged, chosen, thumbnails, compared),
+        "rows": predictions.rows(judged, chosen, thumbnails, other),
         "kinds": sorted({each.answer_type for each in joined.examples if each.answer_type}),
         "count": len(chosen),
         "has_worst": any(is_worst for _, is_worst in chosen),
@@ -230,19 +206,9 @@ def _predictions_part(predicted: Predicted, examples: int, seed: int) -> dict[st
     }
 
 
-def _published(predicted: Predicted, measures: Sequence[Measure]) -> dict[str, float]:
-    """Return the published scores of the split by the labels of their measures."""
-    stated = predicted.recipe.published.get(predicted.split, {})
-    return {measure.label: stated[measure.name] for measure in measures if measure.name in stated}
-
-
-def _charts(judged: predictions.Judged, measures: Sequence[Measure]) -> list[Chart]:
-    if judged.ranks is None:
-        return predictions.confidence_charts(judged)
-    by_name = {measure.name: measure.sample.values for measure in measures}
-    return predictions.rank_charts(
-        {"text to video": by_name["mean_rank"], "video to text": by_name["video_to_text/mean_rank"]}
-    )
+def _scores(measures: Sequence[Measure], resampling: Resampling) -> Table:
+    """Return (label, score, interval, count) of each measure."""
+    return score_table(measures, {each.name: each.interval(resampling) for each in measures})[1:]
 
 
 def _thumbnails(recipe: Recipe, split: str, examples: int, task: Task) -> Thumbnails:

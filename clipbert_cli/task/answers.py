@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
-from clipbert_cli.task.intervals import Interval
-from clipbert_cli.task.metrics import Measure, accuracy_measures, accuracy_table
+from clipbert_cli.task.metrics import Measure, accuracy_measures
 from clipbert_cli.text.annotations import normal_answers, normal_form
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction, PredictionKey
@@ -88,15 +87,6 @@ class AnswerTask(Task):
     def worth_of_answers(self, example: Example) -> Mapping[Any, float]:
         """Return what each right answer of an example is worth."""
         return {} if example.target is None else {example.target: 1.0}
-
-    def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
-        """Return one row per answer type, and one for all examples."""
-        of_types = [(kind, f"by_type/{kind}", each) for kind, each in metrics["by_type"].items()]
-        rows = [
-            (what, name, each["accuracy"], each["count"])
-            for what, name, each in (*of_types, ("all", "accuracy", metrics))
-        ]
-        return accuracy_table("answer type", rows, intervals)
 
 
 class VocabularyTask(AnswerTask):

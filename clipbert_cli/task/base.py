@@ -22,7 +22,6 @@ import numpy as np
 
 from clipbert_cli.errors import UsageError
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
-from clipbert_cli.task.intervals import Interval
 from clipbert_cli.task.metrics import Measure
 from clipbert_cli.text.annotations import group_by_media
 from clipbert_cli.text.fields import Record, RecordError
@@ -241,10 +240,6 @@ class Task(ABC):
     @abstractmethod
     def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
         """Return the numbers of `score`, for the same arguments, as values of examples; the main metric first."""
-
-    @abstractmethod
-    def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
-        """Return the result of `score`, with the intervals of `measures` by name, as rows of text, headings first."""
 
     # ------------------------------------------------------------------------------------------ questions
 

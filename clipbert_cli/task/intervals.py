@@ -79,9 +79,9 @@ class Sample:
         result: np.ndarray = (self.values[order[lower]] + self.values[order[upper]]) / 2
         return result
 
-    def bootstrap(self, statistic: Callable[[np.ndarray], np.ndarray], resampling: Resampling) -> np.ndarray:
-        """Return (R,): the statistic, `means` or `medians`, of every resample."""
-        return np.concatenate([statistic(weights) for weights in resampling.weights(self.items)])
+
+Statistic = Callable[[Sample, np.ndarray], np.ndarray]
+"""`Sample.means` or `Sample.medians`."""
 
 
 def share_interval(sample: Sample, resampling: Resampling) -> Interval | None:
@@ -102,23 +102,20 @@ def share_interval(sample: Sample, resampling: Resampling) -> Interval | None:
     if sample.items < 2:
         return None
     middle, odds_per_share = math.log(share / (1 - share)), 1 / (share * (1 - share))
-    half = odds_per_share * _reach(sample.items) * float(sample.bootstrap(sample.means, resampling).std())
-    return _share(middle - half), _share(middle + half)
+    half = odds_per_share * _reach(sample.items) * float(_resampled(sample, Sample.means, resampling).std())
+    # The logistic function, as a hyperbolic tangent, which does not overflow.
+    low, high = ((1 + math.tanh(log_odds / 2)) / 2 for log_odds in (middle - half, middle + half))
+    return low, high
 
 
-def _share(log_odds: float) -> float:
-    # The hyperbolic tangent does not overflow, as the exponential function does.
-    return (1 + math.tanh(log_odds / 2)) / 2
+def percentile_interval(sample: Sample, statistic: Statistic, resampling: Resampling) -> Interval | None:
+    """Return the bootstrap interval of a mean or median, or None if there is no example, or one media item."""
+    return _quantiles(sample, _resampled(sample, statistic, resampling)) if len(sample.values) else None
 
 
-def mean_interval(sample: Sample, resampling: Resampling) -> Interval | None:
-    """Return the bootstrap interval of a mean, or None if there is no example."""
-    return _quantiles(sample, sample.bootstrap(sample.means, resampling)) if len(sample.values) else None
-
-
-def median_interval(sample: Sample, resampling: Resampling) -> Interval | None:
-    """Return the bootstrap interval of a median, or None if there is no example."""
-    return _quantiles(sample, sample.bootstrap(sample.medians, resampling)) if len(sample.values) else None
+def _resampled(sample: Sample, statistic: Statistic, resampling: Resampling) -> np.ndarray:
+    """Return (R,): the statistic of every resample."""
+    return np.concatenate([statistic(sample, weights) for weights in resampling.weights(sample.items)])
 
 
 def _quantiles(sample: Sample, found: np.ndarray) -> Interval | None:
@@ -160,36 +157,29 @@ def student_quantile(probability: float, freedom: int) -> float:
     return math.fsum(term / freedom**power for power, term in enumerate(terms))
 
 
-class _Binomial:
-    """The numbers of hits among `trials` that are independent."""
-
-    def __init__(self, trials: int) -> None:
-        self.trials = trials
-        logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
-        self.ways = logs[-1] - logs - logs[::-1]  # (trials + 1,), logarithms of the binomial coefficients
-
-    def at_most(self, hits: int, chance: float) -> float:
-        """Return the probability of `hits` hits or fewer; 0 < chance < 1."""
-        numbers = np.arange(hits + 1)
-        logs = self.ways[: hits + 1] + numbers * math.log(chance) + (self.trials - numbers) * math.log1p(-chance)
-        return min(1.0, float(np.exp(logs).sum()))
+def _at_most(hits: int, trials: int, chance: float) -> float:
+    """Return the probability of `hits` hits or fewer in independent trials; 0 < chance < 1."""
+    logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, trials + 1)))])
+    ways = (logs[-1] - logs - logs[::-1])[: hits + 1]  # logarithms of the binomial coefficients
+    numbers = np.arange(hits + 1)
+    logs = ways + numbers * math.log(chance) + (trials - numbers) * math.log1p(-chance)
+    return min(1.0, float(np.exp(logs).sum()))
 
 
 def proportion_interval(hits: int, trials: int) -> Interval:
     """Return the interval of Clopper and Pearson for the chance of a hit, in 0..1."""
-    binomial, tail = _Binomial(trials), (1 - LEVEL) / 2
     # The lower limit for hits is the upper limit for misses, seen from the other side.
-    low = 0.0 if hits == 0 else 1 - _upper_limit(binomial, trials - hits, tail)
-    return low, 1.0 if hits == trials else _upper_limit(binomial, hits, tail)
+    low = 0.0 if hits == 0 else 1 - _upper_limit(trials - hits, trials)
+    return low, 1.0 if hits == trials else _upper_limit(hits, trials)
 
 
-def _upper_limit(binomial: _Binomial, hits: int, tail: float) -> float:
-    """Return the chance at which `hits` or fewer have the probability `tail`; it falls with the chance."""
+def _upper_limit(hits: int, trials: int) -> float:
+    """Return the chance at which `hits` or fewer have the probability of one tail; it falls with the chance."""
     low, high = 0.0, 1.0
     # 50 halvings reach the precision of a float.
     for _ in range(50):
         middle = (low + high) / 2
-        low, high = (middle, high) if binomial.at_most(hits, middle) > tail else (low, middle)
+        low, high = (middle, high) if _at_most(hits, trials, middle) > (1 - LEVEL) / 2 else (low, middle)
     return (low + high) / 2
 
 
@@ -201,7 +191,7 @@ def mcnemar(wins: int, losses: int) -> float:
     """
     if not wins + losses:
         return 1.0
-    return min(1.0, 2 * _Binomial(wins + losses).at_most(min(wins, losses), 0.5))
+    return min(1.0, 2 * _at_most(min(wins, losses), wins + losses, 0.5))
 
 
 @dataclass(frozen=True)
@@ -216,34 +206,25 @@ class Difference:
     p: float
 
 
-def mean_difference(first: Sample, second: Sample, resampling: Resampling) -> Difference:
-    """Compare two means over the same examples by Student's t with the bootstrap's standard error."""
-    value, found = _differences(first, second, Sample.means, resampling)
-    if first.items < 2:
-        return Difference(value, None, _chance(value, found))
-    half = _reach(first.items) * float(found.std())
-    return Difference(value, (value - half, value + half), _chance(value, found))
+def difference(first: Sample, second: Sample, statistic: Statistic, resampling: Resampling) -> Difference:
+    """Compare a statistic of two systems over the same examples in the same order.
 
+    Means have the interval of Student's t with the bootstrap's standard error, medians the bootstrap's percentiles.
+    """
 
-def median_difference(first: Sample, second: Sample, resampling: Resampling) -> Difference:
-    """Compare two medians over the same examples in the same order."""
-    value, found = _differences(first, second, Sample.medians, resampling)
-    return Difference(value, _quantiles(first, found), _chance(value, found))
-
-
-def _differences(
-    first: Sample, second: Sample, statistic: Callable[[Sample, np.ndarray], np.ndarray], resampling: Resampling
-) -> tuple[float, np.ndarray]:
-    """Return the difference of a statistic, and that of every resample, (R,)."""
-    once = np.ones((1, first.items), dtype=np.int64)
-    value = float((statistic(first, once) - statistic(second, once))[0])
     # Both systems meet the same resamples: what makes a resample easy for both of them cancels out.
-    return value, first.bootstrap(lambda weights: statistic(first, weights) - statistic(second, weights), resampling)
+    def differences(sample: Sample, weights: np.ndarray) -> np.ndarray:
+        return statistic(sample, weights) - statistic(second, weights)
 
-
-def _chance(value: float, found: np.ndarray) -> float:
-    """Return how often two equal systems would differ by as much."""
+    value = float(differences(first, np.ones((1, first.items), dtype=np.int64))[0])
+    found = _resampled(first, differences, resampling)
+    interval: Interval | None = None
+    if statistic is Sample.medians:
+        interval = _quantiles(first, found)
+    elif first.items > 1:
+        half = _reach(first.items) * float(found.std())
+        interval = value - half, value + half
     # Moved to the mean 0, the resamples show which differences two equal systems have. The observed one counts too, so
     # that p is never 0. The tolerance counts sums of the same numbers in another order as equal.
     larger = np.abs(found - value) >= abs(value) - 1e-12
-    return (1 + int(larger.sum())) / (1 + len(found))
+    return Difference(value, interval, (1 + int(larger.sum())) / (1 + len(found)))

@@ -7,9 +7,9 @@ Legend: N texts, M media items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 
@@ -17,48 +17,77 @@ from clipbert_cli.task.intervals import (
     Interval,
     Resampling,
     Sample,
+    Statistic,
+    difference,
     mcnemar,
-    mean_difference,
-    mean_interval,
-    median_difference,
-    median_interval,
+    percentile_interval,
     share_interval,
 )
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One number of a score.
+    """One number of a score: the mean or median rank of its values, or the percentage of them that is right.
 
     Args:
         name: its key in the score; a `/` leads into an inner object, as in `video_to_text/recall_at_1`.
         label: how tables name it.
-        scale: what its values are multiplied by, 100 for percentages.
-        is_median: the median of the values and not their mean.
-        less_is_better: as for ranks.
     """
 
     name: str
     label: str
     sample: Sample
-    scale: float = 100.0
-    is_median: bool = False
-    less_is_better: bool = False
+    kind: Literal["share", "mean rank", "median rank"] = "share"
+
+    @property
+    def scale(self) -> float:
+        """The factor from values to the number."""
+        return 100.0 if self.kind == "share" else 1.0
+
+    @property
+    def statistic(self) -> Statistic:
+        return Sample.medians if self.kind == "median rank" else Sample.means
 
     @property
     def value(self) -> float:
-        """The number itself."""
+        """The number itself; 0 if nothing is counted."""
         values, sizes = self.sample.values, self.sample.sizes
-        if self.is_median:
-            return self.scale * float(np.median(values)) if len(values) else 0.0
         count = len(values) if sizes is None else float(sizes.sum())
-        return self.scale * float(values.sum()) / count if count else 0.0
+        if not count:
+            return 0.0
+        return self.scale * float(np.median(values) if self.kind == "median rank" else values.sum() / count)
 
     def interval(self, resampling: Resampling) -> Interval | None:
         """Return the 95 % interval, None if the media items are too few for one."""
-        of_ranks = median_interval if self.is_median else mean_interval
-        found = (of_ranks if self.less_is_better else share_interval)(self.sample, resampling)
-        return None if found is None else (self.scale * found[0], self.scale * found[1])
+        if self.kind == "share":
+            return self._scaled(share_interval(self.sample, resampling))
+        return percentile_interval(self.sample, self.statistic, resampling)
+
+    def compare(self, other: Measure, resampling: Resampling) -> Comparison:
+        """Compare this number with the same one of another system, on the same examples in the same order."""
+        assert self.name == other.name
+        one, two = self.sample, other.sample
+        found = difference(one, two, self.statistic, resampling)
+        gain = one.values - two.values if self.kind == "share" else two.values - one.values
+        wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
+        # Ranks, counts of words and answers that can be right to a degree are no hits.
+        are_hits = self.kind == "share" and one.sizes is None
+        are_hits = are_hits and bool(np.isin([one.values, two.values], (0.0, 1.0)).all())
+        return Comparison(
+            label=self.label,
+            score=self.value,
+            against=other.value,
+            difference=self.scale * found.value,
+            interval=self._scaled(found.interval),
+            p=found.p,
+            wins=wins,
+            losses=losses,
+            ties=len(gain) - wins - losses,
+            mcnemar=mcnemar(wins, losses) if are_hits else None,
+        )
+
+    def _scaled(self, interval: Interval | None) -> Interval | None:
+        return None if interval is None else (self.scale * interval[0], self.scale * interval[1])
 
 
 @dataclass(frozen=True)
@@ -66,14 +95,15 @@ class Comparison:
     """One number of two systems on the same examples: the difference of the first to the second.
 
     Args:
+        score, against: of the first and of the second system.
         p: of the paired bootstrap, two-sided.
         wins, losses, ties: examples on which the first system is better, worse, and as good.
         mcnemar: p of McNemar's exact test; None if examples can be right to a degree.
     """
 
     label: str
-    first: float
-    second: float
+    score: float
+    against: float
     difference: float
     interval: Interval | None
     p: float
@@ -83,82 +113,47 @@ class Comparison:
     mcnemar: float | None
 
 
-def intervals_of(measures: Sequence[Measure], resampling: Resampling) -> dict[str, Interval | None]:
-    """Return the interval of each measure by its name."""
-    return {measure.name: measure.interval(resampling) for measure in measures}
-
-
 def compare(first: Sequence[Measure], second: Sequence[Measure], resampling: Resampling) -> dict[str, Comparison]:
     """Compare two systems by each measure; both must be of the same examples in the same order."""
-    return {one.name: _compare(one, other, resampling) for one, other in zip(first, second, strict=True)}
-
-
-def _compare(first: Measure, second: Measure, resampling: Resampling) -> Comparison:
-    assert first.name == second.name
-    scale, one, other = first.scale, first.sample, second.sample
-    found = (median_difference if first.is_median else mean_difference)(one, other, resampling)
-    gain = (other.values - one.values) if first.less_is_better else (one.values - other.values)
-    wins, losses = int((gain > 0).sum()), int((gain < 0).sum())
-    # Ranks, counts of words and answers that can be right to a degree are no hits.
-    is_hit = one.sizes is None and not first.less_is_better
-    is_hit = is_hit and bool(np.isin([one.values, other.values], (0.0, 1.0)).all())
-    return Comparison(
-        label=first.label,
-        first=first.value,
-        second=second.value,
-        difference=scale * found.value,
-        interval=None if found.interval is None else (scale * found.interval[0], scale * found.interval[1]),
-        p=found.p,
-        wins=wins,
-        losses=losses,
-        ties=len(gain) - wins - losses,
-        mcnemar=mcnemar(wins, losses) if is_hit else None,
-    )
+    return {one.name: one.compare(other, resampling) for one, other in zip(first, second, strict=True)}
 
 
 # -------------------------------------------------------------------------------------------------------- tables
 
 
-def interval_text(interval: Interval | None) -> str:
-    """Return both ends of an interval with one decimal."""
-    return "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
+Table = list[tuple[str, ...]]
+"""Rows of text, headings first."""
 
 
-def comparison_tables(comparisons: Mapping[str, Comparison]) -> list[list[tuple[str, ...]]]:
-    """Return two tables as rows of text, headings first: the differences, and how many examples make them."""
-    rows = comparisons.values()
-    differences = [
-        (
-            each.label,
-            f"{each.first:.1f}",
-            f"{each.second:.1f}",
-            f"{each.difference:+.1f}",
-            interval_text(each.interval),
-            _p(each.p),
-        )
-        for each in rows
-    ]
-    counts = [
-        (each.label, *map(str, (each.wins, each.losses, each.ties)), "-" if each.mcnemar is None else _p(each.mcnemar))
-        for each in rows
-    ]
+def score_table(measures: Sequence[Measure], intervals: Mapping[str, Interval | None]) -> Table:
+    """Return one row per measure, with the number of examples that it is of."""
     return [
-        [("measure", "score", "against", "difference", "95 % interval", "p"), *differences],
-        [("measure", "wins", "losses", "ties", "McNemar p"), *counts],
+        ("measure", "score", "95 % interval", "count"),
+        *(
+            (each.label, f"{each.value:.1f}", _ends(intervals[each.name]), f"{len(each.sample.values):,}")
+            for each in measures
+        ),
     ]
+
+
+def comparison_tables(comparisons: Mapping[str, Comparison]) -> list[Table]:
+    """Return two tables: the differences, and how many examples make them."""
+    differences: Table = [("measure", "score", "against", "difference", "95 % interval", "p")]
+    counts: Table = [("measure", "wins", "losses", "ties", "McNemar p")]
+    for each in comparisons.values():
+        numbers = (f"{each.score:.1f}", f"{each.against:.1f}", f"{each.difference:+.1f}")
+        differences.append((each.label, *numbers, _ends(each.interval), _p(each.p)))
+        exact = "-" if each.mcnemar is None else _p(each.mcnemar)
+        counts.append((each.label, str(each.wins), str(each.losses), str(each.ties), exact))
+    return [differences, counts]
+
+
+def _ends(interval: Interval | None) -> str:
+    return "-" if interval is None else f"{interval[0]:.1f} to {interval[1]:.1f}"
 
 
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def as_json(comparisons: Mapping[str, Comparison]) -> dict[str, dict[str, Any]]:
-    """Return the comparisons as JSON values."""
-    names = ("difference", "interval", "p", "wins", "losses", "ties", "mcnemar")
-    return {
-        key: {"against": each.second, **{name: getattr(each, name) for name in names}}
-        for key, each in comparisons.items()
-    }
 
 
 # The ranks at which papers on retrieval report recall.
@@ -182,22 +177,6 @@ def accuracy_measures(credits: Sequence[float], types: Sequence[str | None], med
         sample = Sample([credits[place] for place in own], [media[place] for place in own])
         measures.append(Measure(f"by_type/{kind}", f"{kind} %", sample))
     return measures
-
-
-def accuracy_table(
-    heading: str, rows: Iterable[tuple[str, str, float, int]], intervals: Mapping[str, Interval | None]
-) -> list[tuple[str, ...]]:
-    """Return accuracies as rows of text, headings first.
-
-    Args:
-        heading: what the labels are.
-        rows: (label, name of the measure, accuracy in percent, how many values it is the mean of).
-        intervals: by the names of the measures.
-    """
-    return [
-        (heading, "accuracy %", "95 % interval", "count"),
-        *((label, f"{mean:.1f}", interval_text(intervals[name]), str(n)) for label, name, mean, n in rows),
-    ]
 
 
 # -------------------------------------------------------------------------------------------------------- retrieval
@@ -262,23 +241,6 @@ def rank_measures(found: np.ndarray, media: Sequence[str], *, prefix: str, direc
     sample = Sample(found, media)
     return [
         *hits,
-        Measure(f"{prefix}median_rank", f"{direction}, median rank", sample, 1.0, True, True),
-        Measure(f"{prefix}mean_rank", f"{direction}, mean rank", sample, 1.0, False, True),
+        Measure(f"{prefix}median_rank", f"{direction}, median rank", sample, "median rank"),
+        Measure(f"{prefix}mean_rank", f"{direction}, mean rank", sample, "mean rank"),
     ]
-
-
-def recall_table(metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
-    """Return the score of retrieval as rows of text, headings first.
-
-    Args:
-        intervals: by the names of `rank_measures`; each direction has a second row for them.
-    """
-    names = (*(f"recall_at_{k}" for k in RECALLS), "median_rank", "mean_rank")
-    rows: list[tuple[str, ...]] = []
-    for direction, prefix, summary in (
-        ("text to video", "", metrics),
-        ("video to text", "video_to_text/", metrics["video_to_text"]),
-    ):
-        rows.append((direction, *(f"{summary[name]:.1f}" for name in names), str(summary["count"])))
-        rows.append(("  95 % interval", *(interval_text(intervals[f"{prefix}{name}"]) for name in names), ""))
-    return [("direction", *(f"R@{k} %" for k in RECALLS), "median rank", "mean rank", "count"), *rows]

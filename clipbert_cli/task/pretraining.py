@@ -16,8 +16,8 @@ import numpy as np
 
 from clipbert_cli.errors import UsageError
 from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, as_texts, make_example
-from clipbert_cli.task.intervals import Interval, Sample
-from clipbert_cli.task.metrics import Measure, accuracy_table
+from clipbert_cli.task.intervals import Sample
+from clipbert_cli.task.metrics import Measure
 from clipbert_cli.task.pooling import count_matches, count_words, masked_words, matching
 from clipbert_cli.task.retrieval import NegativeCaptions
 from clipbert_cli.text.fields import Record, RecordError
@@ -190,14 +190,6 @@ class Pretraining(Task):
             right = [0 if "media_error" in each else each[f"{unit}_right"] for each in found]
             measures.append(Measure(name, label, Sample(right, media, sizes)))
         return measures
-
-    def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
-        """Return one row per objective."""
-        rows = [
-            ("masked words", "mlm_accuracy", metrics["mlm_accuracy"], metrics["masked_words"]),
-            ("image-text matching", "itm_accuracy", metrics["itm_accuracy"], metrics["count"]),
-        ]
-        return accuracy_table("objective", rows, intervals)
 
 
 def mask_words(ids: np.ndarray, tokenizer: Tokenizer, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -15,8 +15,7 @@ import numpy as np
 
 from clipbert_cli.errors import AnnotationError, UsageError
 from clipbert_cli.task.base import COMMON_FIELDS, Draw, Task, make_example
-from clipbert_cli.task.intervals import Interval
-from clipbert_cli.task.metrics import RECALLS, Measure, rank_measures, recall_table, text_and_media_ranks
+from clipbert_cli.task.metrics import RECALLS, Measure, rank_measures, text_and_media_ranks
 from clipbert_cli.task.pooling import cross_entropy, match_probability, rank_margin
 from clipbert_cli.text.fields import Record
 from clipbert_cli.types import Batch, Example, Group, Outputs, Prediction, PredictionKey
@@ -164,10 +163,6 @@ class Retrieval(Task):
         recalls = {f"recall_at_{rank}": 100 * min(rank, media) / media for rank in RECALLS}
         middle = (media + 1) / 2
         return {"what": "chance", **recalls, "median_rank": middle, "mean_rank": middle, "count": len(examples)}
-
-    def table(self, metrics: Mapping[str, Any], intervals: Mapping[str, Interval | None]) -> list[tuple[str, ...]]:
-        """Return one row per direction."""
-        return recall_table(metrics, intervals)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,11 +12,10 @@ from scipy import special, stats
 from clipbert_cli.task.intervals import (
     Resampling,
     Sample,
+    Statistic,
+    difference,
     mcnemar,
-    mean_difference,
-    mean_interval,
-    median_difference,
-    median_interval,
+    percentile_interval,
     proportion_interval,
     share_interval,
     student_quantile,
@@ -98,7 +98,9 @@ def test_grouped_intervals_equal_those_of_scipy(make: Callable[..., Sample]) -> 
         n_resamples=20_000,
         rng=np.random.default_rng(1),
     )
-    assert mean_interval(made, Resampling(20_000)) == pytest.approx(tuple(plain.confidence_interval), abs=6e-4)
+    assert percentile_interval(made, Sample.means, Resampling(20_000)) == pytest.approx(
+        tuple(plain.confidence_interval), abs=6e-4
+    )
     share = sums.sum() / counts.sum()
     error = plain.standard_error / (share * (1 - share))
     expected = special.expit(stats.t(499, special.logit(share), error).interval(0.95))
@@ -123,7 +125,7 @@ def test_a_perfect_score_on_few_items_is_not_certain() -> None:
 
 
 def test_ranks_that_are_all_1_have_no_rank_below_1() -> None:
-    assert mean_interval(sample(np.ones(20), np.arange(20)), Resampling()) == (1.0, 1.0)
+    assert percentile_interval(sample(np.ones(20), np.arange(20)), Sample.means, Resampling()) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize("sizes", [[0, 3], [0, 0, 2], [0, 5, 0, 7], [0, 0]])
@@ -134,15 +136,15 @@ def test_media_items_of_which_nothing_is_counted_are_no_fault(sizes: list[int]) 
     assert (found is None) == (sum(sizes) == 0)
     if found:
         assert 0 <= found[0] < sum(right) / sum(sizes) < found[1] <= 1
-    assert mean_difference(made, made, Resampling()).value == 0
+    assert difference(made, made, Sample.means, Resampling()).value == 0
 
 
 def test_nothing_and_a_single_item_have_no_interval() -> None:
-    assert mean_interval(Sample([], []), Resampling()) is None
+    assert percentile_interval(Sample([], []), Sample.means, Resampling()) is None
     assert share_interval(Sample([], []), Resampling()) is None
     assert share_interval(Sample([0.3, 0.6, 1.0], ["a"] * 3), Resampling()) is None
-    assert median_interval(Sample([], []), Resampling()) is None
-    assert mean_interval(Sample([0.3, 0.6, 1.0], ["a"] * 3), Resampling()) is None
+    assert percentile_interval(Sample([], []), Sample.medians, Resampling()) is None
+    assert percentile_interval(Sample([0.3, 0.6, 1.0], ["a"] * 3), Sample.means, Resampling()) is None
 
 
 @pytest.mark.parametrize("texts", [4, 5])
@@ -165,7 +167,14 @@ def test_medians_of_resamples_are_those_of_numpy(texts: int) -> None:
 
 
 @pytest.mark.parametrize("make", [hits, soft, words])
-@pytest.mark.parametrize("interval", [share_interval, mean_interval, median_interval])
+@pytest.mark.parametrize(
+    "interval",
+    [
+        share_interval,
+        functools.partial(percentile_interval, statistic=Sample.means),
+        functools.partial(percentile_interval, statistic=Sample.medians),
+    ],
+)
 def test_the_order_of_the_records_changes_nothing(make: Callable[..., Sample], interval: Callable[..., object]) -> None:
     rng = np.random.default_rng(4)
     made = make(rng, *grouped(rng, items=12, most=4))
@@ -173,7 +182,9 @@ def test_the_order_of_the_records_changes_nothing(make: Callable[..., Sample], i
     sizes = None if made.sizes is None else made.sizes[order]
     other = Sample(made.values[order], [f"video{number}" for number in made.item[order]], sizes)
     first = Sample(made.values, [f"video{number}" for number in made.item], made.sizes)
-    assert interval(first, Resampling(100)) == pytest.approx(interval(other, Resampling(100)), rel=1e-12)
+    assert interval(first, resampling=Resampling(100)) == pytest.approx(
+        interval(other, resampling=Resampling(100)), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 10, 100, 10_000])
@@ -187,11 +198,11 @@ def test_mcnemar_is_the_binomial_test_of_scipy(wins: int, losses: int) -> None:
     assert mcnemar(wins, losses) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("compare", [mean_difference, median_difference])
-def test_equal_systems_differ_by_0_with_p_1(compare: object) -> None:
+@pytest.mark.parametrize("statistic", [Sample.means, Sample.medians])
+def test_equal_systems_differ_by_0_with_p_1(statistic: Statistic) -> None:
     item, chance = grouped(np.random.default_rng(1), items=30, most=4)
     made = sample(chance.round(1), item)
-    found = compare(made, made, Resampling())  # type: ignore[operator]
+    found = difference(made, made, statistic, Resampling())
     assert (found.value, found.interval, found.p) == (0.0, (0.0, 0.0), 1.0)
 
 
@@ -199,7 +210,7 @@ def test_paired_differences_equal_those_of_scipy() -> None:
     rng = np.random.default_rng(5)
     item, chance = grouped(rng, items=400, most=5)
     first, second = (rng.random((2, len(item))) < chance + np.array([[0.03], [0.0]])).astype(float)
-    found = mean_difference(sample(first, item), sample(second, item), Resampling(20_000))
+    found = difference(sample(first, item), sample(second, item), Sample.means, Resampling(20_000))
     sums, counts = np.bincount(item, first - second), np.bincount(item)
     expected = stats.bootstrap(
         (sums, counts),
@@ -225,7 +236,7 @@ def test_intervals_of_differences_hold_the_true_one_95_times_of_100(items: int, 
         item, chance = grouped(rng, items=items, most=6, mean=mean)
         # The first system is right for a share of the other's mistakes as well.
         first, second = hits(rng, item, chance + better * (1 - chance)), hits(rng, item, chance)
-        low, high = mean_difference(first, second, Resampling(400, seed)).interval or (1, 0)
+        low, high = difference(first, second, Sample.means, Resampling(400, seed)).interval or (1, 0)
         held += low <= better * (1 - mean) <= high
     assert 930 <= held <= 970
 
@@ -236,7 +247,7 @@ def test_the_p_of_equal_systems_is_small_as_rarely_as_it_should_be() -> None:
     for seed in range(400):
         item, chance = grouped(rng, items=50, most=6)
         first, second = rng.random((2, len(item))) < chance
-        small += mean_difference(sample(first, item), sample(second, item), Resampling(400, seed)).p < 0.05
+        small += difference(sample(first, item), sample(second, item), Sample.means, Resampling(400, seed)).p < 0.05
     # 5 % of 400 are 20; the standard deviation is 4.4.
     assert 7 <= small <= 33
 
@@ -244,7 +255,11 @@ def test_the_p_of_equal_systems_is_small_as_rarely_as_it_should_be() -> None:
 def test_the_same_seed_gives_the_same_numbers_and_parts_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     item, chance = grouped(np.random.default_rng(2), items=50, most=4)
     made = sample(chance, item)
-    whole = mean_interval(made, Resampling(300, 7))
-    assert whole == mean_interval(made, Resampling(300, 7)) != mean_interval(made, Resampling(300, 8))
+    whole = percentile_interval(made, Sample.means, Resampling(300, 7))
+    assert (
+        whole
+        == percentile_interval(made, Sample.means, Resampling(300, 7))
+        != percentile_interval(made, Sample.means, Resampling(300, 8))
+    )
     monkeypatch.setattr("clipbert_cli.task.intervals._PART", 50 * 7)
-    assert mean_interval(made, Resampling(300, 7)) == pytest.approx(whole, rel=1e-12)
+    assert percentile_interval(made, Sample.means, Resampling(300, 7)) == pytest.approx(whole, rel=1e-12)

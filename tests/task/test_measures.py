@@ -13,7 +13,7 @@ from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.image_qa import ImageQa
 from clipbert_cli.task.intervals import Resampling, proportion_interval
-from clipbert_cli.task.metrics import compare, comparison_tables, intervals_of
+from clipbert_cli.task.metrics import compare, comparison_tables, score_table
 from clipbert_cli.task.multiple_choice import MultipleChoice
 from clipbert_cli.task.open_ended_qa import OpenEndedQa
 from clipbert_cli.task.pretraining import Pretraining
@@ -110,12 +110,12 @@ def test_every_number_has_an_interval_around_it_and_a_place_in_the_table(name: s
     task, make = TASKS[name]
     examples, fields = make(2)
     measures = task.measures(fields, examples)
-    intervals = intervals_of(measures, Resampling(500))
+    intervals = {each.name: each.interval(Resampling(500)) for each in measures}
     for measure in measures:
         low, high = intervals[measure.name] or (0, 0)
         assert low <= measure.value <= high
         assert low < high
-    table = task.table(task.score(fields, examples), intervals)
+    table = score_table(measures, intervals)
     shown = " ".join(cell for row in table for cell in row)
     for interval in intervals.values():
         assert interval

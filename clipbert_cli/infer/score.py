@@ -240,4 +240,5 @@ def _refuse_others(
         if left:
             lines.append(f"{path}: {len(left)} of {len(own)} {says}; the first: {name(left[0])}")
     if lines:
-        raise PredictionsError(lines, hint=hint)
+        # Of two things that have nothing in common, one name says enough.
+        raise PredictionsError(lines if wanted.keys() & given.keys() else lines[:1], hint=hint)

@@ -926,7 +926,7 @@ MISTAKES = [
     ),
     ("eval preds.jsonl --run runs/search", "open_ended_qa, and not of test, task", "clipbert eval preds.jsonl"),
     (
-        "report scores.jsonl -r demo_qa --split test -o page.html",
+        "report scores.jsonl -r demo_qa --split test -o new.html",
         "test, task retrieval, and not",
         "clipbert report scores.j",
     ),
@@ -1455,7 +1455,7 @@ def test_scores_of_pairs_are_refused_where_answers_are_scored(clipbert: Clipbert
     assert clipbert(*words, cwd=predicted).returncode == 0
     for command in ("eval pairs -r demo_qa --split test --data-root .", "eval preds.jsonl --against pairs"):
         done = clipbert(*shlex.split(command), cwd=predicted)
-        assert (done.returncode, done.stdout) == (2, "")
+        assert (done.returncode, done.stdout) == (1, "")
         assert "pairs has scores of every text with every media item" in " ".join(done.stderr.split())
     done = clipbert("eval", "pairs/scores.npy", "--run", "runs/search", "--split", "test", cwd=predicted)
     assert "next: clipbert eval pairs --run runs/search --split test" in done.stderr

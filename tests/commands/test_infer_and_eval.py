@@ -278,7 +278,10 @@ def test_eval_takes_recipe_and_split_from_the_meta_file(
         assert clipbert("eval", predictions, *known, "--json").stdout == expected.stdout
     assert json.loads(clipbert("eval", predictions, "--run", trained_run, "--json").stdout)["count"] == 48
     # What a person names wins.
-    assert "predictions of split test, and not of val" in clipbert("eval", predictions, "--split", "val").stderr
+    assert (
+        "predictions of split test, task open_ended_qa, and not of val"
+        in clipbert("eval", predictions, "--split", "val").stderr
+    )
 
 
 def other_last_byte(preds: Path, meta: Path) -> None:

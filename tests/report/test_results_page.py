@@ -421,7 +421,7 @@ def test_predictions_of_other_records_are_refused(
         "report", predictions, "-r", "demo_qa", "--split", "val", "--data-root", made_data, "-o", tmp_path / "r.html"
     )
     assert done.returncode == 1
-    assert "none of its 48 predictions belongs" in done.stderr
+    assert "these are predictions of split test, task open_ended_qa, and not of val" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

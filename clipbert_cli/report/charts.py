@@ -6,6 +6,7 @@ Lengths are in units of the drawing, `WIDTH` x `HEIGHT`, which scales with the p
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -19,41 +20,21 @@ _BINS = 20
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line as drawn: its name, the number of its colour and of its dashes, and the path."""
-
-    name: str
-    colour: int
-    dash: int
-    path: str
-    dots: list[tuple[float, float]]
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A bar as drawn, and what it says."""
-
-    x: float
-    y: float
-    width: float
-    height: float
-    title: str
-
-
-@dataclass(frozen=True)
 class Chart:
     """One drawing.
 
     Args:
         x_ticks, y_ticks: (position, text).
+        lines: (series, path, dots).
+        bars: (x, y, width, height, what it says).
     """
 
     title: str
     x_label: str
     x_ticks: list[tuple[float, str]]
     y_ticks: list[tuple[float, str]]
-    lines: list[Line]
-    bars: list[Bar]
+    lines: Sequence[tuple[Series, str, list[tuple[float, float]]]] = ()
+    bars: Sequence[tuple[float, float, float, float, str]] = ()
     width: ClassVar[int] = WIDTH
     height: ClassVar[int] = HEIGHT
     left: ClassVar[int] = LEFT
@@ -114,8 +95,8 @@ def line_chart(
         points = [(x(a), y(b)) for a, b in zip(each.xs[::stride], each.ys[::stride], strict=True)]
         path = "M" + " L".join(f"{a:g} {b:g}" for a, b in points)
         # A line of few points would not show where they are, and a single point is no line.
-        lines.append(Line(each.name, each.colour, each.dash, path, points if len(points) <= 30 else []))
-    return Chart(title, x_label, x.ticks(), y.ticks(), lines, [])
+        lines.append((each, path, points if len(points) <= 30 else []))
+    return Chart(title, x_label, x.ticks(), y.ticks(), lines)
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, int]], *, x_label: str, at_edges: bool = False) -> Chart:
@@ -130,19 +111,12 @@ def bar_chart(title: str, bars: Sequence[tuple[str, int]], *, x_label: str, at_e
     # Labels of narrow bars would cover each other.
     every = -(-len(bars) // 12)
     for place, (label, value) in enumerate(bars):
-        left = LEFT + place * pitch
-        drawn.append(
-            Bar(
-                round(left + pitch * 0.1, 2),
-                y(value),
-                round(pitch * 0.8, 2),
-                round(y(0) - y(value), 2),
-                f"{label}: {_label(value)}",
-            )
-        )
+        left, top = LEFT + place * pitch, y(value)
+        size = round(pitch * 0.8, 2), round(y(0) - top, 2)
+        drawn.append((round(left + pitch * 0.1, 2), top, *size, f"{label}: {_label(value)}"))
         if place % every == 0:
             ticks.append((round(left + (0 if at_edges else pitch / 2), 2), label))
-    return Chart(title, x_label, ticks, y.ticks(), [], drawn)
+    return Chart(title, x_label, ticks, y.ticks(), bars=drawn)
 
 
 def histogram(title: str, values: Sequence[float], *, x_label: str) -> Chart | None:
@@ -150,19 +124,11 @@ def histogram(title: str, values: Sequence[float], *, x_label: str) -> Chart | N
     if not values:
         return None
     low, high = min(values), max(values)
-    whole = all(float(value).is_integer() for value in values)
-    if whole and high - low < _BINS:
-        counts = dict.fromkeys(range(int(low), int(high) + 1), 0)
-        for value in values:
-            counts[int(value)] += 1
-        return bar_chart(title, [(str(number), count) for number, count in counts.items()], x_label=x_label)
-    step = _nice((high - low) / _BINS) if high > low else 1.0
-    first = math.floor(low / step)
-    found = [0] * (math.floor(high / step) - first + 1)
-    for value in values:
-        found[math.floor(value / step) - first] += 1
-    bars = [(_label((first + n) * step), count) for n, count in enumerate(found)]
-    return bar_chart(title, bars, x_label=x_label, at_edges=True)
+    whole = all(float(value).is_integer() for value in values) and high - low < _BINS
+    step = 1.0 if whole or high == low else _nice((high - low) / _BINS)
+    found = Counter(math.floor(value / step) for value in values)
+    bars = [(_label(number * step), found[number]) for number in range(min(found), max(found) + 1)]
+    return bar_chart(title, bars, x_label=x_label, at_edges=not whole)
 
 
 def _range(values: Sequence[float], *, is_log: bool = False) -> tuple[float, float]:

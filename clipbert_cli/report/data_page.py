@@ -14,12 +14,11 @@ from clipbert_cli.errors import ClipbertError
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.report.charts import Chart, histogram
-from clipbert_cli.report.media_facts import Counts, MediaFacts, media_facts, most_frequent
+from clipbert_cli.report.media_facts import Counts, media_facts, most_frequent
 from clipbert_cli.report.page import write_page
 from clipbert_cli.report.thumbnails import Thumbnails
 from clipbert_cli.splits import open_split_media, read_split
 from clipbert_cli.store.lmdb_store import open_media
-from clipbert_cli.store.source import MediaSource
 from clipbert_cli.task.base import Task
 from clipbert_cli.text.annotations import group_by_media
 from clipbert_cli.text.tokenizer import Tokenizer
@@ -51,24 +50,15 @@ def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: in
     tokenizer = _tried(lambda: Tokenizer(local_place(recipe, vocabulary), max_length=limit), problems)
     source = _tried(lambda: open_split_media(recipe, split), problems)
     groups = group_by_media(records, max_examples=recipe.data.max_examples_per_group)
-    chosen = _draw(groups, examples, seed)
     is_training = split in recipe.data.train_splits
     sampling = training_sampling(recipe) if is_training else evaluation_sampling(recipe)
-    clips = sampling.num_clips * sampling.num_frames if recipe.data.media == "video" else 1
-    thumbnails = Thumbnails(
-        source,
-        sampling,
-        rotation=recipe.data.rotation,
-        frames=len(chosen) * clips,
-        problem="; ".join(problems),
-        seed=seed,
-        canvas=True,
-    )
-    media = list(dict.fromkeys(example.media_id for example in records))
-    found = None if source is None else _facts_of(source, media, chosen)
     # What training draws for the texts in the first epoch.
     draw = task.draw(groups, training=is_training) or (lambda group, rng: group)
-    drawn = [draw(group, np.random.default_rng((seed, place))) for place, group in enumerate(chosen)]
+
+    def texts(place: int, group: Group) -> list[dict[str, Any]]:
+        return _texts(task, tokenizer, group, draw(group, np.random.default_rng((seed, place))))
+
+    media = list(dict.fromkeys(example.media_id for example in records))
     files = recipe.data.splits[split]
     assert files is not None
     facts = [
@@ -80,6 +70,15 @@ def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: in
     ]
     if source is not None:
         facts.append(("media that are missing", _counted(source.missing(media))))
+    clips = Thumbnails(
+        source,
+        sampling,
+        items=min(examples, len(groups)),
+        rotation=recipe.data.rotation,
+        problem="; ".join(problems),
+        seed=seed,
+        canvas=True,
+    )
     context = {
         "title": f"Preview of {recipe.name}, {split}",
         "has_texts": True,
@@ -88,16 +87,8 @@ def preview_split(recipe: Recipe, split: str, stream: IO[bytes], *, examples: in
         "facts": facts + _overlaps(recipe, split, task, set(media)),
         "charts": _text_charts(tokenizer, records),
         "tables": _text_tables(task, records, answers is not None),
-        "shown": (
-            {
-                "media_id": group.media_id,
-                "strip": thumbnails.strip(group.media_id),
-                "examples": _texts(task, tokenizer, group, own),
-            }
-            for group, own in zip(chosen, drawn, strict=True)
-        ),
     }
-    return _write(stream, context, found, chosen=len(chosen), total=len(groups))
+    return _write(stream, context, clips, groups, texts, examples=examples, seed=seed)
 
 
 def preview_media(
@@ -112,48 +103,51 @@ def preview_media(
         StoreError: there are no media.
     """
     source, sampling = open_media(media, kind=kind), ClipSampling("clips", num_clips=4, num_frames=2)
+    facts = [("media", f"{len(source):,} {source.kind}s in {media}"), ("sampling", described(sampling))]
+    context = {"title": f"Preview of {media}", "has_texts": False, "is_training": False, "facts": facts}
+    context |= {"problems": [], "charts": [], "tables": []}
     groups = [Group(media_id, ()) for media_id in source]
-    chosen = _draw(groups, examples, seed)
-    clips = sampling.num_clips * sampling.num_frames if source.kind == "video" else 1
-    thumbnails = Thumbnails(source, sampling, frames=len(chosen) * clips, seed=seed)
-    context = {
-        "title": f"Preview of {media}",
-        "has_texts": False,
-        "is_training": False,
-        "problems": [],
-        "facts": [
-            ("media", f"{len(source):,} {source.kind}s in {media}"),
-            ("sampling", described(sampling)),
-        ],
-        "charts": [],
-        "tables": [],
-        "shown": (
-            {"media_id": group.media_id, "strip": thumbnails.strip(group.media_id), "examples": []} for group in chosen
-        ),
-    }
-    found = _facts_of(source, list(source), chosen)
-    return _write(stream, context, found, chosen=len(chosen), total=len(groups))
+    clips = Thumbnails(source, sampling, items=min(examples, len(groups)), seed=seed)
+    return _write(stream, context, clips, groups, lambda place, group: [], examples=examples, seed=seed)
 
 
 def _write(
-    stream: IO[bytes], context: Mapping[str, Any], found: MediaFacts | None, *, chosen: int, total: int
+    stream: IO[bytes],
+    context: Mapping[str, Any],
+    thumbnails: Thumbnails,
+    groups: Sequence[Group],
+    texts: Callable[[int, Group], list[dict[str, Any]]],
+    *,
+    examples: int,
+    seed: int,
 ) -> tuple[list[str], bool]:
-    """Write the page with the facts about media, and return what is wrong, and whether any media item can be seen."""
-    charts, tables, unusable, facts = [], [], [], context["facts"]
-    problems, has_media = [*context["problems"]], False
-    if found is not None:
-        charts, tables, unusable = found.charts, found.tables, found.problems
+    """Write the page with some of the groups; return what is wrong, and whether any media item can be seen."""
+    rng = np.random.default_rng(seed)
+    places = rng.choice(len(groups), size=min(examples, len(groups)), replace=False)
+    # A fair sample in the order of the split.
+    chosen = [groups[place] for place in sorted(places.tolist())]
+    source, problems, has_media = thumbnails.source, [*context["problems"]], False
+    charts, tables, unusable = [*context["charts"]], [*context["tables"]], []
+    if source is not None:
+        # Without records each item has to be decoded: only those that the page shows are.
+        looked_at = dict.fromkeys(group.media_id for group in (groups if source.has_records else chosen))
+        found = media_facts(source, list(looked_at))
+        charts, tables, unusable = charts + found.charts, tables + found.tables, found.problems
         count, has_media = len(unusable), len(unusable) < found.examined
-        facts = [*facts, ("media that were looked at", f"{found.examined:,}, {count:,} of them cannot be used")]
+        context["facts"].append(("media that were looked at", f"{found.examined:,}, {count:,} of them cannot be used"))
         problems += [f"{count:,} of {found.examined:,} media that were looked at cannot be used"] if count else []
+    shown = (
+        {"media_id": group.media_id, "strip": thumbnails.strip(group.media_id), "examples": texts(place, group)}
+        for place, group in enumerate(chosen)
+    )
     of_media = {
         "holds_data": True,
-        "facts": facts,
-        "charts": [*context["charts"], *charts],
-        "tables": [*context["tables"], *tables],
+        "charts": charts,
+        "tables": tables,
         "media_problems": unusable,
-        "chosen": chosen,
-        "total": total,
+        "shown": shown,
+        "chosen": len(chosen),
+        "total": len(groups),
     }
     write_page(stream, "preview.html", {**context, **of_media})
     return problems, has_media
@@ -174,19 +168,6 @@ def _tried(read: Callable[[], T], problems: list[str]) -> T | None:
     except ClipbertError as exc:
         problems.append(str(exc))
         return None
-
-
-def _draw(groups: Sequence[Group], count: int, seed: int) -> list[Group]:
-    """Return a fair sample in the order of the split."""
-    rng = np.random.default_rng(seed)
-    places = rng.choice(len(groups), size=min(count, len(groups)), replace=False)
-    return [groups[place] for place in sorted(places.tolist())]
-
-
-def _facts_of(source: MediaSource, media: Sequence[str], chosen: Sequence[Group]) -> MediaFacts:
-    # Without records each item has to be decoded: only those that the page shows are.
-    shown = list(dict.fromkeys(group.media_id for group in chosen))
-    return media_facts(source, media if source.has_records else shown)
 
 
 def _counted(media: Sequence[str]) -> str:

@@ -255,7 +255,7 @@ def _found(judged: Judged, place: int, thumbnails: Thumbnails) -> dict[str, Any]
             "name": (name := judged.matrix.media_ids[item]),
             "score": _shown_score(scores[item]),
             "is_right": item == own,
-            "strip": thumbnails.frame(name),
+            "strip": thumbnails.strip(name, single=True),
         }
         for item in np.argsort(-scores, kind="stable")[:5].tolist()
     ]

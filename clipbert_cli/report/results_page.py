@@ -212,17 +212,16 @@ def _scores(measures: Sequence[Measure], resampling: Resampling) -> Table:
 
 
 def _thumbnails(recipe: Recipe, split: str, examples: int, task: Task) -> Thumbnails:
-    sampling = evaluation_sampling(recipe)
     source: MediaSource | None = None
     problem = ""
     try:
         source = open_split_media(recipe, split)
     except ClipbertError as exc:
         problem = str(exc)
-    frames = sampling.num_clips * sampling.num_frames if recipe.data.media == "video" else 1
     # With ranked media, each example shows one frame of the five best as well.
-    frames += 5 if task.ranks_media else 0
-    return Thumbnails(source, sampling, rotation=recipe.data.rotation, frames=examples * frames, problem=problem)
+    singles = 5 if task.ranks_media else 0
+    sampling, rotation = evaluation_sampling(recipe), recipe.data.rotation
+    return Thumbnails(source, sampling, items=examples, singles=singles, rotation=rotation, problem=problem)
 
 
 def _facts(predicted: Predicted, task: Task, joined: Joined) -> list[tuple[str, str]]:

@@ -53,7 +53,8 @@ class Thumbnails:
 
     Args:
         source: where the media are; None if they cannot be opened, with the reason as `problem`.
-        frames: about how many frames the page will have in all, which decides their size.
+        items: how many media items are shown, which decides the size of their frames.
+        singles: how many single frames are shown beside each item.
         seed: of random clips.
         canvas: pad frames to squares, at the right and bottom, as the model sees them.
     """
@@ -63,36 +64,36 @@ class Thumbnails:
         source: MediaSource | None,
         sampling: ClipSampling,
         *,
+        items: int,
+        singles: int = 0,
         rotation: Rotation = "apply",
-        frames: int,
         problem: str = "",
         seed: int = 0,
         canvas: bool = False,
     ) -> None:
         self.source, self.sampling, self.rotation, self.problem = source, sampling, rotation, problem
         self.seed, self.canvas = seed, canvas
+        of_clips = sampling.num_clips * sampling.num_frames if source and source.kind == "video" else 1
+        frames = items * (of_clips + singles)
         fitting = [side for side, size in _SIDES if size * frames <= PICTURE_BYTES]
         self.side = fitting[0] if fitting else _SIDES[-1][0]
         self.bytes = 0
         self.left_out = 0
 
-    def strip(self, media_id: str) -> Strip:
-        """Return the pictures of the clips that sampling takes of a media item."""
-        clips = self._clips(media_id)
-        if isinstance(clips, str):
-            return Strip(problem=clips)
-        return Strip(tuple(self._pictures(clips)))
+    def strip(self, media_id: str, *, single: bool = False) -> Strip:
+        """Return the pictures of the clips that sampling takes of a media item.
 
-    def frame(self, media_id: str) -> Strip:
-        """Return one frame of a media item: the first one of the clip in the middle."""
+        Args:
+            single: only the first frame of the clip in the middle.
+        """
         clips = self._clips(media_id)
         if isinstance(clips, str):
             return Strip(problem=clips)
-        middle = len(clips) // 2
-        one = SampledClips(
-            clips.frames[middle : middle + 1, :1], (clips.indices[middle][:1],), (clips.seconds[middle][:1],)
-        )
-        return Strip(tuple(self._pictures(one)))
+        if single:
+            middle = len(clips) // 2
+            frames = clips.frames[middle : middle + 1, :1]
+            clips = SampledClips(frames, (clips.indices[middle][:1],), (clips.seconds[middle][:1],))
+        return Strip(tuple(self._pictures(clips)))
 
     def _clips(self, media_id: str) -> SampledClips | str:
         if self.source is None:

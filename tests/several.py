@@ -101,7 +101,7 @@ def predictions(world: World, count: int) -> Any:
     batches = [batch([position.index for position in positions]) for positions in order]
     model: Any = Doubling()
     task: Any = ScoreTask()
-    predictor = Predictor(model, task, Precision("fp32"), InferConfig(text_rows=3), world)
+    predictor = Predictor(model, task, Precision("fp32"), InferConfig(), world)
     found = predictor.run(Evaluation(batches, None, count))
     return [[each.media_id, each.fields["value"]] for each in found]
 

@@ -102,9 +102,8 @@ def _write_predictions(
 ) -> None:
     from clipbert_cli.build import evaluation_sampling
     from clipbert_cli.commands.progress import counting
-    from clipbert_cli.infer.clip_scores import with_times
     from clipbert_cli.infer.made_by import describe
-    from clipbert_cli.infer.prediction_lines import prediction_lines
+    from clipbert_cli.infer.prediction_lines import prediction_lines, with_times
 
     # The output is opened first: an existing file or a full disk is reported before the model is loaded.
     stream_to = nowhere() if is_muted() else writing(request.output, overwrite=request.overwrite, inputs=inputs)

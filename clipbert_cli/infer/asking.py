@@ -134,10 +134,13 @@ class Asker:
         pool: ThreadPoolExecutor,
     ) -> Iterator[Batch]:
         """Yield the batches of all windows. Errors that need no model are put into `done`."""
+        recipe = self.run.setup.recipe
+        size, most = recipe.infer.batch_size, recipe.infer.max_examples_per_group
         first = 0
         for window in windows:
             # A batch holds either videos of K clips or images of one.
-            groups: dict[Kind, list[_AskedGroup]] = {}
+            groups: dict[Kind, list[_AskedGroup]] = {kind: [] for kind in KINDS}
+            latest: dict[tuple[object, ...], _AskedGroup] = {}
             for number, asked in enumerate(window, start=first):
                 try:
                     if isinstance(asked, ClipbertError):
@@ -147,21 +150,14 @@ class Asker:
                 except ClipbertError as exc:
                     done[number] = exc
                     continue
-                self._add(groups.setdefault(asked.kind, []), _AskedGroup(key, asked, [example], [number]))
+                if key not in latest or len(latest[key].examples) == most:
+                    latest[key] = _AskedGroup(key, asked)
+                    groups[asked.kind].append(latest[key])
+                latest[key].examples.append(example)
+                latest[key].numbers.append(number)
             first += len(window)
-            size = self.run.setup.recipe.infer.batch_size
             batches = [kind[start : start + size] for kind in groups.values() for start in range(0, len(kind), size)]
             yield from self._decoded(batches, pool)
-
-    def _add(self, groups: list[_AskedGroup], new: _AskedGroup) -> None:
-        """Add a question to the last group of its media item, or begin a group."""
-        most = self.run.setup.recipe.infer.max_examples_per_group
-        for group in reversed(groups):
-            if group.key == new.key and len(group.examples) < most:
-                group.examples += new.examples
-                group.numbers += new.numbers
-                return
-        groups.append(new)
 
     def _decoded(self, batches: Sequence[Sequence[_AskedGroup]], pool: ThreadPoolExecutor) -> Iterator[Batch]:
         """Yield the batches with their clips; an empty one where there is none, so that errors come out too."""
@@ -208,17 +204,12 @@ class Asker:
 
     def _forget(self) -> None:
         """Forget the clips that were used least recently, until the others fit into the limit."""
-        finished = {
-            key: clips.result().nbytes
-            for key, clips in self._kept.items()
-            if clips.done() and clips.exception() is None
-        }
-        size = sum(finished.values())
-        for key, own in list(finished.items())[:-1]:
-            if size <= _KEPT_BYTES:
-                return
-            del self._kept[key]
-            size -= own
+        sizes = deque(
+            clips.result().nbytes if clips.done() and clips.exception() is None else 0 for clips in self._kept.values()
+        )
+        while len(sizes) > 1 and sum(sizes) > _KEPT_BYTES:
+            self._kept.popitem(last=False)
+            sizes.popleft()
 
 
 def ask_files(
@@ -252,8 +243,8 @@ class _AskedGroup:
 
     key: tuple[object, ...]
     asked: Asked
-    examples: list[Example]
-    numbers: list[int]
+    examples: list[Example] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
 
 
 def _identity(asked: Asked) -> tuple[object, ...]:

@@ -13,7 +13,7 @@ import torch
 
 from clipbert_cli.build import Evaluation
 from clipbert_cli.errors import RunError
-from clipbert_cli.infer.clip_scores import with_clips
+from clipbert_cli.infer.prediction_lines import json_fields
 from clipbert_cli.infer.text_batches import Budgets, RowScorer, TextBuckets, encode, score_with_words
 from clipbert_cli.loading.prefetch import on_device
 from clipbert_cli.memory import memory_advice
@@ -30,7 +30,7 @@ class Predictor:
     """Predicts with a model as it is now.
 
     Args:
-        infer: the recipe's `infer` section; `text_rows` and `compile` are used.
+        infer: the recipe's `infer` section; `compile` is used.
         clip_scores: predictions also have `clips`, what each clip says on its own.
         watch: called with the outputs of each batch, and the batch that they belong to.
     """
@@ -111,15 +111,11 @@ class Predictor:
             with self.precision.autocast(device):
                 visual = encode(model, moved.frames, budgets.frames)  # (B, K, V, D)
             if batch.word_positions is not None:
-                words, most_rows = batch.word_positions, self.infer.text_rows
                 with self.precision.autocast(device):
-                    outputs = score_with_words(
-                        model, moved, visual, words=words, budget=budgets.tokens, most_rows=most_rows
-                    )
+                    outputs = score_with_words(model, moved, visual, words=batch.word_positions, budget=budgets.tokens)
             else:
-                most = None if self.infer.text_rows is None else self.infer.text_rows * visual.shape[1]
                 own = texts or TextBuckets.of(model, Texts(batch.text_ids, batch.text_mask), device)
-                scorer = RowScorer(sequence_scorer, own, budgets.tokens, most_sequences=most)
+                scorer = RowScorer(sequence_scorer, own, budgets.tokens)
                 if shared is None:
                     rows = torch.arange(len(batch.text_item))
                     outputs = scorer.score(visual, row_text=rows, row_item=batch.text_item)
@@ -134,10 +130,25 @@ class Predictor:
                 self.watch(outputs, moved)
             made = self.task.predict(outputs, moved)
             if self.clip_scores:
-                made = with_clips(self.task, outputs, moved, made)
+                made = self._with_clips(outputs, moved, made)
             predictions = [*failures, *made]
             yield predictions
             progress(len(predictions))
+
+    def _with_clips(self, outputs: Outputs, batch: Batch, pooled: Sequence[Prediction]) -> list[Prediction]:
+        """Return the pooled predictions with a field `clips`: the fields that each clip alone would give, in order."""
+        logits, words = outputs.logits, outputs.mlm_logits
+        ends = range(1, logits.shape[1] + 1)
+        alone = [
+            self.task.predict(
+                Outputs(logits[:, end - 1 : end], None if words is None else words[:, end - 1 : end]), batch
+            )
+            for end in ends
+        ]
+        return [
+            dataclasses.replace(each, fields={**each.fields, "clips": [json_fields(clip.fields) for clip in own]})
+            for each, *own in zip(pooled, *alone, strict=True)
+        ]
 
 
 def _check_finite(outputs: Outputs, media_ids: Sequence[str]) -> None:

@@ -39,7 +39,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -50,6 +50,10 @@ from clipbert_cli.task.base import Task
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Prediction, PredictionKey
+
+if TYPE_CHECKING:
+    from clipbert_cli.media.sampling import ClipSampling
+    from clipbert_cli.store.source import MediaSource
 
 _ONE_TASK = "these may be predictions of another task: name the recipe and split that were predicted"
 
@@ -128,6 +132,26 @@ def json_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         name: [float(str(number)) for number in value] if hasattr(value, "dtype") else value
         for name, value in fields.items()
     }
+
+
+def with_times(lines: Iterable[dict[str, Any]], media: MediaSource, sampling: ClipSampling) -> Iterator[dict[str, Any]]:
+    """Yield the lines of predictions; each of their `clips` says which `frames` it has, and at which `seconds`."""
+    from clipbert_cli.media.sampling import select
+
+    last, taken = "", []
+    for line in lines:
+        if "clips" not in line or media.kind == "image":
+            yield line
+            continue
+        if line["media_id"] != last:
+            last = line["media_id"]
+            info = media.info(last)
+            assert info is not None
+            taken = [
+                {"frames": list(clip), "seconds": [round(info.seconds(index), 6) for index in clip]}
+                for clip in select(info, sampling)
+            ]
+        yield {**line, "clips": [{**own, **clip} for own, clip in zip(taken, line["clips"], strict=True)]}
 
 
 # ------------------------------------------------------------------------------------------------ reading

@@ -37,20 +37,18 @@ class Budget:
     def __init__(self, units: int, after: Callable[[], None] = lambda: None) -> None:
         self.units, self.after = units, after
 
-    def parts(self, total: int, size: int, work: Callable[[int, int], None], *, at_most: int | None = None) -> None:
+    def parts(self, total: int, size: int, work: Callable[[int, int], None]) -> None:
         """Call `work(start, stop)` for consecutive parts of 0..`total`.
 
         Args:
             size: the units of one thing. A part holds at least one thing.
-            at_most: the most things of a part, whatever the budget allows.
 
         Raises:
             RuntimeError: memory does not suffice for one thing.
         """
         start = 0
         while start < total:
-            fitting = max(1, self.units // size)
-            stop = min(start + min(fitting, at_most or fitting), total)
+            stop = min(start + max(1, self.units // size), total)
             if fits(functools.partial(work, start, stop), divisible=stop - start > 1):
                 start = stop
                 self.after()
@@ -154,16 +152,11 @@ def encode(model: ClipBert, frames: Tensor, budget: Budget) -> Tensor:
 
 @dataclass(frozen=True)
 class RowScorer:
-    """Scores text rows.
-
-    Args:
-        most_sequences: the most sequences of a part, whatever the budget allows.
-    """
+    """Scores text rows."""
 
     scorer: SequenceScorer
     texts: TextBuckets
     budget: Budget
-    most_sequences: int | None = None
 
     def score(self, visual: Tensor, *, row_text: Tensor, row_item: Tensor) -> Outputs:
         """Return the outputs of R rows; row r is text `row_text[r]` with media item `row_item[r]`.
@@ -191,19 +184,16 @@ class RowScorer:
             of_text, of_clip, where = sequences[:, start:stop]
             logits[where] = self.scorer(text[of_text], visual[of_clip])
 
-        self.budget.parts(sequences.shape[1], text.shape[1] + visual.shape[1], work, at_most=self.most_sequences)
+        self.budget.parts(sequences.shape[1], text.shape[1] + visual.shape[1], work)
 
 
-def score_with_words(
-    model: ClipBert, batch: Batch, visual: Tensor, *, words: Tensor, budget: Budget, most_rows: int | None
-) -> Outputs:
+def score_with_words(model: ClipBert, batch: Batch, visual: Tensor, *, words: Tensor, budget: Budget) -> Outputs:
     """Return the outputs of a batch with words to predict, as in training but for a few text rows at a time.
 
     Args:
         batch: on the model's device.
         visual: (B, K, V, D).
         words: (2, M), row and token of each word, by rising row; on the CPU.
-        most_rows: the most rows of a part, whatever the budget allows.
     """
     parts: list[Outputs] = []
 
@@ -215,7 +205,7 @@ def score_with_words(
         parts.append(model.score(text, batch.text_mask[start:stop], rows, word_positions=own))
 
     size = visual.shape[1] * (batch.text_ids.shape[1] + visual.shape[2])
-    budget.parts(len(batch.text_ids), size, work, at_most=most_rows)
+    budget.parts(len(batch.text_ids), size, work)
     scores = [part.mlm_logits for part in parts if part.mlm_logits is not None]
     # Scores of words are too many for float32.
     return Outputs(torch.cat([part.logits for part in parts]).float(), torch.cat(scores))

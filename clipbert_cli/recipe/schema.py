@@ -518,12 +518,6 @@ class InferConfig(Section):
     max_examples_per_group: Count = setting(
         8, ALWAYS, "Largest number of examples of one video or image that share one pass through the visual encoder."
     )
-    text_rows: Count | None = setting(
-        None,
-        AT_INFERENCE,
-        "Largest number of texts that pass the transformer together, each with all clips of a video. null takes as "
-        "many as fit into memory.",
-    )
     top: Annotated[int, Field(ge=1), AtMost(10**6)] = setting(
         5, AT_INFERENCE, "Number of best answers that a prediction lists."
     )

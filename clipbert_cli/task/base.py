@@ -74,8 +74,6 @@ class Task(ABC):
     list_field: ClassVar[str | None] = None
     # The fields of a record that training and scoring learn the truth from.
     truth_fields: ClassVar[tuple[str, ...]] = ()
-    # Whether black frames can be scored. Where media are ranked, all of them would look the same.
-    scores_blind: ClassVar[bool] = True
     # The command that trains the task.
     trained_by: ClassVar[Literal["finetune", "pretrain"]] = "finetune"
     # The Hub's name of the task.

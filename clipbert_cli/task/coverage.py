@@ -26,37 +26,36 @@ def cut_texts(examples: Sequence[Example], tokenizer: Tokenizer, *, what: str) -
     Args:
         what: the kind of examples, such as `training`.
     """
-    counted = examples[:: -(-len(examples) // _MOST)] if examples else ()
-    rows = [(example.context, text) for example in counted for text in example.texts]
-    contexts = tokenizer.count([context or "" for context, _ in rows])
-    lengths = [
-        2 + before + own for before, own in zip(contexts, tokenizer.count([text for _, text in rows]), strict=True)
-    ]
+    counted, some = _counted(examples)
+    rows = [(example.context or "", text) for example in counted for text in example.texts]
+    parts = (tokenizer.count(texts) for texts in zip(*rows, strict=True))
+    lengths = [2 + context + own for context, own in zip(*parts, strict=True)]
     cut = sum(length > tokenizer.max_length for length in lengths)
     if not cut:
         return []
     longest = max(range(len(rows)), key=lengths.__getitem__)
     text = " ".join(filter(None, rows[longest]))
-    some = "" if len(counted) == len(examples) else f" among {len(counted):,} of {len(examples):,} examples"
     limit = f"data.max_text_length, {tokenizer.max_length} tokens"
     sentence = f"{cut:,} of {len(rows):,} {what} texts{some} are longer than {limit}, and are cut"
     return [f"{sentence}; the longest has {lengths[longest]}: {_excerpt(text)!r}"]
 
 
 def unread_words(examples: Sequence[Example], tokenizer: Tokenizer, *, what: str) -> list[str]:
-    """Return a sentence about texts whose words are not all in the vocabulary; an empty list if there are none.
-
-    Args:
-        what: the kind of examples, such as `training`.
-    """
-    counted = examples[:: -(-len(examples) // _MOST)] if examples else ()
+    """Return a sentence about texts whose words are not all in the vocabulary; an empty list if there are none."""
+    counted, some = _counted(examples)
     texts = [text for example in counted for text in (*filter(None, [example.context]), *example.texts)]
     unknown = [words for words in tokenizer.unknown(texts) if words]
     if not unknown:
         return []
-    some = "" if len(counted) == len(examples) else f" among {len(counted):,} of {len(examples):,} examples"
     sentence = f"{len(unknown):,} of {len(texts):,} {what} texts{some} have words that are not in the vocabulary"
     return [f"{sentence} and are read as [UNK], such as {_first(itertools.chain.from_iterable(unknown))}"]
+
+
+def _counted(examples: Sequence[Example]) -> tuple[Sequence[Example], str]:
+    """Return the examples whose texts are counted, and how a sentence says that these are not all."""
+    counted = examples[:: -(-len(examples) // _MOST)] if examples else ()
+    some = "" if len(counted) == len(examples) else f" among {len(counted):,} of {len(examples):,} examples"
+    return counted, some
 
 
 def unknown_words(texts: Sequence[str], tokenizer: Tokenizer) -> list[str]:
@@ -91,29 +90,6 @@ def alike_answers(answers: Iterable[str]) -> list[str]:
     sentence = f"{sum(map(len, alike)):,} answers differ in case, blanks or marks at the end alone, such as {example}"
     advice = "objective.normalize_answers: true makes them equal; set it, and make the list again"
     return [f"{sentence}: {advice} (clipbert recipes answers)"]
-
-
-def unlearned_answers(trained: Sequence[Example], task: Task) -> list[str]:
-    """Return a sentence about answers of the vocabulary that no training example has; an empty list if none."""
-    learned = {answer for example in trained for answer in task.answers_in(example)}
-    never = [answer for answer in task.answers if answer not in learned] if task.needs_answers else []
-    if not never:
-        return []
-    return [f"{len(never):,} of {len(task.answers):,} answers are in no training record, such as {_first(never)}"]
-
-
-def ambiguous_options(examples: Sequence[Example], *, what: str) -> list[str]:
-    """Return a sentence about the questions whose right option is there twice; an empty list if there are none."""
-    twice = [
-        example.texts[example.target]
-        for example in examples
-        if isinstance(example.target, int) and example.texts.count(example.texts[example.target]) > 1
-    ]
-    if not twice:
-        return []
-    return [
-        f"{len(twice):,} of {len(examples):,} {what} questions have the right option twice, such as {_first(twice)}"
-    ]
 
 
 def guessed(trained: Sequence[Example], examples: Sequence[Example], task: Task) -> list[str]:

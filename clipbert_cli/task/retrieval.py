@@ -36,7 +36,6 @@ class Retrieval(Task):
     also_answers_runs_of = ("pretraining",)
     objective_settings = ("pool", "loss", "num_negatives", "as_original")
     ranks_media = True
-    scores_blind = False
     list_field = "caption"
     hub_task = "video-text-to-text"
     use = 'clipbert search FOLDER "a dog catches a frisbee" --run {run}'

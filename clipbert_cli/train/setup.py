@@ -99,6 +99,7 @@ def prepare_training(
         train_loader=train_loader,
         validation=setup.evaluation(validation) if validation else None,
         val_examples=validation.examples if validation else (),
-        blind_validation=black.evaluation(validation) if validation and black.task.scores_blind else None,
+        # Where media are ranked, all of them would look the same with black frames.
+        blind_validation=None if validation is None or black.task.ranks_media else black.evaluation(validation),
         begin=begin,
     )

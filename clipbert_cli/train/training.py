@@ -35,12 +35,10 @@ from clipbert_cli.runtime.stopping import STOP_SIGNALS
 from clipbert_cli.system_errors import advice, reason, remedy, stops_writing
 from clipbert_cli.task.coverage import (
     alike_answers,
-    ambiguous_options,
     cut_texts,
     guessed,
     shared_media,
     unknown_answers,
-    unlearned_answers,
     unread_words,
 )
 from clipbert_cli.train.logs import Announce, JsonLines, Sink, unnoticed
@@ -126,9 +124,6 @@ class Training:
             *unread_words(self.val_examples, setup.tokenizer, what="validation"),
             *unknown_answers(self.val_examples, setup.task, what="validation"),
             *alike_answers(setup.task.answers if setup.task.needs_answers else ()),
-            *unlearned_answers(trained, setup.task),
-            *ambiguous_options(trained, what="training"),
-            *ambiguous_options(self.val_examples, what="validation"),
             *shared_media(trained, self.val_examples),
             *guessed(trained, self.val_examples, setup.task),
         ]

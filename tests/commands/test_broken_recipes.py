@@ -366,11 +366,6 @@ TABLES = {
         {"val.csv": table(*(f"val{n:04d},what ?,red" for n in range(3)))},
         r'a guess: accuracy is 100 by the most frequent answer, "red"',
     ),
-    "the right option twice": (
-        "choice",
-        {"train.jsonl": choices("train", 4, options=["red", "red", "blue", "green"])},
-        r"2 of 4 training questions have the right option twice, such as 'red'",
-    ),
     "the first option is always right": (
         "choice",
         {"train.jsonl": choices("train", 4, answer=0), "val.jsonl": choices("val", 3, answer=0)},
@@ -421,7 +416,7 @@ TABLES = {
 WARNED = {
     *("many outputs", "validates what it trains", "another task's setting", "another task's field"),
     *("one field for two", "validation answers of other spelling", "long questions", "a column that nothing reads"),
-    *("one answer", "a misnamed question of options", "one answer in validation", "the right option twice"),
+    *("one answer", "a misnamed question of options", "one answer in validation"),
     *("the first option is always right", "one video in validation", "answers in two spellings"),
 }
 

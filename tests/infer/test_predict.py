@@ -92,10 +92,8 @@ def scores_of(predictions: Sequence[Prediction]) -> np.ndarray:
     return np.stack([prediction.fields["scores"] for prediction in predictions])
 
 
-def predicted(
-    model: ClipBert, batch: Batch, shared: SharedTexts, *, text_rows: int | None = None, **options: Any
-) -> np.ndarray:
-    predictor = Predictor(model, retrieval(), FP32, InferConfig(text_rows=text_rows), ALONE)
+def predicted(model: ClipBert, batch: Batch, shared: SharedTexts, **options: Any) -> np.ndarray:
+    predictor = Predictor(model, retrieval(), FP32, InferConfig(), ALONE)
     found = list(predictor.run(Evaluation([batch], shared, len(batch.media_ids)), **options))
     assert [each.media_id for each in found] == list(batch.media_ids)
     return scores_of(found)
@@ -155,13 +153,6 @@ def test_the_size_of_parts_changes_no_score(model: ClipBert, tokens: int, monkey
     monkeypatch.setattr(rows, "CPU_TOKENS", tokens)
     monkeypatch.setattr(rows, "CPU_FRAMES", max(1, tokens // 20))
     np.testing.assert_allclose(predicted(model, batch, shared), expected, atol=1e-6)
-    np.testing.assert_allclose(predicted(model, batch, shared, text_rows=1), expected, atol=1e-6)
-
-
-def test_infer_text_rows_limits_the_rows_of_a_part(model: ClipBert, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = sizes_seen(monkeypatch)
-    predicted(model, gallery(3), captions(), text_rows=2)
-    assert max(size for size, _ in seen) == 4  # two rows of two clips
 
 
 def sizes_seen(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], Exception | None] = lambda tokens: None) -> list:

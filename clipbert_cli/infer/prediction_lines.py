@@ -55,7 +55,10 @@ if TYPE_CHECKING:
     from clipbert_cli.media.sampling import ClipSampling
     from clipbert_cli.store.source import MediaSource
 
-_ONE_TASK = "these may be predictions of another task: name the recipe and split that were predicted"
+WRONG_LINES = (
+    "fix or remove these lines, or run clipbert infer again. Where all are wrong, they may be predictions of another "
+    "task: name the recipe and split that were predicted"
+)
 
 # ------------------------------------------------------------------------------------------------ lists of texts
 
@@ -222,16 +225,10 @@ def read_lines(path: Path, *, ranks_media: bool) -> Rows:
     if ranks_media and limit is None:
         mistakes += _unlisted(rows, texts)
     if mistakes:
-        raise bad_lines(mistakes, limit=limit, some_fit=bool(rows))
+        raise PredictionsError(listed(mistakes, limit=limit), hint=WRONG_LINES)
     if not rows:
         raise PredictionsError(f"{path}: there are no predictions in it", hint=PREDICTIONS.hint)
     return Rows(rows, texts)
-
-
-def bad_lines(mistakes: Sequence[str], *, some_fit: bool, limit: int | None = None) -> PredictionsError:
-    """Return the error for lines that are no predictions of the task; where no line is one, the file may be sound."""
-    hint = "fix or remove these lines, or run clipbert infer again"
-    return PredictionsError(listed(mistakes, limit=limit), hint=hint if some_fit else _ONE_TASK)
 
 
 def read_key(fields: Mapping[str, Any], *, whole_media: bool) -> PredictionKey:

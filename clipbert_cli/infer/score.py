@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import PredictionsError
-from clipbert_cli.infer.prediction_lines import Row, TextList, bad_lines, named, read_lines
+from clipbert_cli.infer.prediction_lines import WRONG_LINES, Row, TextList, named, read_lines
 from clipbert_cli.infer.score_folder import read_scores
 from clipbert_cli.path_kinds import PathKind, look_at
+from clipbert_cli.printable import listed
 from clipbert_cli.task.base import Task
 from clipbert_cli.task.intervals import Interval, Resampling
 from clipbert_cli.task.metrics import Comparison, Measure, compare
@@ -116,14 +117,8 @@ def _of(joined: Joined, example: Example, task: Task) -> Mapping[str, Any]:
 
 
 def _taken(own: Mapping[str, Any], places: Sequence[int]) -> Mapping[str, Any]:
-    """Return the fields of a media item with the scores of some of the texts, those of its clips included."""
-    taken = {**own, "scores": own["scores"][places]}
-    if isinstance(clips := own.get("clips"), list):
-        # They are there to be looked at. A clip that has not one score per text is left out.
-        count = len(own["scores"])
-        sound = [each["scores"] for each in clips if isinstance(each, dict) and len(each.get("scores") or ()) == count]
-        taken["clips"] = [{"scores": [scores[place] for place in places]} for scores in sound]
-    return taken
+    """Return the fields of a media item with the scores of some of the texts, without those of single clips."""
+    return {**{name: value for name, value in own.items() if name != "clips"}, "scores": own["scores"][places]}
 
 
 def _restricted(joined: Joined, keep: Callable[[Example], bool], task: Task) -> Joined:
@@ -174,7 +169,7 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
             ("records of the split have no prediction", "predictions belong to no record of the split"),
             lambda key: named(key, task.described(of_key[key])),
             lambda key: f"{rows[key].where}, for {named(key, rows[key].fields)}",
-            hint="are these the predictions of this recipe and split? If records have changed, predict again"
+            hint="name the recipe and split that were predicted. If records have changed, predict again"
             + (f", or score the {len(known)} others with --allow-partial" if known else ""),
         )
     mistakes = []
@@ -185,7 +180,7 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
             except RecordError as exc:
                 mistakes.append(f"{row.where}: {exc}")
     if mistakes:
-        raise bad_lines(mistakes, some_fit=len(mistakes) < len(known))
+        raise PredictionsError(listed(mistakes), hint=WRONG_LINES)
     left = [example for key, example in of_key.items() if key in known]
     return Joined({key: row.fields for key, row in known.items()}, left, len(missing), len(unknown))
 

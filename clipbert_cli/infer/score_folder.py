@@ -165,9 +165,10 @@ class ScoreFolder:
                 for position, row in enumerate(scores)
                 if np.isnan(row).all()
             }
-            ids = _Ids(media, texts, errors, [zlib.crc32(row) for row in scores])
+            rows_crc32 = [zlib.crc32(row) for row in scores]
+            ids = {"media": media, "texts": texts.to_json(), "errors": errors, "rows": rows_crc32}
             with atomic_file(self.path / IDS, durable=True) as stream:
-                stream.write(json.dumps({**ids.to_json(), "checksum": ids.checksum()}) + "\n")
+                stream.write(json.dumps({**ids, "checksum": _checksum(ids)}) + "\n")
             publish_file(self.unfinished / SCORES, self.path / SCORES)
             shutil.rmtree(self.unfinished)
 
@@ -228,60 +229,49 @@ def read_scores(path: Path) -> Rows:
     except (OSError, UnreadableError) as exc:
         raise PredictionsError(f"{path}: the scores are damaged: {exc}", hint=hint) from exc
     try:
-        found = _read_ids(ids)
+        texts = _check_ids(ids)
     except RecordError as exc:
         raise PredictionsError(f"{path / IDS}: the scores are damaged: {exc}", hint=hint) from exc
-    shape = (len(found.media), len(found.texts.keys))
+    shape = (len(ids["media"]), len(texts.keys))
     if scores.dtype != np.float32 or scores.shape != shape:
         raise PredictionsError(
             f"{path / SCORES}: {scores.dtype} {scores.shape}, expected float32 {shape} as {IDS} says", hint=hint
         )
     rows = {}
-    for row, name in enumerate(found.media):
+    for row, (name, crc32) in enumerate(zip(ids["media"], ids["rows"], strict=True)):
         where = f"{path / SCORES}, row {row}"
-        if name in found.errors:
-            rows[PredictionKey(name)] = Row(where, {"media_id": name, "media_error": found.errors[name]})
+        if name in ids["errors"]:
+            rows[PredictionKey(name)] = Row(where, {"media_id": name, "media_error": ids["errors"][name]})
             continue
         if not np.isfinite(scores[row]).all():
             raise PredictionsError(f"{where} ({name!r}): a score is not a finite number", hint=hint)
-        if zlib.crc32(scores[row].tobytes()) != found.rows[row]:
+        if zlib.crc32(scores[row].tobytes()) != crc32:
             raise PredictionsError(
                 f"{where} ({name!r}): these are not the scores that were written: their checksum differs", hint=hint
             )
         rows[PredictionKey(name)] = Row(where, {"media_id": name, "scores": scores[row]})
-    return Rows(rows, found.texts)
+    return Rows(rows, texts)
 
 
-@dataclass(frozen=True)
-class _Ids:
-    """The content of `ids.json`: which media item and text a score belongs to, and a CRC-32 of each row of scores."""
-
-    media: Sequence[str]
-    texts: TextList
-    errors: Mapping[str, str]
-    rows: Sequence[int]
-
-    def to_json(self) -> dict[str, Any]:
-        return {"media": self.media, "texts": self.texts.to_json(), "errors": self.errors, "rows": self.rows}
-
-    def checksum(self) -> str:
-        content = json.dumps(list(self.to_json().values()), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:16]
+def _checksum(ids: Mapping[str, Any]) -> str:
+    """Return 16 hexadecimal digits of all that says which media item and text a score belongs to."""
+    content = [ids[name] for name in ("media", "texts", "errors", "rows")]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _read_ids(ids: Any) -> _Ids:
-    """Return the content of `ids.json`. Raises RecordError."""
-    if not isinstance(ids, dict):
-        raise RecordError(f"a JSON {type(ids).__name__}, expected an object")
-    media, errors, rows = ids.get("media"), ids.get("errors"), ids.get("rows")
+def _check_ids(ids: Any) -> TextList:
+    """Return the texts of `ids.json`. Raises RecordError if it is not as it was written."""
+    if not isinstance(ids, dict) or not ids.keys() >= {"media", "texts", "errors", "rows"}:
+        raise RecordError("it must be an object with media, texts, errors and rows")
+    media, errors, rows = ids["media"], ids["errors"], ids["rows"]
     if not isinstance(media, list) or any(not isinstance(name, str) for name in media) or len({*media}) != len(media):
         raise RecordError("media must be a list of media ids, each once")
     if not isinstance(errors, dict) or any(not isinstance(reason, str) for reason in errors.values()):
         raise RecordError("errors must be an object of media ids and reasons")
     if not isinstance(rows, list) or len(rows) != len(media):
         raise RecordError("rows must be a list with one checksum per media item")
-    found = _Ids(media, TextList.parse(ids.get("texts")), errors, rows)
+    texts = TextList.parse(ids["texts"])
     # The order says which row and column a score belongs to, and nothing else does.
-    if ids.get("checksum") != found.checksum():
+    if ids.get("checksum") != _checksum(ids):
         raise RecordError("media, texts, errors and rows are not those that were written: their checksum differs")
-    return found
+    return texts

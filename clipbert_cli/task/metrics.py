@@ -55,7 +55,7 @@ class Measure:
         count = len(values) if sizes is None else float(sizes.sum())
         if not count:
             return 0.0
-        return self.scale * float(np.median(values) if self.kind == "median rank" else values.sum() / count)
+        return float(np.median(values)) if self.kind == "median rank" else self.scale * float(values.sum()) / count
 
     def interval(self, resampling: Resampling) -> Interval | None:
         """Return the 95 % interval, None if the media items are too few for one."""

@@ -36,14 +36,12 @@ def test_predictions_are_scored_as_json_on_stdout(clipbert: Clipbert, made_data:
     assert {kind: row["count"] for kind, row in metrics["by_type"].items()} == {"what": 32, "where": 16}
 
 
-def test_the_table_goes_to_stdout_one_row_per_answer_type(
-    clipbert: Clipbert, made_data: Path, predictions: Path
-) -> None:
+def test_the_table_goes_to_stdout_one_row_per_measure(clipbert: Clipbert, made_data: Path, predictions: Path) -> None:
     done = evaluate(clipbert, made_data, predictions)
     assert (done.returncode, done.stderr) == (0, "")
     headings, *rows = [line.split() for line in done.stdout.splitlines()]
-    assert headings == ["answer", "type", "accuracy", "%", "95", "%", "interval", "count"]
-    assert [(kind, count) for kind, *_, count in rows] == [("what", "32"), ("where", "16"), ("all", "48")]
+    assert headings == ["measure", "score", "95", "%", "interval", "count"]
+    assert [(kind, count) for kind, *_, count in rows] == [("accuracy", "48"), ("what", "32"), ("where", "16")]
     assert len({len(line) for line in done.stdout.splitlines()}) == 1
 
 

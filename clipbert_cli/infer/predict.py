@@ -30,7 +30,7 @@ class Predictor:
     """Predicts with a model as it is now.
 
     Args:
-        infer: the recipe's `infer` section; `compile` is used.
+        infer: the recipe's `infer` section, for messages about full memory.
         clip_scores: predictions also have `clips`, what each clip says on its own.
         watch: called with the outputs of each batch, and the batch that they belong to.
     """

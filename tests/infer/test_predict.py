@@ -295,7 +295,7 @@ def test_words_are_predicted_like_in_training(words: str, tokens: int, monkeypat
     assert sum(each.fields["words_right"] for each in found) >= (len(true) + 1) // 2
     with torch.inference_mode():
         visual, budget = model.encode_visual(batch.frames), Budget(tokens)
-        parts = rows.score_with_words(model, batch, visual, words=positions, budget=budget, most_rows=None)
+        parts = rows.score_with_words(model, batch, visual, words=positions, budget=budget)
         torch.testing.assert_close(parts.mlm_logits, model(batch).mlm_logits, rtol=1e-5, atol=1e-5)
 
 

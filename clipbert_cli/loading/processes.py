@@ -129,7 +129,8 @@ class _Process:
 
     def take(self) -> LoadedBatch:
         """Wait for the batch that was asked for first, and return it."""
-        wait([self._connection, *(process.sentinel for process in _processes)])
+        # A copy: the thread that loads for training waits here while the main thread starts those of a validation.
+        wait([self._connection, *(process.sentinel for process in tuple(_processes))])
         _check()
         with self._deaths_noticed():
             made, shape = pickle.loads(self._connection.recv_bytes())
@@ -157,7 +158,7 @@ class _Process:
 
 def _check() -> None:
     """Raise the error of a loading process that has died, whatever batches it makes."""
-    for process in _processes:
+    for process in tuple(_processes):
         if (code := process.exitcode) is None:
             continue
         if code >= 0:
@@ -169,10 +170,11 @@ def _check() -> None:
 
 def _end(started: Iterable[_Process]) -> None:
     for each in started:
+        # First, so that a thread that waits for other processes does not take this end for a death.
+        _processes.discard(each.process)
         each.process.kill()
     for each in started:
         each.process.join(_SECONDS_TO_END)
-        _processes.discard(each.process)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,23 @@ def test_the_death_of_a_process_that_loads_something_else_is_noticed() -> None:
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(ClipbertError, match="SIGKILL"):
         list(validation)
+
+
+def test_processes_that_are_ended_are_no_death_for_a_thread_that_waits_for_others() -> None:
+    """On a GPU, a thread takes the training batches while the main thread starts and ends those of a validation."""
+
+    def slowly(positions: Any) -> Any:
+        time.sleep(0.05)
+        return list(positions)
+
+    training = loading(made=slowly)
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(list, training)
+        while not taken.done():
+            validation = loading()
+            assert next(validation) == [0]
+            validation.close()
+        assert taken.result() == [[number] for number in range(20)]
 
 
 @pytest.mark.parametrize(

@@ -15,14 +15,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import functools
-import glob
 import json
 import os
 import re
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -50,8 +49,6 @@ def atomic_file(path: Path, *, mode: str = "w", durable: bool = False, replace: 
         atomic_path(path, replace=replace) as temporary,
         temporary.open(mode, encoding=None if "b" in mode else "utf-8") as stream,
     ):
-        with suppress(OSError):  # a file system without locks; `writer_of` finds nobody there
-            _lock_descriptor(stream.fileno())
         yield stream
         if durable:
             stream.flush()
@@ -77,25 +74,13 @@ def atomic_path(path: Path, *, replace: bool = True) -> Iterator[Path]:
         yield temporary
         temporary.chmod(permissions)
         if not replace:
-            try:
-                os.link(temporary, path)
-            except FileExistsError:
-                raise
-            except OSError:  # a file system without hard links
-                if os.path.lexists(path):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
-            else:
-                return
+            _refuse_present(path)
         os.replace(temporary, path)
 
 
-def writer_of(path: Path) -> str | None:
-    """Return the process that is writing `path` with `atomic_file` now, None if there is none."""
-    for entry in path.parent.glob(f"{glob.escape(f'.{path.name}.unfinished-')}*"):
-        if is_locked(entry):
-            host, _, process = entry.name.partition(".unfinished-")[2].rpartition("-")
-            return f"process {process} on {host}"
-    return None
+def _refuse_present(path: Path) -> None:
+    if os.path.lexists(path):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 @contextmanager
@@ -132,8 +117,7 @@ def publish_folder(folder: Path, path: Path, *, replace: bool = False, durable: 
         fsync(folder)
     if replace:
         remove(path)
-    if os.path.lexists(path):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+    _refuse_present(path)
     folder.rename(path)
     if durable:
         fsync(path.parent)
@@ -376,38 +360,35 @@ _held: set[int] = set()
 
 
 @contextmanager
-def lock(file: Path, *, keep_waiting: Callable[[], bool] = lambda: False, remove_file: bool = True) -> Iterator[None]:
+def lock(file: Path, *, wait: bool = False) -> Iterator[None]:
     """Hold a lock on `file` against other processes and threads. The system releases it whatever ends this process.
 
     A child made by fork does not hold the lock: it closes the descriptor, so that a loading process that outlives its
     parent does not block the next run.
 
     Args:
-        file: is created where it is missing; its content names the process that holds the lock.
-        keep_waiting: called while another holds the lock; it waits a moment and returns whether to try again.
-        remove_file: remove the file afterwards. Otherwise one that was there before gets its content back.
+        file: is created where it is missing, names the process that holds the lock, and is removed afterwards.
+        wait: wait while another holds the lock.
 
     Raises:
-        LockHeldError: another holds it.
+        LockHeldError: another holds it, and `wait` is not given.
         OSError: the file cannot be made.
     """
-    while (descriptor := _try_lock(file)) is None:
-        if not keep_waiting():
-            raise LockHeldError(lock_owner(file))
+    descriptor = _locked(file, wait=wait)
+    if descriptor is None:
+        raise LockHeldError(lock_owner(file))
     _close_in_children()
     _held.add(descriptor)
-    before = os.pread(descriptor, 4096, 0)
     try:
-        with naming(file):
-            _overwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with suppress(OSError):  # on a full disk the lock is held without its owner's name
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
         yield
     finally:
         if descriptor in _held:  # a child made by fork has closed it, and the lock is not the child's to release
-            if before and not remove_file:
-                # The folder of a command that was refused is as it was.
-                _overwrite(descriptor, before)
-            elif _is_at(descriptor, file):
-                file.unlink()
+            with suppress(OSError):  # the disk may be read-only by now
+                if _is_at(descriptor, file):
+                    file.unlink()
             _held.discard(descriptor)
             os.close(descriptor)
 
@@ -424,7 +405,7 @@ def is_locked(file: Path) -> bool:
         os.close(descriptor)
 
 
-def _try_lock(file: Path) -> int | None:
+def _locked(file: Path, *, wait: bool) -> int | None:
     """Return the descriptor of the locked file, None where another holds it."""
     while True:
         make_parents(file)
@@ -434,7 +415,7 @@ def _try_lock(file: Path) -> int | None:
             continue
         locked = False
         try:
-            if not _lock_descriptor(descriptor):
+            if not _lock_descriptor(descriptor, wait=wait):
                 return None
             # The last holder may have removed the file meanwhile: a lock on a removed file excludes nobody.
             locked = _is_at(descriptor, file)
@@ -445,12 +426,6 @@ def _try_lock(file: Path) -> int | None:
                 os.close(descriptor)
 
 
-def _overwrite(descriptor: int, content: bytes) -> None:
-    # In this order it needs no space on a full disk.
-    os.pwrite(descriptor, content, 0)
-    os.ftruncate(descriptor, len(content))
-
-
 def _is_at(descriptor: int, file: Path) -> bool:
     """Return whether an open file still has its name, which another file may have by now."""
     try:
@@ -459,9 +434,9 @@ def _is_at(descriptor: int, file: Path) -> bool:
         return False
 
 
-def _lock_descriptor(descriptor: int) -> bool:
+def _lock_descriptor(descriptor: int, *, wait: bool = False) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     return True

@@ -185,18 +185,13 @@ def test_a_child_made_by_fork_does_not_hold_the_lock(tmp_path: Path) -> None:
 
 
 def test_waiting_for_a_lock_ends_when_it_is_free(tmp_path: Path) -> None:
-    tries: list[int] = []
     holder = files.lock(tmp_path / "lock")
     holder.__enter__()
-
-    def wait() -> bool:
-        tries.append(1)
-        if len(tries) == 3:
-            holder.__exit__(None, None, None)
-        return True
-
-    with files.lock(tmp_path / "lock", keep_waiting=wait):
-        assert len(tries) == 3
+    timer = threading.Timer(0.3, lambda: holder.__exit__(None, None, None))
+    timer.start()
+    with files.lock(tmp_path / "lock", wait=True):
+        assert timer.finished.is_set()
+    assert not (tmp_path / "lock").exists()
 
 
 # ------------------------------------------------------------------------------------------ full disks

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from clipbert_cli.errors import OutputError, UsageError
-from clipbert_cli.files import atomic_file, naming, writer_of
+from clipbert_cli.files import atomic_file, naming
 from clipbert_cli.memory import is_out_of_memory
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.system_errors import advice, reason
@@ -66,8 +66,6 @@ def writing(path: str, *, overwrite: bool = False, mode: str = "w", inputs: Iter
             f"{path} cannot be written: {target.parent} is no folder",
             hint=f"make it first: mkdir -p {shlex.quote(str(target.parent))}",
         )
-    if writer := writer_of(target):
-        raise OutputError(f"{path} is being written by {writer}", hint="wait until it ends, or name another file")
     try:
         with atomic_file(target, mode=mode, replace=overwrite) as stream:
             yield stream

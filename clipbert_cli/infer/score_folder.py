@@ -90,7 +90,7 @@ class ScoreFolder:
         with ExitStack() as stack:
             try:
                 self.unfinished.mkdir(parents=True, exist_ok=True)
-                stack.enter_context(lock(self.unfinished / LOCK, remove_file=False))
+                stack.enter_context(lock(self.unfinished / LOCK))
                 done = self._continued(overwrite=overwrite)
             except LockHeldError as exc:
                 raise OutputError(f"{self.path}: {exc.owner} writes these scores", hint="wait until it ends") from exc

@@ -207,7 +207,7 @@ class RunFolder:
             refuse_link(folder)
         with ExitStack() as stack:
             try:
-                stack.enter_context(lock(self.lock, remove_file=False))
+                stack.enter_context(lock(self.lock))
             except LockHeldError as exc:
                 raise self._in_use(exc.owner) from exc
             yield

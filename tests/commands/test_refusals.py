@@ -93,7 +93,6 @@ def stop(world: Path, source: str, store: str, **settings: object) -> None:
         ("pack --add empty store", "an empty folder"),
         ("pack --add images store --transcode 448:16:23", "for videos"),
         ("store scan store", "has media records"),
-        ("store scan store --beside", "has media records"),
         ("store scan videos", "a store is expected"),
         ("store scan nowhere", "does not exist"),
         ("store scan videos/a.mp4", "is videos/a.mp4, a media file: a store is expected"),
@@ -151,7 +150,7 @@ def test_a_store_without_media_records_is_not_added_to(clipbert: Clipbert, store
     original_store(stores / "single", {"x": video(3)})
     (stores / "single/data.mdb").rename(stores / "file.mdb")
     refuse(clipbert, stores, "pack --add more file.mdb --workers 0", "not a store to add to")
-    refuse(clipbert, stores, "store scan file.mdb --workers 0", "--beside")
+    refuse(clipbert, stores, "store scan file.mdb --workers 0", "a single file")
 
 
 def test_a_stopped_pack_keeps_its_work_when_it_is_called_in_another_way(clipbert: Clipbert, stores: Path) -> None:
@@ -161,7 +160,7 @@ def test_a_stopped_pack_keeps_its_work_when_it_is_called_in_another_way(clipbert
     refuse(clipbert, stores, "pack images new --workers 0", "other settings")
     refuse(clipbert, stores, "store verify .new.unfinished --workers 0", "not complete")
     refuse(clipbert, stores, "store scan .new.unfinished --workers 0", "not complete")
-    with lock(stores / ".new.unfinished/pack.lock", remove_file=False):
+    with lock(stores / ".new.unfinished/pack.lock"):
         refuse(clipbert, stores, "pack more new --workers 0", "another pack")
     gc.collect()  # the errors above hold the store open, and LMDB opens a file once per process
     assert pack_media([stores / "more"], stores / "new").packed == 2
@@ -296,7 +295,7 @@ def test_scores_that_another_process_writes_are_not_touched(
         command += " --overwrite"
     (tmp_path / held / "unfinished").mkdir(parents=True)
     other = "import sys, time\nfrom pathlib import Path\nfrom clipbert_cli.files import lock\n"
-    other += "with lock(Path(sys.argv[1]), remove_file=False):\n    print('held', flush=True)\n    time.sleep(600)\n"
+    other += "with lock(Path(sys.argv[1])):\n    print('held', flush=True)\n    time.sleep(600)\n"
     words = [sys.executable, "-c", other, str(tmp_path / held / "unfinished/.lock")]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -317,7 +316,7 @@ def _held_message(held: str, overwrite: str) -> str:
 
 
 def test_a_run_in_use_is_not_touched(clipbert: Clipbert, runs: Path, made_data: Path) -> None:
-    with lock(runs / "run/.lock", remove_file=False):
+    with lock(runs / "run/.lock"):
         refuse(clipbert, runs, "finetune --run run --resume", "in use")
 
 
@@ -330,6 +329,5 @@ def test_scores_of_another_run_are_not_replaced(
     shutil.copytree(tmp_path / "scores", tmp_path / "begun")
     (tmp_path / "begun/scores.npy").unlink()
     (tmp_path / "begun/unfinished").mkdir()
-    (tmp_path / "begun/unfinished/.lock").write_text("process 1 on elsewhere\n")
     (tmp_path / "begun/unfinished/state.json").write_text('{"digest": "another"}')
     refuse(clipbert, tmp_path, command.replace("-o scores", "-o begun"), "other")

@@ -17,7 +17,7 @@ from clipbert_cli.api import Model
 from clipbert_cli.errors import ClipbertError, PathError, UsageError
 from clipbert_cli.media.frames import decode_frames
 from clipbert_cli.media.sampling import ClipSampling, select
-from clipbert_cli.store.source import MediaBytes
+from clipbert_cli.store.source import single_item
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def test_a_path_bytes_and_frames_give_the_answer_of_the_command(
         "ask", "--run", trained_run, "--video", file, "what shape is red ?", "--set", "infer.num_clips=2", "--json"
     )
     (expected,) = json.loads(done.stdout)
-    source = MediaBytes({"x": file.read_bytes()}, kind="video")
+    source = single_item("x", file.read_bytes(), kind="video")
     info = source.info("x")
     assert info
     frames = decode_frames(file.read_bytes(), (tuple(range(len(info.pts))),), info=info)[0]
@@ -109,7 +109,7 @@ def test_a_store_and_a_folder_hold_the_same_items(made_data: Path) -> None:
 def test_sampled_clips_are_the_frames_that_sampling_chooses(clips: int, length: int, tmp_path: Path) -> None:
     data = video(40)
     (tmp_path / "v.mp4").write_bytes(data)
-    info = MediaBytes({"v": data}, kind="video").info("v")
+    info = single_item("v", data, kind="video").info("v")
     assert info
     expected = select(info, ClipSampling("clips", clips, length, 4.0))
     for given in (data, tmp_path / "v.mp4", clipbert_cli.MediaStore(tmp_path)["v"]):

@@ -45,14 +45,7 @@ def verify(store: StoreArgument, workers: WorkersOption = None, as_json: options
 
 
 @store_app.command("scan", epilog="Example: clipbert store scan vis_db/msrvtt.lmdb")
-def scan(
-    store: StoreArgument,
-    beside: Annotated[
-        bool, options.option("--beside", "Write the records to STORE.records beside the store, which stays unchanged.")
-    ] = False,
-    workers: WorkersOption = None,
-    as_json: options.Json = False,
-) -> None:
+def scan(store: StoreArgument, workers: WorkersOption = None, as_json: options.Json = False) -> None:
     """Add media records to a store of the original layout.
 
     A store of the original layout has nothing but media, so that each video is decoded once more on its first use.
@@ -63,7 +56,7 @@ def scan(
     from clipbert_cli.store.verify import scan_store
 
     with counting("scanning", "items") as show:
-        checked = scan_store(store, beside=beside, workers=worker_count(workers), on_progress=show)
+        checked = scan_store(store, workers=worker_count(workers), on_progress=show)
     _report(store, checked, done="scanned", as_json=as_json)
 
 
@@ -185,7 +178,10 @@ def show_item(
             sheet, sampled = frame_sheet(source, media_id, chosen, plain=plain)
         sheet.save(stream, Image.registered_extensions().get(output.suffix.lower(), "PNG"))
     if as_json:
-        shown = [[{"frame": index, "seconds": seconds} for index, seconds in clip] for clip in sampled]
+        shown = [
+            [{"frame": index, "seconds": seconds} for index, seconds in zip(*clip, strict=True)]
+            for clip in zip(sampled.indices, sampled.seconds, strict=True)
+        ]
         print_json({"store": str(store), "media_id": media_id, "output": str(output), "clips": shown})
     elif str(output) != "-":
         print_result(str(output))

@@ -47,18 +47,40 @@ def unmatched_pattern(missing: Iterable[Path | str]) -> str | None:
     return found and f"the shell replaces {found} only without quotes, and where files match it: see ls {found}"
 
 
-def find_frame_folders(sources: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Return the folders of the sources that hold images, each of which is a video, and the other files.
+def find_media(
+    sources: Sequence[Path], *, kind: Kind | None, are_folders: bool = False
+) -> tuple[list[Path], list[Path], Kind]:
+    """Return the media of the sources, their other files, and the kind. Files that are named are taken in any case.
+
+    Args:
+        kind: None takes what the endings of the names say.
+        are_folders: the media are the folders that hold images, each of which is a video.
 
     Raises:
-        UsageError: a source does not exist, or is a file.
+        UsageError: a source does not exist or is a file where folders are expected, or the kind is not clear.
+        StoreError: there are no media.
         OSError: a folder cannot be read.
     """
-    if named := [source for source in sources if source.is_file()]:
-        raise UsageError(f"{named[0]} is a file, but --frame-folders packs folders of images", hint="name folders")
     files = find_files(sources)
-    folders = {path.parent for path in files if has_suffix(path, "image")}
-    return sorted(folders), [path for path in files if not has_suffix(path, "image")]
+    named = [source for source in sources if source.is_file()]
+    if are_folders:
+        if named:
+            raise UsageError(f"{named[0]} is a file, but --frame-folders packs folders of images", hint="name folders")
+        kind, wanted = "video", "folders of images"
+        media = sorted({path.parent for path in files if has_suffix(path, "image")})
+        others = [path for path in files if not has_suffix(path, "image")]
+    else:
+        kind = kind or guess_kind(files, sources)
+        wanted, taken = PLURAL[kind], set(map(os.path.realpath, named))
+        others = [path for path in files if not (has_suffix(path, kind) or os.path.realpath(path) in taken)]
+        media = sorted(set(files).difference(others))
+    if not media:
+        raise StoreError(
+            f"there are no {wanted} in {shortened([*map(str, sources)])} ({len(others)} other files)",
+            hint="name the folder that holds them, or choose another kind (--kind; in a recipe data.media); for "
+            "folders of frames: --frame-folders (in a recipe data.fps_of_frames)",
+        )
+    return media, others, kind
 
 
 def _walk(folder: Path) -> Iterator[Path]:

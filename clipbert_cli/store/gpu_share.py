@@ -26,36 +26,29 @@ MOST_ITEMS = 500
 LEAST_SHARE = 0.5
 """With a smaller share `auto` leaves all media to PyAV, which decodes them in the colours that the original has."""
 
-_REASONS = 3
-"""Reasons that are spelt out."""
-
 
 @dataclass(frozen=True)
 class GpuShare:
-    """Counts of media: those that were looked at, and those of them that the GPU does not take, by reason."""
+    """Counts of media that were looked at: those that the GPU takes, and the others by reason."""
 
     kind: Kind
-    seen: int
+    taken: int
     reasons: Mapping[str, int]
 
     @classmethod
     def of(cls, kind: Kind, reasons: Iterable[str]) -> GpuShare:
         """Count what `why_not_on_gpu` says of each item."""
         counted = Counter(reasons)
-        seen = counted.total()
-        counted.pop("", None)
-        return cls(kind, seen, dict(counted.most_common()))
+        taken = counted.pop("", 0)
+        return cls(kind, taken, dict(counted.most_common()))
 
     @property
-    def taken(self) -> int:
-        return self.seen - sum(self.reasons.values())
+    def seen(self) -> int:
+        return self.taken + sum(self.reasons.values())
 
     def describe(self) -> str:
         """Return one sentence's end, such as `18 of 20 videos; not 2: its colours have full range`."""
-        first = list(self.reasons.items())[:_REASONS]
-        listed = [f"not {count}: {reason}" for reason, count in first]
-        if others := self.seen - self.taken - sum(count for _, count in first):
-            listed.append(f"not {others} for other reasons")
+        listed = [f"not {count}: {reason}" for reason, count in self.reasons.items()]
         return "; ".join([f"{self.taken} of {plural(self.seen, self.kind)}", *listed])
 
     def to_json(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -56,39 +56,17 @@ def open_media(
         store = open_store(path, kind=kind)
         store.takes_paths = names == "path"
         return store
-    kind = kind or discover.guess_kind(discover.find_files([path]), [path])
     ids: MediaIds = "path" if names == "path" else "stem"
-    if frame_rate is not None and kind == "video":
-        folders, _ = discover.find_frame_folders([path])
-        if not folders:
-            raise StoreError(
-                f"{path} has no folders of images, but data.fps_of_frames is set",
-                hint="name the folder that holds one folder of frames per video, or leave data.fps_of_frames out",
-            )
-        by_id, rate = _by_id(folders, path, ids, are_folders=True), Fraction(str(frame_rate))
-        return MediaFolder(path, kind=kind, files=by_id, ids=ids, frame_rate=rate)
-    files = [file for file in discover.find_files([path]) if discover.has_suffix(file, kind)]
-    if not files:
-        hint = MEDIA.hint
-        if kind == "video" and discover.find_frame_folders([path])[0]:
-            hint = "if its folders hold the frames of videos, set data.fps_of_frames to the rate of the frames"
-        other: Kind = "image" if kind == "video" else "video"
-        if any(discover.has_suffix(file, other) for file in path.iterdir()):
-            hint = f"it holds {discover.PLURAL[other]}: --set data.media={other} takes these"
-        raise StoreError(
-            f"{path} is neither a store (no {DATA_FILE}) nor a folder of {discover.PLURAL[kind]}", hint=hint
-        )
-    return MediaFolder(path, kind=kind, files=_by_id(files, path, ids), ids=ids)
-
-
-def _by_id(files: Sequence[Path], folder: Path, ids: MediaIds, *, are_folders: bool = False) -> dict[str, Path]:
-    groups = discover.group_by_media_id(files, [folder], ids=ids, are_folders=are_folders)
+    rate = Fraction(str(frame_rate)) if frame_rate is not None and kind != "image" else None
+    files, _, kind = discover.find_media([path], kind=kind, are_folders=rate is not None)
+    groups = discover.group_by_media_id(files, [path], ids=ids, are_folders=rate is not None)
     discover.check_one_file_per_id(
         groups,
         hint="rename or leave out one of them, or name media by their paths: pack the folder with --id path, or, for "
         "the splits of a recipe, set data.media_id: path",
     )
-    return {media_id: first for media_id, (first,) in groups.items()}
+    by_id = {media_id: first for media_id, (first,) in groups.items()}
+    return MediaFolder(path, kind=kind, files=by_id, ids=ids, frame_rate=rate)
 
 
 def open_store(path: Path, *, kind: Kind | None = None) -> LmdbStore:
@@ -121,11 +99,6 @@ def is_lmdb(path: Path) -> bool:
     return path.is_file() or (path / DATA_FILE).exists()
 
 
-def records_beside(store: Path) -> Path:
-    """Return the place of the media records that `clipbert store scan --beside` writes."""
-    return store.with_name(f"{store.name}.records")
-
-
 class LmdbStore(MediaSource):
     """The media items of one LMDB, opened read-only and without a lock file.
 
@@ -142,11 +115,8 @@ class LmdbStore(MediaSource):
 
     def __init__(self, path: Path, *, kind: Kind | None = None) -> None:
         super().__init__(path, kind=kind or "video")
-        # A store that must not be changed can have its media records in a store of their own beside it.
-        beside = records_beside(path)
-        self._beside = LmdbStore(beside, kind=kind) if is_lmdb(beside) else None
         try:
-            record = self._stored(records.MANIFEST_KEY)
+            record = self.stored(records.MANIFEST_KEY)
             self.manifest = None if record is None else records.manifest(record)
         except records.DAMAGED as exc:
             raise self._damaged("its manifest cannot be read") from exc
@@ -188,12 +158,12 @@ class LmdbStore(MediaSource):
         return state | {"_probed": {}, "_probed_bytes": 0}
 
     def _holds(self, media_id: str) -> bool:
-        if not 0 < len(records.media_key(media_id)) <= records.MAX_KEY_BYTES:
-            return False
         try:
             # The cursor reads no value: checking the ids of a recipe must not read terabytes.
             with self._opened().begin() as txn, txn.cursor() as cursor:
                 return bool(cursor.set_key(records.media_key(media_id)))
+        except lmdb.BadValsizeError:
+            return False  # no store has a key that is empty or so long
         except _DAMAGED_PAGE:
             return True  # it may be there, and who reads it learns of the damage
         except lmdb.Error as exc:
@@ -225,7 +195,7 @@ class LmdbStore(MediaSource):
 
     def _recorded_keys(self) -> Iterator[bytes]:
         """Yield the keys of the items that have media records."""
-        with self._records_in._opened().begin() as txn, txn.cursor() as cursor:
+        with self._opened().begin() as txn, txn.cursor() as cursor:
             cursor.set_range(records.INFO_PREFIX)
             for key in cursor.iternext(values=False):
                 if not key.startswith(records.INFO_PREFIX):
@@ -242,23 +212,16 @@ class LmdbStore(MediaSource):
         return lost
 
     def __len__(self) -> int:
-        try:
-            with self._opened().begin() as txn, txn.cursor() as cursor:
-                total = int(txn.stat()["entries"])
-                found = cursor.set_range(records.PREFIX)
-                while found and bytes(cursor.key()).startswith(records.PREFIX):
-                    total -= 1
-                    found = cursor.next()
-                return total
-        except lmdb.Error:
-            return sum(1 for _ in self)
+        return sum(1 for _ in self)
 
     @contextmanager
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
         key = records.media_key(self.held_id(media_id))
         try:
             txn = self._opened().begin(buffers=True)
-            data = txn.get(key) if 0 < len(key) <= records.MAX_KEY_BYTES else None
+            data = txn.get(key)
+        except lmdb.BadValsizeError:
+            raise self._unknown(media_id) from None
         except _DAMAGED_PAGE as exc:
             raise DecodeError(
                 f"its page of the store is damaged ({exc})", hint="pack the store again from the original files"
@@ -280,22 +243,18 @@ class LmdbStore(MediaSource):
             return super().packets(media_id)
         key = records.packets_key(media_id)
         with suppress(*records.DAMAGED):
-            if self._stored(key) is None:
+            if self.stored(key) is None:
                 return None
         return self._recorded(media_id, key, records.packet_table) or super().packets(media_id)
 
-    @property
-    def _records_in(self) -> LmdbStore:
-        return self if self._beside is None else self._beside
-
-    def _stored(self, key: bytes) -> bytes | None:
+    def stored(self, key: bytes) -> bytes | None:
         """Return a record. Raises ValueError if its page is damaged, StoreError if no page can be read."""
-        if not 0 < len(key) <= records.MAX_KEY_BYTES:
-            return None
         try:
-            with self._records_in._opened().begin() as txn:
+            with self._opened().begin() as txn:
                 value = txn.get(key)
                 return None if value is None else bytes(value)
+        except lmdb.BadValsizeError:
+            return None
         except _DAMAGED_PAGE as exc:
             raise ValueError(f"its page of the store is damaged: {exc}") from exc
         except lmdb.Error as exc:
@@ -304,7 +263,7 @@ class LmdbStore(MediaSource):
     def _checked(self, key: bytes, parse: Callable[[bytes], _Parsed]) -> _Parsed | None:
         """Return what `parse` makes of a record, None where there is none. Raises ValueError if it is damaged."""
         try:
-            value = self._stored(key) if self.has_records else None
+            value = self.stored(key) if self.has_records else None
             return None if value is None else parse(records.unsealed(key, value))
         except records.DAMAGED as exc:
             raise ValueError(str(exc)) from exc
@@ -319,24 +278,21 @@ class LmdbStore(MediaSource):
                 _log.warning("%s: the media record of %r is damaged and not used (%s)", self.path, media_id, exc)
             return None
 
-    def check_records(self, media_id: str) -> None:
-        """Raise ValueError if a record of an item is damaged."""
-        self.sound_record(media_id)
-        try:
-            self._checked(records.packets_key(media_id), records.packet_table)
-        except ValueError as exc:
-            raise ValueError(f"its packet table is damaged: {exc}") from exc
-
     def sound_record(self, media_id: str) -> dict[str, Any] | None:
-        """Return what `record` returns. Raises ValueError if the record or the page of the item is damaged."""
+        """Return what `record` returns. Raises ValueError if a record or the page of the item is damaged."""
         try:
             with self._opened().begin() as txn, txn.cursor() as cursor:
                 cursor.set_key(records.media_key(media_id))
-            return self._checked(records.info_key(media_id), self._media_fields)
         except lmdb.BadValsizeError:
             return None  # an id without bytes, which no pack makes
         except lmdb.Error as exc:
             raise ValueError(f"its page of the store is damaged: {exc}") from exc
+        try:
+            self._checked(records.packets_key(media_id), records.packet_table)
+        except ValueError as exc:
+            raise ValueError(f"its packet table is damaged: {exc}") from exc
+        try:
+            return self._checked(records.info_key(media_id), self._media_fields)
         except ValueError as exc:
             raise ValueError(f"its media record is damaged: {exc}") from exc
 
@@ -363,9 +319,8 @@ class LmdbStore(MediaSource):
 
     def close(self) -> None:
         """Close the LMDB in this process, for all who read it here. The next use opens it again."""
-        for store in (self, self._beside):
-            if store and (environment := store.__dict__.get("_environment")):
-                environment.close()
+        if environment := self.__dict__.get("_environment"):
+            environment.close()
 
     def _damaged(self, why: str) -> StoreError:
         return StoreError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -200,34 +199,16 @@ class Packer(contextlib.AbstractContextManager["Packer"]):
         Raises:
             DecodeError: it is not to be written; the message says why.
         """
-        self._check_held(candidate, ingested)
+        media_id = candidate.media_id
+        # An item with an outcome is of this addition, which was stopped, and its file has changed since.
+        if self.settings.add and self._outcome(candidate) is None and records.media_key(media_id) in self.writer:
+            raise DecodeError(_HELD)
         data = read_media_file(file) if ingested.data is None else ingested.data
         if zlib.crc32(data) != ingested.crc32:
             raise DecodeError("it changed while it was packed")
         # An item that is replaced may have had a packet table that the new one does not have.
-        old_packets = {records.packets_key(candidate.media_id): None}
-        media = {records.media_key(candidate.media_id): data}
-        return len(data), {**media, **old_packets, **ingested.records}
-
-    def _check_held(self, candidate: Candidate, ingested: Ingested) -> None:
-        """Raise DecodeError if an item that the store had before (`add`) is kept."""
-        if not self.settings.add or records.media_key(candidate.media_id) not in self.writer:
-            return
-        # The item is of this addition, which was stopped, and its file has changed since.
-        if self._outcome(candidate) is not None:
-            return
-        if self.settings.on_duplicate == "longest" and self._held_seconds(candidate.media_id) < ingested.seconds:
-            return
-        raise DecodeError(_HELD)
-
-    def _held_seconds(self, media_id: str) -> float:
-        """Return the seconds of a video that the store has; infinite if they are not known."""
-        key = records.info_key(media_id)
-        value = self.writer.get(key) if self.settings.kind == "video" else None
-        try:
-            return math.inf if value is None else records.video_info(records.unsealed(key, value)).shown_seconds
-        except records.DAMAGED:
-            return math.inf
+        old_packets = {records.packets_key(media_id): None}
+        return len(data), {records.media_key(media_id): data, **old_packets, **ingested.records}
 
     def _commit(self) -> None:
         # In this order: after a kill in between, items are packed again, but none is missing that the journal has.

@@ -11,11 +11,10 @@ from pathlib import Path
 from clipbert_cli.errors import StoreError, UsageError
 from clipbert_cli.media.ffmpeg import MAX_PIXELS
 from clipbert_cli.path_kinds import A_STORE, DATA_FILE, look_at, unlike
-from clipbert_cli.printable import shortened
 from clipbert_cli.store import discover, records
 from clipbert_cli.store.environment import writing_to
 from clipbert_cli.store.ingest import Candidate, PackSettings, Transcode
-from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, records_beside
+from clipbert_cli.store.lmdb_store import LmdbStore
 from clipbert_cli.store.packer import Packer, PackSummary, continues
 from clipbert_cli.store.unfinished import unfinished_store
 from clipbert_cli.store.worker_pool import Progress
@@ -46,8 +45,8 @@ def pack_media(
         store: the store's folder, which must not exist; with `add` it must.
         kind: what the files hold; by default the endings of their names decide.
         add: add to an existing store, which nobody may read meanwhile.
-        on_duplicate: of files with one media id, `error` takes none, `first` the first by path (with `add` the item in
-            the store), `longest` the video that is shown longest.
+        on_duplicate: of files with one media id, `error` takes none, `first` the first by path, `longest` the video
+            that is shown longest; with `add` an item that is in the store stays.
         transcode: re-encode the videos with these settings.
         max_pixels: skip images and videos with more pixels per frame.
         frame_rate: the sources are folders of folders of images, and each of these is a video of this rate.
@@ -63,7 +62,9 @@ def pack_media(
         OutputError: the store cannot be written.
     """
     _check_store(store, add=add)
-    media, not_taken, kind = _find_media(sources, kind) if frame_rate is None else _find_frame_folders(sources, kind)
+    if kind == "image" and frame_rate is not None:
+        raise UsageError("--frame-folders makes videos, but --kind is image", hint="leave one of them out")
+    media, not_taken, kind = discover.find_media(sources, kind=kind, are_folders=frame_rate is not None)
     if kind == "image" and (transcode or on_duplicate == "longest"):
         raise UsageError("--transcode and --on-duplicate longest are for videos", hint="leave them out for images")
     settings = PackSettings(kind, add, on_duplicate, transcode, max_pixels, frame_rate, ids)
@@ -99,34 +100,6 @@ def _check_store(store: Path, *, add: bool) -> None:
         raise unlike(store, A_STORE, hint="leave --add out to make a new one")
 
 
-def _find_media(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], list[Path], Kind]:
-    """Return the files to pack, the other files of the sources, and the kind."""
-    files = discover.find_files(sources)
-    kind = kind or discover.guess_kind(files, sources)
-    named = {os.path.realpath(source) for source in sources if source.is_file()}
-    media = [path for path in files if discover.has_suffix(path, kind) or os.path.realpath(path) in named]
-    if not media:
-        raise StoreError(
-            f"there are no {discover.PLURAL[kind]} in {shortened([*map(str, sources)])} ({len(files)} other files)",
-            hint="name the folder that holds them, or choose another --kind",
-        )
-    taken = set(media)
-    return media, [path for path in files if path not in taken], kind
-
-
-def _find_frame_folders(sources: Sequence[Path], kind: Kind | None) -> tuple[list[Path], list[Path], Kind]:
-    """Return what `_find_media` returns; the media are folders of frames."""
-    if kind == "image":
-        raise UsageError("--frame-folders makes videos, but --kind is image", hint="leave one of them out")
-    folders, others = discover.find_frame_folders(sources)
-    if not folders:
-        raise StoreError(
-            f"there are no folders of images in {shortened([*map(str, sources)])} ({len(others)} other files)",
-            hint="name the folder that holds one folder of frames per video",
-        )
-    return folders, others, "video"
-
-
 def _candidates(media: Iterable[Path], sources: Sequence[Path], settings: PackSettings) -> list[Candidate]:
     """Return the media ids in order, each with its files."""
     groups = discover.group_by_media_id(media, sources, ids=settings.ids, are_folders=settings.frame_rate is not None)
@@ -147,11 +120,6 @@ def _candidates(media: Iterable[Path], sources: Sequence[Path], settings: PackSe
 def _check_addition(store: Path, settings: PackSettings, candidates: Iterable[Candidate]) -> None:
     """Raise StoreError if these candidates cannot be added to the store."""
     held = LmdbStore(store)
-    if is_lmdb(records_beside(store)):
-        raise StoreError(
-            f"{store} has its media records in {records_beside(store)}, which an addition does not reach",
-            hint=f"remove {records_beside(store)}, then: clipbert store scan {store}",
-        )
     if not held.has_records:
         raise StoreError(f"{store} has no media records", hint=f"add them first: clipbert store scan {store}")
     if held.kind != settings.kind:

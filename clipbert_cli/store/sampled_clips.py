@@ -86,42 +86,25 @@ _GAP = 6
 _LABEL = 16
 _MIN_COLUMN = 130
 
-Clips = list[list[tuple[int, float]]]
-"""(frame index, seconds) of each frame of each clip; for an image its only frame at 0."""
-
 
 def contact_sheet(
     source: MediaSource, media_id: str, sampling: ClipSampling, *, seed: int = 0
-) -> tuple[Image.Image, Clips]:
-    """Draw the clips that `sampling` takes of an item.
-
-    Args:
-        seed: of random clips.
-
-    Returns:
-        the picture, and which frames it shows.
-
-    Raises:
-        StoreError: there is no such item.
-        DecodeError: the item cannot be decoded, or has too few frames for these clips; the message names it.
-    """
+) -> tuple[Image.Image, SampledClips]:
+    """Draw the clips of `sample_clips_of`, which says what the arguments are; return the picture and the clips."""
     sampled = sample_clips_of(source, media_id, sampling, seed=seed)
     scale = _SIDE / max(sampled.frames.shape[2:4])
     height, width = (max(1, round(length * scale)) for length in sampled.frames.shape[2:4])
-    return _draw(sampled, size=(width, height), is_image=source.kind == "image"), _clips(sampled)
+    return _draw(sampled, size=(width, height), is_image=source.kind == "image"), sampled
 
 
 def frame_sheet(
     source: MediaSource, media_id: str, frames: Sequence[int], *, plain: bool = False
-) -> tuple[Image.Image, Clips]:
+) -> tuple[Image.Image, SampledClips]:
     """Draw these frames of an item in one row, in the size in which they are coded and not turned upright.
 
     Args:
         frames: frame indices; an image has the frame 0.
         plain: leave out labels and the space between frames, so that frame i begins in column i * width.
-
-    Returns:
-        the picture, and which frames it shows.
 
     Raises:
         StoreError: there is no such item.
@@ -135,13 +118,9 @@ def frame_sheet(
             raise DecodeError(f"there is no frame {outside[0]}: its {count} frames are 0 to {count - 1}")
         found = clips_of_frames(source, media_id, (tuple(frames),), rotation="ignore")
     if plain:
-        return Image.fromarray(np.concatenate(list(found.frames[0]), axis=1)), _clips(found)
+        return Image.fromarray(np.concatenate(list(found.frames[0]), axis=1)), found
     height, width = found.frames.shape[2:4]
-    return _draw(found, size=(width, height), is_image=info is None), _clips(found)
-
-
-def _clips(sampled: SampledClips) -> Clips:
-    return [list(zip(*clip, strict=True)) for clip in zip(sampled.indices, sampled.seconds, strict=True)]
+    return _draw(found, size=(width, height), is_image=info is None), found
 
 
 def _draw(sampled: SampledClips, *, size: tuple[int, int], is_image: bool) -> Image.Image:
@@ -151,8 +130,8 @@ def _draw(sampled: SampledClips, *, size: tuple[int, int], is_image: bool) -> Im
     pitch_x, pitch_y = max(width, _MIN_COLUMN) + _GAP, height + _LABEL + _GAP
     sheet = Image.new("RGB", (_GAP + frames.shape[1] * pitch_x, _GAP + frames.shape[0] * pitch_y), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, clip in enumerate(_clips(sampled)):
-        for column, (index, seconds) in enumerate(clip):
+    for row, clip in enumerate(zip(sampled.indices, sampled.seconds, strict=True)):
+        for column, (index, seconds) in enumerate(zip(*clip, strict=True)):
             left, top = _GAP + column * pitch_x, _GAP + row * pitch_y
             picture = Image.fromarray(frames[row, column])
             sheet.paste(picture if picture.size == size else picture.resize(size), (left, top))

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from clipbert_cli.errors import DecodeError, StoreError, UnreadableError
 from clipbert_cli.foreign import open_file
@@ -205,9 +204,8 @@ class MediaSource(ABC):
     def _unknown(self, media_id: str) -> StoreError:
         return StoreError(
             f"{self.path} has no {self.kind} {media_id!r}",
-            hint=f"the id is {stem!r}, without the ending of the file"
-            if (stem := Path(media_id).stem) != media_id and self._holds(stem)
-            else f"pack the folder that holds it, or correct the id (the store has {len(self)} {PLURAL[self.kind]})",
+            hint="pack the folder that holds it, or correct the id, which has no ending of a file "
+            f"(there are {len(self)} {PLURAL[self.kind]})",
         )
 
 
@@ -220,31 +218,6 @@ def named(source: MediaSource, media_id: str) -> Iterator[None]:
         yield
     except DecodeError as exc:
         raise DecodeError(f"{source.locate(media_id)}: {exc}", hint=exc.hint) from exc
-
-
-class _Files(MediaSource):
-    """Media in a dictionary by media id."""
-
-    has_records = False
-
-    def __init__(self, path: Path, *, kind: Kind, files: Mapping[str, Any]) -> None:
-        super().__init__(path, kind=kind)
-        self._files = dict(sorted(files.items()))
-
-    def _holds(self, media_id: str) -> bool:
-        return media_id in self._files
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._files)
-
-    def __len__(self) -> int:
-        return len(self._files)
-
-    def _held(self, media_id: str) -> Any:
-        file = self._files.get(self.held_id(media_id))
-        if file is None:
-            raise self._unknown(media_id)
-        return file
 
 
 def read_media_file(path: Path) -> bytes:
@@ -269,28 +242,46 @@ def read_media_file(path: Path) -> bytes:
         raise DecodeError(f"it cannot be read: {exc.strerror}", hint=hint) from exc
 
 
-class MediaFolder(_Files):
-    """A folder of media files at any depth, listed when it was opened. The media id is the name without its ending.
+class MediaFolder(MediaSource):
+    """Media files, such as those of a folder, which was listed when it was opened.
 
     Args:
+        files: media id -> the file, or its bytes where they are in memory already.
         frame_rate: the files are folders of images, each of which is the frames of a video of this rate.
     """
+
+    has_records = False
 
     def __init__(
         self,
         path: Path,
         *,
         kind: Kind,
-        files: Mapping[str, Path],
+        files: Mapping[str, Path | bytes],
         ids: MediaIds = "stem",
         frame_rate: Fraction | None = None,
     ) -> None:
-        super().__init__(path, kind=kind, files=files)
+        super().__init__(path, kind=kind)
+        self._files = dict(sorted(files.items()))
         self.ids, self._frame_rate = ids, frame_rate
+
+    def _holds(self, media_id: str) -> bool:
+        return media_id in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
 
     @contextmanager
     def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
-        file = self._held(media_id)
+        file = self._files.get(self.held_id(media_id))
+        if file is None:
+            raise self._unknown(media_id)
+        if isinstance(file, bytes):
+            yield file
+            return
         if self._frame_rate is not None:
             yield folder_as_video(file, self._frame_rate)
             return
@@ -301,19 +292,6 @@ class MediaFolder(_Files):
         yield data
 
 
-class MediaBytes(_Files):
-    """Media files that are in memory already."""
-
-    def __init__(self, files: Mapping[str, bytes], *, kind: Kind) -> None:
-        super().__init__(Path("memory"), kind=kind, files=files)
-
-    @contextmanager
-    def reading(self, media_id: str) -> Iterator[bytes | memoryview]:
-        yield self._held(media_id)
-
-
 def single_item(name: str, media: Path | bytes, *, kind: Kind) -> MediaSource:
     """Return a source that holds one item: a media file, or the bytes of one."""
-    if isinstance(media, bytes):
-        return MediaBytes({name: media}, kind=kind)
     return MediaFolder(Path("."), kind=kind, files={name: media})

@@ -95,7 +95,7 @@ def unfinished_store(store: Path, *, add: bool) -> Iterator[UnfinishedStore]:
     with contextlib.ExitStack() as stack:
         place = UnfinishedStore(store, folder)
         try:
-            stack.enter_context(lock(folder / _LOCK_FILE, remove_file=add))
+            stack.enter_context(lock(folder / _LOCK_FILE))
             yield place
         except LockHeldError as exc:
             raise _is_being_written(store, exc.owner) from exc

@@ -12,12 +12,13 @@ from pathlib import Path
 import lmdb
 
 from clipbert_cli.errors import DecodeError, StoreError
-from clipbert_cli.files import remove
+from clipbert_cli.files import scratch_folder
 from clipbert_cli.media.frames import decode_frames
+from clipbert_cli.path_kinds import DATA_FILE
 from clipbert_cli.store import records
 from clipbert_cli.store.environment import StoreWriter, writing_to
 from clipbert_cli.store.ingest import media_records, seconds_allowed
-from clipbert_cli.store.lmdb_store import LmdbStore, is_lmdb, open_store, records_beside
+from clipbert_cli.store.lmdb_store import LmdbStore, open_store
 from clipbert_cli.store.unfinished import unfinished_store
 from clipbert_cli.store.worker_pool import Progress, WorkerCrash, in_order
 
@@ -116,57 +117,46 @@ def scan_item(item: StoreItem) -> ItemReport:
 def _verify(item: StoreItem) -> ItemReport:
     source, media_id = item
     try:
-        source.check_records(media_id)
-        record = source.record(media_id)
+        record = source.sound_record(media_id)
         if record is not None:
             # The checksum first: it also finds changes that decoders pass over, and it costs a hundredth of decoding.
             with source.reading(media_id) as data:
                 if (record["bytes"], record["crc32"]) != (len(data), zlib.crc32(data)):
                     return ItemReport(wrong="its bytes are not those that were packed")
         found = scan_item(item)
-        if found.wrong or record is None or source.kind == "image":
+        if found.wrong or record is None:
             return found
-        key = records.info_key(media_id)
-        info = source.info(media_id)
-        if info is None or info != records.video_info(records.unsealed(key, found.records[key])):
-            return ItemReport(wrong="it decodes to other frames than when it was packed")
-        key = records.packets_key(media_id)
-        table = source.packets(media_id)
-        sealed = None if table is None else records.sealed({key: records.packets_record(table)})[key]
-        if sealed != found.records.get(key):
-            return ItemReport(wrong="its packets are not those that were packed")
-        # As training does it, which would refuse the video with the same message.
-        with source.reading(media_id) as data:
-            decode_frames(data, ((0, len(info.pts) - 1),), info=info, packets=table)
+        keys = (records.info_key(media_id), records.packets_key(media_id))
+        if any(source.stored(key) != found.records.get(key) for key in keys):
+            return ItemReport(wrong="it decodes to other frames or packets than when it was packed")
+        if info := source.info(media_id):
+            # As training does it, which would refuse the video with the same message.
+            with source.reading(media_id) as data:
+                decode_frames(data, ((0, len(info.pts) - 1),), info=info, packets=source.packets(media_id))
     except (DecodeError, StoreError, ValueError) as exc:
         return ItemReport(wrong=str(exc))
     return found
 
 
-def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progress: Progress | None = None) -> Checked:
-    """Add media records to a store that has none, or none of the current version.
-
-    Args:
-        beside: write them into a store of their own beside it (`STORE.records`), where they are found when the store
-            is opened, and leave the store unchanged.
+def scan_store(store: Path, *, workers: int = 0, on_progress: Progress | None = None) -> Checked:
+    """Add media records to a store that has none, or none of the current version, and whose pages are sound.
 
     Raises:
         StoreError: the store has media records of the current version, or cannot be opened.
         OutputError: the records cannot be written.
     """
     source = open_store(store)
-    target = records_beside(store)
     if source.has_records:
-        where = f" in {target}" if is_lmdb(target) else ""
-        raise StoreError(f"{store} has media records{where}", hint=f"check them: clipbert store verify {store}")
-    if not beside and not store.is_dir():
+        raise StoreError(f"{store} has media records", hint=f"check them: clipbert store verify {store}")
+    if not store.is_dir():
         raise StoreError(
-            f"{store} is a single file, which clipbert does not change", hint="write the records beside it: --beside"
+            f"{store} is a single file, which clipbert does not change",
+            hint=f"move it into a folder: mkdir FOLDER, mv {store} FOLDER/{DATA_FILE}, clipbert store scan FOLDER",
         )
-    # The records are written beside the store in either case: until the last item is read, a writer in the store itself
-    # could reuse pages that are being read, because LMDB is used without its locks.
-    with writing_to(target), unfinished_store(target, add=False) as place:
-        with closing(StoreWriter(place.folder)) as writer:
+    # Until the last item is read, a writer in the store could reuse pages that are being read, because LMDB is used
+    # without its locks. The records are written elsewhere first.
+    with writing_to(store), unfinished_store(store, add=True), scratch_folder(store / "scan") as scratch:
+        with closing(StoreWriter(scratch)) as writer:
 
             def take(report: ItemReport) -> None:
                 writer.put(report.records)
@@ -174,37 +164,31 @@ def scan_store(store: Path, *, beside: bool = False, workers: int = 0, on_progre
                     writer.commit()
 
             checked = examine(source, scan_item, workers=workers, on_progress=on_progress, take=take)
-            writer.put({records.MANIFEST_KEY: records.manifest_record(kind=source.kind, ids=source.ids)})
             writer.commit()
-        remove(target)  # records of an older version
-        place.publish()
-    # LMDB allows one environment per file and process.
-    source.close()
-    if not beside:
-        with writing_to(store), unfinished_store(store, add=True):
-            _move_records(target, store)
+        # LMDB allows one environment per file and process.
+        source.close()
+        if not source.damaged_pages:  # LMDB cannot write among these
+            manifest = records.manifest_record(kind=source.kind, ids=source.ids)
+            _copy_records(scratch, store, manifest=manifest)
     return checked
 
 
-def _move_records(beside: Path, store: Path) -> None:
-    """Move the records into their store, in place of those of an older version.
+def _copy_records(scratch: Path, store: Path, *, manifest: bytes) -> None:
+    """Write the records into their store, in place of those of an older version.
 
     The manifest comes last: with it, readers take the records as complete.
     """
     with (
-        lmdb.open(str(beside), readonly=True, lock=False) as environment,
+        lmdb.open(str(scratch), readonly=True, lock=False) as environment,
         environment.begin() as txn,
         closing(StoreWriter(store)) as writer,
     ):
-        outdated = writer.keys(records.PREFIX)
-        writer.put(dict.fromkeys(outdated))
+        writer.put(dict.fromkeys(writer.keys(records.PREFIX)))
         writer.commit()
         for key, value in txn.cursor():
-            if key != records.MANIFEST_KEY:
-                writer.put({key: value})
+            writer.put({key: value})
             if writer.is_full:
                 writer.commit()
         writer.commit()
-        writer.put({records.MANIFEST_KEY: txn.get(records.MANIFEST_KEY)})
+        writer.put({records.MANIFEST_KEY: manifest})
         writer.commit()
-    remove(beside)

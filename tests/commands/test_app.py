@@ -55,7 +55,7 @@ OPTIONS = {
     "search": "MEDIA TEXTS --checkpoint --device --json --run --set --top --weights",
     "store": "",
     "store ls": "STORE --json",
-    "store scan": "STORE --beside --json --workers",
+    "store scan": "STORE --json --workers",
     "store show": "STORE MEDIA_ID --fps --frames --json --num-clips --num-frames --output --overwrite --plain "
     "--sampling --seed -o",
     "store verify": "STORE --json --workers",

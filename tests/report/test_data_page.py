@@ -16,7 +16,7 @@ from made_media import image, marked_frame, read_index, video
 from running import Clipbert
 
 from clipbert_cli.media.sampling import ClipSampling, select
-from clipbert_cli.store.source import MediaBytes
+from clipbert_cli.store.source import single_item
 
 
 def preview(clipbert: Clipbert, out: Path, *arguments: object, code: int = 0) -> str:
@@ -73,7 +73,7 @@ def test_strips_show_the_frames_that_sampling_chooses_with_their_times(
     assert len(found) == 9
     expected, times = [], []
     for number, name in enumerate(("plain", "a", "ünï")):
-        info = MediaBytes({name: video(30 + number)}, kind="video").info(name)
+        info = single_item(name, video(30 + number), kind="video").info(name)
         assert info
         sampling = ClipSampling("clips", 3, 2, 4.0, safeguard=True)
         for clip in select(info, sampling):

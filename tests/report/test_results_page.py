@@ -20,7 +20,7 @@ from running import TINY, Clipbert, as_options, train
 
 from clipbert_cli.media.sampling import ClipSampling, select
 from clipbert_cli.report.page import _environment
-from clipbert_cli.store.source import MediaBytes
+from clipbert_cli.store.source import single_item
 from clipbert_cli.types import digest_of_texts
 
 NAMES = ["plain", "a 'b' \"c\" & <i>d", "ünï"]
@@ -136,7 +136,7 @@ def test_strips_show_the_frames_that_sampling_chooses_with_their_times(
         shown.append((read_index(pixels[:, :96]), read_index(pixels[:, 96:])))
     expected = []
     for number, name in enumerate(NAMES):
-        info = MediaBytes({name: video(30 + number)}, kind="video").info(name)
+        info = single_item(name, video(30 + number), kind="video").info(name)
         assert info
         clips = select(info, ClipSampling("clips", 3, 2, 4.0, safeguard=True))
         expected += [clips] * 3

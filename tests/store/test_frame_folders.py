@@ -196,7 +196,7 @@ def test_what_holds_no_folders_of_frames_is_refused(tmp_path: Path, videos: Path
         pack_media([videos], tmp_path / "store", frame_rate=RATE)
     with pytest.raises(UsageError, match=r"video0\.mp4 is a file, but --frame-folders packs folders"):
         pack_media([videos / "video0.mp4"], tmp_path / "store", frame_rate=RATE)
-    with pytest.raises(StoreError, match=r"has no folders of images, but data\.fps_of_frames is set"):
+    with pytest.raises(StoreError, match="there are no folders of images in"):
         open_media(videos, kind="video", frame_rate=5.0)
 
 
@@ -207,7 +207,7 @@ def test_who_forgets_the_options_is_told_of_them(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="two files have the media id '000000'") as packed:
         pack_media([tmp_path / "frames"], tmp_path / "store")
     assert "--frame-folders --fps N" in (packed.value.hint or "")
-    with pytest.raises(StoreError, match="neither a store") as opened:
+    with pytest.raises(StoreError, match="there are no videos in") as opened:
         open_media(tmp_path / "frames", kind="video")
     assert "data.fps_of_frames" in (opened.value.hint or "")
 

@@ -109,8 +109,8 @@ def read_json(path: Path, *, limit: int = MAX_BYTES, max_parts: int = MAX_PARTS,
     return parse_json(read_text(path, limit=limit), str(path), max_parts=max_parts, allow_nan=allow_nan)
 
 
-def read_json_list(path: Path) -> Iterator[tuple[Any, str]]:
-    """Yield each entry of a JSON list and its text, without reading the whole list.
+def read_json_list(path: Path) -> Iterator[Any]:
+    """Yield each entry of a JSON list without reading the whole list.
 
     Raises:
         FileNotFoundError, UnreadableError: as `open_text`; it is not a JSON list, or an entry has more than `MAX_ENTRY`
@@ -137,9 +137,9 @@ def read_json_list(path: Path) -> Iterator[tuple[Any, str]]:
                     parse_json(text[at:], where, line=None)
                 text, at = text[at:] + more, 0
                 continue
-            value, end = found
-            yield value, text[at:end]
-            at, index = end, index + 1
+            value, at = found
+            yield value
+            index += 1
 
 
 def first_bytes(path: Path, count: int) -> bytes:

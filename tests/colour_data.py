@@ -81,7 +81,7 @@ def write_colour_data(root: Path) -> None:
     """Annotations, vocabularies, and folders of media for every recipe, under `root`."""
     root.mkdir(exist_ok=True)
     (root / "vocab.txt").write_text("\n".join(WORDS) + "\n")
-    for name in ("msrvtt", "didemo", "anet", "msvd", "next_qa", "lsmdc"):
+    for name in ("msrvtt", "didemo", "anet", "msvd", "next_qa"):
         _media(root / "vis_db" / name, "mp4")
     _media(root / "vis_db" / "tgif", "gif")
     for name in ("coco_train2014_val2014", "coco_test2015", "vg"):
@@ -89,7 +89,7 @@ def write_colour_data(root: Path) -> None:
     for split in COPIES:
         items = list(_items(split))
         captions = [{"caption": f"the {colour} thing", "clip_name": media_id} for media_id, colour in items]
-        _lines(root, f"msrvtt_retrieval/{split}", [{**each, "sen_id": number} for number, each in enumerate(captions)])
+        _lines(root, f"msrvtt_retrieval/{split}", captions)
         paragraphs = [{**each, "caption": f"a thing . it is {each['caption'].split()[1]} ."} for each in captions]
         _lines(root, f"didemo_retrieval/{split}", paragraphs)
         _lines(root, f"anet_retrieval/{'dev' if split == 'val' else split}", paragraphs)
@@ -111,8 +111,7 @@ def write_colour_data(root: Path) -> None:
             f"msrvtt_qa/{split}",
             [{"video_id": each["gif_name"], **each, "answer_type": "what"} for each in frames],
         )
-        for name in ("msvd", "lsmdc"):
-            _lines(root, f"{name}_retrieval/{split}", captions)
+        _lines(root, f"msvd_retrieval/{split}", captions)
         _lines(
             root,
             f"msvd_qa/{split}",

@@ -44,7 +44,7 @@ class World:
         }
         images = {"kind": "media", "media_kind": "image"}
         self.document = {
-            "files": {name: {"sources": [{"url": page.url}]} for name, page in self.pages.items()},
+            "files": {name: {"sources": [page.url]} for name, page in self.pages.items()},
             "assets": {
                 "lab": {
                     "title": "the lab's own",

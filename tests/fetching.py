@@ -12,7 +12,7 @@ BODY = random.Random(1).randbytes(3_000_000)
 
 
 def entry(*urls, **facts):
-    return FileEntry.model_validate({"sources": [{"url": url} for url in urls], **facts})
+    return FileEntry.model_validate({"sources": list(urls), **facts})
 
 
 def leftovers(target):

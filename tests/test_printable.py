@@ -222,8 +222,8 @@ def from_catalogues(clipbert: Clipbert, data: Path, run: Path, folder: Path) -> 
     for text in (
         f"assets: {{msrvtt: {{title: {json.dumps(HOSTILE)}}}}}",
         f"assets: {{{json.dumps(HOSTILE)}: 1}}",
-        f"files: {{coco/train2014.zip: {{sources: [{{url: {json.dumps('https://' + HOSTILE)}}}]}}}}",
-        f"files: {{coco/train2014.zip: {{sources: [{{url: {json.dumps('https://here/' + HOSTILE)}}}]}}}}",
+        f"files: {{coco/train2014.zip: {{sources: [{json.dumps('https://' + HOSTILE)}]}}}}",
+        f"files: {{coco/train2014.zip: {{sources: [{json.dumps('https://here/' + HOSTILE)}]}}}}",
         json.dumps(HOSTILE),
     ):
         catalogue.write_text(text, encoding="utf-8")
@@ -270,7 +270,7 @@ def from_servers(clipbert: Clipbert, data: Path, run: Path, folder: Path) -> Ite
 def own_catalogue(path: Path, url: str) -> Path:
     """A catalogue with an asset `own` of one file."""
     path.write_text(
-        "files: {own/a.bin: {sources: [{url: '" + url + "'}]}}\n"
+        "files: {own/a.bin: {sources: ['" + url + "']}}\n"
         "assets: {own: {title: Own, licence: none, parts: {a: "
         "{title: A, kind: weights, files: [own/a.bin], folder: own, place: {own/a.bin: a.bin}}}}}\n"
     )

@@ -170,7 +170,7 @@ def test_downloading_touches_its_folder_and_asks_the_given_server_alone(site: Si
     made = archives()
     part = {"kind": "media", "media_kind": "image", "title": "hostile"}
     files = {
-        f"lab/{name}": {"sources": [{"url": site.add(f"/{name}", body).url}], "unpack": Path(name).suffix[1:]}
+        f"lab/{name}": {"sources": [site.add(f"/{name}", body).url], "unpack": Path(name).suffix[1:]}
         for name, body in made.items()
     }
     parts = {

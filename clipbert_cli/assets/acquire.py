@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from clipbert_cli.assets.catalog import AssetPart
+from clipbert_cli.assets.catalog import AssetPart, base_name
 from clipbert_cli.assets.check_file import FetchedFile, WrongContentError
 from clipbert_cli.assets.connection import UnreachedError
 from clipbert_cli.assets.convert.record_writer import OutputCount, RecordWriter
@@ -63,15 +63,10 @@ def data_folder_lock(data: Path, *, on_wait: Callable[[str], None]) -> Iterator[
     Args:
         on_wait: called with a sentence for the user if another process holds the lock.
     """
-
-    def keep_waiting() -> bool:
-        time.sleep(0.1)
-        return True
-
     file = data / ".download.lock"
     if is_locked(file):
         on_wait(f"another process is downloading into {data}: waiting until it is done")
-    with lock(file, keep_waiting=keep_waiting):
+    with lock(file, wait=True):
         yield
 
 
@@ -86,7 +81,8 @@ def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -
         KeyboardInterrupt: the threads have been told to stop; what has arrived stays.
     """
     # Also for complete parts: a process that was killed right after it had put the last file in place left some, too.
-    for folder in {plan.layout.downloads, *(plan.layout.folder(planned.part) for planned in plan.parts)}:
+    folders = [plan.layout.downloads, *(plan.layout.folder(planned.part) for planned in plan.parts)]
+    for folder in {*folders, *(folder.parent for folder in folders)}:
         remove_leftovers(folder)
     threads, fetches = _start_fetching(plan, fetcher, workers)
     results: dict[str, PartResult] = {}
@@ -218,10 +214,10 @@ def _make_annotations(planned: PlannedPart, layout: DataLayout, arrived: list[Pl
     with scratch_folder(layout.downloads / planned.name.replace("/", ".")) as raw:
         for file in arrived:
             if file.entry.unpack:
-                target = raw / f"{file.base_name}.d"
+                target = raw / f"{base_name(file.name)}.d"
                 unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members)
             else:
-                link_or_copy(file.path, raw / file.base_name)
+                link_or_copy(file.path, raw / base_name(file.name))
         return run_converter(str(part.convert), raw, layout.folder(part), part)
 
 

@@ -10,14 +10,13 @@ A part is named `asset/part`. Every figure has a `mark` that says how reliable i
 from __future__ import annotations
 
 import fnmatch
-import re
 from functools import cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from clipbert_cli.errors import CatalogError, RecipeError, UnreadableError, UsageError
 from clipbert_cli.foreign import excerpt, read_text
@@ -32,12 +31,23 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 FileId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
+def base_name(file: str) -> str:
+    """Return the name of a file of the catalogue without its asset."""
+    return file.rsplit("/", 1)[1]
+
+
 def is_address(url: str) -> bool:
     """Return whether a text is an http or https address with a host."""
     try:
         return urlsplit(url).scheme in ("http", "https") and bool(urlsplit(url).hostname)
     except ValueError:  # half an IPv6 address, such as http://[::1
         return False
+
+
+def _address(url: str) -> str:
+    if not is_address(url):
+        raise ValueError(f"{url!r}: an address that starts with http:// or https:// was expected")
+    return url
 
 
 def _relative(path: str) -> str:
@@ -54,37 +64,13 @@ class CatalogEntry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class FileSource(CatalogEntry):
-    """A place that may have a file: an address, or a path in a Hugging Face repository."""
-
-    url: str | None = Field(None, description="http or https address of the file itself")
-    repo: str = Field("", description="Hugging Face repository, owner/name")
-    path: str = Field("", description="the file's path in that repository")
-    revision: str = Field("main", description="commit, tag or branch")
-    repo_type: Literal["model", "dataset"] = Field("model", description="kind of repository")
-    note: str | None = Field(None, description="what is not known about it; shown with the address and after its use")
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> FileSource:
-        if bool(self.url) == bool(self.repo and self.path):
-            raise ValueError("a source is either `url`, or `repo` with `path`")
-        if self.url and not is_address(self.url):
-            raise ValueError(f"url is {self.url!r}: an address that starts with http:// or https:// was expected")
-        return self
-
-    @property
-    def host(self) -> str:
-        """The name of the server, or the address of the repository."""
-        return urlsplit(self.url).hostname or "" if self.url else f"huggingface.co/{self.repo}"
-
-    def __str__(self) -> str:
-        return self.url or f"hf://{self.repo}@{self.revision}/{self.path}"
-
-
 class FileEntry(CatalogEntry):
     """A public file. Its checksum is always checked; its size is, where it is verified."""
 
-    sources: list[FileSource] = Field(description="tried in this order; empty if the file must be fetched by hand")
+    sources: list[Annotated[str, AfterValidator(_address)]] = Field(
+        description="http or https addresses, tried in this order; empty if the file must be fetched by hand"
+    )
+    note: str | None = Field(None, description="what is not known about its sources; shown with them and after use")
     bytes: Annotated[int, Field(ge=1)] | None = Field(None, description="exact size")
     about_bytes: Annotated[int, Field(ge=1)] | None = Field(None, description="approximate size, for planning only")
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = Field(None, description="as published")
@@ -120,10 +106,9 @@ class AssetPart(CatalogEntry):
     convert: str | None = Field(None, description="annotations: name of the converter")
     folder: str | None = Field(None, description="folder of the outputs or the unpacked media")
     outputs: dict[str, ExpectedCount] = Field(default_factory=dict, description="annotations: file -> its counts")
-    totals: dict[str, ExpectedCount] = Field(
-        default_factory=dict, description="`a+b` -> counts of several files together"
+    place: dict[FileId, str] = Field(
+        default_factory=dict, description="weights: file -> its name in folder, if that is another one"
     )
-    place: dict[FileId, str] = Field(default_factory=dict, description="weights: file -> its name in folder")
     store: str | None = Field(None, description="media: the store that `pack` makes of folder")
     media_kind: MediaKind | None = Field(None, description="media: kind of the files")
     manual: str | None = Field(None, description="instructions for fetching it by hand")
@@ -135,7 +120,7 @@ class AssetPart(CatalogEntry):
         every: dict[str, tuple[str, ...]] = {
             "annotations": ("folder", "convert", "outputs"),
             "media": ("folder", "store", "media_kind"),
-            "weights": ("folder", "place"),
+            "weights": ("folder", "files"),
         }
         missing = [name for name in every[self.kind] if not getattr(self, name)]
         if missing:
@@ -143,11 +128,6 @@ class AssetPart(CatalogEntry):
         # A catalogue of one's own may come from a stranger.
         for name in (*self.outputs, *self.place.values()):
             _relative(name)
-        unknown = {name for names in self.totals for name in names.split("+")} - set(self.outputs)
-        if unknown:
-            raise ValueError(f"totals names {', '.join(sorted(unknown))}: not in outputs")
-        if self.kind == "weights" and set(self.place) != set(self.files):
-            raise ValueError("place must name each of files, and nothing else")
         if self.kind == "media" and not self.files and not self.manual:
             raise ValueError("a part without files needs manual: instructions for fetching it by hand")
         return self
@@ -156,7 +136,11 @@ class AssetPart(CatalogEntry):
         """Return the paths, under the data folder, that recipes use: for media, the packed store."""
         if self.kind == "media":
             return [str(self.store)]
-        return [f"{self.folder}/{name}" for name in (*self.outputs, *self.place.values())]
+        return [f"{self.folder}/{name}" for name in (*self.outputs, *self.weights().values())]
+
+    def weights(self) -> dict[str, str]:
+        """Return file -> its name in the folder, for a part that is weights."""
+        return {file: self.place.get(file, base_name(file)) for file in self.files if self.kind == "weights"}
 
 
 class Asset(CatalogEntry):
@@ -238,12 +222,10 @@ class Catalog(CatalogEntry):
 
     def _unknown(self, name: str) -> UsageError:
         names = [*self.assets, *(recipe for recipe in self.recipes if "*" not in recipe), *self.parts()]
-        on_hub = ""
-        if re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", name) and name.partition("/")[0] not in self.assets:
-            on_hub = f"; for a model of the Hugging Face Hub: clipbert download hf:{name}"
         return UsageError(
             f"{name!r} is not an asset, a part or a recipe{did_you_mean(name, names, most=3)}",
-            hint="list all names with: clipbert assets ls" + (on_hub or "; a folder is named with --to"),
+            hint="list all names with: clipbert assets ls; a folder is named with --to, and a model of the Hugging "
+            "Face Hub as hf:ORG/NAME",
         )
 
 
@@ -251,7 +233,7 @@ def load_catalog(extra: Path | None = None) -> Catalog:
     """Return the shipped catalogue, with the file `extra` laid over it.
 
     An entry of `extra` changes the fields that it names and keeps all others, so that a laboratory with a mirror needs
-    no more than `files: {coco/train2014.zip: {sources: [{url: ...}]}}`.
+    no more than `files: {coco/train2014.zip: {sources: ["http://..."]}}`.
 
     Raises:
         CatalogError: all mistakes at once, each with its place.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert_cli.assets.catalog import FileEntry, FileSource
+from clipbert_cli.assets.catalog import FileEntry
 from clipbert_cli.errors import ClipbertError
 
 Contents = Mapping[str, Callable[[Path], None]]
@@ -17,7 +17,6 @@ Contents = Mapping[str, Callable[[Path], None]]
 
 # A host that is out of quota, or wants a confirmation or a login, answers "200 OK" with an HTML page, not the file.
 HTML_START = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
-MAGIC = {".zip": b"PK", ".gz": b"\x1f\x8b", ".tgz": b"\x1f\x8b"}
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class WrongContentError(SourceRefusedError):
 
 
 def check_file(
-    name: str, entry: FileEntry, path: Path, *, source: FileSource | Path, stop: threading.Event, contents: Contents
+    name: str, entry: FileEntry, path: Path, *, source: str | Path, stop: threading.Event, contents: Contents
 ) -> FetchedFile:
     """Compare a file on disk with its entry in the catalogue.
 
@@ -52,10 +51,10 @@ def check_file(
     difference becomes a warning. A file whose `content` is stated is opened.
 
     Args:
-        source: where it came from; a note of the catalogue on it becomes a warning.
+        source: where it came from, an address or the user's own copy.
 
     Raises:
-        WrongContentError: a web page, not an archive, another checksum, another size or other content.
+        WrongContentError: a web page, another checksum, another size or other content.
         StoppedError: `stop` was set.
     """
     # SHA-256 always, as it identifies the file in the result; MD5 only where a publisher states nothing better.
@@ -65,7 +64,8 @@ def check_file(
     size = 0
     with open(path, "rb") as file:
         # Before the checksum, since "it is a web page" helps more than two different checksums.
-        _check_start(name, file.read(4096))
+        if HTML_START.match(file.read(4096)):
+            raise WrongContentError("it is a web page")
         file.seek(0)
         while block := file.read(1 << 20):
             size += len(block)
@@ -89,14 +89,6 @@ def check_file(
             # The file has another name while it is downloaded, which helps nobody.
             reasons = str(exc).replace(f"{path}: ", "").splitlines()
             raise WrongContentError(f"it is no {entry.content}: {'; '.join(map(str.strip, reasons))}") from exc
-    if isinstance(source, FileSource) and source.note:
-        warnings.append(f"{name}: {source.note}")
+    if isinstance(source, str) and entry.note:
+        warnings.append(f"{name}: {entry.note}")
     return FetchedFile(name, str(source), size, found["sha256"], tuple(warnings))
-
-
-def _check_start(name: str, start: bytes) -> None:
-    if HTML_START.match(start):
-        raise WrongContentError("it is a web page")
-    magic = MAGIC.get(Path(name).suffix)
-    if magic and not start.startswith(magic):
-        raise WrongContentError(f"it is no {Path(name).suffix} file (it starts with {start[:8]!r})")

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipbert_cli.assets.catalog import AssetPart, Catalog, FileEntry
+from clipbert_cli.assets.catalog import AssetPart, Catalog, FileEntry, base_name
 from clipbert_cli.errors import UsageError
 from clipbert_cli.types import MEDIA_SUFFIXES
 
@@ -33,8 +33,8 @@ class DataLayout:
     def file(self, name: str, part: AssetPart) -> Path:
         """Return where a file arrives: weights in their final place, all others among the downloads."""
         # Weights are used as they are: they are not copied from the downloads, which would double the disk space.
-        if name in part.place:
-            return self.data / str(part.folder) / part.place[name]
+        if place := part.weights().get(name):
+            return self.folder(part) / place
         return self.downloads / name
 
     def folder(self, part: AssetPart) -> Path:
@@ -45,7 +45,7 @@ class DataLayout:
 
     def unpacked(self, name: str, part: AssetPart) -> Path:
         """Return the folder that an archive of media is unpacked to."""
-        return self.folder(part) / name.rsplit("/", 1)[1].split(".", 1)[0]
+        return self.folder(part) / base_name(name).split(".", 1)[0]
 
     def provided(self, part: AssetPart) -> Path:
         """Return the folder for media that the user passed with --source."""
@@ -84,10 +84,6 @@ class PlannedFile:
     target: Path
     optional: bool = False
     provided: Path | None = None
-
-    @property
-    def base_name(self) -> str:
-        return self.name.rsplit("/", 1)[1]
 
     @property
     def path(self) -> Path:
@@ -202,8 +198,8 @@ def _provided_files(parts: Mapping[str, AssetPart], source: Path) -> dict[str, P
     """Return file -> path for the files of the catalogue that `source` is or has, as FILE or as ASSET/FILE."""
     found = {}
     for file in {file for part in parts.values() for file in (*part.files, *part.optional)}:
-        base_name = file.rsplit("/", 1)[1]
-        candidates = [source / file, source / base_name] if source.is_dir() else [source] * (source.name == base_name)
+        name = base_name(file)
+        candidates = [source / file, source / name] if source.is_dir() else [source] * (source.name == name)
         path = next((candidate for candidate in candidates if candidate.is_file()), None)
         if path:
             found[file] = path
@@ -220,7 +216,7 @@ def _provided_media(parts: Mapping[str, AssetPart], source: Path) -> str:
             hint=f"name one of them: clipbert download {candidates[0]} --source {source}",
         )
     if not candidates:
-        names = sorted({file.rsplit("/", 1)[1] for part in parts.values() for file in (*part.files, *part.optional)})
+        names = sorted({base_name(file) for part in parts.values() for file in (*part.files, *part.optional)})
         raise UsageError(
             f"--source {source}: none of the files that are needed is there: {', '.join(names) or 'media files'}",
             hint="name the file, the folder that has it, or the folder of unpacked media",

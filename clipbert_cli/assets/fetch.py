@@ -17,12 +17,14 @@ import os
 import re
 import threading
 import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from clipbert_cli.assets.catalog import FileEntry, FileSource
+from clipbert_cli.assets.catalog import FileEntry
 from clipbert_cli.assets.check_file import (
     Contents,
     FetchedFile,
@@ -49,6 +51,8 @@ from clipbert_cli.foreign import excerpt
 
 if TYPE_CHECKING:
     import httpx
+
+HUB = "https://huggingface.co/"
 
 # Answers that may be another one in a moment; all other errors are final (RFC 9110, section 15).
 RETRIED = {408, 425, 429, *range(500, 600)}
@@ -117,13 +121,13 @@ class Fetcher:
             raise UnreachedError(lines, [host_of(source) for source in sources])
         raise DownloadError(lines if failures else [*lines, "  the catalogue knows no source"])
 
-    def check(self, file: PlannedFile, path: Path, source: FileSource | Path) -> FetchedFile:
+    def check(self, file: PlannedFile, path: Path, source: str | Path) -> FetchedFile:
         """Compare the file at `path`, which came from `source`, with the catalogue; see `check_file` for the errors."""
         return check_file(file.name, file.entry, path, source=source, stop=self.stop, contents=self.contents)
 
-    def _fetch_from(self, source: FileSource, file: PlannedFile) -> FetchedFile:
+    def _fetch_from(self, source: str, file: PlannedFile) -> FetchedFile:
         with PartialFile(file.target, checksum_known=bool(file.entry.sha256 or file.entry.md5)) as partial:
-            partial.prepare(str(source))
+            partial.prepare(source)
             while True:
                 inherited = partial.size > 0
                 self._download(source, file, partial)
@@ -139,7 +143,7 @@ class Fetcher:
                     partial.finish()
                     return fetched
 
-    def _download(self, source: FileSource, file: PlannedFile, partial: PartialFile) -> None:
+    def _download(self, source: str, file: PlannedFile, partial: PartialFile) -> None:
         """Bring all bytes of the file into `partial`, over as many connections as it takes."""
         failures = 0
         ended = time.monotonic()  # the try before
@@ -172,7 +176,7 @@ class Fetcher:
             self._said.add((host, message))
             self.progress.say(f"{host}: {message}")
 
-    def _connect(self, source: FileSource, file: PlannedFile, partial: PartialFile) -> None:
+    def _connect(self, source: str, file: PlannedFile, partial: PartialFile) -> None:
         """Send one request and append its body to `partial`.
 
         Raises:
@@ -181,7 +185,7 @@ class Fetcher:
         """
         import httpx
 
-        partial.prepare(str(source))
+        partial.prepare(source)
         url, headers = request_of(source)
         if partial.size:
             headers["Range"] = f"bytes={partial.size}-"
@@ -222,7 +226,7 @@ def _limit(entry: FileEntry) -> int | None:
     return 2 * entry.expected_bytes if entry.expected_bytes else None
 
 
-def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, partial: PartialFile) -> int | None:
+def _accept(response: httpx.Response, source: str, file: PlannedFile, partial: PartialFile) -> int | None:
     """Judge the head of an answer and prepare `partial` for its body; return the size of the whole file, if stated."""
     status = response.status_code
     answered = f"answered {status} {response.reason_phrase}".rstrip()
@@ -235,7 +239,7 @@ def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, par
     if status in RETRIED:
         raise InterruptedDownload(answered, wait=_number(response.headers.get("Retry-After", "")) or 0)
     if response.headers.get("X-Error-Code") == "GatedRepo":
-        message = f"access must be requested at https://huggingface.co/{source.repo}, then set HF_TOKEN"
+        message = f"access must be requested at {source.partition('/resolve/')[0]}, then set HF_TOKEN"
         raise SourceRefusedError(message)
     if status not in (200, 206):
         raise SourceRefusedError(answered)
@@ -259,34 +263,70 @@ def _accept(response: httpx.Response, source: FileSource, file: PlannedFile, par
     # Refused before the body comes: the other file may be many gigabytes.
     if total is not None and entry.bytes and entry.mark == "verified" and total != entry.bytes:
         raise SourceRefusedError(f"offers {total:,} bytes where {entry.bytes:,} were expected")
-    partial.set_version(str(source), validator)
+    partial.set_version(source, validator)
     return total
 
 
-def sources_of(name: str, entry: FileEntry, mirror: str | None) -> list[FileSource]:
-    """Return the sources of a file in the order in which they are tried: the mirror first."""
-    mirrored = [FileSource(url=f"{mirror.rstrip('/')}/{name}")] if mirror else []
-    return [*mirrored, *entry.sources]
+def sources_of(name: str, entry: FileEntry, mirror: str | None) -> list[str]:
+    """Return the addresses of a file in the order in which they are tried: the mirror first."""
+    return [*([f"{mirror.rstrip('/')}/{name}"] if mirror else []), *entry.sources]
 
 
-def request_of(source: FileSource) -> tuple[str, dict[str, str]]:
-    """Return the address of a source and the headers of a request to it."""
+def request_of(source: str) -> tuple[str, dict[str, str]]:
+    """Return the address that is asked for a source, and the headers of the request."""
     # A body that the server compresses on the way has other offsets than the file: it could not be continued.
     headers = {"Accept-Encoding": "identity"}
-    if source.url:
-        return source.url, headers
-    from huggingface_hub import hf_hub_url
+    if not source.startswith(HUB):
+        return source, headers
     from huggingface_hub.utils import build_hf_headers
 
     # The library adds the token from HF_TOKEN or from its login; httpx does not pass it on to other hosts.
-    endpoint, revision = os.environ.get("HF_ENDPOINT"), source.revision
-    url = hf_hub_url(source.repo, source.path, repo_type=source.repo_type, revision=revision, endpoint=endpoint)
-    return url, {**build_hf_headers(library_name="clipbert"), **headers}
+    endpoint = os.environ.get("HF_ENDPOINT", HUB).rstrip("/")
+    return f"{endpoint}/{source.removeprefix(HUB)}", {**build_hf_headers(library_name="clipbert"), **headers}
 
 
-def host_of(source: FileSource) -> str:
+def host_of(source: str) -> str:
     """Return the host that is asked for a file: for the Hub, the one that HF_ENDPOINT may name."""
     return urlsplit(request_of(source)[0]).hostname or ""
+
+
+@dataclass(frozen=True)
+class SourceAnswer:
+    """The answer of one source about one file. `ok`: it has the file, and its size agrees with the catalogue."""
+
+    source: str
+    ok: bool
+    answer: str
+    bytes: int | None = None
+
+
+def check_sources(files: Mapping[str, FileEntry]) -> dict[str, list[SourceAnswer]]:
+    """Ask every source of every file, without downloading it; return file -> answers in the order of its sources."""
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        asked = {name: [pool.submit(_ask, source, entry) for source in entry.sources] for name, entry in files.items()}
+        return {name: [future.result() for future in futures] for name, futures in asked.items()}
+
+
+def _ask(source: str, entry: FileEntry) -> SourceAnswer:
+    import httpx
+
+    url, headers = request_of(source)
+    # One byte of the file and not HEAD, which many servers answer wrongly or not at all.
+    headers["Range"] = "bytes=0-0"
+    try:
+        with new_client(RetryPolicy(connect=10, read=20)) as client, open_file(client, url, headers) as response:
+            status, answered = response.status_code, response.headers
+    except (SourceRefusedError, httpx.HTTPError, httpx.InvalidURL) as exc:
+        return SourceAnswer(source, False, str(exc) if isinstance(exc, SourceRefusedError) else describe(exc))
+    if status not in (200, 206):
+        return SourceAnswer(source, False, f"{status} {httpx.codes.get_reason_phrase(status)}")
+    resumes = status == 206
+    stated = answered.get("Content-Range", "").rpartition("/")[2] if resumes else answered.get("Content-Length", "")
+    size, answer = _number(stated), f"{status}, {'can resume' if resumes else 'cannot resume'}"
+    if size is not None and entry.bytes and size != entry.bytes:
+        answer += f"; {size:,} bytes where the catalogue has {entry.bytes:,} ({entry.mark})"
+        return SourceAnswer(source, False, answer, size)
+    return SourceAnswer(source, True, answer, size)
 
 
 def _validator(response: httpx.Response) -> str | None:

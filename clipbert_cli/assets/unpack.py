@@ -9,13 +9,14 @@ from __future__ import annotations
 import fnmatch
 import io
 import lzma
+import shutil
 import stat
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -60,33 +61,61 @@ def unpack(
         DownloadError: the archive is damaged, unsafe, or has no such member; nothing is left of it.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
+    limit = FREE_BYTES + MAX_RATIO * archive.stat().st_size
+    number = size = found = 0
     try:
-        with atomic_folder(folder) as temporary, ExitStack() as stack:
-            unpacking = _Unpacking(archive)
-            checked: Iterable[_Member]
-            if kind == "zip":
-                # The directory at the end of a zip names all members: nothing is written before all are checked.
-                file = stack.enter_context(_ZipFile(archive))
-                zipped = stack.enter_context(zipfile.ZipFile(file))
-                checked = [unpacking.check(member) for member in _zip_members(zipped)]
-            else:
-                tarred = stack.enter_context(tarfile.open(archive, tarinfo=_Header))
-                checked = (unpacking.check(member) for member in _tar_members(tarred, temporary))
-            found = False
-            for member in checked:
-                wanted = members is None or any(fnmatch.fnmatchcase(member.name, pattern) for pattern in members)
-                if member.open and wanted:
-                    unpacking.write(member, temporary / member.name)
-                    found = True
+        listed = _zip_members(archive) if kind == "zip" else _tar_members(archive)
+        with atomic_folder(folder) as temporary, closing(listed):
+            for member in listed:
+                number, size = number + 1, size + member.size
+                problem = member.problem or _name_problem(member.name)
+                if member.size < 0:
+                    problem = "states a negative size"
+                elif number > MAX_FILES:
+                    problem = f"is one of more than {MAX_FILES:,} files"
+                elif size > limit:
+                    problem = f"unpacks to more than {limit:,} bytes in all"
+                elif not problem and member.open and _matches(member.name, members):
+                    problem = _write(member.open, temporary / member.name)
+                    found += 1
+                if problem:
+                    raise _refused(archive, f"member {member.name!r} {problem}")
             if not found:
                 raise DownloadError(
-                    f"{archive}: none of its {unpacking.files:,} files matches {', '.join(members or ['*'])}",
+                    f"{archive}: none of its {number:,} files matches {', '.join(members or ['*'])}",
                     hint="it is another archive than expected: remove it and download again",
                 )
     except _DAMAGED as exc:
         raise DownloadError(
             f"{archive}: damaged, or no {kind} archive: {exc}", hint="remove it and download again"
         ) from exc
+
+
+def _name_problem(name: str) -> str | None:
+    path = PurePosixPath(name)
+    # Backslashes and drive letters are names like any other here, but not where somebody copies the folder to.
+    if path.is_absolute() or name.startswith("\\") or name[1:2] == ":":
+        return "has an absolute name"
+    if ".." in path.parts or ".." in name.split("\\"):
+        return "reaches outside with '..'"
+    return "has an impossible name" if "\0" in name or not path.parts else None
+
+
+def _matches(name: str, patterns: list[str] | None) -> bool:
+    return patterns is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _write(opened: Callable[[], IO[bytes]], target: Path) -> str | None:
+    """Write one member; return what is wrong. The libraries read no more than the size that the archive states."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        file = open(target, "xb")  # noqa: SIM115 - closed below; only creating it may mean "there twice"
+    # A second member of the same name would replace a file that has been checked.
+    except (FileExistsError, IsADirectoryError, NotADirectoryError):
+        return "is there twice"
+    with file, opened() as source:
+        shutil.copyfileobj(source, file, 1 << 20)
+    return None
 
 
 _DAMAGED = (
@@ -126,59 +155,6 @@ class _ZipFile(io.FileIO):
         return super().read(size)
 
 
-class _Unpacking:
-    """The members of one archive, checked and written one by one, with their number and size so far."""
-
-    def __init__(self, archive: Path) -> None:
-        self.archive = archive
-        self.max_bytes = FREE_BYTES + MAX_RATIO * archive.stat().st_size
-        self.files = 0
-        self.bytes = 0
-
-    def check(self, member: _Member) -> _Member:
-        """Return `member`; refuse one that may not be unpacked or that makes the archive too large."""
-        name, path = member.name, PurePosixPath(member.name)
-        self.files += 1
-        self.bytes += member.size
-        # Backslashes and drive letters are names like any other here, but not where somebody copies the folder to.
-        if path.is_absolute() or name.startswith("\\") or (len(name) > 1 and name[1] == ":"):
-            raise self._refused(name, "has an absolute name")
-        if ".." in path.parts or ".." in name.split("\\"):
-            raise self._refused(name, "reaches outside with '..'")
-        if "\0" in name or not path.parts:
-            raise self._refused(name, "has an impossible name")
-        if self.files > MAX_FILES:
-            raise self._refused(name, f"is one of more than {MAX_FILES:,} files")
-        if self.bytes > self.max_bytes:
-            raise self._refused(name, f"unpacks to more than {self.max_bytes:,} bytes in all")
-        if member.problem:
-            raise self._refused(name, member.problem)
-        return member
-
-    def write(self, member: _Member, target: Path) -> None:
-        """Write one member, which must have exactly the size that the archive states for it."""
-        assert member.open is not None, "folders are not written"
-        left = member.size
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            file = open(target, "xb")  # noqa: SIM115 - closed below; only creating it may mean "there twice"
-        # A second member of the same name would replace a file that has been checked.
-        except (FileExistsError, IsADirectoryError, NotADirectoryError):
-            raise self._refused(member.name, "is there twice") from None
-        with file, member.open() as source:
-            # The stated size is what `check` has added up: data that goes on behind it would evade the limit.
-            while block := source.read(1 << 20):
-                left -= len(block)
-                if left < 0:
-                    raise self._refused(member.name, f"is larger than the {member.size:,} bytes it states")
-                file.write(block)
-        if left:
-            raise self._refused(member.name, f"is {left:,} bytes shorter than it states")
-
-    def _refused(self, name: str, why: str) -> DownloadError:
-        return _refused(self.archive, f"member {name!r} {why}")
-
-
 def _refused(archive: Path, why: str) -> DownloadError:
     return DownloadError(
         f"{archive}: refused: {why}; nothing was unpacked",
@@ -186,31 +162,25 @@ def _refused(archive: Path, why: str) -> DownloadError:
     )
 
 
-def _zip_members(zipped: zipfile.ZipFile) -> Iterator[_Member]:
-    for info in zipped.infolist():
-        kind = stat.S_IFMT(info.external_attr >> 16)
-        problem = None
-        if kind == stat.S_IFLNK:
-            problem = "is a link"
-        elif kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-            problem = "is no plain file"
-        elif info.flag_bits & 0x1:
-            problem = "is encrypted"
-        opened = None if info.is_dir() else partial(zipped.open, info)
-        # `orig_filename` is the name in the archive; zipfile cuts `filename` at the first NUL byte.
-        yield _Member(info.orig_filename, info.file_size, problem, opened)
+def _zip_members(archive: Path) -> Generator[_Member, None, None]:
+    with _ZipFile(archive) as file, zipfile.ZipFile(file) as zipped:
+        for info in zipped.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)
+            problem = None
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                problem = "is a link" if kind == stat.S_IFLNK else "is no plain file"
+            elif info.flag_bits & 0x1:
+                problem = "is encrypted"
+            opened = None if info.is_dir() else partial(zipped.open, info)
+            # `orig_filename` is the name in the archive; zipfile cuts `filename` at the first NUL byte.
+            yield _Member(info.orig_filename, info.file_size, problem, opened)
 
 
-def _tar_members(tarred: tarfile.TarFile, folder: Path) -> Iterator[_Member]:
-    while (info := tarred.next()) is not None:
-        # tarfile keeps a list of all members, and a million names would fill the memory.
-        tarred.members = []  # type: ignore[attr-defined]
-        problem = None
-        try:
-            tarfile.data_filter(info, str(folder))
-        except tarfile.FilterError as exc:
-            problem = f"is unsafe: {exc}"
-        if info.issym() or info.islnk():
-            problem = f"is a link (to {info.linkname!r})"
-        opened = cast(Callable[[], IO[bytes]], partial(tarred.extractfile, info)) if info.isfile() else None
-        yield _Member(info.name, info.size, problem, opened)
+def _tar_members(archive: Path) -> Generator[_Member, None, None]:
+    with tarfile.open(archive, tarinfo=_Header) as tarred:
+        while (info := tarred.next()) is not None:
+            # tarfile keeps a list of all members, and a million names would fill the memory.
+            tarred.members = []  # type: ignore[attr-defined]
+            problem = None if info.isfile() or info.isdir() else "is a link or no plain file"
+            opened = cast(Callable[[], IO[bytes]], partial(tarred.extractfile, info)) if info.isfile() else None
+            yield _Member(info.name, info.size, problem, opened)

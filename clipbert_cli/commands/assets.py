@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -83,7 +84,7 @@ def check_command(
     Exit code 0: every file has a source that answers and agrees with the catalogue. 1: some files have none.
     """
     from clipbert_cli.assets.catalog import load_catalog
-    from clipbert_cli.assets.check_sources import check_sources
+    from clipbert_cli.assets.fetch import check_sources
 
     loaded = load_catalog(catalog)
     parts = loaded.select(assets or list(loaded.assets), only=only)
@@ -110,8 +111,7 @@ def convert_command(
         options.argument(
             "NAME",
             "Name of the converter: coco_captions, vg_captions, vqa, vg_qa, msrvtt_retrieval, msrvtt_mc, "
-            "msrvtt_qa, didemo_retrieval, anet_retrieval, tgif_qa, msvd_retrieval, msvd_qa, next_qa, "
-            "lsmdc_retrieval or caption_lists.",
+            "msrvtt_qa, didemo_retrieval, anet_retrieval, tgif_qa, msvd_retrieval, msvd_qa, next_qa or caption_lists.",
         ),
     ],
     raw_dir: Annotated[Path, options.argument("RAW_DIR", "The folder with the original files, unpacked.")],
@@ -156,5 +156,5 @@ def _part_size(catalog: Catalog, part: AssetPart) -> str:
 
 
 def _part_sources(catalog: Catalog, part: AssetPart) -> str:
-    hosts = dict.fromkeys(source.host for file in part.files for source in catalog.files[file].sources)
-    return f"from {', '.join(hosts)}" if hosts else "by hand"
+    hosts = dict.fromkeys(urlsplit(url).hostname for file in part.files for url in catalog.files[file].sources)
+    return f"from {', '.join(map(str, hosts))}" if hosts else "by hand"

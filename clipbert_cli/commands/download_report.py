@@ -30,7 +30,7 @@ def file_document(name: str, entry: FileEntry, mirror: str | None = None) -> dic
     from clipbert_cli.assets.fetch import sources_of
 
     facts = entry.model_dump(include={"bytes", "about_bytes", "sha256", "md5", "mark"})
-    return {"file": name, **facts, "sources": [str(source) for source in sources_of(name, entry, mirror)]}
+    return {"file": name, **facts, "sources": sources_of(name, entry, mirror)}
 
 
 def plan_lines(plan: DownloadPlan, mirror: str | None) -> list[str]:
@@ -44,8 +44,8 @@ def plan_lines(plan: DownloadPlan, mirror: str | None) -> list[str]:
             size = format_bytes(file.entry.expected_bytes, exact=file.entry.bytes is not None)
             lines.append(f"  {file.name}, {size}{_progress_so_far(file)}")
             if not file.provided:
-                for source in sources_of(file.name, file.entry, mirror):
-                    lines += [f"    {source}", *([f"      {source.note}"] if source.note else [])]
+                lines += [f"    {source}" for source in sources_of(file.name, file.entry, mirror)]
+                lines += [f"      {file.entry.note}"] * bool(file.entry.note)
         lines += [f"  -> {path}" for path in plan.layout.products(planned.part)]
         if plan.pack and planned.part.kind == "media":
             lines.append(f"  -> {plan.layout.store(planned.part)}")

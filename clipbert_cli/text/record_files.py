@@ -164,7 +164,7 @@ def _record(path: Path, line: int, raw: bytes, index: int, names: Names) -> Reco
 
 def _read_list(path: Path, names: Names) -> Iterator[Record | str]:
     """Yield the records of a JSON list, which may be larger than the memory."""
-    for index, (fields, _) in enumerate(read_json_list(path)):
+    for index, fields in enumerate(read_json_list(path)):
         place = f"{path}, record {index}"
         is_object = isinstance(fields, dict)
         yield Record(place, index, fields, names) if is_object else f"{place}: {_other_than_object(fields)}"

@@ -120,10 +120,10 @@ def write(tmp_path, document):
 
 
 def test_a_catalogue_laid_over_changes_what_it_names_and_keeps_the_rest(tmp_path):
-    mine = {"files": {"coco/train2014.zip": {"sources": [{"url": "http://lab/train2014.zip"}]}}}
+    mine = {"files": {"coco/train2014.zip": {"sources": ["http://lab/train2014.zip"]}}}
     catalog = load_catalog(write(tmp_path, mine))
     before, after = SHIPPED.files["coco/train2014.zip"], catalog.files["coco/train2014.zip"]
-    assert [str(source) for source in after.sources] == ["http://lab/train2014.zip"]
+    assert after.sources == ["http://lab/train2014.zip"]
     assert (after.md5, after.bytes, after.unpack) == (before.md5, before.bytes, before.unpack)
     assert catalog.files["coco/val2014.zip"] == SHIPPED.files["coco/val2014.zip"]
 
@@ -131,7 +131,7 @@ def test_a_catalogue_laid_over_changes_what_it_names_and_keeps_the_rest(tmp_path
 def test_a_catalogue_laid_over_adds_assets_and_recipes(tmp_path):
     mine = """
     files:
-      ours/clips.zip: {sources: [{url: "http://lab/clips.zip"}], unpack: zip}
+      ours/clips.zip: {sources: ["http://lab/clips.zip"], unpack: zip}
     assets:
       ours:
         title: our clips
@@ -157,8 +157,8 @@ PART = {"kind": "weights", "title": "x", "files": ["a/b.pth"], "folder": "pretra
 @pytest.mark.parametrize(
     ("document", "message"),
     [
-        ({"files": {"a/b": {"sources": [{"url": "ftp://x/y"}]}}}, "files.a/b.sources.0: url is 'ftp://x/y'"),
-        ({"files": {"a/b": {"sources": [{"repo": "x/y"}]}}}, "a source is either `url`, or `repo` with `path`"),
+        ({"files": {"a/b": {"sources": ["ftp://x/y"]}}}, "files.a/b.sources.0: 'ftp://x/y': an address"),
+        ({"files": {"a/b": {"sources": [{}]}}}, "files.a/b.sources.0: Input should be a valid string"),
         ({"files": {"a/b": {"sources": [], "sha256": "12"}}}, "files.a/b.sha256: String should match pattern"),
         ({"files": {"a/b": {"sources": [], "bytes": "12"}}}, "files.a/b.bytes: Input should be a valid integer"),
         ({"files": {"a/b": {"sources": [], "size": 12}}}, "files.a/b.size: Extra inputs are not permitted"),

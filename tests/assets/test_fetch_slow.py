@@ -123,7 +123,7 @@ from clipbert_cli.assets.download_plan import PlannedFile
 from clipbert_cli.assets.fetch import Fetcher
 from clipbert_cli.errors import DownloadError
 for url in sys.argv[2:]:
-    entry = FileEntry.model_validate({"sources": [{"url": url}]})
+    entry = FileEntry.model_validate({"sources": [url]})
     try:
         Fetcher().fetch(PlannedFile("x/file.bin", entry, Path(sys.argv[1])))
     except DownloadError as exc:

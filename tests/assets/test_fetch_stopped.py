@@ -46,7 +46,7 @@ from clipbert_cli.assets.catalog import FileEntry
 from clipbert_cli.assets.download_plan import PlannedFile
 from clipbert_cli.assets.connection import RetryPolicy
 from clipbert_cli.assets.fetch import Fetcher
-entry = FileEntry.model_validate({"sources": [{"url": sys.argv[1]}]})
+entry = FileEntry.model_validate({"sources": [sys.argv[1]]})
 Fetcher(policy=RetryPolicy(read=5)).fetch(PlannedFile("x/file.bin", entry, Path(sys.argv[2])))
 """
 

@@ -6,13 +6,13 @@ import pytest
 from fetching import entry
 
 from clipbert_cli.assets.catalog import FileEntry
-from clipbert_cli.assets.check_sources import check_sources
+from clipbert_cli.assets.fetch import check_sources
 from clipbert_cli.errors import DownloadError
 
 COMMIT = "86b5e0934494bd15c9632b12f734a8a67f723594"
 BODY = random.Random(2).randbytes(200_000)
 ADDRESS = f"/owner/name/resolve/{COMMIT}/file.bin"
-SOURCE = {"repo": "owner/name", "path": "file.bin", "revision": COMMIT}
+SOURCE = f"https://huggingface.co{ADDRESS}"
 
 
 @pytest.fixture(autouse=True)
@@ -24,13 +24,13 @@ def hub(site, monkeypatch):
 
 
 def from_hub(*others, **facts):
-    return FileEntry.model_validate({"sources": [SOURCE, *({"url": url} for url in others)], **facts})
+    return FileEntry.model_validate({"sources": [SOURCE, *others], **facts})
 
 
 def test_a_file_comes_from_the_hub_with_the_token(site, hub, fetch, target, sha256):
     page = site.add("/stored", BODY)
     fetched = fetch(from_hub(sha256=sha256(BODY), bytes=len(BODY), mark="verified"))
-    assert fetched.source == f"hf://owner/name@{COMMIT}/file.bin"
+    assert fetched.source == SOURCE
     assert target.read_bytes() == BODY
     assert hub.requests[0][3]["authorization"] == "Bearer hf_secret"
     assert len(page.requests) == 1
@@ -68,7 +68,7 @@ def test_a_closed_repository_says_what_to_do(hub, fetch):
 
 def test_a_hub_that_cannot_be_reached_is_reported(fetch, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match=r"hf://owner/name.*ConnectError"):
+    with pytest.raises(DownloadError, match=r"huggingface.co/owner/name.*ConnectError"):
         fetch(from_hub())
 
 

@@ -20,7 +20,7 @@ def world(site, tmp_path):
     """The shipped entry of the checkpoint, whose only source is a page of the test's server."""
     made = World(site, tmp_path)
     made.page = site.add("/uc", b"")
-    made.document = {"files": {NAME: {"sources": [{"url": made.page.url, "note": "unverified; of strangers"}]}}}
+    made.document = {"files": {NAME: {"sources": [made.page.url], "note": "unverified; of strangers"}}}
     return made
 
 

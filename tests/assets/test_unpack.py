@@ -117,7 +117,7 @@ def test_a_file_written_through_a_link_is_refused(tmp_path, out):
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
 def test_devices_and_pipes_in_a_tar_are_refused(tmp_path, out, kind):
     members = [*FILES.items(), (special("a/device", kind), b"")]
-    assert_refused(make_tar(tmp_path / "x.tar", members), out, "a/device", "is unsafe")
+    assert_refused(make_tar(tmp_path / "x.tar", members), out, "a/device", "is a link or no plain file")
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,9 @@ def test_a_large_directory_of_a_zip_is_refused_before_it_is_read(tmp_path, out, 
     assert not out.exists()
 
 
-@pytest.mark.parametrize("kind", ["zip", "tar"])
-def test_an_archive_of_very_many_entries_is_refused_before_they_are_all_read(tmp_path, out, kind, monkeypatch):
+def test_an_archive_of_very_many_entries_is_refused_before_they_are_all_read(tmp_path, out, monkeypatch):
     monkeypatch.setattr(unpacking, "MAX_FILES", 500)
-    archive = many_entries(tmp_path / f"x.{kind}", kind)
+    archive = many_entries(tmp_path / "x.tar", "tar")
     assert_refused(archive, out, "0000500", "one of more than 500 files")
 
 

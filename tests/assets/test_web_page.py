@@ -6,7 +6,7 @@ import pytest
 from fetching import BODY, entry, leftovers
 
 from clipbert_cli.assets import web_page
-from clipbert_cli.assets.check_sources import check_sources
+from clipbert_cli.assets.fetch import check_sources
 from clipbert_cli.errors import DownloadError
 
 FIELDS = {"id": "1z0TMsZ41", "export": "download", "confirm": "t", "uuid": "8d2f-4c&b"}

@@ -416,8 +416,8 @@ def test_hosts_none_of_which_can_be_reached_are_one_short_answer(monkeypatch, tm
 
 
 def test_a_host_that_cannot_be_reached_is_reported_with_its_part_where_others_answer(world):
-    world.document["files"]["lab/w.pth"]["sources"] = [{"url": "http://no-such-host.invalid/w.pth"}]
-    world.document["files"]["lab/a.zip"]["sources"] = [{"url": "http://no-such-host.invalid/a.zip"}]
+    world.document["files"]["lab/w.pth"]["sources"] = ["http://no-such-host.invalid/w.pth"]
+    world.document["files"]["lab/a.zip"]["sources"] = ["http://no-such-host.invalid/a.zip"]
     done = world.run("lab_qa", code=1)
     assert "no network" not in done.stderr
     assert "error: lab/weights is not complete" in done.stderr

@@ -36,7 +36,7 @@ RUNS: dict[str, tuple[tuple[str, ...], str, float]] = {
         50,
     ),
 }
-FURTHER = ("lsmdc_retrieval", "msvd_qa", "msvd_retrieval", "next_qa")
+FURTHER = ("msvd_qa", "msvd_retrieval", "next_qa")
 TEST_SPLIT = {"anet_retrieval": "val", "vqa": "val", "pretrain_coco_vg": "val_vg"}
 
 

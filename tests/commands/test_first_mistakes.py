@@ -623,7 +623,7 @@ MISTAKES = [
     ("pack https://example.com/a.mp4 new", "an address", "curl -LO https://example.com/a.mp4"),
     ("store ls videos", "STORE is videos, a folder of media files", "clipbert pack videos STORE"),
     ("store show vis_db test0000", "--output is missing", "clipbert store show vis_db test0000 --output FILE"),
-    ("store show vis_db test0000.mp4 -o a.png", "no video 'test0000.mp4'", "the id is 'test0000'"),
+    ("store show vis_db test0000.mp4 -o a.png", "no video 'test0000.mp4'", "has no ending of a file"),
     (
         "preview -r demo_qa",
         "--split is missing",
@@ -934,9 +934,7 @@ MISTAKES = [
     ("eval alone.jsonl -r demo_mc --split test", "alone.jsonl", "name the"),
     ("report alone.jsonl -r demo_retrieval --split test -o new.html", "scores must be", "of another task"),
     ("download msrvtt-qa", "did you mean msrvtt_qa", "clipbert assets ls"),
-    ("download microsoft/xclip-base-patch32", "is not an asset", "clipbert download hf:microsoft/xclip-base-patch32"),
-    ("download google-bert/bert-base-cased --dry-run", "is not an asset", "hf:google-bert/bert-base-cased"),
-    ("download me/my.model_2 --to data", "is not an asset", "clipbert download hf:me/my.model_2"),
+    ("download microsoft/xclip-base-patch32", "is not an asset", "a model of the Hugging Face Hub as hf:ORG/NAME"),
     ("download hf:me/model --to data", "--to data has no effect on models of the Hub", "HF_HOME=DIR clipbert download"),
     ("download hf:me/model --dry-run", "--dry-run has no effect on models of the Hub", "leave it out"),
     ("download hf:me/model --pack --json", "--pack --json has no effect", "HF_HOME=DIR clipbert download hf:me/model"),
@@ -948,7 +946,7 @@ MISTAKES = [
     (
         "download runs/qa --to .",
         "'runs/qa' is not an asset, a part or a recipe",
-        "ls; for a model of the Hugging Face Hub: clipbert download hf:runs/qa",
+        "clipbert assets ls; a folder is named with --to, and a model of the Hugging Face Hub as hf:ORG/NAME",
     ),
     ("download msrvtt_qa --to a.mp4", "--to is a.mp4, a media file", "name a folder, which need not exist"),
     (

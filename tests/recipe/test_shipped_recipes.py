@@ -19,7 +19,7 @@ from clipbert_cli.task.registry import task_class
 
 NAMES = shipped_names()
 # Recipes of data sets that the paper does not use: nothing of them is published.
-FURTHER = ("lsmdc_retrieval", "msvd_qa", "msvd_retrieval", "next_qa")
+FURTHER = ("msvd_qa", "msvd_retrieval", "next_qa")
 DATA_SETS = [name for name in NAMES if name not in (*KINDS, *FURTHER, *SIGLIP) and not name.startswith("demo_")]
 
 

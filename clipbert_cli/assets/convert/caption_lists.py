@@ -1,10 +1,8 @@
 """Captions of video data sets as CLIP4Clip and Frozen in Time keep them, and paragraphs of DiDeMo and ActivityNet.
 
     train_list.txt, val_list_jsfusion.txt, ...     one media id per line
-    raw-captions.pkl                               media id -> captions, each a list of words (MSVD, LSMDC)
+    raw-captions.pkl                               media id -> captions, each a list of words (MSVD)
     MSR_VTT.json                                   {"annotations": [{"image_id": ..., "caption": ...}]}
-    AllVideoDescriptions.txt                       `ID caption` per line, the original of MSVD
-    jsfusion_val_caption_idx.pkl                   media id -> which of its captions the test "1k-A" uses
 
 A list `NAME_list_CUT.txt` becomes `NAME_CUT.jsonl`, one record per caption.
 
@@ -15,31 +13,32 @@ later work uses.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.assets.convert import raw_files
-from clipbert_cli.assets.convert.raw_files import Record, find, media_name, one_line, read_json, read_records, stem
+from clipbert_cli.assets.convert.raw_files import (
+    Record,
+    find,
+    find_optional,
+    media_name,
+    one_line,
+    read_json,
+    read_list,
+    read_pickle,
+    read_records,
+    stem,
+)
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.foreign import read_text_lines
 
 Captions = dict[str, list[str]]
 
-LSMDC_FILES = {
-    "train.jsonl": "LSMDC16_annos_training.csv",
-    "val.jsonl": "LSMDC16_annos_val.csv",
-    "test.jsonl": "LSMDC16_challenge_1000_publictect.csv",
-}
-LSMDC_COLUMNS = ("clip", "start_aligned", "end_aligned", "start_extracted", "end_extracted", "sentence")
-
 
 def convert(raw: Path, writer: RecordWriter) -> None:
     """Convert the captions of all lists that are there; see the module's docstring."""
     captions = _captions(raw)
-    chosen = _chosen_captions(raw)
     lists = sorted(path for path in raw.rglob("*_list*.txt") if path.is_file())
     if not lists:
         raise AnnotationError(f"{raw}: no file *_list.txt in this folder or below it", hint="put the lists there")
@@ -48,36 +47,14 @@ def convert(raw: Path, writer: RecordWriter) -> None:
         name = path.name.replace("_list", "").replace(".txt", ".jsonl")
         if name in outputs:
             raise AnnotationError(f"{raw}: {path.name} is there twice, {path} among them", hint="keep one of them")
-        one_each = chosen if "jsfusion" in name and not name.startswith("train") else {}
         media = list(_listed(path))
         if unknown := [video for video in media if video not in captions]:
             writer.warnings.append(f"{name}: {len(unknown):,} videos have no caption, {unknown[0]} among them")
-        records = _records(media, captions, one_each, path)
+        records = ({"caption": text, "clip_name": video} for video in media for text in captions.get(video, []))
         writer.records(name, records, media="clip_name", words=("caption",))
         # A list of all videos, and the lists of another cut, share videos by intention.
         writer.warn_if_shared(name, *(other for other in outputs if _cut(other) == _cut(name)))
         outputs.append(name)
-
-
-def convert_lsmdc(raw: Path, writer: RecordWriter) -> None:
-    """Convert the tables of the large scale movie description challenge, whose columns are named nowhere."""
-    for output, name in LSMDC_FILES.items():
-        rows = raw_files.read_table(raw_files.find(raw, name), separator="\t", columns=LSMDC_COLUMNS)
-        # A clip is called as its file without the ending; the full stops in it belong to the times.
-        records = ({"caption": row.line("sentence"), "clip_name": row.media("clip")} for row in rows)
-        writer.records(output, records, media="clip_name", words=("caption",))
-    writer.warn_if_shared("test.jsonl", "train.jsonl", "val.jsonl")
-
-
-def _records(media: list[str], captions: Captions, one_each: dict[str, int], path: Path) -> Iterator[dict[str, Any]]:
-    for video in media:
-        texts = captions.get(video, [])
-        if video in one_each:
-            index = one_each[video]
-            if not 0 <= index < len(texts):
-                raise AnnotationError(f"{path}: {video} has {len(texts)} captions, but number {index} is to be used")
-            texts = [texts[index]]
-        yield from ({"caption": text, "clip_name": video} for text in texts)
 
 
 def _cut(output: str) -> str:
@@ -88,28 +65,21 @@ def _cut(output: str) -> str:
 def _listed(path: Path) -> Iterator[str]:
     for number, line in enumerate(read_text_lines(path), start=1):
         if line.strip():
-            yield raw_files.media_name(line.strip(), f"{path}, line {number}")
+            yield media_name(line.strip(), f"{path}, line {number}")
 
 
 def _captions(raw: Path) -> Captions:
-    """Return media id -> its captions, from the first of the known files."""
-    if path := raw_files.find_optional(raw, "raw-captions.pkl"):
+    """Return media id -> its captions, from either of the known files."""
+    if path := find_optional(raw, "raw-captions.pkl"):
         return _pickled(path)
     captions: Captions = {}
-    if path := raw_files.find_optional(raw, "MSR_VTT.json"):
-        for record in raw_files.read_list(path, "annotations"):
-            captions.setdefault(record.field("image_id"), []).append(record.line("caption"))
-        return captions
-    path = raw_files.find(raw, "AllVideoDescriptions.txt", "raw-captions.pkl", "MSR_VTT.json")
-    for line in read_text_lines(path):
-        # The file begins with comments, and one id in it has no caption.
-        if found := re.fullmatch(r"([^#\s]\S*) +(.*\S)\s*", line):
-            captions.setdefault(found[1], []).append(found[2])
+    for record in read_list(find(raw, "MSR_VTT.json", "raw-captions.pkl"), "annotations"):
+        captions.setdefault(record.field("image_id"), []).append(record.line("caption"))
     return captions
 
 
 def _pickled(path: Path) -> Captions:
-    content = raw_files.read_pickle(path)
+    content = read_pickle(path)
     if not isinstance(content, dict):
         raise AnnotationError(f"{path}: an object of media ids was expected, not {type(content).__name__}")
     captions: Captions = {}
@@ -125,17 +95,7 @@ def _sentence(text: Any, where: str) -> str:
     words = [text] if isinstance(text, str) else text
     if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
         raise AnnotationError(f"{where}: a caption or its words were expected, not {text!r:.60}")
-    return raw_files.one_line(" ".join(words))
-
-
-def _chosen_captions(raw: Path) -> dict[str, int]:
-    path = raw_files.find_optional(raw, "jsfusion_val_caption_idx.pkl")
-    if path is None:
-        return {}
-    content = raw_files.read_pickle(path)
-    if not isinstance(content, dict) or not all(type(index) is int for index in content.values()):
-        raise AnnotationError(f"{path}: an object of media ids and numbers of captions was expected")
-    return {str(video): index for video, index in content.items()}
+    return one_line(" ".join(words))
 
 
 def convert_didemo(raw: Path, writer: RecordWriter) -> None:

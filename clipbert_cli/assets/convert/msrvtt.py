@@ -17,7 +17,6 @@ from clipbert_cli.errors import AnnotationError
 
 SPLITS = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10000)}
 SEVEN_K = range(7010)  # train and val together, the "7k" training set of retrieval
-VALIDATION_VIDEOS = 1000
 OPTIONS = 5
 ANSWERS = 1500
 ANSWER_TYPES = {"what", "who", "how", "where", "when"}
@@ -36,34 +35,21 @@ def video_number(video: str) -> int:
 
 
 def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
-    """Convert MSRVTT_data.json and MSRVTT_JSFUSION_test.csv, and retrieval_val.json if it is there.
+    """Convert MSRVTT_data.json, MSRVTT_JSFUSION_test.csv and retrieval_val.json.
 
     train.jsonl has the captions of the official train and val videos ("7k"), train_9k.jsonl those of all videos outside
-    the 1k-A test, test.jsonl the 1,000 pairs of the 1k-A test. val.jsonl has the 1,000 published pairs, or else one
-    caption each of 1,000 other test videos, chosen by a fixed hash.
+    the 1k-A test, test.jsonl the 1,000 pairs of the 1k-A test and val.jsonl the 1,000 published validation pairs.
     """
-    captions = list(_captions(raw))
+    sentences = raw_files.read_list(raw_files.find(raw, "MSRVTT_data.json"), "sentences")
+    captions = [_pair(sentence, ("caption",), ("video_id",)) for sentence in sentences]
     rows = raw_files.read_table(raw_files.find(raw, "MSRVTT_JSFUSION_test.csv"), separator=",")
     test = [_pair(row, ("sentence", "sentences"), ("video_id",)) for row in rows]
     held_out = {record["clip_name"] for record in test}
-    published = raw_files.find_optional(raw, "retrieval_val.json")
-    if published:
-        validation = [
-            _pair(record, ("caption",), ("video", "clip_name")) for record in raw_files.read_records(published)
-        ]
-    else:
-        writer.warnings.append("no retrieval_val.json: the validation pairs are not the published ones")
-        validation = _choose_validation(captions, held_out)
-    # An annotation file in which two records have the same id is refused.
-    repeated = len(captions) - len({record["sen_id"] for record in captions})
-    if repeated:
-        writer.warnings.append(f"{repeated:,} captions have the sen_id of another: sen_id is left out")
-        for record in captions:
-            del record["sen_id"]
+    validation = raw_files.read_records(raw_files.find(raw, "retrieval_val.json"))
     outputs = {
         "train.jsonl": (record for record in captions if video_number(record["clip_name"]) in SEVEN_K),
         "train_9k.jsonl": (record for record in captions if record["clip_name"] not in held_out),
-        "val.jsonl": validation,
+        "val.jsonl": (_pair(record, ("caption",), ("video", "clip_name")) for record in validation),
         "test.jsonl": test,
     }
     for name, records in outputs.items():
@@ -75,65 +61,21 @@ def _pair(record: raw_files.Record, captions: tuple[str, ...], videos: tuple[str
     return {"caption": record.line(*captions), "clip_name": video_name(record.field(*videos), record.where)}
 
 
-def _captions(raw: Path) -> Iterator[dict[str, Any]]:
-    """Yield the captions in the order of the original files: one for all videos, or one per official split."""
-    whole = raw_files.find_optional(raw, "MSRVTT_data.json")
-    paths = [whole] if whole else [raw_files.find(raw, f"{name}_videodatainfo.json") for name in ("train_val", "test")]
-    for path in paths:
-        for sentence in raw_files.read_list(path, "sentences"):
-            yield {**_pair(sentence, ("caption",), ("video_id",)), "sen_id": sentence.field("sen_id", kind=int)}
-
-
-def _choose_validation(captions: list[dict[str, Any]], held_out: set[str]) -> list[dict[str, Any]]:
-    by_video: dict[str, list[dict[str, Any]]] = {}
-    for record in captions:
-        video = record["clip_name"]
-        if video_number(video) in SPLITS["test"] and video not in held_out and record["caption"]:
-            by_video.setdefault(video, []).append(record)
-    chosen = sorted(by_video, key=lambda video: (raw_files.share(f"msrvtt:{video}", 2**64), video))[:VALIDATION_VIDEOS]
-    return [
-        min(by_video[video], key=lambda record: raw_files.share(f"msrvtt:{record['sen_id']}", 2**64))
-        for video in sorted(chosen, key=video_number)
-    ]
-
-
 def convert_multiple_choice(raw: Path, writer: RecordWriter) -> None:
-    """Convert msrvtt_mc_test.jsonl or .json (records), or the original MSR_MC_test.csv (a1 to a5, tab-separated)."""
-    path = raw_files.find(raw, "msrvtt_mc_test.jsonl", "msrvtt_mc_test.json", "MSR_MC_test.csv")
-    rows = _choice_table(path, writer) if path.suffix == ".csv" else _choice_records(path)
-    records = [
-        {"qid": qid, "clip_name": video, "options": options, "answer": answer}
-        for qid, (video, options, answer) in enumerate(rows)
-    ]
-    writer.records("test.jsonl", records, media="clip_name", words=("options",))
+    """Convert msrvtt_mc_test.jsonl or .json."""
+    path = raw_files.find(raw, "msrvtt_mc_test.jsonl", "msrvtt_mc_test.json")
+    writer.records("test.jsonl", _choices(path), media="clip_name", words=("options",))
 
 
-def _choice_records(path: Path) -> list[tuple[str, list[str], int]]:
-    rows = []
-    for record in raw_files.read_records(path):
+def _choices(path: Path) -> Iterator[dict[str, Any]]:
+    for qid, record in enumerate(raw_files.read_records(path)):
         options = record.field("options", "caption", kind=list)
         if len(options) != OPTIONS or not all(isinstance(option, str) for option in options):
             raise record.error(f"{OPTIONS} captions were expected, not {options!r}")
         answer = raw_files.integer(record.field("answer", kind=int), record.where, "answer", allowed=range(OPTIONS))
         video = video_name(record.field("clip_name", "video"), record.where)
-        rows.append((video, [raw_files.one_line(option) for option in options], answer))
-    return rows
-
-
-def _choice_table(path: Path, writer: RecordWriter) -> list[tuple[str, list[str], int]]:
-    rows = []
-    for row in raw_files.read_table(path, separator="\t"):
-        options = [row.line(f"a{n}") for n in range(1, OPTIONS + 1)]
-        answer = row.integer("answer", allowed=range(OPTIONS + 1))
-        rows.append((video_name(row.field("video_id", "vid_key"), row.where), options, answer))
-    # Copies of the table count the answers from 0 or from 1. Only the whole column shows which.
-    answers = {answer for _, _, answer in rows}
-    if {0, OPTIONS} <= answers:
-        raise AnnotationError(f"{path}: answers go from 0 to {OPTIONS}: counted from 0 or from 1, not both")
-    if not {0, OPTIONS} & answers:
-        writer.warnings.append(f"{path.name}: no answer is 0 or {OPTIONS}: they are taken as counted from 0")
-    first = 1 if OPTIONS in answers else 0
-    return [(video, options, answer - first) for video, options, answer in rows]
+        lines = [raw_files.one_line(option) for option in options]
+        yield {"qid": qid, "clip_name": video, "options": lines, "answer": answer}
 
 
 def convert_questions(raw: Path, writer: RecordWriter) -> None:

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from clipbert_cli.assets.convert.msrvtt import write_questions
-from clipbert_cli.assets.convert.raw_files import find_optional, integer
+from clipbert_cli.assets.convert.raw_files import find, integer
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 from clipbert_cli.foreign import excerpt, read_text_lines
@@ -22,16 +22,11 @@ ANSWERS = 1000
 
 
 def convert_questions(raw: Path, writer: RecordWriter) -> None:
-    """Convert {train,val,test}_qa.json, and youtube_mapping.txt if it is there; else videos are named vid1 to vid1970.
+    """Convert {train,val,test}_qa.json with youtube_mapping.txt.
 
     The vocabulary is that of train_ans2label.json if it is there, else the 1,000 most frequent training answers.
     """
-    names = {number: f"vid{number}" for number in VIDEOS}
-    mapping = find_optional(raw, "youtube_mapping.txt")
-    if mapping is None:
-        writer.warnings.append("no youtube_mapping.txt: the media ids are vid1 to vid1970, not the names of the files")
-    else:
-        names = _mapping(mapping)
+    names = _mapping(find(raw, "youtube_mapping.txt"))
 
     def video(value: str | int, where: str) -> str:
         return names[integer(str(value).removeprefix("vid"), where, "video_id", allowed=VIDEOS)]

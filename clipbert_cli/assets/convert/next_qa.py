@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.assets.convert.raw_files import Record, find, read_table
+from clipbert_cli.assets.convert.raw_files import find, read_table
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 
 OPTIONS = 5
@@ -32,7 +32,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         options = [row.field(f"a{n}") for n in range(OPTIONS)]
         if kind[:1] not in TYPES:
             raise row.error(f"type is {kind!r}: it must begin with {', '.join(TYPES)}")
-        record = {
+        record: dict[str, Any] = {
             # The numbers of questions are unique for each video only.
             "question_id": f"{video}_{row.field('qid')}",
             "video_id": video,
@@ -40,12 +40,6 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
             "options": options,
             "answer_type": TYPES[kind[:1]],
         }
-        yield {**record, "answer": _position(row, options)} if row.fields.get("answer") else record
-
-
-def _position(row: Record, options: list[str]) -> int:
-    """Return the position of the right option; NExT-GQA, which shares the questions, states its text."""
-    answer = row.field("answer")
-    if answer in options and not answer.isdecimal():
-        return options.index(answer)
-    return row.integer("answer", allowed=range(OPTIONS))
+        if row.fields.get("answer"):
+            record["answer"] = row.integer("answer", allowed=range(OPTIONS))
+        yield record

@@ -26,8 +26,6 @@ MAX_PICKLE = 2**28
 _PICKLE_ERRORS = (
     *(EOFError, LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError, MemoryError),
 )
-# The escapes of UTF-16 surrogates. Two that belong together are one character; one alone is not a character at all.
-SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 class Record(NamedTuple):
@@ -129,7 +127,7 @@ def find_optional(raw: Path, *names: str) -> Path | None:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file."""
     try:
-        return _parse(read_text(path, limit=MAX_BYTES), str(path))
+        return parse_json(read_text(path, limit=MAX_BYTES), str(path), line=1, max_parts=MAX_BYTES)
     except UnreadableError as exc:
         raise _not_json(exc) from exc
 
@@ -141,33 +139,18 @@ def read_list(path: Path, key: str) -> Iterator[Record]:
 
 
 def read_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a JSON list or of a JSONL file."""
-    if path.suffix != ".jsonl":
-        records = read_json(path)
-        if not isinstance(records, list):
-            raise AnnotationError(f"{path}: a list of records was expected, not {type(records).__name__}")
-        yield from (Record(f"{path}, record {index}", record) for index, record in enumerate(records))
-        return
-    try:
-        for number, line in enumerate(read_text_lines(path), start=1):
-            if line.strip():
-                yield Record(f"{path}, line {number}", _parse(line, str(path), number))
-    except UnreadableError as exc:
-        raise _not_json(exc) from exc
-
-
-def stream_records(path: Path) -> Iterator[Record]:
-    """Yield the records of a JSON list without reading the whole list.
+    """Yield the records of a JSON list or of a JSONL file without reading the whole.
 
     As Python objects, Visual Genome's region descriptions would take several GB.
     """
     try:
-        for index, (record, text) in enumerate(read_json_list(path)):
-            if SURROGATE.search(text):
-                record = _without_lone_surrogates(record)
-            if not isinstance(record, dict):
-                raise AnnotationError(f"{path}, record {index}: an object was expected, not {reprlib.repr(record)}")
-            yield Record(f"{path}, record {index}", record)
+        if path.suffix == ".jsonl":
+            for number, line in enumerate(read_text_lines(path), start=1):
+                if line.strip():
+                    yield Record(f"{path}, line {number}", parse_json(line, str(path), line=number))
+        else:
+            for index, record in enumerate(read_json_list(path)):
+                yield Record(f"{path}, record {index}", record)
     except UnreadableError as exc:
         raise _not_json(exc) from exc
 
@@ -195,13 +178,10 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def read_table(path: Path, *, separator: str, columns: Sequence[str] | None = None) -> Iterator[Record]:
+def read_table(path: Path, *, separator: str) -> Iterator[Record]:
     """Yield the rows of a table.
 
     In tables that are separated by tabs, quotes are characters like any other: TGIF-QA has unpaired ones.
-
-    Args:
-        columns: names of the columns of a table without a header.
 
     Raises:
         AnnotationError: no header, or a row of another length.
@@ -209,7 +189,7 @@ def read_table(path: Path, *, separator: str, columns: Sequence[str] | None = No
     lines, tabs = read_text_lines(path), separator == "\t"
     rows = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)
     try:
-        header = list(columns or ()) or next(rows, [])
+        header = next(rows, [])
         if not header:
             raise AnnotationError(f"{path}: empty: a table with a header was expected", hint="get the file again")
         for row in filter(None, rows):
@@ -234,22 +214,6 @@ def one_line(text: str) -> str:
 def share(key: str, parts: int) -> int:
     """Return a number in 0..parts-1 that depends on nothing but `key`: a split that never changes."""
     return int.from_bytes(hashlib.sha256(f"clipbert:{key}".encode()).digest()[:8], "big") % parts
-
-
-def _parse(text: str, where: str, line: int = 1) -> Any:
-    value = parse_json(text, where, line=line, max_parts=MAX_BYTES)
-    return _without_lone_surrogates(value) if SURROGATE.search(text) else value
-
-
-def _without_lone_surrogates(value: Any) -> Any:
-    """Return a JSON value with a question mark for each lone surrogate, which cannot be written as UTF-8."""
-    if isinstance(value, str):
-        return value.encode(errors="replace").decode()
-    if isinstance(value, list):
-        return [_without_lone_surrogates(item) for item in value]
-    if isinstance(value, dict):
-        return {_without_lone_surrogates(key): _without_lone_surrogates(item) for key, item in value.items()}
-    return value
 
 
 def _not_json(exc: UnreadableError) -> AnnotationError:

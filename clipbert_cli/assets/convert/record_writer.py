@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from clipbert_cli.files import publish_file, scratch_folder
 
@@ -48,7 +48,7 @@ class RecordWriter:
         media_ids: set[str] = set()
         record_ids: set[Any] = set()
         count = empty = repeated = 0
-        with open(self.folder / name, "w", encoding="utf-8", newline="\n") as file:
+        with self._open(name) as file:
             for record in records:
                 if not all(_has_words(record[field]) for field in words):
                     empty += 1
@@ -68,9 +68,13 @@ class RecordWriter:
         self._media[name] = media_ids
         return media_ids
 
+    def _open(self, name: str) -> TextIO:
+        # JSON can hold half a UTF-16 surrogate pair, which UTF-8 cannot: a question mark takes its place.
+        return open(self.folder / name, "w", encoding="utf-8", errors="replace", newline="\n")
+
     def vocabulary(self, name: str, labels: Mapping[str, int]) -> None:
         """Write an answer vocabulary."""
-        with open(self.folder / name, "w", encoding="utf-8", newline="\n") as file:
+        with self._open(name) as file:
             file.write(json.dumps(labels, ensure_ascii=False) + "\n")
         self.counts[name] = OutputCount(len(labels))
 
@@ -84,19 +88,13 @@ class RecordWriter:
 @contextmanager
 def record_writer(folder: Path) -> Iterator[RecordWriter]:
     """Yield a writer whose files are moved into `folder` together when the block ends without an error."""
-    is_new = not folder.exists()
-    try:
-        with scratch_folder(folder / "conversion") as scratch:
-            writer = RecordWriter(scratch)
-            yield writer
-            # A kill between two of them leaves a part that is not complete, and that the next download converts again.
-            for name in writer.counts:
-                publish_file(scratch / name, folder / name)
-    except BaseException:
-        if is_new:
-            with suppress(OSError):  # some outputs may be there
-                folder.rmdir()
-        raise
+    with scratch_folder(folder) as scratch:
+        writer = RecordWriter(scratch)
+        yield writer
+        folder.mkdir(exist_ok=True)
+        # A kill between two of them leaves a part that is not complete, and that the next download converts again.
+        for name in writer.counts:
+            publish_file(scratch / name, folder / name)
 
 
 def _has_words(value: str | list[str]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from clipbert_cli.assets.catalog import AssetPart, Catalog
+from clipbert_cli.assets.catalog import AssetPart, Catalog, ExpectedCount
 from clipbert_cli.assets.convert import (
     caption_lists,
     coco,
@@ -33,7 +33,6 @@ CONVERTERS: dict[str, Callable[[Path, RecordWriter], None]] = {
     "msvd_retrieval": caption_lists.convert,
     "msvd_qa": msvd.convert_questions,
     "next_qa": next_qa.convert,
-    "lsmdc_retrieval": caption_lists.convert_lsmdc,
     "caption_lists": caption_lists.convert,
 }
 
@@ -64,12 +63,12 @@ def part_of(catalog: Catalog, converter: str) -> AssetPart | None:
 def _count_warnings(part: AssetPart, counts: dict[str, OutputCount]) -> list[str]:
     """Return one warning, with both numbers, for each count that differs from the published one."""
     warnings = []
-    for names, expected in (*part.outputs.items(), *part.totals.items()):
-        files = [counts[name] for name in names.split("+") if name in counts]
-        if len(files) != len(names.split("+")):  # an output whose original file was missing
-            continue
-        found = {"records": sum(file.records for file in files), "media": sum(file.media or 0 for file in files)}
-        for unit, wanted in (("records", expected.records), ("media", expected.media)):
-            if wanted is not None and found[unit] != wanted:
-                warnings.append(f"{names}: {found[unit]:,} {unit} where {wanted:,} were expected ({expected.mark})")
+    for name, count in counts.items():
+        expected = part.outputs.get(name, ExpectedCount())
+        for unit, found, wanted in (
+            ("records", count.records, expected.records),
+            ("media", count.media, expected.media),
+        ):
+            if wanted not in (None, found):
+                warnings.append(f"{name}: {found:,} {unit} where {wanted:,} were expected ({expected.mark})")
     return warnings

@@ -13,7 +13,7 @@ from typing import Any
 
 from clipbert_cli.assets.convert.answer_lists import normalize_answer
 from clipbert_cli.assets.convert.coco import TRAINING, coco_number, karpathy_split
-from clipbert_cli.assets.convert.raw_files import find, find_optional, read_list, share, stem, stream_records
+from clipbert_cli.assets.convert.raw_files import find, read_list, read_records, share, stem
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.assets.convert.vqa import count_answers, read_annotations
 
@@ -22,17 +22,17 @@ HELD_OUT = 50
 
 
 def convert_captions(raw: Path, writer: RecordWriter) -> None:
-    """Convert region_descriptions.json with image_data.json, dataset_coco.json and, if there, dataset_flickr30k.json.
+    """Convert region_descriptions.json with image_data.json, dataset_coco.json and dataset_flickr30k.json.
 
     Used are images that are no COCO image or one that Karpathy's split trains on, and that are not in Flickr30k. The
     media id is Visual Genome's image id.
     """
-    usable = _usable_images(raw, writer)
+    usable = _usable_images(raw)
     path = find(raw, "region_descriptions.json")
     validation = {image for image in usable if share(f"vg:{image}", HELD_OUT) == 0}
 
     def regions(images: set[int]) -> Iterator[dict[str, str]]:
-        for image in stream_records(path):
+        for image in read_records(path):
             image_id = image.field("id", "image_id", kind=int)
             for region in image.records("regions") if image_id in images else ():
                 yield {"vg_id": str(image_id), "caption": region.line("phrase")}
@@ -41,17 +41,12 @@ def convert_captions(raw: Path, writer: RecordWriter) -> None:
         writer.records(name, regions(images), media="vg_id", words=("caption",))
 
 
-def _usable_images(raw: Path, writer: RecordWriter) -> set[int]:
+def _usable_images(raw: Path) -> set[int]:
     # Not named `stem`: Python 3.12.1 takes the function of this name below for the variable.
     split = {coco_number(each): name for each, name in karpathy_split(raw).items()}
-    flickr_path = find_optional(raw, "dataset_flickr30k.json")
-    flickr: set[str] = set()
-    if flickr_path is None:
-        writer.warnings.append("no dataset_flickr30k.json: images that are also in Flickr30k stay")
-    else:
-        flickr = {stem(image.field("filename")) for image in read_list(flickr_path, "images")}
+    flickr = {stem(image.field("filename")) for image in read_list(find(raw, "dataset_flickr30k.json"), "images")}
     usable = set()
-    for image in stream_records(find(raw, "image_data.json")):
+    for image in read_records(find(raw, "image_data.json")):
         coco_id = image.field("coco_id", kind=(int, NoneType))
         flickr_id = image.field("flickr_id", kind=(int, str, NoneType))
         if (coco_id is None or split.get(coco_id) in TRAINING) and str(flickr_id) not in flickr:
@@ -68,13 +63,13 @@ def convert_questions(raw: Path, writer: RecordWriter) -> None:
     vocabulary = count_answers(a for year in ("train2014", "val2014") for a in read_annotations(raw, year).values())
     stems = {coco_number(stem): stem for stem, split in karpathy_split(raw).items() if split != "test"}
     coco_stem = {}
-    for image in stream_records(find(raw, "image_data.json")):
+    for image in read_records(find(raw, "image_data.json")):
         coco_id = image.field("coco_id", kind=(int, NoneType))
         if coco_id in stems:
             coco_stem[image.field("image_id", "id", kind=int)] = stems[coco_id]
 
     def records() -> Iterator[dict[str, Any]]:
-        for image in stream_records(find(raw, "question_answers.json")):
+        for image in read_records(find(raw, "question_answers.json")):
             stem = coco_stem.get(image.field("id", "image_id", kind=int))
             for question in image.records("qas") if stem else ():
                 answer = normalize_answer(question.field("answer"))

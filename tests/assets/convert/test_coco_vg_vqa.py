@@ -91,12 +91,6 @@ def test_vg_validation_is_about_one_image_in_fifty():
     assert 2000 < sum(share(f"vg:{n}", 50) == 0 for n in range(1, 108_078)) < 2350
 
 
-def test_vg_captions_say_when_flickr30k_is_not_known(raw, convert):
-    karpathy(raw, (TRAIN.format(1), "train"))
-    genome(raw, [(1, None, None)], [(1, ["a"])])
-    assert convert("vg_captions").warnings == ["no dataset_flickr30k.json: images that are also in Flickr30k stay"]
-
-
 DOCSTRING_ANSWERS = ["down", "down", "at table", "skateboard", "down", "table", "down", "other", "elsewhere", "far"]
 
 

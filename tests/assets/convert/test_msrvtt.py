@@ -22,68 +22,32 @@ HEADER = "key,vid_key,video_id,{}\n"
 ROW = "ret0,msr9770,video9770,a person is connecting something to system\n"
 
 
-def make_retrieval(raw, *, column="sentence", whole=True):
-    if whole:
-        raw("msrvtt_data/MSRVTT_data.json", sentences(*ITEMS))
-    else:
-        raw("train_val_videodatainfo.json", sentences(*ITEMS[:4]))
-        raw("test_videodatainfo.json", sentences(*ITEMS[4:]))
+def make_retrieval(raw, *, column="sentence"):
+    raw("msrvtt_data/MSRVTT_data.json", sentences(*ITEMS))
+    raw("retrieval_val.json", [{"video": "video7010.mp4", "caption": "published", "image_id": 0}])
     raw("msrvtt_data/MSRVTT_JSFUSION_test.csv", HEADER.format(column) + ROW)
     raw("msrvtt_data/MSRVTT_train.7k.csv", "video_id\nvideo2960\n")
 
 
-@pytest.mark.parametrize("whole", [True, False])
 @pytest.mark.parametrize("column", ["sentence", "sentences"])
-def test_retrieval_splits(raw, convert, whole, column):
-    make_retrieval(raw, column=column, whole=whole)
+def test_retrieval_splits(raw, convert, column):
+    make_retrieval(raw, column=column)
     done = convert("msrvtt_retrieval")
-    train = done.read("train.jsonl")
-    assert train[0] == {"caption": FIRST, "clip_name": "video2960", "sen_id": 0}
-    assert train[1]["caption"] == "a man plays"
-    assert [record["sen_id"] for record in train] == [0, 1, 2, 3]
-    assert [record["sen_id"] for record in done.read("train_9k.jsonl")] == [0, 1, 2, 3, 4, 5, 7]
+    texts = [" ".join(text.split()) for _, _, text in ITEMS]
+    assert done.read("train.jsonl")[0] == {"caption": FIRST, "clip_name": "video2960"}
+    assert [record["caption"] for record in done.read("train.jsonl")] == texts[:4]
+    assert [record["caption"] for record in done.read("train_9k.jsonl")] == [*texts[:6], texts[7]]
+    assert done.read("val.jsonl") == [{"caption": "published", "clip_name": "video7010"}]
+    assert done.warnings == []
     assert done.read("test.jsonl") == [
         {"caption": "a person is connecting something to system", "clip_name": "video9770"}
     ]
 
 
-def test_retrieval_without_the_published_pairs_draws_one_caption_a_video(raw, convert):
+def test_half_a_character_is_a_question_mark(raw, convert):
     make_retrieval(raw)
-    done = convert("msrvtt_retrieval")
-    validation = done.read("val.jsonl")
-    assert [record["clip_name"] for record in validation] == ["video7010", "video9999"]
-    assert {"first of test", "first of test again"} > {validation[0]["caption"]}
-    assert done.warnings == ["no retrieval_val.json: the validation pairs are not the published ones"]
-
-
-def test_retrieval_takes_the_published_pairs(raw, convert):
-    make_retrieval(raw)
-    raw("retrieval_val.json", [{"video": "video7010.mp4", "caption": "published", "image_id": 0}])
-    done = convert("msrvtt_retrieval")
-    assert done.read("val.jsonl") == [{"caption": "published", "clip_name": "video7010"}]
-    assert done.warnings == []
-
-
-def test_retrieval_draws_no_caption_without_words(raw, convert):
-    make_retrieval(raw)
-    blank = [(7010, 100 + n, " \n") for n in range(20)]
-    raw("msrvtt_data/MSRVTT_data.json", sentences(*blank, *ITEMS, (8000, 200, "")))
-    validation = convert("msrvtt_retrieval").read("val.jsonl")
-    assert [record["clip_name"] for record in validation] == ["video7010", "video9999"]
-    assert validation[0]["caption"].startswith("first of test")
-
-
-def test_retrieval_leaves_sen_id_out_where_it_names_no_single_caption(raw, convert):
-    make_retrieval(raw, whole=False)
-    raw("test_videodatainfo.json", sentences(*((n, sen_id - 4, text) for n, sen_id, text in ITEMS[4:])))
-    done = convert("msrvtt_retrieval")
-    assert [record["caption"] for record in done.read("train_9k.jsonl")] == [
-        *(" ".join(text.split()) for _, _, text in ITEMS[:6]),
-        "last of test",
-    ]
-    for name in ("train.jsonl", "train_9k.jsonl", "val.jsonl"):
-        assert all(set(record) == {"caption", "clip_name"} for record in done.read(name))
-    assert "4 captions have the sen_id of another: sen_id is left out" in done.warnings
+    raw("retrieval_val.json", [{"video": "video7010.mp4", "caption": "a\ud83d b\ud83d\ude00"}])
+    assert convert("msrvtt_retrieval").read("val.jsonl")[0]["caption"] == "a? b😀"
 
 
 def test_retrieval_says_when_validation_videos_are_trained_on(raw, convert):
@@ -121,42 +85,12 @@ def test_a_bad_record_is_named(raw, convert, tmp_path, sentence, message):
 OPTIONS = ["a cat", 'a "dog"', "a cow", "a pig", "a man"]
 
 
-def mc_table(answers, column="vid_key", prefix="msr"):
-    rows = ["\t".join([str(n), f"{prefix}{7010 + n}", *OPTIONS, str(answer)]) for n, answer in enumerate(answers)]
-    return "\n".join(["\t".join(["key", column, "a1", "a2", "a3", "a4", "a5", "answer"]), *rows, ""])
-
-
-@pytest.mark.parametrize(("column", "prefix"), [("vid_key", "msr"), ("video_id", "video")])
-@pytest.mark.parametrize("first", [0, 1])
-def test_multiple_choice_from_the_original_table(raw, convert, column, prefix, first):
-    raw("MSR_MC_test.csv", mc_table([first, first + 4, first + 2], column, prefix))
-    done = convert("msrvtt_mc")
-    assert done.read("test.jsonl")[:2] == [
-        {"qid": 0, "clip_name": "video7010", "options": OPTIONS, "answer": 0},
-        {"qid": 1, "clip_name": "video7011", "options": OPTIONS, "answer": 4},
-    ]
-    assert done.warnings == []
-
-
 def test_multiple_choice_leaves_out_what_has_a_blank_option_and_keeps_the_numbers(raw, convert):
     blank = {"video": "video7010.mp4", "caption": [*OPTIONS[:4], " \n"], "answer": 3}
     raw("msrvtt_mc_test.json", [blank, {**blank, "caption": OPTIONS}])
     done = convert("msrvtt_mc")
     assert [record["qid"] for record in done.read("test.jsonl")] == [1]
     assert done.warnings == ["test.jsonl: 1 records have a blank option: left out"]
-
-
-def test_multiple_choice_counted_from_0_and_from_1_is_an_error(raw, convert):
-    raw("MSR_MC_test.csv", mc_table([0, 5]))
-    with pytest.raises(AnnotationError, match="counted from 0 or from 1, not both"):
-        convert("msrvtt_mc")
-
-
-def test_multiple_choice_says_when_the_base_is_not_to_be_seen(raw, convert):
-    raw("MSR_MC_test.csv", mc_table([1, 2]))
-    done = convert("msrvtt_mc")
-    assert [record["answer"] for record in done.read("test.jsonl")] == [1, 2]
-    assert "taken as counted from 0" in done.warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -252,15 +186,6 @@ def test_questions_refuse_a_vocabulary_that_cannot_be_trained_on(raw, convert, l
         convert("msrvtt_qa")
 
 
-def test_answers_that_differ_in_a_lone_surrogate_are_one_answer(raw, convert):
-    make_qa(
-        raw, [(0, "what ?", "a\ud83d"), (1, "what ?", "a\ude00"), (2, "what ?", "a?"), (3, "what ?", "a\ud83d\ude00")]
-    )
-    done = convert("msrvtt_qa")
-    assert done.read("train_ans2label.json") == {"a?": 0, "a😀": 1}
-    assert [record["answer"] for record in done.read("train.jsonl")] == ["a?", "a?", "a?", "a😀"]
-
-
 def test_questions_warn_about_odd_answer_types_and_splits(raw, convert):
     make_qa(raw, [(0, "is it ?", "yes"), (7500, "what ?", "no")])
     assert convert("msrvtt_qa").warnings[:2] == [
@@ -281,5 +206,5 @@ def test_missing_and_doubled_files_are_named(raw, convert):
 @pytest.mark.parametrize("content", ["[{", "<html>", b"\xff\xfe", "{}"])
 def test_a_file_that_is_not_a_list_of_records_is_named(raw, convert, content):
     raw("train_qa.json", content)
-    with pytest.raises(AnnotationError, match=r"train_qa.json(:1: not (JSON|UTF-8)|: a list of records was expected)"):
+    with pytest.raises(AnnotationError, match=r"train_qa\.json"):
         convert("msrvtt_qa")

@@ -5,7 +5,7 @@ from originals import didemo, table
 
 from clipbert_cli import foreign
 from clipbert_cli.assets.catalog import load_catalog
-from clipbert_cli.assets.convert.raw_files import share, stream_records
+from clipbert_cli.assets.convert.raw_files import read_records, share
 from clipbert_cli.assets.convert.registry import part_of
 from clipbert_cli.errors import AnnotationError
 
@@ -212,12 +212,6 @@ def test_tgif_drops_training_answers_outside_the_vocabulary(raw, convert):
     assert "frameqa: 1 training questions have an answer outside the 1,540: left out" in done.warnings
 
 
-def test_tgif_totals_of_train_and_val_are_compared(raw, convert):
-    make_tgif(raw)
-    warnings = convert("tgif_qa", part_of(load_catalog(), "tgif_qa")).warnings
-    assert "transition_train.jsonl+transition_val.jsonl: 3 records where 52,704 were expected (verified)" in warnings
-
-
 @pytest.mark.parametrize(
     ("row", "message"),
     [
@@ -255,19 +249,11 @@ def test_a_long_list_is_read_record_by_record_whatever_the_block(raw, block, mon
     monkeypatch.setattr(foreign, "BLOCK", block)
     records = [{"id": n, "text": f"é ]}},[ {n}"} for n in range(50)]
     path = raw("long.json", records)
-    assert [record for _, record in stream_records(path)] == records
+    assert [record for _, record in read_records(path)] == records
 
 
-@pytest.mark.parametrize("block", [1, 7, 1 << 20])
-def test_lone_surrogates_in_a_long_list_become_question_marks(raw, block, monkeypatch):
-    monkeypatch.setattr(foreign, "BLOCK", block)
-    path = raw("long.json", [{"text": "a\ud83d"}, {"\ude00b": ["\ud83d\ude00", 1, None]}, {"text": "é"}])
-    records = [record for _, record in stream_records(path)]
-    assert records == [{"text": "a?"}, {"?b": ["😀", 1, None]}, {"text": "é"}]
-
-
-@pytest.mark.parametrize("content", ['[{"a": 1}, {"b": ', '[{"a": 1}', "{}", "", "[1]", '[{"a": 1} x]'])
+@pytest.mark.parametrize("content", ['[{"a": 1}, {"b": ', '[{"a": 1}', "{}", "", '[{"a": 1} x]'])
 def test_a_long_list_that_is_cut_off_is_named(raw, content):
     path = raw("long.json", content)
     with pytest.raises(AnnotationError, match=r"long\.json"):
-        list(stream_records(path))
+        list(read_records(path))

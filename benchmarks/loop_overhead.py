@@ -16,21 +16,20 @@ from typing import Any
 
 from harness import Outcome, command_line, make_demo_data, run
 
-from clipbert_cli.profile.profiler import AFTERWARDS, Profiler
+from clipbert_cli.profile.profiler import Profiler
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runtime.distributed import start_world
-from clipbert_cli.runtime.interrupts import Interrupts
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 
-LIMIT, WARM_UP = 0.03, 5
+LIMIT = 0.03
 
 
 def measure(options: Namespace, folder: Path) -> Outcome:
     make_demo_data(folder, train=40)
-    settings = [f"train.max_steps={WARM_UP + options.steps + AFTERWARDS}", "train.blind_baseline=false"]
+    settings = [f"train.max_steps={options.steps + 20}", "train.blind_baseline=false"]
     recipe = load_recipe("demo_qa", overrides=settings, data_root=folder)
-    training = prepare_training(recipe, folder / "run", world=start_world("cpu"))
-    profiler = Profiler(training, warm_up=WARM_UP, steps=options.steps)
+    training = Training(recipe, folder / "run", world=start_world("cpu"))
+    profiler = Profiler(training, options.steps)
     updates: list[float] = []
     step = profiler.trainer.optimizer.step
 
@@ -41,10 +40,9 @@ def measure(options: Namespace, folder: Path) -> Outcome:
         return done
 
     profiler.trainer.optimizer.step = timed  # type: ignore[method-assign]
-    profiler.run(training.train_loader, interrupts=Interrupts())
-    report = profiler.report()
+    report = profiler.run()
     spent = {part: report["phases"][part]["ms"] for part in ("data", "forward", "backward")}
-    spent["update"] = 1000 * sum(updates[WARM_UP:][: options.steps]) / options.steps
+    spent["update"] = 1000 * sum(updates[profiler.warm_up :][: options.steps]) / options.steps
     whole = report["step_ms"]
     rows = {
         part: {"ms_per_step": each, "share": each / whole}

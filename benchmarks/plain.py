@@ -19,7 +19,7 @@ from transformers import ResNetConfig, TvpConfig, TvpModel
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.resnet import PIXEL_MEAN
 from clipbert_cli.model.transformer import split_projections
-from clipbert_cli.model.weights.formats import tvp
+from clipbert_cli.model.weights.formats import TVP
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.train.optim import BETAS
 
@@ -44,7 +44,7 @@ class PlainModel(nn.Module):
         del self.network.text_prompt, self.network.visual_prompter  # not in ClipBERT's
         del self.network.visual_embeddings.position_embeddings  # never used
         own = split_projections(model.state_dict())
-        named = {name: own[place] for name in self.network.state_dict() if (place := tvp(name))}
+        named = {name: own[place] for name in self.network.state_dict() if (place := TVP.rename(name))}
         missing, _ = self.network.load_state_dict(named, strict=False)
         assert all(name.endswith("num_batches_tracked") for name in missing), missing
         self.head = copy.deepcopy(model.head.layers)

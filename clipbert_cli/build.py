@@ -11,7 +11,7 @@
 and `batches` feed the training loop, `evaluation` feeds the predict path, `model` builds the network. Few other
 files see the whole recipe (`docs/architecture.md` lists them); everything else receives its own section.
 
-    finetune   Setup.for_training ─► train/setup.py ─► Training.run
+    finetune   train.Training ─► Setup.for_training ─► Training.run
     infer      Setup.for_run ─► infer/trained.py ─► Predictor.run
     eval       build_task, splits.read_split ─► infer/score.py
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.model.freezing import expanded, part_names
+from clipbert_cli.model.freezing import PART
 from clipbert_cli.printable import did_you_mean, listed, plural
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.recipe.schema import ObjectiveConfig, Recipe
@@ -161,13 +161,13 @@ def _visual_weights(recipe: Recipe) -> Iterator[str]:
 
 
 def _parts(recipe: Recipe) -> Iterator[str]:
-    """Yield names of parts that no model has."""
-    known = part_names(recipe.model)
+    """Yield names of parts that no model has. How many layers a model has, only its weights may know."""
     for name in recipe.train.freeze:
-        try:
-            expanded(name, known)
-        except RecipeError as exc:
-            yield f"{exc}: {exc.hint}"
+        if not PART.fullmatch(name):
+            yield (
+                f"train.freeze has {name!r}, which is no part of a model: name visual, visual.stem, visual.0-1, "
+                "transformer, transformer.embeddings, transformer.0-5 or head"
+            )
     if {"visual", "transformer", "head"} <= set(recipe.train.freeze):
         yield "train.freeze has visual, transformer and head: nothing is left to train; leave out what should learn"
 

@@ -158,21 +158,16 @@ def _errors_of(repository: Repository) -> Iterator[None]:
     )
 
     page = f"https://huggingface.co/{repository.name}"
+    refusals = {
+        GatedRepoError: ("access must be requested", f"request it at {page}, then set HF_TOKEN"),
+        RevisionNotFoundError: ("the repository has no such revision", f"see its branches and tags at {page}"),
+        RepositoryNotFoundError: (
+            "there is no such repository, or it is private",
+            "check the name; for a private repository set HF_TOKEN",
+        ),
+    }
     try:
         yield
-    except GatedRepoError as error:
-        raise DownloadError(
-            f"{repository}: access must be requested", hint=f"request it at {page}, then set HF_TOKEN"
-        ) from error
-    except RevisionNotFoundError as error:
-        raise DownloadError(
-            f"{repository}: the repository has no such revision", hint=f"see its branches and tags at {page}"
-        ) from error
-    except RepositoryNotFoundError as error:
-        raise DownloadError(
-            f"{repository}: there is no such repository, or it is private",
-            hint="check the name; for a private repository set HF_TOKEN",
-        ) from error
     except LocalEntryNotFoundError as error:
         reason = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the Hugging Face Hub cannot be reached"
         online = f"test with curl -I {_endpoint() or 'https://huggingface.co'} (a proxy: HTTPS_PROXY)"
@@ -182,14 +177,10 @@ def _errors_of(repository: Repository) -> Iterator[None]:
             f"clipbert download {repository} has put them",
         ) from error
     except HfHubHTTPError as error:
-        status = error.response.status_code
-        # What needs an account is answered with one of these two where HF_TOKEN is wrong or may not do it.
-        hint = (
-            "check HF_TOKEN and what it may read and write" if status in (401, 403) else "give the command again later"
-        )
-        raise DownloadError(
-            f"{repository}: the Hub answers {status} {error.response.reason_phrase}", hint=f"{hint}, or see {page}"
-        ) from error
+        said = f"the Hub answers {error.response.status_code} {error.response.reason_phrase}"
+        other = (said, f"check HF_TOKEN and what it may read and write, or see {page}")
+        what, hint = next((known for kind, known in refusals.items() if isinstance(error, kind)), other)
+        raise DownloadError(f"{repository}: {what}", hint=hint) from error
     except (HTTPError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DownloadError(

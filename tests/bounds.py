@@ -69,6 +69,35 @@ EXACT_VALUE = 1e-12
 Rounding needs 1e-15. Averaging accumulated gradients needs 1e-13, because the 1e-6 that clipping adds to the norm is
 then added to a fraction of it."""
 
+POOLED = 1e-6
+"""Absolute, of losses, pooled scores and their gradients, which follow from logits of order 1 by up to 100 additions:
+u * sqrt(100) is 6e-7 (README, 4). Relative where the loss is larger, or a tenth of the largest logit."""
+
+ONE_UPDATE_ABSOLUTE, ONE_UPDATE_RELATIVE = 1e-7, 1e-6
+"""A float32 parameter after an update of the optimiser alone, some ten operations, may be off by the sum of both. Decay
+before and after the update differ by more."""
+
+RATE = 1e-9
+"""Relative, of a learning rate: a few operations in float64, stored with ten digits."""
+
+PERCENTAGE = 1e-6
+"""Absolute, of a score in percent or a rank: means in float64, stored with eight digits."""
+
+# Pixels of 0..255 in float32
+
+NORMALISED_PIXEL = 1e-4
+"""Absolute: three operations with a result of up to 255 have an error of 3 * u * 255 = 5e-5."""
+
+NORMALISED_SHARE = 1e-6
+"""The same for pixels of 0..1, whose results are of order 1."""
+
+RESIZED_PIXEL = 1e-3
+"""Absolute: the weights of bilinear interpolation come from positions of up to 1,000 pixels, off by u * 1000 (README,
+6)."""
+
+JPEG_PIXEL, VIDEO_PIXEL = 2.0, 3.0
+"""Absolute: decoders of one picture, or of one video and its conversion from YUV, round differently (README, 6)."""
+
 
 def logged(loss: float, parts: int = 1) -> float:
     """Return the absolute bound for a loss that is computed in float64 and logged in float32.

@@ -467,7 +467,7 @@ def runs(draw: st.DrawFn, world: World) -> Case:
 RUN_FILES = ("recipe.yaml", "vocab.txt", "tokenizer_config.json", "answers.json", "metrics.jsonl", "environment.json")
 CHECKPOINT_FILES = ("state.json", "training.pt", "model.safetensors", "config.json")
 RUN_COMMANDS = (
-    *[("runs", "ls", "."), ("runs", "ls", "qa", "--json"), ("runs", "plot", "qa"), ("runs", "export", "qa", "new")],
+    *[("runs", "ls", "."), ("runs", "ls", "qa", "--json"), ("runs", "export", "qa", "new")],
     ("ask", "--run", "qa", "--video", "media/a.mp4", "what is it ?"),
     ("infer", "--run", "qa", "--split", "test", "-o", "new.jsonl"),
     ("report", "--run", "qa", "-o", "new.html"),

@@ -19,7 +19,7 @@ from typing import Any
 from clipbert_cli import files
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs import checkpoint
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 
 SAVING = ((checkpoint, "_crc32"), (files, "fsync"), (checkpoint, "point_link"), (checkpoint, "remove"))
 
@@ -39,7 +39,7 @@ def main() -> None:
     for module, name in SAVING:
         setattr(module, name, counted(getattr(module, name)))
     recipe = load_recipe("demo_qa", overrides=settings, data_root=Path(data))
-    prepare_training(recipe, Path(run), resume=Path(run).exists()).run()
+    Training(recipe, Path(run), resume=Path(run).exists()).run()
 
 
 if __name__ == "__main__":

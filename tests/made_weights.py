@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from small_models import small_config
 from torch import Tensor
@@ -112,12 +110,3 @@ def to_original(model: ClipBert) -> State:
 def save_torch(content: Any, path: Path) -> Path:
     torch.save(content, path)
     return path
-
-
-def save_pickle(content: Any, path: Path, protocol: int = 2) -> Path:
-    path.write_bytes(pickle.dumps(content, protocol=protocol))
-    return path
-
-
-def arrays(state: State) -> dict[str, np.ndarray]:
-    return {name: tensor.numpy() for name, tensor in state.items()}

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import Fused, HeadSpec
 from clipbert_cli.model.transformer import split_projections
-from clipbert_cli.model.weights.formats import original
+from clipbert_cli.model.weights.formats import ORIGINAL
 from clipbert_cli.recipe.schema import BertConfigSection, ModelConfig
 from clipbert_cli.task import pooling
 
@@ -89,13 +89,13 @@ def own_name(name: str) -> str | None:
 
     Ours packs the original's queries, keys and values into one entry.
     """
-    key = original(name)
+    key = ORIGINAL.rename(name)
     return None if key is None else re.sub(r"^(transformer\..+)\.(query|key|value)\.", r"\1.qkv.", key)
 
 
 def values_of(named: Mapping[str, Tensor], name: str) -> Tensor | None:
     """Return what `named` (by our names) holds of the original's entry `name`; None where it has none."""
-    return split_projections(named).get(original(name) or "")
+    return split_projections(named).get(ORIGINAL.rename(name) or "")
 
 
 @functools.cache
@@ -108,7 +108,7 @@ def fill(model: ClipBert, head: str, size: str) -> ClipBert:
     state = {
         key: cached_weight(name, tuple(shape), salt(size))
         for name, shape in entries(head, size).items()
-        if (key := original(name)) is not None
+        if (key := ORIGINAL.rename(name)) is not None
     }
     places = split_projections(model.state_dict())
     assert state.keys() == places.keys()
@@ -142,7 +142,7 @@ def with_head(model: ClipBert, head: str, size: str) -> ClipBert:
     state = {
         key.removeprefix("head."): cached_weight(name, tuple(shape), salt(size))
         for name, shape in entries(head, size).items()
-        if (key := original(name) or "").startswith("head.")
+        if (key := ORIGINAL.rename(name) or "").startswith("head.")
     }
     model.head.load_state_dict(state, strict=True)
     return model.eval()

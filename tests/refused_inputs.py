@@ -89,7 +89,7 @@ READ: dict[str, tuple[str, ...]] = {
     "qa/recipe.yaml": ("eval", "qa.jsonl", *QA),
     "qa/answers.json": ("eval", "qa.jsonl", *QA),
     "qa/vocab.txt": ("ask", "--run", "qa", "--video", "media/a.mp4", "what is it ?"),
-    "qa/metrics.jsonl": ("runs", "plot", "qa"),
+    "qa/metrics.jsonl": ("runs", "ls", "qa"),
     "qa/checkpoints/step_2/state.json": ("runs", "ls", "qa"),
     "qa/checkpoints/step_2/config.json": ("ask", "--run", "qa", "--video", "media/a.mp4", "what is it ?"),
     "qa/checkpoints/step_2/model.safetensors": ("ask", "--run", "qa", "--video", "media/a.mp4", "what is it ?"),

@@ -237,9 +237,9 @@ def _digest(path: str, facts: os.stat_result) -> str:
 def train(recipe: str, settings: Sequence[str], data: Path, run: Path) -> Path:
     """Train a shipped recipe with other settings on made data, and return the run's folder."""
     from clipbert_cli.recipe.load import load_recipe
-    from clipbert_cli.train.setup import prepare_training
+    from clipbert_cli.train.training import Training
 
-    prepare_training(load_recipe(recipe, overrides=settings, data_root=data), run).run()
+    Training(load_recipe(recipe, overrides=settings, data_root=data), run).run()
     return run
 
 

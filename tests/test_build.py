@@ -19,7 +19,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarise
 from clipbert_cli.store.packing import pack_media
 from clipbert_cli.train.plan import training_facts
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 
 
 def tiny(made_data: Path, *overrides: str) -> Recipe:
@@ -72,7 +72,7 @@ def test_a_split_gets_one_prediction_per_example_with_the_top_answers(trained_ru
 def test_two_runs_with_one_seed_are_bitwise_equal(made_data: Path, tmp_path: Path) -> None:
     states = []
     for name in ("one", "other"):
-        training = prepare_training(tiny(made_data, "train.epochs=1"), tmp_path / name)
+        training = Training(tiny(made_data, "train.epochs=1"), tmp_path / name)
         training.run()
         states.append(training.model.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
@@ -119,7 +119,7 @@ def test_a_store_in_the_original_layout_trains_like_one_with_records(made_data: 
     for name in ("txt_db", "vocab.txt"):
         (tmp_path / name).symlink_to(made_data / name)
     plain, scanned = (
-        prepare_training(tiny(root, "train.max_steps=2"), tmp_path / f"run{number}").run()
+        Training(tiny(root, "train.max_steps=2"), tmp_path / f"run{number}").run()
         for number, root in enumerate([tmp_path, made_data])
     )
     assert plain["last"] == scanned["last"]
@@ -127,7 +127,7 @@ def test_a_store_in_the_original_layout_trains_like_one_with_records(made_data: 
 
 def test_a_folder_of_media_files_works_like_a_store(made_data: Path, tmp_path: Path) -> None:
     overrides = [f"data.splits.{split}.media=videos" for split in ("train", "val")]
-    result = prepare_training(tiny(made_data, "train.max_steps=1", *overrides), tmp_path / "run").run()
+    result = Training(tiny(made_data, "train.max_steps=1", *overrides), tmp_path / "run").run()
     assert result["steps"] == 1
 
 
@@ -136,7 +136,7 @@ def test_missing_media_are_named_before_training_starts(made_data: Path, tmp_pat
     store = tmp_path / "store"
     pack_media(videos, store, kind="video")
     with pytest.raises(StoreError, match=r"lacks 2 videos that split 'train' needs:\n  train0002\n  train0005"):
-        prepare_training(tiny(made_data, f"data.splits.train.media={store}"), tmp_path / "run")
+        Training(tiny(made_data, f"data.splits.train.media={store}"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -156,16 +156,16 @@ def test_a_wrong_setting_stops_a_run_before_it_writes_anything(
     made_data: Path, tmp_path: Path, override: str, error: type[ClipbertError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        prepare_training(tiny(made_data, override), tmp_path / "run")
+        Training(tiny(made_data, override), tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_answer_layer_that_is_too_large_is_a_warning(
     made_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    prepare_training(tiny(made_data, "objective.num_labels=40"), tmp_path / "run")
+    Training(tiny(made_data, "objective.num_labels=40"), tmp_path / "run")
     assert "objective.num_labels is 40, but " in caplog.text
-    prepare_training(tiny(made_data, "objective.num_labels=13"), tmp_path / "run")
+    Training(tiny(made_data, "objective.num_labels=13"), tmp_path / "run")
     assert caplog.text.count("num_labels") == 1
 
 
@@ -182,8 +182,8 @@ def test_records_with_unknown_answers_are_left_out_only_if_asked(
 ) -> None:
     other = changed_answers(made_data, tmp_path, {"red": "crimson"})
     with pytest.raises(ClipbertError, match='answer is "crimson": it must be one of the 13'):
-        prepare_training(tiny(made_data, other), tmp_path / "run")
-    training = prepare_training(tiny(made_data, other, "data.on_unknown_answer=skip"), tmp_path / "run")
+        Training(tiny(made_data, other), tmp_path / "run")
+    training = Training(tiny(made_data, other, "data.on_unknown_answer=skip"), tmp_path / "run")
     assert 0 < training_facts(training)["training_examples"] < 96
     assert all(example.target != "crimson" for group in training.groups for example in group.examples)
     left = 96 - training_facts(training)["training_examples"]
@@ -193,13 +193,13 @@ def test_records_with_unknown_answers_are_left_out_only_if_asked(
     (tmp_path / "nothing.json").write_text('["x", "y"]')
     none = tiny(made_data, "data.on_unknown_answer=skip", f"data.answers={tmp_path / 'nothing.json'}")
     with pytest.raises(ClipbertError, match=r"no record of split 'train' has an answer"):
-        prepare_training(none, tmp_path / "run")
+        Training(none, tmp_path / "run")
 
 
 def test_answers_of_other_spelling_are_the_same_if_asked(made_data: Path, tmp_path: Path) -> None:
     other = changed_answers(made_data, tmp_path, {"red": " Red.", "yes": "YES"})
     run = tmp_path / "run"
-    training = prepare_training(tiny(made_data, other, "objective.normalize_answers=true", "train.max_steps=1"), run)
+    training = Training(tiny(made_data, other, "objective.normalize_answers=true", "train.max_steps=1"), run)
     assert training_facts(training)["training_examples"] == 96
     assert training.notes == []
     training.run()
@@ -208,7 +208,7 @@ def test_answers_of_other_spelling_are_the_same_if_asked(made_data: Path, tmp_pa
 
 def test_without_validation_the_last_checkpoint_is_the_best(made_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = prepare_training(tiny(made_data, "data.splits.val=null", "train.epochs=2"), run).run()
+    result = Training(tiny(made_data, "data.splits.val=null", "train.epochs=2"), run).run()
     assert (result["best"], result["last"], result["steps"]) == ({}, {}, 4)
     assert (run / "best").resolve().name == (run / "latest").resolve().name == "step_4"
     assert not records(run, "validation")
@@ -226,7 +226,7 @@ def test_an_unknown_split_is_an_error_that_lists_the_known_ones(trained_run: Pat
 
 def test_labels_without_an_answer_are_never_predicted(made_data: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    training = prepare_training(tiny(made_data, "objective.num_labels=40", "train.max_steps=1"), run)
+    training = Training(tiny(made_data, "objective.num_labels=40", "train.max_steps=1"), run)
     with torch.no_grad():
         training.model.head.layers[-1].bias[13:] = 100.0  # type: ignore[union-attr,operator,index]
     training.run()

@@ -8,7 +8,7 @@ from running import KINDS
 from clipbert_cli.contradictions import check_any_recipe, check_training_recipe
 from clipbert_cli.errors import RecipeError
 from clipbert_cli.model.clipbert import ClipBert
-from clipbert_cli.model.freezing import part_names
+from clipbert_cli.model.freezing import PART
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.shipped import shipped_names
@@ -41,10 +41,8 @@ def recipe(base, *overrides):
         ("demo_retrieval", ["train.best_metric=-count"], "must be one of recall_at_1, recall_at_5, recall_at_10"),
         ("demo_retrieval", ["published.test={accuracy: 1}"], "must be one of recall_at_1, recall_at_5, recall_at_10"),
         ("demo_vqa", ["published.tests={accuracy: 1}"], r"published\.tests is no split, .* did you mean test\?"),
-        ("demo_qa", ["train.freeze=[visual.stm]"], "'visual.stm', which is no part of this model"),
-        ("demo_qa", ["train.freeze=[visual, transformer.0-5]"], "its parts are .*transformer.0-1"),
-        ("demo_qa", ["train.freeze=[transformer.1-0]"], "'transformer.1-0', which is no part"),
-        ("demo_qa", ["train.freeze=[visual.4]"], "'visual.4', which is no part"),
+        ("demo_qa", ["train.freeze=[visual.stm]"], "'visual.stm', which is no part of a model: name visual, "),
+        ("demo_qa", ["train.freeze=[visual, transformer.first]"], "'transformer.first', which is no part"),
         ("demo_qa", ["train.freeze=[head, visual, transformer]"], "nothing is left to train"),
         (
             "msrvtt_qa",
@@ -60,11 +58,6 @@ def recipe(base, *overrides):
             "demo_qa",
             ["model.visual.weights=hf:google/siglip"],
             "'hf:google/siglip', but .*kind is resnet: set it to hf",
-        ),
-        (
-            "demo_qa",
-            ["model.visual.kind=hf", "model.visual.weights=hf:a/b", "train.freeze=[visual.grid]"],
-            "'visual.grid', which is no part .*visual.backbone, visual.norm, visual.projection",
         ),
     ],
 )
@@ -181,8 +174,7 @@ def test_frozen_parts_that_start_at_random_are_warned_of(freeze, weights, said):
     assert said is None or found[0].startswith(said)
 
 
-def test_parts_are_those_of_the_model():
-    """The names are written down without a model. Here they are compared with one."""
+def test_the_parts_of_every_model_have_names_of_parts():
     own = recipe("demo_qa")
     model = ClipBert(own.model, HeadSpec("classifier", 2))
-    assert set(part_names(own.model)) == set(model.freezable_parts())
+    assert all(map(PART.fullmatch, model.freezable_parts()))

@@ -362,26 +362,26 @@ def test_a_run_is_written_with_its_card_and_without_paths_of_this_machine(
     assert "exists already" in again.stderr
 
 
-@pytest.mark.parametrize("changes", [{"step": "two"}, {"step": None}, {"accuracy": "high"}, {"accuracy": [1]}])
+@pytest.mark.parametrize("score", ["high", [1]])
 def test_a_run_whose_records_are_damaged_is_not_shared_in_part(
-    changes: dict[str, Any], clipbert: Clipbert, trained_run: Path, tmp_path: Path
+    score: object, clipbert: Clipbert, trained_run: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(trained_run, tmp_path / "run", symlinks=True)
     metrics = run / "metrics.jsonl"
     lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-    changed = [{**line, **changes} if line["event"] == "validation" else line for line in lines]
+    changed = [{**line, "accuracy": score} if line["event"] == "validation" else line for line in lines]
     metrics.write_text("".join(f"{json.dumps(line)}\n" for line in changed))
     done = clipbert("runs", "push", run, "--to", tmp_path / "shared")
     assert done.returncode == 1
-    assert done.stderr.startswith(f"error: {metrics}: {next(iter(changes))} of a validation is ")
+    assert done.stderr.startswith(f"error: {run}: accuracy of its records is {score!r}")
     assert not (tmp_path / "shared").exists()
 
 
 @pytest.mark.parametrize(
     ("visual", "says"),
     [
-        ({"kind": "resnet"}, "ResNet with ClipBERT's grid layer"),
-        ({"kind": "hf"}, "a vision model of transformers, see config.json"),
+        ({"kind": "resnet"}, "resnet"),
+        ({"kind": "hf"}, "hf"),
         ({"kind": "hf", "weights": "hf:org/siglip"}, "hf:org/siglip"),
     ],
 )
@@ -404,22 +404,6 @@ def test_the_command_in_a_card_is_one_of_ours(task: str, trained_run: Path) -> N
     given = get_command(app).commands[name].make_context(name, words).params  # type: ignore[attr-defined]
     assert "hf:ORG/NAME" in f"{given.get('run')} {given.get('overrides')}"
     assert bool(given.get("option")) == (task == "multiple_choice")
-
-
-def test_a_card_tells_published_scores_from_those_of_the_model(trained_run: Path) -> None:
-    folder = RunFolder(trained_run)
-    recipe = load_recipe(folder.recipe)
-    assert "ublished" not in model_card(folder, recipe)
-    stated = {"test_dev": {"accuracy": 69.08}, "test": {"recall_at_1": 22.0, "recall_at_5": 46.8}}
-    card = model_card(folder, recipe.model_copy(update={"published": stated}))
-    validation, published = card.split("## Published scores\n\n")
-    assert "| accuracy | " in validation
-    assert published.splitlines()[:4] == [
-        "The recipe states these for its splits. This model did not make them.",
-        "",
-        "* test_dev: accuracy 69.08",
-        "* test: recall_at_1 22.0, recall_at_5 46.8",
-    ]
 
 
 @pytest.mark.parametrize(

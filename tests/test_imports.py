@@ -78,7 +78,7 @@ MAY_IMPORT = {
 # The modules outside of recipe/ and commands/ that see a whole recipe; all others receive their own section.
 SEES_THE_RECIPE = {
     *("build", "splits", "contradictions", "runs.export", "report.results_page", "report.data_page"),
-    *("train.setup", "train.resume", "train.training", "train.session"),
+    *("train.resume", "train.training", "train.session"),
     *("infer.trained", "infer.made_by", "infer.asking", "infer.ranking"),
 }
 HEAVY = {"torch", "transformers", "lmdb", "av", "tokenizers", "pydantic"}

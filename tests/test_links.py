@@ -149,10 +149,10 @@ def test_a_new_store_is_not_written_elsewhere(clipbert: Clipbert, tmp_path: Path
 
 
 def test_outputs_replace_a_link(clipbert: Clipbert, trained_run: Path, tmp_path: Path, outside: Path) -> None:
-    (tmp_path / "curves.png").symlink_to(outside / "file")
-    done = clipbert("runs", "plot", trained_run, "-o", tmp_path / "curves.png", "--overwrite")
+    (tmp_path / "page.html").symlink_to(outside / "file")
+    done = clipbert("report", "--run", trained_run, "-o", tmp_path / "page.html", "--overwrite")
     assert done.returncode == 0, done.stderr
-    assert not (tmp_path / "curves.png").is_symlink()
+    assert not (tmp_path / "page.html").is_symlink()
     assert untouched(outside)
 
 

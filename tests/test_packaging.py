@@ -90,7 +90,6 @@ def test_the_wheel_says_what_it_is(unpacked):
         "wandb",
         "mlflow",
         "trackers",
-        "plot",
         "heif",
         "dev",
     }
@@ -106,7 +105,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(unpacked):
 def test_the_constraints_pin_every_requirement():
     project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
     optional = project["optional-dependencies"]
-    extras = [name for extra in ("tensorboard", "wandb", "mlflow", "plot", "dev") for name in optional[extra]]
+    extras = [name for extra in ("tensorboard", "wandb", "mlflow", "dev") for name in optional[extra]]
     wanted = {requirement.partition(">=")[0].lower() for requirement in (*project["dependencies"], *extras)}
     lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
     pins = dict(line.lower().split("==") for line in lines if not line.startswith("#"))

@@ -11,7 +11,7 @@ import typer
 
 from clipbert_cli.commands import options
 from clipbert_cli.commands.checks import refuse_absent_data
-from clipbert_cli.commands.profile import measure, silence_tracer
+from clipbert_cli.commands.profile import measure
 from clipbert_cli.commands.terminal import doing, note, print_json, print_result, show_logs, warn
 from clipbert_cli.commands.typed_line import typed_line
 from clipbert_cli.errors import UsageError
@@ -56,8 +56,8 @@ def finetune(
         int | None,
         options.number(
             "--profile",
-            "Measure the phases of N training steps and trace a few, write the result to the run folder's name with "
-            "-profile, and keep no model.",
+            "Measure the phases of N training steps and keep no model. The result is a file beside the run folder, "
+            "which ends with -profile.json.",
             most=100_000,
         ),
     ] = None,
@@ -88,8 +88,6 @@ def finetune(
     _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
     if options.launched(context, processes):
         return
-    if profile:
-        silence_tracer()
 
     from clipbert_cli.runtime.interrupts import check_requeue, was_requeued
 
@@ -118,12 +116,12 @@ def finetune(
 
     with doing("loading torch"):
         from clipbert_cli.train.plan import describe_training, training_facts
-        from clipbert_cli.train.setup import prepare_training
+        from clipbert_cli.train.training import Training
 
     with options.started(device) as world:
         must_be_new = not (profile or dry_run)
         with doing(f"loading the data and the model of {loaded.name}"):
-            training = prepare_training(loaded, folder, world=world, resume=resume, must_be_new=must_be_new)
+            training = Training(loaded, folder, world=world, resume=resume, must_be_new=must_be_new)
         note(*describe_training(training))
         if training.is_finished:
             note(f"{folder} is finished: all {training.plan.total_steps:,} of its steps were done before")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,25 +12,20 @@ if TYPE_CHECKING:
 
 
 def measure(training: Training, steps: int, *, as_json: bool) -> None:
-    """Profile a training: print a table to stderr, and to stdout the profile's folder or everything as JSON."""
+    """Profile a training: print a table to stderr, and to stdout the profile's file or everything as JSON."""
     from clipbert_cli.commands.progress import TrainingProgress
-    from clipbert_cli.profile.profiler import Profiling
+    from clipbert_cli.profile.profiler import Profiler
 
-    profiling = Profiling(training, steps)
-    note(*profiling.describe().splitlines())
-    with TrainingProgress(profiling.total_steps, metric=training.best.metric_name) as progress:
-        result = profiling.run([progress])
-    for line in [*phase_table(result), *summary(result)]:
-        note(line)
+    profiler = Profiler(training, steps)
+    note(profiler.describe())
+    with TrainingProgress(profiler.last_step, metric=training.best.metric_name) as progress:
+        result = profiler.run([progress])
+    note(*phase_table(result), *summary(result))
+    profiler.write(result)
     if as_json:
-        print_json(result)
+        print_json({"profile": str(profiler.file), **result})
     else:
-        print_result(str(profiling.folder))
-
-
-def silence_tracer() -> None:
-    """Keep torch's tracer from printing its start and stop. This must run before torch is imported."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "6")
+        print_result(str(profiler.file))
 
 
 def phase_table(result: Mapping[str, Any]) -> list[str]:

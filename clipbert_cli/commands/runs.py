@@ -1,4 +1,4 @@
-"""`clipbert runs`: list runs, draw their training curves, export and share trained models."""
+"""`clipbert runs`: list runs, export and share trained models."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.output import refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, print_json, print_result, print_table, warn_of_each
-from clipbert_cli.errors import RunError, UnreadableError, UsageError
+from clipbert_cli.errors import UsageError
 from clipbert_cli.path_kinds import A_FOLDER, look_at, unlike
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import RunSummary, find_runs
 
-runs_app = typer.Typer(no_args_is_help=True, help="List runs, draw their training curves, export trained models.")
+runs_app = typer.Typer(no_args_is_help=True, help="List runs, export and share trained models.")
 
 RunArgument = Annotated[Path, options.argument("RUN", "Folder of a run that clipbert finetune made.")]
 
@@ -57,43 +56,6 @@ def _row(run: RunSummary) -> tuple[str, str, str, str]:
     scored = run.best is not None
     best = f"{(run.metric or '').removeprefix('-')} {run.best:.2f} at step {run.best_step}" if scored else "-"
     return run.run, run.state, step, best
-
-
-@runs_app.command("plot")
-def plot(
-    runs: Annotated[list[Path], options.argument("RUN", "Folders of runs; several are compared.")],
-    output: Annotated[Path | None, options.output("PNG to write. The default for one run is RUN/curves.png.")] = None,
-    overwrite: options.Overwrite = False,
-) -> None:
-    """Draw the training curves of runs as a PNG.
-
-    The picture has losses, validation scores, learning rates and gradient norm over the steps, and several runs in one
-    panel. A run whose records cannot be read is named and left out, and the exit code is 1.
-
-    Example: clipbert runs plot runs/msrvtt_qa runs/mine -o curves.png
-    """
-    from clipbert_cli.runs.curves import plot_runs
-
-    if output is None and len(runs) > 1:
-        raise UsageError("--output is missing, which several runs need", hint="name the picture: -o curves.png")
-    target = output or runs[0] / "curves.png"
-    refuse_other_ending(str(target), [".png"], what="the picture")
-    folders = [RunFolder.existing(run) for run in runs]
-    records, damaged = {}, []
-    with writing(str(target), overwrite=overwrite, mode="wb") as stream:
-        for folder in folders:
-            try:
-                records[str(folder.path)] = list(folder.records())
-            except (UnreadableError, OSError) as exc:
-                damaged.append((str(folder.path), str(exc)))
-        warn_of_each("damaged", damaged)
-        if not records:
-            raise RunError(f"{', '.join(map(str, runs))}: no run can be read", hint="name other runs")
-        plot_runs(records, stream)
-    if str(target) != "-":
-        print_result(str(target))
-    if damaged:
-        raise typer.Exit(1)
 
 
 @runs_app.command("export")

@@ -2,19 +2,17 @@
 
     {"format": "clipbert", "format_version": 1, "model": {...}, "head": {...}, "vision": {...}, "vocabulary": "..."}
 
-`model` is the recipe's `model` section without the places of weights, `head` the fields of `HeadSpec`, `vision` the
-values of `VisionModel` if the visual encoder is one of Hugging Face's, else null, and `vocabulary` the digest of the
+`model` is the recipe's `model` section without the places of weights, `head` the fields of `HeadSpec`, `vision` those
+of `VisionModel` if the visual encoder is one of Hugging Face's, else null, and `vocabulary` the digest of the
 tokenizer's vocabulary, null if it is not known.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.heads import HeadSpec
@@ -25,25 +23,20 @@ from clipbert_cli.recipe.schema import ModelConfig
 FORMAT, FORMAT_VERSION = "clipbert", 1
 
 
-class Description(NamedTuple):
-    """The arguments of `ClipBert`; `vision` is None if the visual encoder is a ResNet."""
+class Description(BaseModel):
+    """The content of `config.json`; `vision` is None if the visual encoder is a ResNet."""
 
-    config: ModelConfig
+    format: Literal["clipbert"] = "clipbert"
+    format_version: int = FORMAT_VERSION
+    model: ModelConfig
     head: HeadSpec
     vision: VisionModel | None
-    vocabulary: str | None
+    vocabulary: str | None = None
 
     def to_json(self) -> str:
-        """Return the content of `config.json`."""
-        description = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "model": self.config.model_dump(mode="json", exclude={"weights": True, "visual": {"weights"}}),
-            "head": dataclasses.asdict(self.head),
-            "vision": self.vision.values() if self.vision else None,
-            "vocabulary": self.vocabulary,
-        }
-        return json.dumps(description, ensure_ascii=False, indent=2) + "\n"
+        """Return the content of `config.json`, without the places of weights."""
+        places: Any = {"model": {"weights": True, "visual": {"weights": True}}, "vision": {"source": True}}
+        return self.model_dump_json(indent=2, exclude=places) + "\n"
 
 
 def read_description(folder: Path) -> Description:
@@ -53,28 +46,28 @@ def read_description(folder: Path) -> Description:
         WeightsError: the file is missing, is not this project's, or has another version of the format.
     """
     path = folder / CONFIG_FILE
-    description = read_object(path)
-    if description is None:
+    values = read_object(path)
+    if values is None:
         raise WeightsError(
             f"{path}: not found; a model folder holds {CONFIG_FILE} and {WEIGHTS_FILE}",
             hint="name the folder that save_pretrained or a run's checkpoint wrote",
         )
-    if (found := description.get("format")) != FORMAT:
+    if (found := values.get("format")) != FORMAT:
         raise WeightsError(f"{path}: format is {found!r}, expected {FORMAT!r}: this is not a model of this project")
-    if description.get("format_version") != FORMAT_VERSION:
+    if values.get("format_version") != FORMAT_VERSION:
         raise WeightsError(
-            f"{path}: format_version is {description.get('format_version')!r}, this release reads {FORMAT_VERSION}",
+            f"{path}: format_version is {values.get('format_version')!r}, this release reads {FORMAT_VERSION}",
             hint="install the release of clipbert that wrote it",
         )
+    if isinstance(values.get("vision"), dict):
+        values["vision"]["source"] = path
     try:
-        config, head = ModelConfig.model_validate(description["model"]), HeadSpec.of(description["head"])
-        vision = None if config.visual.kind == "resnet" else VisionModel.from_values(description["vision"], path)
-        vocabulary = description.get("vocabulary")
-        if not isinstance(vocabulary, str | None):
-            raise ValueError(f"vocabulary is {vocabulary!r}, but must be text or null")
-        return Description(config, head, vision, vocabulary)
-    except (KeyError, TypeError, ValidationError, ValueError) as error:
+        described = Description.model_validate(values)
+    except ValidationError as error:
         raise WeightsError(f"{path}: does not describe a model: {error}") from error
+    if (described.model.visual.kind == "hf") != (described.vision is not None):
+        raise WeightsError(f"{path}: does not describe a model: vision must be given for the visual encoder of kind hf")
+    return described
 
 
 def is_saved_model(folder: Path) -> bool:

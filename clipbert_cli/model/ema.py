@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,13 +60,7 @@ class WeightAverage:
         Raises:
             WeightsError: the file is not of this model.
         """
-        loaded = read_average(path)
-        shapes = {name: value.shape for name, value in zip(self._names, self._average.shadow_params, strict=True)}
-        if {name: value.shape for name, value in loaded.items()} != shapes:
-            raise WeightsError(f"{path}: not the averaged weights of this model: names or shapes differ")
-        with torch.no_grad():
-            for name, value in zip(self._names, self._average.shadow_params, strict=True):
-                value.copy_(loaded[name])
+        take_average(dict(zip(self._names, self._average.shadow_params, strict=True)), path)
         self._average.num_updates = state["num_updates"]
 
 
@@ -75,26 +69,16 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def read_average(path: Path) -> dict[str, torch.Tensor]:
-    """Return averaged weights by name.
-
-    Raises:
-        WeightsError: no such file, it is damaged, or it has values that are no numbers.
-    """
-    weights = read_safetensors(path)
-    check_finite(weights, path)
-    return weights
-
-
 @torch.no_grad()
-def take_average(model: nn.Module, path: Path) -> None:
-    """Put averaged weights into a model.
+def take_average(weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Put the averaged weights in a file into those of a model, by name.
 
     Raises:
-        WeightsError: the file is missing, damaged or of another model.
+        WeightsError: the file is missing, damaged or of another model, or has values that are no numbers.
     """
-    parameters = dict(model.named_parameters())
-    for name, value in read_average(path).items():
-        if name not in parameters or parameters[name].shape != value.shape:
-            raise WeightsError(f"{path}: {name} {tuple(value.shape)} is no parameter of this model")
-        parameters[name].copy_(value)
+    average = read_safetensors(path)
+    check_finite(average, path)
+    for name, value in average.items():
+        if name not in weights or weights[name].shape != value.shape:
+            raise WeightsError(f"{path}: {name} {tuple(value.shape)} is no trained parameter of this model")
+        weights[name].copy_(value)

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from clipbert_cli.errors import RecipeError
-from clipbert_cli.recipe.schema import ModelConfig
 
 if TYPE_CHECKING:
     from torch import nn
@@ -17,28 +16,8 @@ Parts = Mapping[str, Sequence["nn.Module"]]
 `transformer.1` and so on; a range such as `transformer.0-5` selects several of them."""
 
 
-MOST_LAYERS = 1000
-"""The number of layers that is assumed where only files of weights know it."""
-
-
-def part_names(config: ModelConfig) -> list[str]:
-    """Return the names of the parts of a model that is not built yet; its files may say that it has fewer layers."""
-    layers, visual = _transformer_layers(config), config.visual
-    kinds = {"resnet": ("stem", "grid"), "hf": ("stem", "backbone", "norm", "projection")}
-    blocks = len(visual.depths) if visual.kind == "resnet" else MOST_LAYERS
-    return [
-        *("visual", *(f"visual.{name}" for name in (*kinds[visual.kind], *range(blocks)))),
-        *("transformer", "transformer.embeddings", *(f"transformer.{number}" for number in range(layers))),
-        "head",
-    ]
-
-
-def _transformer_layers(config: ModelConfig) -> int:
-    if config.bert.num_hidden_layers is not None:
-        return config.bert.num_hidden_layers
-    start = config.weights
-    # A file of the original's is as large as BERT-base; a folder may be of any size.
-    return 12 if start.bert is None and (start.checkpoint or ".pt").endswith(".pt") else MOST_LAYERS
+PART = re.compile(r"head|(visual|transformer)(\.(\d+(-\d+)?|embeddings|stem|grid|backbone|norm|projection))?")
+"""A part that some model has, or a range of numbered parts."""
 
 
 def freeze(model: nn.Module, parts: Parts, names: Sequence[str]) -> None:
@@ -90,7 +69,6 @@ def _listed(parts: Collection[str]) -> str:
     for name in parts:
         prefix, _, leaf = name.rpartition(".")
         if leaf.isdigit() and last[prefix] != "0":
-            is_open = int(last[prefix]) == MOST_LAYERS - 1
-            name = f"{prefix}.0 and so on" if is_open else f"{prefix}.0-{last[prefix]}"
+            name = f"{prefix}.0-{last[prefix]}"
         names.append(name)
     return ", ".join(dict.fromkeys(names))

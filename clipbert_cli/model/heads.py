@@ -6,9 +6,9 @@ W vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ class HeadSpec:
         answers: the answers of the first outputs, in order; None if the task has no vocabulary of answers.
 
     Raises:
-        ValueError: no such kind, an impossible number of outputs, or answers that do not fit them.
+        ValueError: an impossible number of outputs, or answers that do not fit them.
     """
 
     kind: Literal["classifier", "pretraining"]
@@ -39,25 +39,7 @@ class HeadSpec:
     task: str | None = None
     answers: tuple[str, ...] | None = None
 
-    @classmethod
-    def of(cls, values: Mapping[str, Any]) -> HeadSpec:
-        """Return the head with these values, as `dataclasses.asdict` and JSON give them.
-
-        Raises:
-            TypeError, ValueError: they describe no head.
-        """
-        answers, task = values.get("answers"), values.get("task")
-        if answers is not None and (
-            not isinstance(answers, list) or any(not isinstance(answer, str) for answer in answers)
-        ):
-            raise ValueError("head.answers must be a list of texts, or null")
-        if type(values.get("num_outputs")) is not int or not isinstance(task, str | None):
-            raise ValueError("head.num_outputs must be a whole number, and head.task text or null")
-        return cls(**{**values, "answers": None if answers is None else tuple(answers)})
-
     def __post_init__(self) -> None:
-        if self.kind not in HEADS:
-            raise ValueError(f"head.kind is {self.kind!r}: it must be one of {', '.join(HEADS)}")
         if self.num_outputs < 1:
             raise ValueError(f"head.num_outputs is {self.num_outputs}: it must be at least 1")
         if self.kind == "pretraining" and self.num_outputs != 2:

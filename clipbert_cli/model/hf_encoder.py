@@ -12,7 +12,7 @@ norms that no published weights have. This is the only module that imports trans
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,15 +56,18 @@ class HuggingFaceEncoder(VisualEncoder):
         self.family = vision.family
         self.grid_stride = config.grid_stride
         pixels = chosen_pixels(config, vision)
-        self.bgr = pixels.bgr
         self.has_own_pixels = pixels == vision.pixels
         self.register_buffer("pixel_mean", torch.tensor(pixels.mean), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixels.std), persistent=False)
-        with wrong_configurations(vision):
+        try:
             # Tensors on this device have shapes and no numbers, so that impossible sizes cost neither memory nor time.
             self._set_backbone(build_backbone(vision, device="meta"))
             self._try_a_frame()
             self._set_backbone(build_backbone(vision))
+        # Sizes that do not fit each other, and values of another type, fail wherever they are used first.
+        except Exception as error:
+            reason, kind = " ".join(str(error).split()), vision.config["model_type"]
+            raise wrong_file(vision.source, f"transformers cannot build a {kind} of it: {reason}") from error
         own = {name: value for name, value in self.backbone.config.to_dict().items() if name not in NOT_SAVED}
         self.vision = VisionModel(own, pixels)
         self.projection = nn.Linear(self.channels, width)
@@ -115,8 +118,8 @@ class HuggingFaceEncoder(VisualEncoder):
         return output.permute(0, 2, 3, 1)  # (M, h, w, C)
 
     def pixels(self, frames: Tensor) -> Tensor:
-        """Return frames (M, 3, H, W) in the model's order of channels, normalised."""
-        return normalise(frames.flip(1) if self.bgr else frames, self.pixel_mean, self.pixel_std, unit_range=True)
+        """Return normalised frames (M, 3, H, W)."""
+        return normalise(frames, self.pixel_mean, self.pixel_std, unit_range=True)
 
     def inputs(self, pixels: Tensor) -> dict[str, Any]:
         """Return the arguments of the model for normalised frames (M, 3, H, W)."""
@@ -194,23 +197,21 @@ def average_cells(grid: Tensor, stride: int) -> Tensor:
 
 
 def chosen_pixels(config: VisualConfig, vision: VisionModel) -> PixelStatistics:
-    """Return the pixel statistics of the recipe, of 0..255 and RGB, where it has any, else the model's own.
+    """Return the pixel statistics of the recipe, of 0..255 or 0..1, where it has any, else the model's own.
 
     Raises:
         WeightsError: neither has any.
     """
-    own = vision.pixels
     if config.pixel_mean is not None and config.pixel_std is not None:
         scale = 1 if max(config.pixel_mean) <= 1 else 255
-        bgr = own is not None and own.bgr
-        mean, std = (tuple(each / scale for each in three) for three in (config.pixel_mean, config.pixel_std))
-        return PixelStatistics(mean[::-1], std[::-1], bgr) if bgr else PixelStatistics(mean, std)
-    if own is None:
+        mean, std = ([each / scale for each in three] for three in (config.pixel_mean, config.pixel_std))
+        return PixelStatistics((mean[0], mean[1], mean[2]), (std[0], std[1], std[2]))
+    if vision.pixels is None:
         raise WeightsError(
             f"{vision.source}: beside it is no {' or '.join(PREPROCESSOR_FILES)}, which say how pixels are normalised",
             hint="download the whole folder of the model, or set model.visual.pixel_mean and pixel_std",
         )
-    return own
+    return vision.pixels
 
 
 def build_backbone(vision: VisionModel, *, device: str = "cpu") -> Any:
@@ -222,47 +223,6 @@ def build_backbone(vision: VisionModel, *, device: str = "cpu") -> Any:
     check_heads(config.to_dict())
     with quiet_transformers(), torch.device(device):
         return AutoModel.from_config(config, **vision.family.options).float()
-
-
-@contextmanager
-def wrong_configurations(vision: VisionModel) -> Iterator[None]:
-    """Turn an error of transformers about a configuration into ours.
-
-    Raises:
-        WeightsError: transformers cannot build such a model, or the model cannot encode frames.
-    """
-    from huggingface_hub.errors import StrictDataclassError
-
-    # Sizes that do not fit each other, and values of another type, fail wherever they are used first.
-    failures = (StrictDataclassError, ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
-    try:
-        yield
-    except failures as error:
-        reason = " ".join(str(error).split())
-        kind = vision.config["model_type"]
-        raise wrong_file(vision.source, f"transformers cannot build a {kind} of it: {reason}") from error
-
-
-def fitted(
-    encoder: HuggingFaceEncoder, tensors: Mapping[str, Tensor]
-) -> tuple[Mapping[str, Tensor], Mapping[str, Any]]:
-    """Return the values that `tensors` give the encoder's model, by the model's names, and what does not fit.
-
-    transformers renames and converts the entries of older releases. What does not fit is in `missing_keys` by names in
-    the model, in `unexpected_keys` by names in the file, and in `mismatched_keys`, (name, shape found, shape expected).
-    """
-    backbone = encoder.backbone
-    with quiet_transformers():
-        loaded, info = type(backbone).from_pretrained(
-            None,
-            config=backbone.config,
-            state_dict=dict(tensors),
-            dtype=torch.float32,
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            **encoder.family.options,
-        )
-    return loaded.state_dict(), info
 
 
 @contextmanager

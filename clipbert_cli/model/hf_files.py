@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeGuard
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, check_values, read_object, wrong_file
-from clipbert_cli.recipe.schema import AtMost, Count, Depth, NotNegative, Positive, ShareBelow1, Width
+from clipbert_cli.recipe.schema import AtMost, Count, Depth, NotNegative, Positive, ShareBelow1, Three, Width
 
 
 @dataclass(frozen=True)
@@ -97,27 +97,28 @@ transformers accepts most numbers. A wrong one would fail in the first forward p
 PREPROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 """The file of an image processor, and that of a processor for images and texts, which may hold an image processor."""
 
-FULL_WHITE = 255
+Channels = tuple[float, float, float]
+"""A number for red, green and blue."""
 
-FLIPS = "do_flip_channel_order"
-"""Setting of an image processor that turns RGB into BGR."""
+PROCESSOR: dict[str, Any] = {
+    **dict.fromkeys(("do_normalize", "do_rescale"), bool),
+    "do_flip_channel_order": Literal[False],
+    "rescale_factor": Positive,
+    **dict.fromkeys(("image_mean", "image_std"), Annotated[list[float], Three]),
+}
+"""Settings of an image processor -> their type. No supported family has its channels in another order."""
 
 
 @dataclass(frozen=True)
 class PixelStatistics:
     """The normalisation of a model's pixels: (x / 255 - mean) / std, for each channel.
 
-    Attributes:
-        mean: three values, in the model's order of channels like `std`.
-        bgr: whether the model's channels are blue, green, red.
-
     Raises:
         ValueError: normalised pixels would be infinite.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    bgr: bool = False
+    mean: Channels
+    std: Channels
 
     def __post_init__(self) -> None:
         if not all(map(math.isfinite, (*self.mean, *self.std))) or min(self.std) <= 0:
@@ -137,7 +138,7 @@ class VisionModel:
         source: the file of the configuration, for messages.
 
     Raises:
-        ValueError: a number of the configuration is impossible.
+        ValueError: the family is not supported, or a number of the configuration is impossible.
     """
 
     config: Mapping[str, Any]
@@ -145,29 +146,13 @@ class VisionModel:
     source: Path = Path(CONFIG_FILE)
 
     def __post_init__(self) -> None:
+        if str(self.config.get("model_type")) not in FAMILIES:
+            raise ValueError(f"model_type is {self.config.get('model_type')!r}, expected a supported vision model")
         check_values(self.config, NUMBERS)
 
     @property
     def family(self) -> Family:
         return FAMILIES[self.config["model_type"]]
-
-    def values(self) -> dict[str, Any]:
-        """Return plain values, from which `from_values` makes an equal object."""
-        return {"config": dict(self.config), "pixels": None if self.pixels is None else asdict(self.pixels)}
-
-    @classmethod
-    def from_values(cls, values: Mapping[str, Any], source: Path = Path(CONFIG_FILE)) -> VisionModel:
-        """Return the model that `values` in the file `source` describe.
-
-        Raises:
-            KeyError, TypeError: these are no such values.
-            ValueError: the family is not supported, or a number is impossible.
-        """
-        pixels = values["pixels"]
-        if pixels is not None:
-            mean, std = three_numbers("mean", pixels["mean"]), three_numbers("std", pixels["std"])
-            pixels = PixelStatistics(mean, std, is_set(pixels, "bgr", default=False))
-        return cls(vision_part(dict(values["config"])), pixels, source)
 
 
 def read_vision_model(folder: Path) -> VisionModel:
@@ -254,45 +239,14 @@ def pixel_statistics(path: Path, values: Mapping[str, Any]) -> PixelStatistics:
     # transformers writes null for a setting that it leaves to the default of the processor's class.
     given = {name: value for name, value in values.items() if value is not None}
     try:
-        normalises, rescales, flips = (
-            is_set(given, name, default=default)
-            for name, default in (("do_normalize", True), ("do_rescale", True), (FLIPS, False))
-        )
+        check_values(given, PROCESSOR)
         # A processor multiplies pixels by a factor and then normalises them.
-        factor = given.get("rescale_factor", 1 / FULL_WHITE) if rescales else 1
-        if not is_number(factor) or factor <= 0:
-            raise ValueError(f"rescale_factor is {factor!r}, expected a number greater than 0")
-        mean = three_numbers("image_mean", given.get("image_mean") if normalises else [0, 0, 0])
-        std = three_numbers("image_std", given.get("image_std") if normalises else [1, 1, 1])
-        white = FULL_WHITE * factor
-        return PixelStatistics(tuple(each / white for each in mean), tuple(each / white for each in std), flips)
+        white = 255 * given.get("rescale_factor", 1 / 255) if given.get("do_rescale", True) else 255
+        mean, std = [0, 0, 0], [1, 1, 1]
+        if given.get("do_normalize", True):
+            mean, std = given["image_mean"], given["image_std"]
+        return PixelStatistics(*(tuple(each / white for each in three) for three in (mean, std)))  # type: ignore[arg-type]
+    except KeyError as error:
+        raise wrong_file(path, f"{error} is missing") from error
     except ValueError as error:
         raise wrong_file(path, error) from error
-
-
-def is_set(values: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    """Return a setting that is on or off.
-
-    Raises:
-        ValueError: it has another value.
-    """
-    value = values.get(name, default)
-    if not isinstance(value, bool):
-        raise ValueError(f"{name} is {value!r}, expected true or false")
-    return value
-
-
-def three_numbers(name: str, value: object) -> tuple[float, ...]:
-    """Return a value of mean or deviation for each channel.
-
-    Raises:
-        ValueError: they are not three numbers.
-    """
-    if not isinstance(value, list | tuple) or len(value) != 3 or not all(is_number(each) for each in value):
-        raise ValueError(f"{name} is {value!r}, expected three numbers, one per channel")
-    return tuple(value)
-
-
-def is_number(value: object) -> TypeGuard[float]:
-    """Return whether a value of a JSON file is a number, which a truth value is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -19,11 +19,18 @@ from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
 from clipbert_cli.model.hf_files import VisionModel, read_vision_model
 from clipbert_cli.model.transformer import split_projections
-from clipbert_cli.model.weights.formats import original
+from clipbert_cli.model.weights.formats import ORIGINAL
 from clipbert_cli.model.weights.head_rows import HeadRows
 from clipbert_cli.model.weights.transfer import LoadReport, Part, expect_format, explain, load_weights, match
 from clipbert_cli.model.weights.vision import load_vision_model
-from clipbert_cli.model.weights.weight_files import CONFIG_FILE, WEIGHTS_FILE, check_finite, read_weights
+from clipbert_cli.model.weights.weight_files import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    WeightFile,
+    as_tensors,
+    check_finite,
+    read_torch,
+)
 from clipbert_cli.recipe.schema import ModelConfig
 
 
@@ -37,7 +44,7 @@ def save_pretrained(model: ClipBert, folder: str | Path) -> None:
     folder = Path(folder)
     encoder = model.visual_encoder
     vision = encoder.vision if isinstance(encoder, HuggingFaceEncoder) else None
-    description = Description(model.config, model.head_spec, vision, model.vocabulary)
+    description = Description(model=model.config, head=model.head_spec, vision=vision, vocabulary=model.vocabulary)
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +63,8 @@ def from_pretrained(folder: str | Path) -> ClipBert:
         WeightsError: no such folder, or its files are not this project's or do not fit each other.
     """
     folder = Path(folder)
-    model = ClipBert(*read_description(folder))
+    saved = read_description(folder)
+    model = ClipBert(saved.model, saved.head, saved.vision, saved.vocabulary)
     load_weights(model, folder, parts="all", allow_new_head=False)
     return model.eval()
 
@@ -83,7 +91,7 @@ def plan_model(
     saved = read_description(saved_in) if saved_in else None
     found: Mapping[str, Any] = {}
     if saved:
-        found = {name: getattr(saved.config.bert, name) for name in FROM_FILE}
+        found = {name: getattr(saved.model.bert, name) for name in FROM_FILE}
     elif "bert" in files:
         found = read_bert_sizes(files["bert"])
     bert = filled(config.bert, found, source=(saved_in or files.get("bert", Path())) / CONFIG_FILE)
@@ -121,9 +129,9 @@ def check_original(path: Path) -> None:
     Raises:
         WeightsError: the file cannot be read, or it is another model, or has other values than numbers.
     """
-    file = read_weights(path, suffix=".pt")
+    file = WeightFile(path, as_tensors(path, read_torch(path)))
     form = expect_format(file, "all")
-    if form.rename is not original:
+    if form is not ORIGINAL:
         raise WeightsError(f"{path}: this is a {form.name}")
     head = HeadSpec("pretraining", 2)
     # The shapes alone are needed: on the meta device, the model has no memory.

@@ -218,7 +218,7 @@ class VisualConfig(Section):
     weights: str | None = setting(
         None,
         NEVER,
-        "Pretrained weights. `resnet`: a file of detectron2 (.pkl, .pth) or grid-feats-vqa (.pth); null starts at "
+        "Pretrained weights. `resnet`: a file of grid-feats-vqa or of detectron2 (.pth); null starts at "
         "random. `hf`: a model's folder, or hf:ORG/NAME[@REVISION] on the Hugging Face Hub, from which its sizes come "
         "too. A relative path starts at data.root.",
     )

@@ -13,11 +13,11 @@ from clipbert_cli.infer.made_by import MadeBy, belonging_to
 from clipbert_cli.infer.score import Joined, join
 from clipbert_cli.report import predictions
 from clipbert_cli.report.charts import Chart, Series, line_chart
+from clipbert_cli.report.curves import Panel, Records, panels
 from clipbert_cli.report.data_page import described
 from clipbert_cli.report.page import write_page
 from clipbert_cli.report.thumbnails import Thumbnails
 from clipbert_cli.runs.baseline import sentences
-from clipbert_cli.runs.curves import Panel, Records, panels
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import DAMAGED, stated_devices, stated_versions, summarise
 from clipbert_cli.splits import open_split_media, read_split

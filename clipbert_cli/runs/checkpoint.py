@@ -74,7 +74,7 @@ def damage(folder: Path) -> str | None:
         files = read_state(folder).get("files")
     except UnreadableError as exc:
         return str(exc)
-    if not isinstance(files, dict) or not files or not all(map(_states_content, files.values())):
+    if not isinstance(files, dict) or not files:
         return f"{STATE_FILE} lists no files"
     changes = (change(folder / name, stated) for name, stated in files.items())
     return next((each for each in changes if each is not None), None)
@@ -90,7 +90,7 @@ def change(file: Path, stated: Any) -> str | None:
 
     Only a file of the right size is read.
     """
-    if not _states_content(stated):
+    if not isinstance(stated, dict) or not stated.keys() >= {"bytes", "crc32"}:
         return f"the size and the CRC-32 of {file.name} are not stated"
     try:
         if not file.is_file():
@@ -102,10 +102,6 @@ def change(file: Path, stated: Any) -> str | None:
     except (OSError, ValueError) as exc:
         return f"{file.name} cannot be read: {exc}"
     return None
-
-
-def _states_content(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() >= {"bytes", "crc32"}
 
 
 def mark_best(checkpoints: Path, *, step: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.errors import OutputError, UnreadableError
+from clipbert_cli.errors import OutputError
 from clipbert_cli.files import atomic_folder, make_parents
 from clipbert_cli.hub import is_hub_name
 from clipbert_cli.model.clipbert import ClipBert
@@ -16,16 +16,9 @@ from clipbert_cli.model.ema import take_average
 from clipbert_cli.model.pretrained import from_pretrained, save_pretrained
 from clipbert_cli.recipe.load import dump_recipe, load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.runs.baseline import listed_scores
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import stated_devices, stated_versions, summarise
-from clipbert_cli.system_errors import unwritable
 from clipbert_cli.task.registry import task_class
-
-CARD = "README.md"
-
-ENCODERS = {"resnet": "ResNet with ClipBERT's grid layer", "hf": "a vision model of transformers, see config.json"}
-"""Kind of a visual encoder whose weights are not on the Hub -> its description."""
 
 
 def load_model(folder: RunFolder, *, checkpoint: str, weights: str) -> ClipBert:
@@ -43,12 +36,17 @@ def load_model(folder: RunFolder, *, checkpoint: str, weights: str) -> ClipBert:
     average = folder.average(place, weights)
     model = from_pretrained(place)
     if average:
-        take_average(model, average)
+        take_average(dict(model.named_parameters()), average)
     return model
 
 
-def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -> None:
+def export_run(
+    folder: RunFolder, out: Path, *, checkpoint: str, weights: str, texts: Mapping[str, str] | None = None
+) -> None:
     """Write weights, configuration, vocabulary and answers into a new folder, complete or not at all.
+
+    Args:
+        texts: names and contents of further files, or of those of the run that have another content.
 
     Raises:
         OutputError: `out` exists.
@@ -63,25 +61,20 @@ def export_run(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -
         for file in (folder.vocabulary, folder.tokenizer_settings, folder.answers, folder.recipe):
             if file.exists():
                 shutil.copyfile(file, unfinished / file.name)
+        for name, text in (texts or {}).items():
+            (unfinished / name).write_text(text, encoding="utf-8")
 
 
 def write_shared(folder: RunFolder, out: Path, *, checkpoint: str, weights: str) -> None:
     """Write a run's model and its card into a new folder; `--run OUT` answers with it.
 
     Raises:
-        OutputError: `out` exists, or the folder cannot be written.
+        OutputError: `out` exists.
         ClipbertError: see `load_model` and `summarise`.
     """
-    # The card is made first: files that it cannot be made from leave no folder without one.
     recipe = without_paths(load_recipe(folder.recipe))
-    card = model_card(folder, recipe)
-    export_run(folder, out, checkpoint=checkpoint, weights=weights)
-    try:
-        (out / folder.recipe.name).write_text(dump_recipe(recipe), encoding="utf-8")
-        (out / CARD).write_text(card, encoding="utf-8")
-    except OSError as error:
-        shutil.rmtree(out, ignore_errors=True)
-        raise unwritable(out, error) from error
+    texts = {folder.recipe.name: dump_recipe(recipe), "README.md": model_card(folder, recipe)}
+    export_run(folder, out, checkpoint=checkpoint, weights=weights, texts=texts)
 
 
 def without_paths(recipe: Recipe) -> Recipe:
@@ -113,9 +106,10 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         (each for each in reversed(folder.validations()) if each.get("step") == summary.best_step), {}
     )
     scores = {name: value for name, value in best.items() if isinstance(value, float)}
+    # Of the last start. Its host names and paths stay here.
+    start = folder.last_start()
     task, data, model, train = task_class(recipe.task), recipe.data, recipe.model, recipe.train
     visual_rate = train.visual_learning_rate or train.learning_rate
-    encoder = model.visual.weights or ENCODERS[model.visual.kind]
     lines = [
         "---",
         *([f"license: {recipe.license}"] if recipe.license else []),
@@ -128,7 +122,7 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         "",
         f"A ClipBERT model for the task `{recipe.task}`, trained with `clipbert`. `recipe.yaml` has all settings.",
         "",
-        f"* visual encoder: {encoder}",
+        f"* visual encoder: {model.visual.weights or model.visual.kind}",
         f"* text: {model.weights.bert or model.weights.checkpoint or 'see config.json'}",
         f"* training clips: {data.num_clips} of {data.num_frames} frames, {data.frame_size} pixels",
         f"* learning rate: {train.learning_rate:g}; of the visual encoder: {visual_rate:g}",
@@ -140,10 +134,10 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         *(["| metric | value |", "|---|---|"] if scores else ["The run was not validated."]),
         *(f"| {name} | {value:.2f} |" for name, value in scores.items()),
         "",
-        *_published(recipe),
         "## Versions",
         "",
-        *(f"* {name} {version}" for name, version in _versions(folder).items()),
+        *(f"* {name} {version}" for name, version in stated_versions(start).items()),
+        f"* device {', '.join(sorted(set(stated_devices(start)))) or 'not known'}",
         "",
         "## Use",
         "",
@@ -153,27 +147,3 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         "```",
     ]
     return "\n".join(lines) + "\n"
-
-
-def _published(recipe: Recipe) -> list[str]:
-    if not recipe.published:
-        return []
-    scores = [f"* {split}: {listed_scores(stated)}" for split, stated in recipe.published.items()]
-    return [
-        "## Published scores",
-        "",
-        "The recipe states these for its splits. This model did not make them.",
-        "",
-        *scores,
-        "",
-    ]
-
-
-def _versions(folder: RunFolder) -> dict[str, str]:
-    """Return the versions of the last start; host names and paths stay here."""
-    try:
-        last = folder.last_start()
-    except UnreadableError:
-        return {}
-    devices = sorted(set(stated_devices(last)))
-    return stated_versions(last) | ({"device": ", ".join(devices)} if devices else {})

@@ -20,7 +20,7 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,7 +42,6 @@ from clipbert_cli.printable import listed
 from clipbert_cli.runs.checkpoint import (
     AVERAGE_FILE,
     damage,
-    read_state,
     saved_steps,
     step_folder,
 )
@@ -203,18 +202,13 @@ class RunFolder:
         """
         from clipbert_cli.recipe.schema import Tracker
 
-        for folder in (self.checkpoints, *map(self.tracker, get_args(Tracker))):
+        for folder in (self.checkpoints, *(self.path / tracker for tracker in get_args(Tracker))):
             refuse_link(folder)
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(lock(self.lock))
-            except LockHeldError as exc:
-                raise self._in_use(exc.owner) from exc
-            yield
-
-    def tracker(self, name: str) -> Path:
-        """Return the folder of an experiment tracker."""
-        return self.path / name
+        try:
+            with lock(self.lock):
+                yield
+        except LockHeldError as exc:
+            raise self._in_use(exc.owner) from exc
 
     def is_locked(self) -> bool:
         """Return whether another process trains in this folder."""
@@ -268,19 +262,14 @@ class RunFolder:
         Raises:
             RunError: `ema` is given, but the run kept no average.
         """
+        # Where an average is kept, validation scores it.
         file = checkpoint / AVERAGE_FILE
         if weights == "ema" and not file.is_file():
             raise RunError(
                 f"checkpoint {checkpoint} has no averaged weights, because train.ema_decay was null",
                 hint="give --weights plain",
             )
-        if (
-            weights == "plain"
-            or self.is_exported
-            or (weights == "auto" and read_state(checkpoint).get("validated_with") != "ema")
-        ):
-            return None
-        return file
+        return file if weights != "plain" and file.is_file() else None
 
     def newest_sound_checkpoint(self) -> tuple[Path | None, dict[Path, str]]:
         """Return the last undamaged checkpoint, if any, and what is wrong with each later one.

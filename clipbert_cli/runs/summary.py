@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import UnreadableError
+from clipbert_cli.foreign import excerpt
 from clipbert_cli.runs.checkpoint import read_state, saved_steps, step_folder
 from clipbert_cli.runs.folder import RunFolder
 
@@ -53,24 +54,19 @@ def summarise(folder: RunFolder) -> RunSummary:
     """Return the summary of the run in `folder`.
 
     Raises:
-        UnreadableError: a file of the run is damaged.
+        UnreadableError, OSError: a file of the run is damaged.
     """
     state = _last_state(folder)
     step, total, metric = state.get("step", 0), state.get("total_steps"), state.get("metric")
-    if type(step) is not int or type(total) not in (int, type(None)) or type(metric) not in (str, type(None)):
-        raise UnreadableError(
-            f"{folder.checkpoints}: step, total_steps or metric of the last checkpoint is of another type"
-        )
     name = str(metric).removeprefix("-")
     # The scores of `best` are in the validation's record, the last one if the step was done twice.
-    best_checkpoint = _best_checkpoint(folder.path / "best")
-    validations = folder.validations()
-    if any(type(each.get("step")) is not int for each in validations):
-        raise UnreadableError(f"{folder.metrics}: step of a validation is missing or no whole number")
-    scores = [each for each in validations if f"step_{each['step']}" == best_checkpoint and name in each]
+    checkpoint = _best_checkpoint(folder.path / "best")
+    scores = [each for each in folder.validations() if f"step_{each.get('step')}" == checkpoint and name in each]
     best = scores[-1] if scores else {}
-    if type(best.get(name)) not in (int, float, type(None)):
-        raise UnreadableError(f"{folder.metrics}: {name} of a validation is no number")
+    stated = (("step", step, int), ("total_steps", total, int | None), ("metric", metric, str | None))
+    for what, value, kind in (*stated, (name, best.get(name), int | float | None)):
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise UnreadableError(f"{folder.path}: {what} of its records is {excerpt(repr(value))}")
     return RunSummary(
         run=str(folder.path),
         state="running" if folder.is_locked() else "finished" if step == total else "stopped",
@@ -83,13 +79,11 @@ def summarise(folder: RunFolder) -> RunSummary:
 
 
 def _best_checkpoint(link: Path) -> str:
-    """Return the name of the checkpoint to which the link of a run leads, which may have been removed."""
+    """Return the name of the checkpoint to which the link of a run leads, empty if it leads nowhere."""
     try:
         return Path(os.path.realpath(link, strict=True)).name
     except FileNotFoundError:
-        return Path(os.path.realpath(link)).name
-    except OSError as exc:
-        raise UnreadableError(f"{link} cannot be read: {exc.strerror}") from exc
+        return ""
 
 
 def find_runs(parent: Path) -> list[RunSummary]:

@@ -327,9 +327,6 @@ class Trainer:
         hint = f"rename {folder}, and the run goes on from the checkpoint before it"
         try:
             state = read_torch(file, mapped=False)
-        except WeightsError as exc:
-            raise RunError(str(exc), hint=hint) from exc
-        try:
             self._check_precision(state["precision"])
             self.optimizer.load_state_dict(state["optimizer"])
             if state["scaler"]:  # Other formats than fp16 have no scale.
@@ -338,14 +335,11 @@ class Trainer:
             self.step, self.skipped, self.skipped_in_row = state["step"], state["skipped"], state["skipped_in_row"]
         except RunError:
             raise
-        except KeyError as exc:
-            raise RunError(f"{file} is no state of a training: it has no entry {exc}", hint=hint) from exc
+        except WeightsError as exc:
+            raise RunError(str(exc), hint=hint) from exc
         # Entries of another program or model fail with any of a dozen types of errors.
         except Exception as exc:
-            reason = str(exc) or type(exc).__name__
-            raise RunError(
-                f"{file} does not fit this training: {reason}", hint="resume with the recipe and release that wrote it"
-            ) from exc
+            raise RunError(f"{file} does not fit this training: {type(exc).__name__}: {exc}", hint=hint) from exc
         if self.average:
             self.average.load(folder / AVERAGE_FILE, state["average"])
 

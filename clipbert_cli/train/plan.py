@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from clipbert_cli.loading.step_layout import StepLayout
 from clipbert_cli.printable import plural
 from clipbert_cli.recipe.schema import TrainConfig
-from clipbert_cli.train.optim import describe_groups
+from clipbert_cli.train.optim import describe_groups, parameter_groups
 
 if TYPE_CHECKING:
     from clipbert_cli.train.training import Training
@@ -111,7 +111,7 @@ def describe_training(training: Training) -> list[str]:
     return [
         *(line for report in training.reports for line in report.summary().splitlines()),
         f"model      {facts['parameters']:,} parameters, {facts['trained_parameters']:,} trained{average}",
-        *(f"optimiser  {group}" for group in describe_groups(training.parameter_groups, config)),
+        *(f"optimiser  {group}" for group in describe_groups(parameter_groups(training.model, config), config)),
         *([f"frozen     {', '.join(config.freeze)}"] if config.freeze else []),
         f"encoder    {encoder}",
         f"cost       {training.cost.describe()}",

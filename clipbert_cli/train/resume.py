@@ -18,7 +18,7 @@ from clipbert_cli.errors import RunError
 from clipbert_cli.printable import shortened
 from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.settings import learned_settings
-from clipbert_cli.runs.checkpoint import read_state, saved_steps, step_folder, strangers
+from clipbert_cli.runs.checkpoint import read_state, strangers
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.types import Group
@@ -69,15 +69,6 @@ class Resumption:
                 f"{self.checkpoint} has {self.step} steps done, but train.epochs and train.max_steps now give "
                 f"{total_steps}",
                 hint="a resumed run can be made longer, not shorter: raise train.epochs, or leave it out",
-            )
-
-    def check_newest(self, folder: RunFolder) -> None:
-        """Raise RunError if another process has trained in the folder since the checkpoint was chosen."""
-        steps = saved_steps(folder.checkpoints)
-        if steps and step_folder(folder.checkpoints, steps[-1]) not in {self.checkpoint, *self.damaged}:
-            raise RunError(
-                f"another process has trained in {folder.path} meanwhile, up to step {steps[-1]}",
-                hint="give the command again",
             )
 
     def check_data(self, digest: str) -> None:

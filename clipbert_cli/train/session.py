@@ -108,7 +108,6 @@ class Session:
             "epoch": self.plan.layout.epoch(step),
             "total_steps": self.plan.total_steps,
             "global_batch": self.plan.layout.global_batch,
-            "validated_with": "ema" if self.trainer.average else "plain",
             "metric": self.best.metric,
             "data": self.training.data_digest,
             "recipe": recipe_digest(self.training.setup.recipe),
@@ -148,8 +147,10 @@ class Session:
         record = {"event": "baseline", "step": self.trainer.step, "split": "val", "metric": self.best.metric_name}
         if guess := task.guess(trained, training.val_examples):
             record["guess"] = guess
-        if training.blind_validation:
-            record["black_frames"] = self._scores(training.blind_validation)
+        # Where media are ranked, all of them would look the same with black frames.
+        if training.val and not task.ranks_media:
+            black = training.setup.changed(data={"black_frames": True})
+            record["black_frames"] = self._scores(black.evaluation(training.val))
         self.baseline = record
         self.log(record)
 

@@ -1,7 +1,7 @@
-"""A training that is ready: everything is read and checked, nothing is written. `--dry-run` ends here.
+"""A training: to make one reads and checks everything that it needs, and writes nothing. `--dry-run` ends here.
 
-`setup.prepare_training` makes it, and `Training.run` makes and locks the run folder, trains in it through a `Session`,
-and says how an interrupted or failed training goes on.
+`Training.run` makes and locks the run folder, trains in it through a `Session`, and says how an interrupted or failed
+training goes on.
 """
 
 from __future__ import annotations
@@ -10,24 +10,26 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.build import Evaluation, Setup
+from clipbert_cli.build import Setup
+from clipbert_cli.contradictions import check_training_recipe
+from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import ClipbertError, InterruptionError, RunError
 from clipbert_cli.files import point_link, remove_leftovers
 from clipbert_cli.loading.loader import BatchLoader
+from clipbert_cli.loading.mixture import MixedDataset, Mixture
+from clipbert_cli.loading.order import TrainingBatches
 from clipbert_cli.memory import memory_advice
-from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.flops import ForwardCost, forward_cost
-from clipbert_cli.model.weights.transfer import LoadReport
-from clipbert_cli.recipe.load import dump_recipe
-from clipbert_cli.recipe.schema import TrainConfig
+from clipbert_cli.printable import plural
+from clipbert_cli.recipe.load import dump_recipe, load_recipe
+from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runs.checkpoint import saved_steps, set_aside
 from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runtime.distributed import World
+from clipbert_cli.runtime.distributed import World, start_world
 from clipbert_cli.runtime.interrupts import Interrupts, requeue
 from clipbert_cli.runtime.process_exit import state_kept
 from clipbert_cli.runtime.provenance import device_name, environment
@@ -44,61 +46,96 @@ from clipbert_cli.task.coverage import (
 from clipbert_cli.train.logs import Announce, JsonLines, Sink, unnoticed
 from clipbert_cli.train.loop import Trainer
 from clipbert_cli.train.model_options import apply_options
-from clipbert_cli.train.optim import parameter_groups
 from clipbert_cli.train.plan import Plan
-from clipbert_cli.train.resume import Resumption, groups_digest, same_threads
+from clipbert_cli.train.resume import Resumption, find_resumption, groups_digest, same_threads
 from clipbert_cli.train.session import Session
 from clipbert_cli.train.trackers import InBackground, TrackedRun, check_installed
 from clipbert_cli.train.validation import BestCheckpoint
-from clipbert_cli.types import Batch, Example, Group
+from clipbert_cli.types import Batch
 
 logger = logging.getLogger("clipbert")
 
 
-@dataclass
+def too_few_cores(workers: int, processes: int) -> str:
+    """Return a warning if the loading processes of this machine outnumber the cores that they may use, else ""."""
+    cores, loading = available_cores(), workers * processes
+    if loading <= cores:
+        return ""
+    each = f" ({processes} processes with data.workers={workers} each)" if processes > 1 else ""
+    return (
+        f"{plural(loading, 'loading process', 'es')}{each} share {plural(cores, 'core')}, so decoding will be slow: "
+        "give the job more cores (SLURM: --cpus-per-task for sbatch and srun), or lower data.workers"
+    )
+
+
 class Training:
     """A training that is ready to start or to resume.
 
     Args:
-        resumption: the state to resume from; None for a new run.
-        validation: the batches to validate with; None trains without validation, and the last checkpoint is the best.
-        groups: the groups of all training splits, in order.
-        blind_validation: the same with black frames, where they can be scored.
-        begin: when preparations began, in seconds of `time.monotonic`; the time to the first step counts from there.
+        run: the run's folder.
+        world: the processes that train together; default: this one, or those that its launcher started.
+        resume: continue the run that is in the folder.
+        must_be_new: refuse a folder that exists. A dry run or a profile writes nothing there and may use one.
+
+    Raises:
+        ClipbertError: one of the recipe's files, media or weights is missing or wrong.
     """
 
-    setup: Setup
-    folder: RunFolder
-    resumption: Resumption | None
-    model: ClipBert
-    reports: list[LoadReport]
-    plan: Plan
-    groups: Sequence[Group]
-    train_loader: BatchLoader
-    validation: Evaluation | None
-    val_examples: Sequence[Example]
-    blind_validation: Evaluation | None = None
-    begin: float = field(default_factory=time.monotonic)
-
-    def __post_init__(self) -> None:
-        check_installed(self.config.trackers)
-        apply_options(self.model, self.config)
-        self.devices = self.world.gather(device_name(self.world.device))
+    def __init__(
+        self, recipe: Recipe, run: Path, *, world: World | None = None, resume: bool = False, must_be_new: bool = True
+    ) -> None:
+        # The time to the first step counts from here.
+        self.begin = time.monotonic()
+        for warning in check_training_recipe(recipe):
+            logger.warning(warning)
+        check_installed(recipe.train.trackers)
+        self.world = world or start_world()
+        self.config = recipe.train
+        self.folder = RunFolder.existing(run) if resume else RunFolder.absent(run) if must_be_new else RunFolder(run)
+        self.resumption: Resumption | None = None  # the state to resume from; None for a new run
+        if resume:
+            own = load_recipe(self.folder.recipe)
+            self.resumption = self.world.main_first(lambda: find_resumption(self.folder, own=own, given=recipe))
+        self.setup = Setup.for_training(recipe, self.world, begun=self.folder if resume else None)
+        data = self.setup.training_data()
+        self.groups = [group for part in data.parts for group in part.groups]  # of all training splits, in order
         self.data_digest = groups_digest(self.groups)
+        self.plan, self.train_loader = self._planned(data)
+        # None trains without validation, and the last checkpoint is the best.
+        self.val = self.setup.split("val", self.setup.task.check_truth) if recipe.data.splits["val"] else None
+        self.val_examples = self.val.examples if self.val else ()
+        for warning in self.setup.check_columns():
+            logger.warning(warning)
+        # Late, because it is about the training: whoever lacks a file of the recipe has other worries.
+        if message := too_few_cores(recipe.data.workers, self.world.processes_here):
+            logger.warning(message)
+        resumed = self.resumption.checkpoint if self.resumption else None
+        self.model, self.reports = self.setup.model(resumed=resumed)
+        apply_options(self.model, self.config)
+        self.validation = self.setup.evaluation(self.val) if self.val else None
+        self.devices = self.world.gather(device_name(self.world.device))
         self.best = BestCheckpoint(self.config.best_metric or self.setup.task.main_metric)
-        # A multiplier that applies to nothing is found here, and not when the run has its folder.
-        self.parameter_groups = parameter_groups(self.model, self.config)
-        if self.resumption:
-            self.resumption.check_data(self.data_digest)
-            self.resumption.check_length(self.plan.total_steps)
 
-    @property
-    def world(self) -> World:
-        return self.setup.world
-
-    @property
-    def config(self) -> TrainConfig:
-        return self.setup.recipe.train
+    def _planned(self, data: MixedDataset) -> tuple[Plan, BatchLoader]:
+        """Return how long training runs, and this process's batches in a new random order each epoch."""
+        train, seed, begun = self.config, self.setup.recipe.seed, self.resumption
+        # A resumed run keeps its global batch, so that it may continue with another number of processes.
+        own = train.batch_size * train.gradient_accumulation_steps * self.world.size
+        step_size = begun.global_batch or own if begun else own
+        mixture = Mixture([len(part) for part in data.parts], step_size)
+        plan = Plan.make(train, groups=len(mixture), global_batch=step_size, seed=seed)
+        if begun:
+            begun.check_data(self.data_digest)
+            begun.check_length(plan.total_steps)
+        order = TrainingBatches(
+            mixture,
+            batch_size=train.batch_size,
+            epochs=plan.epochs,
+            seed=seed,
+            shard=self.world.shard,
+            after=begun.step if begun else 0,
+        )
+        return plan, self.setup.batches(data, order, labelled=True)
 
     @property
     def forward_passes(self) -> int:
@@ -116,16 +153,16 @@ class Training:
     @cached_property
     def notes(self) -> list[str]:
         """Notes for the user about texts, answers and media, one sentence each."""
-        setup, trained = self.setup, [example for group in self.groups for example in group.examples]
+        task, tokenizer = self.setup.task, self.setup.tokenizer
+        trained, validated = [example for group in self.groups for example in group.examples], self.val_examples
+        kinds = {"training": trained, "validation": validated}
         return [
-            *cut_texts(trained, setup.tokenizer, what="training"),
-            *cut_texts(self.val_examples, setup.tokenizer, what="validation"),
-            *unread_words(trained, setup.tokenizer, what="training"),
-            *unread_words(self.val_examples, setup.tokenizer, what="validation"),
-            *unknown_answers(self.val_examples, setup.task, what="validation"),
-            *alike_answers(setup.task.answers if setup.task.needs_answers else ()),
-            *shared_media(trained, self.val_examples),
-            *guessed(trained, self.val_examples, setup.task),
+            *(line for what, examples in kinds.items() for line in cut_texts(examples, tokenizer, what=what)),
+            *(line for what, examples in kinds.items() for line in unread_words(examples, tokenizer, what=what)),
+            *unknown_answers(validated, task, what="validation"),
+            *alike_answers(task.answers if task.needs_answers else ()),
+            *shared_media(trained, validated),
+            *guessed(trained, validated, task),
         ]
 
     @property
@@ -236,7 +273,6 @@ class Training:
             self.state_kept()
             return
         stack.enter_context(self.folder.locked())
-        self.resumption.check_newest(self.folder)
         # The next start takes the length of training from the recipe. Later steps are done and logged again.
         self.folder.begin(start, recipe=dump_recipe(self.resumption.recipe), after=self.resumption.step)
         remove_leftovers(self.folder.checkpoints)
@@ -257,7 +293,7 @@ class Training:
                 name=self.folder.path.name,
                 recipe=self.setup.recipe.model_dump(),
                 step=self.resumption.step if self.resumption else 0,
-                folder=self.folder.tracker(name),
+                folder=self.folder.path / name,
             )
             sinks.append(stack.enter_context(InBackground(name, tracked)))
         return sinks

@@ -50,7 +50,6 @@ OPTIONS = {
     "runs": "",
     "runs export": "RUN OUT --checkpoint --weights",
     "runs ls": "FOLDER --json",
-    "runs plot": "RUNS --output --overwrite -o",
     "runs push": "RUN NAME --checkpoint --to --weights --yes",
     "search": "MEDIA TEXTS --checkpoint --device --json --run --set --top --weights",
     "store": "",

@@ -17,14 +17,14 @@ from clipbert_cli.runs import baseline
 from clipbert_cli.runs.baseline import blindness, sentences
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.task.registry import task_class
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 from clipbert_cli.types import Example
 
 LOOKING = (*TINY, "train.blind_baseline=true", "train.max_steps=2")
 
 
 def train(recipe: str, data: Path, run: Path, *more: str) -> dict[str, Any]:
-    return prepare_training(load_recipe(recipe, overrides=[*LOOKING, *more], data_root=data), run).run()
+    return Training(load_recipe(recipe, overrides=[*LOOKING, *more], data_root=data), run).run()
 
 
 @pytest.fixture(scope="module")
@@ -108,14 +108,14 @@ def test_a_run_that_was_stopped_before_its_baseline_gets_it_on_resume(
     stopped = tmp_path / "run"
     recipe = load_recipe("demo_qa", overrides=LOOKING, data_root=made_data)
     with pytest.raises(InterruptionError):
-        prepare_training(recipe, stopped).run([Signal(1, signal.SIGTERM)])
-    prepare_training(recipe, stopped, resume=True).run()
+        Training(recipe, stopped).run([Signal(1, signal.SIGTERM)])
+    Training(recipe, stopped, resume=True).run()
     assert RunFolder(stopped).baselines() == RunFolder(run).baselines()
     # As if it had been killed between the two records of the last step.
     lines = (stopped / "metrics.jsonl").read_text().splitlines(keepends=True)
     (stopped / "metrics.jsonl").write_text("".join(line for line in lines if '"baseline"' not in line))
     for _ in range(2):
-        prepare_training(recipe, stopped, resume=True).run()
+        Training(recipe, stopped, resume=True).run()
         assert RunFolder(stopped).baselines() == RunFolder(run).baselines()
 
 

@@ -441,11 +441,11 @@ def test_a_broken_table_is_refused_or_warned_of(name: str, own: Path, clipbert: 
     assert (code == 0) == (name in WARNED), stderr
 
 
-# What `recipes validate` can know: all but what depends on files.
+# What `recipes validate` can know: all but what depends on files or on the model.
 NEEDS_FILES = {
     *("a field that is nowhere", "no such folder", "no such table", "no such media"),
     *("images for videos", "no such vocabulary", "another vocabulary", "no such weights", "no such checkpoint"),
-    "a folder as a table",
+    *("a folder as a table", "too many layers"),
 }
 
 

@@ -75,7 +75,7 @@ def listed(line: str) -> list[str]:
         ("clipbert recipes show --set a=b lab", ["lab.yaml"]),
         ("clipbert infer --run ", ["runs/mine", "runs/other"]),
         ("clipbert infer --run=runs/m", ["--run=runs/mine"]),
-        ("clipbert runs plot runs/o", ["runs/other"]),
+        ("clipbert runs export runs/o", ["runs/other"]),
         ("clipbert ask --run runs/mine --checkpoint ", ["best", "latest", "step_2", "step_4"]),
         ("clipbert infer --run runs/mine --split ", ["train", "val", "test"]),
         ("clipbert infer --run runs/mine --recipe msrvtt_mc --split ", ["test"]),

@@ -249,9 +249,8 @@ def test_processes_whose_launcher_is_gone_save_and_end(
         ["infer", "--run", "RUN", "--split", "test", "-o", "out.jsonl"],
         ["runs", "export", "RUN", "out"],
         ["store", "show", "STORE", "test0000", "-o", "out.png"],
-        ["runs", "plot", "RUN", "-o", "out.png"],
     ],
-    ids=["infer", "runs export", "store show", "runs plot"],
+    ids=["infer", "runs export", "store show"],
 )
 def test_the_next_command_of_the_same_name_removes_what_a_killed_one_left(
     clipbert: Clipbert, trained_run: Path, made_data: Path, tmp_path: Path, words: list[str], kind: str

@@ -59,7 +59,6 @@ COMMANDS = {
     "store ls store": "store ls BAD",
     "store show store": "store show BAD test0000 -o new.png",
     "runs ls folder": "runs ls BAD",
-    "runs plot runs": "runs plot BAD -o new.png",
     "runs export run": "runs export BAD new",
     "runs push run": "runs push BAD hf:a/b --to new",
     "recipes show name": "recipes show BAD",
@@ -79,7 +78,6 @@ OUTPUTS = {
     "recipes copy file",
     "report --output",
     "runs export out",
-    "runs plot --output",
     "runs push --to",
     "store show --output",
 }

@@ -243,7 +243,7 @@ MISTAKES = [
     ("finetune -r configs/msrvtt_qa.json", "configs/msrvtt_qa.json: no such recipe file", "an ending: msrvtt_qa"),
     # Words in another place.
     ("store vis_db", "no such command 'vis_db'", "clipbert store has the commands verify, scan, ls, show"),
-    ("runs runs/qa", "no such command 'runs/qa'", "clipbert runs has the commands ls, plot, export, push"),
+    ("runs runs/qa", "no such command 'runs/qa'", "clipbert runs has the commands ls, export, push"),
     (
         "recipes demo_qa",
         "no such command 'demo_qa'",
@@ -308,7 +308,7 @@ MISTAKES = [
     ),
     ("finetune -r --dry-run", "-r is '--dry-run', which is an option", "give NAME|FILE after -r"),
     ("finetune -r demo_qa --set --run=new", "--set is '--run=new', which is an option", "give KEY=VALUE after --set"),
-    ("runs plot runs/qa -o --help", "-o is '--help', which is an option", "give FILE after -o"),
+    ("report --run runs/qa -o --help", "-o is '--help', which is an option", "give FILE after -o"),
     ("doctor runs/qa", "one word too many: clipbert doctor takes no arguments", "clipbert doctor"),
     ("doctor runs qa --json", "2 words too many: clipbert doctor takes no arguments", "clipbert doctor --json"),
     ("doctor --device cuda:0", "no such option: --device", "clipbert doctor"),
@@ -523,11 +523,10 @@ MISTAKES = [
         "clipbert ask --run ../day/runs/qa --video a.mp4 'what?'",
     ),
     (
-        "runs plot .",
+        "runs export . new",
         "RUN is ., a folder with the runs runs/qa, runs/search and the store",
-        "clipbert runs plot runs/qa",
+        "clipbert runs export runs/qa new",
     ),
-    ("runs plot runs/qa/best", "RUN is runs/qa/best, a checkpoint in the run runs/qa", "clipbert runs plot runs/qa"),
     (
         "runs export runs/qa/checkpoints new",
         "RUN is runs/qa/checkpoints, a folder in the run runs/qa",
@@ -576,11 +575,6 @@ MISTAKES = [
     ("infer --run runs/qa --split test -o out/p.jsonl", "out is no folder", "mkdir -p out"),
     ("infer --run runs/qa --split test --set train.epochs=3", "has no effect", "leave it out"),
     ("runs ls nope", "FOLDER is nope, which does not exist", "clipbert runs ls FOLDER"),
-    (
-        "runs plot runs",
-        "RUN is runs, a folder with the runs runs/qa, runs/search",
-        "clipbert runs plot runs/qa runs/search",
-    ),
     # Media, stores and the order of arguments.
     ("pack videos", "SRC is missing: clipbert pack takes SRC STORE", "clipbert pack videos/ vis_db/msrvtt"),
     ("pack vis_db videos", "SRC is vis_db, a store", "exchange them: clipbert pack videos vis_db"),
@@ -861,7 +855,6 @@ MISTAKES = [
         "PREDS is nope.jsonl, which does not exist",
         "clipbert infer --run RUN --split SPLIT -o nope.jsonl",
     ),
-    ("runs plot runs/qa -o curves.txt", "--output is curves.txt", "name it curves.png"),
     (
         "eval runs/qa --recipe demo_qa --split test",
         "PREDS is runs/qa, a run",
@@ -1215,11 +1208,10 @@ MISTAKES = [
         "clipbert search",
     ),
     ("runs ls a.mp4", "FOLDER is a.mp4, a media file", "clipbert runs ls FOLDER"),
-    ("runs plot preds.jsonl", "RUN is preds.jsonl, a file of predictions", "clipbert runs plot"),
     (
-        "runs plot runs/qa/metrics.jsonl",
+        "runs export runs/qa/metrics.jsonl new",
         "RUN is runs/qa/metrics.jsonl, a file of annotations",
-        "clipbert runs plot runs/qa",
+        "clipbert runs export runs/qa new",
     ),
     (
         "runs export vis_db new",
@@ -1428,7 +1420,6 @@ def test_the_answer_to_a_first_mistake_is_short_and_leads_on(
             "eval table.csv -r demo_qa --split test --data-root .",
         ),
         ("infer --run broken --split test --data-root .", "infer --run videos --split test --data-root ."),
-        ("runs plot broken -o new.png", "runs plot preds.jsonl -o new.png"),
     ],
 )
 def test_what_is_damaged_fails_and_what_is_of_another_kind_is_wrong_usage(

@@ -14,7 +14,7 @@ from running import TINY, Clipbert, Signal, as_options
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runtime.distributed import start_world
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore")]  # of torch's compiler and kernels
 
@@ -44,7 +44,7 @@ def test_a_run_is_trained_continued_and_scored(
     clipbert: Clipbert, made_data: Path, tmp_path: Path, overrides: list[str]
 ) -> None:
     run, predictions = tmp_path / "run", tmp_path / "predictions.jsonl"
-    training = prepare_training(
+    training = Training(
         load_recipe("demo_qa", overrides=[*TINY, "train.max_steps=4", *overrides], data_root=made_data), run
     )
     with pytest.raises(InterruptionError):

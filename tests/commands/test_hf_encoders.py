@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.recipe.load import load_recipe
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 
 VISUAL = ("model.visual.kind=hf", "model.visual.pixel_mean=null", "model.visual.pixel_std=null")
 SETTINGS = (*VISUAL, "train.ema_decay=0.9", "train.freeze=[visual.stem,visual.0]", "train.max_steps=4")
@@ -126,10 +126,10 @@ def test_a_stopped_run_ends_as_one_that_was_not(made_data: Path, vision: Path, t
     ]
     recipe = load_recipe("demo_qa", overrides=settings, data_root=made_data)
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    prepare_training(recipe, whole).run()
+    Training(recipe, whole).run()
     with pytest.raises(InterruptionError):
-        prepare_training(recipe, stopped).run([Signal(2, signal.SIGTERM)])
-    prepare_training(recipe, stopped, resume=True).run()
+        Training(recipe, stopped).run([Signal(2, signal.SIGTERM)])
+    Training(recipe, stopped, resume=True).run()
     for name in ("model.safetensors", "average.safetensors"):
         assert (stopped / "latest" / name).read_bytes() == (whole / "latest" / name).read_bytes(), name
 
@@ -188,7 +188,7 @@ def pickle_code(folder: Path) -> None:
         (state(model_type=["vit"]), """: model_type is "['vit']", expected a supported vision model"""),
         (state(hidden_size="wide"), "config.json: hidden_size is 'wide': it must be a valid integer"),
         (state(num_channels=1), "config.json: num_channels is 1: it must be 3"),
-        (pickle_code, "pytorch_model.bin: holds more than tensors, "),
+        (pickle_code, "pytorch_model.bin: holds more than tensors and "),
         (shutil.rmtree, ": no such folder"),
     ],
 )

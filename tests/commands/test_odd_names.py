@@ -35,7 +35,6 @@ def test_a_recipe_and_outputs_may_have_odd_names(name: str, world: Path, clipber
         ("preview", "-r", recipe, "--data-root", "data", "--split", "val", "-o", f"{name}.html"),
         ("infer", "--run", "run", "-r", recipe, "--split", "test", "--data-root", "data", "-o", f"{name}.jsonl"),
         ("eval", f"{name}.jsonl", "--data-root", "data"),
-        ("runs", "plot", "run", "-o", f"{name}.png"),
     ):
         done = clipbert(*words, cwd=world)
         assert done.returncode == 0, done.stderr
@@ -56,7 +55,6 @@ def test_a_run_needs_a_path_that_its_weights_are_read_from(world: Path, clipbert
     done = clipbert("infer", "--run", NAMES["not UTF-8"], "--split", "test", "--data-root", "data", cwd=world)
     assert done.returncode == 1
     assert "safetensors reads no path that is not UTF-8\nnext: rename the folder or the file" in done.stderr
-    assert clipbert("runs", "plot", NAMES["not UTF-8"], "-o", "new.png", cwd=world).returncode == 0
     assert clipbert("report", "--run", NAMES["not UTF-8"], "-o", "new.html", cwd=world).returncode == 0
 
 

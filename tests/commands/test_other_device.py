@@ -12,7 +12,7 @@ from running import TINY, Clipbert, ClipbertProcess, Signal, as_options, records
 from clipbert_cli.errors import InterruptionError
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runtime.distributed import World
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 
 CUDA = pytest.mark.cuda
 
@@ -37,7 +37,7 @@ def test_a_run_continues_on_another_device_and_back(
     for name, devices in (("moved", (first, second)), ("stayed", ("cpu", "cpu"))):
         run = tmp_path / name
         world = World(0, 1, torch.device(devices[0]))
-        training = prepare_training(load_recipe("demo_qa", overrides=settings, data_root=made_data), run, world=world)
+        training = Training(load_recipe("demo_qa", overrides=settings, data_root=made_data), run, world=world)
         with pytest.raises(InterruptionError):
             training.run([Signal(2, signal.SIGTERM)])
         done = clipbert("finetune", "--run", run, "--resume", "--json", "--device", devices[1])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +14,7 @@ from running import TINY, Clipbert, ClipbertProcess, Finished, as_options
 from clipbert_cli.model import flops
 
 PHASES = ["data", "copy", "forward", "backward", "communication", "optimizer", "other"]
-STEPS = "train.max_steps=12"  # 3 to warm up, 4 after those that are timed: up to 5 are
+STEPS = "train.max_steps=12"  # 3 to warm up, 1 after those that are timed: up to 8 are
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -78,20 +76,10 @@ def test_the_table_is_on_stderr_plain_and_narrow(profiled: tuple[Finished, Path]
 
 def test_only_the_profile_is_written_beside_the_run_folder(profiled: tuple[Finished, Path]) -> None:
     done, folder = profiled
-    assert [path.name for path in folder.iterdir()] == ["run-profile"]
-    assert {path.name for path in (folder / "run-profile").iterdir()} == {"profile.json", "trace.json.gz"}
+    assert [path.name for path in folder.iterdir()] == ["run-profile.json"]
     said = json.loads(done.stdout)
-    assert said.pop("profile") == str(folder / "run-profile" / "profile.json")
-    assert said.pop("trace") == str(folder / "run-profile" / "trace.json.gz")
-    assert json.loads((folder / "run-profile" / "profile.json").read_text()) == said
-
-
-def test_the_trace_shows_the_phases_of_the_traced_steps(profiled: tuple[Finished, Path]) -> None:
-    with gzip.open(profiled[1] / "run-profile" / "trace.json.gz", "rt") as stream:
-        events = json.load(stream)["traceEvents"]
-    ranges = Counter(event["name"] for event in events if event.get("cat") == "user_annotation")
-    names = ["data", "copy", "forward", "backward", "communication", "optimizer"]
-    assert [ranges[name] for name in names] == [2, 2, 2, 2, 4, 2]
+    assert said.pop("profile") == str(folder / "run-profile.json")
+    assert json.loads((folder / "run-profile.json").read_text()) == said
 
 
 def test_a_run_can_begin_and_exist_beside_its_profile(clipbert: Clipbert, made_data: Path, tmp_path: Path) -> None:
@@ -99,19 +87,16 @@ def test_a_run_can_begin_and_exist_beside_its_profile(clipbert: Clipbert, made_d
     command = arguments(made_data, run)
     first = clipbert(*command, "--profile", 1)
     assert first.returncode == 0, first.stderr
-    assert first.stdout == f"{tmp_path / 'run-profile'}\n"
+    assert first.stdout == f"{tmp_path / 'run-profile.json'}\n"
     trained = clipbert(*command)
     assert trained.returncode == 0, trained.stderr
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
     again = clipbert(*command, "--profile", 2, "--json")
     assert again.returncode == 0, again.stderr
-    assert json.loads((tmp_path / "run-profile" / "profile.json").read_text())["steps"] == 2
+    assert json.loads((tmp_path / "run-profile.json").read_text())["steps"] == 2
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
     listed = clipbert("runs", "ls", tmp_path, "--json")
     assert [each["run"] for each in json.loads(listed.stdout)] == [str(run)]
-    resumed = clipbert("finetune", "--run", tmp_path / "run-profile", "--resume")
-    assert resumed.returncode == 2
-    assert "a run is expected" in resumed.stderr
 
 
 def test_two_processes_report_the_time_of_their_communication(
@@ -128,19 +113,19 @@ def test_two_processes_report_the_time_of_their_communication(
     assert sum(phase["share"] for phase in result["phases"].values()) == pytest.approx(1)
     assert result["examples_per_step"] == 48
     assert stderr.count("waits longest for data") == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["run-profile"]
+    assert [path.name for path in tmp_path.iterdir()] == ["run-profile.json"]
 
 
 def test_ctrl_c_leaves_nothing(clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path) -> None:
     overrides = ["train.max_steps=100000", "data.workers=1"]
     process = clipbert_process(*arguments(made_data, tmp_path / "run", *overrides), "--profile", 90000)
-    deadline = time.monotonic() + 300
-    while not list(tmp_path.iterdir()) and time.monotonic() < deadline and process.poll() is None:
-        time.sleep(0.05)
+    assert process.stderr is not None
+    assert any("are timed after 5 that warm up" in line for line in process.stderr)
+    time.sleep(2)
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
-    assert "error: interrupted by SIGINT while profiling: nothing is kept" in stderr
+    assert "error: interrupted by SIGINT" in stderr
     assert "Traceback" not in stderr
     assert stdout == ""
     assert not list(tmp_path.iterdir())
@@ -154,17 +139,17 @@ def test_a_training_with_too_few_steps_is_measured_as_far_as_it_goes(
 ) -> None:
     done = clipbert(*arguments(made_data, tmp_path / "run"), "--profile", 100, "--json")
     assert done.returncode == 0, done.stderr
-    assert "warning: this training has 12 steps: 5 are timed instead of 100" in done.stderr
-    assert json.loads(done.stdout)["steps"] == 5
+    assert "warning: this training has 12 steps: 8 are timed instead of 100" in done.stderr
+    assert json.loads(done.stdout)["steps"] == 8
 
 
 def test_a_training_without_a_step_to_measure_is_wrong_usage(
     clipbert: Clipbert, made_data: Path, tmp_path: Path
 ) -> None:
-    done = clipbert(*arguments(made_data, tmp_path / "run", "train.max_steps=7"), "--profile", 10)
+    done = clipbert(*arguments(made_data, tmp_path / "run", "train.max_steps=4"), "--profile", 10)
     assert done.returncode == 2
-    assert "--profile is 10, but this training has only 7 steps, and a profile needs 7 more" in done.stderr
-    assert "set train.max_steps to 17" in done.stderr
+    assert "--profile is 10, but this training has only 4 steps, and a profile needs 4 more" in done.stderr
+    assert "set train.max_steps to 14" in done.stderr
     assert not list(tmp_path.iterdir())
 
 
@@ -185,18 +170,11 @@ def test_a_profile_of_no_steps_is_wrong_usage(clipbert: Clipbert, made_data: Pat
     assert "--profile" in done.stderr
 
 
-def test_a_folder_that_cannot_be_written_is_an_error_before_the_first_step(
+def test_a_file_that_cannot_be_written_is_an_error_after_the_table(
     clipbert: Clipbert, made_data: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "file").write_text("in the way")
-    done = clipbert(*arguments(made_data, tmp_path / "file" / "run"), "--profile", 2)
-    assert done.returncode == 1
-    assert f"{tmp_path / 'file' / 'run-profile'} cannot be written: {tmp_path / 'file'} is not a folder" in done.stderr
-    assert "phase" not in done.stderr
-    trained = tmp_path / "run-profile"
-    trained.mkdir()
-    (trained / "recipe.yaml").write_text("name: mine")
+    (tmp_path / "run-profile.json").mkdir()
     done = clipbert(*arguments(made_data, tmp_path / "run"), "--profile", 2)
     assert done.returncode == 1
-    assert f"the profile goes to {trained}, but something else is there" in done.stderr
-    assert [path.name for path in trained.iterdir()] == ["recipe.yaml"]
+    assert f"{tmp_path / 'run-profile.json'} cannot be written: Is a directory" in done.stderr
+    assert "phase" in done.stderr

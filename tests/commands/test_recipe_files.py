@@ -22,7 +22,7 @@ FIELDS = {
     "model.tokenizer": ["bad", "bad/vocab.txt", "bad/tokenizer.json"],
     "model.weights.checkpoint": ["bad", "bad.pt", "bad/config.json", "bad/model.safetensors", "bad/state.json"],
     "model.weights.bert": ["bad.bin", "bad/config.json", "bad/model.safetensors", "bad/model.safetensors.index.json"],
-    "model.visual.weights": ["bad.pkl", "bad.pth", "bad.safetensors", "bad/pytorch_model.bin"],
+    "model.visual.weights": ["bad.pth", "bad.safetensors", "bad/pytorch_model.bin"],
 }
 # The other texts of a recipe.
 NO_FILES = {

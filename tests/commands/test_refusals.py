@@ -230,7 +230,6 @@ def runs(trained_run: Path, made_data: Path, tmp_path_factory: pytest.TempPathFa
         ("runs export mine new", "a run is expected"),
         ("runs export run new --checkpoint step_9", "step_9"),
         ("runs export run new --weights ema", "--weights plain"),
-        ("runs plot mine", "a run is expected"),
         ("recipes copy demo_qa wrong.yaml", "exists already"),
         ("recipes copy demo_qa mine", "is a folder"),
         ("recipes copy none new.yaml", "none"),

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ import pytest
 import torch
 from running import TINY, Clipbert, contents, train
 from safetensors.torch import load_file, save_file
-
-from clipbert_cli.runs.folder import RunFolder
 
 LONGER = ("--set", "train.epochs=3")
 
@@ -180,24 +178,6 @@ def test_settings_that_are_refused_leave_the_run_as_it_was(
     clipbert: Clipbert, made_data: Path, run: Path, setting: str
 ) -> None:
     refuse(clipbert, run, made_data, setting.partition("=")[0], "--set", setting)
-
-
-def test_a_run_that_another_process_has_trained_meanwhile_is_as_it_was(
-    clipbert: Clipbert, made_data: Path, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    locked = RunFolder.locked
-
-    def trained_first(folder: RunFolder) -> AbstractContextManager[None]:
-        shutil.copytree(sound(run), run / "checkpoints/step_100")
-        before.update(contents(run))
-        return locked(folder)
-
-    before: dict[str, str] = {}
-    monkeypatch.setattr(RunFolder, "locked", trained_first)
-    done = clipbert("finetune", "--resume", "--run", run, "--data-root", made_data, *LONGER)
-    assert done.returncode == 1
-    assert f"another process has trained in {run} meanwhile, up to step 100" in done.stderr
-    assert contents(run) == before
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.runtime.distributed import World
 from clipbert_cli.train import resume as train_resume
 from clipbert_cli.train.optim import learning_rates
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 from clipbert_cli.types import Batch
 
 SETTINGS = (
@@ -52,7 +52,7 @@ def recipe(made_data: Path, *more: str) -> Recipe:
 def whole(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was not interrupted. Tests must not change it."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    prepare_training(recipe(made_data), run).run()
+    Training(recipe(made_data), run).run()
     return run
 
 
@@ -71,7 +71,7 @@ def stopped(stopped_once: Path, tmp_path: Path) -> Path:
 
 def stop(made_data: Path, run: Path, *, after: int, number: signal.Signals = signal.SIGTERM) -> InterruptionError:
     with pytest.raises(InterruptionError) as interrupted:
-        prepare_training(recipe(made_data), run, resume=run.exists()).run([Signal(after, number)])
+        Training(recipe(made_data), run, resume=run.exists()).run([Signal(after, number)])
     return interrupted.value
 
 
@@ -81,7 +81,7 @@ def test_a_stopped_training_names_the_command_that_goes_on(
 ) -> None:
     run = tmp_path / "run"
     with pytest.raises(InterruptionError) as interrupted:
-        prepare_training(load_recipe(name, overrides=TINY, data_root=made_data), run).run([Signal(1, signal.SIGTERM)])
+        Training(load_recipe(name, overrides=TINY, data_root=made_data), run).run([Signal(1, signal.SIGTERM)])
     assert interrupted.value.hint == f"resume with: clipbert {command} --run {run} --resume"
 
 
@@ -118,7 +118,7 @@ def test_a_signal_loses_no_step_and_the_result_is_bitwise_equal(
 def test_an_interruption_before_the_first_step_leaves_nothing(
     made_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    training = prepare_training(recipe(made_data), tmp_path / "run")
+    training = Training(recipe(made_data), tmp_path / "run")
     batches = BatchLoader.__iter__
 
     def interrupted(loader: BatchLoader) -> Iterator[Batch]:
@@ -179,7 +179,7 @@ def test_a_validation_that_was_interrupted_is_done_on_resume(
     clipbert: Clipbert, made_data: Path, whole: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    training = prepare_training(recipe(made_data), run)
+    training = Training(recipe(made_data), run)
 
     def interrupt(*_: Any) -> Any:
         raise KeyboardInterrupt
@@ -241,7 +241,7 @@ def test_a_run_goes_on_with_the_threads_that_it_began_with(
     for last in (4, 6):
         used = Threads(last)
         with pytest.raises(InterruptionError):
-            prepare_training(recipe(made_data), tmp_path / "run", resume=True).run([used])
+            Training(recipe(made_data), tmp_path / "run", resume=True).run([used])
         assert used.used == [1, 1]
         assert torch.get_num_threads() == 2
 
@@ -350,7 +350,7 @@ def test_a_checkpoint_of_another_run_is_refused(
     clipbert: Clipbert, made_data: Path, stopped: Path, tmp_path: Path
 ) -> None:
     larger = tmp_path / "larger"
-    prepare_training(recipe(made_data, "model.bert.num_hidden_layers=2"), larger).run()
+    Training(recipe(made_data, "model.bert.num_hidden_layers=2"), larger).run()
     shutil.copytree(larger / "checkpoints" / f"step_{STEPS}", stopped / "checkpoints" / f"step_{STEPS}")
     done = clipbert("finetune", "--run", stopped, "--resume")
     assert done.returncode == 1
@@ -413,7 +413,7 @@ def test_a_preempted_job_is_requeued_and_resumes_by_itself(
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     run = tmp_path / "run"
     with pytest.raises(InterruptionError) as stopped:
-        prepare_training(recipe(made_data), run).run([Signal(3, signal.SIGUSR1)], ask_requeue=True)
+        Training(recipe(made_data), run).run([Signal(3, signal.SIGUSR1)], ask_requeue=True)
     assert stopped.value.hint == "SLURM was asked to start the job again"
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
@@ -441,8 +441,8 @@ def test_a_finished_run_that_is_made_longer_is_as_if_it_had_been_long(
     clipbert: Clipbert, made_data: Path, tmp_path: Path, setting: str
 ) -> None:
     """With a constant rate: a linear one falls more slowly in a longer training, from the first step on."""
-    prepare_training(recipe(made_data, "train.schedule=constant", setting), tmp_path / "long").run()
-    prepare_training(recipe(made_data, "train.schedule=constant", "train.max_steps=8"), tmp_path / "run").run()
+    Training(recipe(made_data, "train.schedule=constant", setting), tmp_path / "long").run()
+    Training(recipe(made_data, "train.schedule=constant", "train.max_steps=8"), tmp_path / "run").run()
     more = ["train.max_steps=null", setting] if "epochs" in setting else [setting]
     stderr = resume(clipbert, tmp_path / "run", *as_options(more))
     assert ", resumed after step 8; 1" in stderr
@@ -455,7 +455,7 @@ def test_the_rates_of_the_longer_training_hold_from_the_next_step_on(
     clipbert: Clipbert, made_data: Path, tmp_path: Path
 ) -> None:
     settings = ("train.warmup_ratio=0.5", "train.max_steps=4")
-    prepare_training(recipe(made_data, *settings), tmp_path / "run").run()
+    Training(recipe(made_data, *settings), tmp_path / "run").run()
     resume(clipbert, tmp_path / "run", *as_options(["train.max_steps=8"]))
     rates = {each["step"]: each["learning_rate"] for each in records(tmp_path / "run") if each["event"] == "train"}
     config = load_recipe(tmp_path / "run" / "recipe.yaml").train
@@ -469,9 +469,9 @@ def test_an_interrupted_run_that_was_made_longer_stays_longer(
     clipbert: Clipbert, made_data: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    prepare_training(recipe(made_data, "train.epochs=1"), run).run()
+    Training(recipe(made_data, "train.epochs=1"), run).run()
     longer = load_recipe(run / "recipe.yaml", overrides=["train.epochs=3"])
-    training = prepare_training(longer, run, resume=True)
+    training = Training(longer, run, resume=True)
     with pytest.raises(InterruptionError):
         training.run([Signal(6, signal.SIGTERM)])
     resume(clipbert, run)

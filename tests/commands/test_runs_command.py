@@ -6,20 +6,19 @@ import json
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from running import TINY, Clipbert, ClipbertProcess, records
+from safetensors.torch import load_file
 
 from clipbert_cli.infer.trained import RunSelection, open_run
-from clipbert_cli.model.ema import read_average
 from clipbert_cli.model.pretrained import from_pretrained
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def averaged(made_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run that kept a moving average. Not to be changed."""
     run = tmp_path_factory.mktemp("runs") / "averaged"
     overrides = [*TINY, "train.ema_decay=0.9", "train.learning_rate=0.01"]
-    prepare_training(load_recipe("demo_qa", overrides=overrides, data_root=made_data), run).run()
+    Training(load_recipe("demo_qa", overrides=overrides, data_root=made_data), run).run()
     return run
 
 
@@ -74,39 +73,6 @@ def test_runs_one_folder_further_down_are_named(clipbert: Clipbert, tmp_path: Pa
     )
 
 
-def test_curves_of_one_run_or_of_several_are_drawn_and_not_overwritten(
-    clipbert: Clipbert, averaged: Path, trained_run: Path, tmp_path: Path
-) -> None:
-    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    from PIL import Image
-
-    sizes = []
-    for number, runs in enumerate(([averaged], [averaged, trained_run])):
-        picture = tmp_path / f"{number}.png"
-        done = clipbert("runs", "plot", *runs, "-o", picture)
-        assert (done.returncode, done.stdout, done.stderr) == (0, f"{picture}\n", "")
-        with Image.open(picture) as image:
-            assert image.format == "PNG"
-            assert len(image.convert("RGB").getcolors(1 << 24)) > 10  # type: ignore[arg-type]
-            sizes.append(image.size)
-    assert sizes[0] == sizes[1]
-    refused = clipbert("runs", "plot", averaged, "-o", picture)
-    assert (refused.returncode, "exists already" in refused.stderr) == (1, True)
-    assert clipbert("runs", "plot", averaged, "-o", picture, "--overwrite").returncode == 0
-    without = clipbert("runs", "plot", averaged, trained_run)
-    assert (without.returncode, "--output is missing" in without.stderr) == (2, True)
-
-
-def test_without_matplotlib_the_message_says_what_to_install(
-    clipbert: Clipbert, averaged: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    done = clipbert("runs", "plot", averaged)
-    assert done.returncode == 2
-    assert "pip install 'clipbert[plot]'" in done.stderr
-
-
 @pytest.mark.parametrize("weights", ["plain", "ema", "auto"])
 def test_an_export_is_what_from_pretrained_reads(
     clipbert: Clipbert, averaged: Path, tmp_path: Path, weights: str
@@ -119,7 +85,7 @@ def test_an_export_is_what_from_pretrained_reads(
     }
     found = dict(from_pretrained(out).named_parameters())
     plain = dict(from_pretrained(averaged / "latest").named_parameters())
-    average = read_average(averaged / "latest" / "average.safetensors")
+    average = load_file(averaged / "latest" / "average.safetensors")
     assert average.keys() == plain.keys()
     assert any(not torch.equal(average[name], plain[name]) for name in plain)
     expected = plain if weights == "plain" else average  # validation scored the average
@@ -130,7 +96,7 @@ def test_an_export_is_what_from_pretrained_reads(
 def test_inference_takes_either_set_of_weights(averaged: Path, weights: str) -> None:
     found = dict(open_run(RunSelection(averaged, "latest", weights)).model.named_parameters())
     plain = dict(from_pretrained(averaged / "latest").named_parameters())
-    average = read_average(averaged / "latest" / "average.safetensors")
+    average = load_file(averaged / "latest" / "average.safetensors")
     expected = plain if weights == "plain" else average
     assert all(torch.equal(found[name], expected[name]) for name in plain)
 
@@ -184,32 +150,28 @@ def loop(link: Path) -> None:
 
 
 def validated(run: Path, **values: object) -> None:
-    """Add a record of a validation at the best step, with some of its values replaced, or removed by `...`."""
+    """Add a record of a validation at the best step, with some of its values replaced."""
     step = int((run / "best").resolve().name.removeprefix("step_"))
     record = {"event": "validation", "step": step, "accuracy": 50.0, **values}
     with (run / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps({name: value for name, value in record.items() if value is not ...}) + "\n")
-
-
-STATE = "bad/checkpoints: step, total_steps or metric of the last checkpoint is of another type"
-STEP = "bad/metrics.jsonl: step of a validation is missing or no whole number"
-SCORE = "bad/metrics.jsonl: accuracy of a validation is no number"
+        file.write(json.dumps(record) + "\n")
 
 
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (lambda run: overwrite_state(run, '{"step": "one", "total_steps": 3}'), STATE),
-        (lambda run: overwrite_state(run, '{"step": 1, "total_steps": [3]}'), STATE),
-        (lambda run: overwrite_state(run, '{"step": 1, "metric": {}}'), STATE),
-        (lambda run: loop(run / "best"), "bad/best cannot be read: Too many levels of symbolic links"),
+        (lambda run: overwrite_state(run, '{"step": "one", "total_steps": 3}'), "bad: step of its records is 'one'"),
+        (lambda run: overwrite_state(run, '{"step": 1, "total_steps": [3]}'), "bad: total_steps of its records is [3]"),
+        (lambda run: overwrite_state(run, '{"step": 1, "metric": {}}'), "bad: metric of its records is {}"),
+        (lambda run: loop(run / "best"), "[Errno 40] Too many levels of symbolic links: "),
         (
             lambda run: loop(run / "metrics.jsonl"),
             "bad/metrics.jsonl cannot be read: Too many levels of symbolic links",
         ),
-        (lambda run: (run / "metrics.jsonl").write_text('{"event": "validation"}\n'), STEP),
-        *[(lambda run, step=step: validated(run, step=step), STEP) for step in ("4", 4.0, None, [4], {}, True, ...)],
-        *[(lambda run, score=score: validated(run, accuracy=score), SCORE) for score in ("50", [], {}, True)],
+        *[
+            (lambda run, score=score: validated(run, accuracy=score), f"bad: accuracy of its records is {score!r}")
+            for score in ("50", [], {}, True)
+        ],
     ],
 )
 def test_one_damaged_run_does_not_hide_the_others(
@@ -264,23 +226,15 @@ def unreadable(metrics: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["a folder", "a loop", "a pipe", "a device", "a line without end"])
-def test_a_run_that_cannot_be_read_does_not_keep_others_from_being_drawn_or_reported(
+def test_a_run_that_cannot_be_read_does_not_keep_others_from_being_reported(
     kind: str, clipbert: Clipbert, trained_run: Path, tmp_path: Path
 ) -> None:
     for name in ("bad", "good"):
         shutil.copytree(trained_run, tmp_path / name, symlinks=True)
     unreadable(tmp_path / "bad" / "metrics.jsonl", kind)
-    done = clipbert("runs", "plot", "bad", "good", "-o", "curves.png", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "warning: damaged: bad: " in done.stderr
-    assert (tmp_path / "curves.png").stat().st_size > 1000
     done = clipbert("report", "--run", "bad", "--run", "good", "-o", "report.html", cwd=tmp_path)
     assert done.returncode == 1
     assert "warning: damaged: bad: " in done.stderr
     page = (tmp_path / "report.html").read_text()
     assert "damaged: " in page
     assert "finished" in page
-    done = clipbert("runs", "plot", "bad", "-o", "none.png", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "no run can be read" in done.stderr
-    assert not (tmp_path / "none.png").exists()

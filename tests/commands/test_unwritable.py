@@ -33,7 +33,6 @@ COMMANDS = {
     "report": "report --run RUN -o NEW",
     "preview": "preview DATA/videos -o NEW",
     "store show": "store show DATA/vis_db test0000 -o NEW",
-    "runs plot": "runs plot RUN -o NEW",
     "runs export": "runs export RUN NEW",
     "runs push": "runs push RUN --to NEW",
     "recipes copy": "recipes copy demo_qa NEW",

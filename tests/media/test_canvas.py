@@ -7,6 +7,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from bounds import JPEG_PIXEL, RESIZED_PIXEL, VIDEO_PIXEL
 from goldens import golden_arrays, golden_folder, golden_json, picture
 from made_media import clips_of
 
@@ -39,7 +40,7 @@ def test_small_pictures_equal_the_original() -> None:
         frame = arrays[f"small_in_{index}"]
         assert np.array_equal(frame, picture(case["image_seed"], case["in_h"], case["in_w"]))
         np.testing.assert_allclose(
-            padded(frame[None], case["max_size"])[0], arrays[f"small_out_{index}"], rtol=0, atol=1e-3
+            padded(frame[None], case["max_size"])[0], arrays[f"small_out_{index}"], rtol=0, atol=RESIZED_PIXEL
         )
 
 
@@ -49,16 +50,18 @@ def test_large_pictures_equal_the_original() -> None:
         frame = picture(case["image_seed"], case["in_h"], case["in_w"])
         assert zlib.crc32(frame.tobytes()) == case["input_crc32"]
         out = padded(frame[None], case["max_size"])[0]
-        np.testing.assert_allclose(out.reshape(-1)[:: case["sample_stride"]], case["sample"], rtol=0, atol=1e-3)
-        assert out.mean(dtype=np.float64) == pytest.approx(case["mean"], abs=1e-3)
-        assert out.std(dtype=np.float64) == pytest.approx(case["std"], abs=1e-3)
+        np.testing.assert_allclose(
+            out.reshape(-1)[:: case["sample_stride"]], case["sample"], rtol=0, atol=RESIZED_PIXEL
+        )
+        assert out.mean(dtype=np.float64) == pytest.approx(case["mean"], abs=RESIZED_PIXEL)
+        assert out.std(dtype=np.float64) == pytest.approx(case["std"], abs=RESIZED_PIXEL)
 
 
 @pytest.mark.golden
 def test_padding_is_zero_at_the_right_and_bottom() -> None:
     arrays, case = golden_arrays(ARRAYS), golden_json(CASES)["chain"]
     out = padded(arrays["chain_in"][None], case["max_size"])[0]
-    np.testing.assert_allclose(out, arrays["chain_padded"], rtol=0, atol=1e-3)
+    np.testing.assert_allclose(out, arrays["chain_padded"], rtol=0, atol=RESIZED_PIXEL)
 
 
 @pytest.mark.golden
@@ -68,7 +71,7 @@ def test_picture_files_equal_the_original() -> None:
         pixels = decode_image((golden_folder() / "transforms/images" / record["file"]).read_bytes())
         assert pixels.shape == (*record["decoded_shape"][:2], 3)
         if record["usable_by_model"]:
-            tolerance = 2.0 if record["file"].endswith(".jpg") else 1e-3
+            tolerance = JPEG_PIXEL if record["file"].endswith(".jpg") else RESIZED_PIXEL
             out = padded(pixels[None], files["max_size"])[0]
             np.testing.assert_allclose(out, arrays[record["array"]], rtol=0, atol=tolerance)
 
@@ -78,8 +81,10 @@ def test_a_video_equals_the_original() -> None:
     case, arrays = golden_json(CASES)["video"], golden_arrays(ARRAYS)
     sampling = ClipSampling(case["strategy"], num_frames=case["num_frames"], fps=case["fps"])
     frames = clips_of((golden_folder() / case["file"]).read_bytes(), sampling)[0]  # (T, h, w, 3)
-    np.testing.assert_allclose(frames.transpose(0, 3, 1, 2), arrays["video_raw_rgb"].astype(float), rtol=0, atol=3.0)
-    np.testing.assert_allclose(padded(frames, case["max_size"]), arrays[case["array"]], rtol=0, atol=3.0)
+    np.testing.assert_allclose(
+        frames.transpose(0, 3, 1, 2), arrays["video_raw_rgb"].astype(float), rtol=0, atol=VIDEO_PIXEL
+    )
+    np.testing.assert_allclose(padded(frames, case["max_size"]), arrays[case["array"]], rtol=0, atol=VIDEO_PIXEL)
 
 
 @pytest.mark.golden

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from bounds import FEATURE, SCORE
+from bounds import FEATURE, NORMALISED_PIXEL, NORMALISED_SHARE, SCORE
 from goldens import golden_arrays, golden_json, picture_batch, text
 from torch import Tensor
 from torch.nn import functional as F
@@ -38,11 +38,11 @@ def test_padded_frames_are_normalised_then_flipped_to_bgr() -> None:
     padded = torch.from_numpy(arrays["chain_padded"])[None]
     mean, std = torch.tensor(stored["mean_rgb"]), torch.tensor(stored["std_rgb"])
     normalised = normalise(padded, mean, std, unit_range=False)
-    assert np.abs(normalised[0].numpy() - arrays["chain_normalised_rgb"]).max() <= 1e-4
+    assert np.abs(normalised[0].numpy() - arrays["chain_normalised_rgb"]).max() <= NORMALISED_PIXEL
     encoder = small_encoder(pixel_mean=stored["mean_rgb"], pixel_std=stored["std_rgb"])
     wide = F.pad(padded, (0, 64, 0, 64))  # a frame that leaves something after six halvings
     entered = first_convolution_input(encoder, wide)[..., : padded.shape[-2], : padded.shape[-1]]
-    assert np.abs(entered[0].numpy() - arrays["chain_first_conv_input_bgr"]).max() <= 1e-4
+    assert np.abs(entered[0].numpy() - arrays["chain_first_conv_input_bgr"]).max() <= NORMALISED_PIXEL
     assert first_convolution_input(encoder, wide)[0, :, -1, -1].tolist() == stored["padding_value_first_conv_input"]
 
 
@@ -52,7 +52,7 @@ def test_pixels_of_either_range_give_the_same_with_means_of_unit_range(pixels: s
     frames = torch.tensor(stored[f"input_{pixels}"]).view(stored["shape"])
     mean, std = torch.tensor(stored["mean"]), torch.tensor(stored["std"])
     ours = normalise(frames, mean, std, unit_range=True)
-    assert ours.flatten().tolist() == pytest.approx(stored[f"output_for_{pixels}"], abs=1e-6)
+    assert ours.flatten().tolist() == pytest.approx(stored[f"output_for_{pixels}"], abs=NORMALISED_SHARE)
     if pixels == "0_255":
         as_bytes = normalise(frames.to(torch.uint8), mean, std, unit_range=True)
         assert torch.equal(as_bytes, ours)

@@ -117,14 +117,11 @@ def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
         (lambda folder: (folder / "state.json").write_text("[]"), "state.json is not a JSON object"),
         *[
             (lambda folder, text=text: (folder / "state.json").write_text(text), "state.json lists no files")
-            for text in (
-                "{}",
-                '{"files": 7}',
-                '{"files": ["model"]}',
-                '{"files": {"model": 13}}',
-                '{"files": {"a": []}}',
-                '{"files": {"model": {}}}',
-            )
+            for text in ("{}", '{"files": 7}', '{"files": ["model"]}')
+        ],
+        *[
+            (lambda folder, text=text: (folder / "state.json").write_text(text), "are not stated")
+            for text in ('{"files": {"model": 13}}', '{"files": {"a": []}}', '{"files": {"model": {"bytes": 13}}}')
         ],
     ],
 )
@@ -224,8 +221,14 @@ def test_what_is_only_called_like_a_checkpoint_is_ignored(
         (state_of("{}"), "state.json lists no files"),
         (state_of('{"files": {}}'), "state.json lists no files"),
         (state_of('{"files": ["model.safetensors"]}'), "state.json lists no files"),
-        (state_of('{"files": {"model.safetensors": 5}}'), "state.json lists no files"),
-        (state_of('{"files": {"model.safetensors": {"bytes": 5}}}'), "state.json lists no files"),
+        (
+            state_of('{"files": {"model.safetensors": 5}}'),
+            "the size and the CRC-32 of model.safetensors are not stated",
+        ),
+        (
+            state_of('{"files": {"model.safetensors": {"bytes": 5}}}'),
+            "the size and the CRC-32 of model.safetensors are not stated",
+        ),
         (state_of('{"files": {"a\\u0000b": {"bytes": 5, "crc32": 5}}}'), "is missing"),
         (state_of('{"files": {"model.safetensors": {"bytes": 5, "crc32": 5}}}'), "model.safetensors is missing"),
     ],

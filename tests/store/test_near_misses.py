@@ -19,7 +19,7 @@ from clipbert_cli.store.packing import pack_media
 from clipbert_cli.store.records import MANIFEST_KEY
 from clipbert_cli.store.source import MediaFolder
 from clipbert_cli.store.verify import scan_store
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 from clipbert_cli.types import MediaNames, media_id_of
 
 FILE = "set data.media_id: name"
@@ -221,7 +221,7 @@ def test_a_long_list_of_missing_media_is_in_a_file(made_data: Path, tmp_path: Pa
     with pytest.raises(
         StoreError, match=r"(?s)lacks 50 videos .*\.\.\. and 30 more\nAll of them are in .*\nit has "
     ) as refused:
-        prepare_training(load_recipe("demo_qa", overrides=overrides, data_root=made_data), tmp_path / "run")
+        Training(load_recipe("demo_qa", overrides=overrides, data_root=made_data), tmp_path / "run")
     found = re.search(r"All of them are in (\S+)", str(refused.value))
     assert found
     assert Path(found[1]).read_text().split() == [f"gone{n}" for n in range(50)]
@@ -267,4 +267,4 @@ def test_a_training_split_without_any_media_is_refused(made_data: Path, tmp_path
     store = pack_media([made_data / "videos/test0000.mp4"], tmp_path / "store").store
     overrides = [*TINY, f"data.splits.train.media={store}", "data.on_missing_media=skip"]
     with pytest.raises(StoreError, match="has no video of split 'train'"):
-        prepare_training(load_recipe("demo_qa", overrides=overrides, data_root=made_data), tmp_path / "run")
+        Training(load_recipe("demo_qa", overrides=overrides, data_root=made_data), tmp_path / "run")

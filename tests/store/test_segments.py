@@ -23,7 +23,7 @@ from clipbert_cli.splits import read_split
 from clipbert_cli.store.lmdb_store import open_media
 from clipbert_cli.store.packing import pack_media
 from clipbert_cli.text.fields import Record, RecordError
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 from clipbert_cli.types import FixedSampling, Segment, VideoInfo
 
 RATE = 8
@@ -205,7 +205,7 @@ def test_segments_behind_the_end_stop_before_training(made_data: Path, tmp_path:
     ]
     recipe = load_recipe("demo_retrieval", overrides=settings(tmp_path, records), data_root=made_data)
     with pytest.raises(AnnotationError, match="2 segments of split 'train' begin after the end") as refused:
-        prepare_training(recipe, tmp_path / "run")
+        Training(recipe, tmp_path / "run")
     assert "train0001#t=100: the segment begins at 100 s, but the video lasts" in str(refused.value)
     assert "train0003#t=50" in str(refused.value)
     assert "data.fields: {start: null, end: null}" in (refused.value.hint or "")

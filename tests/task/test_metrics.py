@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bounds import PERCENTAGE
 from goldens import golden_json
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
@@ -105,7 +106,7 @@ def test_retrieval_scores_are_the_originals() -> None:
             (metrics["video_to_text"], case["metrics"]["video2text"]),
         ):
             assert {theirs: found[ours] for ours, theirs in NAMES.items()} == pytest.approx(
-                {name: expected[name] for name in NAMES.values()}, abs=1e-6
+                {name: expected[name] for name in NAMES.values()}, abs=PERCENTAGE
             ), case["case"]
         found = ranks(scores, np.array(owner))
         assert (found >= np.array(case["text2video_rank_best"])).all()
@@ -132,12 +133,12 @@ def test_a_video_with_several_captions_has_the_rank_of_its_best_one() -> None:
 
 def check(metrics: dict, case: dict) -> None:
     fractions = case["fractions"]
-    assert metrics["accuracy"] == pytest.approx(100 * fractions["overall_acc"], abs=1e-7)
+    assert metrics["accuracy"] == pytest.approx(100 * fractions["overall_acc"], abs=PERCENTAGE)
     for kind in case.get("answer_types") or sorted(set(case["answer_type"])):
         expected = fractions[f"{kind}_acc"]
         share, number = fractions["ratios"][f"{kind}_ratio"]
         found = metrics["by_type"].get(kind, {"accuracy": 0.0, "count": 0})
-        assert found["accuracy"] == pytest.approx(100 * expected, abs=1e-7), kind
+        assert found["accuracy"] == pytest.approx(100 * expected, abs=PERCENTAGE), kind
         assert found["count"] == number
         assert found["count"] / metrics["count"] == pytest.approx(share)
 

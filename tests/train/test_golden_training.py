@@ -23,6 +23,7 @@ from bounds import (
     LOSS_ABSOLUTE,
     LOSS_RELATIVE,
     ONE_GRADIENT,
+    RATE,
     UPDATED_VALUE,
     ZERO_GRADIENT,
     logged,
@@ -289,7 +290,7 @@ def test_a_run_in_float64_is_the_originals(name: str) -> None:
     for step, rates in enumerate(run["lr_per_group_per_step"]):
         expected = dict(zip(GROUPS, rates, strict=True))
         found = repetition.rates[step]
-        assert found == pytest.approx({group: expected[group] for group in found}, rel=1e-9, abs=0), step
+        assert found == pytest.approx({group: expected[group] for group in found}, rel=RATE, abs=0), step
     check_values(repetition)
     if not updates:
         check_lengths(repetition)

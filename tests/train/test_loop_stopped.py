@@ -128,7 +128,7 @@ def _folder(file: Path) -> None:
         (lambda file: file.write_bytes(pickle.dumps(Runs())), "holds more than tensors"),
         (lambda file: torch.save({"step": Runs()}, file), "holds more than tensors"),
         (lambda file: torch.save([1, 2], file), "holds a list"),
-        (lambda file: torch.save({"model": {}, "epoch": 3}, file), "is no state of a training: it has no entry"),
+        (lambda file: torch.save({"model": {}, "epoch": 3}, file), "does not fit this training: KeyError: 'precision'"),
     ],
 )
 def test_a_state_that_is_none_is_named(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from bounds import ONE_UPDATE_ABSOLUTE, ONE_UPDATE_RELATIVE, RATE
 from goldens import golden_json
 from small_models import small_config
 from torch import nn
@@ -48,7 +49,8 @@ def test_updates_are_those_of_the_originals_optimiser() -> None:
             set_rates(optimizer, {"transformer": rate})
             optimizer.step()
             # Decay before or after the update differs by lr * decay * update.
-            torch.testing.assert_close(parameter.detach(), torch.tensor(expected), rtol=1e-6, atol=1e-7)
+            wanted = torch.tensor(expected)
+            torch.testing.assert_close(parameter.detach(), wanted, rtol=ONE_UPDATE_RELATIVE, atol=ONE_UPDATE_ABSOLUTE)
 
 
 @pytest.mark.golden
@@ -63,7 +65,7 @@ def test_learning_rates_are_the_originals() -> None:
             if expected is None:  # the original divides by zero: nothing is left to decay over
                 continue
             found = learning_rates(config, step, total=case["total"])
-            assert found["transformer"] == pytest.approx(expected, rel=1e-9), case
+            assert found["transformer"] == pytest.approx(expected, rel=RATE), case
 
 
 def test_every_schedule_of_a_recipe_exists() -> None:
@@ -215,4 +217,4 @@ def test_the_device_of_the_moment_decides_how_a_resumed_optimiser_computes(
     resumed, optimizer = steps(5, restart_after=2)
     assert [each["fused"] for each in optimizer.param_groups] == [after]
     assert optimizer.steps == 5
-    torch.testing.assert_close(resumed, steps(5)[0], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(resumed, steps(5)[0], rtol=ONE_UPDATE_RELATIVE, atol=ONE_UPDATE_ABSOLUTE)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from clipbert_cli.recipe.schema import TrainConfig
-from clipbert_cli.train import setup
+from clipbert_cli.train import training
 from clipbert_cli.train.plan import Plan
 
 
@@ -36,7 +36,7 @@ def test_max_steps_takes_precedence_over_epochs() -> None:
 def test_loading_processes_that_outnumber_the_cores_are_warned_of(
     workers: int, processes: int, cores: int, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(setup, "available_cores", lambda: cores)
-    message = setup.too_few_cores(workers, processes)
+    monkeypatch.setattr(training, "available_cores", lambda: cores)
+    message = training.too_few_cores(workers, processes)
     assert message.startswith(said) if said else message == ""
     assert not said or "--cpus-per-task" in message

@@ -17,7 +17,7 @@ from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe, Tracker
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.train import trackers
-from clipbert_cli.train.setup import prepare_training
+from clipbert_cli.train.training import Training
 
 SETTINGS = (*TINY, "train.save_every_steps=1", "train.max_steps=2")
 
@@ -110,9 +110,9 @@ def test_a_tracker_has_the_numbers_of_metrics_jsonl_and_a_resumed_run_goes_on_in
     name: str, made_data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     run = tmp_path / "run"
-    prepare_training(recipe(made_data, f"train.trackers=[{name}]"), run).run()
+    Training(recipe(made_data, f"train.trackers=[{name}]"), run).run()
     first = FOUND[name](run)
-    prepare_training(recipe(made_data, f"train.trackers=[{name}]", "train.max_steps=3"), run, resume=True).run()
+    Training(recipe(made_data, f"train.trackers=[{name}]", "train.max_steps=3"), run, resume=True).run()
     found = FOUND[name](run)
     assert found.keys() == first.keys()
     assert len(found) == 1
@@ -199,7 +199,7 @@ def test_training_does_not_wait_for_a_tracker_that_does_not_answer(
 def check_training(made_data: Path, run: Path, caplog: pytest.LogCaptureFixture, message: str) -> None:
     """Train with the tracker `wandb`: all is done and recorded, with one warning."""
     with caplog.at_level(logging.WARNING, logger="clipbert"):
-        result = prepare_training(recipe(made_data, "train.trackers=[wandb]"), run).run()
+        result = Training(recipe(made_data, "train.trackers=[wandb]"), run).run()
     assert result["steps"] == 2
     events = [record["event"] for record in RunFolder(run).records()]
     assert events == ["train", "first_step", "train", "validation"]

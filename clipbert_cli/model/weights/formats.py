@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 DETECTOR = "detector heads"
@@ -13,8 +13,8 @@ TIED = "copies of tied weights"
 OTHER_HEAD = "another task's head"
 OTHER_PART = "parts that were not asked for"
 
-BLOCK = re.compile(r"res([2-5])\.(\d+)\.(shortcut|conv[123])\.(weight|norm\.(?:weight|bias|running_mean|running_var))")
-STEM = re.compile(r"stem\.conv1\.(weight|norm\.(?:weight|bias|running_mean|running_var))")
+Renames = Mapping[str, str]
+"""Pattern of a whole name in a file -> the name in the model, with the groups of the pattern."""
 
 
 @dataclass(frozen=True)
@@ -24,51 +24,49 @@ class Format:
     Attributes:
         parts: parts of a model that such a file can supply.
         recognised_by: pattern at the start of some name in every such file.
-        rename: name in the file -> name in the model, or None for a name that has no place in a model.
+        renames: the names that have a place in a model.
         ignored: pattern at the start of names without a place -> reason to ignore them.
-        packed: whether queries, keys and values are one tensor, as in the model; otherwise `rename` gives the names
+        packed: whether queries, keys and values are one tensor, as in the model; otherwise `renames` gives the names
             of `split_projections`.
     """
 
     name: str
     parts: tuple[str, ...]
     recognised_by: str
-    rename: Callable[[str], str | None]
+    renames: Renames
     ignored: dict[str, str]
     packed: bool = False
+
+    def rename(self, name: str) -> str | None:
+        """Return the name in the model, or None for a name that has no place in a model."""
+        # The first published BERTs have TensorFlow's names of layer norms.
+        name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name))
+        matches = ((re.fullmatch(pattern, name), place) for pattern, place in self.renames.items())
+        return next((match.expand(place) for match, place in matches if match), None)
 
     def reason_to_ignore(self, name: str) -> str | None:
         """Return why an entry is ignored, or None if it should have a place in the model."""
         return next((reason for pattern, reason in self.ignored.items() if re.match(pattern, name)), None)
 
 
-def detectron_resnet(name: str) -> str | None:
-    """`res2.0.conv1.norm.weight` -> `visual_encoder.stages.0.0.branch.conv1.norm.weight`."""
-    name = name.removeprefix("backbone.")
-    if STEM.fullmatch(name):
-        return f"visual_encoder.{name}"
-    if match := BLOCK.fullmatch(name):
-        stage, block, convolution, leaf = match.groups()
-        place = "shortcut" if convolution == "shortcut" else f"branch.{convolution}"
-        return f"visual_encoder.stages.{int(stage) - 2}.{block}.{place}.{leaf}"
-    return None
+def below(prefix: str, renames: Renames) -> Renames:
+    """Return the same for names with a prefix, which is a pattern without groups."""
+    return {prefix + pattern: place for pattern, place in renames.items()}
 
 
-def caffe2_resnet(name: str) -> str | None:
-    """Rename `res2_0_branch2a_bn_s` to `res2.0.conv1.norm.weight`, and then as `detectron_resnet` does.
+LEAF = "(weight|bias)"
+STATISTICS = "(?:weight|bias|running_mean|running_var)"
+CONVOLUTION = rf"(weight|norm\.{STATISTICS})"
 
-    The names are those of Caffe2's model zoo, as in detectron2's `c2_model_loading.py`.
-    """
-    leaves = {"w": "weight", "bn_s": "norm.weight", "bn_b": "norm.bias"}
-    leaves |= {"bn_rm": "norm.running_mean", "bn_riv": "norm.running_var"}
-    layers = {"branch1": "shortcut", "branch2a": "conv1", "branch2b": "conv2", "branch2c": "conv3"}
-    if match := re.fullmatch(r"(?:res_)?conv1_(w|bn_s|bn_b|bn_rm|bn_riv)", name):
-        return detectron_resnet(f"stem.conv1.{leaves[match[1]]}")
-    if match := re.fullmatch(r"(res[2-5])_(\d+)_(branch(?:1|2[abc]))_(w|bn_s|bn_b|bn_rm|bn_riv)", name):
-        stage, block, layer, leaf = match.groups()
-        return detectron_resnet(f"{stage}.{block}.{layers[layer]}.{leaves[leaf]}")
-    return None
-
+_RESNET = {
+    rf"stem\.conv1\.{CONVOLUTION}": r"visual_encoder.stem.conv1.\1",
+    **{
+        rf"res{stage + 2}\.(\d+)\.{name}\.{CONVOLUTION}": rf"visual_encoder.stages.{stage}.\1.{place}.\2"
+        for stage in range(4)
+        for name, place in (("shortcut", "shortcut"), *((f"conv{n}", f"branch.conv{n}") for n in (1, 2, 3)))
+    },
+}
+"""detectron2's ResNet."""
 
 LAYER = {
     "attention.self.query": "query",
@@ -82,98 +80,67 @@ LAYER = {
 }
 """Modules of a BERT layer -> modules of `TransformerLayer`, its packed projection split into three."""
 
-HEAD = {"transform.dense": "transform", "transform.LayerNorm": "norm"}
-"""Modules of BERT's masked word head -> modules of `PretrainingHead`."""
-
-
-def bert(name: str) -> str | None:
-    """`bert.encoder.layer.0.attention.self.query.bias` -> `transformer.layers.0.query.bias`."""
-    # The first published checkpoints have TensorFlow's names of layer norms.
-    name = re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name)).removeprefix("bert.")
-    module, _, leaf = name.rpartition(".")
-    if leaf not in ("weight", "bias"):
-        return None
-    if (match := re.fullmatch(r"encoder\.layer\.(\d+)\.(.+)", module)) and match[2] in LAYER:
-        return f"transformer.layers.{match[1]}.{LAYER[match[2]]}.{leaf}"
-    if module == "pooler.dense":
-        return f"transformer.pooler.{leaf}"
-    if module == "embeddings.LayerNorm":
-        return f"text_embeddings.norm.{leaf}"
-    if match := re.fullmatch(r"embeddings\.((?:word|position|token_type)_embeddings)\.weight", name):
-        return f"text_embeddings.{match[1]}.weight"
-    if name == "cls.predictions.bias":
-        return "head.mlm_bias"
-    if (place := module.removeprefix("cls.predictions.")) in HEAD and place != module:
-        return f"head.{HEAD[place]}.{leaf}"
-    return None
-
-
-VISUAL_EMBEDDINGS = {
-    "row_position_embeddings": "row_embeddings",
-    "col_position_embeddings": "column_embeddings",
-    "token_type_embeddings": "token_type_embeddings",
-    "LayerNorm": "norm",
+_BERT = {
+    **{
+        rf"encoder\.layer\.(\d+)\.{re.escape(module)}\.{LEAF}": rf"transformer.layers.\1.{place}.\2"
+        for module, place in LAYER.items()
+    },
+    rf"pooler\.dense\.{LEAF}": r"transformer.pooler.\1",
+    rf"embeddings\.LayerNorm\.{LEAF}": r"text_embeddings.norm.\1",
+    r"embeddings\.((?:word|position|token_type)_embeddings\.weight)": r"text_embeddings.\1",
 }
-"""Modules of the original's visual embeddings -> modules of `VisualEmbeddings`."""
 
-
-def visual_embeddings(name: str) -> str | None:
-    """`visual_embeddings.row_position_embeddings.weight` -> `visual_embeddings.row_embeddings.weight`."""
-    match = re.fullmatch(rf"visual_embeddings\.({'|'.join(VISUAL_EMBEDDINGS)})\.(.+)", name)
-    return f"visual_embeddings.{VISUAL_EMBEDDINGS[match[1]]}.{match[2]}" if match else None
-
-
-def original(name: str) -> str | None:
-    """`cnn.feature.backbone.stem.conv1.weight` -> `visual_encoder.stem.conv1.weight`.
-
-    The original's module has a detectron2 model `cnn.feature` and a BERT `transformer`.
-    """
-    if name == "cnn.grid_encoder.0.weight":
-        return "visual_encoder.grid.weight"
-    if match := re.fullmatch(r"cnn\.feature\.(backbone\..+)", name):
-        return detectron_resnet(match[1])
-    if place := visual_embeddings(name.removeprefix("transformer.bert.")):
-        return place
-    if match := re.fullmatch(r"transformer\.cls\.seq_relationship\.(weight|bias)", name):
-        return f"head.itm.{match[1]}"
-    if match := re.fullmatch(r"transformer\.classifier\.(\d+\.(?:weight|bias))", name):
-        return f"head.layers.{match[1]}"
-    if match := re.fullmatch(r"transformer\.classifier\.(weight|bias)", name):
-        return f"head.layers.0.{match[1]}"
-    return bert(name.removeprefix("transformer.")) if name.startswith("transformer.") else None
-
-
-TVP_TO_BERT = {
-    r"\.attention\.(query|key|value)\.": r".attention.self.\1.",
-    r"\.attention\.(dense|layer_norm)\.": r".attention.output.\1.",
-    r"\.layer_norm\.": ".LayerNorm.",
+_MASKED_WORDS = {
+    r"cls\.predictions\.bias": "head.mlm_bias",
+    rf"cls\.predictions\.transform\.dense\.{LEAF}": r"head.transform.\1",
+    rf"cls\.predictions\.transform\.LayerNorm\.{LEAF}": r"head.norm.\1",
 }
-"""Parts of names in transformers' TVP -> the same in BERT and in the original, one after the other."""
 
-TVP_NORM = r"normalization\.(weight|bias|running_mean|running_var)"
-TVP_CONVOLUTION = rf"(?:convolution\.(weight)|{TVP_NORM})"
+_VISUAL_EMBEDDINGS = {
+    r"visual_embeddings\.row_position_embeddings\.weight": "visual_embeddings.row_embeddings.weight",
+    r"visual_embeddings\.col_position_embeddings\.weight": "visual_embeddings.column_embeddings.weight",
+    r"visual_embeddings\.token_type_embeddings\.weight": "visual_embeddings.token_type_embeddings.weight",
+    rf"visual_embeddings\.LayerNorm\.{LEAF}": r"visual_embeddings.norm.\1",
+}
 
+_ORIGINAL = {
+    r"cnn\.grid_encoder\.0\.weight": "visual_encoder.grid.weight",
+    **below(r"cnn\.feature\.backbone\.", _RESNET),
+    **below(r"transformer\.bert\.", {**_VISUAL_EMBEDDINGS, **_BERT}),
+    **below(r"transformer\.", _MASKED_WORDS),
+    rf"transformer\.cls\.seq_relationship\.{LEAF}": r"head.itm.\1",
+    rf"transformer\.classifier\.(\d+\.{LEAF})": r"head.layers.\1",
+    rf"transformer\.classifier\.{LEAF}": r"head.layers.0.\1",
+}
+"""The original's module has a detectron2 model `cnn.feature` and a BERT `transformer`."""
 
-def tvp(name: str) -> str | None:
-    """`vision_model.backbone.encoder.stages.0.layers.1.layer.2.convolution.weight` -> `visual_encoder.stages.0.1...`.
+_TVP_CONVOLUTIONS = {
+    r"embedder\.embedder": "stem.conv1",
+    r"encoder\.stages\.(\d+)\.layers\.(\d+)\.shortcut": r"stages.\1.\2.shortcut",
+    **{
+        rf"encoder\.stages\.(\d+)\.layers\.(\d+)\.layer\.{number}": rf"stages.\1.\2.branch.conv{number + 1}"
+        for number in range(3)
+    },
+}
 
-    TVP (video grounding, Zhang et al. 2023) has ClipBERT's network; the layout is that of transformers' `tvp`.
-    """
-    name = name.removeprefix("model.")
-    if name == "vision_model.grid_encoder_conv.weight":
-        return "visual_encoder.grid.weight"
-    backbone = name.removeprefix("vision_model.backbone.")
-    if match := re.fullmatch(rf"embedder\.embedder\.{TVP_CONVOLUTION}", backbone):
-        return f"visual_encoder.stem.conv1.{match[1] or f'norm.{match[2]}'}"
-    place = r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(?:layer\.(\d)|shortcut)"
-    if match := re.fullmatch(rf"{place}\.{TVP_CONVOLUTION}", backbone):
-        stage, block, number, weight, norm = match.groups()
-        convolution = "shortcut" if number is None else f"branch.conv{int(number) + 1}"
-        return f"visual_encoder.stages.{stage}.{block}.{convolution}.{weight or f'norm.{norm}'}"
-    for pattern, replacement in TVP_TO_BERT.items():
-        name = re.sub(pattern, replacement, name)
-    return visual_embeddings(name) or bert(name)
-
+_TVP = {
+    r"vision_model\.grid_encoder_conv\.weight": "visual_encoder.grid.weight",
+    **{
+        rf"vision_model\.backbone\.{name}\.{kind}": f"visual_encoder.{place}.{leaf}"
+        for name, place in _TVP_CONVOLUTIONS.items()
+        for kind, leaf in (
+            (r"convolution\.weight", "weight"),
+            (rf"normalization\.(?P<leaf>{STATISTICS})", r"norm.\g<leaf>"),
+        )
+    },
+    **{
+        pattern.replace(r"attention\.self", "attention")
+        .replace(r"attention\.output", "attention")
+        .replace("LayerNorm", "layer_norm"): place
+        for pattern, place in {**_VISUAL_EMBEDDINGS, **_BERT}.items()
+    },
+}
+"""TVP (video grounding, Zhang et al. 2023) has ClipBERT's network; the layout is that of transformers' `tvp`."""
 
 DETECTOR_PARTS = {
     r"proposal_generator\.": DETECTOR,
@@ -181,57 +148,54 @@ DETECTOR_PARTS = {
     r"pixel_(mean|std)$": UNUSED,
 }
 
+ORIGINAL = Format(
+    "original ClipBERT checkpoint",
+    parts=("all", "bert", "visual"),
+    recognised_by=r"transformer\.bert\.|cnn\.feature\.",
+    renames=_ORIGINAL,
+    ignored={
+        **{rf"cnn\.feature\.{pattern}": reason for pattern, reason in DETECTOR_PARTS.items()},
+        r"transformer\.bert\.visual_embeddings\.position_embeddings\.weight$": UNUSED,
+        r"transformer\.bert\.embeddings\.position_ids$": UNUSED,
+        r"transformer\.cls\.predictions\.decoder\.(weight|bias)$": TIED,
+    },
+)
+
+TVP = Format(
+    "Hugging Face TVP",
+    parts=("all", "bert", "visual"),
+    recognised_by=r"(model\.)?(vision_model\.grid_encoder_conv|visual_prompter)\.",
+    renames=below(r"(?:model\.)?", _TVP),
+    ignored={
+        r"(model\.)?(text_prompt$|visual_prompter\.)": "prompts of video grounding",
+        r"video_grounding_head\.": OTHER_HEAD,
+        r"(model\.)?visual_embeddings\.position_embeddings\.weight$": UNUSED,
+    },
+)
+
 FORMATS = (
-    Format(
-        "original ClipBERT checkpoint",
-        parts=("all", "bert", "visual"),
-        recognised_by=r"transformer\.bert\.|cnn\.feature\.",
-        rename=original,
-        ignored={
-            **{rf"cnn\.feature\.{pattern}": reason for pattern, reason in DETECTOR_PARTS.items()},
-            r"transformer\.bert\.visual_embeddings\.position_embeddings\.weight$": UNUSED,
-            r"transformer\.bert\.embeddings\.position_ids$": UNUSED,
-            r"transformer\.cls\.predictions\.decoder\.(weight|bias)$": TIED,
-        },
-    ),
+    ORIGINAL,
     Format(
         "clipbert model",
         parts=("all", "bert", "visual"),
         recognised_by=r"visual_encoder\.|text_embeddings\.",
-        rename=lambda name: name,
+        renames={r"(.*)": r"\1"},
         ignored={},
         packed=True,
     ),
-    Format(
-        "Hugging Face TVP",
-        parts=("all", "bert", "visual"),
-        recognised_by=r"(model\.)?(vision_model\.grid_encoder_conv|visual_prompter)\.",
-        rename=tvp,
-        ignored={
-            r"(model\.)?(text_prompt$|visual_prompter\.)": "prompts of video grounding",
-            r"video_grounding_head\.": OTHER_HEAD,
-            r"(model\.)?visual_embeddings\.position_embeddings\.weight$": UNUSED,
-        },
-    ),
+    TVP,
     Format(
         "detectron2 ResNet",
         parts=("visual",),
         recognised_by=r"(backbone\.)?(res[2-5]\.\d+\.|stem\.conv1\.)",
-        rename=detectron_resnet,
+        renames=below(r"(?:backbone\.)?", _RESNET),
         ignored={**DETECTOR_PARTS, r"((backbone\.)?stem\.fc|linear)\.(weight|bias)$": IMAGE_CLASSIFIER},
-    ),
-    Format(
-        "Caffe2 ResNet",
-        parts=("visual",),
-        recognised_by=r"res[2-5]_\d+_branch",
-        rename=caffe2_resnet,
-        ignored={r"(fc1000|pred)_[wb]$": IMAGE_CLASSIFIER, r"conv1_b$": UNUSED},
     ),
     Format(
         "Hugging Face BERT",
         parts=("bert",),
         recognised_by=r"(bert\.)?(embeddings\.word_embeddings|encoder\.layer\.\d+)\.",
-        rename=bert,
+        renames={**below(r"(?:bert\.)?", _BERT), **_MASKED_WORDS},
         ignored={
             r"(bert\.)?embeddings\.(position_ids|token_type_ids)$": UNUSED,
             r"cls\.predictions\.decoder\.(weight|bias)$": TIED,
@@ -242,7 +206,7 @@ FORMATS = (
 
 
 NOTES = {
-    "Hugging Face TVP": "pixel statistics are not in the weights: tvp-base was trained with other ones than "
+    TVP.name: "pixel statistics are not in the weights: tvp-base was trained with other ones than "
     "ClipBERT's; set model.visual.pixel_mean to [8.2381, 7.3115, 6.6981] and pixel_std to [9.6335, 9.0659, 8.7213]. "
     "The training on ActivityNet used ClipBERT's",
 }

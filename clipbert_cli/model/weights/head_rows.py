@@ -11,12 +11,9 @@ from dataclasses import dataclass
 
 from clipbert_cli.foreign import excerpt
 from clipbert_cli.model.heads import HeadSpec
-from clipbert_cli.printable import plural
+from clipbert_cli.printable import plural, shortened
 
 _UNKNOWN = "taken over as they are, because the file does not say what they mean"
-
-_NAMED = 30
-"""The number of characters in which a line names answers; of the others it gives the number."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +76,5 @@ class HeadRows:
 
 
 def _named(answers: Sequence[str]) -> str:
-    """Return the first answers in one line, at least one, and how many more there are."""
-    shown = [excerpt(repr(answer), _NAMED) for answer in answers]
-    while len(shown) > 1 and sum(map(len, shown)) + 2 * len(shown) > _NAMED:
-        shown.pop()
-    more = f" and {len(answers) - len(shown)} more" if len(shown) < len(answers) else ""
-    return ", ".join(shown) + more
+    """Return the first answers, each in a few words, and how many more there are."""
+    return shortened([excerpt(repr(answer), 30) for answer in answers], 2)

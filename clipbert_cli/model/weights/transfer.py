@@ -17,11 +17,10 @@ from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.description import description_beside
 from clipbert_cli.model.heads import OUTPUT_LAYERS
 from clipbert_cli.model.hf_files import vision_model_type
-from clipbert_cli.model.resnet import NORM_EPS
 from clipbert_cli.model.transformer import split_projections
 from clipbert_cli.model.weights.formats import FORMATS, NOTES, OTHER_HEAD, OTHER_PART, TIED, Format, recognise
 from clipbert_cli.model.weights.head_rows import HeadRows
-from clipbert_cli.model.weights.weight_files import FOLDER_FILES, WeightFile, check_finite, read_weights
+from clipbert_cli.model.weights.weight_files import FLOATS, FOLDER_FILES, WeightFile, check_finite, read_weights
 from clipbert_cli.printable import shortened
 
 Part = Literal["all", "bert", "visual"]
@@ -43,21 +42,13 @@ SETTINGS = {
 """Part of a model -> its name in messages, and the setting that names its file."""
 
 
-OTHER_NUMBERS, OTHER_SHAPES, MISSING, UNEXPECTED = (
-    "other numbers",
-    "other shapes",
-    "missing in the file",
-    "unexpected in the file",
-)
+UNLIKE, MISSING, UNEXPECTED = "of another shape or type", "missing in the file", "unexpected in the file"
+"""Why entries do not fit."""
 
-HINTS = {
-    OTHER_NUMBERS: "the file holds quantized or other numbers: convert it to float32, or choose other weights",
-    OTHER_SHAPES: "make the sizes in model.visual and model.bert those of the weights, or choose other weights",
-    MISSING: "the model in the recipe is deeper or has other parts than the weights: compare model.visual and "
-    "model.bert",
-    UNEXPECTED: "the weights are of a larger or another model: compare model.visual and model.bert in the recipe",
-}
-"""What does not fit -> what to change. The first ones cause the others."""
+COMPARE = (
+    "compare model.visual and model.bert in the recipe with the weights, or choose other weights; quantized ones must "
+    "be saved as float32"
+)
 
 
 @dataclass(frozen=True)
@@ -69,9 +60,7 @@ class LoadReport:
             reported as `query`, `key` and `value`; this holds for all names in the model.
         new: names in the model that keep their random values.
         ignored: reason -> names in the file.
-        implied: batch norm statistics, names in the model. A file that has them folded into scale and shift implies
-            mean 0 and variance 1.
-        misfits: a key of `HINTS` -> the names in the model or file, with what differs. There are none in a report that
+        misfits: why they do not fit -> names in the model or file, with what differs. There are none in a report that
             `load_weights` returns.
         head: (what happens, how many outputs, their names): see `HeadRows`; empty if the file has no head for them.
     """
@@ -82,7 +71,6 @@ class LoadReport:
     loaded: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
     ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    implied: tuple[str, ...] = ()
     misfits: Mapping[str, Sequence[str]] = field(default_factory=dict)
     head: tuple[tuple[str, int, str], ...] = ()
 
@@ -91,8 +79,6 @@ class LoadReport:
         lines = [f"{self.source}: {self.format}, {len(self.loaded)} entries loaded"]
         if self.new:
             lines.append(f"  new: {', '.join(self.new)}")
-        if self.implied:
-            lines.append(f"  {len(self.implied)} batch-norm statistics are folded into scale and shift")
         if note := NOTES.get(self.format):
             lines.append(f"  {note}")
         lines += [f"  ignored: {len(keys)} of {reason}" for reason, keys in self.ignored.items()]
@@ -142,8 +128,7 @@ def load_weights(
         state = split_projections(state)
     values, report = match(file, form, parts, state, head=head, allow_new_head=allow_new_head)
     if report.misfits:
-        hint = next(hint for what, hint in HINTS.items() if what in report.misfits)
-        raise WeightsError(explain(report), hint=hint)
+        raise WeightsError(explain(report), hint=COMPARE)
     check_finite(values, file.path)
     with torch.no_grad():
         for name, value in values.items():
@@ -173,11 +158,11 @@ def expect_format(file: WeightFile, parts: Part) -> Format:
             hint="name its folder in model.visual.weights and set model.visual.kind to hf",
         )
     form = recognise(file.tensors)
-    if file.author == "torchvision" or (form is None and any(map(RESNET_ENTRY.search, file.tensors))):
+    if form is None and any(map(RESNET_ENTRY.search, file.tensors)):
         raise WeightsError(
             f"{file.path}: these are weights of torchvision's kind of ResNet (RGB input, stride in the 3x3 "
             "convolution, other pixel statistics), which cannot serve this network of the Caffe kind",
-            hint="use detectron2's ImageNetPretrained/MSRA/R-50.pkl or grid-feats-vqa's R-50.pth",
+            hint="use grid-feats-vqa's R-50.pth (clipbert download), or model.visual.kind=hf",
         )
     if form is None:
         start = shortened([*file.tensors], 3)
@@ -225,25 +210,19 @@ def match(
             ignored[head.other].append(name)
         elif head.rows and key.startswith(OUTPUT_LAYERS) and _has_rows(tensor, state.get(key), head):
             values[key] = _with_rows(tensor, state[key], head.rows)
-        elif key in state and state[key].shape == tensor.shape and tensor.is_floating_point():
+        elif key in state and state[key].shape == tensor.shape and tensor.dtype in FLOATS:
             values[key] = tensor
         elif key.startswith("head.") and "head." in may_be_new:
             ignored[OTHER_HEAD].append(name)
-        elif key in state and tensor.is_floating_point():
-            unlike.add(key)
-            misfits[OTHER_SHAPES].append(other_shape(key, tensor.shape, state[key].shape))
         elif key in state:
             unlike.add(key)
-            numbers = str(tensor.dtype).removeprefix("torch.")
-            misfits[OTHER_NUMBERS].append(f"{key}: {numbers} in the file, floating point in the model")
+            misfits[UNLIKE].append(both_kinds(key, _kind(tensor), _kind(state[key])))
         elif not belongs(key, parts):
             ignored[OTHER_PART].append(name)
         else:
             misfits[UNEXPECTED].append(name)
     loaded = tuple(key for key in state if key in values)
     has_outputs = head.other in ignored or any(key.startswith(OUTPUT_LAYERS) for key in loaded)
-    implied = implied_statistics(values, state, file)
-    values |= implied
     absent = [key for key in state if key not in values and key not in unlike]
     if missing := [key for key in absent if not key.startswith(may_be_new)]:
         misfits[MISSING] = missing
@@ -256,15 +235,18 @@ def match(
         loaded=loaded,
         new=tuple(key for key in absent if key.startswith(may_be_new)),
         ignored={reason: tuple(names) for reason, names in ignored.items()},
-        implied=tuple(implied),
         misfits=misfits,
         head=head.table if has_outputs else (),
     )
 
 
-def other_shape(name: str, found: Iterable[int], expected: Iterable[int]) -> str:
+def both_kinds(name: str, found: object, expected: object) -> str:
     """Return an entry with its shape in a file beside the one that it should have."""
-    return f"{name}: {tuple(found)} in the file, {tuple(expected)} in the model"
+    return f"{name}: {found} in the file, {expected} in the model"
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {tuple(tensor.shape)}"
 
 
 def _has_rows(saved: Tensor, own: Tensor | None, head: HeadRows) -> bool:
@@ -279,25 +261,6 @@ def _with_rows(saved: Tensor, own: Tensor, rows: Sequence[int | None]) -> Tensor
         if row is not None:
             merged[output] = saved[row]
     return merged
-
-
-def implied_statistics(
-    values: Mapping[str, Tensor], state: Mapping[str, Tensor], file: WeightFile
-) -> dict[str, Tensor]:
-    """Return identity statistics (mean 0, variance 1 - eps) for the norms of a file without any statistics.
-
-    MSRA's ResNets have batch norm folded into scale and shift, and detectron2's frozen norm starts at these values. A
-    file that has some of the statistics and lacks others is incomplete, so nothing is implied.
-    """
-    if any(name.endswith(("running_mean", "running_var", "_rm", "_riv")) for name in file.tensors):
-        return {}
-    identity = {"running_mean": 0.0, "running_var": 1 - NORM_EPS}
-    implied = {}
-    for key, tensor in state.items():
-        norm, _, leaf = key.rpartition(".")
-        if leaf in identity and f"{norm}.weight" in values:
-            implied[key] = torch.full_like(tensor, identity[leaf])
-    return implied
 
 
 def untied(file: WeightFile, copies: Iterable[str], state: Mapping[str, Tensor]) -> list[str]:
@@ -319,8 +282,7 @@ def untied(file: WeightFile, copies: Iterable[str], state: Mapping[str, Tensor])
 
 def explain(report: LoadReport) -> list[str]:
     """Return the lines of the error message about a report with entries that do not fit."""
-    found = {what: report.misfits[what] for what in HINTS if what in report.misfits}
     return [
         f"{report.source}: this {report.format} does not fit the model ({len(report.loaded)} entries do)",
-        *(f"  {what} ({len(names)}): {shortened(names)}" for what, names in found.items()),
+        *(f"  {what} ({len(names)}): {shortened(names)}" for what, names in report.misfits.items()),
     ]

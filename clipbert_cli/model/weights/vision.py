@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 
 from clipbert_cli.errors import WeightsError
-from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, fitted
+from clipbert_cli.model.hf_encoder import HuggingFaceEncoder, quiet_transformers
 from clipbert_cli.model.weights.formats import UNUSED
-from clipbert_cli.model.weights.transfer import MISSING, OTHER_SHAPES, UNEXPECTED, LoadReport, explain, other_shape
+from clipbert_cli.model.weights.transfer import MISSING, UNEXPECTED, UNLIKE, LoadReport, both_kinds, explain
 from clipbert_cli.model.weights.weight_files import check_finite, read_weights
 
 IGNORED = {
@@ -30,7 +30,20 @@ def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
             unchanged then.
     """
     file = read_weights(source)
-    values, found = fitted(encoder, file.tensors)
+    backbone = encoder.backbone
+    # transformers renames and converts the entries of older releases. It names what does not fit: missing keys as in
+    # the model, unexpected ones as in the file, and the shapes of both where they differ.
+    with quiet_transformers():
+        loaded, found = type(backbone).from_pretrained(
+            None,
+            config=backbone.config,
+            state_dict=dict(file.tensors),
+            dtype=torch.float32,
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            **encoder.family.options,
+        )
+    values = loaded.state_dict()
     prefix = "visual_encoder.backbone."
     ignored: dict[str, list[str]] = defaultdict(list)
     misfits: dict[str, list[str]] = defaultdict(list)
@@ -42,10 +55,10 @@ def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
         if not name.startswith(encoder.family.unused):
             misfits[MISSING].append(prefix + name)
     for name, *shapes in found["mismatched_keys"]:
-        misfits[OTHER_SHAPES].append(other_shape(prefix + name, *shapes))
+        misfits[UNLIKE].append(both_kinds(prefix + name, *map(tuple, shapes)))
     report = LoadReport(
         source=file.path,
-        format=f"Hugging Face {encoder.backbone.config.model_type}",
+        format=f"Hugging Face {backbone.config.model_type}",
         parts="visual",
         loaded=tuple(prefix + name for name in values if name not in found["missing_keys"]),
         new=tuple(f"visual_encoder.projection.{leaf}" for leaf in ("weight", "bias")),
@@ -56,5 +69,5 @@ def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
         raise WeightsError(explain(report), hint="its config.json and its weights do not belong together: compare both")
     check_finite(values, file.path)
     with torch.no_grad():
-        encoder.backbone.load_state_dict(values)
+        backbone.load_state_dict(values)
     return report

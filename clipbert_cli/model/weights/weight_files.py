@@ -1,32 +1,24 @@
-"""Files of weights, read without ever running what they hold.
-
-safetensors as they are; torch files with `weights_only=True`; detectron2's pickles through an unpickler that knows
-NumPy arrays and plain containers and nothing else.
-"""
+"""Files of weights, read without ever running what they hold: safetensors, and torch files with `weights_only=True`."""
 
 from __future__ import annotations
 
-import contextlib
 import pickle
 import re
 import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy._core import multiarray, numeric
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from clipbert_cli.errors import UnreadableError, WeightsError
-from clipbert_cli.foreign import check_pickle, no_file, open_file, parse_json, read_json
+from clipbert_cli.foreign import no_file, open_file, parse_json, read_json
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -35,7 +27,7 @@ INDEX_FILE = "model.safetensors.index.json"
 
 FOLDER_FILES = (WEIGHTS_FILE, INDEX_FILE, "pytorch_model.bin")
 
-WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state", "blobs")
+WRAPPERS = ("model", "state_dict", "model_state_dict", "model_state")
 """Entries under which training programs put the weights, beside their optimiser and counters."""
 
 NOT_WEIGHTS = {
@@ -45,9 +37,6 @@ NOT_WEIGHTS = {
 }
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
-MAX_REPEATS = 4
-"""How often a file may use the same array. A small one could stand for more memory than a machine has."""
-
 MAX_HEADER = 4 * 2**20
 """Most bytes of the header of a safetensors file: some 60,000 entries, which are read in about two seconds."""
 
@@ -56,27 +45,29 @@ DOWNLOAD_AGAIN = "the file is damaged or was not downloaded completely: download
 
 @dataclass(frozen=True)
 class WeightFile:
-    """Weights by their names in the file, and who wrote it where the file says so."""
+    """Weights by their names in the file."""
 
     path: Path
     tensors: dict[str, Tensor]
-    author: str | None = None
 
 
-def read_weights(source: Path, *, suffix: str | None = None) -> WeightFile:
+def read_weights(source: Path) -> WeightFile:
     """Return the tensors of a file, or of one of `FOLDER_FILES` in a folder; on the CPU.
-
-    A wrapping entry (`model`, `state_dict`, ...) is opened; a prefix `module.` of all names is taken off.
-
-    Args:
-        suffix: the kind of file, if its name does not say it yet: `.pt`.
 
     Raises:
         WeightsError: nothing there, another kind of file, a damaged file, or a pickle that wants to run code.
     """
     path = find_file(source)
-    if path.name == INDEX_FILE:
-        return WeightFile(path, as_tensors(path, read_index(path)))
+    reader = READERS.get(path.suffix.lower())
+    if reader is None:
+        raise WeightsError(f"{path}: unknown kind of file {path.suffix!r}, expected one of {', '.join(READERS)}")
+    return WeightFile(path, as_tensors(path, reader(path)))
+
+
+def refuse_others(path: Path) -> None:
+    """Raise WeightsError for an empty file, and for what a failed download leaves in place of weights."""
+    if not path.is_file():  # the reader itself says so
+        return
     with path.open("rb") as file:
         start = file.read(64)
     if not start:
@@ -84,16 +75,6 @@ def read_weights(source: Path, *, suffix: str | None = None) -> WeightFile:
     for magic, what in NOT_WEIGHTS.items():
         if start.lstrip().startswith(magic):
             raise WeightsError(f"{path}: this is {what}", hint="download the file itself, and compare its checksum")
-    reader = READERS.get(suffix or path.suffix.lower())
-    if reader is None:
-        raise WeightsError(f"{path}: unknown kind of file {path.suffix!r}, expected one of {', '.join(READERS)}")
-    content = reader(path)
-    author = content.get("__author__")
-    for name in WRAPPERS:
-        if isinstance(content.get(name), Mapping):
-            content = content[name]
-            break
-    return WeightFile(path, as_tensors(path, content), author if isinstance(author, str) else None)
 
 
 def find_file(source: Path) -> Path:
@@ -113,28 +94,26 @@ def find_file(source: Path) -> Path:
 
 
 def as_tensors(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
-    """Return the entries as tensors, without momentum (Caffe2) and batch counters (PyTorch)."""
+    """Return the entries as tensors, without PyTorch's batch counters.
+
+    A wrapping entry (`model`, `state_dict`, ...) is opened; a prefix `module.` of all names is taken off.
+    """
+    content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), Mapping)), content)
     tensors: dict[str, Tensor] = {}
-    stated = sum(value.nbytes for value in content.values() if isinstance(value, np.ndarray))
-    if stated > MAX_REPEATS * path.stat().st_size:
-        raise WeightsError(f"{path}: its arrays state {stated} bytes, far more than it has", hint=DOWNLOAD_AGAIN)
     for name, value in content.items():
-        if str(name).endswith(("_momentum", "num_batches_tracked")):
+        if str(name).endswith("num_batches_tracked"):
             continue
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu":
-            value = torch.from_numpy(np.array(value))
         if isinstance(value, Tensor) and (value.layout is not torch.strided or value.is_nested or value.is_meta):
             raise WeightsError(
                 f"{path}: entry {name!r} is a sparse or nested tensor, or has no values",
                 hint="save it as an ordinary tensor, for example with tensor.to_dense()",
             )
-        if isinstance(name, str) and isinstance(value, Tensor):
-            tensors[name] = value
-        elif name != "__author__":
+        if not isinstance(name, str) or not isinstance(value, Tensor):
             raise WeightsError(
-                f"{path}: entry {name!r} is of type {type(value).__name__}, expected a tensor or an array",
+                f"{path}: entry {name!r} is of type {type(value).__name__}, expected a tensor",
                 hint=f"weights are entries of the file itself, or of one of its entries {', '.join(WRAPPERS)}",
             )
+        tensors[name] = value
     if not tensors:
         raise WeightsError(f"{path}: holds no tensors")
     if all(name.startswith("module.") for name in tensors):
@@ -143,19 +122,11 @@ def as_tensors(path: Path, content: Mapping[Any, Any]) -> dict[str, Tensor]:
 
 
 def check_finite(values: Mapping[str, Tensor], path: Path) -> None:
-    """Raise WeightsError, with the name of the first one, if a tensor has values that are no numbers.
-
-    Floating point numbers of other types than `FLOATS` are refused, too: torch computes little with them.
-    """
-    for name, tensor in values.items():
-        if tensor.is_floating_point() and tensor.dtype not in FLOATS:
-            kind = str(tensor.dtype).removeprefix("torch.")
-            raise WeightsError(
-                f"{path}: the values of {name} are {kind}", hint="save the weights as float32, float16 or bfloat16"
-            )
-    bad = [name for name, tensor in values.items() if not bool(torch.isfinite(tensor).all())]
+    """Raise WeightsError, with the name of the first one, if a tensor has values that are no numbers."""
+    # torch does not examine all types of floating point numbers; float32 holds those of others that may be here.
+    bad = [name for name, tensor in values.items() if not bool(torch.isfinite(tensor.float()).all())]
     if bad:
-        count = int((~torch.isfinite(values[bad[0]])).sum())
+        count = int((~torch.isfinite(values[bad[0]].float())).sum())
         more = f", and {len(bad) - 1} more tensors" if len(bad) > 1 else ""
         raise WeightsError(
             f"{path}: {count} of the {values[bad[0]].numel()} values of {bad[0]} are NaN or infinite{more}",
@@ -170,6 +141,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise WeightsError(
             f"{path}: safetensors reads no path that is not UTF-8", hint="rename the folder or the file"
         ) from error
+    refuse_others(path)
     try:
         _check_header(path)
         tensors: dict[str, Tensor] = load_file(path)
@@ -247,54 +219,26 @@ def read_torch(path: Path, *, mapped: bool = True) -> Mapping[Any, Any]:
     Raises:
         WeightsError: another kind of file, a damaged one, or one that wants to run code.
     """
-    if path.is_file() and not path.stat().st_size:
-        raise WeightsError(f"{path}: the file is empty", hint=DOWNLOAD_AGAIN)
+    refuse_others(path)
     try:
-        with torch.serialization.safe_globals(ARRAY_GLOBALS), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Detected pickle protocol")  # it loads, or is refused below
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
+        # What torch found, without its advice to load the file in an unsafe way.
+        found = re.search(r"WeightsUnpickler error:\s*([^\n]+?)(?:\. |\.?\n|$)", str(error))
+        reason = found[1] if found else "it is no file of weights"
         raise WeightsError(
-            f"{path}: holds more than tensors, arrays and plain containers, or is damaged: {torch_reason(error)}",
+            f"{path}: holds more than tensors and plain containers, or is damaged: {reason}",
             hint="only weights are read, nothing is unpickled freely: save the state dict alone",
         ) from error
     # A damaged pickle fails with any of a dozen types of errors.
     except Exception as error:
-        raise WeightsError(
-            f"{path}: cannot be read as a torch file: {first_line(error)}", hint=DOWNLOAD_AGAIN
-        ) from error
-    return expect_mapping(path, content)
-
-
-def read_pickle(path: Path) -> Mapping[Any, Any]:
-    try:
-        with path.open("rb") as file:
-            check_pickle(file)
-            content = ArrayUnpickler(file, encoding="latin1").load()
-    except ForbiddenGlobalError as error:
-        raise WeightsError(
-            f"{path}: the pickle names {error}: refused, as only NumPy arrays and plain containers are admitted",
-            hint="do not open this file with other programs unless you trust who made it",
-        ) from error
-    except Exception as error:  # as in `read_torch`
-        raise WeightsError(f"{path}: cannot be read as a pickle: {first_line(error)}", hint=DOWNLOAD_AGAIN) from error
-    return expect_mapping(path, content)
-
-
-def expect_mapping(path: Path, content: object) -> Mapping[Any, Any]:
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise WeightsError(f"{path}: cannot be read as a torch file: {reason}", hint=DOWNLOAD_AGAIN) from error
     if not isinstance(content, Mapping):
         raise WeightsError(f"{path}: holds a {type(content).__name__}, expected weights by name")
     return content
-
-
-def torch_reason(error: pickle.UnpicklingError) -> str:
-    """Return what torch found in a file, without its advice to load the file in an unsafe way."""
-    found = re.search(r"WeightsUnpickler error:\s*([^\n]+?)(?:\. |\.?\n|$)", str(error))
-    return found[1] if found else "it is no file of weights"
-
-
-def first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 READERS: dict[str, Callable[[Path], Mapping[Any, Any]]] = {
@@ -302,55 +246,5 @@ READERS: dict[str, Callable[[Path], Mapping[Any, Any]]] = {
     ".pt": read_torch,
     ".pth": read_torch,
     ".bin": read_torch,
-    ".pkl": read_pickle,
+    ".json": read_index,
 }
-
-
-class ForbiddenGlobalError(pickle.UnpicklingError):
-    """The pickle names something that is neither a NumPy array nor a plain container."""
-
-
-def encode_latin1(text: str, encoding: str) -> bytes:
-    """Make bytes, as NumPy's pickles of protocol 2 ask for it; no other codec is admitted."""
-    if encoding != "latin1":
-        raise ForbiddenGlobalError(f"the codec {encoding!r}")
-    return text.encode("latin1")
-
-
-ADMITTED: dict[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("_codecs", "encode"): encode_latin1,
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-    **{
-        (f"numpy.{core}.{module}", name): value
-        for core in ("core", "_core")  # NumPy 1, NumPy 2
-        for module, name, value in (
-            ("multiarray", "_reconstruct", multiarray._reconstruct),
-            ("multiarray", "scalar", multiarray.scalar),
-            ("numeric", "_frombuffer", numeric._frombuffer),  # type: ignore[attr-defined]
-        )
-    },
-}
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """Admits NumPy arrays and plain containers; whatever else a pickle names is refused before it is imported."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return ADMITTED[module, name]
-        except KeyError:
-            raise ForbiddenGlobalError(f"{module}.{name}") from None
-
-
-def array_globals() -> Iterator[Any]:
-    """Yield the same arrays for `torch.load(weights_only=True)`, under the names of NumPy 1 and 2."""
-    for (module, name), value in ADMITTED.items():
-        if module.startswith("numpy"):
-            yield value, f"{module}.{name}"
-    with contextlib.suppress(AttributeError):
-        yield from {type(np.dtype(kind)) for kind in ("float32", "float64", "float16", "int32", "int64")}
-
-
-ARRAY_GLOBALS = list(array_globals())

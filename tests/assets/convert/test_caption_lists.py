@@ -72,6 +72,7 @@ class Harmful:
         (pickled(collections.OrderedDict(v=["a"])), "it names collections.OrderedDict"),
         (pickled(MSVD)[:-20], "no pickle of texts"),
         (b"", "no pickle of texts"),
+        (b"\x80\x02}r\xff\xff\xff\xff.", "keeps its value under the number 4294967295"),
         (b"<html>", "no pickle of texts"),
         (pickled(["a"]), "an object of media ids was expected, not list"),
         (pickled({"v": "a"}), "raw-captions.pkl, v: a list of captions was expected"),

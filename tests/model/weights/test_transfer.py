@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from made_weights import (
     CONFIG,
-    arrays,
     backbone,
     detector_heads,
     other_model,
-    save_pickle,
     save_torch,
     to_bert,
     to_detectron,
@@ -29,7 +25,7 @@ from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.model.heads import HeadSpec
 from clipbert_cli.model.pretrained import save_pretrained
 from clipbert_cli.model.transformer import split_projections
-from clipbert_cli.model.weights.formats import DETECTOR, IMAGE_CLASSIFIER, OTHER_HEAD, OTHER_PART, TIED, UNUSED
+from clipbert_cli.model.weights.formats import DETECTOR, OTHER_HEAD, OTHER_PART, TIED, UNUSED
 from clipbert_cli.model.weights.transfer import load_weights
 
 
@@ -144,43 +140,15 @@ def test_a_masked_word_head_with_weights_of_its_own_is_refused(tmp_path: Path, p
 
 
 @pytest.mark.parametrize("prefix", ["backbone.", ""])
-@pytest.mark.parametrize(("suffix", "as_arrays"), [(".pth", False), (".pth", True), (".pkl", True)])
-def test_detectron_cnns_load(prefix: str, suffix: str, as_arrays: bool, tmp_path: Path, classifier: ClipBert) -> None:
+def test_detectron_cnns_load(prefix: str, tmp_path: Path, classifier: ClipBert) -> None:
     source = other_model()
     state = to_detectron(backbone(source), prefix) | detector_heads() | {"pixel_mean": torch.ones(3, 1, 1)}
-    content = {"model": arrays(state) if as_arrays else state, "__author__": "somebody", "iteration": 90000}
-    path = (save_pickle if suffix == ".pkl" else save_torch)(content, tmp_path / f"R-50{suffix}")
-    report = load_weights(classifier, path, parts="visual")
+    content = {"model": state, "__author__": "somebody", "iteration": 90000}
+    report = load_weights(classifier, save_torch(content, tmp_path / "R-50.pth"), parts="visual")
     assert set(report.loaded) == set(backbone(classifier))
     assert report.new == ("visual_encoder.grid.weight",)
     assert set(report.ignored[DETECTOR]) == set(detector_heads())
     assert_equal(classifier, source, report.loaded)
-
-
-@pytest.mark.parametrize("protocol", [2, 4, 5])
-def test_caffe_cnns_load_with_their_folded_norms(protocol: int, tmp_path: Path, classifier: ClipBert) -> None:
-    """The form of detectron2's ImageNetPretrained/MSRA/R-50.pkl: Caffe2 names, scale and shift only."""
-    source = other_model()
-    content: dict[str, np.ndarray] = {"fc1000_w": np.ones((10, 4), "f"), "fc1000_b": np.ones(10, "f")}
-    content["conv1_w_momentum"] = np.ones(3, "f")
-    for name, array in arrays(to_detectron(backbone(source), "")).items():
-        if "running" in name:
-            continue
-        name = name.replace("stem.conv1.norm", "res_conv1_bn").replace("stem.conv1", "conv1")
-        name = re.sub(r"\.norm$|\.norm(?=\.)", "_bn", name).replace("bn.weight", "bn_s").replace("bn.bias", "bn_b")
-        name = name.replace(".shortcut", "_branch1").replace(".conv1", "_branch2a")
-        name = name.replace(".conv2", "_branch2b").replace(".conv3", "_branch2c").replace(".weight", "_w")
-        content[name.replace(".", "_")] = array
-    assert {"conv1_w", "res_conv1_bn_s", "res2_0_branch1_w", "res2_0_branch2a_bn_b"} <= set(content)
-    report = load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl", protocol), parts="visual")
-    assert_equal(classifier, source, report.loaded)
-    assert set(report.loaded) | set(report.implied) == set(backbone(classifier))
-    assert set(report.ignored[IMAGE_CLASSIFIER]) == {"fc1000_w", "fc1000_b"}
-    norm = classifier.visual_encoder.stem.conv1.norm
-    scale, shift = norm.affine()
-    assert torch.allclose(scale, norm.weight, atol=1e-5)
-    assert torch.allclose(shift, norm.bias, atol=1e-5)
-    assert "folded" in report.summary()
 
 
 def test_norms_without_some_of_their_statistics_are_not_filled_in(tmp_path: Path, classifier: ClipBert) -> None:
@@ -188,13 +156,6 @@ def test_norms_without_some_of_their_statistics_are_not_filled_in(tmp_path: Path
     del state["backbone.res3.0.conv2.norm.running_var"]
     with pytest.raises(WeightsError, match=r"missing in the file \(1\): visual_encoder.stages.1.0.branch.conv2.norm"):
         load_weights(classifier, save_torch({"model": state}, tmp_path / "R-50.pth"), parts="visual")
-
-
-def test_torchvisions_network_is_refused_by_name(tmp_path: Path, classifier: ClipBert) -> None:
-    content = {"model": arrays(to_detectron(backbone(other_model()), "")), "__author__": "torchvision"}
-    with pytest.raises(WeightsError, match=r"torchvision's kind of ResNet.*cannot serve") as error:
-        load_weights(classifier, save_pickle(content, tmp_path / "R-50.pkl"), parts="visual")
-    assert "MSRA" in str(error.value.hint)
 
 
 @pytest.mark.parametrize(
@@ -218,7 +179,7 @@ def test_files_of_torchvisions_kind_of_resnet_say_why_they_cannot_serve(
     file = save_torch({name: torch.zeros(2) for name in names}, tmp_path / "resnet50.pth")
     with pytest.raises(WeightsError, match=r"torchvision's kind of ResNet.*cannot serve") as error:
         load_weights(classifier, file, parts="visual")
-    assert "R-50.pkl" in str(error.value.hint)
+    assert "R-50.pth" in str(error.value.hint)
 
 
 # This project's own

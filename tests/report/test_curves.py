@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from clipbert_cli.runs.curves import panels
+from clipbert_cli.report.curves import panels
 
 
 def train(step: int, **numbers: Any) -> dict[str, Any]:

@@ -34,7 +34,7 @@ PRETRAIN_HELP = """Train a model on image-text pairs, as a start for other tasks
 @options.expand
 def finetune(
     context: typer.Context,
-    processes: options.ProcessOptions,
+    nproc_per_node: options.ProcessCount = None,
     recipe: Annotated[
         str | None,
         options.recipe(
@@ -86,7 +86,7 @@ def finetune(
     Example of resuming: clipbert finetune --run runs/msrvtt_qa --resume
     """
     _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
-    if options.launched(context, processes):
+    if options.launched(context, nproc_per_node):
         return
 
     from clipbert_cli.runtime.interrupts import check_requeue, was_requeued

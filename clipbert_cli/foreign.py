@@ -29,6 +29,7 @@ import stat
 import sys
 import time
 import tokenize
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -66,8 +67,6 @@ MAX_ENTRY = 2**23
 
 _BETWEEN_ENTRIES = re.compile(r"[,\s]*")
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_STRING_OR_BRACKET = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?(\s*:)?|[\[\]{}]', re.DOTALL)
-"""A text, with the colon behind it if it is the name of a field, or a bracket."""
 
 
 # ------------------------------------------------------------------------------------------ files
@@ -330,12 +329,8 @@ _DAMAGED_HEADER = (
 # ------------------------------------------------------------------------------------------ JSON
 
 
-class _UnusableNumber(Exception):  # noqa: N818 - it never leaves this file
-    """The text of a number that other code could not compute with."""
-
-
-class _NameTwice(Exception):  # noqa: N818 - it never leaves this file
-    """An object has a name twice. Readers disagree about which of the values counts."""
+class _UnusableError(Exception):
+    """JSON that other code could not work with: the reason, and the text of it to look for."""
 
 
 def parse_json(
@@ -362,21 +357,15 @@ def parse_json(
     if isinstance(text, bytes):
         text = _decoded(text, where, line)
     text = text.rstrip()  # an error at the end is one of the last line
-    if sum(map(text.count, "[{:")) > max_parts:
+    brackets = text.count("[") + text.count("{")
+    if brackets + text.count(":") > max_parts:
         raise UnreadableError(f"{where}: not usable JSON: more than {max_parts} lists, objects and names of fields")
     try:
         value = (_LENIENT_DECODER if allow_nan else _DECODER).decode(text)
-    except json.JSONDecodeError as exc:
-        place = _place(where, line, text, exc.pos)
-        raise UnreadableError(f"{place}: not JSON ({exc.msg} at column {exc.colno}): {excerpt(text)}") from exc
-    except _UnusableNumber as exc:
-        raise _unusable_number(str(exc), where, line, text) from None
-    except _NameTwice:
-        raise _name_twice(where, line, text) from None
-    except RecursionError:
-        _check_depth(text, where, line)
-        raise
-    _check_depth(text, where, line)
+        if brackets > MAX_DEPTH:
+            _check_depth(value)
+    except _FAILURES as exc:
+        raise _refusal(exc, where, line, text) from exc
     return value
 
 
@@ -388,41 +377,66 @@ def parse_json_part(text: str, start: int, where: str) -> tuple[Any, int] | None
     """
     try:
         value, end = _DECODER.raw_decode(text, start)
+        _check_depth(value)
     except json.JSONDecodeError:
         return None
-    except _UnusableNumber as exc:
-        raise _unusable_number(str(exc), where, None, text) from None
-    except _NameTwice:
-        raise _name_twice(where, None, text[start:]) from None
-    except RecursionError:
-        _check_depth(text[start:], where, None)
-        raise
-    _check_depth(text[start:end], where, None)
+    except _FAILURES as exc:
+        raise _refusal(exc, where, None, text) from exc
     return value, end
+
+
+_FAILURES = (json.JSONDecodeError, _UnusableError, RecursionError)
+
+
+def _refusal(exc: Exception, where: str, line: int | None, text: str) -> UnreadableError:
+    """Return the error about a JSON text that cannot be parsed, with the line of the mistake if that is known."""
+    if isinstance(exc, json.JSONDecodeError):
+        reason = f"not JSON ({exc.msg} at column {exc.colno}): {excerpt(text)}"
+        return UnreadableError(f"{_place(where, line, text, exc.pos)}: {reason}")
+    too_deep = (f"more than {MAX_DEPTH} lists and objects in each other",)
+    reason, *literal = too_deep if isinstance(exc, RecursionError) else exc.args
+    if literal:
+        where = _place(where, line, text, text.find(*literal))
+    elif "\n" not in text:
+        where = _place(where, line, text, 0)
+    return UnreadableError(f"{where}: not usable JSON: {reason}")
+
+
+def _check_depth(value: Any) -> None:
+    """Raise RecursionError for nesting that later work on the value could not follow without exhausting the stack."""
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [each for each in level if isinstance(each, dict | list)]
+        if not level:
+            return
+        level = [inner for each in level for inner in (each.values() if isinstance(each, dict) else each)]
+    raise RecursionError
 
 
 def _integer(digits: str) -> int:
     # Python makes no integer of more than 4,300 digits and no float of more than 308, NumPy no element of 64 bits.
     if len(digits) <= 20 and -(2**63) <= (value := int(digits)) < 2**63:
         return value
-    raise _UnusableNumber(digits)
+    raise _UnusableError(f"the number {excerpt(digits, 30)} does not fit into 64 bits", digits)
 
 
 def _float(digits: str) -> float:
     value = float(digits)
     if math.isinf(value):
-        raise _UnusableNumber(digits)
+        raise _UnusableError(f"the number {excerpt(digits, 30)} does not fit into 64 bits", digits)
     return value
 
 
 def _constant(name: str) -> float:
-    raise _UnusableNumber(name)
+    raise _UnusableError(f"{name} is no JSON number", name)
 
 
 def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Readers disagree about which of two values of one name counts.
     value = dict(fields)
     if len(value) < len(fields):
-        raise _NameTwice
+        twice = Counter(name for name, _ in fields).most_common(1)[0][0]
+        raise _UnusableError(f"one object has the name {excerpt(twice)!r} twice: remove one of them")
     return value
 
 
@@ -439,44 +453,6 @@ def parse_fraction(text: str) -> Fraction:
     if not re.fullmatch(r"-?[0-9]{1,18}(?:\.[0-9]{1,18}|/0*[1-9][0-9]{0,17})?", text):
         raise ValueError(f"{excerpt(text)!r} is no number such as 25, 29.97 or 30000/1001")
     return Fraction(text)
-
-
-def _unusable_number(number: str, where: str, line: int | None, text: str) -> UnreadableError:
-    place = _place(where, line, text, text.find(number))
-    if number.strip("-").isalpha():
-        return UnreadableError(f"{place}: not JSON: {number} is not a JSON number")
-    return UnreadableError(f"{place}: not usable JSON: the number {excerpt(number, 30)} does not fit into 64 bits")
-
-
-def _name_twice(where: str, line: int | None, text: str) -> UnreadableError:
-    """Return the error about the first name of a text that its object has already."""
-    names: list[set[str]] = []
-    for match in _STRING_OR_BRACKET.finditer(text):
-        if match[0] in "[{":
-            names.append(set())
-        elif match[0] in "]}":
-            names.pop()
-        elif match[1]:
-            name = _DECODER.decode(match[0].removesuffix(match[1]))
-            if name in names[-1]:
-                break
-            names[-1].add(name)
-    place = _place(where, line, text, match.start())
-    return UnreadableError(
-        f"{place}: not usable JSON: one object has the name {excerpt(name)!r} twice: remove one of them"
-    )
-
-
-def _check_depth(text: str, where: str, line: int | None) -> None:
-    """Raise UnreadableError for nesting that later work on the value could not follow without exhausting the stack."""
-    if text.count("[") + text.count("{") <= MAX_DEPTH:
-        return
-    depth = 0
-    for match in _STRING_OR_BRACKET.finditer(text):
-        depth += {"[": 1, "{": 1, "]": -1, "}": -1}.get(match[0], 0)
-        if depth > MAX_DEPTH:
-            place = _place(where, line, text, match.start())
-            raise UnreadableError(f"{place}: not usable JSON: more than {MAX_DEPTH} lists and objects in each other")
 
 
 def _decoded(content: bytes, where: str, line: int | None) -> str:

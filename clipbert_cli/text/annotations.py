@@ -9,7 +9,6 @@ import logging
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import cast
 
 from clipbert_cli.errors import AnnotationError, RecipeError, UnreadableError
 from clipbert_cli.foreign import no_file, read_json
@@ -17,6 +16,8 @@ from clipbert_cli.printable import COUNTED, listed
 from clipbert_cli.text.fields import MissingFieldError, Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Group, composed
+
+logger = logging.getLogger("clipbert")
 
 
 def normal_form(answer: str) -> str:
@@ -42,9 +43,6 @@ def normal_answers(answers: Iterable[str]) -> dict[str, int]:
                 hint="keep one of them, or make the list again with clipbert recipes answers",
             )
     return {answer: label for label, answer in enumerate(found)}
-
-
-_log = logging.getLogger("clipbert")
 
 
 def read_examples(
@@ -120,9 +118,6 @@ def _repeated_ids(examples: Sequence[Example], places: Sequence[str]) -> list[st
     return mistakes
 
 
-_CHECK = "check data.answers and data.root of the recipe, or give --data-root"
-
-
 def read_answers(path: Path) -> dict[str, int]:
     """Read an answer vocabulary, a JSON object {answer: label} or a list whose positions are the labels.
 
@@ -142,31 +137,24 @@ def read_answers(path: Path) -> dict[str, int]:
             hint="make it with clipbert recipes answers, or check data.answers and --data-root",
         ) from None
     except UnreadableError as exc:
-        raise AnnotationError(str(exc), hint=_CHECK) from exc
+        raise AnnotationError(str(exc), hint="check data.answers and data.root, or give --data-root") from exc
     try:
         if content != (content := composed(content)):
-            _log.warning("%s: answers in a decomposed Unicode form are read in the composed form, NFC", path)
+            logger.warning("%s: answers in a decomposed Unicode form are read in the composed form, NFC", path)
     except ValueError:
         raise AnnotationError(f"{path}: two answers differ in their Unicode form alone") from None
-    if isinstance(content, list):
-        if any(not isinstance(answer, str) for answer in content):
-            raise AnnotationError(f"{path}: an answer in the list is not text")
+    if isinstance(content, list) and all(isinstance(answer, str) for answer in content):
         if len(set(content)) != len(content):
             raise AnnotationError(f"{path}: an answer is in the list twice")
         content = {answer: label for label, answer in enumerate(content)}
     if not isinstance(content, dict) or not content:
-        raise AnnotationError(f"{path}: expected an object of answers and labels, or a list of answers")
-    if any(type(label) is not int for label in content.values()) or sorted(content.values()) != list(
-        range(len(content))
-    ):
+        raise AnnotationError(f"{path}: expected a list of answers (texts), or an object of answers and labels")
+    if any(type(label) is not int for label in content.values()) or {*content.values()} != {*range(len(content))}:
         raise AnnotationError(f"{path}: the labels must be the integers 0 to {len(content) - 1}, each once")
-    answers = cast("dict[str, int]", content)
-    for answer in answers:
-        try:
-            encodable("an answer", answer)
-        except RecordError as exc:
-            raise AnnotationError(f"{path}: {exc}") from exc
-    return dict(sorted(answers.items(), key=lambda item: item[1]))
+    try:
+        return {encodable("an answer", answer): content[answer] for answer in sorted(content, key=content.__getitem__)}
+    except RecordError as exc:
+        raise AnnotationError(f"{path}: {exc}") from exc
 
 
 def group_by_media(examples: Sequence[Example], *, max_examples: int) -> list[Group]:

@@ -70,20 +70,11 @@ class MissingFieldError(RecordError):
 
     def everywhere(self) -> tuple[list[str], str]:
         """Return what to say if no record of a file has the fields, and what to do about it."""
-        near = {name: nearest(own, self.there) for name, own in self.lacking.items()}
-        said, has = [], f"; the first has {', '.join(self.there) or 'no fields'}"
-        for name, own in self.lacking.items():
-            similar = f"; the most similar name is {near[name]}" if near[name] else ""
-            said.append(f"no record has {' or '.join(own)}{has}{similar}")
-            has = ""
-        words = (shlex.quote(f"data.fields.{name}={there or 'NAME'}") for name, there in near.items())
-        settings = " ".join(f"--set {word}" for word in words)
-        hint = f"name what the files have instead: {settings}, or data.fields in the recipe"
-        if alike := [f"{there} to {nearest([there], self.lacking[name])}" for name, there in near.items() if there]:
-            rename = f"rename {', '.join(alike)}"
-            # A name that is none of ours is the recipe's, which then is as likely to be wrong.
-            ours = all(set(FIELDS.get(name, (name,))) & set(own) for name, own in self.lacking.items())
-            hint = f"{rename} if that is a misspelling, or {hint}" if ours else f"{hint}; or {rename} in the files"
+        near = {name: nearest(own, self.there) or "NAME" for name, own in self.lacking.items()}
+        said = [f"no record has {' or '.join(own)}" for own in self.lacking.values()]
+        said[0] += f"; the first has {', '.join(self.there) or 'no fields'}"
+        settings = " ".join(f"--set {shlex.quote(f'data.fields.{name}={own}')}" for name, own in near.items())
+        hint = f"correct a misspelt name in the file, or name what it has: {settings}, or data.fields in the recipe"
         return said, hint
 
 
@@ -351,10 +342,6 @@ def encodable(name: str, value: str) -> str:
     return value
 
 
-_MOST_SHAPES = 1000
-"""Records of JSON lines may all have other fields; so many combinations tell enough."""
-
-
 class Columns:
     """The fields that the records of a file have, added record by record.
 
@@ -366,33 +353,29 @@ class Columns:
         self.names = names
         self.all: dict[str, None] = {}
         self._filled: set[str] = set()
-        self._shapes: dict[frozenset[str], None] = {}
 
     def add(self, record: Record) -> None:
         """Note the fields of one record; those with a value count as there."""
         self.all |= dict.fromkeys(record.fields)
-        there = frozenset(name for name, value in record.fields.items() if value is not None and value != "")
-        self._filled |= there
-        if len(self._shapes) < _MOST_SHAPES:
-            self._shapes[there] = None
+        self._filled |= {name for name, value in record.fields.items() if value is not None and value != ""}
 
     def has(self, name: str) -> bool:
         """Return whether any record has a value in this field of a task."""
-        return any(record.has(name) for record in self._examples())
+        return self._example().has(name)
 
     def unread(self, fields: Sequence[str]) -> list[str]:
         """Return the file's fields that a task with these fields never reads, in the file's order.
 
         Fields that no record has a value in are left out: nothing is lost with them.
         """
-        read = {own for record in self._examples() for name in fields for own in record.sources(name)}
+        read = {own for name in fields for own in self._example().sources(name)}
         # Null in `data.fields` says that a field is meant to be left alone.
         left = {each for name, own in self.names.items() if own is None for each in FIELDS[name]}
         return [own for own in self.all if own in self._filled - read - left]
 
-    def _examples(self) -> list[Record]:
-        """Return one record per combination of fields, whose values mean nothing."""
-        return [Record("", 0, dict.fromkeys(shape, "-"), self.names) for shape in self._shapes]
+    def _example(self) -> Record:
+        """Return a record with all fields that any record has a value in; its own values mean nothing."""
+        return Record("", 0, dict.fromkeys(self._filled, "-"), self.names)
 
 
 def unmatched(names: Names, *files: Columns) -> dict[str, str]:

@@ -18,7 +18,7 @@ import dataclasses
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -77,11 +77,14 @@ def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record |
         names: see `Record`.
     """
     count, first = 0, ""
-    for written in _records_as_written(path, names or {}):
-        record = written if isinstance(written, str) else _composed(written)
-        if record is not written and isinstance(record, Record):
-            count, first = count + 1, first or record.place
-        yield record
+    try:
+        for written in _read(path, names or {}):
+            record = written if isinstance(written, str) else _composed(written)
+            if record is not written and isinstance(record, Record):
+                count, first = count + 1, first or record.place
+            yield record
+    except UnreadableError as exc:  # nothing can be read after this
+        yield str(exc)
     if count:
         logger.warning(
             "%s: %s texts in a decomposed Unicode form, first %s: they are read in the composed form, NFC",
@@ -98,13 +101,6 @@ def _composed(record: Record) -> Record | str:
     except ValueError as exc:
         return f"{record.place}: {exc}"
     return record if fields == record.fields else dataclasses.replace(record, fields=fields)
-
-
-def _records_as_written(path: Path, names: Names) -> Iterator[Record | str]:
-    try:
-        yield from _read(path, names)
-    except UnreadableError as exc:  # nothing can be read after this
-        yield str(exc)
 
 
 def _read(path: Path, names: Names) -> Iterator[Record | str]:
@@ -232,10 +228,18 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
     line = 1
     try:
         with open_text(path) as stream:
-            line, start, separator = _separator(path, stream, separators)
-            stream.seek(start)
-            first_rows = _first_rows(_reader(stream, path, separator))
-            widths = [len(_without_blank_end(row)) for row in first_rows]
+            first = next(lines_of(stream, path, limit=MAX_TABLE_LINE), "")
+            start = 0
+            # Excel writes and obeys a first line that states the separator.
+            if first.startswith("sep=") and len(first.rstrip("\r\n")) == len("sep=;"):
+                line, start, separators = 2, stream.tell(), first[len("sep=")]
+            looks = {}
+            for separator in separators:
+                stream.seek(start)
+                looks[separator] = _first_rows(_reader(stream, path, separator))
+            # That separator with which the first rows have equally many cells, and most.
+            separator = max(looks, key=lambda each: _evenness(looks[each]))
+            widths = [len(_without_blank_end(row)) for row in looks[separator]]
             # One cell above many is no heading. A row that is too long is reported by its line.
             if len(widths) > 2 and widths[0] < min(widths[1:]):
                 yield (
@@ -244,8 +248,7 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
                 )
                 return
             stream.seek(start)
-            rows = _reader(stream, path, separator)
-            yield from _rows(path, rows, line, names)
+            yield from _rows(path, _reader(stream, path, separator), line, names)
     except csv.Error as exc:
         yield f"{path}:{line}: not a table ({exc})"
     except UnreadableError as exc:
@@ -304,27 +307,10 @@ def _without_blank_end(cells: list[str]) -> list[str]:
     return cells
 
 
-def _separator(path: Path, stream: IO[str], separators: str) -> tuple[int, int, str]:
-    """Return the number of the line with the headings, its position in the stream, and what separates the cells.
-
-    This is the separator with which the first rows have equally many cells, and most. A first line `sep=;`, which Excel
-    writes and obeys, states it.
-    """
-    first = next(lines_of(stream, path, limit=MAX_TABLE_LINE), "")
-    if first.startswith("sep=") and len(first.rstrip("\r\n")) == len("sep=;"):
-        return 2, stream.tell(), first[len("sep=")]
-    looks: list[tuple[bool, int]] = []
-    for separator in separators:
-        stream.seek(0)
-        looks.append(_look(_reader(stream, path, separator)))
-    return 1, 0, separators[looks.index(max(looks))]
-
-
-def _look(rows: Iterable[list[str]]) -> tuple[bool, int]:
-    """Return whether the first rows have equally many cells, more than one, and how many headings there are."""
-    widths = [len(row) for row in _first_rows(rows)]
-    width = widths[0] if widths else 0
-    return width > 1 and set(widths) == {width}, width
+def _evenness(rows: Sequence[list[str]]) -> tuple[bool, int]:
+    """Return whether rows have equally many cells, more than one, and how many the first one has."""
+    widths = [len(row) for row in rows] or [0]
+    return widths[0] > 1 and len(set(widths)) == 1, widths[0]
 
 
 def _first_rows(rows: Iterable[list[str]]) -> list[list[str]]:

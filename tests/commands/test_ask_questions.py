@@ -68,7 +68,7 @@ def test_answers_are_those_of_single_questions_in_order_with_other_fields_kept(
         ('{"video": "absent.mp4", "question": "what ?"}', "no such video file: absent.mp4"),
         ('{"video": "a.mp4", "question": "what ?", "options": "yes"}', 'options is "yes"'),
         ('{"video": "a.mp4", "question": "what ?", "options": ["yes", "no"]}', "does not choose between options"),
-        ('{"video": "a.mp4", "question": "what ?", "x": NaN}', "NaN is not a JSON number"),
+        ('{"video": "a.mp4", "question": "what ?", "x": NaN}', "NaN is no JSON number"),
         ("[" * 100_000, "more than 64 lists and objects in each other"),
     ],
 )

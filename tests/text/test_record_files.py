@@ -135,7 +135,7 @@ def test_every_form_gives_the_same_records(tmp_path: Path, form: str) -> None:
         (
             "a.json",
             b'{"a": [\n{"b": 1},\n{"b": 1, "b": 2}]}',
-            "a.json:3: not usable JSON: one object has the name",
+            "a.json: not usable JSON: one object has the name",
         ),
         ("a.json", b'{\n"a": 1}\n{"a": 2}', "a.json:3: not JSON (Extra data"),
         ("a.json", b'{"a": 1}\n{"a": 2, "a": 3}\n', "a.json:2: not usable JSON: one object has the name 'a' twice"),

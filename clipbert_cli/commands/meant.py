@@ -211,14 +211,15 @@ def _placeholder(option: Any, line: TypedLine) -> str:
 
 def setting_meant(name: str, line: TypedLine) -> str | None:
     """Return the setting that an unknown option or a key names, if the command takes it."""
-    from clipbert_cli.recipe.settings import called, is_used_at_inference, may_change_on_resume
+    from clipbert_cli.recipe.declaring import Change
+    from clipbert_cli.recipe.settings import called, change_of
 
     options = options_of(line.command)
     found = called(name) if "--set" in options else []
     if line.value("--resume"):
-        found = [key for key in found if may_change_on_resume(key)]
+        found = [key for key in found if Change.ON_RESUME in change_of(key)]
     if "--run" in options and "--resume" not in options:
-        found = [key for key in found if is_used_at_inference(key)]
+        found = [key for key in found if Change.BY_SET in change_of(key)]
     # The same name may be in several sections, of which that of training is meant most often.
     return min(found, key=lambda key: not key.startswith("train."), default=None)
 

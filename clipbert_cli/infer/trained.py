@@ -14,7 +14,7 @@ from clipbert_cli.model.clipbert import ClipBert
 from clipbert_cli.recipe.declaring import Change
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.recipe.schema import Recipe
-from clipbert_cli.recipe.settings import change_of, is_used_at_inference, setting_of, with_inference_settings
+from clipbert_cli.recipe.settings import change_of, setting_of, with_inference_settings
 from clipbert_cli.runs.export import load_model
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.distributed import World, start_world
@@ -155,7 +155,7 @@ def _refuse_without_effect(overrides: Sequence[str]) -> None:
     """Raise UsageError for a setting that inference does not use."""
     for override in overrides:
         key = _key(override)
-        if setting_of(key) and not is_used_at_inference(key):
+        if setting_of(key) and Change.BY_SET not in change_of(key):
             raise UsageError(
                 f"--set {override} has no effect here: what was trained stays the run's own",
                 hint="leave it out; settings of infer, data.splits, data.media and the like can be changed",

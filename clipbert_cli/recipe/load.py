@@ -21,8 +21,8 @@ from pydantic import ValidationError
 from clipbert_cli.errors import PathError, RecipeError
 from clipbert_cli.printable import listed
 from clipbert_cli.recipe.messages import MAX_GUESSES, as_written, sentences, unknown_key
-from clipbert_cli.recipe.schema import Recipe, SplitConfig
-from clipbert_cli.recipe.settings import all_settings, annotation_at, bare, keys_of
+from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.recipe.settings import all_settings, annotation_at, bare, setting_of
 from clipbert_cli.recipe.shipped import find_recipe, shipped_folder, shipped_names
 from clipbert_cli.recipe.values import (
     Entries,
@@ -35,7 +35,6 @@ from clipbert_cli.recipe.values import (
     key_name,
     merge,
     nested,
-    next_step,
     plain_tag,
     put,
     read_file,
@@ -263,12 +262,8 @@ def _next_step(mistakes: Sequence[Mistake], recipe: Path) -> str | None:
         return "set the variable (export NAME=value), or give the value with --set or --data-root"
     if any("unknown key" in mistake.says for mistake in mistakes):
         return "clipbert recipes explain lists all settings"
-    if key := next((key_name(each.path) for each in mistakes if bare(annotation_at(each.path)) is SplitConfig), None):
-        return f"name its files: --set {key}.annotations=FILE --set {key}.media=FOLDER"
-    if any("expected KEY=VALUE" in mistake.says for mistake in mistakes):
-        return "write the value behind the key: --set KEY=VALUE; clipbert recipes explain KEY says what it may be"
-    if len(mistakes) == 1 and (key := key_name(mistakes[0].path)) in all_settings():
-        return f"clipbert recipes explain {key} says what the value means"
+    if len(mistakes) == 1 and (setting := setting_of(key_name(mistakes[0].path))):
+        return f"clipbert recipes explain {setting.key} says what the value means"
     return None
 
 
@@ -286,24 +281,12 @@ def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], above
         circle = " extends ".join(shown(file) for file in (*above, path))
         raise RecipeError(f"{circle}: a recipe cannot extend itself")
     own = read_file(path, mistakes)
-    _refuse_other_mapping(own, path)
     # Not a setting, so the schema must not see it.
     extends = own.pop(("extends",), None)
     result: Entries = {(): own[()]}
     for base in _bases(extends, path, variables) if extends else ():
         result = merge(result, _read_chain(base, variables, mistakes, (*above, path)))
     return merge(result, own)
-
-
-def _refuse_other_mapping(entries: Entries, path: Path) -> None:
-    """Raise RecipeError for another file that is YAML as well, such as answers or annotations in JSON."""
-    keys = [str(key[0]) for key in entries if len(key) == 1]
-    # If few keys are unknown, a guess at the setting that each one means is more useful.
-    if len(keys) > 3 and not {"extends", *keys_of(())} & set(keys):
-        raise RecipeError(
-            f"{shown(path)} is no recipe: none of its {len(keys)} keys is a setting; the first is {keys[0]}",
-            hint=next_step(str(path)),
-        )
 
 
 def _bases(extends: Entry, path: Path, variables: Variables) -> list[Path]:
@@ -340,8 +323,7 @@ def _override(entries: Entries, override: str, mistakes: list[Mistake]) -> Entri
         mistakes.append(unknown_key(SET, path, dotted=True, guess=len(mistakes) < MAX_GUESSES))
         return entries
     if not text.strip():
-        none = f", or --set {name.strip()}=null for none" if NoneType in get_args(annotation) else ""
-        mistakes.append(Mistake(SET, path, f" is empty: give a value after ={none} (is a variable unset?)"))
+        mistakes.append(Mistake(SET, path, " is empty: give a value after =, or null for none (is a variable unset?)"))
         return entries
     if bare(annotation) is str:
         # Text needs no quotes on a command line, where the shell already has its own.

@@ -22,8 +22,7 @@ from clipbert_cli.recipe.schema import Recipe
 from clipbert_cli.recipe.values import KeyPath, write_yaml
 
 _OTHER_NAMES = {
-    "data.splits.NAME.annotations": "txt_db train_txt_db val_txt_db inference_txt_db train_datasets val_datasets "
-    "train_file annotation_file",
+    "data.splits.NAME.annotations": "txt_db train_txt_db val_txt_db inference_txt_db train_datasets train_file",
     "data.splits.NAME.media": "img_db vis_db train_img_db val_img_db inference_img_db video_dir image_dir",
     "data.answers": "ans2label ans2label_path",
     "data.frame_size": "image_size img_size resolution max_img_size",
@@ -32,17 +31,16 @@ _OTHER_NAMES = {
     "data.num_frames": "n_frames num_frm",
     "data.max_text_length": "max_length max_seq_length max_txt_len",
     "data.max_examples_per_group": "max_n_example_per_group",
-    "data.workers": "n_workers dataloader_num_workers",
+    "data.workers": "n_workers num_workers dataloader_num_workers",
     "model.tokenizer": "tokenizer_dir tokenizer_name",
-    "model.weights.checkpoint": "model weights ckpt ckpt_path pretrained init load_from model_name_or_path "
-    "e2e_weights_path",
+    "model.weights.checkpoint": "model weights ckpt pretrained model_name_or_path e2e_weights_path",
     "model.weights.bert": "bert_weights_path",
     "model.visual.kind": "backbone encoder visual_encoder",
     "model.visual.weights": "detectron2_weights_path",
     "objective.pool": "score_agg_func",
-    "train.epochs": "max_epochs num_train_epochs n_epochs",
+    "train.epochs": "n_epochs max_epochs num_epochs num_train_epochs",
     "train.batch_size": "bs train_batch_size per_device_train_batch_size",
-    "train.learning_rate": "base_lr init_lr",
+    "train.learning_rate": "lr base_lr init_lr",
     "train.visual_learning_rate": "cnn_learning_rate cnn_lr",
     "train.schedule": "scheduler lr_scheduler lr_scheduler_type",
     "train.warmup_ratio": "warmup warmup_steps warmup_epochs",
@@ -50,13 +48,13 @@ _OTHER_NAMES = {
     "train.gradient_accumulation_steps": "grad_accum accumulate_grad_batches accum_iter",
     "train.freeze": "freeze_cnn freeze_backbone",
     "train.precision": "fp16 bf16 fp32 amp mixed_precision",
-    "train.activation_checkpointing": "gradient_checkpointing grad_checkpointing",
-    "train.validate_every_steps": "valid_steps eval_steps val_check_interval eval_every",
-    "train.save_every_steps": "save_steps save_freq save_every",
-    "train.log_every_steps": "logging_steps log_interval log_every_n_steps print_freq",
+    "train.activation_checkpointing": "gradient_checkpointing",
+    "train.validate_every_steps": "valid_steps eval_steps",
+    "train.save_every_steps": "save_steps",
+    "train.log_every_steps": "logging_steps",
     "train.keep_last": "save_total_limit",
-    "train.trackers": "wandb use_wandb tensorboard logger report_to",
-    "infer.batch_size": "val_batch_size eval_batch_size inference_batch_size per_device_eval_batch_size",
+    "train.trackers": "wandb use_wandb tensorboard report_to",
+    "infer.batch_size": "val_batch_size eval_batch_size inference_batch_size",
     "infer.num_clips": "inference_n_clips",
     "seed": "random_seed manual_seed",
 }
@@ -229,25 +227,16 @@ def settings_of(key: str) -> list[Setting]:
 
 def nearest(key: str) -> list[str]:
     """Return up to three keys of settings or sections that resemble `key`, in full or in their last word."""
-    known = [*all_settings(), *all_sections()]
-    full = similar(key, known, cutoff=0.8)
-    last = similar(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known])
+    known, last = [*all_settings(), *all_sections()], key.rpartition(".")[2]
     # A key of another section is the more frequent mistake: `batch_size` is in train and in infer.
-    return full or (called(key.rpartition(".")[2]) or [name for name in known if name.rpartition(".")[2] in last])[:3]
+    alike = similar(last, [name.rpartition(".")[2] for name in known])
+    others = called(last) or [name for name in known if name.rpartition(".")[2] in alike]
+    return similar(key, known, cutoff=0.8) or others[:3]
 
 
 def called(name: str) -> list[str]:
-    """Return the settings that a name means: that of other programs (`n_epochs`), the key, or its last word.
-
-    `num_workers` is taken for `workers`, and `lr` for `learning_rate`.
-    """
-    last = {key: key.rpartition(".")[2] for key in all_settings()}
-    short = {key: "".join(part[0] for part in word.split("_")) for key, word in last.items()}
-    return ours(name) or [
-        key
-        for key, word in last.items()
-        if name in (key, word, f"num_{word}") or (len(name) > 1 and name == short[key])
-    ]
+    """Return the settings that a name means: that of other programs (`lr`), the key, or its last word."""
+    return ours(name) or [key for key in all_settings() if name in (key, key.rpartition(".")[2])]
 
 
 # ----------------------------------------------------------------------------------- where a setting may change
@@ -266,16 +255,6 @@ def change_of(key: str) -> Change:
     return found.change if found else Change.NEVER
 
 
-def is_used_at_inference(key: str) -> bool:
-    """Return whether a trained model answers otherwise with another value of a setting that `--set` gives."""
-    return Change.BY_SET in change_of(key)
-
-
-def may_change_on_resume(key: str) -> bool:
-    """Return whether a run that is resumed takes another value of a setting."""
-    return Change.ON_RESUME in change_of(key)
-
-
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested sections by their dotted names; an empty section is a value."""
     found = {}
@@ -289,7 +268,7 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def learned_settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[str, Any]:
     """Return the values, by dotted name, that must stay as they are when a run is resumed."""
     values = flat(recipe.model_dump(exclude_defaults=exclude_defaults))
-    return {key: value for key, value in values.items() if not may_change_on_resume(key)}
+    return {key: value for key, value in values.items() if Change.ON_RESUME not in change_of(key)}
 
 
 def scoring_settings(recipe: Recipe) -> dict[str, Any]:

@@ -8,7 +8,6 @@ Unquoted scalars follow YAML 1.2's core rules, not PyYAML's older ones: `5e-5` i
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -17,7 +16,6 @@ import yaml
 
 from clipbert_cli import foreign
 from clipbert_cli.errors import RecipeError, UnreadableError
-from clipbert_cli.recipe.shipped import shipped_names
 
 KeyPath = tuple[str | int, ...]
 
@@ -231,15 +229,7 @@ def write_yaml(value: Mapping[str, Any]) -> str:
     return readable if all(line.isprintable() for line in readable.split("\n")) else text(allow_unicode=False)
 
 
-_TABLES = (".csv", ".tsv", ".json", ".jsonl")
-
-
-def next_step(place: str) -> str:
-    """Return what to do about a file that is no recipe."""
-    start = "to start from a recipe that works: clipbert recipes copy NAME mine.yaml"
-    if place.lower().endswith(_TABLES):
-        return f"a recipe is a file of YAML, which names files such as {place} under data.splits; {start}"
-    return start
+_START = "to start from a recipe that works: clipbert recipes copy NAME mine.yaml"
 
 
 def read_text(path: Path) -> str:
@@ -252,11 +242,8 @@ def read_text(path: Path) -> str:
     try:
         return foreign.read_text(Path(place), limit=MAX_BYTES)
     except FileNotFoundError:
-        name = path.stem
-        hint = f"the shipped recipe is named without an ending: {name}" if name in shipped_names() else None
-        raise RecipeError(
-            f"{place}: no such recipe file", hint=hint or "clipbert recipes ls lists the shipped ones"
-        ) from None
+        hint = "clipbert recipes ls lists the shipped ones, whose names have no ending"
+        raise RecipeError(f"{place}: no such recipe file", hint=hint) from None
     except UnreadableError as exc:
         raise RecipeError(str(exc), hint="a recipe is a file of YAML in UTF-8") from exc
 
@@ -275,10 +262,10 @@ def read_file(path: Path, mistakes: list[Mistake]) -> Entries:
     entries = read_yaml(read_text(path), place, own)
     top = entries[()].value
     if top is not SECTION:
-        if own:
-            raise RecipeError(str(own[0]), hint=next_step(place))
         holds = "is empty" if top is None else f"holds {'a list' if isinstance(top, list) else 'a single value'}"
-        raise RecipeError(f"{place} {holds}: a recipe is a mapping of `key: value` lines", hint=next_step(place))
+        # A tag at the top leaves nothing of the file.
+        says = str(own[0]) if own else f"{place} {holds}: a recipe is a mapping of `key: value` lines"
+        raise RecipeError(says, hint=_START)
     mistakes += own
     return entries
 
@@ -293,34 +280,26 @@ def read_yaml(text: str, place: str, mistakes: list[Mistake], *, lines: bool = T
     Raises:
         RecipeError: a syntax error, more than one document, nesting or aliases without end.
     """
+    reader = _Reader(place, mistakes, lines=lines)
     try:
         loader = _Loader(text)
         try:
             document = loader.get_single_node()
         finally:
             loader.dispose()
-        reader = _Reader(place, mistakes, lines=lines)
         # An empty file or an empty `--set KEY=` has no node; its value is null.
         if document is None:
             return {(): Entry(None, Origin(place))}
         reader.add(document, ())
         return reader.entries
     except yaml.MarkedYAMLError as exc:
-        mark = exc.problem_mark or exc.context_mark
+        mark, problem = exc.problem_mark or exc.context_mark, exc.problem or exc.context or "syntax error"
         where = f"{place}:{mark.line + 1}:{mark.column + 1}" if mark else place
-        problem = " ".join((exc.problem or exc.context or "syntax error").split())
-        if "'\\t'" in problem:
-            raise RecipeError(
-                f"{where}: not YAML: a tab stands where YAML allows spaces only",
-                hint=f"replace tabs with spaces: expand -t 2 {shlex.quote(place)} > new.yaml",
-            ) from exc
-        raise RecipeError(f"{where}: not YAML: {problem}", hint=next_step(place)) from exc
+        raise RecipeError(f"{where}: not YAML: {' '.join(problem.split())}", hint=_START) from exc
     except yaml.reader.ReaderError as exc:
-        line = text.count("\n", 0, exc.position) + 1
-        column = exc.position - text.rfind("\n", 0, exc.position)
-        raise RecipeError(
-            f"{place}:{line}:{column}: not YAML: this character is not allowed", hint=next_step(place)
-        ) from exc
+        before = text[: exc.position]
+        where = f"{place}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
+        raise RecipeError(f"{where}: not YAML: this character is not allowed", hint=_START) from exc
     except RecursionError:
         # PyYAML recurses for nested lists, _Reader for an alias inside its own anchor.
         raise RecipeError(f"{place}: nested too deeply, or an alias (*name) repeats without end") from None

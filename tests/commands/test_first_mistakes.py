@@ -84,7 +84,7 @@ MISTAKES = [
     ("finetune -r demo_qa --set train.batch_size = 8", "= 8: 2 words too many", "--set train.batch_size=8"),
     ("finetune -r demo_qa --set train.batch_size= 8", "8: one word too many", "--set train.batch_size=8"),
     ("finetune -r demo_qa --set train.batch_size =8", "=8: one word too many", "--set train.batch_size=8"),
-    ("finetune -r demo_qa --set train.batch_size", "expected KEY=VALUE", "--set KEY=VALUE"),
+    ("finetune -r demo_qa --set train.batch_size", "expected KEY=VALUE", "such as train.batch_size=8"),
     # Habits from other programs.
     (
         "resume runs/qa",
@@ -411,7 +411,7 @@ MISTAKES = [
         "NAME|FILE is table.csv, a file of annotations",
         "clipbert recipes copy NAME mine.yaml",
     ),
-    ("recipes validate tabs.yaml", "tabs.yaml:2:1: not YAML: a tab", "expand -t 2 tabs.yaml"),
+    ("recipes validate tabs.yaml", "tabs.yaml:2:1: not YAML: found character '\\t'", "recipes copy NAME"),
     (
         "finetune -r videos",
         "--recipe is videos, a folder of media files",

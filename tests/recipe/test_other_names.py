@@ -7,12 +7,12 @@ import re
 import pytest
 from running import Clipbert
 
+from clipbert_cli.recipe.declaring import Change
 from clipbert_cli.recipe.settings import (
     _OTHER_NAMES,
     all_settings,
     called,
-    is_used_at_inference,
-    may_change_on_resume,
+    change_of,
     ours,
 )
 
@@ -50,10 +50,10 @@ def test_a_setting_is_found_by_the_names_of_the_original_program() -> None:
 
 
 COMMANDS = {
-    "infer": ("infer --run nowhere --split test", is_used_at_inference, {"infer.num_clips", "data.media_id"}),
-    "ask": ("ask --run nowhere --video a.mp4", is_used_at_inference, {"infer.num_clips", "data.media_id"}),
-    "search": ("search a b --run nowhere", is_used_at_inference, {"infer.num_clips", "data.media_id"}),
-    "resume": ("finetune --run nowhere --resume", may_change_on_resume, {"train.epochs", "data.workers"}),
+    "infer": ("infer --run nowhere --split test", Change.BY_SET, {"infer.num_clips", "data.media_id"}),
+    "ask": ("ask --run nowhere --video a.mp4", Change.BY_SET, {"infer.num_clips", "data.media_id"}),
+    "search": ("search a b --run nowhere", Change.BY_SET, {"infer.num_clips", "data.media_id"}),
+    "resume": ("finetune --run nowhere --resume", Change.ON_RESUME, {"train.epochs", "data.workers"}),
 }
 
 
@@ -61,11 +61,11 @@ COMMANDS = {
 def test_no_setting_is_advised_that_the_command_refuses(command: str, clipbert: Clipbert) -> None:
     names = {key.rpartition(".")[2] for key in all_settings()}
     names |= {name for text in _OTHER_NAMES.values() for name in text.split()}
-    words, is_taken, some = COMMANDS[command]
+    words, occasion, some = COMMANDS[command]
     advised = set()
     for name in sorted(names):
         done = clipbert(*words.split(), f"--{name}", "1")
         advised |= set(re.findall(r"--set (\S+?)=", done.stderr))
         advised |= set(re.findall(r"it is a setting, ([a-z0-9_.NAME]+)", done.stderr))
     assert some <= advised
-    assert {key for key in advised if not is_taken(key)} == set()
+    assert {key for key in advised if occasion not in change_of(key)} == set()

@@ -171,18 +171,14 @@ class Evaluation:
 
 
 def _difference(own: Sequence[str], given: Sequence[str]) -> str:
-    """Return the first label at which two lists of answers differ, and at how many they do; empty if they are equal."""
-    pairs = list(enumerate(itertools.zip_longest(own, given)))
-    differing = [(label, pair) for label, pair in pairs if pair[0] != pair[1]]
+    """Return the first entry at which two vocabularies differ, and how many do; empty if they are equal."""
+    pairs = enumerate(itertools.zip_longest(own, given))
+    differing = [(number, mine, other) for number, (mine, other) in pairs if mine != other]
     if not differing:
         return ""
-    label, (mine, other) = differing[0]
-    more = f", and {len(differing) - 1} more labels differ" if len(differing) > 1 else ""
-    return f"label {label} was {_named(mine)} and is {_named(other)} now{more}"
-
-
-def _named(answer: str | None) -> str:
-    return "no answer" if answer is None else repr(answer)
+    number, mine, other = differing[0]
+    more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
+    return f"entry {number} is {mine!r} in the one and {other!r} in the other{more}"
 
 
 @dataclass(frozen=True)
@@ -234,13 +230,13 @@ class Setup:
 
     def refuse_other_answers(self, recipe: Recipe) -> None:
         """Raise RunError if the recipe names answers that are not those of this run; its own are used."""
-        named = recipe.data.answers
-        if self.answers is None or named is None or not resolve(recipe, named).exists():
+        path = resolve(recipe, recipe.data.answers or "")
+        if self.answers is None or recipe.data.answers is None or not path.exists():
             return
-        given = build_task(recipe, read_answers(resolve(recipe, named))).answers
+        given = build_task(recipe, read_answers(path)).answers
         if difference := _difference(list(self.answers), list(given)):
             raise RunError(
-                f"{resolve(recipe, named)} (data.answers) has other answers than the run: {difference}",
+                f"{path} (data.answers) has other answers than the run: {difference}",
                 hint="restore the file as the run has it (answers.json in its folder), or train a new run",
             )
 
@@ -346,7 +342,7 @@ class Setup:
         if weights is None or not has_vocabulary(weights):
             return
         theirs, own = Tokenizer(weights, max_length=self.tokenizer.max_length), self.tokenizer
-        if difference := own.difference(theirs):
+        if difference := _difference(own.entries, theirs.entries):
             raise WeightsError(
                 f"{weights}: its word embeddings belong to another vocabulary than the one of model.tokenizer, "
                 f"{own.vocabulary_file}: {difference}",

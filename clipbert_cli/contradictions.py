@@ -34,12 +34,10 @@ def check_training_recipe(recipe: Recipe) -> list[str]:
         )
     answers = _listed_answers(recipe)
     mistakes = [
-        *_answers(recipe),
-        *_too_many_answers(recipe, answers),
+        *_answers(recipe, answers),
         *_splits(recipe),
         *unknown_names(recipe.data.fields),
-        *_best_metric(recipe),
-        *_published(recipe),
+        *_metrics(recipe),
         *_visual_weights(recipe),
         *_parts(recipe),
     ]
@@ -87,7 +85,7 @@ def _listed_answers(recipe: Recipe) -> Collection[str]:
 # ------------------------------------------------------------------------------------------------ impossible
 
 
-def _answers(recipe: Recipe) -> Iterator[str]:
+def _answers(recipe: Recipe, answers: Collection[str]) -> Iterator[str]:
     needed, named = task_class(recipe.task).needs_answers, recipe.data.answers
     if needed and named is None:
         yield (
@@ -99,9 +97,6 @@ def _answers(recipe: Recipe) -> Iterator[str]:
             f"data.answers is {named!r}, but task {recipe.task} has no list of answers: set data.answers to null "
             "(leaving it out keeps the value of an extended recipe)"
         )
-
-
-def _too_many_answers(recipe: Recipe, answers: Collection[str]) -> Iterator[str]:
     outputs = recipe.objective.num_labels
     if outputs is not None and outputs < len(answers):
         yield (
@@ -131,22 +126,20 @@ def _splits(recipe: Recipe) -> Iterator[str]:
         yield f"data.splits has {known} and no val: add it, or set data.splits.val to null to train without validation"
 
 
-def _best_metric(recipe: Recipe) -> Iterator[str]:
-    metric, known = recipe.train.best_metric, (*task_class(recipe.task).metrics, "loss")
-    if metric and metric.removeprefix("-") not in known:
-        guess = did_you_mean(metric.removeprefix("-"), known) or ", with - before it if less is better"
-        yield f"train.best_metric is {metric!r}, but must be one of {', '.join(known)}{guess}"
-
-
-def _published(recipe: Recipe) -> Iterator[str]:
-    splits, metrics = recipe.data.splits, task_class(recipe.task).metrics
+def _metrics(recipe: Recipe) -> Iterator[str]:
+    metrics, best = task_class(recipe.task).metrics, recipe.train.best_metric
+    if best and best.removeprefix("-") not in (*metrics, "loss"):
+        yield f"train.best_metric is {best!r}, but must be {_one_of(best, (*metrics, 'loss'))}"
     for split, scores in recipe.published.items():
-        if not splits.get(split):
-            yield f"published.{split} is no split, but must be one of {', '.join(splits)}{did_you_mean(split, splits)}"
-        for metric in scores:
-            if metric not in metrics:
-                known = f"{', '.join(metrics)}{did_you_mean(metric, metrics)}"
-                yield f"published.{split}.{metric} is no metric of task {recipe.task}, but must be one of {known}"
+        if not recipe.data.splits.get(split):
+            yield f"published.{split} is no split, but must be {_one_of(split, recipe.data.splits)}"
+        for metric in set(scores) - set(metrics):
+            must = _one_of(metric, metrics)
+            yield f"published.{split}.{metric} is no metric of task {recipe.task}, but must be {must}"
+
+
+def _one_of(word: str, known: Collection[str]) -> str:
+    return f"one of {', '.join(known)}{did_you_mean(word.removeprefix('-'), known)}"
 
 
 def _visual_weights(recipe: Recipe) -> Iterator[str]:

@@ -14,7 +14,7 @@ from clipbert_cli.errors import AnnotationError, RecipeError, StoreError, UsageE
 from clipbert_cli.printable import SHOWN, Lines, listed, plural, shortened
 from clipbert_cli.recipe.load import resolve
 from clipbert_cli.text.annotations import read_examples
-from clipbert_cli.text.fields import Columns, MissingFieldError, RecordError, unknown_names, unmatched
+from clipbert_cli.text.fields import Columns, RecordError, unknown_names, unmatched
 from clipbert_cli.types import Example, media_id_of, with_occurrences
 
 if TYPE_CHECKING:
@@ -72,24 +72,17 @@ def read_split(
         raise RecipeError(listed(mistakes))
     own = Columns(recipe.data.fields) if columns is None else columns
     unneeded = task.unneeded_fields(check)
-
     required = [*((name,) for name in task.required_fields), task.truth_fields if check else ()]
 
     def parse(record: Record) -> Example:
-        try:
-            return read(record)
-        except MissingFieldError:
-            # All fields that the record lacks are named together: a table may have several wrong headings.
-            record.require(*required)
-            raise
-
-    def read(record: Record) -> Example:
         if recipe.data.media == "image" and (record.has("start") or record.has("end")):
             raise RecordError("start and end are times of a video, but data.media is image")
         own.add(record)
         try:
             example = task.parse(record)
         except RecordError:
+            # All fields that the record lacks are named together: a table may have several wrong headings.
+            record.require(*required)
             # Test sets whose answers are not published often have "" or -1 in their place.
             example = task.parse(record.without(unneeded))
         if recipe.data.media_id != "stem":
@@ -178,16 +171,13 @@ def _report_missing(recipe: Recipe, split: str, source: MediaSource, missing: Se
     from clipbert_cli.store.near_misses import fix, near_misses
 
     misses = near_misses(source, missing)
-    lines = [f"  {miss}" for miss in misses]
     message = [
         f"{source.path} lacks {plural(len(missing), source.kind)} that split {split!r} needs:",
-        *listed(lines),
+        *listed([f"  {miss}" for miss in misses]),
     ]
-    if len(lines) > SHOWN:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", prefix="clipbert-", suffix=".txt", delete=False
-        ) as file:
-            file.writelines(f"{line.strip()}\n" for line in lines)
+    if len(misses) > SHOWN:
+        with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".missing.txt", delete=False) as file:
+            file.writelines(f"{miss}\n" for miss in misses)
         message.append(f"All of them are in {file.name}")
     if recipe.data.on_missing_media == "error":
         if any(miss.nearest is None for miss in misses):

@@ -231,7 +231,6 @@ PARTS = {
     "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
     "text.record_files: _record": "text.record_files: _read_lines",
     "text.record_files: _reader": "text.record_files: _read_table",
-    "text.record_files: _separator": "text.record_files: _read_table",
     "text.record_files: _read": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
     "runtime.launch: _stated_kept": "runtime.launch: _first_failure",  # what cannot be read states nothing

@@ -323,7 +323,7 @@ def _override(entries: Entries, override: str, mistakes: list[Mistake]) -> Entri
         mistakes.append(unknown_key(SET, path, dotted=True, guess=len(mistakes) < MAX_GUESSES))
         return entries
     if not text.strip():
-        mistakes.append(Mistake(SET, path, " is empty: give a value after =, or null for none (is a variable unset?)"))
+        mistakes.append(Mistake(SET, path, " is empty: give a value after =, or null for none"))
         return entries
     if bare(annotation) is str:
         # Text needs no quotes on a command line, where the shell already has its own.

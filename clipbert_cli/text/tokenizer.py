@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -73,6 +72,9 @@ class Tokenizer:
     Whether texts become lower-case and lose their accents is stated by the files beside the vocabulary. `id_of` has the
     ids of the special tokens.
 
+    Attributes:
+        entries: the vocabulary in the order of the ids.
+
     Args:
         path: a vocab.txt (one entry per line, id = line number from 0), or a folder with one or with a tokenizer.json.
         max_length: limit of tokens per row, [CLS] and [SEP] included.
@@ -90,7 +92,7 @@ class Tokenizer:
                 hint="set model.tokenizer to the folder of a BERT model, such as bert-base-uncased",
             )
         self.settings = TextSettings.of(folder, entries)
-        self._entries = entries
+        self.entries = entries
         self._tokenizer = BertWordPieceTokenizer(
             {entry: number for number, entry in enumerate(entries)},
             lowercase=self.settings.do_lower_case,
@@ -103,24 +105,14 @@ class Tokenizer:
     def files(self) -> dict[str, str]:
         """Return the names and contents of the files of a folder from which the same tokenizer can be made."""
         return {
-            _VOCABULARY: "\n".join(self._entries) + "\n",
+            _VOCABULARY: "\n".join(self.entries) + "\n",
             _CONFIG: json.dumps(asdict(self.settings), indent=1) + "\n",
         }
 
     @property
     def digest(self) -> str:
         """The SHA-256 of the entries in the order of their ids."""
-        return hashlib.sha256("\n".join(self._entries).encode("utf-8", "surrogatepass")).hexdigest()
-
-    def difference(self, other: Tokenizer) -> str:
-        """Return the first entry at which another vocabulary differs, and how many do; empty if they are equal."""
-        pairs = list(itertools.zip_longest(self._entries, other._entries))
-        differing = [number for number, (own, theirs) in enumerate(pairs) if own != theirs]
-        if not differing:
-            return ""
-        own, theirs = pairs[differing[0]]
-        more = f", and {len(differing) - 1} more differ" if len(differing) > 1 else ""
-        return f"entry {differing[0]} is {own!r} here and {theirs!r} there{more}"
+        return hashlib.sha256("\n".join(self.entries).encode("utf-8", "surrogatepass")).hexdigest()
 
     def __len__(self) -> int:
         return int(self._tokenizer.get_vocab_size())
@@ -201,10 +193,9 @@ def _vocabulary(path: Path) -> tuple[Path, list[str]]:
     if not file.is_file():
         raise WeightsError(
             no_file(file, "vocabulary"),
-            hint="set model.tokenizer to a vocab.txt or to a folder with one. clipbert download bert-base-uncased --to "
-            "FOLDER fetches pretrained/bert-base-uncased, which has one; FOLDER is the recipe's data.root. A model "
-            "can also start at random: model.weights.bert and model.visual.weights are null, and model.tokenizer is a "
-            "list of words (docs/own-data.md)",
+            hint="clipbert download bert-base-uncased --to FOLDER fetches pretrained/bert-base-uncased, which has one; "
+            "FOLDER is the recipe's data.root. Or set model.tokenizer to a list of words, for a model that starts at "
+            "random (docs/own-data.md)",
         )
     try:
         return file, read_text(file).replace("\r\n", "\n").rstrip("\n").split("\n")

@@ -41,11 +41,11 @@ def change_answers(path: Path, change: Callable[[list[str]], list[str]]) -> None
 
 
 OTHER_ANSWERS: list[tuple[Callable[[list[str]], list[str]], str]] = [
-    (lambda answers: answers[::-1], "label 0 was "),
-    (lambda answers: [answers[1], answers[0], *answers[2:]], "and 1 more labels differ"),
-    (lambda answers: answers[:1], "and is no answer now"),
-    (lambda answers: [*answers, "one more"], "was no answer and is 'one more' now"),
-    (lambda answers: [*answers[:-1], "another"], "and is 'another' now"),
+    (lambda answers: answers[::-1], "entry 0 is "),
+    (lambda answers: [answers[1], answers[0], *answers[2:]], "and 1 more differ"),
+    (lambda answers: answers[:1], "and None in the other"),
+    (lambda answers: [*answers, "one more"], "is None in the one and 'one more' in the other"),
+    (lambda answers: [*answers[:-1], "another"], "and 'another' in the other"),
 ]
 
 
@@ -202,7 +202,7 @@ def test_a_bert_of_another_vocabulary_of_the_same_size_is_refused(
     done = starting(clipbert, data, f"bert={bert}")
     assert done.returncode == 1
     assert f"{bert}: its word embeddings belong to another vocabulary than the one of model.tokenizer" in done.stderr
-    assert "entry 26 is 'a' here and 'and' there, and 1 more differ" in done.stderr
+    assert "entry 26 is 'a' in the one and 'and' in the other, and 1 more differ" in done.stderr
     # With the vocabulary of the weights it is sound.
     assert starting(clipbert, data, f"bert={bert}", f"model.tokenizer={bert}").returncode == 0
 

@@ -265,9 +265,15 @@ def test_an_override_mends_a_mistake_of_the_file(tmp_path):
         ("extends=msrvtt_qa", "--set: extends: unknown key; "),
         ("train.epochs", "--set train.epochs: expected KEY=VALUE, such as train.batch_size=8"),
         ("train.epochs=[", "--set: train.epochs is [: "),
-        ("train.epochs=", "--set: train.epochs is empty: give a value after =, or null for none (is a variable unset?)"),
-        ("data.answers=", "--set: data.answers is empty: give a value after =, or null for none (is a variable unset?)"),
-        ("name= ", "--set: name is empty: give a value after =, or null for none (is a variable unset?)"),
+        (
+            "train.epochs=",
+            "--set: train.epochs is empty: give a value after =, or null for none",
+        ),
+        (
+            "data.answers=",
+            "--set: data.answers is empty: give a value after =, or null for none",
+        ),
+        ("name= ", "--set: name is empty: give a value after =, or null for none"),
         ("train.epochs='3'", '--set: train.epochs is "3": it must be a whole number'),
         ("train=5", "--set: train is 5: it must be a section of `key: value` lines"),
         ("train={epochs: 0}", "--set: train.epochs is 0: it must be a whole number of at least 1"),

@@ -65,23 +65,22 @@ NEVER, ON_RESUME, BY_SET = Change.NEVER, Change.ON_RESUME, Change.BY_SET
 AT_INFERENCE, ALWAYS = Change.AT_INFERENCE, Change.ALWAYS
 
 
-def setting(
-    default: Any, change: Change, meaning: str, *, decides_scores: bool = True, published_only: bool = False
-) -> Any:
-    """Declare a setting.
+def setting(default: Any, change: Change, *, decides_scores: bool = True, published_only: bool = False) -> Any:
+    """Declare a setting. The text below it says, in one or two sentences, what it means to a person who is new to it.
 
     Args:
         default: `...` if every recipe has to give a value.
         change: where the value may change.
-        meaning: one or two sentences for a person who sees the setting for the first time.
         decides_scores: False if the same model and texts get the same scores whatever the value is.
         published_only: True if another value than the default repeats the original program or fits the original data.
     """
     extra: dict[str, Any] = {"change": change, "decides_scores": decides_scores, "published_only": published_only}
-    return Field(default, description=meaning, json_schema_extra=extra)
+    return Field(default, json_schema_extra=extra)
 
 
 class Section(BaseModel):
     """A part of a recipe: frozen, and strict about keys and about types (`"8"` is not 8)."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )

@@ -199,7 +199,7 @@ def _settings(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Settin
                 key,
                 Setting(
                     key=key,
-                    meaning=field.description,
+                    meaning=" ".join(field.description.split()),
                     expected=expected(annotation_at((*path, name))),
                     default=default,
                     **field.json_schema_extra,

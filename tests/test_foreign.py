@@ -124,7 +124,7 @@ def journal(path: Path) -> object:
 
 def cell(path: Path) -> object:
     text = path.read_bytes().decode(errors="replace")
-    return Record("here", 0, {"options": text}, typed=False).texts("options", count=2)
+    return Record("here", {"options": text}, typed=False).texts("options", count=2)
 
 
 def scores(path: Path) -> object:

@@ -38,7 +38,7 @@ def test_a_named_field_that_one_split_lacks_is_warned_of_once(base, names, train
     recipe = load_recipe(base, overrides=settings)
     for first, second, lacks in ((train, val, "val"), (val, train, "train")):
         read = {"train": Columns(names), "val": Columns(names)}
-        read["train"].add(Record("a:1", 0, first, names))
-        read["val"].add(Record("b:1", 0, second, names))
+        read["train"].add(Record("a:1", first, names))
+        read["val"].add(Record("b:1", second, names))
         (warning,) = check_columns(recipe, build_task(recipe), read)
         assert warning.startswith(f"data.fields.{said}, which no record of split {lacks!r} has; they have ")

@@ -172,10 +172,8 @@ def _load(
     except ValidationError as exc:
         found += [mistake for mistake in sentences(exc, filled) if mistake.path not in known]
     if found:
-        found = list(dict.fromkeys(found))  # two bases may extend one file, which is read twice then
-        places = list(dict.fromkeys(_place_and_line(mistake)[0] for mistake in found))
-        found.sort(key=lambda each: (places.index(_place_and_line(each)[0]), _place_and_line(each)[1]))
-        raise RecipeError(listed([str(mistake) for mistake in found]), hint=_next_step(found, start))
+        # Two bases may extend one file, which is read twice then.
+        raise RecipeError(listed(list(dict.fromkeys(map(str, found)))), hint=_next_step(found, start))
     recipe = recipe.with_origins(_origins(filled, start))
     values = escaped(recipe.model_dump())
     for path in {mistake.path for mistake in variables.unset}:
@@ -222,18 +220,15 @@ def _with_own_published(entries: Entries, start: Path) -> Entries:
     A recipe that extends a published one has its own model or data. An option that replaces the task, or the
     annotations of a split, leaves the scores of its file behind.
     """
-
-    def is_own(path: KeyPath, origin: Origin) -> bool:
-        split = ("data", "splits", path[1])
-        decisive = (("task",), split, (*split, "annotations"))
-        replaced = any(key in entries and entries[key].origin.place == SET for key in decisive)
-        return not _is_inherited(origin, start) and (origin.place == SET or not replaced)
-
-    return {
-        path: entry
-        for path, entry in entries.items()
-        if path[:1] != ("published",) or len(path) == 1 or is_own(path, entry.origin)
-    }
+    replaced = {path for path, entry in entries.items() if entry.origin.place == SET}
+    own = {}
+    for path, entry in entries.items():
+        if path[:1] == ("published",) and len(path) > 1 and path not in replaced:
+            split = ("data", "splits", path[1])
+            if _is_inherited(entry.origin, start) or replaced & {("task",), split, (*split, "annotations")}:
+                continue
+        own[path] = entry
+    return own
 
 
 def _is_shipped(file: Path) -> bool:
@@ -248,11 +243,6 @@ def _published(entries: Entries) -> tuple[str, ...]:
         for key, entry in found.items()
         if entry and _is_shipped(Path(entry.origin.place))
     )
-
-
-def _place_and_line(mistake: Mistake) -> tuple[str, int]:
-    place, _, line = mistake.origin.rpartition(":")
-    return (place, int(line)) if line.isdigit() else (mistake.origin, 0)
 
 
 def _next_step(mistakes: Sequence[Mistake], recipe: Path) -> str | None:

@@ -105,11 +105,11 @@ def nested(entries: Entries) -> Any:
 # ------------------------------------------------------------------------------------------------ variables
 
 # The first alternative is the escape, the last one catches every other `${`, which is a typing error.
-_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)(?::-(?P<default>[^}]*))?\}|\$\{")
+_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
 
 
 class Variables:
-    """Fills `${NAME}` and `${NAME:-default}` from an environment, and `$${` with a plain `${`.
+    """Fills `${NAME}` from an environment, and `$${` with a plain `${`.
 
     Text that cannot be filled stays as it is. `malformed` and `unset` are mistakes that say why.
     """
@@ -136,12 +136,12 @@ class Variables:
         if match[0] == "$${":
             return "${"
         if match["name"] is None:
-            says = f" is {text}: a variable is ${{NAME}} or ${{NAME:-default}}; $${{ stands for a plain ${{"
+            says = f" is {text}: a variable is ${{NAME}}; $${{ stands for a plain ${{"
             self.malformed.append(Mistake(str(origin), path, says))
             return match[0]
-        # An empty variable counts as unset, as in a shell's ${NAME:-default}: an empty data root is never meant.
-        value = self.environment.get(match["name"]) or match["default"]
-        if value is None:
+        # An empty variable counts as unset: an empty data root is never meant.
+        value = self.environment.get(match["name"])
+        if not value:
             says = f" is {text}: the environment variable {match['name']} is not set"
             self.unset.append(Mistake(str(origin), path, says))
             return match[0]

@@ -84,7 +84,6 @@ class Record:
 
     Args:
         place: the file and the line or number of the record, for messages.
-        index: number of the record in the file, from 0; blank lines do not count.
         fields: the record's own fields.
         names: neutral name -> own field or columns, for the names that the recipe sets (`data.fields`).
         typed: False for a table, in which every value is text.
@@ -92,21 +91,20 @@ class Record:
     """
 
     place: str
-    index: int
     fields: Mapping[str, Any]
     names: Names = field(default_factory=dict)
     typed: bool = True
     part: int | None = None
 
     def text(self, name: str) -> str:
-        """Return a field that is non-empty text. Raises RecordError."""
+        """Return a field that is non-empty text. Raises RecordError, as all methods do that return a value."""
         own, value = self._value(name)
         if not isinstance(value, str) or not value.strip():
             raise RecordError(f"{own} is {json.dumps(value)}: it must be text")
         return encodable(own, value)
 
     def identifier(self, name: str) -> str:
-        """Return a field that is text or an integer, as text. Raises RecordError."""
+        """Return a field that is text or an integer, as text."""
         own, value = self._value(name)
         # True is an integer in Python, but it is no id.
         if isinstance(value, bool) or not isinstance(value, str | int) or value == "":
@@ -114,7 +112,7 @@ class Record:
         return encodable(own, str(value))
 
     def item(self) -> str:
-        """Return the media id; with the fields `start` and `end` that of a segment. Raises RecordError."""
+        """Return the media id; with the fields `start` and `end` that of a segment."""
         media_id = self.identifier("media_id")
         start, end = (self.seconds(name) if self.has(name) else None for name in ("start", "end"))
         if start is None and end is None:
@@ -124,7 +122,7 @@ class Record:
         return Segment(start or 0.0, end).of(media_id)
 
     def seconds(self, name: str) -> float:
-        """Return a field that is a time in seconds, or text such as "1:02.5". Raises RecordError."""
+        """Return a field that is a time in seconds, or text such as "1:02.5"."""
         own, value = self._value(name)
         seconds = value
         # Where commas mark decimals, a spreadsheet exports 2,5.
@@ -135,7 +133,7 @@ class Record:
         return float(seconds)
 
     def integer(self, name: str, *, below: int) -> int:
-        """Return a field that is an integer from 0 to below - 1. Raises RecordError."""
+        """Return a field that is an integer from 0 to below - 1."""
         own, value = self._value(name)
         # A column with empty cells is one of floating point numbers for pandas, which writes 2 as 2.0.
         if not self.typed and isinstance(value, str) and re.fullmatch(r"[0-9]+(\.0)?", value.strip()):
@@ -149,24 +147,17 @@ class Record:
 
         Args:
             count: how many there must be, if that is known.
-
-        Raises:
-            RecordError: it is something else, or has another number of entries.
         """
         own, value = self._structured(name)
         if not isinstance(value, list) or any(not isinstance(item, str) or not item.strip() for item in value):
             raise RecordError(f"{own} is {json.dumps(value)}: it must be a list of texts")
-        if len(value) != (count or max(len(value), at_least)):
+        if len(value) < at_least or (count and len(value) != count):
             expected = count or f"at least {at_least}"
             raise RecordError(f"{own} has {len(value)} entries, {json.dumps(value)}: there must be {expected}")
         return tuple(encodable(own, item) for item in value)
 
     def choice(self, name: str, options: Sequence[str]) -> int:
-        """Return the position of an option from a field that holds the position, from 0, or the option's text.
-
-        Raises:
-            RecordError: it is neither, or both and they differ.
-        """
+        """Return the position of an option from a field that holds the position, from 0, or the option's text."""
         own, value = self._value(name)
         places = [place for place, option in enumerate(options) if isinstance(value, str) and option == value]
         if not places:
@@ -179,7 +170,7 @@ class Record:
         return places[0]
 
     def shares(self, name: str) -> dict[str, float]:
-        """Return a field that is an object of numbers from 0 to 1 (in a table: a JSON object). Raises RecordError."""
+        """Return a field that is an object of numbers from 0 to 1 (in a table: a JSON object)."""
         own, value = self._structured(name)
         if not isinstance(value, dict):
             raise RecordError(f'{own} is {json.dumps(value)}: it must be an object such as {{"cat": 1.0}}')
@@ -193,9 +184,6 @@ class Record:
 
         An entry is text, or an object with the text under `answer`, as VQA publishes them. In a table the field is a
         JSON list, or numbered columns.
-
-        Raises:
-            RecordError: it is something else.
         """
         own, value = self._structured(name)
         answers: list[Any] = [item.get("answer") if isinstance(item, dict) else item for item in value or ()]
@@ -375,7 +363,7 @@ class Columns:
 
     def _example(self) -> Record:
         """Return a record with all fields that any record has a value in; its own values mean nothing."""
-        return Record("", 0, dict.fromkeys(self._filled, "-"), self.names)
+        return Record("", dict.fromkeys(self._filled, "-"), self.names)
 
 
 def unmatched(names: Names, *files: Columns) -> dict[str, str]:

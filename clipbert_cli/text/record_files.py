@@ -131,13 +131,14 @@ def _begins_with(start: bytes, letters: str) -> bool:
 
 def _read_lines(path: Path, names: Names) -> Iterator[Record | str]:
     blank: list[int] = []
-    index = 0
     for line, raw in read_lines(path):
         if not raw.strip():
             blank.append(line)
             continue
-        yield _record(path, line, raw, index, names)
-        index += 1
+        try:
+            yield _record(parse_json(raw, str(path), line=line), f"{path}:{line}", names)
+        except UnreadableError as exc:
+            yield str(exc)
     _warn_of_blank_lines(path, blank)
 
 
@@ -147,23 +148,16 @@ def _warn_of_blank_lines(path: Path, lines: list[int]) -> None:
         logger.warning("%s:%d: blank line, skipped%s", path, lines[0], more)
 
 
-def _record(path: Path, line: int, raw: bytes, index: int, names: Names) -> Record | str:
-    try:
-        fields = parse_json(raw, str(path), line=line)
-    except UnreadableError as exc:
-        return str(exc)
-    place = f"{path}:{line}"
+def _record(fields: Any, place: str, names: Names) -> Record | str:
     if isinstance(fields, dict):
-        return Record(place, index, fields, names)
-    return f"{place}: {_other_than_object(fields)}"
+        return Record(place, fields, names)
+    return f"{place}: a JSON {type(fields).__name__}, expected an object: {excerpt(json.dumps(fields))}"
 
 
 def _read_list(path: Path, names: Names) -> Iterator[Record | str]:
     """Yield the records of a JSON list, which may be larger than the memory."""
     for index, fields in enumerate(read_json_list(path)):
-        place = f"{path}, record {index}"
-        is_object = isinstance(fields, dict)
-        yield Record(place, index, fields, names) if is_object else f"{place}: {_other_than_object(fields)}"
+        yield _record(fields, f"{path}, record {index}", names)
 
 
 def _as_object(path: Path) -> Any:
@@ -185,7 +179,7 @@ def _as_object(path: Path) -> Any:
 def _read_object(path: Path, content: Any, names: Names) -> Iterator[Record | str]:
     """Yield the records of the only list of a JSON object, or of an object whose names are media ids."""
     if not isinstance(content, dict):
-        yield f"{path}: {_other_than_object(content)}"
+        yield _record(content, str(path), names)
         return
     lists = [name for name, value in content.items() if _is_list_of(value, dict)]
     if len(lists) > 1:
@@ -193,7 +187,7 @@ def _read_object(path: Path, content: Any, names: Names) -> Iterator[Record | st
         return
     # A file of one JSON line is an object as well.
     records = content[lists[0]] if lists else _by_media_id(content, names) or [content]
-    yield from (Record(f"{path}, record {index}", index, fields, names) for index, fields in enumerate(records))
+    yield from (_record(fields, f"{path}, record {index}", names) for index, fields in enumerate(records))
 
 
 def _by_media_id(content: dict[str, Any], names: Names) -> list[dict[str, Any]]:
@@ -214,10 +208,6 @@ def _by_media_id(content: dict[str, Any], names: Names) -> list[dict[str, Any]]:
 
 def _is_list_of(value: Any, kind: type) -> bool:
     return isinstance(value, list) and bool(value) and all(isinstance(entry, kind) for entry in value)
-
-
-def _other_than_object(value: Any) -> str:
-    return f"a JSON {type(value).__name__}, expected an object: {excerpt(json.dumps(value))}"
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -270,7 +260,7 @@ def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | s
         line: number of the line at which it begins, from 1.
     """
     blank: list[int] = []
-    lines_before, index = line - 1, 0
+    lines_before = line - 1
     try:
         headings = _without_blank_end([heading.strip() for heading in next(rows, [])])
         if twice := [heading for heading, count in Counter(filter(None, map(composed, headings))).items() if count > 1]:
@@ -294,8 +284,7 @@ def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | s
             else:
                 # Nobody sees blanks around a cell in a spreadsheet.
                 fields = dict(zip(headings, map(str.strip, cells), strict=True))
-                yield Record(f"{path}:{line}", index, fields, names, typed=False)
-            index += 1
+                yield Record(f"{path}:{line}", fields, names, typed=False)
     except csv.Error as exc:
         yield f"{path}:{line}: not a whole CSV row ({exc})"
 

@@ -143,7 +143,7 @@ def test_a_store_and_a_folder_give_the_frames_of_a_segment(folder: Path, tmp_pat
     ],
 )
 def test_start_and_end_are_seconds_or_times(fields: dict[str, Any], media_id: str) -> None:
-    assert Record("a:1", 0, {"video_id": "v", **fields}).item() == media_id
+    assert Record("a:1", {"video_id": "v", **fields}).item() == media_id
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,11 @@ def test_start_and_end_are_seconds_or_times(fields: dict[str, Any], media_id: st
 )
 def test_wrong_times_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(RecordError, match=message):
-        Record("a:1", 0, {"video_id": "v", **fields}).item()
+        Record("a:1", {"video_id": "v", **fields}).item()
 
 
 def test_times_that_are_not_meant_can_be_left_unread() -> None:
-    record = Record("a:1", 0, {"video_id": "v", "start": 5, "end": 3}, names={"start": None, "end": None})
+    record = Record("a:1", {"video_id": "v", "start": 5, "end": 3}, names={"start": None, "end": None})
     assert record.item() == "v"
 
 

@@ -102,7 +102,7 @@ def test_a_bad_record_is_reported_with_line_field_and_value(
 def test_all_fields_that_a_record_lacks_are_named_together(task: str, names: int) -> None:
     wanted = task_class(task)
     with pytest.raises(MissingFieldError) as caught:
-        Record("a:1", 0, {"x": 1}).require(*((name,) for name in wanted.required_fields), wanted.truth_fields)
+        Record("a:1", {"x": 1}).require(*((name,) for name in wanted.required_fields), wanted.truth_fields)
     assert len(caught.value.lacking) == names
     assert set(caught.value.lacking) <= {*wanted.required_fields, *wanted.truth_fields}
     said, hint = caught.value.everywhere()

@@ -16,7 +16,7 @@ from clipbert_cli.types import Example
 
 
 def parse(record: Record) -> Example:
-    return Example(str(record.index), record.identifier("media_id"), (record.text("question"),))
+    return Example(record.place.rpartition(":")[2], record.identifier("media_id"), (record.text("question"),))
 
 
 def write(path: Path, *lines: str | bytes) -> Path:
@@ -30,8 +30,8 @@ GOOD = '{"video_id": "v1", "question": "what?"}'
 def test_records_keep_their_order_and_number(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", GOOD, '{"video_id": 7, "question": "who?"}')
     assert [(each.example_id, each.media_id, each.texts) for each in read_examples(path, parse)] == [
-        ("0", "v1", ("what?",)),
-        ("1", "7", ("who?",)),
+        ("1", "v1", ("what?",)),
+        ("2", "7", ("who?",)),
     ]
 
 

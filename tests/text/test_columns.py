@@ -9,7 +9,7 @@ from clipbert_cli.text.fields import FIELDS, Columns, Record, unmatched
 def columns(*records, names=None):
     found = Columns(names or {})
     for fields in records:
-        found.add(Record("a.csv:1", 0, fields, names or {}, typed=False))
+        found.add(Record("a.csv:1", fields, names or {}, typed=False))
     return found
 
 
@@ -51,7 +51,7 @@ def test_fields_that_nothing_reads(task, fields, names, unread):
     ],
 )
 def test_the_texts_of_one_record_are_read_from_fields_that_it_has(fields, names, count):
-    parts = list(Record("a.csv:1", 0, fields, names, typed=False).each("caption"))
+    parts = list(Record("a.csv:1", fields, names, typed=False).each("caption"))
     found = Columns(names)
     for part in parts:
         found.add(part)

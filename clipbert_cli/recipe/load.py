@@ -310,7 +310,7 @@ def _override(entries: Entries, override: str, mistakes: list[Mistake]) -> Entri
         return entries
     annotation = annotation_at(path)
     if annotation is None:
-        mistakes.append(unknown_key(SET, path, dotted=True, guess=len(mistakes) < MAX_GUESSES))
+        mistakes.append(unknown_key(SET, path, guess=len(mistakes) < MAX_GUESSES))
         return entries
     if not text.strip():
         mistakes.append(Mistake(SET, path, " is empty: give a value after =, or null for none"))

@@ -25,23 +25,17 @@ def sentences(error: ValidationError, entries: Entries) -> list[Mistake]:
     ]
 
 
-def unknown_key(origin: str, path: KeyPath, *, dotted: bool = False, guess: bool = True) -> Mistake:
-    """Return the mistake of a key that the schema does not have, with the nearest one that it has.
-
-    Args:
-        dotted: name the nearest key in full, as `--set` needs it, not within its section.
-        guess: look for the nearest key.
-    """
+def unknown_key(origin: str, path: KeyPath, *, guess: bool) -> Mistake:
+    """Return the mistake of a key that the schema does not have, and with `guess` what was meant."""
     if not guess:
         return Mistake(origin, path, ": unknown key")
     depth = next(depth for depth in range(len(path)) if annotation_at(path[: depth + 1]) is None)
     section, known = path[:depth], keys_of(path[:depth])
-    if elsewhere := ours(str(path[-1])):
-        meant = elsewhere
-    elif near := similar(str(path[depth]), known):
-        meant = [key_name((*section, near[0], *path[depth + 1 :])) if dotted else near[0]]
-    else:
-        meant = [key for key in nearest(str(path[-1])) if "." in key]
+    meant = (
+        ours(str(path[-1]))
+        or [key_name((*section, near, *path[depth + 1 :])) for near in similar(str(path[depth]), known)]
+        or [key for key in nearest(str(path[-1])) if "." in key]
+    )
     if meant:
         return Mistake(origin, path, f": unknown key; did you mean {any_of(meant)}?")
     place = key_name(section)

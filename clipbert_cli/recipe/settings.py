@@ -187,36 +187,31 @@ def any_of(choices: list[str]) -> str:
 @functools.cache
 def all_settings() -> dict[str, Setting]:
     """Return every setting by its key, in the order of the schema."""
-    return dict(_settings(Recipe, ()))
-
-
-def _settings(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Setting]]:
-    for name, field in section.model_fields.items():
-        inner, key = bare(field.annotation), ".".join((*path, name))
-        if not is_section(inner):
-            default = None if field.default is PydanticUndefined else write_yaml({"x": field.default})[2:].strip()
-            yield (
-                key,
-                Setting(
-                    key=key,
-                    meaning=" ".join(field.description.split()),
-                    expected=expected(annotation_at((*path, name))),
-                    default=default,
-                    **field.json_schema_extra,
-                ),
-            )
-            inner, name = bare(get_args(inner)[-1]) if get_origin(inner) is dict else None, f"{name}.NAME"
-        if is_section(inner):
-            yield from _settings(inner, (*path, *name.split(".")))
+    return {key: found for key, found in _declared(Recipe, ()) if isinstance(found, Setting)}
 
 
 @functools.cache
 def all_sections() -> dict[str, str]:
     """Return the meaning of every section by its key."""
-    keys = dict.fromkeys(key.rpartition(".")[0] for key in all_settings())
-    parents = [".".join(key.split(".")[:depth]) for key in keys for depth in range(1, key.count(".") + 2)]
-    found = {key: bare(annotation_at(tuple(key.split(".")))) for key in parents if key}
-    return {key: kind.__doc__ for key, kind in found.items() if is_section(kind)}
+    return {key: found for key, found in _declared(Recipe, ()) if isinstance(found, str)}
+
+
+def _declared(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Setting | str]]:
+    for name, field in section.model_fields.items():
+        inner, key = bare(field.annotation), ".".join((*path, name))
+        if not is_section(inner):
+            setting = Setting(
+                key=key,
+                meaning=" ".join(field.description.split()),
+                expected=expected(annotation_at((*path, name))),
+                default=None if field.default is PydanticUndefined else write_yaml({"x": field.default})[2:].strip(),
+                **field.json_schema_extra,
+            )
+            yield key, setting
+            inner, key = bare(get_args(inner)[-1]) if get_origin(inner) is dict else None, f"{key}.NAME"
+        if is_section(inner):
+            yield key, inner.__doc__
+            yield from _declared(inner, tuple(key.split(".")))
 
 
 def settings_of(key: str) -> list[Setting]:

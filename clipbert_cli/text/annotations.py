@@ -5,7 +5,6 @@ All bad records of a file are reported together, with file, line, field and valu
 
 from __future__ import annotations
 
-import logging
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,8 +15,6 @@ from clipbert_cli.printable import COUNTED, listed
 from clipbert_cli.text.fields import MissingFieldError, Names, Record, RecordError, encodable
 from clipbert_cli.text.record_files import read_records
 from clipbert_cli.types import Example, Group, composed
-
-logger = logging.getLogger("clipbert")
 
 
 def normal_form(answer: str) -> str:
@@ -61,13 +58,13 @@ def read_examples(
     """
     if not path.is_file():
         raise AnnotationError(
-            f"{path}: a folder, not an annotation file" if path.is_dir() else no_file(path, "annotation file"),
+            no_file(path, "annotation file"),
             hint="check data.splits and data.root of the recipe, or give --data-root",
         )
     examples: list[Example] = []
     places: list[str] = []
     mistakes: list[str] = []
-    lacking: dict[str, MissingFieldError] = {}
+    lacking: list[MissingFieldError] = []
     read = 0
     for record in read_records(path, names=names):
         if len(mistakes) == COUNTED:
@@ -81,17 +78,15 @@ def read_examples(
         except RecordError as exc:
             mistakes.append(f"{record.place}: {exc}")
             if isinstance(exc, MissingFieldError):
-                lacking[mistakes[-1]] = exc
+                lacking.append(exc)
             continue
         examples += made
         places += [record.place] * len(made)
     mistakes += _repeated_ids(examples, places)
-    if lacking and len(lacking) == read and len({tuple(each.lacking) for each in lacking.values()}) == 1:
-        said, hint = next(iter(lacking.values())).everywhere()
-        others = [each for each in mistakes if each not in lacking]
-        raise AnnotationError([*(f"{path}: {each}" for each in said), *listed(others, limit=COUNTED)], hint=hint)
     if mistakes:
-        raise AnnotationError(listed(mistakes, limit=COUNTED), hint="fix or remove these lines; nothing was started")
+        # Where all records lack a field, it has another name.
+        hint = lacking[0].hint if lacking and len(lacking) == read else "fix or remove these lines; nothing was started"
+        raise AnnotationError(listed(mistakes, limit=COUNTED), hint=hint)
     if not examples:
         raise AnnotationError(
             f"{path}: no records in it",
@@ -139,8 +134,7 @@ def read_answers(path: Path) -> dict[str, int]:
     except UnreadableError as exc:
         raise AnnotationError(str(exc), hint="check data.answers and data.root, or give --data-root") from exc
     try:
-        if content != (content := composed(content)):
-            logger.warning("%s: answers in a decomposed Unicode form are read in the composed form, NFC", path)
+        content = composed(content)
     except ValueError:
         raise AnnotationError(f"{path}: two answers differ in their Unicode form alone") from None
     if isinstance(content, list) and all(isinstance(answer, str) for answer in content):

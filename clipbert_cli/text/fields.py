@@ -68,14 +68,12 @@ class MissingFieldError(RecordError):
         are = "is missing" if len(names) == 1 else "are missing"
         super().__init__(f"{' and '.join(names)} {are}; the record has {', '.join(self.there) or 'no fields'}")
 
-    def everywhere(self) -> tuple[list[str], str]:
-        """Return what to say if no record of a file has the fields, and what to do about it."""
+    @property
+    def hint(self) -> str:
+        """What to do if no record of a file has the fields."""
         near = {name: nearest(own, self.there) or "NAME" for name, own in self.lacking.items()}
-        said = [f"no record has {' or '.join(own)}" for own in self.lacking.values()]
-        said[0] += f"; the first has {', '.join(self.there) or 'no fields'}"
         settings = " ".join(f"--set {shlex.quote(f'data.fields.{name}={own}')}" for name, own in near.items())
-        hint = f"correct a misspelt name in the file, or name what it has: {settings}, or data.fields in the recipe"
-        return said, hint
+        return f"correct a misspelt name in the file, or name what it has: {settings}, or data.fields in the recipe"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,7 @@
 """Files of records in the forms that people have: JSON lines, a JSON list, and tables as spreadsheets export them.
 
     .csv .tsv         a row of headings, then one row per record; cells may be quoted and contain line breaks
-    .json             a list of objects, alone or as the only list of an object; an object with the media ids as names,
-                      each with an object or a list of captions; JSON lines
+    .json             a list of objects, alone or as the only list of an object; JSON lines
     .jsonl .ndjson    one JSON object per line
     others            JSON lines if the file begins with { or [, else a table
 
@@ -35,23 +34,13 @@ from clipbert_cli.foreign import (
     read_json_list,
     read_lines,
 )
-from clipbert_cli.text.fields import FIELDS, Names, Record
+from clipbert_cli.text.fields import Names, Record
 from clipbert_cli.types import composed
 
 SEPARATORS = {".csv": ",;\t|", ".tsv": "\t"}
 """Endings of tables, and what may separate their cells. Excel writes semicolons where commas mark decimals."""
 
 JSON_ENDINGS = {".json", ".jsonl", ".ndjson"}
-
-OTHER_FILES = {
-    b"PK\x03\x04": "a workbook or another ZIP archive",
-    b"\xd0\xcf\x11\xe0": "an old workbook of Excel",
-    b"PAR1": "a Parquet file",
-    b"SQLite": "a database",
-    b"\x1f\x8b": "compressed with gzip",
-    b"\x80": "a pickle",
-}
-"""First bytes of files that people take for annotations, and what such a file is."""
 
 MAX_OBJECT_BYTES, MAX_OBJECT_PARTS = 64 * 2**20, 4_000_000
 """The limits of a JSON object with records, which is read whole. JSON lines and lists have none."""
@@ -70,45 +59,32 @@ logger = logging.getLogger("clipbert")
 def read_records(path: Path, *, names: Names | None = None) -> Iterator[Record | str]:
     """Yield the records of a file in order; the path `-` is standard input in JSON lines.
 
-    What is not a record yields a message that names file, line and mistake. Blank lines are skipped with a warning, and
-    so are records reported whose texts are in another form than Unicode's NFC.
+    What is not a record yields a message that names file, line and mistake. Blank lines are skipped.
 
     Args:
         names: see `Record`.
     """
-    count, first = 0, ""
     try:
-        for written in _read(path, names or {}):
-            record = written if isinstance(written, str) else _composed(written)
-            if record is not written and isinstance(record, Record):
-                count, first = count + 1, first or record.place
-            yield record
+        for record in _read(path, names or {}):
+            yield record if isinstance(record, str) else _composed(record)
     except UnreadableError as exc:  # nothing can be read after this
         yield str(exc)
-    if count:
-        logger.warning(
-            "%s: %s texts in a decomposed Unicode form, first %s: they are read in the composed form, NFC",
-            *(path, "1 record has" if count == 1 else f"{count} records have", first),
-        )
 
 
 def _composed(record: Record) -> Record | str:
-    """Return a record with its texts in the form NFC, or what is wrong with its names; itself if nothing changes."""
+    """Return a record with its texts in the form NFC, or what is wrong with its names."""
     if len(record.fields) > MAX_FIELDS:
         return f"{record.place}: {len(record.fields)} fields, but a record has at most {MAX_FIELDS}"
     try:
         fields = composed(record.fields)
     except ValueError as exc:
         return f"{record.place}: {exc}"
-    return record if fields == record.fields else dataclasses.replace(record, fields=fields)
+    return dataclasses.replace(record, fields=fields)
 
 
 def _read(path: Path, names: Names) -> Iterator[Record | str]:
     ending = path.suffix.lower()
     start = b"" if path == Path("-") else first_bytes(path, 64)
-    if other := next((what for first, what in OTHER_FILES.items() if start.startswith(first)), None):
-        yield f"{path}: it is {other}: export it as CSV (UTF-8) or as JSON lines"
-        return
     is_text = ending not in JSON_ENDINGS and start and not _begins_with(start, "{[")
     if ending in SEPARATORS or is_text:
         yield from _read_table(path, SEPARATORS.get(ending, SEPARATORS[".csv"]), names)
@@ -130,22 +106,12 @@ def _begins_with(start: bytes, letters: str) -> bool:
 
 
 def _read_lines(path: Path, names: Names) -> Iterator[Record | str]:
-    blank: list[int] = []
     for line, raw in read_lines(path):
-        if not raw.strip():
-            blank.append(line)
-            continue
-        try:
-            yield _record(parse_json(raw, str(path), line=line), f"{path}:{line}", names)
-        except UnreadableError as exc:
-            yield str(exc)
-    _warn_of_blank_lines(path, blank)
-
-
-def _warn_of_blank_lines(path: Path, lines: list[int]) -> None:
-    if lines:
-        more = f", as are {len(lines) - 1:,} more" if len(lines) > 1 else ""
-        logger.warning("%s:%d: blank line, skipped%s", path, lines[0], more)
+        if raw.strip():
+            try:
+                yield _record(parse_json(raw, str(path), line=line), f"{path}:{line}", names)
+            except UnreadableError as exc:
+                yield str(exc)
 
 
 def _record(fields: Any, place: str, names: Names) -> Record | str:
@@ -177,37 +143,21 @@ def _as_object(path: Path) -> Any:
 
 
 def _read_object(path: Path, content: Any, names: Names) -> Iterator[Record | str]:
-    """Yield the records of the only list of a JSON object, or of an object whose names are media ids."""
+    """Yield the records of the only list of a JSON object."""
     if not isinstance(content, dict):
         yield _record(content, str(path), names)
         return
-    lists = [name for name, value in content.items() if _is_list_of(value, dict)]
+    lists = [
+        name
+        for name, value in content.items()
+        if isinstance(value, list) and value and all(isinstance(entry, dict) for entry in value)
+    ]
     if len(lists) > 1:
         yield f"{path}: a JSON object with the lists {', '.join(lists)}: keep one of them, the list of records"
         return
     # A file of one JSON line is an object as well.
-    records = content[lists[0]] if lists else _by_media_id(content, names) or [content]
+    records = content[lists[0]] if lists else [content]
     yield from (_record(fields, f"{path}, record {index}", names) for index, fields in enumerate(records))
-
-
-def _by_media_id(content: dict[str, Any], names: Names) -> list[dict[str, Any]]:
-    """Return the records of an object whose names are media ids; an empty list if it is another one."""
-    stated = ((name, names.get(name)) for name in ("media_id", "caption", "example_id"))
-    media_id, caption, example_id = (own if isinstance(own, str) else name for name, own in stated)
-    if all(isinstance(value, dict) for value in content.values()):
-        # Where the records name their media themselves, the names are those of questions.
-        known = (media_id, *FIELDS["media_id"])
-        return [
-            {example_id if any(own in value for own in known) else media_id: name, **value}
-            for name, value in content.items()
-        ]
-    if all(_is_list_of(value, str) for value in content.values()):
-        return [{media_id: name, caption: value} for name, value in content.items()]
-    return []
-
-
-def _is_list_of(value: Any, kind: type) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(entry, kind) for entry in value)
 
 
 # ------------------------------------------------------------------------------------------ tables
@@ -229,14 +179,6 @@ def _read_table(path: Path, separators: str, names: Names) -> Iterator[Record | 
                 looks[separator] = _first_rows(_reader(stream, path, separator))
             # That separator with which the first rows have equally many cells, and most.
             separator = max(looks, key=lambda each: _evenness(looks[each]))
-            widths = [len(_without_blank_end(row)) for row in looks[separator]]
-            # One cell above many is no heading. A row that is too long is reported by its line.
-            if len(widths) > 2 and widths[0] < min(widths[1:]):
-                yield (
-                    f"{path}:{line}: {widths[0]} headings, but the rows below have {widths[1]} cells: remove lines "
-                    f"above the headings, and quote cells that contain {separator!r}"
-                )
-                return
             stream.seek(start)
             yield from _rows(path, _reader(stream, path, separator), line, names)
     except csv.Error as exc:
@@ -259,7 +201,6 @@ def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | s
         rows: a reader of the `csv` module.
         line: number of the line at which it begins, from 1.
     """
-    blank: list[int] = []
     lines_before = line - 1
     try:
         headings = _without_blank_end([heading.strip() for heading in next(rows, [])])
@@ -271,10 +212,8 @@ def _rows(path: Path, rows: Any, line: int, names: Names) -> Iterator[Record | s
             line = lines_before + rows.line_num + 1
             row = next(rows, None)
             if row is None:
-                _warn_of_blank_lines(path, blank)
                 return
             if not any(cell.strip() for cell in row):
-                blank.append(line)
                 continue
             cells = (
                 row if len(row) <= len(headings) else row[: len(headings)] + _without_blank_end(row[len(headings) :])

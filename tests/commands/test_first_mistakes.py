@@ -482,7 +482,7 @@ MISTAKES = [
         "clipbert pretrain -r pretraining --dry-run; or give finetune another recipe (clipbert",
     ),
     ("finetune -r demo_qa --run new --set data.splits.train.media=nope", "nope does not exist", "clipbert pack"),
-    ("finetune -r demo_qa --run new --set data.fields.question=q", "no record has q", "--set data.fields.question="),
+    ("finetune -r demo_qa --run new --set data.fields.question=q", "q is missing", "--set data.fields.question="),
     # Runs: one that is there, one that is not, one level too high or too low.
     ("finetune -r demo_qa --run runs/qa", "run folder runs/qa exists already", "--resume"),
     (

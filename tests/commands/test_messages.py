@@ -397,8 +397,8 @@ def test_a_wrong_name_of_a_field_is_one_message(
     words = ["finetune", "-r", recipe, "--data-root", made_data, "--dry-run", "--set", f"data.fields.{field}=column"]
     done = clipbert(*words, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert "no record has column; the first has " in text(done)
-    assert set(found.split(", ")) <= set(text(done).partition("the first has ")[2].replace(",", "").split())
+    assert "column is missing; the record has " in text(done)
+    assert set(found.split(", ")) <= set(text(done).partition("the record has ")[2].replace(",", "").split())
     assert f"--set data.fields.{field}=NAME" in text(done)
     assert len(done.stderr.splitlines()) == 2
 

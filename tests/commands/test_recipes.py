@@ -245,7 +245,7 @@ def test_answers_of_several_people_count_once_a_question(clipbert, tables):
         (
             ["own.yaml", "--set", "data.fields={answer: answr}"],
             1,
-            "one.csv: no record has answr; the first has video_id, question, answer",
+            "answr is missing; the record has video_id, question, answer",
         ),
         (["empty.yaml"], 1, "no training record has an answer: the fields for it are empty"),
         (["own.yaml", "--top", "0"], 2, "--top"),

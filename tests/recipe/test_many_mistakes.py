@@ -46,7 +46,7 @@ def test_the_first_of_many_unknown_keys_name_the_nearest_key(tmp_path: Path) -> 
     )
     with pytest.raises(RecipeError) as caught:
         load_recipe(tmp_path / "many.yaml")
-    assert caught.value.lines[0].endswith("many.yaml:3: train.batch_siz0: unknown key; did you mean batch_size?")
+    assert caught.value.lines[0].endswith("many.yaml:3: train.batch_siz0: unknown key; did you mean train.batch_size?")
     assert caught.value.lines[-1] == f"... and {5000 - SHOWN} more"
 
 

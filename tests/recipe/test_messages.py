@@ -23,10 +23,10 @@ def report(folder: Path, text: str, **options) -> list[str]:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("train: {bacth_size: 8}", "train.bacth_size: unknown key; did you mean batch_size?"),
+        ("train: {bacth_size: 8}", "train.bacth_size: unknown key; did you mean train.batch_size?"),
         (
             "data: {splits: {val: {anotations: x, media: y, annotations: z}}}",
-            "data.splits.val.anotations: unknown key; did you mean annotations?",
+            "data.splits.val.anotations: unknown key; did you mean data.splits.val.annotations?",
         ),
         ("tarin: {}", "tarin: unknown key; did you mean train?"),
         ("batch_size: 8", "batch_size: unknown key; did you mean train.batch_size or infer.batch_size?"),

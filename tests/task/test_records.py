@@ -87,7 +87,6 @@ def test_a_bad_record_is_reported_with_line_field_and_value(
     tmp_path: Path, task: str, change: dict[str, Any], message: str
 ) -> None:
     path = tmp_path / "a.jsonl"
-    # A field that no record has is reported once for the file, so a good record follows.
     path.write_text(f"{json.dumps(changed(task, change))}\n{json.dumps({**GOOD[task], 'question_id': 2})}\n")
     with pytest.raises(AnnotationError) as caught:
         read(task, path)
@@ -105,14 +104,12 @@ def test_all_fields_that_a_record_lacks_are_named_together(task: str, names: int
         Record("a:1", {"x": 1}).require(*((name,) for name in wanted.required_fields), wanted.truth_fields)
     assert len(caught.value.lacking) == names
     assert set(caught.value.lacking) <= {*wanted.required_fields, *wanted.truth_fields}
-    said, hint = caught.value.everywhere()
-    assert len(said) == names
-    assert all(f"data.fields.{name}=NAME" in hint for name in caught.value.lacking)
+    assert all(f"data.fields.{name}=NAME" in caught.value.hint for name in caught.value.lacking)
 
 
 @pytest.mark.parametrize("heading", ["video datei", "Video (datei)", "video's", "$video"])
 def test_a_heading_that_a_shell_would_split_is_advised_in_quotes(heading: str) -> None:
-    _, hint = MissingFieldError({"media_id": [heading.upper()]}, [heading]).everywhere()
+    hint = MissingFieldError({"media_id": [heading.upper()]}, [heading]).hint
     assert f"data.fields.media_id={heading}" in shlex.split(hint.rpartition("name what it has: ")[2])[1]
 
 

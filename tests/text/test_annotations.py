@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import unicodedata
 from pathlib import Path
 
@@ -84,13 +83,9 @@ def test_a_mistake_of_many_lines_is_listed_once(tmp_path: Path, line: str) -> No
     assert len(str(caught.value).splitlines()) == 3
 
 
-def test_blank_lines_are_skipped_with_a_warning_and_do_not_shift_ids(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_blank_lines_are_skipped(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", GOOD, "", GOOD, "  ")
-    with caplog.at_level(logging.WARNING, logger="clipbert"):
-        assert [each.example_id for each in read_examples(path, parse)] == ["0", "1"]
-    assert [record.getMessage() for record in caplog.records] == [f"{path}:2: blank line, skipped, as are 1 more"]
+    assert [each.example_id for each in read_examples(path, parse)] == ["1", "3"]
 
 
 def test_an_empty_file_and_a_missing_file_are_errors(tmp_path: Path) -> None:
@@ -123,12 +118,11 @@ def test_answers_come_in_label_order(tmp_path: Path, content: object) -> None:
 
 
 @pytest.mark.parametrize("content", [["é", "ü", "が"], {"é": 0, "ü": 1, "が": 2}])
-def test_answers_are_in_one_unicode_form(tmp_path: Path, content: object, caplog: pytest.LogCaptureFixture) -> None:
+def test_answers_are_in_one_unicode_form(tmp_path: Path, content: object) -> None:
     path = tmp_path / "answers.json"
     for form in ("NFC", "NFD"):
         path.write_text(unicodedata.normalize(form, json.dumps(content, ensure_ascii=False)), encoding="utf-8")
         assert read_answers(path) == {"é": 0, "ü": 1, "が": 2}
-        assert ("decomposed" in caplog.text) == (form == "NFD")
 
 
 @pytest.mark.parametrize(
@@ -190,4 +184,4 @@ def test_a_file_of_nothing_but_mistakes_is_not_read_to_its_end(name: str, conten
         read_examples(tmp_path / name, counted)
     assert read <= 10_000
     assert len(str(caught.value)) < 3000
-    assert "no record has" in str(caught.value) or "reading ended after 10,000 mistakes" in str(caught.value)
+    assert "reading ended after 10,000 mistakes" in str(caught.value)

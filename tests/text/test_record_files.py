@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import json
-import logging
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -62,16 +61,6 @@ FORMS: dict[str, tuple[str, bytes]] = {
     "Unicode text of Excel, named .txt": ("a.txt", table("\t").encode("utf-16")),
     "JSON lines without an ending": ("records", lines().encode()),
     "JSON lines in UTF-16, named .txt": ("a.txt", lines().encode("utf-16")),
-    "a JSON object of media ids": (
-        "a.json",
-        json.dumps(
-            {record["video_id"]: {"question": record["question"], "answer": record["answer"]} for record in RECORDS}
-        ).encode(),
-    ),
-    "a JSON object of question ids": (
-        "a.json",
-        json.dumps({f"q{n}": record for n, record in enumerate(RECORDS)}).encode(),
-    ),
     "blanks around cells": ("a.csv", table(";").replace('"cat1"', '" cat1\u00a0"').replace("tief", "tief ").encode()),
     "the row numbers of pandas": (
         "a.csv",
@@ -120,15 +109,14 @@ def test_every_form_gives_the_same_records(tmp_path: Path, form: str) -> None:
         ("a.tsv", b"\xef\xbb\xbfa\ta\n1\t2\n", "a.tsv:1: the heading 'a' is there twice"),
         ("a.txt", "caf\u00e9,b,cafe\u0301\n1,2,3\n".encode(), "a.txt:1: the heading 'caf\u00e9' is there twice"),
         ("a.csv", b"a,b,c,b,c\n", "a.csv:1: the heading 'b' is there twice"),
-        ("a.csv", b"My videos,,\na,b,c\n1,2,3\n4,5,6\n", "a.csv:1: 1 headings, but the rows below have 3 cells"),
-        ("a.csv", b"a;b\n1;2;3\n4;5;6\n7;8;9\n", "a.csv:1: 2 headings, but the rows below have 3 cells: remove lines"),
+        ("a.csv", b"My videos,,\na,b,c\n1,2,3\n4,5,6\n", "a.csv:2: 3 cells, expected 1: My videos"),
+        ("a.csv", b"a;b\n1;2;3\n4;5;6\n7;8;9\n", "a.csv:2: 3 cells, expected 2: a, b"),
         ("a.json", b'[{"a": 1}] {"a": 2}', 'a.json: not JSON (there is more after the list): {"a": 2}'),
-        ("a.xlsx", b"PK\x03\x04\x14\x00", "a.xlsx: it is a workbook or another ZIP archive: export it as CSV"),
-        ("a.csv", b"PK\x03\x04\x14\x00", "a.csv: it is a workbook or another ZIP archive: export it as CSV"),
-        ("a.xls", b"\xd0\xcf\x11\xe0\xa1\xb1", "a.xls: it is an old workbook of Excel"),
-        ("a.parquet", b"PAR1\x15\x04", "a.parquet: it is a Parquet file"),
-        ("a.jsonl.gz", b"\x1f\x8b\x08", "a.jsonl.gz: it is compressed with gzip"),
-        ("captions.pkl", b"\x80\x04\x95", "captions.pkl: it is a pickle"),
+        (
+            "a.xlsx",
+            b"PK\x03\x04\x14\x00\xd0",
+            "a.xlsx:1: not UTF-8 text (byte 6 is 0xd0); save it as UTF-8, in Excel as",
+        ),
         ("a.tsv", b"a\tb\n1\t2\t3\n", "a.tsv:2: 3 cells, expected 2: a, b"),
         ("a.json", b'{\n"a": {"b": 1},\n"c": {"b": 1,\n}}', "a.json:4: not JSON (Expecting property name"),
         (
@@ -154,14 +142,11 @@ DECOMPOSED = {
     "JSON lines in ASCII": ("a.jsonl", None),
     "a JSON list": ("a.json", '[{"vidéo": "Zürich", "question": "où ?", "options": ["été", "b"]}]'),
     "a table": ("a.csv", "vidéo;question;a0;a1\nZürich;où ?;été;b\n"),
-    "media ids as names": ("a.json", '{"Zürich": {"question": "où ?", "options": ["été", "b"]}}'),
 }
 
 
 @pytest.mark.parametrize("form", DECOMPOSED)
-def test_texts_in_another_unicode_form_are_read_as_one(
-    tmp_path: Path, form: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_texts_in_another_unicode_form_are_read_as_one(tmp_path: Path, form: str) -> None:
     name, text = DECOMPOSED[form]
     own = {"vidéo": "Zürich", "question": "où ?", "options": ["été", "b"]}
     written = unicodedata.normalize("NFD", text or json.dumps(own, ensure_ascii=False))
@@ -173,11 +158,6 @@ def test_texts_in_another_unicode_form_are_read_as_one(
     assert isinstance(record, Record)
     assert record.text("media_id") == "Zürich"
     assert (record.text("question"), record.texts("options")) == ("où ?", ("été", "b"))
-    assert "1 record has texts in a decomposed Unicode form, first " in caplog.text
-    caplog.clear()
-    file.write_text(unicodedata.normalize("NFC", text or json.dumps(own)), encoding="utf-8")
-    assert len(list(read_records(file))) == 1
-    assert caplog.text == ""
 
 
 def test_a_row_is_found_by_its_first_line(tmp_path: Path) -> None:
@@ -186,24 +166,10 @@ def test_a_row_is_found_by_its_first_line(tmp_path: Path) -> None:
     assert [record.place for record in read_records(path) if isinstance(record, Record)] == [f"{path}:2", f"{path}:4"]
 
 
-def test_blank_rows_of_a_spreadsheet_are_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_blank_rows_of_a_spreadsheet_are_skipped(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a;b\n1;2\n;\n \t;\n3;4\n")
-    with caplog.at_level(logging.WARNING, logger="clipbert"):
-        assert [record.place for record in read_records(path) if isinstance(record, Record)] == [
-            f"{path}:2",
-            f"{path}:5",
-        ]
-    assert [record.getMessage() for record in caplog.records] == [f"{path}:3: blank line, skipped, as are 1 more"]
-
-
-@pytest.mark.parametrize("name", ["a.csv", "a.tsv", "a.jsonl"])
-def test_a_file_of_blank_lines_is_one_warning(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    path = tmp_path / name
-    path.write_text(('{"a": 1}' if name == "a.jsonl" else "a") + "\n" * 5001)
-    with caplog.at_level(logging.WARNING, logger="clipbert"):
-        list(read_records(path))
-    assert [record.getMessage() for record in caplog.records] == [f"{path}:2: blank line, skipped, as are 4,999 more"]
+    assert [record.place for record in read_records(path) if isinstance(record, Record)] == [f"{path}:2", f"{path}:5"]
 
 
 # ------------------------------------------------------------------------------------------ fields
@@ -247,7 +213,7 @@ def test_questions_may_have_different_numbers_of_options(tmp_path: Path) -> None
         ("video_id,a0,a1,a2,answer\nv,yes,,no,0\n", "a1 is empty, but a later one of its kind is not"),
         ("video_id,a0,a1,answer\nv,yes,,0\n", "a0 to a1 has 1 entries, .*: there must be at least 2"),
         ("video_id,a0,a1,a2,answer\nv,yes,no,,2\n", "answer is 2: it must be an integer from 0 to 1"),
-        ("video_id,a0,a2,answer\nv,yes,no,0\n", "no record has options; the first has video_id, a0, a2, answer"),
+        ("video_id,a0,a2,answer\nv,yes,no,0\n", "options is missing; the record has video_id, a0, a2, answer"),
         ("video_id,a0,a1,a2,answer\nv,2,4,1,2\n", 'answer is "2", which can mean the options at 0 and a position'),
         ("video_id,a0,a1,answer\nv,no,no,no\n", 'answer is "no", which can mean the options at 0 and 1'),
         ("video_id,a0,a1,answer\nv,yes,no,maybe\n", 'answer is "maybe": it must be an integer from 0 to 1'),
@@ -266,13 +232,6 @@ def test_options_that_are_not_clear_are_refused(tmp_path: Path, content: str, me
         ("a.jsonl", '{"video_id": "v", "captions": ["a cat", "a dog"]}\n{"video_id": "w", "captions": "a bird"}\n', {}),
         ("a.csv", 'video_id,captions\nv,"[""a cat"", ""a dog""]"\nw,"[""a bird""]"\n', {}),
         ("a.csv", "video_id,first,second\nv,a cat,a dog\nw,a bird,\n", {"caption": ["first", "second"]}),
-        ("a.json", '{"v": ["a cat", "a dog"], "w": ["a bird"]}', {}),
-        ("a.json", '{"v": ["a cat", "a dog"], "w": ["a bird"]}', {"media_id": "id", "caption": "texts"}),
-        (
-            "a.json",
-            '{"v": {"length": 3, "sentences": ["a cat", "a dog"]}, "w": {"sentences": ["a bird"]}}',
-            {"caption": "sentences"},
-        ),
     ],
 )
 def test_a_list_of_captions_is_as_many_examples(
@@ -390,7 +349,6 @@ MANY = {f"field{number}": 0 for number in range(MAX_FIELDS + 1)}
         ("a.ndjson", json.dumps({**MANY, "video_id": "v", "question": "what", "answer": "a"})),
         ("a.json", json.dumps([MANY])),
         ("a.json", json.dumps(MANY)),
-        ("a.json", json.dumps({"v": MANY})),
         ("a.txt", json.dumps(MANY)),
         ("a.csv", ",".join(MANY) + "\n" + "1," * MAX_FIELDS + "1\n"),
     ],

@@ -229,7 +229,6 @@ PARTS = {
     "commands.wrong_paths: _recipes": "infer.made_by: read_meta",  # without a sound meta file no recipe is named
     "path_kinds: _file": "text.record_files: _read_list",  # the first bytes, which are compared
     "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
-    "text.record_files: _record": "text.record_files: _read_lines",
     "text.record_files: _reader": "text.record_files: _read_table",
     "text.record_files: _read": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",

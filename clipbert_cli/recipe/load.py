@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from clipbert_cli.errors import PathError, RecipeError
 from clipbert_cli.printable import listed
 from clipbert_cli.recipe.messages import MAX_GUESSES, as_written, sentences, unknown_key
-from clipbert_cli.recipe.schema import Recipe
+from clipbert_cli.recipe.schema import Recipe, SplitConfig
 from clipbert_cli.recipe.settings import all_settings, annotation_at, bare, setting_of
 from clipbert_cli.recipe.shipped import find_recipe, shipped_folder, shipped_names
 from clipbert_cli.recipe.values import (
@@ -252,6 +252,10 @@ def _next_step(mistakes: Sequence[Mistake], recipe: Path) -> str | None:
         return "set the variable (export NAME=value), or give the value with --set or --data-root"
     if any("unknown key" in mistake.says for mistake in mistakes):
         return "clipbert recipes explain lists all settings"
+    if any("expected KEY=VALUE" in mistake.says for mistake in mistakes):
+        return "write the value behind the key; clipbert recipes explain KEY says what it may be"
+    if key := next((key_name(each.path) for each in mistakes if bare(annotation_at(each.path)) is SplitConfig), None):
+        return f"name its files: --set {key}.annotations=FILE --set {key}.media=FOLDER"
     if len(mistakes) == 1 and (setting := setting_of(key_name(mistakes[0].path))):
         return f"clipbert recipes explain {setting.key} says what the value means"
     return None
@@ -271,6 +275,11 @@ def _read_chain(path: Path, variables: Variables, mistakes: list[Mistake], above
         circle = " extends ".join(shown(file) for file in (*above, path))
         raise RecipeError(f"{circle}: a recipe cannot extend itself")
     own = read_file(path, mistakes)
+    keys = [key[0] for key in own if len(key) == 1]
+    # Another file may be YAML as well, such as answers in JSON. A few unknown keys are mistakes in a recipe.
+    if len(keys) > 3 and not {"extends", *Recipe.model_fields} & set(keys):
+        hint = "to start from a recipe that works: clipbert recipes copy NAME mine.yaml"
+        raise RecipeError(f"{shown(path)} is no recipe: none of its {len(keys)} keys is a setting", hint=hint)
     # Not a setting, so the schema must not see it.
     extends = own.pop(("extends",), None)
     result: Entries = {(): own[()]}

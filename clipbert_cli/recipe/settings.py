@@ -187,13 +187,18 @@ def any_of(choices: list[str]) -> str:
 @functools.cache
 def all_settings() -> dict[str, Setting]:
     """Return every setting by its key, in the order of the schema."""
-    return {key: found for key, found in _declared(Recipe, ()) if isinstance(found, Setting)}
+    return {key: found for key, found in _declarations().items() if isinstance(found, Setting)}
 
 
 @functools.cache
 def all_sections() -> dict[str, str]:
     """Return the meaning of every section by its key."""
-    return {key: found for key, found in _declared(Recipe, ()) if isinstance(found, str)}
+    return {key: found for key, found in _declarations().items() if isinstance(found, str)}
+
+
+@functools.cache
+def _declarations() -> dict[str, Setting | str]:
+    return dict(_declared(Recipe, ()))
 
 
 def _declared(section: Any, path: tuple[str, ...]) -> Iterator[tuple[str, Setting | str]]:

@@ -84,7 +84,7 @@ MISTAKES = [
     ("finetune -r demo_qa --set train.batch_size = 8", "= 8: 2 words too many", "--set train.batch_size=8"),
     ("finetune -r demo_qa --set train.batch_size= 8", "8: one word too many", "--set train.batch_size=8"),
     ("finetune -r demo_qa --set train.batch_size =8", "=8: one word too many", "--set train.batch_size=8"),
-    ("finetune -r demo_qa --set train.batch_size", "expected KEY=VALUE", "such as train.batch_size=8"),
+    ("finetune -r demo_qa --set train.batch_size", "expected KEY=VALUE", "recipes explain KEY"),
     # Habits from other programs.
     (
         "resume runs/qa",
@@ -240,7 +240,7 @@ MISTAKES = [
     ("finetune -r demo_qa --set train.num_train_epochs=2", "unknown key", "did you mean train.epochs"),
     ("run_video_qa.py --config msrvtt_qa.json", "no such command 'run_video_qa.py'", "here it is called finetune"),
     ("run_pretrain.py --config a.json", "no such command 'run_pretrain.py'", "here it is called pretrain"),
-    ("finetune -r configs/msrvtt_qa.json", "configs/msrvtt_qa.json: no such recipe file", "an ending: msrvtt_qa"),
+    ("finetune -r configs/msrvtt_qa.json", "configs/msrvtt_qa.json: no such recipe file", "names have no ending"),
     # Words in another place.
     ("store vis_db", "no such command 'vis_db'", "clipbert store has the commands verify, scan, ls, show"),
     ("runs runs/qa", "no such command 'runs/qa'", "clipbert runs has the commands ls, export, push"),
@@ -355,7 +355,7 @@ MISTAKES = [
     ("infer --run runs/qa --checkpoint 4 --split test", "no checkpoint '4'; it has step_2, step_4", "step_N"),
     # Something else than a recipe.
     ("finetune -r demo", "no shipped recipe is called 'demo'; did you mean demo_qa", "clipbert recipes ls"),
-    ("finetune -r demo_qa.yaml", "demo_qa.yaml: no such recipe file", "without an ending: demo_qa"),
+    ("finetune -r demo_qa.yaml", "demo_qa.yaml: no such recipe file", "names have no ending"),
     (
         "finetune -r https://example.com/mine.yaml",
         "--recipe is https://example.com/mine.yaml, an address",

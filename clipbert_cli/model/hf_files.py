@@ -18,7 +18,7 @@ from pydantic import Field
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.model.weights.weight_files import CONFIG_FILE, check_values, read_object, wrong_file
-from clipbert_cli.recipe.schema import AtMost, Count, Depth, NotNegative, Positive, ShareBelow1, Three, Width
+from clipbert_cli.recipe.schema import Count, Depth, NotNegative, Positive, ShareBelow1, Three, Width
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ FAMILIES: dict[str, Family] = {
 }
 """Model type in config.json -> family."""
 
-NotNegativeCount = Annotated[int, Field(ge=0), AtMost(65_536)]
+NotNegativeCount = Annotated[int, Field(ge=0, le=65_536)]
 
 NUMBERS: dict[str, Any] = {
     **dict.fromkeys(
@@ -80,7 +80,7 @@ NUMBERS: dict[str, Any] = {
     "num_patches": Count,
     "num_register_tokens": NotNegativeCount,
     "pretrained_window_sizes": list[NotNegativeCount],
-    "mlp_ratio": Annotated[float, Field(gt=0), AtMost(1000)],
+    "mlp_ratio": Annotated[float, Field(gt=0, le=1000)],
     **dict.fromkeys(("rope_theta", "layer_norm_eps"), Positive),
     **dict.fromkeys(("layer_scale_init_value", "layerscale_value"), NotNegative),
     **dict.fromkeys(("initializer_range", "initializer_factor"), NotNegative),

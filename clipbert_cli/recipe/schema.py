@@ -18,7 +18,6 @@ from clipbert_cli.recipe.declaring import (
     BY_SET,
     NEVER,
     ON_RESUME,
-    AtMost,
     Count,
     Depth,
     Four,
@@ -134,7 +133,7 @@ class DataConfig(Section):
     max_examples_per_group: Count = setting(1, NEVER)
     """Largest number of examples of one video or image that share one pass through the visual encoder in training."""
 
-    workers: Annotated[int, Field(ge=0), AtMost(256)] = setting(4, ALWAYS, decides_scores=False)
+    workers: Annotated[int, Field(ge=0, le=256)] = setting(4, ALWAYS, decides_scores=False)
     """Number of processes per GPU that decode media. 0 decodes in the main process."""
 
     decoder: Literal["auto", "pyav", "dali"] = setting("auto", AT_INFERENCE)
@@ -148,7 +147,7 @@ class DataConfig(Section):
     max_bad_fraction: Share = setting(0.01, ON_RESUME)
     """Training stops if a larger share of the media of the split cannot be decoded."""
 
-    max_pixels: Annotated[int, Field(ge=1), AtMost(2**32)] = setting(178_956_970, AT_INFERENCE)
+    max_pixels: Annotated[int, Field(ge=1, le=2**32)] = setting(178_956_970, AT_INFERENCE)
     """Pictures and video frames with more pixels count as undecodable. Protects the memory."""
 
     rotation: Rotation = setting("apply", AT_INFERENCE, published_only=True)
@@ -204,7 +203,7 @@ class VisualConfig(Section):
     """Values subtracted from the red, green and blue of a pixel, which are 0 to 255. null takes those of the encoder:
     123.675, 116.28 and 103.53 for `resnet`, and what its preprocessor_config.json says for `hf`."""
 
-    pixel_std: Annotated[list[Annotated[float, Field(gt=0), AtMost(1e6)]], Three] | None = setting(None, NEVER)
+    pixel_std: Annotated[list[Annotated[float, Field(gt=0, le=1e6)]], Three] | None = setting(None, NEVER)
     """Values that red, green and blue are then divided by. null takes those of the encoder: 1 for `resnet`, and what
     its preprocessor_config.json says for `hf`."""
 
@@ -221,7 +220,7 @@ class VisualConfig(Section):
 class BertConfigSection(Section):
     """The transformer. A size of null is that of the weights it starts from, and BERT-base's if they state none."""
 
-    vocab_size: Annotated[int, Field(ge=1), AtMost(10**7)] | None = setting(None, NEVER)
+    vocab_size: Annotated[int, Field(ge=1, le=10**7)] | None = setting(None, NEVER)
     """Number of entries of the tokenizer's vocabulary. null takes what the weights state, else the vocabulary's."""
 
     hidden_size: Width | None = setting(None, NEVER)
@@ -284,7 +283,7 @@ class ModelConfig(Section):
     weights: WeightsConfig = WeightsConfig()
     visual: VisualConfig = VisualConfig()
     bert: BertConfigSection = BertConfigSection()
-    pixel_random_sampling_size: Annotated[int, Field(ge=0), AtMost(10**6)] = setting(0, NEVER)
+    pixel_random_sampling_size: Annotated[int, Field(ge=0, le=10**6)] = setting(0, NEVER)
     """Number of visual tokens per clip that training keeps, drawn at random. 0 keeps all of them."""
 
     @property
@@ -308,7 +307,7 @@ class ObjectiveConfig(Section):
     pool: Pool = setting("lse", BY_SET)
     """How the predictions of the clips become one: mean, maximum, or log-sum-exp (`lse`) of their logits."""
 
-    num_labels: Annotated[int, Field(ge=1), AtMost(10**7)] | None = setting(None, NEVER, published_only=True)
+    num_labels: Annotated[int, Field(ge=1, le=10**7)] | None = setting(None, NEVER, published_only=True)
     """Question answering: number of outputs of the answer layer. null takes the number of answers; a larger number
     leaves some without an answer, as the published checkpoints do."""
 
@@ -316,7 +315,7 @@ class ObjectiveConfig(Section):
     """Question answering: take answers that differ in upper and lower case, spaces, or punctuation at their end for the
     same, in the list of answers, in records and in predictions."""
 
-    num_options: Annotated[int, Field(ge=2), AtMost(1000)] | None = setting(None, AT_INFERENCE)
+    num_options: Annotated[int, Field(ge=2, le=1000)] | None = setting(None, AT_INFERENCE)
     """Multiple choice: number of options that every question must have. null allows any number."""
 
     loss: Literal["cross_entropy", "margin"] = setting("cross_entropy", NEVER)
@@ -410,7 +409,7 @@ class TrainConfig(Section):
     log_every_steps: PositiveInt = setting(10, ON_RESUME)
     """Write a line to metrics.jsonl after each so many steps."""
 
-    keep_last: Annotated[int, Field(ge=2), AtMost(10**6)] = setting(2, ON_RESUME)
+    keep_last: Annotated[int, Field(ge=2, le=10**6)] = setting(2, ON_RESUME)
     """Number of newest checkpoints to keep. The best one is kept too."""
 
     best_metric: str | None = setting(None, NEVER)
@@ -445,7 +444,7 @@ class InferConfig(Section):
     max_examples_per_group: Count = setting(8, ALWAYS)
     """Largest number of examples of one video or image that share one pass through the visual encoder."""
 
-    top: Annotated[int, Field(ge=1), AtMost(10**6)] = setting(5, AT_INFERENCE)
+    top: Annotated[int, Field(ge=1, le=10**6)] = setting(5, AT_INFERENCE)
     """Number of best answers that a prediction lists."""
 
     _one_place = model_validator(mode="after")(check_one_place)

@@ -170,14 +170,12 @@ def _words(schema: Mapping[str, Any]) -> str:
 
 
 def _bounds(schema: Mapping[str, Any]) -> str:
-    words = {
-        "minimum": "of at least",
-        "exclusiveMinimum": "greater than",
-        "maximum": "of at most",
-        "exclusiveMaximum": "less than",
-    }
-    found = [f"{text} {schema[name]:.0f}" for name, text in words.items() if name in schema]
-    return " " + " and ".join(found).replace("and of at most", "and at most") if found else ""
+    if "minimum" in schema and "maximum" in schema:
+        return f" from {schema['minimum']:,.0f} to {schema['maximum']:,.0f}"
+    words = {"minimum": "of at least", "exclusiveMinimum": "greater than"}
+    words |= {"maximum": "at most", "exclusiveMaximum": "less than"}
+    found = [f"{text} {schema[name]:,.0f}" for name, text in words.items() if name in schema]
+    return f" {' and '.join(found)}" if found else ""
 
 
 def any_of(choices: list[str]) -> str:

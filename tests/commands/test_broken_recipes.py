@@ -175,7 +175,7 @@ RECIPES = {
     "a folder as a table": (
         "qa",
         "data: {splits: {val: {annotations: videos, media: vis_db}}}",
-        r"/videos: a folder, not an annotation file",
+        r"/videos is a folder: a regular file was expected",
     ),
     # one kind of value in place of another
     "a split without media": (
@@ -341,7 +341,7 @@ TABLES = {
     "a title above the headings": (
         "qa",
         {"train.csv": "Export of 3 March\n\n" + questions("train", 8)},
-        r"train\.csv:2: 3 cells, expected 1: ",
+        r"train\.csv:3: 3 cells, expected 1: ",
     ),
     "merged cells": (
         "qa",

@@ -404,7 +404,7 @@ MISTAKES = [
     (
         "recipes answers txt_db/answers.json",
         "none of its 13 keys is a setting",
-        "names files such as txt_db",
+        "recipes copy NAME mine.yaml",
     ),
     (
         "recipes validate table.csv",
@@ -1306,12 +1306,12 @@ MISTAKES = [
     ),
     (
         "finetune -r demo_qa --run new --data-root . --set data.splits.train.annotations=videos",
-        "videos: a folder, not an annotation file",
+        "videos is a folder: a regular file was expected",
         "check data.splits and data.root of the recipe, or give --data-root",
     ),
     (
         "finetune -r demo_qa --run new --data-root . --set data.splits.train.annotations=vis_db",
-        "vis_db: a folder, not an annotation file",
+        "vis_db is a folder: a regular file was expected",
         "check data.splits and data.root of the recipe, or give --data-root",
     ),
     (

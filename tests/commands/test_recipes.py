@@ -274,9 +274,9 @@ def test_validate_tells_all_mistakes_at_once_and_exits_2(tmp_path):
     result = run("validate", file, "--set", "infer.top=0", DATA="/data")
     assert result.returncode == 2
     assert result.stdout == ""
-    assert f"{file}:3: train.bacth_size: unknown key; did you mean batch_size?\n" in result.stderr
-    assert f"{file}:3: train.epochs is 0: it must be a whole number of at least 1\n" in result.stderr
-    assert "--set: infer.top is 0: it must be a whole number of at least 1\n" in result.stderr
+    assert f"{file}:3: train.bacth_size: unknown key; did you mean train.batch_size?\n" in result.stderr
+    assert f"{file}:3: train.epochs is 0: it must be a whole number from 1 to 1,000,000,000\n" in result.stderr
+    assert "--set: infer.top is 0: it must be a whole number from 1 to 1,000,000\n" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -337,7 +337,7 @@ def test_explain_prints_the_entry_of_one_setting(clipbert):
         "data.num_clips",
         "  Number of clips that training takes from each video.",
         "",
-        "  value                           a whole number of at least 1",
+        "  value                           a whole number from 1 to 65,536",
         "  default                         8",
         "  may change on --resume          no",
         "  may be overridden at inference  no",

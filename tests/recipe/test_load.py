@@ -276,7 +276,7 @@ def test_an_override_mends_a_mistake_of_the_file(tmp_path):
         ("name= ", "--set: name is empty: give a value after =, or null for none"),
         ("train.epochs='3'", '--set: train.epochs is "3": it must be a whole number'),
         ("train=5", "--set: train is 5: it must be a section of `key: value` lines"),
-        ("train={epochs: 0}", "--set: train.epochs is 0: it must be a whole number of at least 1"),
+        ("train={epochs: 0}", "--set: train.epochs is 0: it must be a whole number from 1 to 1,000,000,000"),
         ("data.root=${NOWHERE}", "--set: data.root is ${NOWHERE}: the environment variable NOWHERE is not set"),
     ],
 )

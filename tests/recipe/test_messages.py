@@ -32,26 +32,29 @@ def report(folder: Path, text: str, **options) -> list[str]:
         ("batch_size: 8", "batch_size: unknown key; did you mean train.batch_size or infer.batch_size?"),
         ("bacth_size: 8", "bacth_size: unknown key; did you mean train.batch_size or infer.batch_size?"),
         ("model: {weights: {zzz: 1}}", "model.weights.zzz: unknown key; model.weights has checkpoint, bert"),
-        ("train: {batch_size: 0}", "train.batch_size is 0: it must be a whole number of at least 1"),
+        ("train: {batch_size: 0}", "train.batch_size is 0: it must be a whole number from 1 to 65,536"),
         (
             "data: {max_text_length: 1000}",
-            "data.max_text_length is 1000: it must be a whole number of at least 3 and at most 512",
+            "data.max_text_length is 1000: it must be a whole number from 3 to 512",
         ),
-        ("data: {fps: 0}", "data.fps is 0: it must be a number greater than 0"),
+        ("data: {fps: 0}", "data.fps is 0: it must be a number greater than 0 and at most 10,000"),
         (
             "train: {ema_decay: 1.0}",
             "train.ema_decay is 1.0: it must be a number of at least 0 and less than 1 or null",
         ),
         (
             "model: {visual: {depths: [1, 1, 1, 0]}}",
-            "model.visual.depths[3] is 0: it must be a whole number of at least 1",
+            "model.visual.depths[3] is 0: it must be a whole number from 1 to 1,000",
         ),
-        ("seed: -1", "seed is -1: it must be a whole number of at least 0 and less than 4294967296"),
-        ("train: {epochs: 2.5}", "train.epochs is 2.5: it must be a whole number of at least 1"),
-        ("train: {epochs: '2'}", 'train.epochs is "2": it must be a whole number of at least 1'),
-        ("train: {epochs: true}", "train.epochs is true: it must be a whole number of at least 1"),
-        ("train: {epochs: null}", "train.epochs is null: it must be a whole number of at least 1"),
-        ("train: {learning_rate: fast}", 'train.learning_rate is "fast": it must be a number greater than 0'),
+        ("seed: -1", "seed is -1: it must be a whole number of at least 0 and less than 4,294,967,296"),
+        ("train: {epochs: 2.5}", "train.epochs is 2.5: it must be a whole number from 1 to 1,000,000,000"),
+        ("train: {epochs: '2'}", 'train.epochs is "2": it must be a whole number from 1 to 1,000,000,000'),
+        ("train: {epochs: true}", "train.epochs is true: it must be a whole number from 1 to 1,000,000,000"),
+        ("train: {epochs: null}", "train.epochs is null: it must be a whole number from 1 to 1,000,000,000"),
+        (
+            "train: {learning_rate: fast}",
+            'train.learning_rate is "fast": it must be a number greater than 0 and at most 1,000,000,000',
+        ),
         ("train: {learning_rate: .nan}", "train.learning_rate is NaN: it must be a finite number"),
         ("train: {learning_rate: 1e999}", "train.learning_rate is Infinity: it must be a finite number"),
         ("train: {tf32: yes}", 'train.tf32 is "yes": it must be true or false'),
@@ -61,17 +64,17 @@ def report(folder: Path, text: str, **options) -> list[str]:
         ("data: {root: ~}", "data.root is null: it must be text"),
         (
             "model: {visual: {depths: 3}}",
-            "model.visual.depths is 3: it must be a list of 4 values, each a whole number of at least 1",
+            "model.visual.depths is 3: it must be a list of 4 values, each a whole number from 1 to 1,000",
         ),
         (
             "model: {visual: {depths: [3, 4]}}",
-            "model.visual.depths is [3, 4]: it must be a list of 4 values, each a whole number of at least 1",
+            "model.visual.depths is [3, 4]: it must be a list of 4 values, each a whole number from 1 to 1,000",
         ),
         (
             "model: {visual: {pixel_std: [1, 1, 1, 1]}}",
             (
                 "model.visual.pixel_std is [1, 1, 1, 1]: it must be null or a list of 3 values, each a number "
-                "greater than 0"
+                "greater than 0 and at most 1,000,000"
             ),
         ),
         ("train:", "train is null: it must be a section of `key: value` lines"),
@@ -122,7 +125,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     assert [line for line in lines if line.startswith("--set")] == [
         "--set: trian.epochs: unknown key; did you mean train.epochs?",
         "--set nothing: expected KEY=VALUE, such as train.batch_size=8",
-        "--set: infer.top is 0: it must be a whole number of at least 1",
+        "--set: infer.top is 0: it must be a whole number from 1 to 1,000,000",
     ]
 
 
@@ -136,10 +139,10 @@ def test_each_mistake_names_the_file_it_came_from(tmp_path):
     lines = report(tmp_path, HEAD + "extends: base.yaml\ntrain: {batch_size: -1}\n", overrides=["infer.top=-2"])
     base = f"{tmp_path}/base.yaml:1: "
     assert [line.partition("; ")[0] for line in lines] == [
-        "train.batch_size is -1: it must be a whole number of at least 1",
-        f"{base}train.epochs is 0: it must be a whole number of at least 1",
+        "train.batch_size is -1: it must be a whole number from 1 to 65,536",
+        f"{base}train.epochs is 0: it must be a whole number from 1 to 1,000,000,000",
         f"{base}train.oops: unknown key",
-        "--set: infer.top is -2: it must be a whole number of at least 1",
+        "--set: infer.top is -2: it must be a whole number from 1 to 1,000,000",
     ]
 
 

@@ -32,14 +32,13 @@ _PILLOW_ERRORS = (OSError, SyntaxError, *_PARSER_ERRORS)
 
 @dataclass(frozen=True, slots=True)
 class ProbedImage:
-    """An image's size in pixels, and Pillow's names of its pixel mode and format.
+    """An image's size in pixels, and Pillow's name of its format.
 
     `frames` is more than 1 if it is animated; `orientation` is what EXIF data state, 1 for upright.
     """
 
     width: int
     height: int
-    mode: str
     format: str
     frames: int
     orientation: int = 1
@@ -113,19 +112,19 @@ def _orientation(image: Image.Image) -> int:
 
 
 def probe_image(data: bytes) -> ProbedImage:
-    """Decode an image fully, as `decode_image` does, and return its size and mode.
+    """Decode an image fully, as `decode_image` does, and return its size and format.
 
     Raises:
         DecodeError: as `decode_image`.
     """
     with open_image(data) as image:
-        mode, form = image.mode, image.format or "unknown"
+        form = image.format or "unknown"
         orientation = _orientation(image)
         frames = int(getattr(image, "n_frames", 1))
         image.load()
         # The conversion that decoding ends with refuses pixels that cannot be used, such as floating point numbers.
         _rgb_image(image)
-        return ProbedImage(image.width, image.height, mode, form, frames, orientation)
+        return ProbedImage(image.width, image.height, form, frames, orientation)
 
 
 def decode_image(data: bytes | memoryview, *, rotation: Rotation = "ignore") -> np.ndarray:

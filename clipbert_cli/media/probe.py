@@ -228,15 +228,12 @@ class ProbedVideo:
     """All facts that a store keeps about one video.
 
     Args:
-        codec, container: FFmpeg's names.
-        keyframes: indices of the key frames, in display order.
+        codec: FFmpeg's name.
         packets: the packet table; None if the video can only be decoded through its container.
     """
 
     info: VideoInfo
     codec: str
-    container: str
-    keyframes: tuple[int, ...]
     packets: PacketTable | None = field(default=None, repr=False)
 
 
@@ -272,8 +269,7 @@ def probe_video(data: bytes) -> ProbedVideo:
             orientation=video.orientation(),
             size_changes=tuple(shown.size_changes),
         )
-        codec, keyframes = stream.codec_context.name, tuple(shown.keyframes)
-        return ProbedVideo(info, codec, video.container_format, keyframes, scan.table)
+        return ProbedVideo(info, stream.codec_context.name, scan.table)
 
 
 def _decode_through_container(video: Video) -> tuple[Scan, str]:

@@ -19,14 +19,12 @@ class ShownFrames:
 
     Attributes:
         times: presentation time of each shown frame, in units of the stream's time base; never decreasing.
-        keyframes: indices of the key frames.
         size: (height, width) in pixels of the first frame; None before it.
         size_changes: (frame, height, width) of each frame whose size differs from that of the frame before it.
     """
 
     def __init__(self, stream: VideoStream) -> None:
         self.times: list[int] = []
-        self.keyframes: list[int] = []
         self.size: tuple[int, int] | None = None
         self.size_changes: list[tuple[int, int, int]] = []
         self._latest_size: tuple[int, int] | None = None
@@ -69,8 +67,6 @@ class ShownFrames:
         elif size != self._latest_size:
             self.size_changes.append((len(self.times), *size))
         self._latest_size = size
-        if frame.key_frame:
-            self.keyframes.append(len(self.times))
         if not self.times:
             time = stated or 0
         else:

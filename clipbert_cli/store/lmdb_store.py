@@ -155,7 +155,7 @@ class LmdbStore(MediaSource):
     def __getstate__(self) -> dict[str, Any]:
         # An LMDB environment must not be used by another process than the one that opened it.
         state = {name: value for name, value in self.__dict__.items() if name != "_environment"}
-        return state | {"_probed": {}, "_probed_bytes": 0}
+        return state | {"_probed": {}}
 
     def _holds(self, media_id: str) -> bool:
         try:

@@ -29,7 +29,7 @@ from clipbert_cli.media.packets import PacketTable
 from clipbert_cli.media.probe import ProbedVideo
 from clipbert_cli.types import Kind, MediaIds, VideoInfo
 
-FORMAT = 4
+FORMAT = 5
 """Version of the media records. It is raised whenever what is computed of an item changes, so that records of an older
 version are not used."""
 
@@ -135,7 +135,6 @@ def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
         {
             **of_the_file,
             "codec": probed.codec,
-            "container": probed.container,
             "width": info.width,
             "height": info.height,
             "num_frames": info.num_frames,
@@ -147,7 +146,6 @@ def video_record(probed: ProbedVideo, **of_the_file: int) -> bytes:
             "orientation": info.orientation,
             "size_changes": info.size_changes,
             "damage": info.damage,
-            "keyframes": probed.keyframes,
             "decode": "linear" if probed.packets is None else "packets",
             # Most videos have a constant rate: runs of equal steps keep an hour of video in a few bytes.
             "pts": {
@@ -163,7 +161,7 @@ def image_record(probed: ProbedImage, **of_the_file: int) -> bytes:
     return to_json(
         {
             **of_the_file,
-            **{name: getattr(probed, name) for name in ("format", "mode", "width", "height", "frames", "orientation")},
+            **{name: getattr(probed, name) for name in ("format", "width", "height", "frames", "orientation")},
             "decode": "pillow",
         }
     )
@@ -277,15 +275,14 @@ _LATEST = 2**62
 _TYPES: dict[Kind, dict[str, tuple[type, ...]]] = {
     "video": {
         **dict.fromkeys(("width", "height", "num_frames", "orientation"), (int,)),
-        **dict.fromkeys(("codec", "container", "time_base", "damage", "decode"), (str,)),
+        **dict.fromkeys(("codec", "time_base", "damage", "decode"), (str,)),
         "duration": (int, type(None)),
         "average_rate": (str, type(None)),
         "complete": (bool,),
-        "keyframes": (list,),
     },
     "image": {
         **dict.fromkeys(("width", "height", "frames", "orientation"), (int,)),
-        **dict.fromkeys(("format", "mode", "decode"), (str,)),
+        **dict.fromkeys(("format", "decode"), (str,)),
     },
 }
 

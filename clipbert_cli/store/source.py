@@ -26,8 +26,8 @@ from clipbert_cli.types import Kind, MediaIds, Segment, VideoInfo
 
 _log = logging.getLogger("clipbert.store")
 
-_REMEMBERED_BYTES = 2**28
-"""Limit of the records that a process remembers of the videos that it probed: about 30,000 videos."""
+_REMEMBERED = 30_000
+"""Limit of the videos whose records a process remembers after it has probed them: some 250 MB."""
 
 _Records = tuple[bytes, bytes | None]
 
@@ -51,7 +51,6 @@ class MediaSource(ABC):
         self.path = path
         self.kind = kind
         self._probed: dict[str, _Records] = {}
-        self._probed_bytes = 0
 
     def __contains__(self, media_id: object) -> bool:
         return isinstance(media_id, str) and self._holds(self.held_id(media_id))
@@ -121,10 +120,8 @@ class MediaSource(ABC):
             table = None if probed.packets is None else records.packets_record(probed.packets)
             # Records and not objects are remembered: they are a tenth as large.
             found = records.video_record(probed), table
-            size = len(found[0]) + len(table or b"")
-            if self._probed_bytes + size <= _REMEMBERED_BYTES:
+            if len(self._probed) < _REMEMBERED:
                 self._probed[media_id] = found
-                self._probed_bytes += size
         return found
 
     def missing(self, media_ids: Iterable[str]) -> list[str]:

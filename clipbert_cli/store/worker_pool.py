@@ -70,19 +70,11 @@ class _Worker(Generic[Job, Result]):
                 return WorkerCrash(
                     "decoding timed out: no frame was decoded for a long time, so it is probably corrupt"
                 )
-            # Python ends with 1 after an exception.
-            if code == 1:
-                return WorkerCrash(
-                    "the worker process failed (see its error above); if all of them fail in a script of yours, make "
-                    "this call under `if __name__ == '__main__':`"
-                )
             how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             if -code in _KILLED:
-                return WorkerCrash(
-                    f"its worker was killed twice ({how}), the second time while it alone was decoded: it may need "
-                    "more memory than there is",
-                    was_killed=True,
-                )
+                message = f"its worker was killed twice ({how}): it may need more memory than there is"
+                return WorkerCrash(message, was_killed=True)
+            # Python has printed its error where it ended with exit code 1.
             return WorkerCrash(f"decoding it crashed the worker ({how})")
         return result
 

@@ -67,8 +67,7 @@ def test_header_values_and_decoded_frames_of_a_video_are_found() -> None:
     assert info.duration is not None
     assert info.duration * info.time_base == Fraction(30, 25)
     assert [pts * info.time_base for pts in info.pts] == [Fraction(i, 25) for i in range(30)]
-    assert (probed.codec, probed.keyframes) == ("h264", (0, 12, 24))
-    assert probed.container.startswith("mov")
+    assert probed.codec == "h264"
 
 
 @pytest.mark.parametrize(
@@ -96,15 +95,6 @@ def test_every_frame_of_usual_formats_is_found(codec: str, container: str) -> No
 def test_unusual_but_sound_files_are_complete(data: bytes, frames: int) -> None:
     info = info_of(data)
     assert (len(info.pts), info.complete) == (frames, True)
-
-
-def test_key_frames_of_vp9_are_found() -> None:
-    data = video(48, container="webm", codec="libvpx-vp9", options={"g": "12", "cpu-used": "8"})
-    probed = probe_video(data)
-    assert (probed.codec, probed.keyframes) == ("vp9", (0, 12, 24, 36))
-    with open_video(data) as opened:
-        keys = [index for index, (_, frame) in enumerate(opened.frames()) if frame.key_frame]
-    assert tuple(keys) == probed.keyframes
 
 
 def test_variable_rate_is_kept_as_true_times() -> None:
@@ -306,9 +296,9 @@ def test_damaged_videos_neither_crash_nor_hang() -> None:
     assert outcomes == {True, False, None}
 
 
-def test_size_mode_and_format_of_an_image_are_found() -> None:
+def test_size_and_format_of_an_image_are_found() -> None:
     found = probe_image(image(marked_frame(1), "jpeg"))
-    assert (found.width, found.height, found.mode, found.format, found.frames) == (96, 64, "RGB", "JPEG", 1)
+    assert (found.width, found.height, found.format, found.frames) == (96, 64, "JPEG", 1)
     first, second = (Image.fromarray(marked_frame(index)) for index in (1, 2))
     assert probe_image(image(first, "gif", save_all=True, append_images=[second])).frames == 2
 

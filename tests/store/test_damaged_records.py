@@ -126,7 +126,7 @@ def set_field(name: str, value: Any) -> Callable[[bytes], bytes]:
         set_field("pts", None),
         set_field("codec", ["h264"]),
         set_field("decode", None),
-        lambda record: records.image_record(ProbedImage(96, 64, "RGB", "PNG", 1), bytes=9, crc32=9),
+        lambda record: records.image_record(ProbedImage(96, 64, "PNG", 1), bytes=9, crc32=9),
     ],
 )
 def test_a_record_that_no_pack_writes_is_not_used(

@@ -198,18 +198,6 @@ def point_link(link: Path, target: Path) -> None:
         os.replace(temporary, link)
 
 
-def link_or_copy(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source` (a hard link) where the file system allows it, else a copy."""
-    make_parents(target)
-    real = os.path.realpath(source)
-    with _temporary(target, "unfinished") as temporary:
-        try:
-            os.link(real, temporary)
-        except OSError:  # another file system, or one without links
-            shutil.copyfile(real, temporary)
-        os.replace(temporary, target)
-
-
 def fsync(path: Path) -> None:
     """Wait until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)

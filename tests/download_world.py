@@ -62,14 +62,12 @@ class World:
                             "title": "i",
                             "files": ["lab/a.zip", "lab/b.zip"],
                             "folder": "media/lab",
-                            "store": "vis_db/lab",
                             "manual": "Ask the lab.",
                         },
                         "closed": {
                             **images,
                             "title": "photographs on request",
                             "folder": "media/closed",
-                            "store": "vis_db/closed",
                             "manual": "Fill in the form at http://lab/form.\nThen unpack what they send.",
                         },
                     },
@@ -77,8 +75,6 @@ class World:
             },
             "recipes": {"lab_qa": ["lab/weights", "lab/images", "msrvtt/qa"]},
         }
-        for name in ("lab/a.zip", "lab/b.zip"):
-            self.document["files"][name]["unpack"] = "zip"
         self.document["files"]["lab/a.zip"]["members"] = ["*.jpg"]
 
     def command(self, *arguments):

@@ -142,16 +142,6 @@ def test_a_link_moves_in_one_step(tmp_path: Path) -> None:
     assert names(tmp_path) == ["folder", "latest"]
 
 
-def test_a_linked_copy_leaves_the_permissions_of_its_source(tmp_path: Path) -> None:
-    (tmp_path / "a").write_text("x")
-    (tmp_path / "a").chmod(0o400)
-    for _ in range(2):
-        files.link_or_copy(tmp_path / "a", tmp_path / "new" / "b")
-    assert (tmp_path / "new" / "b").read_text() == "x"
-    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o400
-    assert names(tmp_path / "new") == ["b"]
-
-
 def test_a_lock_excludes_a_thread_and_names_its_owner(tmp_path: Path) -> None:
     owners: list[str] = []
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from made_media import video
 from running import Clipbert
 
 from clipbert_cli import files
-from clipbert_cli.assets.acquire import _link_folder
 from clipbert_cli.assets.partial_file import PartialFile
 from clipbert_cli.errors import OutputError
 from clipbert_cli.infer.prediction_lines import TextList
@@ -172,32 +170,6 @@ def test_scores_are_not_written_elsewhere(name: str, overwrite: bool, tmp_path: 
         folder.add(0, [failed])
         folder.finish()
     assert untouched(outside)
-
-
-# What link leads where, in the folder of somebody's media.
-LOOPS = {
-    "to itself": {"b.mp4": "b.mp4"},
-    "to each other": {"b.mp4": "c.mp4", "c.mp4": "b.mp4"},
-    "a folder to itself": {"b": "b/c"},
-    "to its own folder": {"b": "."},
-    "to the folder above": {"b": "../media"},
-    "through another": {"b": "c/d", "c": "b"},
-}
-
-
-@pytest.mark.parametrize("links", LOOPS.values(), ids=LOOPS)
-def test_media_beside_links_that_lead_to_themselves_are_taken(links: Mapping[str, str], tmp_path: Path) -> None:
-    source = tmp_path / "media"
-    source.mkdir()
-    (source / "a.mp4").write_bytes(b"a")
-    for name, target in links.items():
-        (source / name).symlink_to(target)
-    _link_folder(source, tmp_path / "data/provided")
-    assert [path.name for path in (tmp_path / "data/provided").iterdir()] == ["a.mp4"]
-    (source / "loop").symlink_to("loop")
-    # It would be a RuntimeError before Python 3.13.
-    with pytest.raises(OutputError, match="cannot be copied into itself"):
-        _link_folder(source, source / "loop")
 
 
 def test_no_function_fails_for_links_that_lead_to_themselves() -> None:

@@ -169,13 +169,9 @@ def test_downloading_touches_its_folder_and_asks_the_given_server_alone(site: Si
     folder.mkdir()
     made = archives()
     part = {"kind": "media", "media_kind": "image", "title": "hostile"}
-    files = {
-        f"lab/{name}": {"sources": [site.add(f"/{name}", body).url], "unpack": Path(name).suffix[1:]}
-        for name, body in made.items()
-    }
+    files = {f"lab/{name}": {"sources": [site.add(f"/{name}", body).url]} for name, body in made.items()}
     parts = {
-        f"part{number}": {**part, "files": [name], "folder": f"media/{number}", "store": f"vis_db/{number}"}
-        for number, name in enumerate(files)
+        f"part{number}": {**part, "files": [name], "folder": f"media/{number}"} for number, name in enumerate(files)
     }
     document = {"files": files, "assets": {"lab": {"title": "the lab's", "licence": "internal", "parts": parts}}}
     (tmp_path / "mine.yaml").write_text(yaml.safe_dump(document))

@@ -6,18 +6,18 @@ try.
 
 from __future__ import annotations
 
-import os
 import queue
+import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from clipbert_cli.assets.catalog import AssetPart, base_name
+from clipbert_cli.assets.catalog import AssetPart, archive_kind, base_name
 from clipbert_cli.assets.check_file import FetchedFile, WrongContentError
 from clipbert_cli.assets.connection import UnreachedError
 from clipbert_cli.assets.convert.record_writer import OutputCount, RecordWriter
@@ -25,8 +25,8 @@ from clipbert_cli.assets.convert.registry import run_converter
 from clipbert_cli.assets.download_plan import DataLayout, DownloadPlan, PlannedFile, PlannedPart
 from clipbert_cli.assets.fetch import Fetcher
 from clipbert_cli.assets.unpack import unpack
-from clipbert_cli.errors import ClipbertError, DownloadError, OutputError
-from clipbert_cli.files import atomic_folder, is_locked, link_or_copy, lock, remove_leftovers, scratch_folder
+from clipbert_cli.errors import ClipbertError, DownloadError
+from clipbert_cli.files import atomic_path, make_parents, remove_leftovers, scratch_folder
 
 
 @dataclass
@@ -54,20 +54,6 @@ class PartResult:
         self.state = "partial"
         self.errors.append(prefix + (str(exc) if isinstance(exc, ClipbertError) else _describe(exc)))
         self.hint = exc.hint if isinstance(exc, ClipbertError) else None
-
-
-@contextmanager
-def data_folder_lock(data: Path, *, on_wait: Callable[[str], None]) -> Iterator[None]:
-    """Hold the lock of a data folder, so that only one process at a time downloads into it.
-
-    Args:
-        on_wait: called with a sentence for the user if another process holds the lock.
-    """
-    file = data / ".download.lock"
-    if is_locked(file):
-        on_wait(f"another process is downloading into {data}: waiting until it is done")
-    with lock(file, wait=True):
-        yield
 
 
 def acquire(plan: DownloadPlan, fetcher: Fetcher, *, workers: int, keep: bool) -> list[PartResult]:
@@ -162,7 +148,7 @@ def _complete_part(
         return result
     arrived, left_out = [], []
     failures: list[ClipbertError | OSError] = []
-    no_source = not (planned.files or planned.provided_media)
+    no_source = not planned.files
     for file in planned.files:
         try:
             fetched = fetches[file.name].result()
@@ -206,28 +192,28 @@ def _describe(exc: ClipbertError | OSError) -> str:
 def _make_weights(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile]) -> None:
     for file in arrived:
         if file.path != file.target:
-            link_or_copy(file.path, file.target)
+            make_parents(file.target)
+            with atomic_path(file.target) as temporary:
+                shutil.copyfile(file.path, temporary)
 
 
 def _make_annotations(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile]) -> RecordWriter:
     part = planned.part
     with scratch_folder(layout.downloads / planned.name.replace("/", ".")) as raw:
         for file in arrived:
-            if file.entry.unpack:
+            if kind := archive_kind(file.name):
                 target = raw / f"{base_name(file.name)}.d"
-                unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members)
+                unpack(file.path, target, kind=kind, members=file.entry.members)
             else:
-                link_or_copy(file.path, raw / base_name(file.name))
+                (raw / base_name(file.name)).symlink_to(file.path.absolute())
         return run_converter(str(part.convert), raw, layout.folder(part), part)
 
 
 def _make_media(planned: PlannedPart, layout: DataLayout, arrived: list[PlannedFile]) -> None:
-    if planned.provided_media:
-        _link_folder(planned.provided_media, layout.provided(planned.part))
     for file in arrived:
-        assert file.entry.unpack is not None
-        target = layout.unpacked(file.name, planned.part)
-        unpack(file.path, target, kind=file.entry.unpack, members=file.entry.members)
+        kind = archive_kind(file.name)
+        assert kind is not None, file.name
+        unpack(file.path, layout.unpacked(file.name, planned.part), kind=kind, members=file.entry.members)
 
 
 _MAKE: dict[str, Callable[[PlannedPart, DataLayout, list[PlannedFile]], RecordWriter | None]] = {
@@ -235,22 +221,6 @@ _MAKE: dict[str, Callable[[PlannedPart, DataLayout, list[PlannedFile]], RecordWr
     "annotations": _make_annotations,
     "media": _make_media,
 }
-
-
-def _link_folder(source: Path, target: Path) -> None:
-    """Link all visible files of `source` into `target`, or copy them to another disk; `source` stays as it is."""
-    if Path(os.path.realpath(target)).is_relative_to(os.path.realpath(source)):
-        raise OutputError(
-            f"--source {source} contains {target}: a folder cannot be copied into itself",
-            hint="name a folder that has only the media files",
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(target) as temporary:
-        for path in sorted(source.rglob("*")):
-            relative = path.relative_to(source)
-            # Hidden files, such as the .DS_Store of a Mac, are no media.
-            if path.is_file() and not any(name.startswith(".") for name in relative.parts):
-                link_or_copy(path, temporary / relative)
 
 
 def _remove_used(done: PlannedPart, plan: DownloadPlan, results: Mapping[str, PartResult]) -> None:

@@ -36,6 +36,11 @@ def base_name(file: str) -> str:
     return file.rsplit("/", 1)[1]
 
 
+def archive_kind(file: str) -> Literal["zip", "tar"] | None:
+    """Return the kind of archive that a file is by its ending, None for other files."""
+    return "zip" if file.endswith(".zip") else "tar" if file.endswith((".tar", ".tar.gz", ".tgz")) else None
+
+
 def is_address(url: str) -> bool:
     """Return whether a text is an http or https address with a host."""
     try:
@@ -79,8 +84,7 @@ class FileEntry(CatalogEntry):
     content: Literal["original ClipBERT checkpoint"] | None = Field(
         None, description="weights: what the file must hold, checked by the names and shapes of its entries"
     )
-    unpack: Literal["zip", "tar"] | None = Field(None, description="kind of archive, if it is one")
-    members: list[str] | None = Field(None, description="patterns of the members to unpack; default: all")
+    members: list[str] | None = Field(None, description="archives: patterns of the members to unpack; default: all")
 
     @property
     def expected_bytes(self) -> int | None:
@@ -109,17 +113,16 @@ class AssetPart(CatalogEntry):
     place: dict[FileId, str] = Field(
         default_factory=dict, description="weights: file -> its name in folder, if that is another one"
     )
-    store: str | None = Field(None, description="media: the store that `pack` makes of folder")
     media_kind: MediaKind | None = Field(None, description="media: kind of the files")
     manual: str | None = Field(None, description="instructions for fetching it by hand")
 
-    _check_folder = field_validator("folder", "store")(lambda value: value if value is None else _relative(value))
+    _check_folder = field_validator("folder")(lambda value: value if value is None else _relative(value))
 
     @model_validator(mode="after")
     def _whole(self) -> AssetPart:
         every: dict[str, tuple[str, ...]] = {
             "annotations": ("folder", "convert", "outputs"),
-            "media": ("folder", "store", "media_kind"),
+            "media": ("folder", "media_kind"),
             "weights": ("folder", "files"),
         }
         missing = [name for name in every[self.kind] if not getattr(self, name)]
@@ -135,8 +138,13 @@ class AssetPart(CatalogEntry):
     def products(self) -> list[str]:
         """Return the paths, under the data folder, that recipes use: for media, the packed store."""
         if self.kind == "media":
-            return [str(self.store)]
+            return [self.store]
         return [f"{self.folder}/{name}" for name in (*self.outputs, *self.weights().values())]
+
+    @property
+    def store(self) -> str:
+        """The store that packing makes of a part that is media."""
+        return f"vis_db/{PurePosixPath(str(self.folder)).name}"
 
     def weights(self) -> dict[str, str]:
         """Return file -> its name in the folder, for a part that is weights."""
@@ -166,8 +174,8 @@ class Catalog(CatalogEntry):
             for file in (*part.files, *part.optional):
                 if file not in self.files:
                     wrong.append(f"assets.{name}: file {file!r} is not under files")
-                elif part.kind == "media" and not self.files[file].unpack:
-                    wrong.append(f"assets.{name}: {file!r} of a media part needs unpack (zip or tar)")
+                elif part.kind == "media" and not archive_kind(file):
+                    wrong.append(f"assets.{name}: {file!r} of a media part must be a .zip, .tar, .tar.gz or .tgz")
         known = {*self.assets, *self.parts()}
         wrong += [
             f"recipes.{recipe}: {needed!r} is no asset and no part"
@@ -209,7 +217,12 @@ class Catalog(CatalogEntry):
         for name in names:
             needs = self.needs_of(name)
             if needs is None and name not in self.assets and name not in parts:
-                raise self._unknown(name)
+                known = [*self.assets, *(recipe for recipe in self.recipes if "*" not in recipe), *parts]
+                raise UsageError(
+                    f"{name!r} is not an asset, a part or a recipe{did_you_mean(name, known, most=3)}",
+                    hint="list all names with: clipbert assets ls; a folder is named with --to, and a model of the "
+                    "Hugging Face Hub as hf:ORG/NAME",
+                )
             for needed in [name, *(needs or [])]:
                 wanted |= {full for full in parts if full == needed or full.startswith(f"{needed}/")}
         chosen = {full: part for full, part in parts.items() if full in wanted and only in (None, part.kind)}
@@ -219,14 +232,6 @@ class Catalog(CatalogEntry):
                 hint=f"the kinds of its parts are {', '.join(sorted({parts[full].kind for full in wanted}))}",
             )
         return chosen
-
-    def _unknown(self, name: str) -> UsageError:
-        names = [*self.assets, *(recipe for recipe in self.recipes if "*" not in recipe), *self.parts()]
-        return UsageError(
-            f"{name!r} is not an asset, a part or a recipe{did_you_mean(name, names, most=3)}",
-            hint="list all names with: clipbert assets ls; a folder is named with --to, and a model of the Hugging "
-            "Face Hub as hf:ORG/NAME",
-        )
 
 
 def load_catalog(extra: Path | None = None) -> Catalog:

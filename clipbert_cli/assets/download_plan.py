@@ -2,14 +2,12 @@
 
 DATA/pretrained/, DATA/txt_db/      weights and annotations, in their final place
 DATA/media/NAME/ARCHIVE/            unpacked media, one folder per archive
-DATA/media/NAME/provided/           media that the user passed with --source
 DATA/vis_db/NAME                    the store that packing makes of DATA/media/NAME
 DATA/downloads/ASSET/FILE           downloaded files that are not used up yet; FILE.part while it is incomplete
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +15,6 @@ from pathlib import Path
 
 from clipbert_cli.assets.catalog import AssetPart, Catalog, FileEntry, base_name
 from clipbert_cli.errors import UsageError
-from clipbert_cli.types import MEDIA_SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -41,15 +38,11 @@ class DataLayout:
         return self.data / str(part.folder)
 
     def store(self, part: AssetPart) -> Path:
-        return self.data / str(part.store)
+        return self.data / part.store
 
     def unpacked(self, name: str, part: AssetPart) -> Path:
         """Return the folder that an archive of media is unpacked to."""
         return self.folder(part) / base_name(name).split(".", 1)[0]
-
-    def provided(self, part: AssetPart) -> Path:
-        """Return the folder for media that the user passed with --source."""
-        return self.folder(part) / "provided"
 
     # The store replaces its media: after packing, the user may remove the folder to save disk space.
     def products(self, part: AssetPart) -> list[Path]:
@@ -62,7 +55,7 @@ class DataLayout:
         """Return whether a part is complete. Files and folders appear whole, so it is enough that they exist."""
         if part.kind != "media":
             return all(path.exists() for path in self.products(part))
-        if self.store(part).exists() or self.provided(part).exists():
+        if self.store(part).exists():
             return True
         return bool(part.files) and all(self.unpacked(name, part).exists() for name in part.files)
 
@@ -99,16 +92,14 @@ class PlannedPart:
     part: AssetPart
     is_complete: bool
     files: tuple[PlannedFile, ...] = ()
-    provided_media: Path | None = None
 
     @property
     def manual(self) -> bool:
         """True if the user must fetch something by hand: the catalogue has no source for it."""
-        if self.is_complete or self.provided_media:
-            return False
-        return not self.files or any(
+        without = (
             not (file.entry.sources or file.optional or file.provided or file.target.exists()) for file in self.files
         )
+        return not self.is_complete and (not self.files or any(without))
 
 
 @dataclass(frozen=True)
@@ -159,22 +150,26 @@ def make_plan(
     """Compare `parts` with what the data folder `data` and the user's own files in `source` have.
 
     Args:
-        source: a file of the catalogue, a folder that holds such files, or a folder with the media of one part.
+        source: a file of the catalogue, or a folder that holds such files.
 
     Raises:
-        UsageError: `source` does not exist, has nothing that is needed, or could be the media of several parts.
+        UsageError: `source` does not exist, or has nothing that is needed.
     """
     layout = DataLayout(data)
     wanted = {name: part for name, part in parts.items() if not layout.is_complete(part)}
     provided: dict[str, Path] = {}
-    media_of = None
     if source is not None:
         if not source.exists():
             raise UsageError(f"--source {source}: no such file or folder", hint="name the files that you downloaded")
-        # Files come first: a folder with the archives of a part may have media of another part as well.
         provided = _provided_files(wanted, source)
         if wanted and not provided:
-            media_of = _provided_media(wanted, source)
+            names = sorted({base_name(file) for part in wanted.values() for file in (*part.files, *part.optional)})
+            stores = [str(layout.store(part)) for part in wanted.values() if part.kind == "media"]
+            raise UsageError(
+                f"--source {source}: none of the files that are needed is there: {', '.join(names) or 'no archives'}",
+                hint="name the file or the folder that has it"
+                + (f"; unpacked media: clipbert pack {source} {' or '.join(stores)}" if stores else ""),
+            )
     planned = []
     for name, part in parts.items():
         files = [
@@ -188,9 +183,8 @@ def make_plan(
             if not (file.optional and not file.entry.sources and not file.provided)
             and not (part.kind == "media" and layout.unpacked(file.name, part).exists())
         )
-        media = source if name == media_of else None
         is_complete = name not in wanted
-        planned.append(PlannedPart(name, part, is_complete, () if is_complete or media else needed, media))
+        planned.append(PlannedPart(name, part, is_complete, () if is_complete else needed))
     return DownloadPlan(layout, tuple(planned), pack)
 
 
@@ -204,21 +198,3 @@ def _provided_files(parts: Mapping[str, AssetPart], source: Path) -> dict[str, P
         if path:
             found[file] = path
     return found
-
-
-def _provided_media(parts: Mapping[str, AssetPart], source: Path) -> str:
-    """Return the name of the part whose media are in the folder `source`."""
-    endings = {Path(name).suffix.lower() for _, _, files in os.walk(source) for name in files}
-    candidates = [name for name, part in parts.items() if part.media_kind and MEDIA_SUFFIXES[part.media_kind] & endings]
-    if len(candidates) > 1:
-        raise UsageError(
-            f"--source {source}: these could be the media of {' or '.join(candidates)}",
-            hint=f"name one of them: clipbert download {candidates[0]} --source {source}",
-        )
-    if not candidates:
-        names = sorted({base_name(file) for part in parts.values() for file in (*part.files, *part.optional)})
-        raise UsageError(
-            f"--source {source}: none of the files that are needed is there: {', '.join(names) or 'media files'}",
-            hint="name the file, the folder that has it, or the folder of unpacked media",
-        )
-    return candidates[0]

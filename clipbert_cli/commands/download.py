@@ -13,6 +13,7 @@ from clipbert_cli.commands.download_report import plan_document, plan_lines, res
 from clipbert_cli.commands.terminal import note, print_json, print_result, warn
 from clipbert_cli.commands.typed_line import typed_line
 from clipbert_cli.errors import ClipbertError, OutputError, UsageError
+from clipbert_cli.files import is_locked, lock
 
 if TYPE_CHECKING:
     from clipbert_cli.assets.acquire import PartResult
@@ -68,7 +69,6 @@ def download(
 
     Exit code 0: everything is complete. 1: something failed or must be fetched by hand. 2: wrong usage.
     """
-    from clipbert_cli.assets.acquire import data_folder_lock
     from clipbert_cli.assets.catalog import is_address, load_catalog
     from clipbert_cli.assets.download_plan import make_plan
     from clipbert_cli.hub import is_hub_name, local_folder
@@ -101,7 +101,10 @@ def download(
             print_result(*plan_lines(plan, mirror))
         return
     _check_disk(plan)
-    with data_folder_lock(to, on_wait=note):
+    lock_file = to / ".download.lock"
+    if is_locked(lock_file):
+        note(f"another process is downloading into {to}: waiting until it is done")
+    with lock(lock_file, wait=True):
         # Another process may have completed parts while this one waited for the lock.
         plan = make_plan(loaded, parts, to, source=source, pack=pack)
         results = _fetch(plan, mirror=mirror, workers=workers, keep=keep_archives)

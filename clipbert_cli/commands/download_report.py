@@ -66,8 +66,6 @@ def plan_lines(plan: DownloadPlan, mirror: str | None) -> list[str]:
 def _intent(planned: PlannedPart) -> str:
     if planned.is_complete:
         return "complete, nothing to do"
-    if planned.provided_media:
-        return f"use the media in {planned.provided_media}"
     if planned.manual:
         return "must be fetched by hand (run without --dry-run for instructions)"
     verbs = {"media": "download and unpack", "annotations": "download and convert", "weights": "download"}
@@ -220,12 +218,15 @@ def _instructions(plan: DownloadPlan, results: Sequence[PartResult], given_optio
         return []
     lines = ["", f"To fetch by hand: {len(results)} of {len(plan.parts)} parts"]
     for result in results:
-        given = "FOLDER" if result.part.kind == "media" or len(result.part.files) > 1 else "FILE"
+        given = "FOLDER" if len(result.part.files) > 1 else "FILE"
         lines += ["", f"== {result.name}: {result.part.title}"]
         lines += [f"   {line}" for line in _lines(result.errors)]
         lines += [f"   {line}" for line in (result.part.manual or "").strip().splitlines()]
+        commands = []
         if result.part.files:
             lines.append("   Files: " + ", ".join(file.rsplit("/", 1)[1] for file in result.part.files))
-        again = shlex.join(["clipbert", "download", result.name, *given_options, "--source", given])
-        lines.append(f"   Then run: {again}")
+            commands.append(["clipbert", "download", result.name, *given_options, "--source", given])
+        if result.part.kind == "media":
+            commands.append(["clipbert", "pack", "UNPACKED_FOLDER", str(plan.layout.store(result.part))])
+        lines.append(f"   Then run: {' or '.join(map(shlex.join, commands))}")
     return lines

@@ -17,7 +17,6 @@ def test_a_file_is_used_and_can_be_planned(name):
     entry = SHIPPED.files[name]
     users = [part for part in PARTS.values() if name in (*part.files, *part.optional)]
     assert users
-    assert name.endswith((".zip", ".tar", ".tar.gz")) == (entry.unpack is not None)
     if not entry.sources:
         # No program may fetch it: it is optional, or a person is told how to get it.
         assert all(name in part.optional or part.manual for part in users)
@@ -124,14 +123,14 @@ def test_a_catalogue_laid_over_changes_what_it_names_and_keeps_the_rest(tmp_path
     catalog = load_catalog(write(tmp_path, mine))
     before, after = SHIPPED.files["coco/train2014.zip"], catalog.files["coco/train2014.zip"]
     assert after.sources == ["http://lab/train2014.zip"]
-    assert (after.md5, after.bytes, after.unpack) == (before.md5, before.bytes, before.unpack)
+    assert (after.md5, after.bytes) == (before.md5, before.bytes)
     assert catalog.files["coco/val2014.zip"] == SHIPPED.files["coco/val2014.zip"]
 
 
 def test_a_catalogue_laid_over_adds_assets_and_recipes(tmp_path):
     mine = """
     files:
-      ours/clips.zip: {sources: ["http://lab/clips.zip"], unpack: zip}
+      ours/clips.zip: {sources: ["http://lab/clips.zip"]}
     assets:
       ours:
         title: our clips
@@ -142,7 +141,6 @@ def test_a_catalogue_laid_over_adds_assets_and_recipes(tmp_path):
             title: clips
             files: [ours/clips.zip]
             folder: media/ours
-            store: vis_db/ours
             media_kind: video
     recipes:
       our_qa: [bert-base-uncased, ours]
@@ -175,7 +173,7 @@ PART = {"kind": "weights", "title": "x", "files": ["a/b.pth"], "folder": "pretra
         ),
         (
             {"assets": {"a": {"title": "x", "licence": "x", "parts": {"m": {"kind": "media", "title": "x"}}}}},
-            "a part of kind media needs folder, store, media_kind",
+            "a part of kind media needs folder, media_kind",
         ),
         ("files: [", "not YAML"),
         ("- a\n- b\n", "a mapping with files, assets or recipes was expected"),

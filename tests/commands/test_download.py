@@ -18,6 +18,7 @@ from running import can_be_without_network
 from typer.testing import CliRunner
 
 from clipbert_cli.commands.app import app
+from clipbert_cli.store.packing import pack_media
 
 
 @pytest.fixture
@@ -184,7 +185,7 @@ def test_data_to_fetch_by_hand_comes_with_instructions(world):
         "== lab/closed: photographs on request",
         "   Fill in the form at http://lab/form.",
         "   Then unpack what they send.",
-        f"   Then run: clipbert download lab/closed --to {world.data} --catalog {world.catalog} --source FOLDER",
+        f"   Then run: clipbert pack UNPACKED_FOLDER {world.data}/vis_db/closed",
         f"next: clipbert pack {world.data}/media/lab {world.data}/vis_db/lab",
     ]
     result = world.json("lab", code=1)
@@ -192,14 +193,13 @@ def test_data_to_fetch_by_hand_comes_with_instructions(world):
     assert result["parts"][2]["manual"].startswith("Fill in the form")
 
 
-def test_a_folder_of_media_can_be_provided(world, tmp_path):
+def test_media_that_were_fetched_by_hand_are_packed(world, tmp_path):
     folder = tmp_path / "by hand"
-    (folder / "x/.cache").mkdir(parents=True)
-    (folder / "x/photo.jpg").write_bytes(picture(9))
-    (folder / "x/.cache/hidden.jpg").write_bytes(b"hidden")
-    assert world.states("lab/closed", "--source", folder) == {"lab/closed": "complete"}
-    assert world.tree() == ["media/closed/provided/x/photo.jpg"]
-    assert (folder / "x/photo.jpg").exists()
+    folder.mkdir()
+    (folder / "photo.jpg").write_bytes(picture(9))
+    done = world.run("lab/closed", "--source", folder, code=2)
+    assert f"unpacked media: clipbert pack {folder} {world.data}/vis_db/closed" in " ".join(done.stderr.split())
+    pack_media([folder], world.data / "vis_db/closed")
     assert world.states("lab/closed") == {"lab/closed": "complete"}
 
 
@@ -227,13 +227,6 @@ def test_a_wrong_file_that_is_provided_is_refused(world, tmp_path):
     done = world.run("lab/weights", "--source", tmp_path / "w.pth", code=1)
     assert "its md5 is" in done.stderr
     assert not (world.data / "pretrained/w.pth").exists()
-
-
-def test_media_that_could_belong_to_several_parts_are_not_guessed(world, tmp_path):
-    (tmp_path / "got").mkdir()
-    (tmp_path / "got/photo.jpg").write_bytes(picture(1))
-    done = world.run("lab", "--source", tmp_path / "got", code=2)
-    assert "these could be the media of lab/images or lab/closed" in done.stderr
 
 
 def test_pack_makes_the_store(world):

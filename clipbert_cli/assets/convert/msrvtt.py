@@ -6,7 +6,7 @@ The media id is `video0` to `video9999`; the official split goes by these number
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,9 @@ from clipbert_cli.assets.convert.answer_lists import answer_vocabulary, read_voc
 from clipbert_cli.assets.convert.record_writer import RecordWriter
 from clipbert_cli.errors import AnnotationError
 
-SPLITS = {"train": range(6513), "val": range(6513, 7010), "test": range(7010, 10000)}
 SEVEN_K = range(7010)  # train and val together, the "7k" training set of retrieval
 OPTIONS = 5
 ANSWERS = 1500
-ANSWER_TYPES = {"what", "who", "how", "where", "when"}
 
 
 def video_name(value: str | int, where: str) -> str:
@@ -28,10 +26,6 @@ def video_name(value: str | int, where: str) -> str:
     if match is None or raw_files.integer(match[1], where, "video") not in range(10000):
         raise AnnotationError(f"{where}: video is {value!r}: video0 to video9999 was expected")
     return f"video{int(match[1])}"
-
-
-def video_number(video: str) -> int:
-    return int(video.removeprefix("video"))
 
 
 def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
@@ -47,7 +41,7 @@ def convert_retrieval(raw: Path, writer: RecordWriter) -> None:
     held_out = {record["clip_name"] for record in test}
     validation = raw_files.read_records(raw_files.find(raw, "retrieval_val.json"))
     outputs = {
-        "train.jsonl": (record for record in captions if video_number(record["clip_name"]) in SEVEN_K),
+        "train.jsonl": (record for record in captions if int(record["clip_name"].removeprefix("video")) in SEVEN_K),
         "train_9k.jsonl": (record for record in captions if record["clip_name"] not in held_out),
         "val.jsonl": (_pair(record, ("caption",), ("video", "clip_name")) for record in validation),
         "test.jsonl": test,
@@ -85,26 +79,17 @@ def convert_questions(raw: Path, writer: RecordWriter) -> None:
     equally frequent ones those that appear first. Training questions with other answers are left out. The answer type
     is the first word of the question.
     """
-    write_questions(raw, writer, video=video_name, answers=ANSWERS, number=video_number, splits=SPLITS)
+    write_questions(raw, writer, video=video_name, answers=ANSWERS)
 
 
-def write_questions(
-    raw: Path,
-    writer: RecordWriter,
-    *,
-    video: Callable[[str | int, str], str],
-    answers: int,
-    number: Callable[[str], int],
-    splits: Mapping[str, range],
-) -> None:
+def write_questions(raw: Path, writer: RecordWriter, *, video: Callable[[str | int, str], str], answers: int) -> None:
     """Convert the questions of MSRVTT-QA or MSVD-QA, which have the same authors and form.
 
     Args:
         video: the value of a record and its place -> the media id.
         answers: size of the vocabulary.
-        number: media id -> the number by which the videos are divided into `splits`.
     """
-    records_of = {name: list(_questions(raw, name, video)) for name in splits}
+    records_of = {name: list(_questions(raw, name, video)) for name in ("train", "val", "test")}
     path = raw_files.find_optional(raw, "train_ans2label.json")
     if path:
         vocabulary = read_vocabulary(path)
@@ -112,13 +97,9 @@ def write_questions(
         vocabulary = answer_vocabulary((record["answer"] for record in records_of["train"]), answers)
     for name, records in records_of.items():
         kept = [record for record in records if name != "train" or record["answer"] in vocabulary]
-        videos = writer.records(f"{name}.jsonl", kept, media="video_id", words=("question", "answer"))
-        strange = sorted({record["answer_type"] for record in kept} - ANSWER_TYPES)
-        if strange:
-            writer.warnings.append(f"{name}: questions begin with {', '.join(strange[:5])}: not an answer type")
-        outside = {each for each in videos if number(each) not in splits[name]}
-        if outside:
-            writer.warnings.append(f"{name}: {len(outside):,} videos are of another split, {min(outside)} among them")
+        writer.records(f"{name}.jsonl", kept, media="video_id", words=("question", "answer"))
+    writer.warn_if_shared("val.jsonl", "train.jsonl")
+    writer.warn_if_shared("test.jsonl", "train.jsonl", "val.jsonl")
     writer.vocabulary("train_ans2label.json", vocabulary)
 
 

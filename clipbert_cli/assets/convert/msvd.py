@@ -16,7 +16,6 @@ from clipbert_cli.errors import AnnotationError
 from clipbert_cli.foreign import excerpt, read_text_lines
 
 VIDEOS = range(1, 1971)
-SPLITS = {"train": range(1, 1201), "val": range(1201, 1301), "test": range(1301, 1971)}
 # The number that the authors' own program trains with.
 ANSWERS = 1000
 
@@ -31,8 +30,7 @@ def convert_questions(raw: Path, writer: RecordWriter) -> None:
     def video(value: str | int, where: str) -> str:
         return names[integer(str(value).removeprefix("vid"), where, "video_id", allowed=VIDEOS)]
 
-    numbers = {name: number for number, name in names.items()}
-    write_questions(raw, writer, video=video, answers=ANSWERS, number=numbers.__getitem__, splits=SPLITS)
+    write_questions(raw, writer, video=video, answers=ANSWERS)
 
 
 def _mapping(path: Path) -> dict[int, str]:

@@ -37,8 +37,8 @@ class RecordWriter:
         media: str,
         words: tuple[str, ...],
         unique: str | None = None,
-    ) -> set[str]:
-        """Write a JSONL file without the records that the tasks refuse; return its media ids.
+    ) -> None:
+        """Write a JSONL file without the records that the tasks refuse.
 
         Args:
             media: the field with the media id.
@@ -66,7 +66,6 @@ class RecordWriter:
             self.warnings.append(f"{name}: {repeated:,} records have the {unique} of an earlier one: left out")
         self.counts[name] = OutputCount(count, len(media_ids))
         self._media[name] = media_ids
-        return media_ids
 
     def _open(self, name: str) -> TextIO:
         # JSON can hold half a UTF-16 surrogate pair, which UTF-8 cannot: a question mark takes its place.

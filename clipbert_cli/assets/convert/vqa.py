@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from clipbert_cli.assets.convert.answer_lists import normalize_answer, read_vocabulary
+from clipbert_cli.assets.convert.answer_lists import normalize_answer
 from clipbert_cli.assets.convert.coco import karpathy_split
 from clipbert_cli.assets.convert.raw_files import Record, find, find_optional, read_list
 from clipbert_cli.assets.convert.record_writer import RecordWriter
@@ -29,8 +29,8 @@ TEST_OUTPUTS = {"vqa_test2015.jsonl": "test2015", "vqa_test_dev2015.jsonl": "tes
 def convert(raw: Path, writer: RecordWriter) -> None:
     """Convert the questions and annotations of train2014 and val2014, and the questions of test2015 if they are there.
 
-    Reads v2_OpenEnded_mscoco_*_questions.json, v2_mscoco_*_annotations.json and dataset_coco.json. If there is a
-    trainval_ans2label.json with the same answers, its order of labels is kept.
+    Reads v2_OpenEnded_mscoco_*_questions.json, v2_mscoco_*_annotations.json and dataset_coco.json. The answers of the
+    vocabulary are ordered by their count, then by their letters.
     """
     split = karpathy_split(raw)
     annotations = {year: read_annotations(raw, year) for year in ("train2014", "val2014")}
@@ -38,7 +38,8 @@ def convert(raw: Path, writer: RecordWriter) -> None:
     if both := annotations["train2014"].keys() & annotations["val2014"].keys():
         raise AnnotationError(f"{len(both):,} question ids are in train2014 and in val2014, {min(both)} among them")
     counts = count_answers(annotation for whole in annotations.values() for annotation in whole.values())
-    vocabulary = _ordered_vocabulary(raw, writer, counts)
+    ordered = sorted(counts, key=lambda answer: (-counts[answer], answer))
+    vocabulary = {answer: label for label, answer in enumerate(ordered)}
     records = [record for year, whole in annotations.items() for record in _records(raw, year, whole, vocabulary)]
     unknown = sum(record["image_id"] not in split for record in records)
     if unknown:
@@ -77,23 +78,6 @@ def soft_labels(answers: list[str], vocabulary: dict[str, int]) -> dict[str, flo
     # The original compares raw answers with the normalised vocabulary: "Net" gives no score to "net".
     counts = Counter(answer for answer in answers if answer in vocabulary)
     return {answer: SCORES.get(count, 1.0) for answer, count in counts.items()}
-
-
-def _ordered_vocabulary(raw: Path, writer: RecordWriter, counts: Counter[str]) -> dict[str, int]:
-    """Return the published vocabulary if it has the same answers, else one ordered by count, then by answer."""
-    own = {answer: label for label, (answer, _) in enumerate(sorted(counts.items(), key=lambda e: (-e[1], e[0])))}
-    path = find_optional(raw, "trainval_ans2label.json")
-    if path is None:
-        return own
-    published = read_vocabulary(path)
-    if set(published) == set(own):
-        return published
-    both = len(set(published) & set(own))
-    writer.warnings.append(
-        f"{path.name} has {len(published):,} answers, these files give {len(own):,}, {both:,} in common: "
-        "its order is not used"
-    )
-    return own
 
 
 def _questions(raw: Path, file: str, year: str) -> Iterator[dict[str, Any]]:

@@ -62,12 +62,6 @@ def test_msvd_qa_refuses_other_videos(raw, convert, video, message):
         convert("msvd_qa")
 
 
-def test_a_video_of_another_split_is_reported(raw, convert):
-    write_msvd(raw, val=[(5, "what is it?", "a")])
-    write_mapping(raw)
-    assert convert("msvd_qa").warnings == ["val: 1 videos are of another split, video-5_0_5 among them"]
-
-
 @pytest.mark.parametrize(
     ("names", "message"),
     [

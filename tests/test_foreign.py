@@ -43,7 +43,7 @@ from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.launch import Ended, launch_error
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import LmdbStore
-from clipbert_cli.store.packer import Packer
+from clipbert_cli.store.packing import Packer
 from clipbert_cli.store.source import MediaFolder
 from clipbert_cli.text.annotations import read_answers
 from clipbert_cli.text.fields import Record, RecordError
@@ -180,13 +180,8 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "assets.catalog: load_catalog": ("catalog.yaml", load_catalog),
     "assets.convert.raw_files: read_json": ("a.json", raw_files.read_json),
     "assets.convert.raw_files: read_records": ("a.jsonl", lambda path: list(raw_files.read_records(path))),
-    "assets.convert.raw_files: stream_records": ("a.json", lambda path: list(raw_files.stream_records(path))),
     "assets.convert.raw_files: read_pickle": ("a.pkl", raw_files.read_pickle),
     "assets.convert.caption_lists: _listed": ("a_list.txt", lambda path: list(caption_lists._listed(path))),
-    "assets.convert.caption_lists: _captions": (
-        "AllVideoDescriptions.txt",
-        lambda path: caption_lists._captions(path.parent),
-    ),
     "assets.convert.msvd: _mapping": ("youtube_mapping.txt", msvd._mapping),
     "assets.convert.raw_files: read_table": ("a.csv", lambda path: list(raw_files.read_table(path, separator=","))),
     "assets.partial_file: PartialFile._known_version": (
@@ -213,7 +208,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "store.records: manifest": ("a", stored(records.MANIFEST_KEY, LmdbStore.__len__)),
     "store.records: video_info": ("a", stored(records.info_key("a"), lambda store: store.info("a"))),
     "store.records: packet_table": ("a", stored(records.packets_key("a"), lambda store: store.packets("a"))),
-    "store.packer: Packer._outcome": ("a", journal),
+    "store.packing: Packer._outcome": ("a", journal),
     "text.fields: Record._structured": ("a", cell),
     "text.record_files: _read_lines": ("a.jsonl", lambda path: list(read_records(path))),
     "text.record_files: _read_list": ("a.json", lambda path: list(read_records(path))),
@@ -228,7 +223,6 @@ PARTS = {
     "commands.completion_values: _yaml": "recipe.values: read_text",  # completion ignores every error
     "commands.wrong_paths: _recipes": "infer.made_by: read_meta",  # without a sound meta file no recipe is named
     "path_kinds: _file": "text.record_files: _read_list",  # the first bytes, which are compared
-    "assets.convert.raw_files: _parse": "assets.convert.raw_files: read_records",
     "text.record_files: _reader": "text.record_files: _read_table",
     "text.record_files: _read": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
@@ -288,7 +282,6 @@ def test_every_reader_refuses_what_is_no_regular_file(
 NAME_TWICE = {
     "assets.convert.raw_files: read_json": b'{"annotations": [],\n"annotations": [1]}',
     "assets.convert.raw_files: read_records": b'{"id": 1}\n{"annotations": 1, "annotations": 2}\n',
-    "assets.convert.raw_files: stream_records": b'[{"id": 1}, {"annotations": 1, "annotations": 2}]',
     "infer.made_by: read_meta": b'{"step": 1,\n"annotations": 1, "annotations": 2}',
     "infer.question_lines: parse": b'{"annotations": "a", "annotations": "b"}',
     "infer.score_folder: read_scores": b'{"media": [],\n"annotations": [], "annotations": [1]}',

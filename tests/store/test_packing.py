@@ -361,7 +361,7 @@ def test_transcoded_videos_are_small_and_keep_their_times(tmp_path: Path) -> Non
 def test_a_file_that_crashes_its_worker_is_skipped(
     videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipbert_cli.store.packer.ingest", ingest_or_crash)
+    monkeypatch.setattr("clipbert_cli.store.packing.ingest", ingest_or_crash)
     summary = pack_media([videos], tmp_path / "store", workers=2)
     assert summary.packed == 7
     ((path, reason),) = summary.skipped

@@ -29,8 +29,8 @@ RECIPE_FILE, DATA_FILE, STATE_FILE = "recipe.yaml", "data.mdb", "state.json"
 SCORES, UNFINISHED = "scores.npy", "unfinished"
 """The names in a folder of scores that is complete, or is being written."""
 
-_ENTRIES = 2000
-"""The number of entries of a folder, and of the folders below it, that are looked at."""
+_ENTRIES, _OF_EACH = 2000, 500
+"""The number of entries of a folder and of the folders below it that are looked at, in all and of each."""
 
 _START = 2**16
 """The number of bytes at the start of a file that are looked at."""
@@ -86,14 +86,10 @@ class AtPath:
     def __str__(self) -> str:
         if self.kind is PathKind.CHECKPOINT or (self.kind is PathKind.FOLDER and self.run):
             return f"{self.kind.value} in the run {self.run}"
-        if not (self.runs or self.stores):
+        if not (found := self.runs or self.stores):
             return str(self.kind.value)
-        named = [("run", self.runs), ("store", self.stores)]
-        return "a folder with " + " and ".join(
-            f"the {what}{'s' if len(found) > 1 else ''} {shortened([*map(str, found)], 2)}"
-            for what, found in named
-            if found
-        )
+        what = ("run" if self.runs else "store") + ("s" if len(found) > 1 else "")
+        return f"a folder with the {what} {shortened([*map(str, found)], 2)}"
 
 
 def look_at(path: str | Path) -> AtPath:
@@ -144,8 +140,10 @@ def _by_entries(folder: Path, run: Path | None) -> AtPath:
     while waiting and left > 0:
         here, depth = waiting.popleft()
         with os.scandir(here) as scanned:
-            entries = sorted(islice(scanned, left), key=lambda entry: entry.name)
+            entries = sorted(islice(scanned, min(left, _OF_EACH)), key=lambda entry: entry.name)
         left -= len(entries)
+        # What is not seen of a large folder may be media files.
+        has_media = has_media or len(entries) == _OF_EACH
         for entry in entries:
             inside = here / entry.name
             if not entry.is_dir():
@@ -156,7 +154,6 @@ def _by_entries(folder: Path, run: Path | None) -> AtPath:
                 stores += [inside] if depth < 2 else []
             elif not entry.name.startswith("."):
                 waiting.append((inside, depth + 1))
-    # What is not seen of a large folder may be media files.
     kind = PathKind.MEDIA if has_media or left <= 0 else PathKind.EMPTY if left == _ENTRIES else PathKind.FOLDER
     return AtPath(kind, tuple(runs), tuple(stores), run)
 
@@ -206,13 +203,13 @@ class Expected:
 
     Args:
         sentence: the end of a message, such as `a run is expected`.
-        kinds: what is taken.
         hint: how to get one.
+        kinds: what is taken.
     """
 
     sentence: str
-    kinds: frozenset[PathKind]
     hint: str
+    kinds: tuple[PathKind, ...]
 
     def takes(self, found: AtPath) -> bool:
         """Return whether this may be at the path."""
@@ -221,66 +218,54 @@ class Expected:
         return found.kind is PathKind.OTHER or (found.kind in self.kinds and not is_parent)
 
 
-def _expected(sentence: str, hint: str, *kinds: PathKind) -> Expected:
-    return Expected(sentence, frozenset(kinds), hint)
-
-
-A_MODEL = _expected(
+A_RUN = Expected(
     "a run is expected",
     "clipbert runs ls FOLDER lists the runs in a folder; clipbert finetune makes one",
-    *(PathKind.RUN, PathKind.EXPORT, PathKind.CHECKPOINT, PathKind.HUB),
+    (PathKind.RUN, PathKind.EXPORT),
 )
-A_RUN = _expected(A_MODEL.sentence, A_MODEL.hint, PathKind.RUN, PathKind.EXPORT)
+A_MODEL = Expected(A_RUN.sentence, A_RUN.hint, (*A_RUN.kinds, PathKind.CHECKPOINT, PathKind.HUB))
 # An empty file may be a store that was cut off.
-A_STORE = _expected(
+A_STORE = Expected(
     "a store is expected",
     "check the name, or make a store: clipbert pack FOLDER STORE",
-    *(PathKind.STORE, PathKind.EMPTY_FILE),
+    (PathKind.STORE, PathKind.EMPTY_FILE),
 )
-MEDIA = _expected(
+MEDIA = Expected(
     "a folder of media files or a store is expected",
     "name the folder that holds the media files, or a store that clipbert pack made of it",
-    *(PathKind.STORE, PathKind.MEDIA, PathKind.FOLDER, PathKind.EMPTY_FILE),
+    (PathKind.STORE, PathKind.MEDIA, PathKind.FOLDER, PathKind.EMPTY_FILE),
 )
-SOURCES = _expected(
-    "media files or folders of them are expected",
-    "name the folder that holds the media files",
-    *(PathKind.MEDIA, PathKind.FOLDER, PathKind.MEDIA_FILE, PathKind.EMPTY_FILE, PathKind.FILE),
-)
-A_MEDIA_FILE = _expected(
+A_MEDIA_FILE = Expected(
     "a media file is expected",
     "check the name; FOLDER/* stands for all files of a folder",
-    *(PathKind.MEDIA_FILE, PathKind.EMPTY_FILE, PathKind.FILE),
+    (PathKind.MEDIA_FILE, PathKind.EMPTY_FILE, PathKind.FILE),
 )
-PREDICTIONS = _expected(
+SOURCES = Expected(
+    "media files or folders of them are expected",
+    "name the folder that holds the media files",
+    (PathKind.MEDIA, PathKind.FOLDER, *A_MEDIA_FILE.kinds),
+)
+PREDICTIONS = Expected(
     "predictions are expected",
     "clipbert infer --run RUN --split SPLIT -o FILE writes them",
-    *(PathKind.PREDICTIONS, PathKind.SCORES),
+    (PathKind.PREDICTIONS, PathKind.SCORES),
 )
-A_RECIPE = _expected(
+A_RECIPE = Expected(
     "a recipe is expected",
     "clipbert recipes ls lists the shipped ones; your own begins with: clipbert recipes copy NAME mine.yaml",
     # A name may be that of a shipped recipe, and a mapping in JSON is YAML as well.
-    *(PathKind.RECIPE, PathKind.JSON, PathKind.EMPTY_FILE, PathKind.FILE, PathKind.NOTHING),
+    (PathKind.RECIPE, PathKind.JSON, PathKind.EMPTY_FILE, PathKind.FILE, PathKind.NOTHING),
 )
-A_FOLDER = _expected(
+A_FOLDER = Expected(
     "a folder is expected",
     "name a folder that exists",
-    *(PathKind.RUN, PathKind.EXPORT, PathKind.CHECKPOINT, PathKind.STORE, PathKind.SCORES),
-    *(PathKind.MEDIA, PathKind.EMPTY, PathKind.FOLDER),
+    (*A_RUN.kinds, PathKind.CHECKPOINT, *MEDIA.kinds[:3], PathKind.SCORES, PathKind.EMPTY),
 )
-
-
-A_PLACE = Expected(A_FOLDER.sentence, A_FOLDER.kinds | {PathKind.NOTHING}, "name a folder, which need not exist")
-QUESTIONS = _expected(
+A_PLACE = Expected(A_FOLDER.sentence, "name a folder, which need not exist", (*A_FOLDER.kinds, PathKind.NOTHING))
+QUESTIONS = Expected(
     "a file of questions is expected",
     "name a file of JSON lines, or - for stdin",
-    *(PathKind.ANNOTATIONS, PathKind.JSON, PathKind.EMPTY_FILE, PathKind.FILE),
-)
-A_CATALOG = _expected(
-    "a catalogue is expected",
-    "a catalogue is a file of YAML; see docs/download.md",
-    *(PathKind.RECIPE, PathKind.JSON, PathKind.EMPTY_FILE, PathKind.FILE, PathKind.NOTHING),
+    (PathKind.ANNOTATIONS, PathKind.JSON, PathKind.EMPTY_FILE, PathKind.FILE),
 )
 
 

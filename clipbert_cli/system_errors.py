@@ -26,23 +26,15 @@ _REMEDIES = {
     **dict.fromkeys(OUT_OF_FILES, "raise the limit (ulimit -n 4096)"),
 }
 
-# Limits of this process: what each means, and how a shell changes it. A shell may not undo what it has lowered.
+# Limits of this process, what each means, and how it is raised. A shell may not undo what it has lowered.
 _LIMITS = {
-    errno.EFBIG: (
-        resource.RLIMIT_FSIZE,
-        "a file may have up to {:,} bytes (ulimit -f)",
-        "raise the limit (ulimit -f unlimited, in a new shell)",
-    ),
+    errno.EFBIG: (resource.RLIMIT_FSIZE, "a file may have up to {:,} bytes", "-f unlimited, in a new shell"),
     errno.ENOMEM: (
         resource.RLIMIT_AS,
-        "a process may have addresses for up to {:,} bytes (ulimit -v)",
-        "raise the limit (ulimit -v unlimited, in a new shell)",
+        "a process may have addresses for up to {:,} bytes",
+        "-v unlimited, in a new shell",
     ),
-    errno.EMFILE: (
-        resource.RLIMIT_NOFILE,
-        "a process may have up to {:,} of them (ulimit -n)",
-        _REMEDIES[errno.EMFILE],
-    ),
+    errno.EMFILE: (resource.RLIMIT_NOFILE, "a process may have up to {:,} of them", "-n 4096"),
 }
 
 
@@ -70,9 +62,11 @@ def _limit(number: int | None) -> tuple[str, str] | None:
     """Return the limit of this process that an error number can mean, and how to raise it; None where none is set."""
     if number not in _LIMITS:
         return None
-    kind, meaning, remedy = _LIMITS[number]
+    kind, meaning, ulimit = _LIMITS[number]
     most, _ = resource.getrlimit(kind)
-    return None if most == resource.RLIM_INFINITY else (meaning.format(most), remedy)
+    if most == resource.RLIM_INFINITY:
+        return None
+    return f"{meaning.format(most)} (ulimit {ulimit[:2]})", f"raise the limit (ulimit {ulimit})"
 
 
 def reason(error: OSError) -> str:

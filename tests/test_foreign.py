@@ -221,7 +221,6 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
 # Parts of the readers above, and a reader of what the same command has just written.
 PARTS = {
     "commands.completion_values: _yaml": "recipe.values: read_text",  # completion ignores every error
-    "commands.wrong_paths: _recipes": "infer.made_by: read_meta",  # without a sound meta file no recipe is named
     "path_kinds: _file": "text.record_files: _read_list",  # the first bytes, which are compared
     "text.record_files: _reader": "text.record_files: _read_table",
     "text.record_files: _read": "text.record_files: _read_table",

@@ -65,7 +65,7 @@ KINDS = {
     "runs/qa/metrics.jsonl": "a file of annotations",
     "exported": "an exported model",
     "runs": "a folder with the run runs/qa",
-    ".": "a folder with the runs exported, runs/qa and the stores damaged, stores/one",
+    ".": "a folder with the runs exported, runs/qa",
     "stores": "a folder with the store stores/one",
     "stores/one": "a store",
     "single": "a store",

@@ -48,13 +48,13 @@ class ClipbertGroup(TyperGroup):
         try:
             return super().make_context(*arguments, **options)
         except Exception as exc:
-            if isinstance(exc, OSError) and (known := _terminal_text(exc)):  # stdout took no help
-                error(*known[0], hint=known[1])
-                drop_output()
-                raise typer.Exit(known[2]) from exc
-            if shown := _shown_usage_error(exc):
-                raise shown from exc
-            raise
+            # Wrong usage; or stdout took no help.
+            if (known := _terminal_text(exc)) is None:
+                raise
+            lines, hint, code = known
+            error(*lines, hint=hint)
+            drop_output()
+            raise typer.Exit(code) from exc
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -66,12 +66,9 @@ class ClipbertGroup(TyperGroup):
             raise typer.Exit(0) from None
         except (Exception, KeyboardInterrupt) as exc:
             ignore_interrupts()
-            if hasattr(exc, "exit_code") and not isinstance(exc, ClipbertError):
-                # Usage errors of typer, and its exits.
-                if shown := _shown_usage_error(exc):
-                    raise shown from exc
-                raise
             known = _terminal_text(exc)
+            if known is None and hasattr(exc, "exit_code"):  # an exit of typer
+                raise
             if known is None or (ctx.params.get("debug") and isinstance(exc, Exception)):
                 # One of several processes gives its traceback to the launcher, which prints the first one alone.
                 if report(f"{type(exc).__name__}: {exc}", hint=None, code=1, unforeseen=True):
@@ -84,18 +81,10 @@ class ClipbertGroup(TyperGroup):
             raise typer.Exit(code) from exc
 
 
-def _shown_usage_error(exc: BaseException) -> typer.Exit | None:
-    """Print a usage error of typer, and return the exit that follows; None for any other exception."""
-    if (found := usage_error(exc)) is None:
-        return None
-    error(*found.lines, hint=found.hint)
-    return typer.Exit(found.exit_code)
-
-
 def _terminal_text(exc: BaseException) -> tuple[Lines, str | None, int] | None:
     """Return the message's lines, the hint and the exit code of a known error; None for one that nobody foresaw."""
-    if isinstance(exc, ClipbertError):
-        return exc.lines, exc.hint, exc.exit_code
+    if known := exc if isinstance(exc, ClipbertError) else usage_error(exc):
+        return known.lines, known.hint, known.exit_code
     if isinstance(exc, KeyboardInterrupt):
         message, hint = kept().interrupted("")
         return Lines([message]), hint, 130

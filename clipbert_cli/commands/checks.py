@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from clipbert_cli.errors import UsageError
@@ -13,21 +14,20 @@ if TYPE_CHECKING:
 
 def refuse_absent_data(recipe: Recipe) -> None:
     """Raise UsageError if nothing that the recipe names is there: its root is another folder, or still empty."""
-    from clipbert_cli.hub import is_hub_name
+    from clipbert_cli.build import files_named
     from clipbert_cli.recipe.load import resolve
 
-    data, model = recipe.data, recipe.model
-    of_splits = [file for split in data.splits.values() if split for file in (split.annotations, split.media)]
-    named = [data.answers, *of_splits, model.vocabulary, model.weights.checkpoint, model.visual.weights]
-    files = dict.fromkeys(file for file in named if file and not is_hub_name(file))
-    if of_splits and not any(resolve(recipe, file).exists() for file in files):
+    files = files_named(recipe)
+    if any(recipe.data.splits.values()) and not any(path.exists() for path in files.values()):
         from clipbert_cli.assets.catalog import load_catalog
 
+        root = resolve(recipe, ".")
+        names = [*dict.fromkeys(os.path.relpath(path, root) for path in files.values())]
         download = f"; clipbert download {recipe.name} --to DIR --pack makes it"
         origin = recipe.origin("data.root")
         stated = f", or correct data.root ({origin})" if origin and origin != "--data-root" else ""
         raise UsageError(
-            f"nothing that the recipe names is in {resolve(recipe, '.')}: {shortened([*files], 2)}",
+            f"nothing that the recipe names is in {root}: {shortened(names, 2)}",
             hint=f"give the folder that holds these with --data-root DIR{stated}"
             + (download if load_catalog().needs_of(recipe.name) else ""),
         )

@@ -112,10 +112,6 @@ class Cursor:
         several = [place for place, argument in enumerate(arguments) if argument.nargs == -1]
         return dict(enumerate(arguments)).get(min([plain, *several]))
 
-    def last(self, name: str) -> str | None:
-        """Return the value that counts of an option or an argument."""
-        return self.line.value(name)
-
 
 def find_cursor(command: Any, words: Sequence[str], word: str) -> Cursor:
     """Return where the word after `words` stands; the command is the root of all."""

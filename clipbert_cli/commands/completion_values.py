@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.foreign import read_text
+from clipbert_cli.path_kinds import look_at
 
 if TYPE_CHECKING:
     from clipbert_cli.commands.completion import Cursor
@@ -38,38 +39,19 @@ def _recipes(cursor: Cursor) -> Candidates:
     yield from ((path.name, "recipe file") for path in sorted(Path().glob("*.y*ml")))
 
 
-def _folders_with(marker: str) -> Callable[[Cursor], Candidates]:
-    """Return a source of the folders up to two levels below the typed one that hold an entry of this name."""
+def _folders(kind: str) -> Callable[[Cursor], Candidates]:
+    """Return a source of the `runs` or the `stores` in the typed folder and in the folders in it."""
 
     def source(cursor: Cursor) -> Candidates:
         typed = cursor.word[: cursor.word.rfind("/") + 1]
-        return ((path, "") for path in _below(Path(os.path.expanduser(typed or ".")), typed, cursor.word, marker, 2))
+        folder = os.path.expanduser(typed or ".")
+        return ((typed + os.path.relpath(path, folder), "") for path in getattr(look_at(folder), kind))
 
     return source
 
 
-def _below(folder: Path, prefix: str, word: str, marker: str, levels: int) -> Iterator[str]:
-    with os.scandir(folder) as scanned:
-        entries = sorted((entry for entry in islice(scanned, _ENTRIES)), key=lambda entry: entry.name)
-    for entry in entries:
-        name = prefix + entry.name
-        if (
-            not (name.startswith(word) or word.startswith(f"{name}/"))
-            or entry.name.startswith(".")
-            or not entry.is_dir()
-        ):
-            continue
-        if os.path.exists(os.path.join(entry, marker)):
-            yield name
-        elif levels:
-            yield from _below(Path(entry), f"{name}/", word, marker, levels - 1)
-
-
-_runs, _stores = _folders_with("recipe.yaml"), _folders_with("data.mdb")
-
-
 def _checkpoints(cursor: Cursor) -> Candidates:
-    folder = Path(os.path.expanduser(cursor.last("--run") or cursor.last("RUN") or "."), "checkpoints")
+    folder = Path(os.path.expanduser(cursor.line.value("--run") or cursor.line.value("RUN") or "."), "checkpoints")
     names = (path.name.removeprefix("step_") for path in islice(folder.glob("step_*"), _ENTRIES))
     steps = sorted(int(name) for name in names if re.fullmatch("[0-9]{1,18}", name))
     return ((name, "") for name in ("best", "latest", *(f"step_{step}" for step in steps)))
@@ -78,7 +60,7 @@ def _checkpoints(cursor: Cursor) -> Candidates:
 def _splits(cursor: Cursor) -> Candidates:
     from clipbert_cli.recipe.shipped import find_recipe
 
-    recipe, run = cursor.last("--recipe"), cursor.last("--run")
+    recipe, run = cursor.line.value("--recipe"), cursor.line.value("--run")
     file = find_recipe(recipe) if recipe else Path(os.path.expanduser(run), "recipe.yaml") if run else None
     # Without a recipe or a run, the names that every shipped recipe has.
     names = split_names(file) if file else ("train", "val", "test")
@@ -154,7 +136,7 @@ def _settings_page() -> dict[str, tuple[str, list[str]]]:
 def _media_ids(cursor: Cursor) -> Candidates:
     from clipbert_cli.store.environment import open_environment
 
-    store = Path(os.path.expanduser(cursor.last("STORE") or ""))
+    store = Path(os.path.expanduser(cursor.line.value("STORE") or ""))
     with open_environment(store).lmdb.begin() as transaction, transaction.cursor() as keys:
         found = keys.set_range(cursor.word.encode()) if cursor.word else keys.first()
         names = (key.decode("utf-8", "replace") for key in keys.iternext(values=False)) if found else ()
@@ -188,13 +170,13 @@ SOURCES: dict[str, Callable[[Cursor], Candidates]] = {
     "--split": _splits,
     "--set": _settings,
     "KEY": _keys,
-    "--run": _runs,
-    "RUN": _runs,
+    "--run": _folders("runs"),
+    "RUN": _folders("runs"),
     "--checkpoint": _checkpoints,
     "--device": _fixed("cpu", "cuda"),
     "--nproc-per-node": _fixed("gpu"),
     "--format": _fixed("jsonl", "scores"),
-    "STORE": _stores,
+    "STORE": _folders("stores"),
     "MEDIA_ID": _media_ids,
     "ASSET": _assets,
     "assets convert NAME": _converters,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -254,10 +253,7 @@ def _example_question(folder: Path, run: Path) -> str:
     number, line = next(read_lines(texts))
     record = parse_json(line, str(texts), line=number)
     video = folder / "videos" / f"{record['video_id']}.mp4"
-    # In a virtual environment that is not activated, the shell finds the command only by its path.
-    called = Path(sys.argv[0])
-    command = str(called) if called.name == "clipbert" and not shutil.which("clipbert") else "clipbert"
-    return shlex.join([command, "ask", "--run", str(run), "--video", str(video), record["question"]])
+    return shlex.join(["clipbert", "ask", "--run", str(run), "--video", str(video), record["question"]])
 
 
 def _retrieval(demo: _Demo) -> _Shown:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -89,28 +88,23 @@ def finetune(
     if options.launched(context, nproc_per_node):
         return
 
+    from clipbert_cli.recipe.load import load_recipe
     from clipbert_cli.runtime.interrupts import check_requeue, was_requeued
 
     if requeue:
         check_requeue()
     show_logs()
     given = _given_recipe(context, recipe, overrides, data_root) if recipe else None
-    folder = Path("runs") / given.recipe.name if given and run is None else run
-    if folder is None:
-        if resume:
-            raise UsageError(
-                "--run is missing: --resume continues a run", hint="name its folder: --run runs/NAME --resume"
-            )
+    if given is None and not resume:
         raise UsageError("--recipe is missing", hint="name a recipe, or give --run and --resume to continue a run")
-    if resume and run is None and not (folder / "recipe.yaml").is_file():
-        # A run has a recipe of its own.
-        words = ["clipbert", *typed_line(context).without("recipe"), "--run", "FOLDER"]
-        raise UsageError(
-            f"--run is missing, and {folder}, where it would be by default, is no run",
-            hint=f"give the folder of the run: {shlex.join(words)}",
-        )
+    folder = run or Path("runs", given.recipe.name if given else "")
+    if resume and run is None and not (given and folder.exists()):
+        raise UsageError("--run is missing: --resume continues a run", hint="name its folder: --run runs/NAME --resume")
+    if given:
+        loaded = given.recipe
+    else:
+        loaded = load_recipe(RunFolder.existing(folder).recipe, overrides=overrides, data_root=data_root)
     resume = resume or (requeue and was_requeued() and folder.exists())
-    loaded = given.recipe if given else _own_recipe(folder, overrides, data_root, resume=resume)
     if not resume:
         refuse_absent_data(loaded)
 
@@ -184,15 +178,6 @@ def _given_recipe(
     if given.unset:
         load_recipe(recipe, overrides=overrides, data_root=data_root)
     return given
-
-
-def _own_recipe(folder: Path, overrides: Sequence[str] | None, data_root: Path | None, *, resume: bool) -> Recipe:
-    """Return the own recipe of a run that is resumed."""
-    from clipbert_cli.recipe.load import load_recipe
-
-    if not resume:
-        raise UsageError("--recipe is missing", hint="name a recipe, or give --resume to continue the run")
-    return load_recipe(RunFolder.existing(folder).recipe, overrides=overrides, data_root=data_root)
 
 
 def _train(training: Training, *, ask_requeue: bool, as_json: bool) -> None:

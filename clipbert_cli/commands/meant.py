@@ -62,20 +62,13 @@ _MEANT = {
 """Our commands, options and arguments, and what other programs call them: options with two dashes and underscores."""
 
 _ADVICE = {
-    "overwrite force": ("--resume", "a run is never replaced: name another folder, or continue it with --resume"),
-    "overwrite force f": ("--add", "a store is never replaced: name a new one, or add to it with --add"),
-    "video videos image images input file": (
-        "--clip-scores",
-        'it asks about a split; about files: clipbert ask --run RUN --video cat.mp4 "what is the cat doing?"',
-    ),
-    "limit max_samples num_samples": (
-        "--split",
-        "there is none: name a shorter file with --set data.splits.NAME.annotations=FILE",
-    ),
-    "quiet q silent": ("", "there is none: messages go to stderr, which 2>/dev/null leaves out"),
-    "verbose v": ("", "there is none: clipbert --debug COMMAND shows where an error comes from"),
+    ("--overwrite", "--resume"): "a run is never replaced: name another folder, or continue it with --resume",
+    ("--force", "--resume"): "a run is never replaced: name another folder, or continue it with --resume",
+    ("--overwrite", "--add"): "a store is never replaced: name a new one, or add to it with --add",
+    ("--force", "--add"): "a store is never replaced: name a new one, or add to it with --add",
+    ("--limit", "--split"): "there is none: name a shorter file with --set data.splits.NAME.annotations=FILE",
 }
-"""Options that no command has, an option of the commands that have something else in their place, and what to do."""
+"""What to do in place of an option that the commands with another option do not have."""
 
 
 def commands_meant(unknown: str, group: Any) -> list[str]:
@@ -89,15 +82,7 @@ def commands_meant(unknown: str, group: Any) -> list[str]:
 
 def advice_about(option: str, command: Any) -> str | None:
     """Return what to do in place of an option that no command has."""
-    options, typed = options_of(command), option.lstrip("-").replace("-", "_")
-    return next(
-        (
-            advice
-            for names, (beside, advice) in _ADVICE.items()
-            if typed in names.split() and (not beside or beside in options)
-        ),
-        None,
-    )
+    return next(filter(None, (_ADVICE.get((option, each)) for each in options_of(command))), None)
 
 
 def corrected(line: TypedLine) -> str | None:

@@ -142,7 +142,7 @@ def _missing(parameter: Any, line: TypedLine) -> UsageError:
 
 
 def _check_value(value: TypedValue, line: TypedLine) -> None:
-    """Raise UsageError for a number beyond its bounds and for none of the choices, with the nearest one."""
+    """Raise UsageError for a number beyond its bounds and for none of the choices."""
     place, parameter, text = value
     name, choices = typed_name(parameter), choices_of(parameter)
     if parameter.param_type_name == "option" and parameter.is_flag and "=" in text:
@@ -161,21 +161,16 @@ def _check_value(value: TypedValue, line: TypedLine) -> None:
     try:
         number = int(text) if is_whole else float(text)
     except ValueError:
-        # No number is near to text that is none.
         number = None
     if number is None or not low <= number <= high:
-        nearest = parameter.default or low if number is None or number != number else min(max(low, number), high)
         kind, other = "a whole number" if is_whole else "a number", f", or {word}" if word else ""
         raise UsageError(
-            f"{name} is {excerpt(text)}, but must be {kind} from {low:,} to {high:,}{other}",
-            hint=line.with_values({place: str(nearest)}),
+            f"{name} is {excerpt(text)}, but must be {kind} from {low:,} to {high:,}{other}", hint=_help(line)
         )
 
 
 def usage_error(found: BaseException) -> UsageError | None:
     """Return another usage error of typer as one of ours; None for other exceptions and the help that typer prints."""
-    if isinstance(found, UsageError):
-        return found
     # The classes are in a private module of typer.
     if not hasattr(found, "format_message") or type(found).__name__ == "NoArgsIsHelpError":
         return None

@@ -18,7 +18,6 @@ from typing import Any
 from clipbert_cli.commands.typed_line import TypedLine, TypedValue, arguments_of, options_of, typed_name
 from clipbert_cli.errors import ClipbertError
 from clipbert_cli.path_kinds import (
-    A_CATALOG,
     A_FOLDER,
     A_MEDIA_FILE,
     A_MODEL,
@@ -62,13 +61,8 @@ _EXPECTED: dict[str, Expected] = {
     "--data-root": A_PLACE,
     "--to": A_PLACE,
     "demo FOLDER": A_PLACE,
-    "--catalog": A_CATALOG,
-    "runs ls FOLDER": dataclasses.replace(
-        A_FOLDER, hint="name the folder that holds the runs: clipbert runs ls FOLDER"
-    ),
-    "RAW_DIR": dataclasses.replace(
-        A_FOLDER, hint="name the folder of the original files: clipbert assets convert NAME RAW_DIR OUT_DIR"
-    ),
+    "runs ls FOLDER": A_FOLDER,
+    "RAW_DIR": A_FOLDER,
 }
 """What is expected by option or name of an argument, after the name of the command where that decides."""
 
@@ -101,7 +95,7 @@ def refuse_wrong_paths(line: TypedLine) -> None:
             _exchanged(line, value, expected, found)
             or _moved(line, value, found)
             or _with_other_path(line, value, expected, found)
-            or _made_first(line, value, expected, found)
+            or _predicted_first(line, value, expected, found)
         )
         raise unlike(value.text, expected, name=typed_name(value.parameter), what=what, hint=hint)
 
@@ -161,9 +155,6 @@ def _with_other_path(line: TypedLine, value: TypedValue, expected: Expected, fou
 
         if pattern := unmatched_pattern([value.text]):
             return pattern
-    if len(found.runs) > 1 and expected is A_RUN and value.parameter.nargs == -1:
-        runs = map(str, found.runs)
-        return shlex.join(["clipbert", *line.words[: value.place], *runs, *line.words[value.place + 1 :]])
     for path in _related(value.text, expected, found):
         there = look_at(path)
         is_name = expected is A_RECIPE and path in shipped_names()
@@ -178,16 +169,16 @@ def _with_other_path(line: TypedLine, value: TypedValue, expected: Expected, fou
 
 def _related(text: str, expected: Expected, found: AtPath) -> Iterator[str]:
     """Yield the paths that may be meant by another one."""
-    yield from map(str, (*found.runs, *filter(None, [found.run]), *found.stores))
-    yield text.removesuffix(".meta.json")
+    runs = [*map(str, found.runs), *([str(found.run)] if found.run else [])]
+    yield from (*runs, *map(str, found.stores))
+    if expected is A_RECIPE:
+        yield from (os.path.join(run, RECIPE_FILE) for run in (text, *runs))
+    around = {PathKind.RECIPE: A_RUN.sentence, PathKind.MEDIA_FILE: MEDIA.sentence}
+    if expected is PREDICTIONS or around.get(found.kind) == expected.sentence:
+        yield text.removesuffix(".meta.json")
+        yield os.path.dirname(text) or "."
     if on_hub := re.match(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?$", text):
         yield f"hf:{on_hub[1]}"
-    if expected is PREDICTIONS or (expected.sentence == MEDIA.sentence and found.kind is PathKind.MEDIA_FILE):
-        yield os.path.dirname(text) or "."
-    for recipe in _recipes(text, found):
-        yield from (recipe, os.path.dirname(recipe))
-        if expected.sentence in (A_STORE.sentence, MEDIA.sentence):
-            yield from _media_of(recipe)
     if found.kind is PathKind.NOTHING:
         path = Path(text)
         folders = [path.parent, *([Path("runs")] if expected in (A_MODEL, A_RUN) else [])]
@@ -197,42 +188,8 @@ def _related(text: str, expected: Expected, found: AtPath) -> Iterator[str]:
         yield from (stems[near] for near in difflib.get_close_matches(path.stem, stems, n=3))
 
 
-def _recipes(text: str, found: AtPath) -> Iterator[str]:
-    """Yield the recipe at a path, of a run there, in it or around it, and that with which predictions were made."""
-    from clipbert_cli.foreign import read_json
-
-    if found.kind is PathKind.RECIPE:
-        yield text
-    runs = [text] if found.kind in (PathKind.RUN, PathKind.EXPORT) else (*found.runs, found.run)
-    yield from (os.path.join(run, RECIPE_FILE) for run in runs if run)
-    if found.kind is PathKind.PREDICTIONS:
-        try:
-            meta = read_json(Path(f"{os.path.expanduser(text)}.meta.json"))
-            # The run has the settings of a recipe that is not shipped.
-            yield from {str(meta["recipe"]["name"])} & {*shipped_names()}
-            yield os.path.join(str(meta["run"]), RECIPE_FILE)
-        except (ClipbertError, OSError, LookupError, TypeError):
-            return
-
-
-def _media_of(recipe: str) -> Iterator[str]:
-    """Yield the media of the splits of a recipe, none if it cannot be read."""
-    from clipbert_cli.recipe.load import preview_recipe, resolve
-
-    try:
-        loaded = preview_recipe(recipe).recipe
-    except ClipbertError:
-        return
-    for split in filter(None, reversed(loaded.data.splits.values())):
-        path = resolve(loaded, split.media)
-        yield str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _made_first(line: TypedLine, value: TypedValue, expected: Expected, found: AtPath) -> str | None:
-    """Return how to make predictions or a store of what is known; None for what no command makes."""
-    if expected is A_STORE and found.kind in (PathKind.MEDIA, PathKind.MEDIA_FILE):
-        source = value.text if found.kind is PathKind.MEDIA else os.path.dirname(value.text) or "."
-        return f"make a store of it: {shlex.join(['clipbert', 'pack', source, 'STORE'])}"
+def _predicted_first(line: TypedLine, value: TypedValue, expected: Expected, found: AtPath) -> str | None:
+    """Return how to make the predictions that are expected."""
     if expected is not PREDICTIONS:
         return None
     run = value.text if A_MODEL.takes(found) else str(line.value("--run") or found.run or "RUN")

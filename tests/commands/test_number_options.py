@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import pytest
@@ -42,21 +41,18 @@ BOUNDED = [*NUMBERS, *PROCESSES]
 @pytest.mark.parametrize(
     ("name", "parameter"), [*NUMBERS, *PROCESSES], ids=[name for name, _ in (*NUMBERS, *PROCESSES)]
 )
-def test_a_number_beyond_its_bounds_is_answered_with_the_nearest_one(
+def test_a_number_beyond_its_bounds_is_answered_with_them(
     name: str, parameter: Any, clipbert: Clipbert, tmp_path: Any
 ) -> None:
     option, bounds = parameter.opts[0], bounds_of(parameter)
     assert bounds is not None
     low, high = bounds
-    for wrong, nearest in ((low - 1, low), (-7, low), (high + 1, high), (10**30, high)):
+    for wrong in (low - 1, -7, high + 1, 10**30):
         for words in ([option, str(wrong)], [f"{option}={wrong}"]):
             done = clipbert(*name.split()[:-1], *words, cwd=tmp_path)
             assert done.returncode == 2
             assert f"{option} is {wrong}, but must be a" in done.stderr
             assert f" from {low:,} to {high:,}" in done.stderr
-            again = shlex.split(done.stderr.partition("next: ")[2])
-            assert again[0] == "clipbert"
-            assert again[-1].removeprefix(f"{option}=") == str(nearest)
 
 
 def test_every_text_with_a_number_in_it_is_known() -> None:

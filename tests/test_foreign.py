@@ -37,7 +37,6 @@ from clipbert_cli.model.hf_files import read_vision_model
 from clipbert_cli.model.weights.weight_files import read_index, read_safetensors
 from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.report.results_page import run_facts
-from clipbert_cli.runs import export
 from clipbert_cli.runs.checkpoint import damage
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runtime.launch import Ended, launch_error
@@ -159,7 +158,6 @@ def unfinished(path: Path) -> object:
 
 def started(run: RunFolder) -> object:
     """Read environment.json in each of the ways in which it is used."""
-    export._versions(run)
     with contextlib.suppress(ClipbertError):
         run_facts(run)
     found = run.starts()

@@ -29,8 +29,7 @@ from task_batches import CLIPS, batch_of, task_of  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from clipbert_cli.infer.text_batches import Budget, encode  # noqa: E402
-from clipbert_cli.model.clipbert import ClipBert  # noqa: E402
-from clipbert_cli.model.scorer import SequenceScorer  # noqa: E402
+from clipbert_cli.model.clipbert import ClipBert, SequenceScorer  # noqa: E402
 from clipbert_cli.model.transformer import Transformer  # noqa: E402
 from clipbert_cli.recipe.schema import TrainConfig  # noqa: E402
 from clipbert_cli.runtime.precision import Precision  # noqa: E402

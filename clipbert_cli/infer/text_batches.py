@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from clipbert_cli.memory import fits
-from clipbert_cli.model.clipbert import ClipBert
-from clipbert_cli.model.scorer import SequenceScorer
+from clipbert_cli.model.clipbert import ClipBert, SequenceScorer
 from clipbert_cli.types import Batch, Outputs, Texts
 
 CPU_TOKENS, CPU_FRAMES = 1024, 4

@@ -45,17 +45,8 @@ class BertSizes:
 
     @classmethod
     def of(cls, section: BertConfigSection) -> BertSizes:
-        """Return the sizes of a recipe; what it leaves open is BERT-base's.
-
-        Raises:
-            RecipeError: the attention heads do not divide the width.
-        """
-        sizes = cls(**{name: value for name, value in section.model_dump().items() if value is not None})
-        try:
-            check_heads(vars(sizes))
-        except ValueError as exc:
-            raise RecipeError(f"model.bert.{exc}") from exc
-        return sizes
+        """Return the sizes of a recipe; what it leaves open is BERT-base's."""
+        return cls(**{name: value for name, value in section.model_dump().items() if value is not None})
 
 
 def read_bert_sizes(source: Path) -> dict[str, Any]:
@@ -97,5 +88,4 @@ def filled(section: BertConfigSection, found: Mapping[str, Any], *, source: Path
     ]
     if wrong:
         raise RecipeError("\n".join(wrong), hint="leave the setting out: it is taken from the weights")
-    # Not validated again: settings and weights may only disagree together, which `BertSizes.of` says.
     return section.model_copy(update=found)

@@ -11,17 +11,17 @@ ClipBERT: Lei et al., CVPR 2021, arXiv 2102.06183.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 
 import torch
 from torch import Tensor, nn
 
 from clipbert_cli.model.bert_sizes import BertSizes
-from clipbert_cli.model.heads import HEADS, Fused, HeadSpec, in_every_clip
+from clipbert_cli.model.heads import HEADS, Fused, HeadSpec, Scores, in_every_clip
 from clipbert_cli.model.hf_encoder import HuggingFaceEncoder
 from clipbert_cli.model.hf_files import VisionModel
 from clipbert_cli.model.resnet import GridResNet
-from clipbert_cli.model.scorer import SequenceScorer
 from clipbert_cli.model.transformer import TextEmbeddings, Transformer, layer_norm, reset_parameters
 from clipbert_cli.model.visual_encoder import VisualEncoder
 from clipbert_cli.recipe.schema import ModelConfig
@@ -81,6 +81,40 @@ class VisualEmbeddings(nn.Module):
         if not self.training or not 0 < self.sample_size < num_cells:
             return None
         return torch.randperm(num_cells, device=device)[: self.sample_size].sort().values  # (V,)
+
+
+class SequenceScorer:
+    """Scores sequences at inference with less work than `ClipBert.score`, without padding and without a mask.
+
+    text (n, L, D) ───► project ─► (n, L, 4D) ─┐ one of each for
+    visual (m, V, D) ─► project ─► (m, V, 4D) ─┴► every sequence ─► layers ─► head ─► logits (S, C)
+
+    All S sequences of a call, one text with one clip each, have one length.
+
+    In float32 it uses the model's own weights. In bfloat16 or float16 it uses a copy of the layers in this dtype, made
+    once: autocast would convert the weights in every call and keep the residual sums in float32.
+
+    Args:
+        dtype: of the layers' weights and activations; pooler and classifier always compute in float32.
+    """
+
+    def __init__(self, transformer: Transformer, head: nn.Module, *, dtype: torch.dtype) -> None:
+        self.dtype = dtype
+        self.pool, self.head = transformer.pool, head
+        self.num_outputs: int = head.num_outputs  # type: ignore[assignment]  # classes C of every head
+        self.transformer = transformer if dtype == torch.float32 else copy.deepcopy(transformer).to(dtype)
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Project text or visual tokens (n, t, D) to (n, t, 4D), see `Transformer.project_first`."""
+        return self.transformer.project_first(tokens.to(self.dtype))
+
+    def __call__(self, text: Tensor, visual: Tensor) -> Tensor:
+        """Score S pairs of text (S, L, 4D) and visual tokens (S, V, 4D), both from `project`: (S, C) float32."""
+        tokens = torch.cat([text, visual], dim=1)  # (S, L+V, 4D)
+        # Scores are ranked, so they are float32 whatever the layers are.
+        first = self.transformer.fuse_projected(tokens).float()  # (S, 1, D)
+        scores: Scores = self.head(Fused(first, self.pool(first)))
+        return scores.logits
 
 
 MOST_NUMBERS = 2**31 - 1
@@ -204,7 +238,7 @@ class ClipBert(nn.Module):
         )
 
     def scorer(self, dtype: torch.dtype = torch.float32) -> SequenceScorer:
-        """Return an object that scores at inference with less work than `score`; it explains the arguments."""
+        """Return an object that scores at inference; it explains the arguments."""
         return SequenceScorer(self.transformer, self.head, dtype=dtype)
 
     def forward(self, batch: Batch) -> Outputs:

@@ -79,24 +79,13 @@ def write_shared(folder: RunFolder, out: Path, *, checkpoint: str, weights: str)
 
 def without_paths(recipe: Recipe) -> Recipe:
     """Return the recipe without the folders of this machine; a model that is there already needs none of them."""
-
-    def public(place: str | None) -> str | None:
-        return place if place and is_hub_name(place) else None
-
-    model = recipe.model
-    weights = {name: public(getattr(model.weights, name)) for name in ("checkpoint", "bert")}
-    return recipe.model_copy(
-        update={
-            "data": recipe.data.model_copy(update={"root": "."}),
-            "model": model.model_copy(
-                update={
-                    "tokenizer": "vocab.txt",
-                    "weights": model.weights.model_copy(update=weights),
-                    "visual": model.visual.model_copy(update={"weights": public(model.visual.weights)}),
-                }
-            ),
-        }
-    )
+    values = recipe.model_dump()
+    model = values["model"]
+    values["data"]["root"], model["tokenizer"] = ".", "vocab.txt"
+    for section, name in ((model["weights"], "checkpoint"), (model["weights"], "bert"), (model["visual"], "weights")):
+        if not is_hub_name(section[name] or ""):
+            section[name] = None
+    return Recipe.model_validate(values)
 
 
 def model_card(folder: RunFolder, recipe: Recipe) -> str:

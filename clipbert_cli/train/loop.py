@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from clipbert_cli.errors import InterruptionError, RunError, WeightsError
 from clipbert_cli.loading.prefetch import on_device
 from clipbert_cli.model.ema import WeightAverage
+from clipbert_cli.model.weights.weight_files import read_torch
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.runs.checkpoint import AVERAGE_FILE, TRAINING_FILE
 from clipbert_cli.runtime.distributed import World
@@ -321,8 +322,6 @@ class Trainer:
         Raises:
             RunError: the file does not fit this training.
         """
-        from clipbert_cli.model.weights.weight_files import read_torch
-
         file = folder / TRAINING_FILE
         hint = f"rename {folder}, and the run goes on from the checkpoint before it"
         try:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from clipbert_cli.errors import UnreadableError, UsageError
 from clipbert_cli.files import write_json
@@ -50,12 +50,11 @@ class TrackedRun:
     def earlier(self) -> str | None:
         """Return the id under which the tracker knows this run from an earlier start."""
         try:
-            found = read_json(self.folder / "run.json")
-        except (FileNotFoundError, UnreadableError):
+            known = str(read_json(self.folder / "run.json")["id"])
+        except (FileNotFoundError, UnreadableError, LookupError, TypeError):
             return None
-        known = found.get("id") if isinstance(found, dict) else None
         # It becomes part of paths and addresses.
-        return known if isinstance(known, str) and re.fullmatch(r"[0-9A-Za-z_-]{1,64}", known) else None
+        return known if re.fullmatch(r"[0-9A-Za-z_-]{1,64}", known) else None
 
     def remember(self, run_id: str) -> None:
         """Keep the id, so that a resumed training goes on in the same run of the tracker."""
@@ -68,14 +67,6 @@ class Tracker(Protocol):
     def write(self, step: int, numbers: Mapping[str, float]) -> None: ...
 
     def close(self, *, failed: bool) -> None: ...
-
-
-class Kind(NamedTuple):
-    """A kind of tracker: what its package is called, the module that it needs, and how a run begins."""
-
-    package: str
-    module: str
-    begin: Callable[[TrackedRun], Tracker]
 
 
 class TensorBoard:
@@ -170,17 +161,18 @@ class MLflow:
         self._client.set_terminated(self._id, status="FAILED" if failed else "FINISHED")
 
 
-KINDS: dict[str, Kind] = {
-    "tensorboard": Kind("tensorboard", "torch.utils.tensorboard", TensorBoard),
-    "wandb": Kind("wandb", "wandb", WeightsAndBiases),
-    "mlflow": Kind("mlflow", "mlflow.tracking", MLflow),
+KINDS: dict[str, tuple[str, Callable[[TrackedRun], Tracker]]] = {
+    "tensorboard": ("torch.utils.tensorboard", TensorBoard),
+    "wandb": ("wandb", WeightsAndBiases),
+    "mlflow": ("mlflow.tracking", MLflow),
 }
+"""Tracker, and package that it needs -> the module to import first, and how a run begins."""
 
 
 def check_installed(names: Sequence[str]) -> None:
     """Raise UsageError for a tracker whose package is not installed."""
     for name in names:
-        if find_spec(KINDS[name].package) is None:
+        if find_spec(name) is None:
             raise UsageError(
                 f"train.trackers has {name}, which is not installed", hint=f"pip install 'clipbert[{name}]'"
             )
@@ -191,13 +183,14 @@ class InBackground(Sink):
 
     def __init__(self, name: str, run: TrackedRun) -> None:
         self._name, self._run = name, run
+        self._module, self._begin = KINDS[name]
         self._jobs: queue.SimpleQueue[Callable[[Tracker], None] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name=f"tracker {name}", daemon=True)
 
     def __enter__(self) -> InBackground:
         try:
             # Loading processes are forked later: a fork in the middle of an import would copy its locks.
-            importlib.import_module(KINDS[self._name].module)
+            importlib.import_module(self._module)
         except Exception as exc:  # noqa: BLE001 - a tracker may fail in any way
             self._warn(exc)
         else:
@@ -216,14 +209,17 @@ class InBackground(Sink):
     def write(self, record: Mapping[str, Any]) -> None:
         """Pass the numbers of a record as `event/name`."""
         event, step = record["event"], record["step"]
-        values = {f"{event}/{name}": value for name, value in _leaves(record, "/") if name != "step"}
-        numbers = {name: value for name, value in values.items() if _is_finite(value)}
+        numbers = {
+            f"{event}/{name}": value
+            for name, value in _leaves(record, "/")
+            if name != "step" and type(value) in (int, float) and math.isfinite(value)
+        }
         if self._thread.is_alive():
             self._jobs.put(lambda tracker: tracker.write(step, numbers))
 
     def _work(self) -> None:
         try:
-            tracker = KINDS[self._name].begin(self._run)
+            tracker = self._begin(self._run)
             while job := self._jobs.get():
                 job(tracker)
         except Exception as exc:  # noqa: BLE001 - a tracker may fail in any way
@@ -232,10 +228,6 @@ class InBackground(Sink):
     def _warn(self, exc: Exception) -> None:
         reason = excerpt(" ".join(str(exc).split()) or type(exc).__name__, 300)
         logger.warning("train.trackers: %s fails, so it gets no more records; training goes on: %s", self._name, reason)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _leaves(values: Mapping[str, Any], separator: str, prefix: str = "") -> Iterator[tuple[str, Any]]:

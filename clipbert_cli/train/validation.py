@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -43,45 +43,31 @@ class BestCheckpoint:
     """The best and the last scores so far, each {"step", ...metrics}; both are empty before the first validation.
 
     Args:
-        metric: name of the metric that decides, with `-` before it if less is better.
+        metric: name of the metric that decides, with `-` before it if less is better. `metric_name` has no sign.
     """
 
     def __init__(self, metric: str) -> None:
-        self.metric = metric
+        self.metric, self.metric_name = metric, metric.removeprefix("-")
         self.best: dict[str, Any] = {}
         self.last: dict[str, Any] = {}
-
-    @property
-    def metric_name(self) -> str:
-        """The metric's name without the sign, a key of the scores."""
-        return self.metric.removeprefix("-")
+        self._most = -math.inf
 
     def update(self, scores: dict[str, Any]) -> bool:
         """Add the scores of one validation, and return whether they are the best. The first of equal ones is the best.
 
         Raises:
-            RunError: see `metric_value`.
+            RunError: the scores of a run hold something else than a number. That a validation gives this number is
+                checked before any training (`contradictions.py`).
         """
         self.last = scores
-        value = metric_value(scores, self.metric)
-        if self.best and value <= metric_value(self.best, self.metric):
+        value = scores.get(self.metric_name)
+        if not isinstance(value, int | float):
+            raise RunError(
+                f"a score that the run has saved is no number: {self.metric_name} is {excerpt(repr(value))}",
+                hint="the run's files have been changed: restore them, or begin a new run",
+            )
+        value = -value if self.metric.startswith("-") else value
+        if self.best and value <= self._most:
             return False
-        self.best = scores
+        self.best, self._most = scores, value
         return True
-
-
-def metric_value(scores: Mapping[str, Any], metric: str) -> float:
-    """Return the number that decides which checkpoint is best: more is better, negated if `-` is before the name.
-
-    Raises:
-        RunError: the scores of a run hold something else in its place. That a validation gives this number is checked
-            before any training (`contradictions.py`).
-    """
-    name = metric.removeprefix("-")
-    value = scores.get(name)
-    if not isinstance(value, int | float):
-        raise RunError(
-            f"a score that the run has saved is no number: {name} is {excerpt(repr(value))}",
-            hint="the run's files have been changed: restore them, or begin a new run",
-        )
-    return -value if metric.startswith("-") else value

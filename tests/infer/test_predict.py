@@ -157,7 +157,7 @@ def test_the_size_of_parts_changes_no_score(model: ClipBert, tokens: int, monkey
 
 def sizes_seen(monkeypatch: pytest.MonkeyPatch, fails: Callable[[int], Exception | None] = lambda tokens: None) -> list:
     """(sequences, length) of every call of the transformer; `fails` says whether it runs out of memory."""
-    from clipbert_cli.model.scorer import SequenceScorer
+    from clipbert_cli.model.clipbert import SequenceScorer
 
     seen: list[tuple[int, int]] = []
     right = SequenceScorer.__call__

@@ -173,12 +173,6 @@ def test_every_impossible_number_is_one_message(tmp_path: Path) -> None:
             assert str(path) in str(caught.value)
 
 
-def test_heads_that_do_not_divide_the_width_of_weights_which_do_not_state_heads_are_a_mistake(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "hidden_size": 300}))
-    with pytest.raises(RecipeError, match=r"model\.bert\.num_attention_heads is 8: it must divide hidden_size \(300\)"):
-        started(tmp_path, num_attention_heads=8)
-
-
 def test_without_weights_the_sizes_are_bert_bases_and_the_vocabularys() -> None:
     planned, _ = plan_model(ModelConfig(), {}, vocabulary=77)
     assert planned.bert.vocab_size == 77

@@ -67,7 +67,6 @@ class LoadReport:
 
     source: Path
     format: str
-    parts: Part
     loaded: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
     ignored: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -90,7 +89,7 @@ class LoadReport:
 
 
 def load_weights(
-    model: ClipBert, source: str | Path, *, parts: Part = "all", allow_new_head: bool = True
+    model: ClipBert, source: str | Path | WeightFile, *, parts: Part = "all", allow_new_head: bool = True
 ) -> LoadReport:
     """Load `source` into `model`. If it does not fit, the model stays unchanged.
 
@@ -98,7 +97,7 @@ def load_weights(
 
     Args:
         model: on any device and of any float dtype.
-        source: a file, or a folder with `model.safetensors` or `pytorch_model.bin`.
+        source: a file, a folder with `model.safetensors` or `pytorch_model.bin`, or what was read from one.
         parts: `all` for a whole model, `bert` for text embeddings, transformer and the masked word head of a
             pretraining model, `visual` for the visual encoder.
         allow_new_head: whether outputs of the head that the file lacks, or that mean something else there, keep their
@@ -108,7 +107,7 @@ def load_weights(
         WeightsError: the file cannot be read or has another format, belongs to another vocabulary, has values that are
             no numbers, or an entry outside the head is missing, unexpected or of another shape.
     """
-    file = read_weights(Path(source))
+    file = source if isinstance(source, WeightFile) else read_weights(Path(source))
     form = expect_format(file, parts)
     saved = description_beside(file.path)
     vocabularies = {saved.vocabulary if saved else None, model.vocabulary} - {None}
@@ -231,7 +230,6 @@ def match(
     return values, LoadReport(
         source=file.path,
         format=form.name,
-        parts=parts,
         loaded=loaded,
         new=tuple(key for key in absent if key.startswith(may_be_new)),
         ignored={reason: tuple(names) for reason, names in ignored.items()},

@@ -59,7 +59,6 @@ def load_vision_model(encoder: HuggingFaceEncoder, source: Path) -> LoadReport:
     report = LoadReport(
         source=file.path,
         format=f"Hugging Face {backbone.config.model_type}",
-        parts="visual",
         loaded=tuple(prefix + name for name in values if name not in found["missing_keys"]),
         new=tuple(f"visual_encoder.projection.{leaf}" for leaf in ("weight", "bias")),
         ignored={reason: tuple(names) for reason, names in ignored.items()},

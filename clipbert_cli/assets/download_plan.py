@@ -46,9 +46,9 @@ class DataLayout:
 
     # The store replaces its media: after packing, the user may remove the folder to save disk space.
     def products(self, part: AssetPart) -> list[Path]:
-        """Return the paths that a complete part consists of: for media the store, or the folder if there is none."""
+        """Return the paths that a complete part consists of: for media the store, or its archives' unpacked files."""
         if part.kind == "media":
-            return [self.store(part) if self.store(part).exists() else self.folder(part)]
+            return [self.folder(part) if part.files and not self.store(part).exists() else self.store(part)]
         return [self.data / product for product in part.products()]
 
     def is_complete(self, part: AssetPart) -> bool:

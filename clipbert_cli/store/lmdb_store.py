@@ -42,7 +42,7 @@ def open_media(
     Args:
         kind: None takes what the store holds, or what the names of the folder's files say.
         frame_rate: each folder of images under `path` is a video of so many frames per second.
-        names: how those who ask for media name them. A store keeps the ids with which it was packed.
+        names: how those who ask for media name them in a folder. A store keeps the ids with which it was packed.
 
     Raises:
         PathError: nothing is there, or it is neither of these.
@@ -53,9 +53,7 @@ def open_media(
         hint = discover.unmatched_pattern([path]) or (makes if found.kind is PathKind.NOTHING else None)
         raise unlike(path, MEDIA, hint=hint)
     if is_lmdb(path):
-        store = open_store(path, kind=kind)
-        store.takes_paths = names == "path"
-        return store
+        return open_store(path, kind=kind)
     ids: MediaIds = "path" if names == "path" else "stem"
     rate = Fraction(str(frame_rate)) if frame_rate is not None and kind != "image" else None
     files, _, kind = discover.find_media([path], kind=kind, are_folders=rate is not None)

@@ -38,9 +38,6 @@ class MediaSource(ABC):
     ids: MediaIds = "stem"
     """Whether the ids are names of files or their paths."""
 
-    takes_paths = False
-    """Whether an id that is a path finds the item of the name at its end, if the ids here are names."""
-
     absent: frozenset[str] = frozenset()
     """Ids that are not here and are known not to be: such media count as damaged ones."""
 
@@ -127,10 +124,9 @@ class MediaSource(ABC):
     def missing(self, media_ids: Iterable[str]) -> list[str]:
         """Return those ids that are not here, each once, in their order; warn of ids that are in another form."""
         unique = dict.fromkeys(media_ids)
-        self._check_paths(unique)
         missing = [media_id for media_id in unique if media_id not in self]
         videos = dict.fromkeys(Segment.split(media_id)[0] for media_id in unique)
-        changed = [media_id for media_id in videos if self.held_id(media_id) != self._name_here(media_id)]
+        changed = [media_id for media_id in videos if self.held_id(media_id) != media_id]
         if changed:
             _log.warning(
                 "%d media ids are in %s in another Unicode form (NFC or NFD), such as %r; they are taken as equal",
@@ -168,22 +164,7 @@ class MediaSource(ABC):
             return media_id, None
         return self._in_held_form(video), segment
 
-    def _check_paths(self, media_ids: Iterable[str]) -> None:
-        """Raise StoreError if two paths would find the same item, because the ids here are names."""
-        found: dict[str, str] = {}
-        for media_id in media_ids if self.takes_paths and self.ids == "stem" else ():
-            video = Segment.split(media_id)[0]
-            if (first := found.setdefault(self._name_here(video), video)) != video:
-                raise StoreError(
-                    f"{first} and {video} are two media items, but {self.path} knows its items by their names alone",
-                    hint="pack the media again with --id path",
-                )
-
-    def _name_here(self, media_id: str) -> str:
-        return media_id.rpartition("/")[2] if self.takes_paths and self.ids == "stem" else media_id
-
     def _in_held_form(self, media_id: str) -> str:
-        media_id = self._name_here(media_id)
         if media_id.isascii() or self._holds(media_id):
             return media_id
         forms = (unicodedata.normalize(form, media_id) for form in ("NFC", "NFD"))

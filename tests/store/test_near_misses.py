@@ -156,17 +156,12 @@ def test_a_store_keeps_to_one_kind_of_ids(folders: Path, tmp_path: Path) -> None
     assert LmdbStore(pack_media([folders / "val"], tmp_path / "stems").store).ids == "stem"
 
 
-def test_paths_find_names_unless_two_paths_have_the_same(folders: Path, tmp_path: Path) -> None:
+def test_paths_of_a_store_of_names_lead_to_the_setting(folders: Path, tmp_path: Path) -> None:
     pack_media([folders / "train", folders / "b.mp4"], tmp_path / "store")
     store = open_media(tmp_path / "store", kind="video", names="path")
-    assert store.missing(["train/a", "train/é", "somewhere/b", "train/c"]) == ["train/c"]
-    with pytest.raises(
-        StoreError, match=r"train/a and val/a are two media items, but .* by their names alone"
-    ) as found:
-        store.missing(["train/a", "val/a"])
-    assert "--id path" in (found.value.hint or "")
-    # Paths are no ids for those who name media by their ids.
-    assert open_media(tmp_path / "store", kind="video").missing(["train/a"]) == ["train/a"]
+    missing = store.missing(["train/a", "train/c"])
+    assert missing == ["train/a", "train/c"]
+    assert FILE in fix(near_misses(store, missing), store)
 
 
 # ------------------------------------------------------------------------------------------ in a run
@@ -191,7 +186,6 @@ def named(made_data: Path, folder: Path, pattern: str) -> list[str]:
     [
         ("{}.mp4", "name", "vis_db"),
         ("some/where/{}.MP4", "name", "videos"),
-        ("videos/{}.mp4", "path", "vis_db"),
         ("./{}.mp4", "path", "videos"),
         ("videos\\{}.mp4", "path", "."),
     ],

@@ -18,7 +18,7 @@
     ├── MemoryFullError      exit 1   the GPU's memory or the machine's is full
     ├── OutputError          exit 1   a file or folder that cannot be written
     ├── InterruptionError    exit 130 stopped by Ctrl-C; exit 129 by SIGHUP; exit 143 by SIGTERM or SIGUSR1
-    └── LaunchError          the exit code of a launched process that failed (runtime/launch.py)
+    └── LaunchError          the exit code of a launched process that failed (runtime/process_exit.py)
 
 Exit 0 means done. Exit 2 means that what was typed, or the text of a recipe, must change: a typed path at which
 something else is than expected, or nothing, is such a mistake. Exit 1 means that the command is right, but what it

@@ -44,7 +44,7 @@ HEAVY = (
 # What is read when Python, a library or torch starts.
 AT_START = ("ATEN_", "CUDA_", "LD_", "MALLOC_", "MKL_", "OMP_", "PYTHON")
 # Words of commands that start further processes with torch.
-LAUNCHERS = {"--nproc-per-node", "torch.distributed.run", "doctor"}
+LAUNCHERS = {"--nproc-per-node", "--nnodes", "doctor"}
 
 _PR_SET_CHILD_SUBREAPER = 36
 _START = inspect.signature(subprocess.Popen._execute_child)

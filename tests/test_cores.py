@@ -13,6 +13,7 @@ from running import Clipbert
 
 from clipbert_cli.commands import demo
 from clipbert_cli.runtime import launch
+from clipbert_cli.runtime.process_exit import Ended
 from clipbert_cli.store.environment import StoreWriter
 
 # Functions of `os` that the typing stubs of Python know for Linux and not for macOS.
@@ -59,18 +60,19 @@ def test_launched_processes_share_the_cores(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     monkeypatch.setattr(launch, "available_cores", lambda: cores)
-    given: list[tuple[str, str]] = []
+    options: list[str] = []
 
-    def run_processes(command: Sequence[str], count: int, logs: Path) -> launch.Ended:
-        given.extend((each["WORLD_SIZE"], each["OMP_NUM_THREADS"]) for each in launch._variables(count, logs))
-        return launch.Ended()
+    def launch_processes(module: str, arguments: Sequence[str], given: Sequence[str]) -> Ended:
+        options.extend(given)
+        return Ended()
 
-    monkeypatch.setattr(launch, "run_processes", run_processes)
-    launch.launch(["finetune"], per_node)
-    assert given == [(started, threads)] * int(started)
+    monkeypatch.setattr(launch, "launch_processes", launch_processes)
+    launch.launch(["finetune"], launch.Processes(per_node=per_node))
+    assert os.environ["OMP_NUM_THREADS"] == str(threads)
+    assert options[options.index("--nproc-per-node") + 1] == started
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    launch.launch(["finetune"], per_node)
-    assert given[-1] == (started, "3")
+    launch.launch(["finetune"], launch.Processes(per_node=per_node))
+    assert os.environ["OMP_NUM_THREADS"] == "3"
 
 
 def test_a_write_that_fails_for_another_reason_than_space_keeps_its_error(

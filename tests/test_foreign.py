@@ -39,7 +39,7 @@ from clipbert_cli.recipe.load import load_recipe
 from clipbert_cli.report.results_page import run_facts
 from clipbert_cli.runs.checkpoint import damage
 from clipbert_cli.runs.folder import RunFolder
-from clipbert_cli.runtime.launch import Ended, launch_error
+from clipbert_cli.runtime.process_exit import Ended, launch_error
 from clipbert_cli.store import records
 from clipbert_cli.store.lmdb_store import LmdbStore
 from clipbert_cli.store.packing import Packer
@@ -200,7 +200,7 @@ READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "runs.checkpoint: read_state": ("state.json", lambda path: damage(path.parent)),
     "runs.folder: RunFolder.records": ("metrics.jsonl", lambda path: list(RunFolder(path.parent).records())),
     "runs.folder: RunFolder.starts": ("environment.json", lambda path: started(RunFolder(path.parent))),
-    "runtime.launch: _first_failure": ("error.json", lambda path: launch_error(Ended(exit_code=1), path.parent)),
+    "runtime.process_exit: _first_failure": ("error.json", lambda path: launch_error(Ended(exit_code=1), path.parent)),
     "store.source: read_media_file": ("a.mp4", medium),
     "store.records: media_fields": ("a", stored(records.info_key("a"), lambda store: store.record("a"))),
     "store.records: manifest": ("a", stored(records.MANIFEST_KEY, LmdbStore.__len__)),
@@ -223,7 +223,7 @@ PARTS = {
     "text.record_files: _reader": "text.record_files: _read_table",
     "text.record_files: _read": "text.record_files: _read_table",
     "commands.demo: _example_question": "runs.folder: RunFolder.records",
-    "runtime.launch: _stated_kept": "runtime.launch: _first_failure",  # what cannot be read states nothing
+    "runtime.process_exit: _stated_kept": "runtime.process_exit: _first_failure",  # what cannot be read states nothing
     "commands.demo: _prepare": "infer.made_by: read_meta",  # a mark that is none counts as absent
 }
 # These files have a reader of their own, for content that is not text.

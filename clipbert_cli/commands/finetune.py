@@ -33,7 +33,7 @@ PRETRAIN_HELP = """Train a model on image-text pairs, as a start for other tasks
 @options.expand
 def finetune(
     context: typer.Context,
-    nproc_per_node: options.ProcessCount = None,
+    processes: options.ProcessOptions,
     recipe: Annotated[
         str | None,
         options.recipe(
@@ -85,7 +85,7 @@ def finetune(
     Example of resuming: clipbert finetune --run runs/msrvtt_qa --resume
     """
     _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
-    if options.launched(context, nproc_per_node):
+    if options.launched(context, processes):
         return
 
     from clipbert_cli.recipe.load import load_recipe

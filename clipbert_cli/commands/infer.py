@@ -50,8 +50,8 @@ class Request:
 def infer(
     context: typer.Context,
     model: options.ModelOptions,
+    processes: options.ProcessOptions,
     request: Request,
-    nproc_per_node: options.ProcessCount = None,
     recipe: Annotated[
         str | None,
         options.recipe("Take the splits and the inference settings from this recipe instead of the run's own."),
@@ -70,7 +70,7 @@ def infer(
     refuse_other_ending(request.output, [".jsonl"] if request.form == JSONL else [], what=f"--format {request.form}")
     if request.clip_scores and request.form != JSONL:
         raise UsageError("--clip-scores is given with --format scores, which have none", hint="leave one of them out")
-    if options.launched(context, nproc_per_node):
+    if options.launched(context, processes):
         return
 
     with doing("loading torch"):

@@ -162,18 +162,29 @@ def started(device: str | None) -> Iterator[World]:
         yield world
 
 
-ProcessCount = Annotated[
-    str | None,
-    # Text has no bounds for typer: these are for the message.
-    typer.Option(
-        "--nproc-per-node",
-        metavar="N|gpu",
-        min=1,
-        max=9999,
-        help="Number of processes on this machine; gpu means one for each GPU.",
-    ),
-]
-"""The option of every command that can run in several processes."""
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """The options of every command that can run in several processes."""
+
+    nproc_per_node: Annotated[
+        str | None,
+        # Text has no bounds for typer: these are for the message.
+        typer.Option(
+            "--nproc-per-node",
+            metavar="N|gpu",
+            min=1,
+            max=9999,
+            help="Number of processes on this machine; gpu means one for each GPU.",
+        ),
+    ] = None
+    nnodes: Annotated[
+        int | None, number("--nnodes", "Number of machines. Give the same command on each of them.", most=65_536)
+    ] = None
+    rdzv_endpoint: Annotated[
+        str | None,
+        option("--rdzv-endpoint", "Address of one of the machines, where all of them meet.", metavar="HOST:PORT"),
+    ] = None
+    rdzv_id: Annotated[str | None, option("--rdzv-id", "Job id, the same on every machine.", metavar="NAME")] = None
 
 
 def expand(command: Callable[..., None]) -> Callable[..., None]:
@@ -205,21 +216,29 @@ def expand(command: Callable[..., None]) -> Callable[..., None]:
     return expanded
 
 
-def launched(context: typer.Context, nproc_per_node: str | None) -> bool:
-    """Run the command in several processes if its option asks for them, and return whether that was done.
+def launched(context: typer.Context, options: ProcessOptions) -> bool:
+    """Run the command in several processes if its options ask for them, and return whether that was done.
 
     Raises:
         ClipbertError: the first failure of a process.
     """
-    if nproc_per_node is None:
+    if options == ProcessOptions():
         return False
-    from clipbert_cli.runtime.launch import is_launched, launch
+    from clipbert_cli.runtime.launch import Processes, is_launched, launch
 
     if is_launched():
         raise UsageError(
             "the environment variables RANK and WORLD_SIZE are set: a launcher has started this process already",
-            hint="start clipbert without torchrun, or leave --nproc-per-node out; without a launcher: "
+            hint="start clipbert without torchrun, or leave --nproc-per-node and its kind out; without a launcher: "
             "unset RANK, LOCAL_RANK and WORLD_SIZE",
         )
-    launch(typed_line(context).without("nproc_per_node"), nproc_per_node)
+    launch(
+        typed_line(context).without(*(field.name for field in dataclasses.fields(ProcessOptions))),
+        Processes(
+            per_node=options.nproc_per_node or "1",
+            nodes=options.nnodes or 1,
+            endpoint=options.rdzv_endpoint,
+            job_id=options.rdzv_id,
+        ),
+    )
     return True

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import re
+import signal
+import threading
 import warnings
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,11 +22,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clipbert_cli.errors import ClipbertError, UsageError
-from clipbert_cli.runtime.process_exit import ConsequenceError
+from clipbert_cli.runtime.process_exit import LAUNCHER_THREAD, ConsequenceError, Ended, check_interrupted, end_watch
+from clipbert_cli.runtime.stopping import STOP_SIGNALS, Patience, children, descendants, kill, taken_signals
 from clipbert_cli.types import Shard
 
 # How long a process waits for the others before it fails. This is for hangs: the launcher notices a death at once.
-_TIMEOUT = timedelta(minutes=30)
+TIMEOUT = timedelta(minutes=30)
 
 # DDP's option to send buffers before every forward pass. Our model's buffers never change.
 BUFFER_OPTION = next(
@@ -36,6 +41,12 @@ ENVIRONMENT = (("WORLD_SIZE", "1"), ("RANK", "0"), ("LOCAL_RANK", "0"))
 
 LAUNCHER_VARIABLES = ("RANK", "MASTER_ADDR", "MASTER_PORT")
 """The variables that every launcher sets besides WORLD_SIZE. torch needs them to connect the processes."""
+
+# Processes have this time between a signal and SIGKILL. The launcher gives it, too, when one of them has failed.
+_SECONDS_TO_END = 30
+
+_SECONDS_BETWEEN_LOOKS = 0.1
+_LOOKS_WITHOUT_PROCESSES = 20
 
 UNSET_HINT = "unset RANK, LOCAL_RANK and WORLD_SIZE; --nproc-per-node N starts several processes, without torchrun"
 
@@ -184,7 +195,7 @@ def start_world(device: str | None = None) -> World:
         torch.cuda.set_device(world.device)
     if size > 1 and not dist.is_initialized():
         # Counts and predictions are on the CPU: gloo carries them beside NCCL, which carries the gradients.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo", timeout=_TIMEOUT)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if world.device.type == "cuda" else "gloo", timeout=TIMEOUT)
     return world
 
 
@@ -196,3 +207,93 @@ def _whole_number(name: str, default: str) -> int:
             hint=UNSET_HINT,
         )
     return int(value)
+
+
+def launch_processes(module: str, arguments: Sequence[str], options: Sequence[str]) -> Ended:
+    """Run `python -m MODULE ARGUMENTS` in several processes with torchrun's launcher, and return how they ended.
+
+    Args:
+        options: torchrun's own options.
+    """
+    from torch.distributed import run as torchrun
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import elastic_launch
+
+    check_interrupted()
+    # Its loggers repeat each failure and each signal in their own words.
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith("torch.distributed"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+    config, program, rest = torchrun.config_from_args(torchrun.parse_args([*options, "-m", module]))
+
+    raised: list[BaseException] = []
+
+    def start() -> None:
+        # The processes inherit this until they have handlers of their own (`__main__.py`): Python would print a
+        # traceback on a Ctrl-C before.
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+        try:
+            elastic_launch(config, entrypoint=program)(*rest, *arguments)
+        except BaseException as exc:  # noqa: BLE001 - raised by `launch_processes`
+            raised.append(exc)
+
+    launcher = threading.Thread(target=start, name=LAUNCHER_THREAD, daemon=True)
+    asked = _wait_for_processes(launcher)
+    for exc in raised:
+        if not isinstance(exc, ChildFailedError):
+            raise exc
+        rank, failure = exc.get_first_failure()
+        for each, other in exc.failures.items():
+            # The others have only lost this one. The launcher itself ends them with SIGTERM, and kills them later.
+            was_killed = other.exitcode < 0 and -other.exitcode != signal.SIGTERM
+            if was_killed and other.timestamp - failure.timestamp < _SECONDS_TO_END / 2:
+                rank, failure = each, other
+        return Ended(signal=asked, exit_code=failure.exitcode, rank=rank)
+    # Asked to stop, it may wait for processes of other machines, for example.
+    return Ended(signal=asked) if launcher.is_alive() else Ended()
+
+
+def _wait_for_processes(launcher: threading.Thread) -> signal.Signals | None:
+    """Run the launcher's thread to its end, and return the first signal that asked this process to stop.
+
+    In the main thread the launcher would answer signals with an exception in whatever line runs, and some of its lines
+    catch all exceptions: it went on. Here signals are passed to the processes, which save and end.
+    """
+    signals: list[signal.Signals] = []
+    handlers = {
+        number: signal.signal(number, lambda number, _: signals.append(signal.Signals(number)))
+        for number in taken_signals()
+    }
+    end_watch()  # this function ends the processes by force
+    patience = Patience(limit=_SECONDS_TO_END)
+    passed: Counter[int] = Counter()
+    heard = looks_without = 0
+    try:
+        launcher.start()
+        while launcher.is_alive() and looks_without < _LOOKS_WITHOUT_PROCESSES:
+            launcher.join(_SECONDS_BETWEEN_LOOKS)
+            if not signals:
+                continue
+            heard, before = len(signals), heard
+            for number in signals[before:heard]:
+                patience.ask(number)
+            # The launcher makes each the leader of a session. Whatever else this process has started is none.
+            processes = [child for child in children() if _leads_session(child)]
+            looks_without = 0 if processes else looks_without + 1
+            for process in processes:
+                for number in signals[passed[process] : heard]:
+                    os.kill(process, number)
+                passed[process] = heard
+            if patience.is_over(descendants(processes)):
+                kill(processes)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    return signals[0] if signals else None
+
+
+def _leads_session(process: int) -> bool:
+    try:
+        return os.getsid(process) == process
+    except ProcessLookupError:  # it has ended meanwhile
+        return False

@@ -14,22 +14,26 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from clipbert_cli.errors import ClipbertError, interruption_code
+from clipbert_cli.errors import ClipbertError, UnreadableError, interruption_code
 from clipbert_cli.files import write_json
-from clipbert_cli.runtime.stopping import STOP_SIGNALS, Patience
+from clipbert_cli.foreign import read_json
+from clipbert_cli.runtime.stopping import STOP_SIGNALS, Patience, children, descendants, kill
 
 # Environment variable in which our own launcher gives its process id; it prints the messages of its processes.
 LAUNCHED = "CLIPBERT_LAUNCHED"
 
-KEPT_FILE = "kept.json"
-"""The file, beside a process's error file, in which it states what is kept."""
+# The file, beside a process's error file, in which it states what is kept.
+_KEPT_FILE = "kept.json"
+
+# The name of the thread that runs torch's launcher.
+LAUNCHER_THREAD = "launcher of processes"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -53,6 +57,27 @@ class Failure:
 
 class ConsequenceError(ClipbertError):
     """The failure of a process because of another one, which reports it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The way in which launched processes ended; all fields are None if every process succeeded.
+
+    `signal` is the one that asked the launcher to stop. `exit_code` is that of the first process that failed, negative
+    where a signal killed it, and `rank` is its rank. A process that a signal killed goes before the others.
+    """
+
+    signal: signal.Signals | None = None
+    exit_code: int | None = None
+    rank: int | None = None
+
+
+class LaunchError(ClipbertError):
+    """The failure of a launched process, with that process's exit code."""
+
+    def __init__(self, message: str | Sequence[str], *, hint: str | None = None, code: int) -> None:
+        super().__init__(message, hint=hint)
+        self.exit_code = code
 
 
 def is_one_of_several() -> bool:
@@ -107,7 +132,7 @@ def state_kept(message: str, hint: str | None) -> None:
     _kept = Kept(message, hint)
     if file := os.environ.get("TORCHELASTIC_ERROR_FILE"):
         with suppress(OSError):
-            write_json(Path(file).with_name(KEPT_FILE), asdict(_kept))
+            write_json(Path(file).with_name(_KEPT_FILE), asdict(_kept))
 
 
 def kept() -> Kept:
@@ -120,6 +145,50 @@ def _is_consequence(exc: BaseException | None) -> bool:
         return True
     # gloo has no type of its own, and torch may not be imported here.
     return any(kind.__name__ == "DistError" for kind in type(exc).__mro__) or "gloo" in str(exc)
+
+
+def launch_error(ended: Ended, logs: Path) -> LaunchError:
+    """Return the error to show for processes that failed, whose error files are below `logs`.
+
+    The earliest report counts that is not about another process. A process that was killed reports nothing: its exit
+    code has to do, and the others report that they have lost it. The traceback of an unexpected error is printed.
+    """
+    first = _first_failure(logs)
+    was_killed = (ended.exit_code or 0) < 0
+    # The launcher ends the others with SIGTERM, which they may notice before they miss the one that was killed.
+    is_of_another = first and (first.is_consequence or (was_killed and first.code == 128 + signal.SIGTERM))
+    if first and not (is_of_another and (was_killed or ended.signal)):
+        if first.trace:
+            sys.stderr.write(first.trace)
+            return LaunchError(f"process {first.rank} failed: {first.message}".split("\n"), code=first.code)
+        return LaunchError(first.message.split("\n"), hint=first.hint, code=first.code)
+    if ended.signal is not None:
+        message, hint = _stated_kept(logs).interrupted(f" by {ended.signal.name}")
+        return LaunchError(message, hint=hint, code=interruption_code(ended.signal))
+    code = ended.exit_code or 1
+    if code > 0:
+        return LaunchError(f"process {ended.rank} ended with exit code {code} and no message", code=code)
+    name = signal.Signals(-code).name
+    hint = "SIGKILL often means that the machine ran out of memory: lower data.workers or train.batch_size"
+    return LaunchError(f"process {ended.rank} was ended by {name}", hint=hint if name == "SIGKILL" else None, code=1)
+
+
+def _stated_kept(logs: Path) -> Kept:
+    for file in logs.rglob(_KEPT_FILE):
+        with suppress(OSError, UnreadableError, TypeError):
+            return Kept(**read_json(file))
+    return Kept()
+
+
+def _first_failure(logs: Path) -> Failure | None:
+    failures = []
+    for file in logs.rglob("error.json"):
+        try:
+            failures.append(Failure(**read_json(file)["clipbert"]))
+        # torchrun's own report, or one cut short by a full disk
+        except (OSError, UnreadableError, KeyError, TypeError):
+            continue
+    return min(failures, key=lambda failure: (failure.is_consequence, failure.time), default=None)
 
 
 def run_and_exit(work: Callable[[], object]) -> None:
@@ -141,7 +210,7 @@ def run_and_exit(work: Callable[[], object]) -> None:
         sys.unraisablehook = _raise_again
         if LAUNCHED not in os.environ:  # our launcher ends its processes by force
             _watch_signals()
-    if is_one_of_several():
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's launcher, or ours, has started this process
         threading.Thread(target=_end_with_launcher, name="launcher", daemon=True).start()
     if os.environ.get("WORLD_SIZE", "1") == "1":
         failure: BaseException | None = None
@@ -248,11 +317,8 @@ def _end_by_force(numbers: int) -> None:
                     patience.ask(signal.Signals(number))
         if _has_ended:
             patience.is_silent = True
-        if patience.asked is not None and patience.is_over():
-            import multiprocessing  # which most commands do not need
-
-            for child in multiprocessing.active_children():
-                child.kill()
+        if patience.asked is not None and patience.is_over(descendants(children())):
+            kill(children())
             if not _has_ended:
                 message, hint = _kept.interrupted(f" by {patience.asked.name}")
                 # Not through Python's streams: the main thread may hold their locks.
@@ -271,7 +337,9 @@ def _end_with_launcher() -> None:
 
 
 def _has_foreign_threads() -> bool:
-    """Return whether this process has loaded DALI and used a GPU."""
+    """Return whether this process has loaded DALI and used a GPU, or has left a launcher alone."""
+    if any(thread.name == LAUNCHER_THREAD for thread in threading.enumerate()):
+        return True
     torch = sys.modules.get("torch")
     return "nvidia.dali" in sys.modules and torch is not None and bool(torch.cuda.is_initialized())
 

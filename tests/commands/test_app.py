@@ -17,7 +17,7 @@ from typer.main import get_command
 from clipbert_cli.commands.app import app
 
 # Scripts and papers hold command lines: an option that is renamed or removed breaks them.
-TRAINING = """--data-root --device --dry-run --json --nproc-per-node --profile
+TRAINING = """--data-root --device --dry-run --json --nnodes --nproc-per-node --profile --rdzv-endpoint --rdzv-id
     --recipe --requeue --resume --run --set -r"""
 OPTIONS = {
     "": "--debug --install-completion --show-completion --version",
@@ -32,8 +32,8 @@ OPTIONS = {
     "eval": """PREDICTIONS --against --allow-partial --data-root --json --leave-out-media-errors --recipe --resamples
         --run --seed --set --split -r""",
     "finetune": TRAINING,
-    "infer": """--checkpoint --clip-scores --data-root --device --format --nproc-per-node --output --overwrite
-        --recipe --run --set --split --weights -o -r""",
+    "infer": """--checkpoint --clip-scores --data-root --device --format --nnodes --nproc-per-node --output --overwrite
+        --rdzv-endpoint --rdzv-id --recipe --run --set --split --weights -o -r""",
     "pack": """SOURCES STORE --add --fps --frame-folders --id --json --kind --max-pixels --on-duplicate --strict
         --transcode --workers""",
     "pretrain": TRAINING,

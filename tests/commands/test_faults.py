@@ -274,11 +274,12 @@ def test_the_next_command_of_the_same_name_removes_what_a_killed_one_left(
 @pytest.mark.parametrize(
     "words",
     [
+        ["finetune", "--set", "data.workers=1"],
         ["finetune", "--nproc-per-node", "2"],
         ["infer", "--nproc-per-node", "2"],
         ["doctor"],
     ],
-    ids=["training", "predicting", "examining"],
+    ids=["loading", "training", "predicting", "examining"],
 )
 def test_the_next_command_with_temporary_files_removes_those_of_a_killed_one(
     clipbert_process: ClipbertProcess,
@@ -305,14 +306,15 @@ def test_the_next_command_with_temporary_files_removes_those_of_a_killed_one(
     process.wait()
     while any(map(is_running, started)):
         time.sleep(0.05)
+    # Loading processes remove theirs themselves; what a launcher has made is left.
     assert left_in(temporary) == [name for name in made if "clipbert" in name]
     assert clipbert(*infer, "--nproc-per-node", "2").returncode == 0
     assert not left_in(temporary)
 
 
 def left_in(folder: Path) -> list[str]:
-    """Return the names in a folder that are ours, or that a launcher of torch gave."""
-    return [name for name in os.listdir(folder) if name.startswith((".clipbert", "torchelastic_"))]
+    """Return the names in a folder that are ours, or that a launcher or a loading process of torch gave."""
+    return [name for name in os.listdir(folder) if name.startswith((".clipbert", "pymp-", "torchelastic_"))]
 
 
 # ------------------------------------------------------------------------------------------------ signals
@@ -373,6 +375,33 @@ def test_sighup_saves_unless_the_command_was_started_to_outlive_its_terminal(
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 143, stderr
     assert_saved(run, stderr)
+
+
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_process_is_not_waited_for(
+    clipbert_process: ClipbertProcess, command: Command, run: Path, ranks: int, number: signal.Signals
+) -> None:
+    """The loading process of one rank, or the last of several ranks."""
+    process = clipbert_process(*command(ranks))
+    *_, stopped = wait_for("middle", process, run, ranks) if ranks == 1 else _ranks(process, run)
+    everything = descendants(process.pid)
+    os.kill(stopped, signal.SIGSTOP)
+    time.sleep(0.5)
+    begin = time.monotonic()
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=30)
+    assert time.monotonic() - begin < 10
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[number], stderr
+    assert stderr.count("waiting for the running step to end") == 1
+    assert_says_what_is_kept(run, stderr)
+    # The system takes a moment for the processes that were killed.
+    eventually(lambda: not any(map(is_running, everything)), seconds=5)
+
+
+def _ranks(process: subprocess.Popen[str], run: Path) -> list[int]:
+    wait_for("middle", process, run, 2)
+    return children_of(process.pid)
 
 
 def assert_says_what_is_kept(run: Path, stderr: str) -> None:

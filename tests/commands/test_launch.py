@@ -6,13 +6,10 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from forking import ForkedPopen, variables
 from running import TINY, Clipbert, ClipbertProcess, as_options, children_of, link_videos
 
 TWO = ("--nproc-per-node", "2")
@@ -75,18 +72,16 @@ def test_a_signal_to_the_launcher_stops_all_processes_which_save_first(
     assert not [child for child in children if Path(f"/proc/{child}").exists()]
 
 
-def test_two_machines_meet_and_train_together(made_data: Path, tmp_path: Path) -> None:
-    """Two launchers of torch stand for two machines with a shared disk."""
+def test_two_machines_meet_and_train_together(
+    clipbert_process: ClipbertProcess, made_data: Path, tmp_path: Path
+) -> None:
+    """Two launchers stand for two machines with a shared disk."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         place = f"localhost:{free.getsockname()[1]}"
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    torchrun += ["--rdzv-backend", "c10d", "--rdzv-endpoint", place, "--rdzv-id", "test", "-m", "--", "clipbert_cli"]
-    command = [*torchrun, *arguments(made_data, tmp_path / "run"), "--json"]
-    machines = [
-        ForkedPopen(command, env=variables(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
+    together = ["--nnodes", 2, "--rdzv-endpoint", place, "--rdzv-id", "test", "--json"]
+    command = [*arguments(made_data, tmp_path / "run"), *together]
+    machines = [clipbert_process(*command) for _ in range(2)]
     ended = [(*machine.communicate(timeout=300), machine.returncode) for machine in machines]
     assert [code for *_, code in ended] == [0, 0], ended
     (answer,) = [json.loads(stdout) for stdout, *_ in ended if stdout]  # the main process prints for all
@@ -99,6 +94,7 @@ def test_two_machines_meet_and_train_together(made_data: Path, tmp_path: Path) -
     [
         (["--nproc-per-node", "many"], "--nproc-per-node is many, but must be a whole number from 1 to 9,999, or gpu"),
         (["--nproc-per-node", "0"], "--nproc-per-node is 0"),
+        (["--nnodes", "2"], "--nnodes is 2, but --rdzv-endpoint is missing"),
     ],
 )
 def test_wrong_options_of_the_launcher_are_wrong_usage(

@@ -64,8 +64,9 @@ def test_variables_that_a_launcher_left_are_named(
     assert "unset RANK, LOCAL_RANK and WORLD_SIZE" in text(done)
 
 
-def test_a_launcher_inside_a_launcher_is_refused(clipbert: Clipbert, tmp_path: Path) -> None:
-    done = clipbert("finetune", "--recipe", "demo_qa", "--nproc-per-node=2", cwd=tmp_path, RANK="0", WORLD_SIZE="1")
+@pytest.mark.parametrize("option", ["--nproc-per-node=2", "--nnodes=2", "--rdzv-id=job"])
+def test_a_launcher_inside_a_launcher_is_refused(clipbert: Clipbert, tmp_path: Path, option: str) -> None:
+    done = clipbert("finetune", "--recipe", "demo_qa", option, cwd=tmp_path, RANK="0", WORLD_SIZE="1")
     assert done.returncode == 2
     assert "a launcher has started this process already" in text(done)
 

@@ -13,7 +13,7 @@ from clipbert_cli.commands.options import bounds_of
 BOUNDED_TEXT = {"--nproc-per-node", "--transcode", "--fps", "--frames"}
 """Options with numbers in a text, which `test_a_number_in_a_text_is_bounded` tries."""
 
-TEXT = {"--device", "--data-root"}
+TEXT = {"--device", "--data-root", "--rdzv-endpoint", "--rdzv-id"}
 """Options whose metavar looks like a number and that are none."""
 
 
@@ -68,6 +68,7 @@ def test_every_text_with_a_number_in_it_is_known() -> None:
         "finetune -r demo_qa --run out --nproc-per-node 99999",
         f"finetune -r demo_qa --run out --nproc-per-node {'9' * 5000}",
         "finetune -r demo_qa --run out --nproc-per-node ²",
+        "finetune -r demo_qa --run out --nnodes 1000000",
         "finetune -r demo_qa --run out --profile 100000000",
         "pack videos out --transcode 1000000000:16:20",
         "pack videos out --transcode 448:1000000000:20",

@@ -97,3 +97,11 @@ def test_closed_standard_input_is_one_message(monkeypatch: pytest.MonkeyPatch) -
         next(read_lines(Path("-")))
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"a")))
     assert list(read_lines(Path("-"))) == [(1, b"a")]
+
+
+@pytest.mark.parametrize("endpoint", ["-1", "x:y", "http://x:1", "node1:123456", ""])
+def test_an_endpoint_is_a_host_and_a_port(endpoint: str, world: Path, clipbert: Clipbert) -> None:
+    words = ("infer", "--run", "run", "--split", "test", "--nnodes", "2", f"--rdzv-endpoint={endpoint}")
+    done = clipbert(*words, cwd=world)
+    assert done.returncode == 2
+    assert "--rdzv-endpoint is" in done.stderr

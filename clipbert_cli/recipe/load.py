@@ -164,7 +164,7 @@ def _load(
     filled = {path: variables.fill(entry, path, is_text=_is_text) for path, entry in written.items()}
     filled = _with_own_root(filled, unset={mistake.path for mistake in variables.unset})
     filled = _with_own_published(filled, start)
-    found += [*variables.malformed, *(() if allow_unset else variables.unset)]
+    found += [] if allow_unset else variables.unset
     # A key given twice or a variable that is not set would be reported again by the schema, with a worse reason.
     known = {mistake.path for mistake in found}
     try:
@@ -292,8 +292,8 @@ def _bases(extends: Entry, path: Path, variables: Variables) -> list[Path]:
     """Return the files that `extends` of the file `path` names: shipped recipes, or files relative to its folder."""
     # Filled before all other values: bases decide which of those are used at all.
     names = variables.fill(extends, ("extends",), is_text=lambda _: True).value
-    if wrong := [*variables.malformed, *variables.unset]:
-        raise RecipeError(str(wrong[0]), hint=_next_step(wrong, path))
+    if variables.unset:
+        raise RecipeError(str(variables.unset[0]), hint=_next_step(variables.unset, path))
     names = names if isinstance(names, list) else [names]
     if not names or not all(isinstance(name, str) and name for name in names):
         raise RecipeError(f"{extends.origin}: extends: it must be the name or file of a recipe, or a list of them")

@@ -104,19 +104,18 @@ def nested(entries: Entries) -> Any:
 
 # ------------------------------------------------------------------------------------------------ variables
 
-# The first alternative is the escape, the last one catches every other `${`, which is a typing error.
-_REFERENCE = re.compile(r"\$\$\{|\$\{(?P<name>[A-Za-z_][A-Za-z0-9_]*)\}|\$\{")
+# The first alternative is the escape.
+_REFERENCE = re.compile(r"\$\$\{|\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Variables:
     """Fills `${NAME}` from an environment, and `$${` with a plain `${`.
 
-    Text that cannot be filled stays as it is. `malformed` and `unset` are mistakes that say why.
+    Other text stays as it is. `unset` has a mistake for each variable that has no value.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = environment
-        self.malformed: list[Mistake] = []
         self.unset: list[Mistake] = []
 
     def fill(self, entry: Entry, path: KeyPath, *, is_text: Callable[[KeyPath], bool]) -> Entry:
@@ -135,14 +134,10 @@ class Variables:
     def _value(self, match: re.Match[str], text: str, origin: Origin, path: KeyPath) -> str:
         if match[0] == "$${":
             return "${"
-        if match["name"] is None:
-            says = f" is {text}: a variable is ${{NAME}}; $${{ stands for a plain ${{"
-            self.malformed.append(Mistake(str(origin), path, says))
-            return match[0]
         # An empty variable counts as unset: an empty data root is never meant.
-        value = self.environment.get(match["name"])
+        value = self.environment.get(match[1])
         if not value:
-            says = f" is {text}: the environment variable {match['name']} is not set"
+            says = f" is {text}: the environment variable {match[1]} is not set"
             self.unset.append(Mistake(str(origin), path, says))
             return match[0]
         return value
@@ -161,9 +156,6 @@ def escaped(value: Any) -> Any:
 
 MAX_BYTES = 2**18
 """The limit of a recipe's file. The longest shipped one has 3 kB; reading this much takes some seconds."""
-
-MAX_NODES = 100_000
-"""A recipe has some hundred values; a few lines of aliases of aliases can stand for billions."""
 
 _TAG = "tag:yaml.org,2002:"
 # PyYAML follows YAML 1.1: it reads `5e-5` as text, `yes` as true, `1:30` as 90 and `010` as 8. These are 1.2's rules.
@@ -203,6 +195,13 @@ class _Loader(yaml.SafeLoader):
         if kind is yaml.ScalarNode and implicit[0]:
             return plain_tag(value)
         return super().resolve(kind, value, implicit)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        # A few lines of aliases of aliases can stand for billions of values.
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.MarkedYAMLError(problem="an alias (*name) is not read: write the value again", problem_mark=mark)
+        return super().compose_node(parent, index)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -278,7 +277,7 @@ def read_yaml(text: str, place: str, mistakes: list[Mistake], *, lines: bool = T
         lines: whether the line within `text` is part of each origin.
 
     Raises:
-        RecipeError: a syntax error, more than one document, nesting or aliases without end.
+        RecipeError: a syntax error, an alias, more than one document, nesting without end.
     """
     reader = _Reader(place, mistakes, lines=lines)
     try:
@@ -301,8 +300,7 @@ def read_yaml(text: str, place: str, mistakes: list[Mistake], *, lines: bool = T
         where = f"{place}:{before.count(chr(10)) + 1}:{len(before) - before.rfind(chr(10))}"
         raise RecipeError(f"{where}: not YAML: this character is not allowed", hint=_START) from exc
     except RecursionError:
-        # PyYAML recurses for nested lists, _Reader for an alias inside its own anchor.
-        raise RecipeError(f"{place}: nested too deeply, or an alias (*name) repeats without end") from None
+        raise RecipeError(f"{place}: nested too deeply") from None
 
 
 class _Reader:
@@ -311,14 +309,12 @@ class _Reader:
     def __init__(self, place: str, mistakes: list[Mistake], *, lines: bool) -> None:
         self.place, self.mistakes, self.lines = place, mistakes, lines
         self.entries: Entries = {}
-        self.count = 0
 
     def add(self, node: yaml.Node, path: KeyPath) -> None:
         origin = Origin(self.place, node.start_mark.line + 1 if self.lines else 0)
         if not (isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map"):
             self.entries[path] = Entry(self._plain(node, path), origin)
             return
-        self._count(path)
         self.entries[path] = Entry(SECTION, origin)
         first_line: dict[str, int] = {}
         for key_node, value_node in node.value:
@@ -335,7 +331,6 @@ class _Reader:
                 self.add(value_node, (*path, key_node.value))
 
     def _plain(self, node: yaml.Node, path: KeyPath) -> Any:
-        self._count(path)
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
             return [self._plain(item, (*path, number)) for number, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
@@ -349,11 +344,6 @@ class _Reader:
                 return None
         self._mistake(node, path, f": the tag {node.tag.replace(_TAG, '!!')} is not allowed")
         return None
-
-    def _count(self, path: KeyPath) -> None:
-        self.count += 1
-        if self.count > MAX_NODES:
-            raise RecipeError(f"{self.place}: {key_name(path)}: an alias (*name) repeats without end")
 
     def _mistake(self, node: yaml.Node, path: KeyPath, says: str) -> None:
         origin = Origin(self.place, node.start_mark.line + 1 if self.lines else 0)

@@ -253,13 +253,14 @@ def change_of(key: str) -> Change:
     return found.change if found else Change.NEVER
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested sections by their dotted names; an empty section is a value."""
-    found = {}
+def flat(values: Mapping[str, Any], separator: str = ".", prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested sections by their names, joined by a separator; an empty section is a value."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
-        found.update(
-            flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
-        )
+        if isinstance(value, Mapping) and value:
+            found |= flat(value, separator, f"{prefix}{name}{separator}")
+        else:
+            found[prefix + name] = value
     return found
 
 

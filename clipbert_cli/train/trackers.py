@@ -17,7 +17,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +27,7 @@ from typing import Any, Protocol
 from clipbert_cli.errors import UnreadableError, UsageError
 from clipbert_cli.files import write_json
 from clipbert_cli.foreign import excerpt, read_json
+from clipbert_cli.recipe.settings import flat
 from clipbert_cli.train.logs import Sink
 
 logger = logging.getLogger("clipbert")
@@ -144,7 +145,7 @@ class MLflow:
         place = experiment.experiment_id if experiment else self._client.create_experiment(name)
         created = str(self._client.create_run(place, run_name=run.name).info.run_id)
         # A server takes at most 100 parameters at a time, and 6,000 characters of each. A parameter never changes.
-        params = [Param(name, excerpt(str(value), 6000)) for name, value in _leaves(run.recipe, ".")]
+        params = [Param(name, excerpt(str(value), 6000)) for name, value in flat(run.recipe).items()]
         for begin in range(0, len(params), 100):
             self._client.log_batch(created, params=params[begin : begin + 100])
         return created
@@ -211,7 +212,7 @@ class InBackground(Sink):
         event, step = record["event"], record["step"]
         numbers = {
             f"{event}/{name}": value
-            for name, value in _leaves(record, "/")
+            for name, value in flat(record, "/").items()
             if name != "step" and type(value) in (int, float) and math.isfinite(value)
         }
         if self._thread.is_alive():
@@ -228,12 +229,3 @@ class InBackground(Sink):
     def _warn(self, exc: Exception) -> None:
         reason = excerpt(" ".join(str(exc).split()) or type(exc).__name__, 300)
         logger.warning("train.trackers: %s fails, so it gets no more records; training goes on: %s", self._name, reason)
-
-
-def _leaves(values: Mapping[str, Any], separator: str, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, value) of every value that is no mapping."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value, separator, f"{prefix}{name}{separator}")
-        else:
-            yield f"{prefix}{name}", value

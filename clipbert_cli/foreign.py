@@ -7,7 +7,7 @@
     no_file                             what is there instead of a regular file, for messages
     read_lines                          a file of any size, each of its lines of a limited size
     open_file                           a file that its caller reads within bounds
-    parse_json, parse_json_part         JSON text: nesting and integers are limited
+    parse_json                          JSON text: nesting and integers are limited
     parse_fraction                      a number such as 30000/1001
 
 Whatever a file holds, each function returns its content or raises one `UnreadableError` that names file and line. Only
@@ -127,8 +127,10 @@ def read_json_list(path: Path) -> Iterator[Any]:
                     raise UnreadableError(f"{path}: not JSON (there is more after the list): {excerpt(rest)}")
                 return
             where = f"{path}, record {index}"
-            found = parse_json_part(text, at, where)
-            if found is None:
+            try:
+                value, at = _DECODER.raw_decode(text, at)
+                _check_depth(value)
+            except json.JSONDecodeError:
                 # The entry goes on behind the block. Reading at least as much again as it has so far keeps the cost of
                 # a long entry, which is parsed again from its start, linear. What is no entry would never end.
                 more = file.read(max(BLOCK, len(text) - at)) if len(text) - at < MAX_ENTRY else ""
@@ -136,7 +138,8 @@ def read_json_list(path: Path) -> Iterator[Any]:
                     parse_json(text[at:], where, line=None)
                 text, at = text[at:] + more, 0
                 continue
-            value, at = found
+            except _FAILURES as exc:
+                raise _refusal(exc, where, None, text[at:]) from exc
             yield value
             index += 1
 
@@ -367,22 +370,6 @@ def parse_json(
     except _FAILURES as exc:
         raise _refusal(exc, where, line, text) from exc
     return value
-
-
-def parse_json_part(text: str, start: int, where: str) -> tuple[Any, int] | None:
-    """Return the JSON value that starts at a position of a text and its end; None if the text ends before the value.
-
-    Raises:
-        UnreadableError: as `parse_json`.
-    """
-    try:
-        value, end = _DECODER.raw_decode(text, start)
-        _check_depth(value)
-    except json.JSONDecodeError:
-        return None
-    except _FAILURES as exc:
-        raise _refusal(exc, where, None, text) from exc
-    return value, end
 
 
 _FAILURES = (json.JSONDecodeError, _UnusableError, RecursionError)

@@ -353,7 +353,7 @@ READING = {
     "lines_of",
     "map_array",
 }
-PARSING = {"parse_json", "parse_json_part"}
+PARSING = {"parse_json"}
 
 
 def test_the_table_has_every_function_that_reads_or_parses() -> None:

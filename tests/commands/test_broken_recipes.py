@@ -160,7 +160,7 @@ RECIPES = {
         r"data\.fields\.answer_type is kind, but no record of train or val has it",
     ),
     # files
-    "no such folder": ("qa", "data: {root: elsewhere}", r"is in \S+/elsewhere: answers\.json, train\.csv and 3 more"),
+    "no such folder": ("qa", "data: {root: elsewhere}", r"is in \S+/elsewhere: train\.csv, vis_db and 3 more"),
     "no such table": (
         "qa",
         "data: {splits: {val: {annotations: vall.csv, media: vis_db}}}",

@@ -1,15 +1,12 @@
-"""Write the outputs of a conversion: all of them, or none."""
+"""Write the outputs of a conversion, count them and warn of what is odd."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
-
-from clipbert_cli.files import publish_file, scratch_folder
 
 
 @dataclass(frozen=True)
@@ -82,18 +79,6 @@ class RecordWriter:
         for other in others:
             if both := self._media[name] & self._media[other]:
                 self.warnings.append(f"{len(both):,} media are in {name} and in {other}, {min(both)} among them")
-
-
-@contextmanager
-def record_writer(folder: Path) -> Iterator[RecordWriter]:
-    """Yield a writer whose files are moved into `folder` together when the block ends without an error."""
-    with scratch_folder(folder) as scratch:
-        writer = RecordWriter(scratch)
-        yield writer
-        folder.mkdir(exist_ok=True)
-        # A kill between two of them leaves a part that is not complete, and that the next download converts again.
-        for name in writer.counts:
-            publish_file(scratch / name, folder / name)
 
 
 def _has_words(value: str | list[str]) -> bool:

@@ -16,8 +16,9 @@ from clipbert_cli.assets.convert import (
     visual_genome,
     vqa,
 )
-from clipbert_cli.assets.convert.record_writer import OutputCount, RecordWriter, record_writer
+from clipbert_cli.assets.convert.record_writer import OutputCount, RecordWriter
 from clipbert_cli.errors import UsageError
+from clipbert_cli.files import publish_file, scratch_folder
 
 CONVERTERS: dict[str, Callable[[Path, RecordWriter], None]] = {
     "coco_captions": coco.convert_captions,
@@ -49,8 +50,13 @@ def run_converter(name: str, raw: Path, folder: Path, part: AssetPart | None) ->
     """
     if name not in CONVERTERS:
         raise UsageError(f"{name!r}: no converter of this name", hint=f"there are {', '.join(CONVERTERS)}")
-    with record_writer(folder) as writer:
+    with scratch_folder(folder) as scratch:
+        writer = RecordWriter(scratch)
         CONVERTERS[name](raw, writer)
+        folder.mkdir(exist_ok=True)
+        # A kill between two of them leaves a part that is not complete, and that the next download converts again.
+        for output in writer.counts:
+            publish_file(scratch / output, folder / output)
     writer.warnings += _count_warnings(part, writer.counts) if part else ()
     return writer
 

@@ -69,7 +69,7 @@ class ClipbertGroup(TyperGroup):
             known = _terminal_text(exc)
             if known is None and hasattr(exc, "exit_code"):  # an exit of typer
                 raise
-            if known is None or (ctx.params.get("debug") and isinstance(exc, Exception)):
+            if known is None or (ctx.params.get("debug") and isinstance(exc, Exception) and not usage_error(exc)):
                 # One of several processes gives its traceback to the launcher, which prints the first one alone.
                 if report(f"{type(exc).__name__}: {exc}", hint=None, code=1, unforeseen=True):
                     raise typer.Exit(1) from exc

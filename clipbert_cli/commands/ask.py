@@ -105,11 +105,10 @@ def ask(
         (answer.get("video") or answer["image"], answer["question"], text(answer), f"{answer['score']:.3f}")
         for answer in answers
     ]
-    headings = ["file", "question", "answer", "score"]
-    if not texts:
-        headings.remove("question")
-        rows = [(file, *rest) for file, _, *rest in rows]
-    print_table(headings, rows)
+    if texts:
+        print_table(["file", "question", "answer", "score"], rows)
+    else:
+        print_table(["file", "answer", "score"], [(file, *rest) for file, _, *rest in rows])
 
 
 def _answer_lines(model: options.ModelOptions, file: Path) -> None:

@@ -148,11 +148,7 @@ def convert_command(
 def _part_size(catalog: Catalog, part: AssetPart) -> str:
     files = [catalog.files[file] for file in part.files]
     known = [file.expected_bytes for file in files if file.expected_bytes is not None]
-    if not known:
-        return "-"
-    if len(known) < len(files):
-        return f"> {format_bytes(sum(known))}"
-    return format_bytes(sum(known), exact=all(file.bytes for file in files))
+    return format_bytes(sum(known), exact=all(file.bytes for file in files)) if known else "-"
 
 
 def _part_sources(catalog: Catalog, part: AssetPart) -> str:

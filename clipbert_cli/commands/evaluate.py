@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.terminal import aligned, note, print_json, print_result, show_logs
+from clipbert_cli.commands.wrong_paths import refuse_absent_data
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import printable
 from clipbert_cli.runs.baseline import listed_scores, sentences
@@ -104,13 +104,14 @@ def evaluate(
     published = loaded.published.get(split, {})
     if as_json:
         how = {"intervals": found.intervals, "resampling": {"level": LEVEL, "resamples": resamples, "seed": seed}}
-        other = (
-            {"against": {"file": str(against), **{name: asdict(each) for name, each in found.comparisons.items()}}}
-            if against
-            else {}
-        )
-        known = {"published": published, "baseline": baselines[0] if baselines else {}, "notes": notes}
-        print_json({**metrics, **how, **other, **{name: value for name, value in known.items() if value}})
+        compared = {"file": str(against), **{name: asdict(each) for name, each in found.comparisons.items()}}
+        known = {
+            "against": compared if against else {},
+            "published": published,
+            "baseline": baselines[0] if baselines else {},
+            "notes": notes,
+        }
+        print_json({**metrics, **how, **{name: value for name, value in known.items() if value}})
         return
     beside = [f"published: {printable(listed_scores(published))}"] if published else []
     beside += [f"without looking: {each}" for record in baselines for each in sentences(record)]

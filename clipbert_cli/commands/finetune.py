@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.profile import measure
 from clipbert_cli.commands.terminal import doing, note, print_json, print_result, show_logs, warn
 from clipbert_cli.commands.typed_line import typed_line
+from clipbert_cli.commands.wrong_paths import refuse_absent_data
 from clipbert_cli.errors import UsageError
 from clipbert_cli.runs.folder import RunFolder
 
@@ -84,7 +84,12 @@ def finetune(
 
     Example of resuming: clipbert finetune --run runs/msrvtt_qa --resume
     """
-    _check_profile(profile, {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue})
+    others = [name for name, value in {"--resume": resume, "--dry-run": dry_run, "--requeue": requeue}.items() if value]
+    if profile and others:
+        raise UsageError(
+            f"--profile and {others[0]} do not go together: a profile is a separate run that is not kept",
+            hint=f"leave {others[0]} out",
+        )
     if options.launched(context, processes):
         return
 
@@ -134,15 +139,6 @@ def finetune(
             measure(training, profile, as_json=as_json)
             return
         _train(training, ask_requeue=requeue, as_json=as_json)
-
-
-def _check_profile(profile: int | None, others: Mapping[str, bool]) -> None:
-    given = [name for name, is_given in others.items() if is_given]
-    if profile and given:
-        raise UsageError(
-            f"--profile and {given[0]} do not go together: a profile is a separate run that is not kept",
-            hint=f"leave {given[0]} out",
-        )
 
 
 def _refuse_other_command(context: typer.Context, recipe: Recipe) -> None:

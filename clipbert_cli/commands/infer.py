@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import nowhere, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import doing, is_muted, note, show_logs
+from clipbert_cli.commands.wrong_paths import refuse_absent_data
 from clipbert_cli.errors import UsageError
 from clipbert_cli.printable import plural
 

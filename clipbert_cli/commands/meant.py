@@ -61,7 +61,7 @@ _MEANT = {
 }
 """Our commands, options and arguments, and what other programs call them: options with two dashes and underscores."""
 
-_ADVICE = {
+ADVICE = {
     ("--overwrite", "--resume"): "a run is never replaced: name another folder, or continue it with --resume",
     ("--force", "--resume"): "a run is never replaced: name another folder, or continue it with --resume",
     ("--overwrite", "--add"): "a store is never replaced: name a new one, or add to it with --add",
@@ -78,11 +78,6 @@ def commands_meant(unknown: str, group: Any) -> list[str]:
     inside = [f"{name} {each}" for each in names for name, known in groups.items() if each in known]
     found = [*(name for name in names if name.partition(" ")[0] in group.commands), *inside]
     return found or similar(unknown, group.commands)
-
-
-def advice_about(option: str, command: Any) -> str | None:
-    """Return what to do in place of an option that no command has."""
-    return next(filter(None, (_ADVICE.get((option, each)) for each in options_of(command))), None)
 
 
 def corrected(line: TypedLine) -> str | None:

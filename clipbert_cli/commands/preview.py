@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import PAGE, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, show_logs, warn
 from clipbert_cli.commands.typed_line import typed_line
+from clipbert_cli.commands.wrong_paths import refuse_absent_data
 from clipbert_cli.errors import UsageError
 from clipbert_cli.types import Kind
 

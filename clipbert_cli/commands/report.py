@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from clipbert_cli.commands import options
-from clipbert_cli.commands.checks import refuse_absent_data
 from clipbert_cli.commands.output import PAGE, refuse_other_ending, writing
 from clipbert_cli.commands.terminal import note, show_logs, warn_of_each
+from clipbert_cli.commands.wrong_paths import refuse_absent_data
 from clipbert_cli.errors import UsageError
 from clipbert_cli.runs.folder import RunFolder
 from clipbert_cli.runs.summary import summarised

@@ -14,13 +14,11 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any, TextIO
 
-from clipbert_cli.printable import Lines, clipped, printable
+from clipbert_cli.printable import SHOWN, Lines, clipped, printable
 from clipbert_cli.runtime.process_exit import is_one_of_several
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_LISTED = 20
 
 
 class _Stream(io.TextIOWrapper):
@@ -141,10 +139,10 @@ def warn(*lines: str) -> None:
 
 def warn_of_each(what: str, found: Sequence[tuple[object, str]]) -> None:
     """Print one warning per (name, reason) pair; after the first 20 only the number of the others."""
-    for name, reason in found[:_LISTED]:
+    for name, reason in found[:SHOWN]:
         warn(f"{what}: {name}: {reason}")
-    if len(found) > _LISTED:
-        warn(f"{what}: {len(found) - _LISTED} more (--json lists all)")
+    if len(found) > SHOWN:
+        warn(f"{what}: {len(found) - SHOWN} more (--json lists all)")
 
 
 def error(*lines: str, hint: str | None = None) -> None:
@@ -235,19 +233,9 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     Rows may be shorter than the headings. Without a terminal, cells are separated by tabs and there are no headings.
     """
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    if _muted:
+    if sys.stdout.isatty():
+        filled = [(*row, *[""] * (len(headings) - len(row))) for row in rows]
+        print_result(*aligned([headings, *filled], left=len(headings)))
         return
-    console = Console(highlight=False, markup=False, emoji=False)
-    if not console.is_terminal:
-        for row in rows:
-            _write("\t".join(map(printable, row)))
-        return
-    table = Table(*headings, box=None, pad_edge=False)
     for row in rows:
-        # Text and not str: brackets in a cell, such as a file name, are no markup.
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    console.print(table)
+        _write("\t".join(map(printable, row)))

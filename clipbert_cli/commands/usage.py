@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-from clipbert_cli.commands.meant import advice_about, commands_meant, corrected, example_of
+from clipbert_cli.commands.meant import ADVICE, commands_meant, corrected, example_of
 from clipbert_cli.commands.options import bounds_of, choices_of
 from clipbert_cli.commands.typed_line import (
     HELP,
@@ -110,7 +110,8 @@ def _no_option(line: TypedLine) -> UsageError:
         line = read_line(line.root, [*line.words[at:], *line.words[:at]])
     if re.match("-[^A-Za-z-]", unknown[0]) and arguments_of(line.command):
         return UsageError(message, hint=f"a path of this name is ./{unknown[0]}, another word stands after --")
-    return UsageError(message, hint=corrected(line) or advice_about(unknown[0], line.command) or _help(line))
+    advice = next(filter(None, (ADVICE.get((unknown[0], each)) for each in options_of(line.command))), None)
+    return UsageError(message, hint=corrected(line) or advice or _help(line))
 
 
 def _no_command(line: TypedLine, unknown: str) -> UsageError:

@@ -13,10 +13,10 @@ import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clipbert_cli.commands.typed_line import TypedLine, TypedValue, arguments_of, options_of, typed_name
-from clipbert_cli.errors import ClipbertError
+from clipbert_cli.errors import ClipbertError, UsageError
 from clipbert_cli.path_kinds import (
     A_FOLDER,
     A_MEDIA_FILE,
@@ -36,7 +36,11 @@ from clipbert_cli.path_kinds import (
     look_at,
     unlike,
 )
+from clipbert_cli.printable import shortened
 from clipbert_cli.recipe.shipped import shipped_names
+
+if TYPE_CHECKING:
+    from clipbert_cli.recipe.schema import Recipe
 
 _EXPECTED: dict[str, Expected] = {
     "--run": A_MODEL,
@@ -214,3 +218,24 @@ def splits_of(run: str) -> list[str]:
         return split_names(Path(look_at(run).run or run, RECIPE_FILE))
     except (ClipbertError, OSError, ValueError, AttributeError, TypeError):
         return []
+
+
+def refuse_absent_data(recipe: Recipe) -> None:
+    """Raise UsageError if nothing that the recipe names is there: its root is another folder, or still empty."""
+    from clipbert_cli.build import files_named
+    from clipbert_cli.recipe.load import resolve
+
+    files = files_named(recipe)
+    if any(recipe.data.splits.values()) and not any(path.exists() for path in files.values()):
+        from clipbert_cli.assets.catalog import load_catalog
+
+        root = resolve(recipe, ".")
+        names = [*dict.fromkeys(os.path.relpath(path, root) for path in files.values())]
+        download = f"; clipbert download {recipe.name} --to DIR --pack makes it"
+        origin = recipe.origin("data.root")
+        stated = f", or correct data.root ({origin})" if origin and origin != "--data-root" else ""
+        raise UsageError(
+            f"nothing that the recipe names is in {root}: {shortened(names, 2)}",
+            hint=f"give the folder that holds these with --data-root DIR{stated}"
+            + (download if load_catalog().needs_of(recipe.name) else ""),
+        )

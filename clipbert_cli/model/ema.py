@@ -1,4 +1,4 @@
-"""A moving average of the trained weights."""
+"""A moving average of the trained weights, by torch-ema, with the names that a file needs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import nn
+from torch_ema import ExponentialMovingAverage
 
 from clipbert_cli.errors import WeightsError
 from clipbert_cli.files import atomic_path
@@ -19,45 +20,39 @@ from clipbert_cli.model.weights.weight_files import check_finite, read_safetenso
 class WeightAverage:
     """The moving average of a model's trained parameters; frozen ones are their own average.
 
-    Early on the decay is min(decay, (1 + n)/(10 + n)) at update n, so that the start is forgotten (TensorFlow's rule,
-    which torch-ema has as well).
+    Early on the decay is min(decay, (1 + n)/(10 + n)) at update n, so that the start is forgotten (torch-ema's rule).
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._trained = trained(model)
-        self._average = {name: parameter.detach().clone() for name, parameter in self._trained.items()}
-        self._decay, self._updates = decay, 0
+        self._names, parameters = zip(*trained(model).items(), strict=True)
+        self._parameters = parameters
+        self._average = ExponentialMovingAverage(parameters, decay=decay)
 
     @torch.no_grad()
     def update(self) -> None:
         """Take the model's present weights into the average."""
-        self._updates += 1
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
-        torch._foreach_lerp_([*self._average.values()], [*self._trained.values()], 1 - decay)
+        average = self._average
+        average.num_updates += 1
+        decay = min(average.decay, (1 + average.num_updates) / (10 + average.num_updates))
+        # torch-ema's own update starts three kernels for each parameter, which take longer than the arithmetic.
+        torch._foreach_lerp_(list(average.shadow_params), list(self._parameters), 1 - decay)
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Give the model the averaged weights within a block."""
-        present = [parameter.detach().clone() for parameter in self._trained.values()]
-        self._replace([*self._average.values()])
-        try:
+        with self._average.average_parameters(self._parameters):
             yield
-        finally:
-            self._replace(present)
-
-    @torch.no_grad()
-    def _replace(self, weights: list[Tensor]) -> None:
-        torch._foreach_copy_([*self._trained.values()], weights)
+        self._average.collected_params = None  # torch-ema would keep the copy
 
     def save(self, path: Path) -> None:
         """Write the averaged weights by name."""
-        state = {name: value.cpu().contiguous() for name, value in self._average.items()}
+        state = zip(self._names, self._average.shadow_params, strict=True)
         with atomic_path(path) as temporary:
-            save_file(state, temporary, metadata={"format": "pt"})
+            save_file({name: value.cpu().contiguous() for name, value in state}, temporary, metadata={"format": "pt"})
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counter; the weights are in the file that `save` writes."""
-        return {"num_updates": self._updates}
+        """Return the counters; the weights are in the file that `save` writes."""
+        return {"decay": self._average.decay, "num_updates": self._average.num_updates}
 
     def load(self, path: Path, state: dict[str, Any]) -> None:
         """Go on from what `save` and `state_dict` gave.
@@ -65,8 +60,8 @@ class WeightAverage:
         Raises:
             WeightsError: the file is not of this model.
         """
-        take_average(self._average, path)
-        self._updates = state["num_updates"]
+        take_average(dict(zip(self._names, self._average.shadow_params, strict=True)), path)
+        self._average.num_updates = state["num_updates"]
 
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -75,7 +70,7 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 @torch.no_grad()
-def take_average(weights: Mapping[str, Tensor], path: Path) -> None:
+def take_average(weights: Mapping[str, torch.Tensor], path: Path) -> None:
     """Put the averaged weights in a file into those of a model, by name.
 
     Raises:

@@ -18,7 +18,7 @@ from clipbert_cli import __version__
 from clipbert_cli.runtime.distributed import World
 
 LIBRARIES = (
-    *("torch", "torchvision", "transformers", "tokenizers", "safetensors", "av", "lmdb", "numpy"),
+    *("torch", "torchvision", "transformers", "tokenizers", "safetensors", "torch-ema", "av", "lmdb", "numpy"),
     "pillow",
 )
 

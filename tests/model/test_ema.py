@@ -6,6 +6,7 @@ import pytest
 import torch
 from operations import Operations
 from torch import nn
+from torch_ema import ExponentialMovingAverage
 
 from clipbert_cli.model.ema import WeightAverage
 
@@ -28,21 +29,19 @@ def test_an_update_is_one_operation_for_any_number_of_parameters(count: int) -> 
 
 @pytest.mark.parametrize("decay", [0.3, 0.9, 0.9999])
 @pytest.mark.parametrize("frozen", [False, True])
-def test_the_average_follows_the_weights_and_replaces_them_within_a_block(decay: float, frozen: bool) -> None:
+def test_the_average_is_torch_emas(decay: float, frozen: bool) -> None:
     model = layers(3)
     model[0].requires_grad_(not frozen)
-    parameters = list(model.parameters())
-    average = WeightAverage(model, decay)
-    expected = [parameter.detach().clone() for parameter in parameters]
-    for step in range(1, 13):
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    ours, theirs = WeightAverage(model, decay), ExponentialMovingAverage(trained, decay=decay)
+    for step in range(12):
         with torch.no_grad():
-            for parameter in filter(lambda each: each.requires_grad, parameters):
+            for parameter in trained:
                 parameter += torch.sin(parameter + step)
-        average.update()
-        share = min(decay, (1 + step) / (10 + step))
-        expected = [share * mean + (1 - share) * now.detach() for mean, now in zip(expected, parameters, strict=True)]
-    present = [parameter.clone() for parameter in parameters]
-    with average.applied():
-        for parameter, mean in zip(parameters, expected, strict=True):
-            torch.testing.assert_close(parameter.detach(), mean)
-    assert all(torch.equal(parameter, before) for parameter, before in zip(parameters, present, strict=True))
+        ours.update()
+        theirs.update()
+    present = [parameter.clone() for parameter in model.parameters()]
+    with ours.applied():
+        for parameter, shadow in zip(trained, theirs.shadow_params, strict=True):
+            torch.testing.assert_close(parameter.detach(), shadow)
+    assert all(torch.equal(parameter, before) for parameter, before in zip(model.parameters(), present, strict=True))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipbert_cli.errors import PredictionsError
-from clipbert_cli.infer.prediction_lines import WRONG_LINES, Row, TextList, named, read_lines
+from clipbert_cli.infer.prediction_lines import WRONG_LINES, TextList, named, read_lines
 from clipbert_cli.infer.score_folder import read_scores
 from clipbert_cli.path_kinds import PathKind, look_at
 from clipbert_cli.printable import listed
@@ -100,7 +100,7 @@ def _select(
     """Return the predictions and examples that `evaluate` scores, and what it counts besides."""
     joined = join(path, task, examples, allow_partial=allow_partial)
     counts = {"missing": joined.missing, "unknown": joined.unknown} if allow_partial else {}
-    usable = _restricted(joined, lambda example: "media_error" not in _of(joined, example, task), task)
+    usable = _restricted(joined, lambda example: "media_error" not in joined.fields[task.key(example)], task)
     if failed := len(joined.examples) - len(usable.examples):
         counts["left_out" if leave_out_media_errors else "media_errors"] = failed
     if leave_out_media_errors and not usable.examples:
@@ -109,11 +109,6 @@ def _select(
             hint="score them as wrong, or correct data.splits and predict again",
         )
     return usable if leave_out_media_errors else joined, counts
-
-
-def _of(joined: Joined, example: Example, task: Task) -> Mapping[str, Any]:
-    """Return the prediction that an example is scored by."""
-    return joined.fields[PredictionKey(example.media_id) if task.ranks_media else example.key]
 
 
 def _taken(own: Mapping[str, Any], places: Sequence[int]) -> Mapping[str, Any]:
@@ -130,11 +125,9 @@ def _restricted(joined: Joined, keep: Callable[[Example], bool], task: Task) -> 
     if len(kept) == len(joined.examples):
         return joined
     examples = [joined.examples[number] for number in kept]
-    if not task.ranks_media:
-        fields = {example.key: joined.fields[example.key] for example in examples}
-        return dataclasses.replace(joined, fields=fields, examples=examples)
-    media = {PredictionKey(example.media_id) for example in examples}
-    fields = {key: _taken(own, kept) if "scores" in own else own for key, own in joined.fields.items() if key in media}
+    fields = {key: joined.fields[key] for key in map(task.key, examples)}
+    if task.ranks_media:
+        fields = {key: _taken(own, kept) if "scores" in own else own for key, own in fields.items()}
     return dataclasses.replace(joined, fields=fields, examples=examples)
 
 
@@ -155,85 +148,66 @@ def join(path: Path, task: Task, examples: Sequence[Example], *, allow_partial: 
             hint="name the recipe and the split that were predicted, with --recipe and --split",
         )
     found = read_scores(path) if is_scores else read_lines(path, ranks_media=task.ranks_media)
-    rows = found.of_key
-    if task.ranks_media:
-        return _join_ranking(path, rows, found.texts, examples)
-    of_key = {example.key: example for example in examples}
-    known = {key: row for key, row in rows.items() if key in of_key}
-    missing, unknown = of_key.keys() - rows.keys(), rows.keys() - of_key.keys()
-    if not known or ((missing or unknown) and not allow_partial):
-        _refuse_others(
+    rows, wanted = found.of_key, {task.key(example): example for example in examples}
+    known = {key: row for key, row in rows.items() if key in wanted}
+    missing, unknown = len(wanted) - len(known), len(rows) - len(known)
+    if not known or ((missing or unknown) and not (allow_partial and not task.ranks_media)):
+        hint = "name the recipe and split that were predicted. If records have changed, predict again"
+        raise _other_things(
             path,
-            of_key,
-            rows,
-            ("records of the split have no prediction", "predictions belong to no record of the split"),
-            lambda key: named(key, task.described(of_key[key])),
-            lambda key: f"{rows[key].where}, for {named(key, rows[key].fields)}",
-            hint="name the recipe and split that were predicted. If records have changed, predict again"
-            + (f", or score the {len(known)} others with --allow-partial" if known else ""),
+            "media items" if task.ranks_media else "records",
+            {key: named(key, {} if task.ranks_media else task.described(each)) for key, each in wanted.items()},
+            {key: f"{row.where}, for {named(key, row.fields)}" for key, row in rows.items()},
+            hint
+            + (f", or score the {len(known)} others with --allow-partial" if known and not task.ranks_media else ""),
         )
     mistakes = []
     for key, row in known.items():
         if "media_error" not in row.fields:
             try:
-                task.check_prediction(row.fields, of_key[key])
+                task.check_prediction(row.fields, wanted[key])
             except RecordError as exc:
                 mistakes.append(f"{row.where}: {exc}")
     if mistakes:
         raise PredictionsError(listed(mistakes), hint=WRONG_LINES)
-    left = [example for key, example in of_key.items() if key in known]
-    return Joined({key: row.fields for key, row in known.items()}, left, len(missing), len(unknown))
-
-
-def _join_ranking(
-    path: Path, rows: Mapping[PredictionKey, Row], texts: TextList | None, examples: Sequence[Example]
-) -> Joined:
-    """Join the scores of all texts with all media items, and put them into the order of the examples."""
-    _refuse_others(
-        path,
-        dict.fromkeys(PredictionKey(example.media_id) for example in examples),
-        rows,
-        ("media items of the split have no scores", "media items with scores do not belong to the split"),
-        lambda key: repr(key.media_id),
-        lambda key: f"{rows[key].where}, {key.media_id!r}",
-        hint="are these the scores of this recipe and split? Predict the whole split: ranks need all media items",
-    )
-    fields = {key: row.fields for key, row in rows.items()}
-    of_key = {example.key: example.texts[0] for example in examples}
+    fields = {key: row.fields for key, row in known.items()}
     # Without any scores, because all media failed, no texts need be listed.
-    if texts is None or texts.keys == tuple(of_key):
-        return Joined(fields, examples)
-    written = dict(zip(texts.keys, texts.texts, strict=True))
-    _refuse_others(
-        path,
-        of_key,
-        written,
-        ("texts of the split have no scores", "texts with scores do not belong to the split"),
-        lambda key: f"{key.media_id!r}, {of_key[key]!r}",
-        lambda key: f"{key.media_id!r}, {written[key]!r}",
-        hint="predict again with the annotations that are scored against",
-    )
+    if found.texts:
+        fields = _in_order(path, fields, found.texts, examples)
+    left = [example for example in examples if task.key(example) in known]
+    return Joined(fields, left, missing, unknown)
+
+
+def _in_order(
+    path: Path, fields: dict[PredictionKey, Mapping[str, Any]], texts: TextList, examples: Sequence[Example]
+) -> dict[PredictionKey, Mapping[str, Any]]:
+    """Return the scores of all texts with all media items in the order of the examples."""
     place = {key: number for number, key in enumerate(texts.keys)}
-    order = [place[key] for key in of_key]
-    return Joined({key: _taken(own, order) if "scores" in own else own for key, own in fields.items()}, examples)
+    keys = [example.key for example in examples]
+    if list(place) == keys:
+        return fields
+    if place.keys() != set(keys):
+        raise _other_things(
+            path,
+            "texts",
+            {example.key: f"{example.media_id!r}, {example.texts[0]!r}" for example in examples},
+            {key: f"{key.media_id!r}, {text!r}" for key, text in zip(texts.keys, texts.texts, strict=True)},
+            "predict again with the annotations that are scored against",
+        )
+    order = [place[key] for key in keys]
+    return {key: _taken(own, order) if "scores" in own else own for key, own in fields.items()}
 
 
-def _refuse_others(
-    path: Path,
-    wanted: Mapping[PredictionKey, object],
-    given: Mapping[PredictionKey, object],
-    what: tuple[str, str],
-    name_wanted: Callable[[PredictionKey], str],
-    name_given: Callable[[PredictionKey], str],
-    *,
-    hint: str,
-) -> None:
-    """Raise PredictionsError unless the same things are wanted and given, with the first that is not, of both."""
+def _other_things(
+    path: Path, things: str, wanted: Mapping[PredictionKey, str], given: Mapping[PredictionKey, str], hint: str
+) -> PredictionsError:
+    """Return the error about things that are wanted and not given, and the other way round, each by its key."""
     lines = []
-    for own, others, says, name in ((wanted, given, what[0], name_wanted), (given, wanted, what[1], name_given)):
-        left = [key for key in own if key not in others]
-        if left:
-            lines.append(f"{path}: {len(left)} of {len(own)} {says}; the first: {name(left[0])}")
-    if lines:
-        # Of two things that have nothing in common, one name says enough.
-        raise PredictionsError(lines if wanted.keys() & given.keys() else lines[:1], hint=hint)
+    for own, others, form in (
+        (wanted, given, "{} of {} {} of the split have no prediction; the first: {}"),
+        (given, wanted, "{} of {} predicted {} are not of the split; the first: {}"),
+    ):
+        if left := [name for key, name in own.items() if key not in others]:
+            lines.append(f"{path}: {form.format(len(left), len(own), things, left[0])}")
+    # Of two lists that have nothing in common, one name says enough.
+    return PredictionsError(lines if wanted.keys() & given.keys() else lines[:1], hint=hint)

@@ -132,23 +132,13 @@ def selected_recipes(selection: RunSelection) -> tuple[Recipe, Recipe | None]:
     own = load_recipe(folder.recipe, overrides=of_own, data_root=data_root)
     of_other = [each for each in overrides if each not in of_own]
     other = load_recipe(selection.recipe, overrides=of_other, data_root=data_root)
-    return with_other_data(own, other), other
-
-
-def with_other_data(own: Recipe, other: Recipe) -> Recipe:
-    """Return the run's own recipe with the task, the splits and the inference settings of another one.
-
-    What was trained stays the run's own.
-
-    Raises:
-        RecipeError: the other recipe's task cannot use the run's model.
-    """
     if other.task != own.task and own.task not in task_class(other.task).also_answers_runs_of:
         raise RecipeError(
             f"recipe {other.name} has task {other.task!r}, the run was trained for {own.task!r}",
             hint="name a recipe of the run's task",
         )
-    return with_inference_settings(own, other)
+    # What was trained stays the run's own.
+    return with_inference_settings(own, other), other
 
 
 def _refuse_without_effect(overrides: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from clipbert_cli.task.base import Task
 from clipbert_cli.task.metrics import Measure
 from clipbert_cli.task.retrieval import ScoreMatrix
 from clipbert_cli.text.fields import RecordError
-from clipbert_cli.types import Example, PredictionKey
+from clipbert_cli.types import Example
 
 # This share of the shown examples are the worst ones; the others are a fair sample.
 _WORST = 0.25
@@ -59,8 +59,7 @@ class Judged:
 
     def fields(self, place: int) -> Mapping[str, Any]:
         """Return the prediction of an example, or of its media item."""
-        example = self.joined.examples[place]
-        return self.joined.fields[example.key if self.matrix is None else PredictionKey(example.media_id)]
+        return self.joined.fields[self.task.key(self.joined.examples[place])]
 
     def has(self, name: str) -> bool:
         """Return whether any prediction has a field."""

@@ -203,6 +203,10 @@ class Task(ABC):
         per text of the split, and `batch.examples` are those texts.
         """
 
+    def key(self, example: Example) -> PredictionKey:
+        """Return the key of the prediction that an example is scored by."""
+        return PredictionKey(example.media_id) if self.ranks_media else example.key
+
     def described(self, example: Example) -> dict[str, Any]:
         """Return the texts of an example by the names of their fields, for people who read predictions."""
         return {"text": example.texts[0]}

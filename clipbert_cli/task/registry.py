@@ -21,12 +21,6 @@ TASKS = {
 }
 
 
-def check_task(name: str) -> None:
-    """Raise RecipeError, with the most similar name as a guess, if there is no task of this name."""
-    if name not in TASKS:
-        raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{did_you_mean(name, TASKS)}")
-
-
 def ranking_task(trained_for: str) -> str | None:
     """Return a task that scores every text with every media item and uses runs of the given task, if there is one."""
     for name in TASKS:
@@ -40,9 +34,9 @@ def task_class(name: str) -> type[Task]:
     """Return the class of the task of this name.
 
     Raises:
-        RecipeError: there is none.
+        RecipeError: there is none; it names the most similar one.
     """
-    # Imported here: reading a recipe checks the name of its task and must not load numpy for that.
-    check_task(name)
+    if name not in TASKS:
+        raise RecipeError(f"task is {name!r}: it must be one of {', '.join(TASKS)}{did_you_mean(name, TASKS)}")
     module, _, attribute = TASKS[name].partition(".")
     return cast("type[Task]", getattr(import_module(f"clipbert_cli.task.{module}"), attribute))

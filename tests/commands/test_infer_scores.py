@@ -72,7 +72,7 @@ def test_a_score_folder_and_json_lines_hold_the_same_scores(
 def test_scores_of_another_split_are_refused(scores: Path, made_data: Path, clipbert: Clipbert) -> None:
     done = clipbert("eval", scores, "-r", "demo_retrieval", "--data-root", made_data, "--split", "test")
     assert done.returncode == 1
-    assert "4 of 4 media items of the split have no scores; the first: 'test0000'" in done.stderr
+    assert "4 of 4 media items of the split have no prediction; the first: 'test0000'" in done.stderr
 
 
 def test_failed_media_have_no_scores_and_count_as_wrong(

@@ -164,7 +164,7 @@ def test_a_folder_of_scores_has_the_score_of_the_lines(split: Split) -> None:
     split.records = shuffled(split.records, 5)
     assert evaluate(folder, *split.read()).metrics == before
     split.records[3]["caption"] = "something else"
-    with pytest.raises(PredictionsError, match=r"1 of 14 texts of the split have no scores; the first: 'v\d', 'someth"):
+    with pytest.raises(PredictionsError, match=r"1 of 14 texts of the split have no prediction; the first: 'v\d', 'someth"):
         evaluate(folder, *split.read())
 
 
@@ -302,7 +302,7 @@ def refusal_hint(split: Split) -> str:
 @rankings
 def test_a_part_of_a_ranking_is_refused(split: Split) -> None:
     split.write(split.lines()[:-1])
-    assert "1 of 4 media items of the split have no scores; the first: 'v3'" in split.refusal(allow_partial=True)
+    assert "1 of 4 media items of the split have no prediction; the first: 'v3'" in split.refusal(allow_partial=True)
 
 
 # ------------------------------------------------------------------------------------------------ corrected truth

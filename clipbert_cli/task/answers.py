@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
 from clipbert_cli.task.base import Task
-from clipbert_cli.task.metrics import Measure, accuracy_measures
+from clipbert_cli.task.intervals import Sample
+from clipbert_cli.task.metrics import Measure
 from clipbert_cli.text.annotations import normal_answers, normal_form
 from clipbert_cli.text.fields import RecordError
 from clipbert_cli.types import Batch, Example, Outputs, Prediction, PredictionKey
@@ -36,10 +37,23 @@ class AnswerTask(Task):
         return {"accuracy": accuracy.value, "count": len(examples), "by_type": by_type}
 
     def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
-        """Return the accuracy overall and by answer type as values of examples."""
-        credits = [self._credit(fields[example.key], example) for example in examples]
-        types, media = [each.answer_type for each in examples], [each.media_id for each in examples]
-        return accuracy_measures(credits, types, media)
+        """Return the accuracy overall and by answer type, in alphabetical order, as values of examples.
+
+        Examples without a type count in the overall accuracy only.
+        """
+
+        def measure(name: str, label: str, of: Sequence[Example]) -> Measure:
+            credits = [self._credit(fields[example.key], example) for example in of]
+            return Measure(name, f"{label} %", Sample(credits, [example.media_id for example in of]))
+
+        of_types: dict[str, list[Example]] = {}
+        for example in examples:
+            if example.answer_type is not None:
+                of_types.setdefault(example.answer_type, []).append(example)
+        return [
+            measure("accuracy", "accuracy", examples),
+            *(measure(f"by_type/{kind}", kind, of_types[kind]) for kind in sorted(of_types)),
+        ]
 
     def judged(self, fields: Mapping[str, Any], example: Example) -> dict[str, Any]:
         """Return `truth` and `correct`, if the record has an answer."""

@@ -159,26 +159,6 @@ def _p(value: float) -> str:
 # The ranks at which papers on retrieval report recall.
 RECALLS = (1, 5, 10)
 
-# --------------------------------------------------------------------------------------------------------- accuracy
-
-
-def accuracy_measures(credits: Sequence[float], types: Sequence[str | None], media: Sequence[str]) -> list[Measure]:
-    """Return the mean of `credits` over all examples, and per answer type in alphabetical order, as values of examples.
-
-    Examples without a type count in the overall accuracy only.
-
-    Args:
-        credits: 1 right, 0 wrong, or a soft score between.
-        media: the media item of each example.
-    """
-    measures = [Measure("accuracy", "accuracy %", Sample(credits, media))]
-    for kind in sorted({kind for kind in types if kind is not None}):
-        own = [place for place, each in enumerate(types) if each == kind]
-        sample = Sample([credits[place] for place in own], [media[place] for place in own])
-        measures.append(Measure(f"by_type/{kind}", f"{kind} %", sample))
-    return measures
-
-
 # -------------------------------------------------------------------------------------------------------- retrieval
 
 

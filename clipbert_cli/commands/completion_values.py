@@ -175,7 +175,7 @@ SOURCES: dict[str, Callable[[Cursor], Candidates]] = {
     "--checkpoint": _checkpoints,
     "--device": _fixed("cpu", "cuda"),
     "--nproc-per-node": _fixed("gpu"),
-    "--format": _fixed("jsonl", "scores"),
+    "--format": _fixed("jsonl", "scores", "vqa-submission"),
     "STORE": _folders("stores"),
     "MEDIA_ID": _media_ids,
     "ASSET": _assets,

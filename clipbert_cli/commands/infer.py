@@ -21,7 +21,7 @@ from clipbert_cli.printable import plural
 if TYPE_CHECKING:
     from clipbert_cli.infer.trained import RunSelection, TrainedRun
 
-JSONL, SCORES = "jsonl", "scores"
+JSONL, SCORES, SUBMISSION = "jsonl", "scores", "vqa-submission"
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Request:
         str,
         options.option(
             "--format",
-            "How to write the predictions: jsonl is one JSON object per line; scores (retrieval only) is a folder with "
-            "scores.npy. If writing a folder was stopped, the same command continues it.",
+            "How to write the predictions: jsonl is one JSON object per line; vqa-submission is the list that the "
+            "VQA evaluation server reads; scores (retrieval only) is a folder with scores.npy. If writing a folder was "
+            "stopped, the same command continues it.",
             metavar="NAME",
         ),
     ] = JSONL
@@ -65,11 +66,16 @@ def infer(
     # Checked before several processes are started, each of which would report it.
     if request.form == SCORES and request.output == "-":
         raise UsageError("--format is scores, which are written into a folder", hint="name the folder: -o FOLDER")
-    if request.form not in (JSONL, SCORES):
-        raise UsageError(f"--format is {request.form}: it must be {JSONL} or {SCORES}", hint="leave --format out")
-    refuse_other_ending(request.output, [".jsonl"] if request.form == JSONL else [], what=f"--format {request.form}")
+    endings = {JSONL: [".jsonl"], SCORES: [], SUBMISSION: [".json"]}
+    if request.form not in endings:
+        raise UsageError(
+            f"--format is {request.form}: it must be one of {', '.join(endings)}", hint="leave --format out"
+        )
+    refuse_other_ending(request.output, endings[request.form], what=f"--format {request.form}")
     if request.clip_scores and request.form != JSONL:
-        raise UsageError("--clip-scores is given with --format scores, which have none", hint="leave one of them out")
+        raise UsageError(
+            f"--clip-scores is given with --format {request.form}, which has none", hint="leave one of them out"
+        )
     if options.launched(context, processes):
         return
 
@@ -109,6 +115,9 @@ def _write_predictions(
     stream_to = nowhere() if is_muted() else writing(request.output, overwrite=request.overwrite, inputs=inputs)
     with stream_to as stream:
         run = dataclasses.replace(load(), clip_scores=request.clip_scores)
+        if request.form == SUBMISSION:
+            # Without lines, so that another task is refused before it predicts.
+            run.setup.task.submission(())
         made_by = {} if request.output == "-" else describe(run, selection, request.split)
         with counting(request.split, "item") as show:
             split = run.setup.split(request.split)
@@ -117,6 +126,8 @@ def _write_predictions(
             lines = prediction_lines(run.setup.task, split.examples, predictions)
             if request.clip_scores:
                 lines = with_times(lines, split.media, evaluation_sampling(run.setup.recipe))
+            if request.form == SUBMISSION:
+                stream.write(json.dumps(run.setup.task.submission(lines)) + "\n")
             # Line by line as they come, for a pipe that reads along.
             for line in lines:
                 stream.write(json.dumps(line, ensure_ascii=False) + "\n")

@@ -243,6 +243,17 @@ class Task(ABC):
     def measures(self, fields: Mapping[PredictionKey, Mapping[str, Any]], examples: Sequence[Example]) -> list[Measure]:
         """Return the numbers of `score`, for the same arguments, as values of examples; the main metric first."""
 
+    def submission(self, lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return lines of predictions as the evaluation server of VQA reads them.
+
+        Raises:
+            UsageError: the server takes no predictions of this task.
+            PredictionsError: a record has no number of its own.
+        """
+        raise UsageError(
+            "--format is vqa-submission, but the run's task is not image_qa", hint="leave --format out for JSON lines"
+        )
+
     # ------------------------------------------------------------------------------------------ questions
 
     def questions(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from clipbert_cli.errors import PredictionsError
 from clipbert_cli.task.answers import VocabularyTask
 from clipbert_cli.task.base import COMMON_FIELDS, make_example
 from clipbert_cli.task.pooling import binary_cross_entropy, label_probabilities
@@ -110,3 +111,18 @@ class ImageQa(VocabularyTask):
     def credit(self, answer: Any, target: Any) -> float:
         """Return the soft label of the answer, 0 if nobody gave it."""
         return float(target.get(answer, 0.0))
+
+    def submission(self, lines: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return [{"question_id": integer, "answer": text}, ...]; an image that failed has the answer ""."""
+        answers: dict[int, str] = {}
+        for line in lines:
+            own_id = line.get("example_id") or ""
+            # Ids may be unique for each image only. The server could not tell such questions apart.
+            if not own_id.isdecimal() or int(own_id) in answers:
+                raise PredictionsError(
+                    f"question_id is {json.dumps(own_id)} ({line['media_id']!r}, {line['question']!r}): the evaluation "
+                    "server identifies each question by a number of its own",
+                    hint="number the questions of all images together, as question_id of their records",
+                )
+            answers[int(own_id)] = line.get("answer", "")
+        return [{"question_id": number, "answer": answer} for number, answer in answers.items()]

@@ -20,7 +20,7 @@ from clipbert_cli.assets.catalog import load_catalog
 from clipbert_cli.assets.convert.registry import CONVERTERS
 from clipbert_cli.commands.app import app
 from clipbert_cli.commands.completion import candidates, complete, find_cursor
-from clipbert_cli.commands.infer import JSONL, SCORES
+from clipbert_cli.commands.infer import JSONL, SCORES, SUBMISSION
 from clipbert_cli.recipe.load import list_recipes, load_recipe
 from clipbert_cli.recipe.settings import all_settings, annotation_at, bare
 
@@ -145,7 +145,7 @@ def test_names_are_those_of_the_packages() -> None:
     recipes = [name for name in catalog.recipes if "*" not in name]
     assert sorted(listed("clipbert download ")) == sorted([*catalog.assets, *catalog.parts(), *recipes])
     assert sorted(listed("clipbert assets convert ")) == sorted(CONVERTERS)
-    assert sorted(listed("clipbert infer --format ")) == sorted((JSONL, SCORES))
+    assert sorted(listed("clipbert infer --format ")) == sorted((JSONL, SCORES, SUBMISSION))
 
 
 @pytest.mark.parametrize("key", [key for key in all_settings() if "NAME" not in key])

@@ -209,6 +209,19 @@ def test_a_recipe_of_a_data_set_that_the_paper_does_not_use_runs(
     assert metrics["count" if "count" in metrics else "texts"] == len(NAMES)
 
 
+def test_a_submission_has_a_number_and_an_answer_for_every_question(
+    data: Path, trained: Callable[[str], Path], clipbert: Clipbert
+) -> None:
+    done = clipbert("infer", "--run", trained("vqa"), "--split", "test_std", "--format", "vqa-submission")
+    assert done.returncode == 0, done.stderr
+    submission = json.loads(done.stdout)
+    assert [row["question_id"] for row in submission] == list(range(len(NAMES)))
+    assert all(set(row) == {"question_id", "answer"} and row["answer"] in NAMES for row in submission)
+    wrong = clipbert("infer", "--run", trained("msrvtt_qa"), "--split", "test", "--format", "vqa-submission")
+    assert wrong.returncode == 2
+    assert "--format is vqa-submission, but the run's task is not image_qa" in wrong.stderr
+
+
 def test_a_search_lists_the_best_videos_of_a_folder(
     data: Path, trained: Callable[[str], Path], clipbert: Clipbert
 ) -> None:

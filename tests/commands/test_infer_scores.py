@@ -197,7 +197,7 @@ def test_two_processes_give_the_answers_of_one(trained_run: Path, clipbert: Clip
     [
         (["--split", "train", "--format", "scores"], "which are written into a folder"),
         (["--split", "train", "--format", "scores", "-o", "-"], "which are written into a folder"),
-        (["--split", "train", "--format", "csv"], "--format is csv: it must be jsonl or scores"),
+        (["--split", "train", "--format", "csv"], "--format is csv: it must be one of jsonl, scores, vqa-submission"),
         (["--split", "train", "--nproc-per-node", "0"], "--nproc-per-node is 0"),
     ],
 )

@@ -22,6 +22,7 @@ WRITERS = {
     "store show": ("store show store a -o", "new.png"),
     "recipes answers": ("recipes answers nowhere.yaml -o", "new.json"),
     "recipes copy": ("recipes copy nowhere.yaml", "new.yaml"),
+    "infer submission": ("infer --run run --split test --format vqa-submission -o", "new.json"),
     "infer scores": ("infer --run run --split test --format scores -o", "new"),
 }
 
@@ -38,7 +39,7 @@ def unusable(tmp_path: Path) -> Path:
 def test_every_output_is_known() -> None:
     found = {path for path, each in declared_options() if "--output" in each.opts}
     assert found == {name for name in WRITERS if name in found} != set()
-    assert set(WRITERS) - found == {"recipes copy", "infer scores"}
+    assert set(WRITERS) - found == {"recipes copy", "infer submission", "infer scores"}
 
 
 @pytest.mark.parametrize("name", WRITERS)

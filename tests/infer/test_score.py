@@ -164,7 +164,9 @@ def test_a_folder_of_scores_has_the_score_of_the_lines(split: Split) -> None:
     split.records = shuffled(split.records, 5)
     assert evaluate(folder, *split.read()).metrics == before
     split.records[3]["caption"] = "something else"
-    with pytest.raises(PredictionsError, match=r"1 of 14 texts of the split have no prediction; the first: 'v\d', 'someth"):
+    with pytest.raises(
+        PredictionsError, match=r"1 of 14 texts of the split have no prediction; the first: 'v\d', 'someth"
+    ):
         evaluate(folder, *split.read())
 
 
@@ -555,3 +557,40 @@ def test_nothing_is_said_of_media_that_could_be_used(split: Split) -> None:
 def test_a_score_of_nothing_is_refused(split: Split) -> None:
     split.records = [record for record in split.records if record["media_id"] == "v0"]
     assert "the media of all 3 records" in with_failed(split, "v0").refusal(leave_out_media_errors=True)
+
+
+# ------------------------------------------------------------------------------------------------ submissions
+
+
+def submitted(split: Split, ids: Sequence[Any]) -> Any:
+    split.records = [{**record, "question_id": own} for record, own in zip(split.records, ids, strict=False)]
+    split.records = [{name: value for name, value in each.items() if value is not None} for each in split.records]
+    task, examples = split.read()
+    return task.submission(prediction_lines(task, examples, made_predictions(split.name, examples)))
+
+
+@pytest.mark.parametrize("split", ["image_qa"], indirect=True)
+def test_a_submission_names_questions_by_their_own_numbers(split: Split) -> None:
+    ids = [37 * number for number in range(14)]
+    assert sorted(entry["question_id"] for entry in submitted(split, ids)) == ids
+    task, examples = split.read()
+    failed = [Prediction(each.key, {"media_error": "it is missing"}) for each in examples]
+    assert {entry["answer"] for entry in task.submission(prediction_lines(task, examples, failed))} == {""}
+
+
+@pytest.mark.parametrize("split", ["image_qa"], indirect=True)
+@pytest.mark.parametrize(
+    ("ids", "named"),
+    [
+        ([None] * 3, '""'),
+        ([1, 2, None], '""'),
+        (["a", "b", "c"], '"c"'),
+        ([-1, 2, 3], '"-1"'),
+        # Three questions about the first image, and one about the second.
+        ([0, 1, 2, 0], '"0"'),
+    ],
+)
+def test_a_submission_without_numbers_of_its_own_is_refused(split: Split, ids: list[Any], named: str) -> None:
+    """The place of a record in its file is no number of its own."""
+    with pytest.raises(PredictionsError, match=f"question_id is {named} .* by a number of its own"):
+        submitted(split, ids)

@@ -15,7 +15,6 @@ from clipbert_cli.errors import DecodeError, InterruptionError
 from clipbert_cli.infer.prediction_lines import TextList
 from clipbert_cli.infer.score_folder import ScoreFolder, Scoring
 from clipbert_cli.infer.trained import Progress, TrainedRun
-from clipbert_cli.recipe.settings import scoring_settings
 from clipbert_cli.runtime.interrupts import Interrupts
 from clipbert_cli.runtime.stopping import STOP_SIGNALS
 from clipbert_cli.splits import Split
@@ -64,9 +63,11 @@ def write_scores(run: TrainedRun, split: Split, path: Path, *, overwrite: bool, 
 
 
 def _digest(run: TrainedRun, examples: Sequence[Example]) -> str:
-    """Return eight hexadecimal digits of all that decides a score: weights, settings, texts, precision."""
+    """Return eight hexadecimal digits of all that can decide a score: weights, settings, texts, precision."""
     texts = [example.texts for example in examples]
-    content = [scoring_settings(run.setup.recipe), run.setup.precision.name, texts]
+    # The same command has all of these settings. How the weights were trained shows in the weights.
+    settings = run.setup.recipe.model_dump(mode="json", include={"task", "data", "objective", "model", "infer"})
+    content = [settings, run.setup.precision.name, texts]
     # The weights themselves, not the name of the checkpoint: `best` may have moved since the folder was begun.
     return run.weights_checksum(zlib.crc32(json.dumps(content).encode()))
 

@@ -43,16 +43,15 @@ NEVER, ON_RESUME, BY_SET = Change.NEVER, Change.ON_RESUME, Change.BY_SET
 AT_INFERENCE, ALWAYS = Change.AT_INFERENCE, Change.ALWAYS
 
 
-def setting(default: Any, change: Change, *, decides_scores: bool = True, published_only: bool = False) -> Any:
+def setting(default: Any, change: Change, *, published_only: bool = False) -> Any:
     """Declare a setting. The text below it says, in one or two sentences, what it means to a person who is new to it.
 
     Args:
         default: `...` if every recipe has to give a value.
         change: where the value may change.
-        decides_scores: False if the same model and texts get the same scores whatever the value is.
         published_only: True if another value than the default repeats the original program or fits the original data.
     """
-    extra: dict[str, Any] = {"change": change, "decides_scores": decides_scores, "published_only": published_only}
+    extra: dict[str, Any] = {"change": change, "published_only": published_only}
     return Field(default, json_schema_extra=extra)
 
 

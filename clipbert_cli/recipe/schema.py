@@ -66,15 +66,15 @@ class SplitConfig(Section):
 class DataConfig(Section):
     """The annotations, their media, and how clips are taken from a video."""
 
-    root: str = setting(".", ALWAYS, decides_scores=False)
+    root: str = setting(".", ALWAYS)
     """Folder at which relative paths of data and weights start. If it is relative itself, it starts at the folder of
     the recipe file that states it; in shipped recipes and options at the current folder. --data-root replaces it."""
 
-    splits: dict[str, SplitConfig | None] = setting({}, AT_INFERENCE, decides_scores=False)
+    splits: dict[str, SplitConfig | None] = setting({}, AT_INFERENCE)
     """The splits by name. `clipbert finetune` trains on train_splits and validates on `val`; others are for infer. null
     in place of a split removes one that was inherited; `val: null` trains without validation."""
 
-    train_splits: Annotated[list[str], Field(min_length=1)] = setting(["train"], NEVER, decides_scores=False)
+    train_splits: Annotated[list[str], Field(min_length=1)] = setting(["train"], NEVER)
     """Names of the splits to train on. Each batch comes from one of them, drawn by their sizes."""
 
     fields: dict[str, str | Annotated[list[str], Field(min_length=1)] | None] = setting({}, AT_INFERENCE)
@@ -133,7 +133,7 @@ class DataConfig(Section):
     max_examples_per_group: Count = setting(1, NEVER)
     """Largest number of examples of one video or image that share one pass through the visual encoder in training."""
 
-    workers: Annotated[int, Field(ge=0, le=256)] = setting(4, ALWAYS, decides_scores=False)
+    workers: Annotated[int, Field(ge=0, le=256)] = setting(4, ALWAYS)
     """Number of processes per GPU that decode media. 0 decodes in the main process."""
 
     decoder: Literal["auto", "pyav", "dali"] = setting("auto", AT_INFERENCE)
@@ -478,11 +478,11 @@ class Recipe(Section):
     """What is learned: open_ended_qa, multiple_choice, image_qa, retrieval or pretraining."""
 
     license: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.+-]*$", max_length=60)] | None = setting(
-        None, ALWAYS, decides_scores=False
+        None, ALWAYS
     )
     """Licence of the trained model, such as cc-by-4.0, for the card that clipbert runs push writes."""
 
-    published: dict[str, dict[str, NotNegative]] = setting({}, ALWAYS, decides_scores=False)
+    published: dict[str, dict[str, NotNegative]] = setting({}, ALWAYS)
     """Published scores by split and metric, such as {test: {accuracy: 37.4}}. `clipbert eval` and `report` show them
     beside yours. They belong to the recipe file that states them: a recipe that extends it does not inherit them, and
     --set of a split's annotations removes those of the split."""

@@ -75,7 +75,7 @@ class Setting:
         meaning: what it does.
         expected: what its value must be, such as `a whole number of at least 1`.
         default: its value as YAML, or None if every recipe has to give one.
-        change, decides_scores, published_only: as in `setting`, which declares it.
+        change, published_only: as in `setting`, which declares it.
     """
 
     key: str
@@ -83,7 +83,6 @@ class Setting:
     expected: str
     default: str | None
     change: Change
-    decides_scores: bool
     published_only: bool
 
     def facts(self) -> dict[str, str]:
@@ -268,13 +267,6 @@ def learned_settings(recipe: Recipe, *, exclude_defaults: bool = False) -> dict[
     """Return the values, by dotted name, that must stay as they are when a run is resumed."""
     values = flat(recipe.model_dump(exclude_defaults=exclude_defaults))
     return {key: value for key, value in values.items() if Change.ON_RESUME not in change_of(key)}
-
-
-def scoring_settings(recipe: Recipe) -> dict[str, Any]:
-    """Return the values, by dotted name, that decide how a trained model scores the same texts and media."""
-    # The weights that training made are compared by themselves, so how they were trained does not matter.
-    values = flat(recipe.model_dump(mode="json", exclude={"name", "train"}))
-    return {key: value for key, value in values.items() if (found := setting_of(key)) and found.decides_scores}
 
 
 def with_inference_settings(own: Recipe, other: Recipe) -> Recipe:

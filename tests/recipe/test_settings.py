@@ -14,7 +14,6 @@ from clipbert_cli.recipe.settings import (
     change_of,
     learned_settings,
     nearest,
-    scoring_settings,
     settings_page,
     with_comments,
     with_inference_settings,
@@ -118,24 +117,6 @@ def test_another_recipe_overrides_what_belongs_to_inference_and_nothing_else():
     taken = ["root", "splits", "fields", "media", "workers", "decoder", "black_frames", "on_bad_media", "max_pixels"]
     expected = {name: getattr(other.data, name) for name in [*taken, "rotation"]}
     assert mixed.data == own.data.model_copy(update=expected)
-
-
-@pytest.mark.parametrize(
-    ("override", "differs"),
-    [
-        ("data.black_frames=true", True),
-        ("data.fps=5", True),
-        ("infer.num_clips=3", True),
-        ("model.bert.initializer_range=0.5", True),
-        ("data.root=/elsewhere", False),
-        ("data.workers=3", False),
-        ("data.splits.more={annotations: a, media: b}", False),
-        ("train.epochs=2", False),
-        ("name=other", False),
-    ],
-)
-def test_settings_that_decide_scores_are_told_from_those_that_do_not(override, differs):
-    assert (scoring_settings(recipe(override)) != scoring_settings(recipe())) == differs
 
 
 # finding and printing

@@ -49,10 +49,9 @@ SET, DATA_ROOT = "--set", "--data-root"
 
 @dataclass(frozen=True)
 class ShippedRecipe:
-    """A recipe that comes with the package: its name, file, task and the first line of its head comment."""
+    """A recipe that comes with the package: its name, its task and the first line of its head comment."""
 
     name: str
-    path: Path
     task: str
     summary: str
 
@@ -81,10 +80,10 @@ class Preview:
 def list_recipes() -> list[ShippedRecipe]:
     """Return the shipped recipes by name, without the bases for others, whose files start with `_`."""
     found = []
-    for path in (shipped_folder() / f"{name}.yaml" for name in shipped_names()):
+    for name in shipped_names():
+        path = shipped_folder() / f"{name}.yaml"
         task = _read_chain(path, Variables(os.environ), [])[("task",)].value
-        first = read_text(path).partition("\n")[0]
-        found.append(ShippedRecipe(name=path.stem, path=path, task=str(task), summary=first.lstrip("# ").strip()))
+        found.append(ShippedRecipe(name, str(task), read_text(path).partition("\n")[0].lstrip("# ").strip()))
     return found
 
 

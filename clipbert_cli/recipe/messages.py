@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from clipbert_cli.printable import did_you_mean, similar
-from clipbert_cli.recipe.settings import all_settings, annotation_at, any_of, bare, expected, keys_of, nearest, ours
+from clipbert_cli.recipe.settings import all_settings, annotation_at, any_of, bare, expected, keys_of, nearest
 from clipbert_cli.recipe.values import SECTION, Entries, KeyPath, Mistake, key_name
 
 MAX_GUESSES = 100
@@ -31,11 +31,8 @@ def unknown_key(origin: str, path: KeyPath, *, guess: bool) -> Mistake:
         return Mistake(origin, path, ": unknown key")
     depth = next(depth for depth in range(len(path)) if annotation_at(path[: depth + 1]) is None)
     section, known = path[:depth], keys_of(path[:depth])
-    meant = (
-        ours(str(path[-1]))
-        or [key_name((*section, near, *path[depth + 1 :])) for near in similar(str(path[depth]), known)]
-        or [key for key in nearest(str(path[-1])) if "." in key]
-    )
+    meant = [key_name((*section, near, *path[depth + 1 :])) for near in similar(str(path[depth]), known)]
+    meant = meant or [key for key in nearest(str(path[-1])) if "." in key]
     if meant:
         return Mistake(origin, path, f": unknown key; did you mean {any_of(meant)}?")
     place = key_name(section)

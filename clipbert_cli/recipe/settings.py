@@ -61,11 +61,6 @@ _OTHER_NAMES = {
 """Setting -> its other names."""
 
 
-def ours(name: str) -> list[str]:
-    """Return the settings that other programs call `name`."""
-    return [key for key, names in _OTHER_NAMES.items() if name in names.split()]
-
-
 @dataclass(frozen=True)
 class Setting:
     """One setting of a recipe.
@@ -233,7 +228,8 @@ def nearest(key: str) -> list[str]:
 
 def called(name: str) -> list[str]:
     """Return the settings that a name means: that of other programs (`lr`), the key, or its last word."""
-    return ours(name) or [key for key in all_settings() if name in (key, key.rpartition(".")[2])]
+    others = [key for key, names in _OTHER_NAMES.items() if name in names.split()]
+    return others or [key for key in all_settings() if name in (key, key.rpartition(".")[2])]
 
 
 # ----------------------------------------------------------------------------------- where a setting may change

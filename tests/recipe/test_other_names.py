@@ -13,7 +13,6 @@ from clipbert_cli.recipe.settings import (
     all_settings,
     called,
     change_of,
-    ours,
 )
 
 
@@ -35,6 +34,7 @@ def test_another_name_means_one_setting_and_is_none_of_ours() -> None:
         ("num_frm", ["data.num_frames"]),
         ("num_workers", ["data.workers"]),
         ("lr", ["train.learning_rate"]),
+        ("cnn_learning_rate", ["train.visual_learning_rate"]),
         ("data.fps", ["data.fps"]),
         ("compile", ["train.compile"]),
         ("nothing", []),
@@ -42,11 +42,6 @@ def test_another_name_means_one_setting_and_is_none_of_ours() -> None:
 )
 def test_a_name_means_settings(name: str, expected: list[str]) -> None:
     assert called(name) == expected
-
-
-def test_a_setting_is_found_by_the_names_of_the_original_program() -> None:
-    assert ours("cnn_learning_rate") == ["train.visual_learning_rate"]
-    assert ours("learning_rate") == []
 
 
 COMMANDS = {

@@ -103,10 +103,10 @@ def _refuse_unquoted(line: TypedLine) -> None:
 def _no_option(line: TypedLine) -> UsageError:
     # Options stand behind the command.
     at = next((at for at, word in enumerate(line.words) if word in line.root.commands), len(line.words))
-    is_before = line.words[0].startswith("-")
-    unknown = [*dict.fromkeys(read_line(line.root, line.words[:at]).unknown if is_before else line.unknown)]
+    before = read_line(line.root, line.words[:at]).unknown
+    unknown = [*dict.fromkeys(before or line.unknown)]
     message = f"no such option{'s' if len(unknown) > 1 else ''}: {', '.join(unknown)}"
-    if is_before:
+    if before:
         line = read_line(line.root, [*line.words[at:], *line.words[:at]])
     if re.match("-[^A-Za-z-]", unknown[0]) and arguments_of(line.command):
         return UsageError(message, hint=f"a path of this name is ./{unknown[0]}, another word stands after --")

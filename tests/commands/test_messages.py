@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shlex
 import shutil
 from pathlib import Path
 
 import pytest
+from declared_options import declared_options
 from made_media import video
 from rich.progress import Task
 from running import Clipbert, Finished, as_options
+from typer.main import get_command
 
 from clipbert_cli.commands import demo
+from clipbert_cli.commands.app import app
 from clipbert_cli.commands.progress import RateColumn
+from clipbert_cli.commands.usage import refuse_wrong_usage
+from clipbert_cli.errors import ClipbertError
 from clipbert_cli.infer.trained import RunSelection, selected_recipes
 
 
@@ -341,6 +347,49 @@ def test_wrong_words_are_answered_with_what_to_type(
     assert said.startswith(f"error: {message}")
     assert following.startswith("next: ")
     assert hint in following
+
+
+def test_whatever_is_typed_is_right_or_answered_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    for name in ("run/recipe.yaml", "a.mp4", "p.jsonl", "x.zip"):
+        (tmp_path / name).touch()
+    words = ["--", "-", "", "=", "-x", "--bogus=3", "-1", "help", "run", "a.mp4", "p.jsonl", "x.zip", "demo_qa", "test"]
+    words += [
+        "https://a.b/c",
+        "hf:a/b",
+        "train.epochs=2",
+        "--lr",
+        "--model",
+        "what",
+        "is?",
+        "-ofile",
+        "list",
+        "predict",
+    ]
+    words += [
+        "resume",
+        "\n",
+        "\udce9",
+        "a b",
+        "*.mp4",
+        "~/x",
+        *dict.fromkeys(each.opts[0] for _, each in declared_options()),
+    ]
+    paths = [path.split() for path in dict.fromkeys(path for path, _ in declared_options())]
+    root, draw = get_command(app), random.Random(5)
+    unadvised: list[list[str]] = []
+    for _ in range(3000):
+        line = [*draw.choice(paths), *draw.choices(words, k=draw.randint(0, 6))]
+        if draw.random() < 0.2:
+            draw.shuffle(line)
+        try:
+            refuse_wrong_usage(root, line)
+        except ClipbertError as error:
+            unadvised += [] if error.hint else [line]
+    assert unadvised == []
 
 
 def test_top_decides_the_length_of_the_table(clipbert: Clipbert, retrieval_run: Path, made_data: Path) -> None:

@@ -1,16 +1,14 @@
 """A video file in memory, opened as a container and decoded from its start: slow, but right for every file.
 
-Frames are numbered in display order. A damaged video ends at the first error: an error that FFmpeg reports, a packet or
-frame that FFmpeg marks as corrupt, or times that run far backwards without a key frame. Damage that FFmpeg does not
-report is not detected here; once a file is packed, checksums detect it. Frames are given as they are coded: not turned
-upright, and each in its own size.
+Frames are numbered in display order. A damaged video ends at the first error: an error that FFmpeg reports, or a packet
+or frame that FFmpeg marks as corrupt. Damage that FFmpeg does not report is not detected here; once a file is packed,
+checksums detect it. Frames are given as they are coded: not turned upright, and each in its own size.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-import re
 import struct
 from collections.abc import Iterator
 from typing import cast
@@ -23,7 +21,6 @@ from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.bitstream import NalFormat
 from clipbert_cli.media.ffmpeg import (
     check_pixels,
     configure_decoder,
@@ -34,17 +31,8 @@ from clipbert_cli.media.ffmpeg import (
 )
 from clipbert_cli.media.shown_frames import ShownFrames, frame_step
 
-# FFmpeg guesses these formats, which have no container, from a few start codes anywhere in the file. A piece of an AVI
-# or TS file would be taken for one of them, so their first bytes must be a start code.
-_FORMATS_WITHOUT_CONTAINER = {"h264", "hevc", "m4v", "mpegvideo"}
-_FORMATS_WITHOUT_TIMES = {*_FORMATS_WITHOUT_CONTAINER, "avi"}
-_START_CODE = re.compile(rb"\x00\x00+\x01")
-
-# Some writers leave out decoding times, and FFmpeg then guesses wrongly. A guess is off by no more frames than decoders
-# hold back to reorder them, which is 16 at most. A larger step back in time that leads to a key frame begins a second
-# video, because MPEG files can be joined by appending one to the other. Any other one comes from damage, such as the
-# halves of a transport stream in swapped order, which begins with a part of a group of pictures.
-_MAX_BACKWARD_FRAMES = 16
+# Their packets have no times of their own.
+_FORMATS_WITHOUT_TIMES = {"h264", "hevc", "m4v", "mpegvideo", "avi"}
 
 # FFmpeg marks the packet that its parser is at when a jump of the counters is found: one or two before the join.
 _MAX_PACKETS_BEFORE_JOIN = 2
@@ -52,11 +40,8 @@ _MAX_PACKETS_BEFORE_JOIN = 2
 # Decoders that also decode the transparency that WebM keeps beside each packet.
 _ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
-_FORMATS_WITH_DURATION = {"matroska,webm", "flv", "asf"}
-
-# Begins the File Properties Object: GUID, object size, file id, file size, four times, preroll, flags ("Advanced
-# Systems Format (ASF) Specification", 3.2).
-_ASF_FILE_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+# Other containers state no duration of their own, and FFmpeg computes one from the last packets.
+_FORMATS_WITH_DURATION = {"matroska,webm", "flv"}
 
 _FORMATS = """
     mov matroska avi gif mpeg mpegts mpegvideo flv live_flv asf ogg rm dv mxf nut yuv4mpegpipe h264 hevc m4v wtv ivf
@@ -120,34 +105,15 @@ class Video:
         stated = self.stream.frames
         if 0 < self.packets_read < stated:
             return f"the file is cut off: its header states {stated} frames, but it has {self.packets_read}"
-        if self.container_format == "asf" and len(self._data) < (size := _asf_size(self._data)):
-            return f"the file is cut off: its header states {size} bytes, but it has {len(self._data)}"
         seconds = (self._container.duration or 0) / av.time_base
-        # Other containers state no duration of their own, and FFmpeg computes one from the last packets.
-        if stated or not seconds or self.container_format not in _FORMATS_WITH_DURATION or not shown.times:
+        if stated or self.container_format not in _FORMATS_WITH_DURATION or not shown.times:
             return ""
-        step = frame_step(self.stream)
-        lasted = float((shown.times[-1] + step - shown.times[0]) * (self.stream.time_base or 1))
-        tolerance = max(0.5, seconds / 20)
+        lasted = float((shown.times[-1] + frame_step(self.stream) - shown.times[0]) * (self.stream.time_base or 1))
         # The duration is that of the longest stream. Sound may be longer than the video.
-        if seconds - lasted > tolerance and self._container.streams.audio:
-            lasted = max(lasted, self._sound_seconds())
-        if seconds - lasted <= tolerance:
+        lasted = max(lasted, self._sound_end - (self._container.start_time or 0) / av.time_base)
+        if seconds - lasted <= max(0.5, seconds / 20):
             return ""
         return f"the file is cut off: its header states {seconds:.1f} seconds, but it lasts {lasted:.1f}"
-
-    def _sound_seconds(self) -> float:
-        """Return how long the longest audio stream lasts. All packets are used up."""
-        self.rewind()
-        begins: dict[int, float] = {}
-        seconds = 0.0
-        with contextlib.suppress(av.FFmpegError):
-            for packet in self._container.demux(self._container.streams.audio):
-                if packet.pts is None or not packet.time_base:
-                    continue
-                begin = begins.setdefault(packet.stream_index, float(packet.pts * packet.time_base))
-                seconds = max(seconds, float((packet.pts + (packet.duration or 0)) * packet.time_base) - begin)
-        return seconds
 
     def orientation(self) -> int:
         """Return the EXIF orientation that the first frame states, 1 if it states none; see `VideoInfo`.
@@ -184,10 +150,8 @@ class Video:
             return
         # Nothing decodes from the very start: try again from the first key frame whose group is complete.
         self.rewind()
-        broken_groups = 0
-        if self.stream.codec_context.name == "h264":
-            broken_groups = self._count_broken_groups()
-            self.rewind()
+        broken_groups = self._count_broken_groups()
+        self.rewind()
         yield from self._shown(self._frames_after(broken_groups))
 
     def packets(self) -> Iterator[Packet]:
@@ -220,11 +184,10 @@ class Video:
             except av.ArgumentError as exc:
                 raise DecodeError("FFmpeg cannot read it: its format is none of those of videos") from exc
             try:
-                if self.container_format in _FORMATS_WITHOUT_CONTAINER and not _START_CODE.match(self._data[:64]):
-                    raise DecodeError("it is a piece of a video file whose beginning is missing")
                 self.stream = _video_stream(self._container)
                 self.shown = ShownFrames(self.stream)
                 self.packets_read = 0
+                self._sound_end = 0.0  # seconds
                 self._kept: set[int] = set()  # times of the frames that are in the decoder
                 self._decoder = self.stream.codec_context
                 if self.has_alpha:
@@ -245,27 +208,22 @@ class Video:
 
     def _demux(self) -> Iterator[Packet]:
         """Yield the container's packets; the last one is empty and marks the end."""
-        latest: int | None = None
-        begins_whole: bool | None = None  # with a key frame
-        allowed = _MAX_BACKWARD_FRAMES * frame_step(self.stream)
         held: list[Packet] = []  # a packet that FFmpeg marks as corrupt, and those after it
-        for packet in self._container.demux(self.stream):
+        sound = self._container.streams.audio if self.container_format in _FORMATS_WITH_DURATION else ()
+        for packet in self._container.demux(self.stream, *sound):
+            if packet.stream.index != self.stream.index:
+                if packet.pts is not None and packet.time_base:
+                    self._sound_end = max(
+                        self._sound_end, float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    )
+                continue
             # The last packet marks the end and has neither data nor a time.
             self.packets_read += bool(packet.size) or packet.dts is not None
-            begins_video = False
-            if begins_whole is None:
-                begins_whole = packet.is_keyframe
-            if packet.dts is not None:
-                if latest is not None and not latest < packet.dts <= latest + allowed:
-                    begins_video = begins_whole and packet.is_keyframe
-                    if packet.dts < latest - allowed and not begins_video:
-                        raise DecodeError("times run backwards")
-                latest = packet.dts if latest is None or begins_video else max(latest, packet.dts)
             if packet.is_discard:
                 self.shown.hide()
-            if (held or packet.is_corrupt) and not begins_video:
+            if packet.is_corrupt or (held and not packet.is_keyframe):
                 # Where transport streams were joined, packet counters jump, and FFmpeg marks one of the last packets
-                # before that place as corrupt although no byte of it is missing.
+                # before that place as corrupt although no byte of it is missing. A key frame follows.
                 held.append(packet)
                 if len(held) > _MAX_PACKETS_BEFORE_JOIN or not packet.size:
                     raise DecodeError("FFmpeg reports a corrupt packet")
@@ -323,18 +281,15 @@ class Video:
                 yield frame
 
     def _count_broken_groups(self) -> int:
-        """Return how many groups of pictures of a cut H.264 stream fail to decode before the first one that does."""
+        """Return how many groups of pictures of a cut stream fail to decode before the first one that does."""
         # In the first, open group a picture may tell the decoder to forget pictures that lie before the cut. FFmpeg
         # reports an error because it never had them. The next group refers to pictures that are present.
-        nal_format = NalFormat.of("h264", self.stream.codec_context.extradata or b"")
-        assert nal_format is not None
         groups, start, decodes = 0, None, False
         with contextlib.suppress(DecodeError), decode_errors():
             for packet in self._demux():
                 if packet.is_keyframe:
-                    picture = nal_format.picture(bytes(packet))
-                    if decodes or picture is None or picture.is_idr:
-                        return groups - decodes
+                    if decodes:
+                        break
                     groups, start, decodes = groups + 1, packet.pts, True
                 if groups:
                     try:
@@ -373,19 +328,6 @@ class Video:
             if begun:
                 yield from self._waiting_frames(failed)
             raise
-
-
-def _asf_size(data: bytes) -> int:
-    """Return the file size that the header of an ASF file (WMV, WMA) states, 0 if it states none.
-
-    FFmpeg ignores the header's duration where this size is wrong, so only the size shows that such a file is cut off.
-    """
-    place = data.find(_ASF_FILE_PROPERTIES, 0, 2**16)
-    if place < 0 or len(data) < place + 92:
-        return 0
-    size, flags = struct.unpack_from("<40xQ40xI", data, place)
-    is_broadcast = flags & 1  # The writer did not know the size when it began.
-    return 0 if is_broadcast else int(size)
 
 
 def display_matrix(frame: VideoFrame) -> tuple[int, ...]:

@@ -51,13 +51,10 @@ def media() -> dict[str, bytes]:
 
 
 def damage(data: bytes, rng: np.random.Generator) -> bytes:
-    """Return the data with one of the four kinds of damage: truncated, flipped bits, zeroed blocks, swapped halves."""
-    kind, size = int(rng.integers(4)), len(data)
+    """Return the data with one of the three kinds of damage: truncated, flipped bits, zeroed blocks."""
+    kind, size = int(rng.integers(3)), len(data)
     if kind == 0:
         return data[: int(rng.integers(0, size))]
-    if kind == 3:
-        middle = int(rng.integers(size // 4, 3 * size // 4))
-        return data[middle:] + data[:middle]
     changed = bytearray(data)
     for _ in range(int(rng.integers(1, 9))):
         place = int(rng.integers(0, size))

@@ -83,7 +83,8 @@ _BEGINNINGS = {
     b"%pdf": "a PDF document",
 }
 # HEIC and AVIF pictures begin as MP4 files do, and have no `moov`.
-_PICTURE_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"avif", b"avis"}
+HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_PICTURE_BRANDS = {*HEIF_BRANDS, b"avif", b"avis"}
 
 
 def looks_like(data: bytes | memoryview) -> str:

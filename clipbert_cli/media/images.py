@@ -15,12 +15,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from clipbert_cli.errors import DecodeError
-from clipbert_cli.media.ffmpeg import check_pixels, looks_like, report_frame
+from clipbert_cli.media.ffmpeg import HEIF_BRANDS, check_pixels, looks_like, report_frame
 from clipbert_cli.types import Rotation
 
 # Pillow documents OSError and SyntaxError. On damaged files its parsers also raise all of these.
 _PARSER_ERRORS = (ValueError, EOFError, LookupError, TypeError, ArithmeticError, RuntimeError, struct.error, zlib.error)
-_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 # Pillow's names of the formats behind the endings of images in `types.py`. Pillow reads more
 # formats, and starts other programs for some of them, such as Ghostscript for PostScript.
 _FORMATS = (
@@ -65,7 +64,7 @@ def open_image(data: bytes | memoryview) -> Iterator[Image.Image]:
     except DecodeError:
         raise
     except UnidentifiedImageError as exc:
-        if data[4:8] == b"ftyp" and bytes(data[8:12]) in _HEIF_BRANDS:
+        if data[4:8] == b"ftyp" and bytes(data[8:12]) in HEIF_BRANDS:
             raise DecodeError(
                 "it is a HEIC image, which needs pillow-heif", hint="pip install 'clipbert[heif]'"
             ) from exc

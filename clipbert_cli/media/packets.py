@@ -41,7 +41,6 @@ class PacketTable:
     Args:
         codec, tag, extradata, bits, color_range: set-up of FFmpeg's decoder; `bits` per coded sample, 0 if not stated;
             `color_range` as FFmpeg numbers it, 0 if not stated, 2 for full range.
-        coded_size: (height, width) of the coded pictures, which may be padded; (0, 0) if the decoder does not state it.
         data_size: length of the file in bytes.
         offsets, sizes: (P,) int64, where each packet lies in the file, in bytes.
         shows: (P,) int64, index in display order of the frame that the packet shows, -1 for none: it holds several
@@ -56,7 +55,6 @@ class PacketTable:
     extradata: bytes = field(repr=False)
     bits: int
     color_range: int
-    coded_size: tuple[int, int]
     data_size: int
     offsets: np.ndarray = field(repr=False)
     sizes: np.ndarray = field(repr=False)
@@ -167,11 +165,6 @@ class PacketDecoder:
             # Some streams do not state the range of their colours, and only the container does.
             context.color_range = table.color_range
         self._context = context
-
-    @property
-    def coded_size(self) -> tuple[int, int]:
-        """The size (height, width) of the coded pictures. It is known after the first frame."""
-        return self._context.coded_height, self._context.coded_width
 
     def decode(self, data: Buffer, packets: Collection[int]) -> Iterator[tuple[int, VideoFrame]]:
         """Yield (packet, frame) of all frames of these packets, in the decoder's order. The first one is an entry.

@@ -40,19 +40,6 @@ _MAX_HEADER = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Scan:
-    """The result of decoding a whole video.
-
-    Args:
-        shown: the frames that are shown.
-        table: the packet table; None if the video has none.
-    """
-
-    shown: ShownFrames
-    table: PacketTable | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Stated:
     """Facts that the container states about each of the P packets."""
 
@@ -63,20 +50,8 @@ class _Stated:
     certain: np.ndarray
 
 
-def scan_packets(video: Video, data: bytes) -> Scan | None:
-    """Decode all of a video through its packets; None if anything is unusual and the container has to be used.
-
-    `video` must have been opened or rewound just before; its packets are used up.
-    """
-    try:
-        found = _read_packets(video, data)
-        return None if found is None else _decode_all(video, data, *found)
-    except DecodeError:
-        return None
-
-
 def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | None:
-    """Return the table as far as container and packets state it; `shows` and `coded_size` are filled in later."""
+    """Return the table as far as container and packets state it; `shows` is filled in later."""
     context = video.stream.codec_context
     if context.name not in _CODECS or video.has_alpha:
         return None
@@ -119,7 +94,6 @@ def _read_packets(video: Video, data: bytes) -> tuple[PacketTable, _Stated] | No
         extradata=extradata,
         bits=context.bits_per_coded_sample,
         color_range=int(context.color_range),
-        coded_size=(0, 0),
         data_size=len(data),
         offsets=np.array(offsets, dtype=np.int64),
         sizes=np.array(sizes, dtype=np.int64),
@@ -140,7 +114,9 @@ def _offset(payload: bytes, data: bytes, stated: int | None) -> int:
     return data.find(payload, stated, stated + len(payload) + _MAX_HEADER)
 
 
-def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated) -> Scan | None:
+def _decode_all(
+    video: Video, data: bytes, table: PacketTable, stated: _Stated
+) -> tuple[ShownFrames, PacketTable] | None:
     """Decode every packet in order, and complete the table with what the frames show."""
     needs_pixels = bool((table.entry[1:] & ~stated.certain[1:]).any())
     decoder = PacketDecoder(table)
@@ -184,14 +160,12 @@ def _decode_all(video: Video, data: bytes, table: PacketTable, stated: _Stated) 
     decodes_alone = np.isin(np.arange(len(table.sizes)), list(keys)) & np.array(stated.discarded)
     decodes_alone[first_shown:] = False
     table.entry[:] &= (table.shows >= 0) | decodes_alone
-    table = dataclasses.replace(table, coded_size=decoder.coded_size)
-    decoder = PacketDecoder(table)
     # Backwards, because the frames that an entry has to give depend on the entries after it.
     for entry in np.flatnonzero(table.entry & ~stated.certain)[::-1].tolist():
         if entry and not _gives_same_pixels(data, decoder, entry, checksums):
             table.entry[entry] = False
     # The copy is without `entries`, which was cached before the last entries were removed.
-    return Scan(shown, dataclasses.replace(table))
+    return shown, dataclasses.replace(table)
 
 
 def _gives_same_pixels(data: bytes, decoder: PacketDecoder, entry: int, checksums: dict[int, int | None]) -> bool:
@@ -245,13 +219,13 @@ def probe_video(data: bytes) -> ProbedVideo:
     """
     with open_video(data) as video:
         damage = ""
-        scan = scan_packets(video, data)
-        if scan is None:
+        scanned = _scan_packets(video, data)
+        if scanned is None:
             video.rewind()
-            scan, damage = _decode_through_container(video)
+            damage = _decode_through_container(video)
+        shown, table = scanned or (video.shown, None)
         complete = not damage
-        damage = damage or video.missing_end(scan.shown)
-        shown = scan.shown
+        damage = damage or video.missing_end(shown)
         assert shown.size is not None
         for height, width in (shown.size, *(change[1:] for change in shown.size_changes)):
             check_pixels(width, height)
@@ -269,19 +243,26 @@ def probe_video(data: bytes) -> ProbedVideo:
             orientation=video.orientation(),
             size_changes=tuple(shown.size_changes),
         )
-        return ProbedVideo(info, stream.codec_context.name, scan.table)
+        return ProbedVideo(info, stream.codec_context.name, table)
 
 
-def _decode_through_container(video: Video) -> tuple[Scan, str]:
-    """Return what was found, and the error that ended decoding early or ""."""
+def _scan_packets(video: Video, data: bytes) -> tuple[ShownFrames, PacketTable] | None:
+    """Decode all of a video through its packets; None if anything is unusual and the container has to be used."""
+    try:
+        found = _read_packets(video, data)
+        return found and _decode_all(video, data, *found)
+    except DecodeError:
+        return None
+
+
+def _decode_through_container(video: Video) -> str:
+    """Decode all of a video, and return the error that ended this early or ""."""
     damage = ""
     try:
         for _ in video.frames():
             pass
     except DecodeError as exc:
-        if not video.shown.times:
-            raise DecodeError(f"no frame could be decoded: {exc}") from exc
         damage = str(exc)
     if not video.shown.times:
-        raise DecodeError("no frame could be decoded: the video stream is empty")
-    return Scan(video.shown, None), damage
+        raise DecodeError(f"no frame could be decoded: {damage or 'the video stream is empty'}")
+    return damage

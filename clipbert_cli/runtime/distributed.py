@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from clipbert_cli.errors import ClipbertError, UsageError
-from clipbert_cli.runtime.process_exit import LAUNCHER_THREAD, ConsequenceError, Ended, check_interrupted, end_watch
+from clipbert_cli.runtime.process_exit import ConsequenceError, Ended, check_interrupted, end_watch
 from clipbert_cli.runtime.stopping import STOP_SIGNALS, Patience, children, descendants, kill, taken_signals
 from clipbert_cli.types import Shard
 
@@ -237,7 +237,7 @@ def launch_processes(module: str, arguments: Sequence[str], options: Sequence[st
         except BaseException as exc:  # noqa: BLE001 - raised by `launch_processes`
             raised.append(exc)
 
-    launcher = threading.Thread(target=start, name=LAUNCHER_THREAD, daemon=True)
+    launcher = threading.Thread(target=start, name="launcher", daemon=True)
     asked = _wait_for_processes(launcher)
     for exc in raised:
         if not isinstance(exc, ChildFailedError):

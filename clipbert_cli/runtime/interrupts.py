@@ -9,8 +9,8 @@ Work stops only at safe moments, because a signal may arrive while a checkpoint 
 start or stop. Other parts of the package use what is defined here:
 
     runtime/stopping.py      the signals, and what ends processes that do not stop
-    runtime/distributed.py   our launcher passes the signals on to the processes that it started
-    loading/loader.py        loading processes ignore Ctrl-C: the process that they load for decides
+    runtime/launch.py        our launcher passes the signals on to the processes that it started
+    loading/processes.py     loading processes ignore Ctrl-C: the process that they load for decides
     train/training.py        says what was saved and how to resume, and asks SLURM to requeue the job
 """
 

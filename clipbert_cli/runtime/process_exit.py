@@ -1,4 +1,4 @@
-"""The end of one process of several: it reports its failure to the launcher, which prints the first one, once.
+"""The end of a process. One of several reports its failure to the launcher, which prints the first one, once.
 
 The report is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a plain `torchrun` shows the message too.
 """
@@ -6,7 +6,6 @@ The report is torchrun's own error file (`TORCHELASTIC_ERROR_FILE`), so that a p
 from __future__ import annotations
 
 import atexit
-import functools
 import os
 import select
 import signal
@@ -19,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from clipbert_cli.errors import ClipbertError, UnreadableError, interruption_code
 from clipbert_cli.files import write_json
@@ -31,9 +30,6 @@ LAUNCHED = "CLIPBERT_LAUNCHED"
 
 # The file, beside a process's error file, in which it states what is kept.
 _KEPT_FILE = "kept.json"
-
-# The name of the thread that runs torch's launcher.
-LAUNCHER_THREAD = "launcher of processes"
 
 _SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -191,17 +187,13 @@ def _first_failure(logs: Path) -> Failure | None:
     return min(failures, key=lambda failure: (failure.is_consequence, failure.time), default=None)
 
 
-def run_and_exit(work: Callable[[], object]) -> None:
-    """Run `work`; a process of several then ends here, a single process mostly returns and ends as Python does it.
+def run_and_exit(work: Callable[[], object]) -> NoReturn:
+    """Run `work` and end this process, as `multiprocessing` ends its own: exit handlers, flush, `os._exit`.
 
-    gloo's threads, which carry tensors between processes, need Python's lock when they release a tensor. If they ask
-    for it while the interpreter shuts down, Python ends them inside C++ code that must not be left, and the process
-    aborts (SIGABRT) after all its work is done. They cannot be joined either, since other processes may have failed.
-    So this ends the way `multiprocessing` ends its processes: exit handlers, flush, `os._exit`. Threads that are not
-    daemons are not joined.
-
-    A single process ends in the same way if DALI may have decoded on a GPU: DALI destroys NVDEC's decoders when C++
-    destroys its static objects, after CUDA has ended, and that may abort.
+    Threads and static objects of C++ libraries do not outlive an interpreter that shuts down around them. gloo's
+    threads need Python's lock when they release a tensor: Python ends them inside C++ code that must not be left, and
+    the process aborts after all its work is done. DALI destroys NVDEC's decoders after CUDA has ended, which may abort
+    as well. Threads that are not daemons are not joined.
     """
     if threading.current_thread() is threading.main_thread():
         # A shell starts background jobs with Ctrl-C ignored, and that stays so.
@@ -212,26 +204,12 @@ def run_and_exit(work: Callable[[], object]) -> None:
             _watch_signals()
     if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun's launcher, or ours, has started this process
         threading.Thread(target=_end_with_launcher, name="launcher", daemon=True).start()
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        failure: BaseException | None = None
-        try:
-            work()
-        except BaseException as exc:
-            ignore_interrupts()
-            if not _has_foreign_threads():
-                raise
-            failure = exc
-        ignore_interrupts()
-        if failure is None and not _has_foreign_threads():
-            return
-        work = functools.partial(_raise, failure)
-    import ctypes  # costs 4 ms, which a single process need not spend
-
     code = 1
     try:
         code = _exit_code(work)
         atexit._run_exitfuncs()
-        ctypes.CDLL(None).fflush(None)  # the buffers of C libraries, which `os._exit` would drop
+        if ctypes := sys.modules.get("ctypes"):  # C libraries were loaded; `os._exit` would drop their buffers
+            ctypes.CDLL(None).fflush(None)
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
@@ -336,23 +314,13 @@ def _end_with_launcher() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _has_foreign_threads() -> bool:
-    """Return whether this process has loaded DALI and used a GPU, or has left a launcher alone."""
-    if any(thread.name == LAUNCHER_THREAD for thread in threading.enumerate()):
-        return True
-    torch = sys.modules.get("torch")
-    return "nvidia.dali" in sys.modules and torch is not None and bool(torch.cuda.is_initialized())
-
-
-def _raise(failure: BaseException | None) -> None:
-    if failure is not None:
-        raise failure
-
-
 def _exit_code(work: Callable[[], object]) -> int:
     """Run `work`, print its error as Python would, and return the exit code that Python would end with."""
     try:
-        work()
+        try:
+            work()
+        finally:
+            ignore_interrupts()
     except SystemExit as exc:
         if exc.code is None or isinstance(exc.code, int):
             return exc.code or 0

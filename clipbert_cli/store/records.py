@@ -302,7 +302,6 @@ def packets_record(table: PacketTable) -> bytes:
         "extradata": base64.b64encode(table.extradata).decode(),
         "bits": table.bits,
         "color_range": table.color_range,
-        "coded_size": table.coded_size,
         "data_size": table.data_size,
     }
     # Instead of offsets the gaps to the end of the packet before, and instead of frame indices the distances from the
@@ -340,9 +339,6 @@ def packet_table(record: bytes) -> PacketTable:
     # Sums of sizes exceed 32 bits in files of more than 4 GiB.
     sizes = sizes.astype(np.int64)
     _check_types(header, _TABLE_TYPES)
-    height, width = header["coded_size"]
-    if type(height) is not int or type(width) is not int:
-        raise TypeError("coded_size is of another type")
     shows = np.where(distances == _NO_FRAME, -1, distances + np.arange(count))
     _check_order(shows, entry)
     return PacketTable(
@@ -351,7 +347,6 @@ def packet_table(record: bytes) -> PacketTable:
         extradata=base64.b64decode(header["extradata"]),
         bits=header["bits"],
         color_range=header["color_range"],
-        coded_size=(height, width),
         data_size=header["data_size"],
         offsets=np.cumsum(gaps + np.concatenate([[0], sizes[:-1]])),
         sizes=sizes,
@@ -365,7 +360,6 @@ def packet_table(record: bytes) -> PacketTable:
 _TABLE_TYPES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("codec", "tag", "extradata"), (str,)),
     **dict.fromkeys(("bits", "color_range", "data_size"), (int,)),
-    "coded_size": (list,),
 }
 
 

@@ -57,7 +57,6 @@ class DaliDecoder:
         self._on_gpu = self.device.type == "cuda"
         self._resizes = self._on_gpu if resizes is None else resizes
         self._pipeline = self._build()
-        self._failures = 0
 
     def decode(self, items: Sequence[EncodedClips]) -> torch.Tensor:
         """Decode B items of K clips of T frames each, with the same K and T.
@@ -132,15 +131,11 @@ class DaliDecoder:
                 self._pipeline.feed_input(name, values)
             (outputs,) = self._pipeline.run()
         except RuntimeError as exc:
+            # The executor does not promise to continue after an error. Building a pipeline takes 22 ms.
+            self._pipeline = None  # frees its memory first
+            self._pipeline = self._build()
             if is_out_of_memory(exc):
-                self._pipeline = None
-                self._pipeline = self._build()
                 raise
-            self._failures += 1
-            # The dynamic executor continues after an error in practice, but does not promise it. Building a pipeline
-            # takes 22 ms, so it is not done after every error.
-            if self._failures % 2 == 0:
-                self._pipeline = self._build()
             raise DecodeError(f"DALI cannot decode it: {_reason(exc)}") from exc
         return outputs
 

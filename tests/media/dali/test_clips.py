@@ -31,7 +31,6 @@ from clipbert_cli.media.dali.clips import EncodedClips, video_segments, why_not
 from clipbert_cli.media.frames import rgb_frames
 from clipbert_cli.media.probe import probe_video
 from clipbert_cli.media.sampling import FrameIndices
-from clipbert_cli.store.records import packet_table, packets_record
 
 
 def encoded_on_a_gpu(data: bytes, clips: FrameIndices) -> EncodedClips:
@@ -94,22 +93,6 @@ def test_packets_with_hidden_frames_and_with_fields_are_recognised() -> None:
     assert [is_one_shown_frame(packet) for packet in (shown, hidden, again, several)] == [True, False, False, False]
     first, later = b"\0\0\0\4\x41\x9a\1\1", b"\0\0\0\4\x41\x5a\1\1"  # slices that begin at macroblock 0, and at 1
     assert [NalFormat("h264", 4).fields(packet) for packet in (first, first + later, first + first)] == [1, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("settings", "size"),
-    [
-        ({"height": 144, "width": 192}, (144, 192)),
-        ({"height": 90, "width": 132}, (96, 144)),
-        ({"height": 90, "width": 132, "options": {"profile": "baseline"}}, (96, 144)),
-        ({"height": 144, "width": 192, "options": {"x264-params": "interlaced=1:bframes=3"}}, (160, 192)),
-        ({"height": 144, "width": 192, "options": {"x264-params": "bframes=0:keyint=1"}}, (144, 192)),
-    ],
-)
-def test_the_size_of_coded_pictures_is_in_the_table(settings: dict[str, Any], size: tuple[int, int]) -> None:
-    known = probed(video(12, **settings))
-    assert known.packets is not None
-    assert packet_table(packets_record(known.packets)).coded_size == size
 
 
 @pytest.mark.parametrize(

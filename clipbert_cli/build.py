@@ -412,6 +412,7 @@ class Setup:
             media_ids: further media items, if the task scores every text with every item.
             done: numbers of batches that are left out.
         """
+        from clipbert_cli.loading.mixture import MixedDataset
         from clipbert_cli.loading.order import OrderedBatches
 
         infer = self.recipe.infer
@@ -427,7 +428,7 @@ class Setup:
         dataset = self._dataset(groups, split.media, sampling, draw, on_bad_media=on_bad_media)
         order = OrderedBatches(len(groups), batch_size=infer.batch_size, shard=self.world.shard, done=done)
         total = len(groups) if shared else len(split.examples)
-        return Evaluation(self.batches(dataset, order, labelled=False), shared, total, order.numbers)
+        return Evaluation(self.batches(MixedDataset([dataset]), order, labelled=False), shared, total, order.numbers)
 
     def media_settings(
         self, sampling: ClipSampling, kind: Kind, media: Sequence[tuple[MediaSource, Iterable[str]]] = ()
@@ -479,9 +480,7 @@ class Setup:
         settings = self.media_settings(sampling, source.kind, [(source, media_ids)])
         return GroupDataset(groups, source, settings, seed=self.recipe.seed, on_bad_media=on_bad_media, draw=draw)
 
-    def batches(
-        self, dataset: GroupDataset | MixedDataset, order: Iterable[Sequence[Position]], *, labelled: bool
-    ) -> BatchLoader:
+    def batches(self, dataset: MixedDataset, order: Iterable[Sequence[Position]], *, labelled: bool) -> BatchLoader:
         """Return the batches of the data in the given order, with targets if they are `labelled`."""
         from clipbert_cli.loading.loader import BatchLoader
 

@@ -12,7 +12,6 @@ import torch
 from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.loading.dataset import (
     CollateTexts,
-    GroupDataset,
     Item,
     LoadedBatch,
     Position,
@@ -53,7 +52,7 @@ class BatchDecoder:
     # One item that DALI cannot decode fails a whole batch, which is then decoded item by item. If PyAV fails, too, the
     # batch is loaded again without DALI, so that `on_bad_media` means the same with both decoders.
 
-    def __init__(self, dataset: GroupDataset | MixedDataset, texts: CollateTexts) -> None:
+    def __init__(self, dataset: MixedDataset, texts: CollateTexts) -> None:
         part = dataset.parts[0]
         self._settings = part.settings
         self._by_pyav = dataset.with_pyav_only()

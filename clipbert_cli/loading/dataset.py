@@ -111,11 +111,6 @@ class GroupDataset:
     on_bad_media: OnBadMedia = "error"
     draw: Callable[[Group, np.random.Generator], Group] | None = None
 
-    @property
-    def parts(self) -> Sequence[GroupDataset]:
-        """This dataset alone, as `MixedDataset.parts`."""
-        return (self,)
-
     def __len__(self) -> int:
         return len(self.groups)
 
@@ -137,10 +132,6 @@ class GroupDataset:
         if self.draw is not None:
             group = self.draw(group, np.random.default_rng((*drawn, 1)))
         return Item(position, group, item.frames, tuple(bad))
-
-    def with_pyav_only(self) -> GroupDataset:
-        """Return the same data, with PyAV decoding everything."""
-        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, pyav_only=True))
 
     def _load(self, position: Position, group: Group, rng: np.random.Generator) -> Item | FailedItem:
         try:

@@ -14,7 +14,6 @@ from clipbert_cli.loading.dataset import (
     Allocate,
     CollateTexts,
     FailedItem,
-    GroupDataset,
     LoadedBatch,
     Position,
     collate,
@@ -48,7 +47,7 @@ class BatchLoader:
 
     def __init__(
         self,
-        dataset: GroupDataset | MixedDataset,
+        dataset: MixedDataset,
         texts: CollateTexts,
         order: Iterable[Sequence[Position]],
         *,

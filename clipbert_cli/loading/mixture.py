@@ -8,10 +8,9 @@ A split whose groups do not fill its last step starts again (b1', a0'). A single
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,7 +62,7 @@ class Mixture:
 
 
 class MixedDataset:
-    """The concatenated splits, each with its own media."""
+    """One split, or several ones after each other, each with its own media."""
 
     def __init__(self, parts: Sequence[GroupDataset]) -> None:
         self.parts = parts
@@ -75,8 +74,8 @@ class MixedDataset:
     def __getitem__(self, position: Position) -> Item | FailedItem:
         part = bisect.bisect_right(self.starts, position.index) - 1
         item = self.parts[part][Position(position.epoch, position.index - self.starts[part])]
-        return dataclasses.replace(item, position=position)
+        return replace(item, position=position)
 
     def with_pyav_only(self) -> MixedDataset:
         """Return the same data, with PyAV decoding everything."""
-        return MixedDataset([part.with_pyav_only() for part in self.parts])
+        return MixedDataset([replace(part, settings=replace(part.settings, pyav_only=True)) for part in self.parts])

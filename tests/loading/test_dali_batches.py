@@ -17,6 +17,7 @@ from made_media import image, marked_frame, read_index, video
 from clipbert_cli.errors import ClipbertError, DecodeError
 from clipbert_cli.loading.dataset import GroupDataset, MediaSettings, OnBadMedia, Position
 from clipbert_cli.loading.loader import BatchLoader
+from clipbert_cli.loading.mixture import MixedDataset
 from clipbert_cli.loading.order import OrderedBatches
 from clipbert_cli.media.backend import Decoder
 from clipbert_cli.media.dali.clips import EncodedClips
@@ -50,7 +51,7 @@ def batches(
     settings = MediaSettings(sampling, 96, decoder=decoder, pyav_only=pyav_only)
     data = GroupDataset(groups, source, settings, seed=7, on_bad_media=on_bad_media)
     order = OrderedBatches(len(groups), batch_size=4)
-    return list(BatchLoader(data, no_texts, order, workers=workers))
+    return list(BatchLoader(MixedDataset([data]), no_texts, order, workers=workers))
 
 
 def pack_videos(folder: Path, **size: int) -> Path:
@@ -205,7 +206,7 @@ def test_media_that_failed_once_are_not_given_to_dali_again(
     data = GroupDataset(groups, source, settings, seed=7, on_bad_media="error")
     refused = data[Position(0, 0)].frames.segments[0].data
     monkeypatch.setattr(DaliDecoder, "decode", fails_for_one)
-    loader = BatchLoader(data, no_texts, OrderedBatches(len(groups), batch_size=4), workers=0)
+    loader = BatchLoader(MixedDataset([data]), no_texts, OrderedBatches(len(groups), batch_size=4), workers=0)
     for _ in range(3):
         assert [batch.media_ids for batch in loader] == [("a0", "a1", "a2", "a3")]
     assert seen == [4, 1, 1, 1, 1, 3, 3]

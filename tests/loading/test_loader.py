@@ -18,7 +18,7 @@ from clipbert_cli.cores import available_cores
 from clipbert_cli.errors import ClipbertError, DecodeError, StoreError
 from clipbert_cli.loading.dataset import CollateTexts, GroupDataset, Item, MediaSettings, OnBadMedia, Position
 from clipbert_cli.loading.loader import BatchLoader
-from clipbert_cli.loading.mixture import Mixture
+from clipbert_cli.loading.mixture import MixedDataset, Mixture
 from clipbert_cli.loading.order import OrderedBatches, TrainingBatches
 from clipbert_cli.media.sampling import ClipSampling
 from clipbert_cli.recipe.schema import InferConfig, ObjectiveConfig
@@ -58,13 +58,13 @@ def batches(made_data: Path, *, workers: int) -> list[Batch]:
     data = dataset(made_data)
     collate = collate_texts(made_data)
     order = TrainingBatches(Mixture([len(data)], 2), batch_size=2, epochs=2, seed=3)
-    return list(BatchLoader(data, collate, order, workers=workers))
+    return list(BatchLoader(MixedDataset([data]), collate, order, workers=workers))
 
 
 def test_a_group_is_decoded_once_for_its_texts(made_data: Path) -> None:
     data = dataset(made_data)
     collate = collate_texts(made_data)
-    (batch,) = BatchLoader(data, collate, OrderedBatches(3, batch_size=3), workers=0)
+    (batch,) = BatchLoader(MixedDataset([data]), collate, OrderedBatches(3, batch_size=3), workers=0)
     assert batch.frames.shape == (3, 2, 2, 3, 64, 64)
     assert batch.frames.dtype == torch.uint8
     assert batch.text_item.tolist() == [0, 0, 1, 2]
@@ -118,7 +118,7 @@ def test_a_video_that_cannot_be_decoded_is_named_by_the_loader(made_data: Path, 
     data = GroupDataset(groups, source, MediaSettings(RANDOM, 64), seed=0)
     collate = collate_texts(made_data)
     with pytest.raises(DecodeError, match="'bad'"):
-        list(BatchLoader(data, collate, OrderedBatches(1, batch_size=1), workers=workers))
+        list(BatchLoader(MixedDataset([data]), collate, OrderedBatches(1, batch_size=1), workers=workers))
 
 
 # Media that cannot be used
@@ -149,7 +149,7 @@ def mixed_loader(
     data = GroupDataset(groups, source, MediaSettings(RANDOM, 64), seed=5, on_bad_media=policy)
     collate = collate_texts(made_data)
     order = TrainingBatches(Mixture([len(data)], 4), batch_size=4, epochs=epochs, seed=3)
-    return BatchLoader(data, collate, order, workers=workers, max_bad_fraction=max_bad_fraction)
+    return BatchLoader(MixedDataset([data]), collate, order, workers=workers, max_bad_fraction=max_bad_fraction)
 
 
 def media_of(batches: list[Batch]) -> list[list[str]]:
@@ -222,7 +222,7 @@ def test_a_batch_of_bad_media_alone_is_empty_in_evaluation_and_an_error_in_train
 def test_a_broken_store_is_never_bad_media(mixed: Path, made_data: Path, tmp_path: Path) -> None:
     for policy in ("skip", "replace", "report"):
         loader = mixed_loader(mixed, made_data, policy)
-        loader.dataset.source._files["good1"] = tmp_path / "gone.mp4"
+        loader.dataset.parts[0].source._files["good1"] = tmp_path / "gone.mp4"
         with pytest.raises(StoreError, match="gone"):
             list(loader)
 
@@ -240,7 +240,7 @@ def test_extreme_and_oversized_media_are_bad_media(tmp_path: Path) -> None:
 
 def test_a_killed_loading_process_is_reported(mixed: Path, made_data: Path) -> None:
     loader = mixed_loader(mixed, made_data, "skip", workers=1)
-    loader.dataset.source = Killing(loader.dataset.source)
+    loader.dataset.parts[0].source = Killing(loader.dataset.parts[0].source)
     with pytest.raises(ClipbertError, match="a loading process was ended by SIGKILL"):
         list(loader)
 
@@ -259,7 +259,7 @@ def test_a_signal_to_a_loading_process_that_is_just_starting_does_not_end_it(
         set_num_threads(threads)
 
     monkeypatch.setattr(torch, "set_num_threads", signalled)
-    loader = BatchLoader(data, collate_texts(made_data), OrderedBatches(3, batch_size=3), workers=1)
+    loader = BatchLoader(MixedDataset([data]), collate_texts(made_data), OrderedBatches(3, batch_size=3), workers=1)
     assert len(list(loader)) == 1
     assert (tmp_path / "started").exists()
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
@@ -290,7 +290,11 @@ def test_loading_processes_do_not_collect_garbage_of_the_main_process(made_data:
     gc.disable()
     try:
         Cycle(tmp_path / "collected")
-        list(BatchLoader(collecting, collate_texts(made_data), OrderedBatches(3, batch_size=3), workers=1))
+        list(
+            BatchLoader(
+                MixedDataset([collecting]), collate_texts(made_data), OrderedBatches(3, batch_size=3), workers=1
+            )
+        )
     finally:
         gc.enable()
     assert not (tmp_path / "collected").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from clipbert_cli.loading.order import StepLayout
+from clipbert_cli.loading.step_layout import StepLayout
 from clipbert_cli.printable import plural
 from clipbert_cli.recipe.schema import TrainConfig
 from clipbert_cli.train.optim import describe_groups, parameter_groups

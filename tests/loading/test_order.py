@@ -8,7 +8,8 @@ import pytest
 
 from clipbert_cli.loading.dataset import Position
 from clipbert_cli.loading.mixture import Mixture
-from clipbert_cli.loading.order import OrderedBatches, StepLayout, TrainingBatches, nth_part
+from clipbert_cli.loading.order import OrderedBatches, TrainingBatches
+from clipbert_cli.loading.step_layout import StepLayout, nth_part
 from clipbert_cli.types import Shard
 
 

@@ -24,6 +24,7 @@ from clipbert_cli.errors import ClipbertError, UnreadableError, interruption_cod
 from clipbert_cli.files import write_json
 from clipbert_cli.foreign import read_json
 from clipbert_cli.runtime.stopping import STOP_SIGNALS, Patience, children, descendants, kill
+from clipbert_cli.system_errors import OUT_OF_FILES
 
 # Environment variable in which our own launcher gives its process id; it prints the messages of its processes.
 LAUNCHED = "CLIPBERT_LAUNCHED"
@@ -100,7 +101,13 @@ def report(message: str, *, hint: str | None, code: int, unforeseen: bool = Fals
     extra = {"py_callstack": trace or message, "timestamp": str(int(failure.time))}
     content = {"message": {"message": message, "extraInfo": extra}, "clipbert": asdict(failure)}
     try:
-        write_json(Path(file), content)
+        try:
+            write_json(Path(file), content)
+        except OSError as exc:
+            if exc.errno not in OUT_OF_FILES:
+                return False
+            os.close(0)  # this process ends and reads no more input
+            write_json(Path(file), content)
     except OSError:
         return False
     # A launcher that is gone prints nothing any more: one process does it.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -140,6 +141,20 @@ def test_too_many_open_files_end_the_command(
     begin = time.monotonic()
     process = clipbert_process(*command(1), prelude=lower)
     assert_ended(process, begin + 30, "Too many open files", "ulimit -n")
+    assert_goes_on(clipbert, run, command(1))
+
+
+@pytest.mark.parametrize("moment", ["middle", "validation"])
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_a_limit_of_open_files_that_is_reached_later_ends_the_command(
+    clipbert_process: ClipbertProcess, clipbert: Clipbert, command: Command, run: Path, moment: str, ranks: int
+) -> None:
+    process = clipbert_process(*command(ranks))
+    wait_for(moment, process, run, ranks)
+    begin = time.monotonic()
+    for number in children_of(process.pid) if ranks > 1 else [process.pid]:
+        resource.prlimit(number, resource.RLIMIT_NOFILE, (3, 3))
+    assert_ended(process, begin, "Too many open files", "ulimit -n")
     assert_goes_on(clipbert, run, command(1))
 
 

@@ -197,7 +197,6 @@ def test_a_run_for_which_there_is_no_space_is_as_it_was(
 ) -> None:
     space = 0
     if name != ".lock":
-        (run / ".lock").write_text("process 1 on another machine\n")
         # This file is larger than the space, and the others are not.
         large = {"environment.json": json.dumps(["a" * 20_000]), "metrics.jsonl": '{"step": 0}\n' * 2000}
         (run / name).write_text(large[name])

@@ -108,8 +108,8 @@ def fill(file: Path) -> None:
             stream.write(bytes(4096))
 
 
-def more_space(disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)
+def more_space(disk: Path, *, megabytes: int = 64) -> None:
+    subprocess.run(["mount", "-o", f"remount,size={megabytes}m", str(disk)], check=True)
 
 
 def eventually(condition: Callable[[], object], *, seconds: float = 30) -> None:

@@ -52,15 +52,16 @@ def loading(process: subprocess.Popen[str], ranks: int) -> list[int]:
     """Loading processes of the last rank by id, the oldest first."""
     started = [process.pid] if ranks == 1 else children_of(process.pid)
     children = children_of(started[-1]) if len(started) == ranks else []
-    return [child for child in children if words_of(child) == words_of(started[-1])]
+    return [child for child in children if ignores_sigterm(child)]
 
 
-def words_of(process: int) -> bytes:
-    """The command line, which a forked process shares with its parent."""
+def ignores_sigterm(process: int) -> bool:
+    """Return whether it is a loading process; others, such as git, may have been started as well."""
     try:
-        return Path(f"/proc/{process}/cmdline").read_bytes()
+        status = Path(f"/proc/{process}/status").read_text()
     except OSError:  # it has ended meanwhile
-        return b""
+        return False
+    return bool(int(re.findall(r"^SigIgn:\s*(\w+)", status, re.M)[0], 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def wait_for(moment: str, process: subprocess.Popen[str], run: Path, ranks: int) -> list[int]:
@@ -166,6 +167,8 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_last_one(
     words = [*command(ranks), "--run", run, "--set", "train.save_every_steps=1"]
     if moment == "start":
         (disk / "other").write_bytes(bytes(900_000))
+    else:
+        more_space(disk, megabytes=16)
     process = clipbert_process(*words)
     begin = time.monotonic() + 30  # from its start
     if moment != "start":

@@ -123,9 +123,10 @@ class BatchDecoder:
         except DecodeError as exc:
             if len(clips) > 1:
                 # One item that cannot be decoded fails all that are decoded with it.
-                return {
-                    k: v for number, each in clips.items() for k, v in self._decode({number: each}, media_ids).items()
-                }
+                alone: dict[int, torch.Tensor] = {}
+                for number, each in clips.items():
+                    alone |= self._decode({number: each}, media_ids)
+                return alone
             self._fail(media_ids[next(iter(clips))], exc)
             return {}
         self._works = True

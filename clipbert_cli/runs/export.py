@@ -95,7 +95,7 @@ def model_card(folder: RunFolder, recipe: Recipe) -> str:
         (each for each in reversed(folder.validations()) if each.get("step") == summary.best_step), {}
     )
     scores = {name: value for name, value in best.items() if isinstance(value, float)}
-    # Of the last start. Its host names and paths stay here.
+    # Versions and devices are those of the last start. Its host names and paths are not published.
     start = folder.last_start()
     task, data, model, train = task_class(recipe.task), recipe.data, recipe.model, recipe.train
     visual_rate = train.visual_learning_rate or train.learning_rate
